@@ -1,4 +1,4 @@
-"""The command `hookseal`, and `python -m hookseal`: what may be interrupted from its first moment on."""
+"""Starts the command `hookseal`, also as `python -m hookseal`, and handles interrupts from the first moment on."""
 
 import os
 import sys

@@ -157,7 +157,7 @@ async def test_a_connection_without_a_usable_transaction_is_refused(admin: Admin
     assert [] == await audited(installation.pool)
 
 
-async def test_more_tasks_than_connections(admin: Admin, installation: Installation) -> None:
+async def test_concurrent_tasks_share_the_connections(admin: Admin, installation: Installation) -> None:
     """More tasks than connections use one Admin at once."""
     urls = [f"{URL}/{number}" for number in range(25)]
     await asyncio.gather(*(admin.endpoints.add(**NEW | {"url": url}) for url in urls))

@@ -20,8 +20,8 @@ NEW: dict[str, Any] = {
 }
 
 
-async def test_an_ordered_endpoint(admin: Admin, installation: Installation) -> None:
-    """It is added, stopped by a dead letter, which is shown and skipped on record, and changed to go on."""
+async def test_an_ordered_endpoint_is_added_stopped_and_skipped(admin: Admin, installation: Installation) -> None:
+    """An ordered endpoint is added; a dead letter stops it, is shown and skipped; then it is set to `skip`."""
     added = await admin.endpoints.add(**NEW, ordered=True)
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
     [first] = await installation.deliveries()
@@ -54,7 +54,7 @@ async def test_an_ordered_endpoint(admin: Admin, installation: Installation) -> 
         ({"ordered": True, "on_dead_letter": 1}, "on_dead_letter"),
     ],
 )
-async def test_what_is_malformed(admin: Admin, given: dict[str, Any], field: str) -> None:
+async def test_a_wrong_value_names_its_argument(admin: Admin, given: dict[str, Any], field: str) -> None:
     """A wrong value names its argument."""
     with pytest.raises(Malformed) as caught:
         await admin.endpoints.add(**NEW, **given)

@@ -84,7 +84,7 @@ async def test_the_rights_are_those_of_the_role(installation: Installation, envi
 
 
 @pytest.mark.req("OPS-10")
-async def test_the_rights_to_versions_and_counts(installation: Installation, environ: dict[str, str]) -> None:
+async def test_versions_and_counts_need_their_rights(installation: Installation, environ: dict[str, str]) -> None:
     """A reader's role sees the versions of a secret; only an operator's purges them, and counts what a replay sends."""
     url, pool = environ["DATABASE_URL"], installation.pool
     endpoint = (await installation.endpoint()).pointer.endpoint_id

@@ -182,7 +182,7 @@ async def test_events_are_found_page_by_page(admin: Admin, installation: Install
     assert ids == seen
 
 
-async def test_a_page_ends_after_what_it_may_read(installation: Installation) -> None:
+async def test_a_page_reads_a_limited_number_of_rows(installation: Installation) -> None:
     """A page ends after the number of events that it may read, and its cursor continues behind them."""
     published = [await installation.published(event_type="a.rare" if number == 0 else "a.b") for number in range(4)]
     wanted = event_queries.EventFilter(tenant_id=TenantId("acme"), event_type="a.rare")

@@ -147,7 +147,9 @@ async def test_a_lost_commit_names_the_rotation_id(
     assert (True, 2) == (again.repeated, again.generation)
 
 
-async def test_the_versions(admin: Admin, added: AddedEndpoint, installation: Installation) -> None:
+async def test_every_version_is_listed_with_its_use(
+    admin: Admin, added: AddedEndpoint, installation: Installation
+) -> None:
     """Every version is listed with its use, on an own connection and in a transaction of the caller."""
     rotated = await admin.secrets.rotate(**named(added))
     wanted: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
@@ -162,7 +164,7 @@ async def test_the_versions(admin: Admin, added: AddedEndpoint, installation: In
     ]
 
 
-async def test_the_public_keys(admin: Admin, added: AddedEndpoint) -> None:
+async def test_each_signing_ed25519_secret_has_a_public_key(admin: Admin, added: AddedEndpoint) -> None:
     """An endpoint that signs with ed25519 has a public key for each secret that signs; with hmac it has none."""
     with pytest.raises(Refused, match="no public key"):
         await admin.secrets.public_keys(tenant_id="acme", endpoint_id=added.endpoint_id)
@@ -174,7 +176,7 @@ async def test_the_public_keys(admin: Admin, added: AddedEndpoint) -> None:
     assert (second.secret_ref, first.secret_ref) == (keys.secret_ref, keys.previous_secret_ref)
 
 
-async def test_has_the_receiver_switched(admin: Admin, installation: Installation) -> None:
+async def test_a_probe_reports_whether_the_receiver_switched(admin: Admin, installation: Installation) -> None:
     """A probe says whether the receiver knows the new secret, is on record, and is the canary of the status."""
     async with switching() as receiver:
         added = await admin.endpoints.add(**NEW | {"url": receiver.url})
@@ -196,7 +198,7 @@ async def test_has_the_receiver_switched(admin: Admin, installation: Installatio
     assert (await admin.secrets.status(**wanted)).canary is None, "it was about another generation"
 
 
-async def test_the_schedule(admin: Admin) -> None:
+async def test_the_status_has_schedule_and_next_rotation(admin: Admin) -> None:
     """The status has the schedule of an endpoint that has one, and when its next rotation is due."""
     added = await admin.endpoints.add(**NEW, rotate_every_days=30)
     status = await admin.secrets.status(tenant_id="acme", endpoint_id=added.endpoint_id)
@@ -205,7 +207,9 @@ async def test_the_schedule(admin: Admin) -> None:
     assert (30, None) == (status.schedule.rotate_every_days, status.schedule.announced_at)
 
 
-async def test_a_purge(admin: Admin, added: AddedEndpoint, installation: Installation) -> None:
+async def test_a_purge_destroys_old_retired_versions(
+    admin: Admin, added: AddedEndpoint, installation: Installation
+) -> None:
     """The material of retired versions of this tenant is destroyed, on record, and no other."""
     await admin.secrets.rotate(**named(added, overlap_seconds=0))
     await installation.pool.execute(RETIRED_LONG_AGO)

@@ -44,7 +44,7 @@ async def append(pool: "Pool[asyncpg.Record]", *changes: Change, key: IntegrityK
 
 
 async def chain(pool: "Pool[asyncpg.Record]", length: int, tenant: str = "acme") -> None:
-    """Write a chain of so many rows for the tenant."""
+    """Write a chain of that many rows for the tenant."""
     await append(pool, *(change(number, tenant) for number in range(1, length + 1)))
 
 

@@ -56,7 +56,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def links(length: int, key: IntegrityKey = KEY) -> Iterator[tuple[Row, bytes]]:
-    """Return an intact chain of so many rows."""
+    """Return an intact chain of that many rows."""
     previous = ORIGIN.mac
     for sequence in range(1, length + 1):
         row = replace(ROW, sequence=sequence, previous_mac=previous, mac_key_id=key.key_id)

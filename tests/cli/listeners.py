@@ -56,7 +56,7 @@ async def refusing(sqlstate: str, message: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def speaking_tls(context: ssl.SSLContext | None) -> AsyncIterator[int]:
+async def tls_postgres(context: ssl.SSLContext | None) -> AsyncIterator[int]:
     """Yield the port of a PostgreSQL that accepts TLS with this certificate, and then refuses the password.
 
     Without a certificate it accepts TLS, and then does not speak it.

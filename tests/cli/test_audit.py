@@ -139,7 +139,7 @@ async def test_verify_has_one_line_for_each_chain(begun: Begun) -> None:
     assert (0, f"acme: intact up to row 2, MAC {mac.hex()}\n", "") == (whole.code, whole.out, whole.err)
     nothing = await begun.run("audit", "verify", "--tenant", "never-seen", "--json")
     assert (3, "tenant") == (nothing.code, nothing.json["error"]["field"])
-    for statement, said in (
+    for statement, place in (
         ("UPDATE hookseal.audit_heads SET mac = ''", "row 2: the last row is not the one that the head"),
         ("UPDATE hookseal.audit_log SET mac_key_id = '9' WHERE sequence = 2", "row 2: the row names an unknown"),
         (
@@ -152,7 +152,7 @@ async def test_verify_has_one_line_for_each_chain(begun: Begun) -> None:
         await tamper(begun, statement)
         broken = await begun.run("audit", "verify", "--tenant", "acme")
         assert (1, "") == (broken.code, broken.err)
-        assert broken.out.startswith(f"acme: BROKEN at {said}")
+        assert broken.out.startswith(f"acme: BROKEN at {place}")
 
 
 @pytest.mark.req("SEC-14", part="verify")

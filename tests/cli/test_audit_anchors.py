@@ -146,7 +146,7 @@ async def test_another_file_than_an_export_is_refused(begun: Begun, tmp_path: Pa
     (tmp_path / "other").write_text('{"tenant_id": "acme"}\n', encoding="utf-8")
     with (tmp_path / "long").open("wb") as file:
         file.truncate(16 * 1024 * 1024 + 1)
-    for name, said in (
+    for name, message in (
         ("missing", "cannot be read"),
         ("empty", "has no row"),
         ("other", "line 1 was not printed by"),
@@ -155,7 +155,7 @@ async def test_another_file_than_an_export_is_refused(begun: Begun, tmp_path: Pa
     ):
         ended = await begun.run("audit", "verify", "--from-export", str(tmp_path / name), "--json")
         assert (2, "from_export") == (ended.code, ended.json["error"]["field"])
-        assert said in ended.json["error"]["message"]
+        assert message in ended.json["error"]["message"]
     both = await begun.run("audit", "verify", "--from-export", "-", "--head", "-", "--json")
     assert (2, "from_export") == (both.code, both.json["error"]["field"])
 

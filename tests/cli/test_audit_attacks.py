@@ -160,7 +160,7 @@ def tenant_of(name: str) -> str:
 
 
 async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | None = None) -> None:
-    """Append so many rows to the chain of the tenant, with the key of the installation or another."""
+    """Append that many rows to the chain of the tenant, with the key of the installation or another."""
     async with begun.stored.pool.acquire() as connection, connection.transaction():
         for number in range(rows):
             change = Change(

@@ -153,7 +153,7 @@ async def test_another_path_asks_for_the_health_url() -> None:
 
 
 async def test_h_shows_the_help() -> None:
-    """It accepts `-h`, as the other commands do."""
+    """The command accepts `-h`, as the other commands do."""
     assert (0, "") == ((ended := await hookseal("check", "-h")).code, ended.err)
 
 

@@ -31,7 +31,7 @@ def test_rows_have_line_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "the file is empty"),
         (b"\n", "lacks a, b"),
@@ -44,13 +44,13 @@ def test_rows_have_line_numbers() -> None:
         (b"a," * MOST_LINE_BYTES, "no CSV in UTF-8"),
     ],
 )
-def test_a_missing_header_is_refused(content: bytes, said: str) -> None:
+def test_a_missing_header_is_refused(content: bytes, message: str) -> None:
     """Without a first line that names the columns nothing is read, and the error does not repeat the line."""
     with pytest.raises(Malformed) as caught:
         csv_rows(BytesIO(content), required=REQUIRED, known=KNOWN)
 
     assert ("from_csv", None) == (caught.value.field, caught.value.__cause__)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "canary" not in str(caught.value)
     assert caught.value.__context__ is None
 

@@ -166,7 +166,7 @@ async def test_an_unusable_file_or_port_is_refused_at_start(tmp_path: Path) -> N
 async def test_a_workers_request_verifies(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """What a real worker sends verifies with the secret that `endpoint add` returned."""
+    """A request of a real worker verifies with the secret that `endpoint add` returned."""
     installed = await world(pool, database_url, redis_url, tmp_path)
     async with listening("--json", "--secret-file", file(tmp_path, SECRET.reveal()), folder=tmp_path) as found:
         url = (await found.next_object())["url"]

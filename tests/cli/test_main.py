@@ -285,9 +285,9 @@ async def test_sigint_while_loading_exits_130(module: str, tmp_path: Path) -> No
     shown = await hookseal("endpoint", "add", PYTHONPATH=str(tmp_path))
     as_json = await hookseal("endpoint", "add", "--json", PYTHONPATH=str(tmp_path))
 
-    said = "interrupted before the command began: nothing was changed"
-    assert (130, "", f"hookseal: {said}\n") == (shown.code, shown.out, shown.err)
-    expected = {"error": {"code": "interrupted", "message": said, "field": None}}
+    expected_message = "interrupted before the command began: nothing was changed"
+    assert (130, "", f"hookseal: {expected_message}\n") == (shown.code, shown.out, shown.err)
+    expected = {"error": {"code": "interrupted", "message": expected_message, "field": None}}
     assert (130, expected, "") == (as_json.code, as_json.json, as_json.err)
 
 

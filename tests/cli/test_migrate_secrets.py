@@ -120,9 +120,9 @@ async def test_a_whsec_secret_signs_as_x_webhook_with_a_warning(begun: Begun, tm
     ]
     dry_run = await begun.run("migrate-secrets", "--dry-run", "--json")
     assert (0, shape(dry_run=True, migrated=3, also_standard=1)) == (dry_run.code, dry_run.json)
-    said = (await begun.run("migrate-secrets", "--dry-run")).out
-    assert "1 of them with the scheme x-webhook and a secret that could be one of Standard Webhooks" in said
-    assert "\n  hookseal migrate-secrets --scheme standard\n" in said
+    output = (await begun.run("migrate-secrets", "--dry-run")).out
+    assert "1 of them with the scheme x-webhook and a secret that could be one of Standard Webhooks" in output
+    assert "\n  hookseal migrate-secrets --scheme standard\n" in output
     done = await begun.run("migrate-secrets")
     assert (0, True) == (done.code, "1 of them with the scheme x-webhook and a secret that could be" in done.out)
     assert (await begun.run("migrate-secrets", "--json")).json == shape(present=3, also_standard=1)
@@ -329,7 +329,7 @@ async def test_without_plaintext_there_is_nothing_to_migrate(begun: Begun) -> No
 
 
 @pytest.mark.req("OPS-04", part="errors")
-async def test_it_does_not_begin_without_database_or_durable_provider(begun: Begun) -> None:
+async def test_a_migration_needs_a_database_and_a_durable_provider(begun: Begun) -> None:
     """Without an answer of the database it exits 69; the provider `dev`, whose secrets are not durable, exits 5."""
     assert 69 == (await hookseal("migrate-secrets", "--json", **NOWHERE)).code
     dev = begun.settings | {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}

@@ -16,7 +16,7 @@ from tests.doubles.legacy import legacy
 from tests.worker.canary import Canary, search
 from tests.worker.leak_places import tables
 from tests.worker.leaking import CLIENTS, FLIP_A_BIT, HMAC, NEWER, OWN, PAIR, TEXT, TOKEN, all_canaries
-from tests.worker.verbose_process import INSERTING, made_loud
+from tests.worker.verbose_process import INSERTING, verbose_settings
 
 MALFORMED = b"whsec_canary-of-a-secret-that-is-malformed"
 MALFORMED_WHPK = b"whpk_" + MALFORMED
@@ -76,7 +76,7 @@ class Commands:
 @pytest.fixture
 async def commands(begun: Begun, tmp_path: Path) -> AsyncIterator[Commands]:
     """Yield commands at log level debug, on an installation that has begun."""
-    async with many(made_loud(tmp_path / "loud", worker=False)) as process:
+    async with many(verbose_settings(tmp_path / "loud", worker=False)) as process:
         yield Commands(begun, tmp_path, process)
 
 

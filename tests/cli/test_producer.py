@@ -11,7 +11,7 @@ from tests.doubles.logins import login
 
 @pytest.mark.req("OPS-04", part="json")
 @pytest.mark.req("OPS-10")
-async def test_grant_list_and_revoke(begun: Begun) -> None:
+async def test_a_granted_role_publishes_until_revoked(begun: Begun) -> None:
     """A granted role publishes for its tenant with the command, until the right is revoked."""
     pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
     publish = ("publish", "--tenant", "acme", "--event-type", "a.b", "--data", "{}", "--json")

@@ -108,14 +108,14 @@ async def test_an_unusable_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ("NaN", "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
         ("-Infinity", "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
         ('"\\ud800"', "contains a lone surrogate, which is not a character: remove it"),
     ],
 )
-async def test_invalid_json_names_its_path(begun: Begun, value: str, says: str) -> None:
+async def test_invalid_json_names_its_path(begun: Begun, value: str, message: str) -> None:
     """Invalid JSON exits 2 with its path, from an argument and from a file; nothing is stored."""
     data = f'{{"items": [{{"price": 1}}, {{"price": {value}}}]}}'
     for ended in (
@@ -123,12 +123,12 @@ async def test_invalid_json_names_its_path(begun: Begun, value: str, says: str) 
         await begun.fed(data.encode(), *PUBLISH, "--file", "-", "--json"),
     ):
         error = ended.json["error"]
-        assert (2, "data", f"data.items[1].price {says}") == (ended.code, error["field"], error["message"])
+        assert (2, "data", f"data.items[1].price {message}") == (ended.code, error["field"], error["message"])
     assert 0 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_what_postgresql_refuses_names_its_field(begun: Begun) -> None:
+async def test_a_refusal_of_postgresql_names_its_field(begun: Begun) -> None:
     """A payload or correlation id that PostgreSQL refuses exits 2 with its field, and nothing is stored."""
     for data in ("", "{", "{'id': 1}", "NaN", "1 2"):
         ended = await begun.run(*PUBLISH, "--data", data, "--json")

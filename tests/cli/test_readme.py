@@ -106,12 +106,12 @@ async def test_the_fastapi_application_publishes_and_receives(terminal: Terminal
         serve = serve.replace("8000", here.partition(":")[2])
         async with serving(terminal, serve), aiohttp.ClientSession() as session:
             *_, url = shlex.split(pay.replace("127.0.0.1:8000", here))
-            first, again = await _posted(session, url), await _posted(session, url)
+            first, again = await _post(session, url), await _post(session, url)
             assert (200, 1) == (first[0], first[1]["deliveries"])
             assert 500 == again[0]  # the invoice exists already: neither it nor another event is stored
             [delivery] = (await terminal.run_on_stack("delivery", "list"))["items"]
             shown = await delivered(terminal, delivery["delivery_id"])
-            forged = await _posted(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
+            forged = await _post(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
             assert 401 == forged[0]
         stored = await _received((await terminal.hookseal("up", "env", "--json")).json["DATABASE_URL"])
 
@@ -119,7 +119,7 @@ async def test_the_fastapi_application_publishes_and_receives(terminal: Terminal
     assert [delivery["delivery_id"]] == stored
 
 
-async def _posted(session: aiohttp.ClientSession, url: str, **headers: str) -> tuple[int, Any]:
+async def _post(session: aiohttp.ClientSession, url: str, **headers: str) -> tuple[int, Any]:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     async with session.post(url, headers=names) as response:
         is_json = response.content_type == "application/json"

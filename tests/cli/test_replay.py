@@ -56,7 +56,7 @@ async def test_wait_reports_progress(begun: Begun) -> None:
 
 
 async def test_a_wrong_value_names_its_field(begun: Begun) -> None:
-    """Wrong values are usage errors that name their field; what is unknown or has nothing to replay is not found."""
+    """Wrong values are usage errors that name their field; an unknown job, or no match to replay, is not found."""
     start = ("replay", "start", "--tenant", "acme", "--json")
     for words, code, field in (
         ((*start, "--rate", "0/s"), 2, "rate"),

@@ -40,9 +40,9 @@ async def test_without_stale_rows_check_exits_0(begun: Begun) -> None:
     """If nothing is stale, `restore check` exits 0 and lists nothing, as text and JSON."""
     await rotated(begun)
 
-    said = await begun.run("restore", "check")
-    assert 0 == said.code
-    assert said.out.startswith(
+    checked = await begun.run("restore", "check")
+    assert 0 == checked.code
+    assert checked.out.startswith(
         "rows and audit log agree; they cannot show whether all of the database is stale: compare it with a head "
     )
     assert {"items": [], "next_cursor": None} == (await begun.run("restore", "check", "--json")).json

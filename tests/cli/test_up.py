@@ -150,7 +150,7 @@ async def until(stream: asyncio.StreamReader, prefix: bytes) -> AsyncIterator[by
             return
 
 
-async def test_its_files_are_private(terminal: Terminal) -> None:
+async def test_the_files_of_up_are_private(terminal: Terminal) -> None:
     """Its folder and files are private, and the printed lines name the key by its file."""
     async with terminal.up():
         assert 0o700 == stat.S_IMODE(terminal.state.stat().st_mode)

@@ -52,7 +52,7 @@ def files(tmp_path: Path) -> Kept:
 
 
 async def test_a_valid_request_exits_0(files: Kept) -> None:
-    """It exits 0 and prints what was verified, without any setting in the environment."""
+    """The command exits 0 and prints what was verified, without any setting in the environment."""
     ended = await files.verified(*NOW, "--json")
     assert (0, "") == (ended.code, ended.err)
     assert FRESH | {"scheme": "standard", "delivery_id": KNOWN["id"], "secret_number": 1} == ended.json
@@ -171,7 +171,7 @@ async def test_the_default_time_is_now(files: Kept) -> None:
 async def test_an_invalid_request_exits_1_with_its_reason(
     files: Kept, headers: dict[str, str], reason: str, stated: tuple[str | None, str | None, int | None]
 ) -> None:
-    """It exits 1 with the reason and the request's own values, with control characters escaped."""
+    """The command exits 1 with the reason and the request's own values, with control characters escaped."""
     path = files.write("others", json.dumps(headers))
     ended = await files.verified(*NOW, "--json", headers_file=path)
     shown = await files.verified(*NOW, headers_file=path)

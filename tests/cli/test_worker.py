@@ -182,9 +182,9 @@ async def test_the_number_of_processes_is_limited(number: str) -> None:
     option = await hookseal("worker", "--processes", number, **SETTINGS)
     setting = await hookseal("worker", HOOKSEAL_PROCESSES=number, **SETTINGS)
     assert (2, 78) == (option.code, setting.code)
-    said = " ".join(option.err.split())
-    assert "--processes" in said
-    assert number == "two" or "must be 1 to 64; for more processes start another `hookseal worker`" in said
+    output = " ".join(option.err.split())
+    assert "--processes" in output
+    assert number == "two" or "must be 1 to 64; for more processes start another `hookseal worker`" in output
     assert "HOOKSEAL_PROCESSES must be a whole number from 1 to 64" in setting.err
 
 

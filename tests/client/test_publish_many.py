@@ -76,7 +76,7 @@ async def test_a_single_event_is_a_repeat_in_a_batch(publisher: Publisher, store
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize(
-    ("given", "field", "says"),
+    ("given", "field", "message"),
     [
         ({}, "data", "pass exactly one of data and body"),
         ({"data": 1, "body": b"1"}, "data", "pass exactly one of data and body"),
@@ -91,11 +91,11 @@ async def test_a_single_event_is_a_repeat_in_a_batch(publisher: Publisher, store
     ],
 )
 async def test_a_malformed_event_is_named(
-    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str, says: str
+    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str, message: str
 ) -> None:
     """A malformed event is refused with its index and field, and nothing of the batch is stored or rung."""
     bad = Event(**({"event_type": PAID} | given))
-    with pytest.raises(Malformed, match=rf"^events\[2\]: {says}") as caught:
+    with pytest.raises(Malformed, match=rf"^events\[2\]: {message}") as caught:
         await publisher.publish_many(tenant_id="acme", events=[*numbered(1, 2), bad, *numbered(3, 4)])
 
     assert (field, 2) == (caught.value.field, caught.value.index)
@@ -183,7 +183,7 @@ async def test_held_deliveries_are_not_rung(publisher: Publisher, stored: Stored
 
 
 @pytest.mark.req("DEL-01")
-async def test_one_statement_and_one_script(database_url: str, own_valkey: Server, stored: Stored) -> None:
+async def test_a_batch_is_one_statement_and_one_script(database_url: str, own_valkey: Server, stored: Stored) -> None:
     """A batch is one statement in PostgreSQL and one script in Redis, for any number of events and endpoints."""
     for _ in range(3):
         await stored.endpoint()

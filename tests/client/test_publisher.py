@@ -129,7 +129,7 @@ async def test_data_that_contains_itself_is_refused(publisher: Publisher) -> Non
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         (float("nan"), "must be a finite number"),
         (float("-inf"), "must be a finite number"),
@@ -143,14 +143,14 @@ async def test_data_that_contains_itself_is_refused(publisher: Publisher) -> Non
     ids=["nan", "infinity", "decimal", "bytes", "set", "datetime", "key", "surrogate"],
 )
 async def test_a_value_without_json_form_is_refused(
-    publisher: Publisher, stored: Stored, value: object, says: str
+    publisher: Publisher, stored: Stored, value: object, message: str
 ) -> None:
     """A value that JSON does not have is refused with its path and an alternative; nothing is stored."""
     data = {"items": [{"price": 1}, {"price": value}]}
     with pytest.raises(Malformed) as caught:
         await publisher.publish(**EVENT, data=data)
 
-    assert ("data", True) == (caught.value.field, str(caught.value).startswith(f"data.items[1].price {says}"))
+    assert ("data", True) == (caught.value.field, str(caught.value).startswith(f"data.items[1].price {message}"))
     assert 0 == await stored.count()
 
 

@@ -122,7 +122,7 @@ def test_the_next_key_may_be_wrapped_alone() -> None:
 
 
 def test_a_drawn_key_needs_settings_without_one() -> None:
-    """It needs settings without a master key, plain or wrapped."""
+    """A generated key needs settings without a master key, plain or wrapped."""
     needs = frozenset({Part.DATABASE, Part.SECRETS})
     assert load(by_kms(SECRETS_MASTER_KEY_WRAPPED=None), needs=needs, draws_key=True).secrets.keyring is None
     for environ, name in ((by_kms(), "SECRETS_MASTER_KEY_WRAPPED"), (environment(), "SECRETS_MASTER_KEY")):
@@ -131,7 +131,7 @@ def test_a_drawn_key_needs_settings_without_one() -> None:
 
 
 def test_a_child_gets_unwrapped_keys_only() -> None:
-    """A child process gets the keys by the pipe, and neither what was wrapped nor the KMS: it asks nobody."""
+    """A child process gets the keys by the pipe, without the wrapped keys and the KMS: it asks no KMS."""
     environ = by_openbao(
         SECRETS_MASTER_KEY_NEXT_WRAPPED=wrapped(NEXT),
         SECRETS_MASTER_KEY_PREVIOUS=THIRD,
@@ -222,7 +222,7 @@ def test_a_plain_connection_must_be_local_in_production(address: str) -> None:
 
 @pytest.mark.parametrize("name", ["BAO_TOKEN", "VAULT_TOKEN"])
 def test_a_token_file_must_be_private_in_production(tmp_path: Path, name: str) -> None:
-    """What unwraps the master key is protected as the key is: in production nobody else may read its file."""
+    """The token that unwraps the master key is protected like it: in production no other user may read its file."""
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o644)

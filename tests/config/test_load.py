@@ -265,17 +265,17 @@ def test_prefixed_urls_take_precedence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("mysql://h/d", "HOOKSEAL_DATABASE_URL must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
         ("postgresql://h/d?sslmod=x", "HOOKSEAL_DATABASE_URL has the parameter sslmod, which PostgreSQL does not know"),
         ("postgresql://u:p/w@h/d", "HOOKSEAL_DATABASE_URL has an '@' after the first '/' or '?'"),
     ],
 )
-def test_a_problem_names_the_variable_with_the_url(url: str, says: str) -> None:
+def test_a_problem_names_the_variable_with_the_url(url: str, message: str) -> None:
     """A problem with a url names the variable that has the url."""
     (found,) = problems(environment(DATABASE_URL=None, HOOKSEAL_DATABASE_URL=url))
-    assert found.startswith(says)
+    assert found.startswith(message)
 
 
 def test_all_problems_are_reported_together() -> None:

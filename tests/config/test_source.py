@@ -48,7 +48,7 @@ def test_an_empty_preferred_name_has_no_fallback() -> None:
 
 
 def test_injected_names_are_ignored() -> None:
-    """What Kubernetes injects is neither a value nor a problem."""
+    """A variable that Kubernetes injects is neither a value nor a problem."""
     source = read_environment({"HOOKSEAL_SERVICE_HOST": "10.0.0.1", "HOOKSEAL_PORT": "tcp://10.0.0.1:80"})
     assert ({}, ()) == (source.values, source.problems)
 

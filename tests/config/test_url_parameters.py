@@ -38,7 +38,7 @@ def problem(query: str) -> str:
 
 
 def test_every_libpq_parameter_is_listed_once() -> None:
-    """Each is in the tables exactly once, and on the settings page."""
+    """Each parameter of libpq is in the tables exactly once, and on the settings page."""
     tables = [SUPPORTED, SSLMODE_ALIASES, IGNORED, UNSUPPORTED]
     names = LIBPQ.split()
     assert [1] * len(names) == [sum(name in table for table in tables) for name in names]
@@ -82,7 +82,7 @@ def test_sqlalchemys_driver_name_is_removed(url: str, given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "says"),
+    ("query", "message"),
     [
         ("sslmod=require", "the parameter sslmod, which PostgreSQL does not know: correct or remove it"),
         ("statement_timeout=canary", "the parameter statement_timeout, which PostgreSQL does not know"),
@@ -120,9 +120,9 @@ def test_sqlalchemys_driver_name_is_removed(url: str, given: str) -> None:
         ("sslcert=/canary&sslkey=/canary", "the parameter sslcert, whose file cannot be read "),
     ],
 )
-def test_an_unsupported_parameter_is_named(query: str, says: str) -> None:
+def test_an_unsupported_parameter_is_named(query: str, message: str) -> None:
     """An unsupported parameter and a missing file are refused by the name of the parameter."""
-    assert problem(query).startswith(f"DATABASE_URL has {says}")
+    assert problem(query).startswith(f"DATABASE_URL has {message}")
 
 
 def test_an_unneeded_file_may_be_missing() -> None:

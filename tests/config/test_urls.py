@@ -22,7 +22,7 @@ from hookseal.config import urls
         ("postgresql://u:pw@/db?host=a,b&port=6000", "a:6000, b:6000"),
     ],
 )
-def test_the_address_of_postgresql(url: str, address: str) -> None:
+def test_the_address_of_postgresql_is_host_and_port(url: str, address: str) -> None:
     """The address is host and port, or the socket, and the url itself is not changed."""
     found = urls.database(url)
     assert (url, address) == (found.url, found.address)
@@ -41,7 +41,7 @@ def test_the_address_of_postgresql(url: str, address: str) -> None:
         ("unix://:pw@/run/valkey.sock", "the socket /run/valkey.sock"),
     ],
 )
-def test_the_address_of_redis(url: str, address: str) -> None:
+def test_the_address_of_redis_is_host_and_port(url: str, address: str) -> None:
     """The address is host and port, or the socket; only the scheme of the url is translated for the client."""
     found = urls.redis(url)
     taken = url.replace("valkey:", "redis:").replace("valkeys:", "rediss:")
@@ -72,7 +72,7 @@ BAD_HOST = "has a host that is neither a name nor an address: correct it, or per
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected_message"),
     [
         ("postgresql://user:canary/ss@host/db", f"has an '@' after the first '/' or '?': {UNENCODED}"),
         ("postgresql://user:canary?ss@host/db", f"has an '@' after the first '/' or '?': {UNENCODED}"),
@@ -97,16 +97,16 @@ BAD_HOST = "has a host that is neither a name nor an address: correct it, or per
         ("postgresql:///db?host=a&port=70000", "has the parameter port, which is not a number from 1 to 65535"),
     ],
 )
-def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, says: str) -> None:
+def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, expected_message: str) -> None:
     """The error says which part of the url is wrong and how to correct it, without any of its text."""
     with pytest.raises(PydanticCustomError) as caught:
         urls.database(url)
-    assert caught.value.message().startswith(f"DATABASE_URL {says}")
+    assert caught.value.message().startswith(f"DATABASE_URL {expected_message}")
     assert "canary" not in caught.value.message()
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected_message"),
     [
         ("redis://", "names no host: write redis://HOST:PORT/NUMBER"),
         ("redis://host/canary", "has a database that is not a number of at most five digits: correct it"),
@@ -117,9 +117,9 @@ def test_the_wrong_part_of_a_postgresql_url_is_named(url: str, says: str) -> Non
         ("unix:///", "names no socket: write unix:///PATH"),
     ],
 )
-def test_the_wrong_part_of_a_redis_url_is_named(url: str, says: str) -> None:
+def test_the_wrong_part_of_a_redis_url_is_named(url: str, expected_message: str) -> None:
     """The same is true of a url of Redis."""
     with pytest.raises(PydanticCustomError) as caught:
         urls.redis(url)
-    assert caught.value.message().startswith(f"REDIS_URL {says}")
+    assert caught.value.message().startswith(f"REDIS_URL {expected_message}")
     assert "canary" not in caught.value.message()

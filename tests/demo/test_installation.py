@@ -41,7 +41,9 @@ async def test_a_second_start_creates_nothing(own_postgres: Server, own_valkey: 
         await connection.close()
 
 
-async def test_its_master_key_can_be_changed(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:
+async def test_the_master_key_of_the_demo_can_be_changed(
+    own_postgres: Server, own_valkey: Server, tmp_path: Path
+) -> None:
     """The next key is registered and stored in its own file (0600); keys in further files are used as well."""
     stack = Stack(postgres=own_postgres, valkey=own_valkey)
     first = await install(stack, tmp_path)

@@ -28,7 +28,7 @@ async def test_a_failed_start_shows_the_workers_log(tmp_path: Path) -> None:
 async def test_a_worker_ended_from_outside_is_an_error(
     pool: object, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """It is ready within the block and has drained after it; if it is ended from outside, that is an error."""
+    """A worker is ready within the block and has drained after it; if it is ended from outside, that is an error."""
     await begin(pool)  # type: ignore[arg-type]
     environment = {**os.environ, **SETTINGS, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
     log = tmp_path / "worker.log"

@@ -9,7 +9,7 @@ from hookseal.ground.errors import Unavailable
 
 
 async def test_chapters_run_concurrently() -> None:
-    """They run at the same time, and their results keep their order."""
+    """Chapters run at the same time, and their results keep their order."""
     first, second = asyncio.Event(), asyncio.Event()
 
     async def one() -> int:

@@ -70,7 +70,7 @@ def test_counters_are_used_as_rates(rule: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_an_alert_names_who_must_act(rule: dict[str, Any]) -> None:
-    """It has a severity, a summary, a description that names who must act, and a runbook section."""
+    """Each alert has a severity, a summary, a description that names who must act, and a runbook section."""
     annotations = rule["annotations"]
 
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}

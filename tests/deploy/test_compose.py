@@ -119,7 +119,7 @@ def test_the_script_makes_valid_secrets_once(tmp_path: Path) -> None:
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-async def test_it_begins_an_installation_as_written(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
+async def test_the_compose_project_begins_an_installation(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
     """The commands of the services, in order, begin an installation, and change nothing the second time.
 
     Then the worker is ready with a database user that has only the rights of a worker, and ends with 0.

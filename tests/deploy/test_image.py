@@ -27,7 +27,7 @@ def test_hadolint_reports_nothing() -> None:
     assert (0, "", "") == (run.returncode, run.stdout, run.stderr)
 
 
-def test_it_runs_as_a_numeric_user() -> None:
+def test_the_image_runs_as_a_numeric_user() -> None:
     """User and group are numeric, so that Kubernetes can verify they are not root; SIGTERM ends it."""
     assert (f"{WORKER_UID}:{WORKER_UID}", "SIGTERM") == (image().user, image().stop_signal)
 
@@ -60,7 +60,7 @@ def test_build_tools_have_locked_versions() -> None:
     assert any(name.startswith("hatchling==") for name in pinned["build.txt"])
 
 
-async def test_its_commands_run_as_written(
+async def test_the_commands_of_the_image_run_as_written(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Entry point and default command run a worker; health check and probes report it ready, and SIGTERM ends it.

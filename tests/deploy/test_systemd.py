@@ -27,7 +27,7 @@ FENCES = {
 }
 
 
-def test_it_starts_the_images_command() -> None:
+def test_the_unit_starts_the_images_command() -> None:
     """The command is the entry point and default command of the image, with the Python of its own environment."""
     python, *arguments = dict(unit())["ExecStart"].split()
 
@@ -35,8 +35,8 @@ def test_it_starts_the_images_command() -> None:
     assert Path(python).is_absolute()
 
 
-def test_it_is_restricted() -> None:
-    """It has a dynamic user, no capabilities, no writable path, and only the system calls of a service."""
+def test_the_unit_is_restricted() -> None:
+    """The unit has a dynamic user, no capabilities, no writable path, and only the system calls of a service."""
     assert FENCES.items() <= dict(unit()).items()
     assert ["@system-service", "~@privileged"] == [value for name, value in unit() if name == "SystemCallFilter"]
 
@@ -47,14 +47,14 @@ def test_a_stop_waits_for_the_drain() -> None:
 
 
 def test_wrong_settings_are_not_retried() -> None:
-    """It is always restarted, except after an exit code for wrong settings or rights."""
+    """The unit is always restarted, except after an exit code for wrong settings or rights."""
     settings = dict(unit())
 
     assert ("on-failure", "0") == (settings["Restart"], settings["StartLimitIntervalSec"])
     assert f"{Refused.exit_code} {ConfigError.exit_code}" == settings["RestartPreventExitStatus"]
 
 
-def test_its_settings_load_in_production(tmp_path: Path) -> None:
+def test_the_settings_of_the_unit_load_in_production(tmp_path: Path) -> None:
     """Every named file is a credential, and with real values the settings load in production."""
     credentials = {value.split(":")[0] for name, value in unit() if name == "LoadCredential"}
     named = {value.removeprefix("%d/") for name, value in unit_environment().items() if name.endswith("_FILE")}

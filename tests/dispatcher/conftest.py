@@ -9,9 +9,12 @@ import uvloop
 
 # Workers run on uvloop, which reports closed connections and errors in another order than asyncio's loop.
 _AS_A_WORKER: Final = {
-    *("test_transport_kept.py", "test_transport_proxy.py", "test_transport_receivers.py", "test_transport_tls.py"),
+    "test_transport_keep_alive.py",
+    "test_transport_proxy.py",
+    "test_transport_receivers.py",
+    "test_transport_tls.py",
     "test_transport_headers.py",
-    "test_transport_lack.py",
+    "test_transport_exhaustion.py",
     "test_transport_turns.py",
 }
 

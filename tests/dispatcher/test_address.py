@@ -41,8 +41,8 @@ def test_public_addresses_are_allowed(address: str) -> None:
 
 @pytest.mark.req("DEL-12")
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "1.1.1.1 "])
-def test_only_plain_addresses(text: str) -> None:
-    """A text that is not an address in its standard form is refused, and so never reaches a socket."""
+def test_only_standard_forms_are_addresses(text: str) -> None:
+    """A text that is not an address in its standard form is refused, so it never reaches a socket."""
     assert "not an IP address" == refusal(text, frozenset())
 
 
@@ -70,7 +70,7 @@ def test_a_network_is_allowed_for_one_tenant() -> None:
 
 @pytest.mark.req("DEL-12")
 @given(st.ip_addresses())
-def test_what_python_calls_private_is_refused(address: object) -> None:
+def test_addresses_that_python_calls_private_are_refused(address: object) -> None:
     """Every address that Python calls private, loopback, link-local, multicast or unspecified is refused."""
     ip = ip_address(str(address))
     special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
@@ -128,7 +128,7 @@ REGISTRY = {
 
 @pytest.mark.req("DEL-12")
 @given(st.data(), st.sampled_from(sorted(REGISTRY)))
-def test_every_entry_of_the_registries(data: st.DataObject, entry: str) -> None:
+def test_every_registered_address_is_refused(data: st.DataObject, entry: str) -> None:
     """Every address of every registry entry is refused; the RFC in the reason is that of an entry that covers it."""
     network = ip_network(entry)
     last = int(network.broadcast_address)
@@ -153,7 +153,7 @@ def test_embedded_addresses_are_refused(number: int) -> None:
 
 @pytest.mark.req("DEL-12")
 @given(st.ip_addresses(v=6))
-def test_the_spelling_of_an_address_does_not_matter(address: IPv6Address) -> None:
+def test_every_spelling_of_an_address_has_one_answer(address: IPv6Address) -> None:
     """The answer for an IPv6 address does not depend on its spelling: full, short or in capitals."""
     answers = {refusal(text, frozenset()) for text in (str(address), address.exploded, address.exploded.upper())}
 
@@ -170,6 +170,6 @@ def test_the_spelling_of_an_address_does_not_matter(address: IPv6Address) -> Non
         (("::1/128",), True),
     ],
 )
-def test_loopback_allowed(allowed: tuple[str, ...], expected: bool) -> None:
+def test_loopback_counts_as_allowed_if_one_address_is(allowed: tuple[str, ...], expected: bool) -> None:
     """Loopback counts as allowed if any loopback address is allowed."""
     assert expected is loopback_allowed(frozenset(map(ip_network, allowed)))

@@ -29,7 +29,7 @@ def key(endpoint: str) -> Key:
 
 
 def test_a_duration_is_counted_at_its_bound() -> None:
-    """A duration is counted at the first bound that it does not exceed; what was taken is counted no more."""
+    """A duration is counted at the first bound that it does not exceed; counts that were taken start at zero again."""
     counts = AttemptCounts()
     for attempt in (DELIVERED, FAILED, replace(DELIVERED, duration_ms=8), replace(FAILED, duration_ms=None)):
         counts.add(made(attempt))
@@ -44,7 +44,7 @@ def test_a_duration_is_counted_at_its_bound() -> None:
 
 
 def test_returned_counts_are_added() -> None:
-    """What is put back is added to what was counted meanwhile."""
+    """Counts that are put back are added to those counted meanwhile."""
     counts = AttemptCounts()
     counts.add(made(DELIVERED))
     taken = counts.take()

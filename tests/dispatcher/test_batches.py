@@ -36,7 +36,7 @@ async def claimed(installation: Installation, rings: list[Ring], *, most_bytes: 
 
 
 async def published(installation: Installation, number: int, tenant: str = "acme") -> list[Ring]:
-    """Return the rings of so many new deliveries."""
+    """Return the rings of that many new deliveries."""
     return [(await installation.deliveries(tenant))[0] for _ in range(number)]
 
 
@@ -84,7 +84,7 @@ async def test_a_locked_endpoint_holds_up_no_other(installation: Installation) -
 
 
 @pytest.mark.req("SEC-08", "DEL-02")
-async def test_forged_rings_among_others(installation: Installation) -> None:
+async def test_a_ring_with_a_wrong_id_claims_nothing(installation: Installation) -> None:
     """Rings with a wrong tenant, endpoint or delivery claim nothing and delay no other ring."""
     mine, other = await published(installation, 3), await published(installation, 1, "globex")
     forged = [
@@ -98,7 +98,7 @@ async def test_forged_rings_among_others(installation: Installation) -> None:
     assert {each.delivery_id for each in mine} == names(await claimed(installation, mine))
 
 
-async def test_of_two_rings_for_one_delivery_the_later_counts(installation: Installation) -> None:
+async def test_the_later_ring_of_one_delivery_counts(installation: Installation) -> None:
     """Of several rings for one delivery the last one counts, and it claims only if all three of its ids match."""
     [ring] = await published(installation, 1)
     forged = replace(ring, tenant_id=TenantId("globex"))
@@ -108,7 +108,7 @@ async def test_of_two_rings_for_one_delivery_the_later_counts(installation: Inst
     assert [ring] == [claim.ring for claim in found.claims]
 
 
-async def test_bodies_beyond_the_room_are_left(installation: Installation) -> None:
+async def test_bodies_beyond_the_limit_of_bytes_are_not_claimed(installation: Installation) -> None:
     """Deliveries are claimed in ring order while their bodies fit into the size limit; the rest are busy."""
     event = Event(tenant_id=TenantId("acme"), event_type="invoice.paid")
     large = (await publish_json(installation.pool, event, json.dumps("x" * 200_000))).deliveries[0]
@@ -121,7 +121,7 @@ async def test_bodies_beyond_the_room_are_left(installation: Installation) -> No
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-async def test_an_endpoint_that_is_gone(installation: Installation, is_lost: bool) -> None:
+async def test_a_delivery_of_a_missing_endpoint_has_no_target(installation: Installation, is_lost: bool) -> None:
     """A delivery without its endpoint is claimed without a target, and reported as lost if no command deleted it."""
     [ring], [other] = await published(installation, 1), await published(installation, 1, "globex")
     if is_lost:
@@ -138,7 +138,7 @@ async def test_an_endpoint_that_is_gone(installation: Installation, is_lost: boo
     assert found[other].target is not None
 
 
-async def test_nothing_is_asked_for(installation: Installation) -> None:
+async def test_a_ring_without_a_due_delivery_claims_nothing(installation: Installation) -> None:
     """A ring with an unknown endpoint id, and one for a delivery that is not due, claim nothing."""
     [ring] = await published(installation, 1)
     await installation.pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '1 hour'")
@@ -150,7 +150,7 @@ async def test_nothing_is_asked_for(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-08", "DUR-04")
 @pytest.mark.parametrize("year", ["20000-01-01Z", "4000-01-01Z BC", "infinity"])
-async def test_a_year_that_python_has_not(installation: Installation, year: str) -> None:
+async def test_a_time_outside_pythons_range_is_claimed(installation: Installation, year: str) -> None:
     """A delivery with a date outside Python's range is claimed, and so are all others."""
     mine, other = await published(installation, 1), await published(installation, 2, "globex")
     await installation.pool.execute(

@@ -58,7 +58,7 @@ def test_the_request_has_body_id_time_and_signatures() -> None:
 
 
 @pytest.mark.req("OPS-03", part="correlation-id")
-def test_tracing_headers_only_if_given() -> None:
+def test_tracing_headers_are_sent_only_if_given() -> None:
     """Correlation id and traceparent are sent if the producer gave them, and are never invented."""
     traced = compose(
         claim(correlation_id=None, traceparent="00-a-b-01"),

@@ -70,7 +70,7 @@ async def test_pages_have_every_match_once(pool: "Pool[asyncpg.Record]") -> None
 
 
 @pytest.mark.req("DEL-15")
-async def test_a_page_ends_after_what_it_may_read(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_page_reads_a_limited_number_of_deliveries(pool: "Pool[asyncpg.Record]") -> None:
     """A page among deliveries that do not match is empty and has a next page, until all were read."""
     for number in range(5):
         await pool.fetchval(_STORED, "acme", number, _TYPES[0], _ENDPOINTS[0], "delivered", _created(number))

@@ -23,7 +23,7 @@ async def added(installation: Installation, url: str = "https://receiver.example
 
 
 async def failed(installation: Installation, key: Key, *, first_days: float, last_days: float) -> None:
-    """Make the row say that the first and the last failure were so many days ago."""
+    """Make the row say that the first and the last failure were that many days ago."""
     await installation.pool.execute(
         "UPDATE hookseal.endpoints SET first_failure_at = now() - $2 * interval '1 day',"
         " last_failure_at = now() - $3 * interval '1 day' WHERE id = $1::text::uuid",

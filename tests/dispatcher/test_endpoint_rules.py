@@ -131,7 +131,7 @@ def test_a_name_is_printable_and_limited(name: str, most: int) -> None:
 
 
 @pytest.mark.req("DEL-17")
-def test_order_is_chosen_once_with_what_a_dead_letter_does() -> None:
+def test_order_and_on_dead_letter_are_chosen_together() -> None:
     """What a dead letter does is `stop` or `skip`, only if the endpoint is ordered, which does not change later."""
     assert [OnDeadLetter.STOP, OnDeadLetter.SKIP] == [rules.on_dead_letter(text) for text in ("stop", "skip")]
     with pytest.raises(Malformed, match="on_dead_letter must be stop or skip"):
@@ -161,7 +161,7 @@ def test_a_rate_is_limited() -> None:
 
 
 def test_a_numeric_rate_has_the_same_limits() -> None:
-    """It has the same limits."""
+    """A rate that is a number has the limits of one that is a text."""
     assert [1, 10_000] == [rules.requests_a_second(value) for value in (1, 10_000)]
     for value in (0, 10_001):
         with pytest.raises(Malformed) as caught:

@@ -65,8 +65,8 @@ async def test_a_percentile_lies_between_its_bounds(
     assert expected == (None if found is None else pytest.approx(found))
 
 
-async def test_hour_and_day_add_up_what_was_written(installation: Installation) -> None:
-    """Counts of several writes are added up; the hour and the day have what is in them, and the rest is forgotten."""
+async def test_hour_and_day_add_up_the_written_counts(installation: Installation) -> None:
+    """Counts of several writes are added up; hour and day contain the counts of their time, and no older ones."""
     one = (await installation.endpoint()).pointer.endpoint_id
     two = (await installation.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
     await endpoint_stats.add(installation.pool, {(ACME, one): counted(1, 10), (ACME, two): counted(0, 5)})

@@ -1,4 +1,4 @@
-"""Which endpoints a worker finds failing, and how seldom it says so."""
+"""Which endpoints a worker finds failing, and how seldom it writes that."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ class Worker:
         self.failing = FailingEndpoints(self.clock)
 
     async def after(self, seconds: float, outcome: Outcome, target: Target = TARGET) -> Changes:
-        """Attempt after so many seconds; return what is to be written then."""
+        """Attempt after that many seconds; return what is to be written then."""
         await self.clock.sleep(seconds)
         self.failing.attempted(target, outcome)
         return self.failing.take()
@@ -80,7 +80,7 @@ async def test_an_unknown_outcome_changes_nothing() -> None:
 
 
 async def test_unwritten_states_are_kept() -> None:
-    """It is kept, but not against what was noticed since."""
+    """A state that could not be written is kept, unless a newer one was noticed since."""
     worker = Worker()
     await worker.after(0, Outcome.TIMEOUT)
     unwritten = await worker.after(FAILING_SECONDS, Outcome.TIMEOUT)

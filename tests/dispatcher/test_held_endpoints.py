@@ -59,7 +59,7 @@ async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
 
 
 async def held(stored: Installation, number: int = 1, wait: Wait = REFUSED) -> list[Ring]:
-    """Publish so many events, report that the secret is refused for the first delivery, and return the rings."""
+    """Publish that many events, report that the secret is refused for the first delivery, and return the rings."""
     rings = [(await stored.deliveries())[0] for _ in range(number)]
     assert await ledger(stored.pool).release(await claimed(stored, rings[0]), wait)
     return rings
@@ -281,7 +281,7 @@ async def test_a_disabled_endpoint_loses_nothing(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_a_claim_beside_enable(stored: Installation) -> None:
+async def test_a_claim_during_enable_releases_its_delivery(stored: Installation) -> None:
     """A claim that read the endpoint as disabled does not leave its delivery waiting once the endpoint is enabled."""
     await disable(stored)
     rings = [(await stored.deliveries())[0] for _ in range(2)]
@@ -303,7 +303,7 @@ async def test_a_claim_beside_enable(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_a_publish_beside_enable(stored: Installation) -> None:
+async def test_an_event_published_during_enable_is_released(stored: Installation) -> None:
     """A publish that read the endpoint as disabled, and commits after `enable`, is released by the next search."""
     await disable(stored)
     async with stored.pool.acquire() as publishing, publishing.transaction():
@@ -319,7 +319,7 @@ async def test_a_publish_beside_enable(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_a_publish_beside_disable(stored: Installation) -> None:
+async def test_an_event_published_during_disable_waits(stored: Installation) -> None:
     """A delivery that was published before `disable`, and commits after it, waits after its first claim."""
     async with stored.pool.acquire() as publishing, publishing.transaction():
         await publishing.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}')")
@@ -337,7 +337,7 @@ async def test_a_publish_beside_disable(stored: Installation) -> None:
     assert ["endpoint_disabled"] == await waiting(stored, [ring])
 
 
-async def test_strays_are_found_page_by_page(stored: Installation) -> None:
+async def test_deliveries_without_a_reason_to_wait_are_found_in_pages(stored: Installation) -> None:
     """Every endpoint whose deliveries wait although nothing holds it is released, for any page size of the search.
 
     If they wait for their turn, its lane is crowded from then on, and they stay in it.
@@ -365,7 +365,7 @@ async def test_strays_are_found_page_by_page(stored: Installation) -> None:
     assert 0 == await PostgresHeldEndpoints(stored.pool).release_strays(at_most=2)
 
 
-async def test_a_held_endpoint_that_is_disabled(stored: Installation) -> None:
+async def test_a_disabled_held_endpoint_waits_for_enable(stored: Installation) -> None:
     """If a held endpoint is disabled, its deliveries wait for `enable`, which then releases them."""
     rings = await held(stored)
     rings += await stored.deliveries()
@@ -379,7 +379,7 @@ async def test_a_held_endpoint_that_is_disabled(stored: Installation) -> None:
     assert [None, None] == await waiting(stored, rings)
 
 
-async def test_a_held_endpoint_that_is_deleted(stored: Installation) -> None:
+async def test_a_deleted_endpoint_holds_no_delivery(stored: Installation) -> None:
     """If a held endpoint is deleted, none of its deliveries waits any more, and it is no longer held."""
     await held(stored)
     async with stored.pool.acquire() as connection:

@@ -1,4 +1,4 @@
-"""What leaves after the retention, and what never does, on the tables themselves. The clock is moved by moving rows."""
+"""Which rows the retention deletes, and which it never does, on the tables. The clock is moved by moving rows."""
 
 import asyncio
 from typing import Protocol
@@ -274,7 +274,7 @@ async def test_a_removed_delivery_is_not_replayed(begun_pool: "Pool[asyncpg.Reco
 
 @pytest.mark.req("DEL-16")
 @pytest.mark.req("OPS-10")
-async def test_the_rights_of_a_worker(stored: History) -> None:
+async def test_a_worker_deletes_rows_only_through_the_functions(stored: History) -> None:
     """A worker deletes no row itself, and through the functions nothing younger than a day, whatever it passes."""
     for age in ("1 day 1 minute", "23 hours"):
         await stored.event(age.replace(" ", "-"), days=40)
@@ -297,8 +297,8 @@ async def test_the_rights_of_a_worker(stored: History) -> None:
         await connection.execute("RESET ROLE")
 
 
-async def test_counts_add_up() -> None:
-    """Sums of what was removed; nothing removed is false."""
+async def test_counts_of_removed_rows_are_added_up() -> None:
+    """Counts of removed rows are added up; a count of nothing is false."""
     assert not Removed()
     assert Removed(events=1)
     assert Removed(deliveries=1, attempts=5, events=1) == Removed(deliveries=1, attempts=5) + Removed(events=1)

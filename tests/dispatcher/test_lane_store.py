@@ -35,7 +35,7 @@ async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
 
 
 async def published(stored: Installation, number: int) -> list[Ring]:
-    """Publish so many events, and return their deliveries, the oldest first."""
+    """Publish that many events, and return their deliveries, the oldest first."""
     return [(await stored.deliveries())[0] for _ in range(number)]
 
 
@@ -71,7 +71,7 @@ async def probe(stored: Installation) -> int:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_what_waits_in_a_lane_is_claimed_from_it(stored: Installation) -> None:
+async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installation) -> None:
     """Parked deliveries spend no attempt, are in no queue, and are claimed from their lane, the oldest first."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
     assert dict.fromkeys((each.delivery_id for each in rings), True) == await lanes.park(parked(rings))
@@ -107,8 +107,8 @@ async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Instal
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_lane_is_forgotten_only_when_nothing_waits(stored: Installation) -> None:
-    """A lane with a waiting delivery stays; afterwards what is published is due at once again."""
+async def test_a_lane_is_removed_only_when_nothing_waits(stored: Installation) -> None:
+    """A lane with a waiting delivery stays; after its removal new deliveries are due at once again."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
     await lanes.park(parked(rings, WaitingFor.RATE))
     [lane] = await lanes.page()
@@ -122,8 +122,8 @@ async def test_a_lane_is_forgotten_only_when_nothing_waits(stored: Installation)
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_the_outbox_rings_nobody_for_a_crowded_lane(stored: Installation) -> None:
-    """What is due and unrung is parked by the outbox if its lane is crowded; another endpoint's delivery is rung."""
+async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installation) -> None:
+    """The outbox parks due, unrung deliveries of a crowded lane, and rings those of other endpoints."""
     rings = await published(stored, 3)
     await PostgresLanes(stored.pool).park(parked(rings[:1], WaitingFor.RATE))
     await stored.endpoint("globex")
@@ -134,8 +134,8 @@ async def test_the_outbox_rings_nobody_for_a_crowded_lane(stored: Installation) 
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_an_open_breaker_holds_all(stored: Installation) -> None:
-    """What is due, and what is published, waits for the breaker; a request in flight is recorded as always."""
+async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Installation) -> None:
+    """Due and newly published deliveries wait for the breaker; a request in flight is recorded as always."""
     rings = await published(stored, 3)
     real = ledger(stored.pool)
     flying = await real.claim(rings[0])
@@ -152,8 +152,8 @@ async def test_an_open_breaker_holds_all(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_one_probe_closes_the_breaker(stored: Installation) -> None:
-    """A probe in trouble leaves it open, and is no probe when it is due again; an answered one makes a crowded lane."""
+async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> None:
+    """A failed probe leaves the breaker open, and is then no longer the probe; an answered one makes a crowded lane."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
     real = ledger(stored.pool)
     await open_breaker(stored, rings[0])
@@ -183,7 +183,7 @@ async def test_one_probe_closes_the_breaker(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_what_is_parked_while_the_breaker_is_open(stored: Installation) -> None:
+async def test_rings_of_a_held_endpoint_are_parked_for_its_reason(stored: Installation) -> None:
     """Rings of a held endpoint are parked for its reason, except the probe and locked ones, and no lane is made."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
     await lanes.park(parked(rings[:1]))
@@ -201,7 +201,7 @@ async def test_what_is_parked_while_the_breaker_is_open(stored: Installation) ->
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_breaker_with_nothing_to_probe_closes(stored: Installation) -> None:
+async def test_a_breaker_without_a_delivery_to_probe_closes(stored: Installation) -> None:
     """If nothing waits when the probe is due, the endpoint is released; it is opened again at the next failures."""
     [ring] = await published(stored, 1)
     await open_breaker(stored, ring)
@@ -210,7 +210,7 @@ async def test_a_breaker_with_nothing_to_probe_closes(stored: Installation) -> N
     assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints")
 
 
-async def test_a_lane_whose_endpoint_is_disabled_or_deleted(stored: Installation) -> None:
+async def test_disabling_closes_a_lane_and_deleting_removes_it(stored: Installation) -> None:
     """Disabled, its deliveries wait for `enable`; deleted, the lane is gone with them."""
     rings, lanes = await published(stored, 2), PostgresLanes(stored.pool)
     await lanes.park(parked(rings))
@@ -226,7 +226,7 @@ async def test_a_lane_whose_endpoint_is_disabled_or_deleted(stored: Installation
     assert [] == await lanes.page()
 
 
-async def test_a_breaker_of_an_endpoint_that_is_held(stored: Installation) -> None:
+async def test_a_breaker_does_not_replace_a_refused_secret(stored: Installation) -> None:
     """A breaker does not take the place of a refused secret, and takes that of an endpoint that is being released."""
     [ring] = await published(stored, 1)
     await stored.pool.execute(

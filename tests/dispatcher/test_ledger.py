@@ -33,7 +33,7 @@ def ledger(pool: "Pool[asyncpg.Record]", *, lease_seconds: float = 45) -> Postgr
 
 
 @pytest.mark.req("DEL-15")
-async def test_the_attempt_log(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_attempt_is_stored_with_every_field(pool: "Pool[asyncpg.Record]") -> None:
     """An attempt is stored with its number, start, duration, status, outcome, snippet, signers and worker."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -53,7 +53,7 @@ async def test_the_attempt_log(pool: "Pool[asyncpg.Record]") -> None:
     )
 
 
-async def test_a_delivery_is_shown_with_the_attempts_that_it_counts(
+async def test_a_shown_delivery_lists_as_many_attempts_as_it_counts(
     pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attempt that is recorded between two statements of `show` would be listed, and not counted."""
@@ -63,7 +63,7 @@ async def test_a_delivery_is_shown_with_the_attempts_that_it_counts(
     claim = await ledger(pool).claim(ring)
     assert claim is not None
 
-    def then_record(read: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def record_between_statements(read: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def run(*arguments: Any, **options: Any) -> Any:
             found = await read(*arguments, **options)
             monkeypatch.undo()
@@ -74,7 +74,7 @@ async def test_a_delivery_is_shown_with_the_attempts_that_it_counts(
 
     async with pool.acquire() as reading:
         for name in ("fetch", "fetchrow"):
-            monkeypatch.setattr(asyncpg.Connection, name, then_record(getattr(asyncpg.Connection, name)))
+            monkeypatch.setattr(asyncpg.Connection, name, record_between_statements(getattr(asyncpg.Connection, name)))
         shown = await show(reading, ring.delivery_id)
     assert (0, []) == (shown["attempts"], shown["attempt_log"])
     shown = await show(pool, ring.delivery_id)
@@ -141,7 +141,7 @@ async def test_a_dead_workers_last_attempt_is_a_dead_letter(pool: "Pool[asyncpg.
     assert await ledger(pool).claim(ring) is None
 
 
-async def test_a_dead_workers_attempt_outlives_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_expired_lease_of_a_deleted_endpoint_is_ended(pool: "Pool[asyncpg.Record]") -> None:
     """An expired lease is ended even if the endpoint is missing; the next claim has no target."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -155,7 +155,7 @@ async def test_a_dead_workers_attempt_outlives_the_endpoint(pool: "Pool[asyncpg.
     assert claim.target is None
 
 
-async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_running_lease_is_not_ended(pool: "Pool[asyncpg.Record]") -> None:
     """The sweep does not end a lease that has not expired."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -166,7 +166,7 @@ async def test_a_running_lease_is_left_alone(pool: "Pool[asyncpg.Record]") -> No
 
 
 @pytest.mark.req("DEL-03")
-async def test_a_lease_ends_at_its_time(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_lease_ends_after_its_expiry(pool: "Pool[asyncpg.Record]") -> None:
     """The sweep ends a lease after its expiry, not at it. `now()` is constant within a transaction."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -181,7 +181,7 @@ async def test_a_lease_ends_at_its_time(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-15")
-async def test_an_attempt_is_recorded_if_all_matches(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_attempt_counts_as_recorded_if_all_fields_match(pool: "Pool[asyncpg.Record]") -> None:
     """An attempt counts as recorded only if delivery, number, worker and outcome match."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -204,7 +204,7 @@ async def test_an_attempt_is_recorded_if_all_matches(pool: "Pool[asyncpg.Record]
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
-async def test_why_an_endpoint_was_disabled_is_kept(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_first_reason_for_disabling_is_kept(pool: "Pool[asyncpg.Record]") -> None:
     """The verdict that disables an endpoint stores reason and time; a later one changes neither."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -233,7 +233,7 @@ async def test_why_an_endpoint_was_disabled_is_kept(pool: "Pool[asyncpg.Record]"
         ("retry_schedule = '{5,300,7200}'", (4, 30, 43_200, (5, 300, 7200))),
     ],
 )
-async def test_how_an_endpoint_is_retried_comes_with_the_claim(
+async def test_a_claim_contains_the_retry_settings(
     pool: "Pool[asyncpg.Record]", columns: str, retries: tuple[int, int, int, tuple[int, ...] | None]
 ) -> None:
     """A claim contains the endpoint's retry settings; a schedule allows one attempt more than it has delays."""
@@ -269,7 +269,7 @@ async def test_a_delivery_waits_longer_than_a_day(pool: "Pool[asyncpg.Record]") 
 
 
 @pytest.mark.req("SEC-13", part="never-from-plaintext")
-async def test_plaintext_of_an_older_system_stays_in_its_row(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_claim_never_contains_plaintext(pool: "Pool[asyncpg.Record]") -> None:
     """A claim never contains the plaintext of an endpoint's column `secret`."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -301,7 +301,7 @@ async def test_unreadable_rows_are_refused(pool: "Pool[asyncpg.Record]", change:
         await pool.execute(change)
 
 
-async def test_the_longest_timeout_is_of_enabled_endpoints(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_longest_timeout_ignores_disabled_endpoints(pool: "Pool[asyncpg.Record]") -> None:
     """The longest time-out is that of the enabled endpoints."""
     installation = await begin(pool)
     assert 0 == await ledger(pool).longest_timeout_ms()

@@ -120,7 +120,7 @@ async def test_a_claim_has_all_an_attempt_needs(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-03")
-async def test_one_of_many_claims_wins(case: Case) -> None:
+async def test_of_concurrent_claims_one_succeeds(case: Case) -> None:
     """Of twenty concurrent claims exactly one gets the delivery."""
     ledger, ring = case.ledger, case.ring
     claims = await asyncio.gather(*(one(ledger, ring) for _ in range(20)))
@@ -144,7 +144,7 @@ async def test_a_ring_must_match_in_all_three_ids(case: Case, field: str) -> Non
 
 
 @pytest.mark.req("DEL-03")
-async def test_a_recorded_delivery_is_over(case: Case) -> None:
+async def test_a_recorded_delivery_is_not_claimed_again(case: Case) -> None:
     """A delivery that was recorded as delivered is never claimed again, and its claim cannot write any more."""
     ledger, ring = case.ledger, case.ring
     claim = await claimed(ledger, ring)
@@ -157,7 +157,7 @@ async def test_a_recorded_delivery_is_over(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_a_retry_is_due_once_its_time_has_come(case: Case) -> None:
+async def test_a_retry_is_due_at_its_time(case: Case) -> None:
     """After a failed attempt, the next one can be claimed after the wait, and not before."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, RETRY, "the receiver answered 500")
@@ -178,7 +178,7 @@ async def test_a_retry_without_a_wait_is_due_at_once(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_every_attempt_is_spent_from_the_budget(case: Case) -> None:
+async def test_every_attempt_reduces_the_budget(case: Case) -> None:
     """A claim contains the number of spent attempts, and the number that the endpoint allows."""
     ledger, ring = case.ledger, case.ring
     spent: list[int] = []
@@ -196,7 +196,7 @@ async def test_every_attempt_is_spent_from_the_budget(case: Case) -> None:
 @pytest.mark.req("DEL-06")
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("wait", [None, WAIT])
-async def test_what_is_given_back_spends_nothing(case: Case, wait: Wait | None) -> None:
+async def test_a_delivery_given_back_spends_no_budget(case: Case, wait: Wait | None) -> None:
     """A delivery that was not sent, for whatever reason, has spent nothing of its budget."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.release(await claimed(ledger, ring), wait)
@@ -208,7 +208,7 @@ async def test_what_is_given_back_spends_nothing(case: Case, wait: Wait | None) 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED])
-async def test_a_dead_letter_is_over(case: Case, state: State) -> None:
+async def test_a_dead_letter_is_never_due(case: Case, state: State) -> None:
     """A dead letter or a failed delivery is never due again."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, Verdict(state=state), "why")
@@ -229,7 +229,7 @@ async def test_a_verdict_disables_the_endpoint(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
-async def test_a_verdict_on_what_has_moved_disables_nothing(case: Case) -> None:
+async def test_a_verdict_on_a_moved_pointer_disables_nothing(case: Case) -> None:
     """If the pointer was moved, a verdict disables nothing, and the delivery is due at once and unspent."""
     ledger = case.ledger
     claim = await claimed(ledger, case.ring)
@@ -255,7 +255,7 @@ async def test_a_lost_lease_disables_nothing(case: Case) -> None:
     assert sibling.enabled
 
 
-async def test_released_counts_no_attempt(case: Case) -> None:
+async def test_a_delivery_given_back_keeps_its_attempt_number(case: Case) -> None:
     """A delivery that is given back is due at once; its next claim has the same number and another lease."""
     ledger, ring = case.ledger, case.ring
     first = await claimed(ledger, ring)
@@ -265,7 +265,7 @@ async def test_released_counts_no_attempt(case: Case) -> None:
     assert (1, True) == (second.number, first.lease_token != second.lease_token)
 
 
-async def test_a_wait_is_kept(case: Case) -> None:
+async def test_a_delivery_without_its_secret_is_not_claimed(case: Case) -> None:
     """A delivery that waits for a secret cannot be claimed before its probe."""
     ledger, ring = case.ledger, case.ring
 
@@ -290,7 +290,7 @@ async def test_an_older_lease_writes_nothing(case: Case) -> None:
     assert await ledger.record(second, ROW, DELIVERED, None)
 
 
-async def test_ended_without_an_attempt(case: Case) -> None:
+async def test_a_delivery_ended_without_an_attempt_is_not_claimed(case: Case) -> None:
     """A delivery that was ended without an attempt is never claimed again."""
     ledger, ring = case.ledger, case.ring
 

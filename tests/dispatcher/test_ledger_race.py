@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("begun_pool")
 
 
 @pytest.fixture
-def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
+def paused_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the claim statement wait for advisory lock 7 after its snapshot is taken; it is otherwise unchanged."""
     condition = "WHERE d.endpoint_id IS NOT DISTINCT"
     waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
@@ -34,7 +34,7 @@ def pausing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(batches._SQL._texts, name, real.replace(condition, waits))
 
 
-async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
+async def wait_for_a_blocked_connection(pool: "Pool[asyncpg.Record]") -> None:
     """Return once a connection to this database waits for a lock."""
     async with asyncio.timeout(60):
         while not await pool.fetchval(
@@ -45,7 +45,7 @@ async def somebody_waits(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @asynccontextmanager
-async def moving(installation: Installation, found: Pointer, **changes: Any) -> AsyncIterator[Pointer]:
+async def move_pointer(installation: Installation, found: Pointer, **changes: Any) -> AsyncIterator[Pointer]:
     """Yield the moved pointer; the transaction that moves it is committed after the block."""
     async with installation.pool.acquire() as mover, mover.transaction():
         locked = await pointer.lock(mover, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
@@ -56,15 +56,15 @@ async def moving(installation: Installation, found: Pointer, **changes: Any) -> 
         )
 
 
-async def older(connection: Connection, moved: Pointer) -> int:
+async def count_older_claims(connection: Connection, moved: Pointer) -> int:
     """Return how many running claims read the pointer before this move."""
     return await older_claims(connection, moved.tenant_id, moved.endpoint_id, moved.generation)
 
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize("overlap", [False, True])
-async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
-    pausing: None, pool: "Pool[asyncpg.Record]", *, overlap: bool
+async def test_a_claim_reads_a_rotation_committed_after_its_snapshot(
+    paused_claims: None, pool: "Pool[asyncpg.Record]", *, overlap: bool
 ) -> None:
     """A claim with a snapshot from before a rotation's commit still gets the new refs, generation and MAC."""
     installation = await begin(pool)
@@ -74,8 +74,8 @@ async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(7)")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
-        await somebody_waits(pool)  # the claim has taken its snapshot
-        async with moving(installation, found, **(kept if overlap else {})) as moved:
+        await wait_for_a_blocked_connection(pool)  # the claim has taken its snapshot
+        async with move_pointer(installation, found, **(kept if overlap else {})) as moved:
             pass
     claim = await claiming
 
@@ -90,18 +90,18 @@ async def test_a_claim_reads_what_a_rotation_left_since_its_snapshot(
         row["claimed_refs"],
     )
     async with pool.acquire() as connection:
-        assert 0 == await older(connection, moved), "the claim counts as older than the move"
+        assert 0 == await count_older_claims(connection, moved), "the claim counts as older than the move"
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_rotation_waits_for_a_claim_and_then_sees_it(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_rotation_waits_for_an_uncommitted_claim_and_counts_it(pool: "Pool[asyncpg.Record]") -> None:
     """A move waits until a claim that read the pointer is committed, and then counts it as an older claim."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
 
     async def move() -> Pointer:
-        async with moving(installation, found) as moved:
+        async with move_pointer(installation, found) as moved:
             pass
         return moved
 
@@ -109,54 +109,54 @@ async def test_a_rotation_waits_for_a_claim_and_then_sees_it(pool: "Pool[asyncpg
         async with claimer.transaction():
             claim = await PostgresLedger(claimer, worker="w1", lease_seconds=45).claim(ring)
             task = asyncio.create_task(move())
-            await somebody_waits(pool)
+            await wait_for_a_blocked_connection(pool)
         moved = await task
         assert claim is not None
         assert claim.target is not None
-        assert (found.secret_ref, 1) == (claim.target.pointer.secret_ref, await older(claimer, moved))
+        assert (found.secret_ref, 1) == (claim.target.pointer.secret_ref, await count_older_claims(claimer, moved))
 
 
 @pytest.mark.req("SEC-10")
-async def test_an_older_claim_counts_until_it_has_ended(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_older_claim_counts_until_it_is_recorded(pool: "Pool[asyncpg.Record]") -> None:
     """A claim from before a revocation counts as older while its lease runs, and no longer once it is recorded."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
     claim = await ledger(pool).claim(ring)
     assert claim is not None
-    async with moving(installation, found) as moved:
+    async with move_pointer(installation, found) as moved:
         pass
 
     row = await installation.delivery(ring)
     assert ("sending", 1) == (row["state"], row["claimed_generation"])
     assert await pool.fetchval("SELECT lease_expires_at > now() FROM hookseal.deliveries")
     async with pool.acquire() as connection:
-        assert 1 == await older(connection, moved)
+        assert 1 == await count_older_claims(connection, moved)
         assert await ledger(pool).record(claim, ROW, DELIVERED, None)
-        assert 0 == await older(connection, moved)
+        assert 0 == await count_older_claims(connection, moved)
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_dead_workers_claim_counts_until_its_lease_is_over(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_dead_workers_claim_counts_until_its_lease_expires(pool: "Pool[asyncpg.Record]") -> None:
     """An expired lease does not delay a revocation, because its worker may no longer send."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
     await ledger(pool, lease_seconds=0).claim(ring)
-    async with moving(installation, found) as moved:
+    async with move_pointer(installation, found) as moved:
         pass
 
     async with pool.acquire() as connection:
-        assert 0 == await older(connection, moved)
+        assert 0 == await count_older_claims(connection, moved)
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_claim_does_not_wait_for_a_locked_endpoint(pool: "Pool[asyncpg.Record]") -> None:
     """While an endpoint is being changed, a claim of its delivery is refused at once; afterwards it succeeds."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
     [ring] = await installation.deliveries()
-    async with moving(installation, found) as moved:
+    async with move_pointer(installation, found) as moved:
         with pytest.raises(Busy, match="being changed"):
             await ledger(pool).claim(ring)
         assert "pending" == (await installation.delivery(ring))["state"]
@@ -167,8 +167,8 @@ async def test_a_claim_does_not_wait_for_who_changes_the_endpoint(pool: "Pool[as
     assert moved.secret_ref == claim.target.pointer.secret_ref
 
 
-async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
-    pausing: None, pool: "Pool[asyncpg.Record]"
+async def test_a_claim_beside_a_deletion_is_busy_and_then_has_no_target(
+    paused_claims: None, pool: "Pool[asyncpg.Record]"
 ) -> None:
     """A claim is busy if its endpoint was deleted after its snapshot; the next claim has no target."""
     installation = await begin(pool)
@@ -177,7 +177,7 @@ async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(7)")
         claiming = asyncio.create_task(ledger(pool).claim(ring))
-        await somebody_waits(pool)
+        await wait_for_a_blocked_connection(pool)
         await pool.execute("DELETE FROM hookseal.endpoints")
     with pytest.raises(Busy):
         await claiming
@@ -187,7 +187,7 @@ async def test_a_claim_finds_nowhere_to_send_once_the_endpoint_is_deleted(
     assert claim.target is None
 
 
-async def test_a_claim_does_not_wait_for_who_holds_the_delivery(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_claim_does_not_wait_for_a_locked_delivery(pool: "Pool[asyncpg.Record]") -> None:
     """A claim of a locked delivery is busy at once; after the lock is released, it succeeds."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -202,7 +202,7 @@ async def test_a_claim_does_not_wait_for_who_holds_the_delivery(pool: "Pool[asyn
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.req("DEL-03")
-async def test_the_overlap_is_the_databases_to_decide(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_databases_clock_decides_the_end_of_an_overlap(pool: "Pool[asyncpg.Record]") -> None:
     """The previous secret is due, and its ref is claimed, until its expiry by the database's clock."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
@@ -230,7 +230,7 @@ async def test_the_overlap_is_the_databases_to_decide(pool: "Pool[asyncpg.Record
     ] == read
 
 
-async def test_the_cache_epoch_comes_with_the_claim(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_claim_contains_the_cache_epoch(pool: "Pool[asyncpg.Record]") -> None:
     """A claim contains the current cache epoch, so that a worker discards what it cached under an older one."""
     installation = await begin(pool)
     await installation.endpoint()

@@ -71,7 +71,7 @@ async def test_a_look_says_what_else_there_is_to_do(pool: "Pool[asyncpg.Record]"
     ]
 
 
-async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_due_delivery_is_rung_once(pool: "Pool[asyncpg.Record]") -> None:
     """Each due delivery is rung once, and again only when it becomes due again; one that waits is not rung."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -89,7 +89,7 @@ async def test_ring_due(pool: "Pool[asyncpg.Record]") -> None:
     assert [ready] == await due(ledger(pool))
 
 
-async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_longest_due_delivery_is_rung_first(pool: "Pool[asyncpg.Record]") -> None:
     """The sweep and the outbox ring deliveries in the order in which they came due, not in that of their creation."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -109,7 +109,7 @@ async def test_what_is_rung_comes_oldest_first(pool: "Pool[asyncpg.Record]") -> 
 
 
 @pytest.mark.parametrize("at_most", [299, 300, 1_000])
-async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> None:
+async def test_batches_return_every_due_delivery_once(pool: "Pool[asyncpg.Record]", at_most: int) -> None:
     """For any batch size, every due delivery is returned once and in order, even if many came due at the same time."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -137,7 +137,7 @@ async def test_batch_after_batch(pool: "Pool[asyncpg.Record]", at_most: int) -> 
     assert [at_most] * (3_000 // at_most) + [3_000 % at_most] == sizes
 
 
-async def test_a_search_for_lost_rings_walks_past_nothing_unrung(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_search_for_lost_rings_starts_at_its_index_position(pool: "Pool[asyncpg.Record]") -> None:
     """A batch starts at its position in an index of what was rung, so earlier rows cost nothing."""
     statement = statements("hookseal.dispatcher", "ledger.sql")["rung_before"]
     now = await ledger(pool).seconds_ago(0)
@@ -152,7 +152,7 @@ async def test_a_search_for_lost_rings_walks_past_nothing_unrung(pool: "Pool[asy
 
 
 async def publish_for(pool: "Pool[asyncpg.Record]", **backlogs: int) -> None:
-    """Insert an endpoint for each of these tenants, and publish so many events for it, tenant after tenant."""
+    """Insert an endpoint for each of these tenants, and publish that many events for it, tenant after tenant."""
     for tenant, number in backlogs.items():
         await pool.execute(
             "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
@@ -186,8 +186,8 @@ async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> 
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_the_next_batch_begins_behind_the_tenant_before(pool: "Pool[asyncpg.Record]") -> None:
-    """A batch that is smaller than the number of tenants goes on where the last one ended, and then from the start."""
+async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.Record]") -> None:
+    """A batch that is smaller than the number of tenants continues where the last one ended, then begins anew."""
     await publish_for(pool, ant=500, bee=500, cow=1)
     real, place = ledger(pool), ""
     order: list[str] = []
@@ -200,8 +200,8 @@ async def test_the_next_batch_begins_behind_the_tenant_before(pool: "Pool[asyncp
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_limit_for_each_tenant(pool: "Pool[asyncpg.Record]") -> None:
-    """With `each` every tenant gets so many at most, even if no more than a batch is due."""
+async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]") -> None:
+    """With `each` every tenant gets that many at most, even if no more than a batch is due."""
     await publish_for(pool, ant=5, bee=1, cow=2)
     found = await ledger(pool).ring_unrung(None, waited_seconds=0, each=1)
 
@@ -212,8 +212,8 @@ async def test_a_limit_for_each_tenant(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_tenants_without_anything_due_are_passed(pool: "Pool[asyncpg.Record]") -> None:
-    """A look passes at most 500 tenants, those that only have later retries among them; the next one goes on."""
+async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Record]") -> None:
+    """A look passes at most 500 tenants, also those that have only later retries; the next look continues there."""
     await publish_for(pool, zebra=20)
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
@@ -236,7 +236,7 @@ async def test_tenants_without_anything_due_are_passed(pool: "Pool[asyncpg.Recor
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") -> None:
-    """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated in vain."""
+    """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated for nothing."""
     await publish_for(pool, ant=30)
     real = ledger(pool)
     async with pool.acquire() as connection, connection.transaction():
@@ -248,7 +248,7 @@ async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") ->
 
 
 @pytest.mark.req("DEL-01")
-async def test_what_nobody_rang_is_rung_once(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_outbox_rings_each_unrung_delivery_once(pool: "Pool[asyncpg.Record]") -> None:
     """The leader of the outbox gets every due unrung delivery exactly once, even with concurrent requests."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -278,7 +278,7 @@ async def test_only_the_leader_rings(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_whoever_published_is_left_time_to_ring(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_producer_has_time_to_ring_before_the_outbox(pool: "Pool[asyncpg.Record]") -> None:
     """The outbox gets a delivery only after it was due and unrung for `waited_seconds`: its producer rings first."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -304,7 +304,7 @@ async def test_whoever_published_is_left_time_to_ring(pool: "Pool[asyncpg.Record
     ],
     ids=["retry", "given back", "wait"],
 )
-async def test_what_becomes_due_again_is_unrung(
+async def test_a_delivery_due_again_counts_as_unrung(
     pool: "Pool[asyncpg.Record]", write: Callable[[PostgresLedger, Claim], Awaitable[bool]]
 ) -> None:
     """A delivery that is retried, given back or released counts as unrung, so the outbox rings it when it is due."""
@@ -326,7 +326,7 @@ async def test_what_becomes_due_again_is_unrung(
 
 @pytest.mark.req("DEL-22")
 @pytest.mark.parametrize("waiting_for", ["endpoint_disabled", "secret"])
-async def test_what_waits_is_neither_rung_nor_put_off(pool: "Pool[asyncpg.Record]", waiting_for: str) -> None:
+async def test_a_held_delivery_is_neither_rung_nor_changed(pool: "Pool[asyncpg.Record]", waiting_for: str) -> None:
     """Neither the outbox nor a sweep returns, claims or changes a delivery that waits, however long it was due."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -346,7 +346,7 @@ async def test_what_waits_is_neither_rung_nor_put_off(pool: "Pool[asyncpg.Record
     assert before == await installation.delivery(ring)
 
 
-async def test_a_sweep_rings_what_was_due_as_it_began(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_sweep_rings_only_deliveries_due_at_its_start(pool: "Pool[asyncpg.Record]") -> None:
     """A delivery that comes due during a sweep is left to the next one, so that each sweep ends."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -358,7 +358,7 @@ async def test_a_sweep_rings_what_was_due_as_it_began(pool: "Pool[asyncpg.Record
     assert [ring] == await due(ledger(pool))
 
 
-async def test_a_lost_ring_is_looked_for_among_the_first_that_were_rung(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_search_for_lost_rings_examines_a_limited_number(pool: "Pool[asyncpg.Record]") -> None:
     """The search for lost rings examines the first `walked` of those that were rung, behind any unrung backlog."""
     installation = await begin(pool)
     await installation.endpoint()

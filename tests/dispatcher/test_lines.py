@@ -60,7 +60,7 @@ async def add(
 
 
 async def published(stored: Installation, number: int) -> list[Ring]:
-    """Publish so many events, and return their deliveries in this order."""
+    """Publish that many events, and return their deliveries in this order."""
     return [(await stored.deliveries())[0] for _ in range(number)]
 
 
@@ -80,7 +80,7 @@ async def end(stored: Installation, ring: Ring, state: State = State.DELIVERED) 
     assert await ledger(stored.pool).record(claim, FAILED, Verdict(state=state), None)
 
 
-async def following(stored: Installation, ring: Ring) -> list[Ring]:
+async def next_of_line(stored: Installation, ring: Ring) -> list[Ring]:
     """Return what a worker takes next from the line of this delivery."""
     return await PostgresLanes(stored.pool).next([Asked((ring.tenant_id, ring.endpoint_id), 9)])
 
@@ -110,8 +110,8 @@ async def update(stored: Installation, ring: Ring, **changes: Any) -> None:
         )
 
 
-async def test_only_the_first_is_due(stored: Installation) -> None:
-    """What is published for an ordered endpoint gets the next position; all but the first wait for their turn."""
+async def test_only_the_first_delivery_of_a_line_is_due(stored: Installation) -> None:
+    """Each new delivery of an ordered endpoint gets the next position; all but the first wait for their turn."""
     results = [await stored.published() for _ in range(3)]
     rings = [ring for result in results for ring in result.deliveries]
 
@@ -119,7 +119,7 @@ async def test_only_the_first_is_due(stored: Installation) -> None:
     assert [1, 0, 0] == [len(result.due) for result in results]
 
 
-async def test_other_endpoints_have_no_line(stored: Installation) -> None:
+async def test_an_endpoint_without_order_has_no_line(stored: Installation) -> None:
     """A delivery of an endpoint that is not ordered has no position, and does not wait."""
     await stored.endpoint("globex")
     rings = [(await stored.deliveries("globex"))[0] for _ in range(2)]
@@ -128,7 +128,7 @@ async def test_other_endpoints_have_no_line(stored: Installation) -> None:
     assert 2 == len(await claimed(stored, *rings))
 
 
-async def test_only_the_head_is_claimed(stored: Installation) -> None:
+async def test_only_the_head_of_a_line_is_claimed(stored: Installation) -> None:
     """Even if all are due and rung, one claim takes only the head, and none takes the next while that is sent."""
     rings = await published(stored, 3)
     await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL")
@@ -140,7 +140,7 @@ async def test_only_the_head_is_claimed(stored: Installation) -> None:
     assert [] == await claimed(stored, *rings)
 
 
-async def test_what_is_behind_is_parked(stored: Installation) -> None:
+async def test_a_ring_behind_the_head_is_parked(stored: Installation) -> None:
     """A ring that claims nothing because others are ahead waits for its order, and makes no lane crowded."""
     rings = await published(stored, 2)
     await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL")
@@ -150,13 +150,13 @@ async def test_what_is_behind_is_parked(stored: Installation) -> None:
     assert [] == await PostgresLanes(stored.pool).page()
 
 
-async def test_a_worker_takes_the_next(stored: Installation) -> None:
+async def test_a_worker_takes_the_next_delivery_of_its_line(stored: Installation) -> None:
     """When the head is delivered it leaves the line, and its worker can take the next one, and no other."""
     rings = await published(stored, 3)
-    assert [] == await following(stored, rings[0]), "the head was rung"
+    assert [] == await next_of_line(stored, rings[0]), "the head was rung"
     await end(stored, rings[0])
 
-    [taken] = await following(stored, rings[0])
+    [taken] = await next_of_line(stored, rings[0])
     assert (rings[1].delivery_id, True) == (taken.delivery_id, taken.is_parked)
     assert 1 == len(await claimed(stored, taken))
     assert [(None, None), (2, None), (3, "order")] == await line(stored, rings)
@@ -169,12 +169,12 @@ async def test_nothing_overtakes_a_retry(stored: Installation) -> None:
     await ledger(stored.pool).record(claim, FAILED, LATER, "server_error")
 
     assert [] == await claimed(stored, rings[1])
-    assert [] == await following(stored, rings[0])
+    assert [] == await next_of_line(stored, rings[0])
     assert 0 == await moved(stored)
     assert [(1, None), (2, "order")] == await line(stored, rings)
 
 
-async def test_a_lost_worker(stored: Installation) -> None:
+async def test_a_dead_workers_head_keeps_its_place(stored: Installation) -> None:
     """If the worker of the head dies, the head is due again in its place, and nothing overtakes it."""
     rings = await published(stored, 2)
     await claimed(stored, rings[0])
@@ -188,11 +188,11 @@ async def test_a_lost_worker(stored: Installation) -> None:
 
 
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED])
-async def test_stop(stored: Installation, state: State) -> None:
-    """By default what is given up stops its line: it keeps its place until an operator skips it, which is audited."""
+async def test_a_dead_letter_stops_its_line_until_it_is_skipped(stored: Installation, state: State) -> None:
+    """By default a dead letter stops its line: it keeps its place until an operator skips it, which is audited."""
     rings = await published(stored, 2)
     await end(stored, rings[0], state)
-    assert (0, []) == (await moved(stored), await following(stored, rings[0]))
+    assert (0, []) == (await moved(stored), await next_of_line(stored, rings[0]))
     assert [(1, None), (2, "order")] == await line(stored, rings)
     assert [(3, "order")] == await line(stored, await published(stored, 1))
     await skipped(stored, rings[0])
@@ -206,7 +206,7 @@ async def test_stop(stored: Installation, state: State) -> None:
         await skipped(stored, rings[0])
 
 
-async def test_skip_needs_what_was_given_up(stored: Installation) -> None:
+async def test_only_a_given_up_delivery_is_skipped(stored: Installation) -> None:
     """A pending delivery is not skipped, and an unknown one is not found."""
     [ring] = await published(stored, 1)
     with pytest.raises(Conflict, match="the delivery is pending"):
@@ -216,20 +216,20 @@ async def test_skip_needs_what_was_given_up(stored: Installation) -> None:
             await skip_delivery(stored.operator(connection), ring.delivery_id, tenant=TenantId("globex"))
 
 
-async def test_replay_in_its_place(stored: Installation) -> None:
-    """A replay of what stops a line is sent in its old place, before all others."""
+async def test_a_replay_of_the_head_keeps_its_place(stored: Installation) -> None:
+    """A replay of the delivery that stops a line is sent in its old place, before all others."""
     rings = await published(stored, 2)
     await end(stored, rings[0], State.DEAD_LETTER)
     await replayed(stored, rings[0])
     assert [(1, None), (2, "order")] == await line(stored, rings)
     await end(stored, rings[0])
 
-    assert [rings[1].delivery_id] == [ring.delivery_id for ring in await following(stored, rings[0])]
+    assert [rings[1].delivery_id] == [ring.delivery_id for ring in await next_of_line(stored, rings[0])]
 
 
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED, State.CANCELLED, State.DELIVERED])
-async def test_skip(begun_pool: "Pool[asyncpg.Record]", state: State) -> None:
-    """With `on_dead_letter` `skip`, whatever ends leaves the line, and the next one follows."""
+async def test_with_skip_every_ended_delivery_leaves_the_line(begun_pool: "Pool[asyncpg.Record]", state: State) -> None:
+    """With `on_dead_letter` `skip`, every delivery that ends leaves the line, and the next one follows."""
     stored = await begin(begun_pool)
     await add(stored, what=OnDeadLetter.SKIP)
     rings = await published(stored, 2)
@@ -239,8 +239,8 @@ async def test_skip(begun_pool: "Pool[asyncpg.Record]", state: State) -> None:
     assert 1 == await moved(stored)
 
 
-async def test_from_stop_to_skip(stored: Installation) -> None:
-    """`on_dead_letter` can be changed: with `skip` what stops the line leaves it, now or when the leader looks."""
+async def test_a_stopped_line_continues_once_skip_is_set(stored: Installation) -> None:
+    """`on_dead_letter` can be changed to `skip`: what stops the line leaves it, now or at the leader's next look."""
     rings = await published(stored, 3)
     await end(stored, rings[0], State.DEAD_LETTER)
     await update(stored, rings[0], on_dead_letter=OnDeadLetter.SKIP)
@@ -255,8 +255,8 @@ async def test_from_stop_to_skip(stored: Installation) -> None:
     assert [(None, None), (None, None), (3, None)] == await line(stored, rings)
 
 
-async def test_replay_at_the_end(stored: Installation) -> None:
-    """What has left the line is replayed at its end, under its own id or a new one, and several in their order."""
+async def test_a_replay_after_leaving_goes_to_the_end_of_the_line(stored: Installation) -> None:
+    """A delivery that left the line is replayed at its end, under its own id or a new one; several keep their order."""
     rings = await published(stored, 4)
     for ring in rings[:3]:
         await moved(stored)
@@ -265,7 +265,7 @@ async def test_replay_at_the_end(stored: Installation) -> None:
     copy = Ring(
         tenant_id=ACME, endpoint_id=rings[0].endpoint_id, delivery_id=await replayed(stored, rings[1], new_id=True)
     )
-    await end(stored, (await following(stored, rings[0]))[0])
+    await end(stored, (await next_of_line(stored, rings[0]))[0])
     await moved(stored)
     await end(stored, rings[0])
     async with stored.pool.acquire() as connection:
@@ -274,7 +274,7 @@ async def test_replay_at_the_end(stored: Installation) -> None:
     assert [(6, "order"), (7, "order"), (8, "order"), (9, "order")] == await line(stored, [copy, *rings[:3]])
 
 
-async def test_publishers_take_turns(stored: Installation) -> None:
+async def test_positions_have_the_order_of_commits(stored: Installation) -> None:
     """A publisher waits until an earlier one of the same line has committed: positions have the order of commits."""
     async with stored.pool.acquire() as first:
         transaction = first.transaction()
@@ -303,7 +303,7 @@ async def test_a_batch_waits_for_other_publishers(stored: Installation) -> None:
     assert [(1, None), (2, "order"), (3, "order")] == [tuple(row) for row in rows]
 
 
-async def test_a_publisher_that_rolls_back(stored: Installation) -> None:
+async def test_a_rolled_back_publish_leaves_the_next_at_the_head(stored: Installation) -> None:
     """If the earlier publisher rolls back, the later one is at the head, and due at once."""
     async with stored.pool.acquire() as first:
         transaction = first.transaction()
@@ -326,7 +326,7 @@ async def test_an_open_publisher_does_not_lock_the_endpoint(stored: Installation
     assert [(1, None), (2, "order")] == await line(stored, rings)
 
 
-async def test_many_events(stored: Installation) -> None:
+async def test_a_batch_gets_positions_in_its_order(stored: Installation) -> None:
     """The events of a batch get their positions in the order of the batch, at each ordered endpoint."""
     await add(stored, "https://receiver.example/2")
     await stored.pool.execute(MANY, 20)
@@ -351,13 +351,13 @@ async def test_a_batch_takes_positions_once(stored: Installation) -> None:
     assert 300 == await stored.pool.fetchval("SELECT max(position) FROM hookseal.deliveries")
 
 
-async def test_an_end_that_does_not_see_the_next(stored: Installation) -> None:
+async def test_the_leader_releases_an_event_committed_after_the_heads_end(stored: Installation) -> None:
     """If the head ends while a publisher has not committed yet, the leader makes the next one due."""
     [head] = await published(stored, 1)
     async with stored.pool.acquire() as publisher, publisher.transaction():
         after = await publish_json(publisher, event(), "{}")
         await end(stored, head)
-        assert [] == await following(stored, head)
+        assert [] == await next_of_line(stored, head)
     rings = list(after.deliveries)
 
     assert [(2, "order")] == await line(stored, rings)
@@ -366,8 +366,8 @@ async def test_an_end_that_does_not_see_the_next(stored: Installation) -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(WaitingFor))
-async def test_a_head_that_waits_without_a_reason(stored: Installation, reason: WaitingFor) -> None:
-    """Whatever the head waits for, if nothing holds its endpoint the leader makes it due; else it waits on."""
+async def test_the_leader_releases_a_head_without_a_reason_to_wait(stored: Installation, reason: WaitingFor) -> None:
+    """Whatever the head waits for, the leader makes it due if nothing holds its endpoint."""
     rings = await published(stored, 2)
     await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = $1 WHERE position = 1", reason)
     if reason in {WaitingFor.SECRET, WaitingFor.BREAKER}:
@@ -387,7 +387,7 @@ async def test_a_head_that_waits_without_a_reason(stored: Installation, reason: 
     assert [(1, None), (2, "order")] == await line(stored, rings)
 
 
-async def test_lines_are_looked_at_in_pages(stored: Installation) -> None:
+async def test_lines_are_read_in_pages(stored: Installation) -> None:
     """One look reads a few lines; the looks together reach each of them, and begin anew after the last one."""
     for number in range(2, 6):
         await add(stored, f"https://receiver.example/{number}")
@@ -405,7 +405,7 @@ async def test_lines_are_looked_at_in_pages(stored: Installation) -> None:
     assert [1, 2, 2, 0] == found
 
 
-async def test_disabled_and_enabled(stored: Installation) -> None:
+async def test_a_line_waits_while_its_endpoint_is_disabled(stored: Installation) -> None:
     """The whole line waits while its endpoint is disabled, and goes out in order after that."""
     rings = await published(stored, 2)
     async with stored.pool.acquire() as connection:
@@ -424,8 +424,8 @@ async def test_disabled_and_enabled(stored: Installation) -> None:
     assert [(2, "endpoint_disabled"), (3, "endpoint_disabled")] == await line(stored, rings[1:])
 
 
-async def test_a_held_endpoint(stored: Installation) -> None:
-    """If the endpoint is held, its head is the probe; once it is released, the line goes on with the head."""
+async def test_the_head_of_a_held_endpoint_is_its_probe(stored: Installation) -> None:
+    """While the endpoint is held, the head is its probe; after the release the line continues with the head."""
     rings = await published(stored, 3)
     await stored.pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) SELECT tenant_id, id, 'breaker'"
@@ -436,7 +436,7 @@ async def test_a_held_endpoint(stored: Installation) -> None:
     probe = await stored.pool.fetchval("SELECT probe_id::text FROM hookseal.held_endpoints")
     assert rings[0].delivery_id == probe
     await end(stored, rings[0])
-    assert [] == await following(stored, rings[0])
+    assert [] == await next_of_line(stored, rings[0])
     await stored.pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
     await stored.settle()
 
@@ -444,8 +444,8 @@ async def test_a_held_endpoint(stored: Installation) -> None:
     assert 1 == await moved(stored)
 
 
-async def test_retention(stored: Installation) -> None:
-    """What stops a line is kept however old it is; what has left its line leaves as all else."""
+async def test_a_delivery_that_stops_its_line_is_retained(stored: Installation) -> None:
+    """A delivery that stops a line is kept however old it is; one that has left the line is removed like any other."""
     rings = await published(stored, 2)
     await end(stored, rings[0], State.DEAD_LETTER)
     await stored.pool.execute(FINISHED)
@@ -455,8 +455,8 @@ async def test_retention(stored: Installation) -> None:
     assert 1 == await stored.pool.fetchval(REMOVED)
 
 
-async def test_delete(stored: Installation) -> None:
-    """With its endpoint the line is gone: its deliveries are cancelled, and what stopped it leaves in time."""
+async def test_a_deleted_endpoint_has_no_line(stored: Installation) -> None:
+    """A deletion removes the line: its deliveries are cancelled, and the one that stopped it is removed in time."""
     rings = await published(stored, 3)
     await end(stored, rings[0], State.DEAD_LETTER)
     async with stored.pool.acquire() as connection:
@@ -468,7 +468,7 @@ async def test_delete(stored: Installation) -> None:
     assert 3 == await stored.pool.fetchval(REMOVED)
 
 
-async def test_delete_sees_what_is_being_published(stored: Installation) -> None:
+async def test_a_deletion_waits_for_open_publishers(stored: Installation) -> None:
     """Deleting an endpoint waits for its publishers: nothing of the line is left, though its head ends meanwhile."""
     [head] = await published(stored, 1)
     [claim] = await claimed(stored, head)
@@ -483,8 +483,8 @@ async def test_delete_sees_what_is_being_published(stored: Installation) -> None
     assert [(None, None)] * 2 == await line(stored, rings)
 
 
-async def test_a_row_with_another_id(stored: Installation) -> None:
-    """If somebody gives the row of an endpoint another id, its line goes with it."""
+async def test_a_changed_endpoint_id_keeps_the_line(stored: Installation) -> None:
+    """If the id in the row of an endpoint is changed by hand, its line keeps its deliveries."""
     other = "00000000-0000-4000-8000-000000000001"
     await published(stored, 1)
     await stored.pool.execute("UPDATE hookseal.endpoints SET id = $1::text::uuid", other)
@@ -493,8 +493,8 @@ async def test_a_row_with_another_id(stored: Installation) -> None:
     assert [other] == [str(row["endpoint_id"]) for row in await stored.pool.fetch("SELECT * FROM hookseal.lines")]
 
 
-async def test_a_row_that_is_put_back(stored: Installation) -> None:
-    """If somebody deletes the row of an endpoint and puts it back, its line goes on behind what is left of it."""
+async def test_a_reinserted_endpoint_continues_its_line(stored: Installation) -> None:
+    """If the row of an endpoint is deleted and inserted again by hand, its line continues behind what is left of it."""
     rings = await published(stored, 2)
     await stored.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints; DELETE FROM hookseal.endpoints")
     await stored.pool.execute(
@@ -505,7 +505,7 @@ async def test_a_row_that_is_put_back(stored: Installation) -> None:
     assert [(1, None), (2, "order"), (3, "order")] == await line(stored, rings + await published(stored, 1))
 
 
-async def test_positions_do_not_reach_other_endpoints(stored: Installation) -> None:
+async def test_forged_positions_affect_no_other_endpoint(stored: Installation) -> None:
     """Whatever positions a worker's role writes, the deliveries of other endpoints and tenants are sent."""
     await stored.endpoint("globex")
     [other] = await stored.deliveries("globex")
@@ -533,8 +533,8 @@ async def test_positions_do_not_reach_other_endpoints(stored: Installation) -> N
     }
 
 
-async def test_a_delivery_that_has_moved_meanwhile(stored: Installation) -> None:
-    """A claim that read the head takes it only in its old place: not at the end, before others that it did not see."""
+async def test_a_delivery_moved_to_the_end_is_not_claimed_early(stored: Installation) -> None:
+    """A claim that read the head does not take it if a replay has moved it to the end of the line meanwhile."""
     [head] = await published(stored, 1)
     claim, at_first = statements("hookseal.dispatcher", "batches.sql")["claim_all"], "SELECT a.tenant_id, a.endpoint_id"
     waits = "SELECT a.tenant_id || pg_advisory_xact_lock(7)::text AS tenant_id, a.endpoint_id"
@@ -556,7 +556,7 @@ async def test_a_delivery_that_has_moved_meanwhile(stored: Installation) -> None
     assert [(2, None), (3, "order")] == await line(stored, [later, head])
 
 
-async def test_the_rights_suffice(stored: Installation, database_url: str) -> None:
+async def test_each_role_has_the_rights_for_its_part(stored: Installation, database_url: str) -> None:
     """A producer, a worker and an operator do their parts with the rights of their groups alone."""
     async with (
         login(stored.pool, database_url, "hookseal_producer") as (producer, producing),

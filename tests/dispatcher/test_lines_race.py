@@ -102,7 +102,7 @@ class Race:
 
 @pytest.mark.req("DEL-17")
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_the_order_of_claims(begun_pool: "asyncpg.Pool[asyncpg.Record]", seed: int) -> None:
+async def test_concurrent_claims_keep_the_order(begun_pool: "asyncpg.Pool[asyncpg.Record]", seed: int) -> None:
     """One delivery is in flight at a time, and no claim has a lower position than a claim before it."""
     stored = await begin(begun_pool)
     await stored.add(

@@ -1,4 +1,4 @@
-"""What is published for the operator, once for each change, in the transaction of the change."""
+"""Operator events: published once for each change, in the transaction of the change."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -165,7 +165,7 @@ async def test_an_outcome_waits_for_no_other_publish(stored: Installation, key: 
 
 
 async def test_a_failed_event_keeps_the_change(stored: Installation, key: Key) -> None:
-    """It does not undo the change: the outcome of an attempt matters more."""
+    """An operator event that fails does not undo the change: the outcome of an attempt matters more."""
     await stored.pool.execute("ALTER TABLE hookseal.events ADD CHECK (tenant_id <> '_operator')")
     [ring] = await stored.deliveries()
     await exhausted(stored, ring)
@@ -175,7 +175,7 @@ async def test_a_failed_event_keeps_the_change(stored: Installation, key: Key) -
 
 
 async def test_the_operators_own_endpoints_publish_nothing(stored: Installation) -> None:
-    """What happens to an endpoint of the operator is not published: it would cause the next event."""
+    """No operator event is about an endpoint of the operator: it would cause the next event."""
     own = OPERATOR_TENANT, (await stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints"))
     await recover(stored, own)
     await rotate(stored, own)
@@ -197,7 +197,7 @@ async def test_the_operators_own_endpoints_publish_nothing(stored: Installation)
 async def test_only_subscribed_events_are_stored(
     stored: Installation, key: Key, *, subscription: str, kinds: list[str]
 ) -> None:
-    """Only what an endpoint of the operator subscribes to is stored."""
+    """Only event types to which an endpoint of the operator subscribes are stored."""
     await stored.pool.execute(
         "UPDATE hookseal.endpoints SET event_types = $1 WHERE tenant_id = '_operator'", [subscription]
     )
@@ -211,7 +211,7 @@ async def test_only_subscribed_events_are_stored(
 
 
 async def test_a_rolled_back_change_leaves_no_event(stored: Installation, key: Key) -> None:
-    """It leaves no event."""
+    """A change that is rolled back leaves no event."""
     async with stored.pool.acquire() as connection:
         change = connection.transaction()
         await change.start()

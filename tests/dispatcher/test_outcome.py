@@ -109,7 +109,7 @@ def test_each_outcome_has_its_consequence(outcome: Outcome) -> None:
     assert expected[outcome] is consequence(outcome)
 
 
-def test_hundred_is_a_class_of_statuses() -> None:
+def test_hundred_returns_a_class_of_statuses() -> None:
     """`hundred(4)` is the statuses 400 to 499."""
     assert (100, 400, 499) == (len(hundred(4)), min(hundred(4)), max(hundred(4)))
 

@@ -31,12 +31,12 @@ def test_every_outcome_has_one_row() -> None:
         "| `unknown` | no answer on record | tried again |",
     ],
 )
-def test_rows(start: str) -> None:
+def test_a_row_states_outcome_condition_and_consequence(start: str) -> None:
     """A row states the outcome, when it applies, and what follows."""
     assert 1 == sum(line.startswith(start) for line in outcomes_page().splitlines())
 
 
-def test_the_numbers() -> None:
+def test_the_page_states_jitter_and_longest_retry_after() -> None:
     """The page states the jitter and the longest accepted `Retry-After`."""
     page = outcomes_page()
 

@@ -78,7 +78,7 @@ class Marked(str):
 
 
 def nested(levels: int, inside: object = 1) -> object:
-    """Return a value inside so many lists."""
+    """Return a value inside that many lists."""
     for _ in range(levels):
         inside = [inside]
     return inside
@@ -116,7 +116,7 @@ def test_tuples_and_enumerations_are_converted(data: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         (math.nan, "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
         (math.inf, "must be a finite number: JSON has no NaN and no infinity: give null (None)"),
@@ -144,7 +144,7 @@ def test_tuples_and_enumerations_are_converted(data: object, text: str) -> None:
         ({"\ud800": 1}, "contains a lone surrogate, which is not a character: remove it"),
     ],
 )
-def test_a_value_without_json_form_names_its_path(value: object, says: str) -> None:
+def test_a_value_without_json_form_names_its_path(value: object, message: str) -> None:
     """A value that JSON does not have is refused with its path and an alternative; the value is not repeated."""
     for data, path in (
         (value, "data"),
@@ -153,7 +153,7 @@ def test_a_value_without_json_form_names_its_path(value: object, says: str) -> N
     ):
         with pytest.raises(Malformed) as caught:
             encoded(data)
-        assert (f"{path} {says}", "data") == (str(caught.value), caught.value.field)
+        assert (f"{path} {message}", "data") == (str(caught.value), caught.value.field)
         assert CANARY not in str(caught.value)
 
 
@@ -171,7 +171,7 @@ def test_a_value_with_a_failing_comparison_is_checked() -> None:
         encoded([Wrong(a=math.nan)])
 
 
-def test_data_that_contains_itself() -> None:
+def test_data_that_contains_itself_is_refused() -> None:
     """Data that contains itself is refused, with the path where it does."""
     data: dict[str, Any] = {"name": "a", "children": [{}]}
     data["children"][0]["parent"] = data
@@ -222,7 +222,7 @@ def test_huge_numbers_and_texts_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "data must be JSON"),
         ("{'a': 1}", "data must be JSON"),
@@ -232,12 +232,12 @@ def test_huge_numbers_and_texts_are_refused() -> None:
         ('{"a": "\\ud800"}', "data.a contains a lone surrogate"),
     ],
 )
-def test_refused_text_names_its_path(text: str, says: str) -> None:
+def test_refused_text_names_its_path(text: str, message: str) -> None:
     """The same rules apply to JSON text, and the error has the path of the refused value."""
     with pytest.raises(Malformed) as caught:
         require_json(text)
 
-    assert ("data", True) == (caught.value.field, str(caught.value).startswith(says))
+    assert ("data", True) == (caught.value.field, str(caught.value).startswith(message))
 
 
 def test_numbers_in_text_have_any_length() -> None:

@@ -156,7 +156,7 @@ def test_the_last_attempt_makes_a_dead_letter(outcome: Outcome) -> None:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("outcome", RETRIED)
-def test_fewer_attempts_than_were_made(outcome: Outcome) -> None:
+def test_a_lowered_limit_of_attempts_makes_a_dead_letter(outcome: Outcome) -> None:
     """If an endpoint allows fewer attempts than were spent already, the next failure makes a dead letter."""
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=10)
 

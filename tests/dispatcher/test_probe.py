@@ -101,7 +101,7 @@ def test_a_ping_has_a_deliverys_time_to_begin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "says"),
+    ("status", "reaction"),
     [
         (199, UNKNOWN), (200, ACCEPTED), (204, ACCEPTED), (299, ACCEPTED), (300, UNKNOWN),
         (302, UNKNOWN), (399, UNKNOWN), (400, REFUSED), (401, REFUSED), (403, REFUSED),
@@ -109,9 +109,9 @@ def test_a_ping_has_a_deliverys_time_to_begin() -> None:
         (429, UNKNOWN), (499, REFUSED), (500, UNKNOWN), (503, UNKNOWN), (700, UNKNOWN),
     ],
 )  # fmt: skip
-def test_a_status_means_accepted_refused_or_neither(status: int, says: Reaction) -> None:
+def test_a_status_means_accepted_refused_or_neither(status: int, reaction: Reaction) -> None:
     """A 2xx means accepted, a 4xx refused unless it means "not now"; any other status means neither."""
-    assert says is reaction_to(reply(status))
+    assert reaction is reaction_to(reply(status))
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ async def test_each_subscriber_gets_one_delivery(pool: "Pool[asyncpg.Record]") -
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_case_of_tenants_and_types_counts(pool: "Pool[asyncpg.Record]") -> None:
+async def test_tenants_and_event_types_are_case_sensitive(pool: "Pool[asyncpg.Record]") -> None:
     """Tenants and event types may have capital letters, and two that differ only in case are different."""
     capital = await endpoint(pool, "Org_2aB", "Invoice.*", "user.sign-in")
     await endpoint(pool, "org_2ab", "*")
@@ -133,7 +133,7 @@ async def test_a_repeat_returns_the_first_result(pool: "Pool[asyncpg.Record]", r
 
 @pytest.mark.req("DEL-01")
 @pytest.mark.parametrize("change", ["type", "data", "spacing", "raw"])
-async def test_another_event_under_the_same_id(pool: "Pool[asyncpg.Record]", change: str) -> None:
+async def test_a_used_event_id_is_a_conflict(pool: "Pool[asyncpg.Record]", change: str) -> None:
     """The same event id with another type, other data or another kind of body is a conflict."""
     await publish_json(pool, event(event_id=EventId("e1")), '{"a":1}')
 
@@ -174,7 +174,9 @@ async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") ->
         ({"traceparent": "nonsense"}, "traceparent"),
     ],
 )
-async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, str], field: str) -> None:
+async def test_the_database_refuses_a_malformed_field(
+    pool: "Pool[asyncpg.Record]", changes: dict[str, str], field: str
+) -> None:
     """The database refuses a malformed field, raw or not, names it, and stores nothing."""
     with pytest.raises(Malformed) as wrapped:
         await publish_json(pool, event(**changes), "{}")
@@ -186,7 +188,7 @@ async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, str], fie
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_size_of_a_body_is_limited(pool: "Pool[asyncpg.Record]") -> None:
     """A body of 262,144 bytes as sent is accepted and one byte more is refused, raw or not."""
     await publish_raw(pool, event(), b"x" * MAX_BODY_BYTES)
     with pytest.raises(Malformed) as raw:
@@ -208,7 +210,7 @@ async def test_other_data_than_json_is_malformed(pool: "Pool[asyncpg.Record]", d
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-async def test_numbers_that_json_does_not_have(pool: "Pool[asyncpg.Record]", value: str) -> None:
+async def test_nan_and_infinity_are_refused(pool: "Pool[asyncpg.Record]", value: str) -> None:
     """From SQL, PostgreSQL's type refuses these numbers before any code of hookseal runs."""
     with pytest.raises(asyncpg.InvalidTextRepresentationError):
         await pool.fetch("SELECT * FROM hookseal.publish('acme', 'a', $1::json)", f'{{"a": {value}}}')
@@ -230,7 +232,7 @@ async def login(pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterato
 
 
 @pytest.mark.req("DEL-01")
-async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_role_publishes_only_for_its_granted_tenants(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """A role may publish only for the tenants that were granted to it, or for all with `*`, raw or not."""
     async with login(pool, database_url) as (role, connection):
 
@@ -275,7 +277,7 @@ async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", databas
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_callers_settings_loosen_nothing(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_callers_session_settings_change_no_rule(pool: "Pool[asyncpg.Record]") -> None:
     """A session that interprets backslashes differently has the same rules."""
     async with pool.acquire() as connection:
         await connection.execute("SET standard_conforming_strings = off")
@@ -287,7 +289,7 @@ async def test_the_callers_settings_loosen_nothing(pool: "Pool[asyncpg.Record]")
 
 
 @pytest.mark.req("DEL-01")
-async def test_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_event_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> None:
     """An event that is published in a transaction is rolled back with it."""
     async with pool.acquire() as connection:
         transaction = connection.transaction()
@@ -298,7 +300,7 @@ async def test_joins_the_callers_transaction(pool: "Pool[asyncpg.Record]") -> No
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
-async def test_uuid7(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_database_creates_uuid7_ids(pool: "Pool[asyncpg.Record]") -> None:
     """The database creates distinct UUIDv7 ids with the current time."""
     rows = await pool.fetch("SELECT hookseal.uuid7()::text AS id, now() AS at FROM generate_series(1, 1000)")
 
@@ -310,7 +312,7 @@ async def test_uuid7(pool: "Pool[asyncpg.Record]") -> None:
         assert abs(int(row["id"].replace("-", "")[:12], 16) / 1000 - row["at"].timestamp()) < 5
 
 
-async def test_begin_is_usable(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_endpoint_added_with_its_secret_gets_deliveries(pool: "Pool[asyncpg.Record]") -> None:
     """An endpoint that was added with its secret gets deliveries."""
     installation = await begin(pool)
     added = await installation.endpoint()

@@ -44,13 +44,13 @@ def numbered(first: int, last: int) -> list[tuple[Event, str | bytes]]:
     return [(event(event_id=EventId(f"e{number}")), str(number)) for number in range(first, last + 1)]
 
 
-def spelled(**fields: object) -> str:
+def as_json(**fields: object) -> str:
     """Return an event as JSON."""
     return json.dumps({"event_type": "a.b", "data": 1} | fields)
 
 
 @pytest.mark.req("DEL-01")
-async def test_each_is_fanned_out(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_event_creates_a_delivery_for_each_subscriber(pool: "Pool[asyncpg.Record]") -> None:
     """Each event creates a delivery for each subscribed endpoint of the tenant; results are in the given order."""
     exact = await endpoint(pool, "acme", "invoice.paid")
     family = await endpoint(pool, "acme", "user.created", "invoice.*")
@@ -78,7 +78,7 @@ async def test_each_is_fanned_out(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-22")
-async def test_what_waits_is_not_due(pool: "Pool[asyncpg.Record]") -> None:
+async def test_deliveries_for_a_held_endpoint_are_not_due(pool: "Pool[asyncpg.Record]") -> None:
     """Deliveries for a disabled or held endpoint wait, with the reason, and are not due."""
     due, disabled, held = [await endpoint(pool, "acme", "*") for _ in range(3)]
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", disabled)
@@ -104,7 +104,7 @@ async def test_what_waits_is_not_due(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_what_is_stored(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_event_is_stored_with_its_optional_fields(pool: "Pool[asyncpg.Record]") -> None:
     """Each event is stored as `publish` stores it: data as written, bodies byte for byte, and the optional fields."""
     texts = [
         '{"z": 1,  "a": "Zo\\u00eb \U0001f680", "n": 1.10}',
@@ -126,21 +126,21 @@ async def test_what_is_stored(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_it_is_what_publish_stores(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_event_published_alone_is_a_repeat_in_a_batch(pool: "Pool[asyncpg.Record]") -> None:
     """An event that was published alone is a repeat in a batch, and the other way round, raw or not."""
-    rows = await by_sql(pool, spelled(event_id="e1"), spelled(event_id="e2"))
+    rows = await by_sql(pool, as_json(event_id="e1"), as_json(event_id="e2"))
     assert [False, False] == [row["duplicate"] for row in rows]
     alone = "SELECT duplicate FROM hookseal.publish('acme', 'a.b', '1', $1)"
     assert [True, True, False] == [await pool.fetchval(alone, each) for each in ("e1", "e2", "e3")]
     await pool.fetch("SELECT * FROM hookseal.publish_raw('acme', 'a.b', '\\x00ff', 'e4')")
     raw = json.dumps({"event_type": "a.b", "body": base64.b64encode(b"\0\xff").decode(), "event_id": "e4"})
-    rows = await by_sql(pool, spelled(event_id="e3"), raw, spelled(event_id="e5"))
+    rows = await by_sql(pool, as_json(event_id="e3"), raw, as_json(event_id="e5"))
 
     assert [(1, True), (2, True), (3, False)] == [(row["index"], row["duplicate"]) for row in rows]
 
 
 @pytest.mark.req("DEL-01")
-async def test_idempotent(pool: "Pool[asyncpg.Record]") -> None:
+async def test_repeated_events_return_their_first_results(pool: "Pool[asyncpg.Record]") -> None:
     """In one call, events that were published before return their first results, and new ones are created."""
     for _ in range(2):
         await endpoint(pool, "acme", "*")
@@ -155,7 +155,7 @@ async def test_idempotent(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_one_event_twice_in_a_batch(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_event_given_twice_is_created_once(pool: "Pool[asyncpg.Record]") -> None:
     """The same event several times in one call is created once; the others are repeats of it."""
     await endpoint(pool, "acme", "*")
     [first, other, again, once_more] = await many(pool, *(numbered(2, 2) + numbered(1, 1)), *(numbered(2, 2) * 2))
@@ -176,7 +176,7 @@ async def test_one_event_twice_in_a_batch(pool: "Pool[asyncpg.Record]") -> None:
     ],
     ids=["type", "data", "raw"],
 )
-async def test_another_event_under_the_same_id(
+async def test_a_used_event_id_is_a_conflict(
     pool: "Pool[asyncpg.Record]", kept: bool, other: tuple[Event, str | bytes]
 ) -> None:
     """An id that another event has is a conflict, with the index of the event, and nothing is stored."""
@@ -208,23 +208,25 @@ async def test_another_event_under_the_same_id(
         ({"traceparent": "nonsense"}, "traceparent"),
     ],
 )
-async def test_limits(pool: "Pool[asyncpg.Record]", changes: dict[str, Any], field: str) -> None:
+async def test_the_database_refuses_a_malformed_event(
+    pool: "Pool[asyncpg.Record]", changes: dict[str, Any], field: str
+) -> None:
     """The database refuses a malformed event with the first index and the field, and stores nothing."""
     with pytest.raises(Malformed) as caught:
         await many(pool, *numbered(1, 3), (event(**changes), "1"), (event("A"), "1"))
-    with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as said:
-        await by_sql(pool, spelled(), spelled(**changes), spelled(event_type="A"))
+    with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as raised:
+        await by_sql(pool, as_json(), as_json(**changes), as_json(event_type="A"))
 
     assert (field, 3) == (caught.value.field, caught.value.index)
-    assert ("HS422", field) == (said.value.sqlstate, said.value.column_name)
+    assert ("HS422", field) == (raised.value.sqlstate, raised.value.column_name)
     assert 0 == await count(pool)
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 @pytest.mark.parametrize("tenant", ["_system", "-a", "a\n", "", None, "x" * 64])
-async def test_a_tenant_that_is_none(pool: "Pool[asyncpg.Record]", tenant: str | None) -> None:
+async def test_a_malformed_tenant_is_refused(pool: "Pool[asyncpg.Record]", tenant: str | None) -> None:
     """A malformed tenant is refused, also without an event."""
-    for events in ([], [spelled()]):
+    for events in ([], [as_json()]):
         with pytest.raises(asyncpg.PostgresError, match=r"^tenant must be") as caught:
             await pool.fetch(SQL, tenant, events)
         assert ("HS422", "tenant") == (caught.value.sqlstate, caught.value.column_name)
@@ -252,17 +254,19 @@ async def test_a_tenant_that_is_none(pool: "Pool[asyncpg.Record]", tenant: str |
         ('{"event_type": "a", "body": "AA\\nAA"}', "body"),
     ],
 )
-async def test_what_is_no_event(pool: "Pool[asyncpg.Record]", given: str | None, field: str) -> None:
+async def test_a_malformed_event_from_sql_is_refused_by_number(
+    pool: "Pool[asyncpg.Record]", given: str | None, field: str
+) -> None:
     """From SQL, a malformed event is refused with its number, and the error does not repeat its values."""
     with pytest.raises(asyncpg.PostgresError, match=r"^events\[2\]: ") as caught:
-        await pool.fetch(SQL, "acme", [spelled(), given, "7"])
+        await pool.fetch(SQL, "acme", [as_json(), given, "7"])
 
     assert ("HS422", field) == (caught.value.sqlstate, caught.value.column_name)
     assert 0 == await count(pool)
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_size_of_a_body_is_limited(pool: "Pool[asyncpg.Record]") -> None:
     """A body of 262,144 bytes as sent is accepted and one byte more is refused, raw or not."""
     around = len('{"type":"invoice.paid","timestamp":"2026-01-31T12:00:00.000Z","data":""}')
     most = MAX_BODY_BYTES - around
@@ -275,7 +279,7 @@ async def test_payload_limit(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_limits_of_a_call(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_size_of_a_call_is_limited(pool: "Pool[asyncpg.Record]") -> None:
     """A call accepts 1,000 events and 32 MiB of JSON; more are refused by Python and by SQL, and nothing is stored."""
     assert MOST_EVENTS == len(await many(pool, *numbered(1, MOST_EVENTS)))
     large = [(event(), '"' + "x" * 250_000 + '"')] * (MOST_BYTES // 250_000 + 1)
@@ -283,7 +287,7 @@ async def test_the_limits_of_a_call(pool: "Pool[asyncpg.Record]") -> None:
         with pytest.raises(Malformed) as caught:
             batch(events)
         assert ("events", None) == (caught.value.field, caught.value.index)
-    for texts in ([spelled()] * (MOST_EVENTS + 1), [spelled(data="x" * 250_000)] * len(large), None):
+    for texts in ([as_json()] * (MOST_EVENTS + 1), [as_json(data="x" * 250_000)] * len(large), None):
         with pytest.raises(asyncpg.PostgresError, match=r"^events must be") as refused:
             await pool.fetch(SQL, "acme", texts)
         assert ("HS422", "events") == (refused.value.sqlstate, refused.value.column_name)
@@ -292,21 +296,21 @@ async def test_the_limits_of_a_call(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_an_event_that_is_too_long_is_not_read(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_too_long_event_is_refused_before_it_is_parsed(pool: "Pool[asyncpg.Record]") -> None:
     """An event of up to 1 MiB of JSON text is read; a longer one is refused before it is parsed."""
-    most = spelled() + " " * (1_048_576 - len(spelled()))
+    most = as_json() + " " * (1_048_576 - len(as_json()))
     await by_sql(pool, most)
     with pytest.raises(
         asyncpg.PostgresError, match=r"^events\[2\]: body must be .*an event 1048576 as given"
     ) as refused:
-        await by_sql(pool, spelled(), most + " ")
+        await by_sql(pool, as_json(), most + " ")
 
     assert ("HS422", "body") == (refused.value.sqlstate, refused.value.column_name)
     assert 1 == await count(pool)
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_limit_of_deliveries(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_deliveries_of_a_call_are_limited(pool: "Pool[asyncpg.Record]") -> None:
     """A call may create 20,000 deliveries; one that would create more is refused, and nothing is stored."""
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
@@ -321,7 +325,7 @@ async def test_the_limit_of_deliveries(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_what_nobody_subscribes_to_makes_no_delivery(pool: "Pool[asyncpg.Record]") -> None:
+async def test_events_without_subscribers_do_not_count_as_deliveries(pool: "Pool[asyncpg.Record]") -> None:
     """Events without subscribers do not count towards the 20,000 deliveries of a call."""
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
@@ -335,13 +339,13 @@ async def test_what_nobody_subscribes_to_makes_no_delivery(pool: "Pool[asyncpg.R
         await many(pool, *numbered(11, 21), (event("other"), "1"))
 
 
-async def test_no_events(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_call_without_events_returns_no_rows(pool: "Pool[asyncpg.Record]") -> None:
     """A call without events returns no rows."""
     assert ([], []) == (await many(pool), await by_sql(pool))
 
 
 @pytest.mark.req("DEL-01")
-async def test_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_role_publishes_only_for_its_granted_tenants(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """A role may publish only for the tenants that were granted to it."""
     async with login(pool, database_url) as (role, connection):
 
@@ -371,7 +375,7 @@ async def _outcome(connection: object, events: Sequence[tuple[Event, str | bytes
 
 
 @pytest.mark.req("DEL-01")
-async def test_two_batches_in_opposite_orders(pool: "Pool[asyncpg.Record]") -> None:
+async def test_batches_in_opposite_orders_do_not_deadlock(pool: "Pool[asyncpg.Record]") -> None:
     """Two batches with the same events in opposite orders do not deadlock, and each event is created once."""
     forwards = numbered(1, 300)
     backwards = forwards[::-1]
@@ -407,7 +411,7 @@ async def test_a_batch_waits_for_another_transaction(pool: "Pool[asyncpg.Record]
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_callers_settings_change_nothing(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_callers_session_settings_change_nothing(pool: "Pool[asyncpg.Record]") -> None:
     """A session with other settings for backslashes and plans has the same result, and keeps its settings."""
     async with pool.acquire() as connection:
         await connection.execute("SET standard_conforming_strings = off; SET plan_cache_mode = force_custom_plan")
@@ -420,15 +424,15 @@ async def test_the_callers_settings_change_nothing(pool: "Pool[asyncpg.Record]")
     assert (await stored_body(pool, published.event_id)).endswith(b',"data":"\\u0000\\\\"}')
 
 
-async def test_who_listens_is_woken_once(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_batch_sends_one_notification(pool: "Pool[asyncpg.Record]") -> None:
     """While a worker listens, a batch with due deliveries sends one notification; one without any sends none."""
     heard: list[str] = []
 
-    def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def collect(_connection: object, _pid: int, _channel: str, payload: object) -> None:
         heard.append(str(payload))
 
     async with pool.acquire() as listening:
-        await listening.add_listener("hookseal_unrung", hear)
+        await listening.add_listener("hookseal_unrung", collect)
         await many(pool, *numbered(1, 3))
         await pool.execute("UPDATE hookseal.control SET until = now() + interval '1 hour' WHERE name = 'notify'")
         await many(pool, *numbered(4, 6))
@@ -440,6 +444,6 @@ async def test_who_listens_is_woken_once(pool: "Pool[asyncpg.Record]") -> None:
         await pool.execute("NOTIFY hookseal_unrung, 'the end'")
         while "the end" not in heard:
             await listening.execute("SELECT 1")
-        await listening.remove_listener("hookseal_unrung", hear)
+        await listening.remove_listener("hookseal_unrung", collect)
 
     assert ["", "the end"] == heard

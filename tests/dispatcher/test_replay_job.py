@@ -1,4 +1,4 @@
-"""What a replay job may be about, how fast it may be, and how its progress is reckoned."""
+"""Which conditions and rates a replay job may have, and how its progress is calculated."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ def test_an_impossible_condition_is_refused(given: dict[str, Any], field: str) -
     assert field == caught.value.field
 
 
-def test_the_default_selects_what_was_not_delivered() -> None:
+def test_the_default_selects_undelivered_deliveries() -> None:
     """Without conditions a selection is everything of the tenant that is finished and was not delivered."""
     assert set(State) - {State.PENDING, State.SENDING, State.DELIVERED} == set(NOT_DELIVERED)
     assert {
@@ -83,7 +83,7 @@ def test_the_default_selects_what_was_not_delivered() -> None:
 def test_remaining_deliveries_are_known_until_the_end(
     state: JobState, matched: int, remaining: int, changed: int
 ) -> None:
-    """What is not looked at remains while the job runs; when it is done, it has changed or is gone."""
+    """Deliveries that the job has not reached count as remaining while it runs, and as changed when it is done."""
     shown = replace(JOB, state=state, matched=matched).shown()
 
     assert (4, {"endpoint_disabled": 2, "endpoint_deleted": 1, "changed": changed}, remaining) == (

@@ -1,4 +1,4 @@
-"""What a version of a secret signed, read from a real PostgreSQL: complete pages and exact counts."""
+"""The deliveries that a version of a secret signed, read from a real PostgreSQL: complete pages and exact counts."""
 
 from itertools import product
 from typing import Any

@@ -171,7 +171,7 @@ async def test_header_values_are_masked(case: Case) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-async def test_no_headers_without_a_ref(case: Case) -> None:
+async def test_an_endpoint_without_a_ref_gets_no_headers(case: Case) -> None:
     """An endpoint without headers of its own gets none, and no error is raised."""
     async with case.signers.headers(case.pointer) as values:
         assert {} == values

@@ -78,7 +78,7 @@ def test_credentials_and_fragments_are_malformed(url: str) -> None:
     assert "pass@" not in str(caught.value)
 
 
-def test_http_only_where_allowed() -> None:
+def test_http_is_accepted_only_where_allowed() -> None:
     """Plain HTTP is refused unless it is allowed."""
     with pytest.raises(Refused):
         endpoint_url("http://a.example/", allow_http=False, allowed=frozenset())
@@ -131,7 +131,7 @@ def test_a_disguised_address_is_refused(host: str) -> None:
     st.integers(1, 4),
     st.sampled_from(["", "."]),
 )
-def test_no_other_spelling_of_an_address(number: int, bases: list[str], parts: int, dot: str) -> None:
+def test_only_one_spelling_of_an_address_is_accepted(number: int, bases: list[str], parts: int, dot: str) -> None:
     """Of the notations that inet_aton accepts (1 to 4 parts, decimal, octal, hexadecimal) only a.b.c.d is accepted."""
     pieces = [number >> (24 - 8 * place) & 0xFF for place in range(parts - 1)]
     pieces.append(number & (2 ** (8 * (5 - parts)) - 1))

@@ -105,7 +105,7 @@ def serving(pair: Pair, folder: Path, *, asks: Authority | None = None) -> ssl.S
     return context
 
 
-class Telling:
+class AlertingTlsServer:
     """A TLS server that sends the reason when a handshake fails, as real servers do and asyncio does not.
 
     It answers 204. `shown` has the name in the client certificate of each connection, `refused` counts failures.
@@ -147,25 +147,25 @@ class Telling:
         accepted.settimeout(5)
         with accepted.dup() as below:  # wrapping detaches the socket
             try:
-                with self._context.wrap_socket(accepted, server_side=True) as spoken:
-                    self._answer(spoken)
+                with self._context.wrap_socket(accepted, server_side=True) as secured:
+                    self._answer(secured)
             except ssl.SSLError:
                 self.refused += 1
                 _read_to_the_end(below)  # unread data at the close would reset the connection and discard the alert
             except OSError:
                 return
 
-    def _answer(self, spoken: ssl.SSLSocket) -> None:
-        names: Any = (spoken.getpeercert() or {}).get("subject", ())
+    def _answer(self, secured: ssl.SSLSocket) -> None:
+        names: Any = (secured.getpeercert() or {}).get("subject", ())
         self.shown.append(dict(part[0] for part in names).get("commonName"))
         raw = b""
         while not raw.endswith(b"}"):
-            part = spoken.recv(65_536)
+            part = secured.recv(65_536)
             if not part:
                 return
             raw += part
         self.requests.append(raw)
-        spoken.sendall(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n")
+        secured.sendall(b"HTTP/1.1 204 X\r\nconnection: close\r\n\r\n")
 
 
 def _read_to_the_end(accepted: socket.socket) -> None:

@@ -91,9 +91,9 @@ class FaultyProxy:
                 await self._ended.wait()
                 return slow
             case fault:
-                return await self._passed_on(request, body, fault)
+                return await self._forward(request, body, fault)
 
-    async def _passed_on(self, request: web.Request, body: bytes, fault: AlteredAnswer | None) -> web.Response:
+    async def _forward(self, request: web.Request, body: bytes, fault: AlteredAnswer | None) -> web.Response:
         async with self._session.request(
             request.method, self._target + request.path_qs, data=body, headers=request.headers
         ) as answer:

@@ -32,7 +32,7 @@ class Pooler:
                 writer.write(b"E" + struct.pack("!I", len(text) + 4) + text)
                 await writer.drain()
             elif body is not None:
-                await self._pass(reader, writer, self._without(body) if self.drops else body)
+                await self._pass(reader, writer, self._without_search_path(body) if self.drops else body)
         finally:
             writer.close()
 
@@ -46,7 +46,7 @@ class Pooler:
         finally:
             forth.close()
 
-    def _without(self, body: bytes) -> bytes:
+    def _without_search_path(self, body: bytes) -> bytes:
         """Return the parameters without the search path."""
         version, parts = body[:4], body[4:].rstrip(b"\0").split(b"\0")
         pairs = list(zip(parts[::2], parts[1::2], strict=True))

@@ -10,7 +10,7 @@ from hookseal.embedded.account import Account, _has_right, can_reach, can_use, f
 
 pytestmark = pytest.mark.req("OPS-08")
 
-SOMEBODY = Account(uid=54321, gid=54322)
+ANOTHER_ACCOUNT = Account(uid=54321, gid=54322)
 READ, PASS = stat.S_IROTH, stat.S_IXOTH
 
 
@@ -33,13 +33,13 @@ def stat_of(mode: int, uid: int, gid: int) -> os.stat_result:
 )
 def test_owner_group_and_others_have_their_bits(found: os.stat_result, wanted: int, may: bool) -> None:
     """The bits of the owner apply to the owner, those of the group to the group, and the others to all others."""
-    assert may == _has_right(SOMEBODY, found, wanted)
+    assert may == _has_right(ANOTHER_ACCOUNT, found, wanted)
 
 
 def test_a_private_folder_is_unreachable(tmp_path: Path) -> None:
     """Another account cannot reach a path in a private folder."""
     tmp_path.chmod(0o700)
-    assert not can_reach(SOMEBODY, tmp_path / "file")
+    assert not can_reach(ANOTHER_ACCOUNT, tmp_path / "file")
 
 
 def test_one_private_file_makes_a_tree_unusable(servers_folder: Path) -> None:
@@ -47,9 +47,9 @@ def test_one_private_file_makes_a_tree_unusable(servers_folder: Path) -> None:
     servers_folder.chmod(0o755)
     tree = servers_folder / "tree"
     tree.mkdir(mode=0o755)
-    assert can_use(SOMEBODY, tree)
+    assert can_use(ANOTHER_ACCOUNT, tree)
     (tree / "file").touch(mode=0o600)
-    assert not can_use(SOMEBODY, tree)
+    assert not can_use(ANOTHER_ACCOUNT, tree)
 
 
 def test_a_program_must_be_executable_for_the_account(servers_folder: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_program_must_be_executable_for_the_account(servers_folder: Path) -> N
     program = servers_folder / "program"
     program.touch()
     program.chmod(0o744)
-    assert not can_use(SOMEBODY, program)
+    assert not can_use(ANOTHER_ACCOUNT, program)
 
 
 def test_servers_never_run_as_root() -> None:

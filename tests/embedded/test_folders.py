@@ -12,7 +12,7 @@ from hookseal.ground.errors import Unavailable
 pytestmark = pytest.mark.req("OPS-08")
 
 US = Account(uid=os.geteuid(), gid=os.getegid())
-SOMEBODY = Account(uid=54321, gid=54322)
+ANOTHER_ACCOUNT = Account(uid=54321, gid=54322)
 
 
 def test_a_temporary_folder_is_removed() -> None:
@@ -59,6 +59,6 @@ def test_another_users_folder_is_refused(tmp_path: Path) -> None:
     assert not _is_ours(state, US)
     state.mkdir()
     assert _is_ours(state, US)
-    assert not _is_ours(state, SOMEBODY)
+    assert not _is_ours(state, ANOTHER_ACCOUNT)
     (tmp_path / "link").symlink_to(state)
     assert not _is_ours(tmp_path / "link", US)

@@ -108,8 +108,8 @@ async def test_a_wrong_password_is_refused(own_postgres: Server) -> None:
     assert password not in repr(own_postgres)
 
 
-async def test_it_listens_on_loopback_only(own_postgres: Server) -> None:
-    """It listens on the loopback address and creates no Unix socket."""
+async def test_postgresql_listens_on_loopback_only(own_postgres: Server) -> None:
+    """The server listens on the loopback address and creates no Unix socket."""
     assert "127.0.0.1" == await fetch_value(own_postgres.url, "SHOW listen_addresses")
     assert "" == await fetch_value(own_postgres.url, "SHOW unix_socket_directories")
 
@@ -121,7 +121,7 @@ async def test_commits_survive_unless_not_durable(durable: bool, fsync: str, ser
         assert fsync == await fetch_value(server.url, "SHOW fsync")
 
 
-async def test_it_runs_as_the_account(own_postgres: Server) -> None:
+async def test_postgresql_runs_as_the_account(own_postgres: Server) -> None:
     """For root it runs as another user, else as this user."""
     account = for_servers()
     assert (account.uid if account else os.geteuid()) == owner(own_postgres.pid)
@@ -187,7 +187,7 @@ async def test_a_failed_data_folder_is_created_at_the_next_start(servers_folder:
 
 
 async def test_unreachable_programs_are_copied(tmp_path: Path, servers_folder: Path) -> None:
-    """It starts from programs that only this user can reach, as in a checkout in a private home folder."""
+    """The server starts from programs that only this user can reach, as in a checkout in a private home folder."""
     tree = private_copy(tmp_path)
     async with _postgres(servers_folder, ports(None), durable=False, tree=tree) as server:
         running = program(server.pid)
@@ -230,7 +230,7 @@ async def test_a_cancelled_start_leaves_no_process(servers_folder: Path) -> None
     assert before == children(os.getpid())
 
 
-async def test_its_user_may_create_databases(own_postgres: Server) -> None:
+async def test_the_user_may_create_databases(own_postgres: Server) -> None:
     """Its user may create databases, as the tests do."""
     await fetch_value(own_postgres.url, "CREATE DATABASE another")
     assert "another" == await fetch_value(sibling(own_postgres.url, "another"), "SELECT current_database()")

@@ -10,7 +10,7 @@ from hookseal.ground.errors import Unavailable
 
 pytestmark = pytest.mark.req("OPS-08")
 
-SOMEBODY = Account(uid=54321, gid=54322)
+ANOTHER_ACCOUNT = Account(uid=54321, gid=54322)
 
 
 def program(path: Path) -> Path:
@@ -60,9 +60,9 @@ def test_an_unreachable_program_is_copied(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     original = program(tmp_path / "valkey-server")
     original.chmod(0o700)
-    with make_accessible(original, SOMEBODY) as copy:
+    with make_accessible(original, ANOTHER_ACCOUNT) as copy:
         assert copy != original
-        assert can_use(SOMEBODY, copy)
+        assert can_use(ANOTHER_ACCOUNT, copy)
     assert not copy.parent.exists()
     assert 0o700 == original.stat().st_mode & 0o777
 
@@ -75,7 +75,7 @@ def test_an_unreachable_tree_is_copied_with_its_libraries(tmp_path: Path) -> Non
         folder.mkdir(parents=True, mode=0o700)
     program(tree / "bin" / "postgres")
     (tmp_path / "package.libs" / "libpq.so").touch(mode=0o600)
-    with make_accessible(tree, SOMEBODY) as copy:
+    with make_accessible(tree, ANOTHER_ACCOUNT) as copy:
         assert ["bin"] == [entry.name for entry in copy.iterdir()]
-        assert can_use(SOMEBODY, copy)
-        assert can_use(SOMEBODY, copy / ".." / ".." / "package.libs" / "libpq.so")
+        assert can_use(ANOTHER_ACCOUNT, copy)
+        assert can_use(ANOTHER_ACCOUNT, copy / ".." / ".." / "package.libs" / "libpq.so")

@@ -39,21 +39,21 @@ async def test_a_wrong_password_is_refused(own_valkey: Server) -> None:
     assert password not in repr(own_valkey)
 
 
-async def test_it_listens_on_loopback_only(own_valkey: Server) -> None:
-    """It listens on the loopback address, and never evicts a key when memory is full."""
+async def test_valkey_listens_on_loopback_only(own_valkey: Server) -> None:
+    """The server listens on the loopback address, and never evicts a key when memory is full."""
     async with Redis.from_url(own_valkey.url, decode_responses=True) as client:
         assert {"bind": "127.0.0.1"} == await client.config_get("bind")
         assert {"maxmemory-policy": "noeviction"} == await client.config_get("maxmemory-policy")
 
 
-async def test_it_runs_as_the_account(own_valkey: Server) -> None:
+async def test_valkey_runs_as_the_account(own_valkey: Server) -> None:
     """For root it runs as another user, else as this user."""
     account = for_servers()
     assert (account.uid if account else os.geteuid()) == owner(own_valkey.pid)
 
 
-async def test_it_has_the_given_number_of_databases(servers_folder: Path) -> None:
-    """It has the given number of databases."""
+async def test_valkey_has_the_given_number_of_databases(servers_folder: Path) -> None:
+    """The server has the given number of databases."""
     async with (
         valkey(servers_folder, durable=False, databases=100) as server,
         Redis.from_url(server.url.removesuffix("0") + "99") as client,

@@ -17,9 +17,9 @@ def library() -> Path | None:
 
 
 class WallClock:
-    """Writes its error to a file. Start the process with `settings`, and `forget` it when it has ended."""
+    """Writes the clock's offset to a file. Start the process with `settings`, and `forget` it when it has ended."""
 
-    def __init__(self, preloaded: Path, folder: Path, *, wrong_by: timedelta) -> None:
+    def __init__(self, preloaded: Path, folder: Path, *, offset: timedelta) -> None:
         self._file = folder / "clock"
         self.settings: dict[str, Any] = {
             "LD_PRELOAD": str(preloaded),
@@ -27,12 +27,12 @@ class WallClock:
             "FAKETIME_NO_CACHE": "1",  # the file is read at each query, so that a step takes effect at once
             "DONT_FAKE_MONOTONIC": "1",
         }
-        self.step_to(wrong_by)
+        self.step_to(offset)
 
-    def step_to(self, wrong_by: timedelta) -> None:
-        """Set the error of the clock."""
+    def step_to(self, offset: timedelta) -> None:
+        """Set the clock to the true time plus this offset."""
         unfinished = self._file.with_suffix(".new")
-        unfinished.write_text(f"{wrong_by.total_seconds():+.0f}\n", encoding="ascii")
+        unfinished.write_text(f"{offset.total_seconds():+.0f}\n", encoding="ascii")
         unfinished.replace(self._file)
 
     @staticmethod

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-STEPS: Final = ("claim", "admit", "resolve", "compose", "sign", "send", "classify", "decide", "record", "tell")
+STEPS: Final = ("claim", "admit", "resolve", "compose", "sign", "send", "classify", "decide", "record", "report")
 POINTS: Final = tuple(f"{step}.{side}" for step in STEPS for side in ("before", "after"))
 
 

@@ -15,11 +15,11 @@ from tests.worker.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 80.0  # many start at once, on few and busy cores
-HOOKSEAL, FAULTY = "hookseal", "tests.faults.faulty"
+HOOKSEAL, FAULTY = "hookseal", "tests.faults.faulty_worker"
 
 
 @dataclass(slots=True, kw_only=True)
-class Member:
+class WorkerProcess:
     """One worker process. `ready` is its ready line."""
 
     process: asyncio.subprocess.Process
@@ -77,61 +77,61 @@ class Member:
     async def paused(self) -> None:
         """Return when the kernel reports it as stopped."""
 
-        async def look() -> bool:
+        async def is_stopped() -> bool:
             return _state(self.pid) == "T"
 
-        await eventually(look, within=PATIENCE_SECONDS)
+        await eventually(is_stopped, within=PATIENCE_SECONDS)
 
 
 class Fleet:
     """Starts workers on one installation. `dead` names those whose attempts may be recorded as unknown."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
-        self.members: list[Member] = []
+        self.workers: list[WorkerProcess] = []
         self.dead: set[str] = set()
         self._environment = environment
         self._folder = folder
 
     @property
-    def running(self) -> list[Member]:
+    def running(self) -> list[WorkerProcess]:
         """The workers that are ready and have not ended, the oldest first."""
-        return [member for member in self.members if member.is_running and member.ready]
+        return [worker for worker in self.workers if worker.is_running and worker.ready]
 
-    async def start(self, *, fault: str = "", wait: bool = True, **settings: str) -> Member:
+    async def start(self, *, fault: str = "", wait: bool = True, **settings: str) -> WorkerProcess:
         """Start a worker with these settings changed and, by default, wait until it is ready.
 
         With a `fault` (`tests/faults/fault.py`) it causes that fault in itself.
         """
-        member = await self._started(settings, fault)
+        worker = await self._started(settings, fault)
         if wait:
-            await member.wait_until_ready()
-        return member
+            await worker.wait_until_ready()
+        return worker
 
-    async def start_many(self, number: int, **settings: str) -> list[Member]:
+    async def start_many(self, number: int, **settings: str) -> list[WorkerProcess]:
         """Start that many workers at once and wait until all are ready."""
-        members = [await self._started(settings) for _ in range(number)]
-        await asyncio.gather(*(member.wait_until_ready() for member in members))
-        return members
+        workers = [await self._started(settings) for _ in range(number)]
+        await asyncio.gather(*(worker.wait_until_ready() for worker in workers))
+        return workers
 
-    async def kill(self, member: Member) -> None:
+    async def kill(self, worker: WorkerProcess) -> None:
         """Kill it with SIGKILL and wait until it has ended; its attempts may then be recorded as unknown."""
-        member.send(signal.SIGKILL)
-        await member.ended()
-        if member.ready or await member.was_ready():
-            self.dead.add(member.worker_id)
+        worker.send(signal.SIGKILL)
+        await worker.ended()
+        if worker.ready or await worker.was_ready():
+            self.dead.add(worker.worker_id)
 
-    async def stop(self, member: Member) -> int:
+    async def stop(self, worker: WorkerProcess) -> int:
         """Stop it with SIGTERM; return its exit code."""
-        member.send(signal.SIGTERM)
-        return await member.ended()
+        worker.send(signal.SIGTERM)
+        return await worker.ended()
 
     async def stop_all(self) -> list[int]:
         """Stop all running workers; return their exit codes."""
-        return list(await asyncio.gather(*(self.stop(member) for member in self.running)))
+        return list(await asyncio.gather(*(self.stop(worker) for worker in self.running)))
 
-    async def _started(self, settings: Mapping[str, str], fault: str = "") -> Member:
+    async def _started(self, settings: Mapping[str, str], fault: str = "") -> WorkerProcess:
         variables = {name: value for name, value in {**self._environment, **settings}.items() if value}
-        log_file = self._folder / f"worker-{len(self.members) + 1}.log"
+        log_file = self._folder / f"worker-{len(self.workers) + 1}.log"
         with log_file.open("ab") as log:
             process = await forked.start(
                 "worker",
@@ -142,9 +142,9 @@ class Fleet:
                 stderr=log,
                 start_new_session=True,
             )
-        member = Member(process=process, log_file=log_file)
-        self.members.append(member)
-        return member
+        worker = WorkerProcess(process=process, log_file=log_file)
+        self.workers.append(worker)
+        return worker
 
 
 @asynccontextmanager
@@ -154,10 +154,10 @@ async def fleet(environment: Mapping[str, str], folder: Path) -> AsyncIterator[F
     try:
         yield made
     finally:
-        for member in made.members:
-            if member.is_running:
-                member.send(signal.SIGKILL)  # ends a frozen process as well
-                await member.process.wait()
+        for worker in made.workers:
+            if worker.is_running:
+                worker.send(signal.SIGKILL)  # ends a frozen process as well
+                await worker.process.wait()
 
 
 def _state(pid: int) -> str:

@@ -1,4 +1,4 @@
-"""Outages of Redis and PostgreSQL, each under load: the worker reports it, lives, and continues afterwards."""
+"""Outages of Redis and PostgreSQL, each under load: the worker reports it, survives, and continues afterwards."""
 
 import os
 import signal
@@ -15,248 +15,249 @@ from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
 from hookseal.postgres.translate import OUTAGES
-from tests.faults.balance import Balance
 from tests.faults.clocks import WallClock
-from tests.faults.cutting import Cut, Moment
+from tests.faults.comparison import Report
+from tests.faults.disconnects import Disconnect, Moment
+from tests.faults.proxied_site import PATIENCE_SECONDS, ProxiedSite, probed, wait_for_checks
 from tests.faults.scenarios import SETTLES_WITHIN, Size
-from tests.faults.standby import have_it_wait_for_the_standby, promote, standby
-from tests.faults.tcp_proxy import line
-from tests.faults.ways import PATIENCE_SECONDS, Way, probed, says
+from tests.faults.standby import make_replication_synchronous, promote, standby
+from tests.faults.tcp_proxy import tcp_proxy
 from tests.worker.waiting import eventually
 
 # A text in each command of a worker to Redis that no other command contains.
-SAID_TO_REDIS = {
+REDIS_COMMANDS = {
     "ring": b"\xa7deliver",
     "take": b"$8\r\narq:job:\r\n",
     "wait": b"$8\r\nBZPOPMIN\r\n",
     "probe": b"$4\r\nEVAL\r\n",
 }
-# The same for its statements to PostgreSQL.
+# A text in each of its statements to PostgreSQL that no other statement contains.
 CLAIM_AND_RECORD = {"claim": b"SET state = 'sending'", "record": b"duration_ms, status, outcome, snippet"}
-SAID_TO_POSTGRESQL = CLAIM_AND_RECORD | {
+POSTGRESQL_STATEMENTS = CLAIM_AND_RECORD | {
     "ring": b"name = 'outbox' AND token",
     "sweep": b"ORDER BY d.next_attempt_at, d.id\n    LIMIT",
     "take back": b"ORDER BY d.lease_expires_at",
     "probe": b"transaction_read_only",
 }
-STRANDED = 10
+EVENTS_MEANWHILE = 10
 HOURS, YEARS = timedelta(hours=6), timedelta(days=3 * 365)
-BY_LOSS_OF_POWER = signal.SIGQUIT
-_OTHERS = (
+IMMEDIATE_SHUTDOWN = signal.SIGQUIT
+_ANOTHER_BACKEND = (
     "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     " ORDER BY random() LIMIT 1"
 )
 
-Outage = Callable[[Way], Awaitable[int]]
+Outage = Callable[[ProxiedSite], Awaitable[int]]
 
 
-async def lived_through(
-    way: Way, outages: Sequence[Outage], size: Size, settings: Mapping[str, Any] = MappingProxyType({})
-) -> Balance:
-    """Let one worker go through these outages, again and again until all is published; return the balance."""
-    await way.fleet.start(**settings)
+async def survive_outages(
+    site: ProxiedSite, outages: Sequence[Outage], size: Size, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Report:
+    """Cause these outages around one worker, again and again until all is published; return the report."""
+    await site.fleet.start(**settings)
     faults = 0
-    async with way.flow(round(size.per_second)):
-        while not faults or way.events < size.events:
+    async with site.publishing(round(size.per_second)):
+        while not faults or site.events < size.events:
             for outage in outages:
-                await way.flowing()
-                faults += await outage(way)
-    return await _balance(way, faults)
+                await site.wait_for_requests()
+                faults += await outage(site)
+    return await _report(site, faults)
 
 
-async def failed_over(way: Way, size: Size) -> Balance:
-    """Again and again kill the primary under load, promote its synchronous standby, and lead the line there."""
-    worker = await way.fleet.start()
+async def fail_over(site: ProxiedSite, size: Size) -> Report:
+    """Again and again kill the primary under load, promote its synchronous standby, and redirect the proxy to it."""
+    worker = await site.fleet.start()
     faults = 0
     async with AsyncExitStack() as servers:
-        primary = way.server.server
-        async with way.flow(round(size.per_second)):
-            while not faults or way.events < size.events:
+        primary = site.server.server
+        async with site.publishing(round(size.per_second)):
+            while not faults or site.events < size.events:
                 other = await servers.enter_async_context(standby(primary.url))
-                await have_it_wait_for_the_standby(primary)
-                await way.flowing(10)
-                await _move(way, primary, other)
-                await says(worker, postgresql="ok", secrets="ok")
-                await way.flowing(10)
+                await make_replication_synchronous(primary)
+                await site.wait_for_requests(10)
+                await _kill_and_promote(site, primary, other)
+                await wait_for_checks(worker, postgresql="ok", secrets="ok")
+                await site.wait_for_requests(10)
                 primary, faults = other, faults + 1
-        return await _balance(way, faults)
+        return await _report(site, faults)
 
 
-async def failed_over_behind(way: Way, size: Size) -> Balance:
-    """The same once, with an asynchronous standby that did not receive the second half of the events.
+async def fail_over_to_lagging_standby(site: ProxiedSite, size: Size) -> Report:
+    """Fail over once, to an asynchronous standby that did not receive the second half of the events.
 
     `forgotten` counts the published deliveries that were lost, `published_again` those of them that exist again after
     their producer has published the same events again.
     """
-    await way.fleet.start()
-    primary, half = way.server.server, size.events // 2
-    async with line(primary.port) as stream, standby(stream.url(primary.url)) as other:
-        await way.publish_surely(half)
-        await way.settled(within=SETTLES_WITHIN)
-        stream.hold()
-        names = await way.publish_surely(half)
-        await way.settled(within=SETTLES_WITHIN)
-        confirmed = set(way.published)
-        await _move(way, primary, other)
-        kept = await way.delivery_ids()
-        way.published.clear()
-        await way.publish_surely(half, names=names)
-        again = way.published - kept
-        way.published |= kept
-        way.witness.seen = [seen for seen in way.witness.seen if seen.delivery_id not in confirmed - kept]
-        found = await _balance(way, 1)
-        return replace(found, counts=found.counts | {"forgotten": len(confirmed - kept), "published_again": len(again)})
+    await site.fleet.start()
+    primary, half = site.server.server, size.events // 2
+    async with tcp_proxy(primary.port) as replication, standby(replication.url(primary.url)) as other:
+        await site.publish_until_confirmed(half)
+        await site.wait_until_settled(within=SETTLES_WITHIN)
+        replication.pause()
+        names = await site.publish_until_confirmed(half)
+        await site.wait_until_settled(within=SETTLES_WITHIN)
+        confirmed = set(site.published)
+        await _kill_and_promote(site, primary, other)
+        kept = await site.delivery_ids()
+        site.published.clear()
+        await site.publish_until_confirmed(half, names=names)
+        again = site.published - kept
+        site.published |= kept
+        lost = confirmed - kept
+        site.receiver.requests = [each for each in site.receiver.requests if each.delivery_id not in lost]
+        found = await _report(site, 1)
+        return replace(found, counts=found.counts | {"forgotten": len(lost), "published_again": len(again)})
 
 
-async def clock_set(way: Way, clock: WallClock, wrong_by: timedelta) -> int:
+async def set_clock(site: ProxiedSite, clock: WallClock, offset: timedelta) -> int:
     """Set the wall clock of the running worker."""
-    clock.step_to(wrong_by)
-    await way.flowing(20)
-    await says(way.fleet.running[0], postgresql="ok", redis="ok", secrets="ok")
+    clock.step_to(offset)
+    await site.wait_for_requests(20)
+    await wait_for_checks(site.fleet.running[0], postgresql="ok", redis="ok", secrets="ok")
     return 1
 
 
-async def cut(way: Way, sayings: Mapping[str, bytes], moments: Sequence[Moment]) -> int:
-    """Cut the line at each of these moments of each of these commands or statements."""
-    [worker] = way.fleet.running
-    for name, saying in sayings.items():
+async def disconnect(site: ProxiedSite, requests: Mapping[str, bytes], moments: Sequence[Moment]) -> int:
+    """Disconnect the worker at each of these moments of each of these commands or statements."""
+    [worker] = site.fleet.running
+    for name, text in requests.items():
         for moment in moments:
-            way.scissors.cut = asked = Cut(saying=saying, moment=moment)
+            site.disconnector.next = planned = Disconnect(text=text, moment=moment)
 
-            async def done(asked: Cut = asked) -> bool:
+            async def done(planned: Disconnect = planned) -> bool:
                 await probed(worker, "/readyz")
-                return asked.is_done
+                return planned.is_done
 
             try:
                 await eventually(done, within=PATIENCE_SECONDS)
             except AssertionError:
-                raise AssertionError(f"never {moment}: {name}") from None
-    return len(sayings) * len(moments)
+                raise AssertionError(f"never disconnected {moment}: {name}") from None
+    return len(requests) * len(moments)
 
 
-async def refused(way: Way, check: str) -> int:
+async def refuse_connections(site: ProxiedSite, check: str) -> int:
     """Close the port, then open it again."""
-    way.line.close()
-    await says(way.fleet.running[0], **{check: "unavailable"})
-    await way.line.open()
-    await says(way.fleet.running[0], **{check: "ok"})
+    site.proxy.close()
+    await wait_for_checks(site.fleet.running[0], **{check: "unavailable"})
+    await site.proxy.open()
+    await wait_for_checks(site.fleet.running[0], **{check: "ok"})
     return 1
 
 
-async def held_up(way: Way, check: str) -> int:
-    """Forward nothing on the line for a while, in either direction, and keep every connection."""
-    way.line.hold()
-    await says(way.fleet.running[0], **{check: "timeout"})
-    way.line.go_on()
-    await says(way.fleet.running[0], **{check: "ok"})
+async def stop_forwarding(site: ProxiedSite, check: str) -> int:
+    """Forward nothing for a while, in either direction, and keep every connection."""
+    site.proxy.pause()
+    await wait_for_checks(site.fleet.running[0], **{check: "timeout"})
+    site.proxy.resume()
+    await wait_for_checks(site.fleet.running[0], **{check: "ok"})
     return 1
 
 
-async def stranded(way: Way, check: str) -> int:
+async def stall_connections(site: ProxiedSite, check: str) -> int:
     """Forward nothing more on existing connections, like a firewall that forgot them; new ones work."""
-    database_url = way.server.server.url if check == "postgresql" else way.database_url
-    way.line.strand()
+    database_url = site.server.server.url if check == "postgresql" else site.database_url
+    site.proxy.stall_connections()
     connection = await asyncpg.connect(database_url)  # a producer with a working connection
     try:
-        await way.publish(STRANDED, connection=connection)
-        await way.flowing(STRANDED)
+        await site.publish(EVENTS_MEANWHILE, connection=connection)
+        await site.wait_for_requests(EVENTS_MEANWHILE)
     finally:
         await connection.close()
-    await says(way.fleet.running[0], **{check: "ok"})
-    way.line.cut()  # ends the connections of the test itself, which would wait for longer
+    await wait_for_checks(site.fleet.running[0], **{check: "ok"})
+    site.proxy.disconnect()  # ends the connections of the test itself, which would wait for longer
     return 1
 
 
-async def frozen(way: Way, check: str) -> int:
+async def freeze_server(site: ProxiedSite, check: str) -> int:
     """Freeze every process of the server for a while."""
-    way.server.server.freeze()
+    site.server.server.freeze()
     try:
-        await says(way.fleet.running[0], **{check: "timeout"})
+        await wait_for_checks(site.fleet.running[0], **{check: "timeout"})
     finally:
-        way.server.server.thaw()
-    await says(way.fleet.running[0], **{check: "ok"})
+        site.server.server.thaw()
+    await wait_for_checks(site.fleet.running[0], **{check: "ok"})
     return 1
 
 
-async def ended(way: Way, check: str, number: signal.Signals, *, durable: bool = True) -> int:
+async def restart_server(site: ProxiedSite, check: str, number: signal.Signals, *, durable: bool = True) -> int:
     """End the server with this signal and start it on the same port; unless `durable`, without its data."""
-    await way.server.end(number)
-    await says(way.fleet.running[0], **{check: "unavailable"})
-    await way.server.start(durable=durable)
-    await says(way.fleet.running[0], **{check: "ok"})
+    await site.server.end(number)
+    await wait_for_checks(site.fleet.running[0], **{check: "unavailable"})
+    await site.server.start(durable=durable)
+    await wait_for_checks(site.fleet.running[0], **{check: "ok"})
     return 1
 
 
-async def redis_full(way: Way) -> int:
+async def fill_memory_of_redis(site: ProxiedSite) -> int:
     """Leave Redis no memory for a while, so that it refuses every write and answers all else."""
-    async with Redis.from_url(way.redis_url) as client:
+    async with Redis.from_url(site.redis_url) as client:
         await client.config_set("maxmemory", "1")
-        await says(way.fleet.running[0], redis="unavailable")
+        await wait_for_checks(site.fleet.running[0], redis="unavailable")
         await client.config_set("maxmemory", "0")
-    await says(way.fleet.running[0], redis="ok")
+    await wait_for_checks(site.fleet.running[0], redis="ok")
     return 1
 
 
-async def backend_killed(way: Way) -> int:
+async def kill_backend(site: ProxiedSite) -> int:
     """Kill -9 one process of PostgreSQL, which then ends all others and recovers."""
 
     async def done() -> bool:
         with suppress(*OUTAGES):
-            os.kill(await way.pool.fetchval(_OTHERS), signal.SIGKILL)
+            os.kill(await site.pool.fetchval(_ANOTHER_BACKEND), signal.SIGKILL)
             return True
         return False
 
     await eventually(done, within=PATIENCE_SECONDS)
-    await way.publish_surely(1)
-    await says(way.fleet.running[0], postgresql="ok")
+    await site.publish_until_confirmed(1)
+    await wait_for_checks(site.fleet.running[0], postgresql="ok")
     return 1
 
 
-async def _move(way: Way, primary: Server, other: Server) -> None:
-    os.kill(primary.pid, BY_LOSS_OF_POWER)
-    await says(way.fleet.running[0], postgresql="unavailable")
-    way.line.lead_to(other.port)
-    await says(way.fleet.running[0], postgresql="unavailable", secrets="ok")  # it is read-only
+async def _kill_and_promote(site: ProxiedSite, primary: Server, other: Server) -> None:
+    os.kill(primary.pid, IMMEDIATE_SHUTDOWN)
+    await wait_for_checks(site.fleet.running[0], postgresql="unavailable")
+    site.proxy.redirect(other.port)
+    await wait_for_checks(site.fleet.running[0], postgresql="unavailable", secrets="ok")  # it is read-only
     await promote(other)
 
 
-async def _balance(way: Way, faults: int) -> Balance:
-    await way.settled(within=SETTLES_WITHIN)
-    assert [0] == await way.fleet.stop_all()
-    found = await way.balance()
+async def _report(site: ProxiedSite, faults: int) -> Report:
+    await site.wait_until_settled(within=SETTLES_WITHIN)
+    assert [0] == await site.fleet.stop_all()
+    found = await site.report()
     return replace(found, counts=found.counts | {"faults": faults})
 
 
-def of_the_clock(clock: WallClock) -> list[Outage]:
+def clock_steps(clock: WallClock) -> list[Outage]:
     """Return every step of the wall clock of a worker: by hours and years, in both directions, and back."""
     steps = (-HOURS, HOURS, -HOURS, YEARS, -YEARS, timedelta(0))
-    return [partial(clock_set, clock=clock, wrong_by=wrong_by) for wrong_by in steps]
+    return [partial(set_clock, clock=clock, offset=offset) for offset in steps]
 
 
-def of_redis(moments: Sequence[Moment]) -> list[Outage]:
+def redis_outages(moments: Sequence[Moment]) -> list[Outage]:
     """Return every outage of Redis."""
     return [
-        partial(cut, sayings=SAID_TO_REDIS, moments=moments),
-        partial(refused, check="redis"),
-        partial(held_up, check="redis"),
-        partial(stranded, check="redis"),
-        partial(frozen, check="redis"),
-        partial(ended, check="redis", number=signal.SIGKILL),
-        redis_full,
-        partial(ended, check="redis", number=signal.SIGKILL, durable=False),
-        partial(ended, check="redis", number=signal.SIGTERM),
+        partial(disconnect, requests=REDIS_COMMANDS, moments=moments),
+        partial(refuse_connections, check="redis"),
+        partial(stop_forwarding, check="redis"),
+        partial(stall_connections, check="redis"),
+        partial(freeze_server, check="redis"),
+        partial(restart_server, check="redis", number=signal.SIGKILL),
+        fill_memory_of_redis,
+        partial(restart_server, check="redis", number=signal.SIGKILL, durable=False),
+        partial(restart_server, check="redis", number=signal.SIGTERM),
     ]
 
 
-def of_postgresql(sayings: Mapping[str, bytes]) -> list[Outage]:
+def postgresql_outages(requests: Mapping[str, bytes]) -> list[Outage]:
     """Return every outage of PostgreSQL without a failover."""
     return [
-        partial(cut, sayings=sayings, moments=list(Moment)),
-        partial(refused, check="postgresql"),
-        partial(held_up, check="postgresql"),
-        partial(stranded, check="postgresql"),
-        partial(frozen, check="postgresql"),
-        partial(ended, check="postgresql", number=signal.SIGINT),  # fast shutdown
-        partial(ended, check="postgresql", number=BY_LOSS_OF_POWER),  # immediate shutdown
-        backend_killed,
+        partial(disconnect, requests=requests, moments=list(Moment)),
+        partial(refuse_connections, check="postgresql"),
+        partial(stop_forwarding, check="postgresql"),
+        partial(stall_connections, check="postgresql"),
+        partial(freeze_server, check="postgresql"),
+        partial(restart_server, check="postgresql", number=signal.SIGINT),  # fast shutdown
+        partial(restart_server, check="postgresql", number=IMMEDIATE_SHUTDOWN),
+        kill_backend,
     ]

@@ -1,4 +1,4 @@
-"""The receiver of the fault suite, which keeps of every request what the books need, and can misbehave."""
+"""The receiver of the fault suite, which records every request, and answers as a test wants."""
 
 import asyncio
 import time
@@ -16,8 +16,8 @@ PATIENCE_SECONDS = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
-    """One request: its delivery, attempt, contents and time. `answered` is None until it is answered."""
+class ReceivedRequest:
+    """One request: its delivery, attempt, contents and time. `answered` is the status, None until it is answered."""
 
     delivery_id: str
     attempt: int
@@ -28,28 +28,18 @@ class Seen:
     answered: int | None = None
 
 
-Answer = Callable[[Seen], Awaitable[int]]
+Answer = Callable[[ReceivedRequest], Awaitable[int]]
 
 
-async def at_once(_seen: Seen) -> int:
+async def at_once(_request: ReceivedRequest) -> int:
     """Answer 204 at once."""
     return 204
-
-
-def held(until: asyncio.Event) -> Answer:
-    """Answer 204 when the event is set."""
-
-    async def answer(_seen: Seen) -> int:
-        await until.wait()
-        return 204
-
-    return answer
 
 
 def slowly(seconds: float) -> Answer:
     """Answer 204 after that time."""
 
-    async def answer(_seen: Seen) -> int:
+    async def answer(_request: ReceivedRequest) -> int:
         await asyncio.sleep(seconds)  # a slow receiver is the purpose
         return 204
 
@@ -59,29 +49,29 @@ def slowly(seconds: float) -> Answer:
 def failing_first(times: int = 1, status: int = 404) -> Answer:
     """Answer the first attempts of every delivery with that status, and later ones with 204.
 
-    A 404 is tried again and opens no breaker, which ten answers 503 in a row would.
+    A 404 is retried and opens no breaker; ten answers 503 in a row would open it.
     """
 
-    async def answer(seen: Seen) -> int:
-        return status if seen.attempt <= times else 204
+    async def answer(request: ReceivedRequest) -> int:
+        return status if request.attempt <= times else 204
 
     return answer
 
 
-class Witness:
-    """Keeps every request in `seen`; `answer` may be changed at any time, `secrets` has the secret of each path."""
+class RecordingReceiver:
+    """Records `requests`; `answer` may be changed at any time, `secrets` has the secret of each path."""
 
     def __init__(self) -> None:
         self.base_url = ""
-        self.seen: list[Seen] = []
+        self.requests: list[ReceivedRequest] = []
         self.secrets: dict[str, str] = {}
         self.answer: Answer = at_once
         self._arrived = asyncio.Condition()
 
     async def serve(self, request: web.Request) -> web.Response:
-        """Keep a request and answer it."""
+        """Record a request and answer it."""
         body = await request.read()
-        seen = Seen(
+        received = ReceivedRequest(
             delivery_id=request.headers["webhook-id"],
             attempt=int(request.headers["x-hookseal-attempt"]),
             path=request.path,
@@ -90,33 +80,33 @@ class Witness:
             at=time.time(),
         )
         async with self._arrived:
-            self.seen.append(seen)
+            self.requests.append(received)
             self._arrived.notify_all()
-        status = await self.answer(seen)
-        seen.answered = status
+        status = await self.answer(received)
+        received.answered = status
         return web.Response(status=status)
 
-    async def wait_for(self, requests: int, *, within: float = PATIENCE_SECONDS) -> list[Seen]:
+    async def wait_for(self, requests: int, *, within: float = PATIENCE_SECONDS) -> list[ReceivedRequest]:
         """Return all requests so far, when there are that many. Raises `TimeoutError`."""
         async with asyncio.timeout(within), self._arrived:
-            await self._arrived.wait_for(lambda: len(self.seen) >= requests)
-        return self.seen
+            await self._arrived.wait_for(lambda: len(self.requests) >= requests)
+        return self.requests
 
-    def of(self, delivery_id: str) -> list[Seen]:
+    def of(self, delivery_id: str) -> list[ReceivedRequest]:
         """Return the requests of one delivery, in the order of their arrival."""
-        return [seen for seen in self.seen if seen.delivery_id == delivery_id]
+        return [each for each in self.requests if each.delivery_id == delivery_id]
 
     def _verified(self, request: web.Request, body: bytes) -> bool:
         try:
-            proven = verify(body, request.headers, [self.secrets[request.path]], now=time.time())
+            verified = verify(body, request.headers, [self.secrets[request.path]], now=time.time())
         except (VerificationError, KeyError):
             return False
-        return proven.delivery_id == request.headers["webhook-id"]
+        return verified.delivery_id == request.headers["webhook-id"]
 
 
 @asynccontextmanager
-async def witnessing() -> AsyncIterator[Witness]:
+async def recording_receiver() -> AsyncIterator[RecordingReceiver]:
     """Yield a receiver that listens on this machine."""
-    witness = Witness()
-    async with serving(witness.serve) as witness.base_url:
-        yield witness
+    receiver = RecordingReceiver()
+    async with serving(receiver.serve) as receiver.base_url:
+        yield receiver

@@ -1,4 +1,4 @@
-"""The site of a fault: an installation on real servers, a receiver, a fleet of workers, a producer and the books."""
+"""What a fault test runs on: an installation on real servers, a receiver, a fleet of workers and a producer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -14,17 +14,17 @@ from hookseal.dispatcher.model import State
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.handles import Connection
 from tests.doubles.stored import Installation, begin
-from tests.faults.balance import Balance, Books, Delivery, Recorded, balance
+from tests.faults.comparison import Delivery, Evidence, RecordedAttempt, Report, compare
 from tests.faults.fleet import Fleet, fleet
-from tests.faults.recording_receiver import Witness, witnessing
+from tests.faults.recording_receiver import RecordingReceiver, recording_receiver
 from tests.worker.environment import environment
 from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
 TENANT = TenantId("acme")
 BATCH = 25
-AHEAD = 2_000
-LOOK_SECONDS = 0.1
+MAX_AHEAD = 2_000
+POLL_SECONDS = 0.1
 # The shortest lease that the settings allow: deliveries of a dead worker are due again after seven seconds.
 SHORT = {
     "HOOKSEAL_LEASE_SECONDS": "7",
@@ -55,12 +55,12 @@ _UNSETTLED = "SELECT count(*) FROM hookseal.deliveries WHERE state IN ('pending'
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """The place of a fault. `published` has the id of every delivery whose publishing was confirmed to a producer."""
+    """What a fault test runs on. `published` has the id of every delivery whose publishing was confirmed."""
 
     installation: Installation
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
-    witness: Witness
+    receiver: RecordingReceiver
     fleet: Fleet
     published: set[str] = field(default_factory=set)
     _number: int = 0
@@ -75,8 +75,8 @@ class Site:
     ) -> list[str]:
         """Publish that many events without rings; return the ids of their deliveries, one for each endpoint and event.
 
-        With `per_second` they are spread over time, at most `AHEAD` deliveries ahead of the receiver; with `connection`
-        they are part of its transaction. Only confirmed events count as published.
+        With `per_second` they are spread over time, at most `MAX_AHEAD` deliveries ahead of the receiver; with
+        `connection` they are part of its transaction. Only confirmed events count as published.
         """
         loop = asyncio.get_running_loop()
         began, made = loop.time(), list[str]()
@@ -88,48 +88,48 @@ class Site:
             self.published.update(made[-len(rows) :])
             if per_second is not None:
                 await asyncio.sleep(max(0.0, began + (done + count) / per_second - loop.time()))  # the requested rate
-                await self._caught_up()
+                await self._wait_for_the_receiver()
         return made
 
-    async def _caught_up(self) -> None:
-        while len(self.published) - len(self.witness.seen) > AHEAD:  # noqa: ASYNC110 -- it polls a distance, not an event
-            await asyncio.sleep(LOOK_SECONDS)
+    async def _wait_for_the_receiver(self) -> None:
+        while len(self.published) - len(self.receiver.requests) > MAX_AHEAD:  # noqa: ASYNC110 -- it polls a difference, not an event
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def unsettled(self) -> int:
+    async def count_unsettled(self) -> int:
         """Return the number of deliveries that have not ended."""
         count: int = await self.pool.fetchval(_UNSETTLED)
         return count
 
-    async def settled(self, *, within: float = 60.0) -> None:
+    async def wait_until_settled(self, *, within: float = 60.0) -> None:
         """Return when every delivery has ended and Redis is empty."""
 
-        async def look() -> bool:
-            await asyncio.sleep(LOOK_SECONDS)  # counting rows is expensive for the others
-            return not await self.unsettled() and not await self.keys()
+        async def is_settled() -> bool:
+            await asyncio.sleep(POLL_SECONDS)  # counting rows is expensive for the others
+            return not await self.count_unsettled() and not await self.keys()
 
-        await eventually(look, within=within)
+        await eventually(is_settled, within=within)
 
     async def keys(self) -> list[str]:
         """Return every key in Redis."""
         async with Redis.from_url(self.redis_url) as client:
             return [key.decode(errors="replace") for key in await client.keys("*")]
 
-    async def waited(self) -> list[tuple[float, float]]:
-        """Return, for each delivery that was seen, when it was published and first seen, in Unix seconds."""
+    async def published_and_arrived(self) -> list[tuple[float, float]]:
+        """Return, for each delivery that arrived, when it was published and first arrived, in Unix seconds."""
         first: dict[str, float] = {}
-        for seen in self.witness.seen:
-            first.setdefault(seen.delivery_id, seen.at)
+        for request in self.receiver.requests:
+            first.setdefault(request.delivery_id, request.at)
         rows = await self.pool.fetch(_PUBLISHED_AT)
         return [(row["at"], first[row["id"]]) for row in rows if row["id"] in first]
 
-    async def balance(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Balance:
-        """Compare what was published, seen and recorded. Call it when all is settled."""
+    async def report(self, *, dead: Collection[str] | None = None, ends: Mapping[str, State] | None = None) -> Report:
+        """Compare what was published, received and recorded. Call it when everything is settled."""
         deliveries = [Delivery(**row) for row in await self.pool.fetch(_DELIVERIES)]
-        attempts = [Recorded(**row) for row in await self.pool.fetch(_ATTEMPTS)]
-        return balance(
-            Books(
+        attempts = [RecordedAttempt(**row) for row in await self.pool.fetch(_ATTEMPTS)]
+        return compare(
+            Evidence(
                 published=self.published,
-                seen=self.witness.seen,
+                requests=self.receiver.requests,
                 deliveries=deliveries,
                 attempts=attempts,
                 redis_keys=await self.keys(),
@@ -140,7 +140,7 @@ class Site:
 
 
 @asynccontextmanager
-async def opened(
+async def open_site(
     database_url: str, redis_url: str, folder: Path, *, endpoints: int = 2, calm: bool = False, **settings: str
 ) -> AsyncIterator[Site]:
     """Yield an installation on these servers, in a migrated, empty database; no process runs afterwards.
@@ -152,14 +152,14 @@ async def opened(
     variables = environment(database_url, redis_url, **(CALM if calm else SHORT) | settings)
     async with (
         asyncpg.create_pool(database_url, min_size=1, max_size=6) as pool,
-        witnessing() as witness,
+        recording_receiver() as receiver,
         fleet(variables, folder) as workers,
     ):
         site = Site(
             installation=await begin(pool),
             database_url=database_url,
             redis_url=redis_url,
-            witness=witness,
+            receiver=receiver,
             fleet=workers,
         )
         for number in range(endpoints):
@@ -170,10 +170,10 @@ async def opened(
 async def _subscribe(site: Site, path: str, timeout_ms: int) -> None:
     new = NewEndpoint(
         tenant_id=TENANT,
-        url=site.witness.base_url + path,
+        url=site.receiver.base_url + path,
         event_types=("*",),
         timeout_ms=timeout_ms,
         backoff_base_seconds=1,
     )
     added = await site.installation.add(new)
-    site.witness.secrets[path] = added.secret.reveal().decode()
+    site.receiver.secrets[path] = added.secret.reveal().decode()

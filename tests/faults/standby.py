@@ -43,8 +43,8 @@ async def standby(primary_url: str) -> AsyncIterator[Server]:
             yield server
 
 
-async def have_it_wait_for_the_standby(primary: Server) -> None:
-    """Make replication synchronous: return when every commit on the primary waits for the standby."""
+async def make_replication_synchronous(primary: Server) -> None:
+    """Return when every commit on the primary waits for the standby."""
     connection = await asyncpg.connect(primary.url)
     try:
         await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")

@@ -14,75 +14,77 @@ from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.schema.upgrade import upgrade
-from tests.faults import exact, outages, scenarios
-from tests.faults.balance import Balance
+from tests.faults import faults_at_steps, outages, scenarios
 from tests.faults.clocks import WallClock, library
-from tests.faults.cutting import Moment
+from tests.faults.comparison import Report
+from tests.faults.disconnects import Moment
 from tests.faults.fault import POINTS
+from tests.faults.proxied_site import ProxiedSite, site_with_postgres_proxy, site_with_redis_proxy
 from tests.faults.scenarios import Size
-from tests.faults.site import Site, opened
-from tests.faults.ways import Way, way_to_postgres, way_to_redis
+from tests.faults.site import Site, open_site
 
 
-class Ground(Enum):
-    """The servers of a scenario: plain ones, or one of them at the end of a line."""
+class Servers(Enum):
+    """The servers of a scenario: reached directly, or one of them through a proxy."""
 
-    PLAIN = auto()
-    WAY_TO_REDIS = auto()
-    WAY_TO_POSTGRESQL = auto()
-    WAY_TO_POSTGRESQL_WITH_SHORT_LEASES = auto()
+    DIRECT = auto()
+    PROXY_TO_REDIS = auto()
+    PROXY_TO_POSTGRESQL = auto()
+    PROXY_TO_POSTGRESQL_WITH_SHORT_LEASES = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A fault that is caused again and again: its function and its size."""
+    """Faults of one kind that are caused again and again: the function and its size."""
 
-    run: Callable[[Site, Size, Random], Awaitable[Balance]]
+    run: Callable[[Site, Size, Random], Awaitable[Report]]
     size: Size
     endpoints: int = 2
     calm: bool = False
-    ground: Ground = Ground.PLAIN
+    servers: Servers = Servers.DIRECT
 
 
-async def _killed_at_each_step(site: Site, _size: Size, _chance: Random) -> Balance:
-    return await exact.killed(site, POINTS)
+async def _kill_at_each_step(site: Site, _size: Size, _chance: Random) -> Report:
+    return await faults_at_steps.kill_at(site, POINTS)
 
 
-async def _paused_at_each_step(site: Site, _size: Size, _chance: Random) -> Balance:
-    return await exact.paused(site, POINTS)
+async def _pause_at_each_step(site: Site, _size: Size, _chance: Random) -> Report:
+    return await faults_at_steps.pause_at(site, POINTS)
 
 
-async def _without_redis(site: Site, size: Size, _chance: Random) -> Balance:
-    return await outages.lived_through(_way(site), outages.of_redis(list(Moment)), size)
+async def _without_redis(site: Site, size: Size, _chance: Random) -> Report:
+    return await outages.survive_outages(_proxied(site), outages.redis_outages(list(Moment)), size)
 
 
-async def _without_postgresql(site: Site, size: Size, _chance: Random) -> Balance:
-    return await outages.lived_through(_way(site), outages.of_postgresql(outages.SAID_TO_POSTGRESQL), size)
+async def _without_postgresql(site: Site, size: Size, _chance: Random) -> Report:
+    return await outages.survive_outages(
+        _proxied(site), outages.postgresql_outages(outages.POSTGRESQL_STATEMENTS), size
+    )
 
 
-async def _failed_over(site: Site, size: Size, _chance: Random) -> Balance:
-    return await outages.failed_over(_way(site), size)
+async def _fail_over(site: Site, size: Size, _chance: Random) -> Report:
+    return await outages.fail_over(_proxied(site), size)
 
 
-async def _failed_over_behind(site: Site, size: Size, _chance: Random) -> Balance:
-    return await outages.failed_over_behind(_way(site), size)
+async def _fail_over_to_lagging_standby(site: Site, size: Size, _chance: Random) -> Report:
+    return await outages.fail_over_to_lagging_standby(_proxied(site), size)
 
 
-async def _clock_set(site: Site, size: Size, _chance: Random) -> Balance:
+async def _set_clock(site: Site, size: Size, _chance: Random) -> Report:
     preloaded = library()
     if preloaded is None:
         raise Unavailable("there is no wheel of libfaketime for this machine")
     with scratch(None) as folder:
-        clock = WallClock(preloaded, folder, wrong_by=-outages.HOURS)
+        clock = WallClock(preloaded, folder, offset=-outages.HOURS)
         try:
-            return await outages.lived_through(_way(site), outages.of_the_clock(clock), size, clock.settings)
+            return await outages.survive_outages(_proxied(site), outages.clock_steps(clock), size, clock.settings)
         finally:
-            for member in site.fleet.members:
-                clock.forget(member.pid)
+            for worker in site.fleet.workers:
+                clock.forget(worker.pid)
 
 
-def _way(site: Site) -> Way:
-    assert isinstance(site, Way), "the scenario needs a line to one of its servers"
+def _proxied(site: Site) -> ProxiedSite:
+    assert isinstance(site, ProxiedSite), "the scenario needs a proxy to one of its servers"
     return site
 
 
@@ -90,62 +92,62 @@ _EACH_STEP: Final = Size(events=len(POINTS), per_second=1)
 _OUTAGES: Final = Size(events=3_000, per_second=40)
 # At a rate that two busy cores can handle, so that only the fault makes deliveries late or time out.
 SUITE: Final[Mapping[str, Scenario]] = {
-    "killed-at-each-step": Scenario(run=_killed_at_each_step, size=_EACH_STEP, endpoints=1),
-    "killed": Scenario(run=scenarios.killed, size=Size(events=20_500, per_second=150, pause=4)),
-    "paused-at-each-step": Scenario(run=_paused_at_each_step, size=_EACH_STEP, endpoints=1),
-    "paused": Scenario(run=scenarios.paused, size=Size(events=5_000, per_second=100)),
-    "stalled": Scenario(run=scenarios.stalled, size=Size(events=3_000, per_second=50)),
-    "restarted": Scenario(run=scenarios.restarted, size=Size(events=10_000, per_second=150), calm=True),
-    "stormed": Scenario(run=scenarios.stormed, size=Size(events=6_000, per_second=100), calm=True),
+    "killed-at-each-step": Scenario(run=_kill_at_each_step, size=_EACH_STEP, endpoints=1),
+    "killed": Scenario(run=scenarios.kill_workers, size=Size(events=20_500, per_second=150, pause=4)),
+    "paused-at-each-step": Scenario(run=_pause_at_each_step, size=_EACH_STEP, endpoints=1),
+    "paused": Scenario(run=scenarios.pause_workers, size=Size(events=5_000, per_second=100)),
+    "stalled": Scenario(run=scenarios.stall_workers, size=Size(events=3_000, per_second=50)),
+    "restarted": Scenario(run=scenarios.restart_workers, size=Size(events=10_000, per_second=150), calm=True),
+    "stormed": Scenario(run=scenarios.send_sigterms, size=Size(events=6_000, per_second=100), calm=True),
     # The pause is sometimes shorter than a sweep, and sometimes long enough to see whether anything is late.
-    "flushed": Scenario(run=scenarios.flushed, size=Size(events=10_100, per_second=50, pause=12), calm=True),
-    "without-redis": Scenario(run=_without_redis, size=_OUTAGES, ground=Ground.WAY_TO_REDIS),
-    "without-postgresql": Scenario(run=_without_postgresql, size=_OUTAGES, ground=Ground.WAY_TO_POSTGRESQL),
-    "failed-over": Scenario(run=_failed_over, size=_OUTAGES, ground=Ground.WAY_TO_POSTGRESQL),
+    "flushed": Scenario(run=scenarios.flush_redis, size=Size(events=10_100, per_second=50, pause=12), calm=True),
+    "without-redis": Scenario(run=_without_redis, size=_OUTAGES, servers=Servers.PROXY_TO_REDIS),
+    "without-postgresql": Scenario(run=_without_postgresql, size=_OUTAGES, servers=Servers.PROXY_TO_POSTGRESQL),
+    "failed-over": Scenario(run=_fail_over, size=_OUTAGES, servers=Servers.PROXY_TO_POSTGRESQL),
     "failed-over-behind": Scenario(
-        run=_failed_over_behind,
+        run=_fail_over_to_lagging_standby,
         size=Size(events=200, per_second=100),
-        ground=Ground.WAY_TO_POSTGRESQL_WITH_SHORT_LEASES,
+        servers=Servers.PROXY_TO_POSTGRESQL_WITH_SHORT_LEASES,
     ),
-    "clock-set": Scenario(run=_clock_set, size=_OUTAGES, ground=Ground.WAY_TO_REDIS),
+    "clock-set": Scenario(run=_set_clock, size=_OUTAGES, servers=Servers.PROXY_TO_REDIS),
 }
 
 
 @asynccontextmanager
-async def founded(scenario: Scenario) -> AsyncIterator[Site]:
+async def site_for(scenario: Scenario) -> AsyncIterator[Site]:
     """Yield a site for the scenario, on servers of its own that are as durable as in production."""
     with scratch(for_servers()) as folder, scratch(None) as logs:
-        async with _grounds(scenario, folder, logs) as site:
+        async with _site_on_servers(scenario, folder, logs) as site:
             yield site
 
 
 @asynccontextmanager
-async def _grounds(scenario: Scenario, folder: Path, logs: Path) -> AsyncIterator[Site]:
-    match scenario.ground:
-        case Ground.PLAIN:
-            async with _plain(scenario, folder, logs) as site:
+async def _site_on_servers(scenario: Scenario, folder: Path, logs: Path) -> AsyncIterator[Site]:
+    match scenario.servers:
+        case Servers.DIRECT:
+            async with _direct_site(scenario, folder, logs) as site:
                 yield site
-        case Ground.WAY_TO_REDIS:
+        case Servers.PROXY_TO_REDIS:
             async with postgres(folder) as database:
                 await upgrade(database.url)
-                async with way_to_redis(database.url, logs) as way:
-                    yield way
-        case Ground.WAY_TO_POSTGRESQL:
-            async with valkey(folder) as redis, way_to_postgres(redis.url, logs) as way:
-                yield way
-        case Ground.WAY_TO_POSTGRESQL_WITH_SHORT_LEASES:
+                async with site_with_redis_proxy(database.url, logs) as site:
+                    yield site
+        case Servers.PROXY_TO_POSTGRESQL:
+            async with valkey(folder) as redis, site_with_postgres_proxy(redis.url, logs) as site:
+                yield site
+        case Servers.PROXY_TO_POSTGRESQL_WITH_SHORT_LEASES:
             async with (
                 valkey(folder) as redis,
-                way_to_postgres(redis.url, logs, lease_seconds="12", drain_seconds="10") as way,
+                site_with_postgres_proxy(redis.url, logs, lease_seconds="12", drain_seconds="10") as site,
             ):
-                yield way
+                yield site
         case _:
-            assert_never(scenario.ground)
+            assert_never(scenario.servers)
 
 
 @asynccontextmanager
-async def _plain(scenario: Scenario, folder: Path, logs: Path) -> AsyncIterator[Site]:
+async def _direct_site(scenario: Scenario, folder: Path, logs: Path) -> AsyncIterator[Site]:
     async with postgres(folder) as database, valkey(folder) as redis:
         await upgrade(database.url)
-        async with opened(database.url, redis.url, logs, endpoints=scenario.endpoints, calm=scenario.calm) as site:
+        async with open_site(database.url, redis.url, logs, endpoints=scenario.endpoints, calm=scenario.calm) as site:
             yield site

@@ -8,9 +8,9 @@ import pytest
 
 from tests.faults import outages
 from tests.faults.clocks import WallClock, library
+from tests.faults.proxied_site import site_with_redis_proxy
 from tests.faults.recording_receiver import failing_first
 from tests.faults.scenarios import Size
-from tests.faults.ways import way_to_redis
 
 SOONEST = timedelta(seconds=0.75)  # one second, minus a quarter
 _SOONEST = (
@@ -26,14 +26,14 @@ async def test_a_workers_clock_changes_no_delivery(database_url: str, tmp_path: 
     preloaded = library()
     if preloaded is None:
         pytest.skip("there is no wheel of libfaketime for this machine")
-    clock = WallClock(preloaded, tmp_path, wrong_by=-outages.HOURS)
-    async with way_to_redis(database_url, tmp_path) as way:
-        way.witness.answer = failing_first()
-        every = outages.of_the_clock(clock)
-        found = await outages.lived_through(way, every, Size(events=1, per_second=20), clock.settings)
-        [worker] = way.fleet.members
+    clock = WallClock(preloaded, tmp_path, offset=-outages.HOURS)
+    async with site_with_redis_proxy(database_url, tmp_path) as site:
+        site.receiver.answer = failing_first()
+        every = outages.clock_steps(clock)
+        found = await outages.survive_outages(site, every, Size(events=1, per_second=20), clock.settings)
+        [worker] = site.fleet.workers
         clock.forget(worker.pid)
-        soonest = await way.pool.fetchval(_SOONEST)
+        soonest = await site.pool.fetchval(_SOONEST)
 
     found.require(lost=0, duplicates=0, unknown=0, requests=2 * found.counts["deliveries"], faults=len(every))
     assert outages.YEARS < _span(worker.log), "the clock was not set"

@@ -28,18 +28,18 @@ def changed_job(**changes: object) -> Poison:
     return lambda client, ring: client.set(f"arq:job:{ring.delivery_id}", job(ring, **changes))
 
 
-def saying(*arguments: str) -> Poison:
+def changed_arguments(*arguments: str) -> Poison:
     """Return a poison that replaces the arguments of the job; `{}` keeps the correct one."""
 
     def poison(client: Redis, ring: Ring) -> Awaitable[object]:
         right = (ring.tenant_id, ring.endpoint_id, ring.delivery_id)
-        was_ready = [own if given == "{}" else given for own, given in zip(right, arguments, strict=False)]
-        return client.set(f"arq:job:{ring.delivery_id}", job(ring, a=was_ready))
+        given = [correct if each == "{}" else each for correct, each in zip(right, arguments, strict=False)]
+        return client.set(f"arq:job:{ring.delivery_id}", job(ring, a=given))
 
     return poison
 
 
-def beside(key: str, value: str) -> Poison:
+def with_key(key: str, value: str) -> Poison:
     """Return a poison that leaves the job correct and adds this key."""
 
     async def poison(client: Redis, ring: Ring) -> None:
@@ -49,7 +49,7 @@ def beside(key: str, value: str) -> Poison:
     return poison
 
 
-def due(score: float) -> Poison:
+def due_at(score: float) -> Poison:
     """Return a poison that leaves the job correct and sets this time."""
 
     async def poison(client: Redis, ring: Ring) -> None:
@@ -82,23 +82,23 @@ async def aborted(client: Redis, ring: Ring) -> None:
 POISONS: dict[str, Poison] = {
     "unknown function": changed_job(f="drop_everything"),
     "function that is no text": changed_job(f=["deliver"]),
-    "too few arguments": saying("{}", "{}"),
+    "too few arguments": changed_arguments("{}", "{}"),
     "no arguments": changed_job(a=[]),
     "arguments that are none": changed_job(a=7),
     "named arguments": changed_job(k={"tenant_id": TENANT}),
-    "another tenant": saying("globex", "{}", "{}"),
-    "our own tenant": saying("_system", "{}", "{}"),
-    "another endpoint": saying("{}", ANOTHER, "{}"),
-    "another delivery": saying("{}", "{}", ANOTHER),
+    "another tenant": changed_arguments("globex", "{}", "{}"),
+    "our own tenant": changed_arguments("_system", "{}", "{}"),
+    "another endpoint": changed_arguments("{}", ANOTHER, "{}"),
+    "another delivery": changed_arguments("{}", "{}", ANOTHER),
     "no time": changed_job(et=None),
     "a try that is no number": changed_job(t="twice"),
     "a try beyond the last": changed_job(t=10_000_000),
-    "too many tries": beside("arq:retry", "10000000"),
-    "tries that are no number": beside("arq:retry", "many"),
-    "held for ever": beside("arq:in-progress", "1"),
-    "due before all time": due(float("-inf")),
-    "due at no time": due(0),
-    "due after all time": due(float("inf")),
+    "too many tries": with_key("arq:retry", "10000000"),
+    "tries that are no number": with_key("arq:retry", "many"),
+    "held for ever": with_key("arq:in-progress", "1"),
+    "due before all time": due_at(float("-inf")),
+    "due at no time": due_at(0),
+    "due after all time": due_at(float("inf")),
     "expired": expired,
     "pickled": pickled,
     "of another kind": of_another_kind,
@@ -127,13 +127,13 @@ async def test_every_altered_ring_is_delivered_once(calm_site: Site) -> None:
         for ring, poison in zip(rings, [*POISONS.values(), *POISONS.values()], strict=True):
             await client.zadd(DEFAULT_QUEUE, {ring.delivery_id: 1})
             await poison(client, ring)
-        await client.zadd(DEFAULT_QUEUE, {b"\xff\xfe": 1, "of nobody": 2, ANOTHER: 3})
+        await client.zadd(DEFAULT_QUEUE, {b"\xff\xfe": 1, "no id": 2, ANOTHER: 3})
 
     worker = await calm_site.fleet.start()
-    await calm_site.settled()
+    await calm_site.wait_until_settled()
     assert [0] == await calm_site.fleet.stop_all()
 
-    found = await calm_site.balance()
+    found = await calm_site.report()
     found.require(lost=0, duplicates=0, unknown=0, requests=2 * len(POISONS))
     assert [] == worker.logged("engine.restarted")
     assert [] != worker.logged("ring.dropped")

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.faults import outages
-from tests.faults.cutting import Moment
+from tests.faults.disconnects import Moment
+from tests.faults.proxied_site import site_with_redis_proxy
 from tests.faults.scenarios import Size
-from tests.faults.ways import way_to_redis
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.req("DUR-04", "DUR-01")
 async def test_a_worker_survives_every_outage_of_redis(database_url: str, tmp_path: Path) -> None:
     """One worker survives every outage of Redis: nothing is lost and nothing is sent twice."""
-    every = outages.of_redis([Moment.HALF_SAID, Moment.UNANSWERED])
-    async with way_to_redis(database_url, tmp_path) as way:
-        found = await outages.lived_through(way, every, Size(events=1, per_second=20))
+    every = outages.redis_outages([Moment.WITHIN_REQUEST, Moment.BEFORE_ANSWER])
+    async with site_with_redis_proxy(database_url, tmp_path) as site:
+        found = await outages.survive_outages(site, every, Size(events=1, per_second=20))
     found.require(lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=8 + 8)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.balance import Balance
+from tests.faults.comparison import Report
 from tests.faults.fault import POINTS, Action, Fault
 from tests.faults.suite import SUITE
 from tools.faults.__main__ import main, proven_by, table
@@ -38,8 +38,8 @@ def test_the_whole_suite_proves_its_claims() -> None:
 def test_the_table_shows_every_count() -> None:
     """The table has a column for every count of any scenario."""
     found = {
-        "killed": Balance(counts={"lost": 0, "faults": 3}, wrong=()),
-        "flushed": Balance(counts={"lost": 0, "late": 1}, wrong=()),
+        "killed": Report(counts={"lost": 0, "faults": 3}, violations=()),
+        "flushed": Report(counts={"lost": 0, "late": 1}, violations=()),
     }
 
     assert [["lost", "faults", "late"], ["killed", "0", "3"], ["flushed", "0", "1"]] == [

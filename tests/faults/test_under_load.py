@@ -1,4 +1,4 @@
-"""The short forms of the faults under load: the books balance after each."""
+"""The short forms of the faults under load: no law is broken after each."""
 
 from pathlib import Path
 from random import Random
@@ -8,7 +8,7 @@ import pytest
 from hookseal.embedded.server import Server
 from tests.faults import scenarios
 from tests.faults.scenarios import Size
-from tests.faults.site import Site, opened
+from tests.faults.site import Site, open_site
 
 SIZE = Size(events=150, per_second=40)
 
@@ -24,20 +24,20 @@ def chance(request: pytest.FixtureRequest) -> Random:
 @pytest.mark.req("DUR-03")
 async def test_kills_under_load_lose_nothing(site: Site, chance: Random) -> None:
     """Kill -9 loses nothing; only what was sent and not recorded is sent again, after an attempt that is unknown."""
-    (await scenarios.killed(site, SIZE, chance)).require(lost=0, unexplained=0)
+    (await scenarios.kill_workers(site, SIZE, chance)).require(lost=0, unexplained=0)
 
 
 @pytest.mark.req("DUR-05")
 async def test_a_rolling_restart_loses_nothing(calm_site: Site, chance: Random) -> None:
     """A rolling restart of three workers under load loses nothing and sends nothing twice."""
-    found = await scenarios.restarted(calm_site, SIZE, chance)
+    found = await scenarios.restart_workers(calm_site, SIZE, chance)
     found.require(lost=0, duplicates=0, unknown=0, requests=300)
 
 
 @pytest.mark.req("DUR-05")
 async def test_repeated_sigterms_are_like_one(calm_site: Site, chance: Random) -> None:
     """Any number of SIGTERMs at any time is like one: nothing is lost or sent twice, and the exit code is 0."""
-    found = await scenarios.stormed(calm_site, SIZE, chance)
+    found = await scenarios.send_sigterms(calm_site, SIZE, chance)
     found.require(lost=0, duplicates=0, unknown=0, requests=300)
 
 
@@ -45,14 +45,14 @@ async def test_repeated_sigterms_are_like_one(calm_site: Site, chance: Random) -
 @pytest.mark.req("DUR-07", part="pauses")
 async def test_a_pause_longer_than_the_lease_loses_nothing(site: Site, chance: Random) -> None:
     """Others finish the deliveries of a paused process; when it continues it records nothing."""
-    (await scenarios.paused(site, SIZE, chance)).require(lost=0, unexplained=0)
+    (await scenarios.pause_workers(site, SIZE, chance)).require(lost=0, unexplained=0)
 
 
 @pytest.mark.req("DUR-02")
 @pytest.mark.req("DUR-07", part="stalls")
 async def test_a_stall_longer_than_the_lease_loses_nothing(site: Site, chance: Random) -> None:
     """Others finish the deliveries of a worker with a blocked loop; when it continues it records nothing."""
-    (await scenarios.stalled(site, SIZE, chance)).require(lost=0, unexplained=0)
+    (await scenarios.stall_workers(site, SIZE, chance)).require(lost=0, unexplained=0)
 
 
 @pytest.mark.req("DUR-01")
@@ -60,6 +60,6 @@ async def test_flushing_redis_loses_nothing(
     own_valkey: Server, database_url: str, tmp_path: Path, chance: Random
 ) -> None:
     """FLUSHALL at any time loses nothing and causes no second request."""
-    async with opened(database_url, own_valkey.url, tmp_path, calm=True) as site:
-        found = await scenarios.flushed(site, SIZE, chance)
+    async with open_site(database_url, own_valkey.url, tmp_path, calm=True) as site:
+        found = await scenarios.flush_redis(site, SIZE, chance)
     found.require(lost=0, duplicates=0, unknown=0, requests=300)

@@ -1,4 +1,4 @@
-"""What is made of a benchmark run: medians, ratios, pages and the picture; and the pages in docs/."""
+"""Medians, ratios, pages and the picture of a benchmark run; and the pages in docs/."""
 
 import re
 from dataclasses import replace
@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.governance.benched import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
+from tests.governance.sample_runs import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
 from tools.bench import page, picture, results, scaling_page
 from tools.bench.bars import BARS, backlog_ratio, postgresql_to_bare
 from tools.bench.plan import deliveries_for
@@ -73,8 +73,8 @@ def test_the_page_names_commit_and_machine() -> None:
     run = a_run()
     text = page.performance(run)
 
-    for said in (run.commit[:12], run.date, MACHINE.cpu, MACHINE.postgresql, MACHINE.redis, "`make bench`"):
-        assert said in text
+    for fact in (run.commit[:12], run.date, MACHINE.cpu, MACHINE.postgresql, MACHINE.redis, "`make bench`"):
+        assert fact in text
     assert "with changes that no commit has" not in text
     assert "with changes that no commit has" in page.performance(replace(run, is_dirty=True))
     assert "A quick run" in page.performance(replace(run, is_quick=True))
@@ -121,7 +121,7 @@ def test_a_bar_is_met_missed_or_not_measured() -> None:
     assert not any(bar.is_met(bar.gate * (0.9 if bar.is_least else 1.1)) for bar in BARS)
 
 
-def test_ratios_of_cpu() -> None:
+def test_cpu_is_compared_with_that_of_bare_aiohttp() -> None:
     """PostgreSQL is compared with bare aiohttp's CPU; a backlog counts worker and PostgreSQL together."""
     backlogs = (
         Row(
@@ -150,7 +150,7 @@ def test_an_empty_run_makes_pages() -> None:
 
 
 def test_the_picture_has_a_bar_for_each_contender() -> None:
-    """It is well-formed, with bars in proportion to the rates."""
+    """The picture is well-formed, with bars in proportion to the rates."""
     drawn = ET.fromstring(picture.picture(a_run()))  # noqa: S314 -- it is ours
     texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
     widths = [float(element.attrib["width"]) for element in drawn.iter() if element.tag.endswith("rect")]

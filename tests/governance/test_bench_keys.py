@@ -17,7 +17,7 @@ from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
 from tools.bench_keys import laps, records
 from tools.bench_keys.__main__ import PROVES, figures_of, missed, table
 from tools.bench_keys.rounds import Found, Lap, Load, measured
-from tools.bench_keys.steady import Stream, While
+from tools.bench_keys.steady import Period, Stream
 from tools.governance.benchmarks import BENCHMARKS
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
@@ -103,7 +103,7 @@ def test_rates_are_shown_with_their_baselines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "message"),
     [
         (replace(HELD, laps=(replace(LAP, seconds=5.01),)), "rewrap took 100.2 us, at most 100 us are allowed"),
         (replace(HELD, failures=1), "1 secrets were not had, or deliveries not made at once"),
@@ -111,12 +111,12 @@ def test_rates_are_shown_with_their_baselines() -> None:
         (replace(HELD, unopened=3), "3 records do not open to what they were"),
     ],
 )
-def test_a_slow_row_or_a_failure_is_a_miss(found: Found, said: str) -> None:
+def test_a_slow_row_or_a_failure_is_a_miss(found: Found, message: str) -> None:
     """A row that took too long, or any failure, is a miss."""
-    assert [said] == missed(found, figures_of(found.laps, 50_000))
+    assert [message] == missed(found, figures_of(found.laps, 50_000))
 
 
 def test_a_period_uses_the_databases_clock() -> None:
     """A period is measured by the clock of the database."""
     begin = datetime(2026, 1, 1, tzinfo=UTC)
-    assert 1.5 == While(begin=begin, end=begin + timedelta(seconds=1.5)).seconds
+    assert 1.5 == Period(begin=begin, end=begin + timedelta(seconds=1.5)).seconds

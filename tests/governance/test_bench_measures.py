@@ -135,7 +135,7 @@ def test_a_contender_that_cannot_be_installed_is_named_with_the_reason(
     assert not (tmp_path / "made" / "nothing" / "made-from").exists()
 
 
-async def test_a_round_of_each_kind() -> None:
+async def test_each_kind_of_round_runs_on_real_servers() -> None:
     """On real servers: the requested number was sent, and each part has used CPU."""
     case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
     async with site() as here:
@@ -163,7 +163,7 @@ async def test_a_round_of_each_kind() -> None:
 
 
 @pytest.mark.parametrize("way", producer.WAYS)
-async def test_every_way_of_publishing(
+async def test_every_way_of_publishing_stores_its_events(
     way: str, pool: Pool, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each way stores what it counts, by one call or by as many as fit into the time."""
@@ -173,7 +173,7 @@ async def test_every_way_of_publishing(
     order = producer.Order(way=way, tenant="acme", database_url=database_url, seconds=0.02, body_bytes=100)
     async with begin(order, number) as made:
         first = await made.publish(b"x" * 100)
-        calls = await producer.as_fast_as_it_can(made, order)
+        calls = await producer.at_full_speed(made, order)
 
     events = "SELECT count(*) FROM hookseal.events"
     stored = events.replace("events", "bench_rows") if way == "insert-ping" else events
@@ -183,6 +183,6 @@ async def test_every_way_of_publishing(
     assert len(calls.milliseconds) * first == calls.events
 
 
-def test_every_way_can_be_ordered() -> None:
+def test_every_way_of_the_benchmark_is_one_of_the_producer() -> None:
     """The ways of the benchmark are ways of the producer."""
     assert set(producer.WAYS) == {*publishing.WAYS.values(), *(each.way for each in publishing.LATENCIES)}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.governance.benched import a_round, a_run
+from tests.governance.sample_runs import a_round, a_run
 from tools.bench.plan import ONE_PROCESS
 from tools.bench.results import Row
 from tools.bench.scaling import (
@@ -16,9 +16,9 @@ from tools.bench.scaling import (
     costs_of,
     days_kept,
     fleet,
+    limits,
     load,
     simulate,
-    walls,
 )
 from tools.bench.scaling_page import scaling
 
@@ -67,9 +67,9 @@ def test_workers_cost_more_when_two_share_the_work() -> None:
 
 def test_the_lowest_limit_comes_first() -> None:
     """Each limit is the capacity, times the planned load, divided by the cost."""
-    found = {wall.resource.split(":")[0]: wall.per_second for wall in walls(COSTS, ASSUMED)}
+    found = {limit.resource.split(":")[0]: limit.per_second for limit in limits(COSTS, ASSUMED)}
 
-    assert sorted(found.values()) == [wall.per_second for wall in walls(COSTS, ASSUMED)]
+    assert sorted(found.values()) == [limit.per_second for limit in limits(COSTS, ASSUMED)]
     assert pytest.approx(0.6 * 64e6 / 500) == found["PostgreSQL, CPU"]
     assert pytest.approx(0.6 * 200e6 / 3_000) == found["PostgreSQL, journal"]
     assert pytest.approx(0.6 * 1e6 / 40) == found["Redis"]
@@ -103,7 +103,7 @@ def test_a_small_fleet_leaves_deliveries_waiting() -> None:
     assert hour.left_waiting > 1_000_000
 
 
-def test_publishing_takes_what_it_needs_of_postgresql_first() -> None:
+def test_publishing_uses_postgresql_before_sending() -> None:
     """A server with cores for publishing only sends nothing."""
     starved = replace(fleet(COSTS, ASSUMED, 1_000), servers=1, cores_each=1)
     all_published = replace(COSTS, publish_postgresql_us=1_000.0)
@@ -128,7 +128,7 @@ def test_the_model_is_compared_with_the_run() -> None:
 
 def test_the_page_names_the_first_limit_and_what_to_do() -> None:
     """The page has the figures of these functions."""
-    text, first = scaling(a_run()), walls(COSTS, ASSUMED)[0]
+    text, first = scaling(a_run()), limits(COSTS, ASSUMED)[0]
 
     assert f"The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second" in text
     assert first.remedy in text
@@ -139,7 +139,8 @@ def test_the_page_names_the_first_limit_and_what_to_do() -> None:
 def test_a_resource_without_cost_is_no_limit() -> None:
     """A run too short to measure Redis does not divide by zero."""
     quiet = replace(
-        a_run(), rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows)
+        a_run(),
+        rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows),
     )
 
     assert "| none |" in scaling(quiet)

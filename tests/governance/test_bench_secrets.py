@@ -3,9 +3,9 @@
 import asyncpg
 import pytest
 
-from tools.bench_secrets.contests import ENDPOINTS, Load, contests
+from tools.bench_secrets.comparisons import ENDPOINTS, Load, comparisons
 from tools.bench_secrets.endpoints import installed
-from tools.bench_secrets.timing import Contest, measured
+from tools.bench_secrets.timing import Comparison, measured
 from tools.governance.benchmarks import BENCHMARKS
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.req("OPS-07", part="first-form")
 async def test_every_bound_is_measured_beside_its_baseline(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """A run on a real PostgreSQL has a figure for each bound of PERF-06, with equally many rounds of both sides."""
     installation = await installed(pool)
-    found = await measured(await contests(installation, Load(open=2, sign=2, fetch=2)), rounds=3)
+    found = await measured(await comparisons(installation, Load(open=2, sign=2, fetch=2)), rounds=3)
 
     assert BENCHMARKS["PERF-06"].at_most_us.keys() <= found.keys()
     assert {(3, 3)} == {(len(one.rounds_us), len(one.baseline_rounds_us)) for one in found.values()}
@@ -23,7 +23,9 @@ async def test_every_bound_is_measured_beside_its_baseline(pool: "asyncpg.Pool[a
 async def test_resolved_secrets_come_from_the_cache(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """After one pass over all endpoints, both secrets come from the cache and the store is not read."""
     installation = await installed(pool)
-    signing = {contest.name: contest for contest in await contests(installation, Load(open=1, sign=1, fetch=1))}
+    signing = {
+        comparison.name: comparison for comparison in await comparisons(installation, Load(open=1, sign=1, fetch=1))
+    }
     statistics = installation.unlocked.service.statistics
 
     await signing["resolve-and-sign"].ours(ENDPOINTS)
@@ -35,10 +37,10 @@ async def test_resolved_secrets_come_from_the_cache(pool: "asyncpg.Pool[asyncpg.
 
 
 async def test_both_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
-    """Each round runs hookseal and then the baseline of every contest; the first round is left out."""
+    """Each round runs hookseal and then the baseline of every comparison; the first round is left out."""
     turns: list[tuple[str, int]] = []
 
-    def one(name: str, *took: float) -> Contest:
+    def one(name: str, *took: float) -> Comparison:
         ours, bare = iter(took), iter(took)
 
         async def first(operations: int) -> float:
@@ -49,7 +51,7 @@ async def test_both_sides_take_turns_and_the_warm_up_is_not_counted() -> None:
             turns.append((f"bare {name}", operations))
             return next(bare) / 2
 
-        return Contest(name=name, ours=first, baseline=second, operations=7)
+        return Comparison(name=name, ours=first, baseline=second, operations=7)
 
     found = await measured([one("a", 900.0, 1.0, 3.0, 2.0), one("b", 900.0, 4.0, 4.0, 5.0)], rounds=3)
 

@@ -91,8 +91,8 @@ def test_a_record_of_another_history_is_unsound(status: Requirement) -> None:
     """A record of a commit outside the history of this tree cannot be repeated, even if nothing is claimed."""
     found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, unknown={"c" * 40})
 
-    said = "its commit is not in the history of this tree, so the measurement cannot be repeated"
-    assert [f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`"] == found
+    message = "its commit is not in the history of this tree, so the measurement cannot be repeated"
+    assert [f"docs/EVIDENCE/PERF-06.json: {message}: run `{COMMAND}`"] == found
 
 
 def test_a_planned_id_may_have_a_record_that_misses() -> None:
@@ -105,7 +105,7 @@ def test_a_planned_id_may_have_a_record_that_misses() -> None:
 
 @pytest.mark.parametrize("status", [CLAIMED, PLANNED])
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda r: replace(r, is_met=not r.is_met), "its verdict does not follow from its figures and the bounds"),
         (lambda r: _with(r, us=1.0), "its figure open does not follow from its rounds"),
@@ -118,10 +118,10 @@ def test_a_planned_id_may_have_a_record_that_misses() -> None:
     ],
 )
 def test_a_record_that_was_edited_contradicts_itself(
-    edit: Callable[[Record], Record], said: str, status: Requirement
+    edit: Callable[[Record], Record], message: str, status: Requirement
 ) -> None:
     """A figure, a ratio, a round or a verdict that was edited by hand is found, even if nothing is claimed."""
-    assert f"docs/EVIDENCE/PERF-06.json: {said}: run `{COMMAND}`" in _judge({"PERF-06": edit(_record())}, status)
+    assert f"docs/EVIDENCE/PERF-06.json: {message}: run `{COMMAND}`" in _judge({"PERF-06": edit(_record())}, status)
 
 
 def _with(record: Record, **changes: Any) -> Record:
@@ -138,7 +138,7 @@ def test_a_record_that_met_an_older_bound_is_found(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("name", "record", "said"),
+    ("name", "record", "message"),
     [
         ("PERF-99", _record(), "docs/EVIDENCE/PERF-99.json: docs/requirements.md does not know PERF-99: remove"),
         ("SEC-03", _record(), "docs/EVIDENCE/SEC-03.json: no benchmark writes a record of SEC-03: remove"),
@@ -150,26 +150,26 @@ def test_a_record_that_met_an_older_bound_is_found(monkeypatch: pytest.MonkeyPat
         ),
     ],
 )
-def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Record | None, said: str) -> None:
+def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Record | None, message: str) -> None:
     """A record of an unknown id, an id without a benchmark, another id, or another form."""
     known = (PLANNED, Requirement(id="SEC-03", status=Status.PLANNED))
     (line,) = problems(known, RUN, frozenset(), {name: record})
 
-    assert line.startswith(said)
+    assert line.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("requirement", "said"),
+    ("requirement", "message"),
     [
         (Requirement(id="PERF-01", status=Status.CLAIMED), "PERF-01: has no benchmark that writes a record"),
         (Requirement(id="PERF-06", status=Status.PARTIAL, parts=("open",)), "PERF-06: a benchmark's record proves all"),
     ],
 )
-def test_a_speed_is_claimed_whole_and_only_where_it_is_measured(requirement: Requirement, said: str) -> None:
+def test_a_speed_is_claimed_whole_and_only_where_it_is_measured(requirement: Requirement, message: str) -> None:
     """A claimed id without a benchmark, and a part of a measured one, are problems."""
     (line,) = _judge({"PERF-06": _record()} if requirement.parts else {}, requirement)
 
-    assert line.startswith(said)
+    assert line.startswith(message)
 
 
 def test_a_speed_is_not_claimed_by_a_test() -> None:
@@ -241,7 +241,7 @@ def test_the_table_shows_every_figure_beside_its_bound() -> None:
     assert ["more", "3.0", "1.0", "3.00"] == shown[-1].split()
 
 
-def test_a_figure_beside_tests() -> None:
+def test_a_figure_outside_perf_needs_tests_and_a_record() -> None:
     """An id of another group with a benchmark needs both its tests and its record."""
     claimed = Requirement(id="SEC-05", status=Status.CLAIMED)
     bound = BENCHMARKS["SEC-05"].at_most_us["rewrap"]
@@ -289,7 +289,7 @@ def test_a_suite_that_lost_nothing_is_proven() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         (_counted(lost=1), "DUR-03: 1 lost, at most 0 are allowed: fix what it found, then run `make test-faults"),
         (_counted(deliveries=39_999), "DUR-03: 39999 deliveries, at least 40000 are required: fix"),
@@ -303,6 +303,6 @@ def test_a_suite_that_lost_nothing_is_proven() -> None:
         (_counted(unknown=-1), "docs/EVIDENCE/DUR-03.json: its scenario killed has impossible counts"),
     ],
 )
-def test_a_suite_that_missed_a_bound_is_found(record: Record, said: str) -> None:
+def test_a_suite_that_missed_a_bound_is_found(record: Record, message: str) -> None:
     """A lost delivery, too few of them, a missing scenario, and an edited count."""
-    assert [] != [line for line in _survived(record) if line.startswith(said)]
+    assert [] != [line for line in _survived(record) if line.startswith(message)]

@@ -29,7 +29,7 @@ def _root(tmp_path: Path) -> Path:
     return root
 
 
-def test_only_what_is_before_head_is_known(root: Path) -> None:
+def test_only_head_and_its_ancestors_are_known(root: Path) -> None:
     """HEAD and its ancestors are known; another branch, an absent commit and a text that is no commit are not."""
     first, second = _commit(root), _commit(root)
     _git(root, "checkout", "--quiet", "-b", "aside", first)
@@ -40,7 +40,7 @@ def test_only_what_is_before_head_is_known(root: Path) -> None:
     assert {aside, NOWHERE, no_commit} == unknown_commits(root, [first, second, aside, NOWHERE, no_commit])
 
 
-def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
+def test_without_history_no_commit_is_refused(root: Path, tmp_path: Path) -> None:
     """A shallow clone, a tree without git, one within another and one without a commit refuse no commit."""
     (empty := tmp_path / "empty").mkdir()
     _git(empty, "init", "--quiet")
@@ -54,7 +54,7 @@ def test_a_clone_without_its_history(root: Path, tmp_path: Path) -> None:
         assert {"HEAD", "--help"} == unknown_commits(place, ["HEAD", "--help", first])
 
 
-def test_without_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_no_commit_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without git nothing is known."""
     _commit(root)
     monkeypatch.setenv("PATH", "")

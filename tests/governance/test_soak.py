@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from hookseal.postgres.statements import statements
-from tests.governance.benched import MACHINE
+from tests.governance.sample_runs import MACHINE
 from tools.soak import page, record
 from tools.soak.claims import ClaimLog, durations
 from tools.soak.record import Sample, Soak, problems
@@ -77,7 +77,7 @@ def test_a_short_soak_has_no_verdict(samples: tuple[Sample, ...]) -> None:
     assert "give it more deliveries" in text
 
 
-def test_an_interval_without_a_sampled_claim() -> None:
+def test_an_interval_without_a_sampled_claim_does_not_count() -> None:
     """An interval in which no claim was sampled does not count as a fast one."""
     odd = [_sample(number, claims=number % 2, p99_ms=5.0 * (number % 2)) for number in range(1, 31)]
     assert 1.0 == _soak(*odd).slowdown

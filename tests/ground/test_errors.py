@@ -19,7 +19,7 @@ from hookseal.ground import errors
         (errors.CannotSign, 70),
     ],
 )
-def test_exit_codes(kind: type[errors.HooksealError], code: int) -> None:
+def test_each_error_class_has_its_exit_code(kind: type[errors.HooksealError], code: int) -> None:
     """Each class has its documented exit code, and its docstring is its message unless another is passed."""
     assert code == kind.exit_code
     assert str(kind()) == (kind.__doc__ or "").splitlines()[0]

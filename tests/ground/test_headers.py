@@ -36,7 +36,7 @@ CANARY = "Zq7-canary-value"
         ("x-host", "x-host"),
     ],
 )
-def test_names(given: str, kept: str) -> None:
+def test_a_name_is_stored_in_lower_case(given: str, kept: str) -> None:
     """A name is a token that hookseal does not set itself, and is stored in lower case."""
     assert kept == header_name(given)
 
@@ -54,7 +54,7 @@ def test_names(given: str, kept: str) -> None:
         *("traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "sentry-trace", "uber-trace-id"),
     ],
 )
-def test_protected_names(name: str) -> None:
+def test_a_protected_name_is_refused(name: str) -> None:
     """An endpoint cannot set a header of hookseal, of the connection or of tracing, in upper or lower case."""
     for spelled in (name, name.upper(), name.title()):
         with pytest.raises(Malformed, match=f"^header {name} is set by hookseal or by the HTTP connection") as caught:
@@ -102,7 +102,7 @@ def test_no_protected_prefix_gets_through(rest: str, prefix: str) -> None:
 
 @pytest.mark.req("DEL-14", part="headers")
 @pytest.mark.parametrize("value", ["x", "Bearer a.b-c", "a \t b", "!~", "v" * 4_096, '{"a": "b"}'])
-def test_values(value: str) -> None:
+def test_a_value_is_visible_ascii(value: str) -> None:
     """A value is visible ASCII, with spaces and tabs between other characters only."""
     require_headers({"x": value})
 
@@ -125,7 +125,7 @@ def test_an_unsendable_value_is_not_repeated(value: str) -> None:
     assert CANARY not in str(caught.value)
 
 
-def test_an_empty_value() -> None:
+def test_an_empty_value_is_refused() -> None:
     """An empty value is refused."""
     with pytest.raises(Malformed, match="the value of header x must be 1 to"):
         require_headers({"x": ""})

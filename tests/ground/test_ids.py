@@ -15,7 +15,7 @@ UUID7 = "01900000-0000-7000-8000-000000000001"
 
 
 @pytest.mark.parametrize("text", ["a", "acme", "0.a_b-c", "Org_2aB", "A" * 63])
-def test_tenant_accepts(text: str) -> None:
+def test_a_valid_tenant_is_accepted(text: str) -> None:
     """A tenant is 1 to 63 of the allowed characters."""
     assert text == ids.tenant_id(text)
 
@@ -24,7 +24,7 @@ def test_tenant_accepts(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"]
 )
-def test_tenant_refuses(text: str) -> None:
+def test_an_invalid_tenant_is_refused(text: str) -> None:
     """Any other tenant, a reserved one too, is refused with its field and without its value."""
     with pytest.raises(Malformed) as caught:
         ids.tenant_id(text)
@@ -44,13 +44,13 @@ def test_tenant_refuses(text: str) -> None:
         UUID7.replace("-", ""),
     ],
 )
-def test_uuid_refuses(parse: object, text: str) -> None:
+def test_an_invalid_uuid_is_refused(parse: object, text: str) -> None:
     """Only a UUID in lower case, with dashes, is the id of an endpoint, a delivery or a replay job."""
     with pytest.raises(Malformed):
         parse(text)  # type: ignore[operator]
 
 
-def test_uuid_accepts() -> None:
+def test_a_valid_uuid_is_accepted() -> None:
     """A UUIDv7 is an id of each of them."""
     assert [UUID7] * 3 == [ids.endpoint_id(UUID7), ids.delivery_id(UUID7), ids.replay_id(UUID7)]
 
@@ -66,39 +66,39 @@ def test_an_endpoint_may_have_any_uuid(other: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "A-b_9", "x" * 128])
-def test_event_id_accepts(text: str) -> None:
+def test_a_valid_event_id_is_accepted(text: str) -> None:
     """An event id is 1 to 128 of the allowed characters."""
     assert text == ids.event_id(text)
 
 
 @pytest.mark.parametrize("text", ["", "a.b", "a b", "a\n", "x" * 129, "é"])
-def test_event_id_refuses(text: str) -> None:
+def test_an_invalid_event_id_is_refused(text: str) -> None:
     """An event id must not contain a dot, which would make the signed bytes ambiguous."""
     with pytest.raises(Malformed):
         ids.event_id(text)
 
 
 @pytest.mark.parametrize("text", ["a", "invoice.paid", "a_1.b.c", "Invoice.payment-failed", "-", "x" * 128])
-def test_event_type_accepts(text: str) -> None:
+def test_a_valid_event_type_is_accepted(text: str) -> None:
     """An event type is words with dots between, and is a valid subscription."""
     assert text == ids.event_type(text) == ids.subscription(text)
 
 
 @pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "x" * 129, "a\n"])
-def test_event_type_refuses(text: str) -> None:
+def test_an_invalid_event_type_is_refused(text: str) -> None:
     """Wildcards and empty words are not event types."""
     with pytest.raises(Malformed):
         ids.event_type(text)
 
 
 @pytest.mark.parametrize("text", ["*", "a.*", "a.b.*", "User.sign-in.*"])
-def test_subscription_accepts(text: str) -> None:
+def test_a_valid_subscription_is_accepted(text: str) -> None:
     """A subscription may end in `.*` or be `*`."""
     assert text == ids.subscription(text)
 
 
 @pytest.mark.parametrize("text", ["**", "a*", "*.a", "a.*.b", "", ".*"])
-def test_subscription_refuses(text: str) -> None:
+def test_an_invalid_subscription_is_refused(text: str) -> None:
     """A `*` is allowed only as the whole last word of a subscription."""
     with pytest.raises(Malformed):
         ids.subscription(text)
@@ -117,8 +117,8 @@ PARSERS: list[Callable[[str], str]] = [
 
 
 @pytest.mark.parametrize("milliseconds", [-1, 0, 1, 1_767_225_600_123, 253_402_300_799_999])
-def test_the_first_id_of_a_time(milliseconds: int) -> None:
-    """It is a UUIDv7 that begins with the time, up to the year 9999; a time before 1970 has that of its beginning."""
+def test_the_first_id_of_a_time_begins_with_it(milliseconds: int) -> None:
+    """The first id of a time is a UUIDv7 that begins with it, up to the year 9999; earlier times have that of 1970."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     first = UUID(ids.delivery_id(ids.first_uuid7(at)))
 
@@ -127,17 +127,17 @@ def test_the_first_id_of_a_time(milliseconds: int) -> None:
 
 
 @given(st.sampled_from(PARSERS), st.text(max_size=200))
-def test_parsers_are_total(parse: Callable[[str], str], text: str) -> None:
+def test_any_text_is_an_id_or_malformed(parse: Callable[[str], str], text: str) -> None:
     """Any text is a valid id, returned unchanged, or `Malformed` with one constant message without the text."""
     with pytest.raises(Malformed) as always:
         parse("\n")
-    said = str(always.value)
+    message = str(always.value)
     try:
         assert text == parse(text)
     except Malformed as error:
-        said = str(error)
+        message = str(error)
 
-    assert str(always.value) == said
+    assert str(always.value) == message
 
 
 def test_the_operator_owns_endpoints() -> None:
@@ -148,7 +148,7 @@ def test_the_operator_owns_endpoints() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a b", "\u00e9", "x" * 129])
-def test_correlation_refuses(text: str) -> None:
+def test_an_invalid_correlation_id_is_refused(text: str) -> None:
     """A correlation id is 1 to 128 visible ASCII characters."""
     assert "~" * 128 == ids.correlation_id("~" * 128)
     with pytest.raises(Malformed) as caught:

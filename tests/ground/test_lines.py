@@ -53,12 +53,12 @@ async def test_no_write_is_longer_than_a_pipe_accepts() -> None:
     """No write is longer than a pipe accepts as a whole, except for a single long line; no line is split."""
     stream = Stream()
     lines = LineWriter(stream)
-    said = ["é" * 300 for _ in range(20)] + ["x" * 5_000, "y"]
-    for line in said:
+    logged_lines = ["é" * 300 for _ in range(20)] + ["x" * 5_000, "y"]
+    for line in logged_lines:
         lines.write(line)
     await asyncio.sleep(0)
 
-    assert "".join(f"{line}\n" for line in said) == stream.getvalue()
+    assert "".join(f"{line}\n" for line in logged_lines) == stream.getvalue()
     assert [6, 6, 6, 2, 1, 1] == [text.count("\n") for text in stream.texts]
     assert all(len(text.encode()) <= PORTION_BYTES for text in stream.texts if not text.startswith("x"))
 

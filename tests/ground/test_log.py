@@ -24,7 +24,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 
 @pytest.mark.req("OPS-03", part="logs")
-def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     """A line has its event, its level, its time in UTC and the bound values."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("delivery.attempted", attempt=1)

@@ -5,7 +5,7 @@ import pytest
 from hookseal.ground.plural import plural
 
 
-@pytest.mark.parametrize(("number", "said"), [(0, "0 workers do"), (1, "1 worker does"), (2, "2 workers do")])
-def test_one_takes_the_singular(number: int, said: str) -> None:
+@pytest.mark.parametrize(("number", "phrase"), [(0, "0 workers do"), (1, "1 worker does"), (2, "2 workers do")])
+def test_one_takes_the_singular(number: int, phrase: str) -> None:
     """One takes the singular, any other number the plural."""
-    assert said == plural(number, "worker does", "workers do")
+    assert phrase == plural(number, "worker does", "workers do")

@@ -16,13 +16,13 @@ from tests.vectors.reading import vectors
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
-def test_signed_content() -> None:
+def test_the_signed_bytes_are_id_time_and_body() -> None:
     """The signed bytes are id, seconds and body, with dots between."""
     assert b"msg_1.1614265330.\xff\xfe\x00" == signed_content("msg_1", 1614265330, b"\xff\xfe\x00")
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
-def test_standard_headers() -> None:
+def test_standard_signatures_are_space_separated() -> None:
     """Signatures are a space-separated list in the given order."""
     assert {
         "webhook-id": "msg_1",
@@ -32,7 +32,7 @@ def test_standard_headers() -> None:
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
-def test_x_webhook_content() -> None:
+def test_the_x_webhook_bytes_are_time_and_body() -> None:
     """The signed bytes are seconds and body, with a dot between: the id is not signed."""
     assert b"1614265330.\xff\xfe\x00" == x_webhook_content(1614265330, b"\xff\xfe\x00")
 
@@ -47,7 +47,7 @@ def test_x_webhook_content_gives_the_known_signatures(case: dict[str, Any]) -> N
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
-def test_x_webhook_headers() -> None:
+def test_x_webhook_headers_have_time_type_delivery_and_tenant() -> None:
     """The headers have the signed time, the event type, the delivery and the tenant."""
     assert {
         "x-webhook-timestamp": "1614265330",

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.req("OPS-08"), pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_a_python_gets_what_is_locked(name: str, index: Index, tmp_path: Path) -> None:
+def test_each_python_gets_the_locked_versions(name: str, index: Index, tmp_path: Path) -> None:
     """Every supported Python of this machine installs exactly the development lock, with newer versions offered.
 
     The other locks are parts of it, and each is complete.

@@ -50,7 +50,7 @@ async def test_the_package_alone_publishes_and_verifies(
     assert f"Python {sys.version.split()[0]}: published" in package.try_out(python, database_url)
 
 
-def test_the_metadata(built: tuple[Path, Path]) -> None:
+def test_an_index_accepts_the_metadata(built: tuple[Path, Path]) -> None:
     """An index accepts both files, and renders the description; its links lead out of the index."""
     package.check_metadata(*built)
     with zipfile.ZipFile(built[1]) as wheel:
@@ -65,6 +65,6 @@ def test_the_metadata(built: tuple[Path, Path]) -> None:
     assert "The hookseal maintainers" == metadata["Author"]
 
 
-def test_the_wheel_from_the_sources(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_sources_build_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
     """The source distribution builds the same wheel, outside of the repository."""
     assert package.contents(built[1]) == package.contents(package.from_source(built[0], tmp_path))

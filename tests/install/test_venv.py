@@ -48,7 +48,7 @@ def checkout(index: Index, tmp_path: Path) -> Path:
     return checkout
 
 
-def test_a_command_builds_what_it_needs_and_keeps_what_there_is(checkout: Path, index: Index) -> None:
+def test_a_command_builds_missing_parts_and_keeps_others(checkout: Path, index: Index) -> None:
     """The demo gets no test packages; tests are added to the same .venv, and then the demo installs nothing.
 
     A .venv with all of them is updated as a whole; a conflict is reported, and the update is tried again.
@@ -81,7 +81,7 @@ def test_a_command_builds_what_it_needs_and_keeps_what_there_is(checkout: Path, 
     assert "is up to date" not in _make("--dry-run", checkout, index, ".venv/demo").stdout
 
 
-def test_without_a_supported_python_the_error_names_what_was_tried(checkout: Path) -> None:
+def test_without_a_supported_python_the_error_names_those_tried(checkout: Path) -> None:
     """Without a working Python of a supported version, the error has what was tried and how to name another."""
     expected = (
         "hookseal: needs Python 3.11, 3.12, 3.13 or 3.14, and found none that runs (tried: /no/python). "

@@ -38,7 +38,7 @@ def signed(secret: str) -> dict[str, str]:
     }
 
 
-def test_python() -> None:
+def test_the_documented_python_code_verifies() -> None:
     """The example in Python."""
     secret = generate_signing_secret().reveal().decode()
     names: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def test_python() -> None:
         names["received"](BODY.replace("12", "13").encode(), signed(secret), secret)
 
 
-async def test_javascript() -> None:
+async def test_the_documented_javascript_code_verifies() -> None:
     """The example in JavaScript, in Node."""
     folder = await asyncio.to_thread(installed)
     secret = generate_signing_secret().reveal().decode()

@@ -84,13 +84,13 @@ def altered(request: Received) -> list[Received]:
 
 def in_python(requests: list[Received]) -> list[dict[str, str]]:
     """Return the verdicts of the Python libraries; they are imported here because they load slowly."""
-    return [{name.partition(".")[0]: _said(import_module(name), each) for name in LIBRARIES} for each in requests]
+    return [{name.partition(".")[0]: _verdict(import_module(name), each) for name in LIBRARIES} for each in requests]
 
 
 LIBRARIES = ("standardwebhooks", "svix.webhooks")
 
 
-def _said(library: Any, request: Received) -> str:
+def _verdict(library: Any, request: Received) -> str:
     try:
         library.Webhook(request.secret).verify(request.body, dict(request.headers))
     except library.WebhookVerificationError:
@@ -116,7 +116,9 @@ TAKEN = {"standardwebhooks": "taken", "svix": "taken"}
 REFUSED = {"standardwebhooks": "refused", "svix": "refused"}
 
 
-async def test_python(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path) -> None:
+async def test_public_python_libraries_verify_our_requests(
+    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+) -> None:
     """Both libraries accept every request, in an overlap with either secret, and refuse each altered one."""
     requests = await received(pool, database_url, redis_url, tmp_path)
     assert [OLD, OLD, NEW, STRANGERS] == [request.secret for request in requests]
@@ -128,7 +130,7 @@ async def test_python(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, r
     assert [REFUSED] == in_python([replace(requests[-1], secret=OLD)])
 
 
-async def test_javascript(
+async def test_public_javascript_libraries_verify_our_requests(
     pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """The JavaScript libraries, in Node, do the same."""

@@ -166,10 +166,10 @@ def _run(order: dict[str, Any]) -> None:
         finally:
             os._exit(code)
     os.close(writing)
-    said = os.read(reading, 64)
+    written = os.read(reading, 64)
     os.close(reading)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps({"code": code, "count": int(said) if said else None}), flush=True)  # noqa: T201 -- its answer
+    print(json.dumps({"code": code, "count": int(written) if written else None}), flush=True)  # noqa: T201 -- its answer
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Scheduling:
         await moved_clock.move(self.pool, by)
 
     async def endpoint(self, *, days: int | None = 30, tenant: str = "acme", number: int = 0) -> AddedEndpoint:
-        """Add an endpoint with a rotation period of so many days."""
+        """Add an endpoint with a rotation period of that many days."""
         new = NewEndpoint(tenant_id=TenantId(tenant), url=f"https://receiver.example/{number}", event_types=("*",))
         added = await self.installation.add(new)
         await self.pool.execute(

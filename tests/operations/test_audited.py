@@ -65,7 +65,7 @@ ONLY_READ = {
         "remove_leftovers",  # only what was audited when it was destroyed, or never was in use
     ),
 }
-MADE_OF_OTHERS = {"retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay"}
+COMPOSED = {"retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay"}
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
 RING = KeyRing(FIRST, (SECOND,))
 DUE = """
@@ -87,9 +87,7 @@ def operations() -> set[str]:
         f"{function.__module__}.{name}"
         for module in modules
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
-        if function.__module__ == module.__name__
-        and not name.startswith("_")
-        and name not in ONLY_READ | MADE_OF_OTHERS
+        if function.__module__ == module.__name__ and not name.startswith("_") and name not in ONLY_READ | COMPOSED
     }
 
 

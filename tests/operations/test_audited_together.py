@@ -33,7 +33,7 @@ from tests.doubles.providers import google_outside
 from tests.doubles.stored import Installation, begin, keyring
 from tests.operations.test_audited import (
     ACME,
-    MADE_OF_OTHERS,
+    COMPOSED,
     NEW,
     OLDER,
     ONLY_READ,
@@ -191,7 +191,7 @@ def test_every_operation_is_found() -> None:
 
     assert {"operator.Operator.changing", "operator.Operator.audit"} == methods
     assert ["unlocking.outside"] == hidden
-    assert {name.rpartition(".")[2] for name, _ in functions} >= ONLY_READ | MADE_OF_OTHERS
+    assert {name.rpartition(".")[2] for name, _ in functions} >= ONLY_READ | COMPOSED
 
 
 def is_asynchronous(function: Any) -> bool:

@@ -36,7 +36,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
-async def test_a_replay_beside_a_deletion(installation: Installation) -> None:
+async def test_a_replay_during_a_deletion_finds_no_endpoint(installation: Installation) -> None:
     """The replay of a delivery in its back-off waits for the deletion of its endpoint, and then finds no endpoint."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     [ring] = await installation.deliveries()
@@ -59,7 +59,7 @@ async def test_a_replay_beside_a_deletion(installation: Installation) -> None:
     assert "cancelled" == (await installation.delivery(ring))["state"]
 
 
-async def test_a_purge_beside_an_accepted_deletion(installation: Installation) -> None:
+async def test_a_purge_and_an_acceptance_do_not_deadlock(installation: Installation) -> None:
     """A purge and the acceptance of destroyed secrets that are back lock records, cache epoch and log in this order."""
     pool = installation.pool
     gone = (await installation.endpoint()).pointer.endpoint_id
@@ -87,7 +87,7 @@ async def test_a_purge_beside_an_accepted_deletion(installation: Installation) -
     assert "endpoint.deleted" == (await audited(pool))[-1]["action"]
 
 
-async def test_a_cleared_cache_beside_breakers_that_open(installation: Installation) -> None:
+async def test_cache_clear_and_opening_breakers_do_not_deadlock(installation: Installation) -> None:
     """All held endpoints are probed in the order in which breakers open, and not in that of their rows."""
     pool = installation.pool
     urls = ("https://a.example/", "https://b.example/")
@@ -97,7 +97,7 @@ async def test_a_cleared_cache_beside_breakers_that_open(installation: Installat
             "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) VALUES ('acme', $1::text::uuid)", endpoint
         )
 
-    async def both_wait_for_others() -> bool:
+    async def both_are_blocked() -> bool:
         return (2, False) == tuple(await pool.fetchrow(_WAITING, waited_for) or ())
 
     async with AsyncExitStack() as stack:
@@ -111,10 +111,10 @@ async def test_a_cleared_cache_beside_breakers_that_open(installation: Installat
         opened = [Opened((ACME, endpoint), Outcome.TIMEOUT) for endpoint in (first, second)]
         opening = asyncio.create_task(PostgresLanes(pool).open_breakers(opened, spread=1.0))
         waited_for = 0
-        await eventually(both_wait_for_others)
+        await eventually(both_are_blocked)
         waited_for = await holding[0].fetchval("SELECT pg_backend_pid()")
         await held[0].commit()
-        await eventually(both_wait_for_others)
+        await eventually(both_are_blocked)
         await held[1].commit()
         assert 0 == await probing
         assert set() == await opening

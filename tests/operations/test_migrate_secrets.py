@@ -143,7 +143,7 @@ async def test_any_text_of_1_to_256_bytes_is_sealed(installation: Installation, 
 
 
 @pytest.mark.parametrize(
-    ("secret", "error", "said"),
+    ("secret", "error", "message"),
     [
         ("", Conflict, "is empty"),
         ("x" * 257, Malformed, "1 to 256 bytes"),
@@ -155,13 +155,13 @@ async def test_any_text_of_1_to_256_bytes_is_sealed(installation: Installation, 
     ids=["empty", "long", "long in bytes", "too long to seal", "public", "private"],
 )
 async def test_a_text_that_cannot_sign_is_refused(
-    installation: Installation, secret: str, error: type[HooksealError], said: str
+    installation: Installation, secret: str, error: type[HooksealError], message: str
 ) -> None:
     """A text that cannot sign as x-webhook is refused with the reason and without the value."""
     reason = await refused(installation, await legacy(installation.pool, secret))
 
     assert type(reason) is error
-    assert said in str(reason)
+    assert message in str(reason)
     assert "canary" not in str(reason)
 
 
@@ -240,7 +240,7 @@ async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: In
 
 
 @pytest.mark.parametrize(
-    ("later", "said"),
+    ("later", "message"),
     [
         ("x" * 16, "use `hookseal endpoint rotate --scheme x-webhook --secret-file F`, else empty the column"),
         ("x" * 15, "shorter than a rotation takes: give the receiver a longer one"),
@@ -250,14 +250,14 @@ async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: In
     ],
     ids=["rotated", "short", "empty", "long", "public"],
 )
-async def test_later_plaintext_has_its_repair(installation: Installation, later: str, said: str) -> None:
+async def test_later_plaintext_has_its_repair(installation: Installation, later: str, message: str) -> None:
     """The error says how the later plaintext can sign, only if it is a valid secret."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret = $1", later)
 
     reason = str(await refused(installation, endpoint))
-    assert said in reason
+    assert message in reason
     assert (len(later) == 16) is ("--secret-file" in reason)
 
 

@@ -38,7 +38,7 @@ async def is_migrated(installation: Installation, held: PlaintextEndpoint) -> bo
 
 
 @pytest.mark.req("SEC-12")
-async def test_killed_at_every_await(installation: Installation, program: Program) -> None:
+async def test_a_migration_killed_at_any_await_can_be_repeated(installation: Installation, program: Program) -> None:
     """Killed at any suspension, the migration has done all or nothing, and a repeat completes it."""
     endings: list[bool] = []
     for kill_at in count(1, 2):  # an even step is a resumption: nothing is sent until the next suspension

@@ -114,7 +114,7 @@ async def test_the_same_secrets_sign_after_a_move_and_return(scene: Scene) -> No
     assert [None, keyring().sealing.key_id] == [entry["after"]["key_id"] for entry in moves]
 
 
-async def test_a_moved_endpoint_is_left_alone(scene: Scene) -> None:
+async def test_a_moved_endpoint_is_not_moved_again(scene: Scene) -> None:
     """An endpoint that is there already is left alone, and so is one that is gone."""
     await scene.moved()
     there, calls = await scene.pointer(), len(scene.kept.calls)
@@ -175,7 +175,7 @@ async def test_before_the_move_a_rotation_goes_to_the_new_provider(scene: Scene)
     assert 3 == len(await scene.signatures(unlocked))
 
 
-async def test_the_installation_without_its_master_key(scene: Scene) -> None:
+async def test_a_moved_installation_starts_without_a_master_key(scene: Scene) -> None:
     """Once everything is moved and the rest purged, a process starts without a master key, and not before."""
     signs = await scene.signatures(await scene.unlocked(DB))
     await scene.moved()
@@ -217,7 +217,7 @@ async def test_leftovers_at_a_provider_are_removed(scene: Scene) -> None:
     assert (None, {}) == (removal.error, scene.kept.secrets)
 
 
-async def test_a_live_worker_that_does_not_read_the_provider(scene: Scene) -> None:
+async def test_a_live_worker_without_the_provider_prevents_the_move(scene: Scene) -> None:
     """The move is refused while a live worker would not find the secrets, and names it and what to do."""
     await scene.pool.execute(
         "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, providers)"
@@ -232,7 +232,7 @@ async def test_a_live_worker_that_does_not_read_the_provider(scene: Scene) -> No
             await require_movable(operator, Provider.AWS)
 
 
-async def test_versions_in_use_that_a_process_cannot_reach(scene: Scene) -> None:
+async def test_a_process_knows_versions_that_it_cannot_read(scene: Scene) -> None:
     """A process without the settings of a provider that has versions in use knows it, and signs nothing for them."""
     await scene.moved()
     unlocked = await unlock(scene.pool, DB, keyring())
@@ -244,7 +244,7 @@ async def test_versions_in_use_that_a_process_cannot_reach(scene: Scene) -> None
 
 
 @pytest.mark.req("SEC-05")
-async def test_moved_secrets_of_a_leaked_key_stay_known(scene: Scene) -> None:
+async def test_moved_secrets_of_a_leaked_key_are_still_reported(scene: Scene) -> None:
     """The drill for a leaked master key still names the secrets that were sealed under it and have moved."""
     await scene.moved()
     async with scene.pool.acquire() as connection:
@@ -254,7 +254,7 @@ async def test_moved_secrets_of_a_leaked_key_stay_known(scene: Scene) -> None:
     assert {"current": "gcp", "previous": "gcp", "headers": "gcp", "tls": "gcp"} == used
 
 
-async def test_an_installation_that_begins_at_a_provider(pool: Pool) -> None:
+async def test_an_installation_at_a_provider_needs_no_master_key(pool: Pool) -> None:
     """`key init` with a provider outside PostgreSQL needs no master key, and is done once."""
     async with google_outside(pool) as (kept, outside), pool.acquire() as connection:
         with pytest.raises(ConfigError, match="hookseal key init"):
@@ -272,7 +272,7 @@ async def test_an_installation_that_begins_at_a_provider(pool: Pool) -> None:
         assert [] == await pool.fetch("SELECT FROM hookseal.secret_leftovers")
 
 
-async def test_an_installation_that_began_at_a_provider_moves_to_postgresql(pool: Pool) -> None:
+async def test_an_installation_moves_from_a_provider_to_postgresql(pool: Pool) -> None:
     """Its first master key is registered by `key init`, once; then everything moves, and nothing needs the provider."""
     async with google_outside(pool) as (_, outside), pool.acquire() as connection:
         await begin_installation(connection, None, "ada@desk", os.urandom, provider=GCP, outside=outside)

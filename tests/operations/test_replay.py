@@ -50,7 +50,7 @@ async def replayed(installation: Installation, ring: Ring, *, new_id: bool = Fal
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DELIVERED, State.DEAD_LETTER, State.FAILED])
 async def test_a_replay_has_a_new_budget(installation: Installation, state: State) -> None:
-    """It is due and unrung with a new budget, its attempt numbers continue, and the log has the actor."""
+    """A replayed delivery is due and unrung with a new budget; its attempt numbers continue; the log has the actor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ring = await in_state(installation, state)
     answer = await replayed(installation, ring)

@@ -42,7 +42,7 @@ WHERE id = $1::text::uuid RETURNING id::text
 
 
 async def dead_letters(installation: Installation, number: int, event_type: str = "invoice.paid") -> list[str]:
-    """Publish so many events, and return their deliveries as dead letters, oldest first."""
+    """Publish that many events, and return their deliveries as dead letters, oldest first."""
     await installation.pool.execute(_PUBLISH, number, event_type)
     rows = await installation.pool.fetch(f"{_DEAD} RETURNING id::text")
     return sorted(row[0] for row in rows)
@@ -63,7 +63,7 @@ async def started(installation: Installation, selection: Selection = EVERYTHING,
 
 
 async def stepped(installation: Installation, job: ReplayJob, *, after: float = 60.0) -> Step | None:
-    """Take the next step of the job, so many seconds after what it was paid for."""
+    """Take the next step of the job, as if that many seconds had passed since its last one."""
     await installation.pool.execute(_WAITED, after)
     async with installation.pool.acquire() as connection:
         return await take_step(installation.operator(connection), RunningJob(ACME, job.replay_id))
@@ -77,7 +77,7 @@ async def ended(installation: Installation, job: ReplayJob) -> ReplayJob:
 
 
 async def test_dead_letters_are_replayed(installation: Installation) -> None:
-    """Each is due and unrung with a new budget under its own id; start and end are audited with their actors."""
+    """Each dead letter is due and unrung with a new budget under its own id; start and end of the job are audited."""
     await installation.endpoint()
     deliveries = await dead_letters(installation, 3)
     job = await started(installation, rate=7)
@@ -329,7 +329,7 @@ async def test_without_its_audit_row_a_job_does_not_end(installation: Installati
 
 
 async def test_enabling_starts_the_job_in_one_transaction(installation: Installation) -> None:
-    """Enabling an endpoint with what it missed enables and starts the job in one transaction, or does neither."""
+    """`enable_and_replay` enables the endpoint and starts the job in one transaction, or does neither."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     [delivery] = await dead_letters(installation, 1)
     missed = Selection(tenant_id=ACME, endpoint_id=endpoint, since=datetime(2026, 1, 1, tzinfo=UTC))
@@ -352,7 +352,7 @@ async def test_enabling_starts_the_job_in_one_transaction(installation: Installa
         assert (False, None) == (again.changed, none)
 
 
-async def test_killed_at_every_statement(installation: Installation, database_url: str) -> None:
+async def test_a_step_killed_at_any_statement_can_be_repeated(installation: Installation, database_url: str) -> None:
     """Whenever a worker is killed, deliveries and cursor agree, and the job ends with each delivery replayed once."""
     await installation.endpoint()
     await dead_letters(installation, 2)
@@ -364,7 +364,7 @@ async def test_killed_at_every_statement(installation: Installation, database_ur
             at += 1
             await installation.pool.execute("UPDATE hookseal.replays SET paid_until = now() - interval '0.6 s'")
             connection = await connect(database_url, {"application_name": "dying"})
-            connection.break_off(end, at)
+            connection.interrupt(end, at)
             operator = installation.operator(connection)
             with suppress(Unavailable):
                 await take_step(operator, RunningJob(ACME, job.replay_id))

@@ -24,7 +24,7 @@ from hookseal.secrets.errors import SecretDestroyed
 from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
-from tests.dispatcher.test_ledger_race import somebody_waits
+from tests.dispatcher.test_ledger_race import wait_for_a_blocked_connection
 from tests.doubles.stored import Installation, keyring
 
 pytestmark = pytest.mark.req("SEC-24", part="accept")
@@ -48,7 +48,7 @@ async def test_a_row_restored_meanwhile_is_not_deleted(installation: Installatio
         async with other.transaction():
             await log.lock_chain(other, TenantId("aaaa"))  # the acceptance has read both, and waits at the first
             accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
-            await somebody_waits(pool)
+            await wait_for_a_blocked_connection(pool)
             await pool.execute(f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept")  # noqa: S608 -- ours
         await accept
 
@@ -252,7 +252,7 @@ async def rotated_key_and_row(installation: Installation, endpoint: EndpointId) 
 
 
 @pytest.mark.parametrize("alone", [False, True])
-async def test_rows_under_a_newer_integrity_key(alone: bool, installation: Installation) -> None:
+async def test_a_row_under_a_newer_integrity_key_is_accepted(alone: bool, installation: Installation) -> None:
     """A row under a version unknown to this process is not called altered, and is accepted."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated_key_and_row(installation, endpoint)
@@ -272,7 +272,7 @@ async def test_the_final_check_uses_newer_versions(installation: Installation) -
         async with other.transaction():
             await log.lock_chain(other, TenantId("aaaa"))
             accept = asyncio.create_task(accept_restore(installation.operator(accepting), ()))
-            await somebody_waits(installation.pool)
+            await wait_for_a_blocked_connection(installation.pool)
             await rotated_key_and_row(installation, endpoint)
         answer = await accept
     assert (["lost"], []) == ([found.kind for found in answer.endpoints], [*answer.refused])
@@ -308,7 +308,9 @@ async def test_each_finding_is_audited_once(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize(("purged", "state"), [(False, "retired"), (True, "destroyed")])
-async def test_secrets_of_a_deleted_endpoint(purged: bool, state: str, installation: Installation) -> None:
+async def test_restored_secrets_of_a_deleted_endpoint_are_destroyed_again(
+    purged: bool, state: str, installation: Installation
+) -> None:
     """Records that come back without their endpoint are listed, and accepting retires or destroys them again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.rotate(endpoint, overlap_seconds=60)

@@ -31,7 +31,7 @@ DAYS = 90
 
 
 async def aged(installation: Installation, *, days: int = DAYS) -> None:
-    """Make every version older by so many days."""
+    """Make every version older by that many days."""
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET changed_at = now() - make_interval(secs => $1 * 86400 + 1)", days
     )
@@ -212,7 +212,9 @@ async def test_a_long_list_is_purged_in_batches(installation: Installation) -> N
     assert 3 == await purged(installation, TenantId("globex"))
 
 
-async def test_cut_off_before_any_statement(installation: Installation, database_url: str) -> None:
+async def test_a_purge_interrupted_at_any_statement_changes_nothing(
+    installation: Installation, database_url: str
+) -> None:
     """Cut before any of its statements, a batch has destroyed nothing; the next one destroys all."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):

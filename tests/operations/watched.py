@@ -21,7 +21,7 @@ class End(StrEnum):
 
 
 class Broken(Exception):
-    """What is raised in the middle of an operation."""
+    """Raised in the middle of an operation."""
 
 
 async def _nothing() -> None:
@@ -48,7 +48,7 @@ class Watched(asyncpg.Connection):
         self._number = 0
         self._at, self._before, self._after = at, before, after
 
-    def break_off(self, end: End, at: int) -> None:
+    def interrupt(self, end: End, at: int) -> None:
         """Interrupt the next operation in that way, at its statement of that number."""
 
         async def cut() -> None:
@@ -136,7 +136,7 @@ class Pause:
         self.reached.set()
         await self._go.wait()
 
-    async def reached_or(self, task: "asyncio.Task[Any]") -> None:
+    async def wait_until_reached_or_done(self, task: "asyncio.Task[Any]") -> None:
         """Return once the point is reached, or the task is done without reaching it."""
         stands = asyncio.create_task(self.reached.wait())
         await asyncio.wait({stands, task}, return_when=asyncio.FIRST_COMPLETED)

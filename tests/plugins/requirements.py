@@ -36,10 +36,10 @@ _NARROWING: Final = (
 def pytest_configure(config: pytest.Config) -> None:
     """Record this run; under xdist the controller does, with what its workers report to it."""
     config.addinivalue_line("markers", "req(id, ..., part=None): the requirements, or the one part, that it proves")
-    witness = Witness(config)
-    config.pluginmanager.register(witness, "hookseal-witness")
+    omissions = Omissions(config)
+    config.pluginmanager.register(omissions, "hookseal-omissions")
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Recorder(config, witness), "hookseal-recorder")
+        config.pluginmanager.register(Recorder(config, omissions), "hookseal-recorder")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -57,7 +57,7 @@ def marks_of(mark: pytest.Mark) -> list[Mark]:
     return [Mark(id=name, part=part) for name in mark.args]
 
 
-class Witness:
+class Omissions:
     """Notes what is omitted in one process, and reports it to the controller if that process is a worker."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -84,31 +84,31 @@ class Witness:
 class Recorder:
     """Collects the outcomes, and writes the record if the run was a full one."""
 
-    def __init__(self, config: pytest.Config, witness: Witness) -> None:
+    def __init__(self, config: pytest.Config, omissions: Omissions) -> None:
         self.config = config
-        self.witness = witness
+        self.omissions = omissions
         self.tree = tree.identity(config.rootpath)
         self.cases: dict[str, Case] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the worst outcome of a test's three phases; only the call phase can pass."""
-        says_something = report.when == "call" or not report.passed
-        if says_something and (report.failed or report.nodeid not in self.cases):
+        has_result = report.when == "call" or not report.passed
+        if has_result and (report.failed or report.nodeid not in self.cases):
             self.cases[report.nodeid] = Case(nodeid=report.nodeid, outcome=_outcome(report), marks=_marks(report))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Add the notes of a worker."""
         output = getattr(node, "workeroutput", {})
-        self.witness.left_out += output.get(_LEFT_OUT, 0)
-        self.witness.modules |= output.get(_MODULES, {})
+        self.omissions.left_out += output.get(_LEFT_OUT, 0)
+        self.omissions.modules |= output.get(_MODULES, {})
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
         """Write the record after the last worker, if nothing was omitted and the tree did not change."""
         result = yield
         if exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} and self._is_full(session):
-            modules = (Case(nodeid=name, outcome=Outcome(end)) for name, end in self.witness.modules.items())
+            modules = (Case(nodeid=name, outcome=Outcome(end)) for name, end in self.omissions.modules.items())
             cases = sorted([*self.cases.values(), *modules], key=lambda case: case.nodeid)
             root = self.config.rootpath
             if tree.identity(root) == self.tree:
@@ -123,7 +123,7 @@ class Recorder:
         testpaths = [Path(path) for path in self.config.getini("testpaths")]
         is_elsewhere = bool(testpaths) and [Path(argument) for argument in self.config.args] != testpaths
         was_stopped = bool(session.shouldstop or session.shouldfail)
-        return not (is_narrowed or is_altered or is_elsewhere or was_stopped or self.witness.left_out)
+        return not (is_narrowed or is_altered or is_elsewhere or was_stopped or self.omissions.left_out)
 
 
 def _marks(report: pytest.TestReport) -> tuple[Mark, ...]:

@@ -15,7 +15,7 @@ from hookseal.postgres.statements import Statements, statements
 SQL = Statements("tests.postgres", "some.sql")
 
 
-def test_statements_by_name() -> None:
+def test_a_statement_is_the_text_under_its_name() -> None:
     """Each statement is the text under its name, without the name."""
     found = statements("hookseal.dispatcher", "publish.sql")
 
@@ -62,7 +62,7 @@ def _every_statement() -> dict[tuple[str, str], str]:
     return found
 
 
-def test_fragments() -> None:
+def test_fragments_are_inserted_completely() -> None:
     """Shared fragments are inserted into the statements completely, and no placeholder is left."""
     found = statements("hookseal.secrets.endpoint", "pointer.sql")
 
@@ -94,7 +94,7 @@ async def test_a_statement_has_a_time_limit(pool: Pool) -> None:
     assert await patient.value(pool, "slow", 0.1) is not None
 
 
-async def test_transactions(pool: Pool) -> None:
+async def test_a_transaction_rolls_back_alone_and_one_write_joins(pool: Pool) -> None:
     """`transaction` rolls back alone, even inside the caller's; `one_write` joins the caller's transaction."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("CREATE TEMPORARY TABLE kept (number integer) ON COMMIT DROP")

@@ -44,7 +44,7 @@ ROOMS = [
 ]
 
 
-@pytest.mark.parametrize(("cause", "said"), OUTAGES)
+@pytest.mark.parametrize(("cause", "message"), OUTAGES)
 @pytest.mark.parametrize(("failures", "place", "outage", "_denied"), ROOMS)
 def test_an_outage_is_transient_and_named_by_its_type_only(
     failures: Failures,
@@ -52,14 +52,14 @@ def test_an_outage_is_transient_and_named_by_its_type_only(
     outage: type[Unavailable],
     _denied: object,
     cause: type[Exception],
-    said: str,
+    message: str,
 ) -> None:
     """An outage is the room's `Unavailable`; the message has the type of the cause and none of its text."""
     with pytest.raises(outage) as caught, failures.translated():
         raise cause(CANARY)
 
     assert outage is type(caught.value)
-    assert f"{place} {said} ({cause.__name__})" == str(caught.value)
+    assert f"{place} {message} ({cause.__name__})" == str(caught.value)
     assert caught.value.__suppress_context__
 
 
@@ -85,7 +85,7 @@ def test_a_missing_right_is_definitive(
     ],
 )
 @pytest.mark.parametrize("failures", [PLAIN, OF_THE_LOG, OF_SECRETS])
-def test_a_fault_of_ours_passes(failures: Failures, fault: type[Exception]) -> None:
+def test_another_error_is_passed_on_unchanged(failures: Failures, fault: type[Exception]) -> None:
     """An error that neither waiting nor a right can solve is passed on unchanged."""
     with pytest.raises(fault), failures.translated():
         raise fault(CANARY)

@@ -1,4 +1,4 @@
-"""What holds for publishing through each library, with the real library on a real PostgreSQL."""
+"""The laws of publishing through each library, with the real library on a real PostgreSQL."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -40,7 +40,7 @@ async def url(database_url: str, pool: Pool) -> str:
     return database_url
 
 
-async def test_it_joins_the_transaction(opened: Opened, url: str, pool: Pool) -> None:
+async def test_an_event_joins_the_callers_transaction(opened: Opened, url: str, pool: Pool) -> None:
     """A rollback publishes nothing, a commit publishes once, and a repeat of the event id returns the first answer."""
     async with opened(url, False) as caller:
         await caller.publish(**EVENT)
@@ -68,7 +68,7 @@ async def test_it_joins_the_transaction(opened: Opened, url: str, pool: Pool) ->
     assert b"\x00\xff" == bodies[raw.event_id]
 
 
-async def test_its_errors_leave_the_transaction_usable(opened: Opened, url: str, pool: Pool) -> None:
+async def test_a_refusal_leaves_the_transaction_usable(opened: Opened, url: str, pool: Pool) -> None:
     """An error is one of our classes with its field, and undoes nothing but the publish."""
     async with opened(url, False) as caller:
         await caller.publish(**EVENT)
@@ -87,7 +87,7 @@ async def test_its_errors_leave_the_transaction_usable(opened: Opened, url: str,
     assert (1, 2) == await stored(pool)
 
 
-async def test_outside_of_a_transaction_the_event_is_stored_at_once(opened: Opened, url: str, pool: Pool) -> None:
+async def test_without_a_transaction_the_event_is_stored_at_once(opened: Opened, url: str, pool: Pool) -> None:
     """A connection that is in no transaction and commits by itself stores the event at once, and the answer says so."""
     async with opened(url, True) as caller:
         published = await caller.publish(**EVENT)

@@ -88,7 +88,9 @@ async def test_djangos_migration_installs_the_schema(empty_database_url: str) ->
     assert revision.EXPECTED == await installed(empty_database_url)
 
 
-async def test_sqlalchemy(database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sqlalchemy_application_publishes_what_it_commits(
+    database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The application of the page publishes what it commits; what PostgreSQL refuses at the commit sends nothing."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     made: dict[str, Any] = {}
@@ -102,7 +104,7 @@ async def test_sqlalchemy(database_url: str, pool: Pool, monkeypatch: pytest.Mon
 
 
 async def test_a_refused_upgrade_prints_its_statements(empty_database_url: str, pool: Pool) -> None:
-    """What `hookseal db upgrade` refuses is refused, with the statements to run."""
+    """A migration refuses what `hookseal db upgrade` refuses, and prints the statements to run."""
     async with login(pool, empty_database_url) as (_, url):
         with pytest.raises(Refused, match="may not"):
             install(url)

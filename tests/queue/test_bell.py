@@ -239,9 +239,9 @@ async def test_a_frozen_redis_is_unavailable(own_valkey: Server) -> None:
 
 @pytest.mark.req("DEL-02")
 async def test_rings_are_taken_in_order(ringing: Bell) -> None:
-    """What is rung repeatedly is queued behind earlier rings, whatever their ids: nothing starves."""
+    """A repeated ring is queued behind earlier rings, whatever their ids, so no ring starves."""
     await ringing.ring([OTHER])
-    await until_later(ringing)
+    await wait_a_millisecond(ringing)
     await ringing.ring([RING])
     queued = await ringing.redis.zrange(DEFAULT_QUEUE, 0, -1)
 
@@ -313,7 +313,7 @@ async def test_foreign_values_break_nothing(ringing: Bell) -> None:
     assert 1_000_000 > (await ringing.redis.info("stats"))["total_net_output_bytes"] - before
 
 
-async def until_later(ringing: Bell) -> None:
+async def wait_a_millisecond(ringing: Bell) -> None:
     """Return once the clock of Redis shows another millisecond."""
     began = await now_ms(ringing)
     while int(await now_ms(ringing)) <= int(began) + 1:

@@ -66,7 +66,7 @@ async def test_an_arq_pools_job_is_a_ring(ringing: Bell, intake: Intake, redis_u
 
 
 async def test_a_wait_ends_with_a_ring_or_at_its_limit(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """It takes all rings together with the first one, and returns none when the time is over."""
+    """A wait returns all rings that are there with the first one, and none at its time limit."""
     await ringing.ring([ring(number) for number in range(4)])
 
     assert Taken([ring(0), ring(1), ring(2)], []) == await intake.wait(3, 5)
@@ -180,7 +180,7 @@ async def test_dropped_jobs_are_counted_by_reason(intake: Intake, redis_url: str
 
 @pytest.mark.req("DUR-06")
 async def test_a_large_id_is_not_loaded(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """It is not loaded into memory: the connection ends, the id has left the queue, and the next ring is taken."""
+    """A large id is not loaded: the connection ends, the id has left the queue, and the next ring is taken."""
     waiting = asyncio.create_task(intake.wait(1, 5))
     async with Redis.from_url(redis_url) as client:
         while not (await client.info("clients"))["blocked_clients"]:

@@ -103,7 +103,7 @@ def test_every_private_keys_signature_verifies(seed: bytes, delivery: str, at: i
     assert delivery == verify(body, headers, [public], now=at, tolerance_seconds=0).delivery_id
 
 
-def test_keys_of_every_kind_together() -> None:
+def test_a_list_may_have_keys_of_every_kind() -> None:
     """A list may hold secrets, texts and public keys; the number of the matching one is returned, from 1."""
     keys = [OTHER_PUBLIC, "not the secret, and no base64", X_SECRET, SECRET, PUBLIC]
 
@@ -120,7 +120,7 @@ def test_keys_of_every_kind_together() -> None:
         ["v1a,AAAA", "v2,AAAA", SIGNATURE, KNOWN["signature"], "v1a", "", "v1a,\u00e9"],
     ],
 )
-def test_a_change_of_algorithm(entries: list[str]) -> None:
+def test_in_a_change_of_algorithm_either_key_suffices(entries: list[str]) -> None:
     """While a secret and a private key both sign, the receiver needs only one of the two."""
     headers = standard(signature=" ".join(entries))
 
@@ -130,7 +130,7 @@ def test_a_change_of_algorithm(entries: list[str]) -> None:
         verify(BODY, headers, [OTHER_SECRET, OTHER_PUBLIC], now=AT)
 
 
-def test_two_private_keys_in_an_overlap() -> None:
+def test_in_an_overlap_each_public_key_verifies() -> None:
     """In an overlap of two private keys each public key verifies the request."""
     key = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
     other = _spelled("whpk_", key.public_key().public_bytes_raw())
@@ -234,7 +234,7 @@ def test_a_public_key_has_one_form(key: str, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("padded", ["{}\n", "{}\r\n", " {}", "\t{} "], ids=repr)
-def test_a_public_key_with_white_space_around_it(padded: str) -> None:
+def test_white_space_around_a_public_key_is_named(padded: str) -> None:
     """A public key with white space around it is distinguished from a wrong one."""
     with pytest.raises(UntrimmedSecret, match="secret 1 is a public key with white space around it: strip it"):
         verify(BODY, standard(ASYMMETRIC), [padded.format(PUBLIC)], now=AT)

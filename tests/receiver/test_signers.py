@@ -33,15 +33,17 @@ def _standard(body: bytes, *signers: Signer) -> dict[str, str]:
 
 
 def _x_webhook(body: bytes, signer: Signer) -> dict[str, str]:
-    said = x_webhook_headers(tenant_id="acme", delivery_id=DELIVERY, event_type="a.b", timestamp=AT)
-    return said | x_webhook_signatures((signer.sign(x_webhook_content(AT, body)),), lead="current")
+    signed_headers = x_webhook_headers(tenant_id="acme", delivery_id=DELIVERY, event_type="a.b", timestamp=AT)
+    return signed_headers | x_webhook_signatures((signer.sign(x_webhook_content(AT, body)),), lead="current")
 
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize("previous", Algorithm)
 @pytest.mark.parametrize("current", Algorithm)
 @given(st.binary(max_size=200))
-def test_any_two_algorithms_in_an_overlap(current: Algorithm, previous: Algorithm, body: bytes) -> None:
+def test_receivers_of_any_two_algorithms_verify_an_overlap(
+    current: Algorithm, previous: Algorithm, body: bytes
+) -> None:
     """If two secrets of any algorithms sign a request, the receiver of each verifies it."""
     made = {
         algorithm: (generate_signing_secret(algorithm), generate_signing_secret(algorithm)) for algorithm in Algorithm

@@ -55,12 +55,12 @@ class Site:
         finally:
             await connection.close()
 
-    async def let_in(self, *, make: bool) -> None:
+    async def set_passwords(self, *, make: bool) -> None:
         """Set every login's password, and create the logins first if `make` is true."""
         verb = "CREATE" if make else "ALTER"
         await self.execute(*(f"{verb} ROLE {name} LOGIN {may} PASSWORD '{_PASSWORD}'" for name, may in _LOGINS.items()))
 
-    def introduce(self, shell: Shell) -> None:
+    def store_passwords(self, shell: Shell) -> None:
         """Store the passwords of this server for the programs of PostgreSQL."""
         for url in (self.url(), *map(self.url, _LOGINS)):
             parts = urlsplit(url)
@@ -77,7 +77,7 @@ async def site() -> AsyncIterator[Site]:
 @asynccontextmanager
 async def begun(at: Site, redis_url: str, folder: Path) -> AsyncIterator[World]:
     """Yield an installation in the database `app` of a new server, begun by its owner."""
-    await at.let_in(make=True)
+    await at.set_passwords(make=True)
     await at.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
     await upgrade(at.url(OWNER))
     await at.execute(f"GRANT hookseal_worker TO {WORKER}")

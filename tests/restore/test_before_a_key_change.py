@@ -24,16 +24,16 @@ async def test_an_older_dump_works_with_the_old_key(
 ) -> None:
     """With the new key nothing starts; with the old one pending deliveries verify, and the key can be changed again."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), NEW_SERVER=new.bare_url(database="postgres"))
-    old.introduce(sh)
+    old.store_passwords(sh)
     async with begun(old, redis_url, tmp_path) as world:
         added = await world.endpoint(f"{receiver.base_url}/hook")
         [pending] = await world.publish(rung=False)
         await sh.done(*documented("Back up")[:2])
         key_id = await change_key(sh, world, old, pending)
-    new.introduce(sh)
+    new.store_passwords(sh)
     sh.variables.update(RESTORED=new.bare_url(), DATABASE_URL=new.url(OWNER))
     await sh.done(*documented("1. The roles"))
-    await new.let_in(make=False)
+    await new.set_passwords(make=False)
     await sh.done(*documented("2. The database")[:3])
     await require_refused(sh, key_id)
 

@@ -99,7 +99,7 @@ async def test_a_restored_installation_continues(
 ) -> None:
     """Pending deliveries are sent and verify; lost changes are reported, and once accepted contradict nothing."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), NEW_SERVER=new.bare_url(database="postgres"))
-    old.introduce(sh)
+    old.store_passwords(sh)
     async with begun(old, redis_url, tmp_path) as world:
         await sh.done(f"hookseal producer grant --role {PRODUCER} --tenant kept", DATABASE_URL=old.url(OWNER))
         before = await until_the_dump(world, receiver, old)
@@ -109,10 +109,10 @@ async def test_a_restored_installation_continues(
         await sh.done(heads, export, DATABASE_URL=old.url(OWNER))
     seen = len(receiver.received)
 
-    new.introduce(sh)
+    new.store_passwords(sh)
     sh.variables.update(RESTORED=new.bare_url(), DATABASE_URL=new.url(OWNER))
     await sh.done(*documented("1. The roles"))
-    await new.let_in(make=False)
+    await new.set_passwords(make=False)
     await sh.done(*documented("2. The database")[:3])
     await check_restored(sh)
     await repeat_lost_changes(sh, before)

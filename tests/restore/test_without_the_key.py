@@ -31,7 +31,7 @@ async def test_nothing_starts_without_the_key(old: Site, redis_url: str, receive
         RESTORED=old.bare_url(),
         DATABASE_URL=old.url(OWNER),
     )
-    old.introduce(sh)
+    old.store_passwords(sh)
     async with begun(old, redis_url, tmp_path) as world:
         await world.endpoint(f"{receiver.base_url}/hook")
         await world.publish(rung=False)
@@ -42,11 +42,11 @@ async def test_nothing_starts_without_the_key(old: Site, redis_url: str, receive
 
     for command in NEED_THE_KEY:
         refused = await sh.run(f"hookseal {command}", SECRETS_MASTER_KEY=OTHER_KEY)
-        said = refused.out + refused.err
-        assert 78 == refused.code, (command, said)
-        assert f"master key {missing} is the active one and is not among the keys of this process" in said, command
-        assert "is not registered: this installation has other keys" in said, command
-        assert OTHER_KEY not in said
+        output = refused.out + refused.err
+        assert 78 == refused.code, (command, output)
+        assert f"master key {missing} is the active one and is not among the keys of this process" in output, command
+        assert "is not registered: this installation has other keys" in output, command
+        assert OTHER_KEY not in output
     sh.variables.pop("SECRETS_MASTER_KEY")
     for command in ("worker", "restore accept --head heads.json --json"):
         refused = await sh.run(f"hookseal {command}")

@@ -1,4 +1,4 @@
-"""What a worker repeats, and every list of an operator, reads as much with ten times as many deliveries.
+"""Repeated statements of workers, and every list of an operator, read no more with ten times as many deliveries.
 
 What a statement reads is counted in buffers and in rows, by EXPLAIN ANALYZE in a transaction that is rolled back. The
 tables grow by ten times: that adds at most one level to an index, as growing from there to five million does.
@@ -235,7 +235,7 @@ def _rows(plan: dict[str, Any]) -> float:
 
 
 @pytest.mark.req("DEL-20")
-async def test_what_is_repeated_does_not_grow(pool: "Pool[asyncpg.Record]") -> None:
+async def test_repeated_statements_do_not_read_more_as_tables_grow(pool: "Pool[asyncpg.Record]") -> None:
     """Claim, outbox, sweep, holding, measuring, retention and every list read as much, however much is stored."""
     few = await _grown(pool, 1, FEW)
     many = await _grown(pool, FEW + 1, MANY)

@@ -107,7 +107,7 @@ async def test_each_look_up_has_its_index(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.parametrize("key_id", ["0000000000000001", "0000000000000009"])
-async def test_whether_a_key_is_needed(pool: "Pool[asyncpg.Record]", key_id: str) -> None:
+async def test_the_check_for_a_needed_key_uses_indexes(pool: "Pool[asyncpg.Record]", key_id: str) -> None:
     """Whether any record needs a master key is found by an index."""
     await pool.execute(
         "INSERT INTO hookseal.secret_records"

@@ -131,7 +131,7 @@ async def test_a_dropped_search_path_is_refused(database_url: str, ignored: str)
 
 
 @pytest.mark.parametrize(
-    ("changes", "query", "code", "said"),
+    ("changes", "query", "code", "message"),
     [
         ({"pool_mode": "statement"}, "", 78, "set pool_mode = transaction in its configuration"),
         ({}, "?options=-c%20lock_timeout%3D4", 78, "refuses the setting lock_timeout of the connection"),
@@ -141,7 +141,7 @@ async def test_a_dropped_search_path_is_refused(database_url: str, ignored: str)
     ],
 )
 async def test_a_refusal_of_pgbouncer_has_its_exit_code(
-    database_url: str, changes: Mapping[str, str], query: str, code: int, said: str
+    database_url: str, changes: Mapping[str, str], query: str, code: int, message: str
 ) -> None:
     """An error of PgBouncer itself ends a command with the code and message of the same error of PostgreSQL."""
     async with between(database_url, **changes) as server:
@@ -150,4 +150,4 @@ async def test_a_refusal_of_pgbouncer_has_its_exit_code(
         ended = await hookseal("db", "status", DATABASE_URL=url)
         await holds.close()
 
-    assert (code, True) == (ended.code, said in ended.err), ended.err
+    assert (code, True) == (ended.code, message in ended.err), ended.err

@@ -41,9 +41,9 @@ async def test_owners_may_create_objects(pool: "Pool[asyncpg.Record]", database_
 async def test_a_right_of_public_is_named(pool: "Pool[asyncpg.Record]", database_url: str, schema: str) -> None:
     """A right of PUBLIC to create is named, and once it is revoked, the upgrade succeeds."""
     await pool.execute(f"GRANT CREATE ON SCHEMA {schema} TO PUBLIC")
-    said = await statements(pool, database_url)
-    assert [f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC;"] == said
-    await pool.execute(said[0])
+    listed = await statements(pool, database_url)
+    assert [f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC;"] == listed
+    await pool.execute(listed[0])
 
     await upgrade(database_url)
 
@@ -56,12 +56,12 @@ async def test_a_roles_right_and_function_are_named(pool: "Pool[asyncpg.Record]"
             "CREATE FUNCTION hookseal.publish(text, text, text) RETURNS text LANGUAGE sql AS 'SELECT $1'"
         )
         await pool.execute(f'ALTER FUNCTION hookseal.publish(text, text, text) OWNER TO "{role}"')
-        said = await statements(pool, database_url)
+        listed = await statements(pool, database_url)
         assert [
             "DROP ROUTINE hookseal.publish(text,text,text);",
             f'REVOKE CREATE ON SCHEMA hookseal FROM "{role}";',
-        ] == said
-        for statement in said:
+        ] == listed
+        for statement in listed:
             await pool.execute(statement)
 
         await untrusted_roles.refuse(pool)

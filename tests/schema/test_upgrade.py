@@ -75,7 +75,7 @@ async def test_concurrent_upgrades_succeed(empty_database_url: str) -> None:
     assert [revision.EXPECTED] * 4 == ended
 
 
-async def test_many_databases_of_a_new_server(bare_postgres: Server) -> None:
+async def test_databases_of_a_new_server_upgrade_concurrently(bare_postgres: Server) -> None:
     """The first upgrades of several databases of one server may run concurrently, although they share the roles."""
     names = [f"other{number}" for number in range(4)]
     await execute(bare_postgres.url, *(f"CREATE DATABASE {name}" for name in names))

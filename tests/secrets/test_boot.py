@@ -53,12 +53,12 @@ def _named(keys: Iterable[MasterKey], text: str) -> bool:
     return all(key.key_id in text for key in keys)
 
 
-async def test_an_installation_that_was_not_begun_names_the_command(pool: Pool) -> None:
+async def test_an_uninitialised_installation_names_the_command(pool: Pool) -> None:
     """With an empty table of keys the start is refused, and the error names the command to run."""
     assert "run `hookseal key init`" in await _problems(pool, RING)
 
 
-async def test_db_needs_a_master_key(begun: Pool) -> None:
+async def test_the_provider_db_needs_a_master_key(begun: Pool) -> None:
     """Without a key ring, the error names the missing variable."""
     assert "SECRETS_MASTER_KEY" in await _problems(begun, None)
 
@@ -71,7 +71,7 @@ async def test_a_provider_without_settings_is_refused(begun: Pool, provider: Pro
     assert NEEDS[provider] in problems
 
 
-async def test_the_right_key_unlocks_without_a_write(begun: Pool) -> None:
+async def test_the_active_key_unlocks_without_a_write(begun: Pool) -> None:
     """With the active key, store and integrity key are ready and the sentinel opens, without a write."""
     before = await _all(begun)
     unlocked = await unlock(begun, Provider.DB, RING)
@@ -119,7 +119,7 @@ async def test_a_wrong_key_is_refused_naming_both_ids(begun: Pool) -> None:
     assert "the active one" in problems
 
 
-async def test_an_unregistered_key_beside_the_right_one_is_refused(begun: Pool) -> None:
+async def test_an_additional_unregistered_key_is_refused(begun: Pool) -> None:
     """A key ring with an unregistered key beside the right one is refused."""
     problems = await _problems(begun, KeyRing(FIRST, (THIRD,)))
 
@@ -146,7 +146,7 @@ async def test_the_table_decides_which_key_seals(begun: Pool) -> None:
     assert SECOND.key_id == key_id_of(sealed)
 
 
-async def test_a_registered_key_that_records_need_must_be_held(begun: Pool) -> None:
+async def test_a_needed_older_key_must_be_configured(begun: Pool) -> None:
     """A key ring without an older key is refused while records are sealed under that key."""
     await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
     await register(begun, SECOND, "active")
@@ -154,14 +154,14 @@ async def test_a_registered_key_that_records_need_must_be_held(begun: Pool) -> N
     assert f"master key {FIRST.key_id} is not among" in await _problems(begun, KeyRing(SECOND))
 
 
-async def test_a_registered_key_that_nothing_needs_may_be_lacking(begun: Pool) -> None:
+async def test_an_unneeded_staged_key_may_be_missing(begun: Pool) -> None:
     """A staged key may be missing in a key ring."""
     await register(begun, SECOND, "staged")
 
     assert isinstance(await unlock(begun, Provider.DB, RING), Unlocked)
 
 
-async def test_a_destroyed_key_may_not_be_held(begun: Pool) -> None:
+async def test_a_destroyed_key_must_not_be_configured(begun: Pool) -> None:
     """A key ring with a destroyed key is refused."""
     await register(begun, SECOND, "destroyed")
 
@@ -169,7 +169,7 @@ async def test_a_destroyed_key_may_not_be_held(begun: Pool) -> None:
     assert isinstance(await unlock(begun, Provider.DB, RING), Unlocked)
 
 
-async def test_a_retired_key_opens_nothing_although_it_is_held(begun: Pool) -> None:
+async def test_a_configured_retired_key_opens_nothing(begun: Pool) -> None:
     """A record under a retired key is refused even if the ring has the key; other records open."""
     await register(begun, SECOND, "retired")
     ref = await sealed_under(begun, SECOND)
@@ -188,7 +188,7 @@ async def test_a_table_without_an_active_key_is_refused(begun: Pool) -> None:
 
 
 @pytest.mark.parametrize("name", ["integrity", "sentinel"])
-async def test_without_its_own_secrets_an_installation_does_not_unlock(begun: Pool, name: str) -> None:
+async def test_a_missing_integrity_key_or_sentinel_prevents_unlocking(begun: Pool, name: str) -> None:
     """A missing or altered integrity key or sentinel prevents unlocking."""
     await begun.execute("UPDATE hookseal.secret_records SET sealed = sealed || '\\x00' WHERE name = $1", name)
     with pytest.raises(SecretTampered):
@@ -198,7 +198,7 @@ async def test_without_its_own_secrets_an_installation_does_not_unlock(begun: Po
         await unlock(begun, Provider.DB, RING)
 
 
-async def test_the_active_version_of_the_sentinel_is_the_one_that_is_opened(begun: Pool) -> None:
+async def test_readiness_opens_the_active_sentinel(begun: Pool) -> None:
     """After a rotation of the sentinel, readiness opens its new version."""
     await PostgresStore(begun, RING).rotate(SYSTEM_TENANT, "sentinel", SECRET, purpose=Purpose.SENTINEL)
 
@@ -222,7 +222,7 @@ async def test_dev_is_refused_where_keys_are_registered(begun: Pool) -> None:
     assert "set SECRETS_PROVIDER=db" in problems
 
 
-async def test_dev_makes_its_own_keys_and_touches_no_database(pool: Pool) -> None:
+async def test_dev_unlocks_with_keys_in_memory(pool: Pool) -> None:
     """The provider `dev` unlocks with keys in memory, writes nothing, and shares nothing between processes."""
     before = await _all(pool)
     one, other = await unlock(pool, Provider.DEV, None), await unlock(pool, Provider.DEV, None)

@@ -21,8 +21,8 @@ CONTEXTS = st.builds(
 )
 
 
-def test_framing_is_count_then_length_and_part() -> None:
-    """The format is a two-byte count, then a four-byte length before each part; absent parts have a special length."""
+def test_framing_writes_a_count_and_each_length() -> None:
+    """The format is a two-byte count, then a four-byte length before each part; an absent part has a special length."""
     assert b"\x00\x00" == framed()
     assert b"\x00\x03\x00\x00\x00\x02ab\x00\x00\x00\x00\xff\xff\xff\xff" == framed(b"ab", b"", None)
 

@@ -96,7 +96,7 @@ def test_endpoints_do_not_affect_each_other() -> None:
 
 
 def test_an_accepted_restore_discards_what_was_seen() -> None:
-    """A newer restore epoch discards what was seen; a concurrent claim of the older epoch is accepted."""
+    """A newer restore epoch discards the seen generations; a concurrent claim of the older epoch is accepted."""
     seen = GenerationsSeen()
     seen.require_newest(read(5))
 

@@ -83,7 +83,7 @@ def second_opinion(key: bytes, pointer: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
-def test_macs_are_as_known(case: dict[str, Any]) -> None:
+def test_macs_equal_a_second_implementation(case: dict[str, Any]) -> None:
     """The MAC equals that of a second implementation, and a recorded one."""
     assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["pointer"])
     fields = dict(case["pointer"])
@@ -113,7 +113,7 @@ def test_macs_are_as_known(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "pointer", [BARE, OVERLAP, HEADERS, TLS, BOTH], ids=["one", "overlap", "headers", "tls", "both"]
 )
-def test_no_field_can_change_under_a_mac(pointer: Pointer, change: dict[str, Any]) -> None:
+def test_every_field_is_covered_by_the_mac(pointer: Pointer, change: dict[str, Any]) -> None:
     """After a change of any field the old MAC no longer verifies."""
     changed = replace(signed(pointer), **change)
     if changed == signed(pointer):
@@ -130,7 +130,7 @@ def test_no_field_can_change_under_a_mac(pointer: Pointer, change: dict[str, Any
         max_size=2,
     )
 )
-def test_no_two_pointers_have_one_mac(rows: list[tuple[Any, ...]]) -> None:
+def test_text_cannot_move_between_fields(rows: list[tuple[Any, ...]]) -> None:
     """Text that moves from one field to its neighbour changes the MAC."""
     one, other = (
         replace(
@@ -153,12 +153,12 @@ def test_no_two_pointers_have_one_mac(rows: list[tuple[Any, ...]]) -> None:
     assert (one == other) == (INTEGRITY.mac(one) == INTEGRITY.mac(other))
 
 
-def test_whether_the_previous_is_due_is_not_covered() -> None:
+def test_previous_due_is_not_covered_by_the_mac() -> None:
     """The MAC does not cover `previous_due`, which the database computes from the time."""
     INTEGRITY.verify(replace(signed(OVERLAP), previous_due=False))
 
 
-def test_the_same_moment_in_another_zone_is_the_same() -> None:
+def test_the_mac_does_not_depend_on_the_time_zone() -> None:
     """The MAC covers the time of the expiry in microseconds, whatever its time zone is."""
     elsewhere = MOMENT.astimezone(timezone(timedelta(hours=13)))
 
@@ -188,9 +188,7 @@ def test_an_absent_wrong_or_foreign_mac_is_refused(change: dict[str, Any]) -> No
     ("generation", "audited", "is_old"), [(1, None, False), (1, 1, False), (2, 1, False), (1, 2, True), (0, 1, True)]
 )
 @pytest.mark.req("SEC-24", part="stale")
-def test_a_row_that_is_older_than_the_audit_log_knows_is_stale(
-    generation: int, audited: int | None, is_old: bool
-) -> None:
+def test_a_generation_below_the_audited_one_is_stale(generation: int, audited: int | None, is_old: bool) -> None:
     """A row with a valid MAC but a lower generation than the audited one is stale."""
     pointer = replace(signed(replace(BARE, generation=generation)), audited_generation=audited)
 
@@ -202,7 +200,7 @@ def test_a_row_that_is_older_than_the_audit_log_knows_is_stale(
 
 
 @pytest.mark.req("SEC-24", part="integrity-key")
-def test_older_versions_verify_only() -> None:
+def test_older_key_versions_only_verify() -> None:
     """Older versions of the key verify; new MACs are made with the newest, in whatever order versions were adopted."""
     first, second, third = (SecretMaterial(bytes([number]) * 32) for number in (1, 2, 3))
     old, key = IntegrityKey(key_id="9", material=first), IntegrityKey(key_id="9", material=first)
@@ -222,7 +220,7 @@ def test_older_versions_verify_only() -> None:
         key.verify(replace(made_before, mac_key_id="8"))
 
 
-def test_the_key_shows_nothing() -> None:
+def test_the_key_is_masked_and_not_copied() -> None:
     """The repr of the key is its id, and it can be neither copied nor pickled."""
     assert "IntegrityKey(1)" == repr(INTEGRITY)
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
@@ -232,7 +230,7 @@ def test_the_key_shows_nothing() -> None:
         INTEGRITY.__getstate__()
 
 
-def test_another_key_makes_another_mac() -> None:
+def test_a_mac_under_another_key_is_refused() -> None:
     """A MAC of another key is refused, even if it names the right id."""
     other = IntegrityKey(key_id="1", material=SecretMaterial(bytes(32)))
 
@@ -241,7 +239,7 @@ def test_another_key_makes_another_mac() -> None:
 
 
 @pytest.mark.req("SEC-14", part="verify")
-def test_only_its_own_messages_are_authentic() -> None:
+def test_a_message_is_authentic_only_with_its_own_mac() -> None:
     """A message is authentic only with its own MAC, under a known id and with that key."""
     other = IntegrityKey(key_id="1", material=SecretMaterial(bytes(32)))
     mac = INTEGRITY.authenticate(b"message")
@@ -254,7 +252,7 @@ def test_only_its_own_messages_are_authentic() -> None:
     assert not INTEGRITY.is_authentic(b"message", other.authenticate(b"message"), "1")
 
 
-def test_only_what_is_known_authenticates() -> None:
+def test_an_unknown_key_version_cannot_be_selected() -> None:
     """An unknown version cannot be selected for new MACs, and the selection stays unchanged."""
     key = IntegrityKey(key_id="9", material=SecretMaterial(bytes(32)))
 

@@ -18,7 +18,7 @@ from hookseal.secrets.endpoint import canary_results, pointer
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation, begin
 from tests.secrets.cross_tenant_calls import CASES, TLS, Asked, proven
-from tests.secrets.tenant_takers import tenant_takers
+from tests.secrets.tenant_functions import functions_with_a_tenant
 
 pytestmark = pytest.mark.req("SEC-08")
 
@@ -116,7 +116,7 @@ def test_every_function_is_covered() -> None:
     covered = [*CASES, *BY_PROPERTY, *PURE, *FOR_ALL]
 
     assert len(covered) == len(set(covered))
-    assert tenant_takers("hookseal.secrets", "hookseal.operations") == set(covered)
+    assert functions_with_a_tenant("hookseal.secrets", "hookseal.operations") == set(covered)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,13 +174,13 @@ class _TakenBack(Exception):
 class CaseResult:
     """The result of a case, without values that differ between endpoints, and whether acme's rows changed."""
 
-    said: str
+    text: str
     moved: bool
 
 
 async def run_case(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) -> CaseResult:
     """Return the result of the case, and roll back what it did."""
-    said, moved = "", False
+    text, moved = "", False
     async with two.installation.pool.acquire() as connection:
         with suppress(_TakenBack):
             async with connection.transaction():
@@ -188,12 +188,12 @@ async def run_case(two: Two, name: str, tenant: TenantId, endpoint: EndpointId) 
                 before = await owned(connection, ACME)
                 try:
                     async with connection.transaction():
-                        said = repr(await CASES[name](asked))
+                        text = repr(await CASES[name](asked))
                 except HooksealError as error:
-                    said = f"{type(error).__name__}: {error}"
+                    text = f"{type(error).__name__}: {error}"
                 moved = before != await owned(connection, ACME)
                 raise _TakenBack
-    return CaseResult(said=_VARYING.sub("_", said), moved=moved)
+    return CaseResult(text=_VARYING.sub("_", text), moved=moved)
 
 
 async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint: EndpointId) -> Asked:

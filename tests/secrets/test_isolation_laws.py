@@ -104,14 +104,14 @@ async def undisturbed(store: SecretStore, steps: Sequence[Step]) -> None:
 
 
 @given(steps=STEPS)
-async def test_tenants_in_memory_do_not_see_each_other(steps: list[Step]) -> None:
+async def test_tenants_in_memory_are_isolated(steps: list[Step]) -> None:
     """Two tenants with the same names each have the results that they would have alone, and so does the cache."""
     await undisturbed(DevStore(), steps)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-async def test_tenants_in_postgresql_do_not_see_each_other(pool: "Pool[asyncpg.Record]", steps: list[Step]) -> None:
+async def test_tenants_in_postgresql_are_isolated(pool: "Pool[asyncpg.Record]", steps: list[Step]) -> None:
     """The same holds for the store in PostgreSQL, whose errors have the same texts."""
     if not await keys.registered(pool):
         await register(pool)
@@ -120,9 +120,7 @@ async def test_tenants_in_postgresql_do_not_see_each_other(pool: "Pool[asyncpg.R
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-async def test_tenants_outside_postgresql_do_not_see_each_other(
-    pool: "Pool[asyncpg.Record]", steps: list[Step]
-) -> None:
+async def test_tenants_at_providers_are_isolated(pool: "Pool[asyncpg.Record]", steps: list[Step]) -> None:
     """The same holds for a store whose material lies at a provider outside PostgreSQL."""
     async with google_api() as (_, api):
         await undisturbed(external(pool, api), steps)
@@ -144,7 +142,7 @@ REFS = st.builds(
 
 
 @given(tenant=st.one_of(st.just(TENANT), TENANTS), endpoint=ENDPOINTS, current=REFS, previous=REFS, headers=REFS)
-async def test_a_foreign_ref_is_refused_before_the_store_is_asked(
+async def test_a_foreign_ref_is_refused_without_a_read(
     tenant: TenantId, endpoint: EndpointId, current: SecretRef, previous: SecretRef, headers: SecretRef
 ) -> None:
     """A row with a valid MAC and a foreign ref is refused before the store is asked."""
@@ -185,7 +183,7 @@ CONTEXTS = st.builds(
 
 
 @given(made=CONTEXTS, asked=CONTEXTS, part=st.sampled_from(["tenant", "name", "version", "purpose"]))
-def test_a_record_opens_in_its_own_place_only(made: SecretContext, asked: SecretContext, part: str) -> None:
+def test_a_record_opens_only_in_its_own_context(made: SecretContext, asked: SecretContext, part: str) -> None:
     """A record does not open if its tenant, name, version or purpose differs."""
     sealed = seal(RING, SecretMaterial(b"secret"), made)
     moved = replace(made, **{part: getattr(asked, part)})
@@ -197,7 +195,7 @@ def test_a_record_opens_in_its_own_place_only(made: SecretContext, asked: Secret
 
 
 @given(tenant=TENANTS, other=TENANTS, generation=st.integers(0, 2**63 - 1))
-def test_a_row_is_genuine_in_its_own_tenant_only(tenant: TenantId, other: TenantId, generation: int) -> None:
+def test_a_mac_verifies_only_for_its_own_tenant(tenant: TenantId, other: TenantId, generation: int) -> None:
     """The MAC of a row does not verify for the same row of another tenant."""
     row = signed(replace(BARE, tenant_id=tenant, generation=generation))
     INTEGRITY.verify(row)

@@ -34,7 +34,7 @@ def test_reveal_returns_the_bytes() -> None:
 
 
 @pytest.mark.parametrize("show", [repr, str, format, "{:>40}".format, "{!r:.99}".format, "%s".__mod__, ascii])
-def test_every_way_to_show_it_shows_the_mask(show: Callable[[object], str]) -> None:
+def test_every_text_form_is_masked(show: Callable[[object], str]) -> None:
     """No text form of a material, however formatted, contains its value."""
     assert "SecretMaterial([masked])" == show(MATERIAL)
 
@@ -70,7 +70,7 @@ def test_containers_of_keys_are_not_pickled(value: object) -> None:
         pickle.dumps(value)
 
 
-def test_it_equals_the_same_material_only() -> None:
+def test_material_equals_only_the_same_bytes() -> None:
     """A material equals another one with the same bytes, and nothing else."""
     assert SecretMaterial(CANARY) == MATERIAL
     assert SecretMaterial(b"canary-4f1e") != MATERIAL
@@ -78,7 +78,7 @@ def test_it_equals_the_same_material_only() -> None:
     assert (MATERIAL == CANARY) is False
 
 
-def test_it_has_no_hash_no_attributes_and_no_bytes() -> None:
+def test_material_has_no_hash_and_cannot_be_iterated() -> None:
     """A material has no hash and no `__dict__`, and cannot be read as a sequence."""
     for read in (hash, vars, bytes, list, memoryview):
         with pytest.raises(TypeError):
@@ -86,7 +86,7 @@ def test_it_has_no_hash_no_attributes_and_no_bytes() -> None:
 
 
 @pytest.mark.parametrize("value", ["canary-4f1d", 5, bytearray(b"x"), None])
-def test_it_is_made_from_bytes_only(value: object) -> None:
+def test_only_bytes_are_accepted(value: object) -> None:
     """Anything but bytes is refused, and the error does not repeat it."""
     with pytest.raises(TypeError, match=r"^secret material is made from bytes$"):
         SecretMaterial(value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""An attack by somebody with write access to all tables: its SQL, and how the victim's delivery ends.
+"""An attack with write access to all tables: its SQL, and how the victim's delivery ends.
 
 In the SQL, `{victim}` and `{sibling}` are two endpoints of `{tenant}`, `{other_tenant}` is one of the tenant `rival`,
 `{signing}` and `{headers}` name the victim's secrets, and `{thief}` is a URL of the attacker. Each endpoint has two
@@ -31,18 +31,18 @@ _WHOLE: Final = Template("($columns) = (SELECT $columns FROM $table WHERE id = '
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack, and the state in which it leaves the victim's delivery; `says` is part of the reason stored there."""
+    """An attack, and the state of the victim's delivery after it; `expected_error` is part of the reason there."""
 
     name: str
     sql: str
-    says: str
+    expected_error: str
     state: str = "pending"
     waiting_for: str | None = "secret"
 
 
-def row(name: str, to: str, says: str = ALTERED) -> Attack:
+def row(name: str, to: str, expected_error: str = ALTERED) -> Attack:
     """Return an attack that changes the victim's row."""
-    return Attack(name=name, sql=_ROW.substitute(to=to), says=says)
+    return Attack(name=name, sql=_ROW.substitute(to=to), expected_error=expected_error)
 
 
 def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
@@ -50,14 +50,14 @@ def whole_row(of: str, *, table: str = "hookseal.endpoints") -> str:
     return _WHOLE.substitute(columns=_COLUMNS, whose=of, table=table)
 
 
-def record(name: str, to: str, says: str, *, of: str = "{signing}", version: int = 2) -> Attack:
+def record(name: str, to: str, expected_error: str, *, of: str = "{signing}", version: int = 2) -> Attack:
     """Return an attack that changes one of the victim's secret records."""
-    return Attack(name=name, sql=_RECORD.substitute(to=to, name=of, version=version), says=says)
+    return Attack(name=name, sql=_RECORD.substitute(to=to, name=of, version=version), expected_error=expected_error)
 
 
 def delivery(name: str, to: str) -> Attack:
     """Return an attack on the victim's delivery that does not keep it from arriving."""
-    return idle(Attack(name=name, sql=_DELIVERY.substitute(to=to), says=""))
+    return idle(Attack(name=name, sql=_DELIVERY.substitute(to=to), expected_error=""))
 
 
 def ending(attack: Attack) -> Attack:
@@ -67,4 +67,4 @@ def ending(attack: Attack) -> Attack:
 
 def idle(attack: Attack) -> Attack:
     """Return the same attack, after which the delivery arrives unchanged."""
-    return replace(attack, says="", state="delivered", waiting_for=None)
+    return replace(attack, expected_error="", state="delivered", waiting_for=None)

@@ -61,7 +61,7 @@ class Stage:
     thief: str
 
     @property
-    def parties(self) -> dict[str, AttackedEndpoint]:
+    def endpoints_by_path(self) -> dict[str, AttackedEndpoint]:
         """Every endpoint by the path of its URL."""
         found = [self.other_tenant]
         for scene in self.scenes:
@@ -106,9 +106,9 @@ class Stage:
 
     def require_genuine(self, receiver: Receiver) -> None:
         """Fail unless every request arrived at the URL of an endpoint, signed with the two secrets of that endpoint."""
-        parties = self.parties
+        endpoints_by_path = self.endpoints_by_path
         for got in receiver.received:
-            parties[got.path].require_genuine(got)
+            endpoints_by_path[got.path].require_genuine(got)
 
     async def settled(self) -> None:
         """Return when every delivery has ended or waits."""
@@ -159,14 +159,14 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
         "CREATE TABLE old_endpoints AS SELECT * FROM hookseal.endpoints;"
         "CREATE TABLE old_secret_records AS SELECT * FROM hookseal.secret_records"
     )
-    parties = {key: await _rotated(world, *key, *first) for key, first in begun.items()}
+    endpoints_by_path = {key: await _rotated(world, *key, *first) for key, first in begun.items()}
     for table in KEPT:
         await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
     scenes = [
-        Scene(attack=attack, victim=parties[tenant, "victim"], sibling=parties[tenant, "sibling"])
+        Scene(attack=attack, victim=endpoints_by_path[tenant, "victim"], sibling=endpoints_by_path[tenant, "sibling"])
         for tenant, attack in zip(tenants, attacks, strict=True)
     ]
-    return Stage(world=world, scenes=tuple(scenes), other_tenant=parties[RIVAL, "other_tenant"], thief=thief)
+    return Stage(world=world, scenes=tuple(scenes), other_tenant=endpoints_by_path[RIVAL, "other_tenant"], thief=thief)
 
 
 async def _begun(world: World, tenant: str, part: str, base_url: str, tls: TlsIdentity) -> tuple[EndpointId, str]:

@@ -15,7 +15,7 @@ ON_DELIVERIES: Final = (
         " FROM hookseal.events AS e WHERE tenant_id = '{tenant}';"
         "UPDATE hookseal.deliveries SET tenant_id = 'rival', endpoint_id = '{other_tenant}'"
         " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
-        says="",
+        expected_error="",
         state="delivered",
         waiting_for=None,
     ),
@@ -23,7 +23,7 @@ ON_DELIVERIES: Final = (
         name="delivery of a tenant sent to another's endpoint",
         sql="UPDATE hookseal.deliveries SET endpoint_id = '{other_tenant}'"
         " WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
-        says="the endpoint is gone",
+        expected_error="the endpoint is gone",
         state="cancelled",
         waiting_for=None,
     ),
@@ -38,7 +38,7 @@ ON_DELIVERIES: Final = (
             " (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
             " SELECT tenant_id, id, 1, now(), 'delivered', '{{db:rival:webhook-endpoint-x:1}}', 'x'"
             " FROM hookseal.deliveries WHERE tenant_id = '{tenant}' AND endpoint_id = '{victim}'",
-            says="",
+            expected_error="",
         )
     ),
 )

@@ -53,7 +53,7 @@ _RECORDS: Final = (
         sql="UPDATE hookseal.secret_records AS r SET sealed = o.sealed FROM hookseal.secret_records AS o"
         " WHERE r.tenant_id = '{tenant}' AND r.name = '{signing}' AND o.tenant_id = r.tenant_id AND o.name = r.name"
         " AND o.version = 3 - r.version",
-        says=MISPLACED,
+        expected_error=MISPLACED,
     ),
     Attack(
         name="header values and secret swapped",
@@ -61,7 +61,7 @@ _RECORDS: Final = (
         " WHERE r.tenant_id = '{tenant}' AND o.tenant_id = r.tenant_id"
         " AND ((r.name = '{signing}' AND r.version = 2 AND o.name = '{headers}')"
         "  OR (r.name = '{headers}' AND o.name = '{signing}' AND o.version = 2))",
-        says=MISPLACED,
+        expected_error=MISPLACED,
     ),
     record("sealed is empty", "sealed = ''", "too short or too long"),
     record("sealed is cut", "sealed = substring(sealed FROM 1 FOR length(sealed) - 1)", DAMAGED),
@@ -102,17 +102,17 @@ _RECORDS: Final = (
         " FROM old_secret_records AS o"
         " WHERE r.tenant_id = '{tenant}' AND r.name = '{signing}' AND o.tenant_id = r.tenant_id AND o.name = r.name"
         " AND o.version = r.version",
-        says=RETIRED,
+        expected_error=RETIRED,
     ),
     Attack(
         name="every record deleted",
         sql="DELETE FROM hookseal.secret_records WHERE tenant_id = '{tenant}' AND name = '{signing}'",
-        says=GONE,
+        expected_error=GONE,
     ),
     Attack(
         name="header values deleted",
         sql="DELETE FROM hookseal.secret_records WHERE tenant_id = '{tenant}' AND name = '{headers}'",
-        says=GONE,
+        expected_error=GONE,
     ),
 )
 
@@ -129,7 +129,7 @@ _OLD_ROW: Final = row("", whole_row("{victim}", table="old_endpoints"))
 BROKEN_LOG: Final = Attack(
     name="an old row and a head that is wrong",
     sql=f"{_OLD_ROW.sql}; UPDATE hookseal.audit_heads SET sequence = 0 WHERE tenant_id = '{{tenant}}'",  # noqa: S608
-    says=STALE,
+    expected_error=STALE,
 )
 
 _AUDIT: Final = (
@@ -139,7 +139,7 @@ _AUDIT: Final = (
         " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
         " VALUES ('{tenant}', 1000000, now(), 'x', 'secret.rotated', 'endpoint:{victim}',"
         " '{{\"generation\": 9223372036854775807}}', '', '', '1')",
-        says=STALE,
+        expected_error=STALE,
     ),
     Attack(
         name="a master key that never sealed it",
@@ -147,7 +147,7 @@ _AUDIT: Final = (
         " (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)"
         " VALUES ('{tenant}', 1000000, now(), 'x', 'secret.rotated', 'endpoint:{victim}',"
         " json_build_object('secret_ref', 'db:{tenant}:{signing}:2', 'key_id', 'ffffffffffffffff'), '', '', '1')",
-        says="another master key than the audit log knows" + OLD,
+        expected_error="another master key than the audit log knows" + OLD,
     ),
     BROKEN_LOG,
 )

@@ -65,7 +65,7 @@ _RE_POINTED: Final = (
 )
 
 _MOVED: Final = (
-    Attack(name="row deleted", sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}'", says=LOST),
+    Attack(name="row deleted", sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}'", expected_error=LOST),
     row("row under another id", "id = hookseal.uuid7()", LOST),
     row("row moved to another tenant", "tenant_id = 'rival'", LOST),
     Attack(
@@ -74,20 +74,20 @@ _MOVED: Final = (
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref, generation, mac, mac_key_id)"
         " SELECT tenant_id, '{victim}', '{thief}', event_types, secret_ref, generation, mac, mac_key_id"
         " FROM hookseal.endpoints WHERE id = '{sibling}'",
-        says=ALTERED,
+        expected_error=ALTERED,
     ),
     Attack(
         name="secret of its own for a copy of the row",
         sql="DELETE FROM hookseal.endpoints WHERE id = '{victim}';"
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
         " VALUES ('{tenant}', '{victim}', '{thief}', '{{*}}', 'whsec_' || repeat('A', 32))",
-        says="has no secret yet",
+        expected_error="has no secret yet",
     ),
 )
 
 _ENDED: Final = tuple(
-    ending(row(name, to, says))
-    for name, to, says in (
+    ending(row(name, to, expected_error))
+    for name, to, expected_error in (
         ("url of no protocol of ours", "url = 'file:///etc/passwd'", "must be https://"),
         ("url with a password", "url = 'http://a:b@' || substring(url FROM 8)", "the endpoint's url"),
         ("scheme of nobody", "scheme = 'none'", "does not sign with the endpoint's scheme"),
@@ -122,7 +122,7 @@ _IDLE: Final = tuple(
 _DISABLED: Final = Attack(
     name="disabled",
     sql="UPDATE hookseal.endpoints SET enabled = false WHERE id = '{victim}'",
-    says="is disabled",
+    expected_error="is disabled",
     waiting_for="endpoint_disabled",
 )
 

@@ -284,7 +284,7 @@ async def test_sigterm_finishes_what_is_in_flight(world: World, receiver: Receiv
         [later] = await world.publish()
         answer.set()
         assert 0 == await worker.ended()
-        said = [line for line in worker.log if line["event"] == "worker.stopped"]
+        stopped = [line for line in worker.log if line["event"] == "worker.stopped"]
 
     [kept] = await world.installation.attempts(in_flight)
     assert ("delivered", 200, "delivered") == (
@@ -292,7 +292,7 @@ async def test_sigterm_finishes_what_is_in_flight(world: World, receiver: Receiv
         kept["status"],
         (await world.installation.delivery(in_flight))["state"],
     )
-    assert [0] == [line["cut_off"] for line in said]
+    assert [0] == [line["cut_off"] for line in stopped]
     assert "pending" == (await world.installation.delivery(later))["state"]
     assert 1 == len(receiver.received)
 

@@ -25,7 +25,7 @@ SECRETS = {
     "key": bytes.fromhex("00ff7fe1c2a34d5c27220a0d3c3e26257b7d89abcdef0123456789fedcba9876"),
     "noise": os.urandom(32),
 }
-TELLINGS: dict[str, Callable[[bytes], bytes]] = {
+ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "raw": bytes,
     "among other bytes": lambda value: b"\0\xff" + value + b"\n",
     "hex": lambda value: value.hex().encode(),
@@ -58,11 +58,11 @@ TELLINGS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.req("SEC-15")
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("form", TELLINGS)
+@pytest.mark.parametrize("form", ENCODINGS)
 def test_every_form_is_found(form: str, secret: str) -> None:
     """A secret that was planted in that form is found in its place, and nowhere else."""
     value = SECRETS[secret]
-    places = {"here": b"before " + TELLINGS[form](value) + b" after", "elsewhere": os.urandom(4096)}
+    places = {"here": b"before " + ENCODINGS[form](value) + b" after", "elsewhere": os.urandom(4096)}
     found = search(places, [Canary("planted", (value,))])
 
     assert found
@@ -70,7 +70,7 @@ def test_every_form_is_found(form: str, secret: str) -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_nothing_is_found_in_noise() -> None:
+def test_an_unleaked_secret_is_not_found() -> None:
     """A secret that was not leaked is found neither in noise nor beside another secret."""
     other = base64.b64encode(SECRETS["noise"]) + gzip.compress(SECRETS["text"])
 
@@ -78,7 +78,7 @@ def test_nothing_is_found_in_noise() -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_a_signing_secret_is_known_by_its_key() -> None:
+def test_the_decoded_key_of_a_secret_is_found() -> None:
     """For a `whsec_` secret its decoded key is found as well."""
     text = generate_signing_secret().reveal()
     key = base64.b64decode(text.removeprefix(b"whsec_"))
@@ -91,7 +91,7 @@ def test_a_signing_secret_is_known_by_its_key() -> None:
 
 
 @pytest.mark.req("SEC-15")
-def test_the_public_half_of_a_pair_is_no_secret() -> None:
+def test_the_public_key_of_a_pair_is_not_found() -> None:
     """For a `whsk_` secret the seed is found, alone or in the whole text; the public key is not."""
     pair = generate_signing_secret(Algorithm.ED25519)
     planted = canary.signing("planted", pair.reveal())

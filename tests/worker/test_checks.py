@@ -20,7 +20,7 @@ from hookseal.worker.movement import Movement
 from hookseal.worker.resources import opened
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
-from tests.worker.test_engine import Noting
+from tests.worker.test_engine import RecordingHandler
 from tests.worker.waiting import eventually
 from tests.worker.world import World
 
@@ -113,7 +113,7 @@ async def test_a_full_worker_passes_the_check(world: World) -> None:
         check = ready_checks(resources, movement)["queue"]
         engine = Engine(
             resources.bell,
-            Noting(movement=movement, in_flight=in_flight),
+            RecordingHandler(movement=movement, in_flight=in_flight),
             clock=clock,
             log=structlog.get_logger(),
         )

@@ -13,7 +13,7 @@ from hookseal.operations.secret import clear_caches
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
-from tests.doubles.client_certificates import Authority, Telling, identity, serving
+from tests.doubles.client_certificates import AlertingTlsServer, Authority, identity, serving
 from tests.doubles.receivers import Listener, listening, status
 from tests.worker.canary import client_key, search
 from tests.worker.world import World
@@ -29,7 +29,7 @@ FLIP_A_BIT = (
 )
 
 
-def endpoint(listener: Listener | Telling, path: str = "/hook") -> NewEndpoint:
+def endpoint(listener: Listener | AlertingTlsServer, path: str = "/hook") -> NewEndpoint:
     """Return an endpoint at that listener that subscribes to everything."""
     url = listener.url.removesuffix("/hook") + path
     return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=15_000, backoff_base_seconds=3600)
@@ -77,7 +77,7 @@ async def test_an_endpoints_authorities_replace_the_systems(
     """The authorities of an endpoint replace those of the system, and a TLS failure says which side refused."""
     context = serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)
     context.minimum_version = context.maximum_version = version
-    with Telling(context) as listener:
+    with AlertingTlsServer(context) as listener:
         await world.installation.add(endpoint(listener), tls=tls)
         async with world.worker():
             [ring] = await world.publish()
@@ -132,7 +132,7 @@ async def test_an_altered_identity_waits_until_it_is_restored(world: World, tmp_
 
 async def test_an_expired_certificate_is_still_shown(world: World, tmp_path: Path) -> None:
     """A certificate that has expired since it was stored is still shown; the receiver's refusal is the error."""
-    with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+    with AlertingTlsServer(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         await _given_expired(world, added.pointer.endpoint_id)
         async with world.worker():

@@ -197,9 +197,9 @@ async def test_a_locked_audit_log_delays_no_other_tenant(scene: Scene) -> None:
     async with scene.owner.acquire() as connection:
         async with connection.transaction():
             await log.lock_chain(connection, TenantId("acme"))
-            telling = asyncio.create_task(scene.denials.once())
+            writing = asyncio.create_task(scene.denials.once())
             with pytest.raises(Unavailable):
-                await telling
+                await writing
         assert [0, 1, 1] == [len(await scene.rows(tenant)) for tenant in ("acme", "bbbb", "cccc")]
     await scene.denials.once()
     assert [1, 1, 1] == [len(await scene.rows(tenant)) for tenant in ("acme", "bbbb", "cccc")]
@@ -278,7 +278,7 @@ async def test_counts_survive_a_cancellation(scene: Scene, monkeypatch: pytest.M
     scene.denials.add(of(), SecretDenied())
     async with scene.owner.acquire() as connection, connection.transaction():
         await log.lock_chain(connection, TenantId("acme"))
-        telling = asyncio.create_task(scene.denials.once())
+        writing = asyncio.create_task(scene.denials.once())
 
         async def waits() -> bool:
             return bool(
@@ -290,8 +290,8 @@ async def test_counts_survive_a_cancellation(scene: Scene, monkeypatch: pytest.M
 
         await eventually(waits)
         scene.denials.add(of(), SecretTampered())
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
     await scene.denials.end()
 
     assert [{"secret_denied": 1}, {"secret_tampered": 1}] == [row["denied"] for row in await scene.rows()]

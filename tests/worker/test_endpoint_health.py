@@ -61,7 +61,7 @@ async def test_a_failing_endpoint_is_written_and_logged_once(pool: "Pool[asyncpg
 
 
 async def test_an_unwritten_state_is_written_later(pool: "Pool[asyncpg.Record]", target: Target) -> None:
-    """What could not be written is written at the next look."""
+    """A state that could not be written is written at the next look."""
     clock = FakeClock()
     failing = FailingEndpoints(clock)
     reports = HealthReports(pool, failing, clock=clock, log=structlog.get_logger())
@@ -77,7 +77,7 @@ async def test_an_unwritten_state_is_written_later(pool: "Pool[asyncpg.Record]",
 
 @pytest.mark.parametrize("leads", [True, False])
 async def test_only_the_leader_disables(pool: "Pool[asyncpg.Record]", target: Target, *, leads: bool) -> None:
-    """The leader disables what has failed for too long, counts it and logs why; another worker does nothing."""
+    """The leader disables endpoints that failed for too long, counts them and logs why; other workers do nothing."""
     clock, meter = FakeClock(), WorkerMeter()
     await pool.execute(
         "UPDATE hookseal.endpoints SET first_failure_at = now() - interval '2 h', last_failure_at = now()"

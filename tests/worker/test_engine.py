@@ -40,7 +40,7 @@ def ring(number: int) -> Ring:
     return replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
 
 
-class Noting(RingHandler):
+class RecordingHandler(RingHandler):
     """Notes the deliveries of all rings; `busy` runs before each batch.
 
     The endpoint of `RING` has answered, and its lane has room for all.
@@ -72,7 +72,7 @@ class Noting(RingHandler):
         lanes.claimed(CLAIM, 0.0)
         lanes.begin(CLAIM.ring, 0.0)
         lanes.answered(CLAIM.ring, Outcome.DELIVERED, 0.0)
-        self.heard: list[str] = []
+        self.handled: list[str] = []
         self.batches: list[int] = []
         self.dropped: list[Dropped] = []
         self.running = 0
@@ -99,27 +99,27 @@ class Noting(RingHandler):
             if self._busy is not None:
                 await self._busy()
             self.batches.append(len(rings))
-            self.heard += [each.delivery_id for each in rings]
+            self.handled += [each.delivery_id for each in rings]
         finally:
             self.running -= 1
             for each in rings:
                 self._lanes.left(each.delivery_id, 0.0)
 
-    async def hears(self, *rings: Ring, within: float = PATIENCE_SECONDS) -> None:
+    async def wait_until_handled(self, *rings: Ring, within: float = PATIENCE_SECONDS) -> None:
         """Return when all of these were handled."""
         wanted = {each.delivery_id for each in rings}
 
         async def all_heard() -> bool:
-            return wanted <= set(self.heard)
+            return wanted <= set(self.handled)
 
         await eventually(all_heard, within=within)
 
 
 @asynccontextmanager
-async def running(url: str, noting: Noting) -> AsyncIterator[tuple[Engine, Bell]]:
+async def running(url: str, handler: RecordingHandler) -> AsyncIterator[tuple[Engine, Bell]]:
     """Yield a running engine and a bell on its queue; the engine has stopped afterwards."""
     ringing = bell(url)
-    engine = Engine(ringing, noting, clock=SystemClock(), log=structlog.get_logger())
+    engine = Engine(ringing, handler, clock=SystemClock(), log=structlog.get_logger())
     task = asyncio.create_task(engine.run())
     try:
         yield engine, ringing
@@ -129,7 +129,7 @@ async def running(url: str, noting: Noting) -> AsyncIterator[tuple[Engine, Bell]
         await ringing.close()
 
 
-class Holding(Noting):
+class KeepingHandler(RecordingHandler):
     """Keeps the rings of the deliveries in `held` again and again, due at once, as if these deliveries were locked."""
 
     held: frozenset[str] = frozenset()
@@ -148,45 +148,45 @@ class Holding(Noting):
 async def test_kept_rings_starve_no_other(redis_url: str) -> None:
     """Kept rings that are due again and again, more than one look takes, do not keep a new ring from being handled."""
     held = [ring(number) for number in range(1, 2 * MOST_AT_ONCE)]
-    noting = Holding()
-    noting.held = frozenset(each.delivery_id for each in held)
-    noting.keep(held)
-    async with running(redis_url, noting) as (_, ringing):
+    handler = KeepingHandler()
+    handler.held = frozenset(each.delivery_id for each in held)
+    handler.keep(held)
+    async with running(redis_url, handler) as (_, ringing):
         await ringing.ring([RING])
-        await noting.hears(RING)
+        await handler.wait_until_handled(RING)
 
-    assert [RING.delivery_id] == noting.heard
+    assert [RING.delivery_id] == handler.handled
 
 
 @pytest.mark.req("DEL-02")
 async def test_rings_are_handled_once(redis_url: str) -> None:
     """Every ring is handled once and leaves nothing in Redis."""
-    noting = Noting()
+    handler = RecordingHandler()
     rings = [ring(number) for number in range(30)]
-    async with running(redis_url, noting) as (_, ringing):
+    async with running(redis_url, handler) as (_, ringing):
         await ringing.ring(rings)
-        await noting.hears(*rings)
+        await handler.wait_until_handled(*rings)
 
-    assert sorted(each.delivery_id for each in rings) == sorted(noting.heard)
+    assert sorted(each.delivery_id for each in rings) == sorted(handler.handled)
     assert {} == await contents(redis_url)
 
 
 async def test_rings_that_came_together_are_handled_together(redis_url: str) -> None:
     """Rings are taken in batches, none larger than one statement may claim."""
-    noting = Noting()
+    handler = RecordingHandler()
     rings = [ring(number) for number in range(MOST_AT_ONCE + 20)]
     ringing = bell(redis_url)
     await ringing.ring(rings)
-    async with running(redis_url, noting):
-        await noting.hears(*rings)
+    async with running(redis_url, handler):
+        await handler.wait_until_handled(*rings)
     await ringing.close()
 
-    assert [MOST_AT_ONCE, 20] == noting.batches
+    assert [MOST_AT_ONCE, 20] == handler.batches
 
 
 async def test_the_beat_moves(redis_url: str) -> None:
     """The beat moves even when no ring arrives."""
-    async with running(redis_url, Noting()) as (engine, _):
+    async with running(redis_url, RecordingHandler()) as (engine, _):
         before = engine.beat
 
         async def moved() -> bool:
@@ -199,8 +199,8 @@ async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
     """While no slot is free, rings stay in the queue for other workers; they are taken when a slot is free."""
     in_flight = InFlight(1)
     in_flight.take(1)
-    noting = Noting(in_flight=in_flight)
-    async with running(redis_url, noting) as (engine, ringing):
+    handler = RecordingHandler(in_flight=in_flight)
+    async with running(redis_url, handler) as (engine, ringing):
         await ringing.ring([RING])
         for _ in range(2):
             before = engine.beat
@@ -209,36 +209,36 @@ async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
                 return engine.beat > since
 
             await eventually(moved)
-        assert ([], 1) == (noting.heard, await ringing.depth())
+        assert ([], 1) == (handler.handled, await ringing.depth())
         in_flight.free(1)
-        await noting.hears(RING)
+        await handler.wait_until_handled(RING)
 
 
 async def test_a_worker_without_postgresql_takes_nothing(redis_url: str) -> None:
     """While PostgreSQL does not answer, rings stay in the queue for other workers."""
-    noting = Noting()
-    noting.down = True
-    async with running(redis_url, noting) as (_, ringing):
+    handler = RecordingHandler()
+    handler.down = True
+    async with running(redis_url, handler) as (_, ringing):
         await ringing.ring([RING])
         for _ in range(20):
             await ringing.ping()
-        assert ([], 1) == (noting.heard, await ringing.depth())
-        noting.down = False
-        await noting.hears(RING)
+        assert ([], 1) == (handler.handled, await ringing.depth())
+        handler.down = False
+        await handler.wait_until_handled(RING)
 
 
 @pytest.mark.req("DUR-06")
 async def test_an_invalid_entry_is_dropped(redis_url: str) -> None:
     """A queue entry without a job is dropped once, and the loop continues."""
-    noting = Noting()
+    handler = RecordingHandler()
     with structlog.testing.capture_logs() as logs:
-        async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
+        async with Redis.from_url(redis_url) as client, running(redis_url, handler) as (_, ringing):
             await client.zadd(DEFAULT_QUEUE, {POISONED: 1})
             await ringing.ring([ring(2)])
-            await noting.hears(ring(2))
+            await handler.wait_until_handled(ring(2))
 
     assert ([DropReason.NO_JOB], []) == (
-        [each.reason for each in noting.dropped],
+        [each.reason for each in handler.dropped],
         [line for line in logs if line["event"] == "engine.restarted"],
     )
 
@@ -246,34 +246,34 @@ async def test_an_invalid_entry_is_dropped(redis_url: str) -> None:
 @pytest.mark.req("DUR-06")
 async def test_arqs_own_keys_stop_no_ring(redis_url: str) -> None:
     """Keys by which arq marks jobs as in progress, retried or aborted do not stop a ring, however many there are."""
-    noting = Noting()
+    handler = RecordingHandler()
     rings = [ring(number) for number in range(1_200)]
     async with Redis.from_url(redis_url) as client:
         await client.mset({f"arq:in-progress:{each.delivery_id}": "1" for each in rings})
         await client.mset({f"arq:retry:{each.delivery_id}": "9223372036854775807" for each in rings})
         await client.set("arq:abort", "x")
-    async with running(redis_url, noting) as (_, ringing):
+    async with running(redis_url, handler) as (_, ringing):
         await ringing.ring(rings)
-        await noting.hears(*rings)
+        await handler.wait_until_handled(*rings)
 
 
 async def test_closed_connections_are_opened_again(own_valkey: Server) -> None:
     """Connections that Redis closes are opened again, and rings are handled."""
-    noting = Noting()
-    async with running(own_valkey.url, noting) as (_, ringing), Redis.from_url(own_valkey.url) as client:
+    handler = RecordingHandler()
+    async with running(own_valkey.url, handler) as (_, ringing), Redis.from_url(own_valkey.url) as client:
         for number in range(3):
             await ringing.ring([ring(number)])
-            await noting.hears(ring(number))
+            await handler.wait_until_handled(ring(number))
             await client.client_kill_filter(_type="normal", skipme=True)
 
 
 async def test_the_loop_restarts_after_a_frozen_redis(own_valkey: Server) -> None:
     """A loop that ended because Redis was frozen is restarted and logged; rings are handled once Redis continues."""
-    noting = Noting()
+    handler = RecordingHandler()
     with structlog.testing.capture_logs() as logs:
-        async with running(own_valkey.url, noting) as (_, ringing):
+        async with running(own_valkey.url, handler) as (_, ringing):
             await ringing.ring([ring(1)])
-            await noting.hears(ring(1))
+            await handler.wait_until_handled(ring(1))
             own_valkey.freeze()
             try:
 
@@ -284,19 +284,19 @@ async def test_the_loop_restarts_after_a_frozen_redis(own_valkey: Server) -> Non
             finally:
                 own_valkey.thaw()
             await ringing.ring([ring(2), ring(3)])
-            await noting.hears(ring(3))
+            await handler.wait_until_handled(ring(3))
 
 
 async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None:
     """Kept rings are handled while Redis is frozen, and survive the restart of the loop."""
-    noting = Noting()
-    async with running(own_valkey.url, noting) as (_, ringing):
+    handler = RecordingHandler()
+    async with running(own_valkey.url, handler) as (_, ringing):
         await ringing.ring([ring(1)])
-        await noting.hears(ring(1))
+        await handler.wait_until_handled(ring(1))
         own_valkey.freeze()
         try:
-            noting.keep([ring(2)])
-            await noting.hears(ring(2))
+            handler.keep([ring(2)])
+            await handler.wait_until_handled(ring(2))
         finally:
             own_valkey.thaw()
 
@@ -304,7 +304,7 @@ async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None
 async def test_stop_leaves_no_task(redis_url: str) -> None:
     """After `stop` no task of the engine remains."""
     before = asyncio.all_tasks()
-    async with running(redis_url, Noting()):
+    async with running(redis_url, RecordingHandler()):
         pass
 
     assert before == asyncio.all_tasks()
@@ -313,7 +313,7 @@ async def test_stop_leaves_no_task(redis_url: str) -> None:
 async def test_a_stopped_engine_does_not_start(redis_url: str) -> None:
     """An engine that is stopped before it runs does not start."""
     ringing = bell(redis_url)
-    engine = Engine(ringing, Noting(), clock=SystemClock(), log=structlog.get_logger())
+    engine = Engine(ringing, RecordingHandler(), clock=SystemClock(), log=structlog.get_logger())
     await engine.stop()
     await asyncio.wait_for(engine.run(), 60)
     await ringing.close()
@@ -329,24 +329,24 @@ async def test_stop_returns_unhandled_rings(redis_url: str) -> None:
         for _ in range(5):
             await ringing.ping()
 
-    noting = Noting(claim)
-    async with running(redis_url, noting) as (engine, _):
+    handler = RecordingHandler(claim)
+    async with running(redis_url, handler) as (engine, _):
 
         async def some() -> bool:
-            return len(noting.heard) > 5
+            return len(handler.handled) > 5
 
         await eventually(some)
-        noting.keep([ring(2_000), ring(2_001)])
+        handler.keep([ring(2_000), ring(2_001)])
         await engine.stop()
-        assert 0 == noting.running
-        heard = len(noting.heard)
-        assert 1_002 == heard + await ringing.depth()
+        assert 0 == handler.running
+        handled = len(handler.handled)
+        assert 1_002 == handled + await ringing.depth()
         await asyncio.wait({asyncio.create_task(ringing.ping())})
-        assert heard == len(noting.heard)
+        assert handled == len(handler.handled)
     await ringing.close()
 
 
-class Waiting(Noting):
+class Waiting(RecordingHandler):
     """Lets every ring wait for its turn."""
 
     def _turn(self, room: int) -> list[Ring]:
@@ -356,8 +356,8 @@ class Waiting(Noting):
 @pytest.mark.req("DUR-05")
 async def test_rings_that_wait_at_the_stop_are_rung_again(redis_url: str) -> None:
     """Rings that were taken and wait for their turn when the worker stops are not handled, but rung again."""
-    noting = Waiting()
-    async with running(redis_url, noting) as (engine, ringing):
+    handler = Waiting()
+    async with running(redis_url, handler) as (engine, ringing):
         await ringing.ring([RING])
 
         async def taken() -> bool:
@@ -365,7 +365,7 @@ async def test_rings_that_wait_at_the_stop_are_rung_again(redis_url: str) -> Non
 
         await eventually(taken)
         await engine.stop()
-        assert [] == noting.heard
+        assert [] == handler.handled
         assert 1 == await ringing.depth()
 
 
@@ -373,10 +373,10 @@ async def test_rings_that_wait_at_the_stop_are_rung_again(redis_url: str) -> Non
 async def test_other_features_of_arq_are_refused(redis_url: str, wrong: str) -> None:
     """The features of arq that the loop does not support (burst, cron, aborts, hooks) cannot be enabled."""
     ringing = bell(redis_url)
-    engine = Engine(ringing, Noting(), clock=SystemClock(), log=structlog.get_logger())
+    engine = Engine(ringing, RecordingHandler(), clock=SystemClock(), log=structlog.get_logger())
     worker = engine._new_worker()
     await ringing.close()
 
     assert not getattr(worker, wrong)
     with pytest.raises(TypeError):
-        type(worker)(ringing, Noting(), moved=print, **{wrong: True})
+        type(worker)(ringing, RecordingHandler(), moved=print, **{wrong: True})

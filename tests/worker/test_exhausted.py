@@ -62,6 +62,6 @@ def test_a_low_descriptor_limit_is_logged(limit: int, warned: bool, monkeypatch:
     with structlog.testing.capture_logs() as logs:
         run._raise_limit(settings("postgresql://h/d", "redis://h"), structlog.get_logger())
 
-    said = [(line["event"], line["limit"], line["needed"]) for line in logs]
-    assert [("worker.few_descriptors", 755, 756)] * warned == said
+    logged = [(line["event"], line["limit"], line["needed"]) for line in logs]
+    assert [("worker.few_descriptors", 755, 756)] * warned == logged
     assert all("raise the hard limit" in line["reason"] for line in logs)

@@ -41,7 +41,7 @@ async def add(world: World, url: str, *, tenant: str, timeout_ms: int = 20_000, 
 
 
 async def all_delivered(world: World, tenant: str, number: int) -> None:
-    """Return when so many deliveries of the tenant are delivered."""
+    """Return when that many deliveries of the tenant are delivered."""
 
     async def look() -> bool:
         return bool(number == await world.pool.fetchval(_COUNT, tenant))
@@ -50,7 +50,7 @@ async def all_delivered(world: World, tenant: str, number: int) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_tenant_that_hangs_leaves_slots_to_others(world: World, receiver: Receiver) -> None:
+async def test_a_hanging_tenant_leaves_slots_for_others(world: World, receiver: Receiver) -> None:
     """With 360 deliveries for twelve endpoints that never answer, those of another tenant are sent while all hang."""
     never = asyncio.Event()
     for number in range(ENDPOINTS):
@@ -69,7 +69,7 @@ async def test_a_tenant_that_hangs_leaves_slots_to_others(world: World, receiver
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_backlog_that_nobody_rang_delays_no_other_tenant(world: World, receiver: Receiver) -> None:
+async def test_an_unrung_backlog_delays_no_other_tenant(world: World, receiver: Receiver) -> None:
     """Behind 14,400 deliveries that a healthy tenant published by SQL, that of another waits for few of them."""
     for number in range(ENDPOINTS):  # so many that none of them is at its limit
         await add(world, f"{receiver.base_url}/many/{number}", tenant="many")
@@ -104,17 +104,17 @@ def counting(most: list[int]) -> Callable[[], Awaitable[web.Response]]:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_limit_of_an_endpoint_holds_over_all_workers(world: World, receiver: Receiver) -> None:
+async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, receiver: Receiver) -> None:
     """With `--concurrency 3` and two workers no more than three requests are in flight, and every delivery arrives."""
     most: list[int] = []
     receiver.answers["/few"] = counting(most)
     await add(world, f"{receiver.base_url}/few", tenant="acme", concurrency=3)
 
-    async def know_each_other() -> bool:
+    async def have_seen_each_other() -> bool:
         return bool(await world.pool.fetchval("SELECT min(beaten_at) > max(started_at) FROM hookseal.workers"))
 
     async with world.worker(), world.worker():
-        await eventually(know_each_other)
+        await eventually(have_seen_each_other)
         await world.pool.execute(_PUBLISH, "acme", 60)
         await all_delivered(world, "acme", 60)
 
@@ -123,7 +123,7 @@ async def test_a_limit_of_an_endpoint_holds_over_all_workers(world: World, recei
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_breaker_opens_and_closes(world: World, receiver: Receiver) -> None:
+async def test_a_breaker_opens_after_failures_and_closes_after_a_probe(world: World, receiver: Receiver) -> None:
     """After failures in a row the endpoint gets nothing but a probe; when that is answered, the others follow."""
     receiver.answers["/sick"] = status(503)
     await add(world, f"{receiver.base_url}/sick", tenant="acme")

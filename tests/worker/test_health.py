@@ -60,13 +60,13 @@ async def get(url: str) -> Answer:
 
 @pytest.mark.req("OPS-01")
 @pytest.mark.parametrize(
-    ("silence", "status", "said"),
+    ("silence", "status", "state"),
     [(0.0, 200, "ok"), (BEAT_SECONDS - 0.1, 200, "ok"), (BEAT_SECONDS, 503, "stuck"), (1e6, 503, "stuck")],
 )
-async def test_a_worker_lives_while_its_loop_moves(silence: float, status: int, said: str) -> None:
+async def test_a_worker_lives_while_its_loop_moves(silence: float, status: int, state: str) -> None:
     """A worker lives while its loop moves, whatever its dependencies do."""
     async with serving(probes({"redis": broken}, silence=silence)) as url:
-        assert (status, {"status": said}) == await get(f"{url}/livez")
+        assert (status, {"status": state}) == await get(f"{url}/livez")
 
 
 async def test_a_draining_worker_lives() -> None:

@@ -21,7 +21,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 from tests.doubles.transport import ScriptedTransport
-from tests.operations.test_released import Change, accept, clear, rotate
+from tests.operations.test_probes_after_changes import Change, accept, clear, rotate
 from tests.worker.figures import figures
 
 Pool = asyncpg.Pool

@@ -326,7 +326,7 @@ async def test_only_the_leader_looks(scene: Scene) -> None:
     assert [3.0, 60.0, 60.0] == clock.slept
 
 
-async def test_it_purges_once_an_hour(scene: Scene) -> None:
+async def test_housekeeping_purges_once_an_hour(scene: Scene) -> None:
     """Retired versions are purged at the first look, and again an hour later."""
     clock = FakeClock()
     keeper = await scene.keeper(clock)

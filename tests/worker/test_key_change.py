@@ -100,12 +100,12 @@ class Story:
                 self.published += len(rings)
                 await self.receiver.wait_for(max(1, self.published - _ON_THEIR_WAY))
 
-        flowing = asyncio.create_task(flow())
+        publishing = asyncio.create_task(flow())
         try:
             yield
         finally:
             over.set()
-            await flowing
+            await publishing
 
     def _signs(self, endpoint: EndpointId, refs: list[str], secret: str) -> None:
         self.secrets[refs[0]] = secret

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.worker.key_life import OLD, another, command, id_of, promote, rewrap, stage, staged
-from tests.worker.test_rotation import arrived_once_at_the_first_attempt, more, nothing_left, traffic, verifies
+from tests.worker.test_rotation import arrived_once_at_the_first_attempt, nothing_left, traffic, verifies, wait_for_more
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World
 
@@ -29,7 +29,7 @@ async def run_compromise(world: World, receiver: Receiver, *keys: str, refs: set
         )
         await eventually(lambda: overlaps_ended(world))
         since = await world.pool.fetchval("SELECT now()")
-        await more(receiver, 40)
+        await wait_for_more(receiver, 40)
     await eventually(lambda: nothing_left(world))
     rows = await world.pool.fetch(_SIGNED, since)
     signed = [(set(row["signed_by"]), row["after"]) for row in rows]

@@ -76,8 +76,8 @@ async def test_a_frozen_worker_holds_what_it_cannot_open(world: World, receiver:
 
 
 def _startup(answer: tuple[int, dict[str, object]]) -> tuple[int, object]:
-    code, said = answer
-    checks = said["checks"]
+    code, body = answer
+    checks = body["checks"]
     assert isinstance(checks, dict)
     return code, checks["keys"]
 

@@ -37,7 +37,7 @@ async def wrapped(address: str) -> dict[str, str]:
 
 
 @pytest.mark.req("SEC-25")
-async def test_the_kms_is_asked_once(world: World, receiver: Receiver) -> None:
+async def test_a_worker_asks_the_kms_only_at_its_start(world: World, receiver: Receiver) -> None:
     """While the KMS hangs, deliveries are signed, and a process that was killed starts again with the keys."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with openbao() as kms:

@@ -62,7 +62,7 @@ def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeepe
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
-    """What waits in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
+    """A delivery in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
     await pool.execute(_STORE.replace("$1", str(_LANES)))
     lanes = Lanes(32)
     await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(_HANDLER)

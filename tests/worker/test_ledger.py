@@ -171,7 +171,7 @@ async def test_a_repeat_finds_the_first_record(repeats: int) -> None:
     """If the answer to a written record was lost, its repeat returns the verdict; after a lost lease None."""
     clock = FakeClock()
 
-    class LosesAnswers(MemoryLedger):
+    class LosingAnswers(MemoryLedger):
         lost = repeats
 
         async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
@@ -181,7 +181,7 @@ async def test_a_repeat_finds_the_first_record(repeats: int) -> None:
                 raise Unavailable("the answer was lost")
             return kept
 
-    inner = LosesAnswers(clock)
+    inner = LosingAnswers(clock)
     inner.add(CLAIM)
     ledger = persistent(inner, clock)
     claim = await one(ledger)
@@ -198,12 +198,12 @@ async def test_a_claim_without_an_answer_is_reported(error: BaseException) -> No
     clock = FakeClock()
     lost: list[str] = []
 
-    class Silent(MemoryLedger):
+    class SilentLedger(MemoryLedger):
         async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
             await super().claim(ring, token)
             raise error
 
-    silent, heard = Silent(clock), MemoryLedger(clock)
+    silent, heard = SilentLedger(clock), MemoryLedger(clock)
     silent.add(CLAIM)
     heard.add(CLAIM)
     with pytest.raises(type(error)):

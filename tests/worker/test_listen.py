@@ -38,7 +38,7 @@ class Woken:
         """Count."""
         self.count += 1
 
-    async def more_than(self, count: int) -> None:
+    async def wait_for_more_than(self, count: int) -> None:
         """Return when it was woken more often than that."""
 
         async def look() -> bool:
@@ -127,10 +127,10 @@ async def test_a_lost_connection_is_replaced(pool: "Pool[asyncpg.Record]", datab
             await notified(pool)
             before = woken.count
             await pool.execute(END_THE_LISTENER)
-            await woken.more_than(before)
+            await woken.wait_for_more_than(before)
             before = woken.count
             await publish(pool)
-            await woken.more_than(before)
+            await woken.wait_for_more_than(before)
 
 
 async def test_an_outage_is_logged_once(pool: "Pool[asyncpg.Record]", database_url: str) -> None:

@@ -57,7 +57,7 @@ async def test_other_claims_are_left_alone(pool: "Pool[asyncpg.Record]") -> None
     assert "sending" == (await installation.delivery(ring))["state"]
 
 
-class Away(PostgresLedger):
+class UnreachableLedger(PostgresLedger):
     """A ledger that does not answer."""
 
     async def give_back(self, tokens: list[str]) -> list[str]:
@@ -67,7 +67,7 @@ class Away(PostgresLedger):
 
 async def test_tokens_are_kept_for_a_lease_after_an_outage(pool: "Pool[asyncpg.Record]") -> None:
     """Tokens are kept during an outage, and discarded when PostgreSQL has answered for the length of a lease."""
-    away = Away(pool, worker="w1", lease_seconds=LEASE_SECONDS)
+    away = UnreachableLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
     back = PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
     clock = FakeClock()
     lost = looking(away, clock)

@@ -31,7 +31,7 @@ from tests.worker.leaking import (
     all_canaries,
     scene,
 )
-from tests.worker.verbose_process import made_loud
+from tests.worker.verbose_process import verbose_settings
 from tests.worker.waiting import PATIENCE_SECONDS, eventually
 from tests.worker.world import Receiver, Worker, World, held, world
 
@@ -59,7 +59,7 @@ def private(installed: World) -> dict[str, str]:
     return dict.fromkeys(values, "") | {f"{name}_FILE": str(installed.folder / name) for name in values}
 
 
-def started_as(worker: Worker) -> dict[str, bytes]:
+def arguments_and_environment(worker: Worker) -> dict[str, bytes]:
     """Return the arguments of the process, and its environment if the kernel lets this user read it."""
     shown = {}
     for name in ("cmdline", "environ"):
@@ -70,7 +70,7 @@ def started_as(worker: Worker) -> dict[str, bytes]:
     return shown
 
 
-async def at_its_end(installed: World, ring: Ring, end: str) -> None:
+async def wait_for_end(installed: World, ring: Ring, end: str) -> None:
     """Return when the delivery has reached that end."""
 
     async def look() -> bool:
@@ -107,14 +107,14 @@ async def through_outages(installed: World, worker: Worker, receiver: Receiver, 
             await eventually(unready)
         finally:
             server.thaw()
-        await at_its_end(installed, ring, DELIVERED)
+        await wait_for_end(installed, ring, DELIVERED)
     ring, answer = await in_mid_delivery(installed, receiver, "/dropped")
     await installed.pool.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     answer.set()
-    await at_its_end(installed, ring, DELIVERED)
+    await wait_for_end(installed, ring, DELIVERED)
 
 
 async def stopped_in_mid_delivery(installed: World, worker: Worker, receiver: Receiver) -> bytes:
@@ -128,7 +128,7 @@ async def stopped_in_mid_delivery(installed: World, worker: Worker, receiver: Re
     await eventually(draining)
     answer.set()
     assert 0 == await worker.ended()
-    await at_its_end(installed, ring, DELIVERED)
+    await wait_for_end(installed, ring, DELIVERED)
     output = worker.process._process.stdout
     return b"" if output is None else await output.read()
 
@@ -140,12 +140,12 @@ async def written_by(
     _, redis = servers
     rings = await installed.publish()
     found = {f"before {key}": value for key, value in (await leak_places.keys(redis.url)).items()}
-    loud = made_loud(installed.folder / "loud", worker=True)
+    loud = verbose_settings(installed.folder / "loud", worker=True)
     async with leak_places.monitored(redis) as heard:
         async with installed.worker(**loud, **private(installed)) as worker:
-            found |= started_as(worker)
+            found |= arguments_and_environment(worker)
             for ring in rings:
-                await at_its_end(installed, ring, ends.ends[ring.endpoint_id])
+                await wait_for_end(installed, ring, ends.ends[ring.endpoint_id])
             found |= await leak_places.pages(worker.process.ready["health_url"])
             await through_outages(installed, worker, receiver, servers)
             found |= {f"after {page}": value for page, value in (await leak_places.pages(_url(worker))).items()}
@@ -202,7 +202,7 @@ async def test_only_receivers_get_secrets(
 @pytest.mark.req("SEC-15")
 async def test_an_abort_leaves_no_secret(world: World, receiver: Receiver) -> None:
     """A worker that aborts during a delivery writes no core file and no secret to its log."""
-    async with world.worker(**made_loud(world.folder / "loud", worker=True), **private(world)) as worker:
+    async with world.worker(**verbose_settings(world.folder / "loud", worker=True), **private(world)) as worker:
         await in_mid_delivery(world, receiver, "/aborted")
         assert (0, 0) == resource.prlimit(worker.pid, resource.RLIMIT_CORE)
         os.kill(worker.pid, signal.SIGABRT)
@@ -219,11 +219,11 @@ async def test_settings_in_files_leave_no_trace(world: World) -> None:
     """With settings in files neither arguments nor environment contain a secret; variables are in the environment."""
     known = await all_canaries(world.installation, world.database_url, world.redis_url)
     async with world.started_worker(**private(world)) as worker:
-        from_files = started_as(worker)
+        from_files = arguments_and_environment(worker)
     assert [] == search(from_files, known)
     assert b"SECRETS_MASTER_KEY_FILE" in from_files["environ"] or os.geteuid() != 0
     async with world.started_worker() as worker:
-        shown = started_as(worker)
+        shown = arguments_and_environment(worker)
     assert [] == search({"cmdline": shown["cmdline"]}, known)
     if os.geteuid() == 0:  # the exception that docs/guide/running.md names
         assert search({"environ": shown["environ"]}, known)

@@ -12,7 +12,7 @@ from tests.worker.world import Receiver, World, status
 
 
 @pytest.mark.req("DEL-08", part="operator-events")
-async def test_a_webhook_for_the_operator(world: World, receiver: Receiver) -> None:
+async def test_an_operator_gets_a_webhook_about_a_dead_letter(world: World, receiver: Receiver) -> None:
     """The worker records the dead letter, and delivers the event about it like any other."""
     new = NewEndpoint(
         tenant_id=OPERATOR_TENANT, url=f"{receiver.base_url}/operator", event_types=("message.*",), timeout_ms=1000

@@ -53,7 +53,7 @@ class Reader:
         return web.Response(status=204)
 
     async def has(self, number: int) -> None:
-        """Return once so many deliveries have succeeded."""
+        """Return once that many deliveries have succeeded."""
 
         async def look() -> bool:
             return len(self.succeeded) >= number
@@ -78,7 +78,7 @@ async def ordered(world: World, url: str) -> EndpointId:
 
 
 async def publish(world: World, reader: Reader, number: int) -> list[Ring]:
-    """Publish so many events, and tell the receiver their order."""
+    """Publish that many events, and tell the receiver their order."""
     rings = []
     for _ in range(number):
         (ring,) = await world.publish()
@@ -88,7 +88,7 @@ async def publish(world: World, reader: Reader, number: int) -> list[Ring]:
 
 
 @pytest.mark.req("DEL-17")
-async def test_nothing_overtakes(world: World, reader: tuple[str, Reader]) -> None:
+async def test_two_workers_keep_the_order(world: World, reader: tuple[str, Reader]) -> None:
     """Two workers keep the order through retries, a kill, a rotation, a dead letter and its replay."""
     url, found = reader
     endpoint = await ordered(world, url)
@@ -116,8 +116,8 @@ async def test_nothing_overtakes(world: World, reader: tuple[str, Reader]) -> No
 
 
 @pytest.mark.req("DEL-17")
-async def test_a_worker_takes_the_next_itself(world: World, reader: tuple[str, Reader]) -> None:
-    """What waits behind the head is sent without rings, as soon as the one before it is recorded."""
+async def test_the_next_delivery_of_a_line_needs_no_ring(world: World, reader: tuple[str, Reader]) -> None:
+    """A delivery behind the head is sent without a ring, as soon as the one before it is recorded."""
     url, found = reader
     await ordered(world, url)
     found.tried = set(range(LAST))  # it fails none

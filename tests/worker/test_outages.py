@@ -19,8 +19,8 @@ async def unready(worker: Worker, name: str) -> None:
     """Return when the worker reports that dependency as a timeout; it must live."""
 
     async def look() -> bool:
-        status, said = await worker.get("/readyz")
-        return status == 503 and said["checks"][name] == "timeout"
+        status, body = await worker.get("/readyz")
+        return status == 503 and body["checks"][name] == "timeout"
 
     await eventually(look)
     assert (200, {"status": "ok"}) == await worker.get("/livez")

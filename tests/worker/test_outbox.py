@@ -28,7 +28,7 @@ Pool = asyncpg.Pool
 FAR_AWAY = 3_600.0
 
 
-class NotingBell(Bell):
+class RecordingBell(Bell):
     """Notes every id that is rung; while `broken` is set it fails like a missing Redis."""
 
     def __init__(self, url: str) -> None:
@@ -56,9 +56,9 @@ class NotingBell(Bell):
 
 
 @pytest.fixture
-async def ringing(redis_url: str) -> AsyncIterator[NotingBell]:
+async def ringing(redis_url: str) -> AsyncIterator[RecordingBell]:
     """Yield a bell on the queue of this test."""
-    made = NotingBell(redis_url)
+    made = RecordingBell(redis_url)
     yield made
     await made.close()
 
@@ -77,7 +77,7 @@ def outbox(
     )
 
 
-async def rings(leader: Outbox, ringing: NotingBell, *, waited_seconds: float = 0) -> int:
+async def rings(leader: Outbox, ringing: RecordingBell, *, waited_seconds: float = 0) -> int:
     """Look once; return the number of rings."""
     before = len(ringing.rung)
     assert not await leader.once(waited_seconds=waited_seconds), "more is left to ring"
@@ -96,7 +96,7 @@ async def running(*outboxes: Outbox, poll_seconds: float = 0.1) -> AsyncIterator
 
 
 @pytest.mark.req("DEL-01")
-async def test_an_unrung_delivery_is_rung_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_an_unrung_delivery_is_rung_once(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """Deliveries of events published by SQL are put into the queue once, and are counted."""
     await subscribe(pool)
     ids = await publish(pool, 3)
@@ -108,7 +108,7 @@ async def test_an_unrung_delivery_is_rung_once(pool: "Pool[asyncpg.Record]", rin
     assert 3.0 == figures(leader._meter)["hookseal_rings_total", "outbox"]
 
 
-async def test_a_publisher_has_time_to_ring(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_publisher_has_time_to_ring(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """A delivery that has just become due is left to its publisher."""
     await subscribe(pool)
     await publish(pool, 1)
@@ -119,7 +119,7 @@ async def test_a_publisher_has_time_to_ring(pool: "Pool[asyncpg.Record]", ringin
 
 
 async def test_a_look_says_for_half_a_second_what_else_there_is_to_do(
-    pool: "Pool[asyncpg.Record]", ringing: NotingBell
+    pool: "Pool[asyncpg.Record]", ringing: RecordingBell
 ) -> None:
     """After a look the other loops know what there is to do; without one in the last half second there may be all."""
     clock = FakeClock()
@@ -138,7 +138,7 @@ async def test_a_look_says_for_half_a_second_what_else_there_is_to_do(
     assert [[True] * 3, [False] * 3, [True, False, False], [True] * 3] == known
 
 
-async def test_it_begins_a_moment_after_the_worker(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_it_begins_a_moment_after_the_worker(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """At the start it leaves what is due to the worker, which takes the rings that stand in Redis; then it looks."""
     await subscribe(pool)
     ids = await publish(pool, 3)
@@ -152,7 +152,7 @@ async def test_it_begins_a_moment_after_the_worker(pool: "Pool[asyncpg.Record]",
     await cancelled([task])
 
 
-async def test_it_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_the_outbox_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """After a ring the outbox polls fast for ten seconds, and then as slowly as before."""
     await subscribe(pool)
     clock = FakeClock()
@@ -176,7 +176,7 @@ async def test_it_polls_slowly_without_work(pool: "Pool[asyncpg.Record]", ringin
     assert CALM_AFTER_SECONDS == pytest.approx(POLL_SECONDS * clock.slept.count(POLL_SECONDS), abs=2 * POLL_SECONDS)
 
 
-async def test_one_of_two_workers_leads(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_one_of_two_workers_leads(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """Of two workers one leads; the other rings nothing until the leader steps down, and then leads at once."""
     await subscribe(pool)
     clock = FakeClock()
@@ -194,17 +194,17 @@ async def test_one_of_two_workers_leads(pool: "Pool[asyncpg.Record]", ringing: N
     assert "w1" == await pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
 
 
-async def test_a_frozen_leader_is_replaced(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_frozen_leader_is_replaced(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """A frozen leader is replaced when its lease has expired, and rings nothing, although it believes that it leads."""
     await subscribe(pool)
     frozen = outbox(pool, ringing, "w1", seconds=0.5, clock=FakeClock())
     await frozen.once()
     async with running(outbox(pool, ringing, "w2")):
 
-        async def followed() -> bool:
+        async def is_led_by_w2() -> bool:
             return bool(await pool.fetchval("SELECT holder = 'w2' FROM hookseal.control WHERE name = 'outbox'"))
 
-        await eventually(followed)
+        await eventually(is_led_by_w2)
         assert frozen.leads
         ids = await publish(pool, 1)
         assert 0 == await frozen.once(waited_seconds=0)
@@ -216,7 +216,7 @@ async def test_a_frozen_leader_is_replaced(pool: "Pool[asyncpg.Record]", ringing
     assert 1 == len(ringing.rung)
 
 
-async def test_a_leader_that_cannot_renew_stops_leading(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_leader_that_cannot_renew_stops_leading(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """A leader that cannot renew its lease stops leading by its own clock when the lease has expired."""
     clock = FakeClock()
     leader = outbox(pool, ringing, "w1", clock=clock)
@@ -229,7 +229,7 @@ async def test_a_leader_that_cannot_renew_stops_leading(pool: "Pool[asyncpg.Reco
     assert [True, False] == states
 
 
-async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """Every delivery is rung once, however many workers run."""
     await subscribe(pool)
     async with running(*(outbox(pool, ringing, f"w{number}", seconds=0.5) for number in range(3))):
@@ -245,7 +245,7 @@ async def test_two_workers_ring_once(pool: "Pool[asyncpg.Record]", ringing: Noti
     assert sorted(ids) == sorted(ringing.rung)
 
 
-async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_batches_are_rung_without_a_pause(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """More than one batch is rung without waiting for the next look."""
     await subscribe(pool)
     await publish(pool, SWEEP_BATCH + 1)
@@ -258,7 +258,7 @@ async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", ringing: Noting
         await eventually(all_rung)
 
 
-async def test_a_wake_rings_at_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_a_wake_rings_at_once(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """After `wake` the leader rings at once, without waiting for its next look or for the publisher."""
     await subscribe(pool)
     leader = outbox(pool, ringing, "w1")
@@ -277,7 +277,7 @@ async def test_a_wake_rings_at_once(pool: "Pool[asyncpg.Record]", ringing: Notin
         await eventually(rung)
 
 
-async def test_an_outage_of_redis_is_logged_once(pool: "Pool[asyncpg.Record]", ringing: NotingBell) -> None:
+async def test_an_outage_of_redis_is_logged_once(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """An outage of Redis is logged once; deliveries that are published meanwhile are rung after it, none twice."""
     await subscribe(pool)
     ringing.broken = True
@@ -308,7 +308,7 @@ async def test_an_outage_of_redis_is_logged_once(pool: "Pool[asyncpg.Record]", r
     assert len(ringing.rung) == len(set(ringing.rung))
 
 
-async def test_an_outage_of_postgresql_is_logged_once(database_url: str, ringing: NotingBell) -> None:
+async def test_an_outage_of_postgresql_is_logged_once(database_url: str, ringing: RecordingBell) -> None:
     """While PostgreSQL does not answer, the loop continues and logs the outage once, and `step_down` returns."""
     pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)
     await pool.close()

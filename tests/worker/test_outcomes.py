@@ -201,7 +201,7 @@ async def test_a_lost_answer_is_looked_up_for_the_whole_batch(pool: "Pool[asyncp
 
 
 @pytest.mark.req("DEL-15")
-async def test_an_attempt_of_another_outcome_is_not_this_one(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_lookup_matches_outcome_and_worker(pool: "Pool[asyncpg.Record]") -> None:
     """An attempt of the same number with another outcome or worker does not count as the one that is looked up."""
     made, real = await scene(pool, 2)
     assert [DELIVERED, DELIVERED] == await made.record(lambda _: (ROW, DELIVERED))

@@ -27,7 +27,7 @@ NOTIFIES = "SELECT until > now() FROM hookseal.control WHERE name = 'notify'"
 
 
 @asynccontextmanager
-async def behind(world: World, **changes: str) -> AsyncIterator[tuple[World, Server]]:
+async def behind_pgbouncer(world: World, **changes: str) -> AsyncIterator[tuple[World, Server]]:
     """Yield the same installation with a PgBouncer in front of its database."""
     name = await world.pool.fetchval("SELECT quote_ident(current_database())")
     await world.pool.execute(f"ALTER DATABASE {name} SET search_path = {SEARCH_PATH}")
@@ -48,10 +48,10 @@ async def publish(world: World) -> None:
     through = await asyncpg.connect(world.database_url, statement_cache_size=0)
     async with Publisher.connect(world.database_url, world.redis_url) as publisher:
 
-        async def by_itself() -> None:
+        async def publish_alone() -> None:
             await publisher.publish(tenant_id="acme", event_type="invoice.paid", data={"n": 1})
 
-        async def with_the_callers() -> None:
+        async def publish_on_a_connection() -> None:
             async with through.transaction():
                 published = await publisher.publish(
                     tenant_id="acme", event_type="invoice.paid", data={"n": 2}, connection=through
@@ -59,15 +59,15 @@ async def publish(world: World) -> None:
             await published.ring()
 
         for _ in range(PUBLISHED_BY_EACH):
-            await asyncio.gather(by_itself(), with_the_callers())
+            await asyncio.gather(publish_alone(), publish_on_a_connection())
             await through.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
     await through.close()
 
 
 @pytest.mark.parametrize("kept", ["200", "0"])
-async def test_all_of_it(world: World, receiver: Receiver, kept: str) -> None:
+async def test_an_installation_works_through_pgbouncer(world: World, receiver: Receiver, kept: str) -> None:
     """Through PgBouncer an endpoint is added and rotated, 210 events are delivered once, and the worker stops."""
-    async with behind(world, max_prepared_statements=kept) as (pooled, _):
+    async with behind_pgbouncer(world, max_prepared_statements=kept) as (pooled, _):
         url = f"{receiver.base_url}/hook"
         add = ("endpoint", "add", "--tenant", "acme", "--url", url, "--event-type", "*", "--timeout-ms", "15000")
         rotate = ("endpoint", "rotate", "--tenant", "acme", "--print-secret")
@@ -87,26 +87,26 @@ async def test_all_of_it(world: World, receiver: Receiver, kept: str) -> None:
     assert [] == [line for line in worker.log if line["level"] == "error" or line["event"].endswith(".failed")]
 
 
-async def test_listening_through_it(world: World, receiver: Receiver) -> None:
+async def test_a_worker_that_cannot_listen_delivers(world: World, receiver: Receiver) -> None:
     """A worker that cannot listen through PgBouncer logs once what to set, requests no notifications, and delivers."""
     await world.endpoint(f"{receiver.base_url}/hook")
-    async with behind(world) as (pooled, _), pooled.worker(HOOKSEAL_LISTEN="true") as worker:
+    async with behind_pgbouncer(world) as (pooled, _), pooled.worker(HOOKSEAL_LISTEN="true") as worker:
 
-        async def said() -> list[str]:
+        async def logged_reasons() -> list[str]:
             return [line["reason"] for line in worker.log if line["event"] == "listen.failed"]
 
-        [reason] = await eventually(said)
+        [reason] = await eventually(logged_reasons)
         await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
         await receiver.wait_for(1)
         assert "HOOKSEAL_LISTEN_URL" in reason
         assert not await world.pool.fetchval(NOTIFIES)
 
 
-async def test_listening_past_it(world: World, receiver: Receiver) -> None:
+async def test_the_listen_url_bypasses_pgbouncer(world: World, receiver: Receiver) -> None:
     """With HOOKSEAL_LISTEN_URL the listener connects to PostgreSQL itself, and all else goes through PgBouncer."""
     await world.endpoint(f"{receiver.base_url}/hook")
     changes = {"HOOKSEAL_LISTEN": "true", "HOOKSEAL_LISTEN_URL": world.database_url}
-    async with behind(world) as (pooled, _), pooled.worker(**changes) as worker:
+    async with behind_pgbouncer(world) as (pooled, _), pooled.worker(**changes) as worker:
 
         async def notified() -> bool:
             return bool(await world.pool.fetchval(NOTIFIES))
@@ -117,16 +117,16 @@ async def test_listening_past_it(world: World, receiver: Receiver) -> None:
         assert not [line for line in worker.log if line["event"] == "listen.failed"]
 
 
-async def test_a_listener_that_gets_no_connection(world: World, receiver: Receiver) -> None:
+async def test_a_wrong_listen_url_is_logged_without_its_password(world: World, receiver: Receiver) -> None:
     """An error in HOOKSEAL_LISTEN_URL is logged with that name, without the password, and the worker delivers."""
     await world.endpoint(f"{receiver.base_url}/hook")
     changes = {"HOOKSEAL_LISTEN": "true", "HOOKSEAL_LISTEN_URL": f"{world.database_url}_absent"}
     async with world.worker(**changes) as worker:
 
-        async def said() -> list[str]:
+        async def logged_reasons() -> list[str]:
             return [line["reason"] for line in worker.log if line["event"] == "listen.failed"]
 
-        [reason] = await eventually(said)
+        [reason] = await eventually(logged_reasons)
         await world.publish()
         await receiver.wait_for(1)
 

@@ -69,7 +69,7 @@ async def test_many_connections_keep_no_other_client_out() -> None:
         assert b"HTTP/1.1 200 OK" in await answered(last)
 
 
-async def test_each_is_answered_once() -> None:
+async def test_a_connection_gets_one_answer() -> None:
     """A connection is closed after its answer."""
     port = ProbePort()
     async with serving(port) as number, opened(number, "127.0.0.1") as streams:
@@ -85,12 +85,12 @@ async def test_each_is_answered_once() -> None:
         await eventually(none)
 
 
-@pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
-async def test_a_silent_connection_is_closed(said: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
+async def test_a_silent_connection_is_closed(sent: bytes) -> None:
     """A connection without a whole request is closed at its time limit."""
     port = ProbePort(seconds=0.05)
     async with serving(port) as number, opened(number, "127.0.0.1") as (reader, writer):
-        writer.write(said)
+        writer.write(sent)
         assert b"" == await reader.read()
         assert 0 == len(port)
 

@@ -22,7 +22,7 @@ FINE = {
 }
 
 
-async def says(worker: Worker, path: str, **changes: str) -> None:
+async def wait_for_answer(worker: Worker, path: str, **changes: str) -> None:
     """Return when that probe answers exactly this; the worker must live."""
     checks = FINE[path] | changes
     expected = (503 if changes else 200, {"status": "unavailable" if changes else "ok", "checks": checks})
@@ -76,12 +76,12 @@ async def test_an_alteration_fails_its_own_check(
     """An altered sentinel, schema, right or key check fails its own check, until it is restored."""
     other = next(each for each in FINE if each != path)
     async with world.worker() as worker:
-        await says(worker, path)
+        await wait_for_answer(worker, path)
         await world.pool.execute(alteration)
-        await says(worker, path, **{check: "unavailable"})
-        await says(worker, other)
+        await wait_for_answer(worker, path, **{check: "unavailable"})
+        await wait_for_answer(worker, other)
         await world.pool.execute(restoration)
-        await says(worker, path)
+        await wait_for_answer(worker, path)
 
 
 @pytest.mark.req("OPS-01")
@@ -90,17 +90,17 @@ async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_
     async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=2) as pool:
         installed = await world(pool, own_postgres.url, redis_url, tmp_path)
         async with installed.worker() as worker:
-            await says(worker, "/readyz")
+            await wait_for_answer(worker, "/readyz")
             own_postgres.freeze()
             try:
-                await says(worker, "/readyz", postgresql="timeout", schema="timeout", secrets="timeout")
-                await says(worker, "/startupz", schema="timeout", keys="timeout")
+                await wait_for_answer(worker, "/readyz", postgresql="timeout", schema="timeout", secrets="timeout")
+                await wait_for_answer(worker, "/startupz", schema="timeout", keys="timeout")
                 found = await worker.figures()
                 assert [0.0, 1.0, 0.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
             finally:
                 own_postgres.thaw()
-            await says(worker, "/readyz")
-            await says(worker, "/startupz")
+            await wait_for_answer(worker, "/readyz")
+            await wait_for_answer(worker, "/startupz")
 
 
 @pytest.mark.req("OPS-01")
@@ -110,14 +110,14 @@ async def test_a_frozen_redis_fails_its_check(
     """While Redis is frozen only its check is a timeout; afterwards all pass."""
     installed = await world(pool, database_url, own_valkey.url, tmp_path)
     async with installed.worker() as worker:
-        await says(worker, "/readyz")
+        await wait_for_answer(worker, "/readyz")
         own_valkey.freeze()
         try:
-            await says(worker, "/readyz", redis="timeout")
-            await says(worker, "/startupz")
+            await wait_for_answer(worker, "/readyz", redis="timeout")
+            await wait_for_answer(worker, "/startupz")
         finally:
             own_valkey.thaw()
-        await says(worker, "/readyz")
+        await wait_for_answer(worker, "/readyz")
 
 
 @pytest.mark.req("OPS-01")
@@ -130,9 +130,9 @@ async def test_a_busy_worker_is_ready(world: World) -> None:
             await ringing.ring(ring(number) for number in range(50))
             await ringing.close()
 
-            async def all_wait() -> bool:
+            async def all_are_locked() -> bool:
                 return bool(await world.pool.fetchval(WAITING_FOR_A_LOCK) >= 2)
 
-            await eventually(all_wait)
+            await eventually(all_are_locked)
             assert 200 == (await worker.get("/readyz"))[0]
-        await says(worker, "/readyz")
+        await wait_for_answer(worker, "/readyz")

@@ -24,8 +24,8 @@ QUICK = {"HOOKSEAL_LEASE_SECONDS": "7", "HOOKSEAL_DRAIN_SECONDS": "6"}
 
 def processes(worker: Worker) -> list[dict[str, Any]]:
     """Return what the parent reported about its processes."""
-    said: list[dict[str, Any]] = worker.process.ready["processes"]
-    return said
+    found: list[dict[str, Any]] = worker.process.ready["processes"]
+    return found
 
 
 async def ended(pid: int) -> None:
@@ -48,8 +48,8 @@ async def all_ready(worker: Worker) -> dict[str, Any]:
     """Return the answer of `/readyz` once the worker is ready."""
 
     async def look() -> dict[str, Any] | None:
-        status, said = await worker.get("/readyz")
-        return said if status == 200 else None
+        status, body = await worker.get("/readyz")
+        return body if status == 200 else None
 
     return await eventually(look)
 
@@ -67,12 +67,12 @@ async def test_two_processes_are_one_worker(world: World, receiver: Receiver) ->
         assert {one["worker_id"], two["worker_id"]} == {row["id"] for row in present}
         for ring in [(await world.publish())[0] for _ in range(6)]:
             await world.state(ring, "delivered")
-        await _answers_for_both(worker)
+        await _require_both_ready(worker)
         for process in (one, two):
             _shows_no_key(process["pid"], world)
 
 
-async def _answers_for_both(worker: Worker) -> None:
+async def _require_both_ready(worker: Worker) -> None:
     well = {"status": "ok", "processes": {"1": "ok", "2": "ok"}}
     checks = dict.fromkeys(("postgresql", "redis", "schema", "secrets", "queue"), "ok")
     assert (200, well | {"checks": checks}) == await worker.get("/readyz")
@@ -144,8 +144,8 @@ async def test_a_signal_drains_every_process(world: World, receiver: Receiver) -
 
 
 async def _is_draining(worker: Worker) -> bool:
-    status, said = await worker.get("/readyz")
-    return (status, said["status"]) == (503, "draining")
+    status, body = await worker.get("/readyz")
+    return (status, body["status"]) == (503, "draining")
 
 
 @pytest.mark.req("DEL-03")
@@ -163,9 +163,9 @@ async def test_a_killed_process_is_replaced(world: World, receiver: Receiver) ->
         number = str(victim["process"])
 
         async def degraded() -> bool:
-            status, said = await worker.get("/livez")  # it asks no process, so it is cheap
+            status, body = await worker.get("/livez")  # it asks no process, so it is cheap
             assert status == 200
-            return said["status"] == "degraded" and said["processes"][number] in {"waiting", "starting"}
+            return body["status"] == "degraded" and body["processes"][number] in {"waiting", "starting"}
 
         await eventually(degraded)
         answer.set()
@@ -228,9 +228,9 @@ async def test_an_unwritable_ready_line_ends_the_worker(world: World) -> None:
         start_new_session=True,
     )
     os.close(writes)
-    _, said = await process.communicate()
+    _, output = await process.communicate()
 
-    *lines, last = said.decode().splitlines()
+    *lines, last = output.decode().splitlines()
     assert (69, "hookseal: that the worker is ready cannot be written to its standard output (BrokenPipeError): ") == (
         process.returncode,
         last.partition("keep ")[0],

@@ -10,7 +10,7 @@ from tests.doubles.faulty_proxy import Refusal, faulty_proxy
 from tests.doubles.openbao import ROOT_TOKEN, openbao
 from tests.doubles.providers import openbao_access, outside
 from tests.doubles.stored import keyring
-from tests.worker.test_held_whole import waiting
+from tests.worker.test_held_end_to_end import waiting
 from tests.worker.world import Receiver, World
 
 SEALED = Refusal(status=503, body=b'{"errors":["Vault is sealed"]}')

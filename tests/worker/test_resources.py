@@ -88,20 +88,20 @@ async def test_a_silent_postgresql_is_named(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "message", "said"),
+    ("sqlstate", "message", "expected"),
     [
         ("28P01", "hunter2 is wrong", "refuses the user or the password (InvalidPasswordError): correct DATABASE_URL"),
         ("3D000", "no hunter2 here", "has no such database (InvalidCatalogNameError): create it or correct DATABASE_"),
         ("57P03", "starting up hunter2", "takes no connection now (CannotConnectNowError): try again once it does"),
     ],
 )
-async def test_a_refused_login_has_its_reason(sqlstate: str, message: str, said: str, redis_url: str) -> None:
+async def test_a_refused_login_has_its_reason(sqlstate: str, message: str, expected: str, redis_url: str) -> None:
     """If PostgreSQL refuses the login, the error says why and does not repeat the server's message."""
     async with refusing(sqlstate, message) as port:
         refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
 
     assert isinstance(refused, Unavailable)
-    assert f"PostgreSQL at 127.0.0.1:{port} {said}" in str(refused)
+    assert f"PostgreSQL at 127.0.0.1:{port} {expected}" in str(refused)
 
 
 async def test_missing_tls_is_named(database_url: str, redis_url: str) -> None:

@@ -62,7 +62,7 @@ class Site:
         )
 
     async def run(self, pauses: int) -> list[float]:
-        """Run the loop for so many pauses, and return their lengths."""
+        """Run the loop for that many pauses, and return their lengths."""
         self.clock.pauses = len(self.clock.slept) + pauses
         with pytest.raises(_Ended):
             await self.retention.run()

@@ -178,7 +178,7 @@ async def test_a_forged_ring_claims_nothing(forged: Ring) -> None:
     assert scene.handler.next_in() is None
 
 
-async def test_a_busy_delivery_is_tried_again_soon_and_is_no_failure() -> None:
+async def test_the_ring_of_a_locked_delivery_is_kept() -> None:
     """The ring of a locked delivery is kept for a fifth of a second and is no failure; other deliveries are sent."""
     scene = Scene()
     other = scene.add(1)
@@ -293,7 +293,7 @@ async def test_a_cancelled_claim_frees_its_slot() -> None:
 
 
 @pytest.mark.req("SEC-07")
-async def test_an_endpoint_that_cannot_sign_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endpoint_without_a_secret_holds_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """All claims of an endpoint without a secret are held, unsent; those of another endpoint are sent."""
     scene = Scene()
     other = scene.add(3, GLOBEX)
@@ -415,7 +415,7 @@ async def test_a_matching_ring_moves_the_queue(error: Exception | None) -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_it_pauses_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_descriptor_the_worker_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a free descriptor the delivery is given back, and nothing starts for a while, longer each time."""
     scene = Scene()
     scene.lack(9)
@@ -447,7 +447,7 @@ async def test_a_pause_is_not_extended() -> None:
 
 
 @pytest.mark.req("DEL-17")
-async def test_what_is_behind_in_its_line_is_parked() -> None:
+async def test_a_ring_behind_the_head_is_parked() -> None:
     """A due delivery that has others before it in its line is parked, and neither kept nor counted as dropped."""
     scene = Scene()
     scene.ledger.behind = frozenset({RING})
@@ -459,7 +459,7 @@ async def test_what_is_behind_in_its_line_is_parked() -> None:
 
 
 @pytest.mark.req("DEL-17")
-async def test_the_next_of_a_line_follows_the_record() -> None:
+async def test_the_next_of_a_line_is_requested_after_the_record() -> None:
     """While a delivery of an ordered endpoint is in flight, nothing more of it is asked for; after its record it is."""
     scene = Scene()
     woken: list[None] = []

@@ -13,8 +13,8 @@ from hookseal.embedded.server import Server
 from hookseal.queue.bell import bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.health import BEAT_SECONDS
-from tests.faults.tcp_proxy import line
-from tests.worker.test_engine import Noting, ring, running
+from tests.faults.tcp_proxy import tcp_proxy
+from tests.worker.test_engine import RecordingHandler, ring, running
 from tests.worker.waiting import eventually
 
 RUNNING = Path(__file__).parents[2] / "docs" / "guide" / "running.md"
@@ -47,11 +47,11 @@ async def held_for_a_day(client: Redis) -> None:
 @pytest.mark.parametrize("poison", [held_for_ever, held_for_a_day])
 async def test_forged_ids_in_progress_stop_nothing(poison: Poison, redis_url: str) -> None:
     """A thousand forged ids marked as in progress stop nothing, and all of their keys are deleted."""
-    noting = Noting()
-    async with Redis.from_url(redis_url) as client, running(redis_url, noting) as (_, ringing):
+    handler = RecordingHandler()
+    async with Redis.from_url(redis_url) as client, running(redis_url, handler) as (_, ringing):
         await poison(client)
         await ringing.ring([ring(1)])
-        await noting.hears(ring(1))
+        await handler.wait_until_handled(ring(1))
 
         async def clean() -> bool:
             return not await client.dbsize()
@@ -79,13 +79,13 @@ async def _large_holds(client: Redis) -> None:
 @pytest.mark.parametrize("poison", [_large_jobs, _large_ids, _large_holds])
 async def test_large_values_are_not_loaded(poison: Poison, own_valkey: Server) -> None:
     """Jobs, ids and in-progress keys of 20 MB are deleted without being sent to the worker."""
-    noting = Noting()
+    handler = RecordingHandler()
     async with Redis.from_url(own_valkey.url) as client:
         await poison(client)
         before = await sent(client)
-        async with running(own_valkey.url, noting) as (_, ringing):
+        async with running(own_valkey.url, handler) as (_, ringing):
             await ringing.ring([ring(1)])
-            await noting.hears(ring(1))
+            await handler.wait_until_handled(ring(1))
 
             async def clean() -> bool:
                 return not await client.dbsize()
@@ -103,11 +103,11 @@ async def test_the_documented_redis_rights_suffice(own_valkey: Server) -> None:
         await client.acl_setuser("default", enabled=False)
     parts = urlsplit(own_valkey.url)
     url = parts._replace(netloc=f"hookseal:PASSWORD@{parts.hostname}:{parts.port}").geturl()
-    noting = Noting()
-    async with running(url, noting) as (_, ringing):
+    handler = RecordingHandler()
+    async with running(url, handler) as (_, ringing):
         await ringing.ping()
         await ringing.ring([ring(1)])
-        await noting.hears(ring(1))
+        await handler.wait_until_handled(ring(1))
         assert [ring(1)] == await ringing.lost([ring(1)])
         assert 0 == await ringing.depth()
 
@@ -115,20 +115,20 @@ async def test_the_documented_redis_rights_suffice(own_valkey: Server) -> None:
 @pytest.mark.req("OPS-01")
 async def test_a_distant_redis_does_not_stop_the_beat(own_valkey: Server) -> None:
     """With Redis 10 ms away and hundreds of rings due, the beat of the loop never stops for long."""
-    noting, rings = Noting(), [ring(number) for number in range(300)]
+    handler, rings = RecordingHandler(), [ring(number) for number in range(300)]
     ringing = bell(own_valkey.url)
     await ringing.ring(rings)
     await ringing.close()
     loop = asyncio.get_running_loop()
     longest = [0.0]
     async with (
-        line(own_valkey.port, seconds=0.01) as way,
-        running(way.url(own_valkey.url), noting) as (engine, _),
+        tcp_proxy(own_valkey.port, seconds=0.01) as proxy,
+        running(proxy.url(own_valkey.url), handler) as (engine, _),
     ):
 
         async def all_heard() -> bool:
             longest[0] = max(longest[0], loop.time() - engine.beat)
-            return len(set(noting.heard)) == len(rings)
+            return len(set(handler.handled)) == len(rings)
 
         await eventually(all_heard, within=60)
     assert BEAT_SECONDS / 3 > longest[0]

@@ -74,7 +74,7 @@ def text(answer: RotationResult) -> str:
     return answer.secret.reveal().decode()
 
 
-async def more(receiver: Receiver, number: int) -> None:
+async def wait_for_more(receiver: Receiver, number: int) -> None:
     """Return when that many more requests have arrived."""
     await receiver.wait_for(len(receiver.received) + number)
 
@@ -108,13 +108,13 @@ async def test_no_request_fails_during_a_rotation(world: World, receiver: Receiv
     endpoint, first = added.pointer.endpoint_id, added.secret.reveal().decode()
     async with world.worker(), world.worker():
         async with traffic(world):
-            await more(receiver, 20)
+            await wait_for_more(receiver, 20)
             second = text(await rotated(world, endpoint, overlap_seconds=3600))
-            await more(receiver, 60)
+            await wait_for_more(receiver, 60)
             overlapping = len(receiver.received)
             third = text(await rotated(world, endpoint, overlap_seconds=0))
             revoked = len(receiver.received)
-            await more(receiver, 40)
+            await wait_for_more(receiver, 40)
         await eventually(lambda: nothing_left(world))
 
     await arrived_once_at_the_first_attempt(world, receiver)

@@ -14,7 +14,7 @@ from hookseal.worker.resources import opened
 from hookseal.worker.run import cancelled, probes_of
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
-from tests.worker.test_engine import Noting
+from tests.worker.test_engine import RecordingHandler
 from tests.worker.test_health import get, serving
 from tests.worker.waiting import eventually
 from tests.worker.world import World
@@ -26,7 +26,7 @@ async def test_a_stuck_loop_does_not_live(world: World) -> None:
     clock, log = FakeClock(), structlog.get_logger()
     async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
         movement = Movement(clock, sweep_seconds=15)
-        engine = Engine(resources.bell, Noting(), clock=clock, log=log)
+        engine = Engine(resources.bell, RecordingHandler(), clock=clock, log=log)
         async with serving(probes_of(resources, engine, movement, clock)) as url:
             clock.elapsed += BEAT_SECONDS - 1
             assert (200, {"status": "ok"}) == await get(f"{url}/livez")
@@ -70,6 +70,6 @@ async def test_a_lost_cancellation_is_repeated() -> None:
     assert isinstance(tasks[1].exception(), OSError)
 
 
-async def test_without_loops_it_returns() -> None:
+async def test_a_run_without_loops_returns() -> None:
     """Without loops it returns at once."""
     await asyncio.wait_for(cancelled([]), 60)

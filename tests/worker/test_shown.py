@@ -63,11 +63,11 @@ def shown_by(part: object) -> bytes:
         vars,
         lambda value: structlog.processors.JSONRenderer(default=repr)(None, "info", {"event": value}),
     )
-    said = []
+    texts = []
     for way in ways:
         try:
             found = way(part)
         except Exception as refusal:  # noqa: BLE001 -- the error is searched as well
             found = refusal
-        said.append(found if isinstance(found, bytes) else repr(found).encode())
-    return b"\n".join(said)
+        texts.append(found if isinstance(found, bytes) else repr(found).encode())
+    return b"\n".join(texts)

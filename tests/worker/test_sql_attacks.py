@@ -32,7 +32,7 @@ async def unexpected_deliveries(stage: Stage, deliveries: Deliveries, *, attempt
         attack = scene.attack
         if (held["state"], held["waiting_for"]) != (attack.state, attack.waiting_for):
             found[attack.name] = (held["state"], held["waiting_for"], held["last_error"])
-        elif attack.says not in (held["last_error"] or "") or (
+        elif attack.expected_error not in (held["last_error"] or "") or (
             held["state"] == "pending" and held["attempts"] > attempts
         ):
             found[attack.name] = (held["last_error"], held["attempts"])
@@ -60,7 +60,7 @@ async def wait_for_expected_deliveries(stage: Stage, deliveries: Deliveries, *, 
 
 async def require_alarms(stage: Stage, worker: Worker) -> None:
     """Return when every stale row is logged, and audited unless the log of its tenant is broken."""
-    stale = {scene.victim.tenant: scene.attack for scene in stage.scenes if "is stale" in scene.attack.says}
+    stale = {scene.victim.tenant: scene.attack for scene in stage.scenes if "is stale" in scene.attack.expected_error}
 
     async def look() -> bool:
         logged = {line["tenant_id"]: line["audited"] for line in worker.log if line["event"] == "stale.found"}
@@ -72,7 +72,7 @@ async def require_alarms(stage: Stage, worker: Worker) -> None:
     assert audited == {row["tenant_id"] for row in found}
 
 
-async def test_attacks_on_a_worker_without_caches(world: World, receiver: Receiver) -> None:
+async def test_attacked_deliveries_wait_without_caches(world: World, receiver: Receiver) -> None:
     """Altered deliveries wait, unspent, with the reason, and arrive after the restoration; all others arrive."""
     async with receiving() as thief:
         stage = await arranged(world, ATTACKS, base_url=receiver.base_url, thief=thief.base_url)
@@ -102,7 +102,7 @@ async def test_attacks_on_a_worker_without_caches(world: World, receiver: Receiv
         assert [] == thief.received
 
 
-async def test_attacks_on_a_worker_with_full_caches(world: World, receiver: Receiver) -> None:
+async def test_a_worker_with_full_caches_uses_only_valid_secrets(world: World, receiver: Receiver) -> None:
     """A worker with every secret cached uses only valid ones, and discards them when the cache epoch changes."""
     attacks = [attack for attack in ATTACKS if attack.waiting_for == "secret"]
     async with receiving() as thief:

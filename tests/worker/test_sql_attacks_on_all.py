@@ -37,19 +37,19 @@ INSTALLATION: Mapping[str, str | None] = {
 _OF_THE_INSTALLATION = ("control", "secret_keys", "secret_records", "workers", "audit_heads", "endpoints")
 
 
-async def test_attacks_on_the_installation_only_delay(world: World, receiver: Receiver) -> None:
+async def test_attacks_on_the_installation_only_delay_deliveries(world: World, receiver: Receiver) -> None:
     """Altered keys, epochs, leases and heartbeats at most delay deliveries, and each delay has its reason."""
     await world.endpoint(f"{receiver.base_url}/hook")
     for table in _OF_THE_INSTALLATION:
         await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
     async with world.worker():
-        for number, (attack, says) in enumerate(INSTALLATION.items(), start=1):
+        for number, (attack, expected_error) in enumerate(INSTALLATION.items(), start=1):
             await restored(world, epoch=10 * number)
             await world.pool.execute(attack)
             [ring] = await world.publish()
-            if says is not None:
+            if expected_error is not None:
                 row = await world.state(ring, "pending", waiting_for="secret")
-                assert (True, 0) == (says in row["last_error"], row["attempts"]), (attack, row["last_error"])
+                assert (True, 0) == (expected_error in row["last_error"], row["attempts"]), (attack, row["last_error"])
                 await restored(world, epoch=10 * number + 5)
             await world.state(ring, "delivered")
     assert len(INSTALLATION) == len(receiver.received)
@@ -71,7 +71,7 @@ async def test_an_epoch_out_of_bounds_is_refused(world: World, epoch: int) -> No
         await world.pool.execute("UPDATE hookseal.control SET epoch = $1", epoch)
 
 
-async def test_forged_leases_keep_no_lease_from_ending(world: World) -> None:
+async def test_forged_leases_do_not_delay_other_leases(world: World) -> None:
     """Forged leases with numbers out of range do not keep other expired leases from being ended."""
     await world.endpoint("http://127.0.0.1:9/hook")
     rings = [ring for _ in range(4) for ring in await world.publish(rung=False)]

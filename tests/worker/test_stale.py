@@ -148,14 +148,14 @@ async def later(world: World, moment: Any) -> bool | None:
 
 
 @pytest.mark.parametrize(
-    ("alteration", "says"),
+    ("alteration", "message"),
     [
         ("SET state = 'retired'", "is retired and its endpoint has it as active"),
         ("SET state = 'previous'", "is previous and its endpoint has it as active"),
     ],
 )
 async def test_a_stale_record_is_not_used_until_accepted(
-    alteration: str, says: str, world: World, receiver: Receiver
+    alteration: str, message: str, world: World, receiver: Receiver
 ) -> None:
     """A record in another state than its endpoint needs is not used until the restore is accepted."""
     added = await world.endpoint(f"{receiver.base_url}/old")
@@ -164,7 +164,7 @@ async def test_a_stale_record_is_not_used_until_accepted(
     async with world.worker() as worker:
         [held], [sent] = [await world.publish(tenant) for tenant in ("acme", "bmce")]
         waiting = await world.state(held, "pending", waiting_for="secret")
-        assert says in waiting["last_error"]
+        assert message in waiting["last_error"]
         await world.state(sent, "delivered")
         await audited(world, worker, added.pointer.endpoint_id)
 
@@ -174,7 +174,7 @@ async def test_a_stale_record_is_not_used_until_accepted(
         await world.state(held, "delivered")
 
 
-async def test_a_removed_rows_deliveries_wait(world: World, receiver: Receiver) -> None:
+async def test_the_deliveries_of_a_removed_row_wait(world: World, receiver: Receiver) -> None:
     """Deliveries of an endpoint whose row was removed by hand wait, and are delivered when the row is back."""
     added = await world.endpoint(f"{receiver.base_url}/lost")
     await world.pool.execute(_KEEP.format(table="endpoints"))

@@ -1,4 +1,4 @@
-"""A worker writes what it counted; what cannot be written is kept; the leader deletes what is old."""
+"""A worker writes its counts, keeps those that it could not write, and the leader deletes old ones."""
 
 import asyncpg
 import pytest

@@ -276,7 +276,7 @@ async def test_ended_leases_and_rings_are_counted(pool: "Pool[asyncpg.Record]", 
     ]
 
 
-async def test_more_than_one_batch(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_one_sweep_rings_several_batches(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """One sweep rings all due deliveries, once each, even if they are more than one batch."""
     installation = await begin(pool)
     await installation.endpoint()

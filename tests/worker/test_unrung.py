@@ -1,4 +1,4 @@
-"""How many rings stand in Redis, whose they are, and in which order they are taken, on a real PostgreSQL and Valkey."""
+"""How many rings are in Redis, of which tenants, and in which order they are taken, on a real PostgreSQL and Valkey."""
 
 from collections.abc import AsyncIterator
 
@@ -33,7 +33,7 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
 
 
 async def publish(pool: "Pool[asyncpg.Record]", tenant: str, number: int) -> None:
-    """Publish so many events of a tenant, without a ring."""
+    """Publish that many events of a tenant, without a ring."""
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
         " VALUES ($1, hookseal.uuid7(), 'https://receiver.example/hook', '{*}') ON CONFLICT DO NOTHING",
@@ -45,7 +45,7 @@ async def publish(pool: "Pool[asyncpg.Record]", tenant: str, number: int) -> Non
 
 
 class Unrung(UnrungRings):
-    """At most ten rings stand in Redis."""
+    """At most ten rings are in Redis at once."""
 
     most_standing = 10
 
@@ -60,7 +60,7 @@ class Unrung(UnrungRings):
         return await self.ring(None, waited_seconds=0)
 
     async def take(self, number: int) -> list[Ring]:
-        """Take and claim so many, as a worker does."""
+        """Take and claim that many, as a worker does."""
         taken = (await self._intake.take(number)).rings
         claimed = await self.ledger.claim_all(taken, None, most_bytes=2**25)
         assert len(taken) == len(claimed.claims)
@@ -68,7 +68,7 @@ class Unrung(UnrungRings):
 
 
 async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
-    """No more rings of a backlog stand in Redis than allowed, until workers take some; then as many are added."""
+    """No more rings of a backlog are in Redis than allowed, until workers take some; then as many are added."""
     await publish(pool, "ant", 100)
     unrung = Unrung(pool, ringing)
 
@@ -78,8 +78,8 @@ async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringi
     assert 10 == await ringing.depth() == await unrung.ledger.standing(100)
 
 
-async def test_what_nobody_takes_delays_others_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
-    """While the rings of one tenant fill what may stand in Redis, each tenant gets one more ring a second."""
+async def test_untaken_rings_delay_another_tenant_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """While the rings of one tenant reach the limit in Redis, each tenant gets one more ring a second."""
     await publish(pool, "ant", 100)
     unrung = Unrung(pool, ringing)
     await unrung.look()
@@ -94,7 +94,7 @@ async def test_what_nobody_takes_delays_others_for_a_second(pool: "Pool[asyncpg.
     assert 16 == await ringing.depth()
 
 
-async def test_others_who_fill_redis_stop_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+async def test_unknown_rings_in_redis_stop_no_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
     """Rings that PostgreSQL does not know take no place of those that it knows."""
     await publish(pool, "ant", 100)
     await ringing.redis.zadd(ringing.queue, {f"other-{number}": 1 for number in range(1_000)})
@@ -129,8 +129,8 @@ async def test_an_emptied_redis_stops_no_backlog(pool: "Pool[asyncpg.Record]", r
     assert 10 == (await unrung.look()).rings
 
 
-async def test_few_go_before_many(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
-    """What is rung for a tenant with little is taken before the backlog that stands in Redis already."""
+async def test_a_tenant_with_few_rings_goes_before_a_backlog(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """The rings of a tenant with few deliveries are taken before a backlog that is in Redis already."""
     await publish(pool, "ant", 100)
     unrung = Unrung(pool, ringing)
     await unrung.look()

@@ -46,7 +46,7 @@ class Load:
 
 
 @pytest.mark.req("OPS-09", part="under-load")
-async def test_upgrade_under_load(
+async def test_an_upgrade_under_load_loses_no_delivery(
     world: World, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During an upgrade producers wait for a moment and are not refused, and every event is delivered."""

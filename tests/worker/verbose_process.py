@@ -1,7 +1,7 @@
 """A process that logs all it can: every logger at every level, unmasked, local variables, faults on demand.
 
 What only the mask of the log would hide is shown as well: the mask is a second barrier that nothing may depend on.
-Python imports this module at the start of a command with the variables of `made_loud`. The command itself is unchanged.
+Python imports this module at the start of a command with the variables of `verbose_settings`. The command is unchanged.
 """
 
 import logging
@@ -25,14 +25,14 @@ INSERTING = "/fault-while-inserting"
 _ASKED: ContextVar[str] = ContextVar("asked")  # the URL of the current request
 
 
-def made_loud(folder: Path, *, worker: bool) -> dict[str, str]:
+def verbose_settings(folder: Path, *, worker: bool) -> dict[str, str]:
     """Return the variables that make a command log all; a worker also shows local variables in its tracebacks.
 
     A user of a worker may add a tool that does this; a command in a terminal has no such tool.
     """
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(
-        "from tests.worker.verbose_process import tell_all\n\ntell_all()\n", encoding="utf-8"
+        "from tests.worker.verbose_process import log_everything\n\nlog_everything()\n", encoding="utf-8"
     )
     return {
         "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
@@ -43,30 +43,30 @@ def made_loud(folder: Path, *, worker: bool) -> dict[str, str]:
     }
 
 
-def tell_all() -> None:
+def log_everything() -> None:
     """Make every logger of this process write at every level, and fail on the paths with a fault."""
     logging.Logger.isEnabledFor = lambda _self, _level: True  # type: ignore[method-assign, assignment]
     log.mask_secrets = lambda _logger, _method, event: event
     _fail(endpoints, "insert", INSERTING, lambda _connection, endpoint: endpoint.url)
     if os.environ.get(IS_WORKER):
-        _tell_locals()
+        _show_locals_in_tracebacks()
 
 
-def _tell_locals() -> None:
+def _show_locals_in_tracebacks() -> None:
     from hookseal.dispatcher import prepare  # noqa: PLC0415 -- most commands do not need it
     from hookseal.dispatcher.http import exchange, transport  # noqa: PLC0415 -- most commands do not need it
 
-    telling: Any = partialmethod(traceback.TracebackException.__init__, capture_locals=True)
-    traceback.TracebackException.__init__ = telling  # type: ignore[method-assign]
+    with_locals: Any = partialmethod(traceback.TracebackException.__init__, capture_locals=True)
+    traceback.TracebackException.__init__ = with_locals  # type: ignore[method-assign]
     _fail(prepare, "compose", COMPOSING, lambda _claim, target, *_: target.pointer.url)
     sending: Any = transport
     exchanged = sending.exchange
 
-    async def noting(connector: Any, url: str, sent: bytes, **named: Any) -> Any:
+    async def record_url(connector: Any, url: str, sent: bytes, **named: Any) -> Any:
         _ASKED.set(url)
         return await exchanged(connector, url, sent, **named)
 
-    sending.exchange = noting
+    sending.exchange = record_url
     _fail(exchange, "_write_and_read_head", WRITING, lambda *_: _ASKED.get())
     _fail(exchange, "read", READING, lambda *_, **__: _ASKED.get())
 

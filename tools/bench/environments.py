@@ -54,8 +54,8 @@ def _run(*command: str) -> None:
     try:
         subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=_SECONDS)
     except subprocess.CalledProcessError as error:
-        said = " ".join((error.stderr or error.stdout).split("\n")[-_LAST_LINES:]).strip()
-        raise NotInstalled(f"its environment could not be made: {said}") from None
+        message = " ".join((error.stderr or error.stdout).split("\n")[-_LAST_LINES:]).strip()
+        raise NotInstalled(f"its environment could not be made: {message}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotInstalled(f"its environment could not be made: {type(error).__name__}") from None
 

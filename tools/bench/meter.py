@@ -55,7 +55,7 @@ class Meter:
         return replace(before, cpu=self._at_ready)
 
     def for_all(self, cpu: dict[str, float], deliveries: int) -> dict[str, float]:
-        """Return the CPU of so many deliveries, extrapolated from those since the first worker was ready."""
+        """Return the CPU of that many deliveries, extrapolated from those since the first worker was ready."""
         share = deliveries / max(1, deliveries - self._early)
         return {part: seconds * share for part, seconds in cpu.items()}
 

@@ -21,7 +21,7 @@ _LINE_SECONDS: Final = 30.0
 OnReady = Callable[[int], Awaitable[None]]
 
 
-def dying_with_us(death_signal: signal.Signals, *command: str) -> tuple[str, ...]:
+def ending_with_this_process(death_signal: signal.Signals, *command: str) -> tuple[str, ...]:
     """Return a command that runs this one so that its process gets the signal when this process ends."""
     launch = files("hookseal.embedded").joinpath("launch.py").read_text()
     return (sys.executable, "-I", "-S", "-c", launch, str(os.getpid()), str(int(death_signal)), "", *command)
@@ -36,7 +36,7 @@ async def module(
 ) -> asyncio.subprocess.Process:
     """Start a module with that Python, and return the process; its standard error goes to the file."""
     return await asyncio.create_subprocess_exec(
-        *dying_with_us(signal.SIGKILL, str(python), "-m", *arguments),
+        *ending_with_this_process(signal.SIGKILL, str(python), "-m", *arguments),
         cwd=ROOT,
         env=dict(environment),
         stdin=stdin,
@@ -52,11 +52,11 @@ async def line(process: asyncio.subprocess.Process, log_file: Path) -> str:
     async with asyncio.timeout(_LINE_SECONDS):
         text = (await process.stdout.readline()).decode()
     if not text:
-        raise RuntimeError(f"the process ended: {last_words(log_file)}")
+        raise RuntimeError(f"the process ended: {last_error_line(log_file)}")
     return text
 
 
-def last_words(log_file: Path) -> str:
+def last_error_line(log_file: Path) -> str:
     """Return the last line of a log that names an error, or else its last line."""
     lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     named = [line.lstrip("| ") for line in lines if re.match(r"[|\s]*[\w.]*(Error|Unavailable|Refused)\b", line)]
@@ -74,14 +74,14 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 async def hookseal_workers(
     environment: Mapping[str, str], processes: int, log_file: Path, on_ready: OnReady | None = None
 ) -> AsyncIterator[tuple[int, ...]]:
-    """Run so many worker processes for the length of the block, and yield the ids of the started processes.
+    """Run that many worker processes for the length of the block, and yield the ids of the started processes.
 
     They start at the same time; `on_ready` is called with the id of each when it reports readiness.
 
     If `hookseal worker` has the option `--processes`, that is one parent with so many children, else so many workers.
     """
     async with AsyncExitStack() as running:
-        if processes > 1 and _knows_processes():
+        if processes > 1 and _has_option_processes():
             begin: Start = partial(_parent, processes=processes)
             logs = [log_file]
         else:
@@ -101,7 +101,7 @@ async def hookseal_workers(
 async def _parent(environment: Mapping[str, str], log: BinaryIO, *, processes: int) -> asyncio.subprocess.Process:
     command = _hookseal("worker", "--processes", str(processes))
     return await asyncio.create_subprocess_exec(
-        *dying_with_us(signal.SIGTERM, *command),
+        *ending_with_this_process(signal.SIGTERM, *command),
         env=dict(environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
@@ -110,7 +110,7 @@ async def _parent(environment: Mapping[str, str], log: BinaryIO, *, processes: i
 
 
 @cache
-def _knows_processes() -> bool:
+def _has_option_processes() -> bool:
     command = _hookseal("worker", "--help")
     return b"--processes" in subprocess.run(command, capture_output=True, check=True).stdout
 

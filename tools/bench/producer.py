@@ -58,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Publishes events with one body by calls of `publish`, which returns how many; so many calls at once."""
+    """Publishes events with one body by calls of `publish`, which returns how many; that many calls at once."""
 
     publish: Callable[[bytes], Awaitable[int]]
     at_once: int = 1
@@ -170,8 +170,8 @@ class _Calls:
         self.milliseconds.append((time.monotonic() - begun) * 1e3)
 
 
-async def as_fast_as_it_can(way: Way, order: Order) -> _Calls:
-    """Publish for so many seconds."""
+async def at_full_speed(way: Way, order: Order) -> _Calls:
+    """Publish for that many seconds."""
     calls, body, until = _Calls(way), b"x" * order.body_bytes, time.monotonic() + order.seconds
 
     async def some() -> None:
@@ -211,7 +211,7 @@ async def main(order: Order) -> None:
             b"x" * order.body_bytes
         )  # this opens what is opened at the first call
         before, begun = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-        calls = await (at_a_rate(way, order) if order.per_second else as_fast_as_it_can(way, order))
+        calls = await (at_a_rate(way, order) if order.per_second else at_full_speed(way, order))
         seconds, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF)
     result = {
         "events": calls.events,

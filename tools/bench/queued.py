@@ -46,7 +46,7 @@ def tenant_of(case: Case) -> str:
 async def published(
     connection: "asyncpg.Connection[asyncpg.Record]", tenant: str, deliveries: int, body_bytes: int
 ) -> Queued:
-    """Publish by SQL so that so many deliveries wait; a tenant with many endpoints needs one event for all of them."""
+    """Publish by SQL until that many deliveries wait; a tenant with many endpoints needs one event for all of them."""
     events = -(-deliveries // ENDPOINTS) if tenant == MANY else deliveries
     before = await _wal(connection)
     rows = await connection.fetch(_PUBLISH, tenant, events, b"x" * body_bytes)
@@ -60,7 +60,7 @@ async def published(
 async def stored_only(
     connection: "asyncpg.Connection[asyncpg.Record]", tenant: str, events: int, body_bytes: int
 ) -> int:
-    """Publish so many events by SQL without a ring, and return the number of deliveries."""
+    """Publish that many events by SQL without a ring, and return the number of deliveries."""
     return int(await connection.fetchval(_STORE, tenant, events, b"x" * body_bytes))
 
 

@@ -39,7 +39,7 @@ class Receiver:
         self._session = session
 
     def url(self, *, secure: bool = False, delay_ms: int = 0, name: str = "") -> str:
-        """Return an address that answers after so many milliseconds."""
+        """Return an address that answers after that many milliseconds."""
         scheme, port = ("https", self._ports[1]) if secure else ("http", self._ports[0])
         return f"{scheme}://127.0.0.1:{port}/{delay_ms}/{name}"
 
@@ -54,7 +54,7 @@ class Receiver:
             return Count(**await response.json())
 
     async def all_of(self, requests: int, patience_seconds: float) -> Count:
-        """Return the counts once so many requests have arrived. Raises `TimeoutError`."""
+        """Return the counts once that many requests have arrived. Raises `TimeoutError`."""
         async with asyncio.timeout(patience_seconds):
             while (count := await self.counted()).requests < requests:  # noqa: ASYNC110 -- it is another process
                 await asyncio.sleep(_LOOK_SECONDS)

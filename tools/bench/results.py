@@ -19,7 +19,7 @@ _MICROSECONDS: Final = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One round: so many deliveries in so many seconds, with the CPU seconds of each part.
+    """One round: that many deliveries in that many seconds, with the CPU seconds of each part.
 
     `figures` has other measurements, by a name that ends in the unit. A round without deliveries (idle, memory)
     has only those.

@@ -36,7 +36,7 @@ class Runner:
         return self.until - asyncio.get_running_loop().time()
 
     async def rounds(self, scenarios: Sequence[Scenario], number: int) -> None:
-        """Run so many rounds of each, alternating, so that a slow minute of the machine affects all of them."""
+        """Run that many rounds of each, alternating, so that a slow minute of the machine affects all of them."""
         for round_ in range(1, number + 1):
             for scenario in scenarios:
                 key = (scenario.name, scenario.contender)

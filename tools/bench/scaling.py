@@ -46,7 +46,7 @@ class Assumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wall:
+class Limit:
     """A resource that is exhausted at that rate, and what to do then."""
 
     resource: str
@@ -56,7 +56,7 @@ class Wall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """What a rate needs: worker processes, PostgreSQL servers with so many cores each, and queues in Redis."""
+    """What a rate needs: worker processes, PostgreSQL servers with that many cores each, and queues in Redis."""
 
     per_second: int
     processes: int
@@ -97,44 +97,44 @@ def costs_of(run: Run) -> Costs | None:
     )
 
 
-def walls(costs: Costs, assumed: Assumed) -> tuple[Wall, ...]:
+def limits(costs: Costs, assumed: Assumed) -> tuple[Limit, ...]:
     """Return the limits of one server of each kind, the lowest rate first."""
     postgresql_us = costs.postgresql_us + costs.publish_postgresql_us
     a_process = assumed.busy * _US / costs.worker_us
     found = (
-        Wall(
+        Limit(
             resource=f"PostgreSQL, CPU: {assumed.postgresql_cores} cores",
             per_second=_at(assumed.busy * assumed.postgresql_cores * _US, postgresql_us),
             remedy="tenants go to several servers (Citus, or a database for each group of tenants)",
         ),
-        Wall(
+        Limit(
             resource=f"PostgreSQL, journal: {assumed.wal_bytes_per_second / 1e6:,.0f} MB/s",
             per_second=_at(assumed.busy * assumed.wal_bytes_per_second, costs.wal_bytes),
             remedy="faster disks and replication slots that keep up; then several servers, by tenant",
         ),
-        Wall(
+        Limit(
             resource=f"PostgreSQL, disk: {assumed.disk_bytes / 1e12:,.0f} TB, kept {assumed.retention_days} days",
             per_second=_at(assumed.disk_bytes, costs.stored_bytes * _DAY * assumed.retention_days),
             remedy="a lower HOOKSEAL_RETENTION_DAYS; several servers",
         ),
-        Wall(
+        Limit(
             resource="Redis: one queue, one thread",
             per_second=_at(assumed.busy * assumed.redis_cores * _US, costs.redis_us + costs.publish_redis_us),
             remedy="a second Redis, or queue (HOOKSEAL_QUEUE), for a part of the workers and of the producers",
         ),
-        Wall(
+        Limit(
             resource=f"PostgreSQL, {assumed.connections} connections: {assumed.connections_per_process} a process",
             per_second=assumed.connections / assumed.connections_per_process * a_process,
             remedy="PgBouncer in transaction mode between workers and PostgreSQL",
         ),
     )
-    return tuple(sorted(found, key=lambda wall: wall.per_second))
+    return tuple(sorted(found, key=lambda limit: limit.per_second))
 
 
 def fleet(costs: Costs, assumed: Assumed, per_second: int) -> Fleet:
     """Return the smallest fleet in which no resource is busier than planned, disks not considered."""
-    limits = {wall.resource.split(":")[0]: wall.per_second for wall in walls(costs, assumed)}
-    of_a_server = min(limits[f"PostgreSQL, {what}"] for what in ("CPU", "journal"))
+    rates = {limit.resource.split(":")[0]: limit.per_second for limit in limits(costs, assumed)}
+    of_a_server = min(rates[f"PostgreSQL, {what}"] for what in ("CPU", "journal"))
     servers = max(1, ceil(per_second / of_a_server))
     postgresql_us = costs.postgresql_us + costs.publish_postgresql_us
     return Fleet(
@@ -142,7 +142,7 @@ def fleet(costs: Costs, assumed: Assumed, per_second: int) -> Fleet:
         processes=max(1, ceil(per_second * costs.worker_us / _US / assumed.busy)),
         servers=servers,
         cores_each=max(1, ceil(per_second / servers * postgresql_us / _US / assumed.busy)),
-        queues=max(1, ceil(per_second / limits["Redis"])),
+        queues=max(1, ceil(per_second / rates["Redis"])),
     )
 
 

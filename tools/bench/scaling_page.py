@@ -6,7 +6,7 @@ from typing import Final
 
 from tools.bench.plan import CASES
 from tools.bench.results import Run
-from tools.bench.scaling import TARGETS, Assumed, Costs, checked, costs_of, days_kept, fleet, simulate, walls
+from tools.bench.scaling import TARGETS, Assumed, Costs, checked, costs_of, days_kept, fleet, limits, simulate
 from tools.bench.tables import number, table
 
 PAGE: Final = "docs/scaling.md"
@@ -35,7 +35,13 @@ def scaling(run: Run, assumed: Assumed | None = None) -> str:
     )
     if costs is None:
         return f"{head}\n\nThe run did not measure the base case and publishing, so nothing can be computed.\n"
-    parts = (head, _inputs(costs, assumed), _first_wall(costs, assumed), _fleets(costs, assumed), _hour(costs, assumed))
+    parts = (
+        head,
+        _inputs(costs, assumed),
+        _first_limit(costs, assumed),
+        _fleets(costs, assumed),
+        _hour(costs, assumed),
+    )
     return "\n\n".join((*parts, _model(run), _PLAN)) + "\n"
 
 
@@ -53,12 +59,12 @@ def _inputs(costs: Costs, assumed: Assumed) -> str:
     return f"## What goes in\n\n{table(('of one delivery of 1 KB', ''), rows)}"
 
 
-def _first_wall(costs: Costs, assumed: Assumed) -> str:
+def _first_limit(costs: Costs, assumed: Assumed) -> str:
     rows = [
-        (wall.resource, "none" if isinf(wall.per_second) else f"{wall.per_second:,.0f}/s", wall.remedy)
-        for wall in walls(costs, assumed)
+        (limit.resource, "none" if isinf(limit.per_second) else f"{limit.per_second:,.0f}/s", limit.remedy)
+        for limit in limits(costs, assumed)
     ]
-    first = walls(costs, assumed)[0]
+    first = limits(costs, assumed)[0]
     return (
         "## Where one server reaches its limit\n\n"
         f"**The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second.** Workers are not "

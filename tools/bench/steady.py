@@ -49,7 +49,7 @@ async def idle(site: Site, seconds: float) -> Round:
 
 
 async def hung(site: Site, requests: int, seconds: float) -> Round:
-    """Return the CPU of a worker and its servers while so many requests are in flight and none is answered."""
+    """Return the CPU of a worker and its servers while that many requests are in flight and none is answered."""
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
         environment = environment_of(installation, site.receiver, _CONCURRENCY)
         await site.receiver.forget()
@@ -82,7 +82,7 @@ def kill(pids: tuple[int, ...]) -> None:
 
 
 async def statements(site: Site, deliveries: int, per_second: float | None) -> Round:
-    """Return the statements a delivery: for so many that wait from the start, or are published at a rate."""
+    """Return the statements a delivery: for that many that wait from the start, or are published at a rate."""
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
         await site.log_statements(observer)
         queued = await published(observer, TENANT, 0 if per_second else deliveries, _KB)
@@ -107,7 +107,7 @@ async def statements(site: Site, deliveries: int, per_second: float | None) -> R
 
 
 async def in_flight(site: Site, deliveries: int, body_bytes: int) -> Round:
-    """Return the largest memory of a worker with so many slow requests in flight, and that at rest before."""
+    """Return the largest memory of a worker with that many slow requests in flight, and that at rest before."""
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
         environment = environment_of(installation, site.receiver, deliveries)
         async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:

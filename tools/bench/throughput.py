@@ -1,4 +1,4 @@
-"""One round of one contender: so many deliveries, all queued before its worker starts, at full speed."""
+"""One round of one contender: that many deliveries, all queued before its worker starts, at full speed."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tools.bench.contenders.job import ORDER, Order
 from tools.bench.environments import Environment
 from tools.bench.meter import Meter
 from tools.bench.plan import Case
-from tools.bench.processes import OnReady, ended, hookseal_workers, last_words, line, module
+from tools.bench.processes import OnReady, ended, hookseal_workers, last_error_line, line, module
 from tools.bench.queued import all_recorded, published, rung, size_bytes, tenant_of
 from tools.bench.receiver import Count
 from tools.bench.results import Round
@@ -117,7 +117,7 @@ async def _enqueued(site: Site, contender: str, environment: Environment, order:
         process = await _begun(environment.python, order, log, contender=contender, mode="enqueue")
     try:
         if await process.wait():
-            raise RuntimeError(f"its jobs could not be queued: {last_words(log_file)}")
+            raise RuntimeError(f"its jobs could not be queued: {last_error_line(log_file)}")
     finally:
         await ended(process)
 
@@ -129,7 +129,7 @@ async def _working(
     log_file = site.folder / "contender.log"
     processes: list[Process] = []
 
-    async def said_ready(process: Process) -> None:
+    async def note_ready(process: Process) -> None:
         await line(process, log_file)
         await on_ready(process.pid)
 
@@ -137,7 +137,7 @@ async def _working(
         with log_file.open("wb") as log:
             for order in orders:
                 processes.append(await begin(order, log))  # noqa: PERF401 -- each is ended, whichever fails to start
-        await asyncio.gather(*(said_ready(process) for process in processes))
+        await asyncio.gather(*(note_ready(process) for process in processes))
         yield
     finally:
         for process in processes:

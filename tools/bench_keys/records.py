@@ -19,7 +19,7 @@ _COUNT: Final = "SELECT count(*) FROM hookseal.secret_records WHERE key_id = $1"
 
 
 async def keep(connection: Connection, ring: KeyRing, number: int) -> None:
-    """Store so many records under the active key of the ring."""
+    """Store that many records under the active key of the ring."""
     key_id = ring.sealing.key_id
     rows = []
     for count in range(number):

@@ -24,11 +24,11 @@ from hookseal.secrets.ref import Provider
 from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from tools.bench.receiver import receiving
 from tools.bench_keys import laps, records, steady
-from tools.bench_keys.steady import Stream, While
+from tools.bench_keys.steady import Period, Stream
 
 CONNECTIONS: Final = 4
 
-_Timed = tuple[float, float, While, While]
+_Timed = tuple[float, float, Period, Period]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Scene:
 
 
 async def measured(load: Load) -> Found:
-    """Return the result of so many rounds; no process and no file is left."""
+    """Return the result of that many rounds; no process and no file is left."""
     async with temporary_stack() as stack, _scene(stack, load) as scene:
         found = []
         async with steady.streaming(scene.pool, scene.ringing, load.deliveries_per_second):
@@ -119,14 +119,14 @@ async def _lap(scene: Scene, number: int, load: Load) -> _Timed:
     return took, bare, meanwhile, quiet
 
 
-async def _timed(connection: Connection, lap: Callable[[], Awaitable[int]], least: int) -> tuple[While, float]:
+async def _timed(connection: Connection, lap: Callable[[], Awaitable[int]], least: int) -> tuple[Period, float]:
     begin = await connection.fetchval("SELECT clock_timestamp()")
     started = perf_counter()
     rows = await lap()
     took = perf_counter() - started
     if rows < least:
         raise RuntimeError(f"{rows} of {least} records were touched")
-    return While(begin=begin, end=await connection.fetchval("SELECT clock_timestamp()")), took
+    return Period(begin=begin, end=await connection.fetchval("SELECT clock_timestamp()")), took
 
 
 async def _measured(pool: Pool, timed: _Timed) -> Lap:

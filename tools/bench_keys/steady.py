@@ -43,7 +43,7 @@ _WHILE: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class While:
+class Period:
     """A period, by the clock of the database."""
 
     begin: datetime
@@ -73,14 +73,14 @@ async def subscribe(operator: Operator, url: str) -> None:
 
 @asynccontextmanager
 async def streaming(pool: Pool, ringing: Bell, per_second: float) -> AsyncIterator[None]:
-    """Publish so many events a second for the length of the block, for one endpoint after the other."""
+    """Publish that many events a second for the length of the block, for one endpoint after the other."""
     over = asyncio.Event()
-    flowing = asyncio.create_task(_flow(pool, ringing, per_second, over))
+    publishing = asyncio.create_task(_flow(pool, ringing, per_second, over))
     try:
         yield
     finally:
         over.set()
-        await flowing
+        await publishing
 
 
 async def _flow(pool: Pool, ringing: Bell, per_second: float, over: asyncio.Event) -> None:
@@ -101,8 +101,8 @@ async def settled(pool: Pool) -> None:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def stream(pool: Pool, of: While) -> Stream:
-    """Return the results of what was published in that period; all zero if that is nothing."""
+async def stream(pool: Pool, of: Period) -> Stream:
+    """Return the results of the events published in that period; all zero if there were none."""
     [row] = await pool.fetch(_WHILE, of.begin, of.end)
     rate, p50, p99 = row["deliveries"] / of.seconds, row["p50_ms"] or 0.0, row["p99_ms"] or 0.0
     return Stream(per_second=round(rate, 1), p50_ms=round(p50, 2), p99_ms=round(p99, 2))

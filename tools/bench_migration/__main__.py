@@ -1,4 +1,4 @@
-"""Migrates so many rows in a PostgreSQL of its own, and prints rate and memory with the baseline of the same run."""
+"""Migrates that many rows in a PostgreSQL of its own, and prints rate and memory with the baseline of the same run."""
 
 import argparse
 import base64
@@ -70,7 +70,7 @@ class Found:
 
 
 async def measured(*, rows: int, tenants: int, lanes: int, baseline_rows: int) -> Found:
-    """Migrate so many rows, between two rounds of the baseline."""
+    """Migrate that many rows, between two rounds of the baseline."""
     with scratch(for_servers()) as folder:
         async with postgres(folder, durable=False) as server:
             await upgrade(server.url)
@@ -123,7 +123,7 @@ class _Bench:
         )
 
     async def _timed(self, prefix: str, rows: int, work: Work) -> float:
-        """Return the seconds of the work on so many new rows, which are then removed."""
+        """Return the seconds of the work on that many new rows, which are then removed."""
         await self._connection.execute("DELETE FROM hookseal.endpoints")
         await self._connection.execute(_INSERT, prefix, self._tenants, rows)
 

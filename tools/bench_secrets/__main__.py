@@ -15,7 +15,7 @@ from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.schema.upgrade import upgrade
-from tools.bench_secrets.contests import Load, contests
+from tools.bench_secrets.comparisons import Load, comparisons
 from tools.bench_secrets.endpoints import installed
 from tools.bench_secrets.timing import measured
 from tools.governance.benchmarks import BENCHMARKS
@@ -34,7 +34,7 @@ async def _figures() -> dict[str, Figure]:
         async with postgres(folder, durable=False) as server:
             await upgrade(server.url)
             async with connection_pool(server.url, size=1) as pool:
-                return await measured(await contests(await installed(pool), LOAD), ROUNDS)
+                return await measured(await comparisons(await installed(pool), LOAD), ROUNDS)
 
 
 def table(figures: Mapping[str, Figure]) -> str:

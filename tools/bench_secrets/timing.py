@@ -20,7 +20,7 @@ _NANOSECONDS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
+class Comparison:
     """One figure: our operation, a baseline, and the number of operations of each in a round."""
 
     name: str
@@ -57,13 +57,13 @@ def p50_of_awaited(operation: Callable[[int], Awaitable[object]]) -> Round:
     return one_round
 
 
-async def measured(contests: Sequence[Contest], rounds: int) -> dict[str, Figure]:
-    """Return the figure of every contest. A first round warms up and is not counted."""
-    ours: dict[str, list[float]] = {contest.name: [] for contest in contests}
-    baselines: dict[str, list[float]] = {contest.name: [] for contest in contests}
+async def measured(comparisons: Sequence[Comparison], rounds: int) -> dict[str, Figure]:
+    """Return the figure of every comparison. A first round warms up and is not counted."""
+    ours: dict[str, list[float]] = {comparison.name: [] for comparison in comparisons}
+    baselines: dict[str, list[float]] = {comparison.name: [] for comparison in comparisons}
     for number in range(rounds + 1):
         print(f"  round {number} of {rounds} ..." if number else "  warming up ...", file=sys.stderr, flush=True)
-        for contest in contests:
-            ours[contest.name].append(await contest.ours(contest.operations))
-            baselines[contest.name].append(await contest.baseline(contest.operations))
+        for comparison in comparisons:
+            ours[comparison.name].append(await comparison.ours(comparison.operations))
+            baselines[comparison.name].append(await comparison.baseline(comparison.operations))
     return {name: figure(ours[name][1:], baselines[name][1:]) for name in ours}

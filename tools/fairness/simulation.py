@@ -268,7 +268,7 @@ class Simulation:
         self._look(worker)
 
     def _keep(self, worker: Worker) -> None:
-        """Open breakers, and park what has no room; what is no longer to wait goes first."""
+        """Open breakers, and park rings without room; rings that must no longer wait go first."""
         for opened in worker.lanes.take_opened():
             self._hold(opened.key)
         for parked in worker.lanes.take_parked(10_000):
@@ -312,7 +312,7 @@ class Simulation:
         self._at(self.now + endpoint.step * self._spread(), lambda: self._probe(key))
 
     def _look(self, worker: Worker) -> None:
-        """Fetch what is next of the crowded lanes, and look again while there are any."""
+        """Fetch the next deliveries of the crowded lanes, and look again while there are any."""
         for _ in range(MOST_FETCHES):
             wanted = worker.lanes.wanted(worker.slots - worker.taken, self.now)
             if not wanted:

@@ -11,15 +11,15 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults.balance import Balance
+from tests.faults.comparison import Report
 from tests.faults.site import Site
-from tests.faults.suite import SUITE, Scenario, founded
+from tests.faults.suite import SUITE, Scenario, site_for
 from tools.governance.benchmarks import BENCHMARKS
 from tools.governance.evidence import misses, place, write
 from tools.governance.recording import is_dirty, record_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_TELL_SECONDS: Final = 10.0
+_PROGRESS_SECONDS: Final = 10.0
 
 
 def proven_by(names: set[str]) -> list[str]:
@@ -29,26 +29,26 @@ def proven_by(names: set[str]) -> list[str]:
     return [name for name, suite in ours.items() if set(suite.scenarios) <= names]
 
 
-async def run_scenario(name: str, scenario: Scenario, chance: Random) -> Balance:
+async def run_scenario(name: str, scenario: Scenario, chance: Random) -> Report:
     """Run one scenario to its end, and print its progress."""
-    async with founded(scenario) as site:
-        telling = asyncio.create_task(_print_progress(name, site))
+    async with site_for(scenario) as site:
+        progress = asyncio.create_task(_print_progress(name, site))
         try:
             return await scenario.run(site, scenario.size, chance)
         finally:
-            telling.cancel()
+            progress.cancel()
 
 
 async def _print_progress(name: str, site: Site) -> None:
     while True:
-        await asyncio.sleep(_TELL_SECONDS)  # the interval of progress lines
-        published, seen, workers = len(site.published), len(site.witness.seen), len(site.fleet.members)
-        print(f"{name}: published {published}, seen {seen}, workers {workers}", file=sys.stderr, flush=True)
+        await asyncio.sleep(_PROGRESS_SECONDS)  # the interval of progress lines
+        published, received, workers = len(site.published), len(site.receiver.requests), len(site.fleet.workers)
+        print(f"{name}: published {published}, received {received}, workers {workers}", file=sys.stderr, flush=True)
 
 
-def run(wanted: Mapping[str, Scenario], seed: int) -> dict[str, Balance]:
+def run(wanted: Mapping[str, Scenario], seed: int) -> dict[str, Report]:
     """Run the scenarios one after the other."""
-    found: dict[str, Balance] = {}
+    found: dict[str, Report] = {}
     for name, scenario in wanted.items():
         began = time.monotonic()
         chance = Random(f"{seed} {name}")  # noqa: S311 -- it decides when to kill, and can be had again
@@ -57,7 +57,7 @@ def run(wanted: Mapping[str, Scenario], seed: int) -> dict[str, Balance]:
     return found
 
 
-def table(found: Mapping[str, Balance]) -> str:
+def table(found: Mapping[str, Report]) -> str:
     """Return the counts as a table."""
     columns = list(dict.fromkeys(column for each in found.values() for column in each.counts))
     lines = [f"{'':20}" + "".join(f"{column:>12}" for column in columns)]
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     }
     found = run(wanted, asked.seed)
     counts = {name: each.counts for name, each in found.items()}
-    problems = [f"{name}: {line}" for name, each in found.items() for line in each.wrong]
+    problems = [f"{name}: {line}" for name, each in found.items() for line in each.violations]
     for proven in proven_by(set(wanted)):
         suite = BENCHMARKS[proven].suite
         own = {name: counts[name] for name in (suite.scenarios if suite else ())}

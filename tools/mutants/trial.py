@@ -55,7 +55,7 @@ def copied(root: Path) -> Iterator[Path]:
 
 
 def ran(tree: Path, tests: Sequence[str], *, seconds: float | None) -> Ended:
-    """Run the tests of the copy on the code of the copy, up to the first failure, for at most so many seconds."""
+    """Run the tests of the copy on the code of the copy, up to the first failure, for at most that many seconds."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     try:

@@ -1,4 +1,4 @@
-"""Tries hookseal where only the package and what it brings are installed: publishes, verifies, names what is missing.
+"""Tries hookseal where only the package and its dependencies are installed: publishes, verifies, names what is missing.
 
 It runs in an environment of its own, outside of the repository, with the url of a migrated database as its argument.
 """

@@ -57,7 +57,7 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
-    """A group of which the same is true."""
+    """A group whose option `--help` shows no type."""
 
     def get_help_option(self, ctx: Any) -> Any:
         return _without_type(super().get_help_option(ctx))

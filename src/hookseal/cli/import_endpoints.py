@@ -66,7 +66,7 @@ class _ReadRow:
 
 
 class _Lines:
-    """The lines of the endpoints so far, so that of two rows for one endpoint the first counts, and not the faster."""
+    """The lines of the endpoints so far: of two rows for one endpoint the first counts, whichever is added sooner."""
 
     def __init__(self) -> None:
         self._of_url: dict[tuple[str, str], int] = {}

@@ -62,9 +62,9 @@ async def page(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return up to `limit` deliveries, newest first, and the cursor of the next page, None after the last.
 
-    A page ends after `walked` deliveries were read, even if few of them match: of the endpoint, else in the state if
-    such deliveries ended undelivered, else of the tenant, else of all. If pending ones are wanted, or those that are
-    being sent, and there are at most `few`, it reads only these.
+    With a state in which deliveries end undelivered it reads those in that state, else those of the endpoint, else of
+    the tenant, else all; it ends the page after `walked` of them, even if few match. If only pending deliveries are
+    wanted, or only those that are being sent, and there are at most `few`, it reads only these.
 
     Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `NotFound` without `signed_by` if the
     endpoint never existed (a deleted one has deliveries until they leave), `Unavailable`.

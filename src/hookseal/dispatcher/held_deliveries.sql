@@ -61,7 +61,7 @@ WITH left_over AS (
     FOR UPDATE
 ), forgotten AS (
     DELETE FROM hookseal.held_endpoints AS h WHERE h.tenant_id = $1 AND h.endpoint_id = $2::text::uuid
-), given_up AS (  -- what stopped its line leaves it, and so leaves after the retention
+), given_up AS (  -- a delivery that stopped the line leaves it, so that the retention can delete it
     UPDATE hookseal.deliveries AS d
     SET position = NULL
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')

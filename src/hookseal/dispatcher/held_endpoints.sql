@@ -116,11 +116,12 @@ FROM late
 WHERE h.tenant_id = late.tenant_id AND h.endpoint_id = late.endpoint_id
 
 -- Releases a page of the endpoints with deliveries that are held without a reason.
--- Publishing, or holding a delivery, reads the endpoint as it was a moment before. So a delivery may wait for an endpoint
--- that is enabled and not held. Such an endpoint is released here; if its deliveries wait for a secret, it is probed
--- first. If they wait for their turn, and no lane says so, its lane is written: workers then claim them. What waits for its
--- order has a reason while its endpoint has a line. The statement goes from endpoint to endpoint, so that its cost does not
--- depend on the number of deliveries.
+-- A statement that publishes or holds a delivery may read the endpoint just before another transaction changes it. So a
+-- delivery may wait for an endpoint that is enabled and not held. This statement releases such an endpoint; if its
+-- deliveries wait for a secret, the endpoint is probed first. If they wait for room in a lane, and the endpoint has no row
+-- in `lanes`, the row is inserted, so that workers claim them. A delivery that waits for its order has a reason while its
+-- endpoint has a line. The statement goes from endpoint to endpoint, so that its cost does not depend on the number of
+-- deliveries.
 -- name: release_strays
 WITH RECURSIVE walked (tenant_id, endpoint_id, waiting_for, number) AS (
     (SELECT d.tenant_id, d.endpoint_id, d.waiting_for, 1
@@ -194,10 +195,11 @@ FROM late
 WHERE d.tenant_id = late.tenant_id AND d.id = late.id
 
 -- Looks at the next lines of ordered endpoints, and makes the head of each due if it waits without a reason.
--- The head does not wait for its order, and for nothing else that is over: its publisher may have read an endpoint that was
--- disabled, or a lane that was crowded, a moment before. So no line stands still, whatever happened to the worker that ended
--- the delivery before it, or to its publisher. What was given up leaves its line here if its endpoint skips such deliveries
--- now. If the endpoint is disabled, all that waits for its order is to wait for the endpoint: `release_batch` does that.
+-- A head never has to wait for its order. It may also wait for a reason that has ended: its publisher read an endpoint that
+-- was disabled, or a lane that was crowded, just before that changed. Making it due keeps every line moving, even if the
+-- worker that ended the delivery before it has died, or did not see it yet. A delivery that was given up leaves its line here
+-- if its endpoint skips such deliveries now. If the endpoint is disabled, its deliveries that wait for their order must wait
+-- for the endpoint instead: `release_batch` does that.
 -- name: move_lines
 WITH page AS MATERIALIZED (
     SELECT l.tenant_id, l.endpoint_id, e.enabled, e.on_dead_letter, row_number() OVER (ORDER BY l.tenant_id, l.endpoint_id) AS n

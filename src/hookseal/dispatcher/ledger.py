@@ -41,8 +41,8 @@ class Chore(StrEnum):
 class Unrung:
     """What the outbox rings in one look. `crowded` are the tenants of which more is due.
 
-    `has_backlog` says whether more than one look was due. The next look then begins behind the tenant `place`.
-    `is_empty` says that nothing was changed: what is due is of other tenants, or locked by other transactions.
+    `has_backlog` says whether more was due than one look rings; the next look then begins after the tenant `place`.
+    `is_empty` says that nothing was changed: the due deliveries belong to other tenants, or others have locked them.
     """
 
     rings: list[Ring]

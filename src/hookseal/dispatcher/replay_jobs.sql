@@ -11,7 +11,7 @@ SELECT w.until,
 FROM (SELECT least($2::timestamptz, clock_timestamp()) AS until) AS w
 
 -- Reads at most $8 deliveries after the cursor, and decides what happens to them, up to $9 that are replayed.
--- One of three ways is walked: an event, what was not delivered, or everything. The row comparisons make the planner use the
+-- It reads one of three: the deliveries of an event, the undelivered ones, or all. The row comparisons make the planner use the
 -- index that begins with the tenant.
 -- name: walk
 WITH walked AS MATERIALIZED (

@@ -178,7 +178,7 @@ async def _accept(operator: Operator, found: StaleEndpoint) -> None:
 
 
 async def _lock_deleted(connection: Connection, found: StaleEndpoint) -> None:
-    """Lock what the end of the endpoint may change, in the order of a purge: records, cache epoch, log.
+    """Lock what the deletion of the endpoint may change, in the order of a purge: records, cache epoch, log.
 
     Several may accept it at the same time: the lock of the log lets one of them record the deletion.
     """

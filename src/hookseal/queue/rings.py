@@ -42,7 +42,7 @@ class Rings:
     async def ring(self, rings: Iterable[Ring], *, crowded: Collection[str] = ()) -> int:
         """Put every ring into the queue, due now, and return how many. A thousand rings take one round trip.
 
-        The rings of each tenant stand one millisecond behind each other, so that those of another tenant, also if they
+        The rings of each tenant are due one millisecond after each other, so that those of another tenant, also if they
         are rung a little later, are taken in between. Those of a `crowded` tenant stand ten seconds later: what is rung
         for other tenants in that time is taken before them. A ring that is already queued for later is then due now.
         Raises `Unavailable`: rings that were put into the queue before the error remain there.

@@ -105,7 +105,10 @@ async def is_deleted(connection: Connection, found: StaleEndpoint) -> bool:
 
 
 async def destroy_again(connection: Connection, found: StaleEndpoint) -> None:
-    """Destroy the endpoint's versions that are back although the log has their end. Raises `SecretUnavailable`."""
+    """Destroy again what a restore brought back of the versions that the log has as destroyed.
+
+    Raises `SecretUnavailable`.
+    """
     await _SQL.execute(connection, "destroy_again", found.tenant_id, found.endpoint_id)
 
 

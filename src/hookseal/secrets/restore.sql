@@ -95,7 +95,8 @@ SELECT known.tenant_id,
         LIMIT 1) AS newest ON true
  ORDER BY known.tenant_id, known.subject
 
--- Reads a page of the deleted endpoints with a record in another state than a deletion, or a purge, leaves it in.
+-- Reads a page of the deleted endpoints with a record that is neither retired nor destroyed, or that is back
+-- although a purge destroyed it.
 -- name: left
 SELECT own.tenant_id,
        own.endpoint_id::text AS endpoint_id,

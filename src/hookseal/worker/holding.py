@@ -1,4 +1,4 @@
-"""What the leader does with what waits: probes and releases held endpoints, cancels, and moves lines on."""
+"""The leader's work on deliveries that wait: it probes and releases held endpoints, cancels, and moves lines on."""
 
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ class Holding:
     Deliveries of a released endpoint follow in batches without a pause.
 
     If the secret of an endpoint was refused, its deliveries are released only after one of them, the probe, was signed.
-    The head of a line that waits without a reason is made due: the worker that ended the delivery before it takes it
-    sooner, unless it died or did not see it yet. All state is in PostgreSQL, so the next leader continues where this
-    one ended.
+    If the head of a line waits without a reason, it is made due. Usually the worker that ended the delivery before it
+    has taken it already, unless that worker died or did not see it yet. All state is in PostgreSQL, so the next leader
+    continues where this one ended.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reads and writes the crowded lanes of a worker in PostgreSQL: parks rings, opens breakers, fetches what is next."""
+"""Keeps the crowded lanes of a worker in PostgreSQL: parks rings, opens breakers, fetches the next deliveries."""
 
 import asyncio
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class LaneKeeper:
             await set_within(self._woken, BUSY_LOOK_SECONDS if self._lanes.crowded else LOOK_SECONDS, self._clock)
 
     async def once(self, handler: RingHandler) -> None:
-        """Write what is to be written, look for crowded lanes, and fetch what is next. Raises `Unavailable`."""
+        """Write what is to be written, look for crowded lanes, and fetch the next deliveries. Raises `Unavailable`."""
         if opened := self._lanes.take_opened():
             await self._open(opened)
         if parked := self._lanes.take_parked(MOST_AT_ONCE):

@@ -231,8 +231,7 @@ class RingHandler:
 
     def _start(self, claims: Sequence[Claim], asked_at: float) -> None:
         for each in by_endpoint(claims):
-            for one in each:
-                self._in_flight.hold(len(one.body))
+            self._in_flight.hold(sum(len(one.body) for one in each))
             self._in_flight.start(self._group(each, asked_at), len(each[0].body))
 
     def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:

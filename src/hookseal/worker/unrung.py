@@ -1,4 +1,4 @@
-"""Rings the deliveries that nobody has rung: tenants take turns, and few of these rings stand in Redis."""
+"""Rings the deliveries that nobody has rung: tenants take turns, and few of these rings are in Redis at once."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,7 +62,7 @@ class UnrungRings:
         return Rung(len(found.rings), has_more=has_more, chores=found.chores)
 
     def _is_vain(self, found: Unrung) -> bool:
-        """Return whether all tenants were looked at for nothing: other transactions have locked what is due."""
+        """Return whether a look at all tenants rang nothing: other transactions have locked what is due."""
         self._ends = self._ends + (not found.place) if found.has_backlog and found.is_empty else 0
         if self._ends < _ENDS:
             return False

@@ -61,7 +61,7 @@ async def test_the_json_has_the_documented_fields(begun: Begun) -> None:
     assert 32 == len(base64.b64decode(printed.json["secret"].removeprefix("whsec_")))
 
 
-async def test_what_is_stored(begun: Begun) -> None:
+async def test_the_row_has_every_given_value(begun: Begun) -> None:
     """The row has the given values and each subscription once; the secret is stored only sealed."""
     options = ("--event-type", "invoice.*", "--event-type", "*", "--name", "Büro 1", "--timeout-ms", "20000")
     ended = await begun.run(*ADD, *options, "--json", "--print-secret")

@@ -153,7 +153,7 @@ async def test_a_dead_receiver_has_no_answer(sending: Begun, tmp_path: Path) -> 
     assert (2, True) == await overlap_state(sending)
 
 
-async def test_the_json_of_a_canary(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
+async def test_the_json_of_a_canary_has_every_field(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
     """The JSON of a canary has its verdict, generation, statuses and time; without a canary it is null."""
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]
@@ -197,8 +197,11 @@ async def test_canary_and_control_differ_only_in_id_time_and_signature(
     ids_and_signature = {"webhook-id", "x-hookseal-event-id", "webhook-signature"}
     assert ids_and_signature <= differing <= ids_and_signature | {"webhook-timestamp"}
     for headers, sent in ((first, body), (second, other)):
-        said = json.loads(sent)
-        assert ("hookseal.ping", {"id": headers["webhook-id"], "endpoint_id": endpoint}) == (said["type"], said["data"])
+        printed = json.loads(sent)
+        assert ("hookseal.ping", {"id": headers["webhook-id"], "endpoint_id": endpoint}) == (
+            printed["type"],
+            printed["data"],
+        )
         assert UUID7.fullmatch(headers["webhook-id"])
         assert 1 == headers["webhook-signature"].count("v1,"), "only one secret signed"
     assert body != other
@@ -368,14 +371,14 @@ async def test_an_interrupted_rotation_still_prints_its_answer(sending: Begun, t
                 process.kill()
                 await process.wait()
 
-    said = json.loads(out)
+    printed = json.loads(out)
     assert (0, 2, None, "interrupted") == (
         process.returncode,
-        said["generation"],
-        said["canary"]["verdict"],
-        said["canary"]["detail"],
+        printed["generation"],
+        printed["canary"]["verdict"],
+        printed["canary"]["detail"],
     )
-    assert said["secret"].startswith("whsec_")
+    assert printed["secret"].startswith("whsec_")
     assert b"not known: interrupted" in err
 
 
@@ -389,9 +392,9 @@ async def test_the_text_states_the_verdict(sending: Begun, receiver: Switching, 
     probe = await sending.run("endpoint", "rotation-status", *of, "--probe")
 
     assert (0, 0, 0) == (rotation.code, status.code, probe.code)
-    said = re.compile(r"^canary +not_switched, \S+Z: the receiver refused .*: it answered 401$", re.MULTILINE)
-    assert said.search(rotation.out)
-    assert said.search(status.out)
+    printed = re.compile(r"^canary +not_switched, \S+Z: the receiver refused .*: it answered 401$", re.MULTILINE)
+    assert printed.search(rotation.out)
+    assert printed.search(status.out)
     assert "neither accepted nor refused what only the current secret signed: it answered 429" in probe.out
 
 

@@ -134,7 +134,7 @@ async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], fie
 
 
 @pytest.mark.req("OPS-04", part="json")
-async def test_disable_and_enable_report_the_state(begun: Begun) -> None:
+async def test_disable_and_enable_report_their_change(begun: Begun) -> None:
     """Each reports the state and whether it changed it; repeating it is no error."""
     one = await endpoint(begun)
     await begun.stored.deliveries()
@@ -159,7 +159,7 @@ async def test_disable_and_enable_report_the_state(begun: Begun) -> None:
 async def test_the_text_reports_the_result(begun: Begun) -> None:
     """The text reports the result in one line."""
     one = await endpoint(begun)
-    for command, said in (
+    for command, message in (
         ("enable", "was enabled already: nothing was changed"),
         ("disable", "is disabled"),
         ("disable", "was disabled already (disabled by an operator): nothing was changed"),
@@ -167,10 +167,10 @@ async def test_the_text_reports_the_result(begun: Begun) -> None:
         ("delete", "is deleted; pending deliveries cancelled: 0"),
     ):
         ended = await begun.run("endpoint", command, *options_of(one), *(("--yes",) if command == "delete" else ()))
-        assert (0, f"endpoint {one} {said}\n", "") == (ended.code, ended.out, ended.err)
+        assert (0, f"endpoint {one} {message}\n", "") == (ended.code, ended.out, ended.err)
 
 
-async def test_enabling_what_is_held(begun: Begun) -> None:
+async def test_enabling_again_probes_held_deliveries(begun: Begun) -> None:
     """An enabled endpoint that is held is not said to be unchanged: its oldest delivery is tried now."""
     one = await endpoint(begun)
     await begun.stored.pool.execute(
@@ -180,8 +180,8 @@ async def test_enabling_what_is_held(begun: Begun) -> None:
     )
     ended = await begun.run("endpoint", "enable", *options_of(one))
 
-    said = "was enabled already; its deliveries are held, and the oldest of them is tried now"
-    assert (0, f"endpoint {one} {said}\n") == (ended.code, ended.out)
+    message = "was enabled already; its deliveries are held, and the oldest of them is tried now"
+    assert (0, f"endpoint {one} {message}\n") == (ended.code, ended.out)
 
 
 @pytest.mark.req("OPS-04", part="json")
@@ -235,9 +235,9 @@ async def test_another_tenants_endpoint_is_not_found(begun: Begun, command: str)
     before = dict(await row(begun))
     options = {"update": ("--name", "x"), "delete": ("--yes",)}.get(command, ())
     others = await begun.run("endpoint", command, *options_of(one, "globex"), *options, "--json")
-    nobodys = await begun.run("endpoint", command, *options_of(UNKNOWN, "globex"), *options, "--json")
+    unknown = await begun.run("endpoint", command, *options_of(UNKNOWN, "globex"), *options, "--json")
 
-    assert (3, others.out) == (nobodys.code, nobodys.out)
+    assert (3, others.out) == (unknown.code, unknown.out)
     assert before == dict(await row(begun))
     assert [] == await audited(begun.stored.pool, "globex")
 

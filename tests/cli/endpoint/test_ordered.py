@@ -20,8 +20,8 @@ async def shown(begun: Begun, endpoint: str) -> tuple[object, ...]:
     return tuple(found[name] for name in ("ordered", "on_dead_letter", "stopped_by"))
 
 
-async def test_a_dead_letter_stops_and_is_skipped(begun: Begun) -> None:
-    """What stops the endpoint is listed, shown and explained; `skip`, once, gives up its place, which is audited."""
+async def test_a_dead_letter_stops_its_line_until_it_is_skipped(begun: Begun) -> None:
+    """The delivery that stops an endpoint is listed, shown and explained; it is skipped once, which is audited."""
     endpoint = (await begun.run(*NEW, "--ordered", "--json")).json["endpoint_id"]
     assert (True, "stop", None) == await shown(begun, endpoint)
     [first], [second] = [await begun.stored.deliveries() for _ in range(2)]
@@ -45,7 +45,7 @@ async def test_a_dead_letter_stops_and_is_skipped(begun: Begun) -> None:
     assert 3 == (await begun.run("delivery", "skip", endpoint)).code
 
 
-async def test_skip_can_be_chosen(begun: Begun) -> None:
+async def test_on_dead_letter_can_be_set_to_skip(begun: Begun) -> None:
     """`--on-dead-letter` is set when the endpoint is added, and changed later; `skip` releases what is stopped."""
     endpoint = (await begun.run(*NEW, "--ordered", "--on-dead-letter", "skip", "--json")).json["endpoint_id"]
     of = ("--tenant", "acme", "--endpoint", endpoint)
@@ -59,7 +59,7 @@ async def test_skip_can_be_chosen(begun: Begun) -> None:
     assert (True, "skip", None) == await shown(begun, endpoint)
 
 
-async def test_what_cannot_be(begun: Begun) -> None:
+async def test_order_is_chosen_only_at_the_addition(begun: Begun) -> None:
     """Order is chosen when an endpoint is added; without it there is nothing that a dead letter could stop."""
     wrong = await begun.run(*NEW, "--on-dead-letter", "stop", "--json")
     assert (2, "on_dead_letter") == (wrong.code, wrong.json["error"]["field"])

@@ -20,7 +20,7 @@ from tests.cli.command import Ended
 from tests.cli.endpoint.test_canary import SENT
 from tests.cli.installation import Begun
 from tests.cli.listeners import closed_port
-from tests.doubles.client_certificates import Authority, Telling, identity, serving
+from tests.doubles.client_certificates import AlertingTlsServer, Authority, identity, serving
 from tests.doubles.logbook import audited
 from tests.doubles.receivers import listening, status
 from tests.worker.canary import Canary, client_key, search, signing
@@ -56,7 +56,7 @@ async def asked(begun: Begun, endpoint: EndpointId | str, *more: str) -> Ended:
 
 
 async def test_a_ping_shows_connection_bytes_and_answer(sending: Begun) -> None:
-    """It shows the connection, the exact signed bytes and the answer; the sent request verifies; it is audited."""
+    """A ping shows the connection, the exact signed bytes and the answer; its request verifies; it is audited."""
     async with listening(status(204)) as listener:
         endpoint = await added(sending, listener.url)
         ended = await asked(sending, endpoint.pointer.endpoint_id)
@@ -113,7 +113,7 @@ async def test_other_schemes_show_what_a_receiver_verifies(
 
 async def test_a_ping_over_tls_shows_the_certificate(sending: Begun, tmp_path: Path) -> None:
     """For a TLS receiver it shows version, cipher and certificate, and it presents the client certificate."""
-    with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+    with AlertingTlsServer(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         endpoint = await added(sending, listener.url, identity(CLIENT, AUTHORITY))
         ended = await asked(sending, endpoint.pointer.endpoint_id)
     tls = ended.json["tls"]
@@ -129,7 +129,7 @@ async def test_a_ping_over_tls_shows_the_certificate(sending: Begun, tmp_path: P
 
 async def test_an_untrusted_certificate_gets_no_request(sending: Begun, tmp_path: Path) -> None:
     """An untrusted certificate is named, no request is written, and it exits 1."""
-    with Telling(serving(AUTHORITY.server(), tmp_path)) as listener:
+    with AlertingTlsServer(serving(AUTHORITY.server(), tmp_path)) as listener:
         endpoint = await added(sending, listener.url)
         ended = await asked(sending, endpoint.pointer.endpoint_id)
     assert (1, None, None, "tls") == (
@@ -170,7 +170,7 @@ async def test_each_failure_is_reported(sending: Begun) -> None:
     assert "resolved" in ended.json["addresses_error"]
 
 
-async def test_disabled_altered_and_unknown_endpoints(sending: Begun) -> None:
+async def test_a_disabled_endpoint_is_pinged_and_an_altered_one_is_not(sending: Begun) -> None:
     """A disabled endpoint is tested; with an altered secret nothing is sent (5); an unknown endpoint exits 3."""
     async with listening(status(204)) as listener:
         endpoint = (await added(sending, listener.url)).pointer.endpoint_id
@@ -188,7 +188,7 @@ async def test_disabled_altered_and_unknown_endpoints(sending: Begun) -> None:
 async def test_no_form_shows_a_secret(sending: Begun, tmp_path: Path) -> None:
     """The text has the same facts; no form shows a secret, a header value or the client key, at any log level."""
     debug = replace(sending, settings=sending.settings | {"HOOKSEAL_LOG_LEVEL": "debug"})
-    with Telling(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
+    with AlertingTlsServer(serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         endpoint = await added(sending, listener.url, identity(CLIENT, AUTHORITY))
         as_json = await asked(debug, endpoint.pointer.endpoint_id)
         shown = await debug.run("endpoint", "test", "--tenant", "acme", "--endpoint", endpoint.pointer.endpoint_id)

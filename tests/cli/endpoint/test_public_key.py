@@ -114,8 +114,8 @@ async def test_an_hmac_endpoint_has_no_public_key(begun: Begun) -> None:
     refused = await public_key(begun, hmac)
     assert (5, "endpoint") == (refused.code, refused.json["error"]["field"])
     assert "`hookseal endpoint rotate --algorithm ed25519`" in refused.json["error"]["message"]
-    others, nobodys = await public_key(begun, hmac, "globex"), await public_key(begun, UNKNOWN)
-    assert (3, others.out) == (nobodys.code, nobodys.out)
+    others, unknown = await public_key(begun, hmac, "globex"), await public_key(begun, UNKNOWN)
+    assert (3, others.out) == (unknown.code, unknown.out)
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")

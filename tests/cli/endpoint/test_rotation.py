@@ -134,11 +134,11 @@ async def test_a_revocation_waits_for_older_claims(begun: Begun) -> None:
     waiting = asyncio.create_task(run(begun, "rotate", endpoint, "--overlap", "0"))
     asked: set[Any] = set()
 
-    async def has_asked_again() -> bool:
+    async def has_polled_again() -> bool:
         asked.update(await begun.stored.pool.fetch(ASKS_FOR_OLDER_CLAIMS))
         return len(asked) > 2
 
-    await eventually(has_asked_again)
+    await eventually(has_polled_again)
     assert not waiting.done()
     assert 3 == await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
     await ledger.release(claim, None)

@@ -68,7 +68,7 @@ async def test_an_argument_that_is_not_utf8_is_one_error(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-09")
 async def test_a_lost_commit_keeps_the_secret_file(begun: Begun, tmp_path: Path) -> None:
-    """It exits 69 and says how to find out the result; the file stays, and its secret is in use."""
+    """The command exits 69 and says how to find out the result; the file stays, and its secret is in use."""
     endpoint = await added(begun)
     first, second = tmp_path / "first", tmp_path / "second"
     of = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint)

@@ -209,9 +209,9 @@ async def test_another_tenants_endpoint_is_not_found(begun: Begun) -> None:
     """For another tenant's endpoint the answer is the same as for one that does not exist."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     others = await begun.run("endpoint", "show", *options_of(endpoint, "globex"), "--json")
-    nobodys = await begun.run("endpoint", "show", *options_of(UNKNOWN), "--json")
+    unknown = await begun.run("endpoint", "show", *options_of(UNKNOWN), "--json")
     assert (3, "endpoint") == (others.code, others.json["error"]["field"])
-    assert (3, others.out) == (nobodys.code, nobodys.out)
+    assert (3, others.out) == (unknown.code, unknown.out)
 
 
 @pytest.mark.req("OPS-10")

@@ -60,7 +60,7 @@ async def tls_of(begun: Begun, endpoint: str) -> Any:
 
 
 async def test_an_identity_is_shown_and_removed(begun: Begun, files: Files) -> None:
-    """It is shown by subject, fingerprint and expiry, as JSON and text, and each part can be removed."""
+    """An identity is shown by subject, fingerprint and expiry, as JSON and text, and each part can be removed."""
     ended = await add(begun, *files.client(), "--ca-file", files.file(AUTHORITY.pem, mode=0o644))
     assert 0 == ended.code, ended
     endpoint = ended.json["endpoint_id"]

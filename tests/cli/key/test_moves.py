@@ -67,7 +67,7 @@ class Keys:
         await self.done("promote", NEXT.key_id, by=WITH_NEXT)
 
     async def worker(self, name: str, *keys: MasterKey, seconds_ago: float = 0.0) -> None:
-        """Record a heartbeat of a worker with these keys, so many seconds ago."""
+        """Record a heartbeat of a worker with these keys, that many seconds ago."""
         await self.begun.stored.pool.execute(WORKER, name, [key.key_id for key in keys], seconds_ago)
 
 
@@ -200,7 +200,7 @@ async def test_status_shows_state_records_and_holders(keys: Keys) -> None:
     ] == text
 
 
-async def refused(keys: Keys, code: int, said: str, *arguments: str, by: Mapping[str, str] = SETTLED) -> None:
+async def refused(keys: Keys, code: int, message: str, *arguments: str, by: Mapping[str, str] = SETTLED) -> None:
     """Fail unless the command is refused with this code and message, as text and JSON, and nothing changed."""
     tables = ("secret_keys", "secret_records", "audit_log", "endpoints")
     pool = keys.begun.stored.pool
@@ -208,7 +208,7 @@ async def refused(keys: Keys, code: int, said: str, *arguments: str, by: Mapping
     for as_json in ([], ["--json"]):
         ended = await keys.run(*arguments, *as_json, by=by)
         assert (code, arguments) == (ended.code, arguments)
-        assert said in (ended.json["error"]["message"] if as_json else ended.err)
+        assert message in (ended.json["error"]["message"] if as_json else ended.err)
     assert before == [await pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2") for table in tables]  # noqa: S608
 
 

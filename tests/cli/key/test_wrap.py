@@ -93,7 +93,7 @@ async def test_an_existing_key_is_wrapped(begun: Begun, kms: dict[str, str], tmp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text", "code", "said"),
+    ("arguments", "text", "code", "message"),
     [
         (("--new", "--key-file", "-"), "", 2, "leave out one of them"),
         (("--key-file", "-"), "c2hvcnQ=", 2, "32 random bytes"),
@@ -102,11 +102,11 @@ async def test_an_existing_key_is_wrapped(begun: Begun, kms: dict[str, str], tmp
     ],
 )
 async def test_a_missing_or_wrong_input_is_named(
-    kms: dict[str, str], arguments: tuple[str, ...], text: str | None, code: int, said: str
+    kms: dict[str, str], arguments: tuple[str, ...], text: str | None, code: int, message: str
 ) -> None:
-    """What is missing or wrong is named."""
+    """The error names each input that is missing or wrong."""
     ended = await fed((text or "").encode(), "key", "wrap", *arguments, **({} if text is None else kms))
-    assert (code, True) == (ended.code, said in ended.err)
+    assert (code, True) == (ended.code, message in ended.err)
 
 
 async def test_a_key_moves_to_another_kms_and_back(kms: dict[str, str], openbao_address: str) -> None:
@@ -151,7 +151,7 @@ async def test_a_refusal_of_the_kms_ends_the_command(
 
 
 async def test_nothing_is_half_done(database_url: str, kms: dict[str, str], openbao_address: str) -> None:
-    """What cannot be unwrapped again is not printed, and no installation begins with it."""
+    """A wrapped key that cannot be unwrapped again is not printed, and no installation begins with it."""
     key = kms["SECRETS_KMS"].removeprefix("openbao:").replace("/", "/encrypt/")
     token = (await token_for(openbao_address, f'path "{key}" {{ capabilities = ["update"] }}')).reveal().decode()
     settings = kms | {"DATABASE_URL": database_url, "SECRETS_PROVIDER": "db"}

@@ -25,7 +25,7 @@ def of_openbao(address: str, *, provider: str = "openbao") -> dict[str, str]:
 
 
 async def test_all_secrets_move_and_return(begun: Begun) -> None:
-    """A dry run, a tenant, the others with hookseal's own secrets, a repeat, the way back, and there again at once."""
+    """A dry run moves nothing; one tenant moves, then the rest and hookseal's own secrets; all move back, and again."""
     for tenant in ("acme", "globex", "initech"):
         await begun.stored.endpoint(tenant)
     async with openbao() as server:

@@ -1,4 +1,4 @@
-"""`hookseal secret purge` destroys what was retired long ago, reports progress, and has a dry run."""
+"""`hookseal secret purge` destroys versions that were retired long ago, reports progress, and has a dry run."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.req("SEC-11")
 
 
 async def retired(begun: Begun, tenant: str, *, days: int) -> None:
-    """Insert a version of the tenant that was retired so many days ago."""
+    """Insert a version of the tenant that was retired that many days ago."""
     added = await begun.stored.endpoint(tenant)
     async with begun.stored.pool.acquire() as connection:
         await delete_endpoint(begun.stored.operator(connection), TenantId(tenant), added.pointer.endpoint_id)

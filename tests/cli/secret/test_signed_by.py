@@ -82,7 +82,7 @@ async def test_the_text_says_why_a_version_is_needed(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-23")
 async def test_a_destroyed_version_still_lists_its_deliveries(begun: Begun) -> None:
-    """What a destroyed version or one of a deleted endpoint signed is still listed."""
+    """The deliveries that a destroyed version, or one of a deleted endpoint, signed are still listed."""
     kept = (await begun.stored.endpoint()).pointer
     gone = (await begun.stored.endpoint(url="https://gone.example/")).pointer
     rings = sorted(await begun.stored.deliveries(), key=lambda ring: ring.endpoint_id != kept.endpoint_id)

@@ -19,7 +19,7 @@ async def step(operator: Operator) -> int:
 
 @pytest.mark.req("SEC-09")
 def test_an_interrupt_ends_only_the_next_step(begun: Begun) -> None:
-    """It ends the next step only, so that a command whose change was made still prints its answer."""
+    """An interrupt ends the next step only, so that a command whose change was made still prints its answer."""
     before = signal.getsignal(signal.SIGINT)
     with operator_session(load(dict(begun.settings), needs=NEEDS)) as session:
         assert 1 == session.run(step)
@@ -34,7 +34,7 @@ def test_an_interrupt_ends_only_the_next_step(begun: Begun) -> None:
 
 @pytest.mark.req("SEC-09")
 def test_the_step_after_an_interrupt_has_a_new_connection(begun: Begun) -> None:
-    """It has an event loop and a connection of its own, whatever two interrupts have left of those before."""
+    """The step has its own event loop and connection, whatever two interrupts have done to those before."""
     used: list[object] = []
 
     async def cut_off(operator: Operator) -> None:

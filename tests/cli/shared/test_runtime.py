@@ -13,7 +13,7 @@ from hookseal.config import urls
 from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.postgres.schema import revision
 from tests.cli.command import python
-from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing, speaking_tls
+from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing, tls_postgres
 from tests.doubles.certificates import authority, issued
 
 PASSWORD = "correct-horse"
@@ -140,8 +140,8 @@ async def test_missing_tls_is_reported(database_url: str) -> None:
 
 async def test_required_tls_is_reported() -> None:
     """If the server accepts this user with TLS only, the error names the parameter to set."""
-    said = 'no pg_hba.conf entry for host "127.0.0.1", user "user", database "nowhere", no encryption'
-    async with refusing("28000", said) as port:
+    message = 'no pg_hba.conf entry for host "127.0.0.1", user "user", database "nowhere", no encryption'
+    async with refusing("28000", message) as port:
         error = await refusal(url(port))
     expected = f"PostgreSQL at 127.0.0.1:{port} takes this user with TLS only: set sslmode=verify-full, or require, in "
     assert f"{expected}DATABASE_URL" == str(error)
@@ -152,9 +152,9 @@ async def test_an_untrusted_certificate_is_reported(tmp_path: Path) -> None:
     issuer, file = authority(), tmp_path / "ca.pem"
     file.write_text(issuer.pem)
     async with (
-        speaking_tls(issued("127.0.0.1", by=issuer).server(tmp_path)) as right,
-        speaking_tls(issued("db.example", by=issuer).server(tmp_path)) as another,
-        speaking_tls(issued("127.0.0.1").server(tmp_path)) as stranger,
+        tls_postgres(issued("127.0.0.1", by=issuer).server(tmp_path)) as right,
+        tls_postgres(issued("db.example", by=issuer).server(tmp_path)) as another,
+        tls_postgres(issued("127.0.0.1").server(tmp_path)) as stranger,
     ):
         query = f"?sslmode=verify-full&sslrootcert={file}"
         errors = {port: str(await refusal(f"{url(port)}{query}")) for port in (right, another, stranger)}
@@ -167,7 +167,7 @@ async def test_an_untrusted_certificate_is_reported(tmp_path: Path) -> None:
 
 async def test_a_failed_handshake_has_its_reason() -> None:
     """A handshake that fails for another reason is reported with that reason."""
-    async with speaking_tls(None) as port:
+    async with tls_postgres(None) as port:
         error = str(await refusal(f"{url(port)}?sslmode=require"))
     assert error.startswith(f"TLS with PostgreSQL at 127.0.0.1:{port} fails (WRONG_VERSION_NUMBER): correct sslmode, ")
 
@@ -183,7 +183,7 @@ async def test_a_missing_tls_file_is_a_configuration_error(tmp_path: Path, monke
     assert (78, True) == (gone.exit_code, str(gone).startswith(f"{expected}DATABASE_URL"))
 
 
-async def test_no_server_with_the_wanted_attributes(database_url: str) -> None:
+async def test_a_missing_server_attribute_is_reported(database_url: str) -> None:
     """If no server matches `target_session_attrs`, the error says so."""
     error = await refusal(f"{database_url}?target_session_attrs=standby")
     assert isinstance(error, Unavailable)

@@ -34,7 +34,7 @@ def transport(rules: AddressRules, look_up: Callable[[str], Addresses], limits: 
     return HttpTransport(rules, limits=limits, look_ups=LookUps(limits, look_up))
 
 
-def constantly(address: str) -> Callable[[str], Addresses]:
+def always_resolving_to(address: str) -> Callable[[str], Addresses]:
     """Return a resolver that always returns this address."""
     return lambda _host: (address,)
 
@@ -90,7 +90,7 @@ async def test_nothing_reaches_this_machine() -> None:
     async with server:
         for address in [*own_addresses(), "0.0.0.0", "::1", "::ffff:127.0.0.1"]:  # noqa: S104 -- refused
             literal = f"[{address}]" if ":" in address else address
-            async with transport(AddressRules(), constantly(address)) as sending:
+            async with transport(AddressRules(), always_resolving_to(address)) as sending:
                 answers += [await sending.send(request_to(f"http://{host}:{port}/")) for host in (literal, "a.example")]
 
     assert {FailureKind.FORBIDDEN_ADDRESS} == {answer.kind for answer in answers if isinstance(answer, Failure)}
@@ -190,7 +190,7 @@ async def test_look_ups_are_limited() -> None:
         turns[host].wait()
         return (host,)
 
-    async def have_asked(hosts: set[str]) -> bool:
+    async def have_started(hosts: set[str]) -> bool:
         return set(asked) == hosts
 
     known = Names(LookUps(Limits(look_ups_each=1, look_ups=2), look_up))
@@ -200,11 +200,11 @@ async def test_look_ups_are_limited() -> None:
             asyncio.create_task(known.addresses(tenant, host))
             for tenant, host in ((acme, "a"), (acme, "b"), (globex, "c"), (None, "d"))
         ]
-        await eventually(lambda: have_asked({"a", "c"}))
+        await eventually(lambda: have_started({"a", "c"}))
         turns["a"].set()
-        await eventually(lambda: have_asked({"a", "b", "c"}))
+        await eventually(lambda: have_started({"a", "b", "c"}))
         turns["c"].set()
-        await eventually(lambda: have_asked({"a", "b", "c", "d"}))
+        await eventually(lambda: have_started({"a", "b", "c", "d"}))
     finally:
         for turn in turns.values():
             turn.set()

@@ -78,10 +78,10 @@ async def test_an_expired_identitys_session_is_closed(sessions: Sessions, used: 
     if not used:
         sessions.give_back(shared)
 
-    async def let_go() -> bool | None:
+    async def is_empty() -> bool | None:
         return len(sessions) == 0 or None
 
-    await eventually(let_go)
+    await eventually(is_empty)
     assert shared.identity is None
     if used:
         assert not shared.connector.closed

@@ -1,4 +1,4 @@
-"""What is sent is exactly one request: no character of the URL or of a header can end a line."""
+"""Exactly one request is sent: no character of the URL or of a header can end a line."""
 
 from dataclasses import replace
 

@@ -42,7 +42,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 @cache
 def compressed(wbits: int, megabytes: int = 64) -> bytes:
-    """Return so many megabytes of zeros, compressed to about a thousandth."""
+    """Return that many megabytes of zeros, compressed to about a thousandth."""
     press = zlib.compressobj(9, zlib.DEFLATED, wbits)
     return b"".join([*(press.compress(bytes(1_048_576)) for _ in range(megabytes)), press.flush()])
 
@@ -125,7 +125,7 @@ def connections_to(port: int) -> int:
     return sum(row[2] == far and f"socket:[{row[9]}]" in mine for row in rows)
 
 
-async def let_go(port: int, *, kept: int = 0) -> None:
+async def wait_until_closed(port: int, *, kept: int = 0) -> None:
     """Wait until no connection to that port is open except the kept ones."""
 
     async def look() -> bool:
@@ -154,7 +154,7 @@ async def test_each_receiver_has_its_outcome(name: str) -> None:
         assert expected == kind_or_status(answer)
         assert MEMORY_BYTES > peak
         assert 1 == len(listener.requests), "the request was not sent exactly once"
-        await let_go(listener.port, kept=len(transport._options.idle))
+        await wait_until_closed(listener.port, kept=len(transport._options.idle))
     assert isinstance(answer, Failure | Reply)
     assert classify(answer)
 
@@ -176,7 +176,7 @@ async def test_a_receiver_that_does_not_read_times_out() -> None:
             answer = await transport.send(request)
 
             assert Failure(kind=FailureKind.TIMEOUT, detail="no answer within 1 s") == answer
-            await let_go(port)
+            await wait_until_closed(port)
 
 
 @pytest.mark.req("DEL-11", part="bounds")

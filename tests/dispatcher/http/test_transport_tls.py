@@ -185,11 +185,11 @@ async def test_a_missing_client_certificate_is_a_tls_failure(version: ssl.TLSVer
         async with HttpTransport(AddressRules(LOOPBACK), trust=trusting(VOUCHING)) as transport:
             answer = await transport.send(request_to(receiver.url))
 
-    said = {
+    details = {
         ssl.TLSVersion.TLSv1_2: "the receiver refused the TLS handshake",
         ssl.TLSVersion.TLSv1_3: "the receiver wants a client certificate that it trusts",
     }
-    assert Failure(kind=FailureKind.TLS, detail=said[version]) == answer
+    assert Failure(kind=FailureKind.TLS, detail=details[version]) == answer
     assert [] == receiver.requests
 
 
@@ -244,11 +244,11 @@ async def test_an_expired_context_is_released(tmp_path: Path) -> None:
         assert Reply(status=204, snippet="") == await transport.send(replace(request_to(listener.url), tls=own))
         del own
 
-        async def let_go() -> bool:
+        async def is_released() -> bool:
             gc.collect()
             return held() is None
 
-        await eventually(let_go)
+        await eventually(is_released)
 
 
 @pytest.mark.parametrize(("content", "is_read"), [(b"no certificate", False), (b"", True)])

@@ -23,7 +23,7 @@ from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
-from tests.dispatcher.http.test_transport_receivers import let_go
+from tests.dispatcher.http.test_transport_receivers import wait_until_closed
 from tests.doubles.receivers import Script, answers, listening
 
 PATIENCE = 20.0  # the time-out of a request, enough on a busy machine
@@ -86,7 +86,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 async def all_of(transport: HttpTransport, url: str, count: int) -> list[object]:
-    """Send so many requests at the same time and return their answers."""
+    """Send that many requests at the same time and return their answers."""
     requests = [request_to(url, timeout_seconds=PATIENCE) for _ in range(count)]
     return list(await asyncio.gather(*map(transport.send, requests)))
 
@@ -182,7 +182,7 @@ async def test_sixteen_interim_replies_are_accepted() -> None:
         script = answers(INTERIM * count + OK)
         async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
             answer = await transport.send(request_to(listener.url))
-            await let_go(listener.port, kept=len(transport._options.idle))
+            await wait_until_closed(listener.port, kept=len(transport._options.idle))
 
         assert expected == answer
 
@@ -235,7 +235,7 @@ async def test_an_answer_before_the_end_is_read_whole(length: bytes, watch: Watc
 
     async with listening(closes) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
         found = await all_of(transport, listener.url, MANY)
-        await let_go(listener.port)
+        await wait_until_closed(listener.port)
 
     assert [Reply(status=500, snippet="x" * 2_048)] * MANY == found
     assert {len(head) + 60_000} == set(watch.of.values())
@@ -276,7 +276,7 @@ async def test_a_cancelled_request_drops_its_turn() -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await let_go(listener.port)
+        await wait_until_closed(listener.port)
 
         while turns._is_called:  # noqa: ASYNC110 -- no event here either
             await asyncio.sleep(0)

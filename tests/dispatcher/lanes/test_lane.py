@@ -41,7 +41,7 @@ def test_trouble_halves_the_limit_once_for_all_in_flight(outcome: Outcome) -> No
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_answers_let_the_limit_grow_by_one_for_a_round() -> None:
+def test_each_round_of_answers_raises_the_limit_by_one() -> None:
     """After trouble, each full round of answers adds one; the limit never exceeds the ceiling."""
     found = lane(8)
     answer(found, BAD, at=1.0)
@@ -66,7 +66,7 @@ def test_every_outcome_has_a_meaning_for_the_lane() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_failures_in_a_row_open_the_breaker() -> None:
-    """The tenth failure in a row opens it; one answer in between starts the count again; closed, it has no room."""
+    """The tenth failure in a row opens the breaker and closes the lane; one answer in between restarts the count."""
     found = lane()
     assert not any(answer(found, BAD, at=1.0) for _ in range(BREAKER_FAILURES - 1))
     assert not answer(found, OK, at=1.0)
@@ -79,7 +79,7 @@ def test_failures_in_a_row_open_the_breaker() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_after_the_breaker_it_begins_with_one_and_doubles() -> None:
+def test_after_the_breaker_the_limit_doubles_from_one() -> None:
     """When the breaker closes, one request may begin; each round of answers doubles the limit, up to half."""
     found = lane()
     for _ in range(BREAKER_FAILURES):
@@ -96,7 +96,7 @@ def test_after_the_breaker_it_begins_with_one_and_doubles() -> None:
 
 @pytest.mark.req("DEL-10")
 def test_a_rate_holds_over_any_time() -> None:
-    """However often it is asked, no more begin than the rate allows, and a second of the rate may come at once."""
+    """A lane never begins more requests than its rate allows; those of one second may begin at once."""
     found = lane(1_000, rate=10)
     begun, now = 0, 0.0
     for _ in range(500):
@@ -110,7 +110,7 @@ def test_a_rate_holds_over_any_time() -> None:
     assert 0 == found.may_wait(now), "what exceeds the rate waits in PostgreSQL"
 
 
-def test_what_was_not_begun_is_not_counted() -> None:
+def test_a_ring_without_a_claim_is_not_counted() -> None:
     """A ring that claimed nothing gives its place and its token back."""
     found = lane(1, rate=1)
     found.begin(0.0)
@@ -125,7 +125,7 @@ def test_what_was_not_begun_is_not_counted() -> None:
 @pytest.mark.req("DEL-09", part="lanes")
 @pytest.mark.req("DEL-10")
 @pytest.mark.parametrize(("whole", "workers"), [(32, 1), (32, 5), (3, 4), (1, 7)])
-def test_the_shares_of_all_workers_are_the_limit(whole: int, workers: int) -> None:
+def test_the_shares_of_all_workers_add_up_to_the_limit(whole: int, workers: int) -> None:
     """Together the workers have exactly the limit, and no worker has two more than another."""
     shares = [Fleet(rank=rank, workers=workers).share(whole, ENDPOINT) for rank in range(workers)]
     rates = [lane(rate=12, fleet=Fleet(rank=rank, workers=workers)).rate or 0.0 for rank in range(workers)]

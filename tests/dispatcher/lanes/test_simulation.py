@@ -37,7 +37,7 @@ def steady(simulation: Simulation, *, seconds: float, per_second: float = 10.0) 
         (500, (20.0, Outcome.TIMEOUT)),
     ],
 )
-def test_nobody_waits_for_an_endpoint_that_fails(endpoints: int, answer: tuple[float, Outcome]) -> None:
+def test_failing_endpoints_delay_no_other_tenant(endpoints: int, answer: tuple[float, Outcome]) -> None:
     """10,000 deliveries for endpoints of one tenant that hang, throttle or reset make no other tenant wait at all."""
     simulation = Simulation(workers=1)
     steady(simulation, seconds=30, per_second=20)
@@ -53,8 +53,8 @@ def test_nobody_waits_for_an_endpoint_that_fails(endpoints: int, answer: tuple[f
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_no_herd_when_an_endpoint_comes_back() -> None:
-    """After an outage it gets one request of each worker, then at most twice as many with each round, all by and by."""
+def test_a_recovered_endpoint_gets_requests_gradually() -> None:
+    """After an outage an endpoint gets one request of each worker, then at most twice as many in each round."""
     simulation = Simulation(workers=3)
     key = simulation.add("acme", 1, failing_between(10, 10 * 60, seconds=0.5))
     record = in_flight_over_time(simulation, key)
@@ -104,7 +104,7 @@ def test_a_rate_holds_for_the_fleet() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_work_is_conserved_and_order_kept() -> None:
+def test_free_slots_are_used_and_the_oldest_go_first() -> None:
     """With slots free nothing waits whose lane has room, and an endpoint at its limit gets the oldest first."""
     simulation = Simulation(workers=1, slots=50, ceiling=1)
     keys = [simulation.add(f"t{number % 5}", number, healthy(0.2)) for number in range(40)]
@@ -140,7 +140,7 @@ def test_work_is_conserved_by_workers_without_a_share() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_days_of_traffic_with_outages() -> None:
+def test_two_days_with_outages_deliver_everything() -> None:
     """1,000 endpoints, two days, outages of minutes to hours: every delivery arrives, and the healthy never wait."""
     simulation, chance = Simulation(workers=2), random.Random(3)
     keys = []
@@ -160,7 +160,7 @@ def test_days_of_traffic_with_outages() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_backlog_of_healthy_endpoints_is_shared_by_turns() -> None:
+def test_a_backlog_delays_no_tenant_with_few_deliveries() -> None:
     """With more work than slots, a tenant with a few deliveries waits a few turns, not for the backlog of another."""
     simulation = Simulation(workers=1, slots=45)
     big = [simulation.add("big", number, healthy(0.1)) for number in range(40)]
@@ -175,7 +175,7 @@ def test_a_backlog_of_healthy_endpoints_is_shared_by_turns() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_tenants_that_hang_leave_a_slot() -> None:
+def test_hanging_tenants_leave_a_slot() -> None:
     """Three tenants whose endpoints all hang do not take every slot."""
     simulation = Simulation(workers=1, slots=90)
     for key in [simulation.add(f"hung-{each % 3}", each, hanging(60.0)) for each in range(60)]:

@@ -32,7 +32,7 @@ from tests.doubles.claims import CLAIM, TARGET
 
 
 def rings(number: int, *, tenant: str = "acme", endpoint: int = 1, first: int = 0, parked: bool = False) -> list[Ring]:
-    """Return the rings of so many deliveries of one endpoint."""
+    """Return the rings of that many deliveries of one endpoint."""
     return [
         Ring(
             tenant_id=TenantId(tenant),
@@ -44,14 +44,14 @@ def rings(number: int, *, tenant: str = "acme", endpoint: int = 1, first: int = 
     ]
 
 
-def known(lanes: Lanes, *of: Ring, pace: Pace | None = None, now: float = 0.0) -> None:
+def read_settings(lanes: Lanes, *of: Ring, pace: Pace | None = None, now: float = 0.0) -> None:
     """Let the lanes read the settings of these endpoints."""
     target = replace(TARGET, pace=pace or Pace())
     for ring in of:
         lanes.claimed(replace(CLAIM, ring=ring, target=target), now)
 
 
-def answered(lanes: Lanes, *of: Ring) -> None:
+def mark_answered(lanes: Lanes, *of: Ring) -> None:
     """Let these endpoints have answered."""
     for ring in of:
         lanes.begin(ring, 0.0)
@@ -64,12 +64,12 @@ def key(ring: Ring) -> tuple[str, str]:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_tenants_take_turns_and_then_their_endpoints() -> None:
+def test_tenants_and_then_their_endpoints_take_turns() -> None:
     """A backlog of one tenant, or of one endpoint, delays no other by more than its own turn."""
     lanes = Lanes(32)
     backlog = rings(30) + rings(30, endpoint=2)
     others = rings(3, tenant="globex") + rings(3, tenant="initech")
-    known(lanes, *backlog, *others)
+    read_settings(lanes, *backlog, *others)
     lanes.add([*backlog, *others], 0.0)
 
     picked = lanes.pick(100, 0.0, most=12)
@@ -80,14 +80,14 @@ def test_tenants_take_turns_and_then_their_endpoints() -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 @pytest.mark.parametrize("tenants", [1, 2, 5])
-def test_slots_are_left_for_others(tenants: int) -> None:
+def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
     """Tenants whose requests all hang leave slots for others, and together use most of them."""
     slots, free = 500, 500
     lanes = Lanes(32)
     for tenant in range(tenants):
         for endpoint in range(100):
             waiting = rings(32, tenant=f"t{tenant}", endpoint=endpoint)
-            known(lanes, waiting[0])
+            read_settings(lanes, waiting[0])
             lanes.add(waiting, 0.0)
     while picked := lanes.pick(free, 0.0):
         free -= len(picked)
@@ -101,11 +101,11 @@ def test_slots_are_left_for_others(tenants: int) -> None:
 
 @pytest.mark.req("DEL-09", part="lanes")
 def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
-    """What waits for a tenant that has its share of the slots takes no space, and most of it is parked."""
+    """The rings of a tenant that has its share of the slots take no space, and most of them are parked."""
     lanes = Lanes(8)
     for endpoint in range(20):
-        known(lanes, *(crowd := rings(8, endpoint=endpoint)))
-        answered(lanes, rings(1, endpoint=endpoint, first=8)[0])
+        read_settings(lanes, *(crowd := rings(8, endpoint=endpoint)))
+        mark_answered(lanes, rings(1, endpoint=endpoint, first=8)[0])
         lanes.add(crowd, 0.0)
     picked = lanes.pick(36, 0.0)
     free = 36 - len(picked)
@@ -125,13 +125,13 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_turn_begins_few_requests_to_endpoints_that_do_not_answer() -> None:
-    """Each opens a connection. Those of endpoints that answered last are not limited by this."""
+def test_a_turn_begins_few_requests_to_unresponsive_endpoints() -> None:
+    """Each such request opens a connection. Endpoints that answered their last request are not limited by this."""
     lanes = Lanes(32)
     silent = [ring for endpoint in range(40) for ring in rings(1, endpoint=endpoint)]
     well = rings(20, tenant="globex")
-    known(lanes, *silent, *well)
-    answered(lanes, *rings(1, tenant="globex", first=20))
+    read_settings(lanes, *silent, *well)
+    mark_answered(lanes, *rings(1, tenant="globex", first=20))
     lanes.add([*silent, *well], 0.0)
 
     assert {"acme": MOST_UNANSWERED, "globex": MOST_UNANSWERED - 1} == Counter(
@@ -148,18 +148,18 @@ def test_a_turn_begins_few_requests_to_endpoints_that_do_not_answer() -> None:
 def test_a_single_tenant_has_every_slot() -> None:
     """In an installation of one tenant no slot is left free."""
     lanes = Lanes(1_000)
-    known(lanes, *(waiting := rings(500)))
-    answered(lanes, *rings(1, first=500))
+    read_settings(lanes, *(waiting := rings(500)))
+    mark_answered(lanes, *rings(1, first=500))
     lanes.tenants.has_one = True
     lanes.add(waiting, 0.0)
     assert waiting[:100] == lanes.pick(100, 0.0)
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_lane_without_room_blocks_no_other_and_is_parked() -> None:
+def test_a_full_lane_is_parked_and_blocks_no_other() -> None:
     """Behind an endpoint at its limit one more round waits here; the rest is parked, and other endpoints go on."""
     lanes = Lanes(8)
-    known(lanes, *(crowd := rings(40)), *(other := rings(1, endpoint=2)))
+    read_settings(lanes, *(crowd := rings(40)), *(other := rings(1, endpoint=2)))
     lanes.add(crowd, 0.0)
     assert crowd[:8] == lanes.pick(100, 0.0)
     lanes.add(other, 0.0)
@@ -178,7 +178,7 @@ def test_many_crowded_lanes_do_not_fill_this_worker() -> None:
     """Rings whose lanes have no room take no space from others, and are bounded in number."""
     lanes = Lanes(32)
     for endpoint in range(100):
-        known(lanes, *(crowd := rings(64, endpoint=endpoint)))
+        read_settings(lanes, *(crowd := rings(64, endpoint=endpoint)))
         lanes.add(crowd, 0.0)
         while lanes.pick(10_000, 0.0):
             pass
@@ -188,10 +188,10 @@ def test_many_crowded_lanes_do_not_fill_this_worker() -> None:
     assert LOOK_AHEAD + 10 == lanes.space(10)
 
 
-def test_what_is_to_be_parked_stops_the_intake() -> None:
+def test_many_rings_to_park_stop_the_intake() -> None:
     """While very many rings are to be parked, no more are taken."""
     lanes = Lanes(1)
-    known(lanes, *(crowd := rings(MOST_TO_PARK + 10)))
+    read_settings(lanes, *(crowd := rings(MOST_TO_PARK + 10)))
     lanes.add(crowd, 0.0)
 
     assert 0 == lanes.space(500)
@@ -202,7 +202,7 @@ def test_what_is_to_be_parked_stops_the_intake() -> None:
 def test_a_ring_waits_and_runs_once() -> None:
     """A second ring of a delivery that waits here, or whose request runs, is left out."""
     lanes = Lanes(32)
-    known(lanes, *(twice := rings(2)))
+    read_settings(lanes, *(twice := rings(2)))
     lanes.add(twice + twice, 0.0)
     assert twice == lanes.pick(100, 0.0)
     lanes.add(twice, 0.0)
@@ -217,7 +217,7 @@ def test_a_ring_waits_and_runs_once() -> None:
 def test_a_closed_lane_begins_nothing() -> None:
     """Once the breaker opens, its rings are parked, and the opening is reported once; a ring that was refused goes."""
     lanes = Lanes(32)
-    known(lanes, *(crowd := rings(BREAKER_FAILURES + 5)))
+    read_settings(lanes, *(crowd := rings(BREAKER_FAILURES + 5)))
     lanes.add(crowd, 0.0)
     picked = lanes.pick(100, 0.0, most=BREAKER_FAILURES)
     for each in picked:
@@ -239,7 +239,7 @@ def test_a_closed_lane_begins_nothing() -> None:
     assert 0 == lanes._lanes[key(crowd[0])].room(2.0), "each reopening counts once"
 
 
-def test_a_lane_that_another_worker_closed() -> None:
+def test_a_lane_closed_by_another_worker_is_closed_here() -> None:
     """A claim that is not the probe of its held endpoint closes the lane in this worker, too."""
     lanes = Lanes(32)
     waiting = rings(3)
@@ -250,11 +250,11 @@ def test_a_lane_that_another_worker_closed() -> None:
 
 
 @pytest.mark.req("DEL-10")
-def test_what_exceeds_the_rate_is_parked() -> None:
+def test_rings_beyond_the_rate_are_parked() -> None:
     """Rings beyond the rate are parked for it at once."""
     lanes = Lanes(32)
     waiting = rings(5)
-    known(lanes, waiting[0], pace=Pace(rate=1))
+    read_settings(lanes, waiting[0], pace=Pace(rate=1))
     lanes.add(waiting, 0.0)
     assert waiting[:1] == lanes.pick(100, 0.0)
     lanes.add(more := rings(1, first=10), 0.0)
@@ -265,10 +265,10 @@ def test_what_exceeds_the_rate_is_parked() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_refused_ring_counts_for_its_tenant() -> None:
-    """What PostgreSQL has refused to park begins when its tenant has slots, and is left to the sweep after a while."""
+def test_a_ring_that_could_not_be_parked_begins_within_its_tenants_share() -> None:
+    """A ring that could not be parked begins when its tenant has slots, and is left to the sweep after a while."""
     lanes = Lanes(32)
-    known(lanes, *(crowd := rings(9)))
+    read_settings(lanes, *(crowd := rings(9)))
     lanes.add(crowd[:8], 0.0)
     assert crowd[:8] == lanes.pick(9, 0.0)
     lanes.add_first([crowd[0], crowd[8]], 0.0)
@@ -283,9 +283,9 @@ def test_a_refused_ring_counts_for_its_tenant() -> None:
 
 
 def test_a_ring_that_waited_for_long_is_parked() -> None:
-    """What cannot begin for seconds waits in PostgreSQL, before the sweep takes its ring for lost."""
+    """A ring that cannot begin for seconds is parked before the sweep takes it for lost."""
     lanes = Lanes(1)
-    known(lanes, *(waiting := rings(3)))
+    read_settings(lanes, *(waiting := rings(3)))
     lanes.add(waiting, 0.0)
     assert waiting[:1] == lanes.pick(100, 0.0)
     lanes.park_old(LONGEST_WAIT_SECONDS - 1)
@@ -295,10 +295,10 @@ def test_a_ring_that_waited_for_long_is_parked() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_the_next_of_a_crowded_lane() -> None:
+def test_a_crowded_lane_asks_for_as_many_as_fit() -> None:
     """A crowded lane asks for as many as it has room for, once several have ended; these are not parked again."""
     lanes = Lanes(8)
-    known(lanes, *(crowd := rings(8)))
+    read_settings(lanes, *(crowd := rings(8)))
     lanes.crowded.learn(key(crowd[0]))
     lanes.add(crowd, 0.0)
     assert crowd == lanes.pick(100, 0.0)
@@ -319,11 +319,11 @@ def test_the_next_of_a_crowded_lane() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_of_many_crowded_lanes_a_look_asks_many() -> None:
-    """It asks a few deliveries of each, since most lanes may be empty; the next look asks the others."""
+def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
+    """A look asks for a few deliveries of each lane, since most may be empty; the next look asks the others."""
     lanes = Lanes(32)
     of = [rings(1, endpoint=endpoint)[0] for endpoint in range(MOST_ASKED + 20)]
-    known(lanes, *of)
+    read_settings(lanes, *of)
     for ring in of:
         lanes.crowded.learn(key(ring))
     first = lanes.wanted(500, 0.0)
@@ -366,10 +366,10 @@ def test_lanes_that_were_empty_take_turns() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_lane_is_asked_for_more_than_waits_here() -> None:
-    """The oldest that wait in PostgreSQL are those that wait here already: so it asks for as many more."""
+def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:
+    """The oldest deliveries in PostgreSQL wait in this worker already, so the lane asks for as many more."""
     lanes = Lanes(8)
-    known(lanes, *(waiting := rings(3, parked=True)))
+    read_settings(lanes, *(waiting := rings(3, parked=True)))
     lanes.crowded.learn(key(waiting[0]))
     lanes.add(waiting, 0.0)
     asked = lanes.wanted(100, 0.0)
@@ -382,7 +382,7 @@ def test_a_lane_is_asked_for_more_than_waits_here() -> None:
 def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
     """What was fetched is not read again, except once a second, after the end, and after some was dropped here."""
     lanes = Lanes(8)
-    known(lanes, *(waiting := rings(8, parked=True)))
+    read_settings(lanes, *(waiting := rings(8, parked=True)))
     lanes.crowded.learn(lane := key(waiting[0]))
     lanes.found(lanes.wanted(100, 0.0), waiting, 0.0)
     assert waiting == lanes.pick(100, 0.0)
@@ -406,7 +406,7 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
     """With more than half of what a worker looks ahead waiting here, it asks only the other lanes."""
     lanes = Lanes(200)
     many, few = rings(LOOK_AHEAD // 2 + 1), rings(1, endpoint=2)
-    known(lanes, *many, *few)
+    read_settings(lanes, *many, *few)
     lanes.crowded.learn(key(many[0]))
     lanes.crowded.learn(key(few[0]))
     lanes.add(many, 0.0)
@@ -417,10 +417,10 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_lane_that_is_empty_is_forgotten() -> None:
+def test_a_lane_that_stays_empty_is_forgotten() -> None:
     """A lane that was found empty is asked again soon, and is no longer looked after when it stays empty."""
     lanes = Lanes(8)
-    known(lanes, *(some := rings(1)))
+    read_settings(lanes, *(some := rings(1)))
     lanes.crowded.learn(lane := key(some[0]))
     lanes.found(lanes.wanted(100, 0.0), [], 0.0)
     assert ([], []) == (lanes.wanted(100, 0.0), lanes.crowded.emptied(0.0))
@@ -443,7 +443,7 @@ def test_a_worker_without_a_share_gets_one_when_others_end(concurrency: int | No
     lanes = Lanes(1, lambda: fleet)
     (ring,) = rings(1, endpoint=2)
     if concurrency:
-        known(lanes, ring, pace=Pace(concurrency=concurrency))
+        read_settings(lanes, ring, pace=Pace(concurrency=concurrency))
     lanes.crowded.learn(key(ring))
     lanes.share_again()
     assert [] == lanes.wanted(100, 0.0)
@@ -460,17 +460,17 @@ def test_a_worker_without_a_share_keeps_no_ring(concurrency: int | None) -> None
     lanes = Lanes(1, lambda: Fleet(rank=1, workers=2))
     some = rings(3, endpoint=2)
     if concurrency:
-        known(lanes, some[0], pace=Pace(concurrency=concurrency))
+        read_settings(lanes, some[0], pace=Pace(concurrency=concurrency))
     lanes.add(some, 0.0)
 
     assert [] == lanes.pick(100, 0.0)
     assert {ring.delivery_id for ring in some} == {each.ring.delivery_id for each in lanes.take_parked(9)}
 
 
-def test_all_that_waits_here_is_left_to_others() -> None:
+def test_a_stopping_worker_returns_every_waiting_ring() -> None:
     """When the worker stops, every ring goes back, except what waits in PostgreSQL."""
     lanes = Lanes(1)
-    known(lanes, *(waiting := rings(9)))
+    read_settings(lanes, *(waiting := rings(9)))
     lanes.add([*waiting, *rings(1, endpoint=2, parked=True)], 0.0)
     lanes.add_first(first := rings(1, first=77), 0.0)
 
@@ -478,24 +478,24 @@ def test_all_that_waits_here_is_left_to_others() -> None:
     assert [] == lanes.leave()
 
 
-def test_no_more_lanes_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_idle_lanes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state of idle lanes is dropped, the oldest first; a lane in trouble is kept."""
     monkeypatch.setattr(known_module, "MOST_LANES", 3)
     lanes = Lanes(8)
-    known(lanes, *(bad := rings(2)))
+    read_settings(lanes, *(bad := rings(2)))
     lanes.add(bad, 0.0)
     lanes.pick(100, 0.0)
     for each in bad:
         lanes.answered(each, Outcome.TIMEOUT, 0.0)
     for endpoint in range(2, 12):
-        known(lanes, *rings(1, endpoint=endpoint))
+        read_settings(lanes, *rings(1, endpoint=endpoint))
 
     assert 4 == lanes._lanes[key(bad[0])].room(1.0)
     assert len(lanes._lanes) <= 5
 
 
-def test_a_rotation() -> None:
-    """Tenants take turns; what is removed has none."""
+def test_turns_rotate_and_skip_removed_tenants() -> None:
+    """Tenants take turns; a removed tenant has none."""
     rotation = Rotation()
     for each in (("a", "1"), ("a", "2"), ("b", "3"), ("a", "1")):
         rotation.add(each)
@@ -511,11 +511,11 @@ def test_a_rotation() -> None:
     assert ("b", "3") not in rotation
 
 
-def test_what_is_counted_once() -> None:
+def test_a_ring_begins_once_and_ends_once() -> None:
     """A ring begins once and ends once, and one that never began does not end."""
     lanes = Lanes(2)
     [ring, other] = rings(2)
-    known(lanes, ring)
+    read_settings(lanes, ring)
     for _ in range(2):
         lanes.begin(ring, 0.0)
     lanes.claimed(replace(CLAIM, ring=ring, target=None), 0.0)
@@ -530,7 +530,7 @@ def test_what_is_counted_once() -> None:
 
 
 @pytest.mark.req("DEL-17")
-def test_what_is_behind_others_waits_for_its_order() -> None:
+def test_a_ring_behind_the_head_is_parked_for_its_order() -> None:
     """A ring whose delivery is not the head of its line is parked for its order, unless it waits in PostgreSQL."""
     lanes = Lanes(32)
     behind, parked = rings(2), rings(1, first=2, parked=True)
@@ -543,11 +543,11 @@ def test_what_is_behind_others_waits_for_its_order() -> None:
 
 
 @pytest.mark.req("DEL-17")
-def test_the_next_of_a_line_is_expected() -> None:
+def test_a_lane_with_an_expected_delivery_is_asked_at_once() -> None:
     """A lane of which more is expected is asked at once, even if nothing was found in it just before."""
     lanes = Lanes(32)
     (ring,) = rings(1)
-    known(lanes, ring, pace=Pace(ordered=True))
+    read_settings(lanes, ring, pace=Pace(ordered=True))
     lanes.crowded.expect(key(ring))
     assert [Asked(key(ring), 1)] == lanes.wanted(100, 0.0)
     lanes.found([Asked(key(ring), 1)], [], 0.0)
@@ -559,7 +559,7 @@ def test_the_next_of_a_line_is_expected() -> None:
 
 
 @pytest.mark.req("DEL-17")
-def test_expecting_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_expected_lanes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that looks after as many lanes as it may expects nothing of another one: the leader moves that on."""
     monkeypatch.setattr(crowded, "MOST_CROWDED", 0)
     lanes = Lanes(32)

@@ -97,7 +97,7 @@ class Site:
         bob.watch()
         async with asyncio.TaskGroup() as tasks:
             one = tasks.create_task(self.do(ada, first))
-            await pause.reached_or(one)
+            await pause.wait_until_reached_or_done(one)
             other = tasks.create_task(self.do(bob, second))
             if one.done() or not ada.has_locked:
                 await asyncio.wait({other})
@@ -120,7 +120,7 @@ class Site:
         pause = ada.pause(at)
         async with asyncio.TaskGroup() as tasks:
             one = tasks.create_task(self.do(ada, operation))
-            await pause.reached_or(one)
+            await pause.wait_until_reached_or_done(one)
             is_held = ada.has_locked and not one.done()
             is_after = one.done()
             [claim] = await asyncio.gather(self.claim(ring), return_exceptions=True)

@@ -127,7 +127,7 @@ async def test_without_a_secret_there_is_no_endpoint(installation: Installation)
     )
 
 
-async def test_it_joins_the_callers_transaction(installation: Installation) -> None:
+async def test_an_addition_joins_the_callers_transaction(installation: Installation) -> None:
     """In a caller's transaction nothing is visible before its commit, and nothing is stored after a rollback."""
     async with installation.pool.acquire() as connection:
         transaction = connection.transaction()

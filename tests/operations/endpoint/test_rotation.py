@@ -147,7 +147,7 @@ async def test_overlap_zero_retires_every_older_version(installation: Installati
 
 @pytest.mark.req("SEC-10")
 async def test_a_second_rotation_in_an_overlap_needs_force(installation: Installation, endpoint: EndpointId) -> None:
-    """It is refused without `force`; with it the older previous version is retired at once."""
+    """A second rotation is refused without `force`; with it the older previous version is retired at once."""
     await rotated(installation, wanted(endpoint))
     before = dict(await row(installation, endpoint)) | {"seconds_left": None}
 

@@ -57,7 +57,9 @@ async def content(installation: Installation) -> dict[str, list[dict[str, Any]]]
 
 
 @pytest.mark.req("SEC-09")
-async def test_cut_off_before_any_statement(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_rotation_interrupted_before_its_end_changes_nothing(
+    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str
+) -> None:
     """Cut before any of its statements a rotation has changed nothing; not cut, it has changed everything."""
     installation = await begin(pool)
     endpoint = (await installation.endpoint()).pointer.endpoint_id

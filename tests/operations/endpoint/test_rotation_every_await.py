@@ -59,7 +59,7 @@ REVEALED = Expected(generation=2, signing=(2, 1), states=OVERLAP.states, actions
         pytest.param("end_overlap", OVERLAP, ENDED, 2, id="end-overlap"),
     ],
 )
-async def test_killed_at_every_await(
+async def test_a_rotation_killed_at_any_await_can_be_repeated(
     installation: Installation, program: Program, name: str, old: Expected, new: Expected, steps: int
 ) -> None:
     """Killed at any suspension, an operation has done all or nothing, and may be repeated.

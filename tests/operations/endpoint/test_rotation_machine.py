@@ -145,11 +145,11 @@ class Rotations(RuleBasedStateMachine):
             self.waiting.append(held.ring)
 
     @rule(operation=OPERATIONS, end=st.sampled_from(End), at=PLACES)
-    def break_off(self, operation: Operation, end: End, at: int) -> None:
+    def interrupt(self, operation: Operation, end: End, at: int) -> None:
         """An operation is interrupted at one of its statements: it counts if PostgreSQL has committed."""
         operation = self._resolved(operation)
         connection = self.world.operators[0]
-        connection.break_off(end, at)
+        connection.interrupt(end, at)
         outcome = self._do(operation)
         if connection.was_reached:
             assert isinstance(outcome, Exception)
@@ -162,7 +162,7 @@ class Rotations(RuleBasedStateMachine):
             self._agrees(operation, outcome)
 
     @rule(first=OPERATIONS, second=OPERATIONS, at=PLACES)
-    def two_at_once(self, first: Operation, second: Operation, at: int) -> None:
+    def run_two_concurrently(self, first: Operation, second: Operation, at: int) -> None:
         """A second operator acts in the middle of the first one's operation: they take effect one after the other."""
         first, second = self._resolved(first), self._resolved(second)
         for operation, outcome in self.world.run(self.site.do_both(first, second, at)):
@@ -184,7 +184,7 @@ class Rotations(RuleBasedStateMachine):
             self._agrees(operation, outcome)
 
     @invariant()
-    def is_as_the_model_says(self) -> None:
+    def agrees_with_the_model(self) -> None:
         """States, pointer, audit log and opened secrets are those of the model; one version is active."""
         model, stored = self.model, self.world.run(self.site.stored())
         states = list(stored.states.values())
@@ -273,7 +273,7 @@ class Rotations(RuleBasedStateMachine):
 
 @pytest.mark.req("SEC-09", "SEC-10")
 @pytest.mark.timeout(600 + EXAMPLES * 5)  # a failing example is minimised first
-def test_rotation_is_as_the_model_says(database_url: str) -> None:
+def test_every_sequence_of_operations_agrees_with_the_model(database_url: str) -> None:
     """After any sequence of operations, crashes and interleavings, state and signatures are those of the model."""
     how = settings(
         max_examples=EXAMPLES or 20,

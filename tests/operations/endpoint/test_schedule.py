@@ -244,7 +244,9 @@ async def test_a_deleted_endpoint_is_not_found(scene: Scheduling) -> None:
 
 
 @pytest.mark.parametrize("kind", [Announced, RotatedBySchedule])
-async def test_cut_off_before_any_statement(scene: Scheduling, database_url: str, kind: type[Any]) -> None:
+async def test_a_step_interrupted_at_any_statement_changes_nothing(
+    scene: Scheduling, database_url: str, kind: type[Any]
+) -> None:
     """Cut before any of its statements, a scheduled step has changed nothing; the next one does it."""
     await scene.endpoint(days=1)
     await scene.pass_(DAY / 2)

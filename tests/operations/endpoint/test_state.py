@@ -98,7 +98,7 @@ async def test_a_repeat_changes_nothing(installation: Installation) -> None:
     assert ["endpoint.added", "endpoint.disabled"] == [row["action"] for row in await audited(installation.pool)]
 
 
-async def test_an_enabled_endpoint_that_is_held(installation: Installation) -> None:
+async def test_enabling_again_probes_a_held_endpoint(installation: Installation) -> None:
     """Enabling it again says that the oldest of its held deliveries is tried now, and makes its probe due."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(

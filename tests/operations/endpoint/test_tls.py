@@ -249,7 +249,7 @@ async def test_unused_versions_are_purged(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-05")
 async def test_a_re_wrap_includes_identities(installation: Installation) -> None:
-    """A re-wrap includes it; after a leak of the key it is named until its owner replaces it."""
+    """A re-wrap includes TLS identities; after a leak of the key each is named until its owner replaces it."""
     endpoint = (await added(installation)).endpoint_id
     process = await changed(installation, OLD_KEY, NEW_KEY)
     for _ in range(2):

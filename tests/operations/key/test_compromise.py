@@ -141,7 +141,7 @@ async def test_the_key_is_marked_and_caches_are_cleared(installation: Installati
     assert 1 == await installation.pool.fetchval("SELECT epoch FROM hookseal.control WHERE name = 'cache'")
 
 
-async def test_what_a_retired_key_sealed_is_replaced(installation: Installation) -> None:
+async def test_secrets_under_a_retired_key_are_replaced(installation: Installation) -> None:
     """Secrets that a retired key had sealed are replaced, too, since older copies of the table may exist."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
@@ -272,7 +272,7 @@ async def test_an_ed25519_endpoint_gets_a_new_pair(installation: Installation) -
     assert pair.reveal().startswith(b"whsk_")
 
 
-async def test_deleted_and_disabled_endpoints(installation: Installation) -> None:
+async def test_only_existing_endpoints_get_new_secrets(installation: Installation) -> None:
     """Versions of a deleted endpoint are listed and need nothing; a disabled endpoint's secret is replaced."""
     gone = (await installation.endpoint()).pointer.endpoint_id
     off = (await installation.endpoint("bmce")).pointer.endpoint_id

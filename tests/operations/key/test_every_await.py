@@ -133,7 +133,7 @@ async def prepared(chain: Chain, name: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize(("name", "was", "becomes", "action"), MOVES)
-async def test_a_move_killed_at_every_await(
+async def test_a_move_killed_at_any_await_can_be_repeated(
     installation: Installation, program: Program, name: str, was: str | None, becomes: str, action: str
 ) -> None:
     """Killed at any suspension, a move has done all or nothing, and may be repeated."""
@@ -167,7 +167,7 @@ async def again(installation: Installation, name: str, seed: str, held: list[str
 
 
 @pytest.mark.req("SEC-24", part="stale")
-async def test_a_batch_killed_at_every_await(installation: Installation, program: Program) -> None:
+async def test_a_batch_killed_at_any_await_can_be_repeated(installation: Installation, program: Program) -> None:
     """A batch has moved all of its records with the audit row, or none; a repeat moves the rest."""
     await installation.endpoint()
     before = await opened(installation)
@@ -242,10 +242,10 @@ def database_name(database_url: str) -> str:
 
 
 @pytest.mark.req("SEC-22")
-async def test_a_compromise_killed_at_every_await(
+async def test_a_replacement_killed_at_any_await_can_be_repeated(
     servers: Servers, installation: Installation, program: Program, database_url: str
 ) -> None:
-    """What was replaced is audited; a repeat replaces the rest, each secret once, and no version is lost."""
+    """Each replaced secret is audited; a repeat replaces the rest, each secret once, and no version is lost."""
     await installation.endpoint()
     chain, seen = Chain(installation), set[tuple[bool, int, int]]()
     await chain.promoted()

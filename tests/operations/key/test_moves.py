@@ -54,7 +54,7 @@ Move = Callable[[Installation, MasterKey], Awaitable[MovedKey]]
 
 
 async def worker(installation: Installation, name: str, *keys: MasterKey, seconds_ago: float = 0.0) -> None:
-    """Record a heartbeat of a worker with these keys, so many seconds ago."""
+    """Record a heartbeat of a worker with these keys, that many seconds ago."""
     await installation.pool.execute(WORKER, name, [key.key_id for key in keys], seconds_ago)
 
 
@@ -191,7 +191,7 @@ async def test_an_older_worker_rotates_under_the_new_key(database_url: str) -> N
 
 
 async def test_a_process_without_the_new_key_seals_nothing(installation: Installation) -> None:
-    """It seals nothing and its change is rolled back; it still opens what its keys open."""
+    """Such a process seals nothing and its change is rolled back; it still opens the records of its keys."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await changed(installation, OLD, NEW)
     before = await rows(installation)
@@ -252,7 +252,7 @@ async def test_a_compromised_key_never_seals_again(installation: Installation) -
 
 
 async def test_a_needed_key_is_not_retired(installation: Installation) -> None:
-    """It is not retired, and the error has the number of records and held deliveries that need it."""
+    """A needed key is not retired; the error has the number of records and held deliveries that need it."""
     await installation.endpoint()
     await installation.endpoint("bmce")
     await installation.deliveries()
@@ -295,7 +295,7 @@ async def test_a_staged_key_can_be_retired(installation: Installation) -> None:
 
 
 async def test_a_held_key_is_not_destroyed(installation: Installation) -> None:
-    """It is not destroyed while this process or a live worker holds it and would fail at its next start."""
+    """A key is not destroyed while this process or a live worker holds it and would fail at its next start."""
     process = await changed(installation, OLD, NEW)
     await replaced(process, OLD)
     without = await holding(installation, NEW)

@@ -152,7 +152,7 @@ async def compromised(process: Installation, key: MasterKey) -> None:
 async def test_every_move_waits_for_running_sealings(
     installation: Installation, move: Callable[[Installation, MasterKey], Coroutine[Any, Any, Any]], key: MasterKey
 ) -> None:
-    """A move begins once every running sealing has ended, and what it decides by cannot change until it is done."""
+    """A move begins once every running sealing has ended; the rows that it checks cannot change until it is done."""
     process = await changed(installation, OLD, NEW)
     await replaced(process, OLD)
     async with installation.pool.acquire() as sealing, sealing.transaction():

@@ -305,7 +305,7 @@ async def test_a_record_under_a_drained_key_is_refused(many: Installation) -> No
 
 
 async def test_a_record_with_a_wrong_key_id_prevents_the_end(many: Installation) -> None:
-    """It was altered: the key that sealed it is neither drained nor retired until somebody has repaired the record."""
+    """Such a record was altered: the key that sealed it is neither drained nor retired until the record is repaired."""
     process = await changed(many, OLD, NEW)
     ref = SecretRef.parse((await pointers(process))[0].secret_ref or "")
     name = (

@@ -111,7 +111,7 @@ def test_after_a_revocation_only_the_new_secret_signs() -> None:
     ("found", "seconds", "force"),
     [(BARE, 60, False), (BARE, 0, False), (EXPIRED, 60, False), (OVERLAPPING, 0, False), (OVERLAPPING, 60, True)],
 )
-def test_when_a_rotation_may_begin(found: object, seconds: int, force: bool) -> None:
+def test_in_an_overlap_a_rotation_needs_force_or_revokes(found: object, seconds: int, force: bool) -> None:
     """A rotation may begin outside an overlap, as a revocation, or by force."""
     overlap.require_rotatable(found, overlap_seconds=seconds, force=force)  # type: ignore[arg-type]
 
@@ -154,14 +154,14 @@ def test_a_rollback_exchanges_the_secrets() -> None:
 
 @pytest.mark.req("SEC-10")
 @pytest.mark.parametrize("found", [BARE, EXPIRED])
-def test_no_rollback_outside_an_overlap(found: object) -> None:
+def test_a_rollback_outside_an_overlap_is_refused(found: object) -> None:
     """Once the overlap is over, a rollback is refused."""
     with pytest.raises(Conflict, match="no overlap"):
         overlap.changes_of_rollback(found, expires_at=UNTIL)  # type: ignore[arg-type]
 
 
 @pytest.mark.req("SEC-10")
-def test_the_end_of_an_overlap() -> None:
+def test_the_end_of_an_overlap_retires_the_previous_secret() -> None:
     """`end-overlap` removes the previous secret, during the overlap and after it; without one it is refused."""
     assert NO_PREVIOUS == overlap.changes_of_end(OVERLAPPING) == overlap.changes_of_end(EXPIRED)
     with pytest.raises(Conflict, match="no previous"):

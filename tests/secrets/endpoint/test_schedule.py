@@ -27,7 +27,7 @@ def after(**passed: float) -> datetime:
 
 
 def scheduled(days: int, at: datetime, **changes: Any) -> Scheduled:
-    """Return an endpoint with a rotation every so many days, as read at that time."""
+    """Return an endpoint with a rotation every that many days, as read at that time."""
     asked: dict[str, Any] = {
         "tenant_id": TenantId("acme"),
         "endpoint_id": ENDPOINT,

@@ -108,7 +108,7 @@ async def test_a_locked_record_is_skipped(five: Pool) -> None:
 
 
 async def test_a_record_changed_meanwhile_is_skipped(five: Pool) -> None:
-    """A record that was destroyed or re-wrapped during the wait stays as it is; the next batch goes on behind it."""
+    """A record that was destroyed or re-wrapped during the wait stays as it is; the next batch continues after it."""
     async with five.acquire() as connection:
         held = connection.transaction()
         await held.start()
@@ -228,7 +228,7 @@ async def test_an_altered_body_is_not_read(five: Pool) -> None:
     assert ["2"] * 5 == await keys_of(five)
 
 
-async def test_what_was_written_since_is_not_overwritten(five: Pool) -> None:
+async def test_a_newer_head_is_not_overwritten(five: Pool) -> None:
     """A record that changed after its head was read is not overwritten."""
     row = (await five.fetch(ROWS))[0]
     context = SecretContext(tenant=TENANT, name=NAME, version=1, purpose=Purpose.WEBHOOK_SIGNING)
@@ -239,9 +239,9 @@ async def test_what_was_written_since_is_not_overwritten(five: Pool) -> None:
         "UPDATE hookseal.secret_records SET sealed = $1 WHERE tenant_id = $2 AND version = 1", written, TENANT
     )
     statement = rewrap._SQL["write"]
-    said = await five.execute(statement, SECOND.key_id, [TENANT], [NAME], [1], [head], [anew], HEAD_BYTES)
+    status = await five.execute(statement, SECOND.key_id, [TENANT], [NAME], [1], [head], [anew], HEAD_BYTES)
 
-    assert "UPDATE 0" == said
+    assert "UPDATE 0" == status
     row = (await five.fetch(ROWS))[0]
     assert (written, FIRST.key_id) == (row["sealed"], row["key_id"])
 

@@ -1,4 +1,4 @@
-"""A KMS that is away is asked again for a bounded time; what it refuses is final at once."""
+"""An unreachable KMS is asked again for a bounded time; a refusal is final at once."""
 
 import asyncio
 
@@ -41,7 +41,7 @@ class Scripted:
 
 
 async def test_a_recovered_kms_is_used() -> None:
-    """It is asked again after growing delays, and the process starts."""
+    """A KMS that was unreachable is asked again after growing delays, and the process starts."""
     clock, kms = FakeClock(), Scripted(*[SecretUnavailable("away")] * 5)
     found = await KeyWrapper(kms, SETTINGS, clock=clock).unwrap(WRAPPED)
 

@@ -44,11 +44,11 @@ async def site(made: AbstractAsyncContextManager[Site]) -> AsyncIterator[Site]:
 
 
 def wrapper(kms: Kms, key: KmsKey, installation: str = "production") -> KeyWrapper:
-    """Return what wraps by that KMS, for an installation."""
+    """Return the wrapper of that KMS for an installation."""
     return KeyWrapper(kms, KmsSettings(key=key, installation=installation), clock=FakeClock())
 
 
-async def test_there_and_back(site: Site) -> None:
+async def test_a_wrapped_key_is_unwrapped_unchanged(site: Site) -> None:
     """A key comes back as it was, from a text without any of it; the version of the KMS key does not matter."""
     async with site.opened(site.one) as kms:
         text = str(await wrapper(kms, site.one).wrap(MASTER_KEY))
@@ -62,7 +62,7 @@ async def test_there_and_back(site: Site) -> None:
     assert base64.urlsafe_b64encode(PLAIN).decode()[:20] not in text
 
 
-async def test_it_opens_in_its_binding_only(site: Site) -> None:
+async def test_a_wrapped_key_opens_only_in_its_binding(site: Site) -> None:
     """Another installation, another key id, another KMS key or one altered bit opens nothing, and that is final."""
     async with site.opened(site.one) as kms, site.opened(site.another) as other:
         made = await wrapper(kms, site.one).wrap(MASTER_KEY)
@@ -77,8 +77,8 @@ async def test_it_opens_in_its_binding_only(site: Site) -> None:
             await kms.unwrap(b"of another kind of KMS", BINDING)
 
 
-async def test_another_wrapped_content_is_refused(site: Site) -> None:
-    """What the KMS opens, but is not the key of that id, is refused."""
+async def test_wrapped_content_that_is_not_the_key_is_refused(site: Site) -> None:
+    """Unwrapped bytes that are not the key of that id are refused."""
     async with site.opened(site.one) as kms:
         for plain in (bytes(32), b"short"):
             made = WrappedKey(key_id=BINDING.key_id, ciphertext=await kms.wrap(SecretMaterial(plain), BINDING))
@@ -86,7 +86,7 @@ async def test_another_wrapped_content_is_refused(site: Site) -> None:
                 await wrapper(kms, site.one).unwrap(made)
 
 
-async def test_a_key_that_is_not_there(site: Site) -> None:
+async def test_a_missing_kms_key_is_a_configuration_error(site: Site) -> None:
     """A KMS key that does not exist is an error of the settings, and names it."""
     async with site.opened(site.one) as kms, site.opened(site.missing) as missing:
         made = await kms.wrap(MASTER_KEY.material, BINDING)
@@ -97,7 +97,7 @@ async def test_a_key_that_is_not_there(site: Site) -> None:
     assert str(site.missing) in str(refused.value)
 
 
-async def test_a_server_that_is_not_there(site: Site) -> None:
+async def test_an_unreachable_kms_is_transient(site: Site) -> None:
     """A KMS that does not answer is transient."""
     async with site.unreachable(site.one) as kms:
         with pytest.raises(SecretUnavailable, match="does not answer"):

@@ -1,4 +1,4 @@
-"""What each KMS says when it does not answer well: transient, or an error that names who must do what."""
+"""Failures of each KMS: transient, or an error that names who must do what."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ PLAIN = SecretMaterial(b"canary-of-a-master-key-32-bytes!")
 AWS_KEY, GCP_KEY = KmsKey.parse(ARN), KmsKey.parse(CRYPTO_KEY)
 
 
-async def test_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_answer_of_aws_is_transient_or_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Throttling and failures of AWS pass; denials, disabled keys and a wrong clock say what to do."""
     transient = [(400, "ThrottlingException"), (500, "KMSInternalException"), (503, "ServiceUnavailable")]
     final = [
@@ -64,7 +64,7 @@ async def test_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [] == answers  # nothing was repeated
 
 
-async def test_aws_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_aws_credentials_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process without credentials is refused by name."""
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
@@ -75,7 +75,9 @@ async def test_aws_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             await kms.wrap(PLAIN, BINDING)
 
 
-async def test_a_source_of_credentials_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_source_of_credentials_is_transient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If what gives out the credentials fails, as an agent that has not started yet, the start asks again."""
     (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
     for name in CREDENTIALS:
@@ -87,7 +89,7 @@ async def test_a_source_of_credentials_that_is_away(tmp_path: Path, monkeypatch:
             await kms.unwrap(b"x" * 40, BINDING)
 
 
-async def test_settings_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_profile_or_file_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A profile of AWS, or a file of Google, that is not there is an error of the settings."""
     monkeypatch.setenv("AWS_PROFILE", "of-another-machine")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere")
@@ -98,7 +100,7 @@ async def test_settings_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.timeout(20)
-async def test_gcp_whose_credentials_are_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_gcp_credentials_do_not_block_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is not held up while Google's library reads credentials, or asks the machine for them."""
     pipe = tmp_path / "google.json"
     os.mkfifo(pipe)
@@ -123,7 +125,7 @@ async def _writable(pipe: Path) -> int | None:
         return None
 
 
-async def test_gcp() -> None:
+async def test_each_answer_of_gcp_is_transient_or_final() -> None:
     """The official client repeats nothing by itself; transient and final answers are distinguished."""
     transient = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
     final = {
@@ -148,7 +150,7 @@ async def test_gcp() -> None:
             await kms.unwrap(made, BINDING)
 
 
-async def test_gcp_checksums() -> None:
+async def test_gcp_data_with_a_wrong_checksum_is_not_used() -> None:
     """Data that was altered on the way is not used, in either direction."""
     async with failing_gcp(GCP_KEY) as (server, kms):
         made = await kms.wrap(PLAIN, BINDING)
@@ -159,8 +161,8 @@ async def test_gcp_checksums() -> None:
             await kms.unwrap(made, BINDING)
 
 
-async def test_openbao(openbao_address: str) -> None:
-    """A policy with one right is enough for a worker and not for more; a version that is cut off says so."""
+async def test_one_right_of_openbao_suffices_for_a_worker(openbao_address: str) -> None:
+    """A policy with one right is enough for a worker and for nothing else; a key version below the minimum is named."""
     async with openbao_site(openbao_address) as site, site.opened(site.one) as kms:
         mount = site.one.part("mount")
         made = await kms.wrap(PLAIN, BINDING)
@@ -179,7 +181,7 @@ async def test_openbao(openbao_address: str) -> None:
                 await rsa.wrap(PLAIN, BINDING)
 
 
-async def test_openbao_without_an_address() -> None:
+async def test_openbao_needs_an_address() -> None:
     """Without an address there is nothing to ask."""
     with pytest.raises(KmsRefused, match="BAO_ADDR"):
         async with opened(KmsSettings(key=KmsKey.parse("openbao:transit/one"), installation="production")):

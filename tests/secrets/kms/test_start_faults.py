@@ -1,4 +1,4 @@
-"""What a start meets when its KMS fails: one that is away is asked again, for a bounded time; a refusal is final."""
+"""A start whose KMS fails: an unreachable one is asked again, for a bounded time; a refusal is final."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google_kms import GoogleKms, google_kms
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao, token_for
-from tests.faults.tcp_proxy import Line, line
+from tests.faults.tcp_proxy import TcpProxy, tcp_proxy
 from tests.secrets.kms.sites import aws_site, gcp_opened, openbao_server, openbao_site
 
 pytestmark = pytest.mark.req("SEC-25")
@@ -48,7 +48,7 @@ class Scene:
     wrapped: WrappedKey
 
     def wrapper(self, clock: FakeClock, call_seconds: float = PATIENT_SECONDS) -> KeyWrapper:
-        """Return what a start wraps and unwraps by."""
+        """Return the wrapper that a start uses."""
         return _wrapper(self.kms, self.key, clock, call_seconds)
 
 
@@ -63,7 +63,7 @@ async def _scene(kms: Kms, key: KmsKey) -> Scene:
 
 @pytest.fixture
 def shown(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """Yield what returns everything that was logged."""
+    """Yield a function that returns everything that was logged."""
     with caplog.at_level("INFO"), structlog.testing.capture_logs() as entries:
         yield lambda: repr(entries) + "".join(repr(vars(record)) for record in caplog.records)
 
@@ -72,12 +72,12 @@ async def _require(
     scene: Scene, case: Case, shown: Callable[[], str], *, call_seconds: float = PATIENT_SECONDS
 ) -> None:
     """Fail unless a start ends as the case says, shows nothing, and, if the KMS is away, has asked it in time."""
-    fault, code, says = case
+    fault, code, message = case
     clock = FakeClock()
     with pytest.raises(HooksealError) as ended:
         await scene.wrapper(clock, call_seconds).unwrap(scene.wrapped)
     text = str(ended.value)
-    assert (code, True) == (ended.value.exit_code, says in text), f"{fault}: {text}"
+    assert (code, True) == (ended.value.exit_code, message in text), f"{fault}: {text}"
     if code == AWAY:
         assert AGAIN in text
         assert PATIENCE_SECONDS - 2.0 <= clock.elapsed <= PATIENCE_SECONDS
@@ -192,13 +192,13 @@ async def _openbao(address: str) -> AsyncIterator[tuple[FaultyProxy, Scene]]:
 
 
 @asynccontextmanager
-async def _google() -> AsyncIterator[tuple[GoogleKms, Line, Scene]]:
-    """Give a KMS of Google behind a line."""
+async def _google() -> AsyncIterator[tuple[GoogleKms, TcpProxy, Scene]]:
+    """Give a KMS of Google behind a proxy."""
     key = KmsKey.parse("gcp:projects/acme/locations/europe-west1/keyRings/hookseal/cryptoKeys/one")
-    async with google_kms() as (server, address), line(int(address.rpartition(":")[2])) as way:
+    async with google_kms() as (server, address), tcp_proxy(int(address.rpartition(":")[2])) as proxy:
         server.rotate(key.name)
-        async with gcp_opened(key, f"127.0.0.1:{way.port}") as kms:
-            yield server, way, await _scene(kms, key)
+        async with gcp_opened(key, f"127.0.0.1:{proxy.port}") as kms:
+            yield server, proxy, await _scene(kms, key)
 
 
 @contextmanager
@@ -210,8 +210,10 @@ def _failing(proxy: FaultyProxy, fault: Any) -> Iterator[None]:
         proxy.fault = None
 
 
-async def test_aws(aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Callable[[], str]) -> None:
-    """Each fault of AWS ends a start as it must; after each the next one gets the key."""
+async def test_a_start_survives_or_refuses_each_fault_of_aws(
+    aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Callable[[], str]
+) -> None:
+    """Each fault of AWS ends a start with its documented code and remedy; the next start gets the key."""
     async with _aws(aws_address, monkeypatch) as (proxy, scene):
         for case in AWS:
             with _failing(proxy, case[0]):
@@ -222,8 +224,10 @@ async def test_aws(aws_address: str, monkeypatch: pytest.MonkeyPatch, shown: Cal
         assert MASTER_KEY.is_same_key(await scene.wrapper(FakeClock()).unwrap(scene.wrapped))
 
 
-async def test_openbao(openbao_address: str, shown: Callable[[], str]) -> None:
-    """Each fault of OpenBao ends a start as it must; after each the next one gets the key."""
+async def test_a_start_survives_or_refuses_each_fault_of_openbao(
+    openbao_address: str, shown: Callable[[], str]
+) -> None:
+    """Each fault of OpenBao ends a start with its documented code and remedy; the next start gets the key."""
     async with _openbao(openbao_address) as (proxy, scene):
         for case in OPENBAO:
             with _failing(proxy, case[0]):
@@ -234,9 +238,9 @@ async def test_openbao(openbao_address: str, shown: Callable[[], str]) -> None:
         assert MASTER_KEY.is_same_key(await scene.wrapper(FakeClock()).unwrap(scene.wrapped))
 
 
-async def test_gcp(shown: Callable[[], str]) -> None:
-    """Each fault of Google ends a start as it must."""
-    async with _google() as (server, way, scene):
+async def test_a_start_survives_or_refuses_each_fault_of_gcp(shown: Callable[[], str]) -> None:
+    """Each fault of Google ends a start with its documented code and remedy."""
+    async with _google() as (server, proxy, scene):
         for case in GCP:
             server.failing, server.details = case[0], "do not show me"
             await _require(scene, case, shown)
@@ -250,13 +254,13 @@ async def test_gcp(shown: Callable[[], str]) -> None:
         await _require(scene, ("another key", REFUSED, "SECRETS_KMS_INSTALLATION"), shown)
         server.opens_to = None
         assert MASTER_KEY.is_same_key(await scene.wrapper(FakeClock()).unwrap(scene.wrapped))
-        way.hold()
+        proxy.pause()
         await _require(scene, ("hang", AWAY, "does not answer"), shown, call_seconds=SOON_SECONDS)
-        way.close()
+        proxy.close()
         await _require(scene, ("reset", AWAY, "does not answer"), shown)
 
 
-async def test_an_openbao_that_is_sealed(shown: Callable[[], str]) -> None:
+async def test_a_sealed_openbao_is_unavailable(shown: Callable[[], str]) -> None:
     """A real OpenBao that is sealed is away."""
     async with openbao() as server, openbao_site(server.url) as site, site.opened(site.one) as kms:
         scene = await _scene(kms, site.one)
@@ -264,7 +268,7 @@ async def test_an_openbao_that_is_sealed(shown: Callable[[], str]) -> None:
         await _require(scene, ("sealed", AWAY, "is sealed: unseal it"), shown)
 
 
-async def test_a_token_that_has_ended(openbao_address: str, shown: Callable[[], str]) -> None:
+async def test_a_revoked_token_is_refused(openbao_address: str, shown: Callable[[], str]) -> None:
     """A real token that was revoked, as one that has expired, is denied."""
     async with openbao_site(openbao_address) as site, site.opened(site.one) as kms:
         scene = await _scene(kms, site.one)

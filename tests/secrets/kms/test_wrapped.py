@@ -22,7 +22,7 @@ CRYPTO_KEY = "gcp:projects/acme/locations/europe/keyRings/hookseal/cryptoKeys/ma
         "openbao:team/transit/hookseal",
     ],
 )
-def test_a_key_of_a_kms(text: str) -> None:
+def test_each_spelling_of_a_kms_key_is_kept(text: str) -> None:
     """Each spelling that the KMS has comes back as it was."""
     assert text == str(KmsKey.parse(text))
 
@@ -47,13 +47,13 @@ def test_a_key_of_a_kms(text: str) -> None:
         *(f"{CRYPTO_KEY}/cryptoKeyVersions/1", CRYPTO_KEY.replace("keyRings/hookseal/", "")),
     ],
 )
-def test_no_key_of_a_kms(text: str) -> None:
+def test_another_text_than_a_kms_key_is_refused(text: str) -> None:
     """Anything else is refused, and the error does not have it."""
     with pytest.raises(ValueError, match="not a key of a KMS"):
         KmsKey.parse(text)
 
 
-def test_parts() -> None:
+def test_a_kms_key_has_the_parts_its_client_needs() -> None:
     """The client of AWS needs the region, that of OpenBao mount and key."""
     assert "eu-central-1" == KmsKey.parse(ARN).part("region")
     nested = KmsKey.parse("openbao:team/transit/hookseal")
@@ -61,7 +61,7 @@ def test_parts() -> None:
 
 
 @given(st.binary(min_size=12, max_size=600), st.binary(min_size=8, max_size=8))
-def test_a_wrapped_key(ciphertext: bytes, key_id: bytes) -> None:
+def test_a_wrapped_key_is_read_back_from_its_text(ciphertext: bytes, key_id: bytes) -> None:
     """Text and value are inverse, and the text is one word."""
     made = WrappedKey(key_id=key_id.hex(), ciphertext=ciphertext)
     assert made == WrappedKey.parse(str(made))
@@ -69,13 +69,13 @@ def test_a_wrapped_key(ciphertext: bytes, key_id: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "v1.0123456789abcdef", f"v2.{'0' * 16}.{'A' * 16}", f"v1.{'0' * 16}.{'A' * 17}"])
-def test_no_wrapped_key(text: str) -> None:
+def test_another_text_than_a_wrapped_key_is_refused(text: str) -> None:
     """Another form is refused."""
     with pytest.raises(ValueError, match="not a wrapped master key"):
         WrappedKey.parse(text)
 
 
-def test_the_binding() -> None:
+def test_different_bindings_have_different_encodings() -> None:
     """Two bindings that differ are encoded differently: no part may have a slash."""
     one, other = (Binding(installation=name, key_id="0" * 16) for name in ("a", "b"))
     assert (b"hookseal-master-key/a/0000000000000000", True) == (one.encoded, one.pairs != other.pairs)

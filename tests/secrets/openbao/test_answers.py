@@ -22,7 +22,7 @@ def meaning(status: int, body: bytes) -> object:
 @pytest.mark.parametrize(
     ("status", "body", "expected"), [(200, b'{"data": {"a": 1}}', {"data": {"a": 1}}), (204, b"", {}), (200, b"{}", {})]
 )
-def test_success(status: int, body: bytes, expected: object) -> None:
+def test_a_successful_answer_is_its_object(status: int, body: bytes, expected: object) -> None:
     """A successful answer is its JSON object, or nothing."""
     assert expected == meaning(status, body)
 
@@ -39,7 +39,9 @@ def test_success(status: int, body: bytes, expected: object) -> None:
         (502, [], Absence.FAILING),
     ],
 )
-def test_absence(status: int, reasons: list[str], absence: Absence) -> None:
+def test_a_transient_answer_is_unavailable_and_names_the_remedy(
+    status: int, reasons: list[str], absence: Absence
+) -> None:
     """A transient answer is distinguished from a final one, and says what to do."""
     error = meaning(status, json.dumps({"errors": reasons}).encode())
 
@@ -49,15 +51,15 @@ def test_absence(status: int, reasons: list[str], absence: Absence) -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, SecretDenied), (403, SecretDenied), (404, SecretNotFound)])
-def test_definitive(status: int, kind: type[SecretError]) -> None:
-    """What stays refused until somebody acts is not transient."""
+def test_a_lasting_refusal_is_not_transient(status: int, kind: type[SecretError]) -> None:
+    """A refusal that lasts until an operator acts is not transient."""
     error = meaning(status, json.dumps({"errors": [CANARY]}).encode())
 
     assert isinstance(error, kind)
     assert CANARY not in str(error)
 
 
-def test_refused() -> None:
+def test_the_reasons_of_a_refusal_are_not_in_the_message() -> None:
     """The server's reasons of a refused request are for comparing: they are not in the message."""
     error = meaning(400, json.dumps({"errors": [CANARY]}).encode())
 
@@ -66,7 +68,7 @@ def test_refused() -> None:
     assert CANARY not in str(error)
 
 
-def test_deleted() -> None:
+def test_a_404_says_that_the_version_was_deleted() -> None:
     """A 404 keeps what it says about a deleted version."""
     error = meaning(404, b'{"data": {"metadata": {"version": 3}}}')
 
@@ -75,6 +77,6 @@ def test_deleted() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
-def test_no_answer_of_openbao(body: bytes) -> None:
+def test_a_page_of_another_server_is_no_answer(body: bytes) -> None:
     """A page of something else between is not an answer, whatever its status."""
     assert isinstance(meaning(200, body), OpenBaoUnavailable)

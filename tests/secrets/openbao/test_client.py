@@ -40,7 +40,7 @@ async def approle(address: str, *, ttl: str) -> AppRole:
     return AppRole(role_id=role["data"]["role_id"], secret_id=SecretMaterial(made["data"]["secret_id"].encode()))
 
 
-async def test_a_token(openbao_address: str) -> None:
+async def test_a_token_has_the_rights_of_its_policy(openbao_address: str) -> None:
     """A token reads and writes what its policy permits, and nothing else."""
     token = await token_for(openbao_address, 'path "secret/data/mine" { capabilities = ["create", "read"] }')
 
@@ -51,7 +51,7 @@ async def test_a_token(openbao_address: str) -> None:
             await client.request("GET", "secret/data/another")
 
 
-async def test_names_are_not_parts_of_a_url(openbao_address: str) -> None:
+async def test_special_characters_belong_to_the_name(openbao_address: str) -> None:
     """A question mark, a hash or a percent sign belongs to the name."""
     async with opened(server(openbao_address, ROOT_TOKEN)) as client:
         await client.request("POST", "secret/data/a?b#c%2Fd", {"data": {"a": "b"}})
@@ -63,14 +63,14 @@ async def test_names_are_not_parts_of_a_url(openbao_address: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["secret/data/../other", "./sys/seal", "secret//a", ""])
-async def test_a_path_that_leads_elsewhere(path: str) -> None:
+async def test_a_relative_path_is_never_sent(path: str) -> None:
     """A part that a URL would resolve is never sent."""
     async with opened(server("http://127.0.0.1:1", "t")) as client:
         with pytest.raises(Defect):
             await client.request("GET", path)
 
 
-async def test_a_role_logs_in_again(openbao_address: str) -> None:
+async def test_an_approle_logs_in_before_expiry_and_after_revocation(openbao_address: str) -> None:
     """By AppRole the client logs in once, again before the token expires, and again if the token was revoked."""
     clock = FakeClock()
     role = await approle(openbao_address, ttl="300s")
@@ -86,7 +86,7 @@ async def test_a_role_logs_in_again(openbao_address: str) -> None:
     assert 1 == len({each["data"]["id"] for each in found} - {*tokens})
 
 
-async def test_a_refused_role(openbao_address: str) -> None:
+async def test_a_refused_approle_login_names_the_variables(openbao_address: str) -> None:
     """A wrong secret id is denied, and names the variables; so is a login that is not enabled."""
     role = AppRole(role_id=(await approle(openbao_address, ttl="60s")).role_id, secret_id=SecretMaterial(b"x"))
     await as_root(openbao_address, "POST", "sys/namespaces/without-logins", {})
@@ -97,7 +97,7 @@ async def test_a_refused_role(openbao_address: str) -> None:
                 await client.request("GET", LOOKUP)
 
 
-async def test_a_token_is_renewed(openbao_address: str) -> None:
+async def test_a_token_is_renewed_after_two_thirds_of_its_time(openbao_address: str) -> None:
     """A given token is renewed once two thirds of its time have passed."""
     clock = FakeClock()
     token = await token_for(openbao_address, ttl="1000s")
@@ -108,7 +108,7 @@ async def test_a_token_is_renewed(openbao_address: str) -> None:
         assert (await client.request("GET", LOOKUP))["data"]["last_renewal"] is not None
 
 
-async def test_a_namespace(openbao_address: str) -> None:
+async def test_a_namespace_has_its_own_mounts(openbao_address: str) -> None:
     """A namespace has mounts of its own."""
     await as_root(openbao_address, "POST", "sys/namespaces/team", {})
 
@@ -118,7 +118,7 @@ async def test_a_namespace(openbao_address: str) -> None:
     assert "only-here/" not in await as_root(openbao_address, "GET", "sys/mounts")
 
 
-async def test_sealed_in_mid_run() -> None:
+async def test_sealed_and_unreachable_servers_are_distinguished() -> None:
     """A sealed server and an unreachable one are distinguished."""
     async with openbao() as own, opened(server(own.url, ROOT_TOKEN)) as client:
         await client.request("GET", LOOKUP)
@@ -159,7 +159,7 @@ async def answering(
     ("status", "body", "absence"),
     [(307, b"", Absence.STANDBY), (200, b"x" * 1_048_577, Absence.FAILING), (200, b"<html>", Absence.FAILING)],
 )
-async def test_not_an_answer(status: int, body: bytes, absence: Absence) -> None:
+async def test_redirects_and_long_answers_are_refused(status: int, body: bytes, absence: Absence) -> None:
     """A redirect is not followed, and an answer that is too long is not kept."""
     async with answering(status, body) as address, opened(server(address, "t")) as client:
         with pytest.raises(OpenBaoUnavailable) as raised:
@@ -167,14 +167,14 @@ async def test_not_an_answer(status: int, body: bytes, absence: Absence) -> None
     assert absence is raised.value.absence
 
 
-async def test_a_silent_server() -> None:
+async def test_a_request_ends_within_its_time() -> None:
     """A request ends within its time."""
     async with answering(200, hang=True) as address, opened(server(address, "t"), seconds=0.2) as client:
         with pytest.raises(OpenBaoUnavailable, match="does not answer"):
             await client.request("GET", "a")
 
 
-async def test_the_authorities(tmp_path: Path) -> None:
+async def test_only_the_given_authorities_are_trusted(tmp_path: Path) -> None:
     """A server is trusted under the given authorities, and those of the system do not count beside them."""
     ours = authority()
     context = issued("127.0.0.1", by=ours).server(tmp_path)

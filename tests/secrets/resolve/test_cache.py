@@ -51,7 +51,7 @@ def counts(**changes: int) -> CacheCounts:
     return replace(nothing, **changes)
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_default_limits_are_as_documented() -> None:
     """The default limits are five minutes, ten thousand entries and 16 MiB."""
     assert (300, 10_000, 16 * 1024 * 1024) == (
         CacheLimits().ttl_seconds,
@@ -60,7 +60,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     )
 
 
-def test_a_cached_secret_is_read_any_number_of_times() -> None:
+def test_a_cached_secret_can_be_read_repeatedly() -> None:
     """A cached secret can be read any number of times, and each read opens it again."""
     held = cache()
     fill(held, KEY)
@@ -114,7 +114,7 @@ def test_an_altered_entry_is_refused_and_removed(position: int) -> None:
 
 
 @pytest.mark.req("SEC-15", part="secrets")
-def test_the_memory_of_the_cache_holds_no_plaintext() -> None:
+def test_the_cache_holds_no_plaintext() -> None:
     """No object of the cache contains the secret, and equal secrets are sealed to different bytes."""
     held = cache()
     fill(held, KEY, OTHER, material=SecretMaterial(SECRET.reveal() * 20))
@@ -134,7 +134,7 @@ def test_the_memory_of_the_cache_holds_no_plaintext() -> None:
     assert SECRET.reveal().decode() not in repr(held._entries)
 
 
-def test_every_sealing_takes_a_fresh_nonce_under_the_key_of_this_process() -> None:
+def test_each_entry_has_a_new_nonce_under_one_key() -> None:
     """The cache draws one key of 32 bytes and a new nonce of 12 bytes for each entry."""
     asked: list[int] = []
 
@@ -150,7 +150,7 @@ def test_every_sealing_takes_a_fresh_nonce_under_the_key_of_this_process() -> No
 
 
 @pytest.mark.parametrize(("chance", "lifetime"), [(0.0, 300.0), (0.5, 225.0), (NEARLY_ONE, 150.0)])
-def test_an_entry_lives_for_the_ttl_less_up_to_half_of_it(chance: float, lifetime: float) -> None:
+def test_an_entry_lives_from_half_to_the_whole_ttl(chance: float, lifetime: float) -> None:
     """An entry lives for a random time from TTL/2 to TTL, and is gone exactly at its end."""
     clock = FakeClock()
     held = cache(clock, chance=lambda: chance)
@@ -211,7 +211,7 @@ def test_the_least_recently_used_is_evicted() -> None:
     assert counts(hits=3, misses=1, evictions=1, entries=2, bytes=2 * SEALED_BYTES) == held.counts()
 
 
-def test_bytes_are_bounded_too() -> None:
+def test_entries_are_evicted_to_make_room() -> None:
     """As many entries are evicted as the new one needs room."""
     held = cache(max_bytes=3 * SEALED_BYTES - 1)
     fill(held, KEY, OTHER, THIRD)

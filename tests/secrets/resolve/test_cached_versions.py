@@ -78,7 +78,7 @@ async def case(pool: Pool) -> Case:
 
 
 @pytest.mark.req("SEC-06", part="cache")
-async def test_a_record_that_was_altered_by_hand_is_noticed_after_the_ttl(case: Case) -> None:
+async def test_an_altered_record_is_refused_after_the_ttl(case: Case) -> None:
     """After a record is altered, the cached secret signs until its TTL; then the record is read and refused."""
     await case.pool.execute(FLIPPED, LAST_OF_THE_TAG)
     assert await case.signs()
@@ -91,7 +91,7 @@ async def test_a_record_that_was_altered_by_hand_is_noticed_after_the_ttl(case: 
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_a_record_that_was_altered_by_hand_is_noticed_after_cache_clear(case: Case) -> None:
+async def test_an_altered_record_is_refused_after_cache_clear(case: Case) -> None:
     """`secret cache-clear` moves the epoch, so the next claim reads the record."""
     await case.pool.execute(FLIPPED, LAST_OF_THE_TAG)
     async with case.pool.acquire() as connection:
@@ -104,7 +104,7 @@ async def test_a_record_that_was_altered_by_hand_is_noticed_after_cache_clear(ca
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.req("SEC-07")
-async def test_a_version_that_was_destroyed_is_gone_at_the_next_claim(case: Case) -> None:
+async def test_a_destroyed_version_is_refused_at_the_next_claim(case: Case) -> None:
     """Destroying a version moves the cache epoch, so the next claim of every worker refuses it."""
     ref = SecretRef.parse((await case.pointer()).secret_ref or "")
     await case.installation.unlocked.store.destroy(ref)
@@ -114,7 +114,7 @@ async def test_a_version_that_was_destroyed_is_gone_at_the_next_claim(case: Case
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
 @pytest.mark.parametrize("state", ["retired", "destroyed"])
-async def test_a_closed_master_keys_records_are_refused_at_the_next_claim(case: Case, state: str) -> None:
+async def test_records_of_a_retired_key_are_refused_at_the_next_claim(case: Case, state: str) -> None:
     """After a master key is retired or destroyed, its records are refused at the next claim, cached or not."""
     await case.pool.execute("UPDATE hookseal.secret_keys SET state = $1", state)
 
@@ -122,7 +122,7 @@ async def test_a_closed_master_keys_records_are_refused_at_the_next_claim(case: 
 
 
 @pytest.mark.req("SEC-06", part="fail-closed")
-async def test_an_outage_is_noticed_when_the_ttl_is_over_and_not_before(case: Case) -> None:
+async def test_a_cached_secret_signs_during_an_outage_until_its_ttl(case: Case) -> None:
     """During an outage of the store, a cached secret signs until its TTL, and not after it."""
     found = await case.pointer()
     await case.pool.close()
@@ -146,7 +146,7 @@ async def test_an_endpoint_with_only_a_plaintext_secret_signs_nothing(case: Case
 
 
 @pytest.mark.req("SEC-13", part="never-from-plaintext")
-async def test_plaintext_beside_a_reference_that_cannot_be_had_signs_nothing(case: Case) -> None:
+async def test_plaintext_never_replaces_an_unavailable_secret(case: Case) -> None:
     """The plaintext is never a fallback: neither if the row has no MAC nor if the version was destroyed."""
     taken = (await case.pointer()).secret_ref
     assert SecretTampered is await (await _legacy(case, secret_ref=taken)).refusal()
@@ -158,7 +158,7 @@ async def test_plaintext_beside_a_reference_that_cannot_be_had_signs_nothing(cas
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_secret_that_is_back_signs_again(case: Case) -> None:
+async def test_a_restored_secret_signs_at_the_next_claim(case: Case) -> None:
     """Errors are not cached: once the record is restored, the next claim signs."""
     case.clock.elapsed = 300.0
     await case.pool.execute(FLIPPED, LAST_OF_THE_TAG)
@@ -168,7 +168,7 @@ async def test_a_secret_that_is_back_signs_again(case: Case) -> None:
     assert await case.signs()
 
 
-async def test_the_store_can_be_asked_on_another_pool(case: Case, database_url: str) -> None:
+async def test_a_store_may_use_its_own_pool(case: Case, database_url: str) -> None:
     """A store can use a pool of its own, as probes do, which must not wait for others."""
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as own:
         elsewhere = case.unlocked.store_on(own)

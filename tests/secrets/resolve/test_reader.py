@@ -187,9 +187,7 @@ async def test_a_definitive_error_is_raised_at_once(
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_transient_error_that_passes_is_not_noticed(
-    reader: SecretReader, store: ScriptedStore, clock: FakeClock
-) -> None:
+async def test_a_transient_error_is_retried(reader: SecretReader, store: ScriptedStore, clock: FakeClock) -> None:
     """After a transient error the store is asked again with short waits, and a success counts as any other."""
     store.passing = [SecretUnavailable(), SecretUnavailable()]
 
@@ -201,7 +199,7 @@ async def test_a_transient_error_that_passes_is_not_noticed(
 
 
 @pytest.mark.req("SEC-07")
-async def test_when_the_budget_is_over_the_store_is_unavailable(
+async def test_at_the_end_of_the_budget_the_store_is_unavailable(
     reader: SecretReader, store: ScriptedStore, clock: FakeClock
 ) -> None:
     """The store is asked several times within two seconds; then the error names the provider and no secret."""
@@ -220,7 +218,7 @@ async def test_when_the_budget_is_over_the_store_is_unavailable(
 
 
 @pytest.mark.req("SEC-07")
-async def test_the_budget_is_for_both_secrets_of_an_attempt(
+async def test_both_secrets_of_an_attempt_share_one_budget(
     reader: SecretReader, store: ScriptedStore, clock: FakeClock
 ) -> None:
     """Both secrets of an attempt share one budget."""
@@ -234,7 +232,7 @@ async def test_the_budget_is_for_both_secrets_of_an_attempt(
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_store_that_hangs_is_unavailable_after_two_seconds(reader: SecretReader, silent: asyncio.Event) -> None:
+async def test_a_hanging_store_is_unavailable_after_two_seconds(reader: SecretReader, silent: asyncio.Event) -> None:
     """If the store hangs, all callers are refused after two seconds of real time."""
     started = asyncio.get_running_loop().time()
     waiters = [begun(reader) for _ in range(3)]
@@ -397,7 +395,7 @@ async def test_a_higher_epoch_clears_the_cache(reader: SecretReader, store: Scri
 
 
 @pytest.mark.req("SEC-06", part="cache-epoch")
-async def test_a_lower_epoch_that_was_read_later(reader: SecretReader, store: ScriptedStore) -> None:
+async def test_a_lower_epoch_read_later_clears_the_cache(reader: SecretReader, store: ScriptedStore) -> None:
     """A lower epoch that is read after the highest one clears the cache, unless it is of a concurrent claim."""
     highest = 10**15
     for epoch, seconds, times in [(3, 0, 1), (highest, 10, 2), (1, 11.9, 2), (1, 12, 3), (highest, 12, 4), (2, 14, 5)]:

@@ -88,7 +88,7 @@ def _failures(service: SecretService) -> tuple[int, int]:
     return figures.definitive_failures, figures.transient_failures
 
 
-async def test_one_signer_when_one_is_due(service: SecretService) -> None:
+async def test_outside_an_overlap_the_current_secret_signs(service: SecretService) -> None:
     """Outside an overlap the current secret signs, and its signer has its ref."""
     async with service.signers(signed(BARE)) as signers:
         assert [str(ref(1))] == [signer.ref for signer in signers]
@@ -97,7 +97,7 @@ async def test_one_signer_when_one_is_due(service: SecretService) -> None:
         ]
 
 
-async def test_two_signers_current_first_while_the_previous_is_due(service: SecretService) -> None:
+async def test_in_an_overlap_both_secrets_sign(service: SecretService) -> None:
     """In an overlap both secrets sign, the current one first."""
     async with service.signers(OVERLAP) as signers:
         assert [str(ref(2)), str(ref(1))] == [signer.ref for signer in signers]
@@ -154,7 +154,7 @@ async def test_signers_sign_inside_the_block_only(service: SecretService) -> Non
     ],
     ids=str,
 )
-async def test_a_pointer_that_may_not_sign_is_refused_before_the_store_is_asked(
+async def test_a_foreign_or_malformed_ref_is_refused_without_a_read(
     service: SecretService, store: ScriptedStore, change: dict[str, Any], refusal: type[SecretError]
 ) -> None:
     """A ref that is foreign or malformed is refused even under a valid MAC, before the store is asked."""
@@ -178,7 +178,7 @@ async def test_a_pointer_that_may_not_sign_is_refused_before_the_store_is_asked(
     ],
     ids=str,
 )
-async def test_a_row_that_was_altered_by_hand_is_refused_before_the_store_is_asked(
+async def test_an_altered_row_is_refused_without_a_read(
     service: SecretService, store: ScriptedStore, change: dict[str, Any]
 ) -> None:
     """A pointer with an invalid MAC is tampered with, and the store is not asked."""
@@ -187,7 +187,7 @@ async def test_a_row_that_was_altered_by_hand_is_refused_before_the_store_is_ask
     assert (1, 0) == _failures(service)
 
 
-async def test_a_missing_secret_is_no_tampering(service: SecretService, store: ScriptedStore) -> None:
+async def test_a_missing_secret_is_not_reported_as_tampering(service: SecretService, store: ScriptedStore) -> None:
     """A row that never had a secret is reported as lacking one, not as tampered with."""
     assert SecretNotFound is type(await _refused(service, replace(BARE, secret_ref=None, generation=0)))
     assert [] == store.fetched
@@ -196,7 +196,7 @@ async def test_a_missing_secret_is_no_tampering(service: SecretService, store: S
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("error", [SecretNotFound(), SecretDestroyed(), SecretTampered()], ids=repr)
-async def test_both_due_secrets_sign_or_none(
+async def test_if_one_secret_is_missing_none_signs(
     service: SecretService, store: ScriptedStore, version: int, error: Exception
 ) -> None:
     """If either of the two secrets is not available, no signer is handed out, and its error is raised."""
@@ -208,7 +208,7 @@ async def test_both_due_secrets_sign_or_none(
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("version", [1, 2])
-async def test_never_only_one_when_the_store_is_unavailable(
+async def test_during_an_outage_no_secret_signs_alone(
     service: SecretService, store: ScriptedStore, version: int
 ) -> None:
     """If the store does not answer for either of the two secrets, no signer is handed out."""
@@ -219,7 +219,7 @@ async def test_never_only_one_when_the_store_is_unavailable(
 
 
 @pytest.mark.req("SEC-07")
-async def test_never_only_one_when_the_other_is_cached(service: SecretService, store: ScriptedStore) -> None:
+async def test_a_cached_secret_does_not_sign_alone(service: SecretService, store: ScriptedStore) -> None:
     """A cached current secret does not sign alone if the previous one is not available."""
     async with service.signers(signed(replace(BARE, secret_ref=str(ref(2))))):
         pass
@@ -269,9 +269,7 @@ async def test_an_expired_previous_schemes_is_ignored(service: SecretService, ch
 
 
 @pytest.mark.req("SEC-06", part="cache")
-async def test_the_store_is_asked_once_and_the_signatures_stay_the_same(
-    service: SecretService, store: ScriptedStore
-) -> None:
+async def test_cached_secrets_make_the_same_signatures(service: SecretService, store: ScriptedStore) -> None:
     """Cached secrets sign the same as fetched ones, and the store is asked once for each."""
     signatures = []
     for _ in range(3):
@@ -316,7 +314,7 @@ async def test_a_higher_epoch_drops_tls_contexts(moved: dict[str, Any], store: S
     assert 1 == len(contexts)
 
 
-async def test_an_endpoint_without_a_client_key(service: SecretService, store: ScriptedStore) -> None:
+async def test_an_endpoint_without_a_tls_identity_has_no_context(service: SecretService, store: ScriptedStore) -> None:
     """An endpoint without a TLS identity has no context of its own, and the store is not asked."""
     async with service.tls(signed(BARE)) as found:
         assert found is None

@@ -28,7 +28,7 @@ OUR_DATABASE = "SELECT oid FROM pg_database WHERE datname = current_database()"
 
 
 async def waiting(pool: Pool, number: int) -> None:
-    """Return once so many sessions wait for the lock."""
+    """Return once that many sessions wait for the lock."""
     database = await pool.fetchval(OUR_DATABASE)
 
     async def look() -> bool:

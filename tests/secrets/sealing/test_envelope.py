@@ -97,7 +97,7 @@ def test_a_sealed_record_opens(secret: bytes, context: SecretContext) -> None:
     assert FIRST.key_id == key_id_of(sealed)
 
 
-def test_nothing_of_the_secret_or_the_keys_stands_in_a_record() -> None:
+def test_a_record_contains_nothing_of_the_secret_or_the_keys() -> None:
     """A record does not contain the secret, and two records of one secret share no run of bytes."""
     other = seal(RING, SECRET, CONTEXT)
 
@@ -107,7 +107,7 @@ def test_nothing_of_the_secret_or_the_keys_stands_in_a_record() -> None:
 
 
 @pytest.mark.parametrize("case", KNOWN["opened"], ids=lambda case: case["comment"])
-def test_known_answers(case: dict[str, Any]) -> None:
+def test_records_equal_a_second_implementation(case: dict[str, Any]) -> None:
     """With fixed random bytes, a record is byte for byte that of a second implementation, and opens."""
     context, secret = SecretContext(**case["context"]), SecretMaterial(bytes.fromhex(case["secret"]))
     ring, drawn = _ring([case["master_key"]], []), [bytes.fromhex(value) for value in case["random"].values()]
@@ -123,7 +123,7 @@ def test_known_answers(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", KNOWN["refused"], ids=lambda case: case["comment"])
-def test_known_refusals(case: dict[str, Any]) -> None:
+def test_each_known_invalid_record_has_its_refusal(case: dict[str, Any]) -> None:
     """Every known invalid record is refused with exactly the expected class."""
     ring = _ring(case["held"], case["retired"])
 
@@ -190,7 +190,7 @@ def test_no_two_contexts_open_each_other(one: SecretContext, other: SecretContex
             open_sealed(RING, sealed, other)
 
 
-def test_unknown_and_retired_keys_are_told_apart() -> None:
+def test_missing_and_retired_keys_have_different_errors() -> None:
     """A missing key and a retired key are different errors; an older key that is not retired opens its records."""
     assert SECRET == open_sealed(KeyRing(SECOND, (FIRST,)), SEALED, CONTEXT)
     with pytest.raises(KeyUnknown):
@@ -199,7 +199,7 @@ def test_unknown_and_retired_keys_are_told_apart() -> None:
         open_sealed(KeyRing(SECOND, (FIRST,), retired=[FIRST.key_id]), SEALED, CONTEXT)
 
 
-def test_a_key_is_never_tried() -> None:
+def test_a_record_is_opened_only_with_the_key_that_it_names() -> None:
     """A record that names one key is not tried with another."""
     renamed = SEALED[:2] + bytes.fromhex(SECOND.key_id) + SEALED[10:]
 
@@ -209,9 +209,7 @@ def test_a_key_is_never_tried() -> None:
 
 @pytest.mark.parametrize("case", COLLISIONS, ids=lambda case: f"case {case['tcId']}")
 @pytest.mark.parametrize(("right", "wrong"), [("1", "2"), ("2", "1")])
-def test_a_two_key_collision_opens_under_the_key_committed_to_only(
-    case: dict[str, str], right: str, wrong: str
-) -> None:
+def test_a_two_key_collision_opens_only_with_the_committed_key(case: dict[str, str], right: str, wrong: str) -> None:
     """A ciphertext that AES-256-GCM opens with two keys is opened with the committed key only."""
     nonce, ciphertext, associated = (bytes.fromhex(case[name]) for name in ("iv", "ct", "aad"))
     ciphertext += bytes.fromhex(case["tag"])
@@ -225,7 +223,7 @@ def test_a_two_key_collision_opens_under_the_key_committed_to_only(
         _open_level(keys[wrong] + commitments[wrong], level, associated)
 
 
-def test_every_master_key_and_data_key_commits_to_something_else() -> None:
+def test_different_keys_have_different_commitments() -> None:
     """At both levels, another key gives another commitment."""
     same = bytes(range(32))
     first = _seal_with(KeyRing(FIRST), SECRET, CONTEXT, random_bytes=lambda count: same[:count])
@@ -258,7 +256,7 @@ def test_a_record_longer_than_any_secret_is_malformed() -> None:
         key_id_of(SEALED + bytes(MAX_BYTES))
 
 
-def test_every_refusal_is_a_definitive_error_of_its_own() -> None:
+def test_every_refusal_has_its_own_definitive_error() -> None:
     """The five refusals are five classes with a common base, with different codes, all definitive."""
     refusals = {RecordMalformed, KeyUnknown, KeyRetired, ContextMismatch, RecordTampered}
 
@@ -290,7 +288,7 @@ def test_a_re_wrapped_record_opens_under_the_new_key_only(secret: bytes, context
 
 
 @pytest.mark.req("SEC-05")
-def test_a_re_wrap_asks_for_nothing_but_the_head() -> None:
+def test_a_re_wrap_reads_only_the_head() -> None:
     """A re-wrap needs only the head, so it never opens the secret; each one has a new salt and nonce."""
     heads = [rewrapped(BOTH, HEAD, CONTEXT, of=FIRST.key_id) for _ in range(100)]
 

@@ -23,7 +23,7 @@ HALVES = divide(SECRET, CONTEXT, _drawn)
 
 
 @pytest.mark.parametrize("material", [b"x", b"\x00\xff", b"s" * 65_536], ids=len)
-def test_the_halves_join(material: bytes) -> None:
+def test_share_and_payload_give_the_secret(material: bytes) -> None:
     """The payload is as long as the material, the share is short, and together they give the material back."""
     halves = divide(SecretMaterial(material), CONTEXT, _drawn)
     assert (len(material), 49) == (len(halves.payload), len(halves.share))
@@ -38,7 +38,7 @@ def test_a_size_out_of_range_is_refused(size: int) -> None:
     assert "secret" == caught.value.field
 
 
-def test_the_payload_has_nothing_of_the_secret() -> None:
+def test_the_payload_contains_nothing_of_the_secret() -> None:
     """The payload contains no part of the secret, and another share makes another payload of the same secret."""
     assert SECRET.reveal()[6:18] not in HALVES.payload
     assert HALVES.payload != divide(SECRET, CONTEXT, bytes).payload
@@ -55,7 +55,7 @@ def test_the_payload_has_nothing_of_the_secret() -> None:
     ],
     ids=["tenant", "name", "version", "purpose"],
 )
-def test_another_context_opens_nothing(context: object) -> None:
+def test_halves_open_only_in_their_own_context(context: object) -> None:
     """Halves of one tenant, name, version and purpose do not open as those of another."""
     with pytest.raises(SecretTampered, match="Find out who"):
         join(HALVES, context)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def _flipped(whole: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("share", [b"", HALVES.share[:-1], HALVES.share + b"\x00", b"\x02" + HALVES.share[1:]], ids=len)
-def test_a_share_of_another_format(share: bytes) -> None:
+def test_a_share_of_another_format_is_refused(share: bytes) -> None:
     """A share that is not of this format is refused as malformed, by both functions that read one."""
     with pytest.raises(RecordMalformed):
         join(Halves(share, HALVES.payload), CONTEXT)
@@ -91,6 +91,6 @@ def test_a_share_of_another_format(share: bytes) -> None:
         divide_again(share, SECRET, CONTEXT)
 
 
-def test_a_repeat_writes_the_same() -> None:
-    """With the share of before, the same material has the same payload, which is what lets a write be repeated."""
+def test_the_same_share_gives_the_same_payload() -> None:
+    """With the same share, the same material has the same payload, so a write can be repeated."""
     assert HALVES == divide_again(HALVES.share, SECRET, CONTEXT)

@@ -113,7 +113,7 @@ def test_id_and_check_value_equal_a_second_implementation(answer: dict[str, str]
     assert key.key_id != key.check_value.hex()
 
 
-def test_a_ring_chooses_by_id_only() -> None:
+def test_a_key_is_selected_by_its_id() -> None:
     """The key is selected by its id; an id that the ring does not have is refused."""
     ring = KeyRing(FIRST, (SECOND,))
 
@@ -124,7 +124,7 @@ def test_a_ring_chooses_by_id_only() -> None:
         ring.opening(THIRD.key_id)
 
 
-def test_a_retired_id_opens_nothing_whether_held_or_not() -> None:
+def test_a_retired_id_is_refused_with_or_without_its_key() -> None:
     """A retired id is refused as retired, whether the ring has the key or not."""
     ring = KeyRing(FIRST, (SECOND,), retired=[SECOND.key_id, THIRD.key_id])
 

@@ -32,7 +32,7 @@ def _spelled(key: bytes) -> str:
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
 @pytest.mark.parametrize("case", vectors("standard_v1.json")["tests"], ids=lambda case: case["comment"])
-def test_signatures_are_as_known(case: dict[str, Any]) -> None:
+def test_known_standard_signatures_are_made(case: dict[str, Any]) -> None:
     """A signer makes the known signature of the signed bytes."""
     signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.STANDARD), Scheme.STANDARD, Algorithm.HMAC)
     content = signed_content(case["id"], case["timestamp"], bytes.fromhex(case["body"]))
@@ -42,7 +42,7 @@ def test_signatures_are_as_known(case: dict[str, Any]) -> None:
 
 
 @given(st.binary(min_size=24, max_size=64))
-def test_every_key_of_24_to_64_bytes_is_taken_and_kept_as_it_is_spelled(key: bytes) -> None:
+def test_a_key_of_24_to_64_bytes_is_stored_unchanged(key: bytes) -> None:
     """A key of 24 to 64 bytes is accepted; its text is stored byte for byte."""
     assert _spelled(key).encode() == parse_signing_secret(_spelled(key), Scheme.STANDARD).reveal()
 
@@ -71,7 +71,7 @@ def test_every_key_of_24_to_64_bytes_is_taken_and_kept_as_it_is_spelled(key: byt
         "whsec_" + "\udcff" * 32,
     ],
 )
-def test_anything_else_is_malformed_and_not_repeated(text: str) -> None:
+def test_an_invalid_standard_secret_is_not_repeated(text: str) -> None:
     """Another prefix, 23 or 65 bytes, and non-canonical base64 are refused without the value."""
     with pytest.raises(Malformed) as caught:
         parse_signing_secret(text, Scheme.STANDARD)
@@ -82,7 +82,7 @@ def test_anything_else_is_malformed_and_not_repeated(text: str) -> None:
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
-def test_x_webhook_signatures_are_as_known(case: dict[str, Any]) -> None:
+def test_known_x_webhook_signatures_are_made(case: dict[str, Any]) -> None:
     """The key is the whole text including any prefix, and the signature is in hex."""
     signer = Signer("ref", parse_signing_secret(case["secret"], Scheme.X_WEBHOOK), Scheme.X_WEBHOOK, Algorithm.HMAC)
 
@@ -91,7 +91,7 @@ def test_x_webhook_signatures_are_as_known(case: dict[str, Any]) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=16, max_size=64))
-def test_for_x_webhook_every_text_of_16_to_256_bytes_is_taken_as_it_is(text: str) -> None:
+def test_an_x_webhook_text_of_16_to_256_bytes_is_stored_unchanged(text: str) -> None:
     """The UTF-8 bytes of the text are stored, and are the key."""
     stored = parse_signing_secret(text, Scheme.X_WEBHOOK)
     expected = "sha256=" + hmac.new(text.encode(), b"content", hashlib.sha256).hexdigest()
@@ -103,7 +103,7 @@ def test_for_x_webhook_every_text_of_16_to_256_bytes_is_taken_as_it_is(text: str
 @pytest.mark.parametrize(
     "text", ["", "x" * 15, "x" * 257, "\u00e4" * 129, "\u00e4" * 7 + "x", "x" * 16 + "\udcff"], ids=len
 )
-def test_for_x_webhook_anything_else_is_malformed_and_not_repeated(text: str) -> None:
+def test_an_invalid_x_webhook_secret_is_not_repeated(text: str) -> None:
     """15 bytes, 257 bytes, and text that is not UTF-8 are refused without the value."""
     with pytest.raises(Malformed) as caught:
         parse_signing_secret(text, Scheme.X_WEBHOOK)
@@ -122,7 +122,7 @@ def test_a_generated_secret_is_the_base64_of_32_random_bytes() -> None:
         assert generated == parse_signing_secret(generated.reveal().decode(), scheme)
 
 
-def test_each_generated_secret_is_another() -> None:
+def test_each_generated_secret_is_different() -> None:
     """By default the random bytes come from the system, so each secret differs."""
     assert generate_signing_secret() != generate_signing_secret()
 
@@ -136,7 +136,7 @@ def test_a_stored_secret_of_another_form_cannot_sign(stored: bytes) -> None:
 
 @pytest.mark.req("SEC-12")
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=15))
-def test_a_short_text_of_an_older_system_signs_once_it_is_stored(text: str) -> None:
+def test_a_migrated_text_may_have_1_to_256_bytes(text: str) -> None:
     """Migration and import accept texts of 1 to 256 bytes; new secrets need at least 16."""
     stored = SecretMaterial(text.encode())
     require_signing_secret(stored, Scheme.X_WEBHOOK, is_older=True)
@@ -150,25 +150,25 @@ def test_a_short_text_of_an_older_system_signs_once_it_is_stored(text: str) -> N
 
 @pytest.mark.req("SEC-12")
 @pytest.mark.parametrize("text", [b"", b"x" * 257, b"\xff" * 16, b"whpk_x", b"whsk_x"])
-def test_not_everything_of_an_older_system_may_be_stored(text: bytes) -> None:
+def test_an_unusable_text_is_not_migrated(text: bytes) -> None:
     """Empty text, more than 256 bytes, non-UTF-8 and ed25519 keys are refused for older systems, too."""
     with pytest.raises(Malformed):
         require_signing_secret(SecretMaterial(text), Scheme.X_WEBHOOK, is_older=True)
 
 
 @pytest.mark.parametrize("stored", [b"x" * 257, b"\xff" * 16, b""])
-def test_a_stored_secret_of_another_length_or_no_text_cannot_sign_for_x_webhook(stored: bytes) -> None:
+def test_an_invalid_stored_secret_cannot_sign_for_x_webhook(stored: bytes) -> None:
     """A stored secret that is invalid for `x-webhook` is a definitive error, which names the scheme."""
     with pytest.raises(SecretUnusable, match="scheme x-webhook"):
         Signer("ref", SecretMaterial(stored), Scheme.X_WEBHOOK, Algorithm.HMAC)
 
 
-def test_the_scheme_of_a_signer_is_standard_unless_it_is_told() -> None:
-    """A signer states the scheme in which it signs."""
+def test_a_signer_states_its_scheme() -> None:
+    """A signer states its scheme, by default `standard`."""
     assert Scheme.STANDARD is Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC).scheme
 
 
-def test_a_signer_that_forgot_signs_nothing() -> None:
+def test_a_signer_signs_nothing_after_forget() -> None:
     """After `forget`, which may be repeated, signing is a `Defect`; the ref is still known."""
     signer = Signer("ref", SECRET, Scheme.STANDARD, Algorithm.HMAC)
     signer.forget()
@@ -198,6 +198,6 @@ def test_a_signer_is_frozen() -> None:
         (base64.b64encode(bytes(24)), False),
     ],
 )
-def test_which_text_would_be_a_secret_of_standard_webhooks(text: bytes, fits: bool) -> None:
+def test_only_whsec_with_24_or_more_bytes_fits_standard(text: bytes, fits: bool) -> None:
     """`whsec_` with the base64 of 24 or more bytes fits `standard`; any other text fits only `x-webhook`."""
     assert fits is fits_standard(SecretMaterial(text))

@@ -37,7 +37,7 @@ def _bytes(spelled: str) -> bytes:
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize("case", KNOWN, ids=lambda case: case["comment"])
-def test_signatures_are_as_known(case: dict[str, Any]) -> None:
+def test_known_ed25519_signatures_are_made(case: dict[str, Any]) -> None:
     """An ed25519 signer makes the known `v1a` signature, and the secret gives the known public key."""
     secret = parse_signing_secret(case["secret"], Scheme.STANDARD, Algorithm.ED25519)
     signer = Signer("ref", secret, Scheme.STANDARD, Algorithm.ED25519)
@@ -50,7 +50,7 @@ def test_signatures_are_as_known(case: dict[str, Any]) -> None:
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 @pytest.mark.parametrize("case", RFC_8032, ids=lambda case: case["message"])
-def test_it_is_the_ed25519_of_the_rfc(case: dict[str, str]) -> None:
+def test_signatures_equal_those_of_rfc_8032(case: dict[str, str]) -> None:
     """Public key and signature of a seed are those of RFC 8032, 7.1."""
     key = ed25519_key(spelled_pair(bytes.fromhex(case["seed"])))
 
@@ -85,7 +85,7 @@ def test_it_is_the_ed25519_of_the_rfc(case: dict[str, str]) -> None:
         (_spelled("whsec_", _bytes(PAIR)[:32]), FORM + ", and a whsec_ signs with hmac only"),
     ],
 )
-def test_anything_but_a_pair_is_malformed_and_not_repeated(text: str, expected: str) -> None:
+def test_an_invalid_key_pair_is_not_repeated(text: str, expected: str) -> None:
     """Another prefix or length, and non-canonical base64, are refused; the error says what to give instead."""
     with pytest.raises(Malformed) as caught:
         parse_signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
@@ -106,7 +106,7 @@ def test_anything_but_a_pair_is_malformed_and_not_repeated(text: str, expected: 
     ],
     ids=bytes.hex,
 )
-def test_halves_that_do_not_belong_together_are_refused(public: bytes) -> None:
+def test_a_seed_with_another_public_key_is_refused(public: bytes) -> None:
     """A seed with another public key than its own is refused, both when given and when stored."""
     text = _spelled("whsk_", _bytes(PAIR)[:32] + public)
     with pytest.raises(Malformed, match="the halves of the whsk_ do not belong together") as caught:
@@ -134,7 +134,7 @@ def test_halves_that_do_not_belong_together_are_refused(public: bytes) -> None:
         ('"' + PUBLIC + '"', NO_PUBLIC),
     ],
 )
-def test_no_key_of_ed25519_is_taken_for_hmac(scheme: Scheme, text: str, expected: str) -> None:
+def test_an_ed25519_key_is_never_an_hmac_key(scheme: Scheme, text: str, expected: str) -> None:
     """A `whsk_` or `whpk_`, however it is written, is never an HMAC key: the public key could then sign."""
     with pytest.raises(Malformed) as caught:
         parse_signing_secret(text, scheme, Algorithm.HMAC)
@@ -160,7 +160,7 @@ def test_x_webhook_has_no_ed25519(text: str) -> None:
 
 
 @pytest.mark.req("DEL-04", part="standard-ed25519")
-def test_a_generated_pair_is_of_32_random_bytes() -> None:
+def test_a_generated_pair_has_a_random_seed_of_32_bytes() -> None:
     """A generated pair has a seed of 32 random bytes with its public key, and is valid."""
     seed = bytes.fromhex(RFC_8032[0]["seed"])
     asked: list[int] = []
@@ -178,7 +178,7 @@ def test_a_generated_pair_is_of_32_random_bytes() -> None:
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=200))
-def test_every_seed_is_taken_and_kept_as_it_is_spelled(seed: bytes, content: bytes) -> None:
+def test_the_text_of_a_pair_is_stored_unchanged(seed: bytes, content: bytes) -> None:
     """The text of a pair is stored byte for byte, and its signatures are deterministic."""
     text = spelled_pair(seed).decode()
     stored = parse_signing_secret(text, Scheme.STANDARD, Algorithm.ED25519)
@@ -207,7 +207,7 @@ def test_only_a_pair_has_a_public_key(text: str) -> None:
     ],
     ids=lambda key: type(key).__name__,
 )
-def test_a_key_stays_where_it_is(leave: Callable[[object], object], key: SigningKey) -> None:
+def test_a_key_is_masked_and_not_copied(leave: Callable[[object], object], key: SigningKey) -> None:
     """A key of either kind can be neither copied nor pickled, and its text forms are masked."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         leave(key)

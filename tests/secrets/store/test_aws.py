@@ -35,7 +35,7 @@ async def _api(role: str | None = None, *, own: str | None = None) -> AsyncItera
 
 
 async def _asked(operation: str, **arguments: Any) -> Any:
-    """Ask moto as somebody else."""
+    """Ask moto with a client that is not hookseal's."""
     async with AioSession().create_client("secretsmanager", region_name=REGION) as client:
         return await getattr(client, operation)(**arguments)
 
@@ -52,7 +52,7 @@ def test_the_id_of_a_version_never_changes() -> None:
     assert version_id(FIRST) == version_id(replace(FIRST, provider=Provider.DB))
 
 
-async def test_stages_move_as_aws_moves_them(aws_url: str) -> None:
+async def test_each_write_moves_the_stages(aws_url: str) -> None:
     """The newest version is current, the one before previous; all are read by their own id."""
     own = prefix()
     async with _api(own=own) as api:
@@ -76,8 +76,8 @@ async def test_an_abandoned_version_gives_the_current_stage_back(aws_url: str) -
         assert b"x" == await api.read(FIRST)
 
 
-async def test_somebody_who_rotates_at_aws_changes_nothing(aws_url: str) -> None:
-    """A version that somebody else adds becomes current at AWS, and the pinned versions are read as before."""
+async def test_a_rotation_at_aws_changes_no_pinned_version(aws_url: str) -> None:
+    """A version that another program adds becomes current at AWS, and the pinned versions are read as before."""
     own = prefix()
     async with _api(own=own) as api:
         await api.write(FIRST, b"ours", owner=OWNER, is_first=True)
@@ -85,8 +85,8 @@ async def test_somebody_who_rotates_at_aws_changes_nothing(aws_url: str) -> None
         assert b"ours" == await api.read(FIRST)
 
 
-async def test_a_secret_that_is_scheduled_for_deletion(aws_url: str) -> None:
-    """It is not found by a read, and not written to; the errors say how to restore it."""
+async def test_a_secret_scheduled_for_deletion_is_not_found(aws_url: str) -> None:
+    """Such a secret is not found by a read, and not written to; the errors say how to restore it."""
     own = prefix()
     async with _api(own=own) as api:
         await api.write(FIRST, b"x", owner=OWNER, is_first=True)
@@ -100,7 +100,7 @@ async def test_a_secret_that_is_scheduled_for_deletion(aws_url: str) -> None:
         assert b"x" == await api.read(FIRST)
 
 
-async def test_region_and_role(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_use_the_given_region_and_role(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are signed for the region that was given, with credentials of the role; only its own are asked for."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -117,7 +117,7 @@ async def test_region_and_role(aws_url: str, monkeypatch: pytest.MonkeyPatch) ->
     assert not any("Credential=test/" in each for each in signed[1:]), "the role signs, not who assumed it"
 
 
-async def test_without_credentials(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_credentials_are_denied(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has no credentials is denied, with where they are looked for."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -128,7 +128,7 @@ async def test_without_credentials(aws_url: str, monkeypatch: pytest.MonkeyPatch
                     await api.read(FIRST)
 
 
-async def test_one_right_that_a_policy_lacks(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_right_is_named(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call that is denied names the right that it needs; with the right, the same call succeeds."""
     async with faulty_proxy(aws_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -154,10 +154,10 @@ async def test_one_right_that_a_policy_lacks(aws_url: str, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "settings", [{"AWS_PROFILE": "of-another-machine"}, {"AWS_ENDPOINT_URL_SECRETS_MANAGER": "nothing"}], ids=str
 )
-async def test_settings_of_another_machine(
+async def test_a_wrong_profile_or_address_is_no_outage(
     aws_url: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A profile that is not there, or an address that is none, does not look like a server that is away."""
+    """A missing profile or a malformed address is not reported as an unreachable server."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     async with _api() as api:
@@ -167,7 +167,7 @@ async def test_settings_of_another_machine(
 
 
 @pytest.mark.req("SEC-15", part="logs")
-async def test_no_log_has_a_value(aws_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_contains_a_value(aws_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Even with every logger at the level of debugging, the client logs neither what is stored nor a credential."""
     caplog.set_level(logging.DEBUG)
     for name in ("botocore", "aiobotocore", "botocore.parsers", "botocore.endpoint"):

@@ -31,7 +31,7 @@ async def scene(pool: Pool) -> AsyncIterator[Scene]:
         yield kept, store, await store.put(TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
 
 
-async def test_a_thousand_deliveries_at_once_cost_one_call(scene: Scene) -> None:
+async def test_a_thousand_concurrent_deliveries_cost_one_call(scene: Scene) -> None:
     """A thousand attempts at once read a secret once, and not again until its time in the cache is over."""
     kept, store, ref = scene
     clock = FakeClock()

@@ -11,7 +11,7 @@ from tests.doubles.clock import FakeClock
 from tests.secrets.samples import NAME, OTHER_SECRET, SECRET, TENANT
 
 
-async def test_it_stamps_with_the_clock_it_was_given() -> None:
+async def test_times_come_from_the_stores_clock() -> None:
     """The times of creation and of state changes come from the store's clock."""
     clock = FakeClock()
     store = DevStore(clock)
@@ -25,7 +25,7 @@ async def test_it_stamps_with_the_clock_it_was_given() -> None:
     assert (start + timedelta(seconds=5),) * 2 == (second.created_at, second.changed_at)
 
 
-async def test_it_is_the_memory_of_one_object() -> None:
+async def test_two_dev_stores_share_nothing() -> None:
     """Two `dev` stores share nothing."""
     ref = await DevStore().put(TENANT, NAME, SECRET, purpose=Purpose.SENTINEL)
 

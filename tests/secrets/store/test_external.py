@@ -1,4 +1,4 @@
-"""A store outside PostgreSQL when a change fails half-way, and when somebody changes what lies at the provider."""
+"""A store outside PostgreSQL when a change fails half-way, and when content at the provider is changed by hand."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -67,7 +67,7 @@ async def scene(pool: Pool) -> AsyncIterator[Scene]:
         yield Scene(pool, kept, store, await store.put(TENANT, NAME, SECRET, purpose=SIGNING))
 
 
-async def test_nothing_is_left_after_a_change_that_succeeded(scene: Scene) -> None:
+async def test_a_successful_change_leaves_nothing_to_remove(scene: Scene) -> None:
     """A put and a rotation leave nothing to remove."""
     await scene.rotate()
 
@@ -76,8 +76,8 @@ async def test_nothing_is_left_after_a_change_that_succeeded(scene: Scene) -> No
 
 
 @pytest.mark.req("SEC-15", part="secrets")
-async def test_neither_place_has_the_secret(scene: Scene) -> None:
-    """The secret stands neither in PostgreSQL nor at the provider, as text or as bytes."""
+async def test_neither_postgresql_nor_the_provider_has_the_secret(scene: Scene) -> None:
+    """Neither PostgreSQL nor the provider contains the secret, as text or as bytes."""
     rows = repr([tuple(row) for row in await scene.pool.fetch("SELECT * FROM hookseal.secret_records")])
     there = b"".join(version for kept in scene.kept.secrets.values() for version in kept.versions)
 
@@ -87,7 +87,7 @@ async def test_neither_place_has_the_secret(scene: Scene) -> None:
 
 
 async def test_an_uncommitted_rotation_uses_up_its_number(scene: Scene, database_url: str) -> None:
-    """What it wrote stays unused; a later rotation has the next number, and the rest is removed at the provider."""
+    """The bytes of an uncommitted rotation stay unused and are removed; a later rotation has the next number."""
     doomed = await asyncpg.connect(database_url)
     await doomed.transaction().start()
     abandoned = await scene.store.joined_to(doomed).rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
@@ -134,7 +134,7 @@ async def test_a_lost_reply_uses_up_a_number_only(scene: Scene) -> None:
     assert 3 == (await scene.rotate()).version
 
 
-async def test_a_number_that_is_taken_at_the_provider_is_passed_over(scene: Scene) -> None:
+async def test_a_rotation_skips_numbers_used_at_the_provider(scene: Scene) -> None:
     """If PostgreSQL is older than the provider, after a restore, a rotation takes the first free number."""
     for version in (2, 3):
         await scene.store.api.write(replace(scene.ref, version=version), b"later", owner=OWNER, is_first=False)
@@ -145,7 +145,7 @@ async def test_a_number_that_is_taken_at_the_provider_is_passed_over(scene: Scen
         assert b"later" == await scene.store.api.read(replace(scene.ref, version=version))
 
 
-async def test_what_is_destroyed_is_removed_at_the_provider(scene: Scene) -> None:
+async def test_a_destroyed_version_is_removed_at_the_provider(scene: Scene) -> None:
     """After `destroy` the version cannot be read; then it is removed at the provider, too."""
     await scene.rotate()
     await scene.store.destroy(scene.ref)
@@ -157,7 +157,7 @@ async def test_what_is_destroyed_is_removed_at_the_provider(scene: Scene) -> Non
     assert ([], 1) == (await scene.left(), len(scene.kept.secrets))
 
 
-async def test_a_removal_that_fails_is_tried_again_and_stops_no_other(scene: Scene) -> None:
+async def test_a_failed_removal_is_repeated_and_stops_no_other(scene: Scene) -> None:
     """A version that the provider does not remove stays listed, with the reason; the others are removed."""
     for name in ("a", "b"):
         await scene.store.destroy(await scene.put(name))
@@ -187,7 +187,7 @@ async def test_several_workers_remove_each_version_once(scene: Scene) -> None:
 
 
 async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None:
-    """If somebody replaced the bytes at the provider, they are not used, and the error says what to do."""
+    """Bytes that were replaced at the provider are not used, and the error says what to do."""
     (kept,) = scene.kept.secrets.values()
     kept.versions[0] = SECRET.reveal()
     with pytest.raises(SecretTampered, match=r"somebody changed it.*rotate --overlap 0"):
@@ -195,8 +195,8 @@ async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None
 
 
 @pytest.mark.req("SEC-08")
-async def test_a_secret_of_another_place_is_refused(scene: Scene) -> None:
-    """If somebody exchanged two secrets at the provider, neither opens in the place of the other."""
+async def test_exchanged_secrets_are_refused(scene: Scene) -> None:
+    """Two secrets that were exchanged at the provider do not open in the place of each other."""
     other = await scene.put("other")
     one, two = scene.kept.secrets.values()
     one.versions, two.versions = two.versions, one.versions
@@ -206,14 +206,14 @@ async def test_a_secret_of_another_place_is_refused(scene: Scene) -> None:
 
 
 async def test_a_secret_removed_at_the_provider_is_named(scene: Scene) -> None:
-    """If somebody removed the secret at the provider, the error says so and what to do."""
+    """If the secret was removed at the provider, the error says so and what to do."""
     scene.kept.secrets.clear()
     with pytest.raises(SecretNotFound, match=r"somebody removed it\. Restore it there"):
         await scene.store.get(scene.ref, purpose=SIGNING)
 
 
-async def test_a_name_that_is_taken_by_somebody_else(scene: Scene) -> None:
-    """A put under a name that somebody else has at the provider is denied, and neither side changes."""
+async def test_a_name_used_by_another_owner_is_denied(scene: Scene) -> None:
+    """A put under a name that another owner has at the provider is denied, and neither side changes."""
     theirs = replace(scene.ref, name="theirs")
     await scene.store.api.write(theirs, b"theirs", owner="somebody-else", is_first=True)
     with pytest.raises(SecretDenied, match="this installation of hookseal did not make it"):
@@ -274,7 +274,7 @@ async def test_a_version_keeps_its_number_when_it_moves(scene: Scene) -> None:
     assert [(7, "destroyed")] == await scene.left(), "AWS still has it"
 
 
-async def test_a_version_that_comes_back_before_it_was_removed(scene: Scene) -> None:
+async def test_a_version_that_returns_before_its_removal_is_used(scene: Scene) -> None:
     """A version that left for PostgreSQL, and returns before its bytes were removed, finds them and is used."""
     await register(scene.pool)
     material, here = SecretMaterial(b"m" * 32), PostgresStore(scene.pool, RING)

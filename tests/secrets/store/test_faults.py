@@ -1,4 +1,4 @@
-"""What each provider's faults mean: who must act, at once; or that waiting helps, within the time of an attempt."""
+"""Faults of each provider: an error that names who must act, or a transient one, within the time of an attempt."""
 
 import asyncio
 import json
@@ -119,10 +119,12 @@ async def _behind(
             await providers.close()
 
 
-async def _require(api: ProviderApi, fails: Any, error: type[Exception], says: str, repair: Callable[[], None]) -> None:
+async def _require(
+    api: ProviderApi, fails: Any, error: type[Exception], pattern: str, repair: Callable[[], None]
+) -> None:
     with pytest.raises(error) as caught:
         await api.read(_ref(api))
-    assert re.search(says, str(caught.value)), f"{fails}: {caught.value}"
+    assert re.search(pattern, str(caught.value)), f"{fails}: {caught.value}"
     for hidden in ("do not show me", ROOT_TOKEN, "payload"):
         assert hidden not in str(caught.value)
     repair()
@@ -131,43 +133,43 @@ async def _require(api: ProviderApi, fails: Any, error: type[Exception], says: s
 
 @pytest.mark.req("SEC-16")
 @pytest.mark.req("SEC-07", part="aws")
-async def test_aws(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_refusal_of_aws_names_the_remedy(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of AWS names who must do what; after each the next read succeeds."""
     async with _behind(Provider.AWS, aws_url, monkeypatch) as (proxy, api):
-        for fault, error, says in AWS:
+        for fault, error, pattern in AWS:
             proxy.fault = fault
-            await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
+            await _require(api, fault, error, pattern, lambda: setattr(proxy, "fault", None))
 
 
 @pytest.mark.req("SEC-18")
 @pytest.mark.req("SEC-07", part="openbao")
-async def test_openbao(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_refusal_of_openbao_names_the_remedy(openbao_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal of OpenBao names who must do what; after each the next read succeeds."""
     async with _behind(Provider.OPENBAO, openbao_address, monkeypatch) as (proxy, api):
-        for fault, error, says in OPENBAO:
+        for fault, error, pattern in OPENBAO:
             proxy.fault = fault
-            await _require(api, fault, error, says, lambda: setattr(proxy, "fault", None))
+            await _require(api, fault, error, pattern, lambda: setattr(proxy, "fault", None))
 
 
 @pytest.mark.req("SEC-17")
 @pytest.mark.req("SEC-07", part="gcp")
-async def test_gcp() -> None:
+async def test_each_refusal_of_gcp_names_the_remedy() -> None:
     """Each refusal of Google names who must do what, and is asked once; after each the next read succeeds."""
     async with google_api() as (kept, api):
         await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
-        for code, error, says in GCP:
+        for code, error, pattern in GCP:
             asked = len(kept.calls)
 
             async def fails(_: str, context: Any, code: grpc.StatusCode = code) -> None:
                 await context.abort(code, "do not show me")
 
             kept.fault = fails
-            await _require(api, code, error, says, lambda: setattr(kept, "fault", None))
+            await _require(api, code, error, pattern, lambda: setattr(kept, "fault", None))
             assert asked + 2 == len(kept.calls), "the client must not repeat by itself"
 
 
 @pytest.mark.req("SEC-17")
-async def test_gcp_answers_that_cannot_be_trusted() -> None:
+async def test_an_untrustworthy_answer_of_gcp_is_not_used() -> None:
     """A wrong checksum is not used, and neither is another version or another secret than was asked for."""
     async with google_api() as (kept, api):
         await api.write(_ref(api), b"payload", owner=OWNER, is_first=True)
@@ -181,13 +183,13 @@ async def test_gcp_answers_that_cannot_be_trusted() -> None:
         def other_secret(answer: Any) -> None:
             answer.name = answer.name.replace(NAME, "other")
 
-        for alter_answer, error, says in (
+        for alter_answer, error, pattern in (
             (wrong_checksum, SecretUnavailable, "checksum"),
             (other_version, SecretTampered, "another version"),
             (other_secret, SecretTampered, "another version"),
         ):
             kept.alter_answer = alter_answer
-            await _require(api, alter_answer, error, says, lambda: setattr(kept, "alter_answer", None))
+            await _require(api, alter_answer, error, pattern, lambda: setattr(kept, "alter_answer", None))
 
 
 async def _hangs(_: str, __: Any) -> None:
@@ -195,7 +197,7 @@ async def _hangs(_: str, __: Any) -> None:
 
 
 @pytest.mark.req("SEC-07", part="providers")
-async def test_none_is_waited_for_longer_than_an_attempt(
+async def test_a_hanging_provider_fails_within_two_seconds(
     aws_url: str, openbao_address: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A provider that hangs, or answers too slowly, fails within two seconds as transient; then it is asked again."""
@@ -237,7 +239,7 @@ async def test_none_is_waited_for_longer_than_an_attempt(
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_definitive_error_is_raised_at_once_and_drops_what_was_cached(pool: Pool) -> None:
+async def test_a_definitive_error_drops_the_cached_secret(pool: Pool) -> None:
     """A denial is asked for once and not repeated, and afterwards the secret is read again."""
     async with google_api() as (kept, api):
         store = external(pool, api)

@@ -29,7 +29,7 @@ def test_names_never_change() -> None:
     assert 255 >= len(secret_id("hookseal", long)) == len("hookseal__") + 64
 
 
-async def test_credentials_of_a_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_service_account_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of a service account is found by GOOGLE_APPLICATION_CREDENTIALS; the client is made without a call."""
     file = tmp_path / "google.json"
     file.write_bytes(service_account())
@@ -39,7 +39,7 @@ async def test_credentials_of_a_service_account(tmp_path: Path, monkeypatch: pyt
     await api.close()
 
 
-async def test_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_credentials_are_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process without credentials is denied, with where they are looked for."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
@@ -50,7 +50,7 @@ async def test_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("method", "code", "error", "says"),
+    ("method", "code", "error", "message"),
     [
         ("CreateSecret", CODE.FAILED_PRECONDITION, SecretDenied, "organisation policy"),
         ("CreateSecret", CODE.NOT_FOUND, SecretDenied, "GOOGLE_CLOUD_PROJECT"),
@@ -63,8 +63,8 @@ async def test_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("AccessSecretVersion", CODE.PERMISSION_DENIED, SecretDenied, "secretmanager.versions.access"),
     ],
 )
-async def test_a_write_that_fails_at_one_call(
-    method: str, code: grpc.StatusCode, error: type[HooksealError], says: str
+async def test_a_failed_write_can_be_repeated(
+    method: str, code: grpc.StatusCode, error: type[HooksealError], message: str
 ) -> None:
     """Whichever call of a repeated write fails, the error says what to do; afterwards the write succeeds."""
     async with google_api() as (kept, api):
@@ -75,14 +75,14 @@ async def test_a_write_that_fails_at_one_call(
                 await context.abort(code, "do not show me")
 
         kept.fault = fails
-        with pytest.raises(error, match=says) as failed:
+        with pytest.raises(error, match=message) as failed:
             await api.write(REF, b"ours", owner=OWNER, is_first=True)
         assert "do not show me" not in str(failed.value)
         kept.fault = None
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
 
-async def test_a_token_that_google_refuses_to_give() -> None:
+async def test_a_wrong_clock_is_reported_as_unavailable() -> None:
     """With a clock that is an hour off no token is given out. Google's client reports that as a server that is away."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
@@ -96,8 +96,8 @@ async def test_a_token_that_google_refuses_to_give() -> None:
 
 
 @pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
-async def test_a_removal_that_fails(method: str) -> None:
-    """A removal that Google refuses is an error of ours, with what to do."""
+async def test_a_refused_removal_names_the_remedy(method: str) -> None:
+    """A removal that Google refuses is an error of hookseal, which says what to do."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
@@ -111,7 +111,7 @@ async def test_a_removal_that_fails(method: str) -> None:
 
 
 async def test_versions_are_pinned() -> None:
-    """What somebody adds later is not read: the first version is, by its number, and never `latest`."""
+    """A version that another program adds is not read: the first version is read by its number, never `latest`."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
         (secret,) = kept.secrets.values()
@@ -121,7 +121,7 @@ async def test_versions_are_pinned() -> None:
 
 
 @pytest.mark.req("SEC-15", part="logs")
-async def test_no_log_has_a_value(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_contains_a_value(caplog: pytest.LogCaptureFixture) -> None:
     """Even with every logger at the level of debugging, the client does not log what is stored."""
     caplog.set_level(logging.DEBUG)
     logging.getLogger("google").setLevel(logging.NOTSET)

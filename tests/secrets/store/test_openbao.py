@@ -32,7 +32,7 @@ async def _api(address: str, own: str, **token: str) -> AsyncIterator[ProviderAp
         await providers.close()
 
 
-async def test_sealed_in_mid_run() -> None:
+async def test_a_read_from_a_sealed_server_is_transient() -> None:
     """While the server is sealed a read is transient and says so; after it was unsealed the same client reads again."""
     async with openbao() as server, _api(server.url, "own") as api:
         await api.write(REF, b"x", owner=OWNER, is_first=True)
@@ -54,7 +54,7 @@ async def _matched(log: Path) -> str | None:
     return None if matched is None else matched[1]
 
 
-async def test_a_policy_that_lacks_one_right(openbao_address: str) -> None:
+async def test_the_documented_policy_is_minimal(openbao_address: str) -> None:
     """With the policy of the documentation everything works; without one right of it that call is denied, and named."""
     own = prefix()
     rights = {
@@ -86,7 +86,7 @@ async def test_a_policy_that_lacks_one_right(openbao_address: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "transit", "kv"])
-async def test_a_mount_of_something_else(openbao_address: str, kind: str | None) -> None:
+async def test_another_engine_is_refused(openbao_address: str, kind: str | None) -> None:
     """Where there is no engine KV, version 2, nothing is written or removed, and the error says what to do."""
     own = prefix()
     if kind is not None:
@@ -105,8 +105,8 @@ async def test_a_mount_of_something_else(openbao_address: str, kind: str | None)
     await providers.close()
 
 
-async def test_a_version_that_somebody_adds_is_not_used(openbao_address: str) -> None:
-    """If somebody writes a second version to a path of ours, the read is refused, because it is not what we wrote."""
+async def test_a_foreign_second_version_is_refused(openbao_address: str) -> None:
+    """If another program writes a second version to a path of hookseal, the read is refused."""
     own = prefix()
     async with _api(openbao_address, own) as api:
         await api.write(REF, b"x", owner=OWNER, is_first=True)
@@ -116,7 +116,7 @@ async def test_a_version_that_somebody_adds_is_not_used(openbao_address: str) ->
 
 
 @pytest.mark.parametrize("data", [{}, {"value": "not base64!"}, {"password": "x"}], ids=repr)
-async def test_content_of_somebody_else(openbao_address: str, data: dict[str, str]) -> None:
+async def test_foreign_content_is_refused(openbao_address: str, data: dict[str, str]) -> None:
     """A path with another content than hookseal writes is refused."""
     own = prefix()
     await as_root(openbao_address, "POST", f"secret/data/{own}/{PATH}", {"data": data})

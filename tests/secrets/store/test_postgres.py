@@ -96,7 +96,7 @@ async def test_a_purpose_changed_by_hand_does_not_open(store: PostgresStore, poo
         await store.get(ref(1, Provider.DB), purpose=Purpose.INTEGRITY)
 
 
-async def test_a_purpose_that_nobody_knows_is_tampering(store: PostgresStore, pool: Pool) -> None:
+async def test_an_unknown_purpose_is_tampering(store: PostgresStore, pool: Pool) -> None:
     """If a row has an unknown purpose, listing the versions reports tampering."""
     await pool.execute("UPDATE hookseal.secret_records SET purpose = 'other' WHERE version = 1")
 
@@ -124,7 +124,7 @@ async def test_a_row_of_another_provider_is_not_found(store: PostgresStore, pool
 
 
 @pytest.mark.req("SEC-03")
-async def test_keys_unknown_and_retired_are_refused(store: PostgresStore, pool: Pool) -> None:
+async def test_missing_and_retired_keys_have_different_errors(store: PostgresStore, pool: Pool) -> None:
     """A missing key and a retired key of a record are two different errors."""
     with pytest.raises(KeyUnknown, match=FIRST.key_id):
         await PostgresStore(pool, KeyRing(SECOND)).get(ref(1, Provider.DB), purpose=SIGNING)
@@ -136,7 +136,7 @@ async def test_keys_unknown_and_retired_are_refused(store: PostgresStore, pool: 
 
 
 @pytest.mark.req("SEC-15", part="secrets")
-async def test_no_secret_stands_in_the_database(store: PostgresStore, pool: Pool) -> None:
+async def test_no_column_contains_a_secret(store: PostgresStore, pool: Pool) -> None:
     """No column of the table contains a secret as text or bytes; each row names the key of its record."""
     rows = await pool.fetch(RECORDS)
 
@@ -149,7 +149,7 @@ async def test_no_secret_stands_in_the_database(store: PostgresStore, pool: Pool
     assert VersionState.ACTIVE == (await store.versions(TENANT, NAME))[1].state
 
 
-async def test_destroyed_material_leaves_the_row(store: PostgresStore, pool: Pool) -> None:
+async def test_a_destroyed_version_keeps_its_row(store: PostgresStore, pool: Pool) -> None:
     """After `destroy` the sealed bytes and the key id are null; the row remains."""
     await store.destroy(ref(1, Provider.DB))
     row = await pool.fetchrow("SELECT state, sealed, key_id FROM hookseal.secret_records WHERE version = 1")
@@ -159,7 +159,7 @@ async def test_destroyed_material_leaves_the_row(store: PostgresStore, pool: Poo
 
 
 @pytest.mark.parametrize("call", [CALLS[0], CALLS[2], CALLS[4]], ids=["put", "rotate", "destroy"])
-async def test_on_a_connection_it_joins_the_callers_transaction(store: PostgresStore, pool: Pool, call: Call) -> None:
+async def test_a_call_on_a_connection_joins_its_transaction(store: PostgresStore, pool: Pool, call: Call) -> None:
     """Calls on a connection are part of the caller's transaction and are rolled back with it."""
     before = await pool.fetch(RECORDS)
     async with pool.acquire() as connection:
@@ -185,7 +185,7 @@ async def test_a_refusal_leaves_the_callers_transaction_usable(store: PostgresSt
     assert 1 == len(await store.versions(TENANT, "new"))
 
 
-async def test_a_rotation_that_dies_before_its_commit_leaves_the_old_state(
+async def test_a_rotation_lost_before_its_commit_changes_nothing(
     store: PostgresStore, pool: Pool, database_url: str
 ) -> None:
     """A rotation whose connection is lost before the commit changes nothing, and the next one succeeds."""
@@ -203,7 +203,7 @@ async def test_a_rotation_that_dies_before_its_commit_leaves_the_old_state(
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("call", CALLS, ids=["put", "get", "rotate", "versions", "destroy"])
-async def test_a_database_that_does_not_answer_is_unavailable(database_url: str, call: Call) -> None:
+async def test_an_unreachable_database_is_unavailable(database_url: str, call: Call) -> None:
     """With a closed pool or connection, every call raises a transient error that names only the type of the cause."""
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as closed:
         pass
@@ -226,7 +226,7 @@ async def test_a_role_without_the_right_is_denied(store: PostgresStore, pool: Po
 
 
 @pytest.mark.req("SEC-08")
-async def test_reads_of_one_moment_are_one_statement(store: PostgresStore, database_url: str) -> None:
+async def test_reads_of_one_turn_are_one_statement(store: PostgresStore, database_url: str) -> None:
     """Reads of a hundred tenants in one turn are one statement, and each gets its own secret."""
     tenants = [TenantId(f"tenant{number}") for number in range(100)]
     put = {
@@ -250,7 +250,7 @@ async def test_reads_of_one_moment_are_one_statement(store: PostgresStore, datab
 
 
 @pytest.mark.req("SEC-07")
-async def test_a_frozen_server_is_waited_for_no_longer_than_an_attempt(own_postgres: Server) -> None:
+async def test_a_read_from_a_frozen_server_fails_within_two_seconds(own_postgres: Server) -> None:
     """While PostgreSQL is frozen a read fails within two seconds; after that the next one succeeds."""
     async with asyncpg.create_pool(own_postgres.url, min_size=2, max_size=10) as pool:
         await register(pool)

@@ -21,7 +21,7 @@ def _ref(api: ProviderApi, version: int = 1, tenant: str = TENANT, name: str = N
     return SecretRef(provider=api.provider, tenant=TenantId(tenant), name=name, version=version)
 
 
-async def test_what_was_written_is_read(api: ProviderApi) -> None:
+async def test_a_version_is_read_as_it_was_written(api: ProviderApi) -> None:
     """Bytes come back as they were written, each version for itself, whichever was written last."""
     first, second = _ref(api), _ref(api, 2)
     await api.write(first, b"\x00\xff" * 32_768, owner=OWNER, is_first=True)
@@ -49,7 +49,7 @@ async def test_a_version_never_changes(api: ProviderApi) -> None:
         assert b"first" == await api.read(ref)
 
 
-async def test_a_number_that_a_failed_change_took_is_passed_over(api: ProviderApi) -> None:
+async def test_an_abandoned_version_number_is_skipped(api: ProviderApi) -> None:
     """After an abandoned first version of this installation, the next number is the first version of the name."""
     await api.write(_ref(api, 1), b"abandoned", owner=OWNER, is_first=True)
     await api.write(_ref(api, 2), b"kept", owner=OWNER, is_first=True)
@@ -57,7 +57,7 @@ async def test_a_number_that_a_failed_change_took_is_passed_over(api: ProviderAp
     assert b"kept" == await api.read(_ref(api, 2))
 
 
-async def test_what_somebody_else_made_is_neither_used_nor_removed(api: ProviderApi) -> None:
+async def test_a_name_of_another_installation_is_not_touched(api: ProviderApi) -> None:
     """A name that another installation has is denied with what to do, and stays as it is."""
     ref = _ref(api)
     await api.write(ref, b"theirs", owner=OTHER_OWNER, is_first=True)
@@ -69,7 +69,7 @@ async def test_what_somebody_else_made_is_neither_used_nor_removed(api: Provider
     assert b"theirs" == await api.read(ref)
 
 
-async def test_what_is_not_there_is_not_found(api: ProviderApi) -> None:
+async def test_a_missing_version_is_not_found(api: ProviderApi) -> None:
     """A missing version, and a version of a missing name, are not found; the error says what to do."""
     await api.write(_ref(api), b"x", owner=OWNER, is_first=True)
     for missing in (_ref(api, 2), _ref(api, name="none"), _ref(api, tenant="bmce")):
@@ -77,7 +77,7 @@ async def test_what_is_not_there_is_not_found(api: ProviderApi) -> None:
             await api.read(missing)
 
 
-async def test_what_is_removed_is_gone(api: ProviderApi) -> None:
+async def test_a_removed_version_is_not_found(api: ProviderApi) -> None:
     """The last version of a name is gone once it is removed; removing it again is no error."""
     ref = _ref(api)
     await api.write(ref, b"x", owner=OWNER, is_first=True)
@@ -100,7 +100,7 @@ async def test_removing_one_version_leaves_the_others(api: ProviderApi) -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_no_two_refs_share_a_place(api: ProviderApi) -> None:
+async def test_different_refs_are_different_secrets(api: ProviderApi) -> None:
     """Refs that differ in case, in a separator or in where a part ends are different secrets."""
     long = "n" * 128
     refs = [

@@ -41,7 +41,7 @@ async def _three_versions(store: SecretStore) -> tuple[SecretRef, SecretRef, Sec
     [b"whsec_x", b"\x00", b"nul\x00inside", b"\xff\xfe\x80", b"s" * 65_536, "h\u00e4\U0001f680".encode()],
     ids=lambda secret: repr(secret[:12]),
 )
-async def test_what_was_put_is_what_is_got(store: SecretStore, secret: bytes) -> None:
+async def test_a_secret_is_read_as_it_was_put(store: SecretStore, secret: bytes) -> None:
     """Any secret of 1 byte to 64 KiB is read back byte for byte, by the ref that `put` returned."""
     ref = await store.put(TENANT, NAME, SecretMaterial(secret), purpose=SIGNING, scheme="standard")
 
@@ -50,7 +50,7 @@ async def test_what_was_put_is_what_is_got(store: SecretStore, secret: bytes) ->
 
 
 @pytest.mark.parametrize("secret", [b"", b"s" * 65_537], ids=len)
-async def test_an_empty_or_too_long_secret_is_refused_and_changes_nothing(store: SecretStore, secret: bytes) -> None:
+async def test_an_empty_or_too_long_secret_is_refused(store: SecretStore, secret: bytes) -> None:
     """`put` and `rotate` refuse such a secret, and nothing is changed."""
     with pytest.raises(Malformed) as caught:
         await store.put(TENANT, NAME, SecretMaterial(secret), purpose=SIGNING)
@@ -73,7 +73,7 @@ async def test_a_name_is_put_once(store: SecretStore) -> None:
         await store.put(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
 
 
-async def test_of_many_puts_at_once_one_wins(store: SecretStore) -> None:
+async def test_of_concurrent_puts_one_succeeds(store: SecretStore) -> None:
     """Of ten concurrent puts of one name one succeeds and nine are conflicts."""
     puts = [store.put(TENANT, NAME, SecretMaterial(b"%d" % n), purpose=SIGNING) for n in range(10)]
     results = await asyncio.gather(*puts, return_exceptions=True)
@@ -105,7 +105,7 @@ async def test_tenants_share_nothing(store: SecretStore) -> None:
     ("tenant", "name"),
     [("-acme", NAME), ("", NAME), ("acme\x00", NAME), (TENANT, "a/b"), (TENANT, ""), (TENANT, "a\x00")],
 )
-async def test_tenant_and_name_are_checked_before_anything_is_asked(store: SecretStore, tenant: str, name: str) -> None:
+async def test_a_malformed_tenant_or_name_is_refused(store: SecretStore, tenant: str, name: str) -> None:
     """A malformed tenant or name is refused by every call that takes one."""
     for call in (store.put, store.rotate):
         with pytest.raises(Malformed):
@@ -114,14 +114,14 @@ async def test_tenant_and_name_are_checked_before_anything_is_asked(store: Secre
         await store.versions(TenantId(tenant), name)
 
 
-async def test_the_installation_keeps_secrets_of_its_own(store: SecretStore) -> None:
+async def test_the_reserved_tenant_is_treated_like_any_other(store: SecretStore) -> None:
     """A store treats the reserved tenant like any other."""
     ref = await store.put(SYSTEM_TENANT, "integrity", SECRET, purpose=Purpose.INTEGRITY)
 
     assert SECRET == await store.get(ref, purpose=Purpose.INTEGRITY)
 
 
-async def test_a_secret_is_given_for_its_own_purpose_only(store: SecretStore) -> None:
+async def test_a_secret_is_read_only_for_its_purpose(store: SecretStore) -> None:
     """Reading or rotating with another purpose is denied, and changes nothing."""
     ref = await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
     for purpose in (Purpose.INTEGRITY, Purpose.SENTINEL):
@@ -153,7 +153,7 @@ async def test_a_version_never_changes(store: SecretStore) -> None:
     assert [b"one", b"two", b"three"] == [(await store.get(ref, purpose=SIGNING)).reveal() for ref in refs]
 
 
-async def test_a_version_that_is_not_there_is_not_found(store: SecretStore) -> None:
+async def test_a_missing_version_is_not_found(store: SecretStore) -> None:
     """A version that was never created is not found, neither the next nor the highest possible one."""
     ref = await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
     for version in (2, 2**63 - 1):
@@ -163,7 +163,7 @@ async def test_a_version_that_is_not_there_is_not_found(store: SecretStore) -> N
             await store.destroy(replace(ref, version=version))
 
 
-async def test_rotation_moves_the_states_on(store: SecretStore) -> None:
+async def test_a_rotation_makes_older_versions_previous_and_retired(store: SecretStore) -> None:
     """The new version is active, the one before it previous, and all older ones retired."""
     await store.put(TENANT, NAME, SECRET, purpose=SIGNING, scheme="standard")
     assert [ACTIVE] == await _states(store)
@@ -181,7 +181,7 @@ async def test_rotation_moves_the_states_on(store: SecretStore) -> None:
     assert all(version.created_at <= version.changed_at for version in versions)
 
 
-async def test_a_name_that_was_never_put_does_not_rotate(store: SecretStore) -> None:
+async def test_a_missing_name_is_not_rotated(store: SecretStore) -> None:
     """A rotation without a first version is refused and creates none."""
     with pytest.raises(SecretNotFound):
         await store.rotate(TENANT, NAME, SECRET, purpose=SIGNING)
@@ -189,7 +189,7 @@ async def test_a_name_that_was_never_put_does_not_rotate(store: SecretStore) -> 
     assert () == await store.versions(TENANT, NAME)
 
 
-async def test_rotations_at_once_come_one_after_the_other(store: SecretStore) -> None:
+async def test_concurrent_rotations_each_get_a_version(store: SecretStore) -> None:
     """Each of many concurrent rotations gets its own version; one is active, one previous, none is lost."""
     await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
     rotations = [store.rotate(TENANT, NAME, SecretMaterial(b"%d" % n), purpose=SIGNING) for n in range(8)]
@@ -200,7 +200,7 @@ async def test_rotations_at_once_come_one_after_the_other(store: SecretStore) ->
     assert [b"%d" % n for n in range(8)] == [(await store.get(ref, purpose=SIGNING)).reveal() for ref in refs]
 
 
-async def test_destroyed_material_is_gone_and_the_version_stays_known(store: SecretStore) -> None:
+async def test_a_destroyed_version_is_listed_and_not_readable(store: SecretStore) -> None:
     """After `destroy`, which may be repeated, the version is listed as destroyed and cannot be read."""
     first, second, third = await _three_versions(store)
     await store.destroy(first)
@@ -215,7 +215,7 @@ async def test_destroyed_material_is_gone_and_the_version_stays_known(store: Sec
     assert b"three" == (await store.get(third, purpose=SIGNING)).reveal()
 
 
-async def test_rotation_goes_on_after_the_active_version_was_destroyed(store: SecretStore) -> None:
+async def test_a_name_with_a_destroyed_version_is_rotated(store: SecretStore) -> None:
     """A destroyed version stays destroyed, and its number is not used again."""
     ref = await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
     await store.destroy(ref)

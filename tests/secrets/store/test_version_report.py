@@ -39,7 +39,9 @@ ACTIVE, PREVIOUS, RETIRED, DESTROYED = VersionState
         pytest.param(DESTROYED, False, None, 0, False, "what it signed stays on record$", id="destroyed"),
     ],
 )
-def test_need(state: VersionState, signs: bool, until: datetime | None, claims: int, needed: bool, reason: str) -> None:
+def test_a_version_is_needed_while_it_may_sign(
+    state: VersionState, signs: bool, until: datetime | None, claims: int, needed: bool, reason: str
+) -> None:
     """A version is needed while it signs, while a claim in flight uses it, and while it is active, with the reason."""
     found = need(state, signs=signs, signs_until=until, claims_in_flight=claims)
     assert needed is found.needed
@@ -48,7 +50,7 @@ def test_need(state: VersionState, signs: bool, until: datetime | None, claims: 
 
 @pytest.mark.req("SEC-23")
 @pytest.mark.parametrize("state", VersionState)
-def test_what_a_stale_row_names_is_needed(state: VersionState) -> None:
+def test_a_version_in_a_stale_row_is_needed(state: VersionState) -> None:
     """A version that a stale row names is needed: it would sign once the row is accepted."""
     found = need(state, signs=False, signs_until=None, claims_in_flight=0, named_by_old_row=True)
     assert found.needed
@@ -57,7 +59,7 @@ def test_what_a_stale_row_names_is_needed(state: VersionState) -> None:
 
 @pytest.mark.req("SEC-23")
 @pytest.mark.parametrize("provider", Provider)
-def test_signing_ref(provider: Provider) -> None:
+def test_the_ref_of_an_endpoints_secret_names_the_endpoint(provider: Provider) -> None:
     """The ref of an endpoint's secret names the endpoint, with any provider."""
     assert (ref(7, provider), ENDPOINT) == signing_ref(str(ref(7, provider)))
 
@@ -89,7 +91,7 @@ def test_a_ref_of_no_endpoint_is_refused(text: str, part: str) -> None:
 
 
 @pytest.mark.req("SEC-23")
-async def test_require_known(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_unknown_version_is_not_found(pool: "Pool[asyncpg.Record]") -> None:
     """A version that exists, or was destroyed, is known; another number, name, provider or tenant is not found."""
     added = await (await begin(pool)).endpoint()
     stored = SecretRef.parse(added.pointer.secret_ref or "")
@@ -103,7 +105,7 @@ async def test_require_known(pool: "Pool[asyncpg.Record]") -> None:
     await require_known(pool, stored)
 
 
-async def test_until_when_it_signs(pool: "Pool[asyncpg.Record]") -> None:
+async def test_only_the_previous_secret_has_an_end_of_signing(pool: "Pool[asyncpg.Record]") -> None:
     """Only the previous secret has an end of signing; after that end it neither signs nor has one."""
     installation = await begin(pool)
     endpoint = (await installation.endpoint()).pointer

@@ -144,7 +144,7 @@ def test_openmetrics_is_supported() -> None:
 
 
 @pytest.mark.req("OPS-02", part="counted")
-def test_the_process_python_and_the_build() -> None:
+def test_process_python_and_build_are_reported() -> None:
     """The standard metrics of the process and of Python exist under their usual names, and the build is reported."""
     families = list(WorkerMeter().families())
     named = {sample.name: sample for family in families for sample in family.samples}
@@ -180,7 +180,7 @@ def test_an_unknown_label_value_is_a_defect() -> None:
 
 
 @pytest.mark.req("OPS-02", part="documented")
-def test_the_page_names_everything() -> None:
+def test_the_page_has_every_metric() -> None:
     """Every metric is on the page once, with kind and text; no label names a tenant, one names ten endpoints."""
     page = metrics_page()
     assert [] == [metric.name for metric in METRICS if f"| `{metric.name}` | {metric.kind} | " not in page]

@@ -152,7 +152,7 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
 
 
 @pytest.mark.req("OPS-02", part="measured")
-async def test_many_that_wait_for_one_reason_hide_no_other(
+async def test_a_long_line_for_one_reason_hides_no_other_reason(
     pool: "Pool[asyncpg.Record]", redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each reason is counted up to the limit: a long line of one tenant does not silence the alert about secrets."""
@@ -230,7 +230,7 @@ async def test_figures_of_an_unreachable_server_are_absent(pool: "Pool[asyncpg.R
 
 
 @pytest.mark.req("OPS-02", part="measured")
-async def test_which_endpoints_have_failed_for_longest(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_the_ten_longest_failing_endpoints_are_named(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """The ten enabled endpoints that have failed for longest are named, each with its time."""
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, enabled, first_failure_at)"

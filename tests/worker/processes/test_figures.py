@@ -96,7 +96,7 @@ def without_values(text: str) -> list[str]:
     return [line if line.startswith(exact) else line.rpartition(" ")[0] for line in text.splitlines()]
 
 
-def test_they_are_written_as_a_single_worker_writes_them() -> None:
+def test_the_figures_of_one_process_are_unchanged() -> None:
     """For one process, both formats are byte for byte what that process would write."""
     one = meter(IN_FLIGHT=3)
     one.attempted(Outcome.DELIVERED, 0.2, first_after=1.0)
@@ -107,7 +107,7 @@ def test_they_are_written_as_a_single_worker_writes_them() -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
-def test_a_version_that_nobody_can_read(kind: str) -> None:
+def test_an_unreadable_version_gets_the_default_format(kind: str) -> None:
     """If `Accept` asks for a version that is no number, the answer has the format that needs no version."""
     accept = f"{kind}; version=x"
 
@@ -138,14 +138,14 @@ def sample(name: str, value: float) -> Family:
         ("process_start_time_seconds", 3.0),
     ],
 )
-def test_processes_are_one_worker(name: str, expected: float) -> None:
+def test_process_figures_are_added_up(name: str, expected: float) -> None:
     """CPU and memory are added up, descriptors are of the process closest to its limit, the start is the first."""
     found = figures_of([sample(name, 3.0)], [sample(name, 4.0)])
 
     assert {(name, None): expected} == found
 
 
-def test_the_cpu_of_an_ended_process_stays_and_its_memory_does_not() -> None:
+def test_an_ended_process_keeps_its_cpu_and_not_its_memory() -> None:
     """The CPU time of an ended process is kept, its memory is not."""
     ended = [sample("process_cpu_seconds_total", 9.0), sample("process_resident_memory_bytes", 9.0)]
     found = figures_of(lasting(ended), [sample("process_cpu_seconds_total", 1.0)])

@@ -30,7 +30,7 @@ async def serving(*, most: int = 64, seconds: float = 10.0) -> AsyncIterator[tup
         await port.close()
 
 
-async def said(address: tuple[str, int], text: bytes) -> bytes:
+async def send(address: tuple[str, int], text: bytes) -> bytes:
     """Send the text and return the whole answer."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(text)
@@ -46,7 +46,7 @@ async def test_a_connection_gets_one_answer() -> None:
     """The handler gets path and `Accept`; the answer states its length, and then the connection is closed."""
     asked.clear()
     async with serving() as address:
-        found = await said(address, b"GET /readyz?verbose HTTP/1.1\r\nHost: x\r\naccept:  text/plain \r\n\r\n")
+        found = await send(address, b"GET /readyz?verbose HTTP/1.1\r\nHost: x\r\naccept:  text/plain \r\n\r\n")
 
     assert [("/readyz", "text/plain")] == asked
     head, _, body = found.partition(b"\r\n\r\n")
@@ -72,8 +72,8 @@ async def test_a_connection_gets_one_answer() -> None:
 async def test_an_invalid_request_is_refused(text: bytes, status: bytes) -> None:
     """An invalid request is refused, and the next request is answered."""
     async with serving() as address:
-        found = await said(address, text)
-        after = await said(address, b"GET /readyz HTTP/1.1\r\n\r\n")
+        found = await send(address, text)
+        after = await send(address, b"GET /readyz HTTP/1.1\r\n\r\n")
 
     assert (status, not status) == (found[: len(status)], not found)
     assert after.startswith(b"HTTP/1.1 503 ")
@@ -82,7 +82,7 @@ async def test_an_invalid_request_is_refused(text: bytes, status: bytes) -> None
 async def test_a_slow_request_is_closed() -> None:
     """A connection without a whole request is closed at its time limit."""
     async with serving(seconds=0.05) as address:
-        assert b"" == await said(address, b"GET /rea")
+        assert b"" == await send(address, b"GET /rea")
 
 
 async def test_one_connection_too_many_closes_the_oldest() -> None:

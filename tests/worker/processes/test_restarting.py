@@ -1,4 +1,4 @@
-"""What a parent does after the end of a process depends only on how the process ended."""
+"""The reaction of a parent to the end of a process depends only on how the process ended."""
 
 import pytest
 
@@ -63,25 +63,25 @@ def test_an_outage_ends_the_worker_at_the_start_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended", "ending", "said"),
+    ("ended", "ending", "prefix"),
     [
         (Ended(code=1), Ending.EXITED, "process 3 ended with exit code 1 before"),
         (Ended(code=-11), Ending.KILLED, "process 3 was killed by signal 11 before"),
         (Ended(code=-9, was_stuck=True), Ending.STUCK, "process 3 gave no answer and was killed before"),
     ],
 )
-def test_a_silent_end_at_the_start_ends_the_worker(ended: Ended, ending: Ending, said: str) -> None:
+def test_a_silent_end_at_the_start_ends_the_worker(ended: Ended, ending: Ending, prefix: str) -> None:
     """A process that ends without a message before the worker has begun ends the worker, with its number."""
     follows = after(ended, number=3, failures=0, began=False)
 
     assert ending is ended.ending
     assert isinstance(follows, GiveUp)
     assert (70, "internal") == (follows.refusal.exit_code, follows.refusal.code)
-    assert follows.refusal.message.startswith(said)
+    assert follows.refusal.message.startswith(prefix)
 
 
 @pytest.mark.parametrize(
-    ("ended", "said"),
+    ("ended", "prefix"),
     [
         (Ended(code=0, ready_seconds=9.0), None),
         (Ended(code=-15), None),  # ended by the signal before it handled it: it had claimed nothing
@@ -90,8 +90,8 @@ def test_a_silent_end_at_the_start_ends_the_worker(ended: Ended, ending: Ending,
         (Ended(code=69, refusal=refusal(69)), "because"),
     ],
 )
-def test_a_drain_ends_with_0(ended: Ended, said: str | None) -> None:
+def test_a_drain_ends_with_0(ended: Ended, prefix: str | None) -> None:
     """A drain ends well with 0, or by the signal before the process was ready; everything else is an error."""
     found = failure_of_drain(ended, number=2)
 
-    assert said is None if found is None else said is not None and found.message.startswith(said)
+    assert prefix is None if found is None else prefix is not None and found.message.startswith(prefix)

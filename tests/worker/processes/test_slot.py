@@ -1,4 +1,4 @@
-"""What a parent does with one process that ends, is silent or is stuck: small programs take the place of workers."""
+"""A parent and one process that ends, is silent or is stuck: small programs take the place of workers."""
 
 import asyncio
 import resource
@@ -61,23 +61,23 @@ class Scene:
         return await self.slot.keep(lambda: self._began)
 
     async def _start(self, number: int) -> Process:
-        program, *said = next(self._programs)
+        program, *encoded_messages = next(self._programs)
         return await started(
             Start(number=number, health_url="http://x", variables={"SECRETS_MASTER_KEY": "hunter2"}),
             {},
-            command=(sys.executable, "-I", "-S", "-c", program, *said),
+            command=(sys.executable, "-I", "-S", "-c", program, *encoded_messages),
             clock=SystemClock(),
             patience=self._patience,
         )
 
 
-def saying(*messages: Ready | Answer | Refusal, ends: str = WAITS) -> tuple[str, ...]:
+def sending(*messages: Ready | Answer | Refusal, ends: str = WAITS) -> tuple[str, ...]:
     """Return a program that sends these messages, and then ends that way."""
     return (PROGRAM + ends, *(encoded(message).hex() for message in messages))
 
 
 @asynccontextmanager
-async def kept(scene: Scene) -> AsyncIterator[asyncio.Task[Ended | None]]:
+async def kept_slot(scene: Scene) -> AsyncIterator[asyncio.Task[Ended | None]]:
     """Keep the slot during the block, and then end its process."""
     task = asyncio.create_task(scene.keep())
     try:
@@ -101,20 +101,20 @@ async def until(true: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("dies", "ending"),
     [
-        (saying(READY, beat(1), ends="sys.exit(3)"), Ending.EXITED),
-        (saying(READY, beat(1), ends="signal.raise_signal(signal.SIGKILL)"), Ending.KILLED),
-        (saying(READY, beat(1), beat(2, moves=False), beat(3, moves=False)), Ending.STUCK),
+        (sending(READY, beat(1), ends="sys.exit(3)"), Ending.EXITED),
+        (sending(READY, beat(1), ends="signal.raise_signal(signal.SIGKILL)"), Ending.KILLED),
+        (sending(READY, beat(1), beat(2, moves=False), beat(3, moves=False)), Ending.STUCK),
         (
-            saying(READY, beat(1), Refusal(code="unavailable", exit_code=69, message="no"), ends="sys.exit(69)"),
+            sending(READY, beat(1), Refusal(code="unavailable", exit_code=69, message="no"), ends="sys.exit(69)"),
             Ending.EXITED,
         ),
     ],
 )
 async def test_an_ended_process_is_replaced(dies: tuple[str, ...], ending: Ending) -> None:
     """A process that ends is counted by how it ended, logged and replaced, and its counters are kept."""
-    scene = Scene(dies, saying(READY))
+    scene = Scene(dies, sending(READY))
     with capture_logs() as lines:
-        async with kept(scene) as keeping:
+        async with kept_slot(scene) as keeping:
             await until(lambda: scene.slot.restarts[ending] == 1)
             await until(lambda: scene.slot.health is Health.OK)
             assert {ending: 1} == scene.slot.restarts
@@ -129,8 +129,8 @@ async def test_an_ended_process_is_replaced(dies: tuple[str, ...], ending: Endin
 async def test_a_silent_process_is_killed() -> None:
     """A process that does not answer is reported as silent, and killed as stuck after several beats."""
     patience = replace(QUICK, answer_seconds=0.05)
-    scene = Scene(saying(READY), saying(READY), patience=patience)
-    async with kept(scene):
+    scene = Scene(sending(READY), sending(READY), patience=patience)
+    async with kept_slot(scene):
         await until(lambda: scene.slot.health is Health.SILENT)
         assert Health.SILENT is (await scene.slot.state(Topic.READY)).health
         await until(lambda: scene.slot.restarts[Ending.STUCK] == 1)
@@ -138,7 +138,7 @@ async def test_a_silent_process_is_killed() -> None:
 
 async def test_a_process_that_never_becomes_ready_is_killed() -> None:
     """A process that never becomes ready is killed; before the worker has begun, that ends the worker."""
-    scene = Scene(saying(beat(1)), patience=replace(QUICK, start_seconds=0.05), began=False)
+    scene = Scene(sending(beat(1)), patience=replace(QUICK, start_seconds=0.05), began=False)
 
     with pytest.raises(HooksealError, match="process 7 gave no answer and was killed before all"):
         await scene.keep()
@@ -146,11 +146,11 @@ async def test_a_process_that_never_becomes_ready_is_killed() -> None:
 
 async def test_invalid_messages_kill_the_process() -> None:
     """A process that sends invalid messages is killed."""
-    scene = Scene((PROGRAM + WAITS, "00000003ffffff"), saying(READY))
-    async with kept(scene):
+    scene = Scene((PROGRAM + WAITS, "00000003ffffff"), sending(READY))
+    async with kept_slot(scene):
         await until(lambda: scene.slot.restarts[Ending.STUCK] == 1)
-    too_long = Scene((PROGRAM + WAITS, "ffffffff"), saying(READY))
-    async with kept(too_long):
+    too_long = Scene((PROGRAM + WAITS, "ffffffff"), sending(READY))
+    async with kept_slot(too_long):
         await until(lambda: too_long.slot.restarts[Ending.STUCK] == 1)
 
 
@@ -158,7 +158,7 @@ async def test_invalid_messages_kill_the_process() -> None:
 async def test_a_refusal_is_raised_unchanged(began: bool) -> None:
     """A refusal of a process is raised unchanged: code, exit code, message and field."""
     refusal = Refusal(code="configuration", exit_code=78, message="no schema", field="DATABASE_URL")
-    scene = Scene(saying(refusal, ends="sys.exit(78)"), began=began)
+    scene = Scene(sending(refusal, ends="sys.exit(78)"), began=began)
 
     with pytest.raises(HooksealError) as raised:
         await scene.keep()
@@ -176,7 +176,7 @@ async def test_a_process_that_cannot_be_started_is_an_error() -> None:
     assert 69 == raised.value.exit_code
     later = Scene(("",))
     later.slot._start = _none_left
-    async with kept(later):
+    async with kept_slot(later):
         await until(lambda: later.slot.restarts[Ending.EXITED] == 1)
         assert Health.WAITING is later.slot.health
 
@@ -194,11 +194,11 @@ def test_no_message_shows_a_key() -> None:
 async def test_an_ended_process_is_counted_once() -> None:
     """Counters of a process that ends during a scrape are counted once."""
     scene = Scene(
-        saying(READY, beat(1), ends="line.recv(65536)\nsys.exit(3)"),
-        saying(READY),
+        sending(READY, beat(1), ends="line.recv(65536)\nsys.exit(3)"),
+        sending(READY),
         patience=replace(QUICK, answer_seconds=0.5, beat_seconds=30),
     )
-    async with kept(scene):
+    async with kept_slot(scene):
         await until(lambda: scene.slot.process is not None and bool(scene.slot.process.figures))
 
         assert [COUNTED] == merged(await scene.slot.figures())

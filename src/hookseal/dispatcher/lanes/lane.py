@@ -112,7 +112,7 @@ class Lane:
             self.tokens -= 1
 
     def left(self) -> None:
-        """Count a request that ended without an answer that says anything, or was not begun."""
+        """Count the end of a request whose outcome says nothing about the endpoint, or that was not begun."""
         self.in_flight -= 1
 
     def unspent(self) -> None:
@@ -153,7 +153,7 @@ class Lane:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is lost if the worker forgets it."""
+        """Whether the worker may forget it: it has no request in flight, no trouble and no rate."""
         return not self.in_flight and self.limit >= self.ceiling and self.rate is None
 
     def waiting_for(self, now: float) -> WaitingFor:
@@ -162,6 +162,6 @@ class Lane:
         return WaitingFor.RATE if is_slow else WaitingFor.CONCURRENCY
 
     def _fill(self, now: float, rate: float) -> None:
-        """Add the tokens since the last time: one for each request of the rate, at most those of a second."""
+        """Add the tokens of the time since the last call: `rate` for each second, and at most those of one second."""
         self.tokens = min(self.tokens + (now - self.filled_at) * rate, max(rate, 1.0))
         self.filled_at = now

@@ -54,7 +54,7 @@ class Lanes:
 
     @property
     def needs_database(self) -> bool:
-        """Whether something is to be written (rings to be parked, breakers that open), or a crowded lane got room."""
+        """Whether rings are to be parked, breakers are to be opened, or a crowded lane got room."""
         return bool(self._parked or self._opened or self._got_room)
 
     def space(self, slots: int) -> int:
@@ -191,7 +191,7 @@ class Lanes:
         return opened
 
     def wanted(self, slots: int, now: float) -> list[Asked]:
-        """Return what to ask the crowded lanes for that have room, those first whose turn it is."""
+        """Return what to ask the crowded lanes for that have room, in the order of their turns."""
         self._got_room = False
         left = min(self.space(slots), MOST_ASKED)
         asked: list[Asked] = []
@@ -238,7 +238,7 @@ class Lanes:
         return ring
 
     def _ended(self, key: Key, now: float) -> None:
-        """Count one request of the tenant less, and see what the lane may do with the room."""
+        """Count one request of the tenant less, and use the room in its lane."""
         self.tenants.end(key[0])
         self._got_room |= self.crowded.got_room(key, now)
         if key in self._waiting:

@@ -126,8 +126,8 @@ async def _lock(connection: _Driver) -> None:
 async def _lock_tables(connection: _Driver) -> None:
     """If a migration follows, make publishes and claims wait until the end of the transaction.
 
-    If another transaction has one of the tables, it tries again and again, and lets them continue between two tries.
-    The migration then waits as briefly for a lock on any other table, because they wait meanwhile.
+    If another transaction has locked one of the tables, it tries again, and lets them continue between two tries. The
+    migration then waits only briefly for a lock on any other table, because publishes and claims wait meanwhile.
     """
     if await revision.current(connection) in {None, revision.EXPECTED}:
         return

@@ -29,8 +29,8 @@ FROM (SELECT FROM (
            LIMIT $1)) AS either
       LIMIT $1) AS due
 
--- Counts the held deliveries by reason, each up to a limit, so that many of one reason hide no other. The order makes the
--- planner use the index, which has nothing else of a reason that is rare.
+-- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
+-- makes the planner use the index, in which it reads no row of another reason.
 -- name: waiting
 SELECT w.waiting_for AS label, held.number
 FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)

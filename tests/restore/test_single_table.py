@@ -29,7 +29,7 @@ class Part:
             url = f"{self.receiver.base_url}/{tenant}"
             self.endpoints[tenant] = await self.world.endpoint(url, tenant=tenant)
 
-    async def go_on(self) -> None:
+    async def continue_after_dump(self) -> None:
         """Make the dump; then rotate one endpoint, delete one, add one."""
         await self.add("rotated", "deleted", "stays")
         await self._sh.done(documented("Back up")[0])
@@ -54,7 +54,7 @@ class Part:
 def shell_of(at: Site, folder: Path, redis_url: str) -> Shell:
     """Return a shell for that server."""
     sh = shell(folder, redis_url, DATABASE=at.bare_url(OWNER), RESTORED=at.bare_url(OWNER), DATABASE_URL=at.url(OWNER))
-    at.introduce(sh)
+    at.store_passwords(sh)
     return sh
 
 
@@ -67,7 +67,7 @@ async def test_older_endpoint_rows_are_held_until_accepted(
     """
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))
-        await part.go_on()
+        await part.continue_after_dump()
         [cancelled] = await world.publish("added", rung=False)
         refused = await part.put_back("audit_log")
         assert "audit_log is append-only" in refused.err
@@ -97,7 +97,7 @@ async def test_older_secret_records_are_refused_with_their_repair(
     """A missing secret is refused with its repair; no record of a deleted endpoint stays active."""
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))
-        await part.go_on()
+        await part.continue_after_dump()
         assert 0 == (await part.put_back("secret_records")).code
         assert {"rotated": "record", "deleted": "record", "added": "record"} == await part.kinds()
         async with world.worker():

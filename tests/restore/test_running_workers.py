@@ -26,7 +26,7 @@ class Swap:
     def __init__(self, at: Site, sh: Shell) -> None:
         self._at = at
         self._sh = sh
-        at.introduce(sh)
+        at.store_passwords(sh)
 
     async def dump(self) -> None:
         """Make the dump."""
@@ -50,8 +50,8 @@ class Swap:
 
 async def unready(worker: Worker) -> bool:
     """Return whether the worker reports that PostgreSQL is unavailable."""
-    status, said = await worker.get("/readyz")
-    return status == 503 and said["checks"]["postgresql"] != "ok"
+    status, body = await worker.get("/readyz")
+    return status == 503 and body["checks"]["postgresql"] != "ok"
 
 
 def swap(at: Site, folder: Path, redis_url: str) -> Swap:
@@ -137,10 +137,10 @@ async def test_a_request_in_flight_is_sent_again(old: Site, redis_url: str, rece
     assert [pending.delivery_id] * 2 == [one.headers["webhook-id"] for one in receiver.received]
 
 
-async def test_it_uses_the_restored_integrity_key(
+async def test_a_worker_uses_the_restored_integrity_key(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """It knows an integrity key version that the restore removed, and writes with the restored one."""
+    """A worker knows an integrity key version that the restore removed, and writes with the restored one."""
     swapping = swap(old, tmp_path, redis_url)
     async with begun(old, redis_url, tmp_path) as world:
         moved = await world.endpoint(f"{receiver.base_url}/moved")

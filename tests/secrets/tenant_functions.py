@@ -16,7 +16,7 @@ _OWNED = {TenantId, EndpointId, DeliveryId}
 _ACTORS = {Unlocked}  # belongs to the installation and acts for any tenant
 
 
-def tenant_takers(*packages: str) -> set[str]:
+def functions_with_a_tenant(*packages: str) -> set[str]:
     """Return every public function and method of these packages that takes a tenant, or an object with one."""
     return {name for package in packages for module in _modules(package) for name in _of_module(module)}
 

@@ -12,7 +12,7 @@ from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
-from tests.dispatcher.http.test_transport_receivers import connections_to, let_go
+from tests.dispatcher.http.test_transport_receivers import connections_to, wait_until_closed
 from tests.doubles.receivers import Script, listening, resets_after, status
 from tests.worker.waiting import eventually
 
@@ -74,12 +74,12 @@ async def test_a_written_request_is_not_sent_again(cut: Script) -> None:
     """A request whose kept connection broke after the write is not sent again: the receiver may have it."""
     count = 0
 
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
         count += 1
         await (status(204) if count == 1 else cut)(reader, writer)
 
-    async with listening(once) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+    async with listening(answer_once) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         first = await transport.send(request_to(listener.url))
         second = await transport.send(request_to(listener.url))
 
@@ -95,7 +95,7 @@ async def test_unrequested_bytes_are_no_answer() -> None:
     first_is_answered = asyncio.Event()
     count = 0
 
-    async def talkative(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
         count += 1
         await (status(204) if count == 1 else status(503))(reader, writer)
@@ -103,10 +103,10 @@ async def test_unrequested_bytes_are_no_answer() -> None:
             await first_is_answered.wait()
             await status(204)(reader, writer)
 
-    async with listening(talkative) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+    async with listening(answer_twice) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         first = await transport.send(request_to(listener.url))
         first_is_answered.set()
-        await let_go(listener.port)
+        await wait_until_closed(listener.port)
         second = await transport.send(request_to(listener.url))
 
     assert [Reply(status=204, snippet=""), Reply(status=503, snippet="")] == [first, second]
@@ -148,7 +148,7 @@ async def test_a_closing_receiver_gets_new_connections() -> None:
 
         assert [Reply(status=204, snippet="")] * 3 == answers
         assert (3, 3) == (listener.connections, len(listener.requests))
-        await let_go(listener.port)
+        await wait_until_closed(listener.port)
 
 
 @pytest.mark.req("DEL-11", part="reuse")
@@ -158,7 +158,7 @@ async def test_the_number_of_kept_connections_is_limited(limits: Limits, kept: i
     arrived = 0
     all_are_here = asyncio.Event()
 
-    async def together(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_all(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal arrived
         arrived += 1
         if arrived == 6:
@@ -166,10 +166,13 @@ async def test_the_number_of_kept_connections_is_limited(limits: Limits, kept: i
         await all_are_here.wait()
         writer.write(OK)
 
-    async with listening(together) as listener, HttpTransport(AddressRules(LOOPBACK), limits=limits) as transport:
+    async with (
+        listening(answer_all) as listener,
+        HttpTransport(AddressRules(LOOPBACK), limits=limits) as transport,
+    ):
         answers = await asyncio.gather(*[transport.send(request_to(listener.url)) for _ in range(6)])
         assert [Reply(status=204, snippet="")] * 6 == answers
-        await let_go(listener.port, kept=kept)
+        await wait_until_closed(listener.port, kept=kept)
         again = await transport.send(request_to(listener.url))
 
         assert Reply(status=204, snippet="") == again
@@ -186,7 +189,7 @@ async def test_the_longest_unused_goes_first() -> None:
     ):
         for url in (one.url, other.url):
             await transport.send(request_to(url))
-        await let_go(one.port)
+        await wait_until_closed(one.port)
 
         assert 1 == connections_to(other.port)
 
@@ -198,12 +201,12 @@ async def test_an_unused_connection_is_closed() -> None:
         HttpTransport(AddressRules(LOOPBACK), limits=Limits(idle_seconds=0.05)) as transport,
     ):
         await transport.send(request_to(listener.url))
-        await let_go(listener.port)
+        await wait_until_closed(listener.port)
 
-        async def none() -> bool:
+        async def all_are_closed() -> bool:
             return len(transport._options.idle) == 0
 
-        await eventually(none)
+        await eventually(all_are_closed)
 
 
 @pytest.mark.req("DEL-11", part="bounds")

@@ -25,7 +25,7 @@ async def test_the_schema_alone_works_in_another_database(
 ) -> None:
     """The schema of hookseal works in another database, beside other tables."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), NEW_SERVER=new.bare_url(database="postgres"))
-    old.introduce(sh)
+    old.store_passwords(sh)
     async with begun(old, redis_url, tmp_path) as world:
         added = await world.endpoint(f"{receiver.base_url}/hook")
         [pending] = await world.publish(rung=False)
@@ -34,9 +34,9 @@ async def test_the_schema_alone_works_in_another_database(
             'pg_dump --dbname="$DATABASE" --schema=hookseal --format=plain --file=hookseal.sql',
         )
 
-    new.introduce(sh)
+    new.store_passwords(sh)
     await sh.done(*documented("1. The roles"))
-    await new.let_in(make=False)
+    await new.set_passwords(make=False)
     await sh.done(documented("2. The database")[0])
     await new.execute("CREATE TABLE product (id integer)", "INSERT INTO product VALUES (1)", database="app")
     await sh.done(documented("2. The database")[-1], RESTORED=new.bare_url())
@@ -60,7 +60,7 @@ async def owners(at: Site) -> list[str]:
 async def test_upgrade_restores_the_publishing_owner(old: Site, redis_url: str, tmp_path: Path) -> None:
     """With `--no-owner` the restoring role owns the publishing functions; `db upgrade` restores their owner."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), OWNED=old.bare_url(OWNER))
-    old.introduce(sh)
+    old.store_passwords(sh)
     async with begun(old, redis_url, tmp_path) as world:
         await sh.done(f"hookseal producer grant --role {PRODUCER} --tenant acme", DATABASE_URL=old.url(OWNER))
         await world.installation.endpoint()
@@ -103,7 +103,7 @@ async def publish(at: Site, login: str) -> None:
 async def test_a_schema_of_the_superuser_is_refused(old: Site, redis_url: str, tmp_path: Path) -> None:
     """After `--no-owner` by a superuser the schema is the superuser's, and `db upgrade` refuses its old owner."""
     sh = shell(tmp_path, redis_url, DATABASE=old.bare_url(OWNER), OWNED=old.bare_url())
-    old.introduce(sh)
+    old.store_passwords(sh)
     async with begun(old, redis_url, tmp_path) as world:
         await world.installation.endpoint()
         await sh.done(documented("Back up")[0])

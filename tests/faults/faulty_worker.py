@@ -23,7 +23,7 @@ from hookseal.ground.pointer import Pointer
 from hookseal.worker import resources
 from tests.faults.fault import Action, Fault
 
-PURE = {"admit": prepare, "compose": prepare, "classify": deliver, "decide": deliver}
+PURE_STEPS = {"admit": prepare, "compose": prepare, "classify": deliver, "decide": deliver}
 
 
 class FaultTrigger:
@@ -49,33 +49,33 @@ class FaultTrigger:
                 time.sleep(self._fault.seconds)  # blocking the event loop is the fault
 
 
-def around(step: str, does: Callable[..., Any], trigger: FaultTrigger) -> Callable[..., Any]:
+def with_points(step: str, function: Callable[..., Any], trigger: FaultTrigger) -> Callable[..., Any]:
     """Return the same function, with the points before and after it."""
-    if inspect.iscoroutinefunction(does):
+    if inspect.iscoroutinefunction(function):
 
-        @wraps(does)
-        async def waiting(*args: Any, **kwargs: Any) -> Any:
+        @wraps(function)
+        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
             trigger(f"{step}.before")
-            result = await does(*args, **kwargs)
+            result = await function(*args, **kwargs)
             trigger(f"{step}.after")
             return result
 
-        return waiting
+        return asynchronous
 
-    @wraps(does)
-    def deciding(*args: Any, **kwargs: Any) -> Any:
+    @wraps(function)
+    def synchronous(*args: Any, **kwargs: Any) -> Any:
         trigger(f"{step}.before")
-        result = does(*args, **kwargs)
+        result = function(*args, **kwargs)
         if isinstance(result, asyncio.Future):
             result.add_done_callback(lambda _: trigger(f"{step}.after"))
         else:
             trigger(f"{step}.after")
         return result
 
-    return deciding
+    return synchronous
 
 
-class Around:
+class PartWithPoints:
     """The same part, with the points before and after each of its methods that is a step."""
 
     def __init__(self, part: Any, steps: Mapping[str, str], trigger: FaultTrigger) -> None:
@@ -86,7 +86,7 @@ class Around:
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the part."""
         found = getattr(self._part, name)
-        return around(self._steps[name], found, self._trigger) if name in self._steps else found
+        return with_points(self._steps[name], found, self._trigger) if name in self._steps else found
 
 
 class Signers:
@@ -102,7 +102,7 @@ class Signers:
         self._trigger("resolve.before")
         async with self._signers.signers(pointer) as given:
             self._trigger("resolve.after")
-            yield tuple(Around(each, {"sign": "sign"}, self._trigger) for each in given)
+            yield tuple(PartWithPoints(each, {"sign": "sign"}, self._trigger) for each in given)
 
     def headers(self, pointer: Pointer) -> Any:
         """Return the endpoint's own headers."""
@@ -114,7 +114,7 @@ class Signers:
 
 
 class Log:
-    """The same log: the line about an attempt is the end of the step `tell`."""
+    """The same log: the line about an attempt is the end of the step `report`."""
 
     def __init__(self, log: Any, trigger: FaultTrigger) -> None:
         self._log = log
@@ -127,13 +127,13 @@ class Log:
         def logged(event: str, **values: Any) -> None:
             write(event, **values)
             if event == "delivery.attempted":
-                self._trigger("tell.after")
+                self._trigger("report.after")
 
         return logged if name in {"info", "warning"} else write
 
 
 class Meter:
-    """The same meter: the count of an attempt is the beginning of the step `tell`."""
+    """The same meter: the count of an attempt is the beginning of the step `report`."""
 
     def __init__(self, meter: Any, trigger: FaultTrigger) -> None:
         self._meter = meter
@@ -142,27 +142,27 @@ class Meter:
     def __getattr__(self, name: str) -> Any:
         """Return the attribute of the meter."""
         if name == "attempted":
-            self._trigger("tell.before")
+            self._trigger("report.before")
         return getattr(self._meter, name)
 
 
 def install_fault(fault: Fault) -> None:
     """Make the pipeline of this process pass every point from now on."""
     trigger = FaultTrigger(fault)
-    for step, room in PURE.items():
-        setattr(room, step, around(step, getattr(room, step), trigger))
-    put_together = resources._parts
+    for step, room in PURE_STEPS.items():
+        setattr(room, step, with_points(step, getattr(room, step), trigger))
+    make_parts = resources._parts
 
-    def armed(*args: Any, **kwargs: Any) -> Parts:
-        parts = put_together(*args, **kwargs)
-        ledger: Any = Around(parts.ledger, {"claim_all": "claim", "record": "record"}, trigger)
-        transport: Any = Around(parts.transport, {"send": "send"}, trigger)
+    def parts_with_points(*args: Any, **kwargs: Any) -> Parts:
+        parts = make_parts(*args, **kwargs)
+        ledger: Any = PartWithPoints(parts.ledger, {"claim_all": "claim", "record": "record"}, trigger)
+        transport: Any = PartWithPoints(parts.transport, {"send": "send"}, trigger)
         signers: Any = Signers(parts.signers, trigger)
         meter: Any = Meter(parts.meter, trigger)
         log = Log(parts.log, trigger)
         return replace(parts, ledger=ledger, transport=transport, signers=signers, meter=meter, log=log)
 
-    resources._parts = armed
+    resources._parts = parts_with_points
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A 410 disables the endpoint that was asked, and not what it was changed to meanwhile."""
+"""A 410 disables the endpoint that answered it, unless the endpoint was changed meanwhile."""
 
 import asyncio
 

@@ -13,7 +13,7 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import TenantId
 from tests.restore.sites import OWNER, Site, begun, restored
-from tests.restore.test_lived_through import Swap, swap
+from tests.restore.test_running_workers import Swap, swap
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, held
 

@@ -14,7 +14,7 @@ from hookseal.secrets.ref import Purpose, SecretContext
 from hookseal.secrets.resolve.service import SecretService
 from hookseal.secrets.sealing.envelope import open_sealed
 from tools.bench_secrets.endpoints import Endpoint, Installation, endpoints
-from tools.bench_secrets.timing import Contest, Round, p50_of, p50_of_awaited
+from tools.bench_secrets.timing import Comparison, Round, p50_of, p50_of_awaited
 
 ENDPOINTS: Final = 64
 BODY_BYTES: Final = 1_024
@@ -34,20 +34,20 @@ class Load:
     fetch: int
 
 
-async def contests(installation: Installation, load: Load) -> list[Contest]:
-    """Return the contests, after storing all secrets."""
+async def comparisons(installation: Installation, load: Load) -> list[Comparison]:
+    """Return the comparisons, after storing all secrets."""
     with_hmac = await endpoints(installation, Algorithm.HMAC, range(ENDPOINTS))
     with_ed25519 = await endpoints(installation, Algorithm.ED25519, range(ENDPOINTS, 2 * ENDPOINTS))
     service, body = installation.unlocked.service, os.urandom(BODY_BYTES)
     return [
         await _open(installation, with_hmac, load.open),
-        Contest(
+        Comparison(
             name="resolve-and-sign",
             ours=_signing(service, with_hmac, body),
             baseline=_bare_hmac(body),
             operations=load.sign,
         ),
-        Contest(
+        Comparison(
             name="resolve-and-sign-ed25519",
             ours=_signing(service, with_ed25519, body),
             baseline=_bare_ed25519(body),
@@ -57,7 +57,7 @@ async def contests(installation: Installation, load: Load) -> list[Contest]:
     ]
 
 
-async def _open(installation: Installation, among: Sequence[Endpoint], operations: int) -> Contest:
+async def _open(installation: Installation, among: Sequence[Endpoint], operations: int) -> Comparison:
     """Open stored records; baseline: one decryption of a secret of that length by a cipher object in memory."""
     sealed: list[tuple[bytes, SecretContext]] = []
     for ref in (endpoint.ref for endpoint in among):
@@ -67,7 +67,7 @@ async def _open(installation: Installation, among: Sequence[Endpoint], operation
     plain = open_sealed(keyring, *sealed[0]).reveal()
     cipher, nonce, associated = AESGCM(os.urandom(_KEY_BYTES)), os.urandom(_NONCE_BYTES), sealed[0][1].encode()
     encrypted = cipher.encrypt(nonce, plain, associated)
-    return Contest(
+    return Comparison(
         name="open",
         ours=p50_of(lambda number: open_sealed(keyring, *sealed[number % ENDPOINTS])),
         baseline=p50_of(lambda _: cipher.decrypt(nonce, encrypted, associated)),
@@ -96,7 +96,7 @@ def _bare_ed25519(body: bytes) -> Round:
     return p50_of(lambda _: (first.sign(body), second.sign(body)))
 
 
-def _fetch_and_open(installation: Installation, among: Sequence[Endpoint], operations: int) -> Contest:
+def _fetch_and_open(installation: Installation, among: Sequence[Endpoint], operations: int) -> Comparison:
     """Read from the store without the cache; baseline: fetch the same row without opening it."""
     pool, store = installation.pool, installation.unlocked.store
     refs = [endpoint.ref for endpoint in among]
@@ -105,7 +105,7 @@ def _fetch_and_open(installation: Installation, among: Sequence[Endpoint], opera
         ref = refs[number % ENDPOINTS]
         await pool.fetchrow(_ROW, ref.tenant, ref.name, ref.version)
 
-    return Contest(
+    return Comparison(
         name="fetch-and-open",
         ours=p50_of_awaited(lambda number: store.get(refs[number % ENDPOINTS], purpose=_SIGNING)),
         baseline=p50_of_awaited(bare),

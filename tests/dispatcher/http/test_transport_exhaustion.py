@@ -24,7 +24,7 @@ from hookseal.ground.errors import exhausted_resource
 from hookseal.ground.ids import TenantId
 from tests.dispatcher.http.test_resolver import transport
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
-from tests.dispatcher.http.test_transport_receivers import let_go
+from tests.dispatcher.http.test_transport_receivers import wait_until_closed
 from tests.doubles.receivers import listening, status
 
 LACKING = NotBegun(missing_resource="EMFILE")
@@ -116,7 +116,7 @@ async def test_a_kept_connection_frees_its_descriptor() -> None:
             assert OK == await sending.send(request_to(listener.url))
             assert OK == await sending.send(request_to(listener.url))
         assert kept not in sending._options.idle._all
-        await let_go(other.port)
+        await wait_until_closed(other.port)
 
     assert (1, 1) == (listener.connections, other.connections)
 
@@ -140,7 +140,7 @@ async def test_a_missing_descriptor_is_no_failure_of_the_proxy() -> None:
 
 
 @pytest.mark.req("DEL-06")
-async def test_a_missing_descriptor_for_the_next_address() -> None:
+async def test_without_a_descriptor_the_next_address_is_not_tried() -> None:
     """If one address refuses and no descriptor is left for the next one, the request is not begun."""
     asked = 0
 
@@ -172,7 +172,7 @@ async def test_a_missing_thread_is_no_unknown_name(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_codes_of_exhaustion(code: int) -> None:
+def test_only_codes_of_exhaustion_mean_a_lack_of_resources(code: int) -> None:
     """These codes mean that this machine lacks a resource; errors of a connection or of a name do not."""
     assert errno.errorcode[code] == exhausted_resource(OSError(code, ""))
     others = [OSError(), ConnectionRefusedError(errno.ECONNREFUSED, ""), ValueError(), socket.gaierror(-2, "")]
