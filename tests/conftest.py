@@ -43,6 +43,9 @@ _NUMBERS = count()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remember the given servers, then remove every setting of the product from the environment."""
+    config.addinivalue_line("markers", "servers: needs a server; every test that does has it by itself")
+    if hasattr(config, "workerinput"):  # a process of a parallel run, with the environment that the first one left
+        return
     given = Given(
         database_url=os.environ.get("HOOKSEAL_TEST_DATABASE_URL"),
         redis_url=os.environ.get("HOOKSEAL_TEST_REDIS_URL"),
@@ -50,9 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("HOOKSEAL_", "SECRETS_", "PG")) or name in {"DATABASE_URL", "REDIS_URL"}:
             del os.environ[name]
-    config.addinivalue_line("markers", "servers: needs a server; every test that does has it by itself")
-    if not hasattr(config, "workerinput"):
-        config.stash[_SHARED] = Shared(given)
+    if given.database_url is None:  # else a fifth of each login would prepare an encryption that our server refuses
+        os.environ["PGSSLMODE"] = "disable"
+    config.stash[_SHARED] = Shared(given)
 
 
 @pytest.hookimpl(wrapper=True)
