@@ -44,6 +44,9 @@ _NUMBERS = count()
 def pytest_configure(config: pytest.Config) -> None:
     """Remember the given servers, then remove every setting of the product from the environment."""
     config.addinivalue_line("markers", "servers: needs a server; every test that does has it by itself")
+    config.addinivalue_line(
+        "markers", "pure: a part of `make coverage` although it needs a server: only it makes exports"
+    )
     if hasattr(config, "workerinput"):  # a process of a parallel run, with the environment that the first one left
         return
     given = Given(

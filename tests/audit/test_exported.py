@@ -16,7 +16,7 @@ from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from tests.audit.logs import FORGERS_KEY, KEY, WHO, append, chain, change
 
-pytestmark = pytest.mark.req("SEC-14", part="export")
+pytestmark = [pytest.mark.req("SEC-14", part="export"), pytest.mark.pure]
 
 Pool = asyncpg.Pool
 Rows = list[dict[str, Any]]
