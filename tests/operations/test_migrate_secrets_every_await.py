@@ -48,8 +48,9 @@ async def test_killed_at_every_await(installation: Installation, program: Progra
             assert len(endings) == ending.places
             assert await is_migrated(installation, endpoint)
             break
-        endings.append(await is_migrated(installation, endpoint))
-        await require_repeatable(installation, endpoint, done=endings[-1])
+        endings.append(done := await is_migrated(installation, endpoint))
+        if endings.count(done) == 1:  # else what is stored is the same as after the kill before
+            await require_repeatable(installation, endpoint, done=done)
 
     require_one_moment(endings, least=10)
 
