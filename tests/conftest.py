@@ -47,8 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "pure: a part of `make coverage` although it needs a server: only it makes exports"
     )
-    if hasattr(config, "workerinput"):  # a process of a parallel run, with the environment that the first one left
-        return
     given = Given(
         database_url=os.environ.get("HOOKSEAL_TEST_DATABASE_URL"),
         redis_url=os.environ.get("HOOKSEAL_TEST_REDIS_URL"),
@@ -56,9 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("HOOKSEAL_", "SECRETS_", "PG")) or name in {"DATABASE_URL", "REDIS_URL"}:
             del os.environ[name]
-    if given.database_url is None:  # else a fifth of each login would prepare an encryption that our server refuses
-        os.environ["PGSSLMODE"] = "disable"
-    config.stash[_SHARED] = Shared(given)
+    if not hasattr(config, "workerinput"):
+        config.stash[_SHARED] = Shared(given)
 
 
 @pytest.hookimpl(wrapper=True)
