@@ -48,6 +48,10 @@ _NUMBERS = count()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remember the given servers, then remove every setting of the product from the environment."""
+    config.addinivalue_line("markers", "servers: needs a server; every test that does has it by itself")
+    config.addinivalue_line(
+        "markers", "pure: a part of `make coverage` although it needs a server: only it makes exports"
+    )
     given = Given(
         database_url=os.environ.get("HOOKSEAL_TEST_DATABASE_URL"),
         redis_url=os.environ.get("HOOKSEAL_TEST_REDIS_URL"),
@@ -55,7 +59,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("HOOKSEAL_", "SECRETS_", "PG")) or name in {"DATABASE_URL", "REDIS_URL"}:
             del os.environ[name]
-    config.addinivalue_line("markers", "servers: needs a server; every test that does has it by itself")
     if not hasattr(config, "workerinput"):
         config.stash[_SHARED] = Shared(given)
 

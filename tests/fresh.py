@@ -20,12 +20,17 @@ atexit.register(_HELD.close)
 @asynccontextmanager
 async def fresh_postgres(*, migrated: bool) -> AsyncIterator[Server]:
     """Yield a server that no other test uses, either with a migrated database or never migrated."""
-    if migrated not in _MADE:
-        _MADE[migrated] = await _make(migrated=migrated)
     with servers_state() as folder:
-        await _copy(_MADE[migrated], folder)
+        await initialised(folder, migrated=migrated)
         async with postgres(folder, durable=False) as server:
             yield server
+
+
+async def initialised(folder: Path, *, migrated: bool = False) -> None:
+    """Put the state of a server that has run before into the folder, so that one that starts there need not make it."""
+    if migrated not in _MADE:
+        _MADE[migrated] = await _make(migrated=migrated)
+    await _copy(_MADE[migrated], folder)
 
 
 async def _make(*, migrated: bool) -> Path:

@@ -19,6 +19,7 @@ from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal, python
 from tests.cli.process_leaks import files_in, processes_in
 
 NAMES = ["rotation", "retries", "dead letter", "x-webhook", "stale row", "master key"]
+_OF_A_CHAPTER = ("name", "detail", "seen", "missing")
 _WITHOUT = """
 import sys
 sys.modules["standardwebhooks"] = None
@@ -47,8 +48,13 @@ async def demo(folder: Path, *options: str, **settings: str) -> Ended:
 
 @pytest.mark.req("OPS-08")
 @pytest.mark.req("OPS-04", part="json")
-async def test_every_chapter_is_verified_and_nothing_is_left(servers_folder: Path) -> None:
-    """Every chapter is verified, settings in the environment are ignored, and nothing is left."""
+async def test_every_chapter_is_verified_and_nothing_is_left(
+    servers_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every chapter is verified, settings in the environment are ignored, and nothing is left.
+
+    The text has each step, a table and the result of each chapter, in lines of at most 80 columns.
+    """
     settings = {
         "DATABASE_URL": "postgresql://user:hunter2@127.0.0.1:1/db",
         "REDIS_URL": "redis://:hunter2@127.0.0.1:1/0",
@@ -77,6 +83,10 @@ async def test_every_chapter_is_verified_and_nothing_is_left(servers_folder: Pat
     assert "hunter2" not in ended.err
     assert [] == files_in(servers_folder)
     assert [] == processes_in(servers_folder)
+    steps = ended.err.splitlines()
+    assert steps
+    assert all(line.endswith(" ...") and len(line) <= 80 for line in steps)
+    require_text(result, counts, capsys)
 
 
 def require_chapters(chapters: list[dict[str, Any]]) -> None:
@@ -106,20 +116,21 @@ def tried(seen: dict[str, Any]) -> list[tuple[int, int, str]]:
     return [(attempt["number"], attempt["status"], attempt["outcome"]) for attempt in seen["attempt_log"]]
 
 
-@pytest.mark.req("OPS-08")
-async def test_the_text_has_each_step_and_result(servers_folder: Path) -> None:
-    """The text has each step, a table and the result of each chapter, in lines of at most 80 columns."""
-    ended = await demo(servers_folder)
-    assert 0 == ended.code, ended.err
-    lines = ended.out.splitlines()
-    assert all(len(line) <= 80 for line in lines + ended.err.splitlines())
+def require_text(printed: dict[str, Any], counts: dict[str, int], capsys: pytest.CaptureFixture[str]) -> None:
+    """Require that the text of the printed result has a table, and the result and the steps of each chapter."""
+    endpoints = tuple(Line(**line, deliveries=counts[line["endpoint"]]) for line in printed["endpoints"])
+    chapters = tuple(Chapter(**{name: chapter[name] for name in _OF_A_CHAPTER}) for chapter in printed["chapters"])
+    result = Result(events=printed["events"], lines=endpoints, chapters=chapters, seconds=printed["seconds"])
+    with pytest.raises(typer.Exit) as ended:
+        show(result, as_json=False)
+    assert 0 == ended.value.exit_code
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
     assert ["tenant", "endpoint", "deliveries", "delivered", "verified", "refused"] == lines[1].split()
     assert lines[-1].startswith("50 events, all verified, 6 of 6 chapters passed, ")
-    chapters = [line.split("  ")[0] for line in lines if line[:1].strip()][4:-1]
-    assert NAMES == chapters
+    assert NAMES == [line.split("  ")[0] for line in lines if line[:1].strip()][4:-1]
     assert 2 == sum(line.split() == ["1", "500", "server_error"] for line in lines)
     assert 2 == sum(line.split()[:4] == ["3", "204", "delivered", "waited"] for line in lines)
-    assert all(line.endswith(" ...") for line in ended.err.splitlines())
 
 
 @pytest.mark.req("OPS-08")
@@ -167,8 +178,8 @@ async def interrupted(folder: Path, number: signal.Signals, when: Callable[[byte
         stderr=PIPE,
     )
     assert process.stderr is not None
-    while not when(await process.stderr.readline()):
-        pass
+    while not when(line := await process.stderr.readline()):
+        assert line.startswith(b"  "), line
     process.send_signal(number)
     await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     return process.returncode

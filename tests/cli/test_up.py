@@ -150,9 +150,12 @@ async def until(stream: asyncio.StreamReader, prefix: bytes) -> AsyncIterator[by
             return
 
 
-async def test_the_files_of_up_are_private(terminal: Terminal) -> None:
-    """Its folder and files are private, and the printed lines name the key by its file."""
-    async with terminal.up():
+async def test_the_files_of_a_running_up_are_protected(terminal: Terminal) -> None:
+    """Folder and files are private, and the printed lines name the key by its file.
+
+    A second `up` in the folder is refused, and the first one continues. A state file that was altered is named.
+    """
+    async with terminal.up() as (process, _):
         assert 0o700 == stat.S_IMODE(terminal.state.stat().st_mode)
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files_of(terminal.state)}
         assert "master.key" in modes
@@ -167,6 +170,8 @@ async def test_the_files_of_up_are_private(terminal: Terminal) -> None:
         assert key not in exported.out + as_json.out
         misplaced = await terminal.hookseal("up", "--json", "env")
         assert (2, "malformed") == (misplaced.code, misplaced.json["error"]["code"])
+        await require_refusal_of_a_second(terminal, process)
+        await require_report_of_an_altered_file(terminal)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -174,13 +179,20 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()]
 
 
-async def test_a_second_up_in_a_folder_is_refused(terminal: Terminal) -> None:
-    """A second `up` in the same folder is refused, and the first one continues."""
-    async with terminal.up() as (process, _):
-        second = await terminal.hookseal("up", "--json")
-        assert (5, "refused") == (second.code, second.json["error"]["code"])
-        assert process.returncode is None
-        assert 0 == (await terminal.hookseal("up", "env")).code
+async def require_refusal_of_a_second(terminal: Terminal, first: Process) -> None:
+    """Fail unless a second `up` in the same folder is refused and the first one continues."""
+    second = await terminal.hookseal("up", "--json")
+    assert (5, "refused") == (second.code, second.json["error"]["code"])
+    assert first.returncode is None
+    assert 0 == (await terminal.hookseal("up", "env")).code
+
+
+async def require_report_of_an_altered_file(terminal: Terminal) -> None:
+    """Fail unless a state file that was altered is reported by name."""
+    (terminal.state / "up.json").write_text('{"pid"')
+    ended = await terminal.hookseal("up", "env", "--json")
+    assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
+    assert f"{terminal.state / 'up.json'} was changed" in ended.json["error"]["message"]
 
 
 async def test_a_killed_up_leaves_no_process(terminal: Terminal) -> None:
@@ -204,15 +216,6 @@ async def test_up_env_says_that_nothing_runs(terminal: Terminal) -> None:
     expected = "hookseal: nothing is up in this folder: run `hookseal up` here, in another terminal\n"
     assert (69, "", expected) == (ended.code, ended.out, ended.err)
     assert not terminal.state.exists()
-
-
-async def test_an_altered_state_file_is_named(terminal: Terminal) -> None:
-    """A state file that was altered is reported by name."""
-    async with terminal.up():
-        (terminal.state / "up.json").write_text('{"pid"')
-        ended = await terminal.hookseal("up", "env", "--json")
-        assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
-        assert f"{terminal.state / 'up.json'} was changed" in ended.json["error"]["message"]
 
 
 async def test_help_explains_the_second_terminal() -> None:

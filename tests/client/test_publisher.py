@@ -11,6 +11,7 @@ import pytest
 from hookseal import Published, Publisher
 from hookseal.ground.errors import Conflict, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
+from tests.admin.refusals import refused_field
 from tests.client.stored import Stored, ids
 
 EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid"}
@@ -88,34 +89,28 @@ async def test_an_event_without_subscribers_is_stored(publisher: Publisher, stor
     assert ((), 1, set()) == (published.deliveries, await stored.count(), await stored.rung())
 
 
-@pytest.mark.req("DEL-14", part="publish-limits")
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
-        ({}, "data"),
-        ({"data": 1, "body": b"1"}, "data"),
-        ({"data": None, "body": b"1"}, "data"),
-        ({"data": object()}, "data"),
-        ({"data": {"a": [1, "\ud800"]}}, "data"),
-        ({"data": 1, "tenant_id": "_system"}, "tenant_id"),
-        ({"data": 1, "event_type": "invoice paid"}, "event_type"),
-        ({"data": 1, "event_id": "a b"}, "event_id"),
-        ({"data": 1, "event_id": "x" * 129}, "event_id"),
-        ({"data": 1, "correlation_id": "a\r\nX: y"}, "correlation_id"),
-        ({"data": 1, "correlation_id": "\ud800"}, "correlation_id"),
-        ({"data": 1, "correlation_id": "x" * 129}, "correlation_id"),
-        ({"data": 1, "traceparent": "\x00"}, "traceparent"),
-        ({"data": 1, "traceparent": "nonsense"}, "traceparent"),
-    ],
-)
-async def test_a_malformed_argument_is_named(
-    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str
-) -> None:
-    """A malformed argument is refused by its name, and nothing is stored."""
-    with pytest.raises(Malformed) as caught:
-        await publisher.publish(**(EVENT | given))
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({}, "data"),
+    ({"data": 1, "body": b"1"}, "data"),
+    ({"data": None, "body": b"1"}, "data"),
+    ({"data": object()}, "data"),
+    ({"data": {"a": [1, "\ud800"]}}, "data"),
+    ({"data": 1, "tenant_id": "_system"}, "tenant_id"),
+    ({"data": 1, "event_type": "invoice paid"}, "event_type"),
+    ({"data": 1, "event_id": "a b"}, "event_id"),
+    ({"data": 1, "event_id": "x" * 129}, "event_id"),
+    ({"data": 1, "correlation_id": "a\r\nX: y"}, "correlation_id"),
+    ({"data": 1, "correlation_id": "\ud800"}, "correlation_id"),
+    ({"data": 1, "correlation_id": "x" * 129}, "correlation_id"),
+    ({"data": 1, "traceparent": "\x00"}, "traceparent"),
+    ({"data": 1, "traceparent": "nonsense"}, "traceparent"),
+]
 
-    assert field == caught.value.field
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_a_malformed_argument_is_named(publisher: Publisher, stored: Stored) -> None:
+    """A malformed argument is refused by its name, and nothing is stored."""
+    assert MALFORMED == [(given, await refused_field(publisher.publish(**(EVENT | given)))) for given, _ in MALFORMED]
     assert 0 == await stored.count()
 
 

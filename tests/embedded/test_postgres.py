@@ -17,6 +17,7 @@ from hookseal.embedded.programs import postgres_tree
 from hookseal.embedded.server import Server, ports
 from hookseal.ground.errors import Unavailable
 from tests.embedded.processes import arguments, is_alive, is_open, owner, program, taken_port
+from tests.fresh import initialised
 from tests.servers import sibling
 
 pytestmark = pytest.mark.req("OPS-08")
@@ -117,6 +118,7 @@ async def test_postgresql_listens_on_loopback_only(own_postgres: Server) -> None
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
 async def test_commits_survive_unless_not_durable(durable: bool, fsync: str, servers_folder: Path) -> None:
     """Committed data survives a power failure, unless `durable` is false."""
+    await initialised(servers_folder)
     async with postgres(servers_folder, durable=durable) as server:
         assert fsync == await fetch_value(server.url, "SHOW fsync")
 
@@ -129,6 +131,7 @@ async def test_postgresql_runs_as_the_account(own_postgres: Server) -> None:
 
 async def test_a_failing_statement_logs_no_values(servers_folder: Path) -> None:
     """A failing statement does not write its values to the log."""
+    await initialised(servers_folder)
     async with postgres(servers_folder, durable=False) as server:
         await fetch_value(server.url, "CREATE TABLE t (a text PRIMARY KEY)")
         await fetch_value(server.url, "INSERT INTO t VALUES ('a-value-to-hide')")
@@ -151,6 +154,7 @@ async def test_a_second_start_keeps_data_and_password(private_folder: Path) -> N
 
 async def test_a_busy_port_is_skipped(servers_folder: Path) -> None:
     """If the port is taken meanwhile, the next one is tried."""
+    await initialised(servers_folder)
     squatter, busy = taken_port()
     with squatter:
         candidates = iter([busy, *ports(None)])
@@ -161,6 +165,7 @@ async def test_a_busy_port_is_skipped(servers_folder: Path) -> None:
 
 async def test_a_busy_given_port_is_an_error(servers_folder: Path) -> None:
     """If the given port is taken, the error says so."""
+    await initialised(servers_folder)
     squatter, busy = taken_port()
     with squatter, pytest.raises(Unavailable, match="Address already in use"):
         async with postgres(servers_folder, port=busy, durable=False):

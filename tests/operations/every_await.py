@@ -1,4 +1,4 @@
-"""Runs an operation in a process that is killed at a given await; the tests do so for every await."""
+"""Runs an operation in a process that is killed at a given await between its statements; the tests try each."""
 
 import json
 from asyncio.subprocess import PIPE, Process
@@ -30,14 +30,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How an operation ended: `steps` is the number of suspensions and resumptions, None if it was killed."""
+    """How an operation ended: `places` is the number of places to be killed at, None if it was killed."""
 
-    steps: int | None
+    places: int | None
 
     @property
     def was_killed(self) -> bool:
         """Whether it was killed before it was done."""
-        return self.steps is None
+        return self.places is None
 
 
 class Program:
@@ -59,7 +59,7 @@ class Program:
         answer: dict[str, Any] = json.loads(await self._process.stdout.readline())
         assert (answer["count"] is None, answer["code"]) in {(True, _KILLED), (False, 0)}
         await eventually(lambda: at.pool.fetchval(_HAVE_ENDED, APPLICATION_NAME))
-        return Ending(steps=answer["count"])
+        return Ending(places=answer["count"])
 
 
 @asynccontextmanager

@@ -1,6 +1,9 @@
-"""A program that runs each operation in a new process, which kills itself at a given await.
+"""A program that runs each operation in a new process, which kills itself before its first or after a given statement.
 
-It reads one JSON object a line, and answers each with the exit code and the number of awaits of the operation; the
+PostgreSQL learns nothing of a process between two statements. So a death at any other await, or in the middle of a
+statement that is executed or not, leaves what one of these deaths leaves.
+
+It reads one JSON object a line, and answers each with the exit code and the number of such places in the operation; the
 number is None if the process was killed before the operation was done. A key is named by the seed that the tests derive
 it from.
 """
@@ -10,8 +13,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import asyncpg
 
@@ -30,55 +33,46 @@ from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import keyring
 from tests.secrets.samples import master_key
 
-T = TypeVar("T")
 TENANT: Final = TenantId("acme")
 FIRST: Final = "first of all"
 APPLICATION_NAME: Final = "killed_process"
 _HOW: Final = compromise.CompromiseOptions(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
 
 
-class _Steps:
-    """Drives a coroutine, counts each suspension and each resumption, and kills the process at a given count.
+class _Killed(asyncpg.Connection):
+    """A connection whose process kills itself before its first statement, at 1, or after that many less one."""
 
-    The first suspension is 1, the resumption after it is 2, and so on: what was requested from PostgreSQL at 1 was
-    answered at 2.
-    """
+    kill_at = 0  # counting begins when it is set
+    count = 0
 
-    def __init__(self, kill_at: int) -> None:
-        self.count = 0
-        self._kill_at = kill_at
+    async def execute(self, *args: Any, **kwargs: Any) -> str:
+        """Execute, and perhaps kill."""
+        return await self._counted(super().execute(*args, **kwargs))  # type: ignore[no-any-return]
 
-    def drive(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Yield what the coroutine awaits, and return what it returns."""
-        step, argument = coroutine.send, None
-        while True:
-            try:
-                awaited = step(argument)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            self._step()
-            try:
-                step, argument = coroutine.send, (yield awaited)
-            except BaseException as error:  # noqa: BLE001 -- the coroutine's to handle, a cancellation too
-                step, argument = coroutine.throw, error
-            self._step()
+    async def fetch(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch rows, and perhaps kill."""
+        return await self._counted(super().fetch(*args, **kwargs))
 
-    def _step(self) -> None:
+    async def fetchrow(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch a row, and perhaps kill."""
+        return await self._counted(super().fetchrow(*args, **kwargs))
+
+    async def fetchval(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch a value, and perhaps kill."""
+        return await self._counted(super().fetchval(*args, **kwargs))
+
+    def step(self) -> None:
+        """Count one, and kill this process if it is the one."""
         self.count += 1
-        if self.count == self._kill_at:
+        if self.count == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-
-class _Driven:
-    """An awaitable that runs a coroutine in this way."""
-
-    def __init__(self, steps: _Steps, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._steps = steps
-        self._coroutine = coroutine
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._steps.drive(self._coroutine)
+    async def _counted(self, statement: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await statement
+        finally:
+            if self.kill_at:
+                self.step()
 
 
 def wanted(endpoint: str, *, overlap_seconds: int) -> RotationRequest:
@@ -141,15 +135,18 @@ def operation(operator: Operator, name: str, subject: str) -> Coroutine[Any, Any
 
 
 async def _count(database_url: str, *, name: str, subject: str, held: list[str], kill_at: int) -> int:
-    """Run the operation with these keys, the sealing one first; return the number of suspensions and resumptions."""
-    connection = await asyncpg.connect(database_url, server_settings={"application_name": APPLICATION_NAME})
+    """Run the operation with these keys, the sealing one first; return the number of its statements and one more."""
+    connection: _Killed = await asyncpg.connect(
+        database_url, server_settings={"application_name": APPLICATION_NAME}, connection_class=_Killed
+    )
     try:
         sealing, *others = (key_of(seed) for seed in held)
         unlocked = await unlock(connection, Provider.DB, KeyRing(sealing, tuple(others)))
-        steps = _Steps(kill_at)
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
-        await _Driven(steps, operation(operator, name, subject))
-        return steps.count
+        connection.kill_at = kill_at
+        connection.step()
+        await operation(operator, name, subject)
+        return connection.count
     finally:
         await connection.close()
 

@@ -39,17 +39,18 @@ async def is_migrated(installation: Installation, held: PlaintextEndpoint) -> bo
 
 @pytest.mark.req("SEC-12")
 async def test_a_migration_killed_at_any_await_can_be_repeated(installation: Installation, program: Program) -> None:
-    """Killed at any suspension, the migration has done all or nothing, and a repeat completes it."""
+    """Killed at any await, the migration has done all or nothing, and a repeat completes it."""
     endings: list[bool] = []
-    for kill_at in count(1, 2):  # an even step is a resumption: nothing is sent until the next suspension
+    for kill_at in count(1):
         endpoint = await legacy(installation.pool, url=f"https://receiver.example/{kill_at}")
         ending = await program.run("migrate", endpoint.endpoint_id, kill_at)
         if not ending.was_killed:
-            assert 2 * len(endings) == ending.steps
+            assert len(endings) == ending.places
             assert await is_migrated(installation, endpoint)
             break
-        endings.append(await is_migrated(installation, endpoint))
-        await require_repeatable(installation, endpoint, done=endings[-1])
+        endings.append(done := await is_migrated(installation, endpoint))
+        if endings.count(done) == 1:  # else what is stored is the same as after the kill before
+            await require_repeatable(installation, endpoint, done=done)
 
     require_one_moment(endings, least=10)
 

@@ -61,28 +61,33 @@ REFUSED = "the receiver refused the TLS handshake"  # TLS 1.2 reports no more th
 UNTRUSTED = "the certificate comes from an authority that is not trusted"
 
 
+REFUSALS: list[tuple[str, TlsIdentity, str | tuple[str, str]]] = [
+    ("/another-authority-alone", identity(FIRST, STRANGER), UNTRUSTED),
+    ("/what-the-system-trusts", identity(FIRST, None), UNTRUSTED),
+    ("/a-strangers-certificate", identity(STRANGER.client(), AUTHORITY), WANTED),
+    ("/no-certificate", identity(None, AUTHORITY), (WANTED, REFUSED)),
+]
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize(
-    ("tls", "words"),
-    [
-        pytest.param(identity(FIRST, STRANGER), UNTRUSTED, id="another authority alone"),
-        pytest.param(identity(FIRST, None), UNTRUSTED, id="what the system trusts"),
-        pytest.param(identity(STRANGER.client(), AUTHORITY), WANTED, id="a stranger's certificate"),
-        pytest.param(identity(None, AUTHORITY), (WANTED, REFUSED), id="no certificate"),
-    ],
-)
 async def test_an_endpoints_authorities_replace_the_systems(
-    world: World, tmp_path: Path, tls: TlsIdentity, words: str | tuple[str, str], version: ssl.TLSVersion
+    world: World, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     """The authorities of an endpoint replace those of the system, and a TLS failure says which side refused."""
     context = serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)
     context.minimum_version = context.maximum_version = version
+    expected: dict[str, tuple[str, str | tuple[str, str]]] = {}
     with AlertingTlsServer(context) as listener:
-        await world.installation.add(endpoint(listener), tls=tls)
+        for path, tls, words in REFUSALS:
+            added = await world.installation.add(endpoint(listener, path), tls=tls)
+            expected[added.pointer.endpoint_id] = path, words
         async with world.worker():
-            [ring] = await world.publish()
-            outcome, error = await refused(world, ring)
-        assert ("tls", True) == (outcome, error.startswith(words)), error
+            rings = await world.publish()
+            assert len(REFUSALS) == len(rings)
+            for ring in rings:
+                path, words = expected[ring.endpoint_id]
+                outcome, error = await refused(world, ring)
+                assert ("tls", True) == (outcome, error.startswith(words)), (path, error)
         assert [] == listener.requests
 
 

@@ -1,4 +1,4 @@
-"""Installs the wheel into a new environment of each supported Python that is here, and tries it."""
+"""Installs the wheel into a new environment of each supported Python that is here, all at once, and tries it."""
 
 import asyncio
 import shutil
@@ -26,8 +26,11 @@ async def smoke() -> int:
         print(f"built {source.name} and {wheel.name}; their metadata is complete")
         async with stack(state) as servers:
             await upgrade(servers.postgres.url)
-            for name in _PYTHONS:
-                tried = await asyncio.to_thread(_try, name, wheel, folder / name, servers.postgres.url)
+            url = servers.postgres.url
+            trials = [asyncio.to_thread(_try, name, wheel, folder / name, url) for name in _PYTHONS]
+            for tried in await asyncio.gather(*trials, return_exceptions=True):  # each ends before the servers do
+                if isinstance(tried, BaseException):
+                    raise tried
                 print(tried, flush=True)
     return 0
 
