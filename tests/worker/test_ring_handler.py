@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Pace, Reply, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -475,6 +476,14 @@ async def test_the_next_of_a_line_is_requested_after_the_record() -> None:
     assert State.DELIVERED is scene.row.state
     assert lane in scene.lanes.crowded
     assert woken
+
+
+async def test_a_burst_does_not_wait_for_slots_that_are_free() -> None:
+    """After a large or full claim the next one waits for a quarter of the slots, which may be free already."""
+    handler = Scene(slots=500).handler
+
+    assert (0, 125) == (handler._to_gather(MOST_UNANSWERED, 128), handler._to_gather(MOST_UNANSWERED + 1, 128))
+    assert (125, 0) == (handler._to_gather(1, 1), handler._to_gather(0, 1))
 
 
 @pytest.mark.req("DEL-09", part="lanes")

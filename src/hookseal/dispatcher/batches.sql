@@ -104,6 +104,7 @@ FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
 FULL JOIN unclaimed AS u ON u.id = c.id
 
+-- Claims the deliveries of any number of rings.
 -- name: claim_all
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
@@ -112,7 +113,7 @@ WITH asked AS MATERIALIZED (
          WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
 ), {claim}
 
--- Does the same for one ring. PostgreSQL soon uses one plan for all of these. For `claim_all` of one ring it would make a new
+-- Claims the delivery of one ring. PostgreSQL soon uses one plan for all of these. For `claim_all` of one ring it would make a new
 -- plan each time, because a plan for any number of rings looks more expensive: that takes longer than the claim.
 -- name: claim_one
 WITH asked AS MATERIALIZED (

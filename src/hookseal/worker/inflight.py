@@ -77,10 +77,6 @@ class InFlight:
         await asyncio.wait({task := asyncio.ensure_future(self._room.wait())}, timeout=seconds)
         task.cancel()
 
-    def with_quarter(self, begun: int, most: int) -> int:
-        """Return how many slots are free once `begun` are taken, and a quarter of all, at most `most`, are freed."""
-        return min(max(self.slots - begun, 0) + min(self.limit // 4, most), self.limit)
-
     async def gather(self, seconds: float, slots: int) -> None:
         """Do the same, and let all requests end that end together: one statement records many of them."""
         await self.wait_for_room(seconds, slots)

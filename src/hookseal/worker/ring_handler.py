@@ -104,18 +104,22 @@ class RingHandler:
                 await self._in_flight.gather(GATHER_SECONDS, self._gathered)
             room = min(self._in_flight.room, MOST_AT_ONCE)
             if not room:
-                self.full()
+                self._movement.moved()  # deliveries wait for free slots, not for the queue
                 await self._in_flight.wait_for_room(LOOK_SECONDS)
                 continue
             self._awake.clear()
             rings = self._turn(room)
             self._spacious.set()
-            waits = len(rings) == room or len(rings) > MOST_UNANSWERED or self._lanes.at_their_share
-            self._gathered = self._in_flight.with_quarter(len(rings), MOST_AT_ONCE) if waits else 0
+            self._gathered = self._to_gather(len(rings), room)
             if rings:
                 await self.handle(rings)
             else:
                 await set_within(self._awake, min(LOOK_SECONDS, self.next_in() or LOOK_SECONDS), self._parts.clock)
+
+    def _to_gather(self, begun: int, room: int) -> int:
+        left = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
+        quarter = min(self._in_flight.limit // 4, MOST_AT_ONCE)
+        return left + quarter if left or begun == room or begun > MOST_UNANSWERED else 0
 
     def _turn(self, room: int) -> list[Ring]:
         """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
@@ -167,10 +171,6 @@ class RingHandler:
             delivery_id=dropped.job_id or None,
             detail=dropped.detail or None,
         )
-
-    def full(self) -> None:
-        """Record that deliveries wait for free slots and not for the queue."""
-        self._movement.moved()
 
     async def handle(self, rings: Sequence[Ring]) -> None:
         """Claim the deliveries of these rings and start sending them. A slot must be free for each."""
