@@ -90,6 +90,26 @@ async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[asyncpg.Record]") -> None:
+    """A ring without room is tried again later if its delivery is locked: the lane stays at its limit."""
+    await pool.execute(_STORE.replace("$1", "1"))
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
+    due = await pool.fetchrow("SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries")
+    ring = Ring(**dict(due or {}))
+    lanes, kept = Lanes(1), list[Ring]()
+    lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
+    lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
+    lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        handler = _any(SimpleNamespace(wake=lambda: None, keep_busy=kept.extend))
+        await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(handler)
+
+    assert [] == lanes.pick(10, 0.0)
+    assert [ring] == kept
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
     """A worker that had no share of an endpoint's limit takes its deliveries once the worker that had it has ended."""
     await pool.execute(_STORE.replace("$1", "2"))
@@ -132,4 +152,4 @@ def _any(value: object) -> Any:
     return value
 
 
-_HANDLER: Final = _any(SimpleNamespace(wake=lambda: None))
+_HANDLER: Final = _any(SimpleNamespace(wake=lambda: None, keep_busy=lambda _: None))

@@ -82,7 +82,7 @@ class Lanes:
             self._settle(key, now)
 
     def add_first(self, rings: Iterable[Ring], now: float) -> None:
-        """Let these rings go before others, whatever their lanes allow: PostgreSQL has refused to park them."""
+        """Let these rings go before others, whatever their lanes allow: each is of a probe, or is not due."""
         self._first.update((ring.delivery_id, (now, ring)) for ring in rings if ring.delivery_id not in self._begun)
 
     def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
