@@ -48,10 +48,10 @@ class Counting(PostgresLanes):
         self.lanes += len(asked)
         return await super().next(asked)
 
-    async def forget(self, keys: Sequence[Key]) -> None:
+    async def forget(self, keys: Sequence[Key]) -> set[Key]:
         """Forget, and count."""
         self.forgotten += len(keys)
-        await super().forget(keys)
+        return await super().forget(keys)
 
 
 def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeeper:
@@ -146,6 +146,28 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
     clock.elapsed += EMPTY_SECONDS
     await keeper.once(_HANDLER)
     assert (PAGE, 5_000 - PAGE) == (store.forgotten, len(lanes.crowded))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_lane_that_is_no_longer_empty_is_kept(pool: "Pool[asyncpg.Record]") -> None:
+    """Of 2,500 empty lanes a worker forgets none in which a delivery waits by then, and fetches it at once."""
+    await pool.execute(_STORE.replace("$1", "2500"))
+    store, lanes, clock = Counting(pool), Lanes(32), FakeClock()
+    for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints ORDER BY id"):
+        lanes.crowded.learn((key[0], key[1]))
+    keeper = keeper_of(store, lanes, clock)
+    await keeper.once(_HANDLER)
+    assert 1 == len(lanes.pick(10, 0.0))
+    await pool.execute(
+        "INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at)"
+        " SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now()"
+        " FROM hookseal.endpoints ORDER BY id LIMIT 1"
+    )
+    clock.elapsed += EMPTY_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert PAGE == store.forgotten
+    assert 1 == len(lanes.pick(10, EMPTY_SECONDS))
 
 
 def _any(value: object) -> Any:

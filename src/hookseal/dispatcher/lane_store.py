@@ -85,9 +85,9 @@ class PostgresLanes:
         """Return whether all endpoints are of one tenant."""
         return bool((await self._rows("has_one_tenant"))[0][0])
 
-    async def forget(self, keys: Sequence[Key]) -> None:
-        """Delete these lanes if nothing waits in them."""
-        await self._rows("forget", *_lines(keys))
+    async def forget(self, keys: Sequence[Key]) -> set[Key]:
+        """Delete these lanes if nothing waits in them; return those that are left, in which something may wait."""
+        return {(row["tenant_id"], row["endpoint_id"]) for row in await self._rows("forget", *_lines(keys))}
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)

@@ -117,18 +117,26 @@ ORDER BY a.n, d.id
 -- name: has_one_tenant
 SELECT coalesce(min(tenant_id) = max(tenant_id), false) FROM hookseal.endpoints
 
--- Deletes these lanes if nothing waits in them.
+-- Deletes these lanes if nothing waits in them, and returns those that it leaves.
 -- name: forget
-WITH empty AS (
+WITH asked AS MATERIALIZED (
     SELECT l.tenant_id, l.endpoint_id
     FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[]) AS a (tenant_id, endpoint_id)
     JOIN hookseal.lanes AS l ON l.tenant_id = a.tenant_id AND l.endpoint_id = a.endpoint_id
+), empty AS (
+    SELECT l.tenant_id, l.endpoint_id
+    FROM asked JOIN hookseal.lanes AS l ON l.tenant_id = asked.tenant_id AND l.endpoint_id = asked.endpoint_id
     WHERE NOT EXISTS (
         SELECT FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
         JOIN hookseal.deliveries AS d ON d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id
                                      AND d.waiting_for = w.waiting_for)
     FOR UPDATE OF l SKIP LOCKED
+), forgotten AS (
+    DELETE FROM hookseal.lanes AS l
+    USING empty
+    WHERE l.tenant_id = empty.tenant_id AND l.endpoint_id = empty.endpoint_id
+    RETURNING l.tenant_id, l.endpoint_id
 )
-DELETE FROM hookseal.lanes AS l
-USING empty
-WHERE l.tenant_id = empty.tenant_id AND l.endpoint_id = empty.endpoint_id
+SELECT tenant_id, endpoint_id::text AS endpoint_id FROM asked
+EXCEPT
+SELECT tenant_id, endpoint_id::text FROM forgotten

@@ -107,9 +107,11 @@ class LaneKeeper:
             self._count_at = now + COUNT_SECONDS
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
         if emptied := self._lanes.crowded.emptied(now)[:PAGE]:
-            await self._store.forget(emptied)
+            left = await self._store.forget(emptied)
             for key in emptied:
                 self._lanes.crowded.forget(key)
+                if key in left:
+                    self._lanes.crowded.learn(key)
         page = await self._store.page(self._place)
         self._place = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:
