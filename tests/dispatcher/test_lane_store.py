@@ -107,15 +107,35 @@ async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Instal
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+async def test_what_is_due_is_told_from_probes(stored: Installation) -> None:
+    """A delivery that is due, waiting or not, is returned; the probe of a held endpoint and one for later are not."""
+    rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings[1:2]))
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '1 h' WHERE id = $1::text::uuid",
+        rings[2].delivery_id,
+    )
+    due = {rings[0].delivery_id, rings[1].delivery_id, rings[3].delivery_id}
+    assert due == await lanes.due(rings)
+    await open_breaker(stored, rings[0])
+    assert 1 == await probe(stored)
+
+    probed = await stored.pool.fetchval("SELECT probe_id::text FROM hookseal.held_endpoints")
+    assert probed in due
+    assert due - {probed} == await lanes.due(rings)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 async def test_a_lane_is_removed_only_when_nothing_waits(stored: Installation) -> None:
     """A lane with a waiting delivery stays; after its removal new deliveries are due at once again."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
     await lanes.park(parked(rings, WaitingFor.RATE))
     [lane] = await lanes.page()
-    await lanes.forget([lane.key])
+    assert {lane.key} == await lanes.forget([lane.key])
     assert [lane] == await lanes.page()
     await ledger(stored.pool).claim_all(await lanes.next([Asked(lane.key, 1)]), None, most_bytes=1_000)
-    await lanes.forget([lane.key])
+    assert set() == await lanes.forget([lane.key])
+    assert set() == await lanes.forget([lane.key]), "it is gone already"
 
     assert [] == await lanes.page()
     assert [None] == await waiting(stored, await published(stored, 1))

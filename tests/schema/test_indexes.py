@@ -77,6 +77,7 @@ _PLACES = [
     (("dispatcher", "batches.sql", "claim_one"), (*_RING, "w", 45.0, None, 1_000), "deliveries_id_key"),
     (("dispatcher", "batches.sql", "claim_one"), (*_RING, "w", 45.0, None, 1_000), "deliveries_in_line"),
     (("dispatcher", "lane_store.sql", "park"), ("acme", _ENDPOINT, _ENDPOINT, "rate"), "deliveries_id_key"),
+    (("dispatcher", "lane_store.sql", "due"), (*_LANE, _ENDPOINT), "deliveries_id_key"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_held"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_in_line"),
     (("dispatcher", "lane_store.sql", "forget"), _LANE, "deliveries_held"),

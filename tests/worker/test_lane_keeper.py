@@ -48,10 +48,10 @@ class Counting(PostgresLanes):
         self.lanes += len(asked)
         return await super().next(asked)
 
-    async def forget(self, keys: Sequence[Key]) -> None:
+    async def forget(self, keys: Sequence[Key]) -> set[Key]:
         """Forget, and count."""
         self.forgotten += len(keys)
-        await super().forget(keys)
+        return await super().forget(keys)
 
 
 def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeeper:
@@ -87,6 +87,26 @@ async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[
     await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(_HANDLER)
 
     assert not lanes.ready
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[asyncpg.Record]") -> None:
+    """A ring without room is tried again later if its delivery is locked: the lane stays at its limit."""
+    await pool.execute(_STORE.replace("$1", "1"))
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
+    due = await pool.fetchrow("SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries")
+    ring = Ring(**dict(due or {}))
+    lanes, kept = Lanes(1), list[Ring]()
+    lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
+    lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
+    lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        handler = _any(SimpleNamespace(wake=lambda: None, keep_busy=kept.extend))
+        await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(handler)
+
+    assert [] == lanes.pick(10, 0.0)
+    assert [ring] == kept
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -128,8 +148,30 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
     assert (PAGE, 5_000 - PAGE) == (store.forgotten, len(lanes.crowded))
 
 
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_lane_that_is_no_longer_empty_is_kept(pool: "Pool[asyncpg.Record]") -> None:
+    """Of 2,500 empty lanes a worker forgets none in which a delivery waits by then, and fetches it at once."""
+    await pool.execute(_STORE.replace("$1", "2500"))
+    store, lanes, clock = Counting(pool), Lanes(32), FakeClock()
+    for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints ORDER BY id"):
+        lanes.crowded.learn((key[0], key[1]))
+    keeper = keeper_of(store, lanes, clock)
+    await keeper.once(_HANDLER)
+    assert 1 == len(lanes.pick(10, 0.0))
+    await pool.execute(
+        "INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at)"
+        " SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now()"
+        " FROM hookseal.endpoints ORDER BY id LIMIT 1"
+    )
+    clock.elapsed += EMPTY_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert PAGE == store.forgotten
+    assert 1 == len(lanes.pick(10, EMPTY_SECONDS))
+
+
 def _any(value: object) -> Any:
     return value
 
 
-_HANDLER: Final = _any(SimpleNamespace(wake=lambda: None))
+_HANDLER: Final = _any(SimpleNamespace(wake=lambda: None, keep_busy=lambda _: None))

@@ -46,6 +46,11 @@ class PostgresLanes:
         ])  # fmt: skip
         return {row["delivery_id"]: row["is_new"] for row in await self._rows("park", *columns)}
 
+    async def due(self, rings: Sequence[Ring]) -> set[str]:
+        """Return the ids of these deliveries that are due, and are not the probe of their held endpoint."""
+        columns = _lines([(each.tenant_id, each.endpoint_id, each.delivery_id) for each in rings])
+        return {row["delivery_id"] for row in await self._rows("due", *columns)}
+
     async def open_breakers(self, opened: Sequence[Opened], *, spread: float) -> set[Key]:
         """Hold these endpoints until a probe is answered; return those that were not held already.
 
@@ -80,9 +85,9 @@ class PostgresLanes:
         """Return whether all endpoints are of one tenant."""
         return bool((await self._rows("has_one_tenant"))[0][0])
 
-    async def forget(self, keys: Sequence[Key]) -> None:
-        """Delete these lanes if nothing waits in them."""
-        await self._rows("forget", *_lines(keys))
+    async def forget(self, keys: Sequence[Key]) -> set[Key]:
+        """Delete these lanes if nothing waits in them; return those that are left, in which something may wait."""
+        return {(row["tenant_id"], row["endpoint_id"]) for row in await self._rows("forget", *_lines(keys))}
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)

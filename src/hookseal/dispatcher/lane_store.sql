@@ -43,6 +43,18 @@ SELECT d.id::text, false
 FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND d.state = 'pending' AND d.waiting_for IS NOT NULL
 
+-- Returns which of these deliveries are due, waiting or not, and are not the probe of their held endpoint.
+-- name: due
+SELECT d.id::text AS delivery_id
+FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[])
+     AS a (tenant_id, endpoint_id, id)
+JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
+      AND CASE WHEN d.state = 'pending' THEN d.next_attempt_at <= now() END
+      AND NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                      WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.probe_id = d.id
+                        AND h.released_at IS NULL)
+
 -- Opens the breakers of these endpoints: they are held until a probe is answered, the first after $4 seconds.
 -- An endpoint that is held already is left as it is, and not returned.
 -- name: open_breakers
@@ -105,18 +117,26 @@ ORDER BY a.n, d.id
 -- name: has_one_tenant
 SELECT coalesce(min(tenant_id) = max(tenant_id), false) FROM hookseal.endpoints
 
--- Deletes these lanes if nothing waits in them.
+-- Deletes these lanes if nothing waits in them, and returns those that it leaves.
 -- name: forget
-WITH empty AS (
+WITH asked AS MATERIALIZED (
     SELECT l.tenant_id, l.endpoint_id
     FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[]) AS a (tenant_id, endpoint_id)
     JOIN hookseal.lanes AS l ON l.tenant_id = a.tenant_id AND l.endpoint_id = a.endpoint_id
+), empty AS (
+    SELECT l.tenant_id, l.endpoint_id
+    FROM asked JOIN hookseal.lanes AS l ON l.tenant_id = asked.tenant_id AND l.endpoint_id = asked.endpoint_id
     WHERE NOT EXISTS (
         SELECT FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
         JOIN hookseal.deliveries AS d ON d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id
                                      AND d.waiting_for = w.waiting_for)
     FOR UPDATE OF l SKIP LOCKED
+), forgotten AS (
+    DELETE FROM hookseal.lanes AS l
+    USING empty
+    WHERE l.tenant_id = empty.tenant_id AND l.endpoint_id = empty.endpoint_id
+    RETURNING l.tenant_id, l.endpoint_id
 )
-DELETE FROM hookseal.lanes AS l
-USING empty
-WHERE l.tenant_id = empty.tenant_id AND l.endpoint_id = empty.endpoint_id
+SELECT tenant_id, endpoint_id::text AS endpoint_id FROM asked
+EXCEPT
+SELECT tenant_id, endpoint_id::text FROM forgotten

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hookseal.dispatcher.lane_store import BEGINNING, PAGE, PostgresLanes
-from hookseal.dispatcher.lanes.lane import Opened
+from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import WaitingFor
@@ -65,19 +65,26 @@ class LaneKeeper:
         if opened := self._lanes.take_opened():
             await self._open(opened)
         if parked := self._lanes.take_parked(MOST_AT_ONCE):
-            in_lanes = [each for each in parked if each.waiting_for is not WaitingFor.ORDER]
-            for key in {(each.ring.tenant_id, each.ring.endpoint_id) for each in in_lanes}:
-                self._lanes.crowded.learn(key)
-            waiting = await self._store.park(parked)
-            for each in parked:
-                if waiting.get(each.ring.delivery_id):
-                    self._meter.held(each.waiting_for)
-            refused = [each.ring for each in in_lanes if each.ring.delivery_id not in waiting]
-            self._lanes.add_first(refused, self._clock.monotonic())
+            await self._park(parked, handler)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
         await self._fetch()
         handler.wake()
+
+    async def _park(self, parked: Sequence[Parked], handler: RingHandler) -> None:
+        """Let the deliveries of these rings wait. If another transaction has locked one, its ring is tried again."""
+        in_lanes = [each for each in parked if each.waiting_for is not WaitingFor.ORDER]
+        for key in {(each.ring.tenant_id, each.ring.endpoint_id) for each in in_lanes}:
+            self._lanes.crowded.learn(key)
+        waiting = await self._store.park(parked)
+        for each in parked:
+            if waiting.get(each.ring.delivery_id):
+                self._meter.held(each.waiting_for)
+        if refused := [each.ring for each in in_lanes if each.ring.delivery_id not in waiting]:
+            locked = await self._store.due(refused)
+            handler.keep_busy([each for each in refused if each.delivery_id in locked])
+            left = [each for each in refused if each.delivery_id not in locked]
+            self._lanes.add_first(left, self._clock.monotonic())
 
     async def _open(self, opened: Sequence[Opened]) -> None:
         """Open the breakers. If that fails, the next failure of the endpoint opens it."""
@@ -100,9 +107,11 @@ class LaneKeeper:
             self._count_at = now + COUNT_SECONDS
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
         if emptied := self._lanes.crowded.emptied(now)[:PAGE]:
-            await self._store.forget(emptied)
+            left = await self._store.forget(emptied)
             for key in emptied:
                 self._lanes.crowded.forget(key)
+                if key in left:
+                    self._lanes.crowded.learn(key)
         page = await self._store.page(self._place)
         self._place = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:

@@ -156,6 +156,14 @@ class RingHandler:
         for each in rings:
             heapq.heappush(self._kept, (due_at, next(self._order), each))
 
+    def keep_busy(self, rings: Sequence[Ring]) -> None:
+        """Keep these rings, whose deliveries other transactions have locked, for a moment."""
+        room = max(MOST_KEPT - len(self._kept), 0)
+        self.keep(rings[:room], BUSY_SECONDS)
+        if left := len(rings[room:]):
+            reason = f"{MOST_KEPT} rings are kept whose deliveries other transactions have locked"
+            self._parts.log.warning("rings.left", rings=left, reason=reason)
+
     def leave(self) -> list[Ring]:
         """Remove and return every ring that is kept or waits for its turn, for another worker."""
         left, self._kept = [each for _, _, each in self._kept], []
@@ -236,7 +244,7 @@ class RingHandler:
 
     def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:
         self._failed_until = 0.0
-        self._keep_busy(claimed.busy)
+        self.keep_busy(claimed.busy)
         self._lanes.behind(claimed.behind)
         if claimed.claims or claimed.busy or claimed.behind or claimed.faulty:
             self._movement.moved()
@@ -246,16 +254,6 @@ class RingHandler:
         left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.behind) - len(claimed.faulty)
         if left and (not_due := min(left, sum(not each.is_parked for each in rings))):
             self._meter.ring_dropped(DropReason.NOT_DUE, not_due)  # another worker may have begun a parked one
-
-    def _keep_busy(self, rings: Sequence[Ring]) -> None:
-        room = max(MOST_KEPT - len(self._kept), 0)
-        self.keep(rings[:room], BUSY_SECONDS)
-        if left := len(rings[room:]):
-            self._parts.log.warning(
-                "rings.left",
-                rings=left,
-                reason=f"{MOST_KEPT} rings are kept whose deliveries other transactions have locked",
-            )
 
     async def _group(self, claims: Sequence[Claim], asked_at: float) -> None:
         """Send the claims of one endpoint: the first in this task, each of the others in a task of its own."""

@@ -566,3 +566,18 @@ def test_the_number_of_expected_lanes_is_limited(monkeypatch: pytest.MonkeyPatch
     lanes.crowded.expect(key(rings(1)[0]))
 
     assert 0 == len(lanes.crowded)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_little_room_is_used_while_other_requests_hang() -> None:
+    """A lane of whose 32 requests 26 hang is asked again after 0.1 s, not when one of them ends."""
+    lanes = Lanes(32)
+    hanging = rings(26, parked=True)
+    read_settings(lanes, hanging[0])
+    mark_answered(lanes, hanging[0])
+    lanes.crowded.learn(key(hanging[0]))
+    lanes.found(lanes.wanted(100, 0.0), hanging, 0.0)
+    assert hanging == lanes.pick(100, 0.0)
+    assert [] == lanes.wanted(100, 0.0), "it waits a moment, to ask once for more"
+
+    assert [Asked(key(hanging[0]), 6)] == lanes.wanted(100, ASK_AGAIN_SECONDS)

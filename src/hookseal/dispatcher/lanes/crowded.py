@@ -32,6 +32,7 @@ class _Known:
     ask_at: float = float("-inf")
     after: str = BEGINNING
     began_at: float = float("-inf")
+    waits_since: float | None = None
 
 
 class CrowdedLanes:
@@ -93,6 +94,13 @@ class CrowdedLanes:
             self._later[key] = now + ASK_AGAIN_SECONDS
             yield key
 
+    def may_wait(self, key: Key, now: float) -> bool:
+        """Return whether to wait for more room in this lane, to ask once for it. That is allowed for a moment only."""
+        known = self._known[key]
+        if known.waits_since is None:
+            known.waits_since = now
+        return now < known.waits_since + ASK_AGAIN_SECONDS
+
     def start_over(self, key: Key) -> None:
         """Read this lane from its oldest delivery: some that were fetched still wait in PostgreSQL."""
         if (known := self._known.get(key)) is not None:
@@ -105,6 +113,7 @@ class CrowdedLanes:
         backlog is read from its oldest delivery once a second. The oldest then are those that wait here.
         """
         known = self._known[key]
+        known.waits_since = None
         if now >= known.began_at + START_OVER_SECONDS:
             known.after = BEGINNING
         if known.after != BEGINNING:
@@ -135,7 +144,7 @@ class CrowdedLanes:
             elif is_empty and known.empty_since is None:
                 known.empty_since = now
             if is_end:
-                known.ask_at = now + ASK_AGAIN_SECONDS
+                known.ask_at, known.waits_since = now + ASK_AGAIN_SECONDS, now
                 (self._empty if is_empty else self._later)[each.key] = known.ask_at
             else:
                 self._turns.add(each.key)

@@ -82,7 +82,7 @@ class Lanes:
             self._settle(key, now)
 
     def add_first(self, rings: Iterable[Ring], now: float) -> None:
-        """Let these rings go before others, whatever their lanes allow: PostgreSQL has refused to park them."""
+        """Let these rings go before others, whatever their lanes allow: each is of a probe, or is not due."""
         self._first.update((ring.delivery_id, (now, ring)) for ring in rings if ring.delivery_id not in self._begun)
 
     def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
@@ -199,9 +199,9 @@ class Lanes:
         for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lanes[key]
             room = lane.room(now) - (here := len(self._waiting.get(key, ())))
-            few = lane.in_flight and lane.rate is None and room < lane.limit // 4  # wait for more, to ask once for them
+            few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
-            if room > 0 and not few and not is_full:
+            if room > 0 and not is_full and not (few and self.crowded.may_wait(key, now)):
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
                     break
