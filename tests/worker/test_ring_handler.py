@@ -19,7 +19,7 @@ from hookseal.worker import ring_handler
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
-from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, MOST_KEPT, RingHandler
+from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, LOOK_SECONDS, MOST_KEPT, RingHandler
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
@@ -516,3 +516,27 @@ async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pyt
     scene.in_flight.close()
     await running
     assert 17 == await scene.in_flight.drain(0)
+
+
+async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring that the lane keeper keeps while the handler waits is tried after 0.2 s, not at its next look."""
+    scene, stop, waits = Scene(), asyncio.Event(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.Event().wait()
+
+    async def waited(*seconds: float) -> None:
+        async def reached() -> bool:
+            return list(seconds) == waits
+
+        await eventually(reached)
+
+    monkeypatch.setattr(scene.clock, "sleep", sleep)
+    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    await waited(LOOK_SECONDS)
+    scene.handler.keep_busy([RING])
+    await waited(LOOK_SECONDS, BUSY_SECONDS)
+    stop.set()
+    scene.handler.wake_up()
+    await running

@@ -155,6 +155,7 @@ class RingHandler:
         due_at = self._parts.clock.monotonic() + seconds
         for each in rings:
             heapq.heappush(self._kept, (due_at, next(self._order), each))
+        self._awake.set()
 
     def keep_busy(self, rings: Sequence[Ring]) -> None:
         """Keep these rings, whose deliveries other transactions have locked, for a moment."""
