@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import pytest
 import structlog
@@ -486,6 +488,41 @@ async def test_a_burst_does_not_wait_for_slots_that_are_free() -> None:
     assert (125, 0) == (handler._to_gather(1, 1), handler._to_gather(0, 1))
 
 
+async def claimed(scene: Scene, *, claims: int, slots: int) -> None:
+    """Return once there were so many claims, and so many slots are free."""
+
+    async def reached() -> bool:
+        return (claims, slots) == (scene.ledger.claims, scene.in_flight.slots)
+
+    await eventually(reached)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_no_tenant_waits_for_the_slots_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a tenant has its share, a ring of another is claimed at once, also if it comes during a claim."""
+    monkeypatch.setattr(ring_handler, "GATHER_SECONDS", 600.0)
+    scene, answers = Scene(slots=18), asyncio.Semaphore(0)
+    scene.send_by(ScriptedTransport(*[OK] * 30, during=answers.acquire))
+    claim_all = scene.ledger.claim_all
+
+    async def claim(*given: Any, **named: Any) -> Claimed:
+        if scene.ledger.claims == 1:
+            scene.handler.add([scene.add(99, GLOBEX)])
+        return await claim_all(*given, **named)
+
+    monkeypatch.setattr(scene.ledger, "claim_all", claim)
+    scene.handler.add([RING, *(scene.add(number) for number in range(24))])
+    stop = asyncio.Event()
+    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    await claimed(scene, claims=3, slots=1)
+
+    stop.set()
+    scene.handler.wake_up()
+    scene.in_flight.close()
+    await running
+    assert 17 == await scene.in_flight.drain(0)
+
+
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a tenant has its share, one claim is made when several slots are free; another tenant does not wait."""
@@ -495,12 +532,7 @@ async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pyt
     scene.handler.add([RING, *(scene.add(number) for number in range(24))])
     stop = asyncio.Event()
     running = asyncio.create_task(scene.handler.run(lambda: None, stop))
-
-    async def state(claims: int, slots: int) -> None:
-        async def reached() -> bool:
-            return (claims, slots) == (scene.ledger.claims, scene.in_flight.slots)
-
-        await eventually(reached)
+    state = partial(claimed, scene)
 
     await state(claims=2, slots=2)  # the first one reads the settings
     for _ in range(3):

@@ -55,6 +55,7 @@ class RingHandler:
         self._awake = asyncio.Event()
         self._spacious = asyncio.Event()
         self._gathered = 0  # slots that are to be free at the next turn, if they soon are
+        self._gathered_for = frozenset[str]()  # the tenants whose rings may wait for that
         self._meter = meter
         self._kept: list[tuple[float, int, Ring]] = []
         self._order = count()
@@ -68,11 +69,11 @@ class RingHandler:
         """How many more rings this worker should take."""
         return self._lanes.space(self._in_flight.room) if self._in_flight.room else 0
 
-    def add(self, rings: Iterable[Ring]) -> None:
-        """Let these rings wait for their turn. Those of a tenant with free slots do not wait for more slots."""
-        rings, full = list(rings), self._lanes.at_their_share
+    def add(self, rings: Sequence[Ring]) -> None:
+        """Let these rings wait for their turn. One of another tenant than the last ones ends the wait for more slots."""
         self._lanes.add(rings, self._parts.clock.monotonic())
-        if full and any(each.tenant_id not in full for each in rings):
+        if any(each.tenant_id not in self._gathered_for for each in rings):
+            self._gathered = 0
             self._in_flight.end_wait()
         self._changed()
 
@@ -111,6 +112,7 @@ class RingHandler:
             rings = self._turn(room)
             self._spacious.set()
             self._gathered = self._to_gather(len(rings), room)
+            self._gathered_for = self._lanes.at_their_share or frozenset(each.tenant_id for each in rings)
             if rings:
                 await self.handle(rings)
             else:
@@ -123,10 +125,9 @@ class RingHandler:
 
     def _turn(self, room: int) -> list[Ring]:
         """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
-        now = self._parts.clock.monotonic()
         if self.is_down:
             return []
-        self._lanes.add(self.due(MOST_AT_ONCE), now)
+        self._lanes.add(self.due(MOST_AT_ONCE), now := self._parts.clock.monotonic())
         return self._lanes.pick(self._in_flight.slots, now, most=room)
 
     @property
