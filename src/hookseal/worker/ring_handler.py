@@ -70,7 +70,7 @@ class RingHandler:
         return self._lanes.space(self._in_flight.room) if self._in_flight.room else 0
 
     def add(self, rings: Sequence[Ring]) -> None:
-        """Let these rings wait for their turn. One of another tenant than the last ones ends the wait for more slots."""
+        """Let these rings wait for their turn. A ring of another tenant ends the wait for more slots."""
         self._lanes.add(rings, self._parts.clock.monotonic())
         if any(each.tenant_id not in self._gathered_for for each in rings):
             self._gathered = 0
