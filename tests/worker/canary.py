@@ -77,9 +77,6 @@ def forms(value: bytes) -> dict[str, bytes]:
         "raw": value,
         "hex": value.hex().encode(),
         "upper hex": value.hex().upper().encode(),
-        "escaped": repr(value)[2:-1].encode(),
-        "escaped twice": repr(repr(value)[2:-1])[1:-1].encode(),
-        "escaped text": repr(text)[1:-1].encode(),
         "json": json.dumps(text)[1:-1].encode(),
         "html": html.escape(text).encode("latin-1", "xmlcharrefreplace"),
         "percent": quote(value, safe="").encode(),
@@ -90,6 +87,17 @@ def forms(value: bytes) -> dict[str, bytes]:
         "utf-16": utf16[:-1],  # without its last byte, it is found in both byte orders
         "reversed": value[::-1],
     }
+    for quote_escape in ("'", "\\'"):  # which one Python writes depends on the rest of the value
+        escaped = "".join(repr(bytes([byte]))[2:-1] for byte in value).replace("'", quote_escape)
+        found |= {
+            f"escaped with {quote_escape}": escaped.encode(),
+            f"escaped twice with {quote_escape}": repr(escaped)[1:-1].encode(),
+            f"escaped in json with {quote_escape}": json.dumps(escaped)[1:-1].encode(),
+            f"escaped text with {quote_escape}": repr(text)[1:-1]
+            .replace("\\'", "'")
+            .replace("'", quote_escape)
+            .encode(),
+        }
     for offset in range(3):
         standard = base64.b64encode(b"\0" * offset + value)
         inner = standard[-(-offset * 8 // 6) : (offset + len(value)) * 8 // 6]  # no byte depends on neighbours

@@ -23,6 +23,7 @@ from tests.worker.canary import Canary, search
 SECRETS = {
     "text": b"kQ7 canary/4f1d+Zr2~\"'<&>\\end",
     "key": bytes.fromhex("00ff7fe1c2a34d5c27220a0d3c3e26257b7d89abcdef0123456789fedcba9876"),
+    "one quote at each end": b"\x01'piece'begin" + b" and " + b'end"piece"\x02\x03\x04',
     "noise": os.urandom(32),
 }
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
