@@ -20,7 +20,7 @@ from hookseal.worker.movement import Movement
 from hookseal.worker.resources import opened
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
-from tests.worker.test_engine import RecordingHandler
+from tests.worker.test_engine import RecordingHandler, all_due
 from tests.worker.waiting import eventually
 from tests.worker.world import World
 
@@ -114,6 +114,7 @@ async def test_a_full_worker_passes_the_check(world: World) -> None:
         engine = Engine(
             resources.bell,
             RecordingHandler(movement=movement, in_flight=in_flight),
+            due=all_due,
             clock=clock,
             log=structlog.get_logger(),
         )

@@ -115,11 +115,26 @@ class RecordingHandler(RingHandler):
         await eventually(all_heard, within=within)
 
 
+async def all_due(rings: Sequence[Ring]) -> set[str]:
+    """Return the ids of all these deliveries."""
+    return {each.delivery_id for each in rings}
+
+
+async def nothing_due(_rings: Sequence[Ring]) -> set[str]:
+    """Return no id."""
+    return set()
+
+
+def engine_of(ringing: Bell, handler: RecordingHandler) -> Engine:
+    """Return an engine for which every delivery is due."""
+    return Engine(ringing, handler, due=all_due, clock=SystemClock(), log=structlog.get_logger())
+
+
 @asynccontextmanager
 async def running(url: str, handler: RecordingHandler) -> AsyncIterator[tuple[Engine, Bell]]:
     """Yield a running engine and a bell on its queue; the engine has stopped afterwards."""
     ringing = bell(url)
-    engine = Engine(ringing, handler, clock=SystemClock(), log=structlog.get_logger())
+    engine = engine_of(ringing, handler)
     task = asyncio.create_task(engine.run())
     try:
         yield engine, ringing
@@ -313,7 +328,7 @@ async def test_stop_leaves_no_task(redis_url: str) -> None:
 async def test_a_stopped_engine_does_not_start(redis_url: str) -> None:
     """An engine that is stopped before it runs does not start."""
     ringing = bell(redis_url)
-    engine = Engine(ringing, RecordingHandler(), clock=SystemClock(), log=structlog.get_logger())
+    engine = engine_of(ringing, RecordingHandler())
     await engine.stop()
     await asyncio.wait_for(engine.run(), 60)
     await ringing.close()
@@ -369,11 +384,24 @@ async def test_rings_that_wait_at_the_stop_are_rung_again(redis_url: str) -> Non
         assert 1 == await ringing.depth()
 
 
+@pytest.mark.req("DUR-05")
+async def test_a_ring_of_a_sent_delivery_is_not_rung_again_at_the_stop(redis_url: str) -> None:
+    """If another worker has sent its delivery meanwhile, a ring that waits at the stop is dropped."""
+    ringing, handler = bell(redis_url), Waiting()
+    engine = Engine(ringing, handler, due=nothing_due, clock=SystemClock(), log=structlog.get_logger())
+    handler.add([RING])
+    await engine.stop()
+    left = await ringing.depth()
+    await ringing.close()
+
+    assert 0 == left
+
+
 @pytest.mark.parametrize("wrong", ["burst", "cron_jobs", "allow_abort_jobs", "on_startup"])
 async def test_other_features_of_arq_are_refused(redis_url: str, wrong: str) -> None:
     """The features of arq that the loop does not support (burst, cron, aborts, hooks) cannot be enabled."""
     ringing = bell(redis_url)
-    engine = Engine(ringing, RecordingHandler(), clock=SystemClock(), log=structlog.get_logger())
+    engine = engine_of(ringing, RecordingHandler())
     worker = engine._new_worker()
     await ringing.close()
 

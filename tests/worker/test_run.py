@@ -14,7 +14,7 @@ from hookseal.worker.resources import opened
 from hookseal.worker.run import cancelled, probes_of
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
-from tests.worker.test_engine import RecordingHandler
+from tests.worker.test_engine import RecordingHandler, all_due
 from tests.worker.test_health import get, serving
 from tests.worker.waiting import eventually
 from tests.worker.world import World
@@ -26,7 +26,7 @@ async def test_a_stuck_loop_does_not_live(world: World) -> None:
     clock, log = FakeClock(), structlog.get_logger()
     async with opened(settings(world.database_url, world.redis_url), SystemClock(), log) as resources:
         movement = Movement(clock, sweep_seconds=15)
-        engine = Engine(resources.bell, RecordingHandler(), clock=clock, log=log)
+        engine = Engine(resources.bell, RecordingHandler(), due=all_due, clock=clock, log=log)
         async with serving(probes_of(resources, engine, movement, clock)) as url:
             clock.elapsed += BEAT_SECONDS - 1
             assert (200, {"status": "ok"}) == await get(f"{url}/livez")

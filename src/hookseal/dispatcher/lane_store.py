@@ -46,10 +46,10 @@ class PostgresLanes:
         ])  # fmt: skip
         return {row["delivery_id"]: row["is_new"] for row in await self._rows("park", *columns)}
 
-    async def due(self, rings: Sequence[Ring]) -> set[str]:
-        """Return the ids of these deliveries that are due, and are not the probe of their held endpoint."""
+    async def due(self, rings: Sequence[Ring]) -> dict[str, bool]:
+        """Return the ids of these deliveries that are due, and whether each is the probe of its held endpoint."""
         columns = _lines([(each.tenant_id, each.endpoint_id, each.delivery_id) for each in rings])
-        return {row["delivery_id"] for row in await self._rows("due", *columns)}
+        return {row["delivery_id"]: row["is_probe"] for row in await self._rows("due", *columns)}
 
     async def open_breakers(self, opened: Sequence[Opened], *, spread: float) -> set[Key]:
         """Hold these endpoints until a probe is answered; return those that were not held already.

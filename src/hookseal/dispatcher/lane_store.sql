@@ -43,17 +43,17 @@ SELECT d.id::text, false
 FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND d.state = 'pending' AND d.waiting_for IS NOT NULL
 
--- Returns which of these deliveries are due, waiting or not, and are not the probe of their held endpoint.
+-- Returns which of these deliveries are due, waiting or not, and whether each is the probe of its held endpoint.
 -- name: due
-SELECT d.id::text AS delivery_id
+SELECT d.id::text AS delivery_id,
+       EXISTS (SELECT FROM hookseal.held_endpoints AS h
+               WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.probe_id = d.id
+                 AND h.released_at IS NULL) AS is_probe
 FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[])
      AS a (tenant_id, endpoint_id, id)
 JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
       AND CASE WHEN d.state = 'pending' THEN d.next_attempt_at <= now() END
-      AND NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
-                      WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.probe_id = d.id
-                        AND h.released_at IS NULL)
 
 -- Opens the breakers of these endpoints: they are held until a probe is answered, the first after $4 seconds.
 -- An endpoint that is held already is left as it is, and not returned.

@@ -1,7 +1,7 @@
 """Runs the arq worker that takes rings, and the handler; starts each again when it ends, as when Redis fails."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from typing import Any, Final
 
 from hookseal.dispatcher.model import Ring
@@ -19,11 +19,23 @@ _GOODBYE_SECONDS: Final = 1.0
 
 
 class Engine:
-    """Two loops: one takes rings out of the queue, the other handles those whose turn it is."""
+    """Two loops: one takes rings out of the queue, the other handles those whose turn it is.
 
-    def __init__(self, bell: Bell, handler: RingHandler, *, clock: Clock, log: Any) -> None:
+    `due` returns the ids of the deliveries that are due, of those that rings name.
+    """
+
+    def __init__(
+        self,
+        bell: Bell,
+        handler: RingHandler,
+        *,
+        due: Callable[[Sequence[Ring]], Coroutine[object, object, Container[str]]],
+        clock: Clock,
+        log: Any,
+    ) -> None:
         self._bell = bell
         self._handler = handler
+        self._due = due
         self._clock = clock
         self._log = log
         self._stop = asyncio.Event()
@@ -42,7 +54,7 @@ class Engine:
             await asyncio.gather(self._kept_running("taking", self._take), self._kept_running("handling", self._handle))
 
     async def stop(self) -> None:
-        """Take no more rings, and return once the current claim has ended. Kept rings are rung again."""
+        """Take no more rings, and return once the current claim has ended. Kept rings that are due are rung again."""
         self._stop.set()
         self._worker.stop()
         self._handler.wake_up()
@@ -93,9 +105,14 @@ class Engine:
                 await self._clock.sleep(pause)
 
     async def _ring_again(self, rings: list[Ring]) -> None:
-        """Ring them for other workers. If Redis does not accept them now, the sweep rings them."""
+        """Ring those that are due for other workers. If a server does not answer now, the sweep rings them.
+
+        Other workers may have sent some of them: a ring for these would stay in Redis until a worker comes.
+        """
         try:
-            await at_most(_GOODBYE_SECONDS, self._bell.ring(rings))
+            due = await at_most(_GOODBYE_SECONDS, self._due(rings))
+            if wanted := [each for each in rings if each.delivery_id in due]:
+                await at_most(_GOODBYE_SECONDS, self._bell.ring(wanted))
         except (TimeoutError, Unavailable) as error:
             self._log.warning("rings.left", rings=len(rings), reason=type(error).__name__)
 

@@ -81,7 +81,8 @@ class LaneKeeper:
             if waiting.get(each.ring.delivery_id):
                 self._meter.held(each.waiting_for)
         if refused := [each.ring for each in in_lanes if each.ring.delivery_id not in waiting]:
-            locked = await self._store.due(refused)
+            due = await self._store.due(refused)
+            locked = {delivery for delivery, is_probe in due.items() if not is_probe}
             handler.keep_busy([each for each in refused if each.delivery_id in locked])
             left = [each for each in refused if each.delivery_id not in locked]
             self._lanes.add_first(left, self._clock.monotonic())

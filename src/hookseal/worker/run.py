@@ -131,9 +131,8 @@ class _Worker:
         self._in_flight = InFlight(settings.worker.concurrency)
         self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
         lanes = Lanes(settings.worker.endpoint_concurrency, lambda: resources.heartbeat.fleet)
-        self._keeper = LaneKeeper(
-            PostgresLanes(resources.pool), lanes, self._in_flight, resources.parts, meter=resources.meter
-        )
+        store = PostgresLanes(resources.pool)
+        self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter)
         self._handler = RingHandler(
             resources.parts,
             self._in_flight,
@@ -142,7 +141,7 @@ class _Worker:
             lanes=lanes,
             crowded=self._keeper.wake,
         )
-        self._engine = Engine(resources.bell, self._handler, clock=clock, log=log)
+        self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
         self._background = BackgroundLoops(settings, resources, clock, log)
         self._probes = probes_of(resources, self._engine, self._movement, clock)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))

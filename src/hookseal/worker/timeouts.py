@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Coroutine
+from typing import TypeVar
 
 from hookseal.ground.clock import Clock
+
+T = TypeVar("T")
 
 
 async def set_within(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
@@ -18,8 +21,8 @@ async def set_within(event: asyncio.Event, seconds: float, clock: Clock) -> bool
     return event.is_set()
 
 
-async def at_most(seconds: float, work: Coroutine[object, object, object]) -> None:
-    """Return once the work is done. After `seconds` it is cancelled, without waiting until it has ended.
+async def at_most(seconds: float, work: Coroutine[object, object, T]) -> T:
+    """Return what the work returns. After `seconds` it is cancelled, without waiting until it has ended.
 
     Raises the exception of the work, or `TimeoutError`.
     """
@@ -29,7 +32,7 @@ async def at_most(seconds: float, work: Coroutine[object, object, object]) -> No
     if not task.done():
         task.cancel()
         raise TimeoutError
-    await task
+    return await task
 
 
 def retrieve_exception(task: asyncio.Task[object]) -> None:
