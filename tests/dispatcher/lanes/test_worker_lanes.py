@@ -401,6 +401,10 @@ def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
     lanes.found([behind], rings(7, first=60, parked=True), 1.0)
     assert Asked(lane, 5) == lanes.crowded.ask(lane, 5, 0, 1.0), "it had fewer: the end"
 
+    lanes.crowded.forget(lane)
+    lanes.add(rings(20, first=90, parked=True), 1.0)
+    assert lane not in lanes.crowded
+
 
 def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
     """With more than half of what a worker looks ahead waiting here, it asks only the other lanes."""
