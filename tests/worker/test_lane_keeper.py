@@ -60,6 +60,27 @@ def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeepe
     return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter())
 
 
+async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
+    """Return lanes with the only delivery of the database, whose ring has no room and no place here, and that ring."""
+    stored = await pool.fetchrow(
+        "SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries"
+    )
+    ring, lanes = Ring(**dict(stored or {})), Lanes(1)
+    lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
+    lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
+    lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
+    assert lanes.needs_database
+    return lanes, ring
+
+
+async def crowded_lanes(pool: "Pool[asyncpg.Record]") -> Lanes:
+    """Return lanes that look after those of all endpoints."""
+    lanes = Lanes(32)
+    for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints ORDER BY id"):
+        lanes.crowded.learn((key[0], key[1]))
+    return lanes
+
+
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
     """A delivery in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
@@ -75,15 +96,7 @@ async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> N
 async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[asyncpg.Record]") -> None:
     """A ring without room is not tried if its delivery waits in PostgreSQL already: the outbox may have parked it."""
     await pool.execute(_STORE.replace("$1", "1"))
-    waiting = await pool.fetchrow(
-        "SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries"
-    )
-    ring = Ring(**dict(waiting or {}))
-    lanes = Lanes(1)
-    lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
-    lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
-    lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
-    assert lanes.needs_database
+    lanes, _ = await full_lane(pool)
     await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(_HANDLER)
 
     assert not lanes.ready
@@ -94,12 +107,7 @@ async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[async
     """A ring without room is tried again later if its delivery is locked: the lane stays at its limit."""
     await pool.execute(_STORE.replace("$1", "1"))
     await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
-    due = await pool.fetchrow("SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries")
-    ring = Ring(**dict(due or {}))
-    lanes, kept = Lanes(1), list[Ring]()
-    lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), 0.0)
-    lanes.begin(replace(ring, delivery_id=DeliveryId("in flight")), 0.0)
-    lanes.add([*(replace(ring, delivery_id=DeliveryId(str(each))) for each in range(LEAST_MAY_WAIT)), ring], 0.0)
+    (lanes, ring), kept = await full_lane(pool), list[Ring]()
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
         handler = _any(SimpleNamespace(wake=lambda: None, keep_busy=kept.extend))
@@ -129,9 +137,7 @@ async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
 async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> None:
     """After 5,000 crowded lanes were found empty, a worker asks 2,560 of them a second, in twenty statements."""
     await pool.execute(_STORE.replace("$1", "5000"))
-    store, lanes, clock = Counting(pool), Lanes(32), FakeClock()
-    for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints"):
-        lanes.crowded.learn((key[0], key[1]))
+    store, lanes, clock = Counting(pool), await crowded_lanes(pool), FakeClock()
     keeper = keeper_of(store, lanes, clock)
     await keeper.once(_HANDLER)
     first = (store.statements, store.lanes)
@@ -152,9 +158,7 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
 async def test_a_lane_that_is_no_longer_empty_is_kept(pool: "Pool[asyncpg.Record]") -> None:
     """Of 2,500 empty lanes a worker forgets none in which a delivery waits by then, and fetches it at once."""
     await pool.execute(_STORE.replace("$1", "2500"))
-    store, lanes, clock = Counting(pool), Lanes(32), FakeClock()
-    for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints ORDER BY id"):
-        lanes.crowded.learn((key[0], key[1]))
+    store, lanes, clock = Counting(pool), await crowded_lanes(pool), FakeClock()
     keeper = keeper_of(store, lanes, clock)
     await keeper.once(_HANDLER)
     assert 1 == len(lanes.pick(10, 0.0))

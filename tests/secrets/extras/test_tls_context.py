@@ -178,11 +178,13 @@ class Gate:
 
     def __init__(self) -> None:
         self.opened = threading.Event()
+        self.called = threading.Semaphore(0)
         self.threads: list[int] = []
 
     def __call__(self, alone: str | None) -> ssl.SSLContext:
         """Return a context once the gate is open."""
         self.threads.append(threading.get_ident())
+        self.called.release()
         assert self.opened.wait(timeout=30)
         return own_trust(alone)
 
@@ -293,8 +295,8 @@ async def test_contexts_of_one_turn_are_limited() -> None:
     refused = [task for task in asking if task.done()]
     gate.opened.set()
     await asyncio.wait(asking)
-    while len(gate.threads) < MOST_AT_ONCE:  # noqa: ASYNC110 -- a thread makes a slow one for nobody
-        await asyncio.sleep(0.01)
+    for _ in range(MOST_AT_ONCE):  # a slow one is made although nobody waits for it any more
+        assert await asyncio.to_thread(gate.called.acquire, timeout=30)
 
     assert 500 - MOST_AT_ONCE == len(refused)
     assert all(isinstance(task.exception(), LocalFailure) for task in refused)
