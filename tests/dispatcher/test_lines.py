@@ -85,6 +85,12 @@ async def next_of_line(stored: Installation, ring: Ring) -> list[Ring]:
     return await PostgresLanes(stored.pool).next([Asked((ring.tenant_id, ring.endpoint_id), 9)])
 
 
+async def standing(stored: Installation) -> str:
+    """Return the state of the only endpoint in its statistics."""
+    state: str = await stored.pool.fetchval("SELECT state FROM hookseal.endpoint_backlog")
+    return state
+
+
 async def moved(stored: Installation) -> int:
     """Move the lines on, as the leader does; return how many heads are due now."""
     return (await PostgresHeldEndpoints(stored.pool).move_lines())[0]
@@ -195,8 +201,10 @@ async def test_a_dead_letter_stops_its_line_until_it_is_skipped(stored: Installa
     assert (0, []) == (await moved(stored), await next_of_line(stored, rings[0]))
     assert [(1, None), (2, "order")] == await line(stored, rings)
     assert [(3, "order")] == await line(stored, await published(stored, 1))
+    assert "stopped" == await standing(stored)
     await skipped(stored, rings[0])
 
+    assert "stopped" != await standing(stored)
     assert 1 == await moved(stored)
     assert [(None, None), (2, None)] == await line(stored, rings)
     assert state == (await stored.delivery(rings[0]))["state"]

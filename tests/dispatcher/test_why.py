@@ -47,6 +47,7 @@ FACTS = Facts(
     last_error=None,
     last_attempt=None,
     endpoint=ENABLED,
+    held_for=None,
     probe_at=None,
     ahead=None,
     ahead_state=None,
@@ -55,7 +56,7 @@ FACTS = Facts(
     live_workers=2,
     has_leader=True,
 )
-UNSENT = "it is held, unsent and with no attempt spent, because"
+UNSENT = "it is held, which spends no attempt, because"
 SINCE = "This has been so since 2026-03-01T11:55:00Z."
 SWEEP = "the sweep of another worker, within HOOKSEAL_SWEEP_SECONDS: it records the attempt as unknown"
 REPLAY = f"hookseal delivery replay {ID}"
@@ -179,6 +180,40 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ),
     ),
     (
+        held(WaitingFor.CONCURRENCY, held_for=WaitingFor.BREAKER, last_error="timeout"),
+        EARLIER,
+        ENABLE,
+        (
+            f"{UNSENT} the breaker of its endpoint is open: too many attempts in a row failed (timeout). {SINCE} It is "
+            "released by a probe that is answered: from time to time one delivery of the endpoint is tried, at least "
+            "every 5 minutes, and then the others follow at a growing rate. If the receiver works again, have one "
+            f"delivery tried now: `{ENABLE}`."
+        ),
+    ),
+    (
+        held(WaitingFor.CONCURRENCY, endpoint=replace(ENABLED, rate=0.5)),
+        EARLIER,
+        f"hookseal endpoint update {OF} --rate N/s",
+        (
+            f"{UNSENT} its endpoint gets as many requests as its rate limit (0.5/s) and its concurrency allow. {SINCE} "
+            "It is released by the end of requests in flight, and the clock: the deliveries of the endpoint follow one "
+            "after another, as its rate allows. To send it sooner, raise the rate, or `--concurrency` if that is what "
+            "is reached: "
+            f"`hookseal endpoint update {OF} --rate N/s`."
+        ),
+    ),
+    (
+        {"next_attempt_at": LATER, "last_attempt": TRIED, "budget_spent": 3, "held_for": WaitingFor.BREAKER},
+        EARLIER,
+        ENABLE,
+        (
+            "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3 of 10. "
+            f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z, and then by the breaker "
+            "of its endpoint, which is open. If the receiver works again, have one delivery of the endpoint tried now: "
+            f"`{ENABLE}`."
+        ),
+    ),
+    (
         held(WaitingFor.ORDER, ahead=DeliveryId(HEAD), ahead_state=State.SENDING, number_ahead=1),
         EARLIER,
         f"hookseal delivery why {HEAD}",
@@ -195,7 +230,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         (
             f"{UNSENT} its endpoint is ordered, and delivery {HEAD}, which is a dead letter, stops it; 4 come before "
             f"it. {SINCE} It is released by a replay of that delivery, or by giving up its place (`hookseal delivery "
-            f"skip {HEAD}`, or `endpoint update --on-dead-letter skip` for all later ones). When the receiver accepts "
+            f"skip {HEAD}`, or `endpoint update --on-dead-letter skip` for this one and all later ones). When the "
+            "receiver accepts "
             f"it, send that one again, and the others follow: `hookseal delivery replay {HEAD}`."
         ),
     ),
@@ -206,7 +242,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         (
             f"{UNSENT} its endpoint is ordered, and delivery {HEAD}, which is failed for good, stops it. {SINCE} It is "
             f"released by a replay of that delivery, or by giving up its place (`hookseal delivery skip {HEAD}`, or "
-            "`endpoint update --on-dead-letter skip` for all later ones). When the receiver accepts it, send that one "
+            "`endpoint update --on-dead-letter skip` for this one and all later ones). When the receiver accepts it, "
+            "send that one "
             f"again, and the others follow: `hookseal delivery replay {HEAD}`."
         ),
     ),
@@ -427,10 +464,12 @@ async def test_the_facts_are_those_of_the_tables(begun_pool: "asyncpg.Pool[async
     assert (1, None, 0, None) == (tried.budget_spent, tried.ahead, tried.number_ahead, tried.probe_at)
     assert not tried.stops_line
     await begun_pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, probe_at) VALUES ('acme', $1::text::uuid, $2)",
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, probe_at)"
+        " VALUES ('acme', $1::text::uuid, 'breaker', $2)",
         *(first.endpoint_id, NOW),
     )
-    assert NOW == (await delivery_queries.facts(begun_pool, second.delivery_id)).probe_at
+    holding = await delivery_queries.facts(begun_pool, second.delivery_id)
+    assert (WaitingFor.BREAKER, NOW) == (holding.held_for, holding.probe_at)
     await begun_pool.execute(
         "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL WHERE id = $1::text::uuid",
         first.delivery_id,

@@ -19,23 +19,27 @@ class LastAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointFacts:
-    """The endpoint of the delivery. `attempts_allowed` is the budget of each of its deliveries."""
+    """The endpoint of the delivery. `attempts_allowed` is the budget of each of its deliveries.
+
+    `rate` is its limit in requests a second, None if it has none.
+    """
 
     enabled: bool
     disabled_reason: str | None
     disabled_at: datetime | None
     attempts_allowed: int
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was read about a delivery at the moment `now`, by the clock of the database.
 
-    `endpoint` is None if its row does not exist. `probe_at` is when the endpoint is probed next, None if it is not held
-    for a secret. In the line of an ordered endpoint, `ahead` is the first delivery, if that is not this one,
-    `ahead_state` its state, and `number_ahead` counts those that come before this one, up to 10,000. `stops_line` says
-    whether this one was given up and the others wait for an operator. `live_workers` counts recent heartbeats, and
-    `has_leader` says whether one of these workers leads the outbox.
+    `endpoint` is None if its row does not exist. `held_for` is what its endpoint is held for (its breaker or a secret)
+    and `probe_at` when it is probed next: None if it is not held. In the line of an ordered endpoint, `ahead` is the
+    first delivery, if that is not this one, `ahead_state` its state, and `number_ahead` counts those that come before
+    this one, up to 10,000. `stops_line` says whether this one was given up and the others wait for an operator.
+    `live_workers` counts recent heartbeats, and `has_leader` says whether one of these workers leads the outbox.
     """
 
     now: datetime
@@ -56,6 +60,7 @@ class Facts:
     last_error: str | None
     last_attempt: LastAttempt | None
     endpoint: EndpointFacts | None
+    held_for: WaitingFor | None
     probe_at: datetime | None
     ahead: DeliveryId | None
     ahead_state: State | None

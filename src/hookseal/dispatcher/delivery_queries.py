@@ -113,13 +113,15 @@ async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId
         raise NotFound("there is no delivery with this id", field="delivery")
     row = dict(found)
     attempt = {name: row.pop(name) for name in ("number", "outcome", "status", "ended_at")}
-    endpoint = {name: row.pop(name) for name in ("enabled", "disabled_reason", "disabled_at", "attempts_allowed")}
+    of_endpoint = ("enabled", "disabled_reason", "disabled_at", "attempts_allowed", "rate")
+    endpoint = {name: row.pop(name) for name in of_endpoint}
     return Facts(
         **row
         | {
             "state": State(row["state"]),
             "ahead_state": None if row["ahead_state"] is None else State(row["ahead_state"]),
             "waiting_for": None if row["waiting_for"] is None else WaitingFor(row["waiting_for"]),
+            "held_for": None if row["held_for"] is None else WaitingFor(row["held_for"]),
             "last_attempt": None if attempt["number"] is None else LastAttempt(**attempt),
             "endpoint": None if endpoint["enabled"] is None else EndpointFacts(**endpoint),
         }

@@ -149,7 +149,7 @@ SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text
        d.held_at, d.next_attempt_at, d.rung_at, d.finished_at, d.lease_owner, d.lease_expires_at, d.claimed_at, d.claimed_number,
        d.budget_spent, d.last_error,
        last.number, last.outcome, last.status, last.ended_at,
-       e.enabled, e.disabled_reason, e.disabled_at, e.attempts_allowed, h.probe_at,
+       e.enabled, e.disabled_reason, e.disabled_at, e.attempts_allowed, e.rate, h.waiting_for AS held_for, h.probe_at,
        (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
        EXISTS (SELECT FROM hookseal.control AS c WHERE c.name = 'outbox' AND c.until > now()) AS has_leader,
        d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed') AS stops_line,

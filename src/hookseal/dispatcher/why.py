@@ -66,7 +66,7 @@ def explain(facts: Facts) -> Explanation:
 def _standing(facts: Facts) -> _Standing:
     match facts.state:
         case State.PENDING:
-            return _due(facts) if facts.waiting_for is None else _held(facts, facts.waiting_for)
+            return _due(facts) if facts.waiting_for is None else _held(facts, _reason(facts, facts.waiting_for))
         case State.SENDING:
             return _sending(facts)
         case State.DELIVERED:
@@ -83,6 +83,12 @@ def _standing(facts: Facts) -> _Standing:
             assert_never(facts.state)
 
 
+def _reason(facts: Facts, waiting_for: WaitingFor) -> WaitingFor:
+    """Return what holds it now: a delivery that waited for room stays as it is when its endpoint is held."""
+    in_lane = waiting_for in {WaitingFor.CONCURRENCY, WaitingFor.RATE}
+    return facts.held_for if in_lane and facts.held_for is not None else waiting_for
+
+
 def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
     match waiting_for:
         case WaitingFor.SECRET:
@@ -91,7 +97,7 @@ def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
             return _for_endpoint(facts)
         case WaitingFor.BREAKER:
             return _Standing(
-                "it is held, unsent and with no attempt spent, because the breaker of its endpoint is open: too many "
+                "it is held, which spends no attempt, because the breaker of its endpoint is open: too many "
                 f"attempts in a row failed{_error(facts)}",
                 facts.held_at,
                 "a probe that is answered: from time to time one delivery of the endpoint is tried, at least every "
@@ -99,34 +105,36 @@ def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
                 f"hookseal endpoint enable {facts.of_endpoint}",
                 "If the receiver works again, have one delivery tried now",
             )
-        case WaitingFor.RATE:
-            return _Standing(
-                "it is held, unsent and with no attempt spent, because its endpoint gets as many requests as its rate "
-                "limit allows",
-                facts.held_at,
-                "the clock: the deliveries of the endpoint follow one after another, as its rate allows",
-                f"hookseal endpoint update {facts.of_endpoint} --rate N/s",
-                "To send it sooner, raise the rate",
-            )
-        case WaitingFor.CONCURRENCY:
-            return _Standing(
-                "it is held, unsent and with no attempt spent, because its endpoint has as many requests in flight as "
-                "its concurrency allows now",
-                facts.held_at,
-                "the end of one of these requests; the concurrency grows while they succeed, and halves when they fail",
-                f"hookseal endpoint update {facts.of_endpoint} --concurrency N",
-                "To send it sooner, raise the limit, if that is what is reached",
-            )
+        case WaitingFor.RATE | WaitingFor.CONCURRENCY:
+            return _for_room(facts, waiting_for)
         case WaitingFor.ORDER:
             return _for_order(facts)
         case _:
             assert_never(waiting_for)
 
 
+def _for_room(facts: Facts, waiting_for: WaitingFor) -> _Standing:
+    rate = None if facts.endpoint is None else facts.endpoint.rate
+    by_rate = "the clock: the deliveries of the endpoint follow one after another, as its rate allows"
+    if waiting_for is WaitingFor.RATE:
+        what, by, option = "its endpoint gets as many requests as its rate limit allows", by_rate, "--rate N/s"
+        advice = "To send it sooner, raise the rate"
+    elif rate is not None:
+        what = f"its endpoint gets as many requests as its rate limit ({rate:g}/s) and its concurrency allow"
+        by, option = f"the end of requests in flight, and {by_rate}", "--rate N/s"
+        advice = "To send it sooner, raise the rate, or `--concurrency` if that is what is reached"
+    else:
+        what = "its endpoint has as many requests in flight as its concurrency allows now"
+        by = "the end of one of these requests; the concurrency grows while they succeed, and halves when they fail"
+        advice, option = "To send it sooner, raise the limit, if that is what is reached", "--concurrency N"
+    command = f"hookseal endpoint update {facts.of_endpoint} {option}"
+    return _Standing(f"it is held, which spends no attempt, because {what}", facts.held_at, by, command, advice)
+
+
 def _for_secret(facts: Facts) -> _Standing:
     is_plain = facts.last_error == PLAIN_HTTP
     because = PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}"
-    what = f"it is held, unsent and with no attempt spent, because {because}"
+    what = f"it is held, which spends no attempt, because {because}"
     if facts.probe_at is None:
         return _Standing(what, facts.held_at, _LEADER, *_workers(facts))
     if is_plain:
@@ -156,7 +164,7 @@ def _for_endpoint(facts: Facts) -> _Standing:
         )
     since = "" if facts.endpoint.disabled_at is None else f" since {_at(facts.endpoint.disabled_at)}"
     return _Standing(
-        "it is held, unsent and with no attempt spent, because its endpoint is disabled"
+        "it is held, which spends no attempt, because its endpoint is disabled"
         f"{since}{_because(facts.endpoint.disabled_reason)}",
         facts.held_at,
         "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled",
@@ -169,13 +177,14 @@ def _for_order(facts: Facts) -> _Standing:
     if facts.ahead is None:
         return _Standing("it waited for its order, and is the first of its endpoint now", facts.held_at, _FIRST)
     others = "" if facts.number_ahead == 1 else f"; {facts.number_ahead} come before it"
-    first = f"it is held, unsent and with no attempt spent, because its endpoint is ordered, and delivery {facts.ahead}"
+    first = f"it is held, which spends no attempt, because its endpoint is ordered, and delivery {facts.ahead}"
     if facts.ahead_state in _GIVEN_UP:
         return _Standing(
             f"{first}, which is {_GIVEN_UP[facts.ahead_state]}, stops it{others}",
             facts.held_at,
             "a replay of that delivery, or by giving up its place "
-            f"(`hookseal delivery skip {facts.ahead}`, or `endpoint update --on-dead-letter skip` for all later ones)",
+            f"(`hookseal delivery skip {facts.ahead}`, or `endpoint update --on-dead-letter skip` for this one and all "
+            "later ones)",
             f"hookseal delivery replay {facts.ahead}",
             "When the receiver accepts it, send that one again, and the others follow",
         )
@@ -217,7 +226,12 @@ def _not_due(facts: Facts, due_at: datetime) -> _Standing:
         allowed = "" if facts.endpoint is None else f" of {facts.endpoint.attempts_allowed}"
         spent = f"attempts spent: {facts.budget_spent}{allowed}"
         what, since = f"attempt {last.number} failed ({answer}), and the next one follows; {spent}", last.ended_at
-    return _Standing(what, since, f"the clock: it is due at {_at(due_at)}", *_again(facts, "To have it tried at once"))
+    by = f"the clock: it is due at {_at(due_at)}"
+    if facts.held_for is WaitingFor.BREAKER:
+        command = f"hookseal endpoint enable {facts.of_endpoint}"
+        advice = "If the receiver works again, have one delivery of the endpoint tried now"
+        return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", command, advice)
+    return _Standing(what, since, by, *_again(facts, "To have it tried at once"))
 
 
 def _sending(facts: Facts) -> _Standing:

@@ -67,6 +67,9 @@ COMMENT ON VIEW hookseal.endpoint_stats IS
 CREATE VIEW hookseal.endpoint_backlog AS
     SELECT e.tenant_id, e.id AS endpoint_id,
            CASE WHEN NOT e.enabled THEN 'disabled' WHEN h.endpoint_id IS NOT NULL THEN 'held'
+                WHEN EXISTS (SELECT FROM hookseal.deliveries AS s
+                             WHERE s.tenant_id = e.tenant_id AND s.endpoint_id = e.id
+                               AND s.position IS NOT NULL AND s.state IN ('dead_letter', 'failed')) THEN 'stopped'
                 WHEN e.first_failure_at IS NOT NULL THEN 'failing' ELSE 'healthy' END AS state,
            due.pending, due.waiting, due.oldest_due_at
     FROM hookseal.endpoints AS e
@@ -82,4 +85,5 @@ CREATE VIEW hookseal.endpoint_backlog AS
               LIMIT 10000) AS left_over) AS due;
 COMMENT ON VIEW hookseal.endpoint_backlog IS
     'What is left to do for each endpoint, of at most 10,000 pending deliveries: how many are pending, how many of these wait '
-    '(waiting_for), and since when the oldest is due. state: disabled, held (a secret is refused), failing, healthy';
+    '(waiting_for), and since when the oldest is due. state: disabled, held (a secret is refused, '
+    'or the breaker is open), stopped (a delivery that was given up stops its line), failing, healthy';
