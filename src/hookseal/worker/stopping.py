@@ -1,6 +1,7 @@
 """The signals that make a worker drain and end."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +21,8 @@ def on_stop(stop: Callable[[], None]) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(stop)
 
+    if isinstance(loop, asyncio.SelectorEventLoop):  # uvloop does it by itself
+        _wake_at_signals(loop)
     for number in _STOP_SIGNALS:
         signal.signal(number, handle)
 
@@ -28,3 +31,16 @@ def ignore_stop() -> None:
     """Ignore both signals from now on: a second one while the loop closes would turn a good drain into a failure."""
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _wake_at_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Make each signal end the wait of the loop, until the process ends.
+
+    A handler runs in the main thread. A signal that comes just before this thread waits, or to another thread, does not
+    end the wait: without this the handler would run when something else does.
+    """
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    loop.add_reader(read, os.read, read, 4_096)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
