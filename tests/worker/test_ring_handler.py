@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import pytest
@@ -178,7 +179,7 @@ async def test_a_forged_ring_claims_nothing(forged: Ring) -> None:
 
     assert ([], State.PENDING, 4) == (logs, scene.row.state, scene.in_flight.room)
     assert 1.0 == scene.counted("hookseal_rings_dropped_total", "not_due")
-    assert scene.handler.next_in() is None
+    assert inf == scene.handler.next_in()
 
 
 async def test_the_ring_of_a_locked_delivery_is_kept() -> None:
@@ -399,7 +400,7 @@ async def test_kept_rings_are_returned_at_the_end() -> None:
     scene.handler.keep([RING, replace(RING, endpoint_id=EndpointId(ENDPOINT))], 5)
 
     assert [RING, RING] == scene.handler.leave()
-    assert ([], None) == (scene.handler.leave(), scene.handler.next_in())
+    assert ([], inf) == (scene.handler.leave(), scene.handler.next_in())
 
 
 @pytest.mark.req("OPS-01")
@@ -572,3 +573,38 @@ async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeyp
     stop.set()
     scene.handler.wake_up()
     await running
+
+
+@pytest.mark.req("DEL-03")
+async def test_a_kept_ring_that_is_due_does_not_wait_for_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may become due in the middle of a turn: a timer of uvloop ends up to a millisecond early."""
+    scene, stop, waits = Scene(), asyncio.Event(), list[float]()
+    pick = scene.lanes.pick
+
+    def late(*given: Any, **named: Any) -> list[Ring]:
+        scene.clock.elapsed += BUSY_SECONDS
+        return pick(*given, **named)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(scene.clock, "sleep", sleep)
+    monkeypatch.setattr(scene.lanes, "pick", late)
+    scene.handler.keep_busy([RING])
+    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    await claimed(scene, claims=1, slots=3)
+    stop.set()
+    scene.handler.wake_up()
+    await running
+    assert 0.0 == waits[0]
+    await scene.end()
+
+
+async def test_a_kept_ring_waits_until_postgresql_is_asked_again() -> None:
+    """While no claim is made, the handler does not look again and again for a ring that is due."""
+    scene = Scene()
+    scene.handler.keep([RING])
+    scene.ledger.on_claim = Unavailable("PostgreSQL does not answer (TimeoutError)")
+    await scene.handler.handle([scene.add(1)])
+
+    assert FAILED_SECONDS == scene.handler.next_in()

@@ -116,7 +116,7 @@ class RingHandler:
             if rings:
                 await self.handle(rings)
             else:
-                await set_within(self._awake, min(LOOK_SECONDS, self.next_in() or LOOK_SECONDS), self._parts.clock)
+                await set_within(self._awake, min(LOOK_SECONDS, self.next_in()), self._parts.clock)
 
     def _to_gather(self, begun: int, room: int) -> int:
         left = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
@@ -137,19 +137,19 @@ class RingHandler:
 
     def due(self, most: int) -> list[Ring]:
         """Remove and return at most `most` kept rings that are due."""
-        now = self._parts.clock.monotonic()
-        rings: list[Ring] = []
+        rings, now = list[Ring](), self._parts.clock.monotonic()
         while self._kept and len(rings) < most and self._kept[0][0] <= now:
             rings.append(heapq.heappop(self._kept)[2])
         return rings
 
-    def next_in(self) -> float | None:
-        """Return the seconds until the next kept ring is due, None if none is kept."""
-        return max(self._kept[0][0] - self._parts.clock.monotonic(), 0.0) if self._kept else None
+    def next_in(self) -> float:
+        """Return the seconds until the next kept ring may be tried, infinity if none is kept."""
+        at = max(self._kept[0][0], self._failed_until) if self._kept else float("inf")
+        return max(at - self._parts.clock.monotonic(), 0.0)
 
     async def pause(self, seconds: float) -> None:
-        """Return when the next kept ring is due, or after `seconds`."""
-        await self._parts.clock.sleep(min(seconds, self.next_in() or seconds))
+        """Return when the next kept ring may be tried, or after `seconds`."""
+        await self._parts.clock.sleep(min(seconds, self.next_in()))
 
     def keep(self, rings: Iterable[Ring], seconds: float = 0.0) -> None:
         """Keep these rings; they are due after `seconds`."""
