@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import asyncpg
 import pytest
 import structlog
 from redis.asyncio import Redis
@@ -395,6 +396,23 @@ async def test_a_ring_of_a_sent_delivery_is_not_rung_again_at_the_stop(redis_url
     await ringing.close()
 
     assert 0 == left
+
+
+@pytest.mark.req("DUR-05")
+async def test_an_error_of_postgresql_at_the_stop_does_not_end_the_drain(redis_url: str) -> None:
+    """If PostgreSQL refuses to say which rings are due, as after a right was revoked, the stop goes on without them."""
+
+    async def refused(_rings: Sequence[Ring]) -> set[str]:
+        raise asyncpg.InsufficientPrivilegeError
+
+    ringing, handler = bell(redis_url), Waiting()
+    engine = Engine(ringing, handler, due=refused, clock=SystemClock(), log=structlog.get_logger())
+    handler.add([RING])
+    with structlog.testing.capture_logs() as logs:
+        await engine.stop()
+    await ringing.close()
+
+    assert [("rings.left", "InsufficientPrivilegeError")] == [(line["event"], line["reason"]) for line in logs]
 
 
 @pytest.mark.parametrize("wrong", ["burst", "cron_jobs", "allow_abort_jobs", "on_startup"])

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell
 from hookseal.worker.arq_worker import WAIT_SECONDS, ArqWorker
 from hookseal.worker.ring_handler import RingHandler
@@ -113,7 +112,7 @@ class Engine:
             due = await at_most(_GOODBYE_SECONDS, self._due(rings))
             if wanted := [each for each in rings if each.delivery_id in due]:
                 await at_most(_GOODBYE_SECONDS, self._bell.ring(wanted))
-        except (TimeoutError, Unavailable) as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the requests in flight are to end
             self._log.warning("rings.left", rings=len(rings), reason=type(error).__name__)
 
     def _new_worker(self) -> ArqWorker:
