@@ -16,6 +16,7 @@ from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.model import NO_PACE, Ring
+from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, LaneKeeper
@@ -91,6 +92,31 @@ async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> N
     assert _LANES == len(lanes.crowded)
     waiting = await pool.fetchval("SELECT id::text FROM hookseal.deliveries")
     assert [waiting] == [ring.delivery_id for ring in lanes.pick(10, 0.0)]
+
+
+class AnsweringOnce(PostgresLanes):
+    """Says once what is next; then PostgreSQL does not answer."""
+
+    has_answered = False
+
+    async def next(self, asked: Sequence[Asked]) -> list[Ring]:
+        """Answer once."""
+        if self.has_answered:
+            raise Unavailable("PostgreSQL does not answer (TimeoutError)")
+        self.has_answered = True
+        return await super().next(asked)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_what_was_fetched_does_not_wait_for_the_next_statement(pool: "Pool[asyncpg.Record]") -> None:
+    """The handler is woken after each statement, so that the deliveries begin before all crowded lanes were asked."""
+    await pool.execute(_STORE.replace("$1", str(_LANES)).replace("DESC", "ASC"))
+    lanes, woken = Lanes(32), list[bool]()
+    handler = _any(SimpleNamespace(wake=lambda: woken.append(lanes.ready)))
+    with pytest.raises(Unavailable):
+        await keeper_of(AnsweringOnce(pool), lanes, FakeClock()).once(handler)
+
+    assert [False, True] == woken
 
 
 async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[asyncpg.Record]") -> None:

@@ -68,8 +68,8 @@ class LaneKeeper:
             await self._park(parked, handler)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
-        await self._fetch()
         handler.wake()
+        await self._fetch(handler)
 
     async def _park(self, parked: Sequence[Parked], handler: RingHandler) -> None:
         """Let the deliveries of these rings wait. If another transaction has locked one, its ring is tried again."""
@@ -123,11 +123,15 @@ class LaneKeeper:
             else:
                 self._lanes.crowded.forget(lane.key)
 
-    async def _fetch(self) -> None:
-        """Fetch the next deliveries of the lanes that have room, if slots are free, until every such lane was asked."""
+    async def _fetch(self, handler: RingHandler) -> None:
+        """Fetch the next deliveries of the lanes that have room, if slots are free, until every such lane was asked.
+
+        Those of one statement begin while the next one runs.
+        """
         for _ in range(MOST_FETCHES):
             room = self._in_flight.room
             wanted = self._lanes.wanted(room, self._clock.monotonic()) if room else []
             if not wanted:
                 return
             self._lanes.found(wanted, await self._store.next(wanted), self._clock.monotonic())
+            handler.wake()
