@@ -145,6 +145,22 @@ def test_a_turn_begins_few_requests_to_unresponsive_endpoints() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_many_probes_at_once_leave_room_for_others() -> None:
+    """Of the probes of many endpoints a turn begins half of what it may begin to endpoints that have not answered."""
+    lanes = Lanes(32)
+    probes = [ring for each in range(40) for ring in rings(1, endpoint=each)]
+    silent = [ring for each in range(40, 60) for ring in rings(1, endpoint=each)]
+    read_settings(lanes, *(well := rings(1, tenant="globex")))
+    mark_answered(lanes, *rings(1, tenant="globex", first=1))
+    lanes.add_first(probes, 0.0)
+    lanes.add([*silent, *well], 0.0)
+    half = MOST_UNANSWERED // 2
+
+    assert {*probes[:half], *silent[:half], *well} == set(lanes.pick(500, 0.0))
+    assert {*probes[half : 2 * half], *silent[half : 2 * half]} == set(lanes.pick(500, 0.0))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_single_tenant_has_every_slot() -> None:
     """In an installation of one tenant no slot is left free."""
     lanes = Lanes(1_000)

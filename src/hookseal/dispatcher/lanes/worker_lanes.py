@@ -87,12 +87,8 @@ class Lanes:
 
     def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
         """Remove and return the rings whose turn it is, at most `most`, and count them as begun. `slots` are free."""
-        picked, most = list[Ring](), min(most, slots)
-        for _, ring in list(self._first.values())[:MOST_ASKED]:
-            if len(picked) < most and not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
-                picked.append(self._first.pop(ring.delivery_id)[1])
-                self.begin(ring, now)
-        unanswered, passed = 0, set[str]()
+        picked = self._pick_first(slots, now, most := min(most, slots))
+        unanswered, passed = sum(not self._answers(each) for each in picked), set[str]()
         while self._ready and len(picked) < most and len(passed) < self._ready.tenants and unanswered < MOST_UNANSWERED:
             key = self._ready.first()
             if self.tenants.has_its_share(key[0], slots - len(picked)):
@@ -111,6 +107,21 @@ class Lanes:
             picked.append(self._take(key, now))
         self.at_their_share = frozenset(passed) if len(passed) == self._ready.tenants else frozenset()
         return picked
+
+    def _pick_first(self, slots: int, now: float, most: int) -> list[Ring]:
+        """Do it for the rings that go before others. At most half of what `pick` may begin unanswered is for these."""
+        picked, unanswered = list[Ring](), 0
+        for _, ring in list(self._first.values())[:MOST_ASKED]:
+            if len(picked) == most or unanswered == MOST_UNANSWERED // 2:
+                break
+            if not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
+                picked.append(self._first.pop(ring.delivery_id)[1])
+                unanswered += not self._answers(ring)
+                self.begin(ring, now)
+        return picked
+
+    def _answers(self, ring: Ring) -> bool:
+        return self._lanes[ring.tenant_id, ring.endpoint_id].answers
 
     def begin(self, ring: Ring, now: float) -> None:
         """Count this ring as begun, unless it is."""
