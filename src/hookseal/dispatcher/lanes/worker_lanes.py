@@ -263,7 +263,7 @@ class Lanes:
         self._unblock(key)
         lane = self._lanes[key]
         room = lane.room(now)
-        places = room + (lane.may_wait(now) if self._blocked_rings < MOST_BLOCKED else 0)
+        places = room + min(lane.may_wait(now), MOST_BLOCKED - self._blocked_rings)
         while len(rings) > places:
             self._drop(rings.pop()[1], now)
         if not rings:
