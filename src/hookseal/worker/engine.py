@@ -104,16 +104,24 @@ class Engine:
                 await self._clock.sleep(pause)
 
     async def _ring_again(self, rings: list[Ring]) -> None:
-        """Ring those that are due for other workers. If a server does not answer now, the sweep rings them.
+        """Ring those that are still due for other workers. If Redis does not accept them now, the sweep rings them."""
+        try:
+            if wanted := await self._still_due(rings):
+                await at_most(_GOODBYE_SECONDS, self._bell.ring(wanted))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the requests in flight are to end
+            self._log.warning("rings.left", rings=len(rings), reason=type(error).__name__)
+
+    async def _still_due(self, rings: list[Ring]) -> list[Ring]:
+        """Return the rings whose deliveries are due, or all if PostgreSQL does not say which in time.
 
         Other workers may have sent some of them: a ring for these would stay in Redis until a worker comes.
         """
         try:
             due = await at_most(_GOODBYE_SECONDS, self._due(rings))
-            if wanted := [each for each in rings if each.delivery_id in due]:
-                await at_most(_GOODBYE_SECONDS, self._bell.ring(wanted))
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the requests in flight are to end
-            self._log.warning("rings.left", rings=len(rings), reason=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- the same
+            self._log.warning("rings.unknown", rings=len(rings), reason=type(error).__name__)
+            return rings
+        return [each for each in rings if each.delivery_id in due]
 
     def _new_worker(self) -> ArqWorker:
         return ArqWorker(self._bell, self._handler, moved=lambda: self._moved("taking"))
