@@ -7,13 +7,20 @@ A pooler may give each transaction another session. If it does not track prepare
 cache is off on its connections.
 """
 
+import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from asyncpg.connection import LoggedQuery
 
 SEARCH_PATH: Final = "pg_catalog, pg_temp"
+
+# A statement that takes longer may have a plan for smaller tables. On a slow machine all may: plans last for some time.
+SLOW_SECONDS: Final = 0.02
+PLANS_LAST_SECONDS: Final = 5.0
 
 _CONNECT_SECONDS: Final = 60.0
 _SETTING: Final = {"search_path": SEARCH_PATH}
@@ -53,16 +60,34 @@ class _Session:
     search_path: str
 
 
-class _NoReset(_Connection):
+class _OfPool(_Connection):
     """A connection that a pool does not reset at release, because no statement of ours changes its session.
 
     The reset of asyncpg would cost a statement for each statement of ours. An open transaction is still rolled back.
+    After a slow statement the connection discards its plans: that statement may have a plan for tables that were small
+    when it was made. PostgreSQL itself keeps such a plan until it analyses the table, a minute or more later, and each
+    use may read the whole table.
     """
 
-    __slots__ = ()
+    __slots__ = ("_discards", "_planned_at")
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._discards = False
+        self._planned_at = -math.inf
+        self.add_query_logger(self._judge)
 
     def get_reset_query(self) -> str:
-        return ""
+        if not self._discards:
+            return ""
+        self._discards = False
+        return "DISCARD PLANS"
+
+    def _judge(self, query: LoggedQuery) -> None:
+        now = asyncio.get_running_loop().time()
+        if query.elapsed >= SLOW_SECONDS and now - self._planned_at >= PLANS_LAST_SECONDS:
+            self._planned_at = now
+            self._discards = True
 
 
 async def has_session_of_its_own(connection: _Connection, *, seconds: float) -> bool:
@@ -86,7 +111,7 @@ async def connect(
     `address` is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to
     do, if a pooler makes that impossible, and what asyncpg raises.
     """
-    address.setdefault("connection_class", _NoReset)
+    address.setdefault("connection_class", _OfPool)
     connection, session = await _open(
         url, application_name=application_name, timeout=timeout, command_timeout=command_timeout, **address
     )
@@ -111,7 +136,7 @@ def connection_pool(
         url,
         size,
         connect=connect,
-        connection_class=_NoReset,
+        connection_class=_OfPool,
         application_name=application_name,
         timeout=timeout,
         command_timeout=command_timeout,
@@ -129,7 +154,7 @@ def pool_of_qualified_statements(
         url,
         size,
         connect=_with_any_path,
-        connection_class=_NoReset,
+        connection_class=_OfPool,
         application_name=application_name,
         timeout=timeout,
         command_timeout=command_timeout,

@@ -1,0 +1,78 @@
+"""A plan that was made for small tables is not used for long once they have grown."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from hookseal.postgres import connect
+from hookseal.postgres.statements import statements
+
+_FEW, _MANY = 20, 3_000
+# No trigger and no foreign key runs: they would take most of the time.
+_GROW = """
+SET session_replication_role = replica;
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series({least}, {most}) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, next_attempt_at, rung_at)
+SELECT 'acme', hookseal.uuid7(), md5('one')::uuid, 'e' || n, now(), now() FROM generate_series({least}, {most}) AS n;
+"""
+_RINGS = """
+SELECT string_agg(tenant_id, E'\n'), string_agg(endpoint_id::text, E'\n'), string_agg(id::text, E'\n')
+FROM (SELECT * FROM hookseal.deliveries ORDER BY id LIMIT 50) AS d
+"""
+_READ = """
+SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::integer FROM pg_catalog.pg_stat_xact_all_tables
+WHERE schemaname = 'hookseal'
+"""
+_CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
+
+
+@pytest.mark.req("PERF-05")
+async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a table has grown, and nothing has analysed it yet, one claim has the old plan, and the next has not."""
+    monkeypatch.setattr(connect, "SLOW_SECONDS", 60.0)
+    async with (
+        asyncpg.create_pool(database_url, min_size=1, max_size=1) as grower,
+        connect.connection_pool(database_url, size=1) as pool,
+    ):
+
+        async def rows_read() -> int:
+            rings = await grower.fetchrow(_RINGS)
+            assert rings is not None
+            async with pool.acquire() as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                before: int = await connection.fetchval(_READ)
+                await connection.fetch(_CLAIM, *rings, "false", "w", 45.0, None, 2**25)
+                after: int = await connection.fetchval(_READ)
+                await transaction.rollback()
+                return after - before
+
+        await grower.execute("ALTER TABLE hookseal.deliveries SET (autovacuum_enabled = off)")
+        await grower.execute(_GROW.format(least=1, most=_FEW))
+        await pool.execute("SET plan_cache_mode = force_generic_plan")  # after five uses PostgreSQL does so by itself
+        await rows_read()
+        await grower.execute(_GROW.format(least=_FEW + 1, most=_MANY))
+        old = await rows_read()
+        monkeypatch.setattr(connect, "SLOW_SECONDS", 0.0)
+        await rows_read()
+        new = await rows_read()
+
+    assert old > 10 * _MANY  # else the old plan was a good one, too
+    assert new < _MANY / 2
+
+
+@pytest.mark.req("PERF-05")
+async def test_plans_are_discarded_once_in_some_seconds(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast statement discards no plans. On a machine on which all are slow, they are not discarded all the time."""
+    found = []
+    connection = await connect.connect(database_url)
+    for slow, last in [(0.0, 5.0), (0.03, 5.0), (0.03, 5.0), (0.03, 0.0)]:
+        monkeypatch.setattr(connect, "PLANS_LAST_SECONDS", last)
+        await connection.execute(f"SELECT pg_sleep({slow})")
+        await asyncio.sleep(0)  # the driver reports the time in the next turn of the event loop
+        found.append(connection.get_reset_query())
+    await connection.close()
+
+    assert ["", "DISCARD PLANS", "", "DISCARD PLANS"] == found
