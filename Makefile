@@ -24,7 +24,7 @@ demo: $(DEMO) ## the main job from end to end, on an embedded PostgreSQL and Val
 	@.venv/bin/hookseal demo $(ARGS)
 
 # Without bytecode, each process of the tests compiles all tests, and each Python that they start all of hookseal.
-test: export PYTHONDONTWRITEBYTECODE =
+test coverage: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV) ## all tests, the long ones first, else in random order, each on its own database
 	@$(RUN) pytest -n $(JOBS) --maxschedchunk=1 $(ARGS)
 
