@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from hookseal.dispatcher.model import WaitingFor
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
@@ -17,12 +18,13 @@ async def release(connection: Connection, tenant: TenantId, endpoint_id: Endpoin
     await _execute(connection, "release", tenant, endpoint_id)
 
 
-async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> bool:
-    """Make the leader probe the endpoint within a second after this is committed; return whether it is held.
+async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> WaitingFor | None:
+    """Make the leader probe the endpoint within a second after this is committed; return what it is held for, if it is.
 
     Once the probe was signed, the other deliveries that wait for a secret are released. Raises `Unavailable`.
     """
-    return await _execute(connection, "probe", tenant, endpoint_id) > 0
+    held_for = await _SQL.value(connection, "probe", tenant, endpoint_id)
+    return None if held_for is None else WaitingFor(held_for)
 
 
 async def probe_all(connection: Connection) -> int:

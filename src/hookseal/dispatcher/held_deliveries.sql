@@ -11,7 +11,7 @@ WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpo
               WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for IS NOT NULL)
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET released_at = now()
 
--- Makes the leader probe the endpoint at its next look.
+-- Makes the leader probe the endpoint at its next look, and returns what it is held for.
 -- name: probe
 INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id)
 SELECT $1, $2::text::uuid
@@ -19,6 +19,7 @@ WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpo
    OR EXISTS (SELECT FROM hookseal.deliveries
               WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for = 'secret')
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET probe_at = now(), step_seconds = 15 WHERE h.released_at IS NULL
+RETURNING h.waiting_for
 
 -- Makes the leader probe each held endpoint at its next look. It locks them in the order in which breakers open.
 -- name: probe_all

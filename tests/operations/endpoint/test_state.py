@@ -98,8 +98,9 @@ async def test_a_repeat_changes_nothing(installation: Installation) -> None:
     assert ["endpoint.added", "endpoint.disabled"] == [row["action"] for row in await audited(installation.pool)]
 
 
+@pytest.mark.req("OPS-10")
 async def test_enabling_again_probes_a_held_endpoint(installation: Installation) -> None:
-    """Enabling it again says that the oldest of its held deliveries is tried now, and makes its probe due."""
+    """Enabling it again makes its probe due, says that the oldest held delivery is tried now, and is audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, probe_at) "
@@ -109,6 +110,14 @@ async def test_enabling_again_probes_a_held_endpoint(installation: Installation)
 
     assert Enabled(changed=False, woken=0, probed=True) == await enabled(installation, endpoint)
     assert await installation.pool.fetchval("SELECT probe_at <= now() FROM hookseal.held_endpoints")
+    *_, entry = await audited(installation.pool)
+    assert {
+        "action": "endpoint.probe_requested",
+        "subject": f"endpoint:{endpoint}",
+        "who": "ada@desk",
+        "before": None,
+        "after": {"held_for": "breaker"},
+    } == entry
 
 
 @pytest.mark.req("SEC-08")

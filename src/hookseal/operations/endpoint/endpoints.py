@@ -210,14 +210,21 @@ async def enable_endpoint(
 ) -> Enabled:
     """Enable the endpoint. The leader then releases the deliveries that waited for it, oldest first.
 
-    An enabled endpoint is not changed; if it is held, its next probe is due now. Raises `NotFound`, `Refused` if a live
-    worker could not finish its requests within its drain, and `Unavailable`.
+    An enabled endpoint is not changed; if it is held, its next probe is due now, and that is audited. Raises
+    `NotFound`, `Refused` if a live worker could not finish its requests within its drain, and `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await endpoints.locked(connection, tenant, endpoint_id)
         if found.enabled:
-            probed = await held_deliveries.probe(connection, tenant, endpoint_id)
-            return Enabled(changed=False, woken=0, probed=probed)
+            held_for = await held_deliveries.probe(connection, tenant, endpoint_id)
+            if held_for is not None:
+                await operator.audit(
+                    Action.ENDPOINT_PROBE_REQUESTED,
+                    of=f"endpoint:{endpoint_id}",
+                    tenant=tenant,
+                    after={"held_for": held_for.value},
+                )
+            return Enabled(changed=False, woken=0, probed=held_for is not None)
         await require_drainable(operator, found.timeout_ms, own_drain_seconds=own_drain_seconds)
         await endpoints.enable(connection, tenant, endpoint_id)
         await held_deliveries.release(connection, tenant, endpoint_id)
