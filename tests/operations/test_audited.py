@@ -76,7 +76,7 @@ INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
 VALUES ('acme', gen_random_uuid(), 'https://receiver.example/older', '{*}', 'older')
 """
 HELD = """
-INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, waiting_for) VALUES ('acme', $1::text::uuid, 'breaker')
+INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) VALUES ('acme', $1::text::uuid, 'breaker')
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET waiting_for = 'breaker', released_at = NULL
 """
 RETIRED = "UPDATE hookseal.secret_records SET changed_at = now() - interval '99 d' WHERE state = 'retired'"

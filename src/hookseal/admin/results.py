@@ -131,8 +131,9 @@ class UpdatedEndpoint:
 class Changed:
     """An endpoint that is enabled or disabled now. `changed`: it was not before.
 
-    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. `probed`: it was enabled
-    already, and its deliveries are held; the oldest of them is tried now.
+    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. If it is ordered, `in_line`
+    more wait behind delivery `line_head`. `probed`: it was enabled already, and its deliveries are held; the oldest of
+    them is tried now.
     """
 
     tenant_id: str
@@ -142,6 +143,8 @@ class Changed:
     changed: bool
     woken: int
     probed: bool
+    in_line: int = 0
+    line_head: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

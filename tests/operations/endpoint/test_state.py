@@ -1,7 +1,10 @@
 """Enabling releases held deliveries, disabling holds new ones, and neither is done twice."""
 
+from dataclasses import replace
+
 import pytest
 
+from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -86,6 +89,33 @@ async def test_enabling_releases_held_deliveries(installation: Installation) -> 
         "before": {"enabled": False, "disabled_reason": "moves on Sunday"},
         "after": {"enabled": True, "disabled_reason": None},
     } == entry
+
+
+@pytest.mark.req("DEL-17")
+async def test_enabling_counts_what_waits_in_line(installation: Installation) -> None:
+    """Of the deliveries of an ordered endpoint only the head is released: the others wait in line behind it.
+
+    If the head is not held, as a dead letter is not, nothing is released.
+    """
+    ordered = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",), ordered=True)
+    endpoint = (await installation.add(ordered)).pointer.endpoint_id
+    await disabled(installation, endpoint)
+    [head, _, _] = [(await installation.deliveries())[0].delivery_id for _ in range(3)]
+    waiting = Enabled(changed=True, woken=1, in_line=2, line_head=head, probed=False)
+    assert waiting == await enabled(installation, endpoint)
+
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL, waiting_for = NULL"
+        " WHERE id = $1::text::uuid",
+        head,
+    )
+    await disabled(installation, endpoint)
+    assert replace(waiting, woken=0) == await enabled(installation, endpoint)
+
+    await disabled(installation, endpoint)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET position = NULL WHERE state = 'dead_letter'")
+    await installation.pool.execute("DELETE FROM hookseal.deliveries WHERE position = 3")
+    assert Enabled(changed=True, woken=1, probed=False) == await enabled(installation, endpoint)
 
 
 async def test_a_repeat_changes_nothing(installation: Installation) -> None:
