@@ -308,6 +308,23 @@ async def test_the_text_of_a_replay_says_what_is_due(begun: Begun) -> None:
     assert ("delivery.replayed", f"{getpass.getuser()}@{socket.gethostname()}") == (entry["action"], entry["who"])
 
 
+@pytest.mark.req("DEL-07", part="one-delivery")
+async def test_the_text_of_a_replay_says_what_holds_it(begun: Begun) -> None:
+    """If the breaker of its endpoint is open, the text says so in the words of `delivery why`, and exits with 0."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    (ring,) = await begun.stored.deliveries()
+    await attempted(begun, ring)
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, probe_at)"
+        " SELECT tenant_id, id, 'breaker', now() + interval '1 hour' FROM hookseal.endpoints"
+    )
+    ended = await begun.run("delivery", "replay", ring.delivery_id)
+    why = await begun.run("delivery", "why", ring.delivery_id)
+    assert (0, f"delivery {ring.delivery_id} is to be sent, but is held now\n{why.out}") == (ended.code, ended.out)
+    assert "its endpoint is open" in why.out
+    assert f"`hookseal endpoint enable --tenant acme --endpoint {endpoint}`" in why.out
+
+
 @pytest.mark.req("OPS-04", part="errors")
 async def test_each_refused_replay_has_its_exit_code(begun: Begun) -> None:
     """An absent delivery exits 3, a disabled endpoint 5 with the command that enables it, a deleted endpoint 3."""

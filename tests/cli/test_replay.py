@@ -23,6 +23,7 @@ async def test_a_job_is_started_shown_and_cancelled(begun: Begun) -> None:
     assert would == (await begun.run(*what, "--dry-run", "--json")).json
     assert "would replay" in (await begun.run(*what, "--dry-run")).out
     assert {"items": [], "next_cursor": None} == (await begun.run("replay", "status", "--json")).json
+    assert "`hookseal replay list` shows those that have ended\n" in (await begun.run("replay", "status")).out
 
     job = (await begun.run(*what, "--rate", "7/s", "--json")).json
     assert documented("replay start").keys() == job.keys()
@@ -52,7 +53,8 @@ async def test_wait_reports_progress(begun: Begun) -> None:
     assert ("done", 3, "hookseal: replayed or skipped: 3 of 3\n") == (
         found.json["state"], found.json["replayed"], found.err,
     )  # fmt: skip
-    assert 2 == (await begun.run("replay", "status", "--wait")).code
+    unnamed = await begun.run("replay", "status", "--wait")
+    assert (2, True) == (unnamed.code, "`hookseal replay list` shows their ids" in unnamed.err)
 
 
 async def test_a_wrong_value_names_its_field(begun: Begun) -> None:

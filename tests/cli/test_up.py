@@ -17,7 +17,11 @@ import pytest
 from hookseal.cli import up
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
+from tests.cli.listeners import black_hole
 from tests.cli.process_leaks import processes_in
+
+STARTING = b"starting ... (Ctrl-C ends it)\n"
+ENDING = b"ending ... the worker finishes its requests in flight, for at most 35 s (Ctrl-C again ends it now)\n"
 
 
 class Terminal:
@@ -107,7 +111,7 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         assert [[added["secret_ref"]]] == [attempt["signed_by"] for attempt in shown["attempt_log"]]
 
         code, out, err = await ended(process, signal.SIGINT)
-        assert (0, b"starting ... (Ctrl-C ends it)\n") == (code, err)
+        assert (0, STARTING + ENDING) == (code, err)
         event = json.loads(out)
         assert ("request.received", "/hook", "1") == (event["event"], event["path"], event["attempt"])
         assert delivery["delivery_id"] == event["webhook_id"]
@@ -117,6 +121,22 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
     async with terminal.up() as (process, _):
         assert shown == await terminal.run_on_stack("delivery", "show", delivery["delivery_id"])
         assert 0 == (await ended(process, signal.SIGTERM))[0]
+    assert [] == processes_in(terminal.temporary)
+
+
+async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:
+    """Ctrl-C says what it waits for. A second one kills the worker, which waits for a receiver that does not answer."""
+    async with black_hole() as (port, called), terminal.up() as (process, _):
+        slow = ("--timeout-ms", "20000", "--event-type", "*")
+        await terminal.run_on_stack("endpoint", "add", "--tenant", "acme", "--url", f"http://127.0.0.1:{port}/", *slow)
+        await terminal.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+        await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
+        assert process.stderr is not None
+        assert STARTING == await process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert ENDING == await asyncio.wait_for(process.stderr.readline(), DEADLINE_SECONDS)
+        assert (0, b"", b"") == await ended(process, signal.SIGINT)
+    assert '"worker.stopped"' not in (terminal.state / "worker.log").read_text()
     assert [] == processes_in(terminal.temporary)
 
 

@@ -75,6 +75,10 @@ OLDER = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
 VALUES ('acme', gen_random_uuid(), 'https://receiver.example/older', '{*}', 'older')
 """
+HELD = """
+INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) VALUES ('acme', $1::text::uuid, 'breaker')
+ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET waiting_for = 'breaker', released_at = NULL
+"""
 RETIRED = "UPDATE hookseal.secret_records SET changed_at = now() - interval '99 d' WHERE state = 'retired'"
 Step = tuple[Action, Callable[..., Awaitable[object]], Callable[[Operator], Awaitable[object]]]
 
@@ -132,6 +136,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         ),
         (Action.ENDPOINT_DISABLED, disable, lambda by: disable(by, ACME, endpoint, reason="it moves")),
         (Action.ENDPOINT_ENABLED, enable, lambda by: enable(by, ACME, endpoint, own_drain_seconds=drain)),
+        (Action.ENDPOINT_PROBE_REQUESTED, enable, lambda by: probe_requested(by, endpoint)),
         (Action.SECRET_ROTATED, rotation.rotate_secret, lambda by: rotation.rotate_secret(by, request)),
         (Action.SECRET_REVEALED, rotation.rotate_secret, lambda by: rotation.rotate_secret(by, request)),
         (Action.SECRET_ROLLED_BACK, back, lambda by: back(by, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)),
@@ -213,6 +218,12 @@ async def older(operator: Operator) -> PlaintextEndpoint:
     """Return the endpoint of an older system."""
     [held] = [each async for each in iterate(operator.connection)]
     return held
+
+
+async def probe_requested(operator: Operator, endpoint: EndpointId) -> object:
+    """Enable an endpoint that is enabled and held."""
+    await operator.connection.execute(HELD, endpoint)
+    return await endpoints.enable_endpoint(operator, ACME, endpoint, own_drain_seconds=25)
 
 
 async def probed(operator: Operator, endpoint: EndpointId) -> object:

@@ -1,6 +1,7 @@
 """A replay sends a finished delivery again, under its own id or a new one, and only if its endpoint can get it."""
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -18,6 +19,15 @@ from tests.doubles.stored import Installation
 from tests.operations.blocked import blocked
 
 FAILED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))
+OPENED = """
+INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, reason, probe_at)
+SELECT tenant_id, id, 'breaker', '429', now() + interval '1 hour' FROM hookseal.endpoints
+"""
+PROBED = """
+WITH held AS (UPDATE hookseal.held_endpoints SET probe_id = $1::text::uuid)
+UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL, next_attempt_at = now() + interval '1 hour'
+WHERE id = $1::text::uuid
+"""
 UNKNOWN = DeliveryId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
 
 
@@ -111,6 +121,35 @@ async def test_a_delivery_in_back_off_is_due_at_once(installation: Installation)
     assert (State.PENDING, 1) == (await replayed(installation, ring)).before
     claim = await claimed(installation, ring)
     assert (2, 1) == (claim.number, claim.budget_spent)
+
+
+@pytest.mark.req("DEL-07", part="one-delivery")
+async def test_a_replay_of_a_held_endpoint_waits(installation: Installation) -> None:
+    """While the breaker is open, a delivery in its back-off, a finished one and a new one wait with the others.
+
+    The delivery that is the probe is due at once.
+    """
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    again = Verdict(state=State.PENDING, retry_in_seconds=3_600)
+    assert await ledger(installation).record(await claimed(installation, ring), FAILED, again, "server_error")
+    finished = await in_state(installation)
+    await installation.pool.execute(OPENED)
+
+    answers = [
+        await replayed(installation, ring),
+        await replayed(installation, finished, new_id=True),
+        await replayed(installation, finished),
+    ]
+    rows = [await installation.delivery(replace(ring, delivery_id=answer.delivery_id)) for answer in answers]
+    assert [("breaker", "breaker", True, "429")] * 3 == [
+        (answer.waiting_for, row["waiting_for"], row["held_at"] is not None, row["last_error"])
+        for answer, row in zip(answers, rows, strict=True)
+    ]
+
+    await installation.pool.execute(PROBED, ring.delivery_id)
+    assert (await replayed(installation, ring)).waiting_for is None
+    assert (await claimed(installation, ring)).is_probe
 
 
 async def test_a_replay_can_be_replayed(installation: Installation) -> None:

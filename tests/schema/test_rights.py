@@ -79,7 +79,9 @@ PARTS = {
     ("hookseal_worker", "UPDATE", "secret_records"): "state sealed share changed_at",
     ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
     ("hookseal_operator", "UPDATE", "control"): "epoch",
-    ("hookseal_operator", "INSERT", "deliveries"): "tenant_id id endpoint_id event_id replay_of position",
+    ("hookseal_operator", "INSERT", "deliveries"): (
+        "tenant_id id endpoint_id event_id replay_of waiting_for held_at last_error position"
+    ),
     ("hookseal_operator", "UPDATE", "deliveries"):
         "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position",
     ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",

@@ -234,6 +234,8 @@ class Endpoints:
             changed=enabled.changed,
             woken=enabled.woken,
             probed=enabled.probed,
+            in_line=enabled.in_line,
+            line_head=enabled.line_head,
         )
 
     async def disable(

@@ -31,13 +31,16 @@ class Page(Generic[T]):
 class Endpoint:
     """An endpoint in a list.
 
-    `concurrency` is the most requests in flight, `rate` the most in a second. `lane` is what its lane waits for, None
-    if it is open. If it is `ordered`, `on_dead_letter` says what a dead letter does to the others, stop or skip, and
-    `stopped_by` is the delivery that was given up and stops them.
+    `state` is the first that is true of: disabled; held, because a secret is refused or its breaker is open; stopped,
+    by a delivery of an ordered endpoint that was given up; failing; healthy. `concurrency` is the most requests in
+    flight, `rate` the most in a second. `lane` is what its lane waits for, None if it is open. If it is `ordered`,
+    `on_dead_letter` says what a dead letter does to the others, stop or skip, and `stopped_by` is the delivery that was
+    given up and stops them.
     """
 
     tenant_id: str
     endpoint_id: str
+    state: str
     name: str | None
     url: str = field(repr=False)
     event_types: tuple[str, ...]
@@ -131,8 +134,9 @@ class UpdatedEndpoint:
 class Changed:
     """An endpoint that is enabled or disabled now. `changed`: it was not before.
 
-    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. `probed`: it was enabled
-    already, and its deliveries are held; the oldest of them is tried now.
+    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. If it is ordered, `in_line`
+    more wait behind delivery `line_head`. `probed`: it was enabled already, and its deliveries are held; the oldest of
+    them is tried now.
     """
 
     tenant_id: str
@@ -142,6 +146,8 @@ class Changed:
     changed: bool
     woken: int
     probed: bool
+    in_line: int = 0
+    line_head: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

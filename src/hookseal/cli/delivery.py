@@ -11,10 +11,13 @@ from hookseal.cli.shared.output import Json, emit, key_values, printable, table
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
 from hookseal.dispatcher import delivery_queries
+from hookseal.dispatcher.delivery_facts import Facts
 from hookseal.dispatcher.model import State
+from hookseal.dispatcher.replay import Replayed
 from hookseal.dispatcher.why import explain
 from hookseal.ground import ids
 from hookseal.operations import deliveries
+from hookseal.operations.operator import Operator
 from hookseal.operations.replay import replay_delivery, skip_delivery
 
 app: Final = typer.Typer(
@@ -113,15 +116,17 @@ def replay(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send a finished delivery again, however it ended, with a new budget of attempts.
+    """Send a finished delivery again with a new budget of attempts, or try one at once that waits for its next attempt.
 
-    A delivery that is to be tried again later is tried at once; its budget stays as it is. The endpoint must exist and
-    be enabled. To replay many, use `hookseal replay start`.
+    The budget of the latter stays as it is. The endpoint must exist and be enabled. If its breaker is open, or its
+    secret is refused, the delivery waits as its others do, and the command says for what. To replay many finished
+    deliveries, use `hookseal replay start`.
 
     Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
     wanted = ids.delivery_id(delivery)
-    replayed = operate(start(NEEDS), lambda operator: replay_delivery(operator, wanted, new_id=new_id))
+    replayed, facts = operate(start(NEEDS), lambda operator: _replayed(operator, wanted, new_id=new_id))
+    held = "" if replayed.waiting_for is None else f", but is held now\n{printable(explain(facts).text)}"
     emit(
         {
             "tenant_id": replayed.tenant_id,
@@ -133,10 +138,17 @@ def replay(
             "waiting_for": replayed.waiting_for,
         },
         as_json=as_json,
-        text=f"delivery {replayed.delivery_id} "
-        + ("is due now" if replayed.waiting_for is None else f"waits for its endpoint ({replayed.waiting_for})")
-        + (f", a replay of {wanted}" if new_id else ""),
+        text=f"delivery {replayed.delivery_id} {'is to be sent' if held else 'is due now'}"
+        + (f", a replay of {wanted}" if new_id else "")
+        + held,
     )
+
+
+async def _replayed(operator: Operator, wanted: ids.DeliveryId, *, new_id: bool) -> tuple[Replayed, Facts]:
+    """Replay the delivery, and read in the same transaction where it stands then."""
+    async with operator.changing() as connection:
+        replayed = await replay_delivery(operator, wanted, new_id=new_id)
+        return replayed, await delivery_queries.facts(connection, replayed.delivery_id)
 
 
 @app.command()

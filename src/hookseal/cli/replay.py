@@ -35,6 +35,7 @@ _NEEDS: Final = frozenset({Part.DATABASE})
 _FINAL: Final = "|".join(FINAL)
 _LOOK_SECONDS: Final = 1.0
 _DEFAULT: Final = f"{DEFAULT_RATE}/s"
+_NONE_RUNS: Final = "no replay job runs: `hookseal replay list` shows those that have ended"
 _COLUMNS: Final = ("replay_id", "tenant_id", "state", "matched", "replayed", "skipped", "remaining", "started_at")
 
 
@@ -109,9 +110,9 @@ def status(
     Example: hookseal replay status 0197c1f0-5e6a-7c3b-9d2e-4f5061728394 --wait
     """
     if replay is None and wait:
-        raise Malformed("name the job to wait for", field="replay")
+        raise Malformed("name the job to wait for: `hookseal replay list` shows their ids", field="replay")
     if replay is None:
-        _list(None, JobState.RUNNING, limit=50, cursor=None, as_json=as_json)
+        _list(None, JobState.RUNNING, limit=50, cursor=None, as_json=as_json, none=_NONE_RUNS)
         return
     wanted = ids.replay_id(replay)
     read = _ended if wait else replay_jobs.show
@@ -169,13 +170,19 @@ def _dry_run_shape(found: Tally) -> dict[str, Any]:
 
 
 def _list(
-    tenant: ids.TenantId | None, state: JobState | None, *, limit: int, cursor: str | None, as_json: bool
+    tenant: ids.TenantId | None,
+    state: JobState | None,
+    *,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
+    none: str = "no replay jobs",
 ) -> None:
     jobs, following = reading(
         start(_NEEDS), lambda connection: replay_jobs.page(connection, tenant, state, limit=limit, cursor=cursor)
     )
     items = [job.shown() for job in jobs]
-    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following, none))
 
 
 def _show(job: ReplayJob, *, as_json: bool) -> None:
@@ -195,7 +202,7 @@ def _flat(shown: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
+def _list_text(items: list[dict[str, Any]], following: str | None, none: str) -> str:
     rows = [item | {"skipped": sum(item["skipped"].values())} for item in items]
-    shown = table(rows, _COLUMNS) if rows else "no replay jobs"
+    shown = table(rows, _COLUMNS) if rows else none
     return shown if following is None else f"{shown}\nmore: --cursor {following}"

@@ -32,8 +32,9 @@ def up(
 
     For each request it prints the body, and whether the secret of an endpoint with its url verifies the request.
 
-    Press Ctrl-C to end it. The data stays in .hookseal/ for the next start. If root starts it, the servers run as
-    the user `nobody`, and the files .hookseal/*.place name the folders of their data.
+    Press Ctrl-C to end it: the worker finishes its requests in flight, which takes 35 seconds at most. Press it again
+    to end it at once: what was in flight is sent again at the next start. The data stays in .hookseal/. If root starts
+    it, the servers run as the user `nobody`, and the files .hookseal/*.place name the folders of their data.
 
     In a second terminal: eval "$(hookseal up env)"
     """
@@ -43,8 +44,8 @@ def up(
         return
     parts = embedded_part("hookseal.demo.up")
     folder = embedded_part("hookseal.demo.state").default_folder()
-    print("starting ... (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    run(parts.stay_up(folder, _say_json if as_json else _say_text))
+    _report("starting ... (Ctrl-C ends it)")
+    run(parts.stay_up(folder, _say_json if as_json else _say_text, report=_report))
 
 
 @app.command()
@@ -71,6 +72,10 @@ def exported(settings: Mapping[str, str], environ: Mapping[str, str]) -> str:
     others = sorted(name for name in environ if names.variable_set_by(name) in read and name not in settings)
     lines = [f"unset {' '.join(others)}"] if others else []
     return "\n".join([*lines, *(f"export {name}={shlex.quote(value)}" for name, value in settings.items())])
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _say_json(event: dict[str, Any]) -> None:

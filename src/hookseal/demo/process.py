@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Final, Protocol
 from hookseal.embedded.folders import write_private
 from hookseal.ground.errors import Unavailable
 
+STOP_SECONDS: Final = 35.0  # longer than the drain of a worker
 _START_SECONDS: Final = 20.0
-_STOP_SECONDS: Final = 35.0
 
 
 class WorkerProcess:
@@ -62,11 +62,16 @@ async def start_worker(environment: Mapping[str, str], log: BinaryIO) -> asyncio
 
 @asynccontextmanager
 async def worker_process(
-    environment: Mapping[str, str], log_file: Path, *, start: Start = start_worker
+    environment: Mapping[str, str],
+    log_file: Path,
+    *,
+    start: Start = start_worker,
+    at_once: asyncio.Event | None = None,
 ) -> AsyncIterator[WorkerProcess]:
     """Run a worker process for the length of the block, with its log in the file.
 
-    Raises `Unavailable`, with the end of its log, if it does not become ready within 20 seconds.
+    At the end of the block it drains, and is killed after 35 seconds, or when `at_once` is set. Raises `Unavailable`,
+    with the end of its log, if it does not become ready within 20 seconds.
     """
     write_private(log_file, "")
     with log_file.open("ab") as log:
@@ -74,7 +79,7 @@ async def worker_process(
     try:
         yield WorkerProcess(process, await _ready(process, log_file))
     finally:
-        await _end(process)
+        await _end(process, asyncio.Event() if at_once is None else at_once)
 
 
 async def _ready(process: asyncio.subprocess.Process, log_file: Path) -> dict[str, Any]:
@@ -94,13 +99,14 @@ def _log_tail(log_file: Path) -> str:
     return "\n".join(line.removeprefix("hookseal: ") for line in lines)  # the command that shows them puts it there
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, at_once: asyncio.Event) -> None:
     if process.returncode is not None:
         return
     process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    ended, hurried = asyncio.create_task(process.wait()), asyncio.create_task(at_once.wait())
+    await asyncio.wait({ended, hurried}, timeout=STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):  # it has just ended
+            process.kill()
+    await ended

@@ -10,7 +10,7 @@ from typing import Final
 
 from hookseal.demo import state
 from hookseal.demo.installation import Installation, install
-from hookseal.demo.process import worker_process
+from hookseal.demo.process import STOP_SECONDS, worker_process
 from hookseal.demo.sink import run_sink
 from hookseal.demo.verdicts import verified_by_endpoint
 from hookseal.embedded.stack import stack
@@ -20,20 +20,33 @@ from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
+_ENDING: Final = (
+    "ending ... the worker finishes its requests in flight, for at most "
+    f"{STOP_SECONDS:.0f} s (Ctrl-C again ends it now)"
+)
 
 
-async def stay_up(folder: Path, say: Callable[[dict[str, object]], None]) -> None:
+async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, report: Callable[[str], None]) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP. Published events stay in the folder for the next run.
 
-    The folder must be an absolute path, since other processes use it. `say` is called once when everything is up, and
-    then for each request to the receiver. Raises `Unavailable` if a part does not start or the worker stops,
-    `Refused` if another `up` is running in the folder.
+    At the first signal `report` is called with what it waits for then; a second one kills the worker. The folder must
+    be an absolute path, since other processes use it. `say` is called once when everything is up, and then for each
+    request to the receiver. Raises `Unavailable` if a part does not start or the worker stops, `Refused` if another
+    `up` is running in the folder.
     """
-    stop = asyncio.Event()
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def handle() -> None:
+        if stop.is_set():
+            at_once.set()
+            return
+        stop.set()
+        report(_ENDING)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, handle)
     with state.lock_folder(folder):
-        await _hold(folder, say, stop)
+        await _hold(folder, say, stop, at_once)
 
 
 @asynccontextmanager
@@ -47,13 +60,15 @@ async def _receiver(
             yield url
 
 
-async def _hold(folder: Path, say: Callable[[dict[str, object]], None], stop: asyncio.Event) -> None:
+async def _hold(
+    folder: Path, say: Callable[[dict[str, object]], None], stop: asyncio.Event, at_once: asyncio.Event
+) -> None:
     log_file = folder / "worker.log"
     async with stack(folder) as both:
         installation = await install(both, folder)
         async with (
             _receiver(installation, state.receiver_port(folder), say) as receiver_url,
-            worker_process(installation.environment(os.environ), log_file) as worker,
+            worker_process(installation.environment(os.environ), log_file, at_once=at_once) as worker,
         ):
             health_url = worker.ready["health_url"]
             with state.publish_settings(folder, installation.settings | {"HOOKSEAL_HEALTH_URL": health_url}):

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hookseal.dispatcher.model import WaitingFor
 from hookseal.ground.errors import NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.paging import before, paged, require_limit
@@ -11,6 +12,7 @@ from hookseal.postgres.handles import Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "endpoint_queries.sql", seconds=None)
+_HELD: Final = frozenset({WaitingFor.SECRET.value, WaitingFor.BREAKER.value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ async def page(
     ended_with = before(cursor)
     name = "page" if conditions.tenant_id is None else "page_of_tenant"
     rows = await _SQL.rows(executor, name, conditions.tenant_id, conditions.enabled, ended_with, limit + 1)
-    return paged(rows, limit, "endpoint_id")
+    items, following = paged(rows, limit, "endpoint_id")
+    return [_with_state(item) for item in items], following
 
 
 async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
@@ -48,10 +51,23 @@ async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) ->
     row = await _SQL.row(executor, "show", tenant, endpoint_id)
     if row is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint")
-    endpoint, schedule = dict(row), row["retry_schedule"]
+    endpoint, schedule = _with_state(dict(row)), row["retry_schedule"]
     failure = await _SQL.row(executor, "last_failure", tenant, endpoint_id)
     return endpoint | {
         "retry_schedule": None if schedule is None else [int(seconds) for seconds in schedule],
         "tls": None if endpoint["tls"] is None else json.loads(endpoint["tls"]),
         "last_failure": None if failure is None else dict(failure),
     }
+
+
+def _with_state(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the endpoint with its state, the first that is true, as in the view `endpoint_backlog`."""
+    if not endpoint["enabled"]:
+        state = "disabled"
+    elif endpoint["lane"] in _HELD:
+        state = "held"
+    elif endpoint["stopped_by"] is not None:
+        state = "stopped"
+    else:
+        state = "healthy" if endpoint["failing_since"] is None else "failing"
+    return {name: endpoint[name] for name in ("tenant_id", "endpoint_id")} | {"state": state} | endpoint

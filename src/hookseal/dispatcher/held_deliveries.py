@@ -1,12 +1,26 @@
 """Releases, probes, counts and cancels the deliveries of an endpoint for an operator who changes that endpoint."""
 
+from dataclasses import dataclass
 from typing import Final
 
-from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.dispatcher.model import WaitingFor
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "held_deliveries.sql", seconds=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The held deliveries of an enabled endpoint: a release makes `due` of them due.
+
+    If it is ordered, `in_line` others wait behind the `head` of its line, which is None if nothing does.
+    """
+
+    due: int
+    in_line: int
+    head: DeliveryId | None
 
 
 async def release(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
@@ -17,12 +31,13 @@ async def release(connection: Connection, tenant: TenantId, endpoint_id: Endpoin
     await _execute(connection, "release", tenant, endpoint_id)
 
 
-async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> bool:
-    """Make the leader probe the endpoint within a second after this is committed; return whether it is held.
+async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> WaitingFor | None:
+    """Make the leader probe the endpoint within a second after this is committed; return what it is held for, if it is.
 
     Once the probe was signed, the other deliveries that wait for a secret are released. Raises `Unavailable`.
     """
-    return await _execute(connection, "probe", tenant, endpoint_id) > 0
+    held_for = await _SQL.value(connection, "probe", tenant, endpoint_id)
+    return None if held_for is None else WaitingFor(held_for)
 
 
 async def probe_all(connection: Connection) -> int:
@@ -35,10 +50,10 @@ async def probe_all(connection: Connection) -> int:
     return number
 
 
-async def count(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:
+async def count(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> Held:
     """Return how many deliveries of the endpoint are held. Raises `Unavailable`."""
-    number: int = await _SQL.value(connection, "count", tenant, endpoint_id)
-    return number
+    [row] = await _SQL.rows(connection, "count", tenant, endpoint_id)
+    return Held(due=row["due"], in_line=row["in_line"], head=DeliveryId(row["head"]) if row["in_line"] else None)
 
 
 async def cancel(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> int:

@@ -11,7 +11,7 @@ WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpo
               WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for IS NOT NULL)
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET released_at = now()
 
--- Makes the leader probe the endpoint at its next look.
+-- Makes the leader probe the endpoint at its next look, and returns what it is held for.
 -- name: probe
 INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id)
 SELECT $1, $2::text::uuid
@@ -19,6 +19,7 @@ WHERE EXISTS (SELECT FROM hookseal.held_endpoints WHERE tenant_id = $1 AND endpo
    OR EXISTS (SELECT FROM hookseal.deliveries
               WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid AND waiting_for = 'secret')
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET probe_at = now(), step_seconds = 15 WHERE h.released_at IS NULL
+RETURNING h.waiting_for
 
 -- Makes the leader probe each held endpoint at its next look. It locks them in the order in which breakers open.
 -- name: probe_all
@@ -34,9 +35,19 @@ SET probe_at = now(), step_seconds = 15
 FROM held
 WHERE h.tenant_id = held.tenant_id AND h.endpoint_id = held.endpoint_id AND h.released_at IS NULL
 
--- Counts the held deliveries of the endpoint.
+-- Counts the held deliveries of an enabled endpoint: those that a release makes due, and those that are in line behind the
+-- head of an ordered endpoint, which may itself be held or not.
 -- name: count
-SELECT count(*)
+WITH head AS MATERIALIZED (
+    SELECT p.id
+    FROM hookseal.deliveries AS p
+    WHERE p.tenant_id = $1 AND p.endpoint_id = $2::text::uuid AND p.position IS NOT NULL
+    ORDER BY p.position, p.id
+    LIMIT 1
+)
+SELECT count(*) FILTER (WHERE d.position IS NULL OR d.id = (SELECT id FROM head)) AS due,
+       count(*) FILTER (WHERE d.position IS NOT NULL AND d.id <> (SELECT id FROM head)) AS in_line,
+       (SELECT id::text FROM head) AS head
 FROM hookseal.deliveries AS d
 WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.waiting_for IS NOT NULL
 

@@ -46,7 +46,8 @@ async def replay(
 ) -> Replayed:
     """Make the delivery due at once, in the caller's transaction; the outbox rings it after the commit.
 
-    Its budget is new, and its attempt numbers continue. A delivery that is to be tried again later keeps its budget.
+    If its endpoint is held or has no room, it waits with its other deliveries. Its budget is new, and its attempt
+    numbers continue. A delivery that is to be tried again later keeps its budget.
     With `new_id` the delivery is not changed, and a new delivery of the same event is created. Raises `NotFound` if it,
     by default of any tenant, or its endpoint does not exist, `Conflict` if it is held, due already or being sent, or
     with `new_id` not finished, `Refused` if the endpoint is disabled, `Unavailable`.

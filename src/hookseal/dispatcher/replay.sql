@@ -65,19 +65,30 @@ JOIN hookseal.audience AS a ON a.tenant_id = f.tenant_id AND a.endpoint_id = f.e
 WHERE d.tenant_id = f.tenant_id AND d.id = f.id
 RETURNING d.id::text, d.waiting_for
 
--- Makes a delivery that is to be tried later due now, with its budget as it is.
+-- Makes a delivery that is to be tried later due now, with its budget as it is. If its endpoint is held, it is held with it,
+-- unless it is the probe.
 -- name: hasten
 UPDATE hookseal.deliveries AS d
-SET next_attempt_at = now(), rung_at = NULL
-WHERE d.tenant_id = $1 AND d.id = ANY ($2::text[]::uuid[])
+SET next_attempt_at = now(), rung_at = NULL, waiting_for = held.waiting_for,
+    held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
+    last_error = coalesce(held.last_error, d.last_error)
+FROM hookseal.deliveries AS o
+LEFT JOIN hookseal.audience AS held
+    ON held.tenant_id = o.tenant_id AND held.endpoint_id = o.endpoint_id AND NOT EXISTS (
+        SELECT FROM hookseal.held_endpoints AS h
+        WHERE h.tenant_id = o.tenant_id AND h.endpoint_id = o.endpoint_id AND h.probe_id = o.id AND h.released_at IS NULL)
+WHERE o.tenant_id = $1 AND o.id = ANY ($2::text[]::uuid[]) AND d.tenant_id = o.tenant_id AND d.id = o.id
 RETURNING d.id::text, d.waiting_for
 
--- Makes a new delivery of the same event, due now, or at the end of the line of an ordered endpoint.
+-- Makes a new delivery of the same event, due now, or at the end of the line of an ordered endpoint. If its endpoint is held,
+-- it is held with it.
 -- name: repeat
-INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, replay_of, position)
-SELECT d.tenant_id, hookseal.uuid7(), d.endpoint_id, d.event_id, d.id,
-       CASE WHEN (SELECT e.ordered FROM hookseal.endpoints AS e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id) THEN 0 END
+INSERT INTO hookseal.deliveries
+    (tenant_id, id, endpoint_id, event_id, replay_of, waiting_for, held_at, last_error, position)
+SELECT d.tenant_id, hookseal.uuid7(), d.endpoint_id, d.event_id, d.id, a.waiting_for,
+       CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
 FROM hookseal.deliveries AS d
+JOIN hookseal.audience AS a ON a.tenant_id = d.tenant_id AND a.endpoint_id = d.endpoint_id
 WHERE d.tenant_id = $1 AND d.id = ANY ($2::text[]::uuid[])
 RETURNING id::text, waiting_for
 

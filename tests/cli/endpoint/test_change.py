@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.installation import Begun, options_of
@@ -148,7 +150,7 @@ async def test_disable_and_enable_report_their_change(begun: Begun) -> None:
 
     enabled = await begun.run("endpoint", "enable", *options_of(one), "--json")
     named = {"tenant_id": "acme", "endpoint_id": one, "enabled": True}
-    shape = named | {"changed": True, "woken": 1, "probed": False, "replay": None}
+    shape = named | {"changed": True, "woken": 1, "in_line": 0, "line_head": None, "probed": False, "replay": None}
     assert shape == enabled.json
     again = await begun.run("endpoint", "enable", *options_of(one), "--json")
     assert (0, shape | {"changed": False, "woken": 0}) == (again.code, again.json)
@@ -168,6 +170,19 @@ async def test_the_text_reports_the_result(begun: Begun) -> None:
     ):
         ended = await begun.run("endpoint", command, *options_of(one), *(("--yes",) if command == "delete" else ()))
         assert (0, f"endpoint {one} {message}\n", "") == (ended.code, ended.out, ended.err)
+
+
+@pytest.mark.req("DEL-17")
+async def test_enabling_says_what_waits_in_line(begun: Begun) -> None:
+    """Of an ordered endpoint it says which delivery is released, and how many wait behind it."""
+    ordered = NewEndpoint(tenant_id=TenantId("acme"), url="https://e.example", event_types=("*",), ordered=True)
+    one = (await begun.stored.add(ordered)).pointer.endpoint_id
+    await begun.run("endpoint", "disable", *options_of(one))
+    [head, _, _] = [(await begun.stored.deliveries())[0].delivery_id for _ in range(3)]
+    ended = await begun.run("endpoint", "enable", *options_of(one))
+
+    message = f"held deliveries that are released: 1; that wait in line behind delivery {head}: 2"
+    assert (0, f"endpoint {one} is enabled; {message}\n") == (ended.code, ended.out)
 
 
 async def test_enabling_again_probes_held_deliveries(begun: Begun) -> None:

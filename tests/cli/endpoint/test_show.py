@@ -5,11 +5,15 @@ from datetime import UTC, datetime
 import pytest
 
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
 from tests.cli.command import hookseal
 from tests.cli.installation import Begun, options_of
 from tests.cli.listeners import closed_port
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
+
+HELD = "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints"
 
 pytestmark = pytest.mark.timeout(300)  # runs many commands one after the other
 
@@ -41,6 +45,7 @@ async def test_show_has_every_setting(begun: Begun) -> None:
     assert {
         "tenant_id": "acme",
         "endpoint_id": pointer.endpoint_id,
+        "state": "healthy",
         "name": None,
         "url": "https://receiver.example/hook",
         "event_types": ["*"],
@@ -134,17 +139,17 @@ async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     assert "no endpoints\n" == (await begun.run("endpoint", "list")).out
     first = (await begun.stored.endpoint()).pointer.endpoint_id
     second = (await begun.stored.endpoint("globex")).pointer.endpoint_id
-    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET name = E'a\\x1b[2Jb'")
+    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET name = E'a\\x1b[2Jb' WHERE tenant_id = 'acme'")
     table = (await begun.run("endpoint", "list")).out.splitlines()
-    assert ["tenant", "id", "endpoint", "id", "url", "enabled", "lane"] == table[0].split()
+    assert ["tenant", "id", "endpoint", "id", "name", "url", "state", "lane"] == table[0].split()
     url = "https://receiver.example/hook"
-    assert [["globex", second, url, "yes", "free"], ["acme", first, url, "yes", "free"]] == [
+    assert [["globex", second, "-", url, "healthy", "free"], ["acme", first, "a\\x1b[2Jb", url, "healthy", "free"]] == [
         line.split() for line in table[1:]
     ]
     assert "\nmore: --cursor " in (await begun.run("endpoint", "list", "--limit", "1")).out
     shown = (await begun.run("endpoint", "show", *options_of(first))).out.splitlines()
-    assert ["name", "a\\x1b[2Jb"] == shown[2].split()
-    assert ["enabled", "yes"] == shown[5].split()
+    assert [["state", "healthy"], ["name", "a\\x1b[2Jb"]] == [line.split() for line in shown[2:4]]
+    assert ["enabled", "yes"] == shown[6].split()
     assert ["lane", "free"] in [line.split() for line in shown]
 
 
@@ -161,6 +166,26 @@ async def test_a_crowded_or_held_endpoint_is_reported(begun: Begun) -> None:
         listed = (await begun.run("endpoint", "list", "--json")).json["items"][0]
         shown = (await begun.run("endpoint", "show", *options_of(endpoint), "--json")).json
         assert waiting_for == listed["lane"] == shown["lane"]
+
+
+@pytest.mark.req("DEL-20")
+async def test_the_state_is_that_of_the_statistics(begun: Begun) -> None:
+    """`list`, `show` and `stats` have one state for an endpoint: the first of these that is true."""
+    ordered = NewEndpoint(tenant_id=TenantId("acme"), url="https://e.example", event_types=("*",), ordered=True)
+    endpoint, pool = (await begun.stored.add(ordered)).pointer.endpoint_id, begun.stored.pool
+    await begun.stored.deliveries()
+    for state, change in (
+        ("healthy", "SELECT"),
+        ("failing", "UPDATE hookseal.endpoints SET first_failure_at = now()"),
+        ("stopped", "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL"),
+        ("held", HELD),
+        ("disabled", "UPDATE hookseal.endpoints SET enabled = false"),
+    ):
+        await pool.execute(change)
+        [listed] = (await begun.run("endpoint", "list", "--json")).json["items"]
+        shown = (await begun.run("endpoint", "show", *options_of(endpoint), "--json")).json
+        [counted] = (await begun.run("endpoint", "stats", "--tenant", "acme", "--json")).json["items"]
+        assert (state, state, state) == (listed["state"], shown["state"], counted["state"])
 
 
 async def test_the_text_shows_the_schedule(begun: Begun) -> None:

@@ -53,7 +53,7 @@ async def test_every_version_is_listed(begun: Begun) -> None:
         "attempts": 0,
         "last_signed_at": None,
         "needed": True,
-        "reason": "every attempt is signed with it",
+        "reason": "every new attempt is signed with it",
     }
     assert shape == {name: item[name] for name in shape}
     assert {*shape, "created_at", "changed_at"} == item.keys()
@@ -76,7 +76,7 @@ async def test_the_text_is_a_table(begun: Begun) -> None:
     table = (await begun.run("secret", "versions", *options_of(pointer.endpoint_id))).out.splitlines()
     assert ["ref", "state", "scheme", "signs", "attempts", "needed"] == table[0].split()
     assert [pointer.secret_ref, "active", "standard", "yes", "0", "yes"] == table[1].split()
-    assert ["", "version 1: every attempt is signed with it"] == table[2:]
+    assert ["", "version 1: every new attempt is signed with it"] == table[2:]
     await begun.stored.pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
         " VALUES ('acme', $1, 'https://x/', '{*}', 's')",

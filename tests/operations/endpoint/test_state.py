@@ -1,7 +1,10 @@
 """Enabling releases held deliveries, disabling holds new ones, and neither is done twice."""
 
+from dataclasses import replace
+
 import pytest
 
+from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -88,6 +91,33 @@ async def test_enabling_releases_held_deliveries(installation: Installation) -> 
     } == entry
 
 
+@pytest.mark.req("DEL-17")
+async def test_enabling_counts_what_waits_in_line(installation: Installation) -> None:
+    """Of the deliveries of an ordered endpoint only the head is released: the others wait in line behind it.
+
+    If the head is not held, as a dead letter is not, nothing is released.
+    """
+    ordered = NewEndpoint(tenant_id=TENANT, url="https://receiver.example/hook", event_types=("*",), ordered=True)
+    endpoint = (await installation.add(ordered)).pointer.endpoint_id
+    await disabled(installation, endpoint)
+    [head, _, _] = [(await installation.deliveries())[0].delivery_id for _ in range(3)]
+    waiting = Enabled(changed=True, woken=1, in_line=2, line_head=head, probed=False)
+    assert waiting == await enabled(installation, endpoint)
+
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL, waiting_for = NULL"
+        " WHERE id = $1::text::uuid",
+        head,
+    )
+    await disabled(installation, endpoint)
+    assert replace(waiting, woken=0) == await enabled(installation, endpoint)
+
+    await disabled(installation, endpoint)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET position = NULL WHERE state = 'dead_letter'")
+    await installation.pool.execute("DELETE FROM hookseal.deliveries WHERE position = 3")
+    assert Enabled(changed=True, woken=1, probed=False) == await enabled(installation, endpoint)
+
+
 async def test_a_repeat_changes_nothing(installation: Installation) -> None:
     """Repeating it changes neither state nor reason, and is not audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
@@ -98,8 +128,9 @@ async def test_a_repeat_changes_nothing(installation: Installation) -> None:
     assert ["endpoint.added", "endpoint.disabled"] == [row["action"] for row in await audited(installation.pool)]
 
 
+@pytest.mark.req("OPS-10")
 async def test_enabling_again_probes_a_held_endpoint(installation: Installation) -> None:
-    """Enabling it again says that the oldest of its held deliveries is tried now, and makes its probe due."""
+    """Enabling it again makes its probe due, says that the oldest held delivery is tried now, and is audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, probe_at) "
@@ -109,6 +140,14 @@ async def test_enabling_again_probes_a_held_endpoint(installation: Installation)
 
     assert Enabled(changed=False, woken=0, probed=True) == await enabled(installation, endpoint)
     assert await installation.pool.fetchval("SELECT probe_at <= now() FROM hookseal.held_endpoints")
+    *_, entry = await audited(installation.pool)
+    assert {
+        "action": "endpoint.probe_requested",
+        "subject": f"endpoint:{endpoint}",
+        "who": "ada@desk",
+        "before": None,
+        "after": {"held_for": "breaker"},
+    } == entry
 
 
 @pytest.mark.req("SEC-08")

@@ -24,10 +24,10 @@ ACTIVE, PREVIOUS, RETIRED, DESTROYED = VersionState
 @pytest.mark.parametrize(
     ("state", "signs", "until", "claims", "needed", "reason"),
     [
-        pytest.param(ACTIVE, True, None, 0, True, "every attempt is signed with it$", id="current"),
-        pytest.param(ACTIVE, True, None, 7, True, "every attempt is signed with it$", id="current-in-flight"),
+        pytest.param(ACTIVE, True, None, 0, True, "every new attempt is signed with it$", id="current"),
+        pytest.param(ACTIVE, True, None, 7, True, "every new attempt is signed with it$", id="current-in-flight"),
         pytest.param(PREVIOUS, True, UNTIL, 0, True, "until its overlap ends$", id="overlap"),
-        pytest.param(RETIRED, True, None, 0, True, "every attempt is signed with it$", id="retired-by-hand"),
+        pytest.param(RETIRED, True, None, 0, True, "every new attempt is signed with it$", id="retired-by-hand"),
         pytest.param(DESTROYED, True, None, 0, True, "destroyed, so deliveries wait: rotate$", id="current-destroyed"),
         pytest.param(DESTROYED, True, UNTIL, 0, True, "destroyed, so deliveries wait: rotate$", id="overlap-destroyed"),
         pytest.param(PREVIOUS, False, None, 1, True, "wait until they end$", id="over-in-flight"),

@@ -104,17 +104,9 @@ def _delay(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def _standing(item: dict[str, Any]) -> str:
-    if not item["enabled"]:
-        return "no"
-    if item["stopped_by"] is not None:
-        return "stopped"
-    return "yes" if item["failing_since"] is None else "failing"
-
-
 def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
     if not items:
         return "no endpoints"
-    rows = [item | {"enabled": _standing(item), "lane": item["lane"] or _FREE} for item in items]
-    shown = table(rows, ["tenant_id", "endpoint_id", "url", "enabled", "lane"])
+    rows = [item | {"lane": item["lane"] or _FREE} for item in items]
+    shown = table(rows, ["tenant_id", "endpoint_id", "name", "url", "state", "lane"])
     return shown if following is None else f"{shown}\nmore: --cursor {following}"

@@ -53,6 +53,8 @@ def enable(
             "enabled": True,
             "changed": enabled.changed,
             "woken": enabled.woken,
+            "in_line": enabled.in_line,
+            "line_head": enabled.line_head,
             "probed": enabled.probed,
             "replay": None if job is None else job.shown(),
         },
@@ -64,6 +66,8 @@ def enable(
 def _enabled_text(endpoint: ids.EndpointId, enabled: Enabled, job: ReplayJob | None) -> str:
     if enabled.changed:
         done = f"is enabled; held deliveries that are released: {enabled.woken}"
+        if enabled.in_line:
+            done += f"; that wait in line behind delivery {enabled.line_head}: {enabled.in_line}"
     elif enabled.probed:
         done = "was enabled already; its deliveries are held, and the oldest of them is tried now"
     else:

@@ -9,7 +9,7 @@ from hookseal.audit.entry import Action
 from hookseal.dispatcher import endpoint_rules, endpoints, held_deliveries
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import Malformed, Refused
-from hookseal.ground.ids import OPERATOR_TENANT, EndpointId, TenantId
+from hookseal.ground.ids import OPERATOR_TENANT, DeliveryId, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
@@ -187,14 +187,17 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enabled:
-    """An enabled endpoint. `changed`: it was disabled before. `woken`: how many deliveries waited for it.
+    """An enabled endpoint. `changed`: it was disabled before. `woken`: how many held deliveries are released.
 
-    `probed`: it was enabled, and its deliveries are held; the oldest of them is tried now.
+    `in_line`: how many more wait in the line of an ordered endpoint, behind `line_head`. `probed`: it was enabled, and
+    its deliveries are held; the oldest of them is tried now.
     """
 
     changed: bool
     woken: int
     probed: bool
+    in_line: int = 0
+    line_head: DeliveryId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,18 +213,25 @@ async def enable_endpoint(
 ) -> Enabled:
     """Enable the endpoint. The leader then releases the deliveries that waited for it, oldest first.
 
-    An enabled endpoint is not changed; if it is held, its next probe is due now. Raises `NotFound`, `Refused` if a live
-    worker could not finish its requests within its drain, and `Unavailable`.
+    An enabled endpoint is not changed; if it is held, its next probe is due now, and that is audited. Raises
+    `NotFound`, `Refused` if a live worker could not finish its requests within its drain, and `Unavailable`.
     """
     async with operator.changing() as connection:
         found = await endpoints.locked(connection, tenant, endpoint_id)
         if found.enabled:
-            probed = await held_deliveries.probe(connection, tenant, endpoint_id)
-            return Enabled(changed=False, woken=0, probed=probed)
+            held_for = await held_deliveries.probe(connection, tenant, endpoint_id)
+            if held_for is not None:
+                await operator.audit(
+                    Action.ENDPOINT_PROBE_REQUESTED,
+                    of=f"endpoint:{endpoint_id}",
+                    tenant=tenant,
+                    after={"held_for": held_for.value},
+                )
+            return Enabled(changed=False, woken=0, probed=held_for is not None)
         await require_drainable(operator, found.timeout_ms, own_drain_seconds=own_drain_seconds)
         await endpoints.enable(connection, tenant, endpoint_id)
         await held_deliveries.release(connection, tenant, endpoint_id)
-        woken = await held_deliveries.count(connection, tenant, endpoint_id)
+        held = await held_deliveries.count(connection, tenant, endpoint_id)
         await operator.audit(
             Action.ENDPOINT_ENABLED,
             of=f"endpoint:{endpoint_id}",
@@ -229,7 +239,7 @@ async def enable_endpoint(
             before={"enabled": False, "disabled_reason": found.disabled_reason},
             after={"enabled": True, "disabled_reason": None},
         )
-    return Enabled(changed=True, woken=woken, probed=False)
+    return Enabled(changed=True, woken=held.due, in_line=held.in_line, line_head=held.head, probed=False)
 
 
 async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, reason: str) -> Disabled:

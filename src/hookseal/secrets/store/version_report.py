@@ -74,8 +74,8 @@ def _signing(state: VersionState, signs_until: datetime | None) -> Need:
     if state is VersionState.DESTROYED:
         return Need(needed=True, reason="it must sign and its material was destroyed, so deliveries wait: rotate")
     if signs_until is None:
-        return Need(needed=True, reason="every attempt is signed with it")
-    return Need(needed=True, reason="every attempt is signed with it too, until its overlap ends")
+        return Need(needed=True, reason="every new attempt is signed with it")
+    return Need(needed=True, reason="every new attempt is signed with it too, until its overlap ends")
 
 
 async def of_endpoint(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ GRANT SELECT, DELETE,
               secret_provider, secret_updated_at, rotate_every_days, lead, headers_ref, header_names, tls_ref, tls_shown,
               generation, mac, mac_key_id, secret)
     ON hookseal.endpoints TO hookseal_operator;
-GRANT INSERT (tenant_id, id, endpoint_id, event_id, replay_of, position),
+GRANT INSERT (tenant_id, id, endpoint_id, event_id, replay_of, waiting_for, held_at, last_error, position),
       UPDATE (state, budget_spent, next_attempt_at, rung_at, waiting_for, held_at, last_error, position)
     ON hookseal.deliveries TO hookseal_operator;
 GRANT INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at, probe_at, step_seconds), DELETE
