@@ -74,13 +74,29 @@ async def test_a_locked_delivery_holds_up_no_other(installation: Installation) -
 
 @pytest.mark.req("SEC-10", "DUR-04")
 async def test_a_locked_endpoint_holds_up_no_other(installation: Installation) -> None:
-    """While an endpoint's row is locked, its deliveries are busy, and those of other endpoints are claimed."""
+    """While an endpoint's row is locked, the claim says so of its deliveries, and claims those of other endpoints."""
     mine, other = await published(installation, 3), await published(installation, 2, "globex")
     async with installation.pool.acquire() as holder, holder.transaction():
         await holder.execute("SELECT FROM hookseal.endpoints WHERE tenant_id = 'acme' FOR UPDATE")
         found = await claimed(installation, mine + other)
+        alone = await claimed(installation, mine[:1])
 
-    assert ({each.delivery_id for each in other}, set(mine)) == (names(found), set(found.busy))
+    assert ({each.delivery_id for each in other}, set(mine), []) == (names(found), set(found.locked), found.busy)
+    assert Claimed(claims=[], busy=[], locked=mine[:1]) == alone
+
+
+@pytest.mark.req("DUR-04")
+async def test_a_locked_delivery_of_a_locked_endpoint_is_busy(installation: Installation) -> None:
+    """If the row of a delivery and that of its endpoint are locked, the claim says that the delivery is locked."""
+    rings = await published(installation, 2)
+    async with installation.pool.acquire() as holder, holder.transaction():
+        await holder.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
+        await holder.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[1].delivery_id
+        )
+        found = await claimed(installation, rings)
+
+    assert Claimed(claims=[], busy=rings[1:], locked=rings[:1]) == found
 
 
 @pytest.mark.req("SEC-08", "DEL-02")

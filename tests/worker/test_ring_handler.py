@@ -12,6 +12,7 @@ import structlog
 
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
 from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED
+from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Pace, Reply, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -37,23 +38,25 @@ OK = Reply(status=204, snippet="")
 
 
 class FailingLedger(MemoryLedger):
-    """Raises the given error when it claims or records; reports those in `held` as busy, and those in `behind`."""
+    """Raises the given error when it claims or records; reports those in `held`, `behind` and `locked` so."""
 
     on_claim: Exception | None = None
     on_record: Exception | None = None
     held: frozenset[Ring] = frozenset()
     behind: frozenset[Ring] = frozenset()
+    locked: frozenset[Ring] = frozenset()
     claims = 0
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
-        """Fail, or claim what is in neither `held` nor `behind`."""
+        """Fail, or claim what is in none of these."""
         self.claims += 1
         if self.on_claim is not None:
             raise self.on_claim
-        free = [r for r in rings if r not in self.held | self.behind]
+        free = [r for r in rings if r not in self.held | self.behind | self.locked]
         found = await super().claim_all(free, token, most_bytes=most_bytes)
-        behind = [r for r in rings if r in self.behind]
-        return replace(found, busy=[*found.busy, *(r for r in rings if r in self.held)], behind=behind)
+        behind, locked = ([r for r in rings if r in them] for them in (self.behind, self.locked))
+        busy = [*found.busy, *(r for r in rings if r in self.held)]
+        return replace(found, busy=busy, behind=behind, locked=locked)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Fail, or record."""
@@ -204,14 +207,30 @@ async def test_the_ring_of_a_locked_delivery_is_kept() -> None:
     )
 
 
+async def test_the_ring_of_a_locked_endpoint_waits_in_its_lane() -> None:
+    """While the row of an endpoint is locked, its rings wait for a fifth of a second; that is no failure."""
+    scene = Scene()
+    scene.ledger.locked = frozenset({RING})
+    await scene.handler.handle([RING])
+    assert (LOCKED_SECONDS, [], 4) == (scene.handler.next_in(), scene.handler.due(4), scene.in_flight.room)
+
+    scene.ledger.locked = frozenset()
+    scene.clock.elapsed += LOCKED_SECONDS
+    await scene.handler.handle(scene.lanes.pick(4, scene.clock.monotonic()))
+    await scene.end()
+    assert State.DELIVERED is scene.row.state
+    assert (0.0, 0.0) == (scene.counted("hookseal_claims_failed_total"), scene.dropped)
+
+
 async def test_the_number_of_kept_rings_is_limited() -> None:
-    """At most a thousand rings of locked deliveries are kept; the sweep rings the others again."""
+    """At most a thousand rings of locked deliveries are kept. The sweep rings the others again that are not parked."""
     scene = Scene()
     rings = [scene.add(number) for number in range(1, 5)]
     scene.ledger.held = frozenset(rings)
     scene.handler.keep([RING] * (MOST_KEPT - 3), 60)
     with structlog.testing.capture_logs() as logs:
         await scene.handler.handle(rings)
+        scene.handler.keep_busy([replace(RING, is_parked=True)])
 
     assert [("rings.left", 1)] == [(line["event"], line["rings"]) for line in logs]
     scene.clock.elapsed += BUSY_SECONDS

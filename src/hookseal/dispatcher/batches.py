@@ -38,14 +38,14 @@ async def claim_all(
     name = "claim_one" if len(by_id) == 1 else "claim_all"
     rows = await _rows(executor, name, *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
     targets: dict[tuple[str, str], Target] = {}
-    left: dict[bool, list[Ring]] = {True: [], False: []}
+    left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
     claims = []
     for row in rows:
         if row[-1] is None:
             claims.append(_claim(by_id[row[0]], row, targets))
         else:
             left[row[-1]].append(by_id[row[0]])
-    return Claimed(claims=claims, busy=left[False], behind=left[True])
+    return Claimed(claims=claims, busy=left["delivery"], locked=left["endpoint"], behind=left["order"])
 
 
 async def record_all(executor: Executor, made: Sequence[FinishedAttempt], *, worker: str) -> list[Recorded]:

@@ -30,8 +30,8 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
 -- deliveries that do not fit into $8 bytes of bodies, counted in the order of the rings.
 -- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
--- It also returns the due deliveries that it did not claim: another transaction has locked them or their endpoint, or they
--- are behind others in the line of an ordered endpoint.
+-- It also returns the due deliveries that it did not claim, and why: they are behind others in the line of an ordered endpoint
+-- ('order'), another transaction has locked their endpoint ('endpoint') or them, or they did not fit ('delivery').
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
 -- name: claim
 due AS MATERIALIZED (
@@ -82,7 +82,12 @@ due AS MATERIALIZED (
     RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
               d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, s.endpoint_lost
 ), unclaimed AS (
-    SELECT d.id, NOT {is_in_turn} AS is_behind
+    SELECT d.id, CASE WHEN NOT {is_in_turn} THEN 'order'
+                      WHEN EXISTS (SELECT FROM due WHERE due.tenant_id = d.tenant_id AND due.id = d.id)
+                       AND NOT EXISTS (SELECT FROM endpoint AS e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id)
+                       AND NOT EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = d.tenant_id AND g.endpoint_id = d.endpoint_id)
+                      THEN 'endpoint'
+                      ELSE 'delivery' END AS left_for
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
     WHERE (SELECT count(*) FROM claimed) < (SELECT count(*) FROM asked)
       AND {may_begin}
@@ -99,7 +104,7 @@ SELECT coalesce(c.id, u.id)::text AS delivery_id, c.event_id, c.event_type, c.co
        coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
                  FROM hookseal.control WHERE name = 'restore'), 0) AS database,
        e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for,
-       u.is_behind
+       u.left_for
 FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
 FULL JOIN unclaimed AS u ON u.id = c.id

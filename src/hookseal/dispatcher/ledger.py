@@ -71,7 +71,7 @@ class PostgresLedger:
         Raises `Busy`, and takes nothing, if another transaction has locked the delivery or its endpoint.
         """
         claimed = await self.claim_all([ring], token, most_bytes=MAX_BODY_BYTES)
-        if claimed.busy:
+        if claimed.busy or claimed.locked:
             raise Busy("the delivery or its endpoint is being changed")
         return claimed.claims[0] if claimed.claims else None
 

@@ -126,17 +126,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """The result of claiming a batch of rings.
+    """The result of claiming a batch of rings. A ring in none of the lists claims nothing, now or later: drop it.
 
     `busy` contains the rings whose delivery is due but could not be claimed now: another transaction has locked its
-    row or the row of its endpoint, or its body did not fit. `behind` contains the rings whose delivery is due and has
-    others before it in its line. `faulty` contains the rings that could not be claimed because of an error in hookseal,
-    each with the error. If such a delivery was claimed in the database, it is given back, or its lease expires. A ring
-    in none of these lists claims nothing, now or later: it can be dropped.
+    row, or its body did not fit. `locked` contains those whose endpoint's row is locked, and `behind` those that have
+    others before them in their line. `faulty` contains the rings that could not be claimed because of an error in
+    hookseal, each with it. If such a delivery was claimed in the database, it is given back, or its lease expires.
     """
 
     claims: list[Claim]
     busy: list[Ring]
+    locked: list[Ring] = field(default_factory=list)
     behind: list[Ring] = field(default_factory=list)
     faulty: list[tuple[Ring, Exception]] = field(default_factory=list)
 

@@ -87,6 +87,7 @@ class PersistentLedger:
         return Claimed(
             claims=first.claims + second.claims,
             busy=first.busy + second.busy,
+            locked=first.locked + second.locked,
             behind=first.behind + second.behind,
             faulty=first.faulty + second.faulty,
         )

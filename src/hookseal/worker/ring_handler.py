@@ -143,9 +143,9 @@ class RingHandler:
         return rings
 
     def next_in(self) -> float:
-        """Return the seconds until the next kept ring may be tried, infinity if none is kept."""
-        at = max(self._kept[0][0], self._failed_until) if self._kept else float("inf")
-        return max(at - self._parts.clock.monotonic(), 0.0)
+        """Return the seconds until a kept ring or a locked endpoint may be tried, infinity if there is none."""
+        at = min(self._kept[0][0] if self._kept else float("inf"), self._lanes.locked.next_at)
+        return max(max(at, self._failed_until) - self._parts.clock.monotonic(), 0.0)
 
     async def pause(self, seconds: float) -> None:
         """Return when the next kept ring may be tried, or after `seconds`."""
@@ -160,11 +160,9 @@ class RingHandler:
 
     def keep_busy(self, rings: Sequence[Ring]) -> None:
         """Keep these rings, whose deliveries other transactions have locked, for a moment."""
-        room = max(MOST_KEPT - len(self._kept), 0)
-        self.keep(rings[:room], BUSY_SECONDS)
-        if left := len(rings[room:]):
-            reason = f"{MOST_KEPT} rings are kept whose deliveries other transactions have locked"
-            self._parts.log.warning("rings.left", rings=left, reason=reason)
+        self.keep(rings[: (room := max(MOST_KEPT - len(self._kept), 0))], BUSY_SECONDS)
+        if left := sum(not each.is_parked for each in rings[room:]):  # a parked one is fetched again
+            self._parts.log.warning("rings.left", rings=left, reason=f"{MOST_KEPT} rings of locked deliveries are kept")
 
     def leave(self) -> list[Ring]:
         """Remove and return every ring that is kept or waits for its turn, for another worker."""
@@ -247,13 +245,15 @@ class RingHandler:
     def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:
         self._failed_until = 0.0
         self.keep_busy(claimed.busy)
+        self._lanes.found_locked(claimed.locked, self._parts.clock.monotonic())
         self._lanes.behind(claimed.behind)
-        if claimed.claims or claimed.busy or claimed.behind or claimed.faulty:
-            self._movement.moved()
         for ring, error in claimed.faulty:
             self._meter.claim_failed()
             self._parts.log.error("claim.defect", deliveries=1, delivery_id=ring.delivery_id, exc_info=error)
-        left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.behind) - len(claimed.faulty)
+        left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.locked)
+        left -= len(claimed.behind) + len(claimed.faulty)
+        if left < len(rings):
+            self._movement.moved()
         if left and (not_due := min(left, sum(not each.is_parked for each in rings))):
             self._meter.ring_dropped(DropReason.NOT_DUE, not_due)  # another worker may have begun a parked one
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -15,7 +16,8 @@ from hookseal.dispatcher.lanes.crowded import (
     Asked,
 )
 from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_UNANSWERED
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_LOCKED_IN_A_ROW, MOST_UNANSWERED
+from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
 from hookseal.dispatcher.lanes.worker_lanes import (
@@ -601,3 +603,77 @@ def test_a_little_room_is_used_while_other_requests_hang() -> None:
     assert [] == lanes.wanted(100, 0.0), "it waits a moment, to ask once for more"
 
     assert [Asked(key(hanging[0]), 6)] == lanes.wanted(100, ASK_AGAIN_SECONDS)
+
+
+def test_a_locked_endpoint_is_left_alone_for_a_moment() -> None:
+    """For a fifth of a second nothing of it begins, and others do; then its rings begin in the same order."""
+    lanes, mine, other = Lanes(32), rings(40), rings(2, endpoint=2)
+    read_settings(lanes, mine[0], other[0])
+    mark_answered(lanes, mine[0], other[0])
+    lanes.add(mine, 0.0)
+    first = lanes.pick(32, 0.0)
+    lanes.found_locked(first, 0.0)
+    lanes.add(other, 0.0)
+    read_settings(lanes, other[0])
+
+    assert other == lanes.pick(128, LOCKED_SECONDS - 0.01)
+    assert LOCKED_SECONDS == lanes.locked.next_at
+    assert mine[:32] == lanes.pick(128, LOCKED_SECONDS)
+    assert inf == lanes.locked.next_at
+
+
+def test_an_endpoint_that_stays_locked_is_tried_five_times_a_second() -> None:
+    """However many rings it has, and although this worker has not read its settings, it takes no place from others."""
+    lanes, tries = Lanes(32), 0
+    lanes.add(rings(300), 0.0)
+    for hundredth in range(1, 101):
+        now = hundredth / 100
+        if found := lanes.pick(128, now):
+            tries += 1
+            lanes.found_locked(found, now)
+
+    assert 5 == tries
+    assert 4 + LOOK_AHEAD == lanes.space(4)
+
+
+def test_rings_of_an_endpoint_that_is_locked_for_long_wait_in_postgresql() -> None:
+    """After five seconds none of its rings waits here; what is fetched from its lane is tried as often as before."""
+    lanes, mine = Lanes(4), rings(4)
+    read_settings(lanes, mine[0])
+    mark_answered(lanes, mine[0])
+    lanes.add(mine, now := 0.0)
+    for _ in range(MOST_LOCKED_IN_A_ROW):
+        assert [] == lanes.take_parked(9)
+        now += LOCKED_SECONDS
+        lanes.found_locked(lanes.pick(9, now), now)
+    assert {each.delivery_id for each in mine} == {each.ring.delivery_id for each in lanes.take_parked(9)}
+
+    [fetched] = rings(1, parked=True)
+    now += LOCKED_SECONDS
+    lanes.add([fetched], now)
+    lanes.found_locked(lanes.pick(9, now), now)
+    assert ([], []) == (lanes.take_parked(9), lanes.pick(9, now + LOCKED_SECONDS))
+    read_settings(lanes, mine[0])
+    lanes.add(mine, now + LOCKED_SECONDS)
+    assert mine == lanes.pick(9, now + LOCKED_SECONDS)
+
+
+def test_a_probe_of_a_locked_endpoint_waits_as_long() -> None:
+    """A ring that goes before others does not begin at an endpoint whose row was found locked."""
+    lanes, (ring, probe) = Lanes(32), rings(2)
+    lanes.add([ring], 0.0)
+    lanes.found_locked(lanes.pick(9, 0.0), 0.0)
+    lanes.add_first([probe], 0.0)
+
+    assert [] == lanes.pick(9, LOCKED_SECONDS - 0.01)
+    assert [probe] == lanes.pick(9, LOCKED_SECONDS)
+
+
+def test_a_locked_ring_waits_once() -> None:
+    """If its delivery waits here already, because it came twice, it waits once."""
+    lanes, [ring] = Lanes(32), rings(1)
+    lanes.add([ring], 0.0)
+    lanes.add_first([ring], 0.0)
+    lanes.found_locked(lanes.pick(1, 0.0), 0.0)
+
+    assert [ring] == lanes.leave()

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from hookseal.dispatcher.lanes.fleet import Fleet
+from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.model import NO_PACE, Outcome, Pace, Ring, WaitingFor
 
 BREAKER_FAILURES: Final = 10  # in a row
 CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again
+MOST_LOCKED_IN_A_ROW: Final = 25  # tries, in five seconds; then no ring waits in the worker until one of them claims
 UNKNOWN_MAY_WAIT: Final = 256  # rings of an endpoint whose settings this worker has not read yet
 LEAST_MAY_WAIT: Final = 4
 # Requests of one turn to endpoints that have not answered yet, or did not answer last. Each opens a connection: a turn
@@ -69,12 +71,15 @@ class Lane:
     failed_in_a_row: int = 0
     halved_at: float = float("-inf")
     closed_until: float = float("-inf")
+    locked_until: float = float("-inf")
+    locked_in_a_row: int = 0
     reopened: object = None
 
     def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
         """Take over the settings that a claim has read."""
         self.pace = pace
         self.is_known = True
+        self.locked_in_a_row = 0
         self.share(fleet, endpoint_id, default=default)
 
     def share(self, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
@@ -89,7 +94,7 @@ class Lane:
 
     def room(self, now: float) -> int:
         """Return how many more requests may begin now."""
-        if now < self.closed_until:
+        if now < self.closed_until or now < self.locked_until:
             return 0
         most = min(int(self.limit), self.ceiling) if self.is_known else min(self.ceiling, 1)
         room = most - self.in_flight
@@ -100,7 +105,8 @@ class Lane:
 
     def may_wait(self, now: float) -> int:
         """Return how many rings may wait in this worker: about one more round. The others wait in PostgreSQL."""
-        if now < self.closed_until or self.rate is not None or not self.ceiling:
+        is_stuck = now < self.closed_until or self.locked_in_a_row >= MOST_LOCKED_IN_A_ROW
+        if is_stuck or self.rate is not None or not self.ceiling:
             return 0
         return max(int(self.limit), LEAST_MAY_WAIT) if self.is_known else UNKNOWN_MAY_WAIT
 
@@ -143,6 +149,15 @@ class Lane:
     def close(self, now: float) -> None:
         """Begin nothing for a while: the lane is closed for all workers."""
         self.closed_until = now + CLOSED_SECONDS
+
+    def lock(self, now: float) -> None:
+        """Begin nothing for a moment: another transaction has locked the endpoint's row."""
+        self.locked_until = now + LOCKED_SECONDS
+        self.locked_in_a_row += 1
+
+    def is_locked(self, now: float) -> bool:
+        """Return whether nothing begins because the row was found locked."""
+        return now < self.locked_until
 
     def reopen(self, since: object) -> None:
         """Begin again with one request at a time; the limit then doubles with each round, up to half of the ceiling."""

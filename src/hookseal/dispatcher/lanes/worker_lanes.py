@@ -13,8 +13,10 @@ from hookseal.dispatcher.lanes.crowded import Asked, CrowdedLanes
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.known import KnownLanes
 from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED, Opened, Parked
+from hookseal.dispatcher.lanes.locked import LockedEndpoints
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
 from hookseal.dispatcher.lanes.tenants import Tenants
+from hookseal.dispatcher.lanes.waiting import WaitingRings
 from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
 
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
@@ -32,16 +34,14 @@ class Lanes:
     """
 
     def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
-        self._waiting: dict[Key, deque[tuple[float, Ring]]] = {}
-        self._lanes = KnownLanes(ceiling, fleet, self._waiting)
-        self._ids: set[str] = set()
-        self._blocked: dict[Key, int] = {}
-        self._blocked_rings = 0
+        self.tenants = Tenants()
+        self._waiting = WaitingRings(self.tenants)
+        self._lanes = KnownLanes(ceiling, fleet, self._waiting.by_lane)
         self._ready = Rotation()
         self._first: OrderedDict[str, tuple[float, Ring]] = OrderedDict()
         self.crowded = CrowdedLanes()
+        self.locked = LockedEndpoints()
         self._begun: dict[str, tuple[Key, float]] = {}
-        self.tenants = Tenants()
         self._parked: deque[Parked] = deque()
         self._opened: list[Opened] = []
         self._got_room = False
@@ -61,22 +61,19 @@ class Lanes:
         """Return how many more rings this worker should take, with so many free slots."""
         if len(self._parked) > MOST_TO_PARK:
             return 0
-        ready = len(self._ids) - self._blocked_rings - self.tenants.waiting_of_full
-        return max(slots + LOOK_AHEAD - ready, 0)
+        return max(slots + LOOK_AHEAD - (self._waiting.ready - self.tenants.waiting_of_full), 0)
 
     def add(self, rings: Iterable[Ring], now: float) -> None:
         """Let these rings wait for their turn. A ring that waits here already, or whose request runs, is left out."""
         changed: dict[Key, None] = {}
         for ring in rings:
-            if ring.delivery_id in self._ids or ring.delivery_id in self._begun:
+            if ring.delivery_id in self._waiting or ring.delivery_id in self._begun:
                 continue
             key: Key = (ring.tenant_id, ring.endpoint_id)
             if self.tenants.is_full(key[0]) and self.tenants.waiting(key[0]) >= LOOK_AHEAD:
                 self._park(ring, now)
                 continue
-            self._waiting.setdefault(key, deque()).append((now, ring))
-            self._ids.add(ring.delivery_id)
-            self.tenants.count(key[0], 1)
+            self._waiting.add(ring, now)
             changed[key] = None
         for key in changed:
             self._settle(key, now)
@@ -87,6 +84,8 @@ class Lanes:
 
     def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
         """Remove and return the rings whose turn it is, at most `most`, and count them as begun. `slots` are free."""
+        for key in self.locked.ended(now):
+            self._settle(key, now)
         picked = self._pick_first(slots, now, most := min(most, slots))
         unanswered, passed = sum(not self._answers(each) for each in picked), set[str]()
         while self._ready and len(picked) < most and len(passed) < self._ready.tenants and unanswered < MOST_UNANSWERED:
@@ -114,7 +113,8 @@ class Lanes:
         for _, ring in list(self._first.values())[:MOST_ASKED]:
             if len(picked) == most or unanswered == MOST_UNANSWERED // 2:
                 break
-            if not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
+            is_locked = self._lanes[ring.tenant_id, ring.endpoint_id].is_locked(now)
+            if not is_locked and not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
                 picked.append(self._first.pop(ring.delivery_id)[1])
                 unanswered += not self._answers(ring)
                 self.begin(ring, now)
@@ -138,8 +138,7 @@ class Lanes:
             self._lanes.configure(key, claim.target.pace)
         if claim.is_probe is False:
             self._lanes[key].close(now)
-        if key in self._waiting:
-            self._settle(key, now)
+        self._settle(key, now)
 
     def behind(self, rings: Iterable[Ring]) -> None:
         """Park these rings, whose deliveries are not at the head of their lines."""
@@ -151,6 +150,22 @@ class Lanes:
         if begun is not None:
             self._lanes[begun[0]].unspent()
             self._ended(begun[0], now)
+
+    def found_locked(self, rings: Sequence[Ring], now: float) -> None:
+        """Begin nothing for a moment for the endpoints of these rings, which claimed nothing as the rows are locked.
+
+        The rings wait here, before the others of their lanes.
+        """
+        keys = dict.fromkeys((ring.tenant_id, ring.endpoint_id) for ring in rings)
+        for key in keys:
+            self._lanes[key].lock(now)
+            self.locked.add(key, now)
+        for ring in reversed(rings):
+            self.unclaimed(ring, now)
+            if ring.delivery_id not in self._waiting:
+                self._waiting.add(ring, now, first=True)
+        for key in keys:
+            self._settle(key, now)
 
     def left(self, delivery_id: str, now: float) -> bool:
         """Count the end of a delivery without an answer, unless it was answered; return whether it was not."""
@@ -186,10 +201,12 @@ class Lanes:
         for at, ring in list(self._first.values()):
             if now - at >= LONGEST_WAIT_SECONDS:
                 del self._first[ring.delivery_id]  # the sweep rings it again
-        for key, rings in list(self._waiting.items()):
-            self._unblock(key)
+        for key, rings in list(self._waiting.by_lane.items()):
+            self._waiting.unblock(key)
             while rings and now - rings[0][0] >= LONGEST_WAIT_SECONDS:
-                self._drop(rings.popleft()[1], now)
+                self._park(self._waiting.take(key), now)
+            if not rings:
+                self._ready.discard(key)
             self._settle(key, now)
 
     def take_parked(self, most: int) -> list[Parked]:
@@ -209,7 +226,7 @@ class Lanes:
         each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
         for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lanes[key]
-            room = lane.room(now) - (here := len(self._waiting.get(key, ())))
+            room = lane.room(now) - (here := len(self._waiting.by_lane.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
             if room > 0 and not is_full and not (few and self.crowded.may_wait(key, now)):
@@ -226,24 +243,14 @@ class Lanes:
     def leave(self) -> list[Ring]:
         """Remove and return every ring that waits here and is not parked, for another worker."""
         left = [*(ring for _, ring in self._first.values()), *(each.ring for each in self._parked)]
-        left += [ring for rings in self._waiting.values() for _, ring in rings if not ring.is_parked]
         self._first.clear()
         self._parked.clear()
-        self._waiting.clear()
-        self._ids.clear()
-        self._blocked.clear()
-        self.tenants.leave()
-        self._blocked_rings = 0
         self._ready = Rotation()
-        return left
+        return left + self._waiting.leave()
 
     def _take(self, key: Key, now: float) -> Ring:
-        rings = self._waiting[key]
-        ring = rings.popleft()[1]
-        self._ids.discard(ring.delivery_id)
-        self.tenants.count(key[0], -1)
-        if not rings:
-            del self._waiting[key]
+        ring = self._waiting.take(key)
+        if key not in self._waiting.by_lane:
             self._ready.discard(key)
         self.begin(ring, now)
         return ring
@@ -252,40 +259,25 @@ class Lanes:
         """Count one request of the tenant less, and use the room in its lane."""
         self.tenants.end(key[0])
         self._got_room |= self.crowded.got_room(key, now)
-        if key in self._waiting:
-            self._settle(key, now)
+        self._settle(key, now)
 
     def _settle(self, key: Key, now: float) -> None:
         """Put the lane among those that are ready if it has room, and park the rings for which it has no place."""
-        rings = self._waiting.get(key)
+        rings = self._waiting.by_lane.get(key)
         if rings is None:
             return
-        self._unblock(key)
+        self._waiting.unblock(key)
         lane = self._lanes[key]
         room = lane.room(now)
-        places = room + min(lane.may_wait(now), MOST_BLOCKED - self._blocked_rings)
+        places = room + min(lane.may_wait(now), MOST_BLOCKED - self._waiting.blocked)
         while len(rings) > places:
-            self._drop(rings.pop()[1], now)
+            self._park(self._waiting.take(key, last=True), now)
         if not rings:
-            del self._waiting[key]
             self._ready.discard(key)
         elif room:
             self._ready.add(key)
-        elif lane.is_known:
-            self._blocked[key] = len(rings)
-            self._blocked_rings += len(rings)
-            self.tenants.count(key[0], -len(rings))
-
-    def _unblock(self, key: Key) -> None:
-        if blocked := self._blocked.pop(key, 0):
-            self._blocked_rings -= blocked
-            self.tenants.count(key[0], blocked)
-
-    def _drop(self, ring: Ring, now: float) -> None:
-        """Park a ring that waited here."""
-        self._ids.discard(ring.delivery_id)
-        self.tenants.count(ring.tenant_id, -1)
-        self._park(ring, now)
+        elif lane.is_known or lane.is_locked(now):
+            self._waiting.block(key)
 
     def _park(self, ring: Ring, now: float) -> None:
         key = (ring.tenant_id, ring.endpoint_id)

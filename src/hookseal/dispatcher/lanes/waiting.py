@@ -1,0 +1,68 @@
+"""The rings that wait in one worker, by lane, and which of them are blocked because their lanes have no room. Pure."""
+
+from collections import deque
+
+from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.tenants import Tenants
+from hookseal.dispatcher.model import Ring
+
+
+class WaitingRings:
+    """The rings of each lane, in the order of their turns, each with the time since when it waits here.
+
+    `by_lane` has no empty lanes. `blocked` is the number of rings that are blocked; `tenants` counts the others.
+    """
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+        self.by_lane: dict[Key, deque[tuple[float, Ring]]] = {}
+        self._ids: set[str] = set()
+        self._blocked: dict[Key, int] = {}
+        self.blocked = 0
+
+    def __contains__(self, delivery_id: str) -> bool:
+        return delivery_id in self._ids
+
+    @property
+    def ready(self) -> int:
+        """How many rings are not blocked."""
+        return len(self._ids) - self.blocked
+
+    def add(self, ring: Ring, now: float, *, first: bool = False) -> None:
+        """Add a ring behind the others of its lane, or before them. If the lane is blocked, unblock it after that."""
+        rings = self.by_lane.setdefault((ring.tenant_id, ring.endpoint_id), deque())
+        (rings.appendleft if first else rings.append)((now, ring))
+        self._ids.add(ring.delivery_id)
+        self._tenants.count(ring.tenant_id, 1)
+
+    def take(self, key: Key, *, last: bool = False) -> Ring:
+        """Remove and return the first ring of a lane, or the last one. The lane must not be blocked."""
+        rings = self.by_lane[key]
+        ring = (rings.pop if last else rings.popleft)()[1]
+        self._ids.discard(ring.delivery_id)
+        self._tenants.count(key[0], -1)
+        if not rings:
+            del self.by_lane[key]
+        return ring
+
+    def block(self, key: Key) -> None:
+        """Count the rings of this lane as blocked."""
+        self._blocked[key] = number = len(self.by_lane[key])
+        self.blocked += number
+        self._tenants.count(key[0], -number)
+
+    def unblock(self, key: Key) -> None:
+        """Count the rings of this lane as blocked no longer."""
+        if number := self._blocked.pop(key, 0):
+            self.blocked -= number
+            self._tenants.count(key[0], number)
+
+    def leave(self) -> list[Ring]:
+        """Remove all rings, and return those that are not parked."""
+        left = [ring for rings in self.by_lane.values() for _, ring in rings if not ring.is_parked]
+        self.by_lane.clear()
+        self._ids.clear()
+        self._blocked.clear()
+        self.blocked = 0
+        self._tenants.leave()
+        return left
