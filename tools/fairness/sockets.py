@@ -4,23 +4,25 @@ import asyncio
 import json
 import os
 import statistics
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import asyncpg
 
+from hookseal.client import Publisher
 from hookseal.demo.installation import Installation
 from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
-from tools.bench.processes import hookseal_workers
-from tools.bench.queued import published, rung, stored_only
+from tools.bench.processes import ended, hookseal_workers, line, module
+from tools.bench.queued import stored_only
 from tools.bench.results import percentile
 from tools.bench.site import Site, environment_of, site
 
@@ -32,14 +34,13 @@ BAD: Final = "bad"
 _BODY_BYTES: Final = 1_024
 _CONCURRENCY: Final = 500
 _TIMEOUT_MS: Final = 5_000
+_BEFORE_SECONDS: Final = 2.0  # the traffic begins so long before the backlog: each endpoint gets some of it
 _SETTLE_SECONDS: Final = 1.0
 _WAITS: Final = """
 SELECT extract(epoch FROM min(a.started_at) - d.created_at) * 1000
 FROM hookseal.deliveries AS d JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
-WHERE d.tenant_id LIKE 'well-%' GROUP BY d.tenant_id, d.id, d.created_at
+WHERE d.tenant_id LIKE 'well-%' AND d.created_at > $1 GROUP BY d.tenant_id, d.id, d.created_at
 """
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,76 +54,30 @@ class Found:
     p99_ms: float
 
 
-async def _hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
-
-
-async def _reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-
-
-async def _throttle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _request(reader)
-    writer.write(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-    await writer.drain()
-    writer.close()
-
-
-async def _dribble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    for each in b"HTTP/1.1 200 OK\r\n\r\n":
-        writer.write(bytes([each]))
-        await writer.drain()
-        await asyncio.sleep(1.0)
-
-
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request of a kept connection."""
-    while await _request(reader):
-        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-        await writer.drain()
-    writer.close()
-
-
-async def _request(reader: asyncio.StreamReader) -> bool:
-    """Read one request; return whether there was one."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-        size = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        await reader.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return False
-    return True
-
-
 # The kind of failing endpoint: what its receiver does, and how many endpoints there are.
-KINDS: Final[dict[str, tuple[Handler, int]]] = {
-    "none": (_answer, 0),
-    "black hole": (_hang, 1),
-    "refused secret": (_answer, 1),
-    "429 without end": (_throttle, 1),
-    "reset": (_reset, 1),
-    "a byte a second": (_dribble, 1),
-    "500 black holes": (_hang, 500),
+KINDS: Final = {
+    "none": ("answer", 0),
+    "black hole": ("hang", 1),
+    "refused secret": ("answer", 1),
+    "429 without end": ("throttle", 1),
+    "reset": ("reset", 1),
+    "a byte a second": ("dribble", 1),
+    "500 black holes": ("hang", 500),
 }
 
 
 @asynccontextmanager
-async def _listening(handler: Handler) -> AsyncIterator[str]:
-    tasks: set[asyncio.Task[None]] = set()
-
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(handler(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-
-    server = await asyncio.start_server(begin, "127.0.0.1", 0, backlog=_CONCURRENCY + RESERVED_DESCRIPTORS)
+async def _listening(here: Site, handler: str) -> AsyncIterator[str]:
+    """Run a receiver for the length of the block, and yield its url."""
+    log_file = here.folder / f"{handler}.log"
+    with log_file.open("ab") as log:
+        process = await module(
+            Path(sys.executable), "tools.fairness.listening", handler, environment=os.environ, log=log
+        )
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{int(await line(process, log_file))}"
     finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
+        await ended(process)
 
 
 async def _add(
@@ -141,8 +96,9 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
     async with (
         here.fresh() as installation,
         here.observer(installation.database_url) as observer,
-        _listening(_answer) as well,
-        _listening(handler) as bad,
+        _listening(here, "answer") as well,
+        _listening(here, handler) as bad,
+        Publisher.connect(installation.database_url, installation.redis_url) as publisher,
     ):
         wells = [(f"well-{n % TENANTS}", f"{well}/{n}") for n in range(TENANTS * ENDPOINTS_OF_EACH)]
         await _add(observer, installation, [*wells, *((BAD, f"{bad}/{number}") for number in range(endpoints))])
@@ -154,12 +110,13 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
             )
         environment = environment_of(installation, here.receiver, _CONCURRENCY)
         async with hookseal_workers(environment, 1, here.folder / "worker.log") as pids:
-            await asyncio.sleep(_SETTLE_SECONDS)
+            await _steady(publisher, _BEFORE_SECONDS)
+            begun = await observer.fetchval("SELECT now()")
             if endpoints:
                 await stored_only(observer, BAD, BACKLOG // endpoints, _BODY_BYTES)
-            number = await _steady(observer, installation, seconds)
+            number = await _steady(publisher, seconds)
             await asyncio.sleep(_SETTLE_SECONDS)
-            waits = sorted(float(row[0]) for row in await observer.fetch(_WAITS))
+            waits = sorted(float(row[0]) for row in await observer.fetch(_WAITS, begun))
             for pid in pids:
                 os.kill(pid, 9)  # a drain would wait for what hangs
     return Found(
@@ -171,16 +128,17 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
     )
 
 
-async def _steady(observer: "asyncpg.Connection[asyncpg.Record]", installation: Installation, seconds: float) -> int:
+async def _steady(publisher: Publisher, seconds: float) -> int:
     """Publish one event for a tenant after another, each with five deliveries; return the number of deliveries."""
     loop = asyncio.get_running_loop()
     begun, number = loop.time(), 0
     events = int(seconds * PER_SECOND / ENDPOINTS_OF_EACH)
     for event in range(events):
         await asyncio.sleep(max(0.0, begun + event * ENDPOINTS_OF_EACH / PER_SECOND - loop.time()))
-        queued = await published(observer, f"well-{event % TENANTS}", 1, _BODY_BYTES)
-        await rung(installation.redis_url, queued)
-        number += len(queued.rings)
+        published = await publisher.publish(
+            tenant_id=f"well-{event % TENANTS}", event_type="bench.tick", body=b"x" * _BODY_BYTES
+        )
+        number += len(published.deliveries)
     return number
 
 
