@@ -53,7 +53,7 @@ class Guard:
     def refusal_of(self, address: str) -> str | None:
         """Return why this address may not be dialled, None if it may."""
         reason = self._refuses(address, self._allowed)
-        if reason is None and is_of_this_machine(address) and not self._is_allowed(address):
+        if reason is None and not self._is_allowed(address) and is_of_this_machine(address):
             return "an address of this machine"
         return reason
 
