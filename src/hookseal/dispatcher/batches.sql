@@ -13,8 +13,9 @@
 -- Whether a delivery is the one that a ring names, and may begin: it is due, and waits for nothing. One that waits in its lane
 -- may begin if a worker has taken it from there (`is_parked`), or if it waits for no more than room: a worker handles a ring
 -- only while the lane has room. (The outbox also parks deliveries whose rings are in Redis.)
--- `IS NOT DISTINCT FROM` and `CASE` make the planner find a delivery by its id, instead of reading the backlog of its
--- endpoint or everything that is due.
+-- `IS NOT DISTINCT FROM`, here and beside every other comparison of ids, and `CASE` make the planner find a delivery by its
+-- id, instead of reading the backlog of its tenant or endpoint, or everything that is due: a plan that was made before there
+-- were statistics would do that.
 -- name: may_begin
 d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
       AND CASE WHEN d.state = 'pending'
@@ -36,7 +37,7 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
 -- name: claim
 due AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
-    FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE {may_begin}
       AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
@@ -47,7 +48,7 @@ due AS MATERIALIZED (
            e.retry_schedule, e.concurrency, e.rate, e.ordered, {pointer_columns}, {pointer_standing},
            h.waiting_for AS held_for, h.probe_id
     FROM endpoint_id AS w
-    JOIN hookseal.endpoints AS e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
+    JOIN hookseal.endpoints AS e ON e.id = w.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM w.tenant_id
     LEFT JOIN hookseal.held_endpoints AS h
         ON h.tenant_id = w.tenant_id AND h.endpoint_id = w.endpoint_id AND h.released_at IS NULL
     FOR KEY SHARE OF e SKIP LOCKED
@@ -59,7 +60,7 @@ due AS MATERIALIZED (
                   AND l.action <> 'stale.found'
                 ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost
     FROM endpoint_id AS w
-    WHERE NOT EXISTS (SELECT FROM hookseal.endpoints AS e WHERE e.tenant_id = w.tenant_id AND e.id = w.endpoint_id)
+    WHERE NOT EXISTS (SELECT FROM hookseal.endpoints AS e WHERE e.id = w.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM w.tenant_id)
 ), sized AS MATERIALIZED (
     SELECT due.tenant_id, due.id, due.endpoint_id, e.secret_ref, e.previous_secret_ref, e.previous_due, e.generation,
            coalesce(g.endpoint_lost, false) AS endpoint_lost,
@@ -78,7 +79,7 @@ due AS MATERIALIZED (
         claimed_refs = array_remove(ARRAY[s.secret_ref, CASE WHEN s.previous_due THEN s.previous_secret_ref END], NULL),
         claimed_generation = s.generation
     FROM sized AS s
-    WHERE d.tenant_id = s.tenant_id AND d.id = s.id AND s.bytes <= $8
+    WHERE d.id = s.id AND d.tenant_id IS NOT DISTINCT FROM s.tenant_id AND s.bytes <= $8
     RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
               d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, s.endpoint_lost
 ), unclaimed AS (
@@ -88,7 +89,7 @@ due AS MATERIALIZED (
                        AND NOT EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = d.tenant_id AND g.endpoint_id = d.endpoint_id)
                       THEN 'endpoint'
                       ELSE 'delivery' END AS left_for
-    FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE (SELECT count(*) FROM claimed) < (SELECT count(*) FROM asked)
       AND {may_begin}
       AND NOT EXISTS (SELECT FROM claimed WHERE claimed.id = d.id)
@@ -138,7 +139,7 @@ WITH made AS MATERIALIZED (
          AS m (tenant_id, id, token, state, wait, duration_ms, status, outcome, refs, error, snippet)
 ), held AS MATERIALIZED (
     SELECT d.tenant_id, d.id, m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs
-    FROM made AS m JOIN hookseal.deliveries AS d ON d.tenant_id = m.tenant_id AND d.id = m.id
+    FROM made AS m JOIN hookseal.deliveries AS d ON d.id = m.id AND d.tenant_id IS NOT DISTINCT FROM m.tenant_id
     WHERE d.lease_token IS NOT DISTINCT FROM m.token
     FOR UPDATE OF d SKIP LOCKED
 ), ended AS (
@@ -149,7 +150,7 @@ WITH made AS MATERIALIZED (
         rung_at = CASE WHEN h.state = 'pending' THEN NULL ELSE d.rung_at END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM held AS h
-    WHERE d.tenant_id = h.tenant_id AND d.id = h.id
+    WHERE d.id = h.id AND d.tenant_id IS NOT DISTINCT FROM h.tenant_id
     RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at, h.duration_ms, h.status, h.outcome, h.snippet, h.refs
 ), logged AS (
     INSERT INTO hookseal.attempts
@@ -169,7 +170,7 @@ SELECT id::text AS delivery_id FROM ended
 SELECT d.id::text AS delivery_id
 FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[])
      AS m (tenant_id, id, token)
-JOIN hookseal.deliveries AS d ON d.tenant_id = m.tenant_id AND d.id = m.id
+JOIN hookseal.deliveries AS d ON d.id = m.id AND d.tenant_id IS NOT DISTINCT FROM m.tenant_id
 WHERE d.lease_token = m.token
 
 -- Returns which of these attempts are recorded with this outcome.

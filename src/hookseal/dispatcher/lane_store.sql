@@ -1,5 +1,5 @@
 -- What workers read and write of crowded lanes. Deliveries that another transaction has locked are left out.
--- A column of words is passed as the lines of one text, as in batches.sql.
+-- A column of words is passed as the lines of one text, and a delivery is found by its id, as in batches.sql.
 
 -- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
 -- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
@@ -12,7 +12,7 @@ WITH asked AS MATERIALIZED (
                 string_to_array($4, E'\n', '')) AS a (tenant_id, endpoint_id, id, waiting_for)
 ), due AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, a.waiting_for
-    FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
       AND CASE WHEN d.state = 'pending' AND d.waiting_for IS NULL THEN d.next_attempt_at <= now() END
     FOR UPDATE OF d SKIP LOCKED
@@ -34,13 +34,13 @@ WITH asked AS MATERIALIZED (
         held_at = now(), rung_at = NULL,
         last_error = coalesce(judged.reason, d.last_error)
     FROM judged
-    WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+    WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
     RETURNING d.id
 )
 SELECT new.id::text AS delivery_id, true AS is_new FROM new
 UNION ALL
 SELECT d.id::text, false
-FROM asked AS a JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND d.state = 'pending' AND d.waiting_for IS NOT NULL
 
 -- Returns which of these deliveries are due, waiting or not, and whether each is the probe of its held endpoint.
@@ -51,7 +51,7 @@ SELECT d.id::text AS delivery_id,
                  AND h.released_at IS NULL) AS is_probe
 FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[])
      AS a (tenant_id, endpoint_id, id)
-JOIN hookseal.deliveries AS d ON d.tenant_id = a.tenant_id AND d.id = a.id
+JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
       AND CASE WHEN d.state = 'pending' THEN d.next_attempt_at <= now() END
 

@@ -10,7 +10,7 @@ WITH gone AS (
     SELECT e.generation IS DISTINCT FROM d.claimed_generation AS moved
     FROM hookseal.deliveries AS d
     JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
-    WHERE $7::text IS NOT NULL AND d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    WHERE $7::text IS NOT NULL AND d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
     FOR NO KEY UPDATE OF e
 ), late AS (
     SELECT coalesce((SELECT moved FROM gone), false) AS moved
@@ -24,7 +24,7 @@ WITH gone AS (
         rung_at = CASE WHEN late.moved OR $4 = 'pending' THEN NULL ELSE d.rung_at END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM late
-    WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
     RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at, late.moved
 ), disabled AS (
     UPDATE hookseal.endpoints AS e
@@ -62,7 +62,7 @@ UPDATE hookseal.deliveries AS d
 SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung_at = NULL,
     last_error = coalesce($5, d.last_error),
     lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
-WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
 RETURNING 1
 
 -- Gives a claimed delivery back to wait for its endpoint, or to be due again.
@@ -74,7 +74,7 @@ RETURNING 1
 WITH mine AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.claimed_generation
     FROM hookseal.deliveries AS d
-    WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
     FOR UPDATE
 ), endpoint AS (
     SELECT e.enabled, e.generation
@@ -105,7 +105,7 @@ WITH mine AS (
         last_error = CASE WHEN decided.waits THEN decided.reason ELSE d.last_error END,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM decided
-    WHERE d.tenant_id = decided.tenant_id AND d.id = decided.id
+    WHERE d.id = decided.id AND d.tenant_id IS NOT DISTINCT FROM decided.tenant_id
 ), holding AS (
     INSERT INTO hookseal.held_endpoints AS h (tenant_id, endpoint_id, reason, is_transient, step_seconds, probe_at)
     SELECT decided.tenant_id, decided.endpoint_id, decided.reason, $8::boolean, $6::float8, now() + make_interval(secs => $6::float8)
@@ -136,7 +136,7 @@ WITH held AS (
     SET state = 'pending', next_attempt_at = now(), rung_at = NULL,
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM held
-    WHERE d.tenant_id = held.tenant_id AND d.id = held.id
+    WHERE d.id = held.id AND d.tenant_id IS NOT DISTINCT FROM held.tenant_id
     RETURNING held.lease_token
 )
 SELECT lease_token::text AS token FROM given_back
@@ -146,7 +146,7 @@ SELECT lease_token::text AS token FROM given_back
 WITH ended AS (
     UPDATE hookseal.deliveries AS d
     SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
-    WHERE d.tenant_id = $1 AND d.id = $2::text::uuid AND d.lease_token = $3::text::uuid
+    WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
     RETURNING d.tenant_id, d.endpoint_id
 ), freed AS (  -- the other deliveries can be ended without a secret, too
     UPDATE hookseal.held_endpoints AS h
@@ -176,7 +176,7 @@ WITH lost AS (
         last_error = 'the worker ended before the answer was recorded',
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM judged
-    WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+    WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
     RETURNING d.tenant_id, d.id, d.state, d.claimed_number, d.claimed_at, d.claimed_refs, judged.lease_owner
 ), logged AS (
     INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
@@ -216,7 +216,7 @@ WITH lost AS (
 UPDATE hookseal.deliveries AS d
 SET rung_at = now()
 FROM lost
-WHERE d.tenant_id = lost.tenant_id AND d.id = lost.id
+WHERE d.id = lost.id AND d.tenant_id IS NOT DISTINCT FROM lost.tenant_id
 RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 
 -- Counts the deliveries that were rung and not claimed yet, up to $1.
@@ -329,7 +329,7 @@ WITH RECURSIVE due AS MATERIALIZED (
     SET rung_at = CASE WHEN judged.waiting_for IS NULL THEN now() END,
         waiting_for = judged.waiting_for, held_at = CASE WHEN judged.waiting_for IS NOT NULL THEN now() END
     FROM judged
-    WHERE d.tenant_id = judged.tenant_id AND d.id = judged.id
+    WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
     RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.waiting_for IS NOT NULL AS waits
 )
 SELECT counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
