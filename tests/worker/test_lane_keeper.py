@@ -9,17 +9,17 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.lane_store import PAGE, PostgresLanes
+from hookseal.dispatcher.lane_store import BEGINNING, PAGE, CrowdedLane, PostgresLanes
 from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS, MOST_EMPTY_ASKED, Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT
+from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.model import NO_PACE, Ring
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.worker.inflight import InFlight
-from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, LaneKeeper
+from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, MOST_AT_ONCE, MOST_PARKINGS, LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
@@ -141,6 +141,48 @@ async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[async
 
     assert [] == lanes.pick(10, 0.0)
     assert [ring] == kept
+
+
+class Parking(PostgresLanes):
+    """Counts the rings of each statement that parks, and parks none."""
+
+    def __init__(self) -> None:
+        self.rings: list[int] = []
+
+    async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
+        """Count. The deliveries wait already."""
+        self.rings.append(len(parked))
+        return {each.ring.delivery_id: False for each in parked}
+
+    async def page(self, after: Key = BEGINNING) -> list[CrowdedLane]:
+        """Return no lane."""
+        del after
+        return []
+
+    async def has_one_tenant(self) -> bool:
+        """Return that there are several."""
+        return False
+
+    async def next(self, asked: Sequence[Asked]) -> list[Ring]:
+        """Return none."""
+        del asked
+        return []
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_rings_are_parked_in_small_statements() -> None:
+    """Many rings are parked in several statements, and no more than so many in one turn."""
+    lanes, store = Lanes(1), Parking()
+    lanes.claimed(replace(CLAIM, target=replace(TARGET, pace=NO_PACE)), 0.0)
+    ring, most = CLAIM.ring, MOST_AT_ONCE * MOST_PARKINGS
+    lanes.add((replace(ring, delivery_id=DeliveryId(str(each))) for each in range(most + 100)), 0.0)
+    keeper = keeper_of(store, lanes, FakeClock())
+    await keeper.once(_HANDLER)
+
+    assert [MOST_AT_ONCE] * MOST_PARKINGS == store.rings
+    await keeper.once(_HANDLER)
+    assert most + 100 - LEAST_MAY_WAIT - 1 == sum(store.rings)
+    assert not lanes.needs_database
 
 
 @pytest.mark.req("DEL-09", part="lanes")

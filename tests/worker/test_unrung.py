@@ -9,7 +9,7 @@ from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
-from hookseal.worker.unrung import FULL_SECONDS, Rung, UnrungRings
+from hookseal.worker.unrung import FULL_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
 from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
@@ -76,6 +76,16 @@ async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringi
     await unrung.take(3)
     assert [Rung(3, has_more=True, chores=NONE), Rung(0, has_more=False)] == [await unrung.look() for _ in range(2)]
     assert 10 == await ringing.depth() == await unrung.ledger.standing(100)
+
+
+async def test_one_look_rings_few(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """A worker rings a backlog in steps, so that it can do something else in between; each says that more is left."""
+    await publish(pool, "ant", 2 * MOST_AT_ONCE + 1)
+    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=FakeClock())
+    looks = [await unrung.ring(None, waited_seconds=0) for _ in range(3)]
+
+    assert [MOST_AT_ONCE, MOST_AT_ONCE, 1] == [look.rings for look in looks]
+    assert [True, True, False] == [look.has_more for look in looks]
 
 
 async def test_untaken_rings_delay_another_tenant_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:

@@ -20,7 +20,8 @@ from hookseal.worker.timeouts import set_within
 LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other workers
 BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
 COUNT_SECONDS: Final = 30.0  # between two looks whether there is a second tenant
-MOST_AT_ONCE: Final = 1_000  # rings parked in one statement
+MOST_AT_ONCE: Final = 128  # rings parked in one statement
+MOST_PARKINGS: Final = 8  # such statements in one turn
 MOST_FETCHES: Final = 80  # statements in one turn: each asks 128 lanes, and a worker looks after 10,000
 
 
@@ -64,7 +65,9 @@ class LaneKeeper:
         """Write what is to be written, look for crowded lanes, and fetch the next deliveries. Raises `Unavailable`."""
         if opened := self._lanes.take_opened():
             await self._open(opened)
-        if parked := self._lanes.take_parked(MOST_AT_ONCE):
+        for _ in range(MOST_PARKINGS):
+            if not (parked := self._lanes.take_parked(MOST_AT_ONCE)):
+                break
             await self._park(parked, handler)
         if self._clock.monotonic() >= self._look_at:
             await self._look()

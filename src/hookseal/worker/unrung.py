@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from hookseal.dispatcher.ledger import SWEEP_BATCH, Chore, PostgresLedger, Unrung
+from hookseal.dispatcher.ledger import Chore, PostgresLedger, Unrung
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
 
+MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
 FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
 _ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
 
@@ -46,11 +47,11 @@ class UnrungRings:
     async def ring(self, token: str | None, *, waited_seconds: float, now: datetime | None = None) -> Rung:
         """Ring a batch of what was due `waited_seconds` before `now`. Raises `Unavailable`."""
         moment = self._clock.monotonic()
-        room, each = SWEEP_BATCH, None
-        if self._is_busy and not (room := min(SWEEP_BATCH, await self._room())):
+        room, each = MOST_AT_ONCE, None
+        if self._is_busy and not (room := min(MOST_AT_ONCE, await self._room())):
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
-            room, each = SWEEP_BATCH, 1
+            room, each = MOST_AT_ONCE, 1
         found = await self._ledger.ring_unrung(
             token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
         )
