@@ -6,6 +6,7 @@ A test that freezes or kills a server, changes its settings or flushes all of it
 import gc
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.doubles.aws import running_aws
 from tests.doubles.openbao import running_openbao
 from tests.doubles.stored import Installation, begin
 from tests.fresh import fresh_postgres
-from tests.memory import servers_state
+from tests.memory import servers_state, temporary_files
 from tests.servers import (
     REDIS_DATABASES_PER_PROCESS,
     Given,
@@ -43,6 +44,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 _SHARED = pytest.StashKey[Shared]()
+_AT_THE_END = pytest.StashKey[ExitStack]()
 _NUMBERS = count()
 
 
@@ -61,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     if not hasattr(config, "workerinput"):
         config.stash[_SHARED] = Shared(given)
+        config.stash[_AT_THE_END] = ExitStack()
+        config.stash[_AT_THE_END].enter_context(temporary_files())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -98,10 +102,11 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the servers of this run."""
+    """End the servers of this run, and remove its temporary files."""
     shared = config.stash.get(_SHARED, None)
     if shared is not None:
         shared.stop()
+        config.stash[_AT_THE_END].close()
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,11 @@ async def start(
     return Process(transport, protocol, loop)
 
 
+async def worker(environment: Mapping[str, str], log: IO[bytes]) -> Process:
+    """Start a worker, as `hookseal.demo.process.start_worker` does."""
+    return await start("worker", env=environment, stdout=PIPE, stderr=log, start_new_session=True)
+
+
 class _Transport(BaseSubprocessTransport):
     """The transport of asyncio, on a process that another process forks and waits for."""
 

@@ -11,9 +11,9 @@ import pytest
 from tests.cli.command import Ended, hookseal, python
 
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-# What bash does when TAB is pressed after these words.
+# What an interactive bash does at its start, and when TAB is pressed after these words.
 BY_BASH = """
-eval "$(_HOOKSEAL_COMPLETE=source_bash hookseal)"
+. "$HOME/.bashrc"
 COMP_WORDS=({words}); COMP_CWORD={last}
 _hookseal_completion hookseal
 printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -57,30 +57,26 @@ async def test_only_the_named_command_is_loaded() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not here")
-def test_bash_completes_with_the_script() -> None:
-    """A bash that has read the script completes with it."""
-    script = BY_BASH.format(words="hookseal endpoint rota", last=2)
-    run = subprocess.run(
-        ["bash", "--norc", "-c", script], env={"PATH": PATH}, capture_output=True, text=True, check=False
-    )
-
-    assert (0, ["rotate", "rotation-status"], "") == (run.returncode, run.stdout.split(), run.stderr)
-
-
 def test_the_script_is_shown_and_installed(tmp_path: Path) -> None:
-    """`--show-completion` prints the script, and `--install-completion` makes the shell read it at its start."""
-    shown, installed = run_from_bash("--show-completion", tmp_path), run_from_bash("--install-completion", tmp_path)
+    """`--show-completion` prints the script, and `--install-completion` makes bash read it at its start.
+
+    A bash that has read it completes with it.
+    """
+    shown, installed = run_from_bash("hookseal --show-completion; exit $?", tmp_path), install(tmp_path)
 
     assert (0, 0) == (shown.returncode, installed.returncode)
     assert "_HOOKSEAL_COMPLETE=complete_bash" in shown.stdout
     assert shown.stdout.strip() == (tmp_path / ".bash_completions" / "hookseal.sh").read_text(encoding="utf-8").strip()
-    assert str(tmp_path / ".bash_completions" / "hookseal.sh") in (tmp_path / ".bashrc").read_text(encoding="utf-8")
+
+    run = run_from_bash(BY_BASH.format(words="hookseal endpoint rota", last=2), tmp_path)
+
+    assert (0, ["rotate", "rotation-status"], "") == (run.returncode, run.stdout.split(), run.stderr)
 
 
 def test_a_failed_installation_names_the_file(tmp_path: Path) -> None:
     """If the file cannot be written, the error names it and says what to do; it is no internal error."""
     (tmp_path / ".bash_completions").write_text("a file, where the folder would be", encoding="utf-8")
-    run = run_from_bash("--install-completion", tmp_path)
+    run = install(tmp_path)
 
     assert (5, "") == (run.returncode, run.stdout)
     assert "the completion cannot be installed" in run.stderr
@@ -88,9 +84,13 @@ def test_a_failed_installation_names_the_file(tmp_path: Path) -> None:
     assert "--show-completion" in run.stderr
 
 
-def run_from_bash(option: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run hookseal from a bash with that home; typer detects the shell by its parent process."""
-    command = f"hookseal {option}; exit $?"
+def install(home: Path) -> subprocess.CompletedProcess[str]:
+    """Install the completion for that home; typer detects the shell by its parent process."""
+    return run_from_bash("hookseal --install-completion; exit $?", home)
+
+
+def run_from_bash(command: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a bash with that home."""
     environment = {"PATH": PATH, "HOME": str(home), "SHELL": "/bin/bash"}
     return subprocess.run(
         ["bash", "--norc", "-c", command], env=environment, capture_output=True, text=True, check=False

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from asyncio.subprocess import PIPE
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +167,8 @@ def test_a_missing_verification_exits_1(
     assert f"3 events, {verdict}, {1 if missing else 2} of 2 chapters passed, 1.5 s" == lines[-1]
 
 
-async def interrupted(folder: Path, number: signal.Signals, when: Callable[[bytes], bool]) -> int | None:
-    """Run the demo until it prints that line, send it a signal, and return its exit code."""
+async def interrupted(folder: Path, number: signal.Signals, step: bytes) -> int | None:
+    """Run the demo until it prints that step, send it a signal, and return its exit code."""
     process = await forked.start(
         "demo",
         env={**os.environ, "TMPDIR": str(folder)},
@@ -178,17 +177,17 @@ async def interrupted(folder: Path, number: signal.Signals, when: Callable[[byte
         stderr=PIPE,
     )
     assert process.stderr is not None
-    while not when(line := await process.stderr.readline()):
+    while step not in (line := await process.stderr.readline()):
         assert line.startswith(b"  "), line
     process.send_signal(number)
     await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     return process.returncode
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_it_and_nothing_is_left(number: signal.Signals, servers_folder: Path) -> None:
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, b"starting a worker"), (signal.SIGTERM, b"migrating")])
+async def test_a_signal_ends_it_and_nothing_is_left(number: signal.Signals, step: bytes, servers_folder: Path) -> None:
     """SIGINT or SIGTERM in the middle ends it with 130, and nothing is left."""
-    assert 130 == await interrupted(servers_folder, number, lambda line: b"starting a worker" in line)
+    assert 130 == await interrupted(servers_folder, number, step)
     assert [] == files_in(servers_folder)
     assert [] == processes_in(servers_folder)
 

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.server import ports
-from tests.cli.command import DEADLINE_SECONDS, Ended
+from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.test_up import Terminal, delivered, finished
 
 README: Final = Path(__file__).parents[2] / "README.md"
@@ -53,27 +53,54 @@ async def shell(terminal: Terminal, commands: str) -> Process:
     )
 
 
-async def done(terminal: Terminal, commands: str) -> Ended:
-    """Run these commands to their end; each must succeed."""
-    ended = await finished(await shell(terminal, commands))
-    assert 0 == ended.code, f"{commands}{ended.out}{ended.err}"
-    return ended
+@asynccontextmanager
+async def shown_up(terminal: Terminal) -> AsyncIterator[list[str]]:
+    """Run `hookseal up` for the length of the block, and yield the commands that it prints for a second terminal."""
+    process = await terminal.start("up")
+    assert process.stdout is not None
+    printed: list[str] = []
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not printed or not printed[-1].startswith("log "):
+                printed.append((await process.stdout.readline()).decode())
+                assert printed[-1], await process.communicate()
+        yield [line.strip() for line in printed if line.startswith("  ")]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
 
 
-async def test_the_first_five_minutes_run_as_written(terminal: Terminal) -> None:
-    """The commands of the section run line by line, and the shown delivery is delivered."""
-    start, commands = documented("Five minutes with `hookseal up`", "sh")
+async def test_the_readme_runs_as_written(terminal: Terminal) -> None:
+    """The commands of the first five minutes are those that `up` prints, and run as printed; so does the application.
+
+    The printed lines work in a second terminal without an active virtual environment.
+    """
+    start, written = documented("Five minutes with `hookseal up`", "sh")
     assert ".venv/bin/hookseal up\n" == start
-    lines = [line for line in commands.splitlines() if not line.startswith("export PATH=")]
-    assert "hookseal delivery show ID" == lines.pop()
+    of_path, *commands, show = written.splitlines()
 
-    async with terminal.up() as (_, ready):
-        given = "\n".join(lines).replace("http://127.0.0.1:PORT/", ready["receiver_url"])
-        ended = await done(terminal, given)
-        [number] = re.findall(r"^([0-9a-f-]{36})\b", ended.out, re.MULTILINE)
+    async with shown_up(terminal) as printed:
+        receiver = re.findall(r"http://127\.0\.0\.1:\d+/", "".join(printed))[0]
+        assert of_path.startswith("export PATH=")
+        assert [line.replace("http://127.0.0.1:PORT/", receiver) for line in commands] == printed[1:]
+        copied = await finished(await bare_shell(terminal, "\n".join(printed)))
+        assert 0 == copied.code, copied
+        [number] = re.findall(r"^([0-9a-f-]{36})\b", copied.out, re.MULTILINE)
+        assert "hookseal delivery show ID" == show
         shown = await delivered(terminal, number)
+        assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
+        await require_fastapi(terminal)
 
-    assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
+
+async def bare_shell(terminal: Terminal, commands: str) -> Process:
+    """Run these commands in a shell without settings."""
+    return await asyncio.create_subprocess_exec(
+        *("env", "-i", "PATH=/usr/bin:/bin", "sh", "-e", "-c", commands),
+        cwd=terminal.folder,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
 
 
 @asynccontextmanager
@@ -93,27 +120,28 @@ async def serving(terminal: Terminal, command: str) -> AsyncIterator[None]:
         await process.communicate()
 
 
-async def test_the_fastapi_application_publishes_and_receives(terminal: Terminal) -> None:
-    """The application publishes in its own transaction, stores verified requests, and refuses others."""
+async def require_fastapi(terminal: Terminal) -> None:
+    """Fail unless the application publishes in its own transaction, stores verified requests, and refuses others."""
     [program], [prepare, pay] = documented(FASTAPI, "python"), documented(FASTAPI, "sh")
     install, add, serve = prepare.splitlines()
     assert "pip install fastapi uvicorn" == install
     here = f"127.0.0.1:{next(ports(None))}"
     (terminal.folder / "app.py").write_text(program, encoding="utf-8")
 
-    async with terminal.up():
-        await done(terminal, POINTED + add.replace("127.0.0.1:8000", here))
-        serve = serve.replace("8000", here.partition(":")[2])
-        async with serving(terminal, serve), aiohttp.ClientSession() as session:
-            *_, url = shlex.split(pay.replace("127.0.0.1:8000", here))
-            first, again = await _post(session, url), await _post(session, url)
-            assert (200, 1) == (first[0], first[1]["deliveries"])
-            assert 500 == again[0]  # the invoice exists already: neither it nor another event is stored
-            [delivery] = (await terminal.run_on_stack("delivery", "list"))["items"]
-            shown = await delivered(terminal, delivery["delivery_id"])
-            forged = await _post(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
-            assert 401 == forged[0]
-        stored = await _received((await terminal.hookseal("up", "env", "--json")).json["DATABASE_URL"])
+    added = add.replace("127.0.0.1:8000", here).removeprefix("hookseal ")
+    endpoint = (await terminal.run_on_stack(*shlex.split(added)))["endpoint_id"]
+    serve = serve.replace("8000", here.partition(":")[2])
+    async with serving(terminal, serve), aiohttp.ClientSession() as session:
+        *_, url = shlex.split(pay.replace("127.0.0.1:8000", here))
+        first, again = await _post(session, url), await _post(session, url)
+        assert (200, 2) == (first[0], first[1]["deliveries"])  # the endpoint of the five minutes gets it, too
+        assert 500 == again[0]  # the invoice exists already: neither it nor another event is stored
+        listed = await terminal.run_on_stack("delivery", "list", "--tenant", "acme", "--endpoint", endpoint)
+        [delivery] = listed["items"]
+        shown = await delivered(terminal, delivery["delivery_id"])
+        forged = await _post(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
+        assert 401 == forged[0]
+    stored = await _received((await terminal.hookseal("up", "env", "--json")).json["DATABASE_URL"])
 
     assert [200] == [attempt["status"] for attempt in shown["attempt_log"]]
     assert [delivery["delivery_id"]] == stored

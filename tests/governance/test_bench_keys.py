@@ -4,16 +4,19 @@ import asyncio
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import asyncpg
 import pytest
 
+from hookseal.demo.process import worker_process
 from hookseal.operations.key.keys import begin, promote_key, stage_key
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
+from tests import forked
 from tools.bench_keys import laps, records
 from tools.bench_keys.__main__ import PROVES, figures_of, missed, table
 from tools.bench_keys.rounds import Found, Lap, Load, measured
@@ -33,8 +36,9 @@ LAP = Lap(
 HELD = Found(laps=(LAP, LAP, LAP), failures=0, left=0, unopened=0)
 
 
-async def test_a_run_has_every_round() -> None:
+async def test_a_run_has_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """On its own servers with a real worker: all rounds of both sides exist, nothing failed, all records decrypt."""
+    monkeypatch.setattr("tools.bench_keys.rounds.worker_process", partial(worker_process, start=forked.worker))
     load = Load(records=40, rounds=2, deliveries_per_second=40.0, quiet_seconds=0.3)
     before = set(asyncio.all_tasks())
     found = await measured(load)

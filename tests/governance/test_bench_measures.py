@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.postgres.handles import Pool
+from tests import forked
 from tools.bench import environments, plan, producer, publishing, steady, throughput
 from tools.bench.cpu import parent_of, resident_mb, tree_seconds
 from tools.bench.environments import NotInstalled
@@ -135,8 +136,9 @@ def test_a_contender_that_cannot_be_installed_is_named_with_the_reason(
     assert not (tmp_path / "made" / "nothing" / "made-from").exists()
 
 
-async def test_each_kind_of_round_runs_on_real_servers() -> None:
+async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """On real servers: the requested number was sent, and each part has used CPU."""
+    monkeypatch.setattr("tools.bench.processes.start_worker", forked.worker)
     case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
     async with site() as here:
         stock = await throughput.theirs(here, case, 200, contender=plan.STOCK, environment=environments.ours("arq"))

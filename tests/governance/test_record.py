@@ -1,5 +1,6 @@
 """The record of a test run is written by whole runs only, and reports what happened."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,39 +39,50 @@ def test_ends_badly(broken): pass
 """
 
 
-@pytest.fixture(name="project")
-def _project(tmp_path: Path) -> Path:
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = checks\n")
-    (tmp_path / ".gitignore").write_text("/.reports/\n__pycache__/\n.pytest_cache/\n")
-    (tmp_path / "checks").mkdir()
-    (tmp_path / "checks" / "test_probe.py").write_text(PROBE)
-    return tmp_path
+# Each run is a fork of one process that has loaded pytest, because loading it takes longer than the run.
+RUNNER = """
+import json, os, sys
+import pytest, tests.plugins.requirements, xdist.dsession
+for folder, arguments in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        os.chdir(folder)
+        os._exit(pytest.main(["-p", "xdist.plugin", "-p", "tests.plugins.requirements", *arguments]))
+    os.wait()
+"""
 
 
-def _run(project: Path, *arguments: str) -> Report | None:
-    """Run the project's tests as a user does, and return the record, if there is one.
+def _recorded(folder: Path, files: dict[str, str], *runs: str) -> list[Report | None]:
+    """Run a project with these tests as a user does, once with each of these arguments, and return the records.
 
     Only the plugins under test are loaded: the others take four times as long as the run itself.
     """
+    projects = [folder / str(number) for number in range(len(runs))]
+    for project in projects:
+        (project / "checks").mkdir(parents=True)
+        (project / "pytest.ini").write_text("[pytest]\ntestpaths = checks\n")
+        (project / ".gitignore").write_text("/.reports/\n__pycache__/\n.pytest_cache/\n")
+        for name, text in files.items():
+            (project / "checks" / name).write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    asked = [(str(project), run.split()) for project, run in zip(projects, runs, strict=True)]
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-p", "tests.plugins.requirements", *arguments],
-        cwd=project,
+        [sys.executable, "-c", RUNNER, json.dumps(asked)],
         env=environment | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
-        check=False,
+        check=True,
     )
-    return report.read(project / report.REPORT)
+    return [report.read(project / report.REPORT) for project in projects]
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
-def test_a_full_run_is_recorded(project: Path, processes: str) -> None:
+def test_a_full_run_is_recorded(tmp_path: Path) -> None:
     """Every test is recorded with its outcome and marks, in one process or several, and a skipped module, too."""
-    (project / "checks" / "test_absent.py").write_text("import pytest\npytest.importorskip('no_such_module')\n")
-    recorded = _run(project, "-n", processes, "--strict-markers")
+    absent = "import pytest\npytest.importorskip('no_such_module')\n"
+    files = {"test_probe.py": PROBE, "test_absent.py": absent}
+    alone, shared = _recorded(tmp_path, files, "-n 0 --strict-markers", "-n 2 --strict-markers")
 
     whole, part = Mark(id="SEC-03"), Mark(id="SEC-01", part="db")
-    assert recorded is not None
+    assert alone is not None
+    assert shared is not None
     assert {
         Case(nodeid="checks/test_absent.py", outcome=Outcome.SKIPPED),
         Case(nodeid="checks/test_probe.py::test_passes", outcome=Outcome.PASSED, marks=(whole,)),
@@ -78,52 +90,50 @@ def test_a_full_run_is_recorded(project: Path, processes: str) -> None:
         Case(nodeid="checks/test_probe.py::test_skips", outcome=Outcome.SKIPPED, marks=(whole,)),
         Case(nodeid="checks/test_probe.py::test_known", outcome=Outcome.XFAILED, marks=(whole,)),
         Case(nodeid="checks/test_probe.py::test_ends_badly", outcome=Outcome.FAILED, marks=(whole,)),
-    } == set(recorded.cases)
+    } == set(alone.cases)
+    assert set(alone.cases) == set(shared.cases)
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
-def test_a_module_that_cannot_be_imported_is_a_failure(project: Path, processes: str) -> None:
+def test_a_module_that_cannot_be_imported_is_a_failure(tmp_path: Path) -> None:
     """Tests that could not be collected either prevent the record or are recorded as a failure."""
-    (project / "checks" / "test_broken.py").write_text("import no_such_module\n")
-    recorded = _run(project, "-n", processes)
+    files = {"test_probe.py": PROBE, "test_broken.py": "import no_such_module\n"}
+    failed = Case(nodeid="checks/test_broken.py", outcome=Outcome.FAILED)
 
-    assert recorded is None or Case(nodeid="checks/test_broken.py", outcome=Outcome.FAILED) in recorded.cases
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["-k", "passes"],
-        ["-m", "not slow"],
-        ["checks/test_probe.py"],
-        ["--deselect", "checks/test_probe.py::test_skips", "-n", "2"],
-        ["-x", "-n", "2"],
-        ["--collect-only"],
-        ["--setup-plan"],
-        ["-o", "testpaths=checks"],
-    ],
-    ids=" ".join,
-)
-def test_a_run_that_leaves_something_out_is_not_recorded(project: Path, arguments: list[str]) -> None:
-    """A run of some tests, or an interrupted one, is not recorded."""
-    assert None is _run(project, *arguments)
+    assert all(each is None or failed in each.cases for each in _recorded(tmp_path, files, "-n 0", "-n 1"))
 
 
-def test_a_run_with_a_changed_tree_is_not_recorded(project: Path) -> None:
-    """If a file changes during the run, the run belongs to neither tree."""
-    (project / "checks" / "test_probe.py").write_text("def test_writes():\n    open('new.txt', 'w').close()\n")
-
-    assert None is _run(project)
-
-
-@pytest.mark.parametrize("mark", ["req()", "req(3)", "req('A-1', 'A-2', part='x')", "req('A-1', prt='x')"])
-def test_a_mark_of_another_form_stops_the_run(project: Path, mark: str) -> None:
-    """A mark without an id, with two ids and a part, or with another argument is a usage error."""
-    (project / "checks" / "test_probe.py").write_text(
-        f"import pytest\n\n@pytest.mark.{mark}\ndef test_passes(): pass\n"
+def test_a_run_that_leaves_something_out_is_not_recorded(tmp_path: Path) -> None:
+    """A run of some tests, or an interrupted one, is not recorded; one of all is."""
+    whole, *others = _recorded(
+        tmp_path,
+        {"test_probe.py": PROBE},
+        "",
+        "-k passes",
+        "-m marked",
+        "checks/test_probe.py",
+        "--deselect checks/test_probe.py::test_skips -n 1",
+        "-x -n 1",
+        "--collect-only",
+        "--setup-plan",
+        "-o testpaths=checks",
     )
 
-    assert None is _run(project)
+    assert whole is not None
+    assert [None] * 8 == others
+
+
+def test_a_run_with_a_changed_tree_is_not_recorded(tmp_path: Path) -> None:
+    """If a file changes during the run, the run belongs to neither tree."""
+    writes = "def test_writes():\n    open('new.txt', 'w').close()\n"
+
+    assert [None] == _recorded(tmp_path, {"test_probe.py": writes}, "")
+
+
+def test_a_mark_of_another_form_stops_the_run(tmp_path: Path) -> None:
+    """A mark without an id, with two ids and a part, or with another argument is a usage error."""
+    for number, mark in enumerate(("req()", "req(3)", "req('A-1', 'A-2', part='x')", "req('A-1', prt='x')")):
+        marked = f"import pytest\n\n@pytest.mark.{mark}\ndef test_passes(): pass\n"
+        assert (mark, [None]) == (mark, _recorded(tmp_path / str(number), {"test_probe.py": marked}, ""))
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"tree": 1, "cases": [{}]}', '{"tree": "t", "cases": [{"nodeid": 1}]}'])

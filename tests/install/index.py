@@ -3,8 +3,9 @@
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -51,20 +52,21 @@ def version(requirement: Requirement) -> str:
     return pin.version
 
 
-def build(folder: Path) -> Index:
-    """Write every locked package with two newer versions of each to the folder, and the locks of the former."""
+def build(folder: Path, only: Collection[str] = ()) -> Index:
+    """Write every locked package (or `only` these) with two newer versions of each, and the locks of the former."""
     index = Index(packages=folder / "packages", locks=folder / "requirements")
     index.packages.mkdir()
     index.locks.mkdir()
     hashes: dict[str, str] = {}
     for lock in LOCKS:
-        for requirement in locked(lock):
+        held = [requirement for requirement in locked(lock) if not only or requirement.name in only]
+        for requirement in held:
             pin = f"{requirement.name}=={version(requirement)}"
             if pin not in hashes:
                 hashes[pin] = _write(index.packages, requirement.name, version(requirement))
                 for newer in (_next_release(version(requirement)), "99999.0"):
                     _write(index.packages, requirement.name, newer)
-        _rewrite(lock, index.locks / lock, hashes)
+        _rewrite(held, index.locks / lock, hashes)
     for package in index.packages.iterdir():
         links = "".join(f'<a href="{wheel.name}">{wheel.name}</a>' for wheel in sorted(package.iterdir()))
         (package / "index.html").write_text(f"<!doctype html>{links}", encoding="utf-8")
@@ -76,10 +78,9 @@ def _next_release(of: str) -> str:
     return f"{re.sub(r'[^0-9.].*$', '', of).rstrip('.')}.1"
 
 
-def _rewrite(lock: str, to: Path, hashes: Mapping[str, str]) -> None:
+def _rewrite(held: list[Requirement], to: Path, hashes: Mapping[str, str]) -> None:
     lines = [
-        f"{requirement} --hash=sha256:{hashes[f'{requirement.name}=={version(requirement)}']}\n"
-        for requirement in locked(lock)
+        f"{requirement} --hash=sha256:{hashes[f'{requirement.name}=={version(requirement)}']}\n" for requirement in held
     ]
     to.write_text("".join(lines), encoding="utf-8")
 
@@ -107,6 +108,7 @@ def _write(packages: Path, name: str, version: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@cache
 def _installed(name: str) -> Distribution | None:
     """Return a package of the environment of these tests, None if it is for another Python or system."""
     try:

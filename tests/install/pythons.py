@@ -45,22 +45,10 @@ class Python:
 
     def environment(self, folder: Path) -> Path:
         """Create an environment that contains only that pip, as `venv` does, and return its folder."""
-        self._bare(folder)
+        subprocess.run([self.path, "-m", "venv", "--without-pip", folder], check=True)
         with zipfile.ZipFile(self.pip) as wheel:
             wheel.extractall(packages(folder))
-        # Bytecode that is compiled here is used by all copies.
-        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--help"]
-        subprocess.run(command, env=clean({}), check=True, stdout=subprocess.DEVNULL)
         return folder
-
-    def copy(self, environment: Path, folder: Path) -> Path:
-        """Create another environment with the packages of that one, and return its folder."""
-        self._bare(folder)
-        shutil.copytree(packages(environment), packages(folder), copy_function=os.link, dirs_exist_ok=True)
-        return folder
-
-    def _bare(self, folder: Path) -> None:
-        subprocess.run([self.path, "-m", "venv", "--without-pip", folder], check=True)
 
 
 def packages(environment: Path) -> Path:

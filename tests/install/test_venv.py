@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.install.index import ROOT, Index
+from tests.install.index import ROOT, Index, build, locked, version
 from tests.install.pythons import clean, packages
 
 BUILDER = """\
@@ -25,9 +25,25 @@ def build_editable(folder, *_):
             wheel.writestr("ours-1.dist-info/" + file, text)
     return name
 """
+# As `ensurepip` takes 4 s of CPU, a new environment gets the pip of this one.
+PYTHON = """\
+#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+  {python} "$@" --without-pip
+  exec cp -Rp {packages}/pip {packages}/pip-*.dist-info .venv/lib/python3.*/site-packages
+fi
+exec {python} "$@"
+"""
 PROJECT = '[build-system]\nrequires = []\nbuild-backend = "builder"\nbackend-path = ["."]\n'
 
 pytestmark = [pytest.mark.req("OPS-08"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    """Return an index with the packages of the three locks below, and newer versions of each."""
+    (tmp_path / "index").mkdir()
+    return build(tmp_path / "index", only=["idna", "pluggy", "pytz"])
 
 
 @pytest.fixture
@@ -41,6 +57,9 @@ def checkout(index: Index, tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", checkout)
     (checkout / "builder.py").write_text(BUILDER.replace("NEEDED", "idna"), encoding="utf-8")
     (checkout / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    python = checkout / "python"
+    python.write_text(PYTHON.format(python=sys.executable, packages=packages(Path(sys.prefix))), encoding="utf-8")
+    python.chmod(0o755)
     pins = (index.locks / "dev.txt").read_text(encoding="utf-8").splitlines(keepends=True)
     for lock, names in {"build": ["pluggy"], "embedded": ["idna"], "dev": ["pluggy", "idna", "pytz"]}.items():
         held = [line for line in pins if line.partition("==")[0] in names]
@@ -58,12 +77,12 @@ def test_a_command_builds_missing_parts_and_keeps_others(checkout: Path, index: 
 
     assert (0, "") == (built.returncode, built.stderr)
     assert built.stdout.startswith(f"building .venv with Python {sys.version.split()[0]}, ")
-    assert {"idna", "ours", "pluggy"} == _packages(checkout)
+    assert {"ours": "1", **_locked("idna", "pluggy")} == _packages(checkout)
 
     completed = _make(".venv/ready", checkout, index)
 
     assert (0, "bringing .venv up to date\n", "") == (completed.returncode, completed.stdout, completed.stderr)
-    assert {"idna", "ours", "pluggy", "pytz"} == _packages(checkout)
+    assert {"ours": "1", **_locked("idna", "pluggy", "pytz")} == _packages(checkout)
     assert made == (checkout / ".venv" / "pyvenv.cfg").stat().st_mtime_ns
     assert "make: '.venv/demo' is up to date.\n" == _make(".venv/demo", checkout, index).stdout
 
@@ -109,7 +128,7 @@ def test_a_python_without_ensurepip_is_named(checkout: Path) -> None:
 
 def _make(target: str, checkout: Path, index: Index, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--no-print-directory", f"PYTHON={sys.executable}", target, *more],
+        ["make", "--no-print-directory", f"PYTHON={checkout / 'python'}", target, *more],
         cwd=checkout,
         env=clean(index.pip_variables()),
         capture_output=True,
@@ -124,6 +143,11 @@ def _venv(checkout: Path, python: str) -> tuple[int, str, str]:
     return run.returncode, run.stdout, run.stderr
 
 
-def _packages(checkout: Path) -> set[str]:
-    """Return the names of the packages in .venv, without those of Python itself."""
-    return {found.name for found in distributions(path=[str(packages(checkout / ".venv"))])} - {"pip", "setuptools"}
+def _packages(checkout: Path) -> dict[str, str]:
+    """Return the version of each package in .venv, without pip."""
+    found = distributions(path=[str(packages(checkout / ".venv"))])
+    return {package.name: package.version for package in found if package.name != "pip"}
+
+
+def _locked(*names: str) -> dict[str, str]:
+    return {pin.name: version(pin) for pin in locked("dev.txt") if pin.name in names}

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -145,7 +145,7 @@ class World:
 
     def worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
         """Return a context manager that runs a worker process with these settings changed."""
-        return self._working(_forked, changes)
+        return self._working(forked.worker, changes)
 
     def started_worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
         """Return the same in a newly started Python, so that its command line and environment are its own."""
@@ -196,12 +196,6 @@ class World:
             return row if row["state"] == "pending" and row["attempts"] else None
 
         return await eventually(look, within=PATIENCE_SECONDS)
-
-
-async def _forked(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
-    return await forked.start(
-        "worker", env=environment, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
-    )
 
 
 async def world(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str, folder: Path) -> World:
