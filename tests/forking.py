@@ -91,15 +91,22 @@ class _Forking:
     def _fork(self, control: socket.socket, line_descriptor: int, *streams: int) -> None:
         line = socket.socket(fileno=line_descriptor)
         with line.makefile("rb") as file:
-            request = json.loads(file.readline())
+            text = file.readline()
+        if not text.endswith(b"\n"):  # the requester has ended
+            for descriptor in streams:
+                os.close(descriptor)
+            line.close()
+            return
+        request = json.loads(text)
         pid = os.fork()
         if pid == 0:
             self._forget(line)
             _become(streams, request)
         for stream in streams:
             os.close(stream)
-        line.sendall(b"%d\n" % pid)
         self._forks[pid] = (line, control)
+        with suppress(OSError):  # as above
+            line.sendall(b"%d\n" % pid)
 
     def _report(self) -> None:
         while self._forks:

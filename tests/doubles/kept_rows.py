@@ -24,3 +24,4 @@ async def put_back(connection: Connection, *tables: str) -> None:
                 f"DELETE FROM hookseal.{table};"  # noqa: S608 -- names of ours
                 f" INSERT INTO hookseal.{table} ({columns}) SELECT {columns} FROM kept_{table}"
             )
+        await connection.execute("SET LOCAL session_replication_role = origin")
