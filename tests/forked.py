@@ -4,21 +4,29 @@ import asyncio
 import atexit
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import time
+import zlib
 from asyncio.base_subprocess import BaseSubprocessTransport
 from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 from typing import IO, Any, Final
 
 _ROOT: Final = Path(__file__).parents[1]
 _LINE_BYTES: Final = 1 << 16
 _AT_THE_START: Final = ("PYTHON", "LD_")
+# The same for all processes of a parallel run of this tree.
+_RUN: Final = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(6))[:12]
+_SOCKET: Final = Path(gettempdir()) / f"hookseal-{_RUN}-{zlib.crc32(str(_ROOT).encode()):08x}"
+_PATIENCE_SECONDS: Final = 10.0
 
 
 async def start(
@@ -128,23 +136,48 @@ class _Forked:
 
 @cache
 def _control() -> socket.socket:
-    """Return the socket to the forking process, which has loaded everything, and ends when the socket is closed."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking", str(theirs.fileno())],
-            cwd=_ROOT,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    """Return a socket to the forking process, which has loaded everything, and ends when all of them are closed."""
+    ours = socket.socket(socket.AF_UNIX)
+    process = None
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(str(_SOCKET))
+        except OSError:  # another process of this run has started it
+            _connect(ours)
+        else:
+            listener.listen()
+            _connect(ours)
+            process = _start_forking(listener)
 
     def end() -> None:
         ours.close()
-        process.wait()
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):  # other processes of this run may still need it
+                process.wait(timeout=1)
 
     atexit.register(end)
     return ours
+
+
+def _connect(ours: socket.socket) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return ours.connect(str(_SOCKET))
+        except ConnectionRefusedError:  # it is bound, and does not listen yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _start_forking(listener: socket.socket) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.forking", str(listener.fileno())],
+        cwd=_ROOT,
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _stream(number: int, given: Any, ours: list[IO[bytes] | None], after: ExitStack) -> int:

@@ -1,8 +1,9 @@
 """The process that has loaded all of hookseal, and forks itself for each command that the tests start.
 
-Python and its libraries are started once. Each fork is a separate process: environment, folder, streams, signals,
-caches, logging and exit code belong to one command, and nothing of it remains for the next. Only what Python does
-before the first line of a program is not repeated: tests about that start a new Python.
+Python and its libraries are started once for all processes of a test run. Each fork is a separate process:
+environment, folder, streams, signals, caches, logging and exit code belong to one command, and nothing of it remains
+for the next. Only what Python does before the first line of a program is not repeated: tests about that start a new
+Python.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, Final, NoReturn
 
@@ -50,52 +52,75 @@ _APART: Final = (
 
 
 class _Forking:
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._lines: dict[int, socket.socket] = {}
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._controls: list[socket.socket] = []
+        self._forks: dict[int, tuple[socket.socket, socket.socket]] = {}  # the line and the control of each
         self._woken, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wake-up byte
         signal.set_wakeup_fd(self._wake.fileno())
 
     def serve(self) -> None:
-        """Start the requested commands until the requester ends. Also returns in each forked process, to run it."""
+        """Start the requested commands until every requester has ended."""
         while True:
-            ready, _, _ = select.select([self._control, self._woken], [], [])
-            if self._woken in ready:
-                self._woken.recv(4096)
-                self._report()
-            if self._control in ready:
-                _, descriptors, _, _ = socket.recv_fds(self._control, 1, _DESCRIPTORS)
-                if not descriptors:
-                    sys.exit()
-                self._fork(*descriptors)
+            ready, _, _ = select.select([self._listener, self._woken, *self._controls], [], [])
+            for each in ready:
+                if each is self._woken:
+                    self._woken.recv(4096)
+                    self._report()
+                elif each is self._listener:
+                    self._controls.append(self._listener.accept()[0])
+                else:
+                    self._answer(each)
 
-    def _fork(self, line_descriptor: int, *streams: int) -> None:
+    def _answer(self, control: socket.socket) -> None:
+        _, descriptors, _, _ = socket.recv_fds(control, 1, _DESCRIPTORS)
+        if descriptors:
+            self._fork(control, *descriptors)
+            return
+        self._controls.remove(control)
+        control.close()
+        if not self._controls and not select.select([self._listener], [], [], 0)[0]:
+            Path(self._listener.getsockname()).unlink()
+            sys.exit()
+        for pid, (_, asked_by) in self._forks.items():
+            if asked_by is control:
+                os.kill(pid, signal.SIGKILL)
+
+    def _fork(self, control: socket.socket, line_descriptor: int, *streams: int) -> None:
         line = socket.socket(fileno=line_descriptor)
         with line.makefile("rb") as file:
-            request = json.loads(file.readline())
+            text = file.readline()
+        if not text.endswith(b"\n"):  # the requester has ended
+            for descriptor in streams:
+                os.close(descriptor)
+            line.close()
+            return
+        request = json.loads(text)
         pid = os.fork()
         if pid == 0:
             self._forget(line)
             _become(streams, request)
         for stream in streams:
             os.close(stream)
-        line.sendall(b"%d\n" % pid)
-        self._lines[pid] = line
+        self._forks[pid] = (line, control)
+        with suppress(OSError):  # as above
+            line.sendall(b"%d\n" % pid)
 
     def _report(self) -> None:
-        while self._lines:
+        while self._forks:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            with self._lines.pop(pid) as line:
+            with self._forks.pop(pid)[0] as line, suppress(OSError):  # the requester may have ended
                 line.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
 
     def _forget(self, line: socket.socket) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for each in (line, self._control, self._woken, self._wake, *self._lines.values()):
+        lines = (each for each, _ in self._forks.values())
+        for each in (line, self._listener, self._woken, self._wake, *self._controls, *lines):
             each.close()
 
 

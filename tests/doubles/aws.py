@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any, Final
 
+import pytest
 from aiobotocore.session import AioSession, get_session
+from botocore.loaders import JSONFileLoader, Loader
 
 REGION: Final = "eu-central-1"
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "of-the-tests", "AWS_SECRET_ACCESS_KEY": "of-the-tests"}
@@ -22,9 +24,30 @@ def running_aws() -> Iterator[str]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
+        with _descriptions_read_once():
+            yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextmanager
+def _descriptions_read_once() -> Iterator[None]:
+    """Let all sessions share the descriptions of services, which are large files: each would read them again."""
+    known: dict[tuple[str, ...], Any] = {}
+
+    def once(read: Any) -> Any:
+        def shared(loader: object, *of: str) -> Any:
+            key = (read.__name__, *of)
+            if key not in known:
+                known[key] = read(loader, *of)
+            return known[key]
+
+        return shared
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", once(JSONFileLoader.load_file))
+        patch.setattr(Loader, "list_available_services", once(Loader.list_available_services))
+        yield
 
 
 @asynccontextmanager

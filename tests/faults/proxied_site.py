@@ -69,7 +69,7 @@ class ProxiedSite(Site):
         async def publish() -> None:
             while not ended.is_set():
                 await self.publish_until_confirmed(max(1, per_second // BATCHES_PER_SECOND))
-                await asyncio.sleep(1 / BATCHES_PER_SECOND)  # the requested rate
+                await asyncio.sleep(1 / min(per_second, BATCHES_PER_SECOND))  # the requested rate
 
         task = asyncio.create_task(publish())
         try:

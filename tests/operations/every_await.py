@@ -41,19 +41,17 @@ class Ending:
 
 
 class Program:
-    """The program `killed_process`, on the database of a test unless another one is given."""
+    """The program `killed_process`, on the database of a test."""
 
     def __init__(self, process: Process, place: Place) -> None:
         self._process = process
         self._place = place
 
-    async def run(
-        self, name: str, subject: str, kill_at: int, *, held: Sequence[str] = (FIRST,), place: Place | None = None
-    ) -> Ending:
+    async def run(self, name: str, subject: str, kill_at: int, *, held: Sequence[str] = (FIRST,)) -> Ending:
         """Run the operation with these keys, and return how it ended, once its sessions have ended too."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        at = place or self._place
+        at = self._place
         order = {"database_url": at.database_url, "name": name, "subject": subject, "held": held, "kill_at": kill_at}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         answer: dict[str, Any] = json.loads(await self._process.stdout.readline())

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,9 +25,12 @@ def documented(heading: str) -> list[str]:
     return found
 
 
-def _is_plain(command: str) -> bool:
-    """Return whether it is a command of hookseal that needs no shell."""
-    return command.startswith("hookseal ") and not set("$`|&;<>()*?[]~#\\\n") & set(command)
+def _without_a_shell(command: str) -> tuple[list[str], str] | None:
+    """Return the words of a command of hookseal that needs no shell, and the file that gets its output, if any."""
+    words, _, file = command.partition(" > ")
+    if not words.startswith("hookseal ") or set("$`|&;<>()*?[]~#\\\n") & set(words + file):
+        return None
+    return shlex.split(words)[1:], file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,11 @@ class Shell:
         """Run a command of the page to its end."""
         programs = f"{postgres_tree() / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         env = {"PATH": programs, "PGPASSFILE": str(self.folder / "pgpass"), **self.variables, **changes}
-        if _is_plain(command):
-            _, *words = shlex.split(command)
-            process = await forked.start(*words, cwd=self.folder, env=env, stdout=PIPE, stderr=PIPE)
+        if found := _without_a_shell(command):
+            words, file = found
+            with ExitStack() as opened:
+                output = opened.enter_context((self.folder / file).open("wb")) if file else PIPE
+                process = await forked.start(*words, cwd=self.folder, env=env, stdout=output, stderr=PIPE)
         else:
             process = await asyncio.create_subprocess_exec(
                 *("/bin/sh", "-u", "-c", command), cwd=self.folder, env=env, stdout=PIPE, stderr=PIPE
@@ -53,7 +59,7 @@ class Shell:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
+        return Ended(code=process.returncode or 0, out=(out or b"").decode(), err=err.decode())
 
     async def done(self, *commands: str, **changes: str) -> list[Ended]:
         """Run commands one after another; each must succeed."""

@@ -136,6 +136,7 @@ async def test_a_waiting_upgrade_delays_nobody(
         while not upgrades.done():
             async with asyncio.timeout(ANSWER_SECONDS):
                 await publish_raw(pool, Event(tenant_id=TenantId("acme"), event_type="a"), b"{}")
+            await asyncio.sleep(0.02)  # the rate of a producer
 
         with pytest.raises(Busy, match=rf"process {reader.get_server_pid()} "):
             await upgrades

@@ -8,12 +8,12 @@ from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint import rotation
-from hookseal.postgres.handles import Connection
 from hookseal.receiver import verify
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.client_certificates import Authority, identity
+from tests.doubles.kept_rows import keep, put_back
 from tests.worker.attack import Attack
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
@@ -86,10 +86,9 @@ class Stage:
     async def restore(self) -> None:
         """Restore every row as it was before the attacks, and make everything that waits due now."""
         async with self.world.pool.acquire() as connection, connection.transaction():
-            await connection.execute("SET LOCAL session_replication_role = replica")  # else triggers refuse it
+            await put_back(connection, *KEPT)
+            await connection.execute("SET LOCAL session_replication_role = replica")  # else a trigger refuses it
             await connection.execute("DELETE FROM hookseal.audit_log WHERE sequence = 1000000")
-            for table in KEPT:
-                await put_back(connection, table)
         await self.retry_all()
 
     async def retry_all(self, *, at_delivered: bool = False, cached: bool = False) -> None:
@@ -130,19 +129,6 @@ class Stage:
         return found
 
 
-async def put_back(connection: Connection, table: str) -> None:
-    """Replace the rows of the table by its copy."""
-    columns = await connection.fetchval(
-        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
-        " WHERE attrelid = $1::text::regclass AND attnum > 0 AND attgenerated = '' AND NOT attisdropped",
-        f"hookseal.{table}",
-    )
-    await connection.execute(f"DELETE FROM hookseal.{table}")  # noqa: S608 -- a name of ours
-    await connection.execute(
-        f"INSERT INTO hookseal.{table} ({columns}) SELECT {columns} FROM kept_{table}"  # noqa: S608
-    )
-
-
 async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, thief: str) -> Stage:
     """Make a tenant for each attack, copy the rows, rotate all secrets, and copy the rows again.
 
@@ -160,8 +146,7 @@ async def arranged(world: World, attacks: Sequence[Attack], *, base_url: str, th
         "CREATE TABLE old_secret_records AS SELECT * FROM hookseal.secret_records"
     )
     endpoints_by_path = {key: await _rotated(world, *key, *first) for key, first in begun.items()}
-    for table in KEPT:
-        await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
+    await keep(world.pool, *KEPT)
     scenes = [
         Scene(attack=attack, victim=endpoints_by_path[tenant, "victim"], sibling=endpoints_by_path[tenant, "sibling"])
         for tenant, attack in zip(tenants, attacks, strict=True)

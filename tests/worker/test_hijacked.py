@@ -11,7 +11,7 @@ from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.schema.upgrade import upgrade
-from tests.cli.command_server import many
+from tests.cli.command import hookseal
 from tests.doubles import hijacked
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker import world as worlds
@@ -77,11 +77,10 @@ COMMANDS = (
 async def test_commands_call_no_foreign_function(hostile: World) -> None:
     """Commands of an operator and of a reader work without calling any of them."""
     await hostile.endpoint("https://receiver.example/hook")
-    async with many(settings(hostile, "decides")) as commands:
-        for login, *command in COMMANDS:
-            ended = await commands.run(*command, "--json", **settings(hostile, login))
-            assert 0 == ended.code, ended.err
-            assert [] == await hijacked.called(hostile.pool), command
+    for login, *command in COMMANDS:
+        ended = await hookseal(*command, "--json", **settings(hostile, login))
+        assert 0 == ended.code, ended.err
+        assert [] == await hijacked.called(hostile.pool), command
 
 
 async def test_publishing_ignores_the_callers_search_path(hostile: World) -> None:

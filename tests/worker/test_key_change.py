@@ -44,6 +44,7 @@ from tests.worker.world import Received, Receiver, Worker, World
 ACME = TenantId("acme")
 MANY = 1_100  # more than two batches of a re-wrap
 _ON_THEIR_WAY = 8
+_EVENTS_PER_SECOND = 20
 _OF = "UPDATE hookseal.endpoints SET rotate_every_days = $2 WHERE id = $1::text::uuid"
 _WORSE = {"delivery.waiting", "stale.found", "housekeeping.failed", "secret.scheduled_rotation_failed"}
 
@@ -91,7 +92,7 @@ class Story:
 
     @asynccontextmanager
     async def traffic(self) -> AsyncIterator[None]:
-        """Publish during the block, with a bounded number of deliveries in flight."""
+        """Publish at a steady rate during the block, with a bounded number of deliveries in flight."""
         over = asyncio.Event()
 
         async def flow() -> None:
@@ -99,6 +100,7 @@ class Story:
                 rings = await self.world.publish(rung=False)  # only the outbox rings, so that the load stays bounded
                 self.published += len(rings)
                 await self.receiver.wait_for(max(1, self.published - _ON_THEIR_WAY))
+                await asyncio.sleep(1 / _EVENTS_PER_SECOND)  # the rate
 
         publishing = asyncio.create_task(flow())
         try:

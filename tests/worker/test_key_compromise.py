@@ -23,7 +23,7 @@ async def run_compromise(world: World, receiver: Receiver, *keys: str, refs: set
     new = staged(keys[0])
     async with traffic(world):
         await receiver.wait_for(20)
-        result = await command(world, "key", "compromise", id_of(OLD), "--overlap", "10", keys=new)
+        result = await command(world, "key", "compromise", id_of(OLD), "--overlap", "5", keys=new)
         assert (4, 2, True, []) == tuple(
             result[name] for name in ("versions", "rotated", "integrity_rotated", "failed")
         )

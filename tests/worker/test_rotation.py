@@ -17,6 +17,7 @@ from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
 
 TENANT = TenantId("acme")
+EVENTS_PER_SECOND = 40  # enough to be in the middle of every change, and little work
 
 
 def verifies(secret: str, got: Received) -> bool:
@@ -30,12 +31,13 @@ def verifies(secret: str, got: Received) -> bool:
 
 @asynccontextmanager
 async def traffic(world: World) -> AsyncIterator[None]:
-    """Publish events in sequence during the block."""
+    """Publish events at a steady rate during the block."""
     stopping = asyncio.Event()
 
     async def publish() -> None:
         while not stopping.is_set():  # a cancellation could be lost: see `worker.run.cancelled`
             await world.publish()
+            await asyncio.sleep(1 / EVENTS_PER_SECOND)  # the rate
 
     publishing = asyncio.create_task(publish())
     try:

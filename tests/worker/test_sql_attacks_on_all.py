@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.ledger import PostgresLedger
-from tests.worker.attacked import put_back
+from tests.doubles.kept_rows import keep, put_back
 from tests.worker.attacks_on_records import MISPLACED
 from tests.worker.world import Receiver, World
 
@@ -40,8 +40,7 @@ _OF_THE_INSTALLATION = ("control", "secret_keys", "secret_records", "workers", "
 async def test_attacks_on_the_installation_only_delay_deliveries(world: World, receiver: Receiver) -> None:
     """Altered keys, epochs, leases and heartbeats at most delay deliveries, and each delay has its reason."""
     await world.endpoint(f"{receiver.base_url}/hook")
-    for table in _OF_THE_INSTALLATION:
-        await world.pool.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- ours
+    await keep(world.pool, *_OF_THE_INSTALLATION)
     async with world.worker():
         for number, (attack, expected_error) in enumerate(INSTALLATION.items(), start=1):
             await restored(world, epoch=10 * number)
@@ -58,8 +57,7 @@ async def test_attacks_on_the_installation_only_delay_deliveries(world: World, r
 async def restored(world: World, *, epoch: int) -> None:
     """Restore the tables of the installation, set the cache epoch, and release every held endpoint."""
     async with world.pool.acquire() as connection, connection.transaction():
-        for table in _OF_THE_INSTALLATION:
-            await put_back(connection, table)
+        await put_back(connection, *_OF_THE_INSTALLATION)
         await connection.execute("UPDATE hookseal.control SET epoch = $1 WHERE name = 'cache'", epoch)
         await connection.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
 

@@ -276,7 +276,7 @@ class Rotations(RuleBasedStateMachine):
 def test_every_sequence_of_operations_agrees_with_the_model(database_url: str) -> None:
     """After any sequence of operations, crashes and interleavings, state and signatures are those of the model."""
     how = settings(
-        max_examples=EXAMPLES or 12,
+        max_examples=EXAMPLES or 8,
         stateful_step_count=40,
         derandomize=not EXAMPLES,
         database=None,
