@@ -29,7 +29,6 @@ WHERE schemaname = 'hookseal'
 _CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
 
 
-@pytest.mark.req("PERF-05")
 async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a table has grown, and nothing has analysed it yet, one claim has the old plan, and the next has not."""
     monkeypatch.setattr(connect, "SLOW_SECONDS", 60.0)
@@ -64,7 +63,6 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
     assert new < _MANY / 2
 
 
-@pytest.mark.req("PERF-05")
 async def test_plans_are_discarded_once_in_some_seconds(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast statement discards no plans. On a machine on which all are slow, they are not discarded all the time."""
     sent = list[str]()
@@ -82,7 +80,6 @@ async def test_plans_are_discarded_once_in_some_seconds(database_url: str, monke
     assert [fast, slow_one, "DISCARD PLANS", slow_one, slow_one, "DISCARD PLANS"] == sent
 
 
-@pytest.mark.req("PERF-05")
 async def test_what_succeeded_does_not_fail_because_plans_cannot_be_discarded(database_url: str) -> None:
     """If the connection ends before it discards its plans, the caller sees no error, and the pool opens another one."""
 
