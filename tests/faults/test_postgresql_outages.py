@@ -8,7 +8,7 @@ from tests.faults import outages
 from tests.faults.proxied_site import site_with_postgres_proxy
 from tests.faults.scenarios import Size
 
-SIZE = Size(events=1, per_second=8)
+SIZE = Size(events=1, per_second=20)
 pytestmark = [pytest.mark.timeout(300), pytest.mark.req("DUR-04")]
 
 

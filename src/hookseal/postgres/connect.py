@@ -78,10 +78,22 @@ class _OfPool(_Connection):
         self.add_query_logger(self._judge)
 
     def get_reset_query(self) -> str:
+        return ""
+
+    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 -- asyncpg's own parameter
+        """Roll back what is open, and discard the plans if they may be old.
+
+        What ran on the connection has ended: if its plans cannot be discarded, it is closed, and nothing is raised.
+        The pool then opens another connection.
+        """
+        await super().reset(timeout=timeout)
         if not self._discards:
-            return ""
+            return
         self._discards = False
-        return "DISCARD PLANS"
+        try:
+            await self.execute("DISCARD PLANS", timeout=timeout)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            self.terminate()
 
     def _judge(self, query: LoggedQuery) -> None:
         now = asyncio.get_running_loop().time()

@@ -658,6 +658,19 @@ def test_rings_of_an_endpoint_that_is_locked_for_long_wait_in_postgresql() -> No
     assert mine == lanes.pick(9, now + LOCKED_SECONDS)
 
 
+def test_rings_behind_one_that_was_found_locked_do_not_wait_longer() -> None:
+    """A ring that is tried again does not keep those behind it here: they wait in PostgreSQL after five seconds."""
+    lanes, mine = Lanes(1), rings(3)
+    read_settings(lanes, mine[0])
+    lanes.add(mine, 0.0)
+    lanes.found_locked(lanes.pick(9, 4.0), 4.0)
+    lanes.park_old(LONGEST_WAIT_SECONDS)
+
+    assert mine[1:] == [each.ring for each in lanes.take_parked(9)]
+    assert mine[:1] == lanes.pick(9, LONGEST_WAIT_SECONDS)
+    assert 9 + LOOK_AHEAD == lanes.space(9)
+
+
 def test_a_probe_of_a_locked_endpoint_waits_as_long() -> None:
     """A ring that goes before others does not begin at an endpoint whose row was found locked."""
     lanes, (ring, probe) = Lanes(32), rings(2)

@@ -39,11 +39,26 @@ class WaitingRings:
         """Remove and return the first ring of a lane, or the last one. The lane must not be blocked."""
         rings = self.by_lane[key]
         ring = (rings.pop if last else rings.popleft)()[1]
-        self._ids.discard(ring.delivery_id)
-        self._tenants.count(key[0], -1)
-        if not rings:
-            del self.by_lane[key]
+        self._removed(key, [ring])
         return ring
+
+    def take_old(self, key: Key, since: float) -> list[Ring]:
+        """Remove and return the rings of a lane that have waited here since then. The lane must not be blocked."""
+        rings, old = self.by_lane[key], list[Ring]()
+        for _ in range(len(rings)):  # not only the first: a ring that was tried in vain is before older ones
+            at, ring = rings.popleft()
+            if at <= since:
+                old.append(ring)
+            else:
+                rings.append((at, ring))
+        self._removed(key, old)
+        return old
+
+    def _removed(self, key: Key, rings: list[Ring]) -> None:
+        self._ids.difference_update(each.delivery_id for each in rings)
+        self._tenants.count(key[0], -len(rings))
+        if not self.by_lane[key]:
+            del self.by_lane[key]
 
     def block(self, key: Key) -> None:
         """Count the rings of this lane as blocked."""

@@ -201,11 +201,11 @@ class Lanes:
         for at, ring in list(self._first.values()):
             if now - at >= LONGEST_WAIT_SECONDS:
                 del self._first[ring.delivery_id]  # the sweep rings it again
-        for key, rings in list(self._waiting.by_lane.items()):
+        for key in list(self._waiting.by_lane):
             self._waiting.unblock(key)
-            while rings and now - rings[0][0] >= LONGEST_WAIT_SECONDS:
-                self._park(self._waiting.take(key), now)
-            if not rings:
+            for ring in self._waiting.take_old(key, now - LONGEST_WAIT_SECONDS):
+                self._park(ring, now)
+            if key not in self._waiting.by_lane:
                 self._ready.discard(key)
             self._settle(key, now)
 
