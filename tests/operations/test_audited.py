@@ -222,8 +222,9 @@ async def older(operator: Operator) -> PlaintextEndpoint:
 
 async def probe_requested(operator: Operator, endpoint: EndpointId) -> object:
     """Enable an endpoint that is enabled and held."""
-    await operator.connection.execute(HELD, endpoint)
-    return await endpoints.enable_endpoint(operator, ACME, endpoint, own_drain_seconds=25)
+    async with operator.changing() as connection:  # if there is no audit row, the endpoint is not held either
+        await connection.execute(HELD, endpoint)
+        return await endpoints.enable_endpoint(operator, ACME, endpoint, own_drain_seconds=25)
 
 
 async def probed(operator: Operator, endpoint: EndpointId) -> object:
