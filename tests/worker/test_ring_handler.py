@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
-from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
+from hookseal.dispatcher.lanes.unanswered import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Pace, Reply, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -554,14 +554,14 @@ async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pyt
     running = asyncio.create_task(scene.handler.run(lambda: None, stop))
     state = partial(claimed, scene)
 
-    await state(claims=2, slots=2)  # the first one reads the settings
+    await state(claims=3, slots=2)  # the first one reads the settings, the others begin 8 and 7 requests
     for _ in range(3):
         answers.release()
-    await state(claims=2, slots=5)
+    await state(claims=3, slots=5)
     answers.release()
-    await state(claims=3, slots=2)
+    await state(claims=4, slots=2)
     scene.handler.add([scene.add(99, GLOBEX)])
-    await state(claims=4, slots=1)
+    await state(claims=5, slots=1)
 
     stop.set()
     scene.handler.wake_up()
@@ -592,6 +592,33 @@ async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeyp
     stop.set()
     scene.handler.wake_up()
     await running
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_what_waits_for_a_pause_begins_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many requests hang, the handler begins the next ones 20 ms later, not at its next look."""
+    scene, stop, waits = Scene(slots=100), asyncio.Event(), list[float]()
+    scene.send_by(ScriptedTransport(*[OK] * 60, during=scene.reply.wait))
+    endpoints = [f"01900000-0000-7000-8000-{number:012d}" for number in range(MANY_UNANSWERED + MOST_AFTER_PAUSE)]
+    rings = [scene.add(n, replace(RING, endpoint_id=EndpointId(each))) for n, each in enumerate(endpoints)]
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if seconds < LOOK_SECONDS:
+            scene.clock.elapsed += seconds
+        else:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(scene.clock, "sleep", sleep)
+    scene.handler.add(rings)
+    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    await claimed(scene, claims=MANY_UNANSWERED // MOST_UNANSWERED + 1, slots=100 - len(rings))
+    stop.set()
+    scene.handler.wake_up()
+    await running
+    scene.reply.set()
+    assert 0 == await scene.in_flight.drain(5)
+    assert [PAUSE_SECONDS] == [each for each in waits if each < LOOK_SECONDS]
 
 
 @pytest.mark.req("DEL-03")

@@ -49,6 +49,7 @@ class Worker:
         self.slots = slots
         self.taken = 0
         self.is_looking = False
+        self.turn_at = float("inf")
 
 
 class Simulation:
@@ -176,11 +177,23 @@ class Simulation:
 
     def _turn(self, worker: Worker) -> None:
         """Begin what may begin, and write what is to be written."""
+        self._pick(worker)
+        if worker.lanes.needs_database:
+            self._keep(worker)
+
+    def _pick(self, worker: Worker) -> None:
+        """Begin what may begin, now and at the end of a pause."""
         while picked := worker.lanes.pick(worker.slots - worker.taken, self.now):
             for ring in picked:
                 self._begin(worker, ring)
-        if worker.lanes.needs_database:
-            self._keep(worker)
+        at = max(worker.lanes.next_at(self.now), self.now)
+        if at < worker.turn_at and worker.taken < worker.slots:
+            worker.turn_at = at
+            self._at(at, lambda: self._turn_again(worker))
+
+    def _turn_again(self, worker: Worker) -> None:
+        worker.turn_at = float("inf")
+        self._turn(worker)
 
     def _begin(self, worker: Worker, ring: Ring) -> None:
         delivery = self.deliveries[int(ring.delivery_id)]
@@ -322,9 +335,7 @@ class Simulation:
             endpoint = self.endpoints[key]
             endpoint.is_crowded = endpoint.is_crowded and endpoint.has_parked
             worker.lanes.crowded.forget(key)
-        while picked := worker.lanes.pick(worker.slots - worker.taken, self.now):
-            for ring in picked:
-                self._begin(worker, ring)
+        self._pick(worker)
         if worker.lanes.crowded and not worker.is_looking:
             worker.is_looking = True
             self._at(self.now + BUSY_LOOK_SECONDS, lambda: self._look_again(worker))

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Final
 
 from hookseal.dispatcher.deliver import by_endpoint, claim, finish, prepare
-from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED
+from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Claim, Claimed, Outcome, Ring
 from hookseal.dispatcher.ports import Parts
@@ -143,9 +143,10 @@ class RingHandler:
         return rings
 
     def next_in(self) -> float:
-        """Return the seconds until a kept ring or a locked endpoint may be tried, infinity if there is none."""
-        at = min(self._kept[0][0] if self._kept else float("inf"), self._lanes.locked.next_at)
-        return max(max(at, self._failed_until) - self._parts.clock.monotonic(), 0.0)
+        """Return the seconds until a kept ring, or one that waits for a moment, may be tried; infinity if none."""
+        now = self._parts.clock.monotonic()
+        at = min(self._kept[0][0] if self._kept else float("inf"), self._lanes.next_at(now))
+        return max(at - now, self._failed_until - now, 0.0)
 
     async def pause(self, seconds: float) -> None:
         """Return when the next kept ring may be tried, or after `seconds`."""

@@ -16,21 +16,24 @@ from hookseal.dispatcher.lanes.crowded import (
     Asked,
 )
 from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_LOCKED_IN_A_ROW, MOST_UNANSWERED
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_LOCKED_IN_A_ROW
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
+from hookseal.dispatcher.lanes.unanswered import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
+from hookseal.dispatcher.lanes.waiting import MOST_BLOCKED
 from hookseal.dispatcher.lanes.worker_lanes import (
     LONGEST_WAIT_SECONDS,
     LOOK_AHEAD,
     MOST_ASKED,
-    MOST_BLOCKED,
     MOST_TO_PARK,
     Lanes,
 )
 from hookseal.dispatcher.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import CLAIM, TARGET
+
+AFTER_PAUSE_SECONDS = 1.01 * PAUSE_SECONDS
 
 
 def rings(number: int, *, tenant: str = "acme", endpoint: int = 1, first: int = 0, parked: bool = False) -> list[Ring]:
@@ -72,6 +75,7 @@ def test_tenants_and_then_their_endpoints_take_turns() -> None:
     backlog = rings(30) + rings(30, endpoint=2)
     others = rings(3, tenant="globex") + rings(3, tenant="initech")
     read_settings(lanes, *backlog, *others)
+    mark_answered(lanes, *rings(1, first=30), *rings(1, endpoint=2, first=30))
     lanes.add([*backlog, *others], 0.0)
 
     picked = lanes.pick(100, 0.0, most=12)
@@ -91,14 +95,15 @@ def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
             waiting = rings(32, tenant=f"t{tenant}", endpoint=endpoint)
             read_settings(lanes, waiting[0])
             lanes.add(waiting, 0.0)
-    while picked := lanes.pick(free, 0.0):
-        free -= len(picked)
+    now = 0.0
+    for _ in range(slots // MOST_AFTER_PAUSE):
+        free -= len(lanes.pick(free, now := now + AFTER_PAUSE_SECONDS))
     taken = slots - free
 
     assert TENANT_SHARE * tenants / (TENANT_SHARE * tenants + 1) * slots - tenants <= taken
     assert free >= slots // (TENANT_SHARE * tenants + 1) - tenants
-    lanes.add(new := rings(3, tenant="healthy"), 0.0)
-    assert new[:1] == lanes.pick(free, 0.0)
+    lanes.add(new := rings(3, tenant="healthy"), now)
+    assert new[:1] == lanes.pick(free, now)
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -141,9 +146,110 @@ def test_a_turn_begins_few_requests_to_unresponsive_endpoints() -> None:
     )
     for ring in (second := lanes.pick(100, 0.0)):
         lanes.answered(ring, Outcome.TIMEOUT, 1.0)
-    assert {"acme": MOST_UNANSWERED, "globex": 20 - MOST_UNANSWERED + 1} == Counter(each.tenant_id for each in second)
+    assert {"acme": MOST_UNANSWERED, "globex": MOST_UNANSWERED} == Counter(each.tenant_id for each in second)
     lanes.add(rings(1, endpoint=99), 1.0)
-    assert {"acme": 40 - 2 * MOST_UNANSWERED + 1} == Counter(each.tenant_id for each in lanes.pick(100, 1.0))
+    assert {"acme": MOST_UNANSWERED // 2, "globex": MOST_UNANSWERED // 2} == Counter(
+        each.tenant_id for each in lanes.pick(100, 1.0)
+    ), "the endpoint of globex does not answer any more"
+
+
+@pytest.fixture
+def holes() -> tuple[Lanes, float]:
+    """Return lanes in which as many requests hang as make pauses, and the time when the pause begins."""
+    lanes, now = Lanes(32), 1.0
+    lanes.add([ring for endpoint in range(200) for ring in rings(1, endpoint=endpoint)], now)
+    begun = sum(len(lanes.pick(500, now)) for _ in range(MANY_UNANSWERED // MOST_UNANSWERED))
+    assert MANY_UNANSWERED == begun
+    return lanes, now
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_hanging_requests_begin_with_pauses(holes: tuple[Lanes, float]) -> None:
+    """While many requests hang, few more begin at a time, and the rings that wait take no space from others."""
+    lanes, now = holes
+    assert [] == lanes.pick(500, now)
+    assert now + PAUSE_SECONDS == lanes.next_at(now)
+    assert 500 + LOOK_AHEAD == lanes.space(500)
+    begun = 0
+    for turn in range(1, 200 // MOST_AFTER_PAUSE):
+        assert [] == lanes.pick(500, now + (turn - 0.5) * AFTER_PAUSE_SECONDS)
+        begun += len(lanes.pick(500, now + turn * AFTER_PAUSE_SECONDS))
+        assert turn * MOST_AFTER_PAUSE >= begun
+    assert 200 - MANY_UNANSWERED == begun
+    assert float("inf") == lanes.next_at(now + 200)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, float]) -> None:
+    """During a pause the first requests to the endpoints of another tenant, its probes and its other requests begin."""
+    lanes, now = holes
+    new = [ring for endpoint in range(3) for ring in rings(1, tenant="globex", endpoint=endpoint)]
+    well, probe = rings(5, tenant="initech"), rings(1, tenant="initech", endpoint=2)
+    read_settings(lanes, *well)
+    mark_answered(lanes, *rings(1, tenant="initech", first=5))
+    lanes.add([*new, *well], now)
+    lanes.add_first([*probe, *(kept := rings(1, endpoint=999))], now)
+
+    assert {*new, *well, *probe} == set(lanes.pick(500, now))
+    assert now + PAUSE_SECONDS == lanes.next_at(now), "what others begin makes the pause no longer"
+    assert kept[0] in lanes.pick(500, now + PAUSE_SECONDS)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_ring_waits_for_a_pause_in_its_turn(holes: tuple[Lanes, float]) -> None:
+    """A ring that comes during or after a pause waits behind those before it, unless its endpoint answers."""
+    lanes, now = holes
+    lanes.pick(500, now)
+    lanes.add(late := rings(1, endpoint=500), now)
+    lanes.add(later := rings(1, endpoint=501), after := now + PAUSE_SECONDS)
+    mark_answered(lanes, *rings(1, endpoint=502))
+    lanes.add(well := rings(1, endpoint=502, first=1), after)
+    picked = lanes.pick(500, after)
+
+    assert well[0] in picked
+    assert not {*late, *later} & {*picked}
+    assert MOST_AFTER_PAUSE + 1 == len(picked)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_pauses_end_with_the_requests_that_hang(holes: tuple[Lanes, float]) -> None:
+    """Once the requests have ended, no pause begins any more; what waited begins in turns without one."""
+    lanes, now = holes
+    lanes.add(rings(1, endpoint=500), now)
+    for endpoint in range(MANY_UNANSWERED):
+        lanes.answered(rings(1, endpoint=endpoint)[0], Outcome.DELIVERED, now)
+    over, begun = now + PAUSE_SECONDS, 0
+    for _ in range(MANY_UNANSWERED, 200):
+        picked = lanes.pick(500, over)
+        begun += len(picked)
+        for ring in picked:
+            lanes.answered(ring, Outcome.DELIVERED, over)
+
+    assert 200 - MANY_UNANSWERED + 1 == begun
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_few_rings_of_crowded_lanes_wait_for_a_pause(holes: tuple[Lanes, float]) -> None:
+    """While many endpoints wait, nothing is fetched for others that do not answer; for those that answer it is."""
+    lanes, now = holes
+    lanes.pick(500, now)
+    lanes.crowded.learn(key(rings(1, endpoint=500)[0]))
+    mark_answered(lanes, *(well := rings(1, endpoint=501)))
+    lanes.crowded.learn(key(well[0]))
+    lanes.crowded.learn(other := key(rings(1, tenant="globex")[0]))
+
+    assert {key(well[0]), other} == {each.key for each in lanes.wanted(500, now)}
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_worker_that_stops_leaves_what_waits_for_a_pause(holes: tuple[Lanes, float]) -> None:
+    """Their rings are put back, and nothing waits any more."""
+    lanes, now = holes
+    lanes.pick(500, now)
+
+    assert 200 - MANY_UNANSWERED == len(lanes.leave())
+    assert float("inf") == lanes.next_at(now)
+    assert [] == lanes.pick(500, now + PAUSE_SECONDS)
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -197,6 +303,7 @@ def test_many_crowded_lanes_do_not_fill_this_worker() -> None:
     lanes = Lanes(30)
     for endpoint in range(100):
         read_settings(lanes, *(crowd := rings(64, endpoint=endpoint)))
+        mark_answered(lanes, *rings(1, endpoint=endpoint, first=64))
         lanes.add(crowd, 0.0)
         while lanes.pick(10_000, 0.0):
             pass
@@ -237,7 +344,7 @@ def test_a_closed_lane_begins_nothing() -> None:
     lanes = Lanes(32)
     read_settings(lanes, *(crowd := rings(BREAKER_FAILURES + 5)))
     lanes.add(crowd, 0.0)
-    picked = lanes.pick(100, 0.0, most=BREAKER_FAILURES)
+    picked = lanes.pick(100, 0.0) + lanes.pick(100, 0.0, most=BREAKER_FAILURES - MOST_UNANSWERED)
     for each in picked:
         lanes.answered(each, Outcome.CONNECTION, 0.0)
 

@@ -17,9 +17,6 @@ CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lan
 MOST_LOCKED_IN_A_ROW: Final = 25  # tries, in five seconds; then no ring waits in the worker until one of them claims
 UNKNOWN_MAY_WAIT: Final = 256  # rings of an endpoint whose settings this worker has not read yet
 LEAST_MAY_WAIT: Final = 4
-# Requests of one turn to endpoints that have not answered yet, or did not answer last. Each opens a connection: a turn
-# with more of them would hold up the others for too long.
-MOST_UNANSWERED: Final = 16
 # The endpoint, or the way to it, cannot take what is sent.
 TROUBLE: Final = frozenset({
     Outcome.THROTTLED,

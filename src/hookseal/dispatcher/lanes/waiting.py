@@ -1,10 +1,13 @@
-"""The rings that wait in one worker, by lane, and which of them are blocked because their lanes have no room. Pure."""
+"""The rings that wait in one worker, by lane; those of a lane that may begin nothing now are blocked. Pure."""
 
 from collections import deque
+from typing import Final
 
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.tenants import Tenants
 from hookseal.dispatcher.model import Ring
+
+MOST_BLOCKED: Final = 512  # rings; further ones wait in PostgreSQL
 
 
 class WaitingRings:
@@ -27,6 +30,11 @@ class WaitingRings:
     def ready(self) -> int:
         """How many rings are not blocked."""
         return len(self._ids) - self.blocked
+
+    @property
+    def places(self) -> int:
+        """How many more rings may be blocked."""
+        return MOST_BLOCKED - self.blocked
 
     def add(self, ring: Ring, now: float, *, first: bool = False) -> None:
         """Add a ring behind the others of its lane, or before them. If the lane is blocked, unblock it after that."""

@@ -9,19 +9,20 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from hookseal.dispatcher.lanes.begun import Begun
 from hookseal.dispatcher.lanes.crowded import Asked, CrowdedLanes
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.known import KnownLanes
-from hookseal.dispatcher.lanes.lane import MOST_UNANSWERED, Opened, Parked
+from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Opened, Parked
 from hookseal.dispatcher.lanes.locked import LockedEndpoints
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
 from hookseal.dispatcher.lanes.tenants import Tenants
+from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED, Unanswered
 from hookseal.dispatcher.lanes.waiting import WaitingRings
 from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
 
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones
-MOST_BLOCKED: Final = 512  # rings that wait here although their lanes have no room
 MOST_TO_PARK: Final = 10_000  # rings; with more of them this worker takes none until they are parked
 LONGEST_WAIT_SECONDS: Final = 5.0  # then a ring waits in PostgreSQL; the sweep takes one for lost a little later
 
@@ -41,7 +42,8 @@ class Lanes:
         self._first: OrderedDict[str, tuple[float, Ring]] = OrderedDict()
         self.crowded = CrowdedLanes()
         self.locked = LockedEndpoints()
-        self._begun: dict[str, tuple[Key, float]] = {}
+        self._unanswered = Unanswered()
+        self._begun = Begun(self.tenants, self._unanswered)
         self._parked: deque[Parked] = deque()
         self._opened: list[Opened] = []
         self._got_room = False
@@ -86,8 +88,10 @@ class Lanes:
         """Remove and return the rings whose turn it is, at most `most`, and count them as begun. `slots` are free."""
         for key in self.locked.ended(now):
             self._settle(key, now)
-        picked = self._pick_first(slots, now, most := min(most, slots))
-        unanswered, passed = sum(not self._answers(each) for each in picked), set[str]()
+        picked, unanswered = self._pick_first(slots, now, most := min(most, slots))
+        passed = set[str]()
+        for key in self._unanswered.take_next(now):
+            self._settle(key, now, is_next=True)
         while self._ready and len(picked) < most and len(passed) < self._ready.tenants and unanswered < MOST_UNANSWERED:
             key = self._ready.first()
             if self.tenants.has_its_share(key[0], slots - len(picked)):
@@ -95,41 +99,46 @@ class Lanes:
                 self._ready.pass_tenant(key[0])
                 passed.add(key[0])
                 continue
-            if not self._lanes[key].room(now):
-                self._ready.discard(key)
+            lane = self._lanes[key]
+            if is_paused := not lane.answers and self._unanswered.is_paused(key[0], now):
+                self._ready.pass_turn(key)
+            if is_paused or not lane.room(now):
                 self._settle(key, now)
                 continue
             passed.clear()
             if len(self._ready) > 1:
                 self._ready.pass_turn(key)
-            unanswered += not self._lanes[key].answers
+            unanswered += not lane.answers
             picked.append(self._take(key, now))
+        self._unanswered.pause(now, after=unanswered)
         self.at_their_share = frozenset(passed) if len(passed) == self._ready.tenants else frozenset()
         return picked
 
-    def _pick_first(self, slots: int, now: float, most: int) -> list[Ring]:
-        """Do it for the rings that go before others. At most half of what `pick` may begin unanswered is for these."""
+    def _pick_first(self, slots: int, now: float, most: int) -> tuple[list[Ring], int]:
+        """Do it for the rings that go before others; also return how many may stay unanswered, at most half of all."""
         picked, unanswered = list[Ring](), 0
         for _, ring in list(self._first.values())[:MOST_ASKED]:
             if len(picked) == most or unanswered == MOST_UNANSWERED // 2:
                 break
-            is_locked = self._lanes[ring.tenant_id, ring.endpoint_id].is_locked(now)
-            if not is_locked and not self.tenants.has_its_share(ring.tenant_id, slots - len(picked)):
-                picked.append(self._first.pop(ring.delivery_id)[1])
-                unanswered += not self._answers(ring)
-                self.begin(ring, now)
-        return picked
+            tenant, lane = ring.tenant_id, self._lanes[ring.tenant_id, ring.endpoint_id]
+            must_wait = lane.is_locked(now) or self._unanswered.is_paused(tenant, now)
+            if must_wait or self.tenants.has_its_share(tenant, slots - len(picked)):
+                continue
+            picked.append(self._first.pop(ring.delivery_id)[1])
+            unanswered += not lane.answers
+            self.begin(ring, now)
+        return picked, unanswered
 
-    def _answers(self, ring: Ring) -> bool:
-        return self._lanes[ring.tenant_id, ring.endpoint_id].answers
+    def next_at(self, now: float) -> float:
+        """Return when rings may begin that wait for the end of a pause or of a lock; infinity if none does."""
+        return min(self._unanswered.ends_pause_at(now, others_wait=bool(self._first)), self.locked.next_at)
 
     def begin(self, ring: Ring, now: float) -> None:
         """Count this ring as begun, unless it is."""
         if ring.delivery_id not in self._begun:
             key = (ring.tenant_id, ring.endpoint_id)
-            self._begun[ring.delivery_id] = (key, now)
-            self.tenants.begin(key[0])
-            self._lanes[key].begin(now)
+            self._begun.begin(ring.delivery_id, key, now, answers=(lane := self._lanes[key]).answers)
+            lane.begin(now)
 
     def claimed(self, claim: Claim, now: float) -> None:
         """Take over what a claim has read about its endpoint."""
@@ -146,10 +155,9 @@ class Lanes:
 
     def unclaimed(self, ring: Ring, now: float) -> None:
         """Count a ring that claimed nothing."""
-        begun = self._begun.pop(ring.delivery_id, None)
-        if begun is not None:
+        if begun := self._begun.end(ring.delivery_id):
             self._lanes[begun[0]].unspent()
-            self._ended(begun[0], now)
+            self._use_room(begun[0], now)
 
     def found_locked(self, rings: Sequence[Ring], now: float) -> None:
         """Begin nothing for a moment for the endpoints of these rings, which claimed nothing as the rows are locked.
@@ -169,21 +177,18 @@ class Lanes:
 
     def left(self, delivery_id: str, now: float) -> bool:
         """Count the end of a delivery without an answer, unless it was answered; return whether it was not."""
-        begun = self._begun.pop(delivery_id, None)
-        if begun is None:
-            return False
-        self._lanes[begun[0]].left()
-        self._ended(begun[0], now)
-        return True
+        if begun := self._begun.end(delivery_id):
+            self._lanes[begun[0]].left()
+            self._use_room(begun[0], now)
+        return begun is not None
 
     def answered(self, ring: Ring, outcome: Outcome, now: float) -> None:
         """Count the end of a request."""
-        begun = self._begun.pop(ring.delivery_id, None)
-        if begun is not None:
+        if begun := self._begun.end(ring.delivery_id):
             key, begun_at = begun
             if self._lanes[key].answered(outcome, begun_at=begun_at, now=now):
                 self._opened.append(Opened(key, outcome))
-            self._ended(key, now)
+            self._use_room(key, now)
 
     def reopened(self, key: Key, since: object, now: float) -> None:
         """Begin slowly again after the lane was closed, once for each `since`."""
@@ -198,15 +203,12 @@ class Lanes:
 
     def park_old(self, now: float) -> None:
         """Park the rings that have waited here for long: the sweep would take them for lost."""
-        for at, ring in list(self._first.values()):
-            if now - at >= LONGEST_WAIT_SECONDS:
-                del self._first[ring.delivery_id]  # the sweep rings it again
+        for delivery_id in [each for each, (at, _) in self._first.items() if now - at >= LONGEST_WAIT_SECONDS]:
+            del self._first[delivery_id]  # the sweep rings it again
         for key in list(self._waiting.by_lane):
             self._waiting.unblock(key)
             for ring in self._waiting.take_old(key, now - LONGEST_WAIT_SECONDS):
                 self._park(ring, now)
-            if key not in self._waiting.by_lane:
-                self._ready.discard(key)
             self._settle(key, now)
 
     def take_parked(self, most: int) -> list[Parked]:
@@ -229,6 +231,7 @@ class Lanes:
             room = lane.room(now) - (here := len(self._waiting.by_lane.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
+            is_full |= not lane.answers and self._unanswered.has_enough(key[0])
             if room > 0 and not is_full and not (few and self.crowded.may_wait(key, now)):
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
@@ -246,38 +249,48 @@ class Lanes:
         self._first.clear()
         self._parked.clear()
         self._ready = Rotation()
+        self._unanswered.leave()
         return left + self._waiting.leave()
 
     def _take(self, key: Key, now: float) -> Ring:
         ring = self._waiting.take(key)
         if key not in self._waiting.by_lane:
-            self._ready.discard(key)
+            self._leave_turns(key)
         self.begin(ring, now)
         return ring
 
-    def _ended(self, key: Key, now: float) -> None:
-        """Count one request of the tenant less, and use the room in its lane."""
-        self.tenants.end(key[0])
+    def _leave_turns(self, key: Key) -> None:
+        self._ready.discard(key)
+        self._unanswered.forget(key)
+
+    def _use_room(self, key: Key, now: float) -> None:
         self._got_room |= self.crowded.got_room(key, now)
         self._settle(key, now)
 
-    def _settle(self, key: Key, now: float) -> None:
-        """Put the lane among those that are ready if it has room, and park the rings for which it has no place."""
+    def _settle(self, key: Key, now: float, *, is_next: bool = False) -> None:
+        """Put the lane among those that are ready if it has room, and park the rings for which it has no place.
+
+        `is_next` says that it does not wait any longer behind other lanes without answers.
+        """
         rings = self._waiting.by_lane.get(key)
         if rings is None:
+            self._leave_turns(key)
             return
         self._waiting.unblock(key)
-        lane = self._lanes[key]
-        room = lane.room(now)
-        places = room + min(lane.may_wait(now), MOST_BLOCKED - self._waiting.blocked)
+        room = (lane := self._lanes[key]).room(now)
+        waits = self._unanswered.must_wait(key, now, unless=lane.answers or is_next or not room)
+        places = 0 if waits else room
+        places += min(LEAST_MAY_WAIT if waits else lane.may_wait(now), self._waiting.places)
         while len(rings) > places:
             self._park(self._waiting.take(key, last=True), now)
         if not rings:
-            self._ready.discard(key)
-        elif room:
+            self._leave_turns(key)
+        elif room and not waits:
             self._ready.add(key)
-        elif lane.is_known or lane.is_locked(now):
-            self._waiting.block(key)
+        else:
+            self._ready.discard(key)
+            if waits or lane.is_known or lane.is_locked(now):
+                self._waiting.block(key)
 
     def _park(self, ring: Ring, now: float) -> None:
         key = (ring.tenant_id, ring.endpoint_id)

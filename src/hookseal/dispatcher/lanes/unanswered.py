@@ -1,0 +1,85 @@
+"""How fast one worker begins requests to endpoints that have not answered yet, or did not answer last. Pure.
+
+Each of these opens a connection, and may last until its time-out. Many at the same moment would hold up all others:
+once when they begin, and again when they time out together.
+"""
+
+from typing import Final
+
+from hookseal.dispatcher.lanes.rotation import Key, Rotation
+
+MOST_UNANSWERED: Final = 8  # such requests in one turn
+MANY_UNANSWERED: Final = 32  # such requests in flight; while there are so many, turns with more of them have pauses
+MOST_AFTER_PAUSE: Final = 6  # such requests of tenants that waited for its end
+PAUSE_SECONDS: Final = 0.02  # for tenants with at least `MOST_UNANSWERED` in flight; others begin theirs meanwhile
+ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; none of more is fetched from PostgreSQL
+
+
+class Unanswered:
+    """The requests in flight to such endpoints, and the endpoints that wait for the end of a pause."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[str, str] = {}
+        self._of_tenant: dict[str, int] = {}
+        self._waiting = Rotation()
+        self._paused_until = float("-inf")
+
+    def begin(self, delivery_id: str, tenant: str) -> None:
+        """Count a request."""
+        self._in_flight[delivery_id] = tenant
+        self._of_tenant[tenant] = self._of_tenant.get(tenant, 0) + 1
+
+    def end(self, delivery_id: str) -> None:
+        """Count the end of a request, if it was counted."""
+        tenant = self._in_flight.pop(delivery_id, None)
+        if tenant is None:
+            return
+        if left := self._of_tenant[tenant] - 1:
+            self._of_tenant[tenant] = left
+        else:
+            del self._of_tenant[tenant]
+
+    def pause(self, now: float, *, after: int) -> None:
+        """Begin a pause after a turn that began so many, if many are in flight, unless there is a pause."""
+        if after and len(self._in_flight) >= MANY_UNANSWERED and now >= self._paused_until:
+            self._paused_until = now + PAUSE_SECONDS
+
+    def is_paused(self, tenant: str, now: float) -> bool:
+        """Return whether this tenant may not begin one now."""
+        return now < self._paused_until and self._has_many(tenant)
+
+    def ends_pause_at(self, now: float, *, others_wait: bool) -> float:
+        """Return when the pause ends, infinity if nothing waits for that: no endpoint here, and no others."""
+        return self._paused_until if self._waiting or (others_wait and now < self._paused_until) else float("inf")
+
+    def must_wait(self, key: Key, now: float, *, unless: bool) -> bool:
+        """Return whether this endpoint waits from now on: for the end of a pause, or behind others. Never `unless`."""
+        if unless or not self._has_many(key[0]) or not (self._waiting or now < self._paused_until):
+            self._waiting.discard(key)
+            return False
+        self._waiting.add(key)
+        return True
+
+    def forget(self, key: Key) -> None:
+        """Let this endpoint wait no longer: it has nothing to begin."""
+        self._waiting.discard(key)
+
+    def has_enough(self, tenant: str) -> bool:
+        """Return whether nothing is to be fetched for such an endpoint of this tenant, since enough others wait."""
+        return len(self._waiting) >= ENOUGH_WAITING and self._has_many(tenant)
+
+    def take_next(self, now: float) -> list[Key]:
+        """Remove and return the endpoints whose turn it is, none during a pause. Tenants take turns."""
+        taken: list[Key] = []
+        while self._waiting and len(taken) < MOST_AFTER_PAUSE and now >= self._paused_until:
+            taken.append(key := self._waiting.first())
+            self._waiting.pass_turn(key)
+            self._waiting.discard(key)
+        return taken
+
+    def leave(self) -> None:
+        """Let no endpoint wait any more."""
+        self._waiting = Rotation()
+
+    def _has_many(self, tenant: str) -> bool:
+        return self._of_tenant.get(tenant, 0) >= MOST_UNANSWERED
