@@ -81,12 +81,13 @@ async def _listening(here: Site, handler: str) -> AsyncIterator[str]:
 
 
 async def _add(
-    connection: "asyncpg.Connection[asyncpg.Record]", installation: Installation, urls: Iterable[tuple[str, str]]
+    connection: "asyncpg.Connection[asyncpg.Record]", installation: Installation, wanted: Iterable[tuple[str, str, str]]
 ) -> None:
+    """Add endpoints, each of a tenant, for one type of events, with a url."""
     unlocked = await unlock(connection, Provider.DB, installation.keyring)
     operator = Operator(connection=connection, unlocked=unlocked, who="bench")
-    for tenant, url in urls:
-        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",), timeout_ms=_TIMEOUT_MS)
+    for tenant, kind, url in wanted:
+        new = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=(kind,), timeout_ms=_TIMEOUT_MS)
         await add_endpoint(operator, new, None, own_drain_seconds=25)
 
 
@@ -100,8 +101,8 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
         _listening(here, handler) as bad,
         Publisher.connect(installation.database_url, installation.redis_url) as publisher,
     ):
-        wells = [(f"well-{n % TENANTS}", f"{well}/{n}") for n in range(TENANTS * ENDPOINTS_OF_EACH)]
-        await _add(observer, installation, [*wells, *((BAD, f"{bad}/{number}") for number in range(endpoints))])
+        wells = ((*_turn(number), f"{well}/{number}") for number in range(TENANTS * ENDPOINTS_OF_EACH))
+        await _add(observer, installation, [*wells, *((BAD, "*", f"{bad}/{number}") for number in range(endpoints))])
         if kind == "refused secret":
             await observer.execute(
                 "UPDATE hookseal.secret_records SET sealed = overlay(sealed placing '\\x00' from 20)"
@@ -129,17 +130,20 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
 
 
 async def _steady(publisher: Publisher, seconds: float) -> int:
-    """Publish one event for a tenant after another, each with five deliveries; return the number of deliveries."""
+    """Publish one event for a healthy endpoint after another, each with one delivery; return their number."""
     loop = asyncio.get_running_loop()
     begun, number = loop.time(), 0
-    events = int(seconds * PER_SECOND / ENDPOINTS_OF_EACH)
-    for event in range(events):
-        await asyncio.sleep(max(0.0, begun + event * ENDPOINTS_OF_EACH / PER_SECOND - loop.time()))
-        published = await publisher.publish(
-            tenant_id=f"well-{event % TENANTS}", event_type="bench.tick", body=b"x" * _BODY_BYTES
-        )
+    for event in range(int(seconds * PER_SECOND)):
+        await asyncio.sleep(max(0.0, begun + event / PER_SECOND - loop.time()))
+        tenant, kind = _turn(event)
+        published = await publisher.publish(tenant_id=tenant, event_type=kind, body=b"x" * _BODY_BYTES)
         number += len(published.deliveries)
     return number
+
+
+def _turn(number: int) -> tuple[str, str]:
+    """Return the tenant and the type of events of a healthy endpoint: tenants take turns, then their endpoints."""
+    return f"well-{number % TENANTS}", f"bench.{number // TENANTS % ENDPOINTS_OF_EACH}"
 
 
 async def run(kinds: Iterable[str], seconds: float, rounds: int) -> list[Found]:
