@@ -55,6 +55,15 @@ def test_a_flat_soak_meets_its_bounds() -> None:
     assert (100.0, 100.0) == (FLAT.delivered_per_second, FLAT.removed_per_second)
 
 
+@pytest.mark.parametrize(("whole", "is_reduced"), [(31_000, False), (31_001, True)])
+def test_a_soak_that_ends_after_its_last_sample_is_whole(
+    whole: int, is_reduced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to one interval between samples passes after the last one; what is delivered then is not missing."""
+    monkeypatch.setattr(page, "WHOLE", whole)
+    assert is_reduced == ("reduced form" in page.page(FLAT))
+
+
 def test_growth_before_the_first_removals_does_not_count() -> None:
     """The database grows until two retentions have passed, and that is no growth."""
     young = [_sample(number, size_mb=10.0 * number, p99_ms=0.1) for number in range(1, 12)]

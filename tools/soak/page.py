@@ -68,7 +68,8 @@ def _head(soak: Soak) -> str:
     changed = ", with changes that no commit has" if soak.is_dirty else ""
     reduced = (
         f" **This is a reduced form**: the whole one, `make soak`, makes {WHOLE:,} deliveries."
-        if last.delivered < WHOLE
+        if last.delivered + soak.per_second * last.seconds / len(soak.samples)
+        < WHOLE  # the last sample is before the end
         else ""
     )
     return f"""# A soak
