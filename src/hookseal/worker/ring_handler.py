@@ -144,9 +144,8 @@ class RingHandler:
 
     def next_in(self) -> float:
         """Return the seconds until a kept ring, or one that waits for a moment, may be tried; infinity if none."""
-        now = self._parts.clock.monotonic()
-        at = min(self._kept[0][0] if self._kept else float("inf"), self._lanes.next_at(now))
-        return max(at - now, self._failed_until - now, 0.0)
+        now, kept_until = self._parts.clock.monotonic(), self._kept[0][0] if self._kept else float("inf")
+        return max(min(kept_until, self._lanes.next_at(now)) - now, self._failed_until - now, 0.0)
 
     async def pause(self, seconds: float) -> None:
         """Return when the next kept ring may be tried, or after `seconds`."""
