@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import zlib
 from asyncio.base_subprocess import BaseSubprocessTransport
 from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
@@ -26,7 +25,6 @@ _AT_THE_START: Final = ("PYTHON", "LD_")
 # The same for all processes of a parallel run of this tree.
 _RUN: Final = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(6))[:12]
 _SOCKET: Final = Path(gettempdir()) / f"hookseal-{_RUN}-{zlib.crc32(str(_ROOT).encode()):08x}"
-_PATIENCE_SECONDS: Final = 10.0
 
 
 async def start(
@@ -140,13 +138,17 @@ def _control() -> socket.socket:
     ours = socket.socket(socket.AF_UNIX)
     process = None
     with socket.socket(socket.AF_UNIX) as listener:
+        own = _SOCKET.with_name(f"{_SOCKET.name}.{os.getpid()}")
+        listener.bind(str(own))
+        listener.listen()
+        is_first = True
         try:
-            listener.bind(str(_SOCKET))
-        except OSError:  # another process of this run has started it
-            _connect(ours)
-        else:
-            listener.listen()
-            _connect(ours)
+            _SOCKET.hardlink_to(own)  # with the name it listens already, so that nobody is refused
+        except FileExistsError:
+            is_first = False  # another process of this run has started it
+        own.unlink()
+        ours.connect(str(_SOCKET))
+        if is_first:
             process = _start_forking(listener)
 
     def end() -> None:
@@ -157,17 +159,6 @@ def _control() -> socket.socket:
 
     atexit.register(end)
     return ours
-
-
-def _connect(ours: socket.socket) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            return ours.connect(str(_SOCKET))
-        except ConnectionRefusedError:  # it is bound, and does not listen yet
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _start_forking(listener: socket.socket) -> "subprocess.Popen[bytes]":

@@ -13,7 +13,7 @@ from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.operations.endpoint.endpoints import delete_endpoint
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation, begin_with_two_tenants
 
 Pool = asyncpg.Pool
 TOKEN: Final = "01900000-0000-4000-8000-00000000000f"
@@ -24,10 +24,7 @@ STRANGE: Final = "01900000-0000-7000-8000-0000000000ff"
 @pytest.fixture
 async def installation(begun_pool: "Pool[asyncpg.Record]") -> Installation:
     """Return an installation with two endpoints, of two tenants."""
-    found = await begin(begun_pool)
-    await found.endpoint()
-    await found.endpoint("globex")
-    return found
+    return await begin_with_two_tenants(begun_pool)
 
 
 async def claimed(installation: Installation, rings: list[Ring], *, most_bytes: int = ENOUGH) -> Claimed:

@@ -63,6 +63,12 @@ REPLAY = f"hookseal delivery replay {ID}"
 ENABLE = f"hookseal endpoint enable {OF}"
 LEADER = "It is released by the leader, which releases 1,000 deliveries at a time, the oldest first."
 NOTHING = "Nothing needs to be done."
+BREAKER_IS_OPEN = (
+    f"{UNSENT} the breaker of its endpoint is open: too many attempts in a row failed (timeout). {SINCE} It is "
+    "released by a probe that is answered: from time to time one delivery of the endpoint is tried, at least every 5 "
+    "minutes, and then the others follow at a growing rate. If the receiver works again, have one delivery tried now: "
+    f"`{ENABLE}`."
+)
 CHECK = "If it is due for more than a minute, ask a worker what is wrong: `hookseal check`."
 
 
@@ -151,12 +157,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         held(WaitingFor.BREAKER, last_error="timeout"),
         EARLIER,
         ENABLE,
-        (
-            f"{UNSENT} the breaker of its endpoint is open: too many attempts in a row failed (timeout). {SINCE} It is "
-            "released by a probe that is answered: from time to time one delivery of the endpoint is tried, at least "
-            "every 5 minutes, and then the others follow at a growing rate. If the receiver works again, have one "
-            f"delivery tried now: `{ENABLE}`."
-        ),
+        BREAKER_IS_OPEN,
     ),
     (
         held(WaitingFor.RATE),
@@ -183,12 +184,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         held(WaitingFor.CONCURRENCY, held_for=WaitingFor.BREAKER, last_error="timeout"),
         EARLIER,
         ENABLE,
-        (
-            f"{UNSENT} the breaker of its endpoint is open: too many attempts in a row failed (timeout). {SINCE} It is "
-            "released by a probe that is answered: from time to time one delivery of the endpoint is tried, at least "
-            "every 5 minutes, and then the others follow at a growing rate. If the receiver works again, have one "
-            f"delivery tried now: `{ENABLE}`."
-        ),
+        BREAKER_IS_OPEN,
     ),
     (
         held(WaitingFor.CONCURRENCY, endpoint=replace(ENABLED, rate=0.5)),

@@ -120,3 +120,11 @@ async def begin(pool: "Pool[asyncpg.Record]") -> Installation:
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM hookseal.secret_keys)"):
             await keys.initialise(connection, keyring(), PostgresStore(connection, keyring()), os.urandom)
     return Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
+
+
+async def begin_with_two_tenants(pool: "Pool[asyncpg.Record]") -> Installation:
+    """Return the same, with an endpoint of `acme` and one of `globex`."""
+    made = await begin(pool)
+    await made.endpoint()
+    await made.endpoint("globex")
+    return made

@@ -15,7 +15,7 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.postgres.statements import statements
 from hookseal.worker.lane_keeper import LaneKeeper
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation, begin_with_two_tenants
 from tests.doubles.transport import ScriptedTransport
 from tests.servers import WithoutReset
 from tests.worker.test_ring_handler import OK, Scene
@@ -76,10 +76,7 @@ class Worker:
 @pytest.fixture
 async def installation(begun_pool: "Pool[asyncpg.Record]") -> Installation:
     """Return an installation with two endpoints, of two tenants."""
-    found = await begin(begun_pool)
-    await found.endpoint()
-    await found.endpoint("globex")
-    return found
+    return await begin_with_two_tenants(begun_pool)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ async def replay_delivery(
     """Make a finished delivery, by default of any tenant, due again with a new budget; with `new_id`, as a new one.
 
     A delivery whose next attempt is due later is due at once, with its budget as it is. If its endpoint is held, it
-    waits with its other deliveries. Raises `NotFound`, `Conflict`
-    if it is otherwise on its way, `Refused` if its endpoint is disabled, and `Unavailable`.
+    waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise on its way, `Refused` if its
+    endpoint is disabled, and `Unavailable`.
     """
     async with operator.changing() as connection:
         replayed = await replay.replay(connection, delivery_id, new_id=new_id, tenant=tenant)

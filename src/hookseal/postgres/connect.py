@@ -60,7 +60,7 @@ class _Session:
     search_path: str
 
 
-class _OfPool(_Connection):
+class _OurConnection(_Connection):
     """A connection that a pool does not reset at release, because no statement of ours changes its session.
 
     The reset of asyncpg would cost a statement for each statement of ours. An open transaction is still rolled back.
@@ -123,7 +123,7 @@ async def connect(
     `address` is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to
     do, if a pooler makes that impossible, and what asyncpg raises.
     """
-    address.setdefault("connection_class", _OfPool)
+    address.setdefault("connection_class", _OurConnection)
     connection, session = await _open(
         url, application_name=application_name, timeout=timeout, command_timeout=command_timeout, **address
     )
@@ -148,7 +148,7 @@ def connection_pool(
         url,
         size,
         connect=connect,
-        connection_class=_OfPool,
+        connection_class=_OurConnection,
         application_name=application_name,
         timeout=timeout,
         command_timeout=command_timeout,
@@ -166,7 +166,7 @@ def pool_of_qualified_statements(
         url,
         size,
         connect=_with_any_path,
-        connection_class=_OfPool,
+        connection_class=_OurConnection,
         application_name=application_name,
         timeout=timeout,
         command_timeout=command_timeout,
