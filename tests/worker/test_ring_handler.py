@@ -595,8 +595,12 @@ async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeyp
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_what_waits_for_a_pause_begins_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While many requests hang, the handler begins the next ones 20 ms later, not at its next look."""
+@pytest.mark.parametrize("begun_before", [0, MANY_UNANSWERED])
+async def test_what_waits_for_a_pause_begins_when_it_ends(begun_before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many requests hang, the handler begins the next ones 20 ms later, not at its next look.
+
+    So it does with rings that come during the pause, after a turn in which there was nothing to begin.
+    """
     scene, stop, waits = Scene(slots=100), asyncio.Event(), list[float]()
     scene.send_by(ScriptedTransport(*[OK] * 60, during=scene.reply.wait))
     endpoints = [f"01900000-0000-7000-8000-{number:012d}" for number in range(MANY_UNANSWERED + MOST_AFTER_PAUSE)]
@@ -610,8 +614,10 @@ async def test_what_waits_for_a_pause_begins_when_it_ends(monkeypatch: pytest.Mo
             await asyncio.Event().wait()
 
     monkeypatch.setattr(scene.clock, "sleep", sleep)
-    scene.handler.add(rings)
+    scene.handler.add(rings[:begun_before])
     running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    await claimed(scene, claims=begun_before // MOST_UNANSWERED, slots=100 - begun_before)
+    scene.handler.add(rings[begun_before:])
     await claimed(scene, claims=MANY_UNANSWERED // MOST_UNANSWERED + 1, slots=100 - len(rings))
     stop.set()
     scene.handler.wake_up()

@@ -88,8 +88,8 @@ class RingHandler:
         await set_within(self._spacious, LOOK_SECONDS, self._parts.clock)
 
     def wake(self) -> None:
-        """Look again whether a delivery may begin."""
-        if self._lanes.ready:
+        """Look again whether a delivery may begin, now or at the end of a pause."""
+        if self._lanes.ready or self._lanes.next_at(self._parts.clock.monotonic()) < float("inf"):
             self._awake.set()
 
     def _changed(self) -> None:

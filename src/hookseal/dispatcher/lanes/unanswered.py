@@ -10,7 +10,7 @@ from hookseal.dispatcher.lanes.rotation import Key, Rotation
 
 MOST_UNANSWERED: Final = 8  # such requests in one turn
 MANY_UNANSWERED: Final = 32  # such requests in flight; while there are so many, turns with more of them have pauses
-MOST_AFTER_PAUSE: Final = 6  # such requests of tenants that waited for its end
+MOST_AFTER_PAUSE: Final = 6  # endpoints that go on after one, of those that waited for its end
 PAUSE_SECONDS: Final = 0.02  # for tenants with at least `MOST_UNANSWERED` in flight; others begin theirs meanwhile
 ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; none of more is fetched from PostgreSQL
 
