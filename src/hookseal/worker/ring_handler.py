@@ -27,6 +27,7 @@ _FIRST_REST_SECONDS: Final = 0.5
 _LONGEST_REST_SECONDS: Final = 8.0
 FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not answer
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
+QUARTER_AT_LEAST: Final = 32  # deliveries in one claim, if a quarter of the slots is less
 LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
 GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while more rings wait for slots
 
@@ -52,6 +53,7 @@ class RingHandler:
         self._in_flight = in_flight
         self._lanes = lanes
         self._crowded = crowded
+        self._quarter = min(in_flight.limit // 4, MOST_AT_ONCE)
         self._awake = asyncio.Event()
         self._spacious = asyncio.Event()
         self._gathered = 0  # slots that are to be free at the next turn, if they soon are
@@ -59,9 +61,8 @@ class RingHandler:
         self._meter = meter
         self._kept: list[tuple[float, int, Ring]] = []
         self._order = count()
-        self._failed_until = 0.0
+        self._failed_until = self._rest_seconds = 0.0
         self._movement = movement
-        self._rest_seconds = 0.0
         self._rested_at = float("-inf")
 
     @property
@@ -103,7 +104,7 @@ class RingHandler:
             turn()
             if self._gathered:  # one claim of many deliveries costs much less than many claims of one
                 await self._in_flight.gather(GATHER_SECONDS, self._gathered)
-            room = min(self._in_flight.room, MOST_AT_ONCE)
+            room = min(self._in_flight.room, max(self._quarter, QUARTER_AT_LEAST))  # claims and requests overlap
             if not room:
                 self._movement.moved()  # deliveries wait for free slots, not for the queue
                 await self._in_flight.wait_for_room(LOOK_SECONDS)
@@ -120,8 +121,7 @@ class RingHandler:
 
     def _to_gather(self, begun: int, room: int) -> int:
         left = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
-        quarter = min(self._in_flight.limit // 4, MOST_AT_ONCE)
-        return left + quarter if left or begun == room or begun > MOST_UNANSWERED else 0
+        return left + self._quarter if left or begun == room or begun > MOST_UNANSWERED else 0
 
     def _turn(self, room: int) -> list[Ring]:
         """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
