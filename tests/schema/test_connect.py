@@ -77,6 +77,19 @@ async def test_each_connection_of_a_pool_has_the_search_path(database_url: str) 
     assert [] == sent
 
 
+async def test_a_statement_is_planned_once(database_url: str) -> None:
+    """With `plans_once` PostgreSQL plans each statement once for a connection, except behind a pooler."""
+    mode = "SELECT current_setting('plan_cache_mode')"
+    async with (
+        pooler(database_url, hides=True) as between,
+        connection_pool(database_url, size=1, plans_once=True) as ours,
+        connection_pool(between.url, size=1, plans_once=True) as through,
+        connection_pool(database_url, size=1) as other,
+    ):
+        modes = [await each.fetchval(mode) for each in (ours, through, other)]
+    assert ["force_generic_plan", "auto", "auto"] == modes
+
+
 async def test_an_open_transaction_is_rolled_back(database_url: str) -> None:
     """An open transaction is rolled back when its connection is returned to the pool."""
     async with connection_pool(database_url, size=1) as pool:

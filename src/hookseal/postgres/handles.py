@@ -1,5 +1,6 @@
 """The types of connections and pools, and context managers that give a connection or a transaction of either."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -22,14 +23,18 @@ ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL 
 async def connected(source: Executor) -> AsyncIterator[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
-    The time-out of `acquire` also limits the release. Without one, a statement that timed out on a frozen server would
-    block its caller until the server continues.
+    The release has a time-out, too. Without one, a statement that timed out on a frozen server would block its caller
+    until the server continues.
     """
-    if isinstance(source, asyncpg.Pool):
-        async with source.acquire(timeout=ANSWER_SECONDS) as connection:
-            yield connection
-    else:
+    if not isinstance(source, asyncpg.Pool):
         yield source
+        return
+    async with asyncio.timeout(ANSWER_SECONDS):  # asyncpg's own time-out would take a task for each statement
+        connection = await source.acquire()
+    try:
+        yield connection
+    finally:
+        await source.release(connection, timeout=ANSWER_SECONDS)
 
 
 @asynccontextmanager
