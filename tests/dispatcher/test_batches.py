@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.batches import claim_all, warm_up
+from hookseal.dispatcher.batches import claim_all
 from hookseal.dispatcher.model import Claimed, Ring
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
@@ -172,20 +172,6 @@ async def test_a_time_outside_pythons_range_is_claimed(installation: Installatio
     )
 
     assert {each.delivery_id for each in mine + other} == names(await claimed(installation, mine + other))
-
-
-async def test_a_connection_is_warm_before_the_first_delivery(pool: "Pool[asyncpg.Record]") -> None:
-    """`warm_up` opens the given number of connections, with the statements that claim and record prepared on each."""
-    await warm_up(pool, connections=3)
-
-    names = (
-        "SELECT pg_backend_pid() AS pid, count(*) AS prepared FROM pg_prepared_statements"
-        " WHERE statement LIKE 'WITH %MATERIALIZED%'"
-    )
-    async with pool.acquire() as first, pool.acquire() as second, pool.acquire() as third:
-        found = [row for each in (first, second, third) for row in await each.fetch(names)]
-    assert 3 == len({row["pid"] for row in found})
-    assert [3] * 3 == [row["prepared"] for row in found]
 
 
 async def test_one_statement_says_what_it_did_not_claim(installation: Installation) -> None:

@@ -1,7 +1,6 @@
 """Claims many deliveries, and records many outcomes, in one statement for each batch. None waits for a lock."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from hookseal.dispatcher.model import (
@@ -17,7 +16,7 @@ from hookseal.dispatcher.model import (
 )
 from hookseal.ground.ids import EventId
 from hookseal.ground.pointer import Pointer
-from hookseal.postgres.handles import Executor, Pool
+from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "batches.sql")
@@ -70,17 +69,14 @@ async def recorded(executor: Executor, made: Sequence[FinishedAttempt], *, worke
     return {row[0] for row in await _rows(executor, "recorded_of", *columns, worker)}
 
 
-async def warm_up(pool: Pool, *, connections: int) -> None:
-    """Open this number of connections, and prepare the statements that claim and record on each. Nothing is changed.
+async def plan(connection: Connection) -> None:
+    """Have PostgreSQL plan the statements that claim and record, on this connection. Nothing is changed.
 
-    On a new connection this takes tens of milliseconds; the first deliveries would have to wait for it. Raises
-    `Unavailable`.
+    Raises `Unavailable`.
     """
-    async with AsyncExitStack() as opened:
-        for each in [await opened.enter_async_context(_SQL.connected(pool)) for _ in range(connections)]:
-            await _rows(each, "claim_one", "", _NOBODY, _NOBODY, "f", "", 0.0, None, 0)
-            await _rows(each, "claim_all", *_NO_RINGS, "", 0.0, None, 0)
-            await _rows(each, "record_all", *_NO_OUTCOMES, "")
+    await _rows(connection, "claim_one", "", _NOBODY, _NOBODY, "f", "", 0.0, None, 0)
+    await _rows(connection, "claim_all", *_NO_RINGS, "", 0.0, None, 0)
+    await _rows(connection, "record_all", *_NO_OUTCOMES, "")
 
 
 def _recorded(delivery_id: str, stored: set[str], busy: set[str]) -> Recorded:

@@ -10,7 +10,7 @@ from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 FIRST_PROBE_SECONDS: Final = 5.0  # after a breaker opened; each later probe comes after twice as long
@@ -91,6 +91,16 @@ class PostgresLanes:
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)
+
+
+async def plan(connection: Connection) -> None:
+    """Have PostgreSQL plan the statements that park and fetch, on this connection. Nothing is changed.
+
+    Raises `Unavailable`.
+    """
+    await _SQL.rows(connection, "park", *("",) * 4)
+    await _SQL.rows(connection, "due", *("",) * 3)
+    await _SQL.rows(connection, "next", *("",) * 4)
 
 
 def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -8,16 +8,28 @@ from typing import Any, Final
 
 from hookseal.dispatcher import batches
 from hookseal.dispatcher.lanes.lane import TROUBLE
-from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
+from hookseal.dispatcher.model import (
+    Attempt,
+    Claim,
+    Claimed,
+    FinishedAttempt,
+    Recorded,
+    Ring,
+    State,
+    Verdict,
+    WaitingFor,
+)
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Busy
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
+_NO_FENCE: Final = ("", _NOBODY, _NOBODY)
 MOST_WALKED: Final = 100_000  # rung deliveries that one look for lost rings reads: about 50 ms in PostgreSQL
 
 
@@ -54,7 +66,7 @@ class Unrung:
     chores: frozenset[Chore]
 
 
-BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId("00000000-0000-0000-0000-000000000000"))
+BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId(_NOBODY))
 
 
 class PostgresLedger:
@@ -228,6 +240,17 @@ class PostgresLedger:
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)
+
+
+async def plan(connection: Connection) -> None:
+    """Have PostgreSQL plan the statements for single deliveries and for the outbox, on this connection.
+
+    Nothing is changed. Raises `Unavailable`.
+    """
+    await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", None, None)
+    await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
+    await _SQL.rows(connection, "hold", *_NO_FENCE, WaitingFor.SECRET.value, "", 0.0, *(None,) * 4)
+    await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None)
 
 
 def _fence(claim: Claim) -> tuple[str, str, str]:

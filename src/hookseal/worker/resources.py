@@ -16,7 +16,6 @@ import asyncpg
 
 from hookseal.config.settings import Environment, Settings
 from hookseal.dispatcher.attempt_counts import AttemptCounts
-from hookseal.dispatcher.batches import warm_up
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts, Transport
@@ -28,6 +27,7 @@ from hookseal.ground.version import VERSION
 from hookseal.operations import sending
 from hookseal.operations.unlocking import outside
 from hookseal.postgres import opening
+from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.handles import connected
 from hookseal.postgres.schema import revision, untrusted_roles
 from hookseal.queue.bell import Bell, bell
@@ -44,11 +44,11 @@ from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.lost_claims import LostClaims
 from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.warm_up import AT_START, warm_up
 
 CONNECT_SECONDS = 3.0  # so that a start without PostgreSQL or Redis fails within five seconds
 _CLOSE_SECONDS = 1.0
 _CONNECTIONS = 10
-_WARM_CONNECTIONS = 3  # for a claim, a batch of outcomes and a look of the outbox at the same time
 _PROBING_CONNECTIONS = 2
 _NAME = "hookseal-worker"
 
@@ -223,7 +223,14 @@ def _presence(settings: Settings, worker_id: str, unlocked: Unlocked) -> Presenc
 
 
 def _pool(settings: Settings, *, size: int) -> AbstractAsyncContextManager[_Pool]:
-    return opening.pool(settings.database, size=size, name=_NAME, seconds=CONNECT_SECONDS, close_seconds=_CLOSE_SECONDS)
+    return opening.pool(
+        settings.database,
+        size=size,
+        name=_NAME,
+        seconds=CONNECT_SECONDS,
+        close_seconds=_CLOSE_SECONDS,
+        make=partial(connection_pool, plans_once=True),
+    )
 
 
 @asynccontextmanager
@@ -264,7 +271,7 @@ async def _require_migrated(settings: Settings, pool: _Pool, log: Any) -> None:
 
 async def _warm_up(pool: _Pool) -> None:
     with suppress(Unavailable):  # if few connections are available, the first deliveries open theirs
-        await warm_up(pool, connections=_WARM_CONNECTIONS)
+        await warm_up(pool, connections=AT_START)
 
 
 async def _require_time(settings: Settings, ledger: PostgresLedger) -> None:

@@ -30,6 +30,7 @@ from hookseal.worker.ready_line import print_ready
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.stopping import on_stop
+from hookseal.worker.warm_up import WarmUp
 
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 
@@ -141,6 +142,7 @@ class _Worker:
             lanes=lanes,
             crowded=self._keeper.wake,
         )
+        self._warm_up = WarmUp(resources.pool, clock=clock)
         self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
         self._background = BackgroundLoops(settings, resources, clock, log)
         self._probes = probes_of(resources, self._engine, self._movement, clock)
@@ -154,6 +156,7 @@ class _Worker:
         running: dict[str, Loop] = {
             "engine": self._engine.run,
             "lanes": partial(self._keeper.run, self._handler),
+            "warm_up": self._warm_up.run,
             **self._background.loops,
         }
         loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]

@@ -1,0 +1,59 @@
+"""Which connections are open, and which statements are planned on each, before deliveries need them."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from hookseal.postgres.connect import connection_pool
+from hookseal.worker.warm_up import AGAIN_SECONDS, AT_START, FIRST_SECONDS, IN_A_BURST, WarmUp, warm_up
+from tests.doubles.clock import FakeClock
+
+_PLANNED = """
+SELECT statement FROM pg_prepared_statements WHERE generic_plans > 0 AND statement ~ '^(WITH|UPDATE|SELECT).*hookseal'
+"""
+_OF_CLAIMS = 3  # claim_one, claim_all, record_all
+_OF_ALL = _OF_CLAIMS + 7  # record, release, hold, ring_unrung; park, due, next
+
+
+async def planned(pool: "asyncpg.Pool[asyncpg.Record]") -> list[int]:
+    """Return how many statements are planned on each open connection."""
+    opened = [await pool.acquire() for _ in range(pool.get_size())]
+    numbers = [len(await each.fetch(_PLANNED)) for each in opened]
+    for each in opened:
+        await pool.release(each)
+    return numbers
+
+
+async def test_connections_are_warm_before_the_first_delivery(database_url: str) -> None:
+    """At the start a few connections have the statements that claim and record, then more have all of a delivery."""
+    async with connection_pool(database_url, size=10, plans_once=True) as pool:
+        await warm_up(pool, connections=AT_START)
+        assert [_OF_CLAIMS] * AT_START == await planned(pool)
+
+        await warm_up(pool, connections=IN_A_BURST)
+        assert [_OF_ALL] * IN_A_BURST == await planned(pool)
+
+
+class _Ending(FakeClock):
+    """Ends its caller at the third sleep."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Move the clock, or raise `CancelledError`."""
+        await super().sleep(seconds)
+        if len(self.slept) == 3:
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_connections_stay_warm(database_url: str, *, is_closed: bool) -> None:
+    """It repeats before the pool closes idle connections, also if PostgreSQL did not answer."""
+    clock = _Ending()
+    async with connection_pool(database_url, size=10, plans_once=True) as pool:
+        if is_closed:
+            await pool.close()
+        with pytest.raises(asyncio.CancelledError):
+            await WarmUp(pool, clock=clock).run()
+        assert is_closed or [_OF_ALL] * IN_A_BURST == await planned(pool)
+
+    assert [FIRST_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS] == clock.slept
