@@ -26,6 +26,7 @@ from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
 _LANES = 2 * MOST_ASKED
+PARKING_SECONDS: Final = 0.01
 # So many crowded lanes, of which only the last has deliveries that wait.
 _STORE = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
@@ -146,11 +147,13 @@ async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[async
 class Parking(PostgresLanes):
     """Counts the rings of each statement that parks, and parks none."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         self.rings: list[int] = []
+        self._clock = clock
 
     async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
         """Count. The deliveries wait already."""
+        self._clock.elapsed += PARKING_SECONDS
         self.rings.append(len(parked))
         return {each.ring.delivery_id: False for each in parked}
 
@@ -171,15 +174,17 @@ class Parking(PostgresLanes):
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_rings_are_parked_in_small_statements() -> None:
-    """Many rings are parked in several statements, and no more than so many in one turn."""
-    lanes, store = Lanes(1), Parking()
+    """Many rings are parked in several statements, with as long a pause after each; no more than so many in a turn."""
+    lanes, clock = Lanes(1), FakeClock()
+    store = Parking(clock)
     lanes.claimed(replace(CLAIM, target=replace(TARGET, pace=NO_PACE)), 0.0)
     ring, most = CLAIM.ring, MOST_AT_ONCE * MOST_PARKINGS
     lanes.add((replace(ring, delivery_id=DeliveryId(str(each))) for each in range(most + 100)), 0.0)
-    keeper = keeper_of(store, lanes, FakeClock())
+    keeper = keeper_of(store, lanes, clock)
     await keeper.once(_HANDLER)
 
     assert [MOST_AT_ONCE] * MOST_PARKINGS == store.rings
+    assert [PARKING_SECONDS] * MOST_PARKINGS == pytest.approx(clock.slept)
     await keeper.once(_HANDLER)
     assert most + 100 - LEAST_MAY_WAIT - 1 == sum(store.rings)
     assert not lanes.needs_database

@@ -9,7 +9,7 @@ from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
-from hookseal.worker.unrung import FULL_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
+from hookseal.worker.unrung import FULL_SECONDS, LONGEST_PAUSE_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
 from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
@@ -86,6 +86,35 @@ async def test_one_look_rings_few(pool: "Pool[asyncpg.Record]", ringing: Bell) -
 
     assert [MOST_AT_ONCE, MOST_AT_ONCE, 1] == [look.rings for look in looks]
     assert [True, True, False] == [look.has_more for look in looks]
+
+
+class Slow(FakeClock):
+    """Each reading is `step` seconds after the one before."""
+
+    step = 0.0
+
+    def monotonic(self) -> float:
+        """Return the seconds since the start."""
+        self.elapsed += self.step
+        return super().monotonic()
+
+
+@pytest.mark.parametrize(
+    ("took", "passed", "waits"), [(0.04, 0.01, 0.03), (9.0, 0.0, LONGEST_PAUSE_SECONDS), (1, 1, 0)]
+)
+async def test_a_look_leaves_half_of_the_time_to_others(
+    pool: "Pool[asyncpg.Record]", ringing: Bell, *, took: float, passed: float, waits: float
+) -> None:
+    """A look begins no sooner after the last one than that one took, or 0.1 s."""
+    clock = Slow()
+    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock)
+    clock.step = took
+    await unrung.ring(None, waited_seconds=0)
+    clock.step = 0.0
+    clock.elapsed += passed
+    await unrung.ring(None, waited_seconds=0)
+
+    assert ([waits] if waits else []) == pytest.approx(clock.slept)
 
 
 async def test_untaken_rings_delay_another_tenant_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:

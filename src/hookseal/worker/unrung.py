@@ -9,13 +9,14 @@ from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
 
 MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
+LONGEST_PAUSE_SECONDS: Final = 0.1  # between two looks
 FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
 _ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How many rings one look put into Redis, and whether to look again at once.
+    """How many rings one look put into Redis, and whether to look again without waiting for the next poll.
 
     `chores` is what else there is for the leader to do, None if PostgreSQL was not asked.
     """
@@ -31,6 +32,8 @@ class UnrungRings:
     At most `most_standing` of its rings wait for a worker at the same time, over all tenants. Above that each tenant
     gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
     into Redis count only if PostgreSQL knows them, so that nobody who fills Redis stops a backlog.
+
+    After each look it pauses for as long as the look took: deliveries need PostgreSQL and the worker, too.
     """
 
     most_standing = MAX_QUEUED
@@ -42,10 +45,12 @@ class UnrungRings:
         self._place = ""
         self._ends = 0
         self._is_busy = True
-        self._rung_at = float("-inf")
+        self._rung_at = self._pause_until = float("-inf")
 
     async def ring(self, token: str | None, *, waited_seconds: float, now: datetime | None = None) -> Rung:
         """Ring a batch of what was due `waited_seconds` before `now`. Raises `Unavailable`."""
+        if (seconds := self._pause_until - self._clock.monotonic()) > 0:
+            await self._clock.sleep(seconds)
         moment = self._clock.monotonic()
         room, each = MOST_AT_ONCE, None
         if self._is_busy and not (room := min(MOST_AT_ONCE, await self._room())):
@@ -60,6 +65,8 @@ class UnrungRings:
         self._rung_at = moment
         await self._put(found)
         has_more = not self._is_vain(found) and found.has_more and each is None
+        ended = self._clock.monotonic()
+        self._pause_until = ended + min(ended - moment, LONGEST_PAUSE_SECONDS)
         return Rung(len(found.rings), has_more=has_more, chores=found.chores)
 
     def _is_vain(self, found: Unrung) -> bool:
