@@ -298,18 +298,23 @@ def test_a_full_lane_is_parked_and_blocks_no_other() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_many_crowded_lanes_do_not_fill_this_worker() -> None:
-    """Rings whose lanes have no room take no space from others, and are bounded in number."""
-    lanes = Lanes(30)
-    for endpoint in range(100):
-        read_settings(lanes, *(crowd := rings(64, endpoint=endpoint)))
-        mark_answered(lanes, *rings(1, endpoint=endpoint, first=64))
-        lanes.add(crowd, 0.0)
-        while lanes.pick(10_000, 0.0):
-            pass
+@pytest.mark.parametrize(
+    ("tenants", "held"), [(["acme"], [MOST_BLOCKED]), (["acme", "globex"], [MOST_BLOCKED // 2, MOST_BLOCKED // 4])]
+)
+def test_many_crowded_lanes_do_not_fill_this_worker(tenants: list[str], held: list[int]) -> None:
+    """Rings whose lanes have no room take no space from others. A tenant leaves as many of their places as it has."""
+    lanes, found = Lanes(30), list[int]()
+    lanes.tenants.has_one = len(tenants) == 1
+    for tenant in tenants:
+        for endpoint in range(100):
+            read_settings(lanes, *(crowd := rings(64, tenant=tenant, endpoint=endpoint)))
+            mark_answered(lanes, *rings(1, tenant=tenant, endpoint=endpoint, first=64))
+            lanes.add(crowd, 0.0)
+            while lanes.pick(10_000, 0.0):
+                pass
+        found.append(100 * 34 - len(lanes.take_parked(10_000)))
 
-    waiting = 100 * 34 - len(lanes.take_parked(10_000))
-    assert MOST_BLOCKED == waiting
+    assert held == found
     assert LOOK_AHEAD + 10 == lanes.space(10)
 
 
@@ -787,6 +792,20 @@ def test_a_probe_of_a_locked_endpoint_waits_as_long() -> None:
 
     assert [] == lanes.pick(9, LOCKED_SECONDS - 0.01)
     assert [probe] == lanes.pick(9, LOCKED_SECONDS)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_no_probe_waits_behind_many_that_may_not_begin() -> None:
+    """The second turn begins a probe that waits behind more probes of a tenant with its share than a turn looks at."""
+    lanes, crowd = Lanes(1_000), rings(TENANT_SHARE)
+    read_settings(lanes, *crowd)
+    mark_answered(lanes, *rings(1, first=50))
+    lanes.add(crowd, 0.0)
+    assert crowd == lanes.pick(9, 0.0)
+    lanes.add_first([*rings(MOST_ASKED, first=100), *(probe := rings(1, tenant="globex"))], 0.0)
+
+    assert [] == lanes.pick(1, 0.0)
+    assert probe == lanes.pick(1, 0.0)
 
 
 def test_a_locked_ring_waits_once() -> None:

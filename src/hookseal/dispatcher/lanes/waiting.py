@@ -1,6 +1,6 @@
 """The rings that wait in one worker, by lane; those of a lane that may begin nothing now are blocked. Pure."""
 
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 from hookseal.dispatcher.lanes.rotation import Key
@@ -21,6 +21,7 @@ class WaitingRings:
         self.by_lane: dict[Key, deque[tuple[float, Ring]]] = {}
         self._ids: set[str] = set()
         self._blocked: dict[Key, int] = {}
+        self._blocked_of = Counter[str]()
         self.blocked = 0
 
     def __contains__(self, delivery_id: str) -> bool:
@@ -31,10 +32,10 @@ class WaitingRings:
         """How many rings are not blocked."""
         return len(self._ids) - self.blocked
 
-    @property
-    def places(self) -> int:
-        """How many more rings may be blocked."""
-        return MOST_BLOCKED - self.blocked
+    def places(self, tenant: str) -> int:
+        """Return how many more rings of this tenant may be blocked: it leaves as many places free as it has."""
+        free = MOST_BLOCKED - self.blocked
+        return free if self._tenants.has_one else max((free - self._blocked_of[tenant]) // 2, 0)
 
     def add(self, ring: Ring, now: float, *, first: bool = False) -> None:
         """Add a ring behind the others of its lane, or before them. If the lane is blocked, unblock it after that."""
@@ -72,12 +73,16 @@ class WaitingRings:
         """Count the rings of this lane as blocked."""
         self._blocked[key] = number = len(self.by_lane[key])
         self.blocked += number
+        self._blocked_of[key[0]] += number
         self._tenants.count(key[0], -number)
 
     def unblock(self, key: Key) -> None:
         """Count the rings of this lane as blocked no longer."""
         if number := self._blocked.pop(key, 0):
             self.blocked -= number
+            self._blocked_of[key[0]] -= number
+            if not self._blocked_of[key[0]]:
+                del self._blocked_of[key[0]]
             self._tenants.count(key[0], number)
 
     def leave(self) -> list[Ring]:
@@ -86,6 +91,7 @@ class WaitingRings:
         self.by_lane.clear()
         self._ids.clear()
         self._blocked.clear()
+        self._blocked_of.clear()
         self.blocked = 0
         self._tenants.leave()
         return left

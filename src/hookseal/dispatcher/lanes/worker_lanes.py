@@ -123,6 +123,7 @@ class Lanes:
             tenant, lane = ring.tenant_id, self._lanes[ring.tenant_id, ring.endpoint_id]
             must_wait = lane.is_locked(now) or self._unanswered.is_paused(tenant, now)
             if must_wait or self.tenants.has_its_share(tenant, slots - len(picked)):
+                self._first.move_to_end(ring.delivery_id)  # the next turn looks at those behind it
                 continue
             picked.append(self._first.pop(ring.delivery_id)[1])
             unanswered += not lane.answers
@@ -192,8 +193,7 @@ class Lanes:
 
     def reopened(self, key: Key, since: object, now: float) -> None:
         """Begin slowly again after the lane was closed, once for each `since`."""
-        lane = self._lanes[key]
-        if lane.reopened != since:
+        if (lane := self._lanes[key]).reopened != since:
             lane.reopen(since)
             self._settle(key, now)
 
@@ -280,7 +280,7 @@ class Lanes:
         room = (lane := self._lanes[key]).room(now)
         waits = self._unanswered.must_wait(key, now, unless=lane.answers or is_next or not room)
         places = 0 if waits else room
-        places += min(LEAST_MAY_WAIT if waits else lane.may_wait(now), self._waiting.places)
+        places += min(LEAST_MAY_WAIT if waits else lane.may_wait(now), self._waiting.places(key[0]))
         while len(rings) > places:
             self._park(self._waiting.take(key, last=True), now)
         if not rings:
