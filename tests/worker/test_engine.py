@@ -188,7 +188,7 @@ async def test_rings_are_handled_once(redis_url: str) -> None:
 
 
 async def test_rings_that_came_together_are_handled_together(redis_url: str) -> None:
-    """Rings are taken in batches, none larger than one statement may claim."""
+    """Rings are taken and claimed in batches, none larger than a quarter of the slots."""
     handler = RecordingHandler()
     rings = [ring(number) for number in range(MOST_AT_ONCE + 20)]
     ringing = bell(redis_url)
@@ -197,7 +197,8 @@ async def test_rings_that_came_together_are_handled_together(redis_url: str) -> 
         await handler.wait_until_handled(*rings)
     await ringing.close()
 
-    assert [MOST_AT_ONCE, 20] == handler.batches
+    assert 125 == max(handler.batches)
+    assert len(handler.batches) <= 3
 
 
 async def test_the_beat_moves(redis_url: str) -> None:

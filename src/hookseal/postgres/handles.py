@@ -1,6 +1,5 @@
 """The types of connections and pools, and context managers that give a connection or a transaction of either."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -23,18 +22,14 @@ ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL 
 async def connected(source: Executor) -> AsyncIterator[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
-    The release has a time-out, too. Without one, a statement that timed out on a frozen server would block its caller
-    until the server continues.
+    The time-out of `acquire` also limits the release. Without one, a statement that timed out on a frozen server would
+    block its caller until the server continues.
     """
-    if not isinstance(source, asyncpg.Pool):
+    if isinstance(source, asyncpg.Pool):
+        async with source.acquire(timeout=ANSWER_SECONDS) as connection:
+            yield connection
+    else:
         yield source
-        return
-    async with asyncio.timeout(ANSWER_SECONDS):  # asyncpg's own time-out would take a task for each statement
-        connection = await source.acquire()
-    try:
-        yield connection
-    finally:
-        await source.release(connection, timeout=ANSWER_SECONDS)
 
 
 @asynccontextmanager
