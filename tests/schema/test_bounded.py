@@ -209,20 +209,35 @@ async def _grown(pool: "Pool[asyncpg.Record]", least: int, most: int) -> list[tu
         await connection.execute(_LEADS, _TOKEN)
         now = await connection.fetchval("SELECT now()")
         rings = tuple(await connection.fetchrow(_OLDEST) or ())
-        reads = [*_repeated(now, rings), *_lists()]
-        return [(read, await _cost(connection, read)) for read in reads]
+        repeated = [(read, await _cost_of_one_plan(connection, read)) for read in _repeated(now, rings)]
+        return repeated + [(read, await _cost(connection, read, read.text, *read.arguments)) for read in _lists()]
 
 
-async def _cost(connection: Any, read: Read) -> Cost:
+async def _cost_of_one_plan(connection: Any, read: Read) -> Cost:
+    """Do it with a plan for any arguments, as workers have them."""
+    given = ", ".join(map(_literal, read.arguments))
+    await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE repeated AS {read.text}")
+    cost = await _cost(connection, read, f"EXECUTE repeated ({given})" if given else "EXECUTE repeated")
+    await connection.execute("DEALLOCATE repeated; RESET plan_cache_mode")
+    return cost
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    return repr(value) if isinstance(value, int | float) else f"'{value}'"
+
+
+async def _cost(connection: Any, read: Read, text: str, *arguments: Any) -> Cost:
     """Return what the second run of a statement reads. Nothing that it writes stays."""
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {read.text}"
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {text}"
     plan: dict[str, Any] = {}
     for _ in range(2):
         transaction = connection.transaction()
         await transaction.start()
         if read.before:
             await connection.execute(read.before)
-        plan = json.loads(await connection.fetchval(explain, *read.arguments))[0]["Plan"]
+        plan = json.loads(await connection.fetchval(explain, *arguments))[0]["Plan"]
         await transaction.rollback()
     return Cost(buffers=plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], rows=_rows(plan), plan=plan)
 

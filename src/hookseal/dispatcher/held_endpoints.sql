@@ -80,11 +80,13 @@ WITH released AS (
         LIMIT $1
         FOR UPDATE SKIP LOCKED) AS d
     LIMIT $1
+), few AS (
+    SELECT * FROM held LIMIT 1000  -- there are never more, but a plan for any $1 expects a tenth of all
 ), changed AS (
     UPDATE hookseal.deliveries AS d
     SET waiting_for = held.waiting_for, held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
         next_attempt_at = now(), rung_at = NULL
-    FROM held
+    FROM few AS held
     WHERE d.tenant_id = held.tenant_id AND d.id = held.id
 ), turn AS (
     UPDATE hookseal.held_endpoints AS h
@@ -180,13 +182,15 @@ LIMIT 1
 -- Cancels deliveries that have waited for a disabled endpoint for $1 days, the oldest first.
 -- name: cancel_held
 WITH late AS (
-    SELECT d.tenant_id, d.id
-    FROM hookseal.deliveries AS d
-    JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.enabled
-    WHERE d.waiting_for = 'endpoint_disabled' AND d.held_at < now() - make_interval(days => $1)
-    ORDER BY d.held_at
+    SELECT oldest.tenant_id, oldest.id
+    FROM (SELECT d.tenant_id, d.id, d.endpoint_id
+          FROM hookseal.deliveries AS d
+          WHERE d.waiting_for = 'endpoint_disabled' AND d.held_at < now() - make_interval(days => $1)
+          ORDER BY d.held_at
+          LIMIT 1000  -- in a plan for any $2 it would be a tenth of all
+          FOR UPDATE SKIP LOCKED) AS oldest
+    JOIN hookseal.endpoints AS e ON e.tenant_id = oldest.tenant_id AND e.id = oldest.endpoint_id AND NOT e.enabled
     LIMIT $2
-    FOR UPDATE OF d SKIP LOCKED
 )
 UPDATE hookseal.deliveries AS d
 SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = NULL,

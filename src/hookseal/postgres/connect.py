@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -65,16 +66,17 @@ class _OurConnection(_Connection):
     """A connection that a pool does not reset at release, because no statement of ours changes its session.
 
     The reset of asyncpg would cost a statement for each statement of ours. An open transaction is still rolled back.
-    After a slow statement the connection discards its plans: that statement may have a plan for tables that were small
-    when it was made. PostgreSQL itself keeps such a plan until it analyses the table, a minute or more later, and each
-    use may read the whole table.
+    After a slow statement, its first use apart, the connection discards its plans: that statement may have a plan for
+    tables that were small when it was made. PostgreSQL itself keeps such a plan until it analyses the table, a minute
+    or more later, and each use may read the whole table.
     """
 
-    __slots__ = ("_discards", "_planned_at")
+    __slots__ = ("_discards", "_planned", "_planned_at")
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._discards = False
+        self._planned = set[str]()
         self._planned_at = -math.inf
         self.add_query_logger(self._judge)
 
@@ -91,12 +93,16 @@ class _OurConnection(_Connection):
         if not self._discards:
             return
         self._discards = False
+        self._planned.clear()
         try:
             await self.execute("DISCARD PLANS", timeout=timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self.terminate()
 
     def _judge(self, query: LoggedQuery) -> None:
+        if query.query not in self._planned:  # its time includes that of making the plan
+            self._planned.add(query.query)
+            return
         now = asyncio.get_running_loop().time()
         if query.elapsed >= SLOW_SECONDS and now - self._planned_at >= PLANS_LAST_SECONDS:
             self._planned_at = now
@@ -124,11 +130,15 @@ async def connect(
 
     `plans_once` suits statements that run often: PostgreSQL then makes one plan for each, for any arguments, at its
     first use. By default it makes a plan for the arguments of each of the first five uses, and maybe of all: this takes
-    5 to 15 ms for a long statement. Behind a pooler that remains so, since the session belongs to the pooler. `address`
-    is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to do, if a
-    pooler makes that impossible, and what asyncpg raises.
+    one to two milliseconds for a long statement, and up to ten on a new connection. Behind a pooler that remains so,
+    since the session belongs to the pooler.
+
+    `address` is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to
+    do, if a pooler makes that impossible, and what asyncpg raises.
     """
     address.setdefault("connection_class", _OurConnection)
+    if plans_once:
+        address["max_cached_statement_lifetime"] = 0  # the default prepares, and plans, each again every five minutes
     connection, session = await _open(
         url, application_name=application_name, timeout=timeout, command_timeout=command_timeout, **address
     )
@@ -155,8 +165,7 @@ def connection_pool(
     return _pool(
         url,
         size,
-        connect=connect,
-        plans_once=plans_once,
+        connect=partial(connect, plans_once=plans_once),
         connection_class=_OurConnection,
         application_name=application_name,
         timeout=timeout,
