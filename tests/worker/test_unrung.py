@@ -9,7 +9,14 @@ from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
-from hookseal.worker.unrung import FULL_SECONDS, LONGEST_PAUSE_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
+from hookseal.worker.unrung import (
+    FULL_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    MOST_AT_ONCE,
+    WANTED_PAUSE_SECONDS,
+    Rung,
+    UnrungRings,
+)
 from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
@@ -105,7 +112,7 @@ class Slow(FakeClock):
 async def test_a_look_leaves_half_of_the_time_to_others(
     pool: "Pool[asyncpg.Record]", ringing: Bell, *, took: float, passed: float, waits: float
 ) -> None:
-    """A look begins no sooner after the last one than that one took, or 0.1 s."""
+    """A look that rings nothing begins no sooner after the last one than that one took, or 0.1 s."""
     clock = Slow()
     unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock)
     clock.step = took
@@ -115,6 +122,24 @@ async def test_a_look_leaves_half_of_the_time_to_others(
     await unrung.ring(None, waited_seconds=0)
 
     assert ([waits] if waits else []) == pytest.approx(clock.slept)
+
+
+@pytest.mark.parametrize(("standing", "waits"), [(2_000, WANTED_PAUSE_SECONDS), (400, 0.04)])
+async def test_a_look_follows_soon_while_workers_have_little(
+    pool: "Pool[asyncpg.Record]", ringing: Bell, *, standing: int, waits: float
+) -> None:
+    """After a look that rang the pause is short, unless half of what may stand in Redis does."""
+    await publish(pool, "ant", 3 * MOST_AT_ONCE)
+    clock = Slow()
+    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock)
+    await unrung.ring(None, waited_seconds=0)
+    unrung.most_standing = standing
+    clock.step = 0.04
+    await unrung.ring(None, waited_seconds=0)
+    clock.step = 0.0
+    await unrung.ring(None, waited_seconds=0)
+
+    assert [waits] == pytest.approx(clock.slept)
 
 
 async def test_untaken_rings_delay_another_tenant_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:

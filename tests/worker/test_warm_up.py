@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 import pytest
+import structlog
 
 from hookseal.postgres.connect import connection_pool
 from hookseal.worker.warm_up import AGAIN_SECONDS, AT_START, FIRST_SECONDS, IN_A_BURST, WarmUp, warm_up
@@ -53,7 +54,7 @@ async def test_connections_stay_warm(database_url: str, *, is_closed: bool) -> N
         if is_closed:
             await pool.close()
         with pytest.raises(asyncio.CancelledError):
-            await WarmUp(pool, clock=clock).run()
+            await WarmUp(pool, clock=clock, log=structlog.get_logger()).run()
         assert is_closed or [_OF_ALL] * IN_A_BURST == await planned(pool)
 
     assert [FIRST_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS] == clock.slept

@@ -21,7 +21,8 @@ LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other worker
 BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
 COUNT_SECONDS: Final = 30.0  # between two looks whether there is a second tenant
 MOST_AT_ONCE: Final = 128  # rings parked in one statement
-MOST_PARKINGS: Final = 8  # such statements in one turn
+MOST_PARKINGS: Final = 8  # such statements in one turn, with a pause after each as long as it took
+LONGEST_PAUSE_SECONDS: Final = 0.1
 MOST_FETCHES: Final = 80  # statements in one turn: each asks 128 lanes, and a worker looks after 10,000
 
 
@@ -70,8 +71,8 @@ class LaneKeeper:
                 break
             began_at = self._clock.monotonic()
             await self._park(parked, handler)
-            if (seconds := self._clock.monotonic() - began_at) > 0:
-                await self._clock.sleep(seconds)  # others need PostgreSQL, too
+            if len(parked) == MOST_AT_ONCE:  # more may follow
+                await self._clock.sleep(min(self._clock.monotonic() - began_at, LONGEST_PAUSE_SECONDS))
         if self._clock.monotonic() >= self._look_at:
             await self._look()
         handler.wake()

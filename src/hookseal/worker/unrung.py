@@ -10,6 +10,7 @@ from hookseal.queue.bell import MAX_QUEUED, Bell
 
 MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
 LONGEST_PAUSE_SECONDS: Final = 0.1  # between two looks
+WANTED_PAUSE_SECONDS: Final = 0.01  # after a look that rang something while few rings waited for workers
 FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
 _ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
 
@@ -33,7 +34,8 @@ class UnrungRings:
     gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
     into Redis count only if PostgreSQL knows them, so that nobody who fills Redis stops a backlog.
 
-    After each look it pauses for as long as the look took: deliveries need PostgreSQL and the worker, too.
+    After a look it pauses for as long as the look took: deliveries need PostgreSQL and the worker, too. The pause is
+    short after a look that rang something while few rings waited for workers.
     """
 
     most_standing = MAX_QUEUED
@@ -52,8 +54,9 @@ class UnrungRings:
         if (seconds := self._pause_until - self._clock.monotonic()) > 0:
             await self._clock.sleep(seconds)
         moment = self._clock.monotonic()
-        room, each = MOST_AT_ONCE, None
-        if self._is_busy and not (room := min(MOST_AT_ONCE, await self._room())):
+        places = await self._room() if self._is_busy else self.most_standing
+        room, each = min(MOST_AT_ONCE, places), None
+        if not room:
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
             room, each = MOST_AT_ONCE, 1
@@ -65,8 +68,9 @@ class UnrungRings:
         self._rung_at = moment
         await self._put(found)
         has_more = not self._is_vain(found) and found.has_more and each is None
+        is_wanted = bool(found.rings) and places > self.most_standing // 2
         ended = self._clock.monotonic()
-        self._pause_until = ended + min(ended - moment, LONGEST_PAUSE_SECONDS)
+        self._pause_until = ended + min(ended - moment, WANTED_PAUSE_SECONDS if is_wanted else LONGEST_PAUSE_SECONDS)
         return Rung(len(found.rings), has_more=has_more, chores=found.chores)
 
     def _is_vain(self, found: Unrung) -> bool:

@@ -4,27 +4,30 @@ A new connection with its plans takes about 30 ms of CPU, for which others would
 nobody has used for five minutes.
 """
 
+import asyncio
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from typing import Any, Final
 
 from hookseal.dispatcher import batches, lane_store, ledger
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
-from hookseal.postgres.handles import Pool, connected
+from hookseal.postgres.handles import Connection, Pool, connected
 from hookseal.postgres.translate import translated
+from hookseal.worker.outage_log import Outage
 
 AT_START: Final = 3  # connections: for a claim, a batch of outcomes and a look of the outbox at the same time
 IN_A_BURST: Final = 6  # for a second batch, for lanes, and for what is recorded alone, too
 FIRST_SECONDS: Final = 1.0  # after the start
 AGAIN_SECONDS: Final = 120.0
+LONGEST_SECONDS: Final = 0.5  # to open connections
 
 
 class WarmUp:
     """Keeps connections of a pool open and warm."""
 
-    def __init__(self, pool: Pool, *, clock: Clock) -> None:
+    def __init__(self, pool: Pool, *, clock: Clock, log: Any) -> None:
         self._pool = pool
         self._clock = clock
+        self._outage = Outage("warm_up", log)
 
     async def run(self) -> None:
         """Warm up all connections that a burst needs, soon and then again and again, until cancelled."""
@@ -32,17 +35,24 @@ class WarmUp:
         while True:
             await self._clock.sleep(seconds)
             seconds = AGAIN_SECONDS
-            with suppress(Unavailable):  # other loops log it
+            with self._outage.survived():
                 await warm_up(self._pool, connections=IN_A_BURST)
 
 
 async def warm_up(pool: Pool, *, connections: int) -> None:
-    """Make sure that this number of connections is open, each with its statements planned. Raises `Unavailable`."""
-    async with AsyncExitStack() as opened:
-        with translated():
-            each = [await opened.enter_async_context(connected(pool)) for _ in range(connections)]
-        for connection in each:
-            await batches.plan(connection)
-            if connections > AT_START:
-                await ledger.plan(connection)
-                await lane_store.plan(connection)
+    """Open connections until there are so many, or `LONGEST_SECONDS` have passed, and plan the statements on each.
+
+    Raises `Unavailable`.
+    """
+    with translated():
+        async with AsyncExitStack() as opened:
+            each = list[Connection]()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST_SECONDS):  # it holds all that it has: others may need them
+                    while len(each) < connections:
+                        each.append(await opened.enter_async_context(connected(pool)))
+            for connection in each:
+                await batches.plan(connection)
+                if connections > AT_START:
+                    await ledger.plan(connection)
+                    await lane_store.plan(connection)
