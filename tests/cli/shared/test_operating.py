@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,6 +10,14 @@ from hookseal.cli.shared.operating import NEEDS, operator_session
 from hookseal.config.load import load
 from hookseal.operations.operator import Operator
 from tests.cli.installation import Begun
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Have an interrupt raise an error, as in a process of its own: another test may have left another handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 async def step(operator: Operator) -> int:
