@@ -508,23 +508,6 @@ async def test_a_burst_does_not_wait_for_slots_that_are_free() -> None:
     assert (125, 0) == (handler._to_gather(1, 1), handler._to_gather(0, 1))
 
 
-@pytest.mark.parametrize(("slots", "most"), [(1_000, 128), (200, 50), (100, 32), (20, 20)])
-async def test_one_claim_leaves_slots_for_the_next(monkeypatch: pytest.MonkeyPatch, slots: int, most: int) -> None:
-    """A claim takes at most a quarter of the slots, or 32: while one is sent and recorded, the next one is made."""
-    handler, stop, rooms = Scene(slots=slots).handler, asyncio.Event(), list[int]()
-
-    def turn(room: int) -> list[Ring]:
-        rooms.append(room)
-        stop.set()
-        handler.wake_up()
-        return []
-
-    monkeypatch.setattr(handler, "_turn", turn)
-    await handler.run(lambda: None, stop)
-
-    assert [most] == rooms
-
-
 async def claimed(scene: Scene, *, claims: int, slots: int) -> None:
     """Return once there were so many claims, and so many slots are free."""
 

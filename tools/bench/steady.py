@@ -90,6 +90,8 @@ async def statements(site: Site, deliveries: int, per_second: float | None) -> R
         await rung(installation.redis_url, queued)
         environment = environment_of(installation, site.receiver, 100)
         async with hookseal_workers(environment, 1, site.folder / "worker.log"):
+            if per_second:
+                await asyncio.sleep(_SETTLE_SECONDS)  # the statements of the start are none of a delivery
             before = site.statements()
             loop = asyncio.get_running_loop()
             begun = loop.time()

@@ -8,17 +8,7 @@ from typing import Any, Final
 
 from hookseal.dispatcher import batches
 from hookseal.dispatcher.lanes.lane import TROUBLE
-from hookseal.dispatcher.model import (
-    Attempt,
-    Claim,
-    Claimed,
-    FinishedAttempt,
-    Recorded,
-    Ring,
-    State,
-    Verdict,
-    WaitingFor,
-)
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Busy
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
@@ -249,7 +239,7 @@ async def plan(connection: Connection) -> None:
     """
     await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", None, None)
     await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
-    await _SQL.rows(connection, "hold", *_NO_FENCE, WaitingFor.SECRET.value, "", 0.0, *(None,) * 4)
+    await _SQL.rows(connection, "hold", *_NO_FENCE, "", "", 0.0, *(None,) * 4)
     await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None)
 
 

@@ -27,7 +27,7 @@ _FIRST_REST_SECONDS: Final = 0.5
 _LONGEST_REST_SECONDS: Final = 8.0
 FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not answer
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
-QUARTER_AT_LEAST: Final = 32  # deliveries in one claim, if a quarter of the slots is less
+QUARTER_AT_LEAST: Final = 50  # deliveries in one claim, if a quarter of the slots is less
 LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
 GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while more rings wait for slots
 
