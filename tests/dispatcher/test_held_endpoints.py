@@ -413,7 +413,7 @@ async def test_held_at_is_set_for_waiting_deliveries(stored: Installation) -> No
     await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
     await stored.pool.execute(write, "endpoint_disabled")
 
-    assert 1 == await PostgresHeldEndpoints(stored.pool).cancel(days=7), (
+    assert (1, None) == await PostgresHeldEndpoints(stored.pool).cancel(days=7), (
         "writing the same value again restarted the wait"
     )
     assert "cancelled" == (await stored.delivery(ring))["state"]
@@ -433,13 +433,33 @@ async def test_a_delivery_held_too_long_is_cancelled(stored: Installation) -> No
     )
     holds = PostgresHeldEndpoints(stored.pool)
 
-    assert [1, 0] == [await holds.cancel(days=7), await holds.cancel(days=7)]
+    assert [(1, None), (0, None)] == [await holds.cancel(days=7), await holds.cancel(days=7)]
     row = await stored.delivery(old)
     assert ("cancelled", None, None, None) == tuple(
         row[name] for name in ("state", "waiting_for", "held_at", "next_attempt_at")
     )
     assert "HOOKSEAL_HELD_DAYS is 7" in row["last_error"]
     assert ["endpoint_disabled", "secret"] == await waiting(stored, [young, other])
+
+
+@pytest.mark.req("DEL-22")
+async def test_a_stopped_release_does_not_stop_cancellations(stored: Installation) -> None:
+    """What waits too long is cancelled, however many older deliveries of an enabled endpoint are still held."""
+    await stored.endpoint("globex")
+    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'globex'")
+    await stored.pool.execute(
+        "SELECT hookseal.publish(tenant, 'invoice.paid', '{}'::json)"
+        " FROM (VALUES ('acme', 9), ('globex', 1)) AS of (tenant, number) CROSS JOIN generate_series(1, number)"
+    )
+    await stored.pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled',"
+        " held_at = now() - make_interval(days => CASE tenant_id WHEN 'acme' THEN 9 ELSE 8 END)"
+    )
+
+    holds = PostgresHeldEndpoints(stored.pool)
+    cancelled, after = await holds.cancel(days=7, at_most=9)
+
+    assert (0, (1, None)) == (cancelled, await holds.cancel(days=7, after=after, at_most=9))
 
 
 @pytest.mark.req("DEL-22")
@@ -450,7 +470,7 @@ async def test_an_enabled_endpoints_delivery_is_not_cancelled(stored: Installati
     await enable(stored)
     await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '30 days'")
 
-    assert 0 == await PostgresHeldEndpoints(stored.pool).cancel(days=7)
+    assert (0, None) == await PostgresHeldEndpoints(stored.pool).cancel(days=7)
     await stored.settle()
     claim = await claimed(stored, ring)
     delivered = await ledger(stored.pool).record(claim, ROW, DELIVERED, None)

@@ -212,7 +212,7 @@ async def test_a_cancelled_delivery_is_replayed(installation: Installation) -> N
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     [ring] = await installation.deliveries()
     await installation.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
-    assert 1 == await PostgresHeldEndpoints(installation.pool).cancel(days=7)
+    assert (1, None) == await PostgresHeldEndpoints(installation.pool).cancel(days=7)
     with pytest.raises(Refused):
         await replayed(installation, ring)
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = true")

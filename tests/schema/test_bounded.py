@@ -113,7 +113,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     held = {
         "probe": (10, 240.0, 0.25),
         "release_strays": ("", _FIRST, "", 10),
-        "cancel_held": (7, 100),
+        "cancel_held": (0, None, None, 100),
         "move_lines": ("", _FIRST, 50),
     }
     figures = {

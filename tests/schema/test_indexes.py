@@ -46,7 +46,7 @@ _PLACES = [
     (("dispatcher", "held_endpoints.sql", "probe"), (100, 240.0, 0.25), "deliveries_held"),
     (("dispatcher", "held_endpoints.sql", "release_batch"), (1000,), "deliveries_held"),
     (("dispatcher", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
-    (("dispatcher", "held_endpoints.sql", "cancel_held"), (7, 1000), "deliveries_waiting"),
+    (("dispatcher", "held_endpoints.sql", "cancel_held"), (7, None, None, 1_000), "deliveries_waiting"),
     (("dispatcher", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_in_line"),
     (("dispatcher", "replay.sql", "skip"), ("acme", None, _ENDPOINT), "deliveries_stopping"),

@@ -1,6 +1,7 @@
 """Held endpoints: releases probes, releases deliveries in batches, and cancels those that were held for too long."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from hookseal.dispatcher.policy import LONGEST_PROBE_SECONDS, SPREAD
@@ -13,6 +14,7 @@ PROBES: Final = 100  # at most in one look
 BATCH: Final = 1_000
 _BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000", "")
 Line: TypeAlias = tuple[str, str]  # tenant and endpoint
+Held: TypeAlias = tuple[datetime, str]  # since when a delivery is held, and its id
 FIRST_LINE: Final[Line] = ("", "00000000-0000-0000-0000-000000000000")
 
 
@@ -45,7 +47,7 @@ class PostgresHeldEndpoints:
     async def release_batch(self, *, at_most: int = BATCH) -> ReleasedBatch | None:
         """Make the oldest held deliveries of one released endpoint due; None if no endpoint is being released.
 
-        If the endpoint is disabled, they stay held for that reason. Raises `Unavailable`.
+        `at_most` is 1,000 or less. If the endpoint is disabled, they stay held for that reason. Raises `Unavailable`.
         """
         rows = await self._rows("release_batch", at_most)
         if not rows:
@@ -93,12 +95,17 @@ class PostgresHeldEndpoints:
         [row] = rows
         return row["due"], (row["tenant_id"], row["endpoint_id"]) if row["n"] == at_most else FIRST_LINE
 
-    async def cancel(self, *, days: int, at_most: int = BATCH) -> int:
-        """Cancel up to `at_most` deliveries that have waited for a disabled endpoint for `days`; return how many.
+    async def cancel(self, *, days: int, after: Held | None = None, at_most: int = BATCH) -> tuple[int, Held | None]:
+        """Cancel those of the next `at_most` deliveries, at most 1,000, that a disabled endpoint has held for `days`.
 
-        Raises `Unavailable`.
+        Returns how many, and the delivery after which the next look begins, None if there are no more. Raises
+        `Unavailable`.
         """
-        return await _SQL.execute(self._executor, "cancel_held", days, at_most)
+        rows = await self._rows("cancel_held", days, *(after or (None, None)), at_most)
+        if not rows:
+            return 0, None
+        [row] = rows
+        return row["cancelled"], (row["held_at"], row["id"]) if row["number"] == at_most else None
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)

@@ -179,24 +179,36 @@ FROM walked
 ORDER BY number DESC
 LIMIT 1
 
--- Cancels deliveries that have waited for a disabled endpoint for $1 days, the oldest first.
+-- Looks at the next $4 deliveries that have waited for a disabled endpoint for $1 days, the oldest first, and cancels them.
+-- It passes over those of endpoints that were enabled since: they are being released, or a breaker or a secret stops that.
 -- name: cancel_held
-WITH late AS (
-    SELECT oldest.tenant_id, oldest.id
-    FROM (SELECT d.tenant_id, d.id, d.endpoint_id
-          FROM hookseal.deliveries AS d
-          WHERE d.waiting_for = 'endpoint_disabled' AND d.held_at < now() - make_interval(days => $1)
-          ORDER BY d.held_at
-          LIMIT 1000  -- in a plan for any $2 it would be a tenth of all
-          FOR UPDATE SKIP LOCKED) AS oldest
-    JOIN hookseal.endpoints AS e ON e.tenant_id = oldest.tenant_id AND e.id = oldest.endpoint_id AND NOT e.enabled
-    LIMIT $2
+WITH page AS MATERIALIZED (
+    SELECT d.tenant_id, d.endpoint_id, d.id, d.held_at
+    FROM hookseal.deliveries AS d
+    WHERE d.waiting_for = 'endpoint_disabled' AND d.held_at < now() - make_interval(days => $1)
+      AND (d.held_at, d.id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, '00000000-0000-0000-0000-000000000000')::uuid)
+    ORDER BY d.held_at, d.id
+    LIMIT $4
+), few AS (
+    SELECT * FROM page LIMIT 1000  -- there are never more, but a plan for any $4 expects a tenth of all
+), late AS (
+    SELECT d.tenant_id, d.id
+    FROM few AS page
+    JOIN hookseal.endpoints AS e ON e.tenant_id = page.tenant_id AND e.id = page.endpoint_id AND NOT e.enabled
+    JOIN hookseal.deliveries AS d ON d.tenant_id = page.tenant_id AND d.id = page.id AND d.waiting_for = 'endpoint_disabled'
+    FOR UPDATE OF d SKIP LOCKED
+), cancelled AS (
+    UPDATE hookseal.deliveries AS d
+    SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = NULL,
+        last_error = 'its endpoint was disabled for longer than it may wait (HOOKSEAL_HELD_DAYS is ' || $1::integer || ')'
+    FROM late
+    WHERE d.tenant_id = late.tenant_id AND d.id = late.id
+    RETURNING 1
 )
-UPDATE hookseal.deliveries AS d
-SET state = 'cancelled', next_attempt_at = NULL, waiting_for = NULL, held_at = NULL,
-    last_error = 'its endpoint was disabled for longer than it may wait (HOOKSEAL_HELD_DAYS is ' || $1::integer || ')'
-FROM late
-WHERE d.tenant_id = late.tenant_id AND d.id = late.id
+SELECT page.held_at, page.id::text AS id, (SELECT count(*) FROM page) AS number, (SELECT count(*) FROM cancelled) AS cancelled
+FROM page
+ORDER BY page.held_at DESC, page.id DESC
+LIMIT 1
 
 -- Looks at the next lines of ordered endpoints, and makes the head of each due if it waits without a reason.
 -- A head never has to wait for its order. It may also wait for a reason that has ended: its publisher read an endpoint that

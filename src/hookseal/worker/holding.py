@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from hookseal.dispatcher.held_endpoints import BATCH, FIRST_LINE, PostgresHeldEndpoints
+from hookseal.dispatcher.held_endpoints import FIRST_LINE, Held, PostgresHeldEndpoints
 from hookseal.dispatcher.ledger import Chore
 from hookseal.ground.clock import Clock
 from hookseal.worker.chores import Leader
@@ -44,6 +44,7 @@ class Holding:
         self._outage = Outage("holding", log)
         self._stray_at = self._cancel_at = clock.monotonic()
         self._line = FIRST_LINE
+        self._late: Held | None = None
 
     async def run(self) -> None:
         """Look until cancelled. An outage is logged once."""
@@ -92,12 +93,12 @@ class Holding:
         return True
 
     async def cancel(self) -> bool:
-        """Cancel a batch of deliveries that a disabled endpoint has held too long; return whether more may be left.
+        """Cancel a batch of deliveries that disabled endpoints have held too long; return whether more may be left.
 
         Raises `Unavailable`.
         """
-        ended = await self._holds.cancel(days=self._held_days)
+        ended, self._late = await self._holds.cancel(days=self._held_days, after=self._late)
         self._meter.held_too_long(ended)
         if ended:
             self._log.warning("deliveries.held_too_long", deliveries=ended, days=self._held_days)
-        return ended == BATCH
+        return self._late is not None
