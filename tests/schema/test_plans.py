@@ -5,12 +5,14 @@ may look as good as that of the id: the statement would read the whole backlog o
 """
 
 import asyncio
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
 import pytest
 
 from hookseal.postgres import connect
+from hookseal.postgres.handles import Connection
 from hookseal.postgres.statements import statements
 
 _FEW, _MANY = 20, 3_000
@@ -115,15 +117,36 @@ async def test_what_succeeded_does_not_fail_because_plans_cannot_be_discarded(da
 @pytest.mark.parametrize("name", _FILES)
 async def test_a_plan_without_statistics_reads_no_tenant(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> None:
     """No plan for any arguments goes through everything that a tenant has."""
-    text = statements("hookseal.dispatcher", f"{_FILES[name]}.sql")[name]
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(_STORE)
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        prepared = await connection.prepare(text)
-        nothing = ", ".join(["NULL"] * len(prepared.get_parameters()))
-        await connection.execute(f"PREPARE planned AS {text}")
-        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE planned({nothing})"))
-        await connection.execute("DEALLOCATE planned")
+        plan = await _plan(connection, name)
 
     assert "deliveries" in plan
     assert not [index for index in _OF_A_TENANT if f" using {index} " in plan], plan
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.parametrize("name", _FILES)
+async def test_a_plan_for_new_tables_finds_rows_by_an_index(database_url: str, name: str) -> None:
+    """Workers plan their statements when they start, maybe before the first delivery; the plans then stay for long."""
+    connection = await connect.connect(database_url, plans_once=True)
+    await connection.execute("TRUNCATE hookseal.events CASCADE")  # as if nothing had ever been in it, or analysed it
+    plan = await _plan(connection, name)
+    await connection.close()
+
+    reads = re.findall(r"(\w+ (?:Only )?Scan .*on deliveries\b.*)\n +(.*)", plan)
+    assert reads
+    whole = [node for node, detail in reads if not detail.startswith(("Index Cond", "Recheck Cond"))]
+    assert not [node for node in whole if " deliveries_leased " not in node], plan  # it has what is being sent
+
+
+async def _plan(connection: Connection, name: str) -> str:
+    """Return the plan of this statement for any arguments."""
+    text = statements("hookseal.dispatcher", f"{_FILES[name]}.sql")[name]
+    prepared = await connection.prepare(text)
+    nothing = ", ".join(["NULL"] * len(prepared.get_parameters()))
+    await connection.execute(f"PREPARE planned AS {text}")
+    rows = await connection.fetch(f"EXPLAIN EXECUTE planned({nothing})")
+    await connection.execute("DEALLOCATE planned")
+    return "\n".join(row[0] for row in rows)

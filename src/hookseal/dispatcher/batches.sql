@@ -119,8 +119,8 @@ WITH asked AS MATERIALIZED (
          WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
 ), {claim}
 
--- Claims the delivery of one ring. PostgreSQL soon uses one plan for all of these. For `claim_all` of one ring it would make a new
--- plan each time, because a plan for any number of rings looks more expensive: that takes longer than the claim.
+-- Claims the delivery of one ring. Behind a pooler PostgreSQL would make a new plan for `claim_all` of one ring each time, because
+-- a plan for any number of rings looks more expensive: that takes longer than the claim.
 -- name: claim_one
 WITH asked AS MATERIALIZED (
     SELECT $1::text AS tenant_id, $2::text::uuid AS endpoint_id, $3::text::uuid AS id, $4::text = 't' AS is_parked, 1 AS n

@@ -41,7 +41,7 @@ SELECT new.id::text AS delivery_id, true AS is_new FROM new
 UNION ALL
 SELECT d.id::text, false
 FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
-WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND d.state = 'pending' AND d.waiting_for IS NOT NULL
+WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND CASE WHEN d.state = 'pending' THEN d.waiting_for IS NOT NULL END
 
 -- Returns which of these deliveries are due, waiting or not, and whether each is the probe of its held endpoint.
 -- name: due

@@ -210,7 +210,7 @@ LIMIT $1
 WITH lost AS (
     SELECT d.tenant_id, d.id
     FROM hookseal.deliveries AS d
-    WHERE d.id = ANY ($1::text[]::uuid[]) AND d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at < $2
+    WHERE d.id = ANY ($1::text[]::uuid[]) AND CASE WHEN d.state = 'pending' AND d.waiting_for IS NULL THEN d.rung_at < $2 END
     FOR UPDATE SKIP LOCKED
 )
 UPDATE hookseal.deliveries AS d

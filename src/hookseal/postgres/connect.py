@@ -24,9 +24,10 @@ SLOW_SECONDS: Final = 0.02
 PLANS_LAST_SECONDS: Final = 5.0
 
 _CONNECT_SECONDS: Final = 60.0
+_MOST_STATEMENTS: Final = 1_000_000  # of a connection; with asyncpg's 50,000 a busy worker connects every few minutes
 _SETTING: Final = {"search_path": SEARCH_PATH}
 _SET: Final = f"SET search_path = {SEARCH_PATH}"
-_PLAN_ONCE: Final = "SET plan_cache_mode = force_generic_plan"
+_PLAN_ONCE: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 _UNSUPPORTED: Final = (
     "unsupported startup parameter"  # PgBouncer's message for a parameter that it neither passes on nor ignores
 )
@@ -66,9 +67,9 @@ class _OurConnection(_Connection):
     """A connection that a pool does not reset at release, because no statement of ours changes its session.
 
     The reset of asyncpg would cost a statement for each statement of ours. An open transaction is still rolled back.
-    After a slow statement, its first use apart, the connection discards its plans: that statement may have a plan for
-    tables that were small when it was made. PostgreSQL itself keeps such a plan until it analyses the table, a minute
-    or more later, and each use may read the whole table.
+    After a slow statement the connection discards its plans: that statement may have a plan for tables that were small
+    when it was made. The first use of a statement does not count, since it includes the making of its plan. PostgreSQL
+    itself keeps such a plan until it analyses the table, a minute or more later, and each use may read the whole table.
     """
 
     __slots__ = ("_discards", "_planned", "_planned_at")
@@ -128,10 +129,11 @@ async def connect(
 ) -> _Connection:
     """Open a connection whose search path is always `SEARCH_PATH`.
 
-    `plans_once` suits statements that run often: PostgreSQL then makes one plan for each, for any arguments, at its
-    first use. By default it makes a plan for the arguments of each of the first five uses, and maybe of all: this takes
-    one to two milliseconds for a long statement, and up to ten on a new connection. Behind a pooler that remains so,
-    since the session belongs to the pooler.
+    `plans_once` suits statements that run often and find their rows by an index: PostgreSQL then makes one plan for
+    each, for any arguments, at its first use. By default it makes a plan for the arguments of each of the first five
+    uses, and maybe of all: this takes one to two milliseconds for a long statement, and up to ten on a new connection.
+    These plans use an index wherever there is one: else one that was made for a small table would read all of it after
+    it has grown. Behind a pooler the default remains, since the session belongs to the pooler.
 
     `address` is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to
     do, if a pooler makes that impossible, and what asyncpg raises.
@@ -192,7 +194,13 @@ def pool_of_qualified_statements(
 
 
 def _pool(url: str, size: int, **options: Any) -> _Pool:
-    pool: _Pool = asyncpg.create_pool(url, min_size=1, max_size=size, **options)  # passes other options on
+    pool: _Pool = asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        max_queries=_MOST_STATEMENTS,
+        **options,  # it passes other options on
+    )
     return pool
 
 

@@ -17,7 +17,7 @@ SELECT e.tenant_id,
    AND e.secret_updated_at BETWEEN '2000-01-01Z' AND now()
    AND greatest(e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400), e.previous_secret_expires_at)
        - make_interval(secs => least($1::float8, e.rotate_every_days * 43200)) <= now()
-   AND ($2::timestamptz IS NULL OR (e.secret_updated_at, e.id) > ($2::timestamptz, $3::text::uuid))
+   AND (e.secret_updated_at, e.id) > (coalesce($2::timestamptz, '-infinity'), coalesce($3::text, '00000000-0000-0000-0000-000000000000')::uuid)
  ORDER BY e.secret_updated_at, e.id
  LIMIT $4
 

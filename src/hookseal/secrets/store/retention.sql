@@ -7,7 +7,7 @@ SELECT e.tenant_id, e.id::text AS endpoint_id
   FROM hookseal.endpoints AS e
  WHERE e.previous_secret_ref IS NOT NULL
    AND e.previous_secret_expires_at <= now() - make_interval(secs => $1::float8)
-   AND ($2::text IS NULL OR (e.tenant_id, e.id) > ($2::text, $3::text::uuid))
+   AND (e.tenant_id, e.id) > (coalesce($2::text, ''), coalesce($3::text, '00000000-0000-0000-0000-000000000000')::uuid)
  ORDER BY e.tenant_id, e.id
  LIMIT $4
 
@@ -41,7 +41,7 @@ SELECT r.ref, r.key_id, r.changed_at AS retired_at
           AND (r.ref = ANY (d.claimed_refs)
                OR (r.purpose IN ('endpoint-headers', 'endpoint-tls') AND d.endpoint_id = r.endpoint_id
                    AND (e.id IS NULL OR d.claimed_generation < e.generation))))
-   AND ($4::text IS NULL OR (r.name, r.version) > ($4::text, $5::bigint))
+   AND (r.name, r.version) > (coalesce($4::text, ''), coalesce($5::bigint, 0))
  ORDER BY r.name, r.version
  LIMIT $6
    FOR UPDATE OF r SKIP LOCKED
