@@ -1,5 +1,6 @@
 """What one turn of the lane keeper fetches, on a real PostgreSQL."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,10 +20,20 @@ from hookseal.dispatcher.model import NO_PACE, Ring
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.worker.inflight import InFlight
-from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, MOST_AT_ONCE, MOST_PARKINGS, LaneKeeper
+from hookseal.worker.lane_keeper import (
+    BUSY_LOOK_SECONDS,
+    FEW_AT_ONCE,
+    LOOK_SECONDS,
+    MANY_TO_PARK,
+    MOST_AT_ONCE,
+    LaneKeeper,
+)
 from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.pace import Pace
+from hookseal.worker.run import cancelled
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
+from tests.doubles.virtual_clock import VirtualClock
 
 Pool = asyncpg.Pool
 _LANES = 2 * MOST_ASKED
@@ -59,7 +70,7 @@ class Counting(PostgresLanes):
 def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeeper:
     """Return a keeper of these lanes with 500 free slots."""
     parts = SimpleNamespace(clock=clock, jitter=lambda: 0.5, log=structlog.get_logger())
-    return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter())
+    return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter(), pace=Pace(clock))
 
 
 async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
@@ -147,13 +158,14 @@ async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[async
 class Parking(PostgresLanes):
     """Counts the rings of each statement that parks, and parks none."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, seconds: float = 0.0) -> None:
         self.rings: list[int] = []
         self._clock = clock
+        self._seconds = seconds
 
     async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
         """Count. The deliveries wait already."""
-        self._clock.elapsed += PARKING_SECONDS
+        self._clock.elapsed += self._seconds
         self.rings.append(len(parked))
         return {each.ring.delivery_id: False for each in parked}
 
@@ -172,22 +184,37 @@ class Parking(PostgresLanes):
         return []
 
 
-@pytest.mark.req("DEL-09", part="lanes")
-async def test_rings_are_parked_in_small_statements() -> None:
-    """Many rings are parked in several statements, with as long a pause after each; no more than so many in a turn."""
-    lanes, clock = Lanes(1), FakeClock()
-    store = Parking(clock)
+def to_park(number: int) -> Lanes:
+    """Return lanes with so many rings to park."""
+    lanes, rings = Lanes(1), number + 1 + LEAST_MAY_WAIT
     lanes.claimed(replace(CLAIM, target=replace(TARGET, pace=NO_PACE)), 0.0)
-    ring, most = CLAIM.ring, MOST_AT_ONCE * MOST_PARKINGS
-    lanes.add((replace(ring, delivery_id=DeliveryId(str(each))) for each in range(most + 100)), 0.0)
-    keeper = keeper_of(store, lanes, clock)
+    lanes.add((replace(CLAIM.ring, delivery_id=DeliveryId(str(each))) for each in range(rings)), 0.0)
+    assert number == len(lanes.to_park)
+    return lanes
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_rings_are_parked_with_pauses() -> None:
+    """Each turn of the keeper parks some rings, more of many, no sooner after those before than these took."""
+    lanes, clock = to_park(MANY_TO_PARK + 1), FakeClock()
+    keeper = keeper_of(store := Parking(clock, PARKING_SECONDS), lanes, clock)
+    await keeper.once(_HANDLER)
     await keeper.once(_HANDLER)
 
-    assert [MOST_AT_ONCE] * MOST_PARKINGS == store.rings
-    assert [PARKING_SECONDS] * MOST_PARKINGS == pytest.approx(clock.slept)
-    await keeper.once(_HANDLER)
-    assert most + 100 - LEAST_MAY_WAIT - 1 == sum(store.rings)
-    assert not lanes.needs_database
+    assert [MOST_AT_ONCE, FEW_AT_ONCE] == store.rings
+    assert [PARKING_SECONDS] == pytest.approx(clock.slept)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_further_rings_are_parked_at_once() -> None:
+    """While rings are to be parked, the next turn does not wait for the next look."""
+    lanes, clock = to_park(2 * FEW_AT_ONCE + 1), VirtualClock()
+    running = asyncio.create_task(keeper_of(store := Parking(clock), lanes, clock).run(_HANDLER))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    await cancelled([running])
+
+    assert [FEW_AT_ONCE, FEW_AT_ONCE, 1] == store.rings
 
 
 @pytest.mark.req("DEL-09", part="lanes")

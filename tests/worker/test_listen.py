@@ -15,7 +15,9 @@ from hookseal.queue.bell import bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import NOTICE_SECONDS, Lease, Listening, Outbox
+from hookseal.worker.pace import Pace
 from hookseal.worker.run import cancelled
+from hookseal.worker.unrung import UnrungRings
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
 from tests.worker.producer import publish, subscribe
@@ -80,8 +82,9 @@ async def test_a_published_event_is_rung_at_once(
     await subscribe(pool)
     ringing = bell(redis_url)
     log = structlog.get_logger()
-    ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
-    outbox = Outbox(Lease(pool, holder="w1"), ledger, ringing, clock=SystemClock(), meter=WorkerMeter(), log=log)
+    ledger, clock = PostgresLedger(pool, worker="w1", lease_seconds=45), SystemClock()
+    unrung = UnrungRings(ledger, ringing, clock=clock, pace=Pace(clock))
+    outbox = Outbox(Lease(pool, holder="w1"), unrung, ringing, clock=clock, meter=WorkerMeter(), log=log)
     running = asyncio.create_task(outbox.run(poll_seconds=3_600))
     woken = Woken()
 

@@ -17,7 +17,9 @@ from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.chores import FRESH_SECONDS
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import CALM_AFTER_SECONDS, CALM_POLL_SECONDS, POLL_SECONDS, Lease, Outbox
+from hookseal.worker.pace import Pace
 from hookseal.worker.run import cancelled
+from hookseal.worker.unrung import UnrungRings
 from tests.doubles.clock import FakeClock
 from tests.doubles.virtual_clock import VirtualClock
 from tests.worker.figures import figures
@@ -67,11 +69,12 @@ def outbox(
     pool: "Pool[asyncpg.Record]", ringing: Bell, holder: str, *, seconds: float = 10, clock: Clock | None = None
 ) -> Outbox:
     """Return the outbox of a worker."""
+    clock = clock or SystemClock()
     return Outbox(
         Lease(pool, holder=holder, seconds=seconds),
-        PostgresLedger(pool, worker=holder, lease_seconds=45),
+        UnrungRings(PostgresLedger(pool, worker=holder, lease_seconds=45), ringing, clock=clock, pace=Pace(clock)),
         ringing,
-        clock=clock or SystemClock(),
+        clock=clock,
         meter=WorkerMeter(),
         log=structlog.get_logger(),
     )

@@ -24,6 +24,7 @@ from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.movement import Movement
+from hookseal.worker.pace import Pace
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.run import cancelled
@@ -109,9 +110,11 @@ async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
     """Run the loops of a worker."""
     clock, asked = VirtualClock(), settings(database_url, redis_url, HOOKSEAL_SWEEP_SECONDS="")
     async with opened(asked, clock, structlog.get_logger()) as resources:
-        loops = BackgroundLoops(asked, resources, clock, structlog.get_logger())
+        loops = BackgroundLoops(asked, resources, clock, structlog.get_logger(), pace=(pace := Pace(clock)))
         keeper = LaneKeeper(
-            PostgresLanes(resources.pool), Lanes(32), InFlight(500), resources.parts, meter=resources.meter
+            *(PostgresLanes(resources.pool), Lanes(32), InFlight(500), resources.parts),
+            meter=resources.meter,
+            pace=pace,
         )
         worker = Idle(clock, resources, loops)
         await _count(resources.pool, worker.statements)

@@ -9,14 +9,8 @@ from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
-from hookseal.worker.unrung import (
-    FULL_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    MOST_AT_ONCE,
-    WANTED_PAUSE_SECONDS,
-    Rung,
-    UnrungRings,
-)
+from hookseal.worker.pace import Pace
+from hookseal.worker.unrung import FEW_AT_ONCE, FULL_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
 from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
@@ -59,7 +53,7 @@ class Unrung(UnrungRings):
     def __init__(self, pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
         self.clock = FakeClock()
         self.ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
-        super().__init__(self.ledger, ringing, clock=self.clock)
+        super().__init__(self.ledger, ringing, clock=self.clock, pace=Pace(self.clock))
         self._intake = Intake(ringing)
 
     async def look(self) -> Rung:
@@ -86,60 +80,38 @@ async def test_a_backlog_waits_in_postgresql(pool: "Pool[asyncpg.Record]", ringi
 
 
 async def test_one_look_rings_few(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
-    """A worker rings a backlog in steps, so that it can do something else in between; each says that more is left."""
-    await publish(pool, "ant", 2 * MOST_AT_ONCE + 1)
-    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=FakeClock())
+    """A worker rings a backlog in steps, the first of them small; each says that more is left."""
+    await publish(pool, "ant", 3 * MOST_AT_ONCE)
+    ledger, clock = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock()
+    unrung = UnrungRings(ledger, ringing, clock=clock, pace=Pace(clock))
+    looks = [await unrung.ring(None, waited_seconds=0) for _ in range(5)]
+
+    assert [50, 100, 200, MOST_AT_ONCE, 3 * MOST_AT_ONCE - 600] == [look.rings for look in looks]
+    assert [*[True] * 4, False] == [look.has_more for look in looks]
+
+
+async def test_a_look_rings_few_while_lanes_are_full(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """So long as a worker parks what the outbox rings, each look rings few, and not more and more."""
+    await publish(pool, "ant", 3 * FEW_AT_ONCE)
+    ledger, clock = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock()
+    pace = Pace(clock)
+    unrung = UnrungRings(ledger, ringing, clock=clock, pace=pace)
+    pace.parked()
     looks = [await unrung.ring(None, waited_seconds=0) for _ in range(3)]
 
-    assert [MOST_AT_ONCE, MOST_AT_ONCE, 1] == [look.rings for look in looks]
-    assert [True, True, False] == [look.has_more for look in looks]
+    assert [FEW_AT_ONCE] * 3 == [look.rings for look in looks]
 
 
-class Slow(FakeClock):
-    """Each reading is `step` seconds after the one before."""
-
-    step = 0.0
-
-    def monotonic(self) -> float:
-        """Return the seconds since the start."""
-        self.elapsed += self.step
-        return super().monotonic()
-
-
-@pytest.mark.parametrize(
-    ("took", "passed", "waits"), [(0.04, 0.01, 0.03), (9.0, 0.0, LONGEST_PAUSE_SECONDS), (1, 1, 0)]
-)
-async def test_a_look_leaves_half_of_the_time_to_others(
-    pool: "Pool[asyncpg.Record]", ringing: Bell, *, took: float, passed: float, waits: float
-) -> None:
-    """A look that rings nothing begins no sooner after the last one than that one took, or 0.1 s."""
-    clock = Slow()
-    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock)
-    clock.step = took
-    await unrung.ring(None, waited_seconds=0)
-    clock.step = 0.0
-    clock.elapsed += passed
+async def test_a_look_waits_for_its_turn(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """Its statement runs in a turn of the pace, so that it does not run beside another one over a backlog."""
+    clock = FakeClock()
+    pace = Pace(clock)
+    async with pace.turn():
+        clock.elapsed += 0.04
+    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock, pace=pace)
     await unrung.ring(None, waited_seconds=0)
 
-    assert ([waits] if waits else []) == pytest.approx(clock.slept)
-
-
-@pytest.mark.parametrize(("standing", "waits"), [(2_000, WANTED_PAUSE_SECONDS), (400, 0.04)])
-async def test_a_look_follows_soon_while_workers_have_little(
-    pool: "Pool[asyncpg.Record]", ringing: Bell, *, standing: int, waits: float
-) -> None:
-    """After a look that rang the pause is short, unless half of what may stand in Redis does."""
-    await publish(pool, "ant", 3 * MOST_AT_ONCE)
-    clock = Slow()
-    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock)
-    await unrung.ring(None, waited_seconds=0)
-    unrung.most_standing = standing
-    clock.step = 0.04
-    await unrung.ring(None, waited_seconds=0)
-    clock.step = 0.0
-    await unrung.ring(None, waited_seconds=0)
-
-    assert [waits] == pytest.approx(clock.slept)
+    assert [0.04] == pytest.approx(clock.slept)
 
 
 async def test_untaken_rings_delay_another_tenant_for_a_second(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:

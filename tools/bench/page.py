@@ -102,7 +102,7 @@ def _case(run: Run, name: str, title: str) -> str:
     if not rows:
         return ""
     bare, stock = run.row(name, BARE), run.row(name, STOCK)
-    head = ("", "per second", *(f"{part} us" for part in _CPU), "rate to bare", "rate to stock arq", "CPU to bare")
+    head = ("", "per second", *(f"{part} us" for part in _CPU), "rate to bare", "rate to stock arq", "worker CPU to bare")
     lines = [
         (
             _named(run, row),

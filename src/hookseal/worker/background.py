@@ -19,11 +19,13 @@ from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
 from hookseal.worker.metrics.definitions import LOOP_LAG
 from hookseal.worker.outbox import Lease, Listening, Outbox
+from hookseal.worker.pace import Pace
 from hookseal.worker.replaying import Replaying
 from hookseal.worker.resources import Resources, listener
 from hookseal.worker.retention import Retention
 from hookseal.worker.statistics import Statistics
 from hookseal.worker.sweep import Sweep
+from hookseal.worker.unrung import UnrungRings
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 
@@ -31,13 +33,14 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 class BackgroundLoops:
     """Makes the background loops of a worker; `loops` has them by name."""
 
-    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
+    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any, *, pace: Pace) -> None:
         seconds = settings.worker.sweep_seconds
         pool, bell, meter = resources.pool, resources.bell, resources.meter
         sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, meter=meter, log=log)
         lease = Lease(pool, holder=resources.worker_id)
         self._denials = resources.denials
-        self._outbox = Outbox(lease, resources.ledger, bell, clock=clock, meter=meter, log=log)
+        unrung = UnrungRings(resources.ledger, bell, clock=clock, pace=pace)
+        self._outbox = Outbox(lease, unrung, bell, clock=clock, meter=meter, log=log)
         holding = Holding(
             PostgresHeldEndpoints(pool),
             self._outbox,

@@ -14,15 +14,16 @@ from hookseal.dispatcher.ports import Parts
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
+from hookseal.worker.pace import Pace
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.timeouts import set_within
 
 LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other workers
 BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
 COUNT_SECONDS: Final = 30.0  # between two looks whether there is a second tenant
-MOST_AT_ONCE: Final = 128  # rings parked in one statement
-MOST_PARKINGS: Final = 8  # such statements in one turn, with a pause after each as long as it took
-LONGEST_PAUSE_SECONDS: Final = 0.1
+FEW_AT_ONCE: Final = 32  # rings parked in one statement
+MOST_AT_ONCE: Final = 128  # the same, while more than `MANY_TO_PARK` are to be parked
+MANY_TO_PARK: Final = 1_000
 MOST_FETCHES: Final = 80  # statements in one turn: each asks 128 lanes, and a worker looks after 10,000
 
 
@@ -37,6 +38,7 @@ class LaneKeeper:
         parts: Parts,
         *,
         meter: WorkerMeter,
+        pace: Pace,
     ) -> None:
         self._store = store
         self._lanes = lanes
@@ -44,6 +46,7 @@ class LaneKeeper:
         self._clock = parts.clock
         self._jitter = parts.jitter
         self._meter = meter
+        self._pace = pace
         self._log = parts.log
         self._outage = Outage("lanes", parts.log)
         self._woken = asyncio.Event()
@@ -66,13 +69,13 @@ class LaneKeeper:
         """Write what is to be written, look for crowded lanes, and fetch the next deliveries. Raises `Unavailable`."""
         if opened := self._lanes.take_opened():
             await self._open(opened)
-        for _ in range(MOST_PARKINGS):
-            if not (parked := self._lanes.take_parked(MOST_AT_ONCE)):
-                break
-            began_at = self._clock.monotonic()
-            await self._park(parked, handler)
-            if len(parked) == MOST_AT_ONCE:  # more may follow
-                await self._clock.sleep(min(self._clock.monotonic() - began_at, LONGEST_PAUSE_SECONDS))
+        if self._lanes.to_park:
+            async with self._pace.turn():
+                at_once = MOST_AT_ONCE if len(self._lanes.to_park) > MANY_TO_PARK else FEW_AT_ONCE
+                await self._park(self._lanes.take_parked(at_once), handler)
+                self._pace.parked()
+            if self._lanes.to_park:  # in the next turn, after what has room meanwhile
+                self._woken.set()
         if self._clock.monotonic() >= self._look_at:
             await self._look()
         handler.wake()

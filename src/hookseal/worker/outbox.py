@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from hookseal.dispatcher.ledger import Chore, PostgresLedger
+from hookseal.dispatcher.ledger import Chore
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import has_session_of_its_own
@@ -72,7 +72,7 @@ class Outbox:
     def __init__(
         self,
         lease: Lease,
-        ledger: PostgresLedger,
+        unrung: UnrungRings,
         bell: Bell,
         *,
         clock: Clock,
@@ -80,7 +80,7 @@ class Outbox:
         log: Any,
     ) -> None:
         self._lease = lease
-        self._unrung = UnrungRings(ledger, bell, clock=clock)
+        self._unrung = unrung
         self._chores = Chores(clock)
         self._bell = bell
         self._clock = clock

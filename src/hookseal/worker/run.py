@@ -26,6 +26,7 @@ from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
 from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
+from hookseal.worker.pace import Pace
 from hookseal.worker.ready_line import print_ready
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
@@ -132,8 +133,8 @@ class _Worker:
         self._in_flight = InFlight(settings.worker.concurrency)
         self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
         lanes = Lanes(settings.worker.endpoint_concurrency, lambda: resources.heartbeat.fleet)
-        store = PostgresLanes(resources.pool)
-        self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter)
+        store, pace = PostgresLanes(resources.pool), Pace(clock)
+        self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter, pace=pace)
         self._handler = RingHandler(
             resources.parts,
             self._in_flight,
@@ -144,7 +145,7 @@ class _Worker:
         )
         self._warm_up = WarmUp(resources.pool, clock=clock, log=log)
         self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
-        self._background = BackgroundLoops(settings, resources, clock, log)
+        self._background = BackgroundLoops(settings, resources, clock, log, pace=pace)
         self._probes = probes_of(resources, self._engine, self._movement, clock)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)

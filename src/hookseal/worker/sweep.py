@@ -11,6 +11,7 @@ from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
+from hookseal.worker.pace import Pace
 from hookseal.worker.unrung import UnrungRings
 
 # A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
@@ -34,7 +35,7 @@ class Sweep:
     ) -> None:
         self._ledger = ledger
         self._bell = bell
-        self._unrung = UnrungRings(ledger, bell, clock=clock)
+        self._unrung = UnrungRings(ledger, bell, clock=clock, pace=Pace(clock))
         self._between = seconds / LOOKS
         self._old = timedelta(seconds=seconds - self._between)
         self._clock = clock

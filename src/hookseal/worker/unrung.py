@@ -7,10 +7,10 @@ from typing import Final
 from hookseal.dispatcher.ledger import Chore, PostgresLedger, Unrung
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
+from hookseal.worker.pace import Pace
 
 MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
-LONGEST_PAUSE_SECONDS: Final = 0.1  # between two looks
-WANTED_PAUSE_SECONDS: Final = 0.01  # after a look that rang something while few rings waited for workers
+FEW_AT_ONCE: Final = 50  # in the first look at a backlog, and while lanes are full; the next rings twice as many
 FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
 _ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
 
@@ -33,44 +33,40 @@ class UnrungRings:
     At most `most_standing` of its rings wait for a worker at the same time, over all tenants. Above that each tenant
     gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
     into Redis count only if PostgreSQL knows them, so that nobody who fills Redis stops a backlog.
-
-    After a look it pauses for as long as the look took: deliveries need PostgreSQL and the worker, too. The pause is
-    short after a look that rang something while few rings waited for workers.
     """
 
     most_standing = MAX_QUEUED
 
-    def __init__(self, ledger: PostgresLedger, bell: Bell, *, clock: Clock) -> None:
+    def __init__(self, ledger: PostgresLedger, bell: Bell, *, clock: Clock, pace: Pace) -> None:
         self._ledger = ledger
         self._bell = bell
         self._clock = clock
+        self._pace = pace
         self._place = ""
         self._ends = 0
+        self._at_once = FEW_AT_ONCE
         self._is_busy = True
-        self._rung_at = self._pause_until = float("-inf")
+        self._rung_at = float("-inf")
 
     async def ring(self, token: str | None, *, waited_seconds: float, now: datetime | None = None) -> Rung:
         """Ring a batch of what was due `waited_seconds` before `now`. Raises `Unavailable`."""
-        if (seconds := self._pause_until - self._clock.monotonic()) > 0:
-            await self._clock.sleep(seconds)
         moment = self._clock.monotonic()
-        places = await self._room() if self._is_busy else self.most_standing
-        room, each = min(MOST_AT_ONCE, places), None
+        at_once = FEW_AT_ONCE if self._pace.is_parking else self._at_once
+        room, each = min(at_once, await self._room()) if self._is_busy else at_once, None
         if not room:
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
-            room, each = MOST_AT_ONCE, 1
-        found = await self._ledger.ring_unrung(
-            token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
-        )
+            room, each = at_once, 1
+        async with self._pace.turn():
+            found = await self._ledger.ring_unrung(
+                token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
+            )
         self._place = found.place
+        self._at_once = min(2 * at_once, MOST_AT_ONCE) if found.has_backlog else FEW_AT_ONCE
         self._is_busy = found.has_backlog or bool(found.rings)
         self._rung_at = moment
         await self._put(found)
         has_more = not self._is_vain(found) and found.has_more and each is None
-        is_wanted = bool(found.rings) and places > self.most_standing // 2
-        ended = self._clock.monotonic()
-        self._pause_until = ended + min(ended - moment, WANTED_PAUSE_SECONDS if is_wanted else LONGEST_PAUSE_SECONDS)
         return Rung(len(found.rings), has_more=has_more, chores=found.chores)
 
     def _is_vain(self, found: Unrung) -> bool:

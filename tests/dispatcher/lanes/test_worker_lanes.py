@@ -63,6 +63,16 @@ def mark_answered(lanes: Lanes, *of: Ring) -> None:
         lanes.answered(ring, Outcome.DELIVERED, 0.0)
 
 
+def fill(lanes: Lanes, tenant: str) -> None:
+    """Let as many rings of this tenant wait as may, behind requests in flight to 100 of its endpoints."""
+    for endpoint in range(100):
+        read_settings(lanes, *(crowd := rings(64, tenant=tenant, endpoint=endpoint)))
+        mark_answered(lanes, *rings(1, tenant=tenant, endpoint=endpoint, first=64))
+        lanes.add(crowd, 0.0)
+        while lanes.pick(10_000, 0.0):
+            pass
+
+
 def key(ring: Ring) -> tuple[str, str]:
     """Return the lane of a ring."""
     return ring.tenant_id, ring.endpoint_id
@@ -242,6 +252,21 @@ def test_few_rings_of_crowded_lanes_wait_for_a_pause(holes: tuple[Lanes, float])
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_what_may_not_wait_here_is_not_fetched() -> None:
+    """While rings of a tenant that wait for a pause have no place here, they would be fetched again and again."""
+    lanes, hanging = Lanes(30), MANY_UNANSWERED
+    lanes.add([ring for endpoint in range(hanging + 40) for ring in rings(1, endpoint=endpoint)], 0.0)
+    while lanes.pick(500, 0.0):
+        pass
+    lanes.crowded.learn(late := key(rings(1, endpoint=500)[0]))
+    assert [late] == [each.key for each in lanes.wanted(500, 0.0)]
+    for tenant in ("globex", "initech", "hooli", "umbrella"):
+        fill(lanes, tenant)
+
+    assert [] == lanes.wanted(500, 0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_worker_that_stops_leaves_what_waits_for_a_pause(holes: tuple[Lanes, float]) -> None:
     """Their rings are put back, and nothing waits any more."""
     lanes, now = holes
@@ -306,12 +331,7 @@ def test_many_crowded_lanes_do_not_fill_this_worker(tenants: list[str], held: li
     lanes, found = Lanes(30), list[int]()
     lanes.tenants.has_one = len(tenants) == 1
     for tenant in tenants:
-        for endpoint in range(100):
-            read_settings(lanes, *(crowd := rings(64, tenant=tenant, endpoint=endpoint)))
-            mark_answered(lanes, *rings(1, tenant=tenant, endpoint=endpoint, first=64))
-            lanes.add(crowd, 0.0)
-            while lanes.pick(10_000, 0.0):
-                pass
+        fill(lanes, tenant)
         found.append(100 * 34 - len(lanes.take_parked(10_000)))
 
     assert held == found

@@ -64,9 +64,12 @@ class Unanswered:
         """Let this endpoint wait no longer: it has nothing to begin."""
         self._waiting.discard(key)
 
-    def has_enough(self, tenant: str) -> bool:
-        """Return whether nothing is to be fetched for such an endpoint of this tenant, since enough others wait."""
-        return len(self._waiting) >= ENOUGH_WAITING and self._has_many(tenant)
+    def has_enough(self, tenant: str, *, places: int) -> bool:
+        """Return whether nothing is to be fetched for such an endpoint of this tenant.
+
+        Either enough others wait, or no more may wait, with so many `places` left.
+        """
+        return (len(self._waiting) >= ENOUGH_WAITING or not places) and self._has_many(tenant)
 
     def take_next(self, now: float) -> list[Key]:
         """Remove and return the endpoints whose turn it is, none during a pause. Tenants take turns."""

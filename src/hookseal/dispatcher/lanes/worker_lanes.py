@@ -30,8 +30,8 @@ LONGEST_WAIT_SECONDS: Final = 5.0  # then a ring waits in PostgreSQL; the sweep 
 class Lanes:
     """The lanes of one worker. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    `crowded` are those with deliveries that wait in PostgreSQL; `tenants` shares the slots out. `at_their_share` are
-    the tenants for whose rings the last `pick` left no slots, if it left no others.
+    `crowded` are those with deliveries that wait in PostgreSQL, `to_park` the rings of further ones. `tenants` shares
+    the slots out. `at_their_share` are the tenants for whose rings the last `pick` left no slots, if it left no others.
     """
 
     def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
@@ -44,7 +44,7 @@ class Lanes:
         self.locked = LockedEndpoints()
         self._unanswered = Unanswered()
         self._begun = Begun(self.tenants, self._unanswered)
-        self._parked: deque[Parked] = deque()
+        self.to_park: deque[Parked] = deque()
         self._opened: list[Opened] = []
         self._got_room = False
         self.at_their_share: frozenset[str] = frozenset()
@@ -57,11 +57,11 @@ class Lanes:
     @property
     def needs_database(self) -> bool:
         """Whether rings are to be parked, breakers are to be opened, or a crowded lane got room."""
-        return bool(self._parked or self._opened or self._got_room)
+        return bool(self.to_park or self._opened or self._got_room)
 
     def space(self, slots: int) -> int:
         """Return how many more rings this worker should take, with so many free slots."""
-        if len(self._parked) > MOST_TO_PARK:
+        if len(self.to_park) > MOST_TO_PARK:
             return 0
         return max(slots + LOOK_AHEAD - (self._waiting.ready - self.tenants.waiting_of_full), 0)
 
@@ -152,7 +152,7 @@ class Lanes:
 
     def behind(self, rings: Iterable[Ring]) -> None:
         """Park these rings, whose deliveries are not at the head of their lines."""
-        self._parked += (Parked(ring, WaitingFor.ORDER) for ring in rings if not ring.is_parked)
+        self.to_park += (Parked(ring, WaitingFor.ORDER) for ring in rings if not ring.is_parked)
 
     def unclaimed(self, ring: Ring, now: float) -> None:
         """Count a ring that claimed nothing."""
@@ -213,7 +213,7 @@ class Lanes:
 
     def take_parked(self, most: int) -> list[Parked]:
         """Remove and return rings that are to be parked."""
-        return [self._parked.popleft() for _ in range(min(most, len(self._parked)))]
+        return [self.to_park.popleft() for _ in range(min(most, len(self.to_park)))]
 
     def take_opened(self) -> list[Opened]:
         """Remove and return the breakers that are to be opened."""
@@ -231,7 +231,7 @@ class Lanes:
             room = lane.room(now) - (here := len(self._waiting.by_lane.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
-            is_full |= not lane.answers and self._unanswered.has_enough(key[0])
+            is_full |= not lane.answers and self._unanswered.has_enough(key[0], places=self._waiting.places(key[0]))
             if room > 0 and not is_full and not (few and self.crowded.may_wait(key, now)):
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
@@ -245,9 +245,9 @@ class Lanes:
 
     def leave(self) -> list[Ring]:
         """Remove and return every ring that waits here and is not parked, for another worker."""
-        left = [*(ring for _, ring in self._first.values()), *(each.ring for each in self._parked)]
+        left = [*(ring for _, ring in self._first.values()), *(each.ring for each in self.to_park)]
         self._first.clear()
-        self._parked.clear()
+        self.to_park.clear()
         self._ready = Rotation()
         self._unanswered.leave()
         return left + self._waiting.leave()
@@ -297,4 +297,4 @@ class Lanes:
         if ring.is_parked:  # it still waits in PostgreSQL
             self.crowded.start_over(key)
             return
-        self._parked.append(Parked(ring, self._lanes[key].waiting_for(now)))
+        self.to_park.append(Parked(ring, self._lanes[key].waiting_for(now)))

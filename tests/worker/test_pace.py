@@ -1,0 +1,55 @@
+"""How much time statements over a backlog leave to deliveries."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from hookseal.worker.pace import LONGEST_PAUSE_SECONDS, Pace
+from tests.doubles.clock import FakeClock
+
+pytestmark = pytest.mark.req("DEL-09", part="lanes")
+
+
+@pytest.mark.parametrize(
+    ("took", "passed", "waits"), [(0.04, 0.01, [0.03]), (9.0, 0.0, [LONGEST_PAUSE_SECONDS]), (1.0, 1.0, [])]
+)
+async def test_a_turn_leaves_as_much_time_as_it_took(*, took: float, passed: float, waits: list[float]) -> None:
+    """The next turn begins no sooner after the last one than that one took, or 0.1 s, whoever had it."""
+    clock = FakeClock()
+    pace = Pace(clock)
+    async with pace.turn():
+        clock.elapsed += took
+    clock.elapsed += passed
+    async with pace.turn():
+        pass
+
+    assert waits == pytest.approx(clock.slept)
+
+
+async def test_a_turn_that_failed_leaves_time_too() -> None:
+    """A statement that timed out is followed by a pause."""
+    clock = FakeClock()
+    pace = Pace(clock)
+    with suppress(TimeoutError):
+        async with pace.turn():
+            clock.elapsed += 0.05
+            raise TimeoutError
+    async with pace.turn():
+        pass
+
+    assert [0.05] == pytest.approx(clock.slept)
+
+
+async def test_turns_do_not_overlap() -> None:
+    """While one has its turn, the others wait, in the order in which they came."""
+    pace, order = Pace(FakeClock()), list[str]()
+
+    async def take(name: str) -> None:
+        async with pace.turn():
+            order.append(f"{name} begins")
+            await asyncio.sleep(0)
+            order.append(f"{name} ends")
+
+    await asyncio.gather(take("a"), take("b"))
+    assert ["a begins", "a ends", "b begins", "b ends"] == order
