@@ -102,7 +102,8 @@ def _case(run: Run, name: str, title: str) -> str:
     if not rows:
         return ""
     bare, stock = run.row(name, BARE), run.row(name, STOCK)
-    head = ("", "per second", *(f"{part} us" for part in _CPU), "rate to bare", "rate to stock arq", "worker CPU to bare")
+    ratios = ("rate to bare", "rate to stock arq", "worker CPU to bare")
+    head = ("", "per second", *(f"{part} us" for part in _CPU), *ratios)
     lines = [
         (
             _named(run, row),
