@@ -56,7 +56,7 @@ class UnrungRings:
         if not room:
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
-            room, each = at_once, 1
+            room, each = MOST_AT_ONCE, 1
         async with self._pace.turn():
             found = await self._ledger.ring_unrung(
                 token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
