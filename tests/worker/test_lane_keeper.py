@@ -67,10 +67,10 @@ class Counting(PostgresLanes):
         return await super().forget(keys)
 
 
-def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock) -> LaneKeeper:
+def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock, pace: Pace | None = None) -> LaneKeeper:
     """Return a keeper of these lanes with 500 free slots."""
     parts = SimpleNamespace(clock=clock, jitter=lambda: 0.5, log=structlog.get_logger())
-    return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter(), pace=Pace(clock))
+    return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter(), pace=pace or Pace(clock))
 
 
 async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
@@ -203,6 +203,21 @@ async def test_rings_are_parked_with_pauses() -> None:
 
     assert [MOST_AT_ONCE, FEW_AT_ONCE] == store.rings
     assert [PARKING_SECONDS] == pytest.approx(clock.slept)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_worker_that_stops_parks_nothing() -> None:
+    """If the rings were put back into Redis while the keeper waited for its turn, it does not ask PostgreSQL."""
+    lanes, clock = to_park(1), FakeClock()
+    pace = Pace(clock)
+    keeper = keeper_of(store := Parking(clock), lanes, clock, pace)
+    async with pace.turn():
+        turn = asyncio.create_task(keeper.once(_HANDLER))
+        await asyncio.sleep(0)
+        lanes.leave()
+    await turn
+
+    assert [] == store.rings
 
 
 @pytest.mark.req("DEL-09", part="lanes")

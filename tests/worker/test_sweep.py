@@ -15,6 +15,7 @@ from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import MAX_QUEUED, Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.pace import Pace
 from hookseal.worker.sweep import LOOKS, Sweep
 from hookseal.worker.unrung import FULL_SECONDS
 from tests.cli.listeners import closed_port
@@ -56,8 +57,14 @@ def sweep(
 ) -> Sweep:
     """Return the sweep of a worker, which by default leaves nothing to the outbox."""
     ledger = ledger or PostgresLedger(pool, worker="w1", lease_seconds=45)
+    clock = clock or FakeClock()
     sweeping = Sweep(
-        ledger, ringing, seconds=seconds, clock=clock or FakeClock(), meter=WorkerMeter(), log=structlog.get_logger()
+        *(ledger, ringing),
+        seconds=seconds,
+        clock=clock,
+        pace=Pace(clock),
+        meter=WorkerMeter(),
+        log=structlog.get_logger(),
     )
     sweeping.leave_seconds = leave_seconds
     return sweeping
@@ -333,7 +340,14 @@ async def test_a_defect_is_survived() -> None:
     ringing = bell(f"redis://127.0.0.1:{closed_port()}/0")
     ledger = Broken.__new__(Broken)
     with structlog.testing.capture_logs() as logs:
-        sweeping = Sweep(ledger, ringing, seconds=SECONDS, clock=clock, meter=WorkerMeter(), log=structlog.get_logger())
+        sweeping = Sweep(
+            *(ledger, ringing),
+            seconds=SECONDS,
+            clock=clock,
+            pace=Pace(clock),
+            meter=WorkerMeter(),
+            log=structlog.get_logger(),
+        )
         running = asyncio.create_task(sweeping.run())
         for _ in range(2):
             await asyncio.wait_for(clock.asleep.wait(), 60)

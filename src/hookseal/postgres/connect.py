@@ -27,7 +27,8 @@ _CONNECT_SECONDS: Final = 60.0
 _MOST_STATEMENTS: Final = 1_000_000  # of a connection; with asyncpg's 50,000 a busy worker connects every few minutes
 _SETTING: Final = {"search_path": SEARCH_PATH}
 _SET: Final = f"SET search_path = {SEARCH_PATH}"
-_PLAN_ONCE: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+# Up to PostgreSQL 17 a plan that must read a whole table then looks so expensive that it would be compiled at each use.
+_PLAN_ONCE: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
 _UNSUPPORTED: Final = (
     "unsupported startup parameter"  # PgBouncer's message for a parameter that it neither passes on nor ignores
 )

@@ -36,11 +36,10 @@ class BackgroundLoops:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any, *, pace: Pace) -> None:
         seconds = settings.worker.sweep_seconds
         pool, bell, meter = resources.pool, resources.bell, resources.meter
-        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, meter=meter, log=log)
-        lease = Lease(pool, holder=resources.worker_id)
+        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, pace=pace, meter=meter, log=log)
         self._denials = resources.denials
         unrung = UnrungRings(resources.ledger, bell, clock=clock, pace=pace)
-        self._outbox = Outbox(lease, unrung, bell, clock=clock, meter=meter, log=log)
+        self._outbox = Outbox(Lease(pool, holder=resources.worker_id), unrung, bell, clock=clock, meter=meter, log=log)
         holding = Holding(
             PostgresHeldEndpoints(pool),
             self._outbox,

@@ -70,9 +70,8 @@ class Holding:
             if strays := await self._holds.release_strays():
                 self._log.info("endpoints.released", endpoints=strays, reason="deliveries waited without a reason")
         if now >= self._cancel_at:
-            if await self.cancel():
-                more = True
-            else:
+            more |= await self.cancel()
+            if self._late is None:
                 self._cancel_at = now + CANCEL_SECONDS
         return more
 
@@ -93,12 +92,12 @@ class Holding:
         return True
 
     async def cancel(self) -> bool:
-        """Cancel a batch of deliveries that disabled endpoints have held too long; return whether more may be left.
+        """Cancel a batch of deliveries that disabled endpoints have held too long; return whether more may follow.
 
-        Raises `Unavailable`.
+        After deliveries that it passes over there is a pause. Raises `Unavailable`.
         """
         ended, self._late = await self._holds.cancel(days=self._held_days, after=self._late)
         self._meter.held_too_long(ended)
         if ended:
             self._log.warning("deliveries.held_too_long", deliveries=ended, days=self._held_days)
-        return self._late is not None
+        return bool(ended) and self._late is not None

@@ -72,8 +72,9 @@ class LaneKeeper:
         if self._lanes.to_park:
             async with self._pace.turn():
                 at_once = MOST_AT_ONCE if len(self._lanes.to_park) > MANY_TO_PARK else FEW_AT_ONCE
-                await self._park(self._lanes.take_parked(at_once), handler)
-                self._pace.parked()
+                if parked := self._lanes.take_parked(at_once):  # a worker that stops has put them back meanwhile
+                    await self._park(parked, handler)
+                    self._pace.parked()
             if self._lanes.to_park:  # in the next turn, after what has room meanwhile
                 self._woken.set()
         if self._clock.monotonic() >= self._look_at:

@@ -30,12 +30,20 @@ class Sweep:
 
     leave_seconds = 2.0
 
-    def __init__(
-        self, ledger: PostgresLedger, bell: Bell, *, seconds: float, clock: Clock, meter: WorkerMeter, log: Any
+    def __init__(  # noqa: PLR0913 -- each is a part of its own
+        self,
+        ledger: PostgresLedger,
+        bell: Bell,
+        *,
+        seconds: float,
+        clock: Clock,
+        pace: Pace,
+        meter: WorkerMeter,
+        log: Any,
     ) -> None:
         self._ledger = ledger
         self._bell = bell
-        self._unrung = UnrungRings(ledger, bell, clock=clock, pace=Pace(clock))
+        self._unrung = UnrungRings(ledger, bell, clock=clock, pace=pace)
         self._between = seconds / LOOKS
         self._old = timedelta(seconds=seconds - self._between)
         self._clock = clock

@@ -51,18 +51,19 @@ class UnrungRings:
     async def ring(self, token: str | None, *, waited_seconds: float, now: datetime | None = None) -> Rung:
         """Ring a batch of what was due `waited_seconds` before `now`. Raises `Unavailable`."""
         moment = self._clock.monotonic()
-        at_once = FEW_AT_ONCE if self._pace.is_parking else self._at_once
-        room, each = min(at_once, await self._room()) if self._is_busy else at_once, None
+        room, each = min(self._at_once, await self._room()) if self._is_busy else self._at_once, None
         if not room:
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
             room, each = MOST_AT_ONCE, 1
         async with self._pace.turn():
+            if self._pace.is_parking and each is None:
+                room = min(room, FEW_AT_ONCE)
             found = await self._ledger.ring_unrung(
                 token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
             )
         self._place = found.place
-        self._at_once = min(2 * at_once, MOST_AT_ONCE) if found.has_backlog else FEW_AT_ONCE
+        self._at_once = max(min(2 * room, MOST_AT_ONCE), FEW_AT_ONCE) if found.has_backlog else FEW_AT_ONCE
         self._is_busy = found.has_backlog or bool(found.rings)
         self._rung_at = moment
         await self._put(found)

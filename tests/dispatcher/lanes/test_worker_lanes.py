@@ -20,7 +20,13 @@ from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_LOCKED_IN_A_RO
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.rotation import Rotation
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
-from hookseal.dispatcher.lanes.unanswered import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
+from hookseal.dispatcher.lanes.unanswered import (
+    MANY_UNANSWERED,
+    MOST_AFTER_PAUSE,
+    MOST_UNANSWERED,
+    PAUSE_SECONDS,
+    Unanswered,
+)
 from hookseal.dispatcher.lanes.waiting import MOST_BLOCKED
 from hookseal.dispatcher.lanes.worker_lanes import (
     LONGEST_WAIT_SECONDS,
@@ -264,6 +270,20 @@ def test_what_may_not_wait_here_is_not_fetched() -> None:
         fill(lanes, tenant)
 
     assert [] == lanes.wanted(500, 0.0)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_what_need_not_wait_is_fetched_without_a_place() -> None:
+    """While no pause holds requests to endpoints of a tenant back, the next one begins, and needs no place."""
+    unanswered = Unanswered()
+    for request in range(MANY_UNANSWERED):
+        unanswered.begin(str(request), "acme")
+    assert not unanswered.has_enough("acme", 0.0, 0)
+    unanswered.pause(0.0, after=1)
+
+    assert unanswered.has_enough("acme", 0.0, 0)
+    assert not unanswered.has_enough("acme", 0.0, 1)
+    assert not unanswered.has_enough("globex", 0.0, 0)
 
 
 @pytest.mark.req("DEL-09", part="lanes")

@@ -64,12 +64,13 @@ class Unanswered:
         """Let this endpoint wait no longer: it has nothing to begin."""
         self._waiting.discard(key)
 
-    def has_enough(self, tenant: str, *, places: int) -> bool:
+    def has_enough(self, tenant: str, now: float, places: int) -> bool:
         """Return whether nothing is to be fetched for such an endpoint of this tenant.
 
-        Either enough others wait, or no more may wait, with so many `places` left.
+        Either enough others wait, or it would have to wait, too, and has no place for that.
         """
-        return (len(self._waiting) >= ENOUGH_WAITING or not places) and self._has_many(tenant)
+        must_wait = bool(self._waiting) or now < self._paused_until
+        return (len(self._waiting) >= ENOUGH_WAITING or (must_wait and not places)) and self._has_many(tenant)
 
     def take_next(self, now: float) -> list[Key]:
         """Remove and return the endpoints whose turn it is, none during a pause. Tenants take turns."""

@@ -30,8 +30,8 @@ LONGEST_WAIT_SECONDS: Final = 5.0  # then a ring waits in PostgreSQL; the sweep 
 class Lanes:
     """The lanes of one worker. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    `crowded` are those with deliveries that wait in PostgreSQL, `to_park` the rings of further ones. `tenants` shares
-    the slots out. `at_their_share` are the tenants for whose rings the last `pick` left no slots, if it left no others.
+    `crowded` are those with deliveries that wait in PostgreSQL, `to_park` the rings of more. `at_their_share` are the
+    tenants for whose rings the last `pick` left no slots, if it left no others; `tenants` shares the slots out.
     """
 
     def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
@@ -231,7 +231,7 @@ class Lanes:
             room = lane.room(now) - (here := len(self._waiting.by_lane.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
-            is_full |= not lane.answers and self._unanswered.has_enough(key[0], places=self._waiting.places(key[0]))
+            is_full |= not lane.answers and self._unanswered.has_enough(key[0], now, self._waiting.places(key[0]))
             if room > 0 and not is_full and not (few and self.crowded.may_wait(key, now)):
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:

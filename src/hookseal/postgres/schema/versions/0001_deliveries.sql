@@ -263,7 +263,7 @@ CREATE INDEX deliveries_unrung_by_tenant ON hookseal.deliveries (tenant_id, next
     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
 CREATE INDEX deliveries_leased ON hookseal.deliveries (lease_expires_at) WHERE state = 'sending';
 CREATE INDEX deliveries_pending ON hookseal.deliveries (tenant_id, endpoint_id) WHERE state = 'pending';
-CREATE INDEX deliveries_waiting ON hookseal.deliveries (waiting_for, held_at) WHERE waiting_for IS NOT NULL;
+CREATE INDEX deliveries_waiting ON hookseal.deliveries (waiting_for, held_at, id) WHERE waiting_for IS NOT NULL;
 -- Finds the probe of an endpoint, its oldest held delivery; deliveries to release, oldest first; and held endpoints.
 CREATE INDEX deliveries_held ON hookseal.deliveries (tenant_id, endpoint_id, waiting_for, id)
     WHERE waiting_for IS NOT NULL;
