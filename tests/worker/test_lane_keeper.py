@@ -1,7 +1,8 @@
 """What one turn of the lane keeper fetches, on a real PostgreSQL."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final
@@ -162,11 +163,14 @@ class Parking(PostgresLanes):
         self.rings: list[int] = []
         self._clock = clock
         self._seconds = seconds
+        self.has_parked_few = asyncio.Event()
 
     async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
         """Count. The deliveries wait already."""
         self._clock.elapsed += self._seconds
         self.rings.append(len(parked))
+        if len(parked) < FEW_AT_ONCE:
+            self.has_parked_few.set()
         return {each.ring.delivery_id: False for each in parked}
 
     async def page(self, after: Key = BEGINNING) -> list[CrowdedLane]:
@@ -182,6 +186,21 @@ class Parking(PostgresLanes):
         """Return none."""
         del asked
         return []
+
+
+class Asking(Pace):
+    """Says when someone asks for a turn."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.asked = asyncio.Event()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Say it, and wait for the turn."""
+        self.asked.set()
+        async with super().turn():
+            yield
 
 
 def to_park(number: int) -> Lanes:
@@ -209,11 +228,12 @@ async def test_rings_are_parked_with_pauses() -> None:
 async def test_a_worker_that_stops_parks_nothing() -> None:
     """If the rings were put back into Redis while the keeper waited for its turn, it does not ask PostgreSQL."""
     lanes, clock = to_park(1), FakeClock()
-    pace = Pace(clock)
+    pace = Asking(clock)
     keeper = keeper_of(store := Parking(clock), lanes, clock, pace)
     async with pace.turn():
+        pace.asked.clear()
         turn = asyncio.create_task(keeper.once(_HANDLER))
-        await asyncio.sleep(0)
+        await pace.asked.wait()
         lanes.leave()
     await turn
 
@@ -225,8 +245,8 @@ async def test_further_rings_are_parked_at_once() -> None:
     """While rings are to be parked, the next turn does not wait for the next look."""
     lanes, clock = to_park(2 * FEW_AT_ONCE + 1), VirtualClock()
     running = asyncio.create_task(keeper_of(store := Parking(clock), lanes, clock).run(_HANDLER))
-    for _ in range(100):
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await store.has_parked_few.wait()
     await cancelled([running])
 
     assert [FEW_AT_ONCE, FEW_AT_ONCE, 1] == store.rings

@@ -46,6 +46,12 @@ class TurningClock(FakeClock):
         await super().sleep(seconds)
 
 
+def sweep_of(ledger: PostgresLedger, ringing: Bell, clock: FakeClock, seconds: float = SECONDS) -> Sweep:
+    """Return a sweep with this ledger."""
+    pace, log = Pace(clock), structlog.get_logger()
+    return Sweep(ledger, ringing, seconds=seconds, clock=clock, pace=pace, meter=WorkerMeter(), log=log)
+
+
 def sweep(
     pool: "Pool[asyncpg.Record]",
     ringing: Bell,
@@ -57,15 +63,7 @@ def sweep(
 ) -> Sweep:
     """Return the sweep of a worker, which by default leaves nothing to the outbox."""
     ledger = ledger or PostgresLedger(pool, worker="w1", lease_seconds=45)
-    clock = clock or FakeClock()
-    sweeping = Sweep(
-        *(ledger, ringing),
-        seconds=seconds,
-        clock=clock,
-        pace=Pace(clock),
-        meter=WorkerMeter(),
-        log=structlog.get_logger(),
-    )
+    sweeping = sweep_of(ledger, ringing, clock or FakeClock(), seconds)
     sweeping.leave_seconds = leave_seconds
     return sweeping
 
@@ -340,14 +338,7 @@ async def test_a_defect_is_survived() -> None:
     ringing = bell(f"redis://127.0.0.1:{closed_port()}/0")
     ledger = Broken.__new__(Broken)
     with structlog.testing.capture_logs() as logs:
-        sweeping = Sweep(
-            *(ledger, ringing),
-            seconds=SECONDS,
-            clock=clock,
-            pace=Pace(clock),
-            meter=WorkerMeter(),
-            log=structlog.get_logger(),
-        )
+        sweeping = sweep_of(ledger, ringing, clock)
         running = asyncio.create_task(sweeping.run())
         for _ in range(2):
             await asyncio.wait_for(clock.asleep.wait(), 60)
