@@ -82,7 +82,7 @@ class _Forking:
         self._controls.remove(control)
         control.close()
         if not self._controls and not select.select([self._listener], [], [], 0)[0]:
-            Path(self._listener.getsockname()).unlink()
+            Path(self._listener.getsockname()).with_suffix("").unlink(missing_ok=True)  # its first name is gone already
             sys.exit()
         for pid, (_, asked_by) in self._forks.items():
             if asked_by is control:
