@@ -6,6 +6,7 @@ from datetime import datetime
 import asyncpg
 import pytest
 
+from hookseal.dispatcher import lane_store
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, PostgresLanes
 from hookseal.dispatcher.lanes.crowded import Asked
@@ -130,19 +131,36 @@ async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_lane_is_removed_only_when_nothing_waits(stored: Installation) -> None:
-    """A lane with a waiting delivery stays; after its removal new deliveries are due at once again."""
-    rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
-    await lanes.park(parked(rings, WaitingFor.RATE))
+async def test_a_lane_is_removed_unless_many_wait(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane with many waiting deliveries stays. After its removal new ones are due at once, and it has the others."""
+    monkeypatch.setattr(lane_store, "MOST_LEFT_WAITING", 1)
+    rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
+    await lanes.park([Parked(rings[0], WaitingFor.RATE), *parked(rings[1:2])])
     [lane] = await lanes.page()
     assert {lane.key} == await lanes.forget([lane.key])
     assert [lane] == await lanes.page()
-    await ledger(stored.pool).claim_all(await lanes.next([Asked(lane.key, 1)]), None, most_bytes=1_000)
-    assert set() == await lanes.forget([lane.key])
-    assert set() == await lanes.forget([lane.key]), "it is gone already"
 
+    await ledger(stored.pool).claim_all((await lanes.next([Asked(lane.key, 2)]))[1:], None, most_bytes=1_000)
+    assert {lane.key} == await lanes.forget([lane.key]), "something waits"
     assert [] == await lanes.page()
     assert [None] == await waiting(stored, await published(stored, 1))
+    assert [rings[0]] == [replace(each, is_parked=False) for each in await lanes.next([Asked(lane.key, 9)])]
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_lane_that_is_removed_is_not_looked_after(stored: Installation) -> None:
+    """A lane in which nothing waits is removed, and not returned, unless another transaction has locked it."""
+    rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings))
+    [lane] = await lanes.page()
+    await ledger(stored.pool).claim_all(await lanes.next([Asked(lane.key, 1)]), None, most_bytes=1_000)
+    async with stored.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.lanes FOR UPDATE")
+        assert {lane.key} == await lanes.forget([lane.key])
+
+    assert set() == await lanes.forget([lane.key])
+    assert set() == await lanes.forget([lane.key]), "it is gone already"
+    assert [] == await lanes.page()
 
 
 @pytest.mark.req("DEL-09", part="lanes")

@@ -12,12 +12,12 @@ import pytest
 import structlog
 
 from hookseal.dispatcher.lane_store import BEGINNING, PAGE, CrowdedLane, PostgresLanes
-from hookseal.dispatcher.lanes.crowded import EMPTY_SECONDS, MOST_EMPTY_ASKED, Asked
+from hookseal.dispatcher.lanes.crowded import CALM_SECONDS, MOST_EMPTY_ASKED, Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
-from hookseal.dispatcher.model import NO_PACE, Ring
+from hookseal.dispatcher.model import NO_PACE, Outcome, Ring
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.worker.inflight import InFlight
@@ -284,14 +284,14 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
     assert (40, 5_000) == first
     assert (20, 10 * MOST_EMPTY_ASKED) == (store.statements - first[0], store.lanes - first[1])
     assert 0 == store.forgotten
-    clock.elapsed += EMPTY_SECONDS
+    clock.elapsed += CALM_SECONDS
     await keeper.once(_HANDLER)
     assert (PAGE, 5_000 - PAGE) == (store.forgotten, len(lanes.crowded))
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_lane_that_is_no_longer_empty_is_kept(pool: "Pool[asyncpg.Record]") -> None:
-    """Of 2,500 empty lanes a worker forgets none in which a delivery waits by then, and fetches it at once."""
+async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[asyncpg.Record]") -> None:
+    """A lane that has become calm is no longer crowded, but what waits in it by then is fetched at once."""
     await pool.execute(_STORE.replace("$1", "2500"))
     store, lanes, clock = Counting(pool), await crowded_lanes(pool), FakeClock()
     keeper = keeper_of(store, lanes, clock)
@@ -302,11 +302,32 @@ async def test_a_lane_that_is_no_longer_empty_is_kept(pool: "Pool[asyncpg.Record
         " SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now()"
         " FROM hookseal.endpoints ORDER BY id LIMIT 1"
     )
-    clock.elapsed += EMPTY_SECONDS
+    clock.elapsed += CALM_SECONDS
     await keeper.once(_HANDLER)
 
     assert PAGE == store.forgotten
-    assert 1 == len(lanes.pick(10, EMPTY_SECONDS))
+    assert 2500 - PAGE == await pool.fetchval("SELECT count(*) FROM hookseal.lanes")
+    assert 1 == len(lanes.pick(10, CALM_SECONDS))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_steady_traffic_does_not_keep_a_lane_crowded(pool: "Pool[asyncpg.Record]") -> None:
+    """Once all that waits has found room for a while, what is published is due at once, though something waits."""
+    await pool.execute(_STORE.replace("$1", "1"))
+    lanes, clock = Lanes(32), FakeClock()
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock)
+    while clock.elapsed <= CALM_SECONDS + LOOK_SECONDS:
+        await keeper.once(_HANDLER)
+        for ring in lanes.pick(10, clock.elapsed):
+            lanes.claimed(replace(CLAIM, ring=ring, target=replace(TARGET, pace=NO_PACE)), clock.elapsed)
+            lanes.answered(ring, Outcome.DELIVERED, clock.elapsed)
+        clock.elapsed += BUSY_LOOK_SECONDS
+        await pool.execute("UPDATE hookseal.deliveries SET id = hookseal.uuid7() WHERE waiting_for = 'concurrency'")
+
+    assert (1, 0) == tuple(await pool.fetchrow(
+        "SELECT (SELECT count(*) FROM hookseal.deliveries WHERE waiting_for = 'concurrency'),"
+        " (SELECT count(*) FROM hookseal.lanes)"
+    ) or ())  # fmt: skip
 
 
 def _any(value: object) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS
+from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import TROUBLE
@@ -331,10 +331,12 @@ class Simulation:
             if not wanted:
                 break
             worker.lanes.found(wanted, self._next(wanted), self.now)
-        for key in worker.lanes.crowded.emptied(self.now):
+        for key in worker.lanes.crowded.calm(self.now):
             endpoint = self.endpoints[key]
-            endpoint.is_crowded = endpoint.is_crowded and endpoint.has_parked
+            endpoint.is_crowded = endpoint.is_crowded and len(endpoint.parked) > MOST_LEFT_WAITING
             worker.lanes.crowded.forget(key)
+            if endpoint.has_parked:
+                worker.lanes.crowded.learn(key)
         self._pick(worker)
         if worker.lanes.crowded and not worker.is_looking:
             worker.is_looking = True

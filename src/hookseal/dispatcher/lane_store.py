@@ -15,6 +15,7 @@ from hookseal.postgres.statements import Statements
 
 FIRST_PROBE_SECONDS: Final = 5.0  # after a breaker opened; each later probe comes after twice as long
 PAGE: Final = 1_000
+MOST_LEFT_WAITING: Final = 100  # deliveries of a lane that is deleted: a worker fetches them as before
 BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
 
 _SQL: Final = Statements("hookseal.dispatcher", "lane_store.sql")
@@ -86,8 +87,12 @@ class PostgresLanes:
         return bool((await self._rows("has_one_tenant"))[0][0])
 
     async def forget(self, keys: Sequence[Key]) -> set[Key]:
-        """Delete these lanes if nothing waits in them; return those that are left, in which something may wait."""
-        return {(row["tenant_id"], row["endpoint_id"]) for row in await self._rows("forget", *_lines(keys))}
+        """Delete these lanes if few deliveries wait in them; return those to look after further.
+
+        These are the lanes in which something waits, and those that are left because many wait or they were locked.
+        """
+        rows = await self._rows("forget", *_lines(keys), MOST_LEFT_WAITING)
+        return {(row["tenant_id"], row["endpoint_id"]) for row in rows}
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)

@@ -117,26 +117,31 @@ ORDER BY a.n, d.id
 -- name: has_one_tenant
 SELECT coalesce(min(tenant_id) = max(tenant_id), false) FROM hookseal.endpoints
 
--- Deletes these lanes if nothing waits in them, and returns those that it leaves.
+-- Deletes these lanes if at most $3 deliveries wait in them, and returns those in which something waits, and those that it
+-- leaves. What is published from then on is due at once.
 -- name: forget
 WITH asked AS MATERIALIZED (
-    SELECT l.tenant_id, l.endpoint_id
+    SELECT a.tenant_id, a.endpoint_id, l.tenant_id IS NOT NULL AS is_stored,
+           (SELECT count(*)
+            FROM (SELECT FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
+                  CROSS JOIN LATERAL (
+                      SELECT FROM hookseal.deliveries AS d
+                      WHERE d.tenant_id = a.tenant_id AND d.endpoint_id = a.endpoint_id AND d.waiting_for = w.waiting_for
+                      LIMIT $3 + 1) AS of_one
+                  LIMIT $3 + 1) AS few) AS waiting
     FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[]) AS a (tenant_id, endpoint_id)
-    JOIN hookseal.lanes AS l ON l.tenant_id = a.tenant_id AND l.endpoint_id = a.endpoint_id
-), empty AS (
+    LEFT JOIN hookseal.lanes AS l ON l.tenant_id = a.tenant_id AND l.endpoint_id = a.endpoint_id
+), calm AS (
     SELECT l.tenant_id, l.endpoint_id
     FROM asked JOIN hookseal.lanes AS l ON l.tenant_id = asked.tenant_id AND l.endpoint_id = asked.endpoint_id
-    WHERE NOT EXISTS (
-        SELECT FROM unnest(ARRAY['breaker', 'concurrency', 'rate']) AS w (waiting_for)
-        JOIN hookseal.deliveries AS d ON d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id
-                                     AND d.waiting_for = w.waiting_for)
+    WHERE asked.waiting <= $3
     FOR UPDATE OF l SKIP LOCKED
 ), forgotten AS (
     DELETE FROM hookseal.lanes AS l
-    USING empty
-    WHERE l.tenant_id = empty.tenant_id AND l.endpoint_id = empty.endpoint_id
+    USING calm
+    WHERE l.tenant_id = calm.tenant_id AND l.endpoint_id = calm.endpoint_id
     RETURNING l.tenant_id, l.endpoint_id
 )
-SELECT tenant_id, endpoint_id::text AS endpoint_id FROM asked
-EXCEPT
-SELECT tenant_id, endpoint_id::text FROM forgotten
+SELECT asked.tenant_id, asked.endpoint_id::text AS endpoint_id
+FROM asked LEFT JOIN forgotten AS f ON f.tenant_id = asked.tenant_id AND f.endpoint_id = asked.endpoint_id
+WHERE asked.waiting > 0 OR (asked.is_stored AND f.tenant_id IS NULL)

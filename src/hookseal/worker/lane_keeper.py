@@ -110,7 +110,10 @@ class LaneKeeper:
             )
 
     async def _look(self) -> None:
-        """Learn which lanes are crowded, one page at a time, and forget as many of those that are empty."""
+        """Learn which lanes are crowded, one page at a time, and remove as many of those that have become calm.
+
+        One in which something still waits is looked after further, as if it were new.
+        """
         now = self._clock.monotonic()
         self._look_at = now + LOOK_SECONDS
         self._lanes.share_again()
@@ -118,9 +121,9 @@ class LaneKeeper:
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
-        if emptied := self._lanes.crowded.emptied(now)[:PAGE]:
-            left = await self._store.forget(emptied)
-            for key in emptied:
+        if calm := self._lanes.crowded.calm(now)[:PAGE]:
+            left = await self._store.forget(calm)
+            for key in calm:
                 self._lanes.crowded.forget(key)
                 if key in left:
                     self._lanes.crowded.learn(key)

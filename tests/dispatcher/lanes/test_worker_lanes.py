@@ -10,7 +10,7 @@ from hookseal.dispatcher.lanes import crowded
 from hookseal.dispatcher.lanes import known as known_module
 from hookseal.dispatcher.lanes.crowded import (
     ASK_AGAIN_SECONDS,
-    EMPTY_SECONDS,
+    CALM_SECONDS,
     MOST_EMPTY_ASKED,
     START_OVER_SECONDS,
     Asked,
@@ -591,18 +591,22 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-def test_a_lane_that_stays_empty_is_forgotten() -> None:
-    """A lane that was found empty is asked again soon, and is no longer looked after when it stays empty."""
+def test_a_lane_with_room_for_all_that_waits_becomes_calm() -> None:
+    """A lane is calm once no second has passed, for a while, without a look that found all of it. It is asked soon."""
     lanes = Lanes(8)
-    read_settings(lanes, *(some := rings(1)))
+    read_settings(lanes, *(some := rings(8)))
     lanes.crowded.learn(lane := key(some[0]))
     lanes.found(lanes.wanted(100, 0.0), [], 0.0)
-    assert ([], []) == (lanes.wanted(100, 0.0), lanes.crowded.emptied(0.0))
+    assert ([], []) == (lanes.wanted(100, 0.0), lanes.crowded.calm(0.0))
     asked = lanes.wanted(100, 1.0)
     assert [Asked(lane, 8)] == asked
-    lanes.found(asked, rings(1, parked=True), 1.0)
-    lanes.found(lanes.wanted(100, 2.0), [], 2.0)
-    assert ([], [lane]) == (lanes.crowded.emptied(2.0), lanes.crowded.emptied(2.0 + EMPTY_SECONDS))
+    lanes.crowded.found(asked, some[:7], 1.0)
+    lanes.crowded.found(asked, some, 1.9)
+    assert ([], [lane]) == (lanes.crowded.calm(1.9), lanes.crowded.calm(CALM_SECONDS))
+    lanes.crowded.found(asked, some, 2.0)
+    assert [] == lanes.crowded.calm(4.0), "more waited than it had room for"
+    lanes.crowded.found(asked, [], 4.0)
+    assert [lane] == lanes.crowded.calm(4.0 + CALM_SECONDS)
     lanes.crowded.forget(lane)
     lanes.crowded.forget(lane)
     lanes.found(asked, [], 9.0)
@@ -729,7 +733,7 @@ def test_a_lane_with_an_expected_delivery_is_asked_at_once() -> None:
     lanes.crowded.expect(key(ring))
 
     assert [Asked(key(ring), 1)] == lanes.wanted(100, 0.0)
-    assert [] == lanes.crowded.emptied(EMPTY_SECONDS)
+    assert [] == lanes.crowded.calm(CALM_SECONDS)
 
 
 @pytest.mark.req("DEL-17")

@@ -10,7 +10,7 @@ from hookseal.dispatcher.model import Ring
 
 MOST_CROWDED: Final = 10_000  # lanes whose waiting deliveries this worker looks after
 MOST_LOOKED_AT: Final = 256  # lanes in one look; the next look continues behind them
-EMPTY_SECONDS: Final = 2.0  # a lane that is empty for so long is no longer crowded
+CALM_SECONDS: Final = 2.0  # a lane with room for all that waits, for so long, is no longer crowded
 ASK_AGAIN_SECONDS: Final = 0.1
 MOST_EMPTY_ASKED: Final = 256  # lanes that were empty when they were asked last, in `ASK_AGAIN_SECONDS`
 START_OVER_SECONDS: Final = 1.0  # after which a lane is read from its oldest delivery again
@@ -28,15 +28,25 @@ class Asked:
 
 @dataclass(slots=True)
 class _Known:
-    empty_since: float | None = None
+    calm_since: float | None = None
+    ended_at: float = float("-inf")
     ask_at: float = float("-inf")
     after: str = BEGINNING
     began_at: float = float("-inf")
     waits_since: float | None = None
 
+    def note_end(self, now: float, *, is_end: bool) -> None:
+        """Note whether a look found all that waits. If it did not, another may do so within a second."""
+        if is_end:
+            self.ended_at = now
+            if self.calm_since is None:
+                self.calm_since = now
+        elif now >= self.ended_at + START_OVER_SECONDS:
+            self.calm_since = None
+
 
 class CrowdedLanes:
-    """The crowded lanes that this worker looks after, and when each was last found empty.
+    """The crowded lanes that this worker looks after, and since when each has had room for all that waits.
 
     Each is in one of three places: `_turns` if it may be asked now, `_empty` if it was empty when it was asked last,
     else `_later`. The two that wait are in the order of their times.
@@ -136,25 +146,22 @@ class CrowdedLanes:
             has = numbers.get(each.key, 0)
             is_end = has < each.number
             known.after = BEGINNING if is_end else newest[each.key]
+            known.note_end(now, is_end=is_end)
             if self._later.pop(each.key, None) is None:  # it is to be asked again already
                 continue
-            is_empty = not has and each.after == BEGINNING
-            if has:
-                known.empty_since = None
-            elif is_empty and known.empty_since is None:
-                known.empty_since = now
             if is_end:
+                is_empty = not has and each.after == BEGINNING
                 known.ask_at, known.waits_since = now + ASK_AGAIN_SECONDS, now
                 (self._empty if is_empty else self._later)[each.key] = known.ask_at
             else:
                 self._turns.add(each.key)
 
-    def emptied(self, now: float) -> list[Key]:
-        """Return the lanes that have been empty for a while."""
+    def calm(self, now: float) -> list[Key]:
+        """Return the lanes that have had room for all that waits, for a while."""
         return [
             key
             for key, known in self._known.items()
-            if known.empty_since is not None and now - known.empty_since >= EMPTY_SECONDS
+            if known.calm_since is not None and now - known.calm_since >= CALM_SECONDS
         ]
 
     def _move(self, waiting: OrderedDict[Key, float], now: float, most: int) -> int:

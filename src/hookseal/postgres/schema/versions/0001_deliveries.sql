@@ -508,7 +508,7 @@ COMMENT ON COLUMN hookseal.replays.deleted IS 'Deliveries that were skipped beca
 COMMENT ON COLUMN hookseal.replays.moved_at IS 'When the job last took a step';
 CREATE INDEX replays_running ON hookseal.replays (moved_at) WHERE state = 'running';
 -- Crowded lanes: endpoints with deliveries that wait in PostgreSQL because they are at a limit. A worker whose lane has
--- room claims the oldest of them. A lane that has been empty for a while is deleted.
+-- room claims the oldest of them. A lane that has had room for all of them for a while is deleted.
 CREATE TABLE hookseal.lanes (
     tenant_id   text        NOT NULL,
     endpoint_id uuid        NOT NULL,
