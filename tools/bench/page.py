@@ -202,7 +202,7 @@ def _steady(run: Run) -> str:
         ("hung", "worker_cpu_percent", "400 requests that hang: worker", "% CPU"),
         ("idle", "redis_commands_per_second", "idle: Redis commands", "/s"),
         ("idle", "statements_per_second", "idle: SQL statements", "/s"),
-        ("statements", "statements", "statements of a delivery, 1,000 waiting", ""),
+        ("statements", "statements", "statements of a delivery, saturated", ""),
         ("statements-20", "statements", "statements of a delivery, at 20/s", ""),
         ("memory-1kb", "rest_mb", "memory at rest", "MB"),
         ("memory-1kb", "most_mb", "memory, 500 x 1 KB for a receiver that takes 2 s", "MB"),

@@ -56,6 +56,8 @@ class Size:
     backlogs: tuple[int, ...]
     backlog_seconds: float
     idle_seconds: float
+    statements: int  # deliveries for which statements are counted: so many that those of a start do not matter
+    statements_at_20: int
     in_flight: int
     growth_seconds: float
     growth_per_second: int
@@ -78,6 +80,8 @@ FULL: Final = Size(
     backlogs=(1_000, 100_000, 1_000_000),
     backlog_seconds=5.0,
     idle_seconds=15.0,
+    statements=10_000,
+    statements_at_20=200,
     in_flight=500,
     growth_seconds=600.0,
     growth_per_second=100,
@@ -94,6 +98,8 @@ QUICK: Final = Size(
     backlogs=(1_000, 100_000),
     backlog_seconds=2.0,
     idle_seconds=4.0,
+    statements=1_000,
+    statements_at_20=60,
     in_flight=500,
     growth_seconds=6.0,
     growth_per_second=50,

@@ -24,8 +24,6 @@ _KB: Final = 1_024
 _LEAST: Final = 200
 _WAVES: Final = 4
 _SPARE_SECONDS: Final = 15.0
-_STATEMENTS: Final = 1_000
-_STATEMENTS_AT_20: Final = 60
 # The rate to assume in a first round, in deliveries a second; later rounds use the measured one.
 _GUESSES: Final = {plan.BARE: 4_000.0, plan.STOCK: 500.0, plan.HOOKSEAL: 1_000.0, "procrastinate": 200.0}
 _GUESS: Final = 800.0
@@ -86,8 +84,8 @@ class _Run:
         number = self.size.in_flight
         await self._ours("idle", lambda: steady.idle(here, self.size.idle_seconds))
         await self._ours("hung", lambda: steady.hung(here, publishing.HUNG_REQUESTS, self.size.idle_seconds))
-        await self._ours("statements", lambda: steady.statements(here, _STATEMENTS, None))
-        await self._ours("statements-20", lambda: steady.statements(here, _STATEMENTS_AT_20, 20.0))
+        await self._ours("statements", lambda: steady.statements(here, self.size.statements, None))
+        await self._ours("statements-20", lambda: steady.statements(here, self.size.statements_at_20, 20.0))
         await self._ours("memory-1kb", lambda: steady.in_flight(here, number, _KB))
         await self._ours("memory-256kb", lambda: steady.in_flight(here, number, 256 * _KB))
 

@@ -13,7 +13,7 @@ PAGE: Final = "docs/scaling.md"
 _MB: Final = 1e6
 _DAY: Final = 86_400
 _UNITS: Final = {
-    "worker_us": "CPU of a worker beside another, us",
+    "worker_us": "CPU of a worker, of two that run together, us",
     "postgresql_us": "CPU of PostgreSQL, us",
     "publish_postgresql_us": "CPU of PostgreSQL to publish it, us",
     "redis_us": "CPU of Redis, us",
@@ -146,7 +146,7 @@ def _model(run: Run) -> str:
 
 _PLAN: Final = """## What to do, in this order
 
-1. **Start more worker processes.** They share no state: each claims in PostgreSQL, so one worker takes each delivery.
+1. **Start more worker processes.** They coordinate through PostgreSQL, which lets only one worker claim a delivery.
    Add processes until PostgreSQL, not the workers, is busy.
 2. **Use PgBouncer** in transaction mode when workers need more connections than PostgreSQL should hold. Workers that
    LISTEN (`HOOKSEAL_LISTEN`) need a session of their own for that. The pooler must pass on `search_path`, or its
@@ -159,13 +159,13 @@ _PLAN: Final = """## What to do, in this order
    does not keep up. hookseal does not partition its tables by time: a partition key must be part of each primary key,
    so it would be a migration.
 6. **Add a second Redis**, or a second queue (`HOOKSEAL_QUEUE`), for some of the workers and producers. Redis runs
-   commands on one thread. A ring only says which delivery may run now, and any worker may deliver it; a worker
+   commands on one thread. A ring only says which delivery is due, and any worker may send it; a worker
    replaces a lost ring from PostgreSQL, so nothing has to be copied.
 7. **Use several servers, by tenant.** Every primary key of a tenant's data begins with `tenant_id`, and so does every
    join of the delivery path. So each group of tenants can have an installation of its own (database, Redis, workers);
-   this works today. Citus could distribute by the same column; then ids that are unique across tenants (of endpoints
-   and deliveries) and the tables of the installation (keys, workers, control) must become local or reference tables.
-   This has not been tried.
+   this works today. Citus could distribute by the same column. Then ids of endpoints and deliveries could be unique
+   only within a tenant, and the tables of the installation (keys, workers, control) must become local or reference
+   tables. This has not been tried.
 
 ## What this page does not cover
 
