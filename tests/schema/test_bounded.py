@@ -4,11 +4,13 @@ What a statement reads is counted in buffers and in rows, by EXPLAIN ANALYZE in 
 tables grow by ten times: that adds at most one level to an index, as growing from there to five million does.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -116,6 +118,8 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "cancel_held": (0, None, None, 100),
         "move_lines": ("", _FIRST, 50),
     }
+    crowded = ("held", str(UUID(hashlib.md5(b"concurrency", usedforsecurity=False).hexdigest())))
+    lanes = {"page": ("", _FIRST, 100), "next": (*crowded, "50", _FIRST), "forget": (*crowded, 100, 10.0)}
     figures = {
         "oldest_due_seconds": (),
         "due": (100,),
@@ -126,6 +130,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     return [
         *(Read(room="dispatcher", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
         *(Read(room="dispatcher", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
+        *(Read(room="dispatcher", file="lane_store", name=name, arguments=given) for name, given in lanes.items()),
         *(
             Read(
                 room="dispatcher",
@@ -214,11 +219,11 @@ async def _grown(pool: "Pool[asyncpg.Record]", least: int, most: int) -> list[tu
 
 
 async def _cost_of_one_plan(connection: Any, read: Read) -> Cost:
-    """Do it with a plan for any arguments, as workers have them."""
+    """Do it with a plan for any arguments, and with bitmaps, as in workers: a bitmap reads all before the first row."""
     given = ", ".join(map(_literal, read.arguments))
-    await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE repeated AS {read.text}")
+    await connection.execute(f"SET enable_bitmapscan = on; SET plan_cache_mode = force_generic_plan; PREPARE repeated AS {read.text}")
     cost = await _cost(connection, read, f"EXECUTE repeated ({given})" if given else "EXECUTE repeated")
-    await connection.execute("DEALLOCATE repeated; RESET plan_cache_mode")
+    await connection.execute("DEALLOCATE repeated; RESET plan_cache_mode; SET enable_bitmapscan = off")
     return cost
 
 

@@ -219,12 +219,13 @@ FROM lost
 WHERE d.id = lost.id AND d.tenant_id IS NOT DISTINCT FROM lost.tenant_id
 RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 
--- Counts the deliveries that were rung and not claimed yet, up to $1.
+-- Counts the deliveries that were rung and not claimed yet, up to $1. Their order lets no plan read all of them first.
 -- name: standing
 SELECT count(*)
 FROM (SELECT
       FROM hookseal.deliveries AS d
       WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL
+      ORDER BY d.next_attempt_at, d.id
       LIMIT $1) AS rung
 
 -- Marks deliveries as rung now that nobody has rung since they became due, $2 seconds before $3 (null: before now).
