@@ -131,35 +131,57 @@ async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_lane_is_removed_unless_many_wait(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lane with many waiting deliveries stays. After its removal new ones are due at once, and it has the others."""
+async def test_a_lane_is_deleted_unless_many_wait(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lane with many waiting deliveries stays. Once it is deleted, new ones are due at once; others can be read."""
     monkeypatch.setattr(lane_store, "MOST_LEFT_WAITING", 1)
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
     await lanes.park([Parked(rings[0], WaitingFor.RATE), *parked(rings[1:2])])
     [lane] = await lanes.page()
-    assert {lane.key} == await lanes.forget([lane.key])
+    assert {lane.key: True} == await lanes.forget([lane.key])
     assert [lane] == await lanes.page()
 
     await ledger(stored.pool).claim_all((await lanes.next([Asked(lane.key, 2)]))[1:], None, most_bytes=1_000)
-    assert {lane.key} == await lanes.forget([lane.key]), "something waits"
+    assert {lane.key: True} == await lanes.forget([lane.key]), "something waits"
     assert [] == await lanes.page()
     assert [None] == await waiting(stored, await published(stored, 1))
     assert [rings[0]] == [replace(each, is_parked=False) for each in await lanes.next([Asked(lane.key, 9)])]
+    assert {lane.key: True} == await lanes.forget([lane.key]), "something waits still"
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_lane_that_is_removed_is_not_looked_after(stored: Installation) -> None:
-    """A lane in which nothing waits is removed, and not returned, unless another transaction has locked it."""
+async def test_a_lane_that_was_stored_is_looked_after_further(stored: Installation) -> None:
+    """A lane in which nothing waits is returned while it is stored, since a transaction may have read it before."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
     await lanes.park(parked(rings))
     [lane] = await lanes.page()
     await ledger(stored.pool).claim_all(await lanes.next([Asked(lane.key, 1)]), None, most_bytes=1_000)
     async with stored.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.lanes FOR UPDATE")
-        assert {lane.key} == await lanes.forget([lane.key])
+        assert {lane.key: False} == await lanes.forget([lane.key])
+    assert [lane] == await lanes.page()
 
-    assert set() == await lanes.forget([lane.key])
-    assert set() == await lanes.forget([lane.key]), "it is gone already"
+    assert {lane.key: False} == await lanes.forget([lane.key])
+    assert [] == await lanes.page()
+    assert {} == await lanes.forget([lane.key])
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_the_lane_of_a_held_endpoint_is_left_alone(stored: Installation) -> None:
+    """What waits for a probe is not looked after, and its lane stays. So does a lane whose breaker has just closed."""
+    rings, lanes = await published(stored, 2), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings[:1]))
+    [lane] = await lanes.page()
+    await open_breaker(stored, rings[1])
+    await lanes.park(parked(rings[1:]))
+    assert ["concurrency", "breaker"] == await waiting(stored, rings)
+    assert {} == await lanes.forget([lane.key])
+
+    await stored.pool.execute("DELETE FROM hookseal.held_endpoints")
+    await stored.pool.execute("UPDATE hookseal.lanes SET reopened_at = now()")
+    assert {lane.key: True} == await lanes.forget([lane.key])
+    assert 1 == len(await lanes.page())
+    await stored.pool.execute("UPDATE hookseal.lanes SET reopened_at = now() - interval '11 s'")
+    await lanes.forget([lane.key])
     assert [] == await lanes.page()
 
 

@@ -62,16 +62,19 @@ class Counting(PostgresLanes):
         self.lanes += len(asked)
         return await super().next(asked)
 
-    async def forget(self, keys: Sequence[Key]) -> set[Key]:
+    async def forget(self, keys: Sequence[Key]) -> dict[Key, bool]:
         """Forget, and count."""
         self.forgotten += len(keys)
         return await super().forget(keys)
 
 
-def keeper_of(store: PostgresLanes, lanes: Lanes, clock: FakeClock, pace: Pace | None = None) -> LaneKeeper:
-    """Return a keeper of these lanes with 500 free slots."""
+def keeper_of(
+    store: PostgresLanes, lanes: Lanes, clock: FakeClock, pace: Pace | None = None, *, in_flight: InFlight | None = None
+) -> LaneKeeper:
+    """Return a keeper of these lanes, with 500 free slots unless others are given."""
     parts = SimpleNamespace(clock=clock, jitter=lambda: 0.5, log=structlog.get_logger())
-    return LaneKeeper(store, lanes, InFlight(500), _any(parts), meter=WorkerMeter(), pace=pace or Pace(clock))
+    slots = InFlight(500) if in_flight is None else in_flight
+    return LaneKeeper(store, lanes, slots, _any(parts), meter=WorkerMeter(), pace=pace or Pace(clock))
 
 
 async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
@@ -286,7 +289,46 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
     assert 0 == store.forgotten
     clock.elapsed += CALM_SECONDS
     await keeper.once(_HANDLER)
-    assert (PAGE, 5_000 - PAGE) == (store.forgotten, len(lanes.crowded))
+    assert (PAGE, 5_000 - PAGE) == (store.forgotten, await pool.fetchval("SELECT count(*) FROM hookseal.lanes"))
+    assert 5_000 == len(lanes.crowded)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_deleted_lane_is_looked_after_for_a_while(pool: "Pool[asyncpg.Record]") -> None:
+    """A publisher that read a lane before it was deleted may let a delivery wait: it is fetched. Then all is over."""
+    await pool.execute(_STORE.replace("$1", "2"))
+    lanes, clock = await crowded_lanes(pool), FakeClock()
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock)
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
+    await keeper.once(_HANDLER)
+    clock.elapsed += CALM_SECONDS
+    await keeper.once(_HANDLER)
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.lanes")
+
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'concurrency', held_at = now()")
+    clock.elapsed += BUSY_LOOK_SECONDS
+    await keeper.once(_HANDLER)
+    [ring] = lanes.pick(10, clock.elapsed)
+    lanes.unclaimed(ring, clock.elapsed)
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
+    for _ in range(2):
+        clock.elapsed += CALM_SECONDS
+        await keeper.once(_HANDLER)
+    assert 0 == len(lanes.crowded)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.Record]") -> None:
+    """While all slots are taken no lane is asked, so that what waits in it is not known."""
+    await pool.execute(_STORE.replace("$1", "2"))
+    lanes, clock, slots = await crowded_lanes(pool), FakeClock(), InFlight(1)
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock, in_flight=slots)
+    await keeper.once(_HANDLER)
+    slots.take(1)
+    clock.elapsed += CALM_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.lanes")
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -312,7 +354,7 @@ async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[async
 
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_steady_traffic_does_not_keep_a_lane_crowded(pool: "Pool[asyncpg.Record]") -> None:
-    """Once all that waits has found room for a while, what is published is due at once, though something waits."""
+    """Once all that waits has found room for a while, a lane is no longer crowded, though something always waits."""
     await pool.execute(_STORE.replace("$1", "1"))
     lanes, clock = Lanes(32), FakeClock()
     keeper = keeper_of(PostgresLanes(pool), lanes, clock)

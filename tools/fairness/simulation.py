@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING
+from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, REOPENED_SECONDS
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import TROUBLE
@@ -22,7 +22,7 @@ from hookseal.dispatcher.model import NO_PACE, OnDeadLetter, Outcome, Pace, Ring
 from hookseal.dispatcher.policy import LONGEST_PROBE_SECONDS
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker.holding import LOOK_SECONDS as LINE_SECONDS
-from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, MOST_FETCHES
+from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, MOST_FETCHES
 from tools.fairness.rows import Delivery, Endpoint, Line, Receiver
 
 RETRY_SECONDS: Final = 30.0  # the first back-off; each later one is twice as long
@@ -49,6 +49,7 @@ class Worker:
         self.slots = slots
         self.taken = 0
         self.is_looking = False
+        self.forget_at = float("-inf")
         self.turn_at = float("inf")
 
 
@@ -207,7 +208,7 @@ class Simulation:
         claim: Any = _Claim(ring, _Target(endpoint.pace), is_probe)
         worker.lanes.claimed(claim, self.now)
         if endpoint.line is not None:
-            worker.lanes.crowded.forget(delivery.key)
+            worker.lanes.crowded.rest(delivery.key)
         if is_probe is False:
             worker.lanes.unclaimed(ring, self.now)
             endpoint.park(delivery)
@@ -300,7 +301,7 @@ class Simulation:
                 endpoint.is_crowded = True
                 for other in self.workers:
                     self._at(self.now + self._random.random(), lambda each=other, of=key: self._learn(each, of))  # type: ignore[misc]
-            worker.lanes.crowded.learn(key)
+            worker.lanes.crowded.parked(key)
         self._look(worker)
 
     def _hold(self, key: Key) -> None:
@@ -326,21 +327,33 @@ class Simulation:
 
     def _look(self, worker: Worker) -> None:
         """Fetch the next deliveries of the crowded lanes, and look again while there are any."""
+        if self.now >= worker.forget_at:
+            worker.forget_at = self.now + LOOK_SECONDS
+            self._forget_calm(worker)
         for _ in range(MOST_FETCHES):
             wanted = worker.lanes.wanted(worker.slots - worker.taken, self.now)
             if not wanted:
                 break
             worker.lanes.found(wanted, self._next(wanted), self.now)
-        for key in worker.lanes.crowded.calm(self.now):
-            endpoint = self.endpoints[key]
-            endpoint.is_crowded = endpoint.is_crowded and len(endpoint.parked) > MOST_LEFT_WAITING
-            worker.lanes.crowded.forget(key)
-            if endpoint.has_parked:
-                worker.lanes.crowded.learn(key)
         self._pick(worker)
         if worker.lanes.crowded and not worker.is_looking:
             worker.is_looking = True
             self._at(self.now + BUSY_LOOK_SECONDS, lambda: self._look_again(worker))
+
+    def _forget_calm(self, worker: Worker) -> None:
+        """Delete the lanes that have become calm, unless many deliveries wait in them or their breakers just closed."""
+        crowded = worker.lanes.crowded
+        for key in crowded.calm(self.now):
+            endpoint = self.endpoints[key]
+            was_crowded = endpoint.is_crowded
+            if endpoint.reopened_at is None or self.now - endpoint.reopened_at > REOPENED_SECONDS:
+                endpoint.is_crowded = was_crowded and len(endpoint.parked) > MOST_LEFT_WAITING
+            if endpoint.is_held or not (was_crowded or endpoint.has_parked):
+                crowded.forget(key)
+            elif endpoint.has_parked:
+                crowded.learn_again(key)
+            else:
+                crowded.keep(key)
 
     def _next(self, wanted: Sequence[Asked]) -> list[Ring]:
         """Return the oldest waiting deliveries of these lanes, at most so many of each."""

@@ -41,7 +41,7 @@ async def probe(connection: Connection, tenant: TenantId, endpoint_id: EndpointI
 
 
 async def probe_all(connection: Connection) -> int:
-    """Make the leader probe every endpoint whose secret was refused; return how many deliveries wait for a secret.
+    """Make the leader probe every held endpoint; return how many deliveries wait for a secret.
 
     Raises `Unavailable`.
     """

@@ -15,7 +15,8 @@ from hookseal.postgres.statements import Statements
 
 FIRST_PROBE_SECONDS: Final = 5.0  # after a breaker opened; each later probe comes after twice as long
 PAGE: Final = 1_000
-MOST_LEFT_WAITING: Final = 100  # deliveries of a lane that is deleted: a worker fetches them as before
+REOPENED_SECONDS: Final = 10.0  # a lane stays so long after its breaker closed: all workers are to see that
+MOST_LEFT_WAITING: Final = 100  # deliveries in a lane that is deleted: the workers that know it fetch them
 BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
 
 _SQL: Final = Statements("hookseal.dispatcher", "lane_store.sql")
@@ -86,13 +87,13 @@ class PostgresLanes:
         """Return whether all endpoints are of one tenant."""
         return bool((await self._rows("has_one_tenant"))[0][0])
 
-    async def forget(self, keys: Sequence[Key]) -> set[Key]:
-        """Delete these lanes if few deliveries wait in them; return those to look after further.
+    async def forget(self, keys: Sequence[Key]) -> dict[Key, bool]:
+        """Delete these lanes if few deliveries wait in them; return those to look after further, and whether any waits.
 
-        These are the lanes in which something waits, and those that are left because many wait or they were locked.
+        These are the lanes that were stored, deleted now or not, and those in which something waits.
         """
-        rows = await self._rows("forget", *_lines(keys), MOST_LEFT_WAITING)
-        return {(row["tenant_id"], row["endpoint_id"]) for row in rows}
+        rows = await self._rows("forget", *_lines(keys), MOST_LEFT_WAITING, REOPENED_SECONDS)
+        return {(row["tenant_id"], row["endpoint_id"]): row["waits"] for row in rows}
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:
         return await _SQL.rows(self._executor, name, *arguments)

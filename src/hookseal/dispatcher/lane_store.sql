@@ -117,8 +117,9 @@ ORDER BY a.n, d.id
 -- name: has_one_tenant
 SELECT coalesce(min(tenant_id) = max(tenant_id), false) FROM hookseal.endpoints
 
--- Deletes these lanes if at most $3 deliveries wait in them, and returns those in which something waits, and those that it
--- leaves. What is published from then on is due at once.
+-- Deletes these lanes, unless more than $3 deliveries wait in them or their breakers closed in the last $4 seconds. It returns those
+-- that were stored or in which something waits, and whether that is so: a transaction that read a lane before may let a
+-- delivery wait in it yet. Those of held endpoints are neither deleted nor returned: what waits there waits for a probe.
 -- name: forget
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, l.tenant_id IS NOT NULL AS is_stored,
@@ -127,21 +128,23 @@ WITH asked AS MATERIALIZED (
                   CROSS JOIN LATERAL (
                       SELECT FROM hookseal.deliveries AS d
                       WHERE d.tenant_id = a.tenant_id AND d.endpoint_id = a.endpoint_id AND d.waiting_for = w.waiting_for
+                      ORDER BY d.id
                       LIMIT $3 + 1) AS of_one
                   LIMIT $3 + 1) AS few) AS waiting
     FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[]) AS a (tenant_id, endpoint_id)
     LEFT JOIN hookseal.lanes AS l ON l.tenant_id = a.tenant_id AND l.endpoint_id = a.endpoint_id
+    WHERE NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                      WHERE h.tenant_id = a.tenant_id AND h.endpoint_id = a.endpoint_id AND h.released_at IS NULL)
 ), calm AS (
     SELECT l.tenant_id, l.endpoint_id
     FROM asked JOIN hookseal.lanes AS l ON l.tenant_id = asked.tenant_id AND l.endpoint_id = asked.endpoint_id
-    WHERE asked.waiting <= $3
+    WHERE asked.waiting <= $3 AND coalesce(l.reopened_at < now() - make_interval(secs => $4), true)
     FOR UPDATE OF l SKIP LOCKED
-), forgotten AS (
+), deleted AS (
     DELETE FROM hookseal.lanes AS l
     USING calm
     WHERE l.tenant_id = calm.tenant_id AND l.endpoint_id = calm.endpoint_id
-    RETURNING l.tenant_id, l.endpoint_id
 )
-SELECT asked.tenant_id, asked.endpoint_id::text AS endpoint_id
-FROM asked LEFT JOIN forgotten AS f ON f.tenant_id = asked.tenant_id AND f.endpoint_id = asked.endpoint_id
-WHERE asked.waiting > 0 OR (asked.is_stored AND f.tenant_id IS NULL)
+SELECT tenant_id, endpoint_id::text AS endpoint_id, waiting > 0 AS waits
+FROM asked
+WHERE is_stored OR waiting > 0

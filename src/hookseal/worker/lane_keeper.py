@@ -86,7 +86,7 @@ class LaneKeeper:
         """Let the deliveries of these rings wait. If another transaction has locked one, its ring is tried again."""
         in_lanes = [each for each in parked if each.waiting_for is not WaitingFor.ORDER]
         for key in {(each.ring.tenant_id, each.ring.endpoint_id) for each in in_lanes}:
-            self._lanes.crowded.learn(key)
+            self._lanes.crowded.parked(key)
         waiting = await self._store.park(parked)
         for each in parked:
             if waiting.get(each.ring.delivery_id):
@@ -110,10 +110,7 @@ class LaneKeeper:
             )
 
     async def _look(self) -> None:
-        """Learn which lanes are crowded, one page at a time, and remove as many of those that have become calm.
-
-        One in which something still waits is looked after further, as if it were new.
-        """
+        """Learn which lanes are crowded, one page at a time, and delete as many of those that have become calm."""
         now = self._clock.monotonic()
         self._look_at = now + LOOK_SECONDS
         self._lanes.share_again()
@@ -121,12 +118,8 @@ class LaneKeeper:
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
-        if calm := self._lanes.crowded.calm(now)[:PAGE]:
-            left = await self._store.forget(calm)
-            for key in calm:
-                self._lanes.crowded.forget(key)
-                if key in left:
-                    self._lanes.crowded.learn(key)
+        if self._in_flight.room:  # else no lane is asked
+            await self._delete(self._lanes.crowded.calm(now)[:PAGE])
         page = await self._store.page(self._place)
         self._place = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:
@@ -136,6 +129,17 @@ class LaneKeeper:
                 self._lanes.crowded.learn(lane.key)
             else:
                 self._lanes.crowded.forget(lane.key)
+
+    async def _delete(self, calm: Sequence[Key]) -> None:
+        """Delete these lanes. One that was stored is looked after further: a publisher may have read it before."""
+        left = await self._store.forget(calm) if calm else {}
+        for key in calm:
+            if key not in left:
+                self._lanes.crowded.forget(key)
+            elif left[key]:
+                self._lanes.crowded.learn_again(key)
+            else:
+                self._lanes.crowded.keep(key)
 
     async def _fetch(self, handler: RingHandler) -> None:
         """Fetch the next deliveries of the lanes that have room, if slots are free, until every such lane was asked.

@@ -21,7 +21,7 @@ from hookseal.worker.movement import Movement
 from hookseal.worker.timeouts import set_within
 
 BUSY_SECONDS: Final = 0.2  # how long a ring is kept if another transaction has locked its delivery
-MOST_KEPT: Final = 1_000  # rings; the sweep rings the deliveries of further ones again
+MOST_KEPT: Final = 1_000  # rings; the sweep rings the deliveries of the others again
 # How long nothing begins after this machine had no descriptor left; the time doubles while that continues.
 _FIRST_REST_SECONDS: Final = 0.5
 _LONGEST_REST_SECONDS: Final = 8.0
@@ -56,7 +56,7 @@ class RingHandler:
         self._quarter = min(in_flight.limit // 4, MOST_AT_ONCE)
         self._awake = asyncio.Event()
         self._spacious = asyncio.Event()
-        self._gathered = 0  # slots that are to be free at the next turn, if they soon are
+        self._gathered = 0  # slots for which the next turn waits, at most `GATHER_SECONDS`
         self._gathered_for = frozenset[str]()  # the tenants whose rings may wait for that
         self._meter = meter
         self._kept: list[tuple[float, int, Ring]] = []
@@ -216,7 +216,7 @@ class RingHandler:
         for each in {made.ring.endpoint_id: made for made in claims}.values():
             self._lanes.claimed(each, now)
             if each.is_ordered:  # nothing more of it may begin until this one is recorded
-                self._lanes.crowded.forget((each.ring.tenant_id, each.ring.endpoint_id))
+                self._lanes.crowded.rest((each.ring.tenant_id, each.ring.endpoint_id))
         self._changed()
 
     def _answered(self, ring: Ring, outcome: Outcome) -> None:

@@ -591,26 +591,77 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_that_stays_empty_becomes_calm() -> None:
+    """A lane that was found empty is asked again soon, and is calm when it stays empty, however rarely it is asked."""
+    lanes = Lanes(8)
+    read_settings(lanes, *(some := rings(1)))
+    lanes.crowded.learn(lane := key(some[0]))
+    lanes.found(asked := lanes.wanted(100, 0.0), [], 0.0)
+    assert ([Asked(lane, 8)], []) == (asked, lanes.wanted(100, 0.0))
+    lanes.found(lanes.wanted(100, 1.0), [], 1.0)
+
+    assert ([], [lane]) == (lanes.crowded.calm(CALM_SECONDS - 0.1), lanes.crowded.calm(2 * CALM_SECONDS))
+    lanes.crowded.keep(lane)
+    assert [] == lanes.crowded.calm(2 * CALM_SECONDS)
+    lanes.crowded.forget(lane)
+    lanes.crowded.forget(lane)
+    lanes.crowded.keep(lane)
+    lanes.found(asked, [], 9.0)
+    assert (0, []) == (len(lanes.crowded), lanes.wanted(100, 9.0))
+
+
+@pytest.mark.req("DEL-09", part="lanes")
 def test_a_lane_with_room_for_all_that_waits_becomes_calm() -> None:
-    """A lane is calm once no second has passed, for a while, without a look that found all of it. It is asked soon."""
+    """A lane with traffic is calm if, for a while, no second has passed without a look that found all that waits."""
     lanes = Lanes(8)
     read_settings(lanes, *(some := rings(8)))
     lanes.crowded.learn(lane := key(some[0]))
+
+    def look(now: float, number: int) -> list[tuple[str, str]]:
+        lanes.crowded.found([Asked(key, 8) for key in lanes.crowded.turns(now)], some[:number], now)
+        return lanes.crowded.calm(now)
+
+    assert [] == look(0.0, 7)
+    assert [] == look(0.9, 8)
+    assert [] == look(1.1, 7)
+    assert [lane] == look(CALM_SECONDS, 7)
+    assert [] == lanes.crowded.calm(CALM_SECONDS + START_OVER_SECONDS), "there was no look since"
+    assert [] == look(3.1, 8)
+    assert [] == look(3.2, 7), "for a second more waited than it had room for"
+    lanes.crowded.parked(lane)
+    assert [] == look(5.1, 7)
+    assert [lane] == look(5.1 + CALM_SECONDS, 7)
+
+
+@pytest.mark.req("DEL-09", part="lanes")
+def test_a_lane_without_room_is_not_calm() -> None:
+    """A lane that was not asked for a second, because it has no room, is not calm when it is asked again."""
+    lanes = Lanes(1)
+    read_settings(lanes, *(some := rings(1)))
+    lanes.crowded.learn(key(some[0]))
     lanes.found(lanes.wanted(100, 0.0), [], 0.0)
-    assert ([], []) == (lanes.wanted(100, 0.0), lanes.crowded.calm(0.0))
-    asked = lanes.wanted(100, 1.0)
-    assert [Asked(lane, 8)] == asked
-    lanes.crowded.found(asked, some[:7], 1.0)
-    lanes.crowded.found(asked, some, 1.9)
-    assert ([], [lane]) == (lanes.crowded.calm(1.9), lanes.crowded.calm(CALM_SECONDS))
-    lanes.crowded.found(asked, some, 2.0)
-    assert [] == lanes.crowded.calm(4.0), "more waited than it had room for"
-    lanes.crowded.found(asked, [], 4.0)
-    assert [lane] == lanes.crowded.calm(4.0 + CALM_SECONDS)
-    lanes.crowded.forget(lane)
-    lanes.crowded.forget(lane)
-    lanes.found(asked, [], 9.0)
-    assert (0, []) == (len(lanes.crowded), lanes.wanted(100, 9.0))
+    lanes.begin(some[0], 0.1)
+    assert [] == lanes.wanted(100, START_OVER_SECONDS)
+    lanes.answered(some[0], Outcome.DELIVERED, CALM_SECONDS)
+    lanes.found(lanes.wanted(100, CALM_SECONDS), [], CALM_SECONDS)
+
+    assert [] == lanes.crowded.calm(CALM_SECONDS)
+
+
+@pytest.mark.req("DEL-17")
+def test_an_ordered_lane_with_traffic_becomes_calm() -> None:
+    """A lane that rests while its head is sent is calm once nothing more has waited after each head, for a while."""
+    lanes = Lanes(8)
+    read_settings(lanes, *(some := rings(1)), pace=Pace(ordered=True))
+    lane = key(some[0])
+    for now in (0.0, 0.7, 1.4, CALM_SECONDS):
+        lanes.crowded.rest(lane)
+        assert [] == lanes.wanted(100, now)
+        lanes.crowded.expect(lane)
+        assert [] == lanes.crowded.calm(now), "more of it may wait"
+        lanes.found(lanes.wanted(100, now), [], now)
+
+    assert [lane] == lanes.crowded.calm(CALM_SECONDS)
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -733,7 +784,6 @@ def test_a_lane_with_an_expected_delivery_is_asked_at_once() -> None:
     lanes.crowded.expect(key(ring))
 
     assert [Asked(key(ring), 1)] == lanes.wanted(100, 0.0)
-    assert [] == lanes.crowded.calm(CALM_SECONDS)
 
 
 @pytest.mark.req("DEL-17")

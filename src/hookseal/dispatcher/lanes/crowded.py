@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
@@ -35,9 +36,9 @@ class _Known:
     began_at: float = float("-inf")
     waits_since: float | None = None
 
-    def note_end(self, now: float, *, is_end: bool) -> None:
-        """Note whether a look found all that waits. If it did not, another may do so within a second."""
-        if is_end:
+    def note(self, now: float, *, has_all: bool) -> None:
+        """Note whether all that waits has room. If not, the lane is calm only if it had all within the last second."""
+        if has_all:
             self.ended_at = now
             if self.calm_since is None:
                 self.calm_since = now
@@ -49,7 +50,7 @@ class CrowdedLanes:
     """The crowded lanes that this worker looks after, and since when each has had room for all that waits.
 
     Each is in one of three places: `_turns` if it may be asked now, `_empty` if it was empty when it was asked last,
-    else `_later`. The two that wait are in the order of their times.
+    else `_later`. The two that wait are in the order of their times. One that rests is in none.
     """
 
     def __init__(self) -> None:
@@ -72,27 +73,47 @@ class CrowdedLanes:
             self._known[key] = _Known()
             self._turns.add(key)
 
-    def expect(self, key: Key) -> None:
-        """Look after this lane, and ask for more of it at the next look."""
+    def learn_again(self, key: Key) -> None:
+        """Look after this lane as if it were new: it is asked at the next look."""
         self.forget(key)
         self.learn(key)
 
+    def parked(self, key: Key) -> None:
+        """Look after this lane, which had no room for a ring: it is not calm."""
+        self.learn(key)
+        self.keep(key)
+
+    def keep(self, key: Key) -> None:
+        """Look after this lane further: it becomes calm no sooner than one that is new."""
+        if (known := self._known.get(key)) is not None:
+            known.calm_since = None
+
+    def rest(self, key: Key) -> None:
+        """Ask nothing of this lane until `expect`."""
+        self._leave_places(key)
+
+    def expect(self, key: Key) -> None:
+        """Look after this lane, and ask for more of it at the next look."""
+        self.learn(key)
+        if (known := self._known.get(key)) is not None:
+            known.ask_at, known.after, known.waits_since = float("-inf"), BEGINNING, None
+            self._leave_places(key)
+            self._turns.add(key)
+
     def forget(self, key: Key) -> None:
-        """No longer look after this lane: nothing of it waits in PostgreSQL."""
+        """No longer look after this lane."""
         if self._known.pop(key, None) is not None:
-            self._turns.discard(key)
-            self._later.pop(key, None)
-            self._empty.pop(key, None)
+            self._leave_places(key)
 
     def got_room(self, key: Key, now: float) -> bool:
-        """Let the lane be looked at again, unless it had fewer than it was asked for; return whether it is known."""
+        """Let the lane be asked again, unless it had fewer than asked for 0.1 s ago; return whether it is known."""
         known = self._known.get(key)
         if known is not None and now >= known.ask_at and self._later.pop(key, None) is not None:
             self._turns.add(key)
         return known is not None
 
     def turns(self, now: float) -> Iterator[Key]:
-        """Yield lanes that may have more, those first whose turn it is. A lane that is then not asked comes later."""
+        """Yield the lanes that may be asked now, in the order of their turns. Each comes again after 0.1 s."""
         self._move(self._later, now, MOST_LOOKED_AT)
         if now >= self._empty_until:
             self._empty_left, self._empty_until = MOST_EMPTY_ASKED, now + ASK_AGAIN_SECONDS
@@ -105,11 +126,15 @@ class CrowdedLanes:
             yield key
 
     def may_wait(self, key: Key, now: float) -> bool:
-        """Return whether to wait for more room in this lane, to ask once for it. That is allowed for a moment only."""
+        """Return whether the worker may still wait for more room before it asks this lane: at most 0.1 s."""
         known = self._known[key]
         if known.waits_since is None:
             known.waits_since = now
         return now < known.waits_since + ASK_AGAIN_SECONDS
+
+    def no_room(self, key: Key, now: float) -> None:
+        """Note that this lane is not asked, because it or its tenant has no room for more."""
+        self._known[key].note(now, has_all=False)
 
     def start_over(self, key: Key) -> None:
         """Read this lane from its oldest delivery: some that were fetched still wait in PostgreSQL."""
@@ -117,10 +142,10 @@ class CrowdedLanes:
             known.after = BEGINNING
 
     def ask(self, key: Key, room: int, here: int, now: float) -> Asked:
-        """Return what to ask this lane for: `room` more than were fetched. `here` of it wait in this worker.
+        """Return the question for this lane: `room` deliveries that were not fetched yet. `here` of it wait here.
 
-        Behind what was fetched, no delivery is read again. Older ones may wait there since, so that a lane with a
-        backlog is read from its oldest delivery once a second. The oldest then are those that wait here.
+        A question continues behind what was fetched. Once a second it begins at the oldest delivery, since older ones
+        may have come; then it also covers the `here` deliveries that wait in this worker.
         """
         known = self._known[key]
         known.waits_since = None
@@ -146,7 +171,7 @@ class CrowdedLanes:
             has = numbers.get(each.key, 0)
             is_end = has < each.number
             known.after = BEGINNING if is_end else newest[each.key]
-            known.note_end(now, is_end=is_end)
+            known.note(now, has_all=is_end)
             if self._later.pop(each.key, None) is None:  # it is to be asked again already
                 continue
             if is_end:
@@ -157,12 +182,21 @@ class CrowdedLanes:
                 self._turns.add(each.key)
 
     def calm(self, now: float) -> list[Key]:
-        """Return the lanes that have had room for all that waits, for a while."""
+        """Return the lanes that have had room for all that waits, for a while, until the last look at them.
+
+        That look is no older than a second, unless nothing waited then: empty lanes may be asked less often.
+        """
+        recent = (key for key in self._later if self._known[key].ended_at > now - START_OVER_SECONDS)
         return [
             key
-            for key, known in self._known.items()
-            if known.calm_since is not None and now - known.calm_since >= CALM_SECONDS
+            for key in chain(recent, self._empty)
+            if (since := self._known[key].calm_since) is not None and now - since >= CALM_SECONDS
         ]
+
+    def _leave_places(self, key: Key) -> None:
+        self._turns.discard(key)
+        self._later.pop(key, None)
+        self._empty.pop(key, None)
 
     def _move(self, waiting: OrderedDict[Key, float], now: float, most: int) -> int:
         """Let at most so many of those whose time has come be asked, and return how many."""

@@ -14,7 +14,9 @@ from hookseal.dispatcher.model import NO_PACE, Outcome, Pace, Ring, WaitingFor
 
 BREAKER_FAILURES: Final = 10  # in a row
 CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again
-MOST_LOCKED_IN_A_ROW: Final = 25  # tries, in five seconds; then no ring waits in the worker until one of them claims
+MOST_LOCKED_IN_A_ROW: Final = (
+    25  # tries that found the row locked, in five seconds; then no ring waits here until a claim succeeds
+)
 UNKNOWN_MAY_WAIT: Final = 256  # rings of an endpoint whose settings this worker has not read yet
 LEAST_MAY_WAIT: Final = 4
 # The endpoint, or the way to it, cannot take what is sent.

@@ -9,10 +9,10 @@ from typing import Final
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
 
 MOST_UNANSWERED: Final = 8  # such requests in one turn
-MANY_UNANSWERED: Final = 32  # such requests in flight; while there are so many, turns with more of them have pauses
-MOST_AFTER_PAUSE: Final = 6  # endpoints that go on after one, of those that waited for its end
-PAUSE_SECONDS: Final = 0.02  # for tenants with at least `MOST_UNANSWERED` in flight; others begin theirs meanwhile
-ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; none of more is fetched from PostgreSQL
+MANY_UNANSWERED: Final = 32  # such requests in flight; with so many, a pause follows each turn that begins one
+MOST_AFTER_PAUSE: Final = 6  # waiting endpoints that may begin after a pause
+PAUSE_SECONDS: Final = 0.02  # in it, tenants with `MOST_UNANSWERED` or more in flight begin none; others may
+ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; with so many, nothing is fetched for others
 
 
 class Unanswered:
@@ -53,7 +53,7 @@ class Unanswered:
         return self._paused_until if self._waiting or (others_wait and now < self._paused_until) else float("inf")
 
     def must_wait(self, key: Key, now: float, *, unless: bool) -> bool:
-        """Return whether this endpoint waits from now on: for the end of a pause, or behind others. Never `unless`."""
+        """Return whether this endpoint waits from now on: for the end of a pause, or behind others. Not if `unless`."""
         if unless or not self._has_many(key[0]) or not (self._waiting or now < self._paused_until):
             self._waiting.discard(key)
             return False

@@ -33,7 +33,10 @@ class WaitingRings:
         return len(self._ids) - self.blocked
 
     def places(self, tenant: str) -> int:
-        """Return how many more rings of this tenant may be blocked: it leaves as many places free as it has."""
+        """Return how many more rings of this tenant may be blocked.
+
+        With several tenants, it may hold at most as many places as stay free.
+        """
         free = MOST_BLOCKED - self.blocked
         return free if self._tenants.has_one else max((free - self._blocked_of[tenant]) // 2, 0)
 

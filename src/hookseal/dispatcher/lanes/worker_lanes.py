@@ -1,8 +1,7 @@
 """All lanes of one worker: which rings wait here, which deliveries begin next, and what must wait in PostgreSQL. Pure.
 
-A delivery begins only if its lane has room. Tenants take turns, and so do the endpoints of each tenant. In an
-installation of several tenants, a tenant gets no more slots once it has `TENANT_SHARE` times as many as are free: so
-some are always left for others.
+A delivery begins only if its lane has room. Tenants take turns, and so do the endpoints of each tenant. If there are
+several tenants, none gets all slots: some are always left for others (`TENANT_SHARE`).
 """
 
 from collections import OrderedDict, deque
@@ -24,14 +23,14 @@ from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones
 MOST_TO_PARK: Final = 10_000  # rings; with more of them this worker takes none until they are parked
-LONGEST_WAIT_SECONDS: Final = 5.0  # then a ring waits in PostgreSQL; the sweep takes one for lost a little later
+LONGEST_WAIT_SECONDS: Final = 5.0  # then its ring is parked, before the sweep counts it as lost
 
 
 class Lanes:
     """The lanes of one worker. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    `crowded` are those with deliveries that wait in PostgreSQL, `to_park` the rings of more. `at_their_share` are the
-    tenants for whose rings the last `pick` left no slots, if it left no others; `tenants` shares the slots out.
+    `crowded` are the lanes with deliveries that wait in PostgreSQL, `to_park` the rings of what is to wait there.
+    `at_their_share` are the tenants for which the last `pick` had no slots, if no ring of another one could begin.
     """
 
     def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet) -> None:
@@ -81,7 +80,7 @@ class Lanes:
             self._settle(key, now)
 
     def add_first(self, rings: Iterable[Ring], now: float) -> None:
-        """Let these rings go before others, whatever their lanes allow: each is of a probe, or is not due."""
+        """Let these rings go before others, whatever room their lanes have: each names a probe, or what is not due."""
         self._first.update((ring.delivery_id, (now, ring)) for ring in rings if ring.delivery_id not in self._begun)
 
     def pick(self, slots: int, now: float, *, most: int = MOST_ASKED) -> list[Ring]:
@@ -115,7 +114,7 @@ class Lanes:
         return picked
 
     def _pick_first(self, slots: int, now: float, most: int) -> tuple[list[Ring], int]:
-        """Do it for the rings that go before others; also return how many may stay unanswered, at most half of all."""
+        """Pick from the rings that go before others; also return how many of these requests may stay unanswered."""
         picked, unanswered = list[Ring](), 0
         for _, ring in list(self._first.values())[:MOST_ASKED]:
             if len(picked) == most or unanswered == MOST_UNANSWERED // 2:
@@ -222,9 +221,8 @@ class Lanes:
 
     def wanted(self, slots: int, now: float) -> list[Asked]:
         """Return what to ask the crowded lanes for that have room, in the order of their turns."""
-        self._got_room = False
+        self._got_room, asked = False, list[Asked]()
         left = min(self.space(slots), MOST_ASKED)
-        asked: list[Asked] = []
         each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
         for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lanes[key]
@@ -232,7 +230,9 @@ class Lanes:
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
             is_full |= not lane.answers and self._unanswered.has_enough(key[0], now, self._waiting.places(key[0]))
-            if room > 0 and not is_full and not (few and self.crowded.may_wait(key, now)):
+            if room <= 0 or is_full:
+                self.crowded.no_room(key, now)
+            elif not (few and self.crowded.may_wait(key, now)):
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
                     break
