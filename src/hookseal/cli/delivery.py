@@ -98,7 +98,7 @@ def why(
     delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
     as_json: Json = False,
 ) -> None:
-    """Explain where a delivery stands: what it waits for, since when, what releases it, and which command does so now.
+    """Explain where a delivery stands: what it waits for, since when, and what releases it, alone or by which command.
 
     Example: hookseal delivery why 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
@@ -118,9 +118,9 @@ def replay(
 ) -> None:
     """Send a finished delivery again with a new budget of attempts, or try one at once that waits for its next attempt.
 
-    The budget of the latter stays as it is. The endpoint must exist and be enabled. If its breaker is open, or its
-    secret is refused, the delivery waits as its others do, and the command says for what. To replay many finished
-    deliveries, use `hookseal replay start`.
+    The attempts that the latter has spent stay counted. The endpoint must exist and be enabled. If it is held or its
+    lane is crowded, the delivery waits with the others of the endpoint, and the command says for what. To replay many
+    finished deliveries, use `hookseal replay start`.
 
     Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """

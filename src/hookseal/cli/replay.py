@@ -53,7 +53,9 @@ def start_(
             help="Only this final state; may be repeated. Without it: dead_letter, failed and cancelled.",
         ),
     ] = None,
-    all_states: Annotated[bool, typer.Option("--all-states", help="What was delivered, too.")] = False,
+    all_states: Annotated[
+        bool, typer.Option("--all-states", help="Also replay deliveries that were delivered.")
+    ] = False,
     since: Annotated[
         str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
     ] = None,

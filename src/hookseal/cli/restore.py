@@ -21,7 +21,7 @@ from hookseal.secrets import restore
 from hookseal.secrets.restore import StaleEndpoint, StaleKind
 
 app: Final = typer.Typer(
-    help="Find stale rows, which an older copy replaced, and accept a restore.", no_args_is_help=True
+    help="Find rows that are older than the audit log says, and accept a restore.", no_args_is_help=True
 )
 
 _BYTES_A_HEAD: Final = 512
@@ -47,7 +47,7 @@ def check(
 ) -> None:
     """List endpoints that contradict the audit log or their MACs; exit 1 if there is one. Their deliveries are held.
 
-    `endpoint`: the row is stale: an older copy replaced it. `record`: a record of its secrets is stale. `lost`: the row
+    `endpoint`: the row is older than the audit log says. `record`: a record of its secrets is stale. `lost`: the row
     is gone, but was not deleted through hookseal. `altered`: something other than hookseal changed the row. If the
     whole database is stale, this command cannot find it: compare with a head that you kept elsewhere (`hookseal audit
     verify --head`).

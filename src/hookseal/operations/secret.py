@@ -34,7 +34,7 @@ class Cleared:
 
 
 async def clear_caches(operator: Operator) -> Cleared:
-    """Make every worker discard its cached secrets, and probe each endpoint whose secret was refused.
+    """Make every worker discard its cached secrets, and probe each held endpoint.
 
     Raises `Unavailable`.
     """

@@ -110,8 +110,8 @@ class Outbox:
         """Try to lead, and ring while leading, until cancelled. A failure is logged once for each outage.
 
         It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `CALM_POLL_SECONDS` after
-        there was nothing to ring for `CALM_AFTER_SECONDS`. It begins a moment after the worker, which then claims what
-        stands in Redis: to mark that as rung would lock it, and ring again what the worker has taken.
+        there was nothing to ring for `CALM_AFTER_SECONDS`. The first look comes a moment after the start: until then
+        the worker claims what is in Redis, and a look would lock these deliveries and ring them again.
         """
         await self._clock.sleep(CALM_POLL_SECONDS)
         waited_seconds = WAITED_SECONDS

@@ -12,7 +12,7 @@ from hookseal.worker.pace import Pace
 MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
 FEW_AT_ONCE: Final = 50  # in the first look at a backlog, and while lanes are full; the next rings twice as many
 FULL_SECONDS: Final = 1.0  # while Redis has `most_standing` of these rings, each tenant gets one more in this time
-_ENDS: Final = 2  # of the list of tenants: all of it lies between two ends
+_ENDS: Final = 2  # ends of the list of tenants: between two of them, every tenant was looked at
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def delete(
 ) -> None:
     """Delete an endpoint: cancel its pending deliveries, retire its secrets, and free its URL.
 
-    Its finished deliveries and all attempts stay on record.
+    Its finished deliveries and their attempts stay on record until HOOKSEAL_RETENTION_DAYS have passed.
 
     Example: hookseal endpoint delete --tenant acme --endpoint ID --yes
     """

@@ -33,7 +33,8 @@ EventTypes = Annotated[
 Schedule = Annotated[
     str | None,
     typer.Option(
-        help="The waits between attempts: 5s,5m,2h; none: use these three options again; default: the default schedule."
+        help="The waits between attempts: 5s,5m,2h; none: use --max-attempts and the two back-off options; "
+        "default: the default schedule."
     ),
 ]
 Lead = Annotated[

@@ -38,9 +38,9 @@ def init(
 ) -> None:
     """Initialise the installation, once: register the master key, and create the integrity key and the sentinel.
 
-    With --kms there is no master key before. The command draws one, and prints the value for
-    SECRETS_MASTER_KEY_WRAPPED; the key itself is written nowhere. With a provider outside PostgreSQL there is no
-    master key, and these two are created there.
+    With --kms the command draws the master key, and prints the value for SECRETS_MASTER_KEY_WRAPPED; the key itself is
+    written nowhere. With a provider outside PostgreSQL there is no master key: the integrity key and the sentinel are
+    created at the provider.
 
     Example: hookseal key init
     """

@@ -28,7 +28,7 @@ app.command()(move)
 def cache_clear(*, as_json: Json = False) -> None:
     """Make every worker discard its cached secrets at its next claim, and try held deliveries again.
 
-    It concerns deliveries that are held because their secret was refused.
+    The oldest delivery of every held endpoint is tried now.
 
     Example: hookseal secret cache-clear
     """

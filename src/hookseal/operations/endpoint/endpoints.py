@@ -252,9 +252,7 @@ async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: En
         if not found.enabled:
             return Disabled(changed=False, reason=found.disabled_reason)
         await endpoints.disable(connection, tenant, endpoint_id, reason)
-        await held_deliveries.release(
-            connection, tenant, endpoint_id
-        )  # deliveries that waited for its secret now wait for `enable`
+        await held_deliveries.release(connection, tenant, endpoint_id)  # what was held now waits for `enable`
         await operator.audit(
             Action.ENDPOINT_DISABLED,
             of=f"endpoint:{endpoint_id}",

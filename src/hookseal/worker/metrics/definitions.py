@@ -68,7 +68,7 @@ HELD_TOO_LONG: Final = Metric(
     text="Deliveries cancelled because their endpoint was disabled for longer than `HOOKSEAL_HELD_DAYS`.",
 )
 DEAD_LETTERS: Final = Metric(
-    name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries whose last attempt failed."
+    name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries that became dead letters."
 )
 ENDPOINTS_DISABLED: Final = Metric(
     name="hookseal_endpoints_disabled_total",
@@ -78,13 +78,13 @@ ENDPOINTS_DISABLED: Final = Metric(
 GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
-    text="Deliveries released without using up an attempt: the claim was too old to connect, or the TLS context was "
+    text="Deliveries given back, with no attempt spent: the claim was too old to connect, or the TLS context was "
     "not ready in time.",
 )
 EXHAUSTED: Final = Metric(
     name="hookseal_exhausted_total",
     kind=Kind.COUNTER,
-    text="Deliveries released without using up an attempt: no file descriptor or memory was left.",
+    text="Deliveries given back, with no attempt spent: no file descriptor or memory was left.",
 )
 LEASES_LOST: Final = Metric(
     name="hookseal_leases_lost_total",

@@ -19,8 +19,8 @@ LANES_CROWDED: Final = Metric(
     name="hookseal_lanes_crowded",
     kind=Kind.GAUGE,
     aggregation=Aggregation.MAX,
-    text="Endpoints with deliveries that wait because as many requests as they may have are in flight, or were sent in "
-    "this second. Leader only.",
+    text="Endpoints whose lane is crowded: as many requests as they may have are or were in flight, or began in this "
+    "second. Leader only.",
 )
 LINES_STOPPED: Final = Metric(
     name="hookseal_lines_stopped",

@@ -34,6 +34,5 @@ REPLAY_IDLE: Final = Metric(
     name="hookseal_replay_idle_seconds",
     kind=Kind.GAUGE,
     aggregation=Aggregation.MAX,
-    text="How long ago that running replay job took its last step which has waited longest; 0 if none runs. "
-    "Leader only.",
+    text="The longest time since a running replay job took its last step; 0 if none runs. Leader only.",
 )
