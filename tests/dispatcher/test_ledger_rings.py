@@ -177,7 +177,7 @@ async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> 
 
     assert {"ant": 30, "bee": 1, "cow": 30} == tenants(found)
     assert (frozenset({"ant", "cow"}), True, True, "") == (
-        found.crowded,
+        found.backlogged,
         found.has_backlog,
         found.has_more,
         found.place,
@@ -206,7 +206,7 @@ async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]"
     found = await ledger(pool).ring_unrung(None, waited_seconds=0, each=1)
 
     assert {"ant": 1, "bee": 1, "cow": 1} == tenants(found)
-    assert {"ant", "cow"} == set(found.crowded), "nothing is left of the second tenant"
+    assert {"ant", "cow"} == set(found.backlogged), "nothing is left of the second tenant"
     assert 3 == await ledger(pool).standing(1_000)
     assert 2 == await ledger(pool).standing(2)
 

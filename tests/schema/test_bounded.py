@@ -221,7 +221,9 @@ async def _grown(pool: "Pool[asyncpg.Record]", least: int, most: int) -> list[tu
 async def _cost_of_one_plan(connection: Any, read: Read) -> Cost:
     """Do it with a plan for any arguments, and with bitmaps, as in workers: a bitmap reads all before the first row."""
     given = ", ".join(map(_literal, read.arguments))
-    await connection.execute(f"SET enable_bitmapscan = on; SET plan_cache_mode = force_generic_plan; PREPARE repeated AS {read.text}")
+    await connection.execute(
+        f"SET enable_bitmapscan = on; SET plan_cache_mode = force_generic_plan; PREPARE repeated AS {read.text}"
+    )
     cost = await _cost(connection, read, f"EXECUTE repeated ({given})" if given else "EXECUTE repeated")
     await connection.execute("DEALLOCATE repeated; RESET plan_cache_mode; SET enable_bitmapscan = off")
     return cost

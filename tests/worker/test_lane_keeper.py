@@ -20,6 +20,7 @@ from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.model import NO_PACE, Outcome, Ring
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import (
     BUSY_LOOK_SECONDS,
@@ -30,7 +31,6 @@ from hookseal.worker.lane_keeper import (
     LaneKeeper,
 )
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.pace import Pace
 from hookseal.worker.run import cancelled
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
@@ -69,12 +69,17 @@ class Counting(PostgresLanes):
 
 
 def keeper_of(
-    store: PostgresLanes, lanes: Lanes, clock: FakeClock, pace: Pace | None = None, *, in_flight: InFlight | None = None
+    store: PostgresLanes,
+    lanes: Lanes,
+    clock: FakeClock,
+    turns: BacklogTurns | None = None,
+    *,
+    in_flight: InFlight | None = None,
 ) -> LaneKeeper:
     """Return a keeper of these lanes, with 500 free slots unless others are given."""
     parts = SimpleNamespace(clock=clock, jitter=lambda: 0.5, log=structlog.get_logger())
     slots = InFlight(500) if in_flight is None else in_flight
-    return LaneKeeper(store, lanes, slots, _any(parts), meter=WorkerMeter(), pace=pace or Pace(clock))
+    return LaneKeeper(store, lanes, slots, _any(parts), meter=WorkerMeter(), turns=turns or BacklogTurns(clock))
 
 
 async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
@@ -191,7 +196,7 @@ class Parking(PostgresLanes):
         return []
 
 
-class Asking(Pace):
+class Asking(BacklogTurns):
     """Says when someone asks for a turn."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -231,12 +236,12 @@ async def test_rings_are_parked_with_pauses() -> None:
 async def test_a_worker_that_stops_parks_nothing() -> None:
     """If the rings were put back into Redis while the keeper waited for its turn, it does not ask PostgreSQL."""
     lanes, clock = to_park(1), FakeClock()
-    pace = Asking(clock)
-    keeper = keeper_of(store := Parking(clock), lanes, clock, pace)
-    async with pace.turn():
-        pace.asked.clear()
+    turns = Asking(clock)
+    keeper = keeper_of(store := Parking(clock), lanes, clock, turns)
+    async with turns.turn():
+        turns.asked.clear()
         turn = asyncio.create_task(keeper.once(_HANDLER))
-        await pace.asked.wait()
+        await turns.asked.wait()
         lanes.leave()
     await turn
 

@@ -13,9 +13,9 @@ from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.clock import SystemClock
 from hookseal.queue.bell import bell
 from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import NOTICE_SECONDS, Lease, Listening, Outbox
-from hookseal.worker.pace import Pace
 from hookseal.worker.run import cancelled
 from hookseal.worker.unrung import UnrungRings
 from tests.doubles.clock import FakeClock
@@ -83,7 +83,7 @@ async def test_a_published_event_is_rung_at_once(
     ringing = bell(redis_url)
     log = structlog.get_logger()
     ledger, clock = PostgresLedger(pool, worker="w1", lease_seconds=45), SystemClock()
-    unrung = UnrungRings(ledger, ringing, clock=clock, pace=Pace(clock))
+    unrung = UnrungRings(ledger, ringing, clock=clock, turns=BacklogTurns(clock))
     outbox = Outbox(Lease(pool, holder="w1"), unrung, ringing, clock=clock, meter=WorkerMeter(), log=log)
     running = asyncio.create_task(outbox.run(poll_seconds=3_600))
     woken = Woken()

@@ -14,8 +14,8 @@ from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.postgres.statements import statements
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.lane_keeper import LaneKeeper
-from hookseal.worker.pace import Pace
 from tests.doubles.stored import Installation, begin_with_two_tenants
 from tests.doubles.transport import ScriptedTransport
 from tests.servers import WithoutReset
@@ -50,7 +50,9 @@ class Worker:
         self.scene.handler._parts = parts
         store = PostgresLanes(pool)
         self.keeper = LaneKeeper(
-            *(store, self.scene.lanes, self.scene.in_flight, parts), meter=self.scene.meter, pace=Pace(self.scene.clock)
+            *(store, self.scene.lanes, self.scene.in_flight, parts),
+            meter=self.scene.meter,
+            turns=BacklogTurns(self.scene.clock),
         )
         self.queue: list[Ring] = []
 

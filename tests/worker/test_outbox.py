@@ -14,10 +14,10 @@ from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.chores import FRESH_SECONDS
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.outbox import CALM_AFTER_SECONDS, CALM_POLL_SECONDS, POLL_SECONDS, Lease, Outbox
-from hookseal.worker.pace import Pace
+from hookseal.worker.outbox import POLL_SECONDS, QUIET_AFTER_SECONDS, QUIET_POLL_SECONDS, Lease, Outbox
 from hookseal.worker.run import cancelled
 from hookseal.worker.unrung import UnrungRings
 from tests.doubles.clock import FakeClock
@@ -40,14 +40,14 @@ class RecordingBell(Bell):
         self.tries = 0
         self.broken = False
 
-    async def ring(self, rings: Iterable[Ring], *, crowded: Collection[str] = ()) -> int:
+    async def ring(self, rings: Iterable[Ring], *, backlogged: Collection[str] = ()) -> int:
         """Ring."""
         self.tries += 1
         if self.broken:
             raise Unavailable("Redis does not answer (ConnectionError)")
         noted = list(rings)
         self.rung += [ring.delivery_id for ring in noted]
-        return await super().ring(noted, crowded=crowded)
+        return await super().ring(noted, backlogged=backlogged)
 
     async def ping(self) -> None:
         """Answer."""
@@ -72,7 +72,9 @@ def outbox(
     clock = clock or SystemClock()
     return Outbox(
         Lease(pool, holder=holder, seconds=seconds),
-        UnrungRings(PostgresLedger(pool, worker=holder, lease_seconds=45), ringing, clock=clock, pace=Pace(clock)),
+        UnrungRings(
+            PostgresLedger(pool, worker=holder, lease_seconds=45), ringing, clock=clock, turns=BacklogTurns(clock)
+        ),
         ringing,
         clock=clock,
         meter=WorkerMeter(),
@@ -148,9 +150,9 @@ async def test_it_begins_a_moment_after_the_worker(pool: "Pool[asyncpg.Record]",
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '1 h'")
     clock = VirtualClock()
     task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).run())
-    await clock.run(0.9 * CALM_POLL_SECONDS, sleepers=1)
+    await clock.run(0.9 * QUIET_POLL_SECONDS, sleepers=1)
     assert [] == ringing.rung
-    await clock.run(0.1 * CALM_POLL_SECONDS, sleepers=1)
+    await clock.run(0.1 * QUIET_POLL_SECONDS, sleepers=1)
     assert ids == set(ringing.rung)
     await cancelled([task])
 
@@ -162,7 +164,7 @@ async def test_the_outbox_polls_slowly_without_work(pool: "Pool[asyncpg.Record]"
     task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).run())
 
     async def is_calm() -> bool:
-        return [CALM_POLL_SECONDS] * 3 == clock.slept[-3:]
+        return [QUIET_POLL_SECONDS] * 3 == clock.slept[-3:]
 
     async def is_busy() -> bool:
         return POLL_SECONDS in clock.slept
@@ -176,7 +178,7 @@ async def test_the_outbox_polls_slowly_without_work(pool: "Pool[asyncpg.Record]"
     finally:
         await cancelled([task])
     assert 1 == len(ringing.rung)
-    assert CALM_AFTER_SECONDS == pytest.approx(POLL_SECONDS * clock.slept.count(POLL_SECONDS), abs=2 * POLL_SECONDS)
+    assert QUIET_AFTER_SECONDS == pytest.approx(POLL_SECONDS * clock.slept.count(POLL_SECONDS), abs=2 * POLL_SECONDS)
 
 
 async def test_one_of_two_workers_leads(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:

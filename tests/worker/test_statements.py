@@ -21,10 +21,10 @@ from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres import connect
 from hookseal.worker import ring_handler
 from hookseal.worker.background import BackgroundLoops, Loop
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.movement import Movement
-from hookseal.worker.pace import Pace
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.run import cancelled
@@ -110,11 +110,11 @@ async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
     """Run the loops of a worker."""
     clock, asked = VirtualClock(), settings(database_url, redis_url, HOOKSEAL_SWEEP_SECONDS="")
     async with opened(asked, clock, structlog.get_logger()) as resources:
-        loops = BackgroundLoops(asked, resources, clock, structlog.get_logger(), pace=(pace := Pace(clock)))
+        loops = BackgroundLoops(asked, resources, clock, structlog.get_logger(), turns=(turns := BacklogTurns(clock)))
         keeper = LaneKeeper(
             *(PostgresLanes(resources.pool), Lanes(32), InFlight(500), resources.parts),
             meter=resources.meter,
-            pace=pace,
+            turns=turns,
         )
         worker = Idle(clock, resources, loops)
         await _count(resources.pool, worker.statements)

@@ -14,8 +14,8 @@ from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import MAX_QUEUED, Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.pace import Pace
 from hookseal.worker.sweep import LOOKS, Sweep
 from hookseal.worker.unrung import FULL_SECONDS
 from tests.cli.listeners import closed_port
@@ -48,8 +48,8 @@ class TurningClock(FakeClock):
 
 def sweep_of(ledger: PostgresLedger, ringing: Bell, clock: FakeClock, seconds: float = SECONDS) -> Sweep:
     """Return a sweep with this ledger."""
-    pace, log = Pace(clock), structlog.get_logger()
-    return Sweep(ledger, ringing, seconds=seconds, clock=clock, pace=pace, meter=WorkerMeter(), log=log)
+    turns, log = BacklogTurns(clock), structlog.get_logger()
+    return Sweep(ledger, ringing, seconds=seconds, clock=clock, turns=turns, meter=WorkerMeter(), log=log)
 
 
 def sweep(

@@ -9,7 +9,7 @@ from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
-from hookseal.worker.pace import Pace
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.unrung import FEW_AT_ONCE, FULL_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
 from tests.doubles.clock import FakeClock
 
@@ -53,7 +53,7 @@ class Unrung(UnrungRings):
     def __init__(self, pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
         self.clock = FakeClock()
         self.ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
-        super().__init__(self.ledger, ringing, clock=self.clock, pace=Pace(self.clock))
+        super().__init__(self.ledger, ringing, clock=self.clock, turns=BacklogTurns(self.clock))
         self._intake = Intake(ringing)
 
     async def look(self) -> Rung:
@@ -83,7 +83,7 @@ async def test_one_look_rings_few(pool: "Pool[asyncpg.Record]", ringing: Bell) -
     """A worker rings a backlog in steps, the first of them small; each says that more is left."""
     await publish(pool, "ant", 3 * MOST_AT_ONCE)
     ledger, clock = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock()
-    unrung = UnrungRings(ledger, ringing, clock=clock, pace=Pace(clock))
+    unrung = UnrungRings(ledger, ringing, clock=clock, turns=BacklogTurns(clock))
     looks = [await unrung.ring(None, waited_seconds=0) for _ in range(5)]
 
     assert [50, 100, 200, MOST_AT_ONCE, 3 * MOST_AT_ONCE - 600] == [look.rings for look in looks]
@@ -94,21 +94,21 @@ async def test_a_look_rings_few_while_lanes_are_full(pool: "Pool[asyncpg.Record]
     """So long as a worker parks what the outbox rings, each look rings few, and not more and more."""
     await publish(pool, "ant", 3 * FEW_AT_ONCE)
     ledger, clock = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock()
-    pace = Pace(clock)
-    unrung = UnrungRings(ledger, ringing, clock=clock, pace=pace)
-    pace.parked()
+    turns = BacklogTurns(clock)
+    unrung = UnrungRings(ledger, ringing, clock=clock, turns=turns)
+    turns.parked()
     looks = [await unrung.ring(None, waited_seconds=0) for _ in range(3)]
 
     assert [FEW_AT_ONCE] * 3 == [look.rings for look in looks]
 
 
 async def test_a_look_waits_for_its_turn(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
-    """Its statement runs in a turn of the pace, so that it does not run beside another one over a backlog."""
+    """Its statement runs in a turn of its own, so that it does not run beside another one over a backlog."""
     clock = FakeClock()
-    pace = Pace(clock)
-    async with pace.turn():
+    turns = BacklogTurns(clock)
+    async with turns.turn():
         clock.elapsed += 0.04
-    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock, pace=pace)
+    unrung = UnrungRings(PostgresLedger(pool, worker="w1", lease_seconds=45), ringing, clock=clock, turns=turns)
     await unrung.ring(None, waited_seconds=0)
 
     assert [0.04] == pytest.approx(clock.slept)

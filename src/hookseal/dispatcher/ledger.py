@@ -41,14 +41,14 @@ class Chore(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrung:
-    """What the outbox rings in one look. `crowded` are the tenants of which more is due.
+    """What the outbox rings in one look. `backlogged` are the tenants of which more is due.
 
     `has_backlog` says whether more was due than one look rings; the next look then begins after the tenant `place`.
     `is_empty` says that nothing was changed: the due deliveries belong to other tenants, or others have locked them.
     """
 
     rings: list[Ring]
-    crowded: frozenset[str]
+    backlogged: frozenset[str]
     has_backlog: bool
     has_more: bool
     is_empty: bool
@@ -211,7 +211,7 @@ class PostgresLedger:
         found = [row for row in rows if row["delivery_id"] is not None]
         return Unrung(
             rings=_rings([row for row in found if not row["waits"]]),
-            crowded=frozenset(row["tenant_id"] for row in found if row["is_crowded"]),
+            backlogged=frozenset(row["tenant_id"] for row in found if row["is_backlogged"]),
             has_backlog=has_backlog,
             has_more=has_backlog and bool(found or place or after),
             is_empty=not found,

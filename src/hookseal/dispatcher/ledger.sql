@@ -236,7 +236,7 @@ FROM (SELECT
 -- the planner use the index that begins with the tenant.
 -- Those of a held endpoint or a crowded lane are not rung: they wait. The probe of a held endpoint is rung.
 -- It always returns a row: whether there is a backlog, and the tenant at which it ended, empty at the end. A tenant is
--- crowded if it has more that is due. `chores` says what else the leader has to do, so that it asks for nothing else.
+-- backlogged if it has more that is due. `chores` says what else the leader has to do, so that it asks for nothing else.
 -- name: ring_unrung
 WITH RECURSIVE due AS MATERIALIZED (
     SELECT coalesce($3::timestamptz, now()) - make_interval(secs => $2) AS until
@@ -301,7 +301,7 @@ WITH RECURSIVE due AS MATERIALIZED (
     SELECT DISTINCT ON (tenant_id) tenant_id, next_attempt_at, id
     FROM in_turn
     ORDER BY tenant_id, next_attempt_at DESC, id DESC
-), crowded AS MATERIALIZED (
+), backlogged AS MATERIALIZED (
     SELECT last.tenant_id
     FROM last CROSS JOIN due
     CROSS JOIN LATERAL (
@@ -335,7 +335,7 @@ WITH RECURSIVE due AS MATERIALIZED (
 )
 SELECT counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
        rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id, rung.waits,
-       rung.tenant_id IN (SELECT tenant_id FROM crowded) AS is_crowded,
+       rung.tenant_id IN (SELECT tenant_id FROM backlogged) AS is_backlogged,
        concat_ws(' ', CASE WHEN EXISTS (SELECT FROM hookseal.held_endpoints) THEN 'held' END,
                  CASE WHEN EXISTS (SELECT FROM hookseal.lines) THEN 'lines' END,
                  CASE WHEN EXISTS (SELECT FROM hookseal.replays WHERE state = 'running') THEN 'replays' END) AS chores

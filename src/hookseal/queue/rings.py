@@ -20,10 +20,8 @@ ANSWER_SECONDS: Final = 5.0
 # A ring is due now. An arq worker compares the time of a ring with its own clock, which may be wrong by hours or years:
 # so the time is set ten years earlier. The times still differ, so that the earliest ring is taken first.
 MARGIN_MS: Final = 10 * 365 * 86_400_000
-EXPIRES_MS: Final = (
-    3_600_000  # a ring that no worker took for an hour may be removed: the sweep rings again from PostgreSQL
-)
-CROWDED_MS: Final = 10_000  # so much later than it is rung stands a ring of a tenant of which many more are to come
+EXPIRES_MS: Final = 3_600_000  # a ring that no worker took for an hour may be removed: the sweep rings again
+BACKLOGGED_MS: Final = 10_000  # by which rings of a tenant of which more is due stand behind others
 _CHUNK: Final = 1_000  # rings in one script: as many as events in one call, and a few milliseconds in Redis
 _CLOCK: Final = SystemClock()
 
@@ -39,17 +37,17 @@ class Rings:
         self.queue = queue
         self._ring = redis.register_script(_RING)
 
-    async def ring(self, rings: Iterable[Ring], *, crowded: Collection[str] = ()) -> int:
+    async def ring(self, rings: Iterable[Ring], *, backlogged: Collection[str] = ()) -> int:
         """Put every ring into the queue, due now, and return how many. A thousand rings take one round trip.
 
         The rings of each tenant are due one millisecond after each other, so that those of another tenant, also if they
-        are rung a little later, are taken in between. Those of a `crowded` tenant stand ten seconds later: what is rung
-        for other tenants in that time is taken before them. A ring that is already queued for later is then due now.
-        Raises `Unavailable`: rings that were put into the queue before the error remain there.
+        are rung a little later, are taken in between. Those of a `backlogged` tenant stand ten seconds later: what is
+        rung for other tenants in that time is taken before them. A ring that is queued for later already is then due
+        now. Raises `Unavailable`: rings that were put into the queue before the error remain there.
         """
         remaining = iter(rings)
         count, due_ms = 0, None
-        turns: Counter[str] = Counter(dict.fromkeys(crowded, CROWDED_MS))
+        turns: Counter[str] = Counter(dict.fromkeys(backlogged, BACKLOGGED_MS))
         with translate_redis_errors():
             while chunk := tuple(islice(remaining, _CHUNK)):
                 due_ms = await self._put(chunk, due_ms, turns)

@@ -11,6 +11,7 @@ from hookseal.ground.clock import Clock
 from hookseal.operations.operator import Operator
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.ref import Provider
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.endpoint_health import Disabling, HealthReports
 from hookseal.worker.holding import Holding
 from hookseal.worker.housekeeping import Housekeeping, Rules
@@ -19,7 +20,6 @@ from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
 from hookseal.worker.metrics.definitions import LOOP_LAG
 from hookseal.worker.outbox import Lease, Listening, Outbox
-from hookseal.worker.pace import Pace
 from hookseal.worker.replaying import Replaying
 from hookseal.worker.resources import Resources, listener
 from hookseal.worker.retention import Retention
@@ -33,12 +33,14 @@ Loop = Callable[[], Coroutine[Any, Any, None]]
 class BackgroundLoops:
     """Makes the background loops of a worker; `loops` has them by name."""
 
-    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any, *, pace: Pace) -> None:
+    def __init__(
+        self, settings: Settings, resources: Resources, clock: Clock, log: Any, *, turns: BacklogTurns
+    ) -> None:
         seconds = settings.worker.sweep_seconds
         pool, bell, meter = resources.pool, resources.bell, resources.meter
-        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, pace=pace, meter=meter, log=log)
+        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, turns=turns, meter=meter, log=log)
         self._denials = resources.denials
-        unrung = UnrungRings(resources.ledger, bell, clock=clock, pace=pace)
+        unrung = UnrungRings(resources.ledger, bell, clock=clock, turns=turns)
         self._outbox = Outbox(Lease(pool, holder=resources.worker_id), unrung, bell, clock=clock, meter=meter, log=log)
         holding = Holding(
             PostgresHeldEndpoints(pool),

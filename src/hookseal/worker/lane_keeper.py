@@ -11,10 +11,10 @@ from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import WaitingFor
 from hookseal.dispatcher.policy import SPREAD
 from hookseal.dispatcher.ports import Parts
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
-from hookseal.worker.pace import Pace
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.timeouts import set_within
 
@@ -38,7 +38,7 @@ class LaneKeeper:
         parts: Parts,
         *,
         meter: WorkerMeter,
-        pace: Pace,
+        turns: BacklogTurns,
     ) -> None:
         self._store = store
         self._lanes = lanes
@@ -46,7 +46,7 @@ class LaneKeeper:
         self._clock = parts.clock
         self._jitter = parts.jitter
         self._meter = meter
-        self._pace = pace
+        self._turns = turns
         self._log = parts.log
         self._outage = Outage("lanes", parts.log)
         self._woken = asyncio.Event()
@@ -70,11 +70,11 @@ class LaneKeeper:
         if opened := self._lanes.take_opened():
             await self._open(opened)
         if self._lanes.to_park:
-            async with self._pace.turn():
+            async with self._turns.turn():
                 at_once = MOST_AT_ONCE if len(self._lanes.to_park) > MANY_TO_PARK else FEW_AT_ONCE
                 if parked := self._lanes.take_parked(at_once):  # a worker that stops has put them back meanwhile
                     await self._park(parked, handler)
-                    self._pace.parked()
+                    self._turns.parked()
             if self._lanes.to_park:  # in the next turn, after what has room meanwhile
                 self._woken.set()
         if self._clock.monotonic() >= self._look_at:

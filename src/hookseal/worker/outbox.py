@@ -26,8 +26,8 @@ from hookseal.worker.unrung import UnrungRings
 
 LEASE_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.08
-CALM_POLL_SECONDS: Final = 0.25  # after there was nothing to ring for `CALM_AFTER_SECONDS`
-CALM_AFTER_SECONDS: Final = 10.0
+QUIET_POLL_SECONDS: Final = 0.25  # after there was nothing to ring for `QUIET_AFTER_SECONDS`
+QUIET_AFTER_SECONDS: Final = 10.0
 WAITED_SECONDS: Final = 0.05  # a publisher has this long to ring by itself
 _TRY_SECONDS: Final = 1.0  # between two tries to become the leader, and after a failure
 _GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
@@ -89,7 +89,7 @@ class Outbox:
         self._outage = Outage("outbox", log)
         self._token: str | None = None
         self._ask_at = self._lead_until = clock.monotonic()
-        self._calm_at = clock.monotonic()
+        self._quiet_at = clock.monotonic()
         self._woken = asyncio.Event()
 
     @property
@@ -109,11 +109,11 @@ class Outbox:
     async def run(self, *, poll_seconds: float | None = None) -> None:
         """Try to lead, and ring while leading, until cancelled. A failure is logged once for each outage.
 
-        It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `CALM_POLL_SECONDS` after
-        there was nothing to ring for `CALM_AFTER_SECONDS`. The first look comes a moment after the start: until then
+        It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `QUIET_POLL_SECONDS` after
+        there was nothing to ring for `QUIET_AFTER_SECONDS`. The first look comes a moment after the start: until then
         the worker claims what is in Redis, and a look would lock these deliveries and ring them again.
         """
-        await self._clock.sleep(CALM_POLL_SECONDS)
+        await self._clock.sleep(QUIET_POLL_SECONDS)
         waited_seconds = WAITED_SECONDS
         while True:
             more = False
@@ -165,7 +165,7 @@ class Outbox:
             self._chores.found(rung.chores, looked_at)
         if rung.rings:
             self._meter.rang(RungBy.OUTBOX, rung.rings)
-            self._calm_at = self._clock.monotonic() + CALM_AFTER_SECONDS
+            self._quiet_at = self._clock.monotonic() + QUIET_AFTER_SECONDS
         return rung.has_more
 
     def _pause(self, poll_seconds: float | None) -> float:
@@ -174,7 +174,7 @@ class Outbox:
         now = self._clock.monotonic()
         if self._token is None:
             return max(self._ask_at - now, 0.0)
-        return poll_seconds or (POLL_SECONDS if now < self._calm_at else CALM_POLL_SECONDS)
+        return poll_seconds or (POLL_SECONDS if now < self._quiet_at else QUIET_POLL_SECONDS)
 
 
 class Listening:

@@ -18,6 +18,7 @@ from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect, Unavailable
 from hookseal.worker.background import BackgroundLoops, Loop
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Probes
@@ -26,7 +27,6 @@ from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
 from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
-from hookseal.worker.pace import Pace
 from hookseal.worker.ready_line import print_ready
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
@@ -133,8 +133,8 @@ class _Worker:
         self._in_flight = InFlight(settings.worker.concurrency)
         self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
         lanes = Lanes(settings.worker.endpoint_concurrency, lambda: resources.heartbeat.fleet)
-        store, pace = PostgresLanes(resources.pool), Pace(clock)
-        self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter, pace=pace)
+        store, turns = PostgresLanes(resources.pool), BacklogTurns(clock)
+        self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter, turns=turns)
         self._handler = RingHandler(
             resources.parts,
             self._in_flight,
@@ -145,7 +145,7 @@ class _Worker:
         )
         self._warm_up = WarmUp(resources.pool, clock=clock, log=log)
         self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
-        self._background = BackgroundLoops(settings, resources, clock, log, pace=pace)
+        self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
         self._probes = probes_of(resources, self._engine, self._movement, clock)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)

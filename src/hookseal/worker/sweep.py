@@ -9,9 +9,9 @@ from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell
+from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
-from hookseal.worker.pace import Pace
 from hookseal.worker.unrung import UnrungRings
 
 # A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
@@ -37,13 +37,13 @@ class Sweep:
         *,
         seconds: float,
         clock: Clock,
-        pace: Pace,
+        turns: BacklogTurns,
         meter: WorkerMeter,
         log: Any,
     ) -> None:
         self._ledger = ledger
         self._bell = bell
-        self._unrung = UnrungRings(ledger, bell, clock=clock, pace=pace)
+        self._unrung = UnrungRings(ledger, bell, clock=clock, turns=turns)
         self._between = seconds / LOOKS
         self._old = timedelta(seconds=seconds - self._between)
         self._clock = clock

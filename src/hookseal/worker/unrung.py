@@ -7,7 +7,7 @@ from typing import Final
 from hookseal.dispatcher.ledger import Chore, PostgresLedger, Unrung
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
-from hookseal.worker.pace import Pace
+from hookseal.worker.backlog_turns import BacklogTurns
 
 MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
 FEW_AT_ONCE: Final = 50  # in the first look at a backlog, and while lanes are full; the next rings twice as many
@@ -37,11 +37,11 @@ class UnrungRings:
 
     most_standing = MAX_QUEUED
 
-    def __init__(self, ledger: PostgresLedger, bell: Bell, *, clock: Clock, pace: Pace) -> None:
+    def __init__(self, ledger: PostgresLedger, bell: Bell, *, clock: Clock, turns: BacklogTurns) -> None:
         self._ledger = ledger
         self._bell = bell
         self._clock = clock
-        self._pace = pace
+        self._turns = turns
         self._place = ""
         self._ends = 0
         self._at_once = FEW_AT_ONCE
@@ -56,8 +56,8 @@ class UnrungRings:
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
             room, each = MOST_AT_ONCE, 1
-        async with self._pace.turn():
-            if self._pace.is_parking and each is None:
+        async with self._turns.turn():
+            if self._turns.is_parking and each is None:
                 room = min(room, FEW_AT_ONCE)
             found = await self._ledger.ring_unrung(
                 token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
@@ -87,4 +87,4 @@ class UnrungRings:
 
     async def _put(self, found: Unrung) -> None:
         if found.rings:
-            await self._bell.ring(found.rings, crowded=found.crowded)
+            await self._bell.ring(found.rings, backlogged=found.backlogged)

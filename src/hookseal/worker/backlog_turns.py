@@ -1,4 +1,4 @@
-"""The pace of statements that work through a backlog: they leave most of the machine to the deliveries."""
+"""Turns of the statements that work through a backlog: they leave most of the machine to the deliveries."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ LONGEST_PAUSE_SECONDS: Final = 0.1
 PARKING_SECONDS: Final = 1.0  # so long after rings were parked, others of the same backlog may follow
 
 
-class Pace:
+class BacklogTurns:
     """Runs one such statement of a worker at a time, with a pause after it as long as it took, at most 0.1 s.
 
     Such a statement takes 5 to 30 ms of one core. Two at a time, or one after another without a pause, would delay the

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from hookseal.worker.pace import LONGEST_PAUSE_SECONDS, Pace
+from hookseal.worker.backlog_turns import LONGEST_PAUSE_SECONDS, BacklogTurns
 from tests.doubles.clock import FakeClock
 
 pytestmark = pytest.mark.req("DEL-09", part="lanes")
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.req("DEL-09", part="lanes")
 async def test_a_turn_leaves_as_much_time_as_it_took(*, took: float, passed: float, waits: list[float]) -> None:
     """The next turn begins no sooner after the last one than that one took, or 0.1 s."""
     clock = FakeClock()
-    pace = Pace(clock)
-    async with pace.turn():
+    turns = BacklogTurns(clock)
+    async with turns.turn():
         clock.elapsed += took
     clock.elapsed += passed
-    async with pace.turn():
+    async with turns.turn():
         pass
 
     assert waits == pytest.approx(clock.slept)
@@ -30,12 +30,12 @@ async def test_a_turn_leaves_as_much_time_as_it_took(*, took: float, passed: flo
 async def test_a_turn_that_failed_leaves_time_too() -> None:
     """A statement that timed out is followed by a pause."""
     clock = FakeClock()
-    pace = Pace(clock)
+    turns = BacklogTurns(clock)
     with suppress(TimeoutError):
-        async with pace.turn():
+        async with turns.turn():
             clock.elapsed += 0.05
             raise TimeoutError
-    async with pace.turn():
+    async with turns.turn():
         pass
 
     assert [0.05] == pytest.approx(clock.slept)
@@ -43,11 +43,11 @@ async def test_a_turn_that_failed_leaves_time_too() -> None:
 
 async def test_turns_do_not_overlap() -> None:
     """While one has its turn, the others wait, in the order in which they came."""
-    pace, order = Pace(FakeClock()), list[str]()
+    turns, order = BacklogTurns(FakeClock()), list[str]()
     begun, end = asyncio.Event(), asyncio.Event()
 
     async def take(name: str) -> None:
-        async with pace.turn():
+        async with turns.turn():
             order.append(name)
             begun.set()
             await end.wait()
