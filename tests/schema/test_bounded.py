@@ -51,6 +51,9 @@ SELECT 'acme', hookseal.uuid7(), md5((n - n % 100 + 1)::text)::uuid, 'e' || n,
        CASE WHEN n % 8 = 2 THEN 'order' WHEN n % 4 = 2 THEN 'secret' END, CASE WHEN n % 4 = 2 THEN now() END,
        CASE WHEN n % 4 = 3 THEN now() END, CASE WHEN n % 8 = 2 THEN n END
 FROM generate_series({least}, {most}) AS n;
+INSERT INTO hookseal.lanes (tenant_id, endpoint_id)
+SELECT 'lanes', md5(n::text)::uuid FROM generate_series({least}, {most}, 10) AS n
+UNION ALL SELECT 'held', md5('concurrency')::uuid ON CONFLICT DO NOTHING;
 INSERT INTO hookseal.lines (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints ON CONFLICT DO NOTHING;
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, lease_owner, lease_token,
     lease_expires_at, claimed_number, claimed_at, claimed_refs)
@@ -119,7 +122,13 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "move_lines": ("", _FIRST, 50),
     }
     crowded = ("held", str(UUID(hashlib.md5(b"concurrency", usedforsecurity=False).hexdigest())))
-    lanes = {"page": ("", _FIRST, 100), "next": (*crowded, "50", _FIRST), "forget": (*crowded, 100, 10.0)}
+    lanes = {
+        "page": ("", _FIRST, 100),
+        "next": (*crowded, "50", _FIRST),
+        "forget": (*crowded, 100, 10.0),
+        "park": (*rings, "\n".join("rate" for _ in rings[2].splitlines())),
+        "due": tuple(rings),
+    }
     figures = {
         "oldest_due_seconds": (),
         "due": (100,),

@@ -322,6 +322,33 @@ async def test_a_deleted_lane_is_looked_after_for_a_while(pool: "Pool[asyncpg.Re
     assert 0 == len(lanes.crowded)
 
 
+@pytest.mark.req("DEL-17")
+async def test_what_is_expected_meanwhile_is_fetched(pool: "Pool[asyncpg.Record]") -> None:
+    """If more of a lane is expected while PostgreSQL deletes it, the next look asks for it."""
+    await pool.execute(_STORE.replace("$1", "1"))
+    await pool.execute("DELETE FROM hookseal.lanes")
+    await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
+    lanes, clock, asked = await crowded_lanes(pool), FakeClock(), list[Asked]()
+
+    class Expecting(PostgresLanes):
+        async def forget(self, keys: Sequence[Key]) -> dict[Key, bool]:
+            left = await super().forget(keys)
+            lanes.crowded.expect(keys[0])
+            return left
+
+        async def next(self, wanted: Sequence[Asked]) -> list[Ring]:
+            asked.extend(wanted)
+            return await super().next(wanted)
+
+    keeper = keeper_of(Expecting(pool), lanes, clock)
+    await keeper.once(_HANDLER)
+    asked.clear()
+    clock.elapsed += CALM_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert 1 == len(asked)
+
+
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.Record]") -> None:
     """While all slots are taken no lane is asked, so that what waits in it is not known."""

@@ -327,7 +327,7 @@ class Simulation:
 
     def _look(self, worker: Worker) -> None:
         """Fetch the next deliveries of the crowded lanes, and look again while there are any."""
-        if self.now >= worker.forget_at:
+        if self.now >= worker.forget_at and worker.taken < worker.slots:
             worker.forget_at = self.now + LOOK_SECONDS
             self._forget_calm(worker)
         for _ in range(MOST_FETCHES):

@@ -15,7 +15,7 @@ from hookseal.postgres.statements import Statements
 
 FIRST_PROBE_SECONDS: Final = 5.0  # after a breaker opened; each later probe comes after twice as long
 PAGE: Final = 1_000
-REOPENED_SECONDS: Final = 10.0  # a lane stays so long after its breaker closed: all workers are to see that
+REOPENED_SECONDS: Final = 10.0  # a lane stays so long after its breaker closed: a worker reads 1,000 lanes a second
 MOST_LEFT_WAITING: Final = 100  # deliveries in a lane that is deleted: the workers that know it fetch them
 BEGINNING: Final = ("", "00000000-0000-0000-0000-000000000000")
 

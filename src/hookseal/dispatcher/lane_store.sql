@@ -69,17 +69,24 @@ SET since = now(), waiting_for = excluded.waiting_for, reason = excluded.reason,
 WHERE h.released_at IS NOT NULL
 RETURNING h.tenant_id, h.endpoint_id::text AS endpoint_id
 
--- Reads a page of the crowded lanes of enabled endpoints that are not held.
+-- Reads a page of the crowded lanes, and whether each endpoint is enabled and not held. It looks up one endpoint after the
+-- other, since a join may read all endpoints that come before the page.
 -- name: page
+WITH page AS MATERIALIZED (
+    SELECT l.tenant_id, l.endpoint_id, l.reopened_at
+    FROM hookseal.lanes AS l
+    WHERE (l.tenant_id, l.endpoint_id) > ($1, $2::text::uuid)
+    ORDER BY l.tenant_id, l.endpoint_id
+    LIMIT $3
+)
 SELECT l.tenant_id, l.endpoint_id::text AS endpoint_id, l.reopened_at,
-       e.enabled IS NOT FALSE AND h.endpoint_id IS NULL AS is_open
-FROM hookseal.lanes AS l
-LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = l.tenant_id AND e.id = l.endpoint_id
-LEFT JOIN hookseal.held_endpoints AS h
-    ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
-WHERE (l.tenant_id, l.endpoint_id) > ($1, $2::text::uuid)
+       coalesce((SELECT e.enabled FROM hookseal.endpoints AS e
+                 WHERE e.tenant_id = l.tenant_id AND e.id = l.endpoint_id LIMIT 1), true)
+       AND NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
+                         WHERE h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+                         LIMIT 1), false) AS is_open
+FROM page AS l
 ORDER BY l.tenant_id, l.endpoint_id
-LIMIT $3
 
 -- Returns the oldest waiting deliveries of these lanes behind the given ids, as many of each as asked for. Nothing is changed.
 -- Each lane is read once for each reason to wait, so that the index gives the oldest without reading the others. Of what

@@ -118,8 +118,8 @@ class LaneKeeper:
         if now >= self._count_at:
             self._count_at = now + COUNT_SECONDS
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
-        if self._in_flight.room:  # else no lane is asked
-            await self._delete(self._lanes.crowded.calm(now)[:PAGE])
+        if (room := self._in_flight.room) and self._lanes.space(room):  # else no lane is asked
+            await self._delete(self._lanes.crowded.calm(now)[:PAGE], now)
         page = await self._store.page(self._place)
         self._place = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:
@@ -130,10 +130,11 @@ class LaneKeeper:
             else:
                 self._lanes.crowded.forget(lane.key)
 
-    async def _delete(self, calm: Sequence[Key]) -> None:
+    async def _delete(self, calm: Sequence[Key], now: float) -> None:
         """Delete these lanes. One that was stored is looked after further: a publisher may have read it before."""
         left = await self._store.forget(calm) if calm else {}
-        for key in calm:
+        is_calm = set(self._lanes.crowded.calm(now))  # more of an ordered lane may be expected meanwhile
+        for key in is_calm.intersection(calm):
             if key not in left:
                 self._lanes.crowded.forget(key)
             elif left[key]:

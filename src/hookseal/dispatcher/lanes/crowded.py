@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final
 
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
@@ -14,6 +13,7 @@ MOST_LOOKED_AT: Final = 256  # lanes in one look; the next look continues behind
 CALM_SECONDS: Final = 2.0  # a lane with room for all that waits, for so long, is no longer crowded
 ASK_AGAIN_SECONDS: Final = 0.1
 MOST_EMPTY_ASKED: Final = 256  # lanes that were empty when they were asked last, in `ASK_AGAIN_SECONDS`
+EMPTY_ASKED_SECONDS: Final = 5.0  # each of `MOST_CROWDED` empty lanes is asked again sooner than that
 START_OVER_SECONDS: Final = 1.0  # after which a lane is read from its oldest delivery again
 BEGINNING: Final = "00000000-0000-0000-0000-000000000000"  # before the oldest delivery
 
@@ -31,6 +31,7 @@ class Asked:
 class _Known:
     calm_since: float | None = None
     ended_at: float = float("-inf")
+    is_empty: bool = False
     ask_at: float = float("-inf")
     after: str = BEGINNING
     began_at: float = float("-inf")
@@ -38,12 +39,12 @@ class _Known:
 
     def note(self, now: float, *, has_all: bool) -> None:
         """Note whether all that waits has room. If not, the lane is calm only if it had all within the last second."""
+        is_late = now >= self.ended_at + START_OVER_SECONDS
+        if is_late and not (has_all and self.is_empty):
+            self.calm_since = None
         if has_all:
             self.ended_at = now
-            if self.calm_since is None:
-                self.calm_since = now
-        elif now >= self.ended_at + START_OVER_SECONDS:
-            self.calm_since = None
+            self.calm_since = now if self.calm_since is None else self.calm_since
 
 
 class CrowdedLanes:
@@ -132,9 +133,15 @@ class CrowdedLanes:
             known.waits_since = now
         return now < known.waits_since + ASK_AGAIN_SECONDS
 
-    def no_room(self, key: Key, now: float) -> None:
-        """Note that this lane is not asked, because it or its tenant has no room for more."""
-        self._known[key].note(now, has_all=False)
+    def no_room(self, key: Key, now: float, *, has_share: bool) -> None:
+        """Note that this lane is not asked, because it or its tenant has no room for more.
+
+        If this worker has no share of the endpoint's limit, another one looks after the lane.
+        """
+        if has_share:
+            self._known[key].note(now, has_all=False)
+        else:
+            self.forget(key)
 
     def start_over(self, key: Key) -> None:
         """Read this lane from its oldest delivery: some that were fetched still wait in PostgreSQL."""
@@ -174,23 +181,25 @@ class CrowdedLanes:
             known.note(now, has_all=is_end)
             if self._later.pop(each.key, None) is None:  # it is to be asked again already
                 continue
+            known.is_empty = is_end and not has and each.after == BEGINNING
             if is_end:
-                is_empty = not has and each.after == BEGINNING
                 known.ask_at, known.waits_since = now + ASK_AGAIN_SECONDS, now
-                (self._empty if is_empty else self._later)[each.key] = known.ask_at
+                (self._empty if known.is_empty else self._later)[each.key] = known.ask_at
             else:
                 self._turns.add(each.key)
 
     def calm(self, now: float) -> list[Key]:
         """Return the lanes that have had room for all that waits, for a while, until the last look at them.
 
-        That look is no older than a second, unless nothing waited then: empty lanes may be asked less often.
+        That look is no older than a second, or `EMPTY_ASKED_SECONDS` if nothing waited then.
         """
-        recent = (key for key in self._later if self._known[key].ended_at > now - START_OVER_SECONDS)
         return [
             key
-            for key in chain(recent, self._empty)
-            if (since := self._known[key].calm_since) is not None and now - since >= CALM_SECONDS
+            for keys, oldest in ((self._later, now - START_OVER_SECONDS), (self._empty, now - EMPTY_ASKED_SECONDS))
+            for key in keys
+            if (known := self._known[key]).calm_since is not None
+            and known.ended_at > oldest
+            and now - known.calm_since >= CALM_SECONDS
         ]
 
     def _leave_places(self, key: Key) -> None:

@@ -231,7 +231,7 @@ class Lanes:
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
             is_full |= not lane.answers and self._unanswered.has_enough(key[0], now, self._waiting.places(key[0]))
             if room <= 0 or is_full:
-                self.crowded.no_room(key, now)
+                self.crowded.no_room(key, now, has_share=bool(lane.ceiling))
             elif not (few and self.crowded.may_wait(key, now)):
                 asked.append(self.crowded.ask(key, min(room, each), here, now))
                 if (left := left - min(room, each)) <= 0:
