@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tools.bench import results
+from tools.bench.bars import LISTEN, RING, SQL
 from tools.bench_secrets.__main__ import PROVES, table
 from tools.governance.benchmarks import BENCHMARKS
 from tools.governance.evidence import Evidence, Figure, Machine, Record, figure, misses, place, read, write
@@ -161,7 +163,7 @@ def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Re
 @pytest.mark.parametrize(
     ("requirement", "message"),
     [
-        (Requirement(id="PERF-01", status=Status.CLAIMED), "PERF-01: has no benchmark that writes a record"),
+        (Requirement(id="PERF-07", status=Status.CLAIMED), "PERF-07: has no benchmark that writes a record"),
         (Requirement(id="PERF-06", status=Status.PARTIAL, parts=("open",)), "PERF-06: a benchmark's record proves all"),
     ],
 )
@@ -202,6 +204,76 @@ def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
     assert {"PERF-06": None} == read(tmp_path)
 
 
+def _stored_run(root: Path, command: str = "make bench", **figures: float) -> None:
+    """Store a run of a benchmark with the figures of PERF-02 at their bounds, except for the given ones."""
+    machine = results.Machine(
+        cpu="a processor", cpus=2, memory_mb=1, kernel="Linux", python="3.12.1", postgresql="18", redis="8"
+    )
+    latency = {RING: {"p50_ms": 5.0, "p99_ms": 15.0}, SQL: {"p99_ms": 150.0}, LISTEN: {"p99_ms": 20.0}}
+    idle = {"worker_cpu_percent": 1.0, "redis_commands_per_second": 10.0, "statements_per_second": 10.0, **figures}
+    rows = [("latency-20", how, found) for how, found in latency.items()] + [("idle", "hookseal", idle)]
+    run = results.Run(
+        commit="c" * 40,
+        is_dirty=False,
+        date="2026-01-31 12:00 UTC",
+        command=command,
+        is_quick=False,
+        seconds=1.0,
+        machine=machine,
+        versions={},
+        rows=tuple(
+            results.Row(scenario=scenario, contender=contender, rounds=(results.Round(figures=found),))
+            for scenario, contender, found in rows
+        ),
+        left_out=(),
+    )
+    (root / results.RESULTS).parent.mkdir(parents=True)
+    (root / results.RESULTS).write_bytes(results.written(run))
+
+
+def _problems(root: Path, claimed: str) -> list[str]:
+    """Return the problems of this tree if one id with bars is claimed."""
+    with_bars = [name for name, held_to in BENCHMARKS.items() if held_to.bars]
+    status = {name: Status.CLAIMED if name == claimed else Status.PLANNED for name in with_bars}
+    known = [Requirement(id=name, status=status[name]) for name in with_bars]
+    return problems(known, RUN, frozenset(), read(root))
+
+
+def test_a_stored_run_of_the_benchmark_is_a_record(tmp_path: Path) -> None:
+    """It proves an id whose bars it meets exactly, and no other one."""
+    _stored_run(tmp_path)
+    claimed = Requirement(id="PERF-02", status=Status.CLAIMED)
+
+    assert [] == _problems(tmp_path, "PERF-02")
+    assert [(None, "docs/proof/performance.json")] == proofs(claimed, RUN, frozenset(), read(tmp_path))
+    (line, *_) = _problems(tmp_path, "PERF-03")
+    assert line.startswith("PERF-03: 400 hung, worker was not measured: make it faster, then run `make bench`, or")
+
+
+@pytest.mark.parametrize(
+    ("command", "redis", "message"),
+    [
+        ("make bench", 10.5, "PERF-02: idle, Redis: 10.5 /s, at most 10 is allowed: "),
+        ("make bench ARGS='--quick'", 1.0, "PERF-02: 20/s by ring, p50 was not measured: "),
+    ],
+)
+def test_a_run_that_misses_a_bar_proves_nothing(tmp_path: Path, command: str, redis: float, message: str) -> None:
+    """A claim needs each of its bars, measured by a whole run."""
+    _stored_run(tmp_path, command, redis_commands_per_second=redis)
+    (line, *_) = _problems(tmp_path, "PERF-02")
+
+    assert line.startswith(message)
+
+
+def test_a_stored_run_of_another_form_is_no_record(tmp_path: Path) -> None:
+    """The line says which command writes a valid one."""
+    (tmp_path / results.RESULTS).parent.mkdir(parents=True)
+    (tmp_path / results.RESULTS).write_text("{}")
+    found = _problems(tmp_path, "PERF-02")
+
+    assert "docs/proof/performance.json: is not a valid record of PERF-02: run `make bench`" in found
+
+
 def test_without_a_folder_there_is_no_record(tmp_path: Path) -> None:
     """A tree without evidence has no records."""
     assert {} == read(tmp_path)
@@ -228,7 +300,7 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)
     assert record_of(tmp_path, PROVES, _figures()).is_dirty
     stored = json.loads((tmp_path / place(PROVES)).read_text())
-    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met", "counts"} == stored.keys()
+    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met", "counts", "measured"} == stored.keys()
     assert {"cpu", "cpus", "python"} == stored["machine"].keys()
     assert "/" not in json.dumps(stored["machine"])
 

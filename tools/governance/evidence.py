@@ -1,6 +1,7 @@
 """The records of benchmarks and long suites: one for each id in `docs/EVIDENCE/`, written by a run, never by hand.
 
-A new record replaces the old one: git has the earlier ones.
+The stored run of `make bench` is the record of each id that has bars. A new record replaces the old one: git has the
+earlier ones.
 """
 
 from collections import Counter
@@ -12,7 +13,9 @@ from typing import Final
 
 import msgspec
 
-from tools.governance.benchmarks import BENCHMARKS, Suite
+from tools.bench import results
+from tools.bench.bars import Bar
+from tools.governance.benchmarks import BENCH, BENCHMARKS, Suite
 
 FOLDER: Final = "docs/EVIDENCE"
 
@@ -41,7 +44,7 @@ class Machine:
 class Record:
     """One run: its commit (`is_dirty`: with uncommitted changes), its machine, its results and its verdict.
 
-    A benchmark has `figures`; a suite has `counts`, by scenario.
+    A benchmark has `figures`; a suite has `counts`, by scenario; `make bench` has `measured`, by the name of a bar.
     """
 
     id: str
@@ -51,6 +54,7 @@ class Record:
     figures: dict[str, Figure]
     is_met: bool
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -59,7 +63,7 @@ Evidence = Mapping[str, Record | None]
 
 def place(name: str) -> str:
     """Return the path of the record of that id, relative to the root."""
-    return f"{FOLDER}/{name}.json"
+    return results.RESULTS if name in BENCHMARKS and BENCHMARKS[name].bars else f"{FOLDER}/{name}.json"
 
 
 def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> Figure:
@@ -74,10 +78,16 @@ def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> F
     )
 
 
-def misses(name: str, figures: Mapping[str, Figure], counts: Counts | None = None) -> list[str]:
-    """Return how these figures and counts miss the bounds of the id; nothing if all are met."""
+def misses(
+    name: str,
+    figures: Mapping[str, Figure],
+    counts: Counts | None = None,
+    measured: Mapping[str, float] | None = None,
+) -> list[str]:
+    """Return how these figures, counts and measured values miss the bounds of the id; nothing if all are met."""
     held_to = BENCHMARKS[name]
     missed = [line for part, us in held_to.at_most_us.items() if (line := _miss(part, us, figures.get(part)))]
+    missed += [line for bar in held_to.bars if (line := _missed_bar(bar, (measured or {}).get(bar.what)))]
     return missed if held_to.suite is None else [*missed, *_miscounted(held_to.suite, counts or {})]
 
 
@@ -97,7 +107,7 @@ def contradictions(record: Record) -> Iterator[str]:
     for scenario, counted in record.counts.items():
         if min(counted.values(), default=0) < 0 or counted.get("requests", 0) < counted.get("deliveries", 0):
             yield f"its scenario {scenario} has impossible counts"
-    if record.is_met is bool(misses(record.id, record.figures, record.counts)):
+    if record.is_met is bool(misses(record.id, record.figures, record.counts, record.measured)):
         yield "its verdict does not follow from its figures and the bounds"
 
 
@@ -109,8 +119,33 @@ def write(root: Path, record: Record) -> None:
 
 
 def read(root: Path) -> Evidence:
-    """Return every record by the name of its file; None for a file of another form."""
-    return {file.stem: _read(file) for file in sorted((root / FOLDER).glob("*.json"))}
+    """Return every record by its id, which is the name of its file; None for a file of another form."""
+    written: Evidence = {file.stem: _read(file) for file in sorted((root / FOLDER).glob("*.json"))}
+    return {**written, **_of_bench(root)} if (root / results.RESULTS).is_file() else written
+
+
+def _of_bench(root: Path) -> Evidence:
+    """Return the records that the stored run is. A quick run, and one of some parts only, measures none of the bars."""
+    try:
+        run = results.read(root)
+    except msgspec.DecodeError:
+        return dict.fromkeys(name for name, held_to in BENCHMARKS.items() if held_to.bars)
+    machine = Machine(cpu=run.machine.cpu, cpus=run.machine.cpus, python=run.machine.python)
+    records = {}
+    for name, held_to in BENCHMARKS.items():
+        bars = held_to.bars if run.command == BENCH else ()
+        measured = {bar.what: value for bar in bars if (value := bar.value(run)) is not None}
+        if held_to.bars:
+            records[name] = Record(
+                id=name,
+                commit=run.commit,
+                is_dirty=run.is_dirty,
+                machine=machine,
+                figures={},
+                is_met=not misses(name, {}, measured=measured),
+                measured=measured,
+            )
+    return records
 
 
 def _read(file: Path) -> Record | None:
@@ -129,6 +164,13 @@ def _miscounted(suite: Suite, counts: Counts) -> Iterator[str]:
     for what, number in suite.at_most.items():
         if counted[what] > number:
             yield f"{counted[what]} {what}, at most {number} are allowed"
+
+
+def _missed_bar(bar: Bar, value: float | None) -> str | None:
+    if value is None:
+        return f"{bar.what} was not measured"
+    allowed = f"at least {bar.gate:g} is required" if bar.is_least else f"at most {bar.gate:g} is allowed"
+    return None if bar.is_met(value) else f"{bar.what}: {value:.3g} {bar.unit}".strip() + f", {allowed}"
 
 
 def _miss(part: str, at_most_us: float, found: Figure | None) -> str | None:

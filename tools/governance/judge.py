@@ -150,4 +150,4 @@ def _unrecorded(name: str, record: Record | None) -> Iterator[str]:
     else:
         first = "make it faster" if BENCHMARKS[name].suite is None else "fix what it found"
         then = f"{first}, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
-        yield from (f"{name}: {line}: {then}" for line in misses(name, record.figures, record.counts))
+        yield from (f"{name}: {line}: {then}" for line in misses(name, record.figures, record.counts, record.measured))
