@@ -122,6 +122,22 @@ async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, rece
     assert 60 == len(receiver.received)
 
 
+@pytest.mark.req("DEL-10")
+async def test_a_lowered_limit_holds_for_the_next_burst(world: World, receiver: Receiver) -> None:
+    """After `endpoint update --concurrency`, a worker that knows the old limit does not begin more of a burst."""
+    most: list[int] = []
+    receiver.answers["/few"] = counting(most)
+    await add(world, f"{receiver.base_url}/few", tenant="acme")
+    await world.pool.execute(_PUBLISH, "acme", 1)
+    async with world.worker():
+        await all_delivered(world, "acme", 1)
+        await world.pool.execute("UPDATE hookseal.endpoints SET concurrency = 2")
+        await world.pool.execute(_PUBLISH, "acme", 30)
+        await all_delivered(world, "acme", 31)
+
+    assert max(most) <= 2
+
+
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_a_breaker_opens_after_failures_and_closes_after_a_probe(world: World, receiver: Receiver) -> None:
     """After failures in a row the endpoint gets nothing but a probe; when that is answered, the others follow."""

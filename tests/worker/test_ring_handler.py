@@ -147,6 +147,26 @@ async def test_requests_continue_after_the_claim() -> None:
     assert [OK] * 3 == [OK for _ in scene.transport.sent]
 
 
+@pytest.mark.req("DEL-10")
+async def test_what_lowered_limits_do_not_allow_is_given_back() -> None:
+    """If a claim reads a lower limit than the one by which it was made, the rest of it is due again, unsent."""
+    scene = Scene()
+    rings = [RING, scene.add(1), scene.add(2)]
+    scene.lanes.claimed(CLAIM, 0.0)
+    for each in rings:
+        scene.ledger.target(each.delivery_id, replace(TARGET, pace=Pace(concurrency=1)))
+    await scene.handler.handle(rings)
+    await scene.end()
+
+    assert [State.DELIVERED, State.PENDING, State.PENDING] == [
+        scene.ledger.rows[each.delivery_id].state for each in rings
+    ]
+    assert (1, [0, 0]) == (
+        len(scene.transport.sent),
+        [scene.ledger.rows[each.delivery_id].budget_spent for each in rings[1:]],
+    )
+
+
 async def test_signers_are_requested_once_for_an_endpoint() -> None:
     """The signers of an endpoint are requested once for all of its claims in a batch."""
     scene = Scene()

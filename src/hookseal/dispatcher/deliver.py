@@ -68,6 +68,11 @@ async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> lis
         raise
 
 
+async def give_back(claims: Sequence[Claim], parts: Parts) -> None:
+    """Give these claims back before anything was prepared: their deliveries are due now, with no attempt spent."""
+    await _shielded(_give_all_back(claims, parts))
+
+
 async def finish(attempt: Prepared, parts: Parts) -> None:
     """Steps 6 to 10: afterwards the delivery is in a final state, due again, held, or given back.
 

@@ -1,13 +1,11 @@
 """Handles rings: claims the deliveries whose turn it is together, and sends each one in a task of its own."""
 
 import asyncio
-import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Final
 
-from hookseal.dispatcher.deliver import by_endpoint, claim, finish, prepare
+from hookseal.dispatcher.deliver import by_endpoint, claim, finish, give_back, prepare
 from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Claim, Claimed, Outcome, Ring
@@ -16,6 +14,7 @@ from hookseal.dispatcher.prepare import Prepared
 from hookseal.ground.errors import Exhausted, Unavailable
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.worker.inflight import InFlight
+from hookseal.worker.kept_rings import KeptRings
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.timeouts import set_within
@@ -59,8 +58,7 @@ class RingHandler:
         self._gathered = 0  # slots for which the next turn waits, at most `GATHER_SECONDS`
         self._gathered_for = frozenset[str]()  # the tenants whose rings may wait for that
         self._meter = meter
-        self._kept: list[tuple[float, int, Ring]] = []
-        self._order = count()
+        self._kept = KeptRings()
         self._failed_until = self._rest_seconds = 0.0
         self._movement = movement
         self._rested_at = float("-inf")
@@ -137,15 +135,12 @@ class RingHandler:
 
     def due(self, most: int) -> list[Ring]:
         """Remove and return at most `most` kept rings that are due."""
-        rings, now = list[Ring](), self._parts.clock.monotonic()
-        while self._kept and len(rings) < most and self._kept[0][0] <= now:
-            rings.append(heapq.heappop(self._kept)[2])
-        return rings
+        return self._kept.take_due(most, self._parts.clock.monotonic())
 
     def next_in(self) -> float:
         """Return the seconds until a kept ring, or one that waits for a moment, may be tried; infinity if none."""
-        now, kept_until = self._parts.clock.monotonic(), self._kept[0][0] if self._kept else float("inf")
-        return max(min(kept_until, self._lanes.next_at(now)) - now, self._failed_until - now, 0.0)
+        now = self._parts.clock.monotonic()
+        return max(min(self._kept.next_at, self._lanes.next_at(now)) - now, self._failed_until - now, 0.0)
 
     async def pause(self, seconds: float) -> None:
         """Return when the next kept ring may be tried, or after `seconds`."""
@@ -153,9 +148,7 @@ class RingHandler:
 
     def keep(self, rings: Iterable[Ring], seconds: float = 0.0) -> None:
         """Keep these rings; they are due after `seconds`."""
-        due_at = self._parts.clock.monotonic() + seconds
-        for each in rings:
-            heapq.heappush(self._kept, (due_at, next(self._order), each))
+        self._kept.add(rings, self._parts.clock.monotonic() + seconds)
         self._awake.set()
 
     def keep_busy(self, rings: Sequence[Ring]) -> None:
@@ -166,8 +159,7 @@ class RingHandler:
 
     def leave(self) -> list[Ring]:
         """Remove and return every ring that is kept or waits for its turn, for another worker."""
-        left, self._kept = [each for _, _, each in self._kept], []
-        return left + self._lanes.leave()
+        return self._kept.take_all() + self._lanes.leave()
 
     def drop(self, dropped: Dropped) -> None:
         """Count and log rings that were dropped from the queue."""
@@ -186,8 +178,7 @@ class RingHandler:
         now = self._parts.clock.monotonic()
         for each in rings:
             self._lanes.begin(each, now)
-        claims: list[Claim] = []
-        asked_at = 0.0
+        claims, asked_at = list[Claim](), 0.0
         try:
             claimed, asked_at = await claim(rings, self._parts, most_bytes=self._in_flight.bytes_room)
             claims = claimed.claims
@@ -203,21 +194,30 @@ class RingHandler:
             raise
         finally:
             self._in_flight.free(len(rings) - len(claims))
-            self._count(rings, claims)
-        self._start(claims, asked_at)
+            groups = self._count(rings, claims)
+        self._start(groups, asked_at)
 
-    def _count(self, rings: Sequence[Ring], claims: Sequence[Claim]) -> None:
-        """Count which rings claimed a delivery, and take over what the claims have read about their endpoints."""
+    def _count(self, rings: Sequence[Ring], claims: Sequence[Claim]) -> list[list[Claim]]:
+        """Count what was claimed; return the claims of each endpoint, without those that new limits do not allow."""
         now = self._parts.clock.monotonic()
         ids = {each.ring.delivery_id for each in claims}
-        for ring in rings:
-            if ring.delivery_id not in ids:
-                self._lanes.unclaimed(ring, now)
-        for each in {made.ring.endpoint_id: made for made in claims}.values():
-            self._lanes.claimed(each, now)
-            if each.is_ordered:  # nothing more of it may begin until this one is recorded
-                self._lanes.crowded.rest((each.ring.tenant_id, each.ring.endpoint_id))
+        for ring in (each for each in rings if each.delivery_id not in ids):
+            self._lanes.unclaimed(ring, now)
+        groups = by_endpoint(claims)
+        for each in groups:
+            if over := self._lanes.claimed(each[-1], now, len(each)):
+                self._give_back(each[-over:], now)
+                del each[-over:]
+            elif each[0].is_ordered:  # nothing more of it may begin until this one is recorded
+                self._lanes.crowded.rest((each[0].ring.tenant_id, each[0].ring.endpoint_id))
         self._changed()
+        return groups
+
+    def _give_back(self, claims: Sequence[Claim], now: float) -> None:
+        for each in claims:
+            self._lanes.unclaimed(each.ring, now)
+        self._in_flight.free(len(claims) - 1)
+        self._in_flight.start(give_back(claims, self._parts))
 
     def _answered(self, ring: Ring, outcome: Outcome) -> None:
         self._lanes.answered(ring, outcome, self._parts.clock.monotonic())
@@ -237,8 +237,8 @@ class RingHandler:
         self._meter.claim_failed()
         self._parts.log.warning("claim.failed", deliveries=len(rings), reason=str(error))
 
-    def _start(self, claims: Sequence[Claim], asked_at: float) -> None:
-        for each in by_endpoint(claims):
+    def _start(self, groups: Sequence[Sequence[Claim]], asked_at: float) -> None:
+        for each in filter(None, groups):
             self._in_flight.hold(sum(len(one.body) for one in each))
             self._in_flight.start(self._group(each, asked_at), len(each[0].body))
 

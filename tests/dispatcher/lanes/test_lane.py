@@ -9,6 +9,7 @@ from tests.doubles.claims import ENDPOINT
 
 OK, BAD = Outcome.DELIVERED, Outcome.TIMEOUT
 ALONE = Fleet()
+NOW = 100.0  # long after the start of the clock, so that the tokens of a second are there
 
 
 def lane(ceiling: int = 32, *, rate: int | None = None, fleet: Fleet = ALONE) -> Lane:
@@ -133,6 +134,49 @@ def test_the_shares_of_all_workers_add_up_to_the_limit(whole: int, workers: int)
     assert whole == sum(shares)
     assert max(shares) - min(shares) <= 1
     assert 12 == pytest.approx(sum(rates))
+
+
+def begun(pace: Pace, number: int) -> Lane:
+    """Return a lane with these settings and so many requests that have just begun."""
+    old = lane(ceiling=pace.concurrency or 32, rate=pace.rate)
+    for _ in range(number):
+        old.begin(NOW)
+    return old
+
+
+@pytest.mark.req("DEL-10")
+@pytest.mark.parametrize(
+    ("before", "after", "allowed"),
+    [
+        (Pace(concurrency=20), Pace(concurrency=3), 3),
+        (Pace(), Pace(rate=2), 2),
+        (Pace(rate=100), Pace(rate=2), 2),
+        (Pace(rate=20), Pace(rate=100), 15),
+        (Pace(rate=20), Pace(), 15),
+        (Pace(concurrency=20), Pace(concurrency=4, rate=2), 2),
+        (Pace(concurrency=20), Pace(concurrency=2, rate=4), 2),
+        (Pace(), Pace(), 15),
+    ],
+)
+def test_new_limits_hold_for_what_was_just_claimed(before: Pace, after: Pace, allowed: int) -> None:
+    """If the claim of 15 deliveries reads lower limits than before, those beyond them are to be given back."""
+    old = begun(before, 15)
+    old.configure(after, ALONE, ENDPOINT, default=32)
+    over = 0 if before == after else old.lowered(before, 15, NOW)
+    for _ in range(over):
+        old.unspent()
+
+    assert (15 - allowed, allowed) == (over, old.in_flight)
+    if allowed < 15:
+        assert 0 == old.room(NOW)
+
+
+def test_requests_from_before_count_for_new_limits() -> None:
+    """If as many are in flight already as a lower limit allows, nothing of the claim may begin."""
+    old = begun(Pace(concurrency=20), 8)
+    old.configure(Pace(concurrency=4), ALONE, ENDPOINT, default=32)
+
+    assert 3 == old.lowered(Pace(concurrency=20), 3, NOW)
 
 
 def test_an_unknown_lane_begins_with_one() -> None:

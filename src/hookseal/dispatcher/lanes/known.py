@@ -36,9 +36,12 @@ class KnownLanes:
             self._drop_idle()
         return lane
 
-    def configure(self, key: Key, pace: Pace) -> None:
-        """Take over the settings that a claim has read."""
-        self[key].configure(pace, self._fleet(), key[1], default=self._default)
+    def configure(self, key: Key, pace: Pace, number: int, now: float) -> int:
+        """Take over the settings that a claim of so many has read; return how many of these they do not allow."""
+        lane, before = self[key], self[key].pace
+        was_known = lane.is_known
+        lane.configure(pace, self._fleet(), key[1], default=self._default)
+        return lane.lowered(before, number, now) if was_known and pace != before else 0
 
     def share_again(self) -> None:
         """If workers came or went, take another share in the limit of each lane: one without a share claims nothing."""

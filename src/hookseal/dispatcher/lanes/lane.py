@@ -5,6 +5,7 @@ flight together. After many failures in a row the breaker opens.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from hookseal.dispatcher.lanes.fleet import Fleet
@@ -90,6 +91,19 @@ class Lane:
                 self.limit = self.threshold = float(max(ceiling, 1))
             self.ceiling = ceiling
         self.rate = None if self.pace.rate is None else self.pace.rate / fleet.workers
+
+    def lowered(self, before: Pace, claimed: int, now: float) -> int:
+        """Return how many of the requests that were just claimed, and counted, the new settings do not allow.
+
+        The new rate counts all of them, as if it had been there before.
+        """
+        over = self.in_flight - min(int(self.limit), self.ceiling)
+        if self.rate is not None and self.pace.rate != before.rate:
+            self.tokens += claimed if before.rate is not None else 0
+            self._fill(now, self.rate)
+            self.tokens -= claimed
+            over = max(over, ceil(-self.tokens))
+        return min(max(over, 0), claimed)
 
     def room(self, now: float) -> int:
         """Return how many more requests may begin now."""
