@@ -15,7 +15,7 @@ from hookseal import Admin, Publisher
 from hookseal.ground.errors import Conflict, HooksealError, Malformed, NotFound, Refused, Unavailable
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS invoices (tenant_id text, number integer, PRIMARY KEY (tenant_id, number));
+CREATE TABLE IF NOT EXISTS invoices_of_customers (tenant_id text, number integer, PRIMARY KEY (tenant_id, number));
 CREATE TABLE IF NOT EXISTS activity (tenant_id text, text text, at timestamptz DEFAULT now());
 """
 
@@ -131,7 +131,7 @@ async def delete(endpoint_id: str, user: Who) -> None:
 async def pay(number: int, user: Who) -> dict[str, Any]:
     """Store an invoice and publish its event, both or neither."""
     async with app.state.pool.acquire() as connection, connection.transaction():
-        await connection.execute("INSERT INTO invoices VALUES ($1, $2)", user.tenant_id, number)
+        await connection.execute("INSERT INTO invoices_of_customers VALUES ($1, $2)", user.tenant_id, number)
         published = await app.state.publisher.publish(
             tenant_id=user.tenant_id, event_type="invoice.paid", data={"number": number}, connection=connection
         )

@@ -33,12 +33,26 @@ async def test_a_granted_role_publishes_until_revoked(begun: Begun) -> None:
         both = await begun.run("producer", "list", "--role", role, "--json")
         assert ["*", "acme"] == [each["tenant_id"] for each in both.json["items"]]
 
-        revoked = await begun.run("producer", "revoke", *right, "--json")
-        assert {"role": role, "tenant_id": "acme", "left_to_run": None} == revoked.json
+        rights = {"role": role, "tenant_id": "acme", "left_to_run": None, "still_for_every_tenant": True}
+        assert rights == (await begun.run("producer", "revoke", *right, "--json")).json
         last = await begun.run("producer", "revoke", "--role", role, "--tenant", "*")
         assert (0, f"{role} may no longer publish for every tenant\n") == (last.code, last.out)
         assert 5 == (await hookseal(*publish, **settings)).code
     assert ["producer.granted", "producer.revoked"] == [entry["action"] for entry in await audited(pool)]
+
+
+@pytest.mark.req("OPS-10")
+async def test_a_right_for_every_tenant_remains(begun: Begun) -> None:
+    """If a role may publish for every tenant, the text says that it may still publish for the one that was revoked."""
+    async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
+        for tenant in ("acme", "*"):
+            await begun.run("producer", "grant", "--role", role, "--tenant", tenant)
+        ended = await begun.run("producer", "revoke", "--role", role, "--tenant", "acme")
+
+    assert ended.out == (
+        f"the right is revoked, but {role} may still publish for acme, as it may for every tenant: "
+        f"to end that, run hookseal producer revoke --role {role} --tenant '*'\n"
+    )
 
 
 @pytest.mark.req("OPS-04", part="errors")

@@ -43,7 +43,9 @@ def test_a_valid_schedule_is_read(text: str, expected: tuple[int, ...]) -> None:
 )
 def test_an_invalid_schedule_states_the_rule(text: str) -> None:
     """A text that is not a valid schedule is malformed, and the error states the rule."""
-    with pytest.raises(Malformed, match=r"1 to 30 delays as in 5s,5m,2h .* each 1 s to 7 d, of 30 d in all") as caught:
+    with pytest.raises(
+        Malformed, match=r"1 to 30 delays as in 5s,5m,2h .* each 1 s to 7 d, at most 30 d in all"
+    ) as caught:
         rules.retry_schedule(text)
 
     assert "retry_schedule" == caught.value.field

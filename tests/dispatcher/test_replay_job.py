@@ -75,7 +75,7 @@ def test_the_default_selects_undelivered_deliveries() -> None:
     [
         (JobState.RUNNING, 10, 3, 0),
         (JobState.DONE, 10, 0, 3),
-        (JobState.CANCELLED, 10, 0, 0),
+        (JobState.CANCELLED, 10, 3, 0),
         (JobState.RUNNING, 5, 0, 0),
         (JobState.DONE, 5, 0, 0),
     ],
@@ -83,7 +83,7 @@ def test_the_default_selects_undelivered_deliveries() -> None:
 def test_remaining_deliveries_are_known_until_the_end(
     state: JobState, matched: int, remaining: int, changed: int
 ) -> None:
-    """Deliveries that the job has not reached count as remaining while it runs, and as changed when it is done."""
+    """Deliveries that the job has not reached count as remaining, and as changed once it is done."""
     shown = replace(JOB, state=state, matched=matched).shown()
 
     assert (4, {"endpoint_disabled": 2, "endpoint_deleted": 1, "changed": changed}, remaining) == (

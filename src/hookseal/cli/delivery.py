@@ -112,7 +112,12 @@ def replay(
     *,
     delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
     new_id: Annotated[
-        bool, typer.Option("--new-id", help="Give it a new webhook-id, so that the receiver processes it again.")
+        bool,
+        typer.Option(
+            "--new-id",
+            help="Send a copy with a new webhook-id, so that the receiver processes it again. The original stays as it "
+            "is: a replay job sends it, too, and it still stops the line of an ordered endpoint.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:

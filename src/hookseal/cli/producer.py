@@ -46,6 +46,8 @@ def grant(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
 def revoke(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
     """Revoke the right of a database role to publish for a tenant, at once.
 
+    A role that may publish for every tenant ('*') may still publish for this one: the command says so.
+
     Example: hookseal producer revoke --role billing_app --tenant acme
     """
     publisher, granted_tenant = producers.role_name(role), producers.producer_tenant(tenant)
@@ -55,10 +57,19 @@ def revoke(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
         if revoked.statement is None
         else f"\none statement is left, which needs a role with more rights: {revoked.statement};"
     )
+    name, tenants = printable(publisher), _tenant_name(granted_tenant)
     emit(
-        {"role": revoked.role, "tenant_id": revoked.tenant_id, "left_to_run": revoked.statement},
+        {
+            "role": revoked.role,
+            "tenant_id": revoked.tenant_id,
+            "left_to_run": revoked.statement,
+            "still_for_every_tenant": revoked.still_for_every_tenant,
+        },
         as_json=as_json,
-        text=f"{printable(publisher)} may no longer publish for {_tenant_name(granted_tenant)}{left}",
+        text=f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
+        f"to end that, run hookseal producer revoke --role {name} --tenant '*'"
+        if revoked.still_for_every_tenant
+        else f"{name} may no longer publish for {tenants}{left}",
     )
 
 

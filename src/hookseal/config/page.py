@@ -81,7 +81,7 @@ def _default(name: str, default: object) -> str:
     if default is None:
         return f"required with `db`, or `{WRAPPED_KEY}`" if name == MASTER_KEY else "none"
     text = str(default).lower() if isinstance(default, bool) else str(default)
-    return f"`{text}`" if default != () else "none"
+    return "none" if default in ((), frozenset()) else f"`{text}`"
 
 
 def _list(names: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """A receiver that reports each request. It verifies nothing, unless it gets a `Judge` that does."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -26,12 +27,13 @@ async def run_sink(
     *,
     host: str = LOOPBACK,
     judge: Judge = accept_everything,
+    advice: str = "free the port, or choose another one",
 ) -> AsyncIterator[str]:
     """Run a receiver for the length of the block, and yield its url. It reports each request and answers as judged.
 
     `retry` in a report means that this is not the first attempt of its delivery: a retry, or a replay. A body larger
-    than hookseal sends is answered with 413 and not reported. Raises `Unavailable` if the receiver cannot listen there,
-    for instance because the port is in use; port 0 picks a free one.
+    than hookseal sends is answered with 413 and not reported. Raises `Unavailable`, with the advice, if the receiver
+    cannot listen there, for instance because the port is in use; port 0 picks a free one.
     """
     application = web.Application(client_max_size=MAX_BODY_BYTES)
     application.router.add_post("/{path:.*}", _receiving(report, judge))
@@ -41,7 +43,8 @@ async def run_sink(
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise Unavailable(f"the receiver cannot listen on {host}:{port} ({type(error).__name__})") from None
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise Unavailable(f"the receiver cannot listen on {host}:{port} ({reason}): {advice}") from None
         shown, bound = runner.addresses[0][:2]
         yield f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}/"
     finally:

@@ -20,6 +20,10 @@ from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
+_OTHER_PORT: Final = (
+    "free the port, or delete .hookseal/receiver.port: the receiver then gets another one, and the endpoints that send "
+    "to it need its new URL"
+)
 _ENDING: Final = (
     "ending ... the worker finishes its requests in flight, for at most "
     f"{STOP_SECONDS:.0f} s (Ctrl-C again ends it now)"
@@ -56,7 +60,8 @@ async def _receiver(
     """Run the receiver on this port for the length of the block, and yield its url."""
     async with connection_pool(installation.database_url, size=_CONNECTIONS) as pool:
         unlocked = await unlock(pool, Provider.DB, installation.keyring)
-        async with run_sink(say, port, judge=verified_by_endpoint(pool, unlocked, SystemClock())) as url:
+        judge = verified_by_endpoint(pool, unlocked, SystemClock())
+        async with run_sink(say, port, judge=judge, advice=_OTHER_PORT) as url:
             yield url
 
 

@@ -68,9 +68,9 @@ async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> lis
         raise
 
 
-async def give_back(claims: Sequence[Claim], parts: Parts) -> None:
-    """Give these claims back before anything was prepared: their deliveries are due now, with no attempt spent."""
-    await _shielded(_give_all_back(claims, parts))
+async def give_back(claim: Claim, parts: Parts) -> None:
+    """Give a claim back before anything was prepared: its delivery is due now, with no attempt spent."""
+    await _shielded(_give_all_back([claim], parts))
 
 
 async def finish(attempt: Prepared, parts: Parts) -> None:

@@ -149,7 +149,7 @@ def _delay(text: str) -> int:
 def _no_schedule() -> Malformed:
     return Malformed(
         f"retry schedule must be 1 to {MAX_DELAYS} delays as in 5s,5m,2h (units s, m, h, d), "
-        "each 1 s to 7 d, of 30 d in all",
+        "each 1 s to 7 d, at most 30 d in all",
         field="retry_schedule",
     )
 

@@ -30,11 +30,15 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked:
-    """A right that was revoked. `statement` is SQL that another role must still run, None if nothing is left to do."""
+    """A right that was revoked. `statement` is SQL that another role must still run, None if nothing is left to do.
+
+    `still_for_every_tenant` says that the role may publish for this tenant nevertheless: it may for every one.
+    """
 
     role: str
     tenant_id: TenantId
     statement: str | None
+    still_for_every_tenant: bool
 
 
 def role_name(text: str) -> str:
@@ -84,7 +88,8 @@ async def revoke(connection: Connection, role: str, tenant: TenantId) -> Revoked
             raise NotFound("the role has no right to publish for this tenant", field="role")
         has_other = await _SQL.value(connection, "has_other", role)
         statement = None if has_other else await _remove_member(connection, role)
-    return Revoked(role=role, tenant_id=tenant, statement=statement)
+        has_every = has_other and await _SQL.value(connection, "has_every", role)
+    return Revoked(role=role, tenant_id=tenant, statement=statement, still_for_every_tenant=has_every)
 
 
 async def every(executor: Executor, *, role: str | None, tenant: TenantId | None) -> list[dict[str, Any]]:

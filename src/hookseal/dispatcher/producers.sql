@@ -57,6 +57,13 @@ SELECT EXISTS (
     JOIN pg_roles AS r ON r.rolname = p.role_name AND r.oid = p.role
     WHERE p.role_name = $1)
 
+-- Returns whether the role may publish for every tenant.
+-- name: has_every
+SELECT EXISTS (
+    SELECT FROM hookseal.producers AS p
+    JOIN pg_roles AS r ON r.rolname = p.role_name AND r.oid = p.role
+    WHERE p.role_name = $1 AND p.tenant_id = '*')
+
 -- Lists the rights, and which rows no longer give one.
 -- name: every
 SELECT p.role_name AS role, p.tenant_id, p.granted_at, r.oid IS NOT NULL AS role_exists,

@@ -108,8 +108,8 @@ class ReplayJob:
 
     @property
     def remaining(self) -> int:
-        """How many deliveries the job has not looked at yet; 0 once it has ended."""
-        return max(self.matched - self.tally.total, 0) if self.state is JobState.RUNNING else 0
+        """How many deliveries the job has not looked at, since it still runs or was cancelled; 0 once it is done."""
+        return 0 if self.state is JobState.DONE else max(self.matched - self.tally.total, 0)
 
     @property
     def changed(self) -> int:

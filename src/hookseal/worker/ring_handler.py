@@ -205,7 +205,7 @@ class RingHandler:
             self._lanes.unclaimed(ring, now)
         groups = by_endpoint(claims)
         for each in groups:
-            if over := self._lanes.claimed(each[-1], now, len(each)):
+            if over := self._lanes.claimed(each[-1], now, len(each) if each[-1].is_probe is None else 0):
                 self._give_back(each[-over:], now)
                 del each[-over:]
             elif each[0].is_ordered:  # nothing more of it may begin until this one is recorded
@@ -216,8 +216,8 @@ class RingHandler:
     def _give_back(self, claims: Sequence[Claim], now: float) -> None:
         for each in claims:
             self._lanes.unclaimed(each.ring, now)
-        self._in_flight.free(len(claims) - 1)
-        self._in_flight.start(give_back(claims, self._parts))
+            self._in_flight.hold(len(each.body))
+            self._in_flight.start(give_back(each, self._parts), len(each.body))
 
     def _answered(self, ring: Ring, outcome: Outcome) -> None:
         self._lanes.answered(ring, outcome, self._parts.clock.monotonic())

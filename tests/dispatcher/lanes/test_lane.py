@@ -1,10 +1,12 @@
 """One lane: its limit, its rate and its breaker."""
 
+from dataclasses import replace
+
 import pytest
 
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, CLOSED_SECONDS, LEAST_MAY_WAIT, NEUTRAL, TROUBLE, Lane
-from hookseal.dispatcher.model import Outcome, Pace
+from hookseal.dispatcher.model import Outcome, Pace, WaitingFor
 from tests.doubles.claims import ENDPOINT
 
 OK, BAD = Outcome.DELIVERED, Outcome.TIMEOUT
@@ -161,8 +163,9 @@ def begun(pace: Pace, number: int) -> Lane:
 def test_new_limits_hold_for_what_was_just_claimed(before: Pace, after: Pace, allowed: int) -> None:
     """If the claim of 15 deliveries reads lower limits than before, those beyond them are to be given back."""
     old = begun(before, 15)
+    was = replace(old)
     old.configure(after, ALONE, ENDPOINT, default=32)
-    over = 0 if before == after else old.lowered(before, 15, NOW)
+    over = old.lowered(was, 15, NOW)
     for _ in range(over):
         old.unspent()
 
@@ -171,12 +174,44 @@ def test_new_limits_hold_for_what_was_just_claimed(before: Pace, after: Pace, al
         assert 0 == old.room(NOW)
 
 
+@pytest.mark.req("DEL-10")
+@pytest.mark.parametrize(
+    ("rate", "in_flight", "reason"),
+    [
+        (2, 0, WaitingFor.RATE),
+        (2, 2, WaitingFor.RATE),
+        (8, 2, WaitingFor.CONCURRENCY),
+        (8, 4, WaitingFor.CONCURRENCY),
+        (None, 4, WaitingFor.CONCURRENCY),
+    ],
+)
+def test_the_lower_limit_is_the_reason_to_wait(rate: int | None, in_flight: int, reason: WaitingFor) -> None:
+    """What has no room waits for the rate if that allows less than the limit of requests in flight."""
+    new = lane(ceiling=4, rate=rate)
+    for _ in range(in_flight):
+        new.begin(NOW)
+    new.room(NOW)
+
+    assert reason is new.waiting_for(NOW)
+
+
 def test_requests_from_before_count_for_new_limits() -> None:
     """If as many are in flight already as a lower limit allows, nothing of the claim may begin."""
     old = begun(Pace(concurrency=20), 8)
+    was = replace(old)
     old.configure(Pace(concurrency=4), ALONE, ENDPOINT, default=32)
 
-    assert 3 == old.lowered(Pace(concurrency=20), 3, NOW)
+    assert 3 == old.lowered(was, 3, NOW)
+
+
+def test_a_higher_limit_gives_nothing_back() -> None:
+    """If the limit was halved while requests were in flight, a claim that reads a higher one gives nothing back."""
+    old = begun(Pace(concurrency=32), 32)
+    old.answered(BAD, begun_at=NOW, now=NOW)
+    was = replace(old)
+    old.configure(Pace(concurrency=64, rate=None), ALONE, ENDPOINT, default=32)
+
+    assert (0, 16) == (old.lowered(was, 8, NOW), int(old.limit))
 
 
 def test_an_unknown_lane_begins_with_one() -> None:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Container
+from dataclasses import replace
 from typing import Final
 
 from hookseal.dispatcher.lanes.fleet import Fleet
@@ -38,10 +39,9 @@ class KnownLanes:
 
     def configure(self, key: Key, pace: Pace, number: int, now: float) -> int:
         """Take over the settings that a claim of so many has read; return how many of these they do not allow."""
-        lane, before = self[key], self[key].pace
-        was_known = lane.is_known
+        before = replace(lane := self[key])
         lane.configure(pace, self._fleet(), key[1], default=self._default)
-        return lane.lowered(before, number, now) if was_known and pace != before else 0
+        return lane.lowered(before, number, now) if before.is_known and pace != before.pace else 0
 
     def share_again(self) -> None:
         """If workers came or went, take another share in the limit of each lane: one without a share claims nothing."""

@@ -92,13 +92,13 @@ class Lane:
             self.ceiling = ceiling
         self.rate = None if self.pace.rate is None else self.pace.rate / fleet.workers
 
-    def lowered(self, before: Pace, claimed: int, now: float) -> int:
-        """Return how many of the requests that were just claimed, and counted, the new settings do not allow.
+    def lowered(self, before: "Lane", claimed: int, now: float) -> int:
+        """Return how many of the requests that were just claimed, and counted, lower settings do not allow.
 
-        The new rate counts all of them, as if it had been there before.
+        A lower rate counts all of them, as if it had been there before.
         """
-        over = self.in_flight - min(int(self.limit), self.ceiling)
-        if self.rate is not None and self.pace.rate != before.rate:
+        over = self.in_flight - self.most if self.most < before.most else 0
+        if self.rate is not None and (before.rate is None or self.rate < before.rate):
             self.tokens += claimed if before.rate is not None else 0
             self._fill(now, self.rate)
             self.tokens -= claimed
@@ -109,8 +109,7 @@ class Lane:
         """Return how many more requests may begin now."""
         if now < self.closed_until or now < self.locked_until:
             return 0
-        most = min(int(self.limit), self.ceiling) if self.is_known else min(self.ceiling, 1)
-        room = most - self.in_flight
+        room = self.most - self.in_flight
         if room > 0 and self.rate is not None:
             self._fill(now, self.rate)
             room = min(room, int(self.tokens))
@@ -186,8 +185,15 @@ class Lane:
 
     def waiting_for(self, now: float) -> WaitingFor:
         """Return what a delivery waits for that may not begin now."""
-        is_slow = self.rate is not None and self.tokens < 1 and now >= self.closed_until
-        return WaitingFor.RATE if is_slow else WaitingFor.CONCURRENCY
+        if self.rate is None or now < self.closed_until:
+            return WaitingFor.CONCURRENCY
+        allowed = int(self.tokens)
+        return WaitingFor.RATE if allowed < max(self.most - self.in_flight, 1) else WaitingFor.CONCURRENCY
+
+    @property
+    def most(self) -> int:
+        """How many requests may be in flight now."""
+        return min(int(self.limit), self.ceiling) if self.is_known else min(self.ceiling, 1)
 
     def _fill(self, now: float, rate: float) -> None:
         """Add the tokens of the time since the last call: `rate` for each second, and at most those of one second."""

@@ -141,13 +141,13 @@ class Lanes:
             lane.begin(now)
 
     def claimed(self, claim: Claim, now: float, number: int = 1) -> int:
-        """Take over what a claim of so many has read about its endpoint; return how many its limits do not allow."""
+        """Take over what a claim has read about its endpoint; return how many of `number` its limits do not allow."""
         key = (claim.ring.tenant_id, claim.ring.endpoint_id)
         over = self._lanes.configure(key, claim.target.pace, number, now) if claim.target is not None else 0
         if claim.is_probe is False:
             self._lanes[key].close(now)
         self._settle(key, now)
-        return over if claim.is_probe is None else 0
+        return over
 
     def behind(self, rings: Iterable[Ring]) -> None:
         """Park these rings, whose deliveries are not at the head of their lines."""
