@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.dispatcher.deliver import by_endpoint
+from hookseal.dispatcher.deliver import by_endpoint, give_back
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Pace, Reply, State
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.ids import EndpointId
@@ -194,6 +194,17 @@ async def test_a_claimed_delivery_is_not_claimed_again() -> None:
     assert await take(RING, scene.parts) is None
     await attempt(*first, scene.parts)
     assert await take(RING, scene.parts) is None
+
+
+async def test_a_claim_is_given_back_unsent() -> None:
+    """A claim that is given back at once is due again, with no attempt spent, and nothing was sent."""
+    scene = Scene()
+    claimed = await take(RING, scene.parts)
+    assert claimed is not None
+    await give_back(claimed[0], scene.parts)
+
+    row = scene.ledger.rows[DELIVERY]
+    assert (State.PENDING, 0, [], []) == (row.state, row.budget_spent, row.attempts, scene.transport.sent)
 
 
 @pytest.mark.req("DEL-03")

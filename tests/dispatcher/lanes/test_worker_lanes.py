@@ -601,6 +601,9 @@ def test_a_lane_that_stays_empty_becomes_calm() -> None:
     lanes.found(lanes.wanted(100, 1.0), [], 1.0)
 
     assert ([], [lane]) == (lanes.crowded.calm(CALM_SECONDS - 0.1), lanes.crowded.calm(2 * CALM_SECONDS))
+    lanes.crowded.learn_again(lane)
+    assert [Asked(lane, 8)] == lanes.wanted(100, 1.0), "it is asked at once"
+    lanes.found(asked, [], 1.0)
     lanes.crowded.keep(lane)
     assert [] == lanes.crowded.calm(2 * CALM_SECONDS)
     lanes.crowded.forget(lane)
