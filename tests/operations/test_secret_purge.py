@@ -232,7 +232,7 @@ async def test_a_purge_interrupted_at_any_statement_changes_nothing(
         else:
             break
         finally:
-            connection.terminate()
+            await connection.end(installation.pool)
     assert statements > 5
     assert ["destroyed", "destroyed", "active"] == await states(installation)
 

@@ -11,21 +11,32 @@ from hookseal.ground.errors import HooksealError
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.operator import Operator
+from hookseal.postgres.handles import Pool
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation, begin
+from tests.worker.waiting import eventually
 
 TABLES = ("endpoints", "secret_records", "secret_rotations", "audit_log", "audit_heads")
+_HAS_ENDED = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
 
 
 class CutOff(asyncpg.Connection):
     """A connection that is cut before the statement of that number, as when the process dies there."""
 
     left: Iterator[int] = iter(())
+    _session = 0
+
+    async def end(self, pool: Pool) -> None:
+        """Close the connection, and wait until PostgreSQL has ended its session, which may hold locks until then."""
+        self.terminate()
+        await eventually(lambda: pool.fetchval(_HAS_ENDED, self._session))
 
     async def _count(self) -> None:
         if next(self.left, None) is None:
             self.terminate()
+        else:
+            self._session = self.get_server_pid()
 
     async def execute(self, *args: Any, **kwargs: Any) -> str:
         """Execute, or be cut."""
@@ -83,7 +94,7 @@ async def test_a_rotation_interrupted_before_its_end_changes_nothing(
         else:
             break
         finally:
-            connection.terminate()
+            await connection.end(pool)
     after = await content(installation)
 
     assert statements > 8  # the minimum number of statements: each of them was tried

@@ -267,7 +267,7 @@ async def test_a_step_interrupted_at_any_statement_changes_nothing(
         else:
             break
         finally:
-            connection.terminate()
+            await connection.end(scene.pool)
     after = await content(scene.installation)
     moved = {table for table in TABLES if before[table] != after[table]}
     assert ({"audit_log", "audit_heads"} if kind is Announced else set(TABLES)) == moved
