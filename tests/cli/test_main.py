@@ -297,6 +297,7 @@ def test_an_interrupt_says_whether_anything_changed() -> None:
     assert {f" {' '.join(words)}" for words in KNOWN} <= leaf.keys()
     for arguments, text in (
         (["--json", "audit", "verify", "--tenant", "acme"], READS_ONLY),
+        (["replay", "status", "0123", "--wait"], READS_ONLY),
         (["import-endpoints", "--from-csv", "-"], CONTINUES),
         (["key", "rewrap", "0123"], CONTINUES),
         (["endpoint", "add", "--tenant", "verify"], IN_DOUBT),

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import structlog
 
 from hookseal.dispatcher.deliver import by_endpoint, give_back
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Pace, Reply, State
@@ -201,9 +202,13 @@ async def test_a_claim_is_given_back_unsent() -> None:
     scene = Scene()
     claimed = await take(RING, scene.parts)
     assert claimed is not None
-    await give_back(claimed[0], scene.parts)
+    with structlog.testing.capture_logs() as logs:
+        await give_back(claimed[0], scene.parts)
 
     row = scene.ledger.rows[DELIVERY]
+    assert [("delivery.given_back", "the limits of the endpoint were lowered")] == [
+        (line["event"], line["reason"]) for line in logs
+    ]
     assert (State.PENDING, 0, [], []) == (row.state, row.budget_spent, row.attempts, scene.transport.sent)
 
 

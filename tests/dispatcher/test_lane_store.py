@@ -6,9 +6,8 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import lane_store
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, PostgresLanes
+from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, PostgresLanes
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict, WaitingFor
@@ -131,21 +130,20 @@ async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
 
 
 @pytest.mark.req("DEL-09", part="lanes")
-async def test_a_lane_is_deleted_unless_many_wait(stored: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lane_is_deleted_unless_many_wait(stored: Installation) -> None:
     """A lane with many waiting deliveries stays. Once it is deleted, new ones are due at once; others can be read."""
-    monkeypatch.setattr(lane_store, "MOST_LEFT_WAITING", 1)
-    rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
-    await lanes.park([Parked(rings[0], WaitingFor.RATE), *parked(rings[1:2])])
+    rings, lanes = await published(stored, MOST_LEFT_WAITING + 1), PostgresLanes(stored.pool)
+    await lanes.park([Parked(rings[0], WaitingFor.RATE), *parked(rings[1:])])
     [lane] = await lanes.page()
-    assert {lane.key: True} == await lanes.forget([lane.key])
+    assert {lane.key: True} == await lanes.delete([lane.key])
     assert [lane] == await lanes.page()
 
     await ledger(stored.pool).claim_all((await lanes.next([Asked(lane.key, 2)]))[1:], None, most_bytes=1_000)
-    assert {lane.key: True} == await lanes.forget([lane.key]), "something waits"
+    assert {lane.key: True} == await lanes.delete([lane.key]), "something waits"
     assert [] == await lanes.page()
     assert [None] == await waiting(stored, await published(stored, 1))
-    assert [rings[0]] == [replace(each, is_parked=False) for each in await lanes.next([Asked(lane.key, 9)])]
-    assert {lane.key: True} == await lanes.forget([lane.key]), "something waits still"
+    assert rings[0] == replace((await lanes.next([Asked(lane.key, 9)]))[0], is_parked=False)
+    assert {lane.key: True} == await lanes.delete([lane.key]), "something waits still"
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -157,12 +155,12 @@ async def test_a_lane_that_was_stored_is_looked_after_further(stored: Installati
     await ledger(stored.pool).claim_all(await lanes.next([Asked(lane.key, 1)]), None, most_bytes=1_000)
     async with stored.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.lanes FOR UPDATE")
-        assert {lane.key: False} == await lanes.forget([lane.key])
+        assert {lane.key: False} == await lanes.delete([lane.key])
     assert [lane] == await lanes.page()
 
-    assert {lane.key: False} == await lanes.forget([lane.key])
+    assert {lane.key: False} == await lanes.delete([lane.key])
     assert [] == await lanes.page()
-    assert {} == await lanes.forget([lane.key])
+    assert {} == await lanes.delete([lane.key])
 
 
 @pytest.mark.req("DEL-09", part="lanes")
@@ -174,14 +172,14 @@ async def test_the_lane_of_a_held_endpoint_is_left_alone(stored: Installation) -
     await open_breaker(stored, rings[1])
     await lanes.park(parked(rings[1:]))
     assert ["concurrency", "breaker"] == await waiting(stored, rings)
-    assert {} == await lanes.forget([lane.key])
+    assert {} == await lanes.delete([lane.key])
 
     await stored.pool.execute("DELETE FROM hookseal.held_endpoints")
     await stored.pool.execute("UPDATE hookseal.lanes SET reopened_at = now()")
-    assert {lane.key: True} == await lanes.forget([lane.key])
+    assert {lane.key: True} == await lanes.delete([lane.key])
     assert 1 == len(await lanes.page())
     await stored.pool.execute("UPDATE hookseal.lanes SET reopened_at = now() - interval '11 s'")
-    await lanes.forget([lane.key])
+    await lanes.delete([lane.key])
     assert [] == await lanes.page()
 
 

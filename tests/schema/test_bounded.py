@@ -125,7 +125,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     lanes = {
         "page": ("", _FIRST, 100),
         "next": (*crowded, "50", _FIRST),
-        "forget": (*crowded, 100, 10.0),
+        "delete": (*crowded, 100, 10.0),
         "park": (*rings, "\n".join("rate" for _ in rings[2].splitlines())),
         "due": tuple(rings),
     }

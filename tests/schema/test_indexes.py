@@ -80,7 +80,7 @@ _PLACES = [
     (("dispatcher", "lane_store.sql", "due"), (*_LANE, _ENDPOINT), "deliveries_id_key"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_held"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_in_line"),
-    (("dispatcher", "lane_store.sql", "forget"), (*_LANE, 100, 10.0), "deliveries_held"),
+    (("dispatcher", "lane_store.sql", "delete"), (*_LANE, 100, 10.0), "deliveries_held"),
     (("secrets.endpoint", "pointer.sql", "lock"), ("acme", _ENDPOINT), "audit_log_of_subject"),
     (("secrets", "restore.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
     (("audit", "audit.sql", "facts_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),

@@ -52,9 +52,9 @@ SELECT tenant_id, hookseal.uuid7(), id, 'e', 'concurrency', now() FROM hookseal.
 
 
 class Counting(PostgresLanes):
-    """Counts the statements that ask for what is next, the lanes that they ask for, and those that are forgotten."""
+    """Counts the statements that ask for what is next, the lanes that they ask for, and those to delete."""
 
-    statements = lanes = forgotten = 0
+    statements = lanes = deleted = 0
 
     async def next(self, asked: Sequence[Asked]) -> list[Ring]:
         """Ask, and count."""
@@ -62,10 +62,10 @@ class Counting(PostgresLanes):
         self.lanes += len(asked)
         return await super().next(asked)
 
-    async def forget(self, keys: Sequence[Key]) -> dict[Key, bool]:
-        """Forget, and count."""
-        self.forgotten += len(keys)
-        return await super().forget(keys)
+    async def delete(self, keys: Sequence[Key]) -> dict[Key, bool]:
+        """Delete, and count."""
+        self.deleted += len(keys)
+        return await super().delete(keys)
 
 
 def keeper_of(
@@ -291,10 +291,10 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
 
     assert (40, 5_000) == first
     assert (20, 10 * MOST_EMPTY_ASKED) == (store.statements - first[0], store.lanes - first[1])
-    assert 0 == store.forgotten
+    assert 0 == store.deleted
     clock.elapsed += CALM_SECONDS
     await keeper.once(_HANDLER)
-    assert (PAGE, 5_000 - PAGE) == (store.forgotten, await pool.fetchval("SELECT count(*) FROM hookseal.lanes"))
+    assert (PAGE, 5_000 - PAGE) == (store.deleted, await pool.fetchval("SELECT count(*) FROM hookseal.lanes"))
     assert 5_000 == len(lanes.crowded)
 
 
@@ -331,8 +331,8 @@ async def test_what_is_expected_meanwhile_is_fetched(pool: "Pool[asyncpg.Record]
     lanes, clock, asked = await crowded_lanes(pool), FakeClock(), list[Asked]()
 
     class Expecting(PostgresLanes):
-        async def forget(self, keys: Sequence[Key]) -> dict[Key, bool]:
-            left = await super().forget(keys)
+        async def delete(self, keys: Sequence[Key]) -> dict[Key, bool]:
+            left = await super().delete(keys)
             lanes.crowded.expect(keys[0])
             return left
 
@@ -379,7 +379,7 @@ async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[async
     clock.elapsed += CALM_SECONDS
     await keeper.once(_HANDLER)
 
-    assert PAGE == store.forgotten
+    assert PAGE == store.deleted
     assert 2500 - PAGE == await pool.fetchval("SELECT count(*) FROM hookseal.lanes")
     assert 1 == len(lanes.pick(10, CALM_SECONDS))
 

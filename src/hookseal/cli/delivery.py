@@ -98,7 +98,7 @@ def why(
     delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
     as_json: Json = False,
 ) -> None:
-    """Explain where a delivery stands: what it waits for, since when, and what releases it, alone or by which command.
+    """Explain where a delivery stands: what it waits for, since when, what will release it, and the command for that.
 
     Example: hookseal delivery why 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """

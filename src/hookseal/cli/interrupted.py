@@ -13,7 +13,8 @@ _COMMANDS: Final = {
     READS_ONLY: (
         *("check", "verify", "audit list", "audit verify", "audit heads", "audit export", "db status", "delivery list"),
         *("delivery show", "endpoint list", "endpoint show", "endpoint public-key", "key status", "key versions"),
-        *("producer list", "restore check", "secret versions"),
+        *("producer list", "restore check", "secret versions", "delivery why", "endpoint stats", "event list"),
+        *("event show", "listen", "replay list", "replay status"),
     ),
     CONTINUES: (
         *("db upgrade", "import-endpoints", "key compromise", "key rewrap", "migrate-secrets", "restore accept"),

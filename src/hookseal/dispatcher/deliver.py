@@ -13,17 +13,7 @@ from functools import lru_cache
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-from hookseal.dispatcher.model import (
-    Attempt,
-    Claim,
-    Claimed,
-    Failure,
-    NotBegun,
-    Reply,
-    Ring,
-    State,
-    Verdict,
-)
+from hookseal.dispatcher.model import Attempt, Claim, Claimed, Failure, NotBegun, Reply, Ring, State, Verdict
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, await_repair, decide
 from hookseal.dispatcher.ports import Parts
@@ -69,8 +59,8 @@ async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> lis
 
 
 async def give_back(claim: Claim, parts: Parts) -> None:
-    """Give a claim back before anything was prepared: its delivery is due now, with no attempt spent."""
-    await _shielded(_give_all_back([claim], parts))
+    """Give back a claim that lowered limits do not allow: its delivery is due now, with no attempt spent."""
+    await _shielded(_give_all_back([claim], parts, reason="the limits of the endpoint were lowered"))
 
 
 async def finish(attempt: Prepared, parts: Parts) -> None:
@@ -233,12 +223,15 @@ async def _wait_or_end(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
             assert_never(verdict)
 
 
-async def _give_all_back(claims: Sequence[Claim], parts: Parts) -> None:
+async def _give_all_back(claims: Sequence[Claim], parts: Parts, *, reason: str | None = None) -> None:
     """Give these claims back concurrently: each retries while PostgreSQL is down, and a stop waits for all of them."""
     errors = await asyncio.gather(*(_give_back(each, parts) for each in claims), return_exceptions=True)
     for each, error in zip(claims, errors, strict=True):
         if error is not None:
             parts.log.error("delivery.unrecorded", **_identity(each), reason=str(error))
+        elif reason is not None:
+            parts.meter.given_back()
+            parts.log.info("delivery.given_back", **_identity(each), reason=reason)
 
 
 async def _postpone(claim: Claim, error: Exception, parts: Parts) -> None:

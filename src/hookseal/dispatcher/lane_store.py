@@ -87,12 +87,12 @@ class PostgresLanes:
         """Return whether all endpoints are of one tenant."""
         return bool((await self._rows("has_one_tenant"))[0][0])
 
-    async def forget(self, keys: Sequence[Key]) -> dict[Key, bool]:
+    async def delete(self, keys: Sequence[Key]) -> dict[Key, bool]:
         """Delete these lanes if few deliveries wait in them; return those to look after further, and whether any waits.
 
         These are the lanes that were stored, deleted now or not, and those in which something waits.
         """
-        rows = await self._rows("forget", *_lines(keys), MOST_LEFT_WAITING, REOPENED_SECONDS)
+        rows = await self._rows("delete", *_lines(keys), MOST_LEFT_WAITING, REOPENED_SECONDS)
         return {(row["tenant_id"], row["endpoint_id"]): row["waits"] for row in rows}
 
     async def _rows(self, name: str, *arguments: Any) -> list[Any]:

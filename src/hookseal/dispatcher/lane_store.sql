@@ -124,10 +124,11 @@ ORDER BY a.n, d.id
 -- name: has_one_tenant
 SELECT coalesce(min(tenant_id) = max(tenant_id), false) FROM hookseal.endpoints
 
--- Deletes these lanes, unless more than $3 deliveries wait in them or their breakers closed in the last $4 seconds. It returns those
--- that were stored or in which something waits, and whether that is so: a transaction that read a lane before may let a
--- delivery wait in it yet. Those of held endpoints are neither deleted nor returned: what waits there waits for a probe.
--- name: forget
+-- Deletes these lanes, unless more than $3 deliveries wait in them or their breakers closed in the last $4 seconds.
+-- It returns the lanes that were stored, deleted now or not, and those in which a delivery waits, and whether one waits. A
+-- publisher that read a stored lane before may let a delivery wait in it yet. Lanes of held endpoints are neither deleted
+-- nor returned: what waits there waits for a probe.
+-- name: delete
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, l.tenant_id IS NOT NULL AS is_stored,
            (SELECT count(*)

@@ -78,7 +78,7 @@ class InFlight:
         task.cancel()
 
     async def gather(self, seconds: float, slots: int) -> None:
-        """Return as `wait_for_room` does, after all requests that end together: one statement records many of them."""
+        """Wait as `wait_for_room` does, then until all requests that end now have ended: one statement records them."""
         await self.wait_for_room(seconds, slots)
         before = -1
         while before < self.slots < slots:

@@ -132,7 +132,7 @@ class LaneKeeper:
 
     async def _delete(self, calm: Sequence[Key], now: float) -> None:
         """Delete these lanes. One that was stored is looked after further: a publisher may have read it before."""
-        left = await self._store.forget(calm) if calm else {}
+        left = await self._store.delete(calm) if calm else {}
         is_calm = set(self._lanes.crowded.calm(now))  # more of an ordered lane may be expected meanwhile
         for key in is_calm.intersection(calm):
             if key not in left:

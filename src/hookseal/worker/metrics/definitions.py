@@ -78,8 +78,8 @@ ENDPOINTS_DISABLED: Final = Metric(
 GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
-    text="Deliveries given back, with no attempt spent: the claim was too old to connect, or the TLS context was "
-    "not ready in time.",
+    text="Deliveries given back, with no attempt spent: the claim was too old to connect, the TLS context was not "
+    "ready in time, or the limits of the endpoint had been lowered.",
 )
 EXHAUSTED: Final = Metric(
     name="hookseal_exhausted_total",
