@@ -51,6 +51,45 @@ async def test_bytes_bound_requests_in_flight() -> None:
     assert (2, 2 * MAX_BODY_BYTES) == (in_flight.room, in_flight.bytes_room)
 
 
+async def test_an_answered_request_gives_its_slot_back() -> None:
+    """Outcomes that are being recorded hold no slots, until they are as many as the slots. A drain waits for them."""
+    in_flight, recorded = InFlight(2), asyncio.Event()
+
+    async def answered() -> None:
+        in_flight.answered()
+        await recorded.wait()
+
+    slots = [in_flight.slots]
+    for _ in range(4):
+        in_flight.take(1)
+        in_flight.start(answered())
+        await asyncio.sleep(0)
+        slots.append(in_flight.slots)
+    in_flight.answered()  # a task that holds no slot gives none back
+    assert ([2, 2, 2, 1, 0], 0, 4) == (slots, in_flight.slots, len(in_flight))
+    recorded.set()
+    assert (0, 2) == (await in_flight.drain(5), in_flight.slots)
+
+
+async def test_an_answer_ends_a_wait_for_room() -> None:
+    """Who waits for a slot gets the one of a request that was answered, before its outcome is recorded."""
+    in_flight, answer = InFlight(1), asyncio.Event()
+
+    async def work() -> None:
+        await answer.wait()
+        in_flight.answered()
+        await asyncio.Event().wait()
+
+    in_flight.take(1)
+    in_flight.start(work())
+    waiting = asyncio.create_task(in_flight.wait_for_room(60))
+    await asyncio.wait({waiting}, timeout=0)
+    assert not waiting.done()
+    answer.set()
+    await asyncio.wait_for(waiting, 60)
+    assert (1, 1) == (in_flight.slots, await in_flight.drain(0))
+
+
 async def test_slots_that_become_free_together_are_gathered() -> None:
     """A wait for several slots lasts until they are free; one that has lasted long enough takes all that end now."""
     in_flight = InFlight(8)

@@ -22,7 +22,10 @@ class Variables(StoreVariables):
     """The variables of this version, in the order in which problems are reported."""
 
     concurrency: Whole = whole_number(
-        "HOOKSEAL_CONCURRENCY", 500, (1, 10_000), description="The most requests in flight in one worker process."
+        "HOOKSEAL_CONCURRENCY",
+        500,
+        (1, 10_000),
+        description="The most requests in flight in one worker process. As many outcomes more may wait to be recorded.",
     )
     endpoint_concurrency: Whole = whole_number(
         "HOOKSEAL_ENDPOINT_CONCURRENCY",

@@ -1,4 +1,4 @@
-"""The requests in flight: tasks that are bounded in number and in bytes, and independent of arq."""
+"""The requests in flight and the outcomes to record: tasks bounded in number and in bytes, and independent of arq."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,9 +10,11 @@ MOST_BYTES = 33_554_432  # of bodies
 
 
 class InFlight:
-    """At most `limit` deliveries, and `most_bytes` of their bodies, at the same time.
+    """At most `limit` requests at the same time, as many outcomes to record, and `most_bytes` of bodies of both.
 
-    Slots are taken before a claim, so that a worker claims only deliveries that can start immediately.
+    Slots are taken before a claim, so that a worker claims only deliveries that can start immediately. A request gives
+    its slot back when it is answered, unless `limit` outcomes are being recorded: PostgreSQL and the receivers work at
+    the same time, and a slow PostgreSQL stops the worker.
     """
 
     def __init__(self, limit: int, *, most_bytes: int = MOST_BYTES) -> None:
@@ -25,7 +27,8 @@ class InFlight:
         self._room.set()
         self._waking: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._begun: set[asyncio.Task[None]] = set()
+        self._begun: set[asyncio.Task[Any]] = set()
+        self._answered: set[asyncio.Task[Any]] = set()
         self._cut_off: int | None = None  # how many tasks `drain` has cancelled; None before that
 
     def __len__(self) -> int:
@@ -39,7 +42,9 @@ class InFlight:
     @property
     def slots(self) -> int:
         """How many slots are free. It is 0 if a body of the largest size would not fit, and during a rest."""
-        return 0 if self.is_resting or self._bytes_room < MAX_BODY_BYTES else self.limit - self._taken
+        if self.is_resting or self._bytes_room < MAX_BODY_BYTES:
+            return 0
+        return self.limit - self._taken + min(len(self._answered), self.limit)
 
     @property
     def is_resting(self) -> bool:
@@ -101,8 +106,13 @@ class InFlight:
         """Give slots and the bytes of their bodies back."""
         self._taken -= slots
         self._bytes_room += size
-        if self.slots >= self._awaited_slots:
-            self._room.set()
+        self._look_for_room()
+
+    def answered(self) -> None:
+        """Give the slot of the current task back: its request was answered, and its outcome is being recorded."""
+        if (task := asyncio.current_task()) in self._tasks:
+            self._answered.add(task)
+            self._look_for_room()
 
     def start(self, work: Coroutine[Any, Any, None], size: int = 0) -> None:
         """Run the work in a task that owns one slot and `size` bytes, and gives them back when it ends.
@@ -156,4 +166,9 @@ class InFlight:
     def _ended(self, task: asyncio.Task[None], size: int) -> None:
         self._tasks.discard(task)
         self._begun.discard(task)
+        self._answered.discard(task)
         self.free(1, size)
+
+    def _look_for_room(self) -> None:
+        if self.slots >= self._awaited_slots:
+            self._room.set()

@@ -164,12 +164,9 @@ class RingHandler:
     def drop(self, dropped: Dropped) -> None:
         """Count and log rings that were dropped from the queue."""
         self._meter.ring_dropped(dropped.reason, dropped.rings)
+        job_id, detail = dropped.job_id or None, dropped.detail or None
         self._parts.log.warning(
-            "ring.dropped",
-            reason=dropped.reason.value,
-            rings=dropped.rings,
-            delivery_id=dropped.job_id or None,
-            detail=dropped.detail or None,
+            "ring.dropped", reason=dropped.reason.value, rings=dropped.rings, delivery_id=job_id, detail=detail
         )
 
     async def handle(self, rings: Sequence[Ring]) -> None:
@@ -220,6 +217,7 @@ class RingHandler:
             self._in_flight.start(give_back(each, self._parts), len(each.body))
 
     def _answered(self, ring: Ring, outcome: Outcome) -> None:
+        self._in_flight.answered()
         self._lanes.answered(ring, outcome, self._parts.clock.monotonic())
         self._changed()
 
