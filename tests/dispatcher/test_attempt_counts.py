@@ -1,13 +1,12 @@
 """Attempts are counted by endpoint, result and duration, within a bound, until they are written."""
 
-from dataclasses import replace
-
 import pytest
 
 from hookseal.dispatcher.attempt_counts import BOUNDS_MS, AttemptCounts, Key
 from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Ring, State, Verdict
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import claim
+from tests.doubles.replaced import replace
 
 pytestmark = pytest.mark.req("DEL-08")
 

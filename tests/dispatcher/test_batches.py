@@ -1,7 +1,6 @@
 """One statement for many claims, on a real PostgreSQL: a delivery that cannot be claimed does not affect the others."""
 
 import json
-from dataclasses import replace
 from typing import Final
 
 import asyncpg
@@ -13,6 +12,7 @@ from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.operations.endpoint.endpoints import delete_endpoint
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin_with_two_tenants
 
 Pool = asyncpg.Pool

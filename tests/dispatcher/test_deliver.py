@@ -1,6 +1,5 @@
 """The ten steps, over doubles."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from hookseal.ground.ids import EndpointId
 from tests.dispatcher.scene import GONE, OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RETRIES, RING, TARGET, overlapping, target
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.scene import OK, Scene, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.ledger import MemoryLedger
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 

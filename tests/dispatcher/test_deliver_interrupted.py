@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 import structlog
@@ -18,6 +17,7 @@ from tests.dispatcher.scene import OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 

@@ -1,7 +1,5 @@
 """What an attempt reports: one event in the log, and counts."""
 
-from dataclasses import replace
-
 import pytest
 import structlog
 
@@ -9,6 +7,7 @@ from hookseal.dispatcher.model import Outcome, Reply, State, Verdict, WaitingFor
 from hookseal.ground.errors import CannotSign
 from tests.dispatcher.scene import GONE, OK, Scene
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 

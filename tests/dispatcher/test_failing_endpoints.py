@@ -1,7 +1,5 @@
 """Which endpoints a worker finds failing, and how seldom it writes that."""
 
-from dataclasses import replace
-
 import pytest
 
 from hookseal.dispatcher.failing_endpoints import (
@@ -15,6 +13,7 @@ from hookseal.dispatcher.model import Outcome, Target
 from hookseal.ground.ids import EndpointId
 from tests.doubles.claims import TARGET
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 
 pytestmark = pytest.mark.req("DEL-08", part="health")
 KEY = (TARGET.pointer.tenant_id, TARGET.pointer.endpoint_id)

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -20,6 +19,7 @@ from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.scene import Scene, attempt, take
 from tests.dispatcher.test_ledger import ROW, ledger
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 

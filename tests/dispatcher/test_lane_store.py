@@ -1,6 +1,5 @@
 """Crowded lanes and open breakers in PostgreSQL."""
 
-from dataclasses import replace
 from datetime import datetime
 
 import asyncpg
@@ -14,6 +13,7 @@ from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict, Wa
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
 from tests.dispatcher.test_ledger import ledger
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool

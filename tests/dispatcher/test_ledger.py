@@ -1,7 +1,6 @@
 """What the ledger stores in PostgreSQL, and what the sweep asks of it."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -16,6 +15,7 @@ from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import TenantId
 from tests.doubles.claims import RING
+from tests.doubles.replaced import replace
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool

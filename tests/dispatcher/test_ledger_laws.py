@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import asyncpg
 import pytest
@@ -21,6 +21,7 @@ from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.claims import CLAIM, RETRIES, RING, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
+from tests.doubles.replaced import replace
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool

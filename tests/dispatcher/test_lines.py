@@ -1,7 +1,6 @@
 """Lines: the deliveries of an ordered endpoint are sent one after another, in the order of publishing."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -26,6 +25,7 @@ from tests.dispatcher.test_ledger import ledger
 from tests.dispatcher.test_publish import event
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.operations.blocked import blocked
 

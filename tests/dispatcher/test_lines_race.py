@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import asyncpg
 import pytest
@@ -14,6 +14,7 @@ from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import DeliveryId, TenantId
 from hookseal.operations.replay import replay_delivery, skip_delivery
 from tests.dispatcher.test_ledger import ledger
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 
 ANSWERED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))

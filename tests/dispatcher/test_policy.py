@@ -1,6 +1,5 @@
 """Decisions about a delivery, made without I/O."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from hookseal.dispatcher.model import Outcome, Retries, State, Target, Verdict, WaitingFor
 from hookseal.dispatcher.policy import End, Wait, admit, again, await_secret, back_off, decide
 from tests.doubles.claims import CLAIM, TARGET, claim, target
+from tests.doubles.replaced import replace
 
 
 def admitted(given_target: Target | None) -> Target | Wait | End:

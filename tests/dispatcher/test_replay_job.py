@@ -1,6 +1,5 @@
 """Which conditions and rates a replay job may have, and how its progress is calculated."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from hookseal.dispatcher.model import State
 from hookseal.dispatcher.replay_job import NOT_DELIVERED, JobState, ReplayJob, Selection, Tally
 from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import ReplayId, TenantId
+from tests.doubles.replaced import replace
 
 pytestmark = pytest.mark.req("DEL-07", part="jobs")
 

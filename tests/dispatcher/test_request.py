@@ -3,8 +3,8 @@
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 
+import msgspec
 import pytest
 
 from hookseal.dispatcher.model import Request
@@ -24,7 +24,13 @@ REQUEST = Request(
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-@pytest.mark.parametrize("shown", [repr, str, "{}".format, "{0!r}".format, lambda it: repr(it.sealed_headers)])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        *(repr, str, "{}".format, "{0!r}".format, lambda it: repr(it.sealed_headers)),
+        lambda it: msgspec.json.encode(it, enc_hook=str).decode(),
+    ],
+)
 def test_no_text_form_shows_a_value(shown: Callable[[Request], str]) -> None:
     """No text form of a request contains a value of the endpoint's own headers."""
     text = shown(REQUEST)
@@ -34,7 +40,7 @@ def test_no_text_form_shows_a_value(shown: Callable[[Request], str]) -> None:
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
-@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy, asdict])
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
 def test_a_request_is_not_pickled_or_copied(copied: Callable[[Request], object]) -> None:
     """A request with such values can be neither pickled nor copied."""
     with pytest.raises(TypeError, match="neither copied nor pickled"):

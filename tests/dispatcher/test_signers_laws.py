@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import asyncpg
@@ -20,6 +20,7 @@ from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.claims import POINTER
 from tests.doubles.client_certificates import Authority, identity
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 

@@ -1,7 +1,6 @@
 """Every state and every reason to wait is explained: what, since when, what ends it, and which command does so now."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict, WaitingF
 from hookseal.dispatcher.url import PLAIN_HTTP
 from hookseal.dispatcher.why import explain
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from tests.doubles.replaced import replace
 from tests.doubles.stored import begin
 
 pytestmark = pytest.mark.req("OPS-12", part="delivery-why")

@@ -1,12 +1,12 @@
 """Claims and pointers for tests, every field overridable."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from hookseal.dispatcher.model import Claim, Retries, Ring, Target
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
+from tests.doubles.replaced import replace
 
 ENDPOINT = EndpointId("01900000-0000-7000-8000-000000000001")
 DELIVERY = DeliveryId("01900000-0000-7000-8000-00000000000a")

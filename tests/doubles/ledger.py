@@ -1,7 +1,7 @@
 """A ledger in memory, under the same laws as the one in PostgreSQL."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
 
@@ -19,6 +19,7 @@ from hookseal.dispatcher.model import (
 )
 from hookseal.dispatcher.policy import Wait
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,6 @@
 """A replay sends a finished delivery again, under its own id or a new one, and only if its endpoint can get it."""
 
 import asyncio
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -15,6 +14,7 @@ from hookseal.ground.ids import DeliveryId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.replay import replay_delivery
 from tests.doubles.logbook import audited
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 from tests.operations.blocked import blocked
 

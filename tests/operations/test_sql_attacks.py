@@ -1,7 +1,6 @@
 """A malicious database writer cannot make revoked or deleted secrets sign again."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -22,6 +21,7 @@ from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef, en
 from hookseal.secrets.sealing.envelope import seal
 from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from hookseal.secrets.signing.signer import Signer, generate_signing_secret
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, keyring
 from tests.secrets.samples import SECOND
 

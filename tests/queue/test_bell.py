@@ -1,7 +1,6 @@
 """What a ring stores in Redis, and how the bell behaves without Redis."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job
 from hookseal.queue.serializer import job_deserializer, job_serializer
 from tests.cli.listeners import closed_port
 from tests.doubles.claims import DELIVERY, ENDPOINT, RING
+from tests.doubles.replaced import replace
 from tests.queue.contents import contents
 
 OTHER = replace(RING, delivery_id=DeliveryId("01900000-0000-7000-8000-00000000000b"))

@@ -3,7 +3,6 @@
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import cast
 
 import msgspec
@@ -16,6 +15,7 @@ from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import MAX_JOB_BYTES, Dropped, DropReason, Intake, Taken
 from hookseal.queue.rings import DEFAULT_QUEUE
 from tests.doubles.claims import RING
+from tests.doubles.replaced import replace
 from tests.queue.contents import contents
 
 POISONED = "01900000-0000-7000-8000-00000000dead"

@@ -5,7 +5,7 @@ A pointer or ref that a function takes combines the calling tenant with the part
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -62,6 +62,7 @@ from hookseal.secrets.store.records import Records
 from hookseal.secrets.store.retention import EndedOverlap, ExpiredVersion
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 from tests.doubles.transport import ScriptedTransport
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -26,6 +26,7 @@ from tests.doubles.claims import POINTER
 from tests.doubles.clock import FakeClock
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
+from tests.doubles.replaced import replace
 from tests.doubles.stored import begin, keyring
 from tests.worker.figures import figures
 from tests.worker.waiting import eventually

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -28,6 +27,7 @@ from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
 from tests.doubles.claims import CLAIM, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 from tests.queue.contents import contents

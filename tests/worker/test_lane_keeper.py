@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -34,6 +33,7 @@ from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 from tests.doubles.virtual_clock import VirtualClock
 
 Pool = asyncpg.Pool

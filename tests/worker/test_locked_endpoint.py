@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import asyncpg
@@ -16,6 +15,7 @@ from hookseal.dispatcher.model import Ring
 from hookseal.postgres.statements import statements
 from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.lane_keeper import LaneKeeper
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin_with_two_tenants
 from tests.doubles.transport import ScriptedTransport
 from tests.servers import WithoutReset

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import asyncpg
 import pytest
@@ -15,6 +15,7 @@ from hookseal.ground.errors import Unavailable
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres.handles import ANSWER_SECONDS
 from hookseal.worker.ledger import PersistentLedger
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool

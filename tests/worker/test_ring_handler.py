@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import Any
@@ -27,6 +27,7 @@ from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, LOOK_SECO
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
+from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 from tests.worker.figures import figures
@@ -347,7 +348,7 @@ async def test_an_endpoint_without_a_secret_holds_only_its_own(monkeypatch: pyte
             raise CannotSign
         return give(pointer)  # type: ignore[arg-type]
 
-    globex = replace(CLAIM.target, pointer=replace(CLAIM.target.pointer, tenant_id=TenantId("globex")))  # type: ignore[union-attr, type-var]
+    globex = replace(CLAIM.target, pointer=replace(CLAIM.target.pointer, tenant_id=TenantId("globex")))  # type: ignore[union-attr]
     scene.ledger.target(other.delivery_id, globex)
     monkeypatch.setattr(scene.signers, "signers", refusing)
     mine = [RING, scene.add(1)]

@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import structlog
@@ -15,6 +14,7 @@ from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.worker.resources import opened
 from tests.dispatcher.http.test_transport import request_to
+from tests.doubles.replaced import replace
 from tests.worker.canary import search
 from tests.worker.environment import settings
 from tests.worker.leaking import ACME, HMAC, NEWER, OWN, all_canaries

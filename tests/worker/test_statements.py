@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +27,7 @@ from hookseal.worker.movement import Movement
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.run import cancelled
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.doubles.transport import ScriptedTransport
 from tests.doubles.virtual_clock import VirtualClock

@@ -5,9 +5,12 @@ The signers are fetched once for all claims, and released before anything is sen
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from hookseal.dispatcher.compose import compose
 from hookseal.dispatcher.model import Claim, Request, Target
@@ -19,8 +22,7 @@ START_WITHIN_SECONDS: Final = 2.0  # no request starts later than this after its
 SIGNED_AT_ONCE: Final = 64  # the secret stays open only while this many requests are composed
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """A request that is ready to be sent, with the references of the secrets that signed it, the current one first."""
 
     claim: Claim

@@ -2,7 +2,6 @@
 
 import asyncio
 import zlib
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from hookseal.dispatcher.model import Reply
 from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import listening, status
+from tests.doubles.replaced import replace
 
 TOKEN = "kQ7-canary-4f1d-Zr2"
 OWN = {"authorization": f"Bearer {TOKEN}".encode(), "x-short": b"k9Qx7"}

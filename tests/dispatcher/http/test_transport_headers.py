@@ -5,7 +5,6 @@ import gc
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import replace
 
 import pytest
 
@@ -16,6 +15,7 @@ from hookseal.ground.errors import Defect
 from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import Script, answers, hang, listening, reset, stalls_after, status
+from tests.doubles.replaced import replace
 
 CANARY = "canary-4f1d"
 EVERY_CHARACTER = bytes(range(0x21, 0x7F))
@@ -137,7 +137,7 @@ async def test_no_answer_or_log_has_a_value(script: Script, caplog: pytest.LogCa
 
 async def send_wrong_body(transport: HttpTransport, request: Request, _arrived: asyncio.Event) -> None:
     """Send a request whose body is not bytes."""
-    await transport.send(replace(request, body="x"))  # type: ignore[arg-type]
+    await transport.send(replace(request, body="x"))
 
 
 async def cancel_request(transport: HttpTransport, request: Request, arrived: asyncio.Event) -> None:

@@ -1,7 +1,5 @@
 """Exactly one request is sent: no character of the URL or of a header can end a line."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +12,7 @@ from hookseal.dispatcher.url import url_problem
 from hookseal.ground.errors import Defect
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import listening, status
+from tests.doubles.replaced import replace
 
 ENDINGS = [
     "\r\nx-admin: 1",

@@ -1,7 +1,6 @@
 """The laws of a transport, for the scripted one and the real one."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from hookseal.ground.ids import TenantId
 from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import Script, hang, listening, reset, status
+from tests.doubles.replaced import replace
 from tests.doubles.transport import ScriptedTransport
 
 CASES: list[tuple[Answer, Script]] = [

@@ -7,7 +7,6 @@ import warnings
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.blocking_tls import blocking_tls
 from tests.doubles.certificates import Issued, authority, issued, trusting
 from tests.doubles.receivers import Listener, answers, hang, listening, reset, status
+from tests.doubles.replaced import replace
 from tests.worker.waiting import eventually
 
 VOUCHING = authority()

@@ -1,13 +1,12 @@
 """One lane: its limit, its rate and its breaker."""
 
-from dataclasses import replace
-
 import pytest
 
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, CLOSED_SECONDS, LEAST_MAY_WAIT, NEUTRAL, TROUBLE, Lane
 from hookseal.dispatcher.model import Outcome, Pace, WaitingFor
 from tests.doubles.claims import ENDPOINT
+from tests.doubles.replaced import replace
 
 OK, BAD = Outcome.DELIVERED, Outcome.TIMEOUT
 ALONE = Fleet()

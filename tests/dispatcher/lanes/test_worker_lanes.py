@@ -1,7 +1,6 @@
 """All lanes of a worker: whose turn it is, what waits, and what is parked in PostgreSQL."""
 
 from collections import Counter
-from dataclasses import replace
 from math import inf
 
 import pytest
@@ -38,6 +37,7 @@ from hookseal.dispatcher.lanes.worker_lanes import (
 from hookseal.dispatcher.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import CLAIM, TARGET
+from tests.doubles.replaced import replace
 
 AFTER_PAUSE_SECONDS = 1.01 * PAUSE_SECONDS
 

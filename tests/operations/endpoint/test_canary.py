@@ -1,7 +1,5 @@
 """A probe on a real database: what it reads, when it is not sent, and what is recorded."""
 
-from dataclasses import replace
-
 import pytest
 
 from hookseal.cli.endpoint.rotation_status import end_if_switched
@@ -15,6 +13,7 @@ from hookseal.secrets import restore
 from hookseal.secrets.endpoint import canary_results, pointer
 from hookseal.secrets.endpoint.canary_results import MOST_KEPT, Evidence
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 from tests.doubles.transport import ScriptedTransport
 

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -17,6 +17,7 @@ from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.endpoint.rotation import RotationResult
 from hookseal.secrets.ref import SecretRef
+from tests.doubles.replaced import replace
 from tests.operations.endpoint.rotation_model import (
     GIVEN,
     EndOverlap,

@@ -1,7 +1,5 @@
 """Enabling releases held deliveries, disabling holds new ones, and neither is done twice."""
 
-from dataclasses import replace
-
 import pytest
 
 from hookseal.dispatcher.endpoints import NewEndpoint
@@ -12,6 +10,7 @@ from hookseal.ground.errors import NotFound, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import Disabled, Enabled, disable_endpoint, enable_endpoint
 from tests.doubles.logbook import audited
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 
 TENANT = TenantId("acme")

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 import aiohttp
+import msgspec
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import BaseConnector, Connection
 from aiohttp.http import RawResponseMessage
@@ -59,8 +60,7 @@ class _Place:
         return self.connection_key.is_ssl
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
+class _Received(msgspec.Struct, frozen=True):
     """An answer whose head has arrived."""
 
     status: int

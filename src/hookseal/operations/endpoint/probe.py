@@ -6,8 +6,10 @@ again for each ping, and the ping begins within two seconds of that or not at al
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from hookseal.audit.entry import Action
 from hookseal.dispatcher import endpoints
