@@ -312,6 +312,14 @@ async def test_the_database_creates_uuid7_ids(pool: "Pool[asyncpg.Record]") -> N
         assert abs(int(row["id"].replace("-", "")[:12], 16) / 1000 - row["at"].timestamp()) < 5
 
 
+async def test_ids_are_in_the_order_in_which_they_were_made(pool: "Pool[asyncpg.Record]") -> None:
+    """Ids of the same millisecond are in their order, too."""
+    async with pool.acquire() as connection:
+        made = [await connection.fetchval("SELECT hookseal.uuid7()::text") for _ in range(100)]
+
+    assert sorted(made) == made
+
+
 async def test_an_endpoint_added_with_its_secret_gets_deliveries(pool: "Pool[asyncpg.Record]") -> None:
     """An endpoint that was added with its secret gets deliveries."""
     installation = await begin(pool)

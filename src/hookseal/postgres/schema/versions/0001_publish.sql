@@ -40,19 +40,19 @@ CREATE TYPE hookseal.given_event AS (
     index integer, id text, event_type text, data text, body bytea, correlation_id text, traceparent text,
     occurred_at timestamptz, fingerprint bytea);
 
--- Returns a new UUID of version 7 (RFC 9562, 5.7): 48 bits of milliseconds, then version, variant and random bits. In
--- this language it takes a third of the time that it takes in SQL.
+-- Returns a new UUID of version 7 (RFC 9562, 5.7 and 6.2, method 3): 48 bits of milliseconds, the version, 12 bits of the
+-- millisecond's fraction, then variant and random bits. So ids are in the order in which they were made, to the
+-- microsecond. In this language it takes a third of the time that it takes in SQL.
 CREATE FUNCTION hookseal.uuid7() RETURNS uuid
 LANGUAGE plpgsql VOLATILE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    us bigint := extract(epoch FROM clock_timestamp()) * 1000000;
 BEGIN
     RETURN encode(
-        set_bit(set_bit(
-            overlay(uuid_send(gen_random_uuid())
-                    PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
-                    FROM 1 FOR 6),
-            52, 1), 53, 1), 'hex')::uuid;
+        overlay(uuid_send(gen_random_uuid())
+                PLACING int8send((us / 1000 << 16) | 28672 | (us % 1000 * 4096 / 1000)) FROM 1), 'hex')::uuid;
 END
 $$;
 
