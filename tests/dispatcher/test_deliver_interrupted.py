@@ -13,6 +13,7 @@ from hookseal.dispatcher.ports import Signer
 from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
 from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure, Unavailable
 from hookseal.ground.pointer import Pointer
+from hookseal.worker.ledger import PersistentLedger
 from tests.dispatcher.scene import OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.clock import FakeClock
@@ -228,19 +229,23 @@ class SlowLedger(MemoryLedger):
 
 
 def with_ledger(scene: Scene, ledger: MemoryLedger) -> Scene:
-    """Return the pipeline with this ledger."""
+    """Return the pipeline with the ledger of a worker over this one."""
     scene.ledger = ledger
     ledger.add(CLAIM)
-    scene.parts = replace(scene.parts, ledger=ledger)
+    used = PersistentLedger(ledger, seconds=5, clock=scene.clock, new_token=lambda: "lease", lost=lambda _token: None)
+    scene.parts = replace(scene.parts, ledger=used)
     return scene
 
 
-async def cancel_while_writing(scene: Scene) -> None:
+async def cancel_while_writing(scene: Scene, *, times: int = 1) -> None:
     """Cancel the delivery while its write to the ledger waits, and then let it write."""
     ledger = SlowLedger(scene.clock)
     task = asyncio.create_task(with_ledger(scene, ledger).run())
     await asyncio.wait_for(ledger.writing.wait(), 60)
-    task.cancel()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.01)
+    assert not task.done()
     ledger.may_write.set()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -250,7 +255,7 @@ async def cancel_while_writing(scene: Scene) -> None:
 async def test_a_delivery_cancelled_while_recording_is_recorded() -> None:
     """A delivery that is cancelled while its outcome is written is recorded, counted and logged first."""
     scene = Scene()
-    await cancel_while_writing(scene)
+    await cancel_while_writing(scene, times=2)
 
     assert (State.DELIVERED, 1, 1) == (scene.row.state, len(scene.row.attempts), len(scene.meter.attempts))
 

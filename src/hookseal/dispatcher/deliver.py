@@ -139,10 +139,7 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
     error = explain(answer)
     recording = asyncio.ensure_future(parts.ledger.record(signed.claim, row, verdict, error))  # 9
     try:
-        await asyncio.shield(recording)
-    except asyncio.CancelledError:
-        await asyncio.wait({recording})
-        raise
+        await recording
     finally:
         if recording.done() and not recording.cancelled() and recording.exception() is None:
             done = recording.result()

@@ -49,7 +49,7 @@ class Ledger(Protocol):
 
         The attempt is spent from the budget. If the verdict disables an endpoint whose generation has changed since the
         claim, the endpoint stays enabled, and the delivery is due at once and unspent. Returns None if the lease was
-        lost: nothing is written then. Awaiting raises `Unavailable`.
+        lost: nothing is written then. Awaiting raises `Unavailable`. A cancellation meanwhile is raised after the end.
         """
         ...
 

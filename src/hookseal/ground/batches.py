@@ -13,6 +13,18 @@ _Answer = TypeVar("_Answer")
 Batch: TypeAlias = list[tuple[_Item, asyncio.Future[_Answer]]]
 
 
+class Uncancellable(asyncio.Future[_Answer]):
+    """A future that no cancellation ends.
+
+    A task that awaits it and is cancelled continues once the future is resolved; the cancellation is raised then.
+    """
+
+    def cancel(self, msg: object = None) -> bool:
+        """Do nothing."""
+        del msg
+        return False
+
+
 class Batches(Generic[_Item, _Answer]):
     """Passes items to `work` in batches: the first item at once, later ones when an earlier batch ends.
 
@@ -20,11 +32,16 @@ class Batches(Generic[_Item, _Answer]):
     items. While a batch runs, a second one starts only if it has many items. So a burst makes few batches.
 
     `work` resolves the future of each item of its batch and raises nothing. If the caller of an item was cancelled
-    meanwhile, the item's future is cancelled, and `resolve` does nothing.
+    meanwhile, the item's future is cancelled, and `resolve` does nothing. `future` may make another kind of future.
     """
 
-    def __init__(self, work: Callable[[Batch[_Item, _Answer]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Batch[_Item, _Answer]], Awaitable[None]],
+        future: Callable[[], asyncio.Future[_Answer]] | None = None,
+    ) -> None:
         self._work = work
+        self._future = future or asyncio.Future
         self._waiting: Batch[_Item, _Answer] = []
         self._free = MAX_RUNNING
         self._is_due = False
@@ -32,8 +49,7 @@ class Batches(Generic[_Item, _Answer]):
 
     def add(self, item: _Item) -> asyncio.Future[_Answer]:
         """Add an item, and return the future that is resolved once its batch has run. Awaits nothing."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Answer] = loop.create_future()
+        future = self._future()
         self._waiting.append((item, future))
         self._look_soon()
         return future

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import BatchedLedger
-from hookseal.ground.batches import Batch, Batches, resolve
+from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 
@@ -45,7 +45,7 @@ class PersistentLedger:
         self._new_token = new_token
         self._lost = lost
         self._stored = stored
-        self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(self._record_all)
+        self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(self._record_all, Uncancellable)
         self._alone: dict[tuple[str, str], deque[tuple[Outcome, float]]] = {}
         self._turns = asyncio.Semaphore(ALONE_AT_ONCE)
         self._recording: set[asyncio.Task[None]] = set()
@@ -96,16 +96,14 @@ class PersistentLedger:
         """Record the attempt and apply the verdict, in one statement with others; return the verdict that was applied.
 
         Returns None if the lease was lost. When this returns the attempt is in a batch; it is recorded even if the
-        result is not awaited.
+        result is not awaited. A cancellation while it is awaited is raised once the attempt is recorded.
         """
-        made = FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error)
-        recording = self._outcomes.add(made)
-        recording.add_done_callback(lambda done: self._report(made, done))
-        return recording
+        return self._outcomes.add(FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error))
 
-    def _report(self, made: FinishedAttempt, done: "asyncio.Future[Verdict | None]") -> None:
-        if not done.cancelled() and done.exception() is None and done.result() is not None:
-            self._stored(made)
+    def _resolve(self, outcome: Outcome, applied: Verdict | None) -> None:
+        resolve(outcome[1], applied)
+        if applied is not None:
+            self._stored(outcome[0])
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
@@ -142,9 +140,9 @@ class PersistentLedger:
         else:
             for each, result in zip(outcomes, results, strict=True):
                 if result is Recorded.BUSY:
-                    self._begin(self._record_once_unlocked(*each))
+                    self._begin(self._record_once_unlocked(each))
                 else:
-                    resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
+                    self._resolve(each, each[0].verdict if result is Recorded.STORED else None)
 
     async def _recorded(self, made: Sequence[FinishedAttempt], *, is_repeat: bool) -> list[Recorded]:
         """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
@@ -158,8 +156,9 @@ class PersistentLedger:
             for each, result in zip(made, results, strict=True)
         ]
 
-    async def _record_once_unlocked(self, made: FinishedAttempt, future: "asyncio.Future[Verdict | None]") -> None:
+    async def _record_once_unlocked(self, outcome: Outcome) -> None:
         """Record it once its row is not locked. It retries with pauses, so that no connection waits for the lock."""
+        made = outcome[0]
 
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             [result] = await self._recorded([made], is_repeat=is_repeat)
@@ -167,7 +166,7 @@ class PersistentLedger:
                 raise Unavailable("another transaction has locked the row of the delivery")
             return made.verdict if result is Recorded.STORED else None
 
-        await self._write_and_resolve(future, write, self._deadline())
+        await self._write_and_resolve(outcome, write, self._deadline())
 
     def _record_alone(self, outcome: Outcome) -> None:
         """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
@@ -180,31 +179,27 @@ class PersistentLedger:
 
     async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:
         while waiting:
-            (made, future), deadline = waiting.popleft()
-            await self._record_one(made, future, deadline)
+            await self._record_one(*waiting.popleft())
         del self._alone[endpoint]
 
-    async def _record_one(
-        self, made: FinishedAttempt, future: "asyncio.Future[Verdict | None]", deadline: float
-    ) -> None:
+    async def _record_one(self, outcome: Outcome, deadline: float) -> None:
+        made = outcome[0]
+
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             done = await self._ledger.record(made.claim, made.attempt, made.verdict, made.error)
             if done is None and is_repeat and await self._ledger.recorded([made]):
                 return made.verdict  # the first try has recorded it, and only its answer was lost
             return done
 
-        await self._write_and_resolve(future, write, deadline)
+        await self._write_and_resolve(outcome, write, deadline)
 
     async def _write_and_resolve(
-        self,
-        future: "asyncio.Future[Verdict | None]",
-        write: Callable[[bool], Awaitable[Verdict | None]],
-        deadline: float,
+        self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]], deadline: float
     ) -> None:
         try:
-            resolve(future, await self._retried_alone(write, deadline))
+            self._resolve(outcome, await self._retried_alone(write, deadline))
         except Exception as error:  # noqa: BLE001 -- the caller reports it
-            resolve(future, error)
+            resolve(outcome[1], error)
 
     def _begin(self, recording: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(recording)

@@ -26,8 +26,9 @@ from hookseal.ground.errors import Defect
 
 _PLACES_REMEMBERED: Final = 4_096
 _NO_LIMIT: Final = aiohttp.ClientTimeout(total=None)  # the caller and the connector have their own time limits
-# RFC 9112, 5: a field line, its name a token, its value without line breaks.
-_HEAD: Final = re.compile(r"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~\x80-\xff]*\r\n)*")
+# RFC 9110, 5.1 and 5.5: the name of a header is a token, its value has no line breaks.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUES: Final = re.compile(r"[\t -~\x80-\xff]*")
 _SWITCHING_PROTOCOLS: Final = 101
 _FINAL: Final = 200
 
@@ -85,14 +86,21 @@ def _place(text: str) -> _Place:
     return _Place(url, key, begins)
 
 
+@lru_cache(maxsize=_PLACES_REMEMBERED)
+def _are_names(names: tuple[str, ...]) -> bool:
+    return all(map(_NAME.fullmatch, names))
+
+
 def head(url: str, headers: Mapping[str, str], size: int) -> bytes:
     """Return the head of the POST of a body of that many bytes.
 
     Raises `Defect` if a value would add another header line.
     """
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if _HEAD.fullmatch(fields) is None or fields.count("\n") != len(headers):
+    values = "".join(headers.values())
+    # Nearly all values are plain text, for which the first test takes a tenth of the time of the second.
+    if not _are_names(tuple(headers)) or not ((values.isascii() and values.isprintable()) or _VALUES.fullmatch(values)):
         raise Defect("a header contains characters that would make it more than one header")
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     return f"{_place(url).begins}{fields}Content-Length: {size}\r\n\r\n".encode("latin-1")
 
 

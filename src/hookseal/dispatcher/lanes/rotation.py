@@ -30,7 +30,9 @@ class Rotation:
 
     def add(self, key: Key) -> None:
         """Add an endpoint behind the others of its tenant, and a new tenant behind the others."""
-        endpoints = self._tenants.setdefault(key[0], OrderedDict())
+        endpoints = self._tenants.get(key[0])
+        if endpoints is None:
+            endpoints = self._tenants[key[0]] = OrderedDict()
         self._size += key[1] not in endpoints
         endpoints[key[1]] = None
 

@@ -160,10 +160,7 @@ class Lanes:
             self._use_room(begun[0], now)
 
     def found_locked(self, rings: Sequence[Ring], now: float) -> None:
-        """Begin nothing for a moment for the endpoints of these rings, which claimed nothing as the rows are locked.
-
-        The rings wait here, before the others of their lanes.
-        """
+        """Let these rings, whose endpoints' rows are locked, wait first, and begin none of them for a moment."""
         keys = dict.fromkeys((ring.tenant_id, ring.endpoint_id) for ring in rings)
         for key in keys:
             self._lanes[key].lock(now)
@@ -265,7 +262,8 @@ class Lanes:
 
     def _use_room(self, key: Key, now: float) -> None:
         self._got_room |= self.crowded.got_room(key, now)
-        self._settle(key, now)
+        if key not in self._ready or not self._lanes[key].answers:  # else more room changes nothing
+            self._settle(key, now)
 
     def _settle(self, key: Key, now: float, *, is_next: bool = False) -> None:
         """Put the lane among those that are ready if it has room, and park the rings for which it has no place.
