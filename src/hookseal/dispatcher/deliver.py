@@ -7,13 +7,25 @@ masked values of the endpoint's own headers and its TLS identity stay available 
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-from hookseal.dispatcher.model import Attempt, Claim, Claimed, Failure, NotBegun, Reply, Ring, State, Verdict
+from hookseal.dispatcher.model import (
+    Answer,
+    Attempt,
+    Claim,
+    Claimed,
+    Failure,
+    NotBegun,
+    Reply,
+    Request,
+    Ring,
+    State,
+    Verdict,
+)
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, await_repair, decide
 from hookseal.dispatcher.ports import Parts
@@ -86,7 +98,7 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
     """Send the request, with the endpoint's own headers and TLS identity if there are any."""
     pointer = signed.target.pointer
     if pointer.headers_ref is None and pointer.tls_ref is None:
-        await _send(signed, nullcontext(), parts)  # 6 to 10
+        await _send(signed, parts.transport.send(signed.request), parts)  # 6 to 10
         return
     try:
         signed, block = await with_headers_and_tls(signed, parts)
@@ -99,14 +111,18 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
         await _shielded(_give_back(signed.claim, parts))
         raise
     else:
-        await _send(signed, block, parts)
+        await _send(signed, _sent_within(block, signed.request, parts), parts)
 
 
-async def _send(signed: Signed, block: AbstractAsyncContextManager[object], parts: Parts) -> None:
+async def _sent_within(block: AsyncExitStack, request: Request, parts: Parts) -> Answer:
+    async with block:
+        return await parts.transport.send(request)
+
+
+async def _send(signed: Signed, sending: Coroutine[object, object, Answer], parts: Parts) -> None:
     started = parts.clock.monotonic()
     try:
-        async with block:
-            answer = await parts.transport.send(signed.request)  # 6
+        answer = await sending  # 6
     except Defect:  # nothing was begun
         await _shielded(_wait_or_end(signed.claim, await_repair(parts.jitter()), parts))
         raise
@@ -159,7 +175,8 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
 
 def _count(claim: Claim, row: Attempt, done: Verdict | None, *, seconds: float, parts: Parts) -> None:
     """Count an attempt and the verdict that was applied; `done` is None if its lease was lost."""
-    parts.meter.attempted(row.outcome, seconds, first_after=_first_after(claim))
+    first_after = (claim.claimed_at - claim.created_at).total_seconds() if claim.number == 1 else None
+    parts.meter.attempted(row.outcome, seconds, first_after=first_after)
     if done is None:
         parts.meter.lease_lost()
     else:
@@ -180,11 +197,6 @@ def _attempt(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: flo
         snippet=answer.snippet if isinstance(answer, Reply) else None,
         signed_by=refs,
     )
-
-
-def _first_after(claim: Claim) -> float | None:
-    """Return the age of the delivery in seconds when its first attempt began; None if this is a later attempt."""
-    return (claim.claimed_at - claim.created_at).total_seconds() if claim.number == 1 else None
 
 
 def _attempt_fields(signed: Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:

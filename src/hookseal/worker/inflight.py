@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from hookseal.ground.wire import MAX_BODY_BYTES
 
@@ -26,7 +26,7 @@ class InFlight:
         self._room = asyncio.Event()
         self._room.set()
         self._waking: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._begun: set[asyncio.Task[Any]] = set()
         self._answered: set[asyncio.Task[Any]] = set()
         self._cut_off: int | None = None  # how many tasks `drain` has cancelled; None before that
@@ -119,9 +119,7 @@ class InFlight:
 
         The work must report its own errors, because nothing awaits it.
         """
-        task = asyncio.create_task(self._run(work))
-        self._tasks.add(task)
-        task.add_done_callback(lambda ended: self._ended(ended, size))
+        self._tasks.add(asyncio.create_task(self._run(work, size)))
 
     async def drain(self, seconds: float) -> int:
         """Wait for all requests in flight; after `seconds` cancel the rest and wait until their outcomes are recorded.
@@ -144,18 +142,23 @@ class InFlight:
             self._cut_off += 1
             task.cancel()
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Coroutine[Any, Any, None], size: int) -> None:
         """Do the work. A task that had not begun when `drain` cancelled the others begins and is cancelled then.
 
         A task that is cancelled before it begins could not record its outcome.
         """
-        task = asyncio.current_task()
-        if task is not None:
-            self._begun.add(task)
-            self._cut(task)
-        await work
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._begun.add(task)
+        self._cut(task)
+        try:
+            await work
+        finally:
+            self._tasks.discard(task)
+            self._begun.discard(task)
+            self._answered.discard(task)
+            self.free(1, size)
 
-    async def _wait(self, seconds: float) -> set[asyncio.Task[None]]:
+    async def _wait(self, seconds: float) -> set[asyncio.Task[Any]]:
         """Return the tasks that have not ended in time, including those that started meanwhile."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -163,12 +166,6 @@ class InFlight:
             await asyncio.wait(self._tasks, timeout=until - loop.time())
         return set(self._tasks)
 
-    def _ended(self, task: asyncio.Task[None], size: int) -> None:
-        self._tasks.discard(task)
-        self._begun.discard(task)
-        self._answered.discard(task)
-        self.free(1, size)
-
     def _look_for_room(self) -> None:
-        if self.slots >= self._awaited_slots:
+        if not self._room.is_set() and self.slots >= self._awaited_slots:
             self._room.set()

@@ -147,7 +147,7 @@ def _parts(
         transport=transport,
         signers=unlocked.service,
         clock=instruments.clock,
-        jitter=random.SystemRandom().random,
+        jitter=random.Random().random,  # noqa: S311 -- it spreads retries, and nobody gains from guessing it
         allow_http=settings.egress.allow_http,
         user_agent=f"hookseal/{VERSION}",
         longest_seconds=settings.worker.longest_request_seconds,

@@ -8,7 +8,7 @@ import asyncio
 import re
 import ssl
 import traceback
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -76,16 +76,14 @@ class HttpTransport:
     ) -> None:
         await self._sessions.close()
 
-    async def send(self, request: Request) -> Answer:
+    def send(self, request: Request) -> Coroutine[object, object, Answer]:
         """Return the answer to the request, within its time-out.
 
         Redirects are not followed. A status counts once its headers have arrived, even if the body fails. Values of the
         endpoint's own headers that the answer repeats are masked. Raises `Defect`, and connects to nothing, if the url
         or a header must not be sent.
         """
-        if self._clock.monotonic() >= request.start_by:
-            return NotBegun()
-        return await self._send_in_session(self._progress(request), request)
+        return self._send_in_session(self._progress(request), request)
 
     async def observed(self, request: Request) -> tuple[Answer, Observed]:
         """Do the same as `send`, and also return the addresses and the connection of the request."""
@@ -98,8 +96,7 @@ class HttpTransport:
         )
         connections: list[tuple[str | None, SeenTls | None]] = []
         progress = replace(self._progress(request), watch=lambda used: connections.append(seen_connection(used)))
-        is_late = self._clock.monotonic() >= request.start_by
-        answer: Answer = NotBegun() if is_late else await self._send_in_session(progress, request)
+        answer = await self._send_in_session(progress, request)
         dialled, tls = connections[-1] if connections else (None, None)
         return answer, Observed(addresses=addresses, error=error, dialled=dialled, tls=tls)
 
@@ -107,6 +104,8 @@ class HttpTransport:
         return Progress(tenant=request.tenant_id, begin_by=request.start_by, clock=self._clock)
 
     async def _send_in_session(self, progress: Progress, request: Request) -> Answer:
+        if self._clock.monotonic() >= request.start_by:
+            return NotBegun()
         before = PROGRESS.set(progress)
         shared = self._sessions.take(self._rules.networks_for(request.tenant_id), request.tls)
         try:

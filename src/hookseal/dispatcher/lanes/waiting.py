@@ -51,7 +51,8 @@ class WaitingRings:
         """Remove and return the first ring of a lane, or the last one. The lane must not be blocked."""
         rings = self.by_lane[key]
         ring = (rings.pop if last else rings.popleft)()[1]
-        self._removed(key, [ring])
+        self._ids.discard(ring.delivery_id)
+        self._removed(key, 1)
         return ring
 
     def take_old(self, key: Key, since: float) -> list[Ring]:
@@ -63,12 +64,12 @@ class WaitingRings:
                 old.append(ring)
             else:
                 rings.append((at, ring))
-        self._removed(key, old)
+        self._ids.difference_update(each.delivery_id for each in old)
+        self._removed(key, len(old))
         return old
 
-    def _removed(self, key: Key, rings: list[Ring]) -> None:
-        self._ids.difference_update(each.delivery_id for each in rings)
-        self._tenants.count(key[0], -len(rings))
+    def _removed(self, key: Key, number: int) -> None:
+        self._tenants.count(key[0], -number)
         if not self.by_lane[key]:
             del self.by_lane[key]
 
