@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING, SECOND_BATCH_ITEMS, Batch, Batches, resolve
+from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING, SECOND_BATCH_ITEMS, Batch, Batches, Uncancellable, resolve
 
 
 @dataclass
@@ -64,3 +64,22 @@ async def test_each_caller_gets_its_own_answer() -> None:
     with pytest.raises(ValueError, match="-2"):
         await failed
     assert left.cancelled()
+
+
+async def test_a_cancellation_waits_for_the_answer() -> None:
+    """A task that is cancelled while it awaits an uncancellable future is cancelled once that is resolved."""
+    work = Work()
+    batches = Batches(work.do, Uncancellable)
+
+    async def awaiting() -> int:
+        return await batches.add(1)
+
+    task = asyncio.create_task(awaiting())
+    for _ in range(2):
+        await turns()
+        task.cancel()
+    await turns()
+    assert not task.done()
+    work.may_answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
