@@ -199,7 +199,7 @@ async def test_a_disabled_or_unknown_endpoint_is_refused(installation: Installat
         await disable_endpoint(installation.operator(connection), ACME, endpoint, reason="it moves")
     with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {endpoint}"):
         await started(installation, Selection(tenant_id=ACME, endpoint_id=endpoint))
-    with pytest.raises(Refused, match="1 deliveries; enable them first"):
+    with pytest.raises(Refused, match="1 delivery; enable them first"):
         await started(installation)
     with pytest.raises(NotFound):
         await started(installation, Selection(tenant_id=ACME, endpoint_id=EndpointId(UNKNOWN)))

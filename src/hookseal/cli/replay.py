@@ -26,6 +26,7 @@ from hookseal.dispatcher.replay_job import (
 )
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
+from hookseal.ground.plural import plural
 from hookseal.operations.replay import cancel_replay, start_replay
 
 app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", no_args_is_help=True)
@@ -93,8 +94,8 @@ def start_(
     emit(
         job.shown(),
         as_json=as_json,
-        text=f"replay job {job.replay_id} runs: {job.matched} deliveries, at most {job.rate} a second\n"
-        f"see `hookseal replay status {job.replay_id}`",
+        text=f"replay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}, "
+        f"at most {job.rate} a second\nsee `hookseal replay status {job.replay_id}`",
     )
 
 

@@ -8,6 +8,7 @@ from hookseal.dispatcher.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, 
 from hookseal.dispatcher.replay_jobs import RunningJob, Step
 from hookseal.ground.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
+from hookseal.ground.plural import plural
 from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
 from hookseal.operations.operator import Operator
 
@@ -71,7 +72,7 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
         if not found.replayed:
             raise Refused(
                 "nothing can be replayed: the endpoints of these deliveries are disabled "
-                f"({found.disabled} deliveries; enable them first) or deleted ({found.deleted})"
+                f"({plural(found.disabled, 'delivery', 'deliveries')}; enable them first) or deleted ({found.deleted})"
             )
         job = await replay_jobs.insert(connection, selection, rate=rate, matched=found.total)
         await operator.audit(

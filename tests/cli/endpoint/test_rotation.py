@@ -251,7 +251,8 @@ async def test_the_text_says_which_secrets_sign(begun: Begun) -> None:
 
     assert (0, 0) == (rotated.code, status.code)
     assert f"current    {ref(endpoint, 2)}" in rotated.out
-    assert "to get it, run the command again with this --rotation-id and --secret-out FILE" in rotated.out
+    reveal = f"  hookseal secret reveal --tenant acme --endpoint {endpoint} --secret-out FILE"
+    assert f"secret     not shown. To get it, run\n{reveal}\n" in rotated.out
     named = f"hookseal endpoint rotation-status --tenant acme --endpoint {endpoint}"
     assert f"Once the receiver has switched: {named} --end-when-switched" in rotated.out.splitlines()
     assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out

@@ -51,7 +51,7 @@ async def test_a_purge_destroys_what_was_retired_long_ago(begun: Begun) -> None:
     assert "versions that would be destroyed: 2 (retired at least 90 days ago)\n" == for_a_person.out
 
     one = await begun.run("secret", "purge", "--tenant", "acme", "--json")
-    assert (shape(tenant_id="acme", versions=1), "hookseal: acme: 1 versions destroyed\n") == (one.json, one.err)
+    assert (shape(tenant_id="acme", versions=1), "hookseal: acme: 1 version destroyed\n") == (one.json, one.err)
     assert {"acme": "destroyed", "globex": "retired", "initech": "retired"} == await states(begun)
     rest = await begun.run("secret", "purge", "--older-than", "10")
     assert (0, "versions destroyed: 2 (retired at least 10 days ago)\n") == (rest.code, rest.out)

@@ -38,9 +38,13 @@ def rotated_text(
     canary: str | None,
 ) -> str:
     """Return a rotation as text; `secret` may be printed, `file` has what the receiver gets."""
-    status = f"hookseal endpoint rotation-status --tenant {wanted.tenant_id} --endpoint {wanted.endpoint_id}"
+    options = f"--tenant {wanted.tenant_id} --endpoint {wanted.endpoint_id}"
+    status = f"hookseal endpoint rotation-status {options}"
     lines = [*signing_lines(rotated, older_claims), f"rotation   {rotated.rotation_id}"]
-    lines += _public_lines(rotated.public_key, file) if rotated.public_key else _secret_lines(rotated, secret, file)
+    if rotated.public_key:
+        lines += _public_lines(rotated.public_key, file)
+    else:
+        lines += _secret_lines(rotated, secret, file, options)
     if rotated.before is None:
         lines.append(f"This rotation was made before. What signs now: {status}")
     elif rotated.previous_secret_ref is not None:
@@ -66,11 +70,11 @@ def _public_lines(public_key: str, file: Path | None) -> list[str]:
     return [f"public key {public_key}", *kept, "Give the public key to the receiver."]
 
 
-def _secret_lines(rotated: RotationResult, secret: str | None, file: Path | None) -> list[str]:
+def _secret_lines(rotated: RotationResult, secret: str | None, file: Path | None, options: str) -> list[str]:
     if secret is not None:
         return [f"secret     {secret}", "Give the secret to the receiver."]
     if rotated.secret is None:
         return ["secret     not shown: this version is not the active one any more"]
     if file is not None:
         return [f"secret     in {file}", "Give the secret to the receiver."]
-    return ["secret     not shown: to get it, run the command again with this --rotation-id and --secret-out FILE"]
+    return ["secret     not shown. To get it, run", f"  hookseal secret reveal {options} --secret-out FILE"]

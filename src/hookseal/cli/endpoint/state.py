@@ -14,6 +14,7 @@ from hookseal.dispatcher.endpoint_rules import disabled_reason
 from hookseal.dispatcher.replay_job import ReplayJob, Selection
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
+from hookseal.ground.plural import plural
 from hookseal.operations.endpoint.endpoints import Enabled, delete_endpoint, disable_endpoint
 from hookseal.operations.replay import enable_and_replay
 
@@ -72,8 +73,9 @@ def _enabled_text(endpoint: ids.EndpointId, enabled: Enabled, job: ReplayJob | N
         done = "was enabled already; its deliveries are held, and the oldest of them is tried now"
     else:
         done = f"was enabled already{'' if job else ': nothing was changed'}"
-    replayed = "" if job is None else f"\nreplay job {job.replay_id} runs: {job.matched} deliveries"
-    return f"endpoint {endpoint} {done}{replayed}"
+    if job is not None:
+        done += f"\nreplay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}"
+    return f"endpoint {endpoint} {done}"
 
 
 def disable(

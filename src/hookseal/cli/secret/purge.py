@@ -11,6 +11,7 @@ from hookseal.cli.shared.output import Json, emit, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed, Refused
+from hookseal.ground.plural import plural
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
 from hookseal.secrets.store import retention
@@ -82,7 +83,7 @@ async def _purge_tenant(operator: Operator, tenant: ids.TenantId, days: int, pur
         destroyed += batch
         purged.versions += batch
         if batch:
-            _say(f"{tenant}: {destroyed} versions destroyed")
+            _say(f"{tenant}: {plural(destroyed, 'version', 'versions')} destroyed")
 
 
 def _say(text: str) -> None:

@@ -54,7 +54,9 @@ FIRST_ATTEMPT: Final = Metric(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
 IN_FLIGHT: Final = Metric(
-    name="hookseal_in_flight", kind=Kind.GAUGE, text="Deliveries that this worker has claimed and not yet recorded."
+    name="hookseal_in_flight",
+    kind=Kind.GAUGE,
+    text="Deliveries that this worker has claimed and not yet recorded: at most twice HOOKSEAL_CONCURRENCY.",
 )
 HELD: Final = Metric(
     name="hookseal_held_total",
