@@ -8,7 +8,7 @@ import asyncio
 import re
 import ssl
 import traceback
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -76,14 +76,16 @@ class HttpTransport:
     ) -> None:
         await self._sessions.close()
 
-    def send(self, request: Request) -> Coroutine[object, object, Answer]:
+    async def send(self, request: Request) -> Answer:
         """Return the answer to the request, within its time-out.
 
         Redirects are not followed. A status counts once its headers have arrived, even if the body fails. Values of the
         endpoint's own headers that the answer repeats are masked. Raises `Defect`, and connects to nothing, if the url
         or a header must not be sent.
         """
-        return self._send_in_session(self._progress(request), request)
+        if self._clock.monotonic() >= request.start_by:
+            return NotBegun()
+        return await self._send_in_session(self._progress(request), request)
 
     async def observed(self, request: Request) -> tuple[Answer, Observed]:
         """Do the same as `send`, and also return the addresses and the connection of the request."""
@@ -96,7 +98,8 @@ class HttpTransport:
         )
         connections: list[tuple[str | None, SeenTls | None]] = []
         progress = replace(self._progress(request), watch=lambda used: connections.append(seen_connection(used)))
-        answer = await self._send_in_session(progress, request)
+        is_late = self._clock.monotonic() >= request.start_by
+        answer: Answer = NotBegun() if is_late else await self._send_in_session(progress, request)
         dialled, tls = connections[-1] if connections else (None, None)
         return answer, Observed(addresses=addresses, error=error, dialled=dialled, tls=tls)
 
@@ -104,8 +107,6 @@ class HttpTransport:
         return Progress(tenant=request.tenant_id, begin_by=request.start_by, clock=self._clock)
 
     async def _send_in_session(self, progress: Progress, request: Request) -> Answer:
-        if self._clock.monotonic() >= request.start_by:
-            return NotBegun()
         before = PROGRESS.set(progress)
         shared = self._sessions.take(self._rules.networks_for(request.tenant_id), request.tls)
         try:
