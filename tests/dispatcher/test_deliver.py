@@ -197,18 +197,24 @@ async def test_a_claimed_delivery_is_not_claimed_again() -> None:
     assert await take(RING, scene.parts) is None
 
 
-async def test_a_claim_is_given_back_unsent() -> None:
-    """A claim that is given back at once is due again, with no attempt spent, and nothing was sent."""
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_claim_is_given_back_unsent(is_lost: bool) -> None:
+    """A claim that is given back at once is due again, with no attempt spent, and nothing was sent.
+
+    It is counted and logged as given back unless its lease was lost.
+    """
     scene = Scene()
     claimed = await take(RING, scene.parts)
     assert claimed is not None
+    if is_lost:
+        await scene.ledger.release(claimed[0], None)
     with structlog.testing.capture_logs() as logs:
         await give_back(claimed[0], scene.parts)
 
     row = scene.ledger.rows[DELIVERY]
-    assert [("delivery.given_back", "the limits of the endpoint were lowered")] == [
-        (line["event"], line["reason"]) for line in logs
-    ]
+    line = ("delivery.given_back", "the limits of the endpoint were lowered")
+    assert ([] if is_lost else [line]) == [(each["event"], each["reason"]) for each in logs]
+    assert (not is_lost) == scene.meter.returns
     assert (State.PENDING, 0, [], []) == (row.state, row.budget_spent, row.attempts, scene.transport.sent)
 
 

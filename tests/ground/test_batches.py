@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING, SECOND_BATCH_ITEMS, Batch, Batches, Uncancellable, resolve
+from hookseal.ground.errors import Unavailable
 
 
 @dataclass
@@ -83,3 +84,14 @@ async def test_a_cancellation_waits_for_the_answer() -> None:
     work.may_answer.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_the_items_of_a_cancelled_batch_are_answered() -> None:
+    """If the task of a batch is cancelled, as when the process ends, nobody waits for it for ever."""
+    future = Batches(Work().do, Uncancellable).add(1)
+    await turns()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait({future}, timeout=60)
+
+    assert isinstance(future.exception(), Unavailable)

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import Attempt, Claim, FinishedAttempt, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.wire import MAX_BODY_BYTES
@@ -211,3 +211,45 @@ async def test_a_claim_without_an_answer_is_reported(error: BaseException) -> No
     await one(persistent(heard, clock, lost.append))
 
     assert ["token-1"] == lost == [silent.rows[DELIVERY].lease]
+
+
+@pytest.mark.parametrize("verdict", [DELIVERED, Verdict(state=State.FAILED, disable="gone")])
+async def test_outcomes_of_cancelled_writes_are_answered(verdict: Verdict) -> None:
+    """If the tasks that write are cancelled, as when the process ends, no delivery waits for its outcome for ever."""
+
+    class StuckLedger(MemoryLedger):
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+            await asyncio.Event().wait()
+            return await super().record(claim, attempt, verdict, error)
+
+    ledger = persistent(StuckLedger(FakeClock()), FakeClock())
+    outcomes = [asyncio.ensure_future(ledger.record(CLAIM, ROW, verdict, None)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait(outcomes, timeout=60)
+
+    assert {Unavailable} == {type(each.exception()) for each in outcomes}
+
+
+async def test_an_error_in_a_report_concerns_no_outcome() -> None:
+    """If what counts recorded attempts fails, every outcome of the batch is answered."""
+    clock = FakeClock()
+    inner = MemoryLedger(clock)
+    inner.add(CLAIM)
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
+
+    def failing(_made: FinishedAttempt) -> None:
+        raise ValueError
+
+    ledger = PersistentLedger(
+        inner, seconds=SECONDS, clock=clock, new_token=lambda: "token", lost=print, stored=failing
+    )
+    claim = await one(ledger)
+    outcomes = [asyncio.ensure_future(ledger.record(claim, ROW, DELIVERED, None)) for _ in range(3)]
+    await asyncio.wait(outcomes, timeout=60)
+
+    assert [DELIVERED, None, None] == [each.result() for each in outcomes]
+    await asyncio.sleep(0)
+    assert [ValueError] == [type(each) for each in failures]

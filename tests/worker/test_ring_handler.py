@@ -20,7 +20,7 @@ from hookseal.dispatcher.ports import Parts
 from hookseal.ground.errors import CannotSign, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker import ring_handler
-from hookseal.worker.inflight import InFlight
+from hookseal.worker.inflight import MOST_BYTES, InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, LOOK_SECONDS, MOST_KEPT, RingHandler
@@ -46,6 +46,7 @@ class FailingLedger(MemoryLedger):
     held: frozenset[Ring] = frozenset()
     behind: frozenset[Ring] = frozenset()
     locked: frozenset[Ring] = frozenset()
+    may_record: asyncio.Event | None = None
     claims = 0
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
@@ -60,9 +61,11 @@ class FailingLedger(MemoryLedger):
         return replace(found, busy=busy, behind=behind, locked=locked)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Fail, or record."""
+        """Fail, or record after `may_record`."""
         if self.on_record is not None:
             raise self.on_record
+        if self.may_record is not None:
+            await self.may_record.wait()
         return await super().record(claim, attempt, verdict, error)
 
 
@@ -681,3 +684,28 @@ async def test_a_kept_ring_waits_until_postgresql_is_asked_again() -> None:
     await scene.handler.handle([scene.add(1)])
 
     assert FAILED_SECONDS == scene.handler.next_in()
+
+
+async def test_an_outcome_that_is_being_recorded_holds_no_slot() -> None:
+    """Each answered request of a claim gives its slot back; its delivery is in flight until it is recorded."""
+    scene = Scene()
+    scene.ledger.may_record = asyncio.Event()
+    await scene.handler.handle([RING, scene.add(1)])
+    assert 2 == scene.in_flight.slots
+    scene.reply.set()
+    await asyncio.wait_for(scene.in_flight.wait_for_room(60, 4), 60)
+
+    assert ({State.SENDING}, 2) == ({each.state for each in scene.ledger.rows.values()}, len(scene.in_flight))
+    scene.ledger.may_record.set()
+    await scene.end()
+
+
+async def test_each_claim_gives_its_own_bytes_back() -> None:
+    """The claims of a group may be finished in another order than they were claimed in: all bytes are given back."""
+    scene = Scene()
+    large = scene.add(1)
+    scene.ledger.add(replace(CLAIM, ring=large, body=b"x" * 1_000, is_probe=False))  # it waits: its endpoint is held
+    await scene.handler.handle([RING, large])
+    await scene.end()
+
+    assert MOST_BYTES == scene.in_flight.bytes_room

@@ -25,7 +25,7 @@ class Variables(StoreVariables):
         "HOOKSEAL_CONCURRENCY",
         500,
         (1, 10_000),
-        description="The most requests in flight in one worker process. As many outcomes more may wait to be recorded.",
+        description="The most requests in flight in one worker process; with outcomes to record, twice as many.",
     )
     endpoint_concurrency: Whole = whole_number(
         "HOOKSEAL_ENDPOINT_CONCURRENCY",

@@ -234,11 +234,11 @@ async def _wait_or_end(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
 
 async def _give_all_back(claims: Sequence[Claim], parts: Parts, *, reason: str | None = None) -> None:
     """Give these claims back concurrently: each retries while PostgreSQL is down, and a stop waits for all of them."""
-    errors = await asyncio.gather(*(_give_back(each, parts) for each in claims), return_exceptions=True)
-    for each, error in zip(claims, errors, strict=True):
-        if error is not None:
-            parts.log.error("delivery.unrecorded", **_identity(each), reason=str(error))
-        elif reason is not None:
+    results = await asyncio.gather(*(_give_back(each, parts) for each in claims), return_exceptions=True)
+    for each, result in zip(claims, results, strict=True):
+        if isinstance(result, BaseException):
+            parts.log.error("delivery.unrecorded", **_identity(each), reason=str(result))
+        elif result and reason is not None:
             parts.meter.given_back()
             parts.log.info("delivery.given_back", **_identity(each), reason=reason)
 
@@ -251,23 +251,22 @@ async def _postpone(claim: Claim, error: Exception, parts: Parts) -> None:
         await _shielded(_wait_or_end(claim, await_repair(parts.jitter()), parts))
 
 
-async def _give_back(claim: Claim, parts: Parts) -> None:
-    await _count_lost_lease(parts.ledger.release(claim, None), parts)
+async def _give_back(claim: Claim, parts: Parts) -> bool:
+    return await _count_lost_lease(parts.ledger.release(claim, None), parts)
 
 
 async def _give_back_unbegun(claim: Claim, answer: NotBegun, parts: Parts) -> None:
     if answer.missing_resource is not None:
         await _give_back_exhausted(claim, f"no socket could be made ({answer.missing_resource})", parts)
-        return
-    await _give_back(claim, parts)
-    parts.meter.given_back()
-    parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
+    elif await _give_back(claim, parts):
+        parts.meter.given_back()
+        parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
 
 
 async def _give_back_exhausted(claim: Claim, reason: str, parts: Parts) -> None:
-    await _give_back(claim, parts)
-    parts.meter.exhausted()
-    parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
+    if await _give_back(claim, parts):
+        parts.meter.exhausted()
+        parts.log.warning("delivery.given_back", **_identity(claim), reason=reason)
 
 
 async def _count_lost_lease(writing: Awaitable[bool], parts: Parts) -> bool:
@@ -290,7 +289,7 @@ def _identity(claim: Claim) -> dict[str, object]:
     }
 
 
-async def _shielded(writing: Coroutine[object, object, None]) -> None:
+async def _shielded(writing: Coroutine[object, object, object]) -> None:
     """Return once the write has ended. A cancellation is raised only after that."""
     task = asyncio.ensure_future(writing)
     try:

@@ -49,7 +49,8 @@ class Ledger(Protocol):
 
         The attempt is spent from the budget. If the verdict disables an endpoint whose generation has changed since the
         claim, the endpoint stays enabled, and the delivery is due at once and unspent. Returns None if the lease was
-        lost: nothing is written then. Awaiting raises `Unavailable`. A cancellation meanwhile is raised after the end.
+        lost: nothing is written then. Awaiting raises `Unavailable`. If the caller is cancelled while it awaits, the
+        cancellation is raised once the attempt is recorded, or could not be.
         """
         ...
 
@@ -184,7 +185,7 @@ class Meter(Protocol):
         ...
 
     def given_back(self) -> None:
-        """Count a delivery that was given back: its claim was too old to begin, or only this process cannot send it."""
+        """Count a delivery that was given back: its claim was too old, limits were lowered, or another must send it."""
         ...
 
     def exhausted(self) -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
+
+from hookseal.ground.errors import Unavailable
 
 MAX_ITEMS: Final = 128  # in one batch
 MAX_RUNNING: Final = 2
@@ -31,7 +34,8 @@ class Batches(Generic[_Item, _Answer]):
     No timer is used. While each turn of the event loop adds items, a batch waits for the next turn, until it has many
     items. While a batch runs, a second one starts only if it has many items. So a burst makes few batches.
 
-    `work` resolves the future of each item of its batch and raises nothing. If the caller of an item was cancelled
+    `work` resolves the future of each item of its batch and raises nothing. If its task is cancelled, the futures that
+    are left raise `Unavailable`: the process ends. If the caller of an item was cancelled
     meanwhile, the item's future is cancelled, and `resolve` does nothing. `future` may make another kind of future.
     """
 
@@ -73,10 +77,13 @@ class Batches(Generic[_Item, _Answer]):
             self._free -= 1
             task = asyncio.ensure_future(self._work(batch))
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, batch))
 
-    def _ended(self, task: "asyncio.Future[None]") -> None:
+    def _ended(self, batch: Batch[_Item, _Answer], task: "asyncio.Future[None]") -> None:
         self._running.discard(task)
+        if task.cancelled():
+            for _, future in batch:
+                resolve(future, Unavailable("the process ends"))
         self._free += 1
         if self._waiting:
             self._look_soon()

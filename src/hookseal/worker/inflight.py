@@ -10,7 +10,7 @@ MOST_BYTES = 33_554_432  # of bodies
 
 
 class InFlight:
-    """At most `limit` requests at the same time, as many outcomes to record, and `most_bytes` of bodies of both.
+    """At most `limit` requests, twice as many requests and outcomes to record, and `most_bytes` of bodies of both.
 
     Slots are taken before a claim, so that a worker claims only deliveries that can start immediately. A request gives
     its slot back when it is answered, unless `limit` outcomes are being recorded: PostgreSQL and the receivers work at
@@ -83,7 +83,7 @@ class InFlight:
         task.cancel()
 
     async def gather(self, seconds: float, slots: int) -> None:
-        """Wait as `wait_for_room` does, then until all requests that end now have ended: one statement records them."""
+        """Wait as `wait_for_room` does, then until all requests that are answered now have given their slots back."""
         await self.wait_for_room(seconds, slots)
         before = -1
         while before < self.slots < slots:

@@ -96,14 +96,19 @@ class PersistentLedger:
         """Record the attempt and apply the verdict, in one statement with others; return the verdict that was applied.
 
         Returns None if the lease was lost. When this returns the attempt is in a batch; it is recorded even if the
-        result is not awaited. A cancellation while it is awaited is raised once the attempt is recorded.
+        result is not awaited. A cancellation while it is awaited is raised once the attempt is recorded, or could not
+        be.
         """
         return self._outcomes.add(FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error))
 
-    def _resolve(self, outcome: Outcome, applied: Verdict | None) -> None:
-        resolve(outcome[1], applied)
-        if applied is not None:
-            self._stored(outcome[0])
+    def _report(self, made: Sequence[FinishedAttempt]) -> None:
+        """Report these as recorded, in a turn of the event loop of its own: an error then concerns no outcome."""
+        if made:
+            asyncio.get_running_loop().call_soon(self._report_now, made)
+
+    def _report_now(self, made: Sequence[FinishedAttempt]) -> None:
+        for each in made:
+            self._stored(each)
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
@@ -142,7 +147,8 @@ class PersistentLedger:
                 if result is Recorded.BUSY:
                     self._begin(self._record_once_unlocked(each))
                 else:
-                    self._resolve(each, each[0].verdict if result is Recorded.STORED else None)
+                    resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
+            self._report([each for each, result in zip(made, results, strict=True) if result is Recorded.STORED])
 
     async def _recorded(self, made: Sequence[FinishedAttempt], *, is_repeat: bool) -> list[Recorded]:
         """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
@@ -178,9 +184,13 @@ class PersistentLedger:
         waiting.append((outcome, self._deadline()))
 
     async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:
-        while waiting:
-            await self._record_one(*waiting.popleft())
-        del self._alone[endpoint]
+        try:
+            while waiting:
+                await self._record_one(*waiting.popleft())
+        finally:
+            del self._alone[endpoint]
+            for (_, future), _ in waiting:  # cancelled: the process ends
+                resolve(future, Unavailable("the worker ends"))
 
     async def _record_one(self, outcome: Outcome, deadline: float) -> None:
         made = outcome[0]
@@ -197,9 +207,13 @@ class PersistentLedger:
         self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]], deadline: float
     ) -> None:
         try:
-            self._resolve(outcome, await self._retried_alone(write, deadline))
+            resolve(outcome[1], applied := await self._retried_alone(write, deadline))
+            self._report([] if applied is None else [outcome[0]])
         except Exception as error:  # noqa: BLE001 -- the caller reports it
             resolve(outcome[1], error)
+        except asyncio.CancelledError:
+            resolve(outcome[1], Unavailable("the worker ends"))
+            raise
 
     def _begin(self, recording: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(recording)

@@ -258,12 +258,13 @@ class RingHandler:
     async def _group(self, claims: Sequence[Claim], asked_at: float) -> None:
         """Send the claims of one endpoint: the first in this task, each of the others in a task of its own."""
         try:
-            first, *others = await prepare(claims, asked_at, self._parts)
+            ready = await prepare(claims, asked_at, self._parts)
         except BaseException:  # cut off: every claim is given back
             self._in_flight.free(len(claims) - 1, sum(len(each.body) for each in claims[1:]))
             for claimed in claims:
                 self._left(claimed)
             raise
+        first, *others = sorted(ready, key=lambda each: each.claim is not claims[0])  # this task has its bytes
         for each in others:
             self._in_flight.start(self._finish(each), len(each.claim.body))
         await self._finish(first)

@@ -160,7 +160,7 @@ class Lanes:
             self._use_room(begun[0], now)
 
     def found_locked(self, rings: Sequence[Ring], now: float) -> None:
-        """Let these rings, whose endpoints' rows are locked, wait first, and begin none of them for a moment."""
+        """Put these rings, whose endpoints' rows are locked, first in their lanes, and begin none for a moment."""
         keys = dict.fromkeys((ring.tenant_id, ring.endpoint_id) for ring in rings)
         for key in keys:
             self._lanes[key].lock(now)

@@ -56,7 +56,7 @@ FIRST_ATTEMPT: Final = Metric(
 IN_FLIGHT: Final = Metric(
     name="hookseal_in_flight",
     kind=Kind.GAUGE,
-    text="Deliveries that this worker has claimed and not yet recorded: at most twice HOOKSEAL_CONCURRENCY.",
+    text="Deliveries that are claimed and not yet recorded: at most twice `HOOKSEAL_CONCURRENCY` in each process.",
 )
 HELD: Final = Metric(
     name="hookseal_held_total",
