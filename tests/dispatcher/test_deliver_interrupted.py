@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import structlog
@@ -161,9 +161,9 @@ async def test_a_lost_lease_writes_nothing() -> None:
     assert (1, 1) == (scene.meter.leases_lost, len(scene.meter.attempts))
 
 
-@pytest.mark.parametrize("why", ["disabled", "gone", "no secret", "too old"])
+@pytest.mark.parametrize("why", ["disabled", "gone", "no secret", "too old", "no socket"])
 async def test_every_lost_lease_is_counted(why: str) -> None:
-    """The fence also refuses to hold, end or give back a delivery: each lost lease is counted, and nothing as held."""
+    """The fence also refuses to hold, end or give back a delivery: each lost lease is counted, and nothing else."""
     scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign() if why == "no secret" else None))
     if why in {"disabled", "gone"}:
         scene.ledger.target(DELIVERY, target(enabled=False) if why == "disabled" else None)
@@ -171,10 +171,14 @@ async def test_every_lost_lease_is_counted(why: str) -> None:
     assert taken is not None
     scene.lose_lease()
     scene.clock.elapsed += 3 if why == "too old" else 0
-    await attempt(*taken, scene.parts)
+    if why == "no socket":
+        scene.parts = replace(scene.parts, transport=ScriptedTransport(NotBegun(missing_resource="EMFILE")))
+    with suppress(Exhausted):
+        await attempt(*taken, scene.parts)
 
     assert (State.SENDING, "another") == (scene.row.state, scene.row.lease)
     assert (1, [], []) == (scene.meter.leases_lost, scene.meter.holds, scene.meter.attempts)
+    assert (0, 0) == (scene.meter.returns, scene.meter.lacks)
 
 
 class HangingSigners(FixedSigners):
