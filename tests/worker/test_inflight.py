@@ -55,15 +55,16 @@ async def test_an_answered_request_gives_its_slot_back() -> None:
     """Outcomes that are being recorded hold no slots, until they are as many as the slots. A drain waits for them."""
     in_flight, recorded = InFlight(2), asyncio.Event()
 
-    async def answered() -> None:
+    async def answer(done: asyncio.Event) -> None:
         in_flight.answered()
+        done.set()
         await recorded.wait()
 
     slots = [in_flight.slots]
     for _ in range(4):
         in_flight.take(1)
-        in_flight.start(answered())
-        await asyncio.sleep(0)
+        in_flight.start(answer(answered := asyncio.Event()))
+        await asyncio.wait_for(answered.wait(), 60)
         slots.append(in_flight.slots)
     in_flight.answered()  # a task that holds no slot gives none back
     assert ([2, 2, 2, 1, 0], 0, 4) == (slots, in_flight.slots, len(in_flight))

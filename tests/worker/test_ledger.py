@@ -217,14 +217,17 @@ async def test_a_claim_without_an_answer_is_reported(error: BaseException) -> No
 async def test_outcomes_of_cancelled_writes_are_answered(verdict: Verdict) -> None:
     """If the tasks that write are cancelled, as when the process ends, no delivery waits for its outcome for ever."""
 
+    writing = asyncio.Event()
+
     class StuckLedger(MemoryLedger):
         async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+            writing.set()
             await asyncio.Event().wait()
             return await super().record(claim, attempt, verdict, error)
 
     ledger = persistent(StuckLedger(FakeClock()), FakeClock())
     outcomes = [asyncio.ensure_future(ledger.record(CLAIM, ROW, verdict, None)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(writing.wait(), 60)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.wait(outcomes, timeout=60)
@@ -237,8 +240,8 @@ async def test_an_error_in_a_report_concerns_no_outcome() -> None:
     clock = FakeClock()
     inner = MemoryLedger(clock)
     inner.add(CLAIM)
-    failures: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
+    failed: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.set_result(context["exception"]))
 
     def failing(_made: FinishedAttempt) -> None:
         raise ValueError
@@ -251,5 +254,4 @@ async def test_an_error_in_a_report_concerns_no_outcome() -> None:
     await asyncio.wait(outcomes, timeout=60)
 
     assert [DELIVERED, None, None] == [each.result() for each in outcomes]
-    await asyncio.sleep(0)
-    assert [ValueError] == [type(each) for each in failures]
+    assert isinstance(await asyncio.wait_for(failed, 60), ValueError)
