@@ -216,7 +216,6 @@ async def test_a_claim_without_an_answer_is_reported(error: BaseException) -> No
 @pytest.mark.parametrize("verdict", [DELIVERED, Verdict(state=State.FAILED, disable="gone")])
 async def test_outcomes_of_cancelled_writes_are_answered(verdict: Verdict) -> None:
     """If the tasks that write are cancelled, as when the process ends, no delivery waits for its outcome for ever."""
-
     writing = asyncio.Event()
 
     class StuckLedger(MemoryLedger):
