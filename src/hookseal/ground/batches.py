@@ -1,7 +1,7 @@
 """Groups items into batches: items that arrive while a batch runs go into the next one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -35,8 +35,8 @@ class Batches(Generic[_Item, _Answer]):
     items. While a batch runs, a second one starts only if it has many items. So a burst makes few batches.
 
     `work` resolves the future of each item of its batch and raises nothing. If its task is cancelled, the futures that
-    are left raise `Unavailable`: the process ends. If the caller of an item was cancelled
-    meanwhile, the item's future is cancelled, and `resolve` does nothing. `future` may make another kind of future.
+    are left raise `Unavailable`. If the caller of an item was cancelled meanwhile, the item's future is cancelled, and
+    `resolve` does nothing. `future` may make another kind of future.
     """
 
     def __init__(
@@ -81,9 +81,7 @@ class Batches(Generic[_Item, _Answer]):
 
     def _ended(self, batch: Batch[_Item, _Answer], task: "asyncio.Future[None]") -> None:
         self._running.discard(task)
-        if task.cancelled():
-            for _, future in batch:
-                resolve(future, Unavailable("the process ends"))
+        resolve_if_cancelled(task, batch)
         self._free += 1
         if self._waiting:
             self._look_soon()
@@ -97,3 +95,10 @@ def resolve(future: asyncio.Future[_Answer], answer: _Answer | Exception) -> Non
         future.set_exception(answer)
     else:
         future.set_result(answer)
+
+
+def resolve_if_cancelled(task: "asyncio.Future[None]", batch: Iterable[tuple[object, asyncio.Future[_Answer]]]) -> None:
+    """If the task was cancelled, as when the process ends, let the futures that are left raise `Unavailable`."""
+    if task.cancelled():
+        for _, future in batch:
+            resolve(future, Unavailable("the process ends"))

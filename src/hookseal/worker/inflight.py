@@ -10,7 +10,7 @@ MOST_BYTES = 33_554_432  # of bodies
 
 
 class InFlight:
-    """At most `limit` requests, twice as many requests and outcomes to record, and `most_bytes` of bodies of both.
+    """At most `limit` requests; with the outcomes to record, at most twice `limit`, and `most_bytes` of their bodies.
 
     Slots are taken before a claim, so that a worker claims only deliveries that can start immediately. A request gives
     its slot back when it is answered, unless `limit` outcomes are being recorded: PostgreSQL and the receivers work at

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import count
 from typing import Final, TypeVar
 
@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import BatchedLedger
-from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve
+from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_if_cancelled
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 
@@ -145,7 +145,8 @@ class PersistentLedger:
         else:
             for each, result in zip(outcomes, results, strict=True):
                 if result is Recorded.BUSY:
-                    self._begin(self._record_once_unlocked(each))
+                    deadline = self._deadline()
+                    self._begin(self._record_once_unlocked(each, deadline), [(each, deadline)])
                 else:
                     resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
             self._report([each for each, result in zip(made, results, strict=True) if result is Recorded.STORED])
@@ -162,7 +163,7 @@ class PersistentLedger:
             for each, result in zip(made, results, strict=True)
         ]
 
-    async def _record_once_unlocked(self, outcome: Outcome) -> None:
+    async def _record_once_unlocked(self, outcome: Outcome, deadline: float) -> None:
         """Record it once its row is not locked. It retries with pauses, so that no connection waits for the lock."""
         made = outcome[0]
 
@@ -172,7 +173,7 @@ class PersistentLedger:
                 raise Unavailable("another transaction has locked the row of the delivery")
             return made.verdict if result is Recorded.STORED else None
 
-        await self._write_and_resolve(outcome, write, self._deadline())
+        await self._write_and_resolve(outcome, write, deadline)
 
     def _record_alone(self, outcome: Outcome) -> None:
         """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
@@ -180,17 +181,14 @@ class PersistentLedger:
         waiting = self._alone.get((ring.tenant_id, ring.endpoint_id))
         if waiting is None:
             waiting = self._alone[ring.tenant_id, ring.endpoint_id] = deque()
-            self._begin(self._record_in_turn((ring.tenant_id, ring.endpoint_id), waiting))
+            self._begin(self._record_in_turn((ring.tenant_id, ring.endpoint_id), waiting), waiting)
         waiting.append((outcome, self._deadline()))
 
     async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:
-        try:
-            while waiting:
-                await self._record_one(*waiting.popleft())
-        finally:
-            del self._alone[endpoint]
-            for (_, future), _ in waiting:  # cancelled: the process ends
-                resolve(future, Unavailable("the worker ends"))
+        while waiting:
+            await self._record_one(*waiting[0])
+            waiting.popleft()
+        del self._alone[endpoint]
 
     async def _record_one(self, outcome: Outcome, deadline: float) -> None:
         made = outcome[0]
@@ -211,14 +209,13 @@ class PersistentLedger:
             self._report([] if applied is None else [outcome[0]])
         except Exception as error:  # noqa: BLE001 -- the caller reports it
             resolve(outcome[1], error)
-        except asyncio.CancelledError:
-            resolve(outcome[1], Unavailable("the worker ends"))
-            raise
 
-    def _begin(self, recording: Coroutine[object, object, None]) -> None:
+    def _begin(self, recording: Coroutine[object, object, None], left: Iterable[tuple[Outcome, float]]) -> None:
+        """Begin to record these. If the task is cancelled, those that are left then are resolved."""
         task = asyncio.ensure_future(recording)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
+        task.add_done_callback(lambda ended: resolve_if_cancelled(ended, [each for each, _ in left]))
 
     def _deadline(self) -> float:
         return self._clock.monotonic() + self._seconds
