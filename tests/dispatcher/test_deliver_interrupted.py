@@ -1,13 +1,13 @@
 """How an attempt ends that is late or cancelled, or whose lease was lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 import structlog
 
-from hookseal.dispatcher.model import Attempt, Claim, NotBegun, State, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, FinishedAttempt, NotBegun, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Signer
 from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
@@ -173,12 +173,12 @@ async def test_every_lost_lease_is_counted(why: str) -> None:
     scene.clock.elapsed += 3 if why == "too old" else 0
     if why == "no socket":
         scene.parts = replace(scene.parts, transport=ScriptedTransport(NotBegun(missing_resource="EMFILE")))
-    with suppress(Exhausted):
+    with suppress(Exhausted), structlog.testing.capture_logs() as logs:
         await attempt(*taken, scene.parts)
 
     assert (State.SENDING, "another") == (scene.row.state, scene.row.lease)
     assert (1, [], []) == (scene.meter.leases_lost, scene.meter.holds, scene.meter.attempts)
-    assert (0, 0) == (scene.meter.returns, scene.meter.lacks)
+    assert (0, 0, []) == (scene.meter.returns, scene.meter.lacks, logs)
 
 
 class HangingSigners(FixedSigners):
@@ -292,6 +292,30 @@ async def test_a_failed_record_is_raised_and_not_counted() -> None:
         await scene.run()
 
     assert ([], State.SENDING) == (scene.meter.attempts, scene.row.state)
+
+
+async def test_a_lost_outcome_of_a_cancelled_delivery_is_logged() -> None:
+    """If a delivery is cancelled while its outcome is written, and that fails, the delivery id is logged."""
+
+    class FailingLedger(SlowLedger):
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+            await super().record(claim, attempt, verdict, error)
+            raise Unavailable("PostgreSQL does not answer")
+
+        async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+            raise Unavailable("PostgreSQL does not answer")
+
+    scene = Scene()
+    ledger = FailingLedger(scene.clock)
+    task = asyncio.create_task(with_ledger(scene, ledger).run())
+    await asyncio.wait_for(ledger.writing.wait(), 60)
+    with structlog.testing.capture_logs() as logs:
+        task.cancel()
+        ledger.may_write.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    assert [("delivery.unrecorded", DELIVERY)] == [(line["event"], line["delivery_id"]) for line in logs]
 
 
 async def test_a_failed_give_back_is_logged() -> None:

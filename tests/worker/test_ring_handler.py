@@ -695,6 +695,7 @@ async def test_an_outcome_that_is_being_recorded_holds_no_slot() -> None:
     scene.reply.set()
     await asyncio.wait_for(scene.in_flight.wait_for_room(60, 4), 60)
 
+    assert 4 == scene.in_flight.slots
     assert ({State.SENDING}, 2) == ({each.state for each in scene.ledger.rows.values()}, len(scene.in_flight))
     scene.ledger.may_record.set()
     await scene.end()

@@ -13,19 +13,7 @@ from functools import lru_cache
 from typing import Final, assert_never
 from urllib.parse import urlsplit
 
-from hookseal.dispatcher.model import (
-    Answer,
-    Attempt,
-    Claim,
-    Claimed,
-    Failure,
-    NotBegun,
-    Reply,
-    Request,
-    Ring,
-    State,
-    Verdict,
-)
+from hookseal.dispatcher.model import Answer, Attempt, Claim, Claimed, Failure, NotBegun, Reply, Ring, State, Verdict
 from hookseal.dispatcher.outcome import classify, explain
 from hookseal.dispatcher.policy import End, Wait, await_repair, decide
 from hookseal.dispatcher.ports import Parts
@@ -111,12 +99,12 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
         await _shielded(_give_back(signed.claim, parts))
         raise
     else:
-        await _send(signed, _sent_within(block, signed.request, parts), parts)
+        await _send(signed, _sent_within(block, signed, parts), parts)
 
 
-async def _sent_within(block: AsyncExitStack, request: Request, parts: Parts) -> Answer:
+async def _sent_within(block: AsyncExitStack, signed: Signed, parts: Parts) -> Answer:
     async with block:
-        return await parts.transport.send(request)
+        return await parts.transport.send(signed.request)
 
 
 async def _send(signed: Signed, sending: Coroutine[object, object, Answer], parts: Parts) -> None:
@@ -156,6 +144,12 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
     recording = asyncio.ensure_future(parts.ledger.record(signed.claim, row, verdict, error))  # 9
     try:
         await recording
+    except asyncio.CancelledError:
+        if recording.done() and not recording.cancelled() and (lost := recording.exception()) is not None:
+            parts.log.error(  # noqa: TRY400 -- the cancellation would not help
+                "delivery.unrecorded", **_identity(signed.claim), reason=str(lost)
+            )
+        raise
     finally:
         if recording.done() and not recording.cancelled() and recording.exception() is None:
             done = recording.result()
@@ -222,12 +216,13 @@ def _host(url: str) -> str | None:
 async def _wait_or_end(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
     match verdict:
         case Wait(waiting_for=waiting_for, reason=reason):
-            if await _count_lost_lease(parts.ledger.release(claim, verdict), parts) and waiting_for is not None:
-                parts.meter.held(waiting_for)
-            parts.log.warning("delivery.waiting", **_identity(claim), waiting_for=waiting_for, reason=reason)
+            if await _count_lost_lease(parts.ledger.release(claim, verdict), parts):
+                if waiting_for is not None:
+                    parts.meter.held(waiting_for)
+                parts.log.warning("delivery.waiting", **_identity(claim), waiting_for=waiting_for, reason=reason)
         case End(state=state, reason=reason):
-            await _count_lost_lease(parts.ledger.end(claim, state, reason), parts)
-            parts.log.warning("delivery.ended", **_identity(claim), state=state.value, reason=reason)
+            if await _count_lost_lease(parts.ledger.end(claim, state, reason), parts):
+                parts.log.warning("delivery.ended", **_identity(claim), state=state.value, reason=reason)
         case _:
             assert_never(verdict)
 

@@ -177,11 +177,12 @@ class PersistentLedger:
 
     def _record_alone(self, outcome: Outcome) -> None:
         """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
-        ring = outcome[0].claim.ring
-        waiting = self._alone.get((ring.tenant_id, ring.endpoint_id))
+        endpoint = (outcome[0].claim.ring.tenant_id, outcome[0].claim.ring.endpoint_id)
+        waiting = self._alone.get(endpoint)
         if waiting is None:
-            waiting = self._alone[ring.tenant_id, ring.endpoint_id] = deque()
-            self._begin(self._record_in_turn((ring.tenant_id, ring.endpoint_id), waiting), waiting)
+            waiting = self._alone[endpoint] = deque()
+            task = self._begin(self._record_in_turn(endpoint, waiting), waiting)
+            task.add_done_callback(lambda ended: ended.cancelled() and self._alone.pop(endpoint, None))
         waiting.append((outcome, self._deadline()))
 
     async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:
@@ -210,12 +211,15 @@ class PersistentLedger:
         except Exception as error:  # noqa: BLE001 -- the caller reports it
             resolve(outcome[1], error)
 
-    def _begin(self, recording: Coroutine[object, object, None], left: Iterable[tuple[Outcome, float]]) -> None:
+    def _begin(
+        self, recording: Coroutine[object, object, None], left: Iterable[tuple[Outcome, float]]
+    ) -> "asyncio.Future[None]":
         """Begin to record these. If the task is cancelled, those that are left then are resolved."""
         task = asyncio.ensure_future(recording)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
         task.add_done_callback(lambda ended: resolve_if_cancelled(ended, [each for each, _ in left]))
+        return task
 
     def _deadline(self) -> float:
         return self._clock.monotonic() + self._seconds

@@ -34,7 +34,7 @@ from hookseal.worker.stopping import on_stop
 from hookseal.worker.warm_up import WarmUp
 
 _CANCEL_AGAIN_SECONDS: Final = 0.1
-_OBJECTS_UNTIL_COLLECTION: Final = 5_000  # to search so many takes 1 to 2 ms
+_OBJECTS_UNTIL_COLLECTION: Final = 5_000  # to search so many new ones takes 1 to 2 ms
 
 
 class Closing(Protocol):
@@ -122,7 +122,7 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, clock: C
 def _freeze_objects() -> None:
     """Exclude the objects of the start from garbage collection, and collect less often.
 
-    No delivery makes a cycle: by default the search for cycles took over 4 % of the CPU of a busy worker.
+    A delivery makes few cycles: by default the search for them took over 4 % of the CPU of a busy worker.
     """
     gc.collect()
     gc.freeze()
