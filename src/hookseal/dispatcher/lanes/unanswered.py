@@ -10,7 +10,7 @@ from hookseal.dispatcher.lanes.rotation import Key, Rotation
 
 MOST_UNANSWERED: Final = 8  # such requests in one turn
 MANY_UNANSWERED: Final = 32  # such requests in flight; with so many, a pause follows each turn that begins one
-MOST_AFTER_PAUSE: Final = 6  # waiting endpoints that may begin after a pause
+MOST_AFTER_PAUSE: Final = 3  # waiting endpoints that may begin after a pause
 PAUSE_SECONDS: Final = 0.02  # in it, tenants with `MOST_UNANSWERED` or more in flight begin none; others may
 ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; with so many, nothing is fetched for others
 
