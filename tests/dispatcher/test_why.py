@@ -69,6 +69,7 @@ BREAKER_IS_OPEN = (
     "minutes, and then the others follow at a growing rate. If the receiver works again, have one delivery tried now: "
     f"`{ENABLE}`."
 )
+UNCLAIMED = "it is due, and no worker has claimed it"
 CHECK = "If it is due for more than a minute, ask a worker what is wrong: `hookseal check`."
 
 
@@ -267,8 +268,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         "hookseal check",
         (
-            f"it is due, and no ring for it is in the queue yet. {SINCE} It is released by the outbox of the leader, "
-            f"which rings it within a second. {CHECK}"
+            f"{UNCLAIMED}. {SINCE} It is released by a worker with a free place for a request; if its producer has "
+            f"not rung it, the outbox does within a second. {CHECK}"
         ),
     ),
     (
@@ -276,8 +277,9 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         "hookseal check",
         (
-            f"it is due, and no ring for it is in the queue yet. {SINCE} It is released by the sweep of a worker, "
-            f"within HOOKSEAL_SWEEP_SECONDS: no worker leads the outbox now. {CHECK}"
+            f"{UNCLAIMED}. {SINCE} It is released by a worker with a free place for a request; if its producer has "
+            "not rung it, a sweep does within HOOKSEAL_SWEEP_SECONDS, since no worker leads the outbox now. "
+            f"{CHECK}"
         ),
     ),
     (
@@ -285,7 +287,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         "hookseal worker",
         (
-            f"it is due, and no ring for it is in the queue yet, because no worker runs. {SINCE} It is released by a "
+            f"{UNCLAIMED}, because no worker runs. {SINCE} It is released by a "
             "worker. No worker runs: start one: `hookseal worker`."
         ),
     ),
@@ -307,6 +309,21 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
             "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3 of 10. "
             f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z. To have it tried at once: "
             f"`{REPLAY}`."
+        ),
+    ),
+    (
+        {
+            "next_attempt_at": LATER,
+            "last_attempt": TRIED,
+            "budget_spent": 3,
+            "endpoint": replace(ENABLED, attempts_allowed=2),
+        },
+        EARLIER,
+        REPLAY,
+        (
+            "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3, and its "
+            f"endpoint now allows 2: the next one is the last. {SINCE} It is released by the clock: it is due at "
+            f"2026-03-01T12:05:00Z. To have it tried at once: `{REPLAY}`."
         ),
     ),
     (

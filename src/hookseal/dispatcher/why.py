@@ -202,10 +202,11 @@ def _due(facts: Facts) -> _Standing:
     if due_at > facts.now:
         return _not_due(facts, due_at)
     if facts.rung_at is None or facts.rung_at < due_at:
-        what = "it is due, and no ring for it is in the queue yet"
-        by = "the outbox of the leader, which rings it within a second"
-        if facts.live_workers and not facts.has_leader:
-            by = "the sweep of a worker, within HOOKSEAL_SWEEP_SECONDS: no worker leads the outbox now"
+        what = "it is due, and no worker has claimed it"
+        rings = "the outbox does within a second"
+        if not facts.has_leader:
+            rings = "a sweep does within HOOKSEAL_SWEEP_SECONDS, since no worker leads the outbox now"
+        by = f"a worker with a free place for a request; if its producer has not rung it, {rings}"
     else:
         what = f"it is due, was rung at {_at(facts.rung_at)}, and no worker has claimed it"
         by = (
@@ -223,15 +224,23 @@ def _not_due(facts: Facts, due_at: datetime) -> _Standing:
         what = f"a worker gave it back without an attempt{_error(facts)}"
     else:
         answer = last.outcome if last.status is None else f"{last.outcome}, status {last.status}"
-        allowed = "" if facts.endpoint is None else f" of {facts.endpoint.attempts_allowed}"
-        spent = f"attempts spent: {facts.budget_spent}{allowed}"
-        what, since = f"attempt {last.number} failed ({answer}), and the next one follows; {spent}", last.ended_at
+        what = f"attempt {last.number} failed ({answer}), and the next one follows; attempts spent: {_spent(facts)}"
+        since = last.ended_at
     by = f"the clock: it is due at {_at(due_at)}"
     if facts.held_for is WaitingFor.BREAKER:
         command = f"hookseal endpoint enable {facts.of_endpoint}"
         advice = "If the receiver works again, have one delivery of the endpoint tried now"
         return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", command, advice)
     return _Standing(what, since, by, *_again(facts, "To have it tried at once"))
+
+
+def _spent(facts: Facts) -> str:
+    if facts.endpoint is None:
+        return f"{facts.budget_spent}"
+    allowed = facts.endpoint.attempts_allowed
+    if facts.budget_spent < allowed:
+        return f"{facts.budget_spent} of {allowed}"
+    return f"{facts.budget_spent}, and its endpoint now allows {allowed}: the next one is the last"
 
 
 def _sending(facts: Facts) -> _Standing:

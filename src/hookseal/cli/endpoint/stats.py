@@ -12,7 +12,9 @@ from hookseal.dispatcher import endpoint_stats
 from hookseal.ground import ids
 
 _NEEDS: Final = frozenset({Part.DATABASE})
-_COLUMNS: Final = ("endpoint_id", "state", "waiting", "oldest_due_at", "hour_success", "hour_p99_ms", "day_success")
+_COLUMNS: Final = (
+    "endpoint_id", "state", "pending", "waiting", "oldest_due_at", "hour_success", "hour_p99_ms", "day_success",
+)  # fmt: skip
 
 
 def stats(
