@@ -234,33 +234,6 @@ async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Rec
     assert ({"zebra": 10}, True, "") == (tenants(second), second.has_more, second.place)
 
 
-async def test_a_look_marks_nothing(pool: "Pool[asyncpg.Record]") -> None:
-    """It returns what would be rung, as often as it is asked; of that, what is asked for is rung once."""
-    await publish_for(pool, ant=3)
-    real = ledger(pool)
-    first, second = [(await real.look_unrung(None, waited_seconds=0)).rings for _ in range(2)]
-
-    assert 3 == len(first) == len(second)
-    assert 0 == await real.standing(10)
-    assert first[:2] == await real.ring_missing(first[:2])
-    assert first[2:] == await real.ring_missing(first)
-    assert [] == await real.ring_missing(first)
-
-
-async def test_missing_rings_of_a_held_endpoint_wait(pool: "Pool[asyncpg.Record]") -> None:
-    """Its deliveries are not rung: they wait for what the endpoint waits for."""
-    await publish_for(pool, ant=2)
-    await pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for)"
-        " SELECT tenant_id, id, 'breaker' FROM hookseal.endpoints"
-    )
-    real = ledger(pool)
-    found = (await real.look_unrung(None, waited_seconds=0)).rings
-
-    assert (2, []) == (len(found), await real.ring_missing(found))
-    assert ["breaker"] * 2 == [row[0] for row in await pool.fetch("SELECT waiting_for FROM hookseal.deliveries")]
-
-
 @pytest.mark.req("DEL-09", part="lanes")
 async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") -> None:
     """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated for nothing."""

@@ -37,7 +37,6 @@ OWNED = {
 # Statements for the installation as a whole, and an operator's lookup by an id that is unique in it.
 FOR_ALL = {
     "ledger.sql: standing",  # how many rings of all tenants may be in Redis
-    "ledger.sql: of_the_look",  # what else the leader has to do
     *("ledger.sql: longest_timeout_ms", "delivery_queries.sql: show", "delivery_queries.sql: has_endpoint"),
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
     *("migrate_secrets.sql: may_read", "migrate_secrets.sql: count_unmigrated", "migrate_secrets.sql: count_plaintext"),

@@ -111,8 +111,6 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     start = (BEGINNING.due_at, BEGINNING.delivery_id)
     ledger = {
         "ring_unrung": (100, 0.0, None, _TOKEN, "", None),
-        "look_unrung": (100, 0.0, None, _TOKEN, "", None),
-        "ring_missing": ("{" + rings[2].replace("\n", ",") + "}",),
         "standing": (500,),
         "rung_before": (100, now, *start, now, 100),
         "end_lost_leases": (100,),

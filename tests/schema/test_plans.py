@@ -34,8 +34,7 @@ WHERE schemaname = 'hookseal'
 """
 _CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
 _FILES = {"claim_all": "batches", "claim_one": "batches", "record_all": "batches", "leased_still": "batches"} | {
-    "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "look_unrung": "ledger",
-    "ring_missing": "ledger", "ring_again": "ledger", "give_back": "ledger",
+    "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
 _STORE = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)

@@ -139,23 +139,6 @@ async def test_unknown_rings_in_redis_stop_no_backlog(pool: "Pool[asyncpg.Record
     assert [10, 0] == [(await unrung.look()).rings for _ in range(2)]
 
 
-async def test_what_producers_have_rung_is_not_marked(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
-    """If producers ring more than workers take, only deliveries without a ring in Redis are rung, of every tenant."""
-    await publish(pool, "ant", MOST_AT_ONCE + 10)
-    unrung = Unrung(pool, ringing)
-    rings = (await unrung.ledger.look_unrung(None, waited_seconds=0, at_most=MOST_AT_ONCE + 10)).rings
-    await ringing.ring(rings)
-
-    assert Rung(0, has_more=False, chores=NONE) == await unrung.look()
-    assert 0 == await unrung.ledger.standing(100)
-
-    await publish(pool, "bee", 3)
-    await ringing.redis.zrem(ringing.queue, rings[1].delivery_id)
-    assert Rung(1 + 3, has_more=False, chores=NONE) == await unrung.look()
-    assert 4 == await unrung.ledger.standing(100)
-    assert len(rings) + 3 == await ringing.depth()
-
-
 async def test_a_locked_backlog_is_left_to_the_next_look(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
     """While another transaction has locked all that is due, the looks end after a round or two of many tenants."""
     await publish(pool, "ant", 10)

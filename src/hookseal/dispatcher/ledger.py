@@ -206,23 +206,18 @@ class PostgresLedger:
         Those of a held endpoint or a crowded lane are not among them: they wait from now on. A worker that does not
         lead the outbox under this token gets none; the sweep has no token.
         """
-        return _unrung(await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each), after)
-
-    async def look_unrung(
-        self,
-        token: str | None,
-        *,
-        waited_seconds: float,
-        now: datetime | None = None,
-        after: str = "",
-        at_most: int = SWEEP_BATCH,
-    ) -> Unrung:
-        """Return what `ring_unrung` would, held or not, and mark nothing."""
-        return _unrung(await self._rows("look_unrung", at_most, waited_seconds, now, token, after, None), after)
-
-    async def ring_missing(self, missing: Sequence[Ring]) -> list[Ring]:
-        """Mark those that are due and that nobody has rung as rung now, and return them; some wait from now on."""
-        return _rings(await self._rows("ring_missing", [ring.delivery_id for ring in missing]))
+        rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
+        has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]
+        found = [row for row in rows if row["delivery_id"] is not None]
+        return Unrung(
+            rings=_rings([row for row in found if not row["waits"]]),
+            backlogged=frozenset(row["tenant_id"] for row in found if row["is_backlogged"]),
+            has_backlog=has_backlog,
+            has_more=has_backlog and bool(found or place or after),
+            is_empty=not found,
+            place=place,
+            chores=frozenset(map(Chore, rows[0]["chores"].split())),
+        )
 
     async def longest_timeout_ms(self) -> int:
         """Return the longest time-out of an enabled endpoint, 0 if there is none."""
@@ -246,20 +241,6 @@ async def plan(connection: Connection) -> None:
     await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
     await _SQL.rows(connection, "hold", *_NO_FENCE, "", "", 0.0, *(None,) * 4)
     await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None)
-
-
-def _unrung(rows: list[Any], after: str) -> Unrung:
-    has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]
-    found = [row for row in rows if row["delivery_id"] is not None]
-    return Unrung(
-        rings=_rings([row for row in found if not row["waits"]]),
-        backlogged=frozenset(row["tenant_id"] for row in found if row["is_backlogged"]),
-        has_backlog=has_backlog,
-        has_more=has_backlog and bool(found or place or after),
-        is_empty=not found,
-        place=place,
-        chores=frozenset(map(Chore, rows[0]["chores"].split())),
-    )
 
 
 def _fence(claim: Claim) -> tuple[str, str, str]:

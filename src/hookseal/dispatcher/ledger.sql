@@ -228,14 +228,17 @@ FROM (SELECT
       ORDER BY d.next_attempt_at, d.id
       LIMIT $1) AS rung
 
--- Deliveries that nobody has rung since they became due, $2 seconds before $3 (null: before now). They are locked.
+-- Marks deliveries as rung now that nobody has rung since they became due, $2 seconds before $3 (null: before now).
 -- The leader of the outbox names its token $4, and gets nothing if it does not lead any more. The sweep names none.
--- If at most $1 are due, these are all of them. Otherwise tenants take turns: it goes from tenant to tenant, beginning
+-- If at most $1 are due, it takes all of them. Otherwise tenants take turns: it goes from tenant to tenant, beginning
 -- behind $5, until it has passed 500 of them, or $1 with something due. Each of the latter gets the same share of $1, the
 -- oldest first; or $6 deliveries, if that is given. So it reads no more in a larger backlog. The comparisons of pairs make
 -- the planner use the index that begins with the tenant.
--- name: unrung
-due AS MATERIALIZED (
+-- Those of a held endpoint or a crowded lane are not rung: they wait. The probe of a held endpoint is rung.
+-- It always returns a row: whether there is a backlog, and the tenant at which it ended, empty at the end. A tenant is
+-- backlogged if it has more that is due. `chores` says what else the leader has to do, so that it asks for nothing else.
+-- name: ring_unrung
+WITH RECURSIVE due AS MATERIALIZED (
     SELECT coalesce($3::timestamptz, now()) - make_interval(secs => $2) AS until
     WHERE $4::text IS NULL
        OR EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $4::text::uuid AND until > now())
@@ -315,12 +318,7 @@ due AS MATERIALIZED (
           UNION ALL
           SELECT tenant_id, id, endpoint_id FROM in_turn) AS either
     LIMIT $1  -- there are never more, but the planner does not know that
-)
-
--- Marks what is in `unrung` as rung now. Deliveries of a held endpoint or a crowded lane are not rung: they wait. The probe of
--- a held endpoint is rung.
--- name: ringing
-judged AS (
+), judged AS (
     SELECT unrung.tenant_id, unrung.id,
            CASE WHEN h.probe_id IS DISTINCT FROM unrung.id THEN coalesce(h.waiting_for, l.waiting_for) END AS waiting_for
     FROM unrung
@@ -335,44 +333,13 @@ judged AS (
     WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
     RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.waiting_for IS NOT NULL AS waits
 )
-
--- What a look at unrung deliveries says about all: whether there is a backlog, the tenant at which it ended, empty at the end,
--- and what else the leader has to do, so that it asks for nothing else.
--- name: of_the_look
-counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
+SELECT counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
+       rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id, rung.waits,
+       rung.tenant_id IN (SELECT tenant_id FROM backlogged) AS is_backlogged,
        concat_ws(' ', CASE WHEN EXISTS (SELECT FROM hookseal.held_endpoints) THEN 'held' END,
                  CASE WHEN EXISTS (SELECT FROM hookseal.lines) THEN 'lines' END,
                  CASE WHEN EXISTS (SELECT FROM hookseal.replays WHERE state = 'running') THEN 'replays' END) AS chores
-
--- Marks unrung deliveries as rung now. It always returns a row. A tenant is backlogged if it has more that is due.
--- name: ring_unrung
-WITH RECURSIVE {unrung}, {ringing}
-SELECT {of_the_look},
-       rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id, rung.waits,
-       rung.tenant_id IN (SELECT tenant_id FROM backlogged) AS is_backlogged
 FROM counted LEFT JOIN rung ON true
-ORDER BY rung.next_attempt_at, rung.id
-
--- Returns what `ring_unrung` would mark, and marks nothing.
--- name: look_unrung
-WITH RECURSIVE {unrung}
-SELECT {of_the_look},
-       unrung.tenant_id, unrung.endpoint_id::text AS endpoint_id, unrung.id::text AS delivery_id, false AS waits,
-       unrung.tenant_id IN (SELECT tenant_id FROM backlogged) AS is_backlogged
-FROM counted LEFT JOIN unrung ON true
-
--- Marks those of these deliveries as rung now that are due, and that nobody has rung.
--- name: ring_missing
-WITH unrung AS MATERIALIZED (
-    SELECT d.tenant_id, d.id, d.endpoint_id
-    FROM hookseal.deliveries AS d
-    WHERE d.id = ANY ($1::text[]::uuid[])
-      AND CASE WHEN d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL THEN d.next_attempt_at <= now() END
-    FOR UPDATE SKIP LOCKED
-), {ringing}
-SELECT rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id
-FROM rung
-WHERE NOT rung.waits
 ORDER BY rung.next_attempt_at, rung.id
 
 -- Returns the time $1 seconds ago.

@@ -1,8 +1,7 @@
 """Rings the deliveries that nobody has rung: tenants take turns, and few of these rings are in Redis at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 from hookseal.dispatcher.ledger import Chore, PostgresLedger, Unrung
@@ -34,9 +33,6 @@ class UnrungRings:
     At most `most_standing` of its rings wait for a worker at the same time, over all tenants. Above that each tenant
     gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
     into Redis count only if PostgreSQL knows them, so that nobody who fills Redis stops a backlog.
-
-    If many of the rings in Redis are of others, as when producers ring faster than workers send, it rings only what
-    Redis does not have: to mark every delivery as rung would cost PostgreSQL a sixth more for each.
     """
 
     most_standing = MAX_QUEUED
@@ -55,24 +51,21 @@ class UnrungRings:
     async def ring(self, token: str | None, *, waited_seconds: float, now: datetime | None = None) -> Rung:
         """Ring a batch of what was due `waited_seconds` before `now`. Raises `Unavailable`."""
         moment = self._clock.monotonic()
-        standing, of_others = await self._standing() if self._is_busy else (0, 0)
-        room, each = min(self._at_once, max(self.most_standing - standing, 0)), None
+        room, each = min(self._at_once, await self._room()) if self._is_busy else self._at_once, None
         if not room:
             if moment < self._rung_at + FULL_SECONDS:
                 return Rung(0, has_more=False)
             room, each = MOST_AT_ONCE, 1
-        asks = of_others >= MOST_AT_ONCE and each is None
         async with self._turns.turn():
             if self._turns.is_parking and each is None:
                 room = min(room, FEW_AT_ONCE)
-            look = self._ledger.look_unrung if asks else partial(self._ledger.ring_unrung, each=each)
-            found = await look(token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room)
+            found = await self._ledger.ring_unrung(
+                token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
+            )
         self._place = found.place
         self._at_once = max(min(2 * room, MOST_AT_ONCE), FEW_AT_ONCE) if found.has_backlog else FEW_AT_ONCE
         self._is_busy = found.has_backlog or bool(found.rings)
         self._rung_at = moment
-        if asks:
-            found = await self._only_missing(found)
         await self._put(found)
         has_more = not self._is_vain(found) and found.has_more and each is None
         return Rung(len(found.rings), has_more=has_more, chores=found.chores)
@@ -85,18 +78,12 @@ class UnrungRings:
         self._ends = 0
         return True
 
-    async def _standing(self) -> tuple[int, int]:
-        """Return how many rings wait in Redis that count, and how many that do not."""
-        depth = standing = await self._bell.depth()
-        if depth >= self.most_standing:
-            standing = min(depth, await self._ledger.standing(self.most_standing))
-        return standing, depth - standing
-
-    async def _only_missing(self, found: Unrung) -> Unrung:
-        """Mark only those that Redis does not have. What is left of a tenant then has time until the next poll."""
-        missing = await self._bell.lost(found.rings)
-        rings = await self._ledger.ring_missing(missing) if missing else []
-        return replace(found, rings=rings, has_more=bool(found.place))
+    async def _room(self) -> int:
+        """Return how many more rings may stand in Redis."""
+        standing = await self._bell.depth()
+        if standing >= self.most_standing:
+            standing = min(standing, await self._ledger.standing(self.most_standing))
+        return max(self.most_standing - standing, 0)
 
     async def _put(self, found: Unrung) -> None:
         if found.rings:
