@@ -48,6 +48,26 @@ async def test_a_failed_ring_raises_nothing(
     assert 1 == len(caplog.records)
 
 
+async def test_what_may_not_be_rung_is_left_to_the_outbox(
+    database_url: str, stored: Stored, own_valkey: Server
+) -> None:
+    """After a ring that failed it marks nothing as rung, until a ring succeeds; without Redis it never does."""
+    marks = "SELECT rung_at IS NOT NULL AS marked FROM hookseal.deliveries ORDER BY id"
+    async with Publisher.connect(database_url, own_valkey.url) as publisher:
+        own_valkey.freeze()
+        try:
+            for _ in range(2):
+                await publisher.publish(**EVENT)
+        finally:
+            own_valkey.thaw()
+        for _ in range(2):
+            await publisher.publish(**EVENT)
+    async with Publisher.connect(database_url, "") as publisher:
+        await publisher.publish(**EVENT)
+
+    assert [True, False, False, True, False] == [row["marked"] for row in await stored.pool.fetch(marks)]
+
+
 async def test_concurrent_publishes_share_the_wait_for_redis(database_url: str, stored: Stored) -> None:
     """Concurrent publishes together wait for a silent Redis no longer than a single one."""
     async with black_hole() as (hole, _), Publisher.connect(database_url, f"redis://127.0.0.1:{hole}/0") as publisher:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hookseal import Published, Publisher
+from hookseal import Event, Published, Publisher
 from hookseal.ground.errors import Conflict, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.admin.refusals import refused_field
@@ -34,6 +34,23 @@ async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored)
     assert ("order-7", traceparent) == tuple(row)
 
 
+_IS_MARKED = "SELECT rung_at = created_at AS marked FROM hookseal.deliveries WHERE event_id = $1"
+
+
+async def test_the_outbox_leaves_to_it_what_it_rings(publisher: Publisher, stored: Stored) -> None:
+    """What it commits and rings by itself is marked as rung; what the caller is to ring is not."""
+    one = await publisher.publish(**EVENT, data=1)
+    raw = await publisher.publish(**EVENT, body=b"x")
+    [many] = (await publisher.publish_many(tenant_id="acme", events=[Event(event_type="a.b", data=1)])).events
+    async with stored.pool.acquire() as connection:
+        async with connection.transaction():
+            joined = await publisher.publish(**EVENT, data=1, connection=connection)
+        given = await publisher.publish(**EVENT, data=1, connection=connection)
+
+    marked = [await stored.pool.fetchval(_IS_MARKED, each.event_id) for each in (one, raw, many, joined, given)]
+    assert [True, True, True, None, None] == marked
+
+
 @pytest.mark.req("DEL-22")
 async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored) -> None:
     """A delivery for a disabled endpoint is returned and not rung; a repeat does not ring one that has ended."""
@@ -46,6 +63,8 @@ async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored)
 
     assert 2 == len(published.deliveries)
     assert {due} == set(await stored.rung())
+    marked = await stored.pool.fetch("SELECT id::text FROM hookseal.deliveries WHERE rung_at IS NOT NULL")
+    assert [due] == [row["id"] for row in marked]
     await stored.pool.execute(
         "UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL WHERE waiting_for IS NULL"
     )

@@ -51,6 +51,21 @@ async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
     return installation
 
 
+async def test_what_waits_in_line_is_not_marked_as_rung(
+    stored: Installation, begun_pool: "Pool[asyncpg.Record]"
+) -> None:
+    """If the producer rings, only the head is marked as rung: the others are rung when it is their turn."""
+    one = "SELECT is_due FROM hookseal.publish('acme', 'a.b', '{}'::json, rings => true)"
+    assert [True, False] == [await begun_pool.fetchval(one) for _ in range(2)]
+    many = """
+        SELECT count(*) FILTER (WHERE is_due) FROM hookseal.publish_many('acme',
+            ARRAY['{"event_type": "a.b", "data": 1}', '{"event_type": "a.b", "data": 2}']::json[], rings => true)
+    """
+    assert 0 == await begun_pool.fetchval(many)
+    marks = await begun_pool.fetch("SELECT rung_at IS NOT NULL FROM hookseal.deliveries ORDER BY position")
+    assert [True, False, False, False] == [row[0] for row in marks]
+
+
 async def add(
     stored: Installation, url: str = "https://receiver.example/1", *, what: OnDeadLetter = OnDeadLetter.STOP
 ) -> EndpointId:

@@ -296,9 +296,9 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         "hookseal check",
         (
-            f"it is due, was rung at 2026-03-01T12:00:00Z, and no worker has claimed it. {SINCE} It is released by a "
-            "worker with a free place for a request; if the ring was lost, the sweep rings it again within "
-            f"HOOKSEAL_SWEEP_SECONDS. {CHECK}"
+            "it is due, is marked as rung at 2026-03-01T12:00:00Z, and no worker has claimed it. "
+            f"{SINCE} It is released by a worker with a free place for a request; if the ring was lost, the "
+            f"sweep rings it again within HOOKSEAL_SWEEP_SECONDS. {CHECK}"
         ),
     ),
     (

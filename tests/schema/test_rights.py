@@ -54,7 +54,7 @@ PARTS = {
     ("hookseal_publisher", "SELECT", "deliveries"):
         "tenant_id id endpoint_id event_id replay_of waiting_for state next_attempt_at position",
     ("hookseal_publisher", "INSERT", "deliveries"):
-        "tenant_id id endpoint_id event_id waiting_for held_at last_error position",
+        "tenant_id id endpoint_id event_id rung_at waiting_for held_at last_error position",
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
     ("hookseal_publisher", "UPDATE", "operator_notices"): "last_at suppressed",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,

@@ -133,6 +133,30 @@ async def test_a_lost_ring_is_rung_again(pool: "Pool[asyncpg.Record]", redis_url
 
 
 @pytest.mark.req("DUR-01")
+async def test_the_sweep_rings_for_a_producer_that_died(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """What a producer promised to ring, and did not, is rung after one sweep, by the rules of the outbox."""
+    await (await begin(pool)).endpoint()
+    await pool.execute(
+        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json, rings => true) FROM generate_series(1, 5)"
+    )
+    ringing = bell(redis_url)
+    assert (0, 0) == await sweep(pool, ringing).once()
+
+    sweeping = sweep(pool, ringing)
+    sweeping._unrung.most_standing = 2
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET created_at = created_at - make_interval(secs => $1),"
+        " next_attempt_at = created_at - make_interval(secs => $1), rung_at = created_at - make_interval(secs => $1)",
+        SECONDS,
+    )
+    with structlog.testing.capture_logs() as logs:
+        assert (0, 2) == await sweeping.once()
+    assert 2 == len(await queued(redis_url)) == await sweeping._ledger.standing(10)
+    assert ("sweep.producer_rings_missing", 5) == (logs[0]["event"], logs[0]["deliveries"])
+    await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
 async def test_a_lost_ring_costs_at_most_one_sweep(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """A delivery that is too young for one look is rung again at the next, at most one sweep after its ring."""
     rings = await three_deliveries(await begin(pool))

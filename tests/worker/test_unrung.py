@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.dispatcher.ledger import Chore, PostgresLedger
 from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
 from hookseal.worker.backlog_turns import BacklogTurns
@@ -137,6 +138,20 @@ async def test_unknown_rings_in_redis_stop_no_backlog(pool: "Pool[asyncpg.Record
     unrung = Unrung(pool, ringing)
 
     assert [10, 0] == [(await unrung.look()).rings for _ in range(2)]
+
+
+async def test_what_producers_ring_takes_no_place(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:
+    """Deliveries whose producer rings them are not rung, and do not count among those that are in Redis."""
+    await publish(pool, "ant", 1)
+    await pool.execute("SELECT hookseal.publish('ant', 'a.b', '{}'::json, rings => true) FROM generate_series(1, 30)")
+    await publish(pool, "bee", 100)
+    rows = await pool.fetch("SELECT endpoint_id::text, id::text FROM hookseal.deliveries WHERE rung_at IS NOT NULL")
+    rings = [Ring(tenant_id=TenantId("ant"), endpoint_id=row[0], delivery_id=row[1]) for row in rows]
+    await ringing.ring(rings)
+    unrung = Unrung(pool, ringing)
+
+    assert [6, 4, 0] == [(await unrung.look()).rings for _ in range(3)]
+    assert (40, 10) == (await ringing.depth(), await unrung.ledger.standing(100))
 
 
 async def test_a_locked_backlog_is_left_to_the_next_look(pool: "Pool[asyncpg.Record]", ringing: Bell) -> None:

@@ -16,7 +16,7 @@ _LOOK_SECONDS: Final = 0.05
 _PUBLISH: Final = """
 SELECT p.delivery_id::text, p.endpoint_id::text
   FROM generate_series(1, $2::int) AS n, hookseal.uuid7() AS round,
-       LATERAL hookseal.publish_raw($1, 'bench.tick', $3, format('%s-%s', round, n)) AS p
+       LATERAL hookseal.publish_raw($1, 'bench.tick', $3, format('%s-%s', round, n), rings => true) AS p
 """
 _STORE: Final = """
 SELECT count(*)
@@ -46,7 +46,10 @@ def tenant_of(case: Case) -> str:
 async def published(
     connection: "asyncpg.Connection[asyncpg.Record]", tenant: str, deliveries: int, body_bytes: int
 ) -> Queued:
-    """Publish by SQL until that many deliveries wait; a tenant with many endpoints needs one event for all of them."""
+    """Publish by SQL until that many deliveries wait; a tenant with many endpoints needs one event for all of them.
+
+    The caller rings them, as the Publisher does.
+    """
     events = -(-deliveries // ENDPOINTS) if tenant == MANY else deliveries
     before = await _wal(connection)
     rows = await connection.fetch(_PUBLISH, tenant, events, b"x" * body_bytes)

@@ -1,4 +1,4 @@
-"""Rings the workers after a publish, with a short time limit. A failed ring is harmless: the outbox finds the event."""
+"""Rings the workers after a publish, with a short time limit. A failed ring is harmless: workers find the event."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -31,6 +31,12 @@ class Doorbell:
         """Without a bell, nothing is rung. `on_lost` is called with the reason if a ring fails."""
         self._bell = bell
         self._on_lost = on_lost
+        self._has_failed = False
+
+    @property
+    def rings(self) -> bool:
+        """Whether the next ring should reach the workers: there is a bell, and the last ring did not fail."""
+        return self._bell is not None and not self._has_failed
 
     async def ring(self, rings: Sequence[Ring]) -> None:
         """Ring the workers, for at most two seconds. Never raises: what was published stays published."""
@@ -39,10 +45,19 @@ class Doorbell:
         try:
             async with asyncio.timeout(RING_SECONDS):
                 await self._bell.ring(rings)
+        except asyncio.CancelledError:
+            self._has_failed = True
+            raise
         except TimeoutError:
-            self._on_lost(f"Redis does not answer within {RING_SECONDS:g} s")
-        except Exception as error:  # noqa: BLE001 -- the event is stored all the same, and the outbox finds it
-            self._on_lost(str(error) or type(error).__name__)
+            self._lost(f"Redis does not answer within {RING_SECONDS:g} s")
+        except Exception as error:  # noqa: BLE001 -- the event is stored all the same, and workers find it
+            self._lost(str(error) or type(error).__name__)
+        else:
+            self._has_failed = False
+
+    def _lost(self, reason: str) -> None:
+        self._has_failed = True
+        self._on_lost(reason)
 
     async def close(self) -> None:
         """Close every connection. Rings after that do nothing."""

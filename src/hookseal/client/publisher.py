@@ -49,7 +49,7 @@ class Published:
         """Ring the workers, after the commit of the caller's transaction. Without it they find the event by themselves.
 
         Deliveries that wait for their endpoint are not rung. Returns within two seconds. Never raises: a failed ring
-        is logged, and the outbox finds the event.
+        is logged, and workers find the event.
         """
         await self._doorbell.ring(self._due)
 
@@ -86,9 +86,9 @@ class Publisher:
         settings = producer_settings(database_url=database_url, redis_url=redis_url)
 
         def on_lost(reason: str) -> None:
-            _LOG.warning("a ring was lost, the outbox will find the event: %s (at %s)", reason, settings.redis.address)
+            _LOG.warning("a ring was lost, the workers will find the event: %s (at %s)", reason, settings.redis.address)
 
-        async with connections(settings.database) as pool, doorbell(settings, on_lost) as ringing:
+        async with doorbell(settings, on_lost) as ringing, connections(settings.database) as pool:
             yield cls(pool, ringing)
 
     async def publish(  # noqa: PLR0913 -- an event has as many values
@@ -130,7 +130,7 @@ class Publisher:
             async with join_transaction(connection) as is_joined:
                 return await self._stored(connection, given, content, is_committed=not is_joined)
         async with acquire_connection(self._pool) as own:
-            published = await self._stored(own, given, content, is_committed=True)
+            published = await self._stored(own, given, content, is_committed=True, rings=self._doorbell.rings)
         await published.ring()
         return published
 
@@ -155,17 +155,24 @@ class Publisher:
                 results = await stored.publish_many(connection, owner, given)
                 return self._many(results, is_committed=not is_joined)
         async with acquire_connection(self._pool) as own:
-            published = self._many(await stored.publish_many(own, owner, given), is_committed=True)
+            results = await stored.publish_many(own, owner, given, rings=self._doorbell.rings)
+            published = self._many(results, is_committed=True)
         await published.ring()
         return published
 
     async def _stored(
-        self, connection: Connection, given: stored.Event, content: str | bytes, *, is_committed: bool
+        self,
+        connection: Connection,
+        given: stored.Event,
+        content: str | bytes,
+        *,
+        is_committed: bool,
+        rings: bool = False,
     ) -> Published:
         if isinstance(content, str):
-            result = await stored.publish_encoded(connection, given, content)
+            result = await stored.publish_encoded(connection, given, content, rings=rings)
         else:
-            result = await stored.publish_raw(connection, given, content)
+            result = await stored.publish_raw(connection, given, content, rings=rings)
         return self._one(result, is_committed=is_committed)
 
     def _many(self, results: list[stored.Published], *, is_committed: bool) -> PublishedMany:

@@ -182,12 +182,17 @@ class PostgresLedger:
         rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now, walked)
         return _rings(rows), _place(rows, SWEEP_BATCH)
 
-    async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> list[Ring]:
-        """Mark those that nobody has rung since `moment` as rung now, and return them."""
-        return _rings(await self._rows("ring_again", [ring.delivery_id for ring in lost], moment))
+    async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> tuple[list[Ring], int]:
+        """Mark those that hookseal has not rung since `moment` as rung now, and return them.
+
+        Those that only their producer has marked are left to the outbox from now on; their number is returned, too.
+        """
+        rows = await self._rows("ring_again", [ring.delivery_id for ring in lost], moment)
+        rung = [row for row in rows if row["is_rung"]]
+        return _rings(rung), len(rows) - len(rung)
 
     async def standing(self, at_most: int) -> int:
-        """Return how many deliveries were rung and not claimed yet, counted up to `at_most`."""
+        """Return how many deliveries hookseal itself has rung that are not claimed yet, counted up to `at_most`."""
         return int((await self._row("standing", at_most))[0])
 
     async def ring_unrung(

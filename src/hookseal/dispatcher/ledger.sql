@@ -205,7 +205,8 @@ WHERE d.rung_at < $2
 ORDER BY d.next_attempt_at, d.id
 LIMIT $1
 
--- Marks these deliveries as rung now, unless they were rung since $2.
+-- Marks these deliveries as rung now, unless they were rung since $2. Those that only their producer has marked are not marked
+-- any more: the outbox rings them, by its rules.
 -- name: ring_again
 WITH lost AS (
     SELECT d.tenant_id, d.id
@@ -214,17 +215,18 @@ WITH lost AS (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE hookseal.deliveries AS d
-SET rung_at = now()
+SET rung_at = CASE WHEN d.rung_at <> d.created_at THEN now() END
 FROM lost
 WHERE d.id = lost.id AND d.tenant_id IS NOT DISTINCT FROM lost.tenant_id
-RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
+RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.rung_at IS NOT NULL AS is_rung
 
--- Counts the deliveries that were rung and not claimed yet, up to $1. Their order lets no plan read all of them first.
+-- Counts the deliveries that hookseal itself has rung and no worker has claimed yet, up to $1. Their order lets no plan read
+-- all of them first.
 -- name: standing
 SELECT count(*)
 FROM (SELECT
       FROM hookseal.deliveries AS d
-      WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL
+      WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at <> d.created_at
       ORDER BY d.next_attempt_at, d.id
       LIMIT $1) AS rung
 

@@ -57,14 +57,17 @@ async def publish_json(executor: Executor, event: Event, data: str) -> Published
     return await publish_encoded(executor, event, data)
 
 
-async def publish_encoded(executor: Executor, event: Event, data: str) -> Published:
-    """Publish the result of `payload.encoded` without checking it again. Raises as `publish_json` does."""
-    return await _publish(executor, "publish", event, data)
+async def publish_encoded(executor: Executor, event: Event, data: str, *, rings: bool = False) -> Published:
+    """Publish the result of `payload.encoded` without checking it again. Raises as `publish_json` does.
+
+    With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone.
+    """
+    return await _publish(executor, "publish", event, data, rings=rings)
 
 
-async def publish_raw(executor: Executor, event: Event, body: bytes) -> Published:
-    """Publish a body that is sent unchanged, byte for byte. Raises as `publish_json` does."""
-    return await _publish(executor, "publish_raw", event, body)
+async def publish_raw(executor: Executor, event: Event, body: bytes, *, rings: bool = False) -> Published:
+    """Publish a body that is sent unchanged, byte for byte; otherwise as `publish_encoded`."""
+    return await _publish(executor, "publish_raw", event, body, rings=rings)
 
 
 def batch(events: Iterable[tuple[Event, str | bytes]]) -> list[str]:
@@ -85,14 +88,18 @@ def batch(events: Iterable[tuple[Event, str | bytes]]) -> list[str]:
     return encoded
 
 
-async def publish_many(executor: Executor, tenant_id: TenantId, events: Sequence[str]) -> list[Published]:
+async def publish_many(
+    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False
+) -> list[Published]:
     """Publish the result of `batch`, all events or none, in one statement; the results are in the same order.
+
+    `rings` is that of `publish_encoded`.
 
     Raises as `publish_json` does; the error has the `index` of the invalid event. Its field is `events` if the events
     would create more than 20,000 deliveries.
     """
     with _errors_translated(tenant_id):
-        rows = await _SQL.rows(executor, "publish_many", tenant_id, events)
+        rows = await _SQL.rows(executor, "publish_many", tenant_id, events, rings)
     return [_published(tenant_id, list(of_event)) for _, of_event in groupby(rows, key=lambda row: row["index"])]
 
 
@@ -110,7 +117,7 @@ def _as_json(event: Event, content: str | bytes) -> bytes:
     return msgspec.json.encode(fields)
 
 
-async def _publish(executor: Executor, function: str, event: Event, content: str | bytes) -> Published:
+async def _publish(executor: Executor, function: str, event: Event, content: str | bytes, *, rings: bool) -> Published:
     with _errors_translated(event.tenant_id):
         rows = await _SQL.rows(
             executor,
@@ -121,6 +128,7 @@ async def _publish(executor: Executor, function: str, event: Event, content: str
             event.event_id,
             event.correlation_id,
             event.traceparent,
+            rings,
         )
     return _published(event.tenant_id, rows)
 

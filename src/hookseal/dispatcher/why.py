@@ -208,7 +208,7 @@ def _due(facts: Facts) -> _Standing:
             rings = "a sweep does within HOOKSEAL_SWEEP_SECONDS, since no worker leads the outbox now"
         by = f"a worker with a free place for a request; if its producer has not rung it, {rings}"
     else:
-        what = f"it is due, was rung at {_at(facts.rung_at)}, and no worker has claimed it"
+        what = f"it is due, is marked as rung at {_at(facts.rung_at)}, and no worker has claimed it"
         by = (
             "a worker with a free place for a request; if the ring was lost, the sweep rings it again within "
             "HOOKSEAL_SWEEP_SECONDS"

@@ -1,6 +1,6 @@
-"""The outbox: one elected worker rings the deliveries that nobody has rung since they became due.
+"""The outbox: one elected worker rings the deliveries that are not marked as rung since they became due.
 
-While a worker listens, publish notifies it, so that the outbox does not wait for its next look.
+While a worker listens, publish notifies it of these, so that the outbox does not wait for its next look.
 """
 
 import asyncio

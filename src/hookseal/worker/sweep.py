@@ -98,6 +98,7 @@ class Sweep:
     async def _ring_lost(self, now: datetime) -> int:
         """Ring again, oldest first, the deliveries whose ring is not in Redis; return how many.
 
+        Those that their producer promised to ring are left to the outbox, or to `_ring_unrung` if there is no leader.
         It stops at the first batch of which Redis still has more than half: Redis then usually has the later ones, too.
         A ring that is lost there is found later. To ring a whole backlog repeatedly would cost more than to send it.
         """
@@ -107,7 +108,10 @@ class Sweep:
         while place is not None:
             rings, place = await self._ledger.rung_before(now, old, place)
             lost = await self._bell.lost(rings)
-            count += await self._ring(await self._ledger.ring_again(lost, old) if lost else [], RungBy.SWEEP)
+            rung, left = await self._ledger.ring_again(lost, old) if lost else ([], 0)
+            count += await self._ring(rung, RungBy.SWEEP)
+            if left:
+                self._log.warning("sweep.producer_rings_missing", deliveries=left)
             if len(lost) < len(rings) / 2:
                 break
         return count

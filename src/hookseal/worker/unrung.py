@@ -32,7 +32,7 @@ class UnrungRings:
 
     At most `most_standing` of its rings wait for a worker at the same time, over all tenants. Above that each tenant
     gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
-    into Redis count only if PostgreSQL knows them, so that nobody who fills Redis stops a backlog.
+    into Redis count only until as many are there: so nobody who fills Redis stops a backlog.
     """
 
     most_standing = MAX_QUEUED

@@ -13,9 +13,9 @@
 -- 1. Publish. A producer calls hookseal.publish. In the producer's own transaction it inserts one row of `events`, with
 --    the bytes that will be sent, and one row of `deliveries` for each endpoint that subscribes. Each delivery is
 --    `pending`, and due when `next_attempt_at` has come: now.
--- 2. Ring. A job in Redis names the delivery, to say that it may be due. The producer adds it after its commit. If nobody
---    did, `rung_at` is null, and the worker that leads the outbox (its lease is a row of `control`) adds it. Redis may
---    lose every ring: a sweep of `deliveries` rings them again.
+-- 2. Ring. A job in Redis names the delivery, to say that it may be due. The producer adds it after its commit. If it does
+--    not promise to (`rings`), `rung_at` is null, and the worker that leads the outbox (its lease is a row of `control`)
+--    adds the job. Redis may lose every ring: a sweep of `deliveries` rings them again.
 -- 3. Claim. A worker reserves the delivery for one attempt: `pending` becomes `sending`, under a lease (`lease_owner`,
 --    `lease_token`, `lease_expires_at`). The same statement reads the endpoint's row. What it read that matters later is
 --    stored with the claim: `claimed_refs`, the secrets that sign, and `claimed_generation`, the generation of the row.
@@ -237,7 +237,7 @@ COMMENT ON COLUMN hookseal.deliveries.replay_of IS
 COMMENT ON COLUMN hookseal.deliveries.budget_spent IS
     'Attempts made since it was published or last replayed; attempts counts all of them';
 COMMENT ON COLUMN hookseal.deliveries.rung_at IS
-    'When it was last rung for its current due time; null: not yet, so the outbox rings it';
+    'When it was last rung for its current due time; null: not yet, so the outbox rings it. Equal to created_at: its producer rings it';
 COMMENT ON COLUMN hookseal.deliveries.held_at IS
     'Since when it is held; null if waiting_for is null. If the endpoint is disabled, it is cancelled after HOOKSEAL_HELD_DAYS';
 COMMENT ON COLUMN hookseal.deliveries.position IS
@@ -253,10 +253,13 @@ COMMENT ON COLUMN hookseal.deliveries.claimed_refs IS
 CREATE UNIQUE INDEX deliveries_once ON hookseal.deliveries
     (tenant_id, event_id, endpoint_id, (CASE WHEN replay_of IS NULL THEN true END));
 -- Due deliveries: those that were rung, and those that were not, in the order in which they become due and by tenant.
--- So a row that nobody has rung is in two indexes, and one that was rung is in one. The id lets a sweep continue exactly
--- where its last batch ended.
+-- So a row that is not marked as rung is in two indexes, one that hookseal has rung is in two, and one that its producer
+-- rings is in one. The id lets a sweep continue exactly where its last batch ended.
 CREATE INDEX deliveries_rung ON hookseal.deliveries (next_attempt_at, id)
     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL;
+-- Those of them that hookseal itself has rung: a producer marks what it rings when it stores it. The outbox counts them.
+CREATE INDEX deliveries_standing ON hookseal.deliveries (next_attempt_at, id)
+    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at <> created_at;
 CREATE INDEX deliveries_unrung ON hookseal.deliveries (next_attempt_at, id)
     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
 CREATE INDEX deliveries_unrung_by_tenant ON hookseal.deliveries (tenant_id, next_attempt_at, id)
@@ -394,6 +397,7 @@ BEGIN
         NEW.waiting_for := 'order';
         NEW.held_at := now();
         NEW.last_error := NULL;
+        NEW.rung_at := NULL;
     END IF;
     RETURN NEW;
 END

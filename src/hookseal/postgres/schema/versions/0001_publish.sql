@@ -141,7 +141,8 @@ CREATE VIEW hookseal.audience AS
 
 -- Stores the new events, with a delivery for each endpoint that subscribes, and answers for all events. The plans do not
 -- depend on the number of events, so they are generic.
-CREATE FUNCTION hookseal.store_events(tenant text, given hookseal.given_event[], most_deliveries integer)
+CREATE FUNCTION hookseal.store_events(
+    tenant text, given hookseal.given_event[], most_deliveries integer, rings boolean DEFAULT false)
 RETURNS SETOF hookseal.published_of_many
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -201,9 +202,10 @@ BEGIN
                   ORDER BY m.endpoint_id
                   OFFSET 0) AS l
         ), made AS (
-            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
-            SELECT $1, hookseal.uuid7(), m.endpoint_id, m.id, m.waiting_for,
-                   CASE WHEN m.waiting_for IS NOT NULL THEN now() END, m.last_error,
+            INSERT INTO hookseal.deliveries
+                (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
+            SELECT $1, hookseal.uuid7(), m.endpoint_id, m.id, CASE WHEN $4 AND m.waiting_for IS NULL THEN now() END,
+                   m.waiting_for, CASE WHEN m.waiting_for IS NOT NULL THEN now() END, m.last_error,
                    line.ended_with + row_number() OVER (PARTITION BY m.endpoint_id ORDER BY m.index)
             FROM matched AS m
             LEFT JOIN line ON line.endpoint_id = m.endpoint_id
@@ -221,7 +223,7 @@ BEGIN
         RAISE EXCEPTION 'events must be so few that they make at most % deliveries', $3
             USING ERRCODE = 'HS422', COLUMN = 'events';
     END IF;
-    IF EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
+    IF $4 IS NOT TRUE AND EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
         SELECT FROM unnest(fresh) AS f (id), LATERAL (
             SELECT FROM hookseal.deliveries AS d
             WHERE d.tenant_id = $1 AND d.event_id = f.id AND d.replay_of IS NULL AND d.waiting_for IS NULL OFFSET 0) AS due)
@@ -244,7 +246,8 @@ END
 $$;
 
 -- Stores one event as store_events does, in three quarters of the time. It passes a repeat on to store_events.
-CREATE FUNCTION hookseal.store_event(tenant text, given hookseal.given_event) RETURNS SETOF hookseal.published
+CREATE FUNCTION hookseal.store_event(tenant text, given hookseal.given_event, rings boolean DEFAULT false)
+RETURNS SETOF hookseal.published
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -271,9 +274,10 @@ BEGIN
     END LOOP;
     RETURN QUERY
         WITH made AS (
-            INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
-            SELECT $1, hookseal.uuid7(), a.endpoint_id, given.id, a.waiting_for,
-                   CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
+            INSERT INTO hookseal.deliveries
+                (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
+            SELECT $1, hookseal.uuid7(), a.endpoint_id, given.id, CASE WHEN rings AND a.waiting_for IS NULL THEN now() END,
+                   a.waiting_for, CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
             FROM hookseal.audience AS a
             WHERE a.tenant_id = $1 AND a.event_types && patterns
             ORDER BY a.endpoint_id
@@ -283,7 +287,7 @@ BEGIN
         FROM (VALUES (1)) AS one (row)
         LEFT JOIN made AS m ON true
         ORDER BY m.id;
-    IF EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
+    IF rings IS NOT TRUE AND EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
         SELECT FROM hookseal.deliveries AS d
         WHERE d.tenant_id = $1 AND d.event_id = given.id AND d.replay_of IS NULL AND d.waiting_for IS NULL)
     THEN
@@ -295,7 +299,7 @@ $$;
 -- Publishes one event whose data is JSON. Its text is kept, and wrapped with type and timestamp.
 CREATE FUNCTION hookseal.publish(
     tenant text, event_type text, data json, event_id text DEFAULT NULL,
-    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL)
+    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
 RETURNS SETOF hookseal.published
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -307,14 +311,14 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT * FROM hookseal.store_event($1, (hookseal.admit_events(ARRAY[ROW(NULL,
-            coalesce($4, hookseal.uuid7()::text), $2, $3::text, NULL, $5, $6, NULL, NULL)::hookseal.given_event]))[1]);
+            coalesce($4, hookseal.uuid7()::text), $2, $3::text, NULL, $5, $6, NULL, NULL)::hookseal.given_event]))[1], $7);
 END
 $$;
 
 -- Publishes one event whose body is sent byte for byte.
 CREATE FUNCTION hookseal.publish_raw(
     tenant text, event_type text, body bytea, event_id text DEFAULT NULL,
-    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL)
+    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
 RETURNS SETOF hookseal.published
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -326,7 +330,7 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT * FROM hookseal.store_event($1, (hookseal.admit_events(ARRAY[ROW(NULL,
-            coalesce($4, hookseal.uuid7()::text), $2, NULL, $3, $5, $6, NULL, NULL)::hookseal.given_event]))[1]);
+            coalesce($4, hookseal.uuid7()::text), $2, NULL, $3, $5, $6, NULL, NULL)::hookseal.given_event]))[1], $7);
 END
 $$;
 
@@ -407,17 +411,18 @@ END
 $$;
 
 -- Publishes up to 1000 events of one tenant, all of them or none.
-CREATE FUNCTION hookseal.publish_many(tenant text, events json[]) RETURNS SETOF hookseal.published_of_many
+CREATE FUNCTION hookseal.publish_many(tenant text, events json[], rings boolean DEFAULT false)
+RETURNS SETOF hookseal.published_of_many
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM hookseal.admit_tenant($1);
     RETURN QUERY
-        SELECT * FROM hookseal.store_events($1, hookseal.admit_events(hookseal.read_events($2)), 20000) AS s
+        SELECT * FROM hookseal.store_events($1, hookseal.admit_events(hookseal.read_events($2)), 20000, $3) AS s
         ORDER BY s.index, s.delivery_id;
 END
 $$;
-COMMENT ON FUNCTION hookseal.publish_many(text, json[]) IS
+COMMENT ON FUNCTION hookseal.publish_many(text, json[], boolean) IS
     'Publishes at most 1000 events of a tenant, 32 MiB in all, that make at most 20000 deliveries: all or none. '
     'Each is an object with event_type, data (or body in base64), event_id, correlation_id, traceparent';

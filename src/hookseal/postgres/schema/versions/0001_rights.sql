@@ -14,9 +14,9 @@ GRANT EXECUTE ON FUNCTION hookseal.is_retry_schedule(integer[]) TO PUBLIC;  -- a
 -- The publisher: what fan-out needs. To become the owner of a function it needs the right to create in the schema.
 GRANT hookseal_publisher TO CURRENT_USER;
 GRANT USAGE, CREATE ON SCHEMA hookseal TO hookseal_publisher;
-ALTER FUNCTION hookseal.publish(text, text, json, text, text, text) OWNER TO hookseal_publisher;
-ALTER FUNCTION hookseal.publish_raw(text, text, bytea, text, text, text) OWNER TO hookseal_publisher;
-ALTER FUNCTION hookseal.publish_many(text, json[]) OWNER TO hookseal_publisher;
+ALTER FUNCTION hookseal.publish(text, text, json, text, text, text, boolean) OWNER TO hookseal_publisher;
+ALTER FUNCTION hookseal.publish_raw(text, text, bytea, text, text, text, boolean) OWNER TO hookseal_publisher;
+ALTER FUNCTION hookseal.publish_many(text, json[], boolean) OWNER TO hookseal_publisher;
 ALTER FUNCTION hookseal.report_endpoint() OWNER TO hookseal_publisher;
 ALTER FUNCTION hookseal.report_exhausted() OWNER TO hookseal_publisher;
 ALTER FUNCTION hookseal.report_expiring() OWNER TO hookseal_publisher;
@@ -27,7 +27,7 @@ GRANT SELECT, INSERT, UPDATE (last_at, suppressed), DELETE ON hookseal.operator_
 GRANT SELECT (name, until) ON hookseal.control TO hookseal_publisher;
 GRANT SELECT (tenant_id, id, event_type, fingerprint), INSERT ON hookseal.events TO hookseal_publisher;
 GRANT SELECT (tenant_id, id, endpoint_id, event_id, replay_of, state, next_attempt_at, waiting_for, position),
-      INSERT (tenant_id, id, endpoint_id, event_id, waiting_for, held_at, last_error, position)
+      INSERT (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
     ON hookseal.deliveries TO hookseal_publisher;
 GRANT EXECUTE ON FUNCTION
     hookseal.uuid7(),
@@ -35,8 +35,8 @@ GRANT EXECUTE ON FUNCTION
     hookseal.admit_tenant(text),
     hookseal.admit_events(hookseal.given_event[]),
     hookseal.read_events(json[]),
-    hookseal.store_event(text, hookseal.given_event),
-    hookseal.store_events(text, hookseal.given_event[], integer),
+    hookseal.store_event(text, hookseal.given_event, boolean),
+    hookseal.store_events(text, hookseal.given_event[], integer, boolean),
     hookseal.notify_operator(text, text, uuid, jsonb),
     hookseal.take_positions(text, uuid, bigint)
     TO hookseal_publisher;
@@ -45,9 +45,9 @@ GRANT EXECUTE ON FUNCTION
 GRANT USAGE ON SCHEMA hookseal TO hookseal_producer;
 GRANT SELECT ON hookseal.alembic_version TO hookseal_producer;
 GRANT EXECUTE ON FUNCTION
-    hookseal.publish(text, text, json, text, text, text),
-    hookseal.publish_raw(text, text, bytea, text, text, text),
-    hookseal.publish_many(text, json[])
+    hookseal.publish(text, text, json, text, text, text, boolean),
+    hookseal.publish_raw(text, text, bytea, text, text, text, boolean),
+    hookseal.publish_many(text, json[], boolean)
     TO hookseal_producer, CURRENT_USER;
 
 -- What every other role may read.
