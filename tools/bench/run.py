@@ -24,8 +24,9 @@ _KB: Final = 1_024
 _LEAST: Final = 200
 _WAVES: Final = 4
 _SPARE_SECONDS: Final = 15.0
-# The rate to assume in a first round, in deliveries a second; later rounds use the measured one.
-_GUESSES: Final = {plan.BARE: 4_000.0, plan.STOCK: 500.0, plan.HOOKSEAL: 1_000.0, "procrastinate": 200.0}
+# The rate to assume in a first round, in deliveries a second; later rounds use the measured one. If it were far too
+# low, the first round would be over before the start of a worker no longer matters.
+_GUESSES: Final = {plan.BARE: 12_000.0, plan.STOCK: 1_500.0, plan.HOOKSEAL: 4_000.0, "procrastinate": 200.0}
 _GUESS: Final = 800.0
 
 
