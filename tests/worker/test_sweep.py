@@ -153,6 +153,7 @@ async def test_the_sweep_rings_for_a_producer_that_died(pool: "Pool[asyncpg.Reco
         assert (0, 2) == await sweeping.once()
     assert 2 == len(await queued(redis_url)) == await sweeping._ledger.standing(10)
     assert ("sweep.producer_rings_missing", 5) == (logs[0]["event"], logs[0]["deliveries"])
+    assert 5.0 == figures(sweeping._meter)["hookseal_rings_total", "sweep"]
     await ringing.close()
 
 

@@ -98,22 +98,24 @@ class Sweep:
     async def _ring_lost(self, now: datetime) -> int:
         """Ring again, oldest first, the deliveries whose ring is not in Redis; return how many.
 
-        Those that their producer promised to ring are left to the outbox, or to `_ring_unrung` if there is no leader.
+        Those that their producer promised to ring are counted, and left to `_ring_unrung` and the outbox.
         It stops at the first batch of which Redis still has more than half: Redis then usually has the later ones, too.
         A ring that is lost there is found later. To ring a whole backlog repeatedly would cost more than to send it.
         """
         old = now - self._old
-        count = 0
+        count = left = 0
         place: Cursor | None = BEGINNING
         while place is not None:
             rings, place = await self._ledger.rung_before(now, old, place)
             lost = await self._bell.lost(rings)
-            rung, left = await self._ledger.ring_again(lost, old) if lost else ([], 0)
+            rung, of_producers = await self._ledger.ring_again(lost, old) if lost else ([], 0)
+            self._meter.rang(RungBy.SWEEP, of_producers)
+            left += of_producers
             count += await self._ring(rung, RungBy.SWEEP)
-            if left:
-                self._log.warning("sweep.producer_rings_missing", deliveries=left)
             if len(lost) < len(rings) / 2:
                 break
+        if left:
+            self._log.warning("sweep.producer_rings_missing", deliveries=left)
         return count
 
     async def _ring(self, rings: Sequence[Ring], by: RungBy) -> int:

@@ -31,8 +31,8 @@ class UnrungRings:
     """Rings in batches. It remembers at which tenant the last batch ended.
 
     At most `most_standing` of its rings wait for a worker at the same time, over all tenants. Above that each tenant
-    gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings that others put
-    into Redis count only until as many are there: so nobody who fills Redis stops a backlog.
+    gets one more ring a second, so that one whose rings are not taken does not stop the others. Rings of others count
+    only up to that number, so filling Redis stops no backlog.
     """
 
     most_standing = MAX_QUEUED

@@ -101,7 +101,8 @@ LEASES_TAKEN_BACK: Final = Metric(
 RINGS: Final = Metric(
     name="hookseal_rings_total",
     kind=Kind.COUNTER,
-    text="Rings that this worker put into the queue: `outbox` for what was not rung yet, `sweep` for what was lost.",
+    text="Rings that this worker put into the queue: `outbox` for what was not marked as rung, `sweep` for what was "
+    "lost. A lost ring of a Publisher counts as both: the sweep finds it, and the outbox rings.",
     labels={"by": tuple(RungBy)},
 )
 RINGS_DROPPED: Final = Metric(
