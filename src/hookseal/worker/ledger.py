@@ -15,6 +15,7 @@ from hookseal.dispatcher.ports import BatchedLedger
 from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_if_cancelled
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.retrying import retried
 
 ALONE_AT_ONCE: Final = 4  # statements for one delivery; batches use the others of the pool's ten connections
 
@@ -238,18 +239,18 @@ class PersistentLedger:
     async def _retried(self, write: Callable[[bool], Awaitable[T]], deadline: float | None = None) -> T:
         """Return the result of `write`; retry while PostgreSQL is unavailable. Its argument says if it is a repeat."""
         tries = count(1)
-
-        async def once() -> T:  # tenacity awaits only coroutine functions
-            return await write(next(tries) > 1)
-
         until = self._deadline() if deadline is None else deadline
-        return await AsyncRetrying(
-            sleep=self._clock.sleep,
-            retry=retry_if_exception_type(Unavailable),
-            stop=lambda _state: self._clock.monotonic() >= until,  # stop_after_delay has a clock of its own
-            wait=wait_random_exponential(multiplier=0.1, max=2.0),
-            reraise=True,
-        )(once)
+        return await retried(
+            lambda: write(next(tries) > 1),
+            on=Unavailable,
+            retrying=lambda: AsyncRetrying(
+                sleep=self._clock.sleep,
+                retry=retry_if_exception_type(Unavailable),
+                stop=lambda _state: self._clock.monotonic() >= until,  # stop_after_delay has a clock of its own
+                wait=wait_random_exponential(multiplier=0.1, max=2.0),
+                reraise=True,
+            ),
+        )
 
 
 def _changes_its_endpoint(made: FinishedAttempt) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from hookseal.ground.clock import Clock
+from hookseal.ground.retrying import retried
 from hookseal.ground.single_flight import SingleFlight
 from hookseal.secrets.errors import SecretError, SecretUnavailable
 from hookseal.secrets.freshness import APART
@@ -163,17 +164,17 @@ class SecretReader:
 
     async def _read_store(self, key: CacheKey, deadline: float) -> SecretMaterial:
         ref, purpose = key
-
-        async def once() -> SecretMaterial:  # tenacity awaits only functions that are declared async
-            return await self._store.get(ref, purpose=purpose)
-
-        return await AsyncRetrying(
-            sleep=self._clock.sleep,
-            retry=retry_if_exception_type(SecretUnavailable),
-            stop=lambda state: self._clock.monotonic() + state.upcoming_sleep >= deadline,
-            wait=wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
-            reraise=True,
-        )(once)
+        return await retried(
+            lambda: self._store.get(ref, purpose=purpose),
+            on=SecretUnavailable,
+            retrying=lambda: AsyncRetrying(
+                sleep=self._clock.sleep,
+                retry=retry_if_exception_type(SecretUnavailable),
+                stop=lambda state: self._clock.monotonic() + state.upcoming_sleep >= deadline,
+                wait=wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+                reraise=True,
+            ),
+        )
 
     def _no_answer(self, provider: Provider) -> SecretUnavailable:
         return SecretUnavailable(
