@@ -11,7 +11,7 @@ import pytest
 
 from hookseal.postgres.handles import Pool
 from tests import forked
-from tools.bench import environments, plan, producer, publishing, steady, throughput
+from tools.bench import cores, environments, plan, producer, publishing, steady, throughput
 from tools.bench.cpu import parent_of, resident_mb, tree_seconds
 from tools.bench.environments import NotInstalled
 from tools.bench.results import POSTGRESQL, PRODUCER, RECEIVER, WORKER, LeftOut, Round
@@ -20,6 +20,11 @@ from tools.bench.site import site
 
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
 PARENT = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]])\nprint(flush=True)\ninput()\n"
+_WITH_A_CHILD = (
+    "import subprocess, sys\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+    "print(child.pid, flush=True)\ninput()\nchild.communicate(b'\\n')\n"
+)
 MAKES_AN_ENVIRONMENT = """\
 #!/bin/sh
 mkdir -p "$4/bin"
@@ -134,6 +139,27 @@ def test_a_contender_that_cannot_be_installed_is_named_with_the_reason(
     with pytest.raises(NotInstalled, match=r"could not be made: .*nothing-of-this-name"):
         environments.of("nothing")
     assert not (tmp_path / "made" / "nothing" / "made-from").exists()
+
+
+@pytest.mark.skipif(not cores.are_enough(), reason="a core for a worker and one for all else")
+def test_a_worker_gets_a_core_of_its_own() -> None:
+    """The first core is the worker's. Servers, their children and this process have the others until the block ends."""
+    every = os.sched_getaffinity(0)
+    first = {min(every)}
+    server = subprocess.Popen(
+        [sys.executable, "-c", _WITH_A_CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with server, worker:
+        assert server.stdout is not None
+        child = int(server.stdout.readline())
+        with cores.apart([server.pid]) as keep:
+            keep(worker.pid)
+            assert first == os.sched_getaffinity(worker.pid)
+            assert [every - first] * 3 == [os.sched_getaffinity(pid) for pid in (0, server.pid, child)]
+        assert [every] * 3 == [os.sched_getaffinity(pid) for pid in (0, server.pid, child)]
+        server.communicate("\n")
+        worker.communicate(b"\n")
 
 
 async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _KB: Final = 1024
-_GONE: Final = (FileNotFoundError, ProcessLookupError)
+GONE: Final = (FileNotFoundError, ProcessLookupError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,11 @@ def tree_seconds(pids: Iterable[int], without: Iterable[int] = ()) -> float:
         for pid in _below(pids, processes)
     )
     return ticks / _TICKS
+
+
+def tree(pids: Iterable[int]) -> list[int]:
+    """Return these processes and their descendants, without those that have ended."""
+    return list(_below(pids, _processes()))
 
 
 def resident_mb(pids: Iterable[int]) -> float:
@@ -53,7 +58,7 @@ def _below(pids: Iterable[int], processes: dict[int, _Process]) -> Iterator[int]
 def _processes() -> dict[int, _Process]:
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(*_GONE):
+        with suppress(*GONE):
             found[int(folder.name)] = _read(int(folder.name))
     return found
 
@@ -69,7 +74,7 @@ def _read(pid: int) -> _Process:
 
 
 def _resident_kb(pid: int) -> int:
-    with suppress(*_GONE):
+    with suppress(*GONE):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1])

@@ -239,6 +239,8 @@ def _method(_run: Run) -> str:
   is ready until the receiver has all requests and, for hookseal, until each outcome is recorded.
 - CPU is what `/proc` reports for the worker and for all processes of PostgreSQL and Redis, including those that have
   ended. The connection of the benchmark itself is left out.
+- Where the worker has a core of its own, that is the first one. All else, the benchmark included, runs on the others,
+  as if PostgreSQL and Redis were on other machines. The requirements are held to the base case.
 - PostgreSQL runs without fsync and full-page writes, except where a row says "with fsync". Statements are counted in
   its log, in rounds that do not measure CPU.
 - Each contender has an environment of its own, from hashed pins under `requirements/bench/`; all use the same

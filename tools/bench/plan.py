@@ -28,10 +28,12 @@ class Case:
     body_bytes: int = 1_024
     endpoints: int = 1
     concurrency: int = 100
+    has_own_core: bool = False  # the worker; the servers and the receiver have the others
 
 
 CASES: Final = (
     Case(name="base", title="base: answers at once, HTTP kept, one process, 1 KB, one endpoint", contenders=ALL),
+    Case(name="apart", title="the worker has a core of its own, all others share the rest", has_own_core=True),
     Case(name="50ms", title="the receiver takes 50 ms, 200 in flight", receiver_ms=50, concurrency=200, contenders=ALL),
     Case(name="tls", title="TLS, kept", secure=True, contenders=(*THREE, *TRANSPORT)),
     Case(name="two", title="two processes", processes=2, contenders=(BARE, ONE_PROCESS, HOOKSEAL, STOCK)),

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tools.bench import backlog, environments, plan, publishing, steady, throughput
+from tools.bench import backlog, cores, environments, plan, publishing, steady, throughput
 from tools.bench.environments import Environment, NotInstalled
 from tools.bench.plan import Case, Size
 from tools.bench.results import Machine, Round, Run
@@ -44,6 +44,9 @@ class _Run:
             if case.endpoints == ENDPOINTS:
                 await self.runner.prepared(here.add_many())
             rounds = self.size.rounds if case.name == "base" else self.size.rounds_of_cases
+            if case.has_own_core and not cores.are_enough():
+                self.runner.leave_out(case.name, plan.HOOKSEAL, "this machine has one core")
+                continue
             await self.case(here, case, rounds)
 
     async def case(self, here: Site, case: Case, rounds: int) -> None:
