@@ -149,8 +149,9 @@ def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> Non
     def port(*, number: Annotated[int, typer.Option("--number")], as_json: Json = False) -> None:
         raise AssertionError((number, as_json))
 
-    assert 2 == answer(["--number", "x", "--json"], commands)
-    assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
+    assert 2 == answer(["--number", "1h", "--json"], commands)
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert ("number", "Invalid value for '--number': it must be a whole number") == (error["field"], error["message"])
     assert 2 == answer(["--json"], commands)
     assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
 
@@ -172,6 +173,14 @@ def test_a_help_paragraph_is_one_line() -> None:
     texts = [getattr(command, "help", "") for _, command in leaves(typer.main.get_command(tree(None)), "hookseal")]
     assert [] == [text for text in texts if "\n" in text.replace("\n\n", "")]
     assert any("\n\n" in text for text in texts)
+
+
+def test_help_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """At 80 columns no command's help ends a name with an ellipsis: a setting must be found by its name."""
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [name for name, _ in leaves(typer.main.get_command(tree(None)), "hookseal")]
+    assert {0} == {answer([*name.split()[1:], "--help"]) for name in names}
+    assert [] == [line for line in capsys.readouterr().out.splitlines() if "…" in line]
 
 
 def test_json_before_the_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,25 @@ async def test_the_earliest_rings_are_taken(ringing: Bell, intake: Intake, redis
 
 
 @pytest.mark.req("DEL-02")
+async def test_two_plain_commands_make_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """The form of docs/guide/publishing.md for any Redis client: it is taken in turn with rings of hookseal."""
+    await ringing.ring([ring(1)])
+    made = ring(2)
+    job = {"t": None, "f": "deliver", "a": [made.tenant_id, made.endpoint_id, made.delivery_id], "k": {}, "et": 0}
+    async with Redis.from_url(redis_url) as client:
+        seconds, microseconds = await client.time()
+        due = seconds * 1_000 + microseconds // 1_000 - 315_360_000_000
+        await client.psetex(f"arq:job:{made.delivery_id}", 3_600_000, msgspec.msgpack.encode(job))
+        await client.zadd(DEFAULT_QUEUE, {made.delivery_id: due}, lt=True)
+    await ringing.ring([ring(3)])
+
+    taken = await intake.take(3)
+    assert {ring(1).delivery_id, made.delivery_id, ring(3).delivery_id} == {each.delivery_id for each in taken.rings}
+    assert (made, []) == (taken.rings[1], taken.dropped)
+    assert {} == await contents(redis_url)
+
+
+@pytest.mark.req("DEL-02")
 async def test_an_arq_pools_job_is_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
     """`enqueue_job` with the serializer of hookseal makes a ring, for any time: PostgreSQL decides what is due."""
     for each, later in ((ring(1), None), (ring(2), 3600)):

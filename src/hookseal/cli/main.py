@@ -15,6 +15,11 @@ from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, re
 from hookseal.ground.errors import ConfigError, Defect, HooksealError, Refused
 
 _USAGE: Final = 2
+# What the parser says of a number, and what a reader of a command line understands.
+_WORDS: Final = (
+    ("Input should be a valid integer, unable to parse string as an integer", "it must be a whole number"),
+    ("Input should be a valid number, unable to parse string as a number", "it must be a number"),
+)
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 
 
@@ -81,6 +86,8 @@ def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
     context: typer.Context | None = getattr(error, "ctx", None)
     field: str | None = getattr(getattr(error, "param", None), "name", None)
     message = error.format_message() or "Missing command."  # a group alone shows its help and gives no message
+    for of_the_parser, plain in _WORDS:
+        message = message.replace(of_the_parser, plain)
     if context is not None and not as_json:
         message = f"{message}\nTry '{context.command_path} --help'."
     emit_error(code="usage", message=message, field=field, as_json=as_json)

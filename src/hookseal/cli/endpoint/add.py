@@ -24,7 +24,9 @@ from hookseal.secrets.signing.signer import generate_signing_secret
 Url = Annotated[
     str, typer.Option(help="Where to POST: https://host[:port]/path. Each request checks the address of the host.")
 ]
-EventTypes = Annotated[list[str], typer.Option(help="The event types that it gets: a type, 'a.*' or '*'. Repeatable.")]
+EventTypes = Annotated[
+    list[str], typer.Option(metavar="TYPE", help="The event types that it gets: a type, 'a.*' or '*'. Repeatable.")
+]
 Timeout = Annotated[int, typer.Option(help="The limit for one request, 100 to 20000 ms.")]
 Schedule = Annotated[
     str | None,

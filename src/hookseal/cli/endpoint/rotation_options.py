@@ -27,8 +27,12 @@ RotationId = Annotated[
     typer.Option(help="An id for this rotation: the same id again rotates nothing, and prints the same answer."),
 ]
 Expected = Annotated[int | None, typer.Option(help="Make the change only if the endpoint is at this generation.")]
-NewScheme = Annotated[Scheme | None, typer.Option(help="Sign in this scheme from now on.")]
-NewAlgorithm = Annotated[Algorithm | None, typer.Option(help="Sign with this algorithm from now on.")]
+NewScheme = Annotated[
+    Scheme | None, typer.Option(metavar="NAME", help="standard or x-webhook: the scheme from now on.")
+]
+NewAlgorithm = Annotated[
+    Algorithm | None, typer.Option(metavar="NAME", help="hmac or ed25519: the algorithm from now on.")
+]
 Lead = Annotated[
     str | None, typer.Option(help="x-webhook: which secret signs the plain header in an overlap, previous or current.")
 ]

@@ -28,7 +28,8 @@ from hookseal.ground.errors import Malformed
 from hookseal.operations.endpoint.update import HEADERS, TLS, Updated, update_endpoint
 
 EventTypes = Annotated[
-    list[str] | None, typer.Option(help="The event types that it gets, in place of all that it has. Repeatable.")
+    list[str] | None,
+    typer.Option(metavar="TYPE", help="The event types that it gets, in place of all that it has. Repeatable."),
 ]
 Schedule = Annotated[
     str | None,
