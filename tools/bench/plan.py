@@ -55,6 +55,7 @@ class Size:
     most_deliveries: int
     publish_seconds: float
     latency_seconds: float
+    latency_rounds: int
     backlogs: tuple[int, ...]
     backlog_seconds: float
     idle_seconds: float
@@ -79,6 +80,7 @@ FULL: Final = Size(
     most_deliveries=20_000,
     publish_seconds=2.5,
     latency_seconds=10.0,
+    latency_rounds=3,
     backlogs=(1_000, 100_000, 1_000_000),
     backlog_seconds=5.0,
     idle_seconds=15.0,
@@ -97,6 +99,7 @@ QUICK: Final = Size(
     most_deliveries=4_000,
     publish_seconds=0.7,
     latency_seconds=2.0,
+    latency_rounds=1,
     backlogs=(1_000, 100_000),
     backlog_seconds=2.0,
     idle_seconds=4.0,

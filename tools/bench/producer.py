@@ -27,6 +27,7 @@ ORDER: Final = "HOOKSEAL_BENCH_PUBLISH"
 _AT_ONCE: Final = 50
 _BATCH: Final = 100
 _CONNECTIONS: Final = 5
+_AWAKE_SECONDS: Final = 0.5  # twice the time between two looks of an outbox at rest
 _TYPE: Final = "bench.tick"
 _ONE: Final = "SELECT * FROM hookseal.publish_raw($1, 'bench.tick', $2)"
 # The id in the arguments makes PostgreSQL call the function for each row, instead of reusing one result.
@@ -193,8 +194,6 @@ async def at_a_rate(way: Way, order: Order) -> _Calls:
         except (Unavailable, asyncpg.PostgresError, OSError):  # the rate is higher than this machine can do
             calls.failed += 1
 
-    for _ in range(order.warm_up):
-        await way.publish(filled)
     start = time.monotonic()
     async with asyncio.TaskGroup() as publishing:
         for number in range(int(order.seconds * order.per_second)):
@@ -203,13 +202,24 @@ async def at_a_rate(way: Way, order: Order) -> _Calls:
     return calls
 
 
+async def warmed_up(way: Way, order: Order) -> int:
+    """Publish once, which opens the connections, and `warm_up` times more; return the number of events.
+
+    After a warm-up it waits until workers have found all of it: at a steady rate the outbox is not at rest.
+    """
+    number, body = 0, b"x" * order.body_bytes
+    for _ in range(1 + order.warm_up):
+        number += await way.publish(body)
+    if order.warm_up:
+        await asyncio.sleep(_AWAKE_SECONDS)
+    return number
+
+
 async def main(order: Order) -> None:
     """Publish, and print the cost."""
     begin, number = WAYS[order.way]
     async with begin(order, number) as way:
-        ahead = order.warm_up + await way.publish(
-            b"x" * order.body_bytes
-        )  # this opens what is opened at the first call
+        ahead = await warmed_up(way, order)
         before, begun = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
         calls = await (at_a_rate(way, order) if order.per_second else at_full_speed(way, order))
         seconds, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF)

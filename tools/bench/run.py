@@ -67,12 +67,12 @@ class _Run:
         await self.runner.rounds(scenarios, self.size.rounds_of_cases)
 
     async def latency(self, here: Site) -> None:
-        await self._latency(here, "latency-20", len(publishing.LATENCIES))
+        await self._latency(here, "latency-20", len(publishing.LATENCIES), self.size.latency_rounds)
 
     async def crowded(self, here: Site) -> None:
-        await self._latency(here, "latency-500", self.size.crowded)
+        await self._latency(here, "latency-500", self.size.crowded, 1)
 
-    async def _latency(self, here: Site, name: str, most: int) -> None:
+    async def _latency(self, here: Site, name: str, most: int, rounds: int) -> None:
         scenarios = [
             Scenario(
                 name=asked.scenario,
@@ -82,7 +82,7 @@ class _Run:
             for asked in publishing.LATENCIES
             if asked.scenario == name
         ]
-        await self.runner.rounds(scenarios[:most], 1)
+        await self.runner.rounds(scenarios[:most], rounds)
 
     async def steady(self, here: Site) -> None:
         number = self.size.in_flight
