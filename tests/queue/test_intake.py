@@ -1,16 +1,19 @@
 """The intake of rings, on a real Valkey: taken rings are removed, and invalid jobs are dropped unread."""
 
 import asyncio
+import re
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.ids import DeliveryId
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import MAX_JOB_BYTES, Dropped, DropReason, Intake, Taken
 from hookseal.queue.rings import DEFAULT_QUEUE
@@ -18,6 +21,7 @@ from tests.doubles.claims import RING
 from tests.doubles.replaced import replace
 from tests.queue.contents import contents
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "publishing.md"
 POISONED = "01900000-0000-7000-8000-00000000dead"
 YEARS = 10 * 365 * 86_400_000
 
@@ -56,20 +60,31 @@ async def test_the_earliest_rings_are_taken(ringing: Bell, intake: Intake, redis
 
 @pytest.mark.req("DEL-02")
 async def test_two_plain_commands_make_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """The form of docs/guide/publishing.md for any Redis client: it is taken in turn with rings of hookseal."""
-    await ringing.ring([ring(1)])
-    made = ring(2)
-    job = {"t": None, "f": "deliver", "a": [made.tenant_id, made.endpoint_id, made.delivery_id], "k": {}, "et": 0}
+    """The form of docs/guide/publishing.md, with its job and its rights, is taken in turn with rings of hookseal."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    [rights] = re.findall(r"ACL SETUSER shop on >PASSWORD (.+)", guide)
+    job = bytes.fromhex("".join(re.findall(r"(?m)^ +([0-9a-f]{80,})$", guide)))
+    made = Ring(
+        tenant_id=TenantId("acme"),
+        endpoint_id=EndpointId("01900000-0000-7000-8000-00000000000e"),
+        delivery_id=DeliveryId("01900000-0000-7000-8000-00000000000d"),
+    )
+    before, after = ring(1), ring(2)
+    await ringing.ring([before])
     async with Redis.from_url(redis_url) as client:
-        seconds, microseconds = await client.time()
-        due = seconds * 1_000 + microseconds // 1_000 - 315_360_000_000
-        await client.psetex(f"arq:job:{made.delivery_id}", 3_600_000, msgspec.msgpack.encode(job))
-        await client.zadd(DEFAULT_QUEUE, {made.delivery_id: due}, lt=True)
-    await ringing.ring([ring(3)])
+        await client.execute_command("ACL", "SETUSER", "shop", "on", ">shop", *rights.split())
+        of_shop = f"redis://shop:shop@{urlsplit(redis_url).netloc.rpartition('@')[2]}{urlsplit(redis_url).path}"
+        async with Redis.from_url(of_shop) as shop, shop.pipeline() as both:
+            seconds, microseconds = await shop.time()
+            await asyncio.sleep(0.002)
+            both.psetex(f"arq:job:{made.delivery_id}", 3_600_000, job)
+            due = seconds * 1_000 + microseconds // 1_000 - 315_360_000_000
+            both.zadd(DEFAULT_QUEUE, {made.delivery_id: due}, lt=True)
+            await both.execute()
+        await client.execute_command("ACL", "DELUSER", "shop")
+    await ringing.ring([after])
 
-    taken = await intake.take(3)
-    assert {ring(1).delivery_id, made.delivery_id, ring(3).delivery_id} == {each.delivery_id for each in taken.rings}
-    assert (made, []) == (taken.rings[1], taken.dropped)
+    assert Taken([before, made, after], []) == await intake.take(3)
     assert {} == await contents(redis_url)
 
 
