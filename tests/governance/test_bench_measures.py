@@ -162,6 +162,30 @@ def test_a_worker_gets_a_core_of_its_own() -> None:
         worker.communicate(b"\n")
 
 
+@pytest.mark.skipif(not cores.are_enough(), reason="a core for a worker and one for all else")
+def test_cores_are_given_back_if_a_server_may_not_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of another user may refuse: those that were moved before it get their cores back."""
+    every, move = os.sched_getaffinity(0), os.sched_setaffinity
+    commands = [[sys.executable, "-c", "input()"]] * 2
+    refusing, moved = (subprocess.Popen(each, stdin=subprocess.PIPE) for each in commands)
+
+    def refuse(pid: int, wanted: set[int]) -> None:
+        if pid == refusing.pid:
+            raise PermissionError
+        seen.append((pid, wanted))
+        move(pid, wanted)
+
+    seen: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with refusing, moved:
+        with pytest.raises(PermissionError), cores.apart([refusing.pid, moved.pid]):
+            pytest.fail("a server has not moved")
+        assert (moved.pid, every - {min(every)}) in seen
+        assert every == os.sched_getaffinity(moved.pid) == os.sched_getaffinity(0)
+        refusing.communicate(b"\n")
+        moved.communicate(b"\n")
+
+
 async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """On real servers: the requested number was sent, and each part has used CPU."""
     monkeypatch.setattr("tools.bench.processes.start_worker", forked.worker)

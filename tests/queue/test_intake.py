@@ -73,15 +73,17 @@ async def test_two_plain_commands_make_a_ring(ringing: Bell, intake: Intake, red
     await ringing.ring([before])
     async with Redis.from_url(redis_url) as client:
         await client.execute_command("ACL", "SETUSER", "shop", "on", ">shop", *rights.split())
-        of_shop = f"redis://shop:shop@{urlsplit(redis_url).netloc.rpartition('@')[2]}{urlsplit(redis_url).path}"
-        async with Redis.from_url(of_shop) as shop, shop.pipeline() as both:
-            seconds, microseconds = await shop.time()
-            await asyncio.sleep(0.002)
-            both.psetex(f"arq:job:{made.delivery_id}", 3_600_000, job)
-            due = seconds * 1_000 + microseconds // 1_000 - 315_360_000_000
-            both.zadd(DEFAULT_QUEUE, {made.delivery_id: due}, lt=True)
-            await both.execute()
-        await client.execute_command("ACL", "DELUSER", "shop")
+        try:
+            of_shop = f"redis://shop:shop@{urlsplit(redis_url).netloc.rpartition('@')[2]}{urlsplit(redis_url).path}"
+            async with Redis.from_url(of_shop) as shop, shop.pipeline() as both:
+                seconds, microseconds = await shop.time()
+                await asyncio.sleep(0.002)
+                both.psetex(f"arq:job:{made.delivery_id}", 3_600_000, job)
+                due = seconds * 1_000 + microseconds // 1_000 - 315_360_000_000
+                both.zadd(DEFAULT_QUEUE, {made.delivery_id: due}, lt=True)
+                await both.execute()
+        finally:
+            await client.execute_command("ACL", "DELUSER", "shop")
     await ringing.ring([after])
 
     assert Taken([before, made, after], []) == await intake.take(3)

@@ -23,11 +23,13 @@ def apart(servers: Sequence[int]) -> Iterator[Callable[[int], None]]:
     every = os.sched_getaffinity(0)
     first = min(every)
     others = [os.getpid(), *servers]
-    _keep(others, every - {first})
     try:
+        _keep(others, every - {first})
         yield lambda worker: _keep([worker], {first})
     finally:
-        _keep(others, every)
+        for pid in others:
+            with suppress(PermissionError):  # a process of another user, which was not kept off the core either
+                _keep([pid], every)
 
 
 def _keep(pids: Sequence[int], cores: set[int]) -> None:

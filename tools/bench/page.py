@@ -164,8 +164,8 @@ def _latency(run: Run) -> str:
             number(row.figure("published_per_second")),
             number(row.microseconds(WORKER)),
             number(row.microseconds(POSTGRESQL)),
-            number(row.figure("unsent")),
-            number(row.figure("refused")),
+            number(row.total("unsent")),
+            number(row.total("refused")),
         )
         for name in ("latency-20", "latency-500")
         for row in run.rows_of(name)
@@ -174,7 +174,8 @@ def _latency(run: Run) -> str:
     text = (
         "From the call that publishes to the request at the receiver. If less was published than planned, producers "
         "did not keep up. `unsent`: not sent within twice the time of publishing. `refused`: not published because no "
-        "connection was free."
+        "connection was free; both are sums of all rounds. Half a second before a round, 21 events are published: "
+        "after ten seconds with nothing to ring, the first event without a ring takes up to 0.3 s."
     )
     return f"## From publish to request\n\n{text}\n\n{table(head, rows)}" if rows else ""
 
@@ -205,8 +206,8 @@ def _steady(run: Run) -> str:
         ("statements", "statements", "statements of a delivery, saturated", ""),
         ("statements-20", "statements", "statements of a delivery, at 20/s", ""),
         ("memory-1kb", "rest_mb", "memory at rest", "MB"),
-        ("memory-1kb", "most_mb", "memory, 500 x 1 KB for a receiver that takes 2 s", "MB"),
-        ("memory-256kb", "most_mb", "memory, 500 x 256 KB for a receiver that takes 2 s", "MB"),
+        ("memory-1kb", "most_mb", "memory, 500 x 1 KB for a receiver that takes 4 s", "MB"),
+        ("memory-256kb", "most_mb", "memory, 500 x 256 KB for a receiver that takes 4 s", "MB"),
     )
     rows = [
         (what, number(value, unit))
@@ -233,14 +234,15 @@ def _method(_run: Run) -> str:
     return """## How it is measured
 
 - Rounds take turns: each contender runs once, then all of them again. A figure is the median of its rounds; a ratio
-  is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios much less.
+  to a contender is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios
+  much less. Latency at 500/s, backlogs, rest and memory have one round each.
 - Every round has a database and a Redis of its own, which contain only endpoints. All jobs are queued before a worker
   starts. The seconds run from the first request to the last at the receiver. CPU counts from the moment that a worker
   is ready until the receiver has all requests and, for hookseal, until each outcome is recorded.
 - CPU is what `/proc` reports for the worker and for all processes of PostgreSQL and Redis, including those that have
   ended. The connection of the benchmark itself is left out.
-- Where the worker has a core of its own, that is the first one. All else, the benchmark included, runs on the others,
-  as if PostgreSQL and Redis were on other machines. The requirements are held to the base case.
+- Where the worker has a core of its own, that is the first one. All else, the benchmark included, shares the others.
+  The requirements are held to the base case.
 - PostgreSQL runs without fsync and full-page writes, except where a row says "with fsync". Statements are counted in
   its log, in rounds that do not measure CPU.
 - Each contender has an environment of its own, from hashed pins under `requirements/bench/`; all use the same

@@ -62,6 +62,10 @@ class Row:
         found = [each.figures[name] for each in self.rounds if name in each.figures]
         return median(found) if found else None
 
+    def total(self, name: str) -> float:
+        """The sum of that figure over all rounds."""
+        return sum(each.figures.get(name, 0.0) for each in self.rounds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:

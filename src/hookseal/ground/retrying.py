@@ -12,8 +12,9 @@ async def retried(
 ) -> _Answer:
     """Return the result of `call`; if it raises `on`, repeat it by `retrying()`, for which this is the first try.
 
-    `retrying` returns an `AsyncRetrying` of tenacity. That leaves 26 objects in reference cycles for each call, which
-    only the garbage collector frees. Nearly every call succeeds at once, and then needs none of them.
+    `retrying` returns an `AsyncRetrying` of tenacity. It must retry `on`, and have a deadline of its own, because the
+    clock of tenacity begins after the first try. Each of them leaves 26 objects in reference cycles, which only the
+    garbage collector frees. Nearly every call succeeds at once, and then needs none of them.
     """
     try:
         return await call()
