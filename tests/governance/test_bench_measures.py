@@ -141,7 +141,7 @@ def test_a_contender_that_cannot_be_installed_is_named_with_the_reason(
     assert not (tmp_path / "made" / "nothing" / "made-from").exists()
 
 
-@pytest.mark.skipif(not cores.are_enough(), reason="a core for a worker and one for all else")
+@pytest.mark.skipif(not cores.are_enough(), reason="this machine has one core")
 def test_a_worker_gets_a_core_of_its_own() -> None:
     """The first core is the worker's. Servers, their children and this process have the others until the block ends."""
     every = os.sched_getaffinity(0)
@@ -162,9 +162,12 @@ def test_a_worker_gets_a_core_of_its_own() -> None:
         worker.communicate(b"\n")
 
 
-@pytest.mark.skipif(not cores.are_enough(), reason="a core for a worker and one for all else")
+@pytest.mark.skipif(not cores.are_enough(), reason="this machine has one core")
 def test_cores_are_given_back_if_a_server_may_not_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of another user may refuse: those that were moved before it get their cores back."""
+    """A server of another user may refuse: those that were moved before it get their cores back.
+
+    The refusal is not real: root, as whom tests may run, may move every process.
+    """
     every, move = os.sched_getaffinity(0), os.sched_setaffinity
     commands = [[sys.executable, "-c", "input()"]] * 2
     refusing, moved = (subprocess.Popen(each, stdin=subprocess.PIPE) for each in commands)
