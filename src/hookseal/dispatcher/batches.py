@@ -1,6 +1,6 @@
 """Claims many deliveries, and records many outcomes, in one statement for each batch. None waits for a lock."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from hookseal.dispatcher.model import (
@@ -36,7 +36,7 @@ async def claim_all(
     by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
     name = "claim_one" if len(by_id) == 1 else "claim_all"
     rows = await _rows(executor, name, *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
-    targets: dict[tuple[str, str], Target] = {}
+    targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
     left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
     claims = []
     for row in rows:
@@ -125,10 +125,14 @@ def _outcome(made: FinishedAttempt) -> tuple[str, ...]:
     )
 
 
-def _claim(ring: Ring, row: Any, targets: dict[tuple[str, str], Target]) -> Claim:
+def _endpoint(ring: Ring) -> tuple[str, str]:
+    return ring.tenant_id, ring.endpoint_id
+
+
+def _claim(ring: Ring, row: Any, targets: Mapping[tuple[str, str], Target]) -> Claim:
     """Return the claim of a row. Columns are read by position, which takes half the time of reading by name."""
-    _, event_id, event_type, correlation_id, traceparent, body, *rest = row[:13]
-    number, budget_spent, created_at, claimed_at, token, lost, endpoint_found = rest
+    _, event_id, event_type, correlation_id, traceparent, body, *rest = row[:15]
+    number, budget_spent, created_at, claimed_at, token, lost, endpoint_found, is_probe, held_for = rest
     return Claim(
         ring=ring,
         event_id=EventId(event_id),
@@ -141,22 +145,14 @@ def _claim(ring: Ring, row: Any, targets: dict[tuple[str, str], Target]) -> Clai
         created_at=created_at,
         claimed_at=claimed_at,
         lease_token=token,
-        target=_target(ring, row, targets) if endpoint_found else None,
+        target=targets[_endpoint(ring)] if endpoint_found else None,
         endpoint_lost=lost,
-        is_probe=row["is_probe"],
-        held_for=None if row["held_for"] is None else WaitingFor(row["held_for"]),
+        is_probe=is_probe,
+        held_for=None if held_for is None else WaitingFor(held_for),
     )
 
 
-def _target(ring: Ring, row: Any, targets: dict[tuple[str, str], Target]) -> Target:
-    key = (ring.tenant_id, ring.endpoint_id)
-    target = targets.get(key)
-    if target is None:
-        target = targets[key] = _new_target(ring, row)
-    return target
-
-
-def _new_target(ring: Ring, row: Any) -> Target:
+def _target(ring: Ring, row: Any) -> Target:
     pointer = Pointer(
         tenant_id=ring.tenant_id,
         endpoint_id=ring.endpoint_id,

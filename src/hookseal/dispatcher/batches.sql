@@ -33,6 +33,8 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
 -- It also returns the due deliveries that it did not claim, and why: they are behind others in the line of an ordered endpoint
 -- ('order'), another transaction has locked their endpoint ('endpoint') or them, or they did not fit ('delivery').
+-- The columns of an endpoint are in the row of its first delivery only. That one is claimed if any of them is, since the sum of
+-- the bodies only grows.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
 -- name: claim
 due AS MATERIALIZED (
@@ -42,9 +44,9 @@ due AS MATERIALIZED (
       AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
 ), endpoint_id AS MATERIALIZED (
-    SELECT DISTINCT tenant_id, endpoint_id FROM due
+    SELECT tenant_id, endpoint_id, min(n) AS first FROM due GROUP BY tenant_id, endpoint_id
 ), endpoint AS MATERIALIZED (
-    SELECT e.tenant_id, e.id, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds,
+    SELECT e.tenant_id, e.id, w.first, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds,
            e.retry_schedule, e.concurrency, e.rate, e.ordered, {pointer_columns}, {pointer_standing},
            h.waiting_for AS held_for, h.probe_id
     FROM endpoint_id AS w
@@ -62,7 +64,9 @@ due AS MATERIALIZED (
     FROM endpoint_id AS w
     WHERE NOT EXISTS (SELECT FROM hookseal.endpoints AS e WHERE e.id = w.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM w.tenant_id)
 ), sized AS MATERIALIZED (
-    SELECT due.tenant_id, due.id, due.endpoint_id, e.secret_ref, e.previous_secret_ref, e.previous_due, e.generation,
+    SELECT due.tenant_id, due.id, due.endpoint_id, due.n, e.secret_ref, e.previous_secret_ref, e.previous_due, e.generation,
+           e.id IS NOT NULL AS endpoint_found,
+           CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM due.id END AS is_probe, e.held_for,
            coalesce(g.endpoint_lost, false) AS endpoint_lost,
            v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.body,
            sum(octet_length(v.body)) OVER (ORDER BY due.n) AS bytes
@@ -81,7 +85,8 @@ due AS MATERIALIZED (
     FROM sized AS s
     WHERE d.id = s.id AND d.tenant_id IS NOT DISTINCT FROM s.tenant_id AND s.bytes <= $8
     RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
-              d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, s.endpoint_lost
+              d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token,
+              s.endpoint_lost, s.endpoint_found, s.is_probe, s.held_for, s.n
 ), unclaimed AS (
     SELECT d.id, CASE WHEN NOT {is_in_turn} THEN 'order'
                       WHEN EXISTS (SELECT FROM due WHERE due.tenant_id = d.tenant_id AND due.id = d.id)
@@ -97,17 +102,16 @@ due AS MATERIALIZED (
 SELECT coalesce(c.id, u.id)::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body,
        c.claimed_number, c.budget_spent,
        least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token,
-       c.endpoint_lost,
-       e.id IS NOT NULL AS endpoint_found, e.enabled, e.is_failing, e.timeout_ms,
+       c.endpoint_lost, c.endpoint_found, c.is_probe, c.held_for,
+       e.id IS NOT NULL AS has_endpoint, e.enabled, e.is_failing, e.timeout_ms,
        e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule::text[] AS retry_schedule,
        e.concurrency, e.rate, e.ordered,
        {pointer_columns}, e.previous_due, {pointer_epochs},
        coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
                  FROM hookseal.control WHERE name = 'restore'), 0) AS database,
-       e.audited_generation, CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM c.id END AS is_probe, e.held_for,
-       u.left_for
+       e.audited_generation, u.left_for
 FROM claimed AS c
-LEFT JOIN endpoint AS e ON e.tenant_id = c.tenant_id AND e.id = c.endpoint_id
+LEFT JOIN endpoint AS e ON e.first = c.n
 FULL JOIN unclaimed AS u ON u.id = c.id
 
 -- Claims the deliveries of any number of rings.
