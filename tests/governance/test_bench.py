@@ -51,7 +51,8 @@ def test_a_ratio_is_that_of_rounds_that_ran_side_by_side() -> None:
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:
     """The median, the 99th percentile, and those of a single value."""
-    assert (51, 100, 7) == (percentile(range(1, 101), 0.5), percentile(range(1, 101), 0.99), percentile([7], 0.99))
+    assert (50, 99, 7) == (percentile(range(1, 101), 0.5), percentile(range(1, 101), 0.99), percentile([7], 0.99))
+    assert 2 == percentile(range(1, 4), 0.5)
 
 
 @pytest.mark.parametrize(("per_second", "expected"), [(10, 200), (400, 1_000), (1_230, 3_100), (1e6, 20_000), (0, 200)])
@@ -139,6 +140,18 @@ def test_cpu_is_compared_with_that_of_bare_aiohttp() -> None:
     assert pytest.approx(0.5) == postgresql_to_bare(a_run())
     assert pytest.approx(1.25) == backlog_ratio(replace(a_run(), rows=backlogs))
     assert (None, None) == (backlog_ratio(a_run()), postgresql_to_bare(replace(a_run(), rows=())))
+
+
+def test_a_ratio_is_that_of_rounds_that_ran_one_after_the_other() -> None:
+    """A round in a slow minute does not change the ratio to the contender that ran in the same minute."""
+    ours = [a_round(per_second=9, worker_us=1, postgresql_us=each) for each in (40, 90, 100)]
+    bare = [a_round(per_second=9, worker_us=each, postgresql_us=0) for each in (20, 90, 50)]
+    rows = tuple(
+        Row(scenario="base", contender=name, rounds=tuple(rounds))
+        for name, rounds in (("hookseal", ours), ("bare aiohttp", bare))
+    )
+
+    assert 2.0 == postgresql_to_bare(replace(a_run(), rows=rows))
 
 
 def test_an_empty_run_makes_pages() -> None:

@@ -1,10 +1,14 @@
 """Whether a delivery costs the same with a backlog of a million: nothing is rung, the worker finds due deliveries."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
 
+from hookseal.demo.installation import Installation
 from tools.bench.meter import Meter
 from tools.bench.processes import hookseal_workers
 from tools.bench.queued import stored_only
@@ -16,28 +20,44 @@ _BODY_BYTES: Final = 1_024
 _PATIENCE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _LEAST_SENT: Final = 500  # before the window begins: connections are open, secrets in the cache
+_PENDING: Final = "SELECT count(*) FROM hookseal.deliveries WHERE state = 'pending'"
 
 
-async def backlog(site: Site, deliveries: int, seconds: float) -> Round:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A database for a backlog of that many deliveries, and a connection of the benchmark's own to it."""
+
+    deliveries: int
+    installation: Installation
+    observer: "asyncpg.Connection[asyncpg.Record]"
+
+
+@asynccontextmanager
+async def waiting(site: Site, deliveries: int, number: int) -> AsyncIterator[Waiting]:
+    """Provide a database for a backlog for the length of the block, beside those with other numbers (from 0 to 15)."""
+    async with site.fresh(number) as installation, site.observer(installation.database_url) as observer:
+        yield Waiting(deliveries=deliveries, installation=installation, observer=observer)
+
+
+async def backlog(site: Site, of: Waiting, seconds: float) -> Round:
     """Return the cost of a delivery, measured for so many seconds with a backlog of about that size.
 
-    A small backlog is refilled whenever half of it is delivered; the cost of that in PostgreSQL is not counted.
+    The backlog is filled before, and whenever half of it is delivered; the cost of that in PostgreSQL is not counted.
     """
-    async with site.fresh() as installation, site.observer(installation.database_url) as observer:
-        await _fill(observer, deliveries)
-        await observer.execute("VACUUM (ANALYZE)")
-        await site.receiver.forget()
-        environment = environment_of(installation, site.receiver, _CONCURRENCY)
-        async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
-            filled = await _sent(site, observer, _LEAST_SENT, (deliveries, deliveries))
-            first, meter = (await site.receiver.counted()).requests, Meter(site, observer, pids)
-            before, begun = await meter.read(), asyncio.get_running_loop().time()
-            until = begun + seconds
-            while asyncio.get_running_loop().time() < until:
-                await asyncio.sleep(_LOOK_SECONDS)
-                filled = await _refilled(site, observer, filled, deliveries)
-            cpu, counts = before.until(await meter.read())
-            count, elapsed = await site.receiver.counted(), asyncio.get_running_loop().time() - begun
+    await _fill(of, of.deliveries - await of.observer.fetchval(_PENDING))
+    await of.observer.execute("VACUUM (ANALYZE)")
+    await site.receiver.forget()
+    environment = environment_of(of.installation, site.receiver, _CONCURRENCY)
+    async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
+        filled = await _sent(site, of, _LEAST_SENT)
+        first, meter = (await site.receiver.counted()).requests, Meter(site, of.observer, pids)
+        before, begun = await meter.read(), asyncio.get_running_loop().time()
+        until = begun + seconds
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+            filled = await _refilled(site, of, filled)
+        cpu, counts = before.until(await meter.read())
+        count, elapsed = await site.receiver.counted(), asyncio.get_running_loop().time() - begun
     number = count.requests - first
     if not number:
         raise RuntimeError(f"no delivery was made in {seconds:g} s")
@@ -49,24 +69,24 @@ async def backlog(site: Site, deliveries: int, seconds: float) -> Round:
     )
 
 
-async def _sent(site: Site, observer: "asyncpg.Connection[asyncpg.Record]", least: int, sizes: tuple[int, int]) -> int:
-    filled, wanted = sizes
+async def _sent(site: Site, of: Waiting, least: int) -> int:
+    filled = of.deliveries
     async with asyncio.timeout(_PATIENCE_SECONDS):
         while (await site.receiver.counted()).requests < least:
             await asyncio.sleep(_LOOK_SECONDS)
-            filled = await _refilled(site, observer, filled, wanted)
+            filled = await _refilled(site, of, filled)
     return filled
 
 
-async def _refilled(site: Site, observer: "asyncpg.Connection[asyncpg.Record]", filled: int, wanted: int) -> int:
-    if filled - (await site.receiver.counted()).requests > wanted // 2:
+async def _refilled(site: Site, of: Waiting, filled: int) -> int:
+    if filled - (await site.receiver.counted()).requests > of.deliveries // 2:
         return filled
-    await _fill(observer, ENDPOINTS)
+    await _fill(of, ENDPOINTS)
     return filled + ENDPOINTS
 
 
-async def _fill(observer: "asyncpg.Connection[asyncpg.Record]", deliveries: int) -> None:
+async def _fill(of: Waiting, deliveries: int) -> None:
     # An event for all endpoints stores their deliveries in one statement: so a million are there within a minute.
-    stored = await stored_only(observer, MANY, -(-deliveries // ENDPOINTS), _BODY_BYTES)
+    stored = await stored_only(of.observer, MANY, -(-deliveries // ENDPOINTS), _BODY_BYTES)
     if stored < deliveries:
         raise RuntimeError(f"{stored} deliveries were stored in place of {deliveries}")

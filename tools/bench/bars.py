@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tools.bench.plan import BARE, HOOKSEAL, ONE_PROCESS, STOCK
-from tools.bench.results import POSTGRESQL, WORKER, Run, ratio_of_cpu, ratio_of_rates
+from tools.bench.results import POSTGRESQL, WORKER, Run, ratio, ratio_of_cpu, ratio_of_rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,12 @@ def two_to_one(run: Run) -> float | None:
 
 def postgresql_to_bare(run: Run) -> float | None:
     """Return the CPU of PostgreSQL for a delivery, divided by that of a request by bare aiohttp."""
-    ours, bare = run.row("base"), run.row("base", BARE)
-    if ours is None or bare is None or not bare.microseconds(WORKER):
-        return None
-    return ours.microseconds(POSTGRESQL) / bare.microseconds(WORKER)
+    return ratio(
+        run.row("base"),
+        run.row("base", BARE),
+        lambda ours: ours.microseconds(POSTGRESQL),
+        lambda bare: bare.microseconds(WORKER),
+    )
 
 
 def backlog_ratio(run: Run) -> float | None:
@@ -52,8 +54,8 @@ def backlog_ratio(run: Run) -> float | None:
 
 def hung_to_none(run: Run) -> float | None:
     """Return the p99 latency while requests hang, divided by that without."""
-    hung, none = run.figure("latency-20", "p99_ms", HANGING), run.figure("latency-20", "p99_ms", RING)
-    return hung / none if hung and none else None
+    hung, none = run.row("latency-20", HANGING), run.row("latency-20", RING)
+    return ratio(hung, none, lambda each: each.figures["p99_ms"])
 
 
 RING, SQL, LISTEN, HANGING = "by ring", "by SQL, LISTEN off", "by SQL, LISTEN on", "by ring, 400 hung"

@@ -23,7 +23,7 @@ from tools.bench.tables import number, table
 PAGE: Final = "docs/proof/performance.md"
 PICTURE: Final = "docs/proof/performance.svg"
 _REPEAT: Final = (
-    "`make bench` repeats it on your machine and writes this page anew, in twenty minutes; `make bench ARGS=--quick` "
+    "`make bench` repeats it on your machine and writes this page anew, in 26 minutes; `make bench ARGS=--quick` "
     "takes two and writes under `.reports/`. The first time makes the environments of the contenders, too."
 )
 _CPU: Final = (WORKER, POSTGRESQL, REDIS, RECEIVER)
@@ -174,7 +174,7 @@ def _latency(run: Run) -> str:
     text = (
         "From the call that publishes to the request at the receiver. If less was published than planned, producers "
         "did not keep up. `unsent`: not sent within twice the time of publishing. `refused`: not published because no "
-        "connection was free; both are sums of all rounds. Half a second before a round, 21 events are published: "
+        "connection was free; both are sums of all rounds. Half a second before a round, some events are published: "
         "after ten seconds with nothing to ring, the first event without a ring takes up to 0.3 s."
     )
     return f"## From publish to request\n\n{text}\n\n{table(head, rows)}" if rows else ""
@@ -235,7 +235,7 @@ def _method(_run: Run) -> str:
 
 - Rounds take turns: each contender runs once, then all of them again. A figure is the median of its rounds; a ratio
   to a contender is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios
-  much less. Latency at 500/s, backlogs, rest and memory have one round each.
+  much less. Latency at 500/s, rest and memory have one round each.
 - Every round has a database and a Redis of its own, which contain only endpoints. All jobs are queued before a worker
   starts. The seconds run from the first request to the last at the receiver. CPU counts from the moment that a worker
   is ready until the receiver has all requests and, for hookseal, until each outcome is recorded.

@@ -58,6 +58,7 @@ class Size:
     latency_rounds: int
     backlogs: tuple[int, ...]
     backlog_seconds: float
+    backlog_rounds: int
     idle_seconds: float
     statements: int  # deliveries for which statements are counted: so many that those of a start do not matter
     statements_at_20: int
@@ -73,7 +74,7 @@ class Size:
 
 FULL: Final = Size(
     name="whole",
-    deadline_seconds=1_170,
+    deadline_seconds=1_560,
     rounds=3,
     rounds_of_cases=3,
     round_seconds=2.5,
@@ -83,6 +84,7 @@ FULL: Final = Size(
     latency_rounds=3,
     backlogs=(1_000, 100_000, 1_000_000),
     backlog_seconds=5.0,
+    backlog_rounds=3,
     idle_seconds=15.0,
     statements=10_000,
     statements_at_20=200,
@@ -102,6 +104,7 @@ QUICK: Final = Size(
     latency_rounds=1,
     backlogs=(1_000, 100_000),
     backlog_seconds=2.0,
+    backlog_rounds=1,
     idle_seconds=4.0,
     statements=1_000,
     statements_at_20=60,

@@ -203,12 +203,13 @@ async def at_a_rate(way: Way, order: Order) -> _Calls:
 
 
 async def warmed_up(way: Way, order: Order) -> int:
-    """Publish once, which opens the connections, and `warm_up` times more; return the number of events.
+    """Publish as often as at once, which opens the connections, and `warm_up` times more; return the number of events.
 
     After a warm-up it waits until workers have found all of it: at a steady rate the outbox is not at rest.
     """
-    number, body = 0, b"x" * order.body_bytes
-    for _ in range(1 + order.warm_up):
+    body = b"x" * order.body_bytes
+    number = sum(await asyncio.gather(*(way.publish(body) for _ in range(way.at_once))))
+    for _ in range(order.warm_up):
         number += await way.publish(body)
     if order.warm_up:
         await asyncio.sleep(_AWAKE_SECONDS)

@@ -110,7 +110,8 @@ async def latency(site: Site, asked: Latency, seconds: float) -> Round:
             before = meter.cpu()
             result = await _produced(site, installation, order)
             milliseconds = await _arrived(site, int(result["events"]), _PATIENCE * seconds)
-            cpu = {part: now - before[part] for part, now in meter.cpu().items()}
+            share = len(milliseconds) / (len(milliseconds) + result["before"])  # the warm-up is counted, too
+            cpu = {part: share * (now - before[part]) for part, now in meter.cpu().items()}
             if asked.hung:
                 kill(pids)
     return Round(

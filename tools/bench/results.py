@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -126,18 +127,33 @@ def ratio_of_rates(ours: Row | None, theirs: Row | None) -> float | None:
     Rounds alternate, so the two of one number ran one after the other: a slower minute of the machine hardly changes
     their ratio.
     """
-    return _ratio(_pairs(ours, theirs), lambda each: each.per_second)
+    return ratio(ours, theirs, lambda each: each.per_second)
 
 
 def ratio_of_cpu(ours: Row | None, theirs: Row | None, parts: Sequence[str] = (WORKER,)) -> float | None:
     """Return the median over the rounds of hookseal's CPU a delivery in these parts, divided by the other's."""
-    return _ratio(_pairs(ours, theirs), lambda each: sum(each.microseconds(part) for part in parts))
+    return ratio(ours, theirs, lambda each: sum(each.microseconds(part) for part in parts))
+
+
+def ratio(
+    ours: Row | None,
+    theirs: Row | None,
+    value: Callable[[Round], float],
+    their_value: Callable[[Round], float] | None = None,
+) -> float | None:
+    """Return the median over the rounds of hookseal's value divided by the other's, for which a function may differ."""
+    if ours is None or theirs is None:
+        return None
+    of_theirs = their_value or value
+    pairs = zip(ours.rounds, theirs.rounds, strict=False)
+    found = [value(mine) / of_theirs(other) for mine, other in pairs if of_theirs(other)]
+    return median(found) if found else None
 
 
 def percentile(values: Iterable[float], share: float) -> float:
     """Return the smallest value that at least this share of the values does not exceed. There must be a value."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def written(run: Run) -> bytes:
@@ -148,12 +164,3 @@ def written(run: Run) -> bytes:
 def read(root: Path) -> Run:
     """Return the stored run. Raises `msgspec.DecodeError` if it has another form."""
     return msgspec.json.decode((root / RESULTS).read_bytes(), type=Run)
-
-
-def _pairs(ours: Row | None, theirs: Row | None) -> list[tuple[Round, Round]]:
-    return list(zip(ours.rounds, theirs.rounds, strict=False)) if ours is not None and theirs is not None else []
-
-
-def _ratio(pairs: list[tuple[Round, Round]], value: Callable[[Round], float]) -> float | None:
-    found = [value(ours) / value(theirs) for ours, theirs in pairs if value(theirs)]
-    return median(found) if found else None

@@ -4,6 +4,7 @@ import asyncio
 import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -45,7 +46,8 @@ class _Run:
                 await self.runner.prepared(here.add_many())
             rounds = self.size.rounds if case.name == "base" else self.size.rounds_of_cases
             if case.has_own_core and not cores.are_enough():
-                self.runner.leave_out(case.name, plan.HOOKSEAL, "this machine has one core")
+                for contender in case.contenders:
+                    self.runner.leave_out(case.name, contender, "this machine has one core")
                 continue
             await self.case(here, case, rounds)
 
@@ -95,8 +97,13 @@ class _Run:
 
     async def backlogs(self, here: Site) -> None:
         await self.runner.prepared(here.add_many())
-        for number in self.size.backlogs:
-            await self._ours(f"backlog-{number}", partial(backlog.backlog, here, number, self.size.backlog_seconds))
+        async with AsyncExitStack() as kept:
+            scenarios = []
+            for place, number in enumerate(self.size.backlogs):
+                of = await kept.enter_async_context(backlog.waiting(here, number, place))
+                run = partial(backlog.backlog, here, of, self.size.backlog_seconds)
+                scenarios.append(Scenario(name=f"backlog-{number}", contender=plan.HOOKSEAL, run=run))
+            await self.runner.rounds(scenarios, self.size.backlog_rounds)
         for number in set(plan.FULL.backlogs) - set(self.size.backlogs):
             self.runner.leave_out(f"backlog-{number}", plan.HOOKSEAL, f"a {self.size.name} run does not fill it")
 

@@ -57,22 +57,27 @@ class Site:
     redis_pid: int
 
     @asynccontextmanager
-    async def fresh(self) -> AsyncIterator[Installation]:
-        """Provide a new installation with endpoints only and an empty Redis for the length of the block."""
-        async with self.database(_TEMPLATE) as url:
-            settings = self.installation.settings | {"DATABASE_URL": url}
-            yield replace(self.installation, database_url=url, settings=settings)
+    async def fresh(self, number: int = 0) -> AsyncIterator[Installation]:
+        """Provide a new installation with endpoints only and an empty Redis for the length of the block.
+
+        Several may exist side by side if each has another number, from 0 to 15.
+        """
+        async with self.database(_TEMPLATE, number) as url:
+            redis_url = self._redis_url(number)
+            settings = self.installation.settings | {"DATABASE_URL": url, "REDIS_URL": redis_url}
+            yield replace(self.installation, database_url=url, redis_url=redis_url, settings=settings)
 
     @asynccontextmanager
-    async def database(self, template: str = "template1") -> AsyncIterator[str]:
-        """Provide the url of a new database and an empty Redis for the length of the block."""
-        await self._execute(f'CREATE DATABASE "{_FRESH}" TEMPLATE "{template}" STRATEGY wal_log')
-        async with Redis.from_url(self.stack.valkey.url) as client:
-            await client.flushall()
+    async def database(self, template: str = "template1", number: int = 0) -> AsyncIterator[str]:
+        """Provide the url of a new database, and empty the Redis of that number, for the length of the block."""
+        name = f"{_FRESH}_{number}"
+        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY wal_log')
+        async with Redis.from_url(self._redis_url(number)) as client:
+            await client.flushdb()
         try:
-            yield sibling(self.stack.postgres.url, _FRESH)
+            yield sibling(self.stack.postgres.url, name)
         finally:
-            await self._execute(f'DROP DATABASE "{_FRESH}" WITH (FORCE)')
+            await self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     @asynccontextmanager
     async def observer(self, database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
@@ -86,7 +91,8 @@ class Site:
 
     async def log_statements(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Log every statement in this database from the next connection on, so that `statements` can count them."""
-        await connection.execute(f"ALTER DATABASE \"{_FRESH}\" SET log_statement = 'all'")
+        database = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f"ALTER DATABASE \"{database}\" SET log_statement = 'all'")
 
     def statements(self) -> int:
         """Return the number of logged statements so far, without BEGIN and COMMIT."""
@@ -117,6 +123,9 @@ class Site:
             await _endpoints(connection, self.installation, addresses)
         finally:
             await connection.close()
+
+    def _redis_url(self, number: int) -> str:
+        return sibling(self.stack.valkey.url, str(number))
 
     async def _execute(self, statement: str) -> None:
         connection = await connect(sibling(self.stack.postgres.url, "postgres"))
