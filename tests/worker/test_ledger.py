@@ -9,11 +9,13 @@ import pytest
 from hookseal.dispatcher.model import Attempt, Claim, FinishedAttempt, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.ids import DeliveryId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
+from tests.doubles.replaced import replace
 
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="", signed_by=("db:acme:n:1",))
 WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
@@ -254,3 +256,28 @@ async def test_an_error_in_a_report_concerns_no_outcome() -> None:
 
     assert [DELIVERED, None, None] == [each.result() for each in outcomes]
     assert isinstance(await asyncio.wait_for(failed, 60), ValueError)
+
+
+async def test_an_error_in_a_report_costs_no_other_report() -> None:
+    """If the report of one attempt of a batch fails, the others are reported, and the event loop gets the error."""
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context["exception"]))
+    tried: list[str] = []
+    error = ValueError("the first")
+
+    def report(made: FinishedAttempt) -> None:
+        tried.append(made.claim.ring.delivery_id)
+        if len(tried) == 1:
+            raise error
+
+    inner = MemoryLedger(FakeClock())
+    rings = [replace(RING, delivery_id=DeliveryId(f"{DELIVERY[:-1]}{number}")) for number in range(3)]
+    for each in rings:
+        inner.add(replace(CLAIM, ring=each))
+    ledger = PersistentLedger(
+        inner, seconds=SECONDS, clock=FakeClock(), new_token=lambda: "token", lost=print, stored=report
+    )
+    claims = (await ledger.claim_all(rings, most_bytes=MAX_BODY_BYTES)).claims
+
+    assert [DELIVERED] * 3 == await asyncio.gather(*(ledger.record(each, ROW, DELIVERED, None) for each in claims))
+    assert ([each.delivery_id for each in rings], [error]) == (tried, failed)
