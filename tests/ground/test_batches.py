@@ -95,3 +95,36 @@ async def test_the_items_of_a_cancelled_batch_are_answered() -> None:
     await asyncio.wait({future}, timeout=60)
 
     assert isinstance(future.exception(), Unavailable)
+
+
+async def test_the_items_of_a_failed_batch_are_answered() -> None:
+    """If the work itself raises, the callers that it has not answered get its error, and the next batch runs."""
+
+    async def work(batch: Batch[int, int]) -> None:
+        item, future = batch[0]
+        resolve(future, item)
+        if len(batch) > 1:
+            raise KeyError("a column")
+
+    batches = Batches(work, Uncancellable)
+    answered, *left = [batches.add(number) for number in range(3)]
+    _, waiting = await asyncio.wait({answered, *left}, timeout=5)
+
+    assert not waiting
+    assert 0 == answered.result()
+    assert [KeyError, KeyError] == [type(each.exception()) for each in left]
+    assert 4 == await batches.add(4)
+
+
+async def test_an_error_that_no_item_gets_is_reported() -> None:
+    """If the work raises after it has answered every item, the event loop gets the error."""
+    reported: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.set_result(context["exception"]))
+
+    async def work(batch: Batch[int, int]) -> None:
+        for item, future in batch:
+            resolve(future, item)
+        raise KeyError("a column")
+
+    assert 1 == await Batches(work).add(1)
+    assert isinstance(await asyncio.wait_for(reported, 60), KeyError)

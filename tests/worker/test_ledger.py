@@ -1,12 +1,22 @@
 """The ledger that repeats failed writes, on a clock that tests move."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 
 import pytest
 
-from hookseal.dispatcher.model import Attempt, Claim, FinishedAttempt, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import (
+    Attempt,
+    Claim,
+    FinishedAttempt,
+    Outcome,
+    Recorded,
+    Ring,
+    State,
+    Verdict,
+    WaitingFor,
+)
 from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
@@ -234,6 +244,25 @@ async def test_outcomes_of_cancelled_writes_are_answered(verdict: Verdict) -> No
     await asyncio.wait(outcomes, timeout=60)
 
     assert {Unavailable} == {type(each.exception()) for each in outcomes}
+
+
+async def test_outcomes_of_a_failed_batch_are_answered() -> None:
+    """If an error in hookseal ends the recording of a batch, each delivery of it gets the error."""
+
+    class ForgetfulLedger(MemoryLedger):
+        async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+            await super().record_all(made)
+            return []
+
+    inner = ForgetfulLedger(FakeClock())
+    inner.add(CLAIM)
+    ledger = persistent(inner, FakeClock())
+    claim = await one(ledger)
+    outcomes = [asyncio.ensure_future(ledger.record(claim, ROW, DELIVERED, None)) for _ in range(2)]
+    _, waiting = await asyncio.wait(outcomes, timeout=5)
+
+    assert not waiting
+    assert {ValueError} == {type(each.exception()) for each in outcomes}
 
 
 async def test_an_error_in_a_report_concerns_no_outcome() -> None:

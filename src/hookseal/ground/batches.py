@@ -34,9 +34,9 @@ class Batches(Generic[_Item, _Answer]):
     No timer is used. While each turn of the event loop adds items, a batch waits for the next turn, until it has many
     items. While a batch runs, a second one starts only if it has many items. So a burst makes few batches.
 
-    `work` resolves the future of each item of its batch and raises nothing. If its task is cancelled, the futures that
-    are left raise `Unavailable`. If the caller of an item was cancelled meanwhile, the item's future is cancelled, and
-    `resolve` does nothing. `future` may make another kind of future.
+    `work` resolves the future of each item of its batch. If it raises an error, the futures that are left raise it. If
+    its task is cancelled, they raise `Unavailable`. If the caller of an item was cancelled meanwhile, the item's future
+    is cancelled, and `resolve` does nothing. `future` may make another kind of future.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Batches(Generic[_Item, _Answer]):
 
     def _ended(self, batch: Batch[_Item, _Answer], task: "asyncio.Future[None]") -> None:
         self._running.discard(task)
-        resolve_if_cancelled(task, batch)
+        resolve_left(task, batch)
         self._free += 1
         if self._waiting:
             self._look_soon()
@@ -97,8 +97,15 @@ def resolve(future: asyncio.Future[_Answer], answer: _Answer | Exception) -> Non
         future.set_result(answer)
 
 
-def resolve_if_cancelled(task: "asyncio.Future[None]", batch: Iterable[tuple[object, asyncio.Future[_Answer]]]) -> None:
-    """If the task was cancelled, as when the process ends, let the futures that are left raise `Unavailable`."""
-    if task.cancelled():
-        for _, future in batch:
-            resolve(future, Unavailable("the process ends"))
+def resolve_left(task: "asyncio.Future[None]", batch: Iterable[tuple[object, asyncio.Future[_Answer]]]) -> None:
+    """If the task has raised an error, let the futures that are left raise it.
+
+    If the task was cancelled, as when the process ends, they raise `Unavailable`.
+    """
+    left = [future for _, future in batch if not future.done()]
+    if not left:  # the error is not retrieved here, so that asyncio reports it
+        return
+    error = Unavailable("the process ends") if task.cancelled() else task.exception()
+    if error is not None:
+        for each in left:
+            each.set_exception(error)

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import BatchedLedger
-from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_if_cancelled
+from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_left
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.retrying import retried
@@ -211,11 +211,11 @@ class PersistentLedger:
     def _begin(
         self, recording: Coroutine[object, object, None], left: Iterable[tuple[Outcome, float]]
     ) -> "asyncio.Future[None]":
-        """Begin to record these. If the task is cancelled, those that are left then are resolved."""
+        """Begin to record these. If the task fails or is cancelled, those that are left then are resolved."""
         task = asyncio.ensure_future(recording)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
-        task.add_done_callback(lambda ended: resolve_if_cancelled(ended, [each for each, _ in left]))
+        task.add_done_callback(lambda ended: resolve_left(ended, [each for each, _ in left]))
         return task
 
     def _deadline(self) -> float:
