@@ -161,10 +161,12 @@ async def test_a_lost_lease_writes_nothing() -> None:
     assert (1, 1) == (scene.meter.leases_lost, len(scene.meter.attempts))
 
 
-@pytest.mark.parametrize("why", ["disabled", "gone", "no secret", "too old", "no socket"])
+@pytest.mark.parametrize("why", ["disabled", "gone", "no secret", "no context", "too old", "no socket"])
 async def test_every_lost_lease_is_counted(why: str) -> None:
     """The fence also refuses to hold, end or give back a delivery: each lost lease is counted, and nothing else."""
     scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign() if why == "no secret" else None))
+    if why == "no context":
+        scene = with_identity(LocalFailure("too many are asked for: run more workers"))
     if why in {"disabled", "gone"}:
         scene.ledger.target(DELIVERY, target(enabled=False) if why == "disabled" else None)
     taken = await take(RING, scene.parts)
@@ -292,6 +294,17 @@ async def test_a_failed_record_is_raised_and_not_counted() -> None:
         await scene.run()
 
     assert ([], State.SENDING) == (scene.meter.attempts, scene.row.state)
+
+
+async def test_a_failed_release_is_raised_and_not_counted() -> None:
+    """If a delivery that only this worker cannot send cannot be given back either, it is not counted as given back."""
+    scene = with_identity(LocalFailure("too many are asked for: run more workers"))
+    with_ledger(scene, UnreachableLedger(scene.clock))
+    scene.ledger.target(DELIVERY, target(tls_ref="db:acme:endpoint-tls-x:1"))
+    with pytest.raises(Unavailable):
+        await scene.run()
+
+    assert (0, State.SENDING) == (scene.meter.returns, scene.row.state)
 
 
 async def test_a_lost_outcome_of_a_cancelled_delivery_is_logged() -> None:

@@ -219,6 +219,8 @@ async def _wait_or_end(claim: Claim, verdict: Wait | End, parts: Parts) -> None:
             if await _count_lost_lease(parts.ledger.release(claim, verdict), parts):
                 if waiting_for is not None:
                     parts.meter.held(waiting_for)
+                elif verdict.for_other_worker:
+                    parts.meter.given_back()
                 parts.log.warning("delivery.waiting", **_identity(claim), waiting_for=waiting_for, reason=reason)
         case End(state=state, reason=reason):
             if await _count_lost_lease(parts.ledger.end(claim, state, reason), parts):

@@ -30,10 +30,11 @@ _ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
 class Wait:
     """The delivery is given back without an attempt.
 
-    If `waiting_for` is None, because of an error in hookseal, it is due again after `seconds`. If it waits for a
-    secret, all deliveries of its endpoint are held, and the first probe is released after `seconds`. If it waits for a
-    disabled endpoint, it is held until the endpoint is enabled. `is_refusal` says whether the secret was refused for
-    this claim, and `is_transient` whether that was because the store did not answer.
+    If `waiting_for` is None, it is due again after `seconds`: because only this process cannot send it now, if
+    `for_other_worker` is true, else because of an error in hookseal. If it waits for a secret, all deliveries of its
+    endpoint are held, and the first probe is released after `seconds`. If it waits for a disabled endpoint, it is held
+    until the endpoint is enabled. `is_refusal` says whether the secret was refused for this claim, and `is_transient`
+    whether that was because the store did not answer.
     """
 
     waiting_for: WaitingFor | None
@@ -41,6 +42,7 @@ class Wait:
     reason: str
     is_refusal: bool = True
     is_transient: bool = False
+    for_other_worker: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def await_repair(jitter: float) -> Wait:
 
 def await_other_worker(reason: str, jitter: float) -> Wait:
     """Return the wait of a delivery that only this process cannot send now. `jitter` is in [0, 1)."""
-    return Wait(waiting_for=None, seconds=again(jitter), reason=reason)
+    return Wait(waiting_for=None, seconds=again(jitter), reason=reason, for_other_worker=True)
 
 
 def again(jitter: float) -> float:

@@ -78,7 +78,6 @@ def wait_after(error: CannotSign | LocalFailure, parts: Parts) -> Wait:
     """Return the wait of a delivery that could not be signed, or that this process alone cannot send now."""
     if isinstance(error, CannotSign):
         return await_secret(str(error), parts.jitter(), is_transient=isinstance(error, Unavailable))
-    parts.meter.given_back()
     return await_other_worker(str(error), parts.jitter())  # the endpoint is not held: another worker may succeed
 
 
