@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Never, cast
 
 import pytest
 import structlog
@@ -21,6 +21,7 @@ from hookseal.ground.errors import CannotSign, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker import ring_handler
 from hookseal.worker.inflight import MOST_BYTES, InFlight
+from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, LOOK_SECONDS, MOST_KEPT, RingHandler
@@ -417,6 +418,48 @@ async def test_a_failed_give_back_keeps_no_other() -> None:
     states = [scene.ledger.rows[each.delivery_id].state for each in rings]
     assert ([State.SENDING, State.PENDING, State.PENDING], 4) == (states, scene.in_flight.room)
     assert [("delivery.unrecorded", DELIVERY)] == [(line["event"], line["delivery_id"]) for line in logs]
+
+
+class UnreachableLedger(FailingLedger):
+    """Fails every write once `may_fail` is set."""
+
+    writing: asyncio.Event
+    may_fail: asyncio.Event
+
+    async def _fail(self, *_: object, **__: object) -> Never:
+        self.writing.set()
+        await self.may_fail.wait()
+        raise Unavailable("PostgreSQL does not answer")
+
+    record = release = end = _fail
+
+
+@pytest.mark.parametrize("writes", ["outcome", "unknown outcome", "hold", "end", "return"])
+async def test_a_failed_write_of_a_drain_is_logged_once(writes: str) -> None:
+    """Whatever a delivery writes when the drain cuts it off: if the write fails, the delivery id is logged once."""
+    scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign() if writes == "hold" else None))
+    if writes == "end":
+        scene.ledger.target(DELIVERY, None)
+    if writes == "return":
+        scene.lack(1)
+    if writes == "outcome":
+        scene.reply.set()
+    scene.ledger.__class__ = UnreachableLedger
+    ledger = cast("UnreachableLedger", scene.ledger)
+    ledger.writing, ledger.may_fail = asyncio.Event(), asyncio.Event()
+    persistent = PersistentLedger(ledger, seconds=5, clock=scene.clock, new_token=lambda: "token", lost=print)
+    scene.handler._parts = replace(scene.handler._parts, ledger=persistent)
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle([RING])
+        if writes != "unknown outcome":
+            await asyncio.wait_for(ledger.writing.wait(), 60)
+        drain = asyncio.create_task(scene.in_flight.drain(0))
+        await asyncio.wait_for(ledger.writing.wait(), 60)
+        ledger.may_fail.set()
+        assert 1 == await drain
+
+    assert [("delivery.unrecorded", DELIVERY)] == [(line["event"], line["delivery_id"]) for line in logs]
+    assert 4 == scene.in_flight.room
 
 
 @pytest.mark.parametrize(

@@ -287,10 +287,11 @@ def _identity(claim: Claim) -> dict[str, object]:
 
 
 async def _shielded(writing: Coroutine[object, object, object]) -> None:
-    """Return once the write has ended. A cancellation is raised only after that."""
+    """Return once the write has ended. A cancellation is raised only after that, and not if the write failed."""
     task = asyncio.ensure_future(writing)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        task.result()  # an error of the write is raised in place of the cancellation, so that the caller logs it
         raise
