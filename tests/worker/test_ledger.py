@@ -292,12 +292,15 @@ async def test_an_error_in_a_report_costs_no_other_report() -> None:
     failed: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context["exception"]))
     tried: list[str] = []
+    all_tried = asyncio.Event()
     error = ValueError("the first")
 
     def report(made: FinishedAttempt) -> None:
         tried.append(made.claim.ring.delivery_id)
         if len(tried) == 1:
             raise error
+        if len(tried) == len(rings):
+            all_tried.set()
 
     inner = MemoryLedger(FakeClock())
     rings = [replace(RING, delivery_id=DeliveryId(f"{DELIVERY[:-1]}{number}")) for number in range(3)]
@@ -309,4 +312,5 @@ async def test_an_error_in_a_report_costs_no_other_report() -> None:
     claims = (await ledger.claim_all(rings, most_bytes=MAX_BODY_BYTES)).claims
 
     assert [DELIVERED] * 3 == await asyncio.gather(*(ledger.record(each, ROW, DELIVERED, None) for each in claims))
+    await asyncio.wait_for(all_tried.wait(), 60)
     assert ([each.delivery_id for each in rings], [error]) == (tried, failed)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Any, Never, cast
+from typing import Any, Never
 
 import pytest
 import structlog
@@ -77,10 +77,11 @@ class Scene:
     reply: asyncio.Event = field(default_factory=asyncio.Event)
     signers: FixedSigners = field(default_factory=lambda: FixedSigners("db:acme:n:1"))
     slots: int = 4
+    ledger_type: type[FailingLedger] = FailingLedger
 
     def __post_init__(self) -> None:
         self.clock = FakeClock()
-        self.ledger = FailingLedger(self.clock)
+        self.ledger = self.ledger_type(self.clock)
         self.ledger.add(CLAIM)
         self.in_flight = InFlight(self.slots)
         self.meter = WorkerMeter()
@@ -421,10 +422,11 @@ async def test_a_failed_give_back_keeps_no_other() -> None:
 
 
 class UnreachableLedger(FailingLedger):
-    """Fails every write once `may_fail` is set."""
+    """Sets `writing` when something is written, and fails every write once `may_fail` is set."""
 
-    writing: asyncio.Event
-    may_fail: asyncio.Event
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.writing, self.may_fail = asyncio.Event(), asyncio.Event()
 
     async def _fail(self, *_: object, **__: object) -> Never:
         self.writing.set()
@@ -437,16 +439,16 @@ class UnreachableLedger(FailingLedger):
 @pytest.mark.parametrize("writes", ["outcome", "unknown outcome", "hold", "end", "return"])
 async def test_a_failed_write_of_a_drain_is_logged_once(writes: str) -> None:
     """Whatever a delivery writes when the drain cuts it off: if the write fails, the delivery id is logged once."""
-    scene = Scene(signers=FixedSigners("db:acme:n:1", error=CannotSign() if writes == "hold" else None))
+    signers = FixedSigners("db:acme:n:1", error=CannotSign() if writes == "hold" else None)
+    scene = Scene(signers=signers, ledger_type=UnreachableLedger)
+    ledger = scene.ledger
+    assert isinstance(ledger, UnreachableLedger)
     if writes == "end":
         scene.ledger.target(DELIVERY, None)
     if writes == "return":
         scene.lack(1)
     if writes == "outcome":
         scene.reply.set()
-    scene.ledger.__class__ = UnreachableLedger
-    ledger = cast("UnreachableLedger", scene.ledger)
-    ledger.writing, ledger.may_fail = asyncio.Event(), asyncio.Event()
     persistent = PersistentLedger(ledger, seconds=5, clock=scene.clock, new_token=lambda: "token", lost=print)
     scene.handler._parts = replace(scene.handler._parts, ledger=persistent)
     with structlog.testing.capture_logs() as logs:

@@ -103,9 +103,17 @@ class PersistentLedger:
         return self._outcomes.add(FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error))
 
     def _report(self, made: Sequence[FinishedAttempt]) -> None:
-        """Report each as recorded, in a call of the event loop of its own: an error then concerns nothing else."""
-        for each in made:
-            asyncio.get_running_loop().call_soon(self._stored, each)
+        """Report these as recorded, in a call of the event loop of its own: an error then concerns no outcome."""
+        if made:
+            asyncio.get_running_loop().call_soon(self._report_now, made)
+
+    def _report_now(self, made: Sequence[FinishedAttempt]) -> None:
+        for place, each in enumerate(made, start=1):
+            try:
+                self._stored(each)
+            except Exception:
+                self._report(made[place:])
+                raise
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
