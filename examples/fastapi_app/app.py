@@ -133,7 +133,11 @@ async def pay(number: int, user: Who) -> dict[str, Any]:
     async with app.state.pool.acquire() as connection, connection.transaction():
         await connection.execute("INSERT INTO invoices_of_customers VALUES ($1, $2)", user.tenant_id, number)
         published = await app.state.publisher.publish(
-            tenant_id=user.tenant_id, event_type="invoice.paid", data={"number": number}, connection=connection
+            tenant_id=user.tenant_id,
+            event_type="invoice.paid",
+            data={"number": number},
+            event_id=f"customer-invoice-{number}-paid",
+            connection=connection,
         )
     await published.ring()  # after the commit
     return {"event_id": published.event_id}
