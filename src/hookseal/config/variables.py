@@ -76,9 +76,10 @@ class Variables(StoreVariables):
         default=False,
         alias="HOOKSEAL_LISTEN",
         title="true or false",
-        description="Whether PostgreSQL notifies the workers of each publish whose producer does not ring (LISTEN), so "
-        "that the event does not wait up to 0.3 seconds for the outbox. It costs such producers about half of their "
-        "commit rate. Behind a pooler it needs `HOOKSEAL_LISTEN_URL`.",
+        description="Whether PostgreSQL notifies the workers of new events (LISTEN), so that an event without a ring "
+        "does not wait up to 0.3 seconds for the outbox. It costs producers about half of their commit rate if many "
+        "commit at once, also those that ring after a transaction of their own. A `Publisher` that is given no "
+        "`connection`, and rings, pays nothing. Behind a pooler it needs `HOOKSEAL_LISTEN_URL`.",
     )
     listen_database: Annotated[InstanceOf[Database] | None, parse_with(urls.listen_database)] = Field(
         default=None,
