@@ -20,7 +20,7 @@ from hookseal.worker.sweep import LOOKS, Sweep
 from hookseal.worker.unrung import FULL_SECONDS
 from tests.cli.listeners import closed_port
 from tests.doubles.clock import FakeClock
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation, begin, begin_with_two_tenants
 from tests.worker.figures import figures
 from tests.worker.waiting import eventually
 
@@ -260,6 +260,27 @@ async def test_an_unusable_ring_is_rung_again(
     assert (0, 1) == await sweeping.once()
     assert 4e12 > (await ringing.redis.zscore(DEFAULT_QUEUE, ring.delivery_id) or 4e12)
     assert 3 == len(await queued(redis_url))
+    await ringing.close()
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_lost_ring_behind_a_backlog_is_rung_again(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """A lost ring is rung again, though Redis has many older ones; a look ends when it has found `most_found`."""
+    await begin_with_two_tenants(pool)
+    publish = "SELECT hookseal.publish($1, 'a.b', '{}'::json, rings => true) FROM generate_series(1, $2::int)"
+    await pool.execute(publish, "acme", 3 * SWEEP_BATCH)
+    await pool.execute(publish, "globex", 1)
+    await pool.execute(AGED)
+    rows = await pool.fetch("SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries")
+    ringing = bell(redis_url)
+    await ringing.ring([Ring(**row) for row in rows if row["tenant_id"] == "acme"])
+    sweeping = sweep(pool, ringing)
+
+    sweeping.most_found = 3 * SWEEP_BATCH
+    assert 0 == await sweeping.ring_due()
+    sweeping.most_found = Sweep.most_found
+    assert 1 == await sweeping.ring_due()
+    assert {row["delivery_id"] for row in rows} == await queued(redis_url)
     await ringing.close()
 
 

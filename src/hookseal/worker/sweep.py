@@ -8,7 +8,7 @@ from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresL
 from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
-from hookseal.queue.bell import Bell
+from hookseal.queue.bell import MAX_QUEUED, Bell
 from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
@@ -29,6 +29,7 @@ class Sweep:
     """
 
     leave_seconds = 2.0
+    most_found = 2 * MAX_QUEUED  # the outbox keeps up to half as many in Redis, perhaps older than all others
 
     def __init__(  # noqa: PLR0913 -- each is a part of its own
         self,
@@ -99,11 +100,11 @@ class Sweep:
         """Ring again, oldest first, the deliveries whose ring is not in Redis; return how many.
 
         Those that their producer promised to ring are counted, and left to `_ring_unrung` and the outbox.
-        It stops at the first batch of which Redis still has more than half: Redis then usually has the later ones, too.
-        A ring that is lost there is found later. To ring a whole backlog repeatedly would cost more than to send it.
+        Once it has found `most_found` rings in Redis, it stops at the first batch of which Redis has more than half. A
+        ring that is lost behind these is found later: to read a whole backlog in every look would cost too much.
         """
         old = now - self._old
-        count = left = 0
+        count = left = found = 0
         place: Cursor | None = BEGINNING
         while place is not None:
             rings, place = await self._ledger.rung_before(now, old, place)
@@ -112,7 +113,8 @@ class Sweep:
             self._meter.rang(RungBy.SWEEP, of_producers)
             left += of_producers
             count += await self._ring(rung, RungBy.SWEEP)
-            if len(lost) < len(rings) / 2:
+            found += len(rings) - len(lost)
+            if found >= self.most_found and len(lost) < len(rings) / 2:
                 break
         if left:
             self._log.warning("sweep.producer_rings_missing", deliveries=left)
