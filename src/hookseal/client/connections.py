@@ -38,12 +38,7 @@ async def connections(database: Database) -> AsyncIterator[Pool]:
 
 @asynccontextmanager
 async def acquire_connection(pool: Pool) -> AsyncIterator[Connection]:
-    """Acquire a connection for the block. Raises `Unavailable` if none is free, or answers, within five seconds.
-
-    Raises `Refused` once the pool is closed.
-    """
-    if pool.is_closing():
-        raise Refused("this Publisher is closed: publish within its `async with`")
+    """Acquire a connection for the block. Raises `Unavailable` if none is free, or answers, within five seconds."""
     with translated():
         async with connected(pool) as connection:
             yield connection

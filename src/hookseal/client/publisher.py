@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from hookseal.client.calls import Calls, counted_calls
 from hookseal.client.connections import acquire_connection, connections
 from hookseal.client.doorbell import Doorbell, doorbell
 from hookseal.client.event import UNSET, check_tenant, encode_payload, event
@@ -69,14 +70,15 @@ class PublishedMany:
 class Publisher:
     """Publishes events. One Publisher serves a whole process: any number of tasks may use it at once."""
 
-    def __init__(self, pool: Pool, ringing: Doorbell) -> None:
+    def __init__(self, pool: Pool, ringing: Doorbell, calls: Calls) -> None:
         self._pool = pool
         self._doorbell = ringing
+        self._calls = calls
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, database_url: str | None = None, redis_url: str | None = None) -> "AsyncIterator[Publisher]":
-        """Open a Publisher, and close its connections at the end of the block.
+        """Open a Publisher, and close its connections at the end of the block, after the calls that are under way.
 
         A url that is None is read from the environment: HOOKSEAL_DATABASE_URL or else DATABASE_URL, and
         HOOKSEAL_REDIS_URL or else REDIS_URL. An empty variable counts as not set, and other variables are not checked
@@ -88,8 +90,12 @@ class Publisher:
         def on_lost(reason: str) -> None:
             _LOG.warning("a ring was lost, the workers will find the event: %s (at %s)", reason, settings.redis.address)
 
-        async with doorbell(settings, on_lost) as ringing, connections(settings.database) as pool:
-            yield cls(pool, ringing)
+        async with (
+            doorbell(settings, on_lost) as ringing,
+            connections(settings.database) as pool,
+            counted_calls() as calls,
+        ):
+            yield cls(pool, ringing, calls)
 
     async def publish(  # noqa: PLR0913 -- an event has as many values
         self,
@@ -129,9 +135,10 @@ class Publisher:
         if connection is not None:
             async with join_transaction(connection) as is_joined:
                 return await self._stored(connection, given, content, is_committed=not is_joined)
-        async with acquire_connection(self._pool) as own:
-            published = await self._stored(own, given, content, is_committed=True, rings=self._doorbell.rings)
-        await published.ring()
+        with self._calls.counted():
+            async with acquire_connection(self._pool) as own:
+                published = await self._stored(own, given, content, is_committed=True, rings=self._doorbell.rings)
+            await published.ring()
         return published
 
     async def publish_many(
@@ -154,10 +161,11 @@ class Publisher:
             async with join_transaction(connection) as is_joined:
                 results = await stored.publish_many(connection, owner, given)
                 return self._many(results, is_committed=not is_joined)
-        async with acquire_connection(self._pool) as own:
-            results = await stored.publish_many(own, owner, given, rings=self._doorbell.rings)
-            published = self._many(results, is_committed=True)
-        await published.ring()
+        with self._calls.counted():
+            async with acquire_connection(self._pool) as own:
+                results = await stored.publish_many(own, owner, given, rings=self._doorbell.rings)
+                published = self._many(results, is_committed=True)
+            await published.ring()
         return published
 
     async def _stored(
