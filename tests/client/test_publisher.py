@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from hookseal import Event, Published, Publisher
 from hookseal.ground.errors import Conflict, Malformed
@@ -49,6 +50,19 @@ async def test_the_outbox_leaves_to_it_what_it_rings(publisher: Publisher, store
 
     marked = [await stored.pool.fetchval(_IS_MARKED, each.event_id) for each in (one, raw, many, joined, given)]
     assert [True, True, True, None, None] == marked
+
+
+async def test_a_repeat_rings_again(publisher: Publisher, stored: Stored, redis_url: str) -> None:
+    """If the first ring was lost, a repeat of the call rings; a repeat through SQL leaves the delivery to the sweep."""
+    first = await publisher.publish(**EVENT, data=1, event_id="evt-1")
+    async with Redis.from_url(redis_url) as redis:
+        await redis.flushdb()
+    repeat = "SELECT is_due FROM hookseal.publish('acme', 'invoice.paid', '1'::json, event_id => 'evt-1')"
+    assert await stored.pool.fetchval(repeat)
+    assert (True, set()) == (await stored.pool.fetchval(_IS_MARKED, "evt-1"), await stored.rung())
+
+    await publisher.publish(**EVENT, data=1, event_id="evt-1")
+    assert ids(first.deliveries) == await stored.rung()
 
 
 @pytest.mark.req("DEL-22")
