@@ -31,6 +31,7 @@ UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL, wa
        attempts = 9
 WHERE state = 'pending'
 """
+_ARRIVED = "UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL WHERE id = $1::text::uuid"
 _PUBLISH = "SELECT hookseal.publish('acme', $2, '{}'::json) FROM generate_series(1, $1)"
 _WAITED = "UPDATE hookseal.replays SET paid_until = paid_until - make_interval(secs => $1)"
 _NO_SESSION = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'dying')"
@@ -168,6 +169,32 @@ async def test_a_job_of_an_event_includes_its_replays(installation: Installation
     event = EventId(await installation.pool.fetchval("SELECT id FROM hookseal.events"))
     job = await started(installation, Selection(tenant_id=ACME, event_id=event))
     assert Tally(replayed=2) == (await ended(installation, job)).tally
+
+
+async def test_what_has_arrived_as_a_copy_is_left_out(installation: Installation) -> None:
+    """What was delivered under another id after it ended is not replayed, unless delivered ones are wanted, too."""
+    await installation.endpoint()
+    delivered, early, late, alone = await dead_letters(installation, 4)
+    await installation.pool.execute(_ARRIVED, delivered)
+
+    async def copied(delivery: str) -> str:
+        async with installation.pool.acquire() as connection:
+            made = await replay_delivery(installation.operator(connection), DeliveryId(delivery), new_id=True)
+        return made.delivery_id
+
+    again, early_copy, late_copy = [await copied(each) for each in (delivered, early, late)]
+    await installation.pool.execute(_ARRIVED, early_copy)
+    await installation.pool.execute(_DEAD)
+    assert Tally(replayed=4) == await replay_jobs.count(installation.pool, EVERYTHING)
+    everything = Selection(tenant_id=ACME, states=FINAL)
+    assert Tally(replayed=7) == await replay_jobs.count(installation.pool, everything)
+
+    job = await started(installation)
+    await installation.pool.execute(_ARRIVED, late_copy)
+    done = await ended(installation, job)
+    assert (4, Tally(replayed=2), 2) == (done.matched, done.tally, done.changed)
+    assert [alone, again] == await in_state(installation, "pending")
+    assert [early, late] == await in_state(installation, "dead_letter")
 
 
 async def test_disabled_and_deleted_endpoints_are_skipped(installation: Installation) -> None:
@@ -411,4 +438,5 @@ async def test_a_step_reads_by_indexes(installation: Installation) -> None:
         assert found
         assert index in walked, plan
         assert "Seq Scan on deliveries" not in plan, plan
+        assert states == ["delivered"] or "deliveries_once" in plan, plan
         assert "Rows Removed by Filter" not in walked, plan

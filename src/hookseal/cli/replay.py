@@ -71,7 +71,8 @@ def start_(
 ) -> None:
     """Start a job that sends finished deliveries again, each with a new budget and under its own webhook-id.
 
-    Every given condition must be true. Deliveries that never had an attempt are included. Those of a disabled or
+    Every given condition must be true. Deliveries that never had an attempt are included. Those whose copy (`delivery
+    replay --new-id`) was delivered since are left out, unless delivered ones are selected. Those of a disabled or
     deleted endpoint are skipped and counted. The workers execute the job: the command does not wait for it.
 
     Example: hookseal replay start --tenant acme --since 1h --rate 50/s

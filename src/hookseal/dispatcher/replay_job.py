@@ -35,7 +35,8 @@ class Selection:
 
     `since` (inclusive) and `until` (exclusive) are about when the delivery was made; without `until`, it is everything
     up to now. `states` has what never reached the receiver, by default; deliveries without any attempt are included,
-    and copies that `delivery replay --new-id` made. Raises `Malformed`.
+    and copies that `delivery replay --new-id` made. Unless `states` has `DELIVERED`, what was delivered to the same
+    endpoint under another id since it ended is left out. Raises `Malformed`.
     """
 
     tenant_id: TenantId
@@ -115,7 +116,7 @@ class ReplayJob:
     def changed(self) -> int:
         """How many met the conditions at the start and not when the job came to them; 0 until it is done.
 
-        They were replayed by hand meanwhile, or retention deleted them.
+        They, or copies of them, were replayed by hand meanwhile, or retention deleted them.
         """
         return max(self.matched - self.tally.total, 0) if self.state is JobState.DONE else 0
 

@@ -13,7 +13,7 @@ from hookseal.ground.paging import before, paged, require_limit
 from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
-WALKED: Final = 5_000  # deliveries that one step looks at: a few milliseconds in PostgreSQL
+WALKED: Final = 5_000  # deliveries that one step looks at: about 25 ms in PostgreSQL
 BATCH: Final = 1_000  # deliveries that one step replays
 _ALL: Final = 2_147_483_647
 _SAVED_SECONDS: Final = 2.0  # what a job did not use of its rate for longer than this is lost: no burst after a pause

@@ -13,23 +13,24 @@ FROM (SELECT least($2::timestamptz, clock_timestamp()) AS until) AS w
 -- Reads at most $8 deliveries after the cursor, and decides what happens to them, up to $9 that are replayed.
 -- It reads one of three: the deliveries of an event, the undelivered ones, or all. The row comparisons make the planner use the
 -- index that begins with the tenant.
+-- Unless delivered ones are wanted, too, it leaves out what was delivered to the same endpoint under another id since it ended.
 -- name: walk
 WITH walked AS MATERIALIZED (
-    (SELECT d.id, d.endpoint_id, d.event_id, d.state
+    (SELECT d.id, d.endpoint_id, d.event_id, d.state, d.finished_at
      FROM hookseal.deliveries AS d
      WHERE $7::text IS NOT NULL AND d.tenant_id = $1 AND d.event_id = $7
        AND d.id > $2::text::uuid AND d.id < $3::text::uuid
      ORDER BY d.id
      LIMIT $8)
     UNION ALL
-    (SELECT d.id, d.endpoint_id, d.event_id, d.state
+    (SELECT d.id, d.endpoint_id, d.event_id, d.state, d.finished_at
      FROM hookseal.deliveries AS d
      WHERE $7::text IS NULL AND 'delivered' <> ALL ($4::text[]) AND d.state IN ('dead_letter', 'failed', 'cancelled')
        AND (d.tenant_id, d.id) > ($1, $2::text::uuid) AND (d.tenant_id, d.id) < ($1, $3::text::uuid)
      ORDER BY d.tenant_id, d.id
      LIMIT $8)
     UNION ALL
-    (SELECT d.id, d.endpoint_id, d.event_id, d.state
+    (SELECT d.id, d.endpoint_id, d.event_id, d.state, d.finished_at
      FROM hookseal.deliveries AS d
      WHERE $7::text IS NULL AND 'delivered' = ANY ($4::text[])
        AND (d.tenant_id, d.id) > ($1, $2::text::uuid) AND (d.tenant_id, d.id) < ($1, $3::text::uuid)
@@ -44,6 +45,11 @@ WITH walked AS MATERIALIZED (
     WHERE w.state = ANY ($4::text[]) AND ($5::text IS NULL OR w.endpoint_id = $5::text::uuid)
       AND ($6::text IS NULL
            OR (SELECT e.event_type FROM hookseal.events AS e WHERE e.tenant_id = $1 AND e.id = w.event_id) = $6)
+      AND ('delivered' = ANY ($4::text[])
+           OR NOT EXISTS (
+               SELECT FROM hookseal.deliveries AS copy
+               WHERE copy.tenant_id = $1 AND copy.event_id = w.event_id AND copy.endpoint_id = w.endpoint_id
+                 AND copy.state = 'delivered' AND copy.finished_at > w.finished_at))
 ), numbered AS MATERIALIZED (
     SELECT m.id, m.fate, count(*) FILTER (WHERE m.fate = 'replayed') OVER (ORDER BY m.id) AS nth
     FROM matched AS m
