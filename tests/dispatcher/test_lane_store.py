@@ -73,7 +73,7 @@ async def probe(stored: Installation) -> int:
     return await PostgresHeldEndpoints(stored.pool).probe()
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installation) -> None:
     """Parked deliveries spend no attempt, are in no queue, and are claimed from their lane, the oldest first."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
@@ -97,7 +97,7 @@ async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installatio
     assert ([], []) == (again.claims, again.busy)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Installation) -> None:
     """A worker handles a ring while the lane has room. The ring begins nothing of a rate, or of a held endpoint."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
@@ -110,7 +110,7 @@ async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Instal
     assert await ledger(stored.pool).claim(rings[2]) is None
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
     """A delivery that is due, waiting or not, is returned, and one for later is not; the probe is named."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
@@ -129,7 +129,7 @@ async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
     assert dict.fromkeys(due, False) | {probed: True} == await lanes.due(rings)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_lane_is_deleted_unless_many_wait(stored: Installation) -> None:
     """A lane with many waiting deliveries stays. Once it is deleted, new ones are due at once; others can be read."""
     rings, lanes = await published(stored, MOST_LEFT_WAITING + 1), PostgresLanes(stored.pool)
@@ -146,7 +146,7 @@ async def test_a_lane_is_deleted_unless_many_wait(stored: Installation) -> None:
     assert {lane.key: True} == await lanes.delete([lane.key]), "something waits still"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_lane_that_was_stored_is_looked_after_further(stored: Installation) -> None:
     """A lane in which nothing waits is returned while it is stored, since a transaction may have read it before."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
@@ -163,7 +163,7 @@ async def test_a_lane_that_was_stored_is_looked_after_further(stored: Installati
     assert {} == await lanes.delete([lane.key])
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_the_lane_of_a_held_endpoint_is_left_alone(stored: Installation) -> None:
     """What waits for a probe is not looked after, and its lane stays. So does a lane whose breaker has just closed."""
     rings, lanes = await published(stored, 2), PostgresLanes(stored.pool)
@@ -183,7 +183,7 @@ async def test_the_lane_of_a_held_endpoint_is_left_alone(stored: Installation) -
     assert [] == await lanes.page()
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installation) -> None:
     """The outbox parks due, unrung deliveries of a crowded lane, and rings those of other endpoints."""
     rings = await published(stored, 3)
@@ -195,7 +195,7 @@ async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installatio
     assert ["rate"] * 3 == await waiting(stored, rings)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Installation) -> None:
     """Due and newly published deliveries wait for the breaker; a request in flight is recorded as always."""
     rings = await published(stored, 3)
@@ -213,7 +213,7 @@ async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Instal
     assert AGAIN == await real.record(flying, attempt(Outcome.TIMEOUT), AGAIN, "timeout")
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> None:
     """A failed probe leaves the breaker open, and is then no longer the probe; an answered one makes a crowded lane."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
@@ -244,7 +244,7 @@ async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> Non
     assert ["concurrency"] == await waiting(stored, await published(stored, 1))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_rings_of_a_held_endpoint_are_parked_for_its_reason(stored: Installation) -> None:
     """Rings of a held endpoint are parked for its reason, except the probe and locked ones, and no lane is made."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
@@ -262,7 +262,7 @@ async def test_rings_of_a_held_endpoint_are_parked_for_its_reason(stored: Instal
     assert [] == await lanes.next([Asked(lane.key, 9)])
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_breaker_without_a_delivery_to_probe_closes(stored: Installation) -> None:
     """If nothing waits when the probe is due, the endpoint is released; it is opened again at the next failures."""
     [ring] = await published(stored, 1)

@@ -169,7 +169,7 @@ def tenants(found: Unrung) -> dict[str, int]:
     return dict(Counter(ring.tenant_id for ring in found.rings))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> None:
     """In a backlog each tenant gets the same share of a batch, whatever is older; what one leaves goes to no other."""
     await publish_for(pool, ant=500, bee=1, cow=40)
@@ -185,7 +185,7 @@ async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> 
     assert {"ant": 45, "cow": 10} == tenants(await ledger(pool).ring_unrung(None, waited_seconds=0, at_most=90))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.Record]") -> None:
     """A batch that is smaller than the number of tenants continues where the last one ended, then begins anew."""
     await publish_for(pool, ant=500, bee=500, cow=1)
@@ -199,7 +199,7 @@ async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.R
     assert ["ant", "bee", "cow", "ant", "bee"] == order
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]") -> None:
     """With `each` every tenant gets that many at most, even if no more than a batch is due."""
     await publish_for(pool, ant=5, bee=1, cow=2)
@@ -211,7 +211,7 @@ async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]"
     assert 2 == await ledger(pool).standing(2)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Record]") -> None:
     """A look passes at most 500 tenants, also those that have only later retries; the next look continues there."""
     await publish_for(pool, zebra=20)
@@ -234,7 +234,7 @@ async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Rec
     assert ({"zebra": 10}, True, "") == (tenants(second), second.has_more, second.place)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") -> None:
     """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated for nothing."""
     await publish_for(pool, ant=30)

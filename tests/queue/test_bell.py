@@ -163,7 +163,7 @@ async def test_many_rings_take_few_round_trips(own_valkey: Server) -> None:
     await ringing.close()
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_few_rings_are_not_behind_the_many_of_another_tenant(own_valkey: Server) -> None:
     """Of many rings of one tenant and a few of another, rung together, the few are taken among the first."""
     ringing = bell(own_valkey.url)

@@ -113,7 +113,7 @@ async def test_what_succeeded_does_not_fail_because_plans_cannot_be_discarded(da
         assert 1 == await pool.fetchval("SELECT 1")
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("name", _FILES)
 async def test_a_plan_without_statistics_reads_no_tenant(pool: "asyncpg.Pool[asyncpg.Record]", name: str) -> None:
     """No plan for any arguments goes through everything that a tenant has."""
@@ -126,7 +126,7 @@ async def test_a_plan_without_statistics_reads_no_tenant(pool: "asyncpg.Pool[asy
     assert not [index for index in _OF_A_TENANT if f" using {index} " in plan], plan
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("name", _FILES)
 async def test_a_plan_for_new_tables_finds_rows_by_an_index(database_url: str, name: str) -> None:
     """Workers plan their statements when they start, maybe before the first delivery; the plans then stay for long."""

@@ -8,7 +8,7 @@ import pytest
 from hookseal.worker.backlog_turns import LONGEST_PAUSE_SECONDS, BacklogTurns
 from tests.doubles.clock import FakeClock
 
-pytestmark = pytest.mark.req("DEL-09", part="lanes")
+pytestmark = pytest.mark.req("DEL-09")
 
 
 @pytest.mark.parametrize(

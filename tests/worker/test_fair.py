@@ -49,7 +49,7 @@ async def all_delivered(world: World, tenant: str, number: int) -> None:
     await eventually(look)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_hanging_tenant_leaves_slots_for_others(world: World, receiver: Receiver) -> None:
     """With 360 deliveries for twelve endpoints that never answer, those of another tenant are sent while all hang."""
     never = asyncio.Event()
@@ -68,7 +68,7 @@ async def test_a_hanging_tenant_leaves_slots_for_others(world: World, receiver: 
     assert 0 == ended, "the healthy deliveries waited for a time-out"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_an_unrung_backlog_delays_no_other_tenant(world: World, receiver: Receiver) -> None:
     """Behind 14,400 deliveries that a healthy tenant published by SQL, that of another waits for few of them."""
     for number in range(ENDPOINTS):  # so many that none of them is at its limit
@@ -103,7 +103,7 @@ def counting(most: list[int]) -> Callable[[], Awaitable[web.Response]]:
     return answer
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, receiver: Receiver) -> None:
     """With `--concurrency 3` and two workers no more than three requests are in flight, and every delivery arrives."""
     most: list[int] = []
@@ -138,7 +138,7 @@ async def test_a_lowered_limit_holds_for_the_next_burst(world: World, receiver: 
     assert max(most) <= 2
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_breaker_opens_after_failures_and_closes_after_a_probe(world: World, receiver: Receiver) -> None:
     """After failures in a row the endpoint gets nothing but a probe; when that is answered, the others follow."""
     receiver.answers["/sick"] = status(503)

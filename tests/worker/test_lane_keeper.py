@@ -103,7 +103,7 @@ async def crowded_lanes(pool: "Pool[asyncpg.Record]") -> Lanes:
     return lanes
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
     """A delivery in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
     await pool.execute(_STORE.replace("$1", str(_LANES)))
@@ -128,7 +128,7 @@ class AnsweringOnce(PostgresLanes):
         return await super().next(asked)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_what_was_fetched_does_not_wait_for_the_next_statement(pool: "Pool[asyncpg.Record]") -> None:
     """The handler is woken after each statement, so that the deliveries begin before all crowded lanes were asked."""
     await pool.execute(_STORE.replace("$1", str(_LANES)).replace("DESC", "ASC"))
@@ -149,7 +149,7 @@ async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[
     assert not lanes.ready
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[asyncpg.Record]") -> None:
     """A ring without room is tried again later if its delivery is locked: the lane stays at its limit."""
     await pool.execute(_STORE.replace("$1", "1"))
@@ -220,7 +220,7 @@ def to_park(number: int) -> Lanes:
     return lanes
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_rings_are_parked_with_pauses() -> None:
     """Each turn of the keeper parks some rings, more of many, no sooner after those before than these took."""
     lanes, clock = to_park(MANY_TO_PARK + 1), FakeClock()
@@ -232,7 +232,7 @@ async def test_rings_are_parked_with_pauses() -> None:
     assert [PARKING_SECONDS] == pytest.approx(clock.slept)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_worker_that_stops_parks_nothing() -> None:
     """If the rings were put back into Redis while the keeper waited for its turn, it does not ask PostgreSQL."""
     lanes, clock = to_park(1), FakeClock()
@@ -248,7 +248,7 @@ async def test_a_worker_that_stops_parks_nothing() -> None:
     assert [] == store.rings
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_further_rings_are_parked_at_once() -> None:
     """While rings are to be parked, the next turn does not wait for the next look."""
     lanes, clock = to_park(2 * FEW_AT_ONCE + 1), VirtualClock()
@@ -260,7 +260,7 @@ async def test_further_rings_are_parked_at_once() -> None:
     assert [FEW_AT_ONCE, FEW_AT_ONCE, 1] == store.rings
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
     """A worker that had no share of an endpoint's limit takes its deliveries once the worker that had it has ended."""
     await pool.execute(_STORE.replace("$1", "2"))
@@ -276,7 +276,7 @@ async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
     assert 1 == len(lanes.pick(10, LOOK_SECONDS))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> None:
     """After 5,000 crowded lanes were found empty, a worker asks 2,560 of them a second, in twenty statements."""
     await pool.execute(_STORE.replace("$1", "5000"))
@@ -298,7 +298,7 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
     assert 5_000 == len(lanes.crowded)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_deleted_lane_is_looked_after_for_a_while(pool: "Pool[asyncpg.Record]") -> None:
     """A publisher that read a lane before it was deleted may let a delivery wait: it is fetched. Then all is over."""
     await pool.execute(_STORE.replace("$1", "2"))
@@ -349,7 +349,7 @@ async def test_what_is_expected_meanwhile_is_fetched(pool: "Pool[asyncpg.Record]
     assert 1 == len(asked)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.Record]") -> None:
     """While all slots are taken no lane is asked, so that what waits in it is not known."""
     await pool.execute(_STORE.replace("$1", "2"))
@@ -363,7 +363,7 @@ async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.R
     assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.lanes")
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[asyncpg.Record]") -> None:
     """A lane that has become calm is no longer crowded, but what waits in it by then is fetched at once."""
     await pool.execute(_STORE.replace("$1", "2500"))
@@ -384,7 +384,7 @@ async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[async
     assert 1 == len(lanes.pick(10, CALM_SECONDS))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_steady_traffic_does_not_keep_a_lane_crowded(pool: "Pool[asyncpg.Record]") -> None:
     """Once all that waits has found room for a while, a lane is no longer crowded, though something always waits."""
     await pool.execute(_STORE.replace("$1", "1"))

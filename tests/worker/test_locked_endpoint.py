@@ -114,7 +114,7 @@ async def delivered(installation: Installation, rings: Sequence[Ring]) -> int:
     return len(found)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_locked_endpoint_costs_five_claims_a_second(installation: Installation, worker: Worker) -> None:
     """While its row is locked, 3,000 deliveries cost no more claims than one would, and none of them is left behind.
 

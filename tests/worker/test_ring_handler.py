@@ -586,7 +586,7 @@ async def claimed(scene: Scene, *, claims: int, slots: int) -> None:
     await eventually(reached)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_no_tenant_waits_for_the_slots_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a tenant has its share, a ring of another is claimed at once, also if it comes during a claim."""
     monkeypatch.setattr(ring_handler, "GATHER_SECONDS", 600.0)
@@ -612,7 +612,7 @@ async def test_no_tenant_waits_for_the_slots_of_another(monkeypatch: pytest.Monk
     assert 17 == await scene.in_flight.drain(0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a tenant has its share, one claim is made when several slots are free; another tenant does not wait."""
     monkeypatch.setattr(ring_handler, "GATHER_SECONDS", 60.0)
@@ -663,7 +663,7 @@ async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeyp
     await running
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("begun_before", [0, MANY_UNANSWERED])
 async def test_what_waits_for_a_pause_begins_when_it_ends(begun_before: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """While many requests hang, the handler begins the next ones 20 ms later, not at its next look.

@@ -15,7 +15,7 @@ from hookseal.worker.unrung import FEW_AT_ONCE, FULL_SECONDS, MOST_AT_ONCE, Rung
 from tests.doubles.clock import FakeClock
 
 Pool = asyncpg.Pool
-pytestmark = [pytest.mark.usefixtures("begun_pool"), pytest.mark.req("DEL-09", part="lanes")]
+pytestmark = [pytest.mark.usefixtures("begun_pool"), pytest.mark.req("DEL-09")]
 
 NONE: frozenset[Chore] = frozenset()
 LATER_OF_MANY_TENANTS = """

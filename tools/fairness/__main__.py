@@ -52,10 +52,10 @@ def drawn() -> str:
 def main(arguments: list[str]) -> None:
     """Do what the arguments ask for."""
     parser = argparse.ArgumentParser(prog="make fairness", description=__doc__)
-    parser.add_argument("--sockets", action="store_true", help="measure with real sockets, in six minutes")
+    parser.add_argument("--sockets", action="store_true", help="measure with real sockets, in ten minutes")
     parser.add_argument("--only", default="", metavar="KINDS", help=f"some of {', '.join(sockets.KINDS)}, with commas")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each measurement lasts")
-    parser.add_argument("--rounds", type=int, default=3, help="how often; the medians are printed")
+    parser.add_argument("--rounds", type=int, default=5, help="how often; the medians are printed")
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     asked = parser.parse_args(arguments)
     kinds = [kind.strip() for kind in asked.only.split(",") if kind.strip()] or [*sockets.KINDS][1:]

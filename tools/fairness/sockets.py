@@ -146,14 +146,13 @@ def _turn(number: int) -> tuple[str, str]:
     return f"well-{number % TENANTS}", f"bench.{number // TENANTS % ENDPOINTS_OF_EACH}"
 
 
-async def run(kinds: Iterable[str], seconds: float, rounds: int) -> list[Found]:
-    """Return the medians of the rounds for each kind, the healthy alone first, on the same servers.
+async def run(kinds: Iterable[str], seconds: float, rounds: int) -> list[list[Found]]:
+    """Return the rounds: each measures the healthy endpoints alone and then beside every kind, on the same servers.
 
-    Each round measures every kind once, so that a change of the machine meets all of them.
+    So a change of the machine meets all of them.
     """
     async with site() as here:
-        found = [[await measured(here, kind, seconds) for kind in ("none", *kinds)] for _ in range(rounds)]
-    return [median(of_kind) for of_kind in zip(*found, strict=True)]
+        return [[await measured(here, kind, seconds) for kind in ("none", *kinds)] for _ in range(rounds)]
 
 
 def median(of_kind: Sequence[Found]) -> Found:
@@ -167,13 +166,16 @@ def median(of_kind: Sequence[Found]) -> Found:
     )
 
 
-def report(found: list[Found], *, as_json: bool) -> str:
-    """Return the figures, and their ratios to those of the healthy endpoints alone."""
-    alone = found[0]
+def report(rounds: Sequence[Sequence[Found]], *, as_json: bool) -> str:
+    """Return the medians, and those of the ratios to the healthy endpoints alone in the same round."""
+    alone = [each[0] for each in rounds]
     rows = [
-        asdict(each)
-        | {"p50_ratio": round(each.p50_ms / alone.p50_ms, 2), "p99_ratio": round(each.p99_ms / alone.p99_ms, 2)}
-        for each in found
+        asdict(median(of_kind))
+        | {
+            "p50_ratio": _ratio([each.p50_ms for each in of_kind], [each.p50_ms for each in alone]),
+            "p99_ratio": _ratio([each.p99_ms for each in of_kind], [each.p99_ms for each in alone]),
+        }
+        for of_kind in zip(*rounds, strict=True)
     ]
     if as_json:
         return json.dumps(rows)
@@ -184,3 +186,7 @@ def report(found: list[Found], *, as_json: bool) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def _ratio(values: Sequence[float], to: Sequence[float]) -> float:
+    return round(statistics.median(value / other for value, other in zip(values, to, strict=True)), 2)

@@ -153,7 +153,7 @@ async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     assert ["lane", "free"] in [line.split() for line in shown]
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 async def test_a_crowded_or_held_endpoint_is_reported(begun: Begun) -> None:
     """`list` and `show` say if the lane of an endpoint is crowded, or held, which comes first."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id

@@ -27,7 +27,7 @@ def answer(of: Lane, outcome: Outcome, *, at: float, begun_at: float | None = No
 
 
 @pytest.mark.req("DEL-05", part="throttled")
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("outcome", sorted(TROUBLE))
 def test_trouble_halves_the_limit_once_for_all_in_flight(outcome: Outcome) -> None:
     """The first failure halves the limit; others that were in flight then do not; it never falls below one."""
@@ -42,7 +42,7 @@ def test_trouble_halves_the_limit_once_for_all_in_flight(outcome: Outcome) -> No
     assert [16, 8, 4, 2, 1, 1, 1] == rooms
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_each_round_of_answers_raises_the_limit_by_one() -> None:
     """After trouble, each full round of answers adds one; the limit never exceeds the ceiling."""
     found = lane(8)
@@ -66,7 +66,7 @@ def test_every_outcome_has_a_meaning_for_the_lane() -> None:
     assert (32.0, 0, 0) == (found.limit, found.in_flight, found.failed_in_a_row)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_failures_in_a_row_open_the_breaker() -> None:
     """The tenth failure in a row opens the breaker and closes the lane; one answer in between restarts the count."""
     found = lane()
@@ -80,7 +80,7 @@ def test_failures_in_a_row_open_the_breaker() -> None:
     assert answer(found, BAD, at=after), "PostgreSQL did not hear of it: the next failure opens it"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_after_the_breaker_the_limit_doubles_from_one() -> None:
     """When the breaker closes, one request may begin; each round of answers doubles the limit, up to half."""
     found = lane()
@@ -124,7 +124,7 @@ def test_a_ring_without_a_claim_is_not_counted() -> None:
     assert 0 == found.room(0.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.req("DEL-10")
 @pytest.mark.parametrize(("whole", "workers"), [(32, 1), (32, 5), (3, 4), (1, 7)])
 def test_the_shares_of_all_workers_add_up_to_the_limit(whole: int, workers: int) -> None:

@@ -27,7 +27,7 @@ def steady(simulation: Simulation, *, seconds: float, per_second: float = 10.0) 
         simulation.publish(each / per_second, keys[each % len(keys)])
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize(
     ("endpoints", "answer"),
     [
@@ -52,7 +52,7 @@ def test_failing_endpoints_delay_no_other_tenant(endpoints: int, answer: tuple[f
     assert simulation.workers[0].taken <= TENANT_SHARE / (TENANT_SHARE + 1) * 500 + 1
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_recovered_endpoint_gets_requests_gradually() -> None:
     """After an outage an endpoint gets one request of each worker, then at most twice as many in each round."""
     simulation = Simulation(workers=3)
@@ -73,7 +73,7 @@ def test_a_recovered_endpoint_gets_requests_gradually() -> None:
     assert all(each.ended_at is not None for each in simulation.deliveries), "some starved"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_an_outage_of_hours_costs_few_requests() -> None:
     """While an endpoint hangs for six hours, it gets about one request every few minutes, whatever waits for it."""
     simulation = Simulation(workers=2)
@@ -103,7 +103,7 @@ def test_a_rate_holds_for_the_fleet() -> None:
         assert 0.9 * 10 * seconds - 10 <= within <= 10 * seconds + 10
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_free_slots_are_used_and_the_oldest_go_first() -> None:
     """With slots free nothing waits whose lane has room, and an endpoint at its limit gets the oldest first."""
     simulation = Simulation(workers=1, slots=50, ceiling=1)
@@ -125,7 +125,7 @@ def test_free_slots_are_used_and_the_oldest_go_first() -> None:
     assert all(numbers == sorted(numbers) for numbers in order.values())
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_work_is_conserved_by_workers_without_a_share() -> None:
     """With more workers than an endpoint takes requests, what comes to one without a share is taken by another."""
     simulation = Simulation(workers=3, ceiling=1)
@@ -139,7 +139,7 @@ def test_work_is_conserved_by_workers_without_a_share() -> None:
     assert waited[-1] <= 1.1
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_two_days_with_outages_deliver_everything() -> None:
     """1,000 endpoints, two days, outages of minutes to hours: every delivery arrives, and the healthy never wait."""
     simulation, chance = Simulation(workers=2), random.Random(3)
@@ -159,7 +159,7 @@ def test_two_days_with_outages_deliver_everything() -> None:
     assert all(0 == each.taken for each in simulation.workers)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_backlog_delays_no_tenant_with_few_deliveries() -> None:
     """With more work than slots, a tenant with a few deliveries waits a few turns, not for the backlog of another."""
     simulation = Simulation(workers=1, slots=45)
@@ -174,7 +174,7 @@ def test_a_backlog_delays_no_tenant_with_few_deliveries() -> None:
     assert percentile(waits(simulation, {"small"}), 0.99) <= 0.11
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_hanging_tenants_leave_a_slot() -> None:
     """Three tenants whose endpoints all hang do not take every slot."""
     simulation = Simulation(workers=1, slots=90)

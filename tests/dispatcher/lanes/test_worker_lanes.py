@@ -84,7 +84,7 @@ def key(ring: Ring) -> tuple[str, str]:
     return ring.tenant_id, ring.endpoint_id
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_tenants_and_then_their_endpoints_take_turns() -> None:
     """A backlog of one tenant, or of one endpoint, delays no other by more than its own turn."""
     lanes = Lanes(32)
@@ -100,7 +100,7 @@ def test_tenants_and_then_their_endpoints_take_turns() -> None:
     assert [0, 1, 2] == [int(each.delivery_id[-1]) for each in picked if each.tenant_id == "globex"], "not in order"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("tenants", [1, 2, 5])
 def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
     """Tenants whose requests all hang leave slots for others, and together use most of them."""
@@ -122,7 +122,7 @@ def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
     assert new[:1] == lanes.pick(free, now)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     """The rings of a tenant that has its share of the slots take no space, and most of them are parked."""
     lanes = Lanes(8)
@@ -147,7 +147,7 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     assert 1 == len(lanes.pick(free + 1, 0.0))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_turn_begins_few_requests_to_unresponsive_endpoints() -> None:
     """Each such request opens a connection. Endpoints that answered their last request are not limited by this."""
     lanes = Lanes(32)
@@ -179,7 +179,7 @@ def holes() -> tuple[Lanes, float]:
     return lanes, now
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_hanging_requests_begin_with_pauses(holes: tuple[Lanes, float]) -> None:
     """While many requests hang, few more begin at a time, and the rings that wait take no space from others."""
     lanes, now = holes
@@ -195,7 +195,7 @@ def test_hanging_requests_begin_with_pauses(holes: tuple[Lanes, float]) -> None:
     assert float("inf") == lanes.next_at(now + 200)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, float]) -> None:
     """During a pause the first requests to the endpoints of another tenant, its probes and its other requests begin."""
     lanes, now = holes
@@ -211,7 +211,7 @@ def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, f
     assert kept[0] in lanes.pick(500, now + PAUSE_SECONDS)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_ring_waits_for_a_pause_in_its_turn(holes: tuple[Lanes, float]) -> None:
     """A ring that comes during or after a pause waits behind those before it, unless its endpoint answers."""
     lanes, now = holes
@@ -227,7 +227,7 @@ def test_a_ring_waits_for_a_pause_in_its_turn(holes: tuple[Lanes, float]) -> Non
     assert MOST_AFTER_PAUSE + 1 == len(picked)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_pauses_end_with_the_requests_that_hang(holes: tuple[Lanes, float]) -> None:
     """Once the requests have ended, no pause begins any more; what waited begins in turns without one."""
     lanes, now = holes
@@ -244,7 +244,7 @@ def test_pauses_end_with_the_requests_that_hang(holes: tuple[Lanes, float]) -> N
     assert 200 - MANY_UNANSWERED + 1 == begun
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_few_rings_of_crowded_lanes_wait_for_a_pause(holes: tuple[Lanes, float]) -> None:
     """While many endpoints wait, nothing is fetched for others that do not answer; for those that answer it is."""
     lanes, now = holes
@@ -257,7 +257,7 @@ def test_few_rings_of_crowded_lanes_wait_for_a_pause(holes: tuple[Lanes, float])
     assert {key(well[0]), other} == {each.key for each in lanes.wanted(500, now)}
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_what_may_not_wait_here_is_not_fetched() -> None:
     """While rings of a tenant that wait for a pause have no place here, they would be fetched again and again."""
     lanes, hanging = Lanes(30), MANY_UNANSWERED
@@ -272,7 +272,7 @@ def test_what_may_not_wait_here_is_not_fetched() -> None:
     assert [] == lanes.wanted(500, 0.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_what_need_not_wait_is_fetched_without_a_place() -> None:
     """While no pause holds requests to endpoints of a tenant back, the next one begins, and needs no place."""
     unanswered = Unanswered()
@@ -286,7 +286,7 @@ def test_what_need_not_wait_is_fetched_without_a_place() -> None:
     assert not unanswered.has_enough("globex", 0.0, 0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_worker_that_stops_leaves_what_waits_for_a_pause(holes: tuple[Lanes, float]) -> None:
     """Their rings are put back, and nothing waits any more."""
     lanes, now = holes
@@ -297,7 +297,7 @@ def test_a_worker_that_stops_leaves_what_waits_for_a_pause(holes: tuple[Lanes, f
     assert [] == lanes.pick(500, now + PAUSE_SECONDS)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_many_probes_at_once_leave_room_for_others() -> None:
     """Of the probes of many endpoints a turn begins half of what it may begin to endpoints that have not answered."""
     lanes = Lanes(32)
@@ -313,7 +313,7 @@ def test_many_probes_at_once_leave_room_for_others() -> None:
     assert {*probes[half : 2 * half], *silent[half : 2 * half]} == set(lanes.pick(500, 0.0))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_single_tenant_has_every_slot() -> None:
     """In an installation of one tenant no slot is left free."""
     lanes = Lanes(1_000)
@@ -324,7 +324,7 @@ def test_a_single_tenant_has_every_slot() -> None:
     assert waiting[:100] == lanes.pick(100, 0.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_full_lane_is_parked_and_blocks_no_other() -> None:
     """Behind an endpoint at its limit one more round waits here; the rest is parked, and other endpoints go on."""
     lanes = Lanes(8)
@@ -342,7 +342,7 @@ def test_a_full_lane_is_parked_and_blocks_no_other() -> None:
     assert crowd[8:9] == lanes.pick(100, 1.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize(
     ("tenants", "held"), [(["acme"], [MOST_BLOCKED]), (["acme", "globex"], [MOST_BLOCKED // 2, MOST_BLOCKED // 4])]
 )
@@ -383,7 +383,7 @@ def test_a_ring_waits_and_runs_once() -> None:
     assert twice[:1] == lanes.pick(100, 0.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_closed_lane_begins_nothing() -> None:
     """Once the breaker opens, its rings are parked, and the opening is reported once; a ring that was refused goes."""
     lanes = Lanes(32)
@@ -434,7 +434,7 @@ def test_rings_beyond_the_rate_are_parked() -> None:
     assert {*waiting[1:], *more} == {each.ring for each in parked}
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_ring_that_could_not_be_parked_begins_within_its_tenants_share() -> None:
     """A ring that could not be parked begins when its tenant has slots, and is left to the sweep after a while."""
     lanes = Lanes(32)
@@ -464,7 +464,7 @@ def test_a_ring_that_waited_for_long_is_parked() -> None:
     assert waiting[1:] == [each.ring for each in lanes.take_parked(10)]
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_crowded_lane_asks_for_as_many_as_fit() -> None:
     """A crowded lane asks for as many as it has room for, once several have ended; these are not parked again."""
     lanes = Lanes(8)
@@ -488,7 +488,7 @@ def test_a_crowded_lane_asks_for_as_many_as_fit() -> None:
     assert [] == lanes.take_parked(100), "it waits in PostgreSQL already"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
     """A look asks for a few deliveries of each lane, since most may be empty; the next look asks the others."""
     lanes = Lanes(32)
@@ -502,7 +502,7 @@ def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
     assert [Asked(key(ring), 1) for ring in of[MOST_ASKED:]] == lanes.wanted(500, 0.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_look_asks_each_lane_once() -> None:
     """Tenants with few crowded lanes are asked once, and so are all lanes of a tenant with many."""
     lanes = Lanes(32)
@@ -515,7 +515,7 @@ def test_a_look_asks_each_lane_once() -> None:
     assert asked == lanes.wanted(500, ASK_AGAIN_SECONDS), "the statement failed: nothing was found"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_lanes_that_were_empty_take_turns() -> None:
     """Of many lanes that were empty a look asks some, whenever it comes; one that has more is asked beside them."""
     lanes = Lanes(32)
@@ -535,7 +535,7 @@ def test_lanes_that_were_empty_take_turns() -> None:
     assert {key(ring) for ring in of[MOST_EMPTY_ASKED:]} <= {each.key for each in lanes.wanted(500, 0.2)}
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:
     """The oldest deliveries in PostgreSQL wait in this worker already, so the lane asks for as many more."""
     lanes = Lanes(8)
@@ -548,7 +548,7 @@ def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:
     assert [] == lanes.wanted(100, 0.0), "it had no more"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
     """What was fetched is not read again, except once a second, after the end, and after some was dropped here."""
     lanes = Lanes(8)
@@ -590,7 +590,7 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
     assert {key(many[0]), key(few[0])} == {asked.key for asked in lanes.wanted(100, ASK_AGAIN_SECONDS)}
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_lane_that_stays_empty_becomes_calm() -> None:
     """A lane that was found empty is asked again soon, and is calm when it stays empty, however rarely it is asked."""
     lanes = Lanes(8)
@@ -613,7 +613,7 @@ def test_a_lane_that_stays_empty_becomes_calm() -> None:
     assert (0, []) == (len(lanes.crowded), lanes.wanted(100, 9.0))
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_lane_with_room_for_all_that_waits_becomes_calm() -> None:
     """A lane with traffic is calm if, for a while, no second has passed without a look that found all that waits."""
     lanes = Lanes(8)
@@ -640,7 +640,7 @@ def test_a_lane_with_room_for_all_that_waits_becomes_calm() -> None:
     assert [] == look(7.4, 7), "more than a second passed without a look"
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_lane_without_room_is_not_calm() -> None:
     """A lane that was not asked for a second, because it has no room, is not calm when it is asked again."""
     lanes = Lanes(1)
@@ -671,7 +671,7 @@ def test_an_ordered_lane_with_traffic_becomes_calm() -> None:
     assert [lane] == lanes.crowded.calm(CALM_SECONDS)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("concurrency", [None, 1])
 def test_a_worker_without_a_share_gets_one_when_others_end(concurrency: int | None) -> None:
     """With more workers than an endpoint takes requests, some have no share: until one that had one ends."""
@@ -691,7 +691,7 @@ def test_a_worker_without_a_share_gets_one_when_others_end(concurrency: int | No
     assert [Asked(key(ring), 1)] == lanes.wanted(100, 1.0)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("concurrency", [None, 1])
 def test_a_worker_without_a_share_keeps_no_ring(concurrency: int | None) -> None:
     """What this worker may not send waits in PostgreSQL, where another worker takes it."""
@@ -805,7 +805,7 @@ def test_the_number_of_expected_lanes_is_limited(monkeypatch: pytest.MonkeyPatch
     assert 0 == len(lanes.crowded)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_a_little_room_is_used_while_other_requests_hang() -> None:
     """A lane of whose 32 requests 26 hang is asked again after 0.1 s, not when one of them ends."""
     lanes = Lanes(32)
@@ -897,7 +897,7 @@ def test_a_probe_of_a_locked_endpoint_waits_as_long() -> None:
     assert [probe] == lanes.pick(9, LOCKED_SECONDS)
 
 
-@pytest.mark.req("DEL-09", part="lanes")
+@pytest.mark.req("DEL-09")
 def test_no_probe_waits_behind_many_that_may_not_begin() -> None:
     """The second turn begins a probe that waits behind more probes of a tenant with its share than a turn looks at."""
     lanes, crowd = Lanes(1_000), rings(TENANT_SHARE)
