@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
+from redis.asyncio import Redis
 
 from hookseal.demo.installation import Installation
 from tools.bench.meter import Meter
@@ -20,6 +21,7 @@ _BODY_BYTES: Final = 1_024
 _PATIENCE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _LEAST_SENT: Final = 500  # before the window begins: connections are open, secrets in the cache
+_UNRING: Final = "UPDATE hookseal.deliveries SET rung_at = NULL WHERE state = 'pending' AND rung_at IS NOT NULL"
 _PENDING: Final = "SELECT count(*) FROM hookseal.deliveries WHERE state = 'pending'"
 
 
@@ -36,20 +38,27 @@ class Waiting:
 async def waiting(site: Site, deliveries: int, number: int) -> AsyncIterator[Waiting]:
     """Provide a database for a backlog for the length of the block, beside those with other numbers (from 0 to 15)."""
     async with site.fresh(number) as installation, site.observer(installation.database_url) as observer:
+        for table in ("events", "deliveries", "attempts"):  # it would run beside the rounds of the others
+            await observer.execute(f"ALTER TABLE hookseal.{table} SET (autovacuum_enabled = false)")
         yield Waiting(deliveries=deliveries, installation=installation, observer=observer)
 
 
 async def backlog(site: Site, of: Waiting, seconds: float) -> Round:
     """Return the cost of a delivery, measured for so many seconds with a backlog of about that size.
 
-    The backlog is filled before, and whenever half of it is delivered; the cost of that in PostgreSQL is not counted.
+    At first it is as large to the nearest thousand, and none of it is rung. It is filled again whenever half of it is
+    delivered; the cost of that in PostgreSQL is not counted.
     """
-    await _fill(of, of.deliveries - await of.observer.fetchval(_PENDING))
+    async with Redis.from_url(of.installation.redis_url) as redis:
+        await redis.flushdb()
+    await of.observer.execute(_UNRING)
+    pending = await of.observer.fetchval(_PENDING)
+    at_first = pending + await _fill(of, round((of.deliveries - pending) / ENDPOINTS))
     await of.observer.execute("VACUUM (ANALYZE)")
     await site.receiver.forget()
     environment = environment_of(of.installation, site.receiver, _CONCURRENCY)
     async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
-        filled = await _sent(site, of, _LEAST_SENT)
+        filled = await _sent(site, of, _LEAST_SENT, at_first)
         first, meter = (await site.receiver.counted()).requests, Meter(site, of.observer, pids)
         before, begun = await meter.read(), asyncio.get_running_loop().time()
         until = begun + seconds
@@ -69,8 +78,7 @@ async def backlog(site: Site, of: Waiting, seconds: float) -> Round:
     )
 
 
-async def _sent(site: Site, of: Waiting, least: int) -> int:
-    filled = of.deliveries
+async def _sent(site: Site, of: Waiting, least: int, filled: int) -> int:
     async with asyncio.timeout(_PATIENCE_SECONDS):
         while (await site.receiver.counted()).requests < least:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -81,12 +89,17 @@ async def _sent(site: Site, of: Waiting, least: int) -> int:
 async def _refilled(site: Site, of: Waiting, filled: int) -> int:
     if filled - (await site.receiver.counted()).requests > of.deliveries // 2:
         return filled
-    await _fill(of, ENDPOINTS)
-    return filled + ENDPOINTS
+    return filled + await _fill(of, 1)
 
 
-async def _fill(of: Waiting, deliveries: int) -> None:
-    # An event for all endpoints stores their deliveries in one statement: so a million are there within a minute.
-    stored = await stored_only(of.observer, MANY, -(-deliveries // ENDPOINTS), _BODY_BYTES)
-    if stored < deliveries:
-        raise RuntimeError(f"{stored} deliveries were stored in place of {deliveries}")
+async def _fill(of: Waiting, events: int) -> int:
+    """Publish so many events, each for all endpoints, and return the number of deliveries.
+
+    One statement stores them: so a million are there within a minute.
+    """
+    if events <= 0:
+        return 0
+    stored = await stored_only(of.observer, MANY, events, _BODY_BYTES)
+    if stored < events * ENDPOINTS:
+        raise RuntimeError(f"{stored} deliveries were stored in place of {events * ENDPOINTS}")
+    return stored

@@ -236,9 +236,10 @@ def _method(_run: Run) -> str:
 - Rounds take turns: each contender runs once, then all of them again. A figure is the median of its rounds; a ratio
   to a contender is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios
   much less. Latency at 500/s, rest and memory have one round each.
-- Every round has a database and a Redis of its own, which contain only endpoints. All jobs are queued before a worker
-  starts. The seconds run from the first request to the last at the receiver. CPU counts from the moment that a worker
-  is ready until the receiver has all requests and, for hookseal, until each outcome is recorded.
+- Every round has a database and a Redis of its own, which contain only endpoints; the rounds of one backlog share
+  theirs. All jobs are queued before a worker starts. The seconds run from the first request to the last at the
+  receiver. CPU counts from the moment that a worker is ready until the receiver has all requests and, for hookseal,
+  until each outcome is recorded.
 - CPU is what `/proc` reports for the worker and for all processes of PostgreSQL and Redis, including those that have
   ended. The connection of the benchmark itself is left out.
 - Where the worker has a core of its own, that is the first one. All else, the benchmark included, shares the others.

@@ -98,14 +98,26 @@ class _Run:
     async def backlogs(self, here: Site) -> None:
         await self.runner.prepared(here.add_many())
         async with AsyncExitStack() as kept:
-            scenarios = []
-            for place, number in enumerate(self.size.backlogs):
-                of = await kept.enter_async_context(backlog.waiting(here, number, place))
-                run = partial(backlog.backlog, here, of, self.size.backlog_seconds)
-                scenarios.append(Scenario(name=f"backlog-{number}", contender=plan.HOOKSEAL, run=run))
+            scenarios = [
+                Scenario(
+                    name=f"backlog-{number}", contender=plan.HOOKSEAL, run=self._backlog(here, number, place, kept)
+                )
+                for place, number in enumerate(self.size.backlogs)
+            ]
             await self.runner.rounds(scenarios, self.size.backlog_rounds)
         for number in set(plan.FULL.backlogs) - set(self.size.backlogs):
             self.runner.leave_out(f"backlog-{number}", plan.HOOKSEAL, f"a {self.size.name} run does not fill it")
+
+    def _backlog(self, here: Site, deliveries: int, place: int, kept: AsyncExitStack) -> Callable[[], Awaitable[Round]]:
+        """Return a function that measures a round. The database of the first one is kept for the others."""
+        found: list[backlog.Waiting] = []
+
+        async def run() -> Round:
+            if not found:
+                found.append(await kept.enter_async_context(backlog.waiting(here, deliveries, place)))
+            return await backlog.backlog(here, found[0], self.size.backlog_seconds)
+
+        return run
 
     async def growth(self, here: Site) -> None:
         seconds = min(self.size.growth_seconds, self.runner.seconds_left - _SPARE_SECONDS)
