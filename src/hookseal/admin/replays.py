@@ -37,9 +37,9 @@ class Replays:
         """Start a job that sends finished deliveries again, each with a new budget; the workers execute it.
 
         Every given condition must be true; `states` are those in which they ended, by default undelivered. Unless
-        delivered ones are among them, what was delivered since as a copy is left out. Raises `NotFound` if there is
-        none, `Refused` if all are of disabled or deleted endpoints, and `Conflict` if five jobs of the tenant run
-        already.
+        delivered ones are among them, what was delivered since under another id is left out. Raises `NotFound` if
+        there is none, `Refused` if all are of disabled or deleted endpoints, and `Conflict` if five jobs of the tenant
+        run already.
         """
         arguments.whole(rate_per_second, "rate_per_second")
         selection = _selection(

@@ -71,9 +71,9 @@ def start_(
 ) -> None:
     """Start a job that sends finished deliveries again, each with a new budget and under its own webhook-id.
 
-    Every given condition must be true. Deliveries that never had an attempt are included. Those whose copy (`delivery
-    replay --new-id`) was delivered since are left out, unless delivered ones are selected. Those of a disabled or
-    deleted endpoint are skipped and counted. The workers execute the job: the command does not wait for it.
+    Every given condition must be true. Deliveries that never had an attempt are included. What was delivered
+    since under another id (`delivery replay --new-id`) is left out, unless delivered ones are selected. Those of a
+    disabled or deleted endpoint are skipped and counted. The workers execute the job: the command does not wait for it.
 
     Example: hookseal replay start --tenant acme --since 1h --rate 50/s
     """

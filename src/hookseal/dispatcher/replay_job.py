@@ -116,7 +116,8 @@ class ReplayJob:
     def changed(self) -> int:
         """How many met the conditions at the start and not when the job came to them; 0 until it is done.
 
-        They, or copies of them, were replayed by hand meanwhile, or retention deleted them.
+        They were replayed by hand or delivered under another id meanwhile, perhaps by this job, or retention deleted
+        them.
         """
         return max(self.matched - self.tally.total, 0) if self.state is JobState.DONE else 0
 

@@ -68,7 +68,10 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
             await replay.require_endpoint(connection, selection.tenant_id, selection.endpoint_id)
         found = await replay_jobs.count(connection, selection)
         if not found.total:
-            raise NotFound("no finished delivery meets these conditions: there is nothing to replay")
+            raise NotFound(
+                "no finished delivery meets these conditions: there is nothing to replay"
+                " (without delivered ones, what was delivered since under another id is left out)"
+            )
         if not found.replayed:
             raise Refused(
                 "nothing can be replayed: the endpoints of these deliveries are disabled "

@@ -187,7 +187,7 @@ class PersistentLedger:
         if waiting is None:
             waiting = self._alone[endpoint] = deque()
             task = self._begin(self._record_in_turn(endpoint, waiting), waiting)
-            task.add_done_callback(lambda ended: ended.cancelled() and self._alone.pop(endpoint, None))
+            task.add_done_callback(lambda _: self._alone.get(endpoint) is waiting and self._alone.pop(endpoint))
         waiting.append((outcome, self._deadline()))
 
     async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:

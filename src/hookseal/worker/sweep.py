@@ -29,7 +29,7 @@ class Sweep:
     """
 
     leave_seconds = 2.0
-    most_found = 2 * MAX_QUEUED  # the outbox keeps up to half as many in Redis, perhaps older than all others
+    most_found = 2 * MAX_QUEUED  # the outbox keeps half as many in Redis, which may be older than all others
 
     def __init__(  # noqa: PLR0913 -- each is a part of its own
         self,
