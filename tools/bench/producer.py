@@ -203,12 +203,14 @@ async def at_a_rate(way: Way, order: Order) -> _Calls:
 
 
 async def warmed_up(way: Way, order: Order) -> int:
-    """Publish as often as at once, which opens the connections, and `warm_up` times more; return the number of events.
+    """Open the connections by publishing, then publish `warm_up` times more; return the number of events.
 
+    At a steady rate one connection is enough: a burst would leave the lane of its endpoint crowded for two seconds.
     After a warm-up it waits until workers have found all of it: at a steady rate the outbox is not at rest.
     """
     body = b"x" * order.body_bytes
-    number = sum(await asyncio.gather(*(way.publish(body) for _ in range(way.at_once))))
+    at_once = 1 if order.per_second else way.at_once
+    number = sum(await asyncio.gather(*(way.publish(body) for _ in range(at_once))))
     for _ in range(order.warm_up):
         number += await way.publish(body)
     if order.warm_up:
