@@ -128,3 +128,18 @@ async def test_an_error_that_no_item_gets_is_reported() -> None:
 
     assert 1 == await Batches(work).add(1)
     assert isinstance(await asyncio.wait_for(reported, 60), KeyError)
+
+
+async def test_work_may_answer_after_its_end() -> None:
+    """If the work ends without an error, an item that it has handed over is answered by whoever has it."""
+    handed_over: Batch[int, int] = []
+
+    async def work(batch: Batch[int, int]) -> None:
+        handed_over.extend(batch)
+
+    future = Batches(work).add(1)
+    await turns()
+    assert ([1], False) == ([item for item, _ in handed_over], future.done())
+
+    resolve(handed_over[0][1], 2)
+    assert 2 == await future

@@ -34,9 +34,9 @@ class Batches(Generic[_Item, _Answer]):
     No timer is used. While each turn of the event loop adds items, a batch waits for the next turn, until it has many
     items. While a batch runs, a second one starts only if it has many items. So a burst makes few batches.
 
-    `work` resolves the future of each item of its batch. If it raises an error, the futures that are left raise it. If
-    its task is cancelled, they raise `Unavailable`. If the caller of an item was cancelled meanwhile, the item's future
-    is cancelled, and `resolve` does nothing. `future` may make another kind of future.
+    `work` resolves the future of each item, perhaps after its end. If it raises an error, the futures that are left
+    raise it. If its task is cancelled, they raise `Unavailable`. If the caller of an item was cancelled meanwhile, the
+    item's future is cancelled, and `resolve` does nothing. `future` may make another kind of future.
     """
 
     def __init__(
