@@ -131,7 +131,7 @@ async def test_an_error_that_no_item_gets_is_reported() -> None:
 
 
 async def test_work_may_answer_after_its_end() -> None:
-    """If the work ends without an error, an item that it has handed over is answered by whoever has it."""
+    """If the work ends without an error, an item that it has handed over can be answered later."""
     handed_over: Batch[int, int] = []
 
     async def work(batch: Batch[int, int]) -> None:
