@@ -20,8 +20,12 @@ _CONCURRENCY: Final = 500
 _BODY_BYTES: Final = 1_024
 _PATIENCE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
-_LEAST_SENT: Final = 500  # before the window begins: connections are open, secrets in the cache
-_UNRING: Final = "UPDATE hookseal.deliveries SET rung_at = NULL WHERE state = 'pending' AND rung_at IS NOT NULL"
+_LEAST_SENT: Final = 500  # before the window begins: half of the endpoints have been used
+_RESET: Final = """
+UPDATE hookseal.deliveries SET rung_at = NULL, waiting_for = NULL, held_at = NULL
+WHERE state = 'pending' AND (rung_at IS NOT NULL OR waiting_for IS NOT NULL);
+DELETE FROM hookseal.lanes
+"""
 _PENDING: Final = "SELECT count(*) FROM hookseal.deliveries WHERE state = 'pending'"
 
 
@@ -46,15 +50,16 @@ async def waiting(site: Site, deliveries: int, number: int) -> AsyncIterator[Wai
 async def backlog(site: Site, of: Waiting, seconds: float) -> Round:
     """Return the cost of a delivery, measured for so many seconds with a backlog of about that size.
 
-    At first it is as large to the nearest thousand, and none of it is rung. It is filled again whenever half of it is
-    delivered; the cost of that in PostgreSQL is not counted.
+    At first it is as large to the nearest thousand, and none of it is rung or waits in a lane. It is filled again
+    whenever 500 are delivered, at each size, so that this costs all of them the same.
     """
     async with Redis.from_url(of.installation.redis_url) as redis:
         await redis.flushdb()
-    await of.observer.execute(_UNRING)
+    await of.observer.execute(_RESET)
     pending = await of.observer.fetchval(_PENDING)
     at_first = pending + await _fill(of, round((of.deliveries - pending) / ENDPOINTS))
     await of.observer.execute("VACUUM (ANALYZE)")
+    await of.observer.execute("CHECKPOINT")  # else it would run in this window or that of another backlog
     await site.receiver.forget()
     environment = environment_of(of.installation, site.receiver, _CONCURRENCY)
     async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
@@ -87,7 +92,7 @@ async def _sent(site: Site, of: Waiting, least: int, filled: int) -> int:
 
 
 async def _refilled(site: Site, of: Waiting, filled: int) -> int:
-    if filled - (await site.receiver.counted()).requests > of.deliveries // 2:
+    if filled - (await site.receiver.counted()).requests > of.deliveries - ENDPOINTS // 2:
         return filled
     return filled + await _fill(of, 1)
 

@@ -240,7 +240,8 @@ def _method(_run: Run) -> str:
 - Every round has a database and a Redis of its own, which contain only endpoints; the rounds of one backlog share
   theirs. All jobs are queued before a worker starts. The seconds run from the first request to the last at the
   receiver. CPU counts from the moment that a worker is ready until the receiver has all requests and, for hookseal,
-  until each outcome is recorded.
+  until each outcome is recorded. A backlog is measured for some seconds after its first 500 requests, and filled
+  meanwhile; what is in flight at the end is not awaited.
 - CPU is what `/proc` reports for the worker and for all processes of PostgreSQL and Redis, including those that have
   ended. The connection of the benchmark itself is left out.
 - Where the worker has a core of its own, that is the first one. All else, the benchmark included, shares the others.

@@ -205,7 +205,8 @@ async def at_a_rate(way: Way, order: Order) -> _Calls:
 async def warmed_up(way: Way, order: Order) -> int:
     """Open the connections by publishing, then publish `warm_up` times more; return the number of events.
 
-    At a steady rate one connection is enough: a burst would leave the lane of its endpoint crowded for two seconds.
+    At a steady rate it opens one, and others when they are needed: a burst would leave the lane of its endpoint crowded
+    for two seconds.
     After a warm-up it waits until workers have found all of it: at a steady rate the outbox is not at rest.
     """
     body = b"x" * order.body_bytes
