@@ -139,6 +139,7 @@ async def test_work_may_answer_after_its_end() -> None:
 
     future = Batches(work).add(1)
     await turns()
+    await turns()  # the work has ended, and the batch, too
     assert ([1], False) == ([item for item, _ in handed_over], future.done())
 
     resolve(handed_over[0][1], 2)
