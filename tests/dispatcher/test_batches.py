@@ -205,17 +205,24 @@ async def test_one_statement_says_what_it_did_not_claim(installation: Installati
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-async def test_claims_of_single_deliveries_share_a_plan(installation: Installation, *, analyzed: bool) -> None:
-    """After the first five, PostgreSQL makes no new plan for a claim of one delivery."""
-    rings = await published(installation, 20)
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+async def test_claims_of_a_few_deliveries_share_a_plan(
+    installation: Installation, at_once: int, *, analyzed: bool
+) -> None:
+    """After the first five, PostgreSQL makes no new plan for a claim of a few deliveries."""
+    await installation.pool.execute(
+        "TRUNCATE hookseal.events CASCADE"
+    )  # as if nothing had ever been in it, or analysed it
+    rings = await published(installation, 20 * at_once)
     if analyzed:
         await installation.pool.execute("ANALYZE")
     async with installation.pool.acquire() as connection:
-        for ring in rings:
+        for first in range(0, len(rings), at_once):
+            some = rings[first : first + at_once]
             found = await claim_all(
-                connection, [ring], worker="w1", lease_seconds=45, token=TOKEN, most_bytes=MAX_BODY_BYTES
+                connection, some, worker="w1", lease_seconds=45, token=TOKEN, most_bytes=at_once * MAX_BODY_BYTES
             )
-            assert {ring.delivery_id} == names(found)
+            assert {each.delivery_id for each in some} == names(found)
         row = await connection.fetchrow(
             "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE 'WITH asked%'"
         )

@@ -28,10 +28,9 @@ def paused_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the claim statement wait for advisory lock 7 after its snapshot is taken; it is otherwise unchanged."""
     condition = "WHERE d.endpoint_id IS NOT DISTINCT"
     waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
-    for name in ("claim_one", "claim_all"):
-        real = batches._SQL[name]
-        assert condition in real
-        monkeypatch.setitem(batches._SQL._texts, name, real.replace(condition, waits))
+    real = batches._SQL["claim_all"]
+    assert condition in real
+    monkeypatch.setitem(batches._SQL._texts, "claim_all", real.replace(condition, waits))
 
 
 async def wait_for_a_blocked_connection(pool: "Pool[asyncpg.Record]") -> None:

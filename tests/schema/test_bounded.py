@@ -155,7 +155,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         Read(
             room="dispatcher",
             file="batches",
-            name="claim_one",
+            name="claim_all",
             arguments=(*(each.split("\n")[0] for each in rings), "f", "w", 45.0, None, 2**25),
         ),
         Read(room="dispatcher", file="history", name="remove_deliveries", arguments=(30, "-infinity")),

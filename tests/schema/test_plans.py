@@ -33,7 +33,7 @@ SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::integer FROM pg_catalog.p
 WHERE schemaname = 'hookseal'
 """
 _CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
-_FILES = {"claim_all": "batches", "claim_one": "batches", "record_all": "batches", "leased_still": "batches"} | {
+_FILES = {"claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
     "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
 _STORE = """
@@ -41,6 +41,7 @@ INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
 VALUES ('acme', hookseal.uuid7(), 'https://a.example/', '{*}');
 SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 500)
 """
+_NOBODY = "00000000-0000-0000-0000-000000000000"
 _OF_A_TENANT = ("deliveries_once", "endpoints_tenant_id_url_key")
 
 
@@ -139,6 +140,19 @@ async def test_a_plan_for_new_tables_finds_rows_by_an_index(database_url: str, n
     assert reads
     whole = [node for node, detail in reads if not detail.startswith(("Index Cond", "Recheck Cond"))]
     assert not [node for node in whole if " deliveries_leased " not in node], plan  # it has what is being sent
+
+
+async def test_looks_at_a_few_lanes_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """After the first five, PostgreSQL makes no new plan for a look at one lane, also behind a pooler."""
+    look = statements("hookseal.dispatcher", "lane_store.sql")["next"]
+    async with pool.acquire() as connection:
+        await connection.execute("TRUNCATE hookseal.events CASCADE")
+        for _ in range(12):
+            assert [] == await connection.fetch(look, "acme", _NOBODY, "5", _NOBODY)
+        row = await connection.fetchrow(
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement = $1", look
+        )
+    assert (5, 7) == tuple(row or ())
 
 
 async def _plan(connection: Connection, name: str) -> str:

@@ -21,7 +21,6 @@ from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "batches.sql")
 _NO_RINGS: Final = ("",) * 4
-_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 9, [], [])
 
 
@@ -34,8 +33,7 @@ async def claim_all(
     share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
     """
     by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
-    name = "claim_one" if len(by_id) == 1 else "claim_all"
-    rows = await _rows(executor, name, *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
+    rows = await _rows(executor, "claim_all", *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
     targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
     left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
     claims = []
@@ -74,7 +72,6 @@ async def plan(connection: Connection) -> None:
 
     Raises `Unavailable`.
     """
-    await _rows(connection, "claim_one", "", _NOBODY, _NOBODY, "f", "", 0.0, None, 0)
     await _rows(connection, "claim_all", *_NO_RINGS, "", 0.0, None, 0)
     await _rows(connection, "record_all", *_NO_OUTCOMES, "")
 

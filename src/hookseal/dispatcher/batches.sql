@@ -114,20 +114,15 @@ FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.first = c.n
 FULL JOIN unclaimed AS u ON u.id = c.id
 
--- Claims the deliveries of any number of rings.
+-- Claims the deliveries of any number of rings. `(SELECT ...)` hides their number from the planner: a plan for the few rings of
+-- one claim would look cheaper than one for any number, so PostgreSQL would make a new plan each time, which takes longer than
+-- the claim.
 -- name: claim_all
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
-    FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
-                string_to_array($4, E'\n', '')::boolean[])
+    FROM unnest(string_to_array((SELECT $1::text), E'\n', ''), string_to_array((SELECT $2::text), E'\n', '')::uuid[],
+                string_to_array((SELECT $3::text), E'\n', '')::uuid[], string_to_array((SELECT $4::text), E'\n', '')::boolean[])
          WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
-), {claim}
-
--- Claims the delivery of one ring. Behind a pooler PostgreSQL would make a new plan for `claim_all` of one ring each time, because
--- a plan for any number of rings looks more expensive: that takes longer than the claim.
--- name: claim_one
-WITH asked AS MATERIALIZED (
-    SELECT $1::text AS tenant_id, $2::text::uuid AS endpoint_id, $3::text::uuid AS id, $4::text = 't' AS is_parked, 1 AS n
 ), {claim}
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.

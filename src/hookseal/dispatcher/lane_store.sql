@@ -1,5 +1,6 @@
 -- What workers read and write of crowded lanes. Deliveries that another transaction has locked are left out.
--- A column of words is passed as the lines of one text, and a delivery is found by its id, as in batches.sql.
+-- A column of words is passed as the lines of one text, a delivery is found by its id, and `(SELECT ...)` hides from the planner
+-- how many are asked for: batches.sql says why.
 
 -- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
 -- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
@@ -93,8 +94,8 @@ ORDER BY l.tenant_id, l.endpoint_id
 -- waits for its order only the head of the line is returned.
 -- name: next
 SELECT a.tenant_id, a.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
-FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::integer[],
-            string_to_array($4, E'\n', '')::uuid[])
+FROM unnest(string_to_array((SELECT $1::text), E'\n', ''), string_to_array((SELECT $2::text), E'\n', '')::uuid[],
+            string_to_array((SELECT $3::text), E'\n', '')::integer[], string_to_array((SELECT $4::text), E'\n', '')::uuid[])
      WITH ORDINALITY AS a (tenant_id, endpoint_id, wanted, after, n)
 CROSS JOIN LATERAL (
     SELECT oldest.id
