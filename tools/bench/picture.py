@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from tools.bench.plan import HOOKSEAL
+from tools.bench.plan import HOOKSEAL, OURS
 from tools.bench.results import POSTGRESQL, REDIS, WORKER, Row, Run
 from tools.bench.tables import number
 
-_WIDTH: Final = 860
-_LEFT: Final = 130
+_WIDTH: Final = 900
+_LEFT: Final = 170
 _BAR_WIDTH: Final = 560
 _BAR: Final = 18
 _STEP: Final = 26
@@ -55,7 +55,7 @@ def picture(run: Run) -> str:
 
 
 def _rate(row: Row) -> _Bar:
-    colour = _OURS if row.contender == HOOKSEAL else _THEIRS
+    colour = _OURS if row.contender in OURS else _THEIRS
     return _Bar(name=row.contender, pieces=((row.per_second, colour),), text=f"{number(row.per_second)}/s")
 
 
@@ -82,7 +82,7 @@ def _chart(title: str, bars: list[_Bar], *, top: int) -> list[str]:
 def _legend(y: int) -> list[str]:
     lines = []
     for place, (part, colour) in enumerate(_PARTS.items()):
-        x = 210 + place * 110
+        x = 250 + place * 110
         lines.append(f'<rect x="{x}" y="{y - 11}" width="12" height="12" fill="{colour}"/>')
         lines.append(f'<text x="{x + 18}" y="{y}">{part}</text>')
     return lines

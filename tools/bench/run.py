@@ -5,7 +5,6 @@ import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,13 @@ _WAVES: Final = 4
 _SPARE_SECONDS: Final = 15.0
 # The rate to assume in a first round, in deliveries a second; later rounds use the measured one. If it were far too
 # low, the first round would be over before the start of a worker no longer matters.
-_GUESSES: Final = {plan.BARE: 12_000.0, plan.STOCK: 1_500.0, plan.HOOKSEAL: 4_000.0, "procrastinate": 200.0}
+_GUESSES: Final = {
+    plan.BARE: 12_000.0,
+    plan.STOCK: 1_500.0,
+    plan.HOOKSEAL: 4_000.0,
+    plan.AS_THE_OTHERS: 4_000.0,
+    "procrastinate": 200.0,
+}
 _GUESS: Final = 800.0
 
 
@@ -48,6 +53,9 @@ class _Run:
             if case.has_own_core and not cores.are_enough():
                 for contender in case.contenders:
                     self.runner.leave_out(case.name, contender, "this machine has one core")
+                continue
+            if case.name in self.size.left_out:
+                self.runner.leave_out(case.name, plan.HOOKSEAL, f"a {self.size.name} run leaves this case out")
                 continue
             await self.case(here, case, rounds)
 
@@ -130,15 +138,16 @@ class _Run:
         await self.runner.rounds([Scenario(name=name, contender=plan.HOOKSEAL, run=run)], 1)
 
     async def _round(self, here: Site, case: Case, contender: str) -> Round:
+        case = plan.for_contender(case, contender)
         rate = self._rates.get((case.name, contender), self._rates.get(("base", contender)))
         # The first deliveries are all in flight at once: only with many more of them is the rate meaningful.
-        least = ENDPOINTS if case.endpoints == ENDPOINTS else max(_LEAST, _WAVES * case.concurrency)
+        in_flight = case.ours if contender in plan.OURS else case.concurrency
+        least = ENDPOINTS if case.endpoints == ENDPOINTS else max(_LEAST, _WAVES * in_flight)
         number = plan.deliveries_for(
             rate or _GUESSES.get(contender, _GUESS), self.size.round_seconds, least, self.size.most_deliveries
         )
-        if contender in {plan.HOOKSEAL, plan.ONE_PROCESS}:
-            its_case = replace(case, processes=1) if contender == plan.ONE_PROCESS else case
-            measured = await throughput.ours(here, its_case, number)
+        if contender in plan.OURS:
+            measured = await throughput.ours(here, case, number)
         else:
             measured = await throughput.theirs(
                 here, case, number, contender=contender, environment=self.environments[contender]
@@ -189,7 +198,7 @@ def _is_quick(size: Size) -> bool:
 
 def _environments() -> tuple[dict[str, Environment], dict[str, str]]:
     ours = environments.ours("hookseal")
-    found = dict.fromkeys((plan.HOOKSEAL, plan.ONE_PROCESS, *plan.TRANSPORT), ours)
+    found = dict.fromkeys((*plan.OURS, *plan.TRANSPORT), ours)
     found |= {plan.BARE: environments.ours("aiohttp"), plan.STOCK: environments.ours("arq")}
     missing = {}
     for name in plan.QUEUES:

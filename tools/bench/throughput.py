@@ -44,7 +44,7 @@ async def ours(site: Site, case: Case, deliveries: int) -> Round:
         await observer.execute("ANALYZE hookseal.endpoints, hookseal.events, hookseal.deliveries")  # as autovacuum has
         await rung(installation.redis_url, queued)
         await site.receiver.forget()
-        environment = environment_of(installation, site.receiver, case.concurrency)
+        environment = environment_of(installation, site.receiver, case.ours)
         meter = Meter(site, observer)
         before = await meter.read()
         async with (
