@@ -8,8 +8,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from hookseal.config.variables import Variables
 from tests.governance.sample_runs import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
-from tools.bench import page, picture, results, scaling_page
+from tools.bench import page, picture, plan, results, scaling_page
 from tools.bench.bars import BARS, backlog_ratio, postgresql_to_bare
 from tools.bench.plan import deliveries_for
 from tools.bench.results import POSTGRESQL, REDIS, WORKER, Round, Row, percentile, ratio_of_cpu, ratio_of_rates
@@ -59,6 +60,18 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 def test_a_round_fits_its_time(per_second: float, expected: int) -> None:
     """In hundreds, and within bounds for any earlier measurement."""
     assert expected == deliveries_for(per_second, 2.5, 200, 20_000)
+
+
+def test_hookseal_has_its_default_in_flight_and_the_others_the_number_that_suits_them() -> None:
+    """It also runs with the number of the others, and with one process beside two."""
+    base = plan.CASES[0]
+    two = next(each for each in plan.CASES if each.processes == 2)
+    others = [plan.for_contender(base, each) for each in plan.ALL if each != plan.HOOKSEAL]
+
+    assert Variables.model_fields["concurrency"].default == plan.for_contender(base, plan.HOOKSEAL).ours
+    assert 100 == plan.for_contender(base, plan.AS_THE_OTHERS).ours
+    assert {100} == {each.concurrency for each in others}
+    assert (1, 2) == tuple(plan.for_contender(two, each).processes for each in (plan.ONE_PROCESS, plan.HOOKSEAL))
 
 
 def test_a_run_is_read_back(tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from hookseal.demo.installation import Installation
 from hookseal.postgres.handles import Pool
 from tests import forked
 from tools.bench import cores, environments, plan, producer, publishing, steady, throughput
 from tools.bench.cpu import parent_of, resident_mb, tree_seconds
 from tools.bench.environments import NotInstalled
+from tools.bench.receiver import Receiver
 from tools.bench.results import POSTGRESQL, PRODUCER, RECEIVER, WORKER, LeftOut, Round
 from tools.bench.runner import OUT_OF_TIME, Runner, Scenario
-from tools.bench.site import site
+from tools.bench.site import environment_of, site
 
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
 PARENT = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]])\nprint(flush=True)\ninput()\n"
@@ -189,7 +191,20 @@ def test_cores_are_given_back_if_a_server_may_not_be_moved(monkeypatch: pytest.M
         moved.communicate(b"\n")
 
 
-async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def in_flight(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of requests in flight of each round of hookseal."""
+    numbers: list[int] = []
+
+    def noted(installation: Installation, receiver: Receiver, concurrency: int) -> dict[str, str]:
+        numbers.append(concurrency)
+        return environment_of(installation, receiver, concurrency)
+
+    monkeypatch.setattr(throughput, "environment_of", noted)
+    return numbers
+
+
+async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.MonkeyPatch, in_flight: list[int]) -> None:
     """On real servers: the requested number was sent, and each part has used CPU."""
     monkeypatch.setattr("tools.bench.processes.start_worker", forked.worker)
     case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
@@ -207,6 +222,7 @@ async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.Monke
     assert [200, 200, 3_000] == [each.deliveries for each in (stock, ours, two)]
     assert all(each.cpu[WORKER] > 0 and RECEIVER in each.cpu for each in (stock, ours))
     assert ours.cpu[POSTGRESQL] > 0
+    assert [case.ours] == in_flight
     assert two.cpu[WORKER] > 0.03  # also what the first one did before the second was ready
     assert min(ours.figures[name] for name in ("wal_bytes", "publish_wal_bytes", "stored_bytes")) > 500
     assert two.figures["wal_bytes"] < 100

@@ -92,10 +92,11 @@ def _cases(run: Run) -> str:
         "Bare aiohttp only sends. The others sign with a secret in memory, and record what they record by default. "
         "hookseal claims the delivery, opens the sealed secret, checks the address, signs, sends, records "
         "the attempt and its outcome, logs it and counts it. CPU is in microseconds for each delivery. The CPU of the "
-        "receiver is shown, and is not counted for any contender. Unless a case says otherwise, hookseal has its "
-        "default of 500 requests in flight, and the others have 100. The base case also shows hookseal with 100, and "
-        "in the case after it all have 500."
+        "receiver is shown, and is not counted for any contender. Unless a case says otherwise, a process of hookseal "
+        "has its default of 500 requests in flight, and one of the others has 100."
     )
+    if run.rows_of("500"):
+        intro += " Compare the base case, which also shows hookseal with 100, with that of 500 in flight for all."
     return f"## Deliveries, one thing changed at a time\n\n{intro}\n\n{text}" if text else ""
 
 
@@ -247,7 +248,8 @@ def _method(_run: Run) -> str:
 - CPU is what `/proc` reports for the worker and for all processes of PostgreSQL and Redis, including those that have
   ended. The connection of the benchmark itself is left out.
 - Where the worker has a core of its own, that is the first one. All else, the benchmark included, shares the others.
-  The requirements are held to the base case.
+  The requirements are held to the base case, where hookseal has 500 requests in flight, and the others have 100.
+  pgqueuer takes up to twice as many jobs as it has requests in flight.
 - PostgreSQL runs without fsync and full-page writes, except where a row says "with fsync". Statements are counted in
   its log, in rounds that do not measure CPU.
 - Each contender has an environment of its own, from hashed pins under `requirements/bench/`; all use the same
