@@ -142,7 +142,7 @@ async def test_a_plan_for_new_tables_finds_rows_by_an_index(database_url: str, n
     assert not [node for node in whole if " deliveries_leased " not in node], plan  # it has what is being sent
 
 
-async def test_looks_at_a_few_lanes_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+async def test_looks_at_one_lane_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """After the first five, PostgreSQL makes no new plan for a look at one lane, also behind a pooler."""
     look = statements("hookseal.dispatcher", "lane_store.sql")["next"]
     async with pool.acquire() as connection:

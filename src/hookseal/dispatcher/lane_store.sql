@@ -1,6 +1,5 @@
 -- What workers read and write of crowded lanes. Deliveries that another transaction has locked are left out.
--- A column of words is passed as the lines of one text, a delivery is found by its id, and `(SELECT ...)` hides from the planner
--- how many are asked for: batches.sql says why.
+-- A column of words is passed as the lines of one text, and a delivery is found by its id, as in batches.sql.
 
 -- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
 -- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
@@ -91,7 +90,8 @@ ORDER BY l.tenant_id, l.endpoint_id
 
 -- Returns the oldest waiting deliveries of these lanes behind the given ids, as many of each as asked for. Nothing is changed.
 -- Each lane is read once for each reason to wait, so that the index gives the oldest without reading the others. Of what
--- waits for its order only the head of the line is returned.
+-- waits for its order only the head of the line is returned. `(SELECT ...)` hides from the planner how many lanes there are, as
+-- in `claim_all`.
 -- name: next
 SELECT a.tenant_id, a.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id
 FROM unnest(string_to_array((SELECT $1::text), E'\n', ''), string_to_array((SELECT $2::text), E'\n', '')::uuid[],
