@@ -18,6 +18,7 @@ from hookseal.dispatcher.model import (
     WaitingFor,
 )
 from hookseal.dispatcher.policy import Wait
+from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.ground.wire import MAX_BODY_BYTES
@@ -31,6 +32,7 @@ ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="",
 WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
 DELIVERED = Verdict(state=State.DELIVERED)
 SECONDS = 22.5
+SLOW_SECONDS = 5.0
 
 Write = Callable[[PersistentLedger, Claim], Awaitable[object]]
 WRITES: list[Write] = [
@@ -74,6 +76,14 @@ class FlakyLedger(MemoryLedger):
         return await super().end(claim, state, error)
 
 
+class SlowLedger(FlakyLedger):
+    """Takes `SLOW_SECONDS` for each call."""
+
+    def _flake(self) -> None:
+        self._clock.elapsed += SLOW_SECONDS
+        super()._flake()
+
+
 def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], None] = print) -> PersistentLedger:
     """Return a persistent ledger over this one; its lease tokens are numbered."""
     numbers = count(1)
@@ -86,10 +96,12 @@ async def one(ledger: PersistentLedger) -> Claim:
     return claim
 
 
-async def claimed() -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
+async def claimed(
+    kind: type[FlakyLedger] = FlakyLedger,
+) -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
     """Return a persistent ledger over a flaky one, with one claimed delivery."""
     clock = FakeClock()
-    flaky = FlakyLedger(clock)
+    flaky = kind(clock)
     flaky.add(CLAIM)
     ledger = persistent(flaky, clock)
     claim = await one(ledger)
@@ -131,21 +143,53 @@ async def test_a_write_ends_at_its_time_limit(write: Write) -> None:
     assert flaky.calls >= SECONDS / 2
 
 
+@pytest.mark.parametrize("verdict", [DELIVERED, Verdict(state=State.FAILED, disable="gone")])
+async def test_outcomes_of_later_batches_end_at_the_same_time(verdict: Verdict) -> None:
+    """In an outage the time limit of an outcome begins with its call, however many batches are before its own."""
+    flaky, ledger, clock, claim = await claimed(SlowLedger)
+    flaky.failures = 1_000_000
+    before = clock.elapsed
+    outcomes = [ledger.record(claim, ROW, verdict, None) for _ in range(4 * MAX_RUNNING * MAX_ITEMS)]
+    results = await asyncio.gather(*outcomes, return_exceptions=True)
+
+    assert {Unavailable} == {type(each) for each in results}
+    assert SECONDS <= clock.elapsed - before <= SECONDS + 2 + MAX_RUNNING * SLOW_SECONDS
+
+
+async def test_a_batch_ends_with_the_time_of_its_last_outcome() -> None:
+    """An outcome that comes into a batch later than another has its whole time, too."""
+    flaky, ledger, clock, claim = await claimed()
+    flaky.failures = 1_000_000
+    first = ledger.record(claim, ROW, DELIVERED, None)
+    clock.elapsed += 10
+    results = await asyncio.gather(first, ledger.record(claim, ROW, DELIVERED, None), return_exceptions=True)
+
+    assert {Unavailable} == {type(each) for each in results}
+    assert SECONDS + 10 <= clock.elapsed <= SECONDS + 12
+
+
+async def test_a_batch_that_begins_after_its_time_is_tried() -> None:
+    """If those before it took long, and were recorded at last, it is recorded, too."""
+    flaky, ledger, clock, claim = await claimed()
+    number = 2 * MAX_RUNNING * MAX_ITEMS
+    flaky.failures = 1
+    outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(number)]
+    clock.elapsed += SECONDS - 1e-9  # the pause after the failure ends after the time
+    results = await asyncio.gather(*outcomes, return_exceptions=True)
+
+    assert clock.elapsed >= SECONDS
+    assert [] == [each for each in results if isinstance(each, BaseException)]
+
+
 async def test_the_time_of_slow_failures_counts() -> None:
     """Slow tries count against the time limit like pauses."""
-    flaky, ledger, clock, claim = await claimed()
-
-    class SlowLedger(FlakyLedger):
-        def _flake(self) -> None:
-            clock.elapsed += 5
-            super()._flake()
-
-    flaky.__class__ = SlowLedger
+    flaky, ledger, clock, claim = await claimed(SlowLedger)
     flaky.failures = 1_000_000
+    before = clock.elapsed
     with pytest.raises(Unavailable):
         await ledger.record(claim, ROW, DELIVERED, None)
 
-    assert SECONDS <= clock.elapsed <= SECONDS + 7
+    assert SECONDS <= clock.elapsed - before <= SECONDS + 2 + SLOW_SECONDS
 
 
 async def test_a_claim_is_not_tried_again() -> None:

@@ -21,10 +21,14 @@ ALONE_AT_ONCE: Final = 4  # statements for one delivery; batches use the others 
 
 T = TypeVar("T")
 Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]
+Timed = tuple[Outcome, float]  # an outcome, and until when its record is retried
 
 
 class PersistentLedger:
     """A `Ledger` over another one: claims fail at once, and writes, which stay fenced, are retried for `seconds`.
+
+    The seconds of an outcome begin when `record` is called. A batch is retried until those of its last outcome are
+    over. If another batch failed after that, it is not tried: PostgreSQL does not answer.
 
     `new_token` returns a new UUID. `lost` is called with the token of a claim whose answer did not arrive: the
     database may have made the claim. `stored` is called with each attempt that was recorded.
@@ -46,9 +50,12 @@ class PersistentLedger:
         self._new_token = new_token
         self._lost = lost
         self._stored = stored
-        self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(self._record_all, Uncancellable)
-        self._alone: dict[tuple[str, str], deque[tuple[Outcome, float]]] = {}
+        self._outcomes: Batches[tuple[FinishedAttempt, float], Verdict | None] = Batches(
+            self._record_all, Uncancellable
+        )
+        self._alone: dict[tuple[str, str], deque[Timed]] = {}
         self._turns = asyncio.Semaphore(ALONE_AT_ONCE)
+        self._failed_at = float("-inf")  # when PostgreSQL had not recorded a batch until its deadline
         self._recording: set[asyncio.Task[None]] = set()
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
@@ -100,7 +107,8 @@ class PersistentLedger:
         result is not awaited. A cancellation while it is awaited is raised once the attempt is recorded, or could not
         be.
         """
-        return self._outcomes.add(FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error))
+        made = FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error)
+        return self._outcomes.add((made, self._deadline()))
 
     def _report(self, made: Sequence[FinishedAttempt]) -> None:
         """Report these as recorded, in a call of the event loop of its own: an error then concerns no outcome."""
@@ -123,38 +131,51 @@ class PersistentLedger:
         """Leave the delivery in that final state without an attempt."""
         return await self._retried_alone(lambda _: self._ledger.end(claim, state, error), self._deadline())
 
-    async def _record_all(self, outcomes: Batch[FinishedAttempt, Verdict | None]) -> None:
+    async def _record_all(self, batch: Batch[tuple[FinishedAttempt, float], Verdict | None]) -> None:
         """Record them in one statement, except those that change their endpoint: its row may be locked for long."""
-        together = [each for each in outcomes if not _changes_its_endpoint(each[0])]
-        for each in outcomes:
-            if _changes_its_endpoint(each[0]):
-                self._record_alone(each)
+        deadline = batch[-1][0][1]
+        if deadline <= self._failed_at:
+            for _, future in batch:
+                resolve(future, Unavailable("PostgreSQL did not answer in time"))
+            return
+        together = list[Outcome]()
+        for (made, until), future in batch:
+            if _changes_its_endpoint(made):
+                self._record_alone((made, future), until)
+            else:
+                together.append((made, future))
         if together:
-            await self._record_together(together)
+            await self._record_together(together, deadline)
 
-    async def _record_together(self, outcomes: Batch[FinishedAttempt, Verdict | None]) -> None:
+    async def _record_together(self, outcomes: Sequence[Outcome], deadline: float) -> None:
         """Record them, and set the result of each. If PostgreSQL refuses one, the batch is halved until it is found."""
         made = [each for each, _ in outcomes]
         try:
-            results = await self._retried(lambda is_repeat: self._recorded(made, is_repeat=is_repeat))
+            results = await self._retried(lambda is_repeat: self._recorded(made, is_repeat=is_repeat), deadline)
         except asyncpg.PostgresError as error:
             if len(outcomes) == 1:
                 resolve(outcomes[0][1], error)
                 return
             middle = len(outcomes) // 2
-            await self._record_together(outcomes[:middle])
-            await self._record_together(outcomes[middle:])
+            await self._record_together(outcomes[:middle], deadline)
+            await self._record_together(outcomes[middle:], deadline)
         except Exception as error:  # noqa: BLE001 -- the caller reports it
+            if isinstance(error, Unavailable):
+                self._failed_at = self._clock.monotonic()
             for _, future in outcomes:
                 resolve(future, error)
         else:
-            for each, result in zip(outcomes, results, strict=True):
-                if result is Recorded.BUSY:
-                    deadline = self._deadline()
-                    self._begin(self._record_once_unlocked(each, deadline), [(each, deadline)])
-                else:
-                    resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
-            self._report([each for each, result in zip(made, results, strict=True) if result is Recorded.STORED])
+            self._answer(outcomes, results)
+
+    def _answer(self, outcomes: Sequence[Outcome], results: Sequence[Recorded]) -> None:
+        """Set the result of each. One whose row is locked is recorded later, within `seconds` from now."""
+        for each, result in zip(outcomes, results, strict=True):
+            if result is Recorded.BUSY:
+                deadline = self._deadline()
+                self._begin(self._record_once_unlocked(each, deadline), [(each, deadline)])
+            else:
+                resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
+        self._report([made for (made, _), result in zip(outcomes, results, strict=True) if result is Recorded.STORED])
 
     async def _recorded(self, made: Sequence[FinishedAttempt], *, is_repeat: bool) -> list[Recorded]:
         """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
@@ -180,7 +201,7 @@ class PersistentLedger:
 
         await self._write_and_resolve(outcome, write, deadline)
 
-    def _record_alone(self, outcome: Outcome) -> None:
+    def _record_alone(self, outcome: Outcome, deadline: float) -> None:
         """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
         endpoint = (outcome[0].claim.ring.tenant_id, outcome[0].claim.ring.endpoint_id)
         waiting = self._alone.get(endpoint)
@@ -188,9 +209,9 @@ class PersistentLedger:
             waiting = self._alone[endpoint] = deque()
             task = self._begin(self._record_in_turn(endpoint, waiting), waiting)
             task.add_done_callback(lambda _: self._alone.get(endpoint) is waiting and self._alone.pop(endpoint))
-        waiting.append((outcome, self._deadline()))
+        waiting.append((outcome, deadline))
 
-    async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[tuple[Outcome, float]]) -> None:
+    async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[Timed]) -> None:
         while waiting:
             await self._record_one(*waiting[0])
             waiting.popleft()
@@ -216,9 +237,7 @@ class PersistentLedger:
         except Exception as error:  # noqa: BLE001 -- the caller reports it
             resolve(outcome[1], error)
 
-    def _begin(
-        self, recording: Coroutine[object, object, None], left: Iterable[tuple[Outcome, float]]
-    ) -> "asyncio.Future[None]":
+    def _begin(self, recording: Coroutine[object, object, None], left: Iterable[Timed]) -> "asyncio.Future[None]":
         """Begin to record these. If the task fails or is cancelled, those that are left then are resolved."""
         task = asyncio.ensure_future(recording)
         self._recording.add(task)
@@ -240,17 +259,16 @@ class PersistentLedger:
 
         return await self._retried(in_turn, deadline)
 
-    async def _retried(self, write: Callable[[bool], Awaitable[T]], deadline: float | None = None) -> T:
+    async def _retried(self, write: Callable[[bool], Awaitable[T]], deadline: float) -> T:
         """Return the result of `write`; retry while PostgreSQL is unavailable. Its argument says if it is a repeat."""
         tries = count(1)
-        until = self._deadline() if deadline is None else deadline
         return await retried(
             lambda: write(next(tries) > 1),
             on=Unavailable,
             retrying=lambda: AsyncRetrying(
                 sleep=self._clock.sleep,
                 retry=retry_if_exception_type(Unavailable),
-                stop=lambda _state: self._clock.monotonic() >= until,  # stop_after_delay has a clock of its own
+                stop=lambda _state: self._clock.monotonic() >= deadline,  # stop_after_delay has a clock of its own
                 wait=wait_random_exponential(multiplier=0.1, max=2.0),
                 reraise=True,
             ),
