@@ -210,9 +210,8 @@ async def test_claims_of_a_few_deliveries_share_a_plan(
     installation: Installation, at_once: int, *, analyzed: bool
 ) -> None:
     """After the first five, PostgreSQL makes no new plan for a claim of a few deliveries."""
-    await installation.pool.execute(
-        "TRUNCATE hookseal.events CASCADE"
-    )  # as if nothing had ever been in it, or analysed it
+    # As if nothing had ever been in the tables, or analysed them.
+    await installation.pool.execute("TRUNCATE hookseal.events CASCADE")
     rings = await published(installation, 20 * at_once)
     if analyzed:
         await installation.pool.execute("ANALYZE")

@@ -249,7 +249,7 @@ def _method(_run: Run) -> str:
   ended. The connection of the benchmark itself is left out.
 - Where the worker has a core of its own, that is the first one. All else, the benchmark included, shares the others.
   The requirements are held to the base case, where hookseal has 500 requests in flight, and the others have 100.
-  pgqueuer takes up to twice as many jobs as it has requests in flight.
+  pgqueuer may have twice as many: it accepts no smaller limit with batches of that size.
 - PostgreSQL runs without fsync and full-page writes, except where a row says "with fsync". Statements are counted in
   its log, in rounds that do not measure CPU.
 - Each contender has an environment of its own, from hashed pins under `requirements/bench/`; all use the same

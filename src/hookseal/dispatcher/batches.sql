@@ -36,8 +36,15 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
 -- The columns of an endpoint are in the row of its first delivery only. That one is claimed if any of them is, since the sum of
 -- the bodies only grows.
 -- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
--- name: claim
-due AS MATERIALIZED (
+-- `(SELECT ...)` hides the number of rings from the planner: a plan for a few known rings looks cheaper than one for any number,
+-- so PostgreSQL would make a new plan for each such claim, which takes longer than the claim.
+-- name: claim_all
+WITH asked AS MATERIALIZED (
+    SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
+    FROM unnest(string_to_array((SELECT $1::text), E'\n', ''), string_to_array((SELECT $2::text), E'\n', '')::uuid[],
+                string_to_array((SELECT $3::text), E'\n', '')::uuid[], string_to_array((SELECT $4::text), E'\n', '')::boolean[])
+         WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
+), due AS MATERIALIZED (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE {may_begin}
@@ -113,17 +120,6 @@ SELECT coalesce(c.id, u.id)::text AS delivery_id, c.event_id, c.event_type, c.co
 FROM claimed AS c
 LEFT JOIN endpoint AS e ON e.first = c.n
 FULL JOIN unclaimed AS u ON u.id = c.id
-
--- Claims the deliveries of any number of rings. `(SELECT ...)` hides their number from the planner: a plan for the few rings of
--- one claim would look cheaper than one for any number, so PostgreSQL would make a new plan each time, which takes longer than
--- the claim.
--- name: claim_all
-WITH asked AS MATERIALIZED (
-    SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
-    FROM unnest(string_to_array((SELECT $1::text), E'\n', ''), string_to_array((SELECT $2::text), E'\n', '')::uuid[],
-                string_to_array((SELECT $3::text), E'\n', '')::uuid[], string_to_array((SELECT $4::text), E'\n', '')::boolean[])
-         WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
-), {claim}
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An
