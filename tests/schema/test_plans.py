@@ -143,7 +143,7 @@ async def test_a_plan_for_new_tables_finds_rows_by_an_index(database_url: str, n
 
 
 async def test_looks_at_one_lane_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-    """After the first five, PostgreSQL makes no new plan for a look at one lane, also behind a pooler."""
+    """After the first five, PostgreSQL makes no new plan for a look at one lane."""
     look = statements("hookseal.dispatcher", "lane_store.sql")["next"]
     async with pool.acquire() as connection:
         await connection.execute("TRUNCATE hookseal.events CASCADE")

@@ -143,13 +143,12 @@ async def test_a_write_ends_at_its_time_limit(write: Write) -> None:
     assert flaky.calls >= SECONDS / 2
 
 
-@pytest.mark.parametrize("verdict", [DELIVERED, Verdict(state=State.FAILED, disable="gone")])
-async def test_outcomes_of_later_batches_end_at_the_same_time(verdict: Verdict) -> None:
+async def test_outcomes_of_later_batches_end_at_the_same_time() -> None:
     """In an outage the time limit of an outcome begins with its call, however many batches are before its own."""
     flaky, ledger, clock, claim = await claimed(SlowLedger)
     flaky.failures = 1_000_000
     before = clock.elapsed
-    outcomes = [ledger.record(claim, ROW, verdict, None) for _ in range(4 * MAX_RUNNING * MAX_ITEMS)]
+    outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(4 * MAX_RUNNING * MAX_ITEMS)]
     results = await asyncio.gather(*outcomes, return_exceptions=True)
 
     assert {Unavailable} == {type(each) for each in results}
@@ -169,16 +168,36 @@ async def test_a_batch_ends_with_the_time_of_its_last_outcome() -> None:
 
 
 async def test_a_batch_that_begins_after_its_time_is_tried() -> None:
-    """If those before it took long, and were recorded at last, it is recorded, too."""
+    """If those before it took long, and were recorded at last, each of its outcomes is tried, alone or with others."""
     flaky, ledger, clock, claim = await claimed()
     number = 2 * MAX_RUNNING * MAX_ITEMS
     flaky.failures = 1
     outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(number)]
+    outcomes.append(ledger.record(claim, ROW, Verdict(state=State.FAILED, disable="gone"), None))
     clock.elapsed += SECONDS - 1e-9  # the pause after the failure ends after the time
     results = await asyncio.gather(*outcomes, return_exceptions=True)
 
     assert clock.elapsed >= SECONDS
     assert [] == [each for each in results if isinstance(each, BaseException)]
+    assert 1 + len(outcomes) == flaky.calls  # the first try ended with its first outcome
+
+
+async def test_a_batch_is_tried_once_postgresql_answers() -> None:
+    """One batch fails at its time limit, another is recorded then: a third, whose time is over, is tried."""
+
+    class RemoteLedger(FlakyLedger):
+        async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+            await asyncio.sleep(0)  # so that two batches run at the same time
+            return await super().record_all(made)
+
+    flaky, ledger, clock, claim = await claimed(RemoteLedger)
+    flaky.failures = 1
+    outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(MAX_RUNNING * MAX_ITEMS + 1)]
+    clock.elapsed += SECONDS
+    results = await asyncio.gather(*outcomes, return_exceptions=True)
+
+    assert MAX_ITEMS == sum(isinstance(each, Unavailable) for each in results)
+    assert len(outcomes) - MAX_ITEMS + 1 == flaky.calls
 
 
 async def test_the_time_of_slow_failures_counts() -> None:

@@ -27,8 +27,8 @@ Timed = tuple[Outcome, float]  # an outcome, and until when its record is retrie
 class PersistentLedger:
     """A `Ledger` over another one: claims fail at once, and writes, which stay fenced, are retried for `seconds`.
 
-    The seconds of an outcome begin when `record` is called. A batch is retried until those of its last outcome are
-    over. If another batch failed after that, it is not tried: PostgreSQL does not answer.
+    A batch of outcomes is retried until `seconds` after the call of `record` for its last one. A batch that begins
+    later is tried once; but it is not tried if PostgreSQL has not answered another batch since then.
 
     `new_token` returns a new UUID. `lost` is called with the token of a claim whose answer did not arrive: the
     database may have made the claim. `stored` is called with each attempt that was recorded.
@@ -55,7 +55,7 @@ class PersistentLedger:
         )
         self._alone: dict[tuple[str, str], deque[Timed]] = {}
         self._turns = asyncio.Semaphore(ALONE_AT_ONCE)
-        self._failed_at = float("-inf")  # when PostgreSQL had not recorded a batch until its deadline
+        self._failed_at = float("-inf")  # when a batch failed because PostgreSQL did not answer, if it has not since
         self._recording: set[asyncio.Task[None]] = set()
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
@@ -139,9 +139,9 @@ class PersistentLedger:
                 resolve(future, Unavailable("PostgreSQL did not answer in time"))
             return
         together = list[Outcome]()
-        for (made, until), future in batch:
+        for (made, _), future in batch:
             if _changes_its_endpoint(made):
-                self._record_alone((made, future), until)
+                self._record_alone((made, future))
             else:
                 together.append((made, future))
         if together:
@@ -165,6 +165,7 @@ class PersistentLedger:
             for _, future in outcomes:
                 resolve(future, error)
         else:
+            self._failed_at = float("-inf")
             self._answer(outcomes, results)
 
     def _answer(self, outcomes: Sequence[Outcome], results: Sequence[Recorded]) -> None:
@@ -201,7 +202,7 @@ class PersistentLedger:
 
         await self._write_and_resolve(outcome, write, deadline)
 
-    def _record_alone(self, outcome: Outcome, deadline: float) -> None:
+    def _record_alone(self, outcome: Outcome) -> None:
         """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
         endpoint = (outcome[0].claim.ring.tenant_id, outcome[0].claim.ring.endpoint_id)
         waiting = self._alone.get(endpoint)
@@ -209,7 +210,7 @@ class PersistentLedger:
             waiting = self._alone[endpoint] = deque()
             task = self._begin(self._record_in_turn(endpoint, waiting), waiting)
             task.add_done_callback(lambda _: self._alone.get(endpoint) is waiting and self._alone.pop(endpoint))
-        waiting.append((outcome, deadline))
+        waiting.append((outcome, self._deadline()))
 
     async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[Timed]) -> None:
         while waiting:
