@@ -62,7 +62,7 @@ def test_a_round_fits_its_time(per_second: float, expected: int) -> None:
     assert expected == deliveries_for(per_second, 2.5, 200, 20_000)
 
 
-def test_hookseal_has_its_default_in_flight_and_the_others_the_number_that_suits_them() -> None:
+def test_hookseal_has_its_default_in_flight_and_the_others_have_100() -> None:
     """It also runs with the number of the others, and with one process beside two."""
     base = plan.CASES[0]
     two = next(each for each in plan.CASES if each.processes == 2)

@@ -31,7 +31,7 @@ class Case:
     body_bytes: int = 1_024
     endpoints: int = 1
     # Requests in flight, in each process. Of 100 and 500, most of the others are faster with 100, and none is much
-    # slower. hookseal is faster with 500, its default.
+    # slower. 500 is the default of hookseal.
     concurrency: int = 100
     ours: int = 500
     has_own_core: bool = False  # the worker; the servers and the receiver have the others

@@ -13,7 +13,7 @@ PAGE: Final = "docs/scaling.md"
 _MB: Final = 1e6
 _DAY: Final = 86_400
 _UNITS: Final = {
-    "worker_us": "CPU of a worker, of two that run together, us",
+    "worker_us": "CPU of a worker, times the ratio of two that run together, us",
     "postgresql_us": "CPU of PostgreSQL, us",
     "publish_postgresql_us": "CPU of PostgreSQL to publish it, us",
     "redis_us": "CPU of Redis, us",
