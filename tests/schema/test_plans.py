@@ -41,6 +41,12 @@ INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
 VALUES ('acme', hookseal.uuid7(), 'https://a.example/', '{*}');
 SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 500)
 """
+_ENDPOINTS = 50
+_STORE_ONE_EVENT = f"""
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
+SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{{*}}' FROM generate_series(1, {_ENDPOINTS}) AS n;
+SELECT hookseal.publish('acme', 'invoice.paid', '{{}}'::json)
+"""
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 _OF_A_TENANT = ("deliveries_once", "endpoints_tenant_id_url_key")
 
@@ -140,6 +146,22 @@ async def test_a_plan_for_new_tables_finds_rows_by_an_index(database_url: str, n
     assert reads
     whole = [node for node, detail in reads if not detail.startswith(("Index Cond", "Recheck Cond"))]
     assert not [node for node in whole if " deliveries_leased " not in node], plan  # it has what is being sent
+
+
+async def test_a_claim_finds_each_of_many_endpoints_by_a_hash(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """A claim of deliveries to as many endpoints does not go through all endpoints for each delivery."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(_STORE_ONE_EVENT)
+        rings = await connection.fetchrow(_RINGS)
+        assert rings is not None
+        text = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {_CLAIM}", *rings, "false", "w", 45.0, None, 2**25
+        )
+        claimed = await connection.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE state = 'sending'")
+
+    compared = re.findall(r'"Rows Removed by Join Filter": (\d+)', text)
+    assert claimed == _ENDPOINTS
+    assert sum(map(int, compared)) < _ENDPOINTS
 
 
 async def test_looks_at_one_lane_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
