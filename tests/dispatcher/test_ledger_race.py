@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -17,6 +16,7 @@ from hookseal.ground.pointer import Pointer
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.endpoint import pointer
 from tests.dispatcher.test_ledger import DELIVERED, ROW, ledger
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool

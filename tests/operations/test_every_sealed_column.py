@@ -1,7 +1,5 @@
 """The columns that are sealed under a master key, found in the schema: a new one must be placed in a list."""
 
-from dataclasses import replace
-
 import pytest
 
 from hookseal.dispatcher.endpoints import NewEndpoint
@@ -15,6 +13,7 @@ from hookseal.secrets.sealing.envelope import key_id_of
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.master_keys import NEW, OLD, changed, holding, opened, replaced, under
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 
 pytestmark = pytest.mark.req("SEC-05")

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -25,6 +24,7 @@ from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider
 from tests.dispatcher.test_ledger_race import wait_for_a_blocked_connection
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, keyring
 
 pytestmark = pytest.mark.req("SEC-24", part="accept")

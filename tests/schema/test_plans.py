@@ -42,10 +42,10 @@ VALUES ('acme', hookseal.uuid7(), 'https://a.example/', '{*}');
 SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 500)
 """
 _ENDPOINTS = 50
-_STORE_ONE_EVENT = f"""
+_STORE_ONE_EVENT = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
-SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{{*}}' FROM generate_series(1, {_ENDPOINTS}) AS n;
-SELECT hookseal.publish('acme', 'invoice.paid', '{{}}'::json)
+SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{*}' FROM generate_series(1, 50) AS n;
+SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)
 """
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 _OF_A_TENANT = ("deliveries_once", "endpoints_tenant_id_url_key")

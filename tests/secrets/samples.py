@@ -1,7 +1,6 @@
 """Shared samples of these tests: keys, a context, a pointer. None of them is a real secret."""
 
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from hookseal.ground.ids import EndpointId, TenantId
@@ -10,6 +9,7 @@ from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
 from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from tests.doubles.replaced import replace
 
 TENANT = TenantId("acme")
 OTHER_TENANT = TenantId("bmce")

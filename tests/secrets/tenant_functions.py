@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
+import msgspec
+
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.secrets.boot import Unlocked
 
@@ -59,7 +61,8 @@ def _holds(hint: Any, seen: set[Any]) -> bool:
         return True
     if hint in _ACTORS:
         return False
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint not in seen:
+    is_record = isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, msgspec.Struct))
+    if is_record and hint not in seen:
         seen.add(hint)
         return any(_holds(field, seen) for field in typing.get_type_hints(hint).values())
     return any(_holds(part, seen) for part in typing.get_args(hint) if not isinstance(part, str | list))

@@ -1,7 +1,6 @@
 """Unlocking at start: valid settings are arranged as the table says, and invalid ones refused before any write."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 
@@ -19,6 +18,7 @@ from hookseal.secrets.signing.signer import Signer
 from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.postgres import PostgresStore
 from hookseal.secrets.store.providers import NEEDS
+from tests.doubles.replaced import replace
 from tests.secrets.key.registered import register, sealed_under
 from tests.secrets.key.test_keys import begin
 from tests.secrets.samples import BARE, ENDPOINT, FIRST, NAME, RING, SECOND, SECRET, TENANT, THIRD

@@ -1,7 +1,6 @@
 """Stale rows: those that contradict the audit log, or are older than what this process has seen."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.errors import StaleRow
 from hookseal.secrets.freshness import APART, GenerationsSeen, require_fresh_record
+from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, OTHER_ENDPOINT, OTHER_TENANT
 
 pytestmark = pytest.mark.req("SEC-24", part="stale")

@@ -3,7 +3,6 @@
 import copy
 import hmac
 import pickle
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -17,6 +16,7 @@ from hookseal.ground.pointer import Pointer
 from hookseal.secrets.errors import IntegrityKeyUnknown, SecretTampered, StaleRow
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
+from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, INTEGRITY, OTHER_ENDPOINT, OTHER_TENANT, signed
 from tests.vectors.reading import vectors
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -16,6 +16,7 @@ from hookseal.operations import producers
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.endpoint import canary_results, pointer
 from tests.doubles.logins import login
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.secrets.cross_tenant_calls import CASES, TLS, Asked, proven
 from tests.secrets.tenant_functions import functions_with_a_tenant

@@ -1,7 +1,6 @@
 """Laws of isolation: names, versions, refs and rows of one tenant never affect another tenant."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import count
 
 import asyncpg
@@ -29,6 +28,7 @@ from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.providers import external, google_api
+from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on
 from tests.secrets.key.registered import register
 from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, OTHER_ENDPOINT, RING, TENANT, signed

@@ -1,9 +1,11 @@
 """The measured endpoints: in an overlap, with secrets sealed in PostgreSQL and pointers with a MAC."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from msgspec.structs import replace
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer

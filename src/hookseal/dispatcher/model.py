@@ -1,6 +1,7 @@
 """The records that pass between the steps of a delivery. They carry no secret and do nothing.
 
-Those that are made for each delivery are structs of msgspec: to make a frozen dataclass takes ten times as long.
+Those that are made for each delivery, or for each endpoint of a claim, are structs of msgspec: to make a frozen
+dataclass takes ten times as long.
 """
 
 import ssl
@@ -50,8 +51,7 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
     is_parked: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retries:
+class Retries(msgspec.Struct, frozen=True, kw_only=True):
     """How often an endpoint is tried, and how long after a failure it is tried again.
 
     `schedule`, if there is one, contains the seconds between the attempts; base and cap are then not used.
@@ -64,8 +64,7 @@ class Retries:
     schedule: tuple[int, ...] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How much an endpoint takes at once: requests in flight, and requests a second. None: there is no such limit.
 
     Both are limits of the whole fleet. An `ordered` endpoint gets one request at a time.
@@ -79,8 +78,7 @@ class Pace:
 NO_PACE: Final = Pace()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What a claim has read from the row of the endpoint.
 
     `is_failing` is true if the row says that no attempt has succeeded for a while.

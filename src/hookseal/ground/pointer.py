@@ -4,14 +4,14 @@ The dispatcher reads it with each claim and passes it on unchanged; the secrets 
 resolves its secret refs. Neither package imports the other.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hookseal.ground.ids import EndpointId, TenantId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pointer:
+class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """The pointer columns of one endpoint row, as text, exactly as PostgreSQL returns them.
 
     `scheme` and `algorithm` belong to the current secret; the previous secret has its own. `previous_due` says whether
@@ -19,12 +19,14 @@ class Pointer:
     sealed values of the endpoint's extra headers, `tls_ref` to the sealed client certificate and certificate
     authorities for the connection to its receiver.
 
-    The same statement reads these from other tables: - `cache_epoch`: secrets that were cached under an older epoch
-    must not be used; below zero the epoch is unknown, and   no cached secret may be used; - `audited_generation`: the
-    highest generation of the endpoint in the audit log, None if there is none; - `restore_epoch`: a generation that was
-    recorded under an older epoch proves nothing any more; - `read_at`: the time of the database; - `database`:
-    identifies the server. Another server, a restarted server and restored tables have another number, and   their
-    version numbers may mean other secrets.
+    The same statement reads these from other tables:
+    - `cache_epoch`: secrets that were cached under an older epoch must not be used. Below zero the epoch is unknown,
+      and no cached secret may be used.
+    - `audited_generation`: the highest generation of the endpoint in the audit log, None if there is none.
+    - `restore_epoch`: a generation that was recorded under an older epoch proves nothing any more.
+    - `read_at`: the time of the database.
+    - `database`: identifies the server. Another server, a restarted server and restored tables have another number, and
+      their version numbers may mean other secrets.
 
     `mac` covers every field except `previous_due`, `mac`, `mac_key_id` and those from other tables. The statements that
     read a pointer share their columns in `pointer.sql`.

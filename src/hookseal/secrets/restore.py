@@ -5,9 +5,11 @@ endpoint is lost if its row is gone and the log has no deletion of it. No secret
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer

@@ -164,7 +164,7 @@ def test_new_limits_hold_for_what_was_just_claimed(before: Pace, after: Pace, al
     old = begun(before, 15)
     was = replace(old)
     old.configure(after, ALONE, ENDPOINT, default=32)
-    over = old.lowered(was, 15, NOW)
+    over = old.lowered(15, NOW, most_before=was.most, rate_before=was.rate)
     for _ in range(over):
         old.unspent()
 
@@ -200,7 +200,7 @@ def test_requests_from_before_count_for_new_limits() -> None:
     was = replace(old)
     old.configure(Pace(concurrency=4), ALONE, ENDPOINT, default=32)
 
-    assert 3 == old.lowered(was, 3, NOW)
+    assert 3 == old.lowered(3, NOW, most_before=was.most, rate_before=was.rate)
 
 
 def test_a_higher_limit_gives_nothing_back() -> None:
@@ -210,7 +210,7 @@ def test_a_higher_limit_gives_nothing_back() -> None:
     was = replace(old)
     old.configure(Pace(concurrency=64, rate=None), ALONE, ENDPOINT, default=32)
 
-    assert (0, 16) == (old.lowered(was, 8, NOW), int(old.limit))
+    assert (0, 16) == (old.lowered(8, NOW, most_before=was.most, rate_before=was.rate), int(old.limit))
 
 
 def test_an_unknown_lane_begins_with_one() -> None:

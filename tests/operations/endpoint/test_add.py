@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -18,6 +17,7 @@ from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.logbook import audited
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 
 URL = "https://receiver.example/hook"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -21,6 +20,7 @@ from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.material import SecretMaterial
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 
 TENANT = TenantId("acme")

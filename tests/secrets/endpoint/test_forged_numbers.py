@@ -1,6 +1,5 @@
 """Numbers that hookseal never writes, in the rows of a pointer, are refused or ignored."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from hookseal.secrets.endpoint.pointer import HIGHEST_GENERATION, generation_after
 from hookseal.secrets.errors import SecretTampered
 from hookseal.secrets.resolve.service import SecretService
+from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on
 from tests.secrets.samples import BARE, INTEGRITY, TENANT, signed
 from tests.secrets.samples import NAME as SIGNING

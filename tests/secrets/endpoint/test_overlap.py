@@ -1,6 +1,5 @@
 """Decisions about moving a pointer, made from the row that was read."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from hookseal.ground.errors import Conflict, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.endpoint import overlap
+from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, ref
 
 UNTIL = datetime(2026, 1, 3, tzinfo=UTC)

@@ -1,6 +1,5 @@
 """Setting the first secret of an endpoint."""
 
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -13,6 +12,7 @@ from hookseal.postgres.handles import Pool
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
 from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name
+from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, NAME, OTHER_ENDPOINT, OTHER_TENANT, TENANT, ref, signed
 
 REF = ref(1, Provider.DB)

@@ -1,7 +1,6 @@
 """The header values of an endpoint in a real store: changes, versions and ownership."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -13,6 +12,7 @@ from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_headers_name
 from hookseal.secrets.store.postgres import PostgresStore
+from tests.doubles.replaced import replace
 from tests.secrets.key.registered import register
 from tests.secrets.samples import BARE, ENDPOINT, NAME, OTHER_ENDPOINT, OTHER_TENANT, RING, TENANT
 

@@ -1,7 +1,6 @@
 """The service: it checks before it asks the store, and hands out all signers or none, in a block (laws 2, 3, 11)."""
 
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +26,7 @@ from hookseal.secrets.ref import Provider, Purpose, endpoint_secret_name, endpoi
 from hookseal.secrets.resolve.service import SecretService
 from hookseal.secrets.signing.signer import Signer
 from tests.doubles.client_certificates import Authority, identity
+from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on
 from tests.secrets.samples import (
     BARE,

@@ -1,6 +1,5 @@
 """The service and rows that changed meanwhile: versions of the integrity key, stale rows, header values."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -21,6 +20,7 @@ from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose, SecretRef, endpoint_headers_name
 from hookseal.secrets.resolve.service import SecretService
+from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on
 from tests.secrets.samples import (
     BARE,

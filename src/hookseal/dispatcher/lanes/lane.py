@@ -92,14 +92,14 @@ class Lane:
             self.ceiling = ceiling
         self.rate = None if self.pace.rate is None else self.pace.rate / fleet.workers
 
-    def lowered(self, before: "Lane", claimed: int, now: float) -> int:
+    def lowered(self, claimed: int, now: float, *, most_before: int, rate_before: float | None) -> int:
         """Return how many of the requests that were just claimed, and counted, lower settings do not allow.
 
         A lower rate counts all of them, as if it had been there before.
         """
-        over = self.in_flight - self.most if self.most < before.most else 0
-        if self.rate is not None and (before.rate is None or self.rate < before.rate):
-            self.tokens += claimed if before.rate is not None else 0
+        over = self.in_flight - self.most if self.most < most_before else 0
+        if self.rate is not None and (rate_before is None or self.rate < rate_before):
+            self.tokens += claimed if rate_before is not None else 0
             self._fill(now, self.rate)
             self.tokens -= claimed
             over = max(over, ceil(-self.tokens))

@@ -1,11 +1,12 @@
 """Reads, locks and moves the pointer of an endpoint. Each move raises the generation and writes a new MAC."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
+from msgspec.structs import replace
 
 from hookseal.ground.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId

@@ -22,7 +22,8 @@ _Stored = PostgresStore | ExternalStore
 class SeveralStores:
     """Puts and rotates at one provider, and reads a version where its reference says that it is.
 
-    On a connection every call joins the transaction that is open there.
+    `providers` are those whose references it reads. On a connection every call joins the transaction that is open
+    there.
     """
 
     def __init__(
@@ -38,15 +39,11 @@ class SeveralStores:
         self.unreachable: Final = unreachable  # providers without settings here that had versions in use at the start
         self._source = source
         self.provider: Final = provider
+        self.providers: Final = providers.configured | ({Provider.DB} if database is not None else set())
         self._database = database
         self._providers = providers
         self._installation = installation
         self._made: dict[Provider, ExternalStore] = {}
-
-    @property
-    def providers(self) -> frozenset[Provider]:
-        """The providers whose references it reads."""
-        return self._providers.configured | ({Provider.DB} if self._database is not None else set())
 
     @property
     def database(self) -> PostgresStore | None:
