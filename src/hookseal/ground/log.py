@@ -133,10 +133,10 @@ def _json(event: MutableMapping[str, Any], **_: Any) -> str:
 
 def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Mask values whose names suggest a secret, and secrets within any text."""
+    for name in _secret_names(tuple(event)):
+        event[name] = MASK
     for name, value in event.items():
-        if _sounds_secret(name):
-            event[name] = MASK
-        elif type(value) is str:  # most values are plain: this takes half as long as `_mask`
+        if type(value) is str:  # most values are plain: this takes half as long as `_mask`
             if "whs" in value or "://" in value:
                 event[name] = mask_text(value)
         elif type(value) not in _NUMBERS:
@@ -149,6 +149,11 @@ def mask_text(text: str) -> str:
     if "whs" in text:
         text = _SIGNING_SECRET.sub(MASK, text)
     return _URL_PASSWORD.sub(MASK, text) if "://" in text else text
+
+
+@lru_cache(maxsize=1_024)
+def _secret_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(filter(_sounds_secret, names))
 
 
 @lru_cache(maxsize=1_024)

@@ -121,8 +121,7 @@ async def exchange(
             connection.close()
             raise
     try:
-        left = deadline.when - asyncio.get_running_loop().time()
-        reply = await read(received, own, seconds=min(body_seconds, left))
+        reply = await read(received, own, seconds=body_seconds, deadline=deadline.when)
     except BaseException:
         connection.close()
         raise

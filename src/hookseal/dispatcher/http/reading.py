@@ -103,8 +103,10 @@ def _body_reader(encoding: str) -> _BodyReader:
     return _UnknownEncoding() if window is None else _Compressed(window)
 
 
-async def read(response: Received, own_values: Iterable[str], *, seconds: float) -> Reply:
-    """Return the answer. The status counts even if the body fails or takes too long.
+async def read(response: Received, own_values: Iterable[str], *, seconds: float, deadline: float) -> Reply:
+    """Return the answer. The status counts even if the body fails, takes too long or has not ended at the deadline.
+
+    The body may take `seconds`. `deadline` is a time of the event loop.
 
     Signing secrets and values of the endpoint's own headers are masked in the body: some receivers show them on an
     error page.
@@ -112,16 +114,16 @@ async def read(response: Received, own_values: Iterable[str], *, seconds: float)
     if response.content.at_eof():  # most answers have no body
         return Reply(status=response.status, snippet="", retry_after=_retry_after(response))
     body = _body_reader(response.headers.get("content-encoding", "").strip().lower())
-    await _read_body(response, body, seconds)
+    await _read_body(response, body, min(asyncio.get_running_loop().time() + seconds, deadline))
     snippet = _short(redact_echo(mask_text(_text(bytes(body.kept))), own_values))
     return Reply(status=response.status, snippet=snippet, retry_after=_retry_after(response))
 
 
-async def _read_body(response: Received, body: _BodyReader, seconds: float) -> None:
+async def _read_body(response: Received, body: _BodyReader, deadline: float) -> None:
     """Read the body to its end, so that the connection can be used again; close it if the body is too long or slow."""
     read = 0
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(deadline):
             async for chunk in response.content.iter_any():
                 read += len(chunk)
                 body.take(chunk)
@@ -135,6 +137,8 @@ async def _read_body(response: Received, body: _BodyReader, seconds: float) -> N
 def _retry_after(response: Received) -> tuple[str, ...]:
     """Return the first values of the header, without those that are too long to be a number or a date."""
     values = response.headers.getall("retry-after", ())
+    if not values:
+        return ()
     return tuple(value for value in values if len(value) <= RETRY_AFTER_CHARACTERS)[:RETRY_AFTER_VALUES]
 
 

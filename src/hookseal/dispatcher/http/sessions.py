@@ -62,7 +62,8 @@ class Sessions:
     def give_back(self, shared: Shared) -> None:
         """Take a session back; it is closed if it was retired meanwhile and no other request uses it."""
         shared.users -= 1
-        shared.used_at = asyncio.get_running_loop().time()
+        if not shared.users:
+            shared.used_at = asyncio.get_running_loop().time()
         if shared in self._retired:
             self._close_unused(shared)
         elif len(self._open) > MAX_SESSIONS:
