@@ -85,7 +85,7 @@ def private_folder(tmp_path: Path) -> Iterator[Path]:
     tmp_path.chmod(0o700)
     yield tmp_path
     for place in tmp_path.glob("*.place"):
-        shutil.rmtree(Path(place.read_text()).parent)
+        shutil.rmtree(Path(place.read_text().rstrip("\n")).parent)
 
 
 async def test_the_url_connects_and_nothing_is_left() -> None:

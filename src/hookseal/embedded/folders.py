@@ -41,10 +41,10 @@ def state_folder(folder: Path, name: str, account: Account | None) -> Path:
         if account is None or can_reach(account, folder / name):
             return _make_owned(folder / name, account)
         place = folder / f"{name}.place"
-        if place.exists() and _is_ours(known := Path(place.read_text(encoding="utf-8")), account):
+        if place.exists() and _is_ours(known := Path(place.read_text(encoding="utf-8").rstrip("\n")), account):
             return known
         made = _make_owned(_make_temporary(account) / name, account)
-        write_private(place, str(made))
+        write_private(place, f"{made}\n")
     except OSError as error:
         raise Unavailable(f"cannot create a folder for {name}: {error}") from None
     return made
