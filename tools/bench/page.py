@@ -23,7 +23,7 @@ from tools.bench.tables import number, table
 PAGE: Final = "docs/proof/performance.md"
 PICTURE: Final = "docs/proof/performance.svg"
 _REPEAT: Final = (
-    "`make bench` repeats it on your machine and writes this page anew, in 31 minutes; `make bench ARGS=--quick` "
+    "`make bench` repeats it on your machine and writes this page anew, in 33 minutes; `make bench ARGS=--quick` "
     "takes two and writes under `.reports/`. The first time makes the environments of the contenders, too."
 )
 _CPU: Final = (WORKER, POSTGRESQL, REDIS, RECEIVER)

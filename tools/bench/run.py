@@ -143,8 +143,10 @@ class _Run:
         # The first deliveries are all in flight at once: only with many more of them is the rate meaningful.
         in_flight = case.ours if contender in plan.OURS else case.concurrency
         least = ENDPOINTS if case.endpoints == ENDPOINTS else max(_LEAST, _WAVES * in_flight)
+        times = self.size.longer.get(case.name, 1)
+        rate = rate or _GUESSES.get(contender, _GUESS)
         number = plan.deliveries_for(
-            rate or _GUESSES.get(contender, _GUESS), self.size.round_seconds, least, self.size.most_deliveries
+            rate, self.size.round_seconds * times, least * times, self.size.most_deliveries * times
         )
         if contender in plan.OURS:
             measured = await throughput.ours(here, case, number)
