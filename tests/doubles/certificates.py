@@ -38,7 +38,7 @@ class Issued:
         """Return a server context with this certificate, which is loaded from a file in the folder."""
         path = folder / f"{self.certificate.serial_number:x}.pem"
         path.write_bytes(self.both)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         return context
 

@@ -42,7 +42,7 @@ class Pair:
 
 
 class Authority:
-    """Issues certificates."""
+    """Issues certificates. Like many that people make themselves, its own has no key usage (RFC 5280, 4.2.1.3)."""
 
     def __init__(self, name: str = "authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -97,7 +97,7 @@ def identity(client: Pair | None, trusted: Authority | None) -> TlsIdentity:
 
 def serving(pair: Pair, folder: Path, *, asks: Authority | None = None) -> ssl.SSLContext:
     """Return a server context with this certificate; it requires a client certificate of `asks`, if given."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.file(folder, f"server-{len(list(folder.iterdir()))}.pem"))
     if asks is not None:
         context.verify_mode = ssl.CERT_REQUIRED

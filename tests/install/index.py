@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT: Final = Path(__file__).parents[2]
 LOCKS: Final = tuple(sorted(file.name for file in (ROOT / "requirements").glob("*.txt")))
@@ -18,7 +19,8 @@ LOCKS: Final = tuple(sorted(file.name for file in (ROOT / "requirements").glob("
 BACKEND: Final = frozenset(
     {"editables", "hatchling", "packaging", "pathspec", "pluggy", "tomlkit", "trove-classifiers"}
 )
-KEPT: Final = ("Requires-Dist", "Requires-Python", "Provides-Extra")
+REQUIRED: Final = "Requires-Python"
+KEPT: Final = ("Requires-Dist", REQUIRED, "Provides-Extra")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +88,18 @@ def _rewrite(held: list[Requirement], to: Path, hashes: Mapping[str, str]) -> No
 
 
 def _write(packages: Path, name: str, version: str) -> str:
-    """Write a wheel for any Python and machine, with the installed metadata, and return its hash."""
+    """Write a wheel for any Python and machine, with the installed metadata, and return its hash.
+
+    An older version than the installed one may be for an older Python, so its wheel requires none.
+    """
     installed = _installed(name)
     escaped = name.replace("-", "_")
     info = f"{escaped}-{version}.dist-info"
     metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     files: dict[str, str] = {}
     if installed is not None:
-        metadata += [f"{field}: {value}" for field in KEPT for value in installed.metadata.get_all(field, [])]
+        kept = [field for field in KEPT if field != REQUIRED or Version(version) >= Version(installed.version)]
+        metadata += [f"{field}: {value}" for field in kept for value in installed.metadata.get_all(field, [])]
         files |= dict(_sources(installed)) if name in BACKEND else {}
     files |= {
         f"{info}/METADATA": "\n".join([*metadata, ""]),

@@ -87,8 +87,8 @@ class Size:
     growth_seconds: float
     growth_per_second: int
     left_out: Sequence[str] = ()  # cases
-    # Cases whose rounds are so many times as long: the one of which rates are claimed, and the one in which each of many
-    # endpoints has a first delivery, which costs more.
+    # Cases whose rounds are so many times as long: the one from which rates are claimed, and the one in which each of
+    # many endpoints has a first delivery, which costs more.
     longer: Mapping[str, int] = field(default_factory=dict)
     # The contenders of the other cases, where the case has them.
     beside: Sequence[str] = (*ALL, ONE_PROCESS, *TRANSPORT)

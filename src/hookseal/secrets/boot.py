@@ -7,8 +7,9 @@ from typing import Final
 
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import ConfigError
+from hookseal.ground.tls import verifying_context
 from hookseal.postgres.handles import Executor
-from hookseal.secrets.extras.tls_context import TlsContexts, Trust, system_trust
+from hookseal.secrets.extras.tls_context import TlsContexts, Trust
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.integrity_versions import IntegrityVersions, integrity_key
 from hookseal.secrets.key import stores
@@ -86,7 +87,7 @@ async def unlock(  # noqa: PLR0913 -- each is a part of its own, and most have a
     *,
     cache: CacheLimits = _DEFAULT_LIMITS,
     clock: Clock = _SYSTEM_CLOCK,
-    trust: Trust = system_trust,
+    trust: Trust = verifying_context,
     outside: Outside | None = None,
 ) -> Unlocked:
     """Return the unlocked secrets, checked against the table of keys; the sentinel has been opened once.

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hookseal.dispatcher.http.trust import client_context
 from hookseal.ground.errors import Exhausted, LocalFailure, Unavailable
+from hookseal.ground.tls import verifying_context
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.extras import tls_context
 from hookseal.secrets.extras.tls_context import (
@@ -24,7 +25,6 @@ from hookseal.secrets.extras.tls_context import (
     TlsContexts,
     Trust,
     context_of,
-    system_trust,
 )
 from hookseal.secrets.extras.tls_identity import TlsIdentity, authorities, written
 from hookseal.secrets.material import SecretMaterial
@@ -44,7 +44,7 @@ TTL = 300
 
 def own_trust(alone: str | None) -> ssl.SSLContext:
     """Return a context that trusts these authorities or none: those of the system use much memory."""
-    return system_trust(alone) if alone is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return verifying_context(alone) if alone is not None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def contexts(clock: FakeClock, *, ttl_seconds: int = TTL, most: int = 3, trust: Trust = own_trust) -> TlsContexts:
@@ -106,7 +106,7 @@ def test_own_authorities_replace_the_installations() -> None:
 
     def trust(alone: str | None) -> ssl.SSLContext:
         asked.append(alone)
-        return system_trust(alone)
+        return verifying_context(alone)
 
     own = context_of(identity(None, AUTHORITY), trust)
     assert [AUTHORITY.pem.decode()] == [ssl.DER_cert_to_PEM_cert(each) for each in own.get_ca_certs(binary_form=True)]

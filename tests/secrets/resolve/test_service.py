@@ -9,6 +9,7 @@ import pytest
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.tls import verifying_context
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.errors import (
     SecretDenied,
@@ -20,7 +21,7 @@ from hookseal.secrets.errors import (
     SecretUnusable,
 )
 from hookseal.secrets.extras import tls_identity
-from hookseal.secrets.extras.tls_context import TlsContexts, system_trust
+from hookseal.secrets.extras.tls_context import TlsContexts
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, endpoint_secret_name, endpoint_tls_name
 from hookseal.secrets.resolve.service import SecretService
@@ -299,7 +300,7 @@ async def test_a_higher_epoch_drops_tls_contexts(moved: dict[str, Any], store: S
     name = endpoint_tls_name(BARE.endpoint_id)
     sealed = tls_identity.written(identity(authority.client(), authority))
     own = await store.put(TENANT, name, sealed, purpose=Purpose.ENDPOINT_TLS)
-    contexts = TlsContexts(clock=SystemClock(), ttl_seconds=300, trust=system_trust)
+    contexts = TlsContexts(clock=SystemClock(), ttl_seconds=300, trust=verifying_context)
     service = SecretService(reader_on(store), INTEGRITY, contexts=contexts)
     pointer = replace(BARE, tls_ref=str(own))
 

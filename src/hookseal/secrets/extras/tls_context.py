@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Exhausted, LocalFailure, Unavailable, exhausted_resource
 from hookseal.ground.single_flight import SingleFlight
+from hookseal.ground.tls import verifying_context
 from hookseal.secrets.errors import SecretUnusable
 from hookseal.secrets.extras import pem, tls_identity
 from hookseal.secrets.extras.tls_identity import ClientCertificate, TlsIdentity
@@ -58,11 +59,6 @@ class _Cached:
     tls: EndpointTls
     digest: bytes
     bytes: int
-
-
-def system_trust(alone: str | None) -> ssl.SSLContext:
-    """Return a context that trusts only these certificates; None: those that the system trusts."""
-    return ssl.create_default_context(cadata=alone)
 
 
 class TlsContexts:
@@ -155,7 +151,7 @@ def _bytes_of(context: ssl.SSLContext) -> int:
 
 
 def context_of(
-    identity: TlsIdentity, trust: Trust = system_trust, random_bytes: Callable[[int], bytes] = os.urandom
+    identity: TlsIdentity, trust: Trust = verifying_context, random_bytes: Callable[[int], bytes] = os.urandom
 ) -> ssl.SSLContext:
     """Return a context with the client certificate of the identity; if it has authorities, it trusts only them.
 

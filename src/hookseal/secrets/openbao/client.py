@@ -1,7 +1,6 @@
 """A small HTTP client of OpenBao, or of Vault, which has the same interface."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,6 +11,7 @@ from yarl import URL
 
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Defect
+from hookseal.ground.tls import verifying_context
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.answers import Absence, OpenBaoDenied, OpenBaoUnavailable, content
 from hookseal.secrets.openbao.login import Login
@@ -83,7 +83,7 @@ async def opened(
 
     It connects when it is first used. Raises `ssl.SSLError` or `ValueError` if the authorities are not PEM.
     """
-    context = ssl.create_default_context(cadata=server.authorities)
+    context = verifying_context(server.authorities)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context),
         timeout=aiohttp.ClientTimeout(total=seconds),

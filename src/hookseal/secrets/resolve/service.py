@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Malformed
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.tls import verifying_context
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.endpoint.pointer import require_own
 from hookseal.secrets.errors import (
@@ -19,7 +20,7 @@ from hookseal.secrets.errors import (
     SecretUnusable,
 )
 from hookseal.secrets.extras import header_values
-from hookseal.secrets.extras.tls_context import EndpointTls, TlsContexts, system_trust
+from hookseal.secrets.extras.tls_context import EndpointTls, TlsContexts
 from hookseal.secrets.freshness import GenerationsSeen
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
@@ -113,7 +114,7 @@ class SecretService:
     ) -> None:
         self._reader = reader
         if contexts is None:
-            contexts = TlsContexts(clock=SystemClock(), ttl_seconds=0, trust=system_trust)
+            contexts = TlsContexts(clock=SystemClock(), ttl_seconds=0, trust=verifying_context)
         self._contexts = contexts
         self._integrity = integrity
         self._learn = learn
