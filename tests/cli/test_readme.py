@@ -78,7 +78,7 @@ async def test_the_readme_runs_as_written(terminal: Terminal) -> None:
     """
     start, written = documented("Five minutes with `hookseal up`", "sh")
     assert ".venv/bin/hookseal up\n" == start
-    of_path, *commands, show = written.splitlines()
+    of_path, *commands, show, why = written.splitlines()
 
     async with shown_up(terminal) as printed:
         receiver = re.findall(r"http://127\.0\.0\.1:\d+/", "".join(printed))[0]
@@ -87,9 +87,10 @@ async def test_the_readme_runs_as_written(terminal: Terminal) -> None:
         copied = await finished(await bare_shell(terminal, "\n".join(printed)))
         assert 0 == copied.code, copied
         [number] = re.findall(r"^([0-9a-f-]{36})\b", copied.out, re.MULTILINE)
-        assert "hookseal delivery show ID" == show
+        assert ("hookseal delivery show ID", "hookseal delivery why ID") == (show, why)
         shown = await delivered(terminal, number)
         assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
+        assert "delivered" == (await terminal.run_on_stack("delivery", "why", number))["state"]
         await require_fastapi(terminal)
 
 
