@@ -18,6 +18,10 @@ from tests.doubles.stored import Installation, begin_with_two_tenants
 Pool = asyncpg.Pool
 TOKEN: Final = "01900000-0000-4000-8000-00000000000f"
 ENOUGH: Final = 256 * MAX_BODY_BYTES
+_UNCLAIM: Final = """
+UPDATE hookseal.deliveries
+SET state = 'pending', next_attempt_at = now(), lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+"""
 STRANGE: Final = "01900000-0000-7000-8000-0000000000ff"
 
 
@@ -138,6 +142,16 @@ async def test_bodies_beyond_the_limit_of_bytes_are_not_claimed(installation: In
     assert ({first[0].delivery_id, large.delivery_id}, set(last)) == (names(found), set(found.busy))
     assert sum(len(claim.body) for claim in found.claims) <= 200_200
     assert {each.delivery_id for each in last} == names(await claimed(installation, [*first, large, *last]))
+
+
+async def test_an_endpoint_of_which_nothing_fits_has_no_row(installation: Installation) -> None:
+    """If no body of one endpoint fits any more, the deliveries of another are claimed, and its own are busy."""
+    [fits], left = await published(installation, 1), await published(installation, 2, "globex")
+    most = len((await claimed(installation, [fits])).claims[0].body)
+    await installation.pool.execute(_UNCLAIM)
+    found = await claimed(installation, [fits, *left], most_bytes=most)
+
+    assert ({fits.delivery_id}, left) == (names(found), found.busy)
 
 
 @pytest.mark.parametrize("is_lost", [False, True])

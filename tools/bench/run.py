@@ -139,7 +139,8 @@ class _Run:
 
     async def _round(self, here: Site, case: Case, contender: str) -> Round:
         case = plan.for_contender(case, contender)
-        rate = self._rates.get((case.name, contender), self._rates.get(("base", contender)))
+        like = case.name if case.endpoints == ENDPOINTS else "base"  # with many endpoints the rate is another
+        rate = self._rates.get((case.name, contender), self._rates.get((like, contender)))
         # The first deliveries are all in flight at once: only with many more of them is the rate meaningful.
         in_flight = case.ours if contender in plan.OURS else case.concurrency
         least = ENDPOINTS if case.endpoints == ENDPOINTS else max(_LEAST, _WAVES * in_flight)
