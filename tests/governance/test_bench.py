@@ -50,16 +50,33 @@ def test_a_ratio_is_that_of_rounds_that_ran_side_by_side() -> None:
     assert ratio_of_cpu(ours, theirs, (REDIS,)) is None
 
 
+def case_named(name: str) -> plan.Case:
+    """Return the case with that name."""
+    return next(each for each in plan.CASES if each.name == name)
+
+
 def test_a_percentile_is_a_value_that_was_measured() -> None:
     """The median, the 99th percentile, and those of a single value."""
     assert (50, 99, 7) == (percentile(range(1, 101), 0.5), percentile(range(1, 101), 0.99), percentile([7], 0.99))
     assert 2 == percentile(range(1, 4), 0.5)
 
 
-@pytest.mark.parametrize(("per_second", "expected"), [(10, 200), (400, 1_000), (1_230, 3_100), (1e6, 20_000), (0, 200)])
+@pytest.mark.parametrize(("per_second", "expected"), [(10, 400), (400, 1_000), (1_230, 3_100), (1e6, 20_000)])
 def test_a_round_fits_its_time(per_second: float, expected: int) -> None:
-    """In hundreds, and within bounds for any earlier measurement."""
-    assert expected == deliveries_for(per_second, 2.5, 200, 20_000)
+    """In hundreds, at the latest rate of the case, and within bounds for any rate."""
+    rates = {("tls", plan.STOCK): per_second, ("base", plan.STOCK): 2_000.0}
+    assert expected == deliveries_for(plan.FULL, case_named("tls"), plan.STOCK, rates)
+
+
+def test_a_first_round_has_the_rate_of_the_base_case_and_some_rounds_are_longer() -> None:
+    """With many endpoints the rate of the base case says nothing; a guess is used, as for the base case itself."""
+    rates = {("base", plan.HOOKSEAL): 6_000.0}
+    sizes = [deliveries_for(plan.FULL, case_named(name), plan.HOOKSEAL, rates) for name in ("tls", "base")]
+
+    assert [15_000, 30_000] == sizes
+    assert 3 * 10_000 == deliveries_for(plan.FULL, case_named("1000endpoints"), plan.HOOKSEAL, rates)
+    assert 2 * 10_000 == deliveries_for(plan.FULL, case_named("base"), plan.HOOKSEAL, {})
+    assert 3_200 == deliveries_for(plan.QUICK, case_named("base"), plan.HOOKSEAL, {})
 
 
 def test_hookseal_has_its_default_in_flight_and_the_others_have_100() -> None:

@@ -17,6 +17,19 @@ ALL: Final = (BARE, HOOKSEAL, STOCK, *QUEUES)
 BASE: Final = (*ALL, AS_THE_OTHERS)
 THREE: Final = (BARE, HOOKSEAL, STOCK)
 
+_LEAST: Final = 200
+_WAVES: Final = 4
+# The rate to assume in a first round, in deliveries a second; later rounds use the measured one. If it were far too
+# low, the first round would be over before the start of a worker no longer matters.
+_GUESSES: Final = {
+    BARE: 12_000.0,
+    STOCK: 1_500.0,
+    HOOKSEAL: 4_000.0,
+    AS_THE_OTHERS: 4_000.0,
+    "procrastinate": 200.0,
+}
+_GUESS: Final = 800.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
@@ -144,6 +157,18 @@ QUICK: Final = Size(
 )
 
 
-def deliveries_for(per_second: float, seconds: float, least: int, most: int) -> int:
-    """Return the number of deliveries that take about so many seconds at that rate, within bounds, in hundreds."""
-    return max(least, min(most, round(per_second * seconds / 100) * 100))
+def deliveries_for(size: Size, case: Case, contender: str, rates: Mapping[tuple[str, str], float]) -> int:
+    """Return the number of deliveries of a round, in hundreds: about as many as its time allows at the latest rate.
+
+    `rates` has the latest rate of each case and contender, in deliveries a second. The first round of a case has the
+    rate of the base case, unless it has many endpoints, which take twice as long.
+    """
+    known = rates.get((case.name, contender))
+    if known is None and case.endpoints == 1:
+        known = rates.get(("base", contender))
+    times = size.longer.get(case.name, 1)
+    # The first deliveries are all in flight at once: only with many more of them is the rate meaningful.
+    in_flight = case.ours if contender in OURS else case.concurrency
+    least, most = max(_LEAST, _WAVES * in_flight, case.endpoints), size.most_deliveries
+    wanted = (known or _GUESSES.get(contender, _GUESS)) * size.round_seconds
+    return times * max(least, min(most, round(wanted / 100) * 100))

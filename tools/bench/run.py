@@ -21,19 +21,7 @@ from tools.governance.recording import commit_of, cpu_model, is_dirty
 ROOT: Final = Path(__file__).resolve().parents[2]
 PARTS: Final = ("cases", "publishing", "latency", "steady", "backlogs", "crowded", "durable", "growth")
 _KB: Final = 1_024
-_LEAST: Final = 200
-_WAVES: Final = 4
 _SPARE_SECONDS: Final = 15.0
-# The rate to assume in a first round, in deliveries a second; later rounds use the measured one. If it were far too
-# low, the first round would be over before the start of a worker no longer matters.
-_GUESSES: Final = {
-    plan.BARE: 12_000.0,
-    plan.STOCK: 1_500.0,
-    plan.HOOKSEAL: 4_000.0,
-    plan.AS_THE_OTHERS: 4_000.0,
-    "procrastinate": 200.0,
-}
-_GUESS: Final = 800.0
 
 
 class _Run:
@@ -139,16 +127,7 @@ class _Run:
 
     async def _round(self, here: Site, case: Case, contender: str) -> Round:
         case = plan.for_contender(case, contender)
-        like = case.name if case.endpoints == ENDPOINTS else "base"  # with many endpoints the rate is another
-        rate = self._rates.get((case.name, contender), self._rates.get((like, contender)))
-        # The first deliveries are all in flight at once: only with many more of them is the rate meaningful.
-        in_flight = case.ours if contender in plan.OURS else case.concurrency
-        least = ENDPOINTS if case.endpoints == ENDPOINTS else max(_LEAST, _WAVES * in_flight)
-        times = self.size.longer.get(case.name, 1)
-        rate = rate or _GUESSES.get(contender, _GUESS)
-        number = plan.deliveries_for(
-            rate, self.size.round_seconds * times, least * times, self.size.most_deliveries * times
-        )
+        number = plan.deliveries_for(self.size, case, contender, self._rates)
         if contender in plan.OURS:
             measured = await throughput.ours(here, case, number)
         else:
