@@ -11,12 +11,12 @@ from tests.doubles.client_certificates import Authority
 
 @pytest.mark.parametrize("authorities", [None, Authority().pem.decode()])
 def test_it_verifies_and_is_not_stricter_with_a_newer_python(authorities: str | None) -> None:
-    """It verifies certificate and name, and does not demand a key usage of an authority."""
+    """It verifies certificate and name; from Python 3.13 on others are stricter, and take a part of a chain for one."""
     context = verifying_context(authorities)
 
     assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
     assert ssl.TLSVersion.TLSv1_2 == context.minimum_version
-    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).verify_flags == context.verify_flags
 
 
 def test_it_writes_no_keys_of_sessions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -26,7 +26,21 @@ def test_it_writes_no_keys_of_sessions(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert verifying_context(None).keylog_filename is None
 
 
-def test_what_is_no_certificate_is_refused() -> None:
-    """A file that contains something else trusts nothing."""
-    with pytest.raises(ssl.SSLError):
-        verifying_context("nothing")
+def test_without_authorities_it_trusts_those_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file of the system is read; with authorities of its own it is not."""
+    file = tmp_path / "system.pem"
+    file.write_bytes(Authority("system").pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    own = Authority("own").pem.decode()
+    trusted = [verifying_context(each).get_ca_certs() for each in (None, own)]
+
+    assert [[(("commonName", "system"),)], [(("commonName", "own"),)]] == [
+        [name for each in found for name in each["subject"]] for found in trusted
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "nothing"])
+def test_what_is_no_certificate_is_refused(text: str) -> None:
+    """Text without a certificate is not taken for the authorities of the system."""
+    with pytest.raises((ssl.SSLError, ValueError)):
+        verifying_context(text)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -55,8 +54,10 @@ class Sender:
 
     def __init__(self, ordered: Order) -> None:
         self._url = ordered.url
-        trust = ordered.authority and Path(ordered.authority).read_text(encoding="ascii")
-        self._trust = ssl.create_default_context(cadata=trust) if trust else True
+        self._trust: ssl.SSLContext | bool = True
+        if ordered.authority:
+            self._trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # as hookseal: the same with every Python
+            self._trust.load_verify_locations(ordered.authority)
         self._secret = os.urandom(32)
         self._session: aiohttp.ClientSession | None = None
 
