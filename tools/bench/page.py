@@ -259,10 +259,6 @@ def _method(_run: Run) -> str:
 - Rounds take turns: each contender runs once, then all of them again. A figure is the median of its rounds; a ratio
   to a contender is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios
   much less. Latency at 500/s, rest and memory have one round each.
-- A latency is no ratio, so it varies with the machine, too. In slow hours of the machine for which its limits were set,
-  the median at 20/s by ring was up to 5.6 ms, above its limit of 5 ms, with code that needs 4.7 ms in other hours.
-- The Python matters for the ratio to bare aiohttp, which sends a third slower with Python 3.12 and 3.13: in one
-  comparison it was 0.33x with 3.11, 0.49x with 3.12 and 0.55x with 3.13, at about the same rate of hookseal.
 - Every round has a database and a Redis of its own, which contain only endpoints; the rounds of one backlog share
   theirs. All jobs are queued before a worker starts. The seconds run from the first request to the last at the
   receiver. CPU counts from the moment that a worker is ready until the receiver has all requests and, for hookseal,
