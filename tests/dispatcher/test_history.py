@@ -1,6 +1,7 @@
 """Which rows the retention deletes, and which it never does, on the tables. The clock is moved by moving rows."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Protocol
 
 import asyncpg
@@ -10,10 +11,11 @@ from hookseal.dispatcher.history import BATCH, OLDEST, Place, PostgresHistory, R
 from hookseal.ground.errors import NotFound
 from hookseal.ground.ids import DeliveryId
 from hookseal.operations.replay import replay_delivery
-from tests.doubles.stored import begin
+from tests.doubles.stored import AGE, begin
 
 Pool = asyncpg.Pool
 DAYS = 30
+EARLIER = datetime(2026, 1, 1, tzinfo=UTC)
 ENDPOINT = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 # One event, published 40 days ago, with a delivery of each kind; its name says what must happen to it.
 _EVENT = """
@@ -48,7 +50,6 @@ _FORBIDDEN = (
     "DELETE FROM hookseal.deliveries",
     "DELETE FROM hookseal.attempts",
     "DELETE FROM hookseal.events",
-    "UPDATE hookseal.deliveries SET finished_at = '2020-01-01Z'",
 )
 _LEFT = """
 SELECT (SELECT count(*) FROM hookseal.deliveries), (SELECT count(*) FROM hookseal.attempts),
@@ -169,9 +170,7 @@ async def test_an_event_leaves_with_its_last_delivery(stored: History) -> None:
 
     assert Removed(deliveries=1, events=1) == await stored.pass_()
     assert ["shared", "without-young"] == await stored.events()
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET finished_at = now() - interval '31 days' WHERE id = $1::text::uuid", again
-    )
+    await stored.pool.execute(f"{AGE} AND id = '{again}'")
     assert Removed(deliveries=1, events=1) == await stored.pass_()
 
 
@@ -266,7 +265,7 @@ async def test_a_removed_delivery_is_not_replayed(begun_pool: "Pool[asyncpg.Reco
         assert not await stored.pass_(), "it is pending"
 
         await begun_pool.execute("UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL")
-        await begun_pool.execute("UPDATE hookseal.deliveries SET finished_at = now() - interval '31 days'")
+        await begun_pool.execute(AGE)
         assert Removed(deliveries=1, events=1) == await stored.pass_()
         with pytest.raises(NotFound, match="no delivery with this id"):
             await replay_delivery(installation.operator(connection), delivery, new_id=False)
@@ -284,6 +283,9 @@ async def test_a_worker_deletes_rows_only_through_the_functions(stored: History)
         for forbidden in _FORBIDDEN:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(forbidden)
+        await connection.execute(
+            "UPDATE hookseal.deliveries SET finished_at = '2020-01-01Z' WHERE event_id = '23-hours'"
+        )
         for days in (None, -1_000, 0):
             await connection.fetch("SELECT * FROM hookseal.remove_deliveries($1, '-infinity')", days)
         await connection.execute("RESET ROLE")
@@ -295,6 +297,40 @@ async def test_a_worker_deletes_rows_only_through_the_functions(stored: History)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch("SELECT * FROM hookseal.remove_events(30, '-infinity')")
         await connection.execute("RESET ROLE")
+
+
+@pytest.mark.req("DEL-16")
+async def test_an_update_dates_an_end_with_the_present_only(stored: History) -> None:
+    """No update moves the end of a delivery to another time, and a delivery that has not ended has none."""
+    await stored.event("ended")
+    await stored.event("waiting")
+    await stored.delivery("ended", ended="2 days")
+    await stored.delivery("waiting", "pending")
+    present = "SELECT finished_at = now() FROM hookseal.deliveries WHERE event_id = $1"
+    age = "UPDATE hookseal.deliveries SET finished_at = now() + $1::text::interval"
+    move = f"{age}, state = $2, next_attempt_at = $3 WHERE event_id = 'waiting'"
+    async with stored.pool.acquire() as connection:
+        for away in ("-5 years", "1 day", "0", None):
+            async with connection.transaction():
+                await connection.execute(age, away)
+                assert await connection.fetchval(present, "ended")
+                assert await connection.fetchval(present, "waiting") is None
+                for state, due, is_dated in (("failed", None, True), ("pending", EARLIER, None)):
+                    await connection.execute(move, away, state, due)
+                    assert await connection.fetchval(present, "waiting") is is_dated
+
+
+@pytest.mark.req("DEL-16")
+async def test_attempts_leave_with_their_deliveries(stored: History) -> None:
+    """Whoever deletes a delivery deletes its attempts, and no others."""
+    await stored.event("e", days=1)
+    for attempts in (2, 3):
+        await stored.pool.execute(_ATTEMPTS, await stored.delivery("e", replay=True), attempts)
+    await stored.pool.execute(
+        "DELETE FROM hookseal.deliveries WHERE id = (SELECT delivery_id FROM hookseal.attempts WHERE number = 3)"
+    )
+
+    assert [1, 2] == [row[0] for row in await stored.pool.fetch("SELECT number FROM hookseal.attempts ORDER BY number")]
 
 
 async def test_counts_of_removed_rows_are_added_up() -> None:

@@ -26,7 +26,7 @@ from tests.dispatcher.test_publish import event
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.replaced import replace
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import AGE, Installation, begin
 from tests.operations.blocked import blocked
 
 Pool = asyncpg.Pool
@@ -37,7 +37,6 @@ MANY = (
     "SELECT hookseal.publish_many('acme', ARRAY(SELECT json_build_object('event_type', 'a.b', 'data', n)"
     " FROM generate_series(1, $1::integer) AS n))"
 )
-FINISHED = "UPDATE hookseal.deliveries SET finished_at = now() - interval '9 d' WHERE finished_at IS NOT NULL"
 REMOVED = "SELECT deliveries FROM hookseal.remove_deliveries(1, '-infinity')"
 
 pytestmark = pytest.mark.req("DEL-17")
@@ -471,7 +470,7 @@ async def test_a_delivery_that_stops_its_line_is_retained(stored: Installation) 
     """A delivery that stops a line is kept however old it is; one that has left the line is removed like any other."""
     rings = await published(stored, 2)
     await end(stored, rings[0], State.DEAD_LETTER)
-    await stored.pool.execute(FINISHED)
+    await stored.pool.execute(AGE)
     assert 0 == await stored.pool.fetchval(REMOVED)
     await skipped(stored, rings[0])
 
@@ -486,7 +485,7 @@ async def test_a_deleted_endpoint_has_no_line(stored: Installation) -> None:
         assert 2 == await delete_endpoint(stored.operator(connection), ACME, rings[0].endpoint_id)
     assert [(None, None)] * 3 == await line(stored, rings)
     assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.lines")
-    await stored.pool.execute(FINISHED)
+    await stored.pool.execute(AGE)
 
     assert 3 == await stored.pool.fetchval(REMOVED)
 

@@ -28,6 +28,10 @@ from hookseal.secrets.store.postgres import PostgresStore
 
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
 Pool = asyncpg.Pool
+# Moves the end of what has ended to the past. A trigger would set it to the present.
+AGE = """
+SET LOCAL session_replication_role = replica;
+UPDATE hookseal.deliveries SET finished_at = now() - interval '31 days' WHERE finished_at IS NOT NULL"""
 
 
 def keyring() -> KeyRing:

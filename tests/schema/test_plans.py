@@ -5,6 +5,7 @@ may look as good as that of the id: the statement would read the whole backlog o
 """
 
 import asyncio
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,6 +34,7 @@ SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::integer FROM pg_catalog.p
 WHERE schemaname = 'hookseal'
 """
 _CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
+_RECORD = statements("hookseal.dispatcher", "batches.sql")["record_all"]
 _FILES = {"claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
     "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
@@ -71,7 +73,8 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
                 await transaction.rollback()
                 return after - before
 
-        await grower.execute("ALTER TABLE hookseal.deliveries SET (autovacuum_enabled = off)")
+        for table in ("deliveries", "events"):  # to analyse one would end the old plan
+            await grower.execute(f"ALTER TABLE hookseal.{table} SET (autovacuum_enabled = off)")
         await grower.execute(_GROW.format(least=1, most=_FEW))
         await pool.execute("SET plan_cache_mode = force_generic_plan")  # after five uses PostgreSQL does so by itself
         await rows_read()
@@ -163,6 +166,29 @@ async def test_a_claim_finds_each_of_many_endpoints_by_a_hash(pool: "asyncpg.Poo
     assert claimed == _ENDPOINTS
     assert compared
     assert sum(map(int, compared)) < _ENDPOINTS
+
+
+async def test_an_outcome_is_recorded_without_a_trigger(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """No trigger and no foreign key runs for an attempt that succeeds or is to be repeated."""
+    states = ("delivered", "pending")
+    async with pool.acquire() as connection:  # no transaction: PostgreSQL checks again what the same one has written
+        await connection.execute(_STORE)
+        rings = await connection.fetchrow(_RINGS.replace("50", str(len(states))))
+        assert rings is not None
+        claimed = await connection.fetch(_CLAIM, *rings, "false", "w", 45.0, None, 2**25)
+        each = (("60", "12", "204", outcome, "-") for outcome in states)
+        columns = (
+            *zip(*(("acme", row["delivery_id"], row["lease_token"]) for row in claimed), strict=True),
+            states,
+            *zip(*each, strict=True),
+        )
+        text = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {_RECORD}", *map("\n".join, columns), [None] * 2, [None] * 2, "w"
+        )
+        recorded = await connection.fetch("SELECT state, finished_at FROM hookseal.deliveries WHERE attempts = 1")
+
+    assert [] == json.loads(text)[0]["Triggers"]
+    assert {("delivered", True), ("pending", False)} == {(state, at is not None) for state, at in recorded}
 
 
 async def test_looks_at_one_lane_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:

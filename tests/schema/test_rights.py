@@ -66,7 +66,7 @@ PARTS = {
     ("hookseal_worker", "UPDATE", "control"): "holder token until",
     ("hookseal_worker", "UPDATE", "deliveries"):
         "state attempts budget_spent next_attempt_at rung_at waiting_for held_at last_error lease_owner lease_token"
-        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position",
+        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position finished_at",
     ("hookseal_worker", "UPDATE", "attempt_counts"): "delivered durations",
     ("hookseal_worker", "UPDATE", "replays"): "state paid_until cursor replayed disabled deleted moved_at ended_at",
     ("hookseal_operator", "INSERT", "replays"):

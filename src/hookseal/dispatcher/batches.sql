@@ -149,6 +149,7 @@ WITH made AS MATERIALIZED (
         last_error = h.error,
         next_attempt_at = CASE WHEN h.state = 'pending' THEN now() + make_interval(secs => h.wait) END,
         rung_at = CASE WHEN h.state = 'pending' THEN NULL ELSE d.rung_at END,
+        finished_at = CASE WHEN h.state <> 'pending' THEN now() END,  -- else a trigger sets it, which takes longer
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM held AS h
     WHERE d.id = h.id AND d.tenant_id IS NOT DISTINCT FROM h.tenant_id

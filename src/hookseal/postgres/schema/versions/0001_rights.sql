@@ -80,7 +80,8 @@ GRANT UPDATE (enabled, disabled_reason, disabled_at, first_failure_at, last_fail
               previous_algorithm, headers_ref, tls_ref, secret_provider, secret_updated_at, lead, generation, mac, mac_key_id)
     ON hookseal.endpoints TO hookseal_worker;
 GRANT UPDATE (state, attempts, budget_spent, next_attempt_at, rung_at, waiting_for, held_at, lease_owner, lease_token,
-              lease_expires_at, claimed_number, claimed_at, claimed_refs, claimed_generation, last_error, position)
+              lease_expires_at, claimed_number, claimed_at, claimed_refs, claimed_generation, last_error, position,
+              finished_at)
     ON hookseal.deliveries TO hookseal_worker;
 GRANT INSERT ON hookseal.attempts TO hookseal_worker;
 GRANT INSERT, UPDATE, DELETE ON hookseal.held_endpoints, hookseal.lanes, hookseal.workers TO hookseal_worker;
