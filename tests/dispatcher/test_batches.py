@@ -237,6 +237,7 @@ async def test_claims_of_a_few_deliveries_share_a_plan(
             )
             assert {each.delivery_id for each in some} == names(found)
         row = await connection.fetchrow(
-            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE 'WITH asked%'"
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE $1",
+            "WITH asked%" if at_once > 1 else "WITH due%",
         )
     assert (5, 15) == tuple(row or ())

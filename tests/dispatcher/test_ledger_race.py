@@ -11,6 +11,7 @@ import pytest
 from hookseal.dispatcher import batches
 from hookseal.dispatcher.held_deliveries import older_claims
 from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Claimed
 from hookseal.ground.errors import Busy
 from hookseal.ground.pointer import Pointer
 from hookseal.postgres.handles import Connection
@@ -25,12 +26,13 @@ pytestmark = pytest.mark.usefixtures("begun_pool")
 
 @pytest.fixture
 def paused_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the claim statement wait for advisory lock 7 after its snapshot is taken; it is otherwise unchanged."""
+    """Make both claim statements wait for advisory lock 7 after the snapshot is taken; they are otherwise unchanged."""
     condition = "WHERE d.endpoint_id IS NOT DISTINCT"
     waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
-    real = batches._SQL["claim_all"]
-    assert condition in real
-    monkeypatch.setitem(batches._SQL._texts, "claim_all", real.replace(condition, waits))
+    for name in ("claim_one", "claim_all"):
+        real = batches._SQL[name]
+        assert condition in real
+        monkeypatch.setitem(batches._SQL._texts, name, real.replace(condition, waits))
 
 
 async def wait_for_a_blocked_connection(pool: "Pool[asyncpg.Record]") -> None:
@@ -61,29 +63,30 @@ async def count_older_claims(connection: Connection, moved: Pointer) -> int:
 
 
 @pytest.mark.req("SEC-10")
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("overlap", [False, True])
 async def test_a_claim_reads_a_rotation_committed_after_its_snapshot(
-    paused_claims: None, pool: "Pool[asyncpg.Record]", *, overlap: bool
+    paused_claims: None, pool: "Pool[asyncpg.Record]", number: int, *, overlap: bool
 ) -> None:
     """A claim with a snapshot from before a rotation's commit still gets the new refs, generation and MAC."""
     installation = await begin(pool)
     found = (await installation.endpoint()).pointer
-    [ring] = await installation.deliveries()
+    rings = [(await installation.deliveries())[0] for _ in range(number)]
     kept = {"previous_secret_ref": found.secret_ref, "previous_scheme": "standard", "previous_algorithm": "hmac"}
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(7)")
-        claiming = asyncio.create_task(ledger(pool).claim(ring))
+        claiming = asyncio.create_task(ledger(pool).claim_all(rings, None, most_bytes=1_000_000))
         await wait_for_a_blocked_connection(pool)  # the claim has taken its snapshot
         async with move_pointer(installation, found, **(kept if overlap else {})) as moved:
             pass
-    claim = await claiming
+    claims = (await claiming).claims
 
-    assert claim is not None
-    assert claim.target is not None
-    read = claim.target.pointer
+    assert number == len(claims)
+    assert claims[0].target is not None
+    read = claims[0].target.pointer
     elsewhere: dict[str, Any] = {"cache_epoch": read.cache_epoch, "read_at": read.read_at, "database": read.database}
     assert replace(moved, previous_due=overlap, **elsewhere) == read
-    row = await installation.delivery(ring)
+    row = await installation.delivery(rings[0])
     assert (2, [moved.secret_ref, found.secret_ref] if overlap else [moved.secret_ref]) == (
         row["claimed_generation"],
         row["claimed_refs"],
@@ -166,24 +169,28 @@ async def test_a_claim_does_not_wait_for_a_locked_endpoint(pool: "Pool[asyncpg.R
     assert moved.secret_ref == claim.target.pointer.secret_ref
 
 
-async def test_a_claim_beside_a_deletion_is_busy_and_then_has_no_target(
-    paused_claims: None, pool: "Pool[asyncpg.Record]"
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_claim_beside_a_deletion_has_no_target(
+    paused_claims: None, pool: "Pool[asyncpg.Record]", number: int
 ) -> None:
-    """A claim is busy if its endpoint was deleted after its snapshot; the next claim has no target."""
+    """If its endpoint was deleted after its snapshot, a claim is locked out; the next one has no target.
+
+    The claim of one delivery makes that next one by itself.
+    """
     installation = await begin(pool)
     await installation.endpoint()
-    [ring] = await installation.deliveries()
+    rings = [(await installation.deliveries())[0] for _ in range(number)]
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock(7)")
-        claiming = asyncio.create_task(ledger(pool).claim(ring))
+        claiming = asyncio.create_task(ledger(pool).claim_all(rings, None, most_bytes=1_000_000))
         await wait_for_a_blocked_connection(pool)
         await pool.execute("DELETE FROM hookseal.endpoints")
-    with pytest.raises(Busy):
-        await claiming
-    claim = await ledger(pool).claim(ring)
+    claimed = await claiming
+    if number > 1:
+        assert Claimed(claims=[], busy=[], locked=rings) == claimed
+        claimed = await ledger(pool).claim_all(rings, None, most_bytes=1_000_000)
 
-    assert claim is not None
-    assert claim.target is None
+    assert [None] * number == [claim.target for claim in claimed.claims]
 
 
 async def test_a_claim_does_not_wait_for_a_locked_delivery(pool: "Pool[asyncpg.Record]") -> None:

@@ -35,7 +35,7 @@ WHERE schemaname = 'hookseal'
 """
 _CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
 _RECORD = statements("hookseal.dispatcher", "batches.sql")["record_all"]
-_FILES = {"claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
+_FILES = {"claim_one": "batches", "claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
     "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
 _STORE = """

@@ -13,7 +13,7 @@ from tests.doubles.clock import FakeClock
 _PLANNED = """
 SELECT statement FROM pg_prepared_statements WHERE generic_plans > 0 AND statement ~ '^(WITH|UPDATE|SELECT).*hookseal'
 """
-_OF_CLAIMS = 2  # claim_all, record_all
+_OF_CLAIMS = 3  # claim_one, claim_all, record_all
 _OF_ALL = _OF_CLAIMS + 7  # record, release, hold, ring_unrung; park, due, next
 
 

@@ -20,7 +20,7 @@ from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "batches.sql")
-_NO_RINGS: Final = ("",) * 4
+_NO_RINGS: Final = (None,) * 4
 _NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 9, [], [])
 
 
@@ -33,7 +33,10 @@ async def claim_all(
     share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
     """
     by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
-    rows = await _rows(executor, "claim_all", *_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
+    arguments = (*_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
+    is_alone = len(by_id) == 1 and not rings[0].is_parked  # one that was parked is more often locked
+    rows = await _rows(executor, "claim_one", *arguments) if is_alone else []  # rare cases are left to the other
+    rows = rows or await _rows(executor, "claim_all", *arguments)
     targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
     left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
     claims = []
@@ -72,7 +75,8 @@ async def plan(connection: Connection) -> None:
 
     Raises `Unavailable`.
     """
-    await _rows(connection, "claim_all", *_NO_RINGS, "", 0.0, None, 0)
+    for name in ("claim_one", "claim_all"):
+        await _rows(connection, name, *_NO_RINGS, "", 0.0, None, 0)
     await _rows(connection, "record_all", *_NO_OUTCOMES, "")
 
 

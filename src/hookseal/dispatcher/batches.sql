@@ -26,6 +26,36 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
                                           AND h.released_at IS NULL))
                THEN d.next_attempt_at <= now() END
 
+-- What a claim writes: the lease, and what it read of the endpoint, which is `s`.
+-- name: lease
+state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()), waiting_for = NULL, held_at = NULL,
+        lease_owner = $5, lease_token = coalesce($7::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $6),
+        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
+        claimed_refs = array_remove(ARRAY[s.secret_ref, CASE WHEN s.previous_due THEN s.previous_secret_ref END], NULL),
+        claimed_generation = s.generation
+
+-- What a claim returns of a delivery and its event, which are `c`. Python cannot read every year that a role with the right to
+-- write may put into `created_at`.
+-- name: delivery_read
+c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body, c.claimed_number, c.budget_spent,
+       least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token
+
+-- What a claim returns of an endpoint, which is `e`, and of the database.
+-- name: endpoint_read
+e.enabled, e.is_failing, e.timeout_ms,
+       e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule::text[] AS retry_schedule,
+       e.concurrency, e.rate, e.ordered,
+       {pointer_columns}, e.previous_due, {pointer_epochs},
+       coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
+                 FROM hookseal.control WHERE name = 'restore'), 0) AS database,
+       e.audited_generation
+
+-- What a claim reads in the row of an endpoint, which is `e`.
+-- name: endpoint_row
+e.tenant_id, e.id, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.timeout_ms, e.attempts_allowed,
+           e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule, e.concurrency, e.rate, e.ordered,
+           {pointer_columns}, {pointer_standing}
+
 -- Claims the due deliveries of these rings, each with its event and the endpoint's row.
 -- It waits for no lock: it leaves out a delivery if another transaction has locked it or its endpoint. It also leaves out
 -- deliveries that do not fit into $8 bytes of bodies, counted in the order of the rings.
@@ -35,7 +65,6 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
 -- ('order'), another transaction has locked their endpoint ('endpoint') or them, or they did not fit ('delivery').
 -- The columns of an endpoint are in the row of its first delivery only. That one is claimed if any of them is, since the sum of
 -- the bodies only grows.
--- `created_at` is limited, because Python cannot read every year that a role with the right to write may put there.
 -- `(SELECT ...)` hides the number of rings from the planner: a plan for a few known rings looks cheaper than one for any number,
 -- so PostgreSQL would make a new plan for each such claim, which takes longer than the claim.
 -- `FULL JOIN` finds the endpoint of each delivery by a hash. The planner expects one row, and would go through all endpoints for
@@ -55,9 +84,7 @@ WITH asked AS MATERIALIZED (
 ), endpoint_id AS MATERIALIZED (
     SELECT tenant_id, endpoint_id, min(n) AS first FROM due GROUP BY tenant_id, endpoint_id
 ), endpoint AS MATERIALIZED (
-    SELECT e.tenant_id, e.id, w.first, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.timeout_ms, e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds,
-           e.retry_schedule, e.concurrency, e.rate, e.ordered, {pointer_columns}, {pointer_standing},
-           h.waiting_for AS held_for, h.probe_id
+    SELECT w.first, {endpoint_row}, h.waiting_for AS held_for, h.probe_id
     FROM endpoint_id AS w
     JOIN hookseal.endpoints AS e ON e.id = w.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM w.tenant_id
     LEFT JOIN hookseal.held_endpoints AS h
@@ -89,11 +116,7 @@ WITH asked AS MATERIALIZED (
     WHERE due.endpoint_found OR g.endpoint_id IS NOT NULL
 ), claimed AS (
     UPDATE hookseal.deliveries AS d
-    SET state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()), waiting_for = NULL, held_at = NULL,
-        lease_owner = $5, lease_token = coalesce($7::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $6),
-        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
-        claimed_refs = array_remove(ARRAY[s.secret_ref, CASE WHEN s.previous_due THEN s.previous_secret_ref END], NULL),
-        claimed_generation = s.generation
+    SET {lease}
     FROM sized AS s
     WHERE d.id = s.id AND d.tenant_id IS NOT DISTINCT FROM s.tenant_id AND s.bytes <= $8
     RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
@@ -111,21 +134,43 @@ WITH asked AS MATERIALIZED (
       AND {may_begin}
       AND NOT EXISTS (SELECT FROM claimed WHERE claimed.id = d.id)
 )
-SELECT coalesce(c.id, u.id)::text AS delivery_id, c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body,
-       c.claimed_number, c.budget_spent,
-       least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token,
+SELECT coalesce(c.id, u.id)::text AS delivery_id, {delivery_read},
        c.endpoint_lost, c.endpoint_found, c.is_probe, c.held_for,
-       e.id IS NOT NULL AS has_endpoint, e.enabled, e.is_failing, e.timeout_ms,
-       e.attempts_allowed, e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule::text[] AS retry_schedule,
-       e.concurrency, e.rate, e.ordered,
-       {pointer_columns}, e.previous_due, {pointer_epochs},
-       coalesce((SELECT (tableoid::bigint << 31) + extract(epoch FROM pg_postmaster_start_time())::bigint
-                 FROM hookseal.control WHERE name = 'restore'), 0) AS database,
-       e.audited_generation, u.left_for
+       e.id IS NOT NULL AS has_endpoint, {endpoint_read}, u.left_for
 FROM claimed AS c
 FULL JOIN endpoint AS e ON e.first = c.n
 FULL JOIN unclaimed AS u ON u.id = c.id
 WHERE coalesce(c.id, u.id) IS NOT NULL  -- an endpoint of which nothing is claimed has no row
+
+-- Claims the due delivery of one ring, as `claim_all` does, in two thirds of the time of PostgreSQL: a delivery that comes alone
+-- is sent sooner. It returns nothing, and `claim_all` decides, if the delivery may not begin, its endpoint is held or missing,
+-- or one of them is locked.
+-- name: claim_one
+WITH due AS MATERIALIZED (
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
+    FROM (SELECT $1::text, $2::text::uuid, $3::text::uuid, $4::text::boolean) AS a (tenant_id, endpoint_id, id, is_parked)
+    JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
+    WHERE {may_begin}
+      AND {is_in_turn}
+    FOR UPDATE OF d SKIP LOCKED
+), endpoint AS MATERIALIZED (
+    SELECT {endpoint_row}
+    FROM due JOIN hookseal.endpoints AS e ON e.id = due.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM due.tenant_id
+    WHERE NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
+                      WHERE h.tenant_id = due.tenant_id AND h.endpoint_id = due.endpoint_id AND h.released_at IS NULL)
+    FOR KEY SHARE OF e SKIP LOCKED
+), claimed AS (
+    UPDATE hookseal.deliveries AS d
+    SET {lease}
+    FROM due CROSS JOIN endpoint AS s JOIN hookseal.events AS v ON v.tenant_id = due.tenant_id AND v.id = due.event_id
+    WHERE d.id = due.id AND d.tenant_id IS NOT DISTINCT FROM due.tenant_id AND octet_length(v.body) <= $8
+    RETURNING d.id, v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.body,
+              d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token
+)
+SELECT c.id::text AS delivery_id, {delivery_read},
+       false AS endpoint_lost, true AS endpoint_found, NULL::boolean AS is_probe, NULL::text AS held_for,
+       true AS has_endpoint, {endpoint_read}, NULL::text AS left_for
+FROM claimed AS c CROSS JOIN endpoint AS e
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An
