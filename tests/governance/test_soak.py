@@ -13,7 +13,6 @@ from tools.soak.claims import ClaimLog, durations
 from tools.soak.record import Sample, Soak, problems
 
 ROOT = Path(__file__).resolve().parents[2]
-_CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
 
 
 def _sample(number: int, *, size_mb: float = 100.0, p99_ms: float = 5.0, claims: int = 10) -> Sample:
@@ -125,11 +124,13 @@ def test_the_published_pages_are_written_from_the_record() -> None:
     assert page.pages(soak) == {name: (ROOT / name).read_text(encoding="utf-8") for name in page.pages(soak)}
 
 
-def test_only_claims_are_read_from_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["claim_one", "claim_all"])
+def test_only_claims_are_read_from_the_log(tmp_path: Path, name: str) -> None:
     """The durations of executed claims are read, each once, also if the log ends within a line."""
+    claim = statements("hookseal.dispatcher", "batches.sql")[name]
     lines = (
-        f"LOG:  duration: 1.250 ms  execute __asyncpg_stmt_1__: {_CLAIM}\n"
-        f"LOG:  duration: 9.000 ms  bind __asyncpg_stmt_1__: {_CLAIM}\n"
+        f"LOG:  duration: 1.250 ms  execute __asyncpg_stmt_1__: {claim}\n"
+        f"LOG:  duration: 9.000 ms  bind __asyncpg_stmt_1__: {claim}\n"
         "LOG:  duration: 8.000 ms  execute __asyncpg_stmt_2__: SELECT 1\n"
     ).encode()
     assert [1.25] == durations(lines)

@@ -6,8 +6,11 @@ from typing import Final
 
 from hookseal.postgres.statements import statements
 
-_FIRST_LINE: Final = statements("hookseal.dispatcher", "batches.sql")["claim_all"].splitlines()[0]
-_CLAIM: Final = re.compile(rb"duration: ([0-9.]+) ms  execute [^:]+: " + re.escape(_FIRST_LINE.encode()))
+_STATEMENTS: Final = statements("hookseal.dispatcher", "batches.sql")
+_FIRST_LINES: Final = b"|".join(
+    re.escape(_STATEMENTS[name].splitlines()[0].encode()) for name in ("claim_one", "claim_all")
+)
+_CLAIM: Final = re.compile(rb"duration: ([0-9.]+) ms  execute [^:]+: (?:" + _FIRST_LINES + rb")")
 
 
 class ClaimLog:

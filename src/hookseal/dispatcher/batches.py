@@ -34,7 +34,7 @@ async def claim_all(
     """
     by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
     arguments = (*_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
-    is_alone = len(by_id) == 1 and not rings[0].is_parked  # one that was parked is more often locked
+    is_alone = len(by_id) == 1 and not rings[-1].is_parked  # one that was parked is more often locked
     rows = await _rows(executor, "claim_one", *arguments) if is_alone else []  # rare cases are left to the other
     rows = rows or await _rows(executor, "claim_all", *arguments)
     targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
