@@ -184,7 +184,7 @@ async def test_an_event_id_is_idempotent_for_the_retention(stored: History) -> N
     await stored.pool.execute(age, "29 days 23 hours")
     assert not await stored.pass_()
     assert await stored.pool.fetchval(publish)
-    await stored.pool.execute(age, "30 days 1 minute")
+    await stored.pool.execute(age, "30 days 2 minutes")
     assert Removed(events=1) == await stored.pass_()
     assert not await stored.pool.fetchval(publish)
 
@@ -271,25 +271,34 @@ async def test_a_removed_delivery_is_not_replayed(begun_pool: "Pool[asyncpg.Reco
             await replay_delivery(installation.operator(connection), delivery, new_id=False)
 
 
+def _without_yesterday() -> str:
+    """Return a time zone whose clocks were put forward by a day in this hour: there, one day ago is now."""
+    now = datetime.now(UTC)
+    today = now.timetuple().tm_yday - 1
+    return f"AAA0BBB-24,{today}/{now.hour},{(today + 20) % 365}"
+
+
 @pytest.mark.req("DEL-16")
 @pytest.mark.req("OPS-10")
 async def test_a_worker_deletes_rows_only_through_the_functions(stored: History) -> None:
     """A worker deletes no row itself, and through the functions nothing younger than a day, whatever it passes."""
-    for age in ("1 day 1 minute", "23 hours"):
-        await stored.event(age.replace(" ", "-"), days=40)
-        await stored.delivery(age.replace(" ", "-"), ended=age)
+    for name, age in (("old", "1 day 2 minutes"), ("young", "1 day"), ("dated", "1 hour")):
+        await stored.event(name, days=40)
+        await stored.delivery(name, ended=age)
+    await stored.event("published-now", days=0)
     async with stored.pool.acquire() as connection:
         await connection.execute("SET ROLE hookseal_worker")
         for forbidden in _FORBIDDEN:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(forbidden)
-        await connection.execute(
-            "UPDATE hookseal.deliveries SET finished_at = '2020-01-01Z' WHERE event_id = '23-hours'"
-        )
+        await connection.execute("UPDATE hookseal.deliveries SET finished_at = '2020-01-01Z' WHERE event_id = 'dated'")
+        await connection.execute(f"SET TimeZone = '{_without_yesterday()}'")
         for days in (None, -1_000, 0):
             await connection.fetch("SELECT * FROM hookseal.remove_deliveries($1, '-infinity')", days)
+            await connection.fetch("SELECT * FROM hookseal.remove_events($1, '-infinity')", days)
         await connection.execute("RESET ROLE")
-        assert ["23-hours"] == await stored.delivered_events()
+        assert ["dated", "young"] == await stored.delivered_events()
+        assert ["dated", "published-now", "young"] == await stored.events()
         for role in ("hookseal_producer", "hookseal_publisher", "hookseal_operator", "hookseal_readonly"):
             await connection.execute(f"SET ROLE {role}")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -306,18 +315,57 @@ async def test_an_update_dates_an_end_with_the_present_only(stored: History) -> 
     await stored.event("waiting")
     await stored.delivery("ended", ended="2 days")
     await stored.delivery("waiting", "pending")
-    present = "SELECT finished_at = now() FROM hookseal.deliveries WHERE event_id = $1"
-    age = "UPDATE hookseal.deliveries SET finished_at = now() + $1::text::interval"
-    move = f"{age}, state = $2, next_attempt_at = $3 WHERE event_id = 'waiting'"
-    async with stored.pool.acquire() as connection:
-        for away in ("-5 years", "1 day", "0", None):
-            async with connection.transaction():
-                await connection.execute(age, away)
-                assert await connection.fetchval(present, "ended")
-                assert await connection.fetchval(present, "waiting") is None
-                for state, due, is_dated in (("failed", None, True), ("pending", EARLIER, None)):
-                    await connection.execute(move, away, state, due)
-                    assert await connection.fetchval(present, "waiting") is is_dated
+    ages = """
+    SELECT extract(epoch FROM clock_timestamp() - finished_at)::float8 FROM hookseal.deliveries WHERE event_id = $1
+    """
+    date = "UPDATE hookseal.deliveries SET finished_at = now() + $1::text::interval"
+    move = f"{date}, state = $2, next_attempt_at = $3 WHERE event_id = 'waiting'"
+    for away in ("-5 years", "-62 seconds", "1 day", "1 minute", "0", "-infinity", "infinity", None):
+        async with stored.pool.acquire() as connection, connection.transaction():
+            await connection.execute(date, away)
+            assert 0 <= await connection.fetchval(ages, "ended") < 60
+            assert await connection.fetchval(ages, "waiting") is None
+            await connection.execute(move, away, "failed", None)
+            assert 0 <= await connection.fetchval(ages, "waiting") < 60
+            await connection.execute(move, away, "pending", EARLIER)
+            assert await connection.fetchval(ages, "waiting") is None
+
+
+@pytest.mark.req("DEL-16")
+async def test_a_long_transaction_dates_an_end_with_the_present(stored: History) -> None:
+    """A delivery is dated with the time of its end, not with the beginning of the transaction that ends it."""
+    await stored.event("waiting")
+    await stored.delivery("waiting", "pending")
+    end = "UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL"
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_sleep(0.01)")
+        await connection.execute(end)
+        assert await connection.fetchval("SELECT finished_at >= now() + interval '0.01 s' FROM hookseal.deliveries")
+
+
+@pytest.mark.req("DEL-16")
+async def test_attempts_are_found_by_their_index(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """A session that has deleted from small tables reads no more than it must when these have grown."""
+    grow = """
+    WITH made AS (
+        INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, replay_of)
+        SELECT 'acme', hookseal.uuid7(), gen_random_uuid(), 'e', 'delivered', NULL, hookseal.uuid7()
+        FROM generate_series(1, $1) AS n RETURNING id)
+    INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
+    SELECT 'acme', id, 1, now(), 'delivered', '{}', 'w' FROM made
+    """
+    read = "SELECT seq_tup_read FROM pg_stat_xact_all_tables WHERE relid = 'hookseal.attempts'::regclass"
+    await History(pool).event("e")
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(grow, 30)
+        await connection.execute(
+            "DELETE FROM hookseal.deliveries WHERE id = (SELECT min(id::text)::uuid FROM hookseal.deliveries)"
+        )
+        await connection.execute(grow, 1_000)
+        before = await connection.fetchval(read)
+        await connection.execute("DELETE FROM hookseal.deliveries")
+        assert await connection.fetchval(read) - before <= 10_000
+        assert 0 == await connection.fetchval("SELECT count(*) FROM hookseal.attempts")
 
 
 @pytest.mark.req("DEL-16")

@@ -33,7 +33,7 @@ _FEED_SECONDS: Final = 0.1
 _MOST_WAITING: Final = 5_000  # a machine that is slower than the stream gets no backlog
 _SAMPLES_IN_A_DAY: Final = 6
 _SCALE: Final = 60.0  # the retention's minute lasts a second
-_DAY: Final = "make_interval(days => greatest($1, 1))"
+_DAY: Final = "make_interval(days => greatest($1, 1), mins => 1)"
 _LOGGED: Final = ("log_min_duration_sample = 0", "log_statement_sample_rate = 0.5", "log_parameter_max_length = 0")
 _STATE: Final = """
 SELECT pg_database_size(current_database()) / 1e6 AS size_mb,

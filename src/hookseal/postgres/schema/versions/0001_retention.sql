@@ -2,12 +2,14 @@
 --
 -- The worker that leads the outbox calls these two functions again and again. Each deletes a batch of limited size, in one
 -- statement, and waits for no lock. They run with the rights of the owner of the tables: a worker may not delete
--- rows itself, and through them only what has ended, and no earlier than one day after that.
+-- rows itself, and through them only what has ended, and no earlier than one day after that. Two things make this true: the
+-- days are those of UTC, since in another time zone a day may have no length; and a minute is added, by which a date may
+-- lie before the end.
 --
 -- Batches, and no partitions by time: docs/proof/soak.md has the measurements.
 
 -- Deletes a batch of the deliveries that ended more than `days` ago and not before `after`, oldest first, with their
--- attempts. Returns the end of the last one, null if there was none: the next batch begins there, so that it does not
+-- attempts, which it counts, so that the trigger finds none. Returns the end of the last one, null if there was none: the next batch begins there, so that it does not
 -- read index entries of deleted rows again, which stay for as long as any transaction may see them.
 -- What stops the line of an ordered endpoint stays, however old it is: others wait behind it.
 -- Other joins are off: before the first ANALYZE, or with a wrong estimate, the planner would read whole tables.
@@ -15,13 +17,14 @@ CREATE FUNCTION hookseal.remove_deliveries(days integer, after timestamptz)
 RETURNS TABLE (deliveries bigint, attempts bigint, last timestamptz)
 LANGUAGE sql VOLATILE STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
     WITH old AS MATERIALIZED (
         SELECT d.tenant_id, d.id, d.finished_at
         FROM hookseal.deliveries AS d
-        WHERE d.finished_at < now() - make_interval(days => greatest($1, 1)) AND d.finished_at >= $2
+        WHERE d.finished_at < now() - make_interval(days => greatest($1, 1), mins => 1) AND d.finished_at >= $2
           AND (d.position IS NULL
                OR NOT EXISTS (SELECT FROM hookseal.lines AS l
                               WHERE l.tenant_id = d.tenant_id AND l.endpoint_id = d.endpoint_id))
@@ -51,13 +54,14 @@ CREATE FUNCTION hookseal.remove_events(days integer, after timestamptz)
 RETURNS TABLE (events bigint, looked_at bigint, last timestamptz)
 LANGUAGE sql VOLATILE STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
     WITH old AS MATERIALIZED (
         SELECT e.tenant_id, e.id, e.occurred_at
         FROM hookseal.events AS e
-        WHERE e.occurred_at < now() - make_interval(days => greatest($1, 1)) AND e.occurred_at > $2
+        WHERE e.occurred_at < now() - make_interval(days => greatest($1, 1), mins => 1) AND e.occurred_at > $2
         ORDER BY e.occurred_at
         FETCH FIRST 500 ROWS WITH TIES
     ), unused AS MATERIALIZED (
