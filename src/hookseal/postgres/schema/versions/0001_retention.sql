@@ -9,8 +9,9 @@
 -- Batches, and no partitions by time: docs/proof/soak.md has the measurements.
 
 -- Deletes a batch of the deliveries that ended more than `days` ago and not before `after`, oldest first, with their
--- attempts, which it counts, so that the trigger finds none. Returns the end of the last one, null if there was none: the next batch begins there, so that it does not
--- read index entries of deleted rows again, which stay for as long as any transaction may see them.
+-- attempts, which it counts; so the trigger finds none. Returns the end of the last one, null if there was none: the next
+-- batch begins there, so that it does not read index entries of deleted rows again, which stay for as long as any
+-- transaction may see them.
 -- What stops the line of an ordered endpoint stays, however old it is: others wait behind it.
 -- Other joins are off: before the first ANALYZE, or with a wrong estimate, the planner would read whole tables.
 CREATE FUNCTION hookseal.remove_deliveries(days integer, after timestamptz)
