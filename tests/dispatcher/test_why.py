@@ -355,7 +355,18 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         None,
         (
             f"worker w-1 is sending attempt 4 now. {SINCE} It is released by the answer of the receiver, or the "
-            f"time-out of the endpoint. {NOTHING}"
+            "time-out of the endpoint; if that worker has died, by the sweep of another one, soon after its lease ends "
+            f"at 2026-03-01T12:05:00Z. {NOTHING}"
+        ),
+    ),
+    (
+        leased(LATER, live_workers=0),
+        EARLIER,
+        "hookseal worker",
+        (
+            f"worker w-1 is sending attempt 4 now. {SINCE} It is released by the answer of the receiver, or the "
+            "time-out of the endpoint; if that worker has died, by the sweep of another one, soon after its lease ends "
+            "at 2026-03-01T12:05:00Z. No worker runs: start one: `hookseal worker`."
         ),
     ),
     (

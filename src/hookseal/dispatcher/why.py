@@ -249,7 +249,9 @@ def _sending(facts: Facts) -> _Standing:
         return _Standing(
             f"worker {owner} is sending attempt {facts.claimed_number} now",
             facts.claimed_at,
-            "the answer of the receiver, or the time-out of the endpoint",
+            "the answer of the receiver, or the time-out of the endpoint; if that worker has died, by the sweep of "
+            f"another one, soon after its lease ends at {_at(expires_at)}",
+            *_workers(facts),
         )
     return _Standing(
         f"worker {owner} claimed it for attempt {facts.claimed_number} and ended, or lost PostgreSQL, before the "
