@@ -213,7 +213,7 @@ CREATE TABLE hookseal.deliveries (
     held_at             timestamptz CHECK (held_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
     -- Its place in the line of an ordered endpoint. Triggers give it, and take it away.
     position            bigint      CHECK (position > 0),
-    -- If it has ended: since when. Triggers set it, or allow the last minute only.
+    -- If it has ended: since when. Triggers set it if a statement does not; an update may set a time within the last minute only.
     finished_at         timestamptz,
     -- If it is being sent: the lease, and what the claim read.
     lease_owner         text,
@@ -304,7 +304,7 @@ CREATE TRIGGER deliveries_date_wait BEFORE INSERT OR UPDATE OF waiting_for, held
 
 -- Dates the end of a delivery, so that it leaves after the retention. Triggers do this for every statement that ends
 -- one without a date. A replay clears the date. An update can set it to a time within the last minute only: otherwise a
--- worker could make a delivery leave early, also by a transaction that began long ago. The statement that records a batch
+-- worker could make a delivery leave early. The statement that records a batch
 -- sets the date itself: the trigger would take a tenth of that statement's time.
 CREATE FUNCTION hookseal.date_end() RETURNS trigger
 LANGUAGE plpgsql
@@ -452,7 +452,7 @@ CREATE TABLE hookseal.attempts (
 );
 
 -- Deletes the attempts of deliveries that were deleted. The statement is planned at each use: a plan that was made for a
--- small table would read all of a large one for each delivery.
+-- small table would read all of a large one for each delivery. Other joins are off, since they would read the whole table.
 CREATE FUNCTION hookseal.delete_attempts() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

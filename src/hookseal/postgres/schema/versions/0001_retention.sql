@@ -2,14 +2,14 @@
 --
 -- The worker that leads the outbox calls these two functions again and again. Each deletes a batch of limited size, in one
 -- statement, and waits for no lock. They run with the rights of the owner of the tables: a worker may not delete
--- rows itself, and through them only what has ended, and no earlier than one day after that. Two things make this true: the
--- days are those of UTC, since in another time zone a day may have no length; and a minute is added, by which a date may
--- lie before the end.
+-- rows itself, and through them only what has ended, and no earlier than one day after that. Apart from the triggers that
+-- guard the date, two things make this true: the days are those of UTC, since in another time zone a day may have no
+-- length; and a minute is added, by which a date may lie before the end.
 --
 -- Batches, and no partitions by time: docs/proof/soak.md has the measurements.
 
--- Deletes a batch of the deliveries that ended more than `days` ago and not before `after`, oldest first, with their
--- attempts, which it counts; so the trigger finds none. Returns the end of the last one, null if there was none: the next
+-- Deletes a batch of the deliveries that ended more than `days` ago and not before `after`, oldest first. It deletes their
+-- attempts itself, to count them; so the trigger finds none. Returns the end of the last one, null if there was none: the next
 -- batch begins there, so that it does not read index entries of deleted rows again, which stay for as long as any
 -- transaction may see them.
 -- What stops the line of an ordered endpoint stays, however old it is: others wait behind it.
