@@ -128,10 +128,13 @@ def test_the_published_pages_are_written_from_the_record() -> None:
 def test_only_claims_are_read_from_the_log(tmp_path: Path, name: str) -> None:
     """The durations of executed claims are read, each once, also if the log ends within a line."""
     claim = statements("hookseal.dispatcher", "batches.sql")[name]
+    indented = claim.replace("\n", "\n\t")
+    parking = statements("hookseal.dispatcher", "lane_store.sql")["park"].replace("\n", "\n\t")
     lines = (
-        f"LOG:  duration: 1.250 ms  execute __asyncpg_stmt_1__: {claim}\n"
-        f"LOG:  duration: 9.000 ms  bind __asyncpg_stmt_1__: {claim}\n"
+        f"LOG:  duration: 1.250 ms  execute __asyncpg_stmt_1__: {indented}\n"
+        f"LOG:  duration: 9.000 ms  bind __asyncpg_stmt_1__: {indented}\n"
         "LOG:  duration: 8.000 ms  execute __asyncpg_stmt_2__: SELECT 1\n"
+        f"LOG:  duration: 7.000 ms  execute __asyncpg_stmt_3__: {parking}\n"
     ).encode()
     assert [1.25] == durations(lines)
 
@@ -139,9 +142,9 @@ def test_only_claims_are_read_from_the_log(tmp_path: Path, name: str) -> None:
     log.write_bytes(lines)
     reading = ClaimLog(log)
     with log.open("ab") as file:
-        file.write(lines[:20])
+        file.write(lines[: lines.index(b"\t") - 1])
         file.flush()
         assert [] == reading.milliseconds()
-        file.write(lines[20:])
+        file.write(lines[lines.index(b"\t") - 1 :])
     assert [1.25] == reading.milliseconds()
     assert [] == reading.milliseconds()

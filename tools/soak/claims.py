@@ -7,10 +7,12 @@ from typing import Final
 from hookseal.postgres.statements import statements
 
 _STATEMENTS: Final = statements("hookseal.dispatcher", "batches.sql")
-_FIRST_LINES: Final = b"|".join(
-    re.escape(_STATEMENTS[name].splitlines()[0].encode()) for name in ("claim_one", "claim_all")
+# Two lines, since other statements begin with the same one. PostgreSQL begins all lines but the first with a tab.
+_BEGINNINGS: Final = b"|".join(
+    rb"\n\t?".join(re.escape(line.encode()) for line in _STATEMENTS[name].splitlines()[:2])
+    for name in ("claim_one", "claim_all")
 )
-_CLAIM: Final = re.compile(rb"duration: ([0-9.]+) ms  execute [^:]+: (?:" + _FIRST_LINES + rb")")
+_CLAIM: Final = re.compile(rb"duration: ([0-9.]+) ms  execute [^:]+: (?:" + _BEGINNINGS + rb")")
 
 
 class ClaimLog:
@@ -22,12 +24,13 @@ class ClaimLog:
         self._rest = b""
 
     def milliseconds(self) -> list[float]:
-        """Return the durations of the sampled claims since the last call."""
+        """Return the durations of the sampled claims since the last call, without the last statement of the log."""
         with self._log.open("rb") as file:
             file.seek(self._place)
             text = self._rest + file.read()
             self._place = file.tell()
-        whole, _, self._rest = text.rpartition(b"\n")
+        last = max(0, text.rfind(b"duration: "))  # perhaps not whole yet
+        whole, self._rest = text[:last], text[last:]
         return durations(whole)
 
 
