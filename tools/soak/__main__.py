@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Run it; return 0 if the bounds are met, else 1 with what was not met."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--deliveries", type=int, default=page.WHOLE, help=f"deliveries in all ({page.WHOLE})")
-    parser.add_argument("--per-second", type=int, default=1_000, help="at most so many deliveries a second (1000)")
+    parser.add_argument("--per-second", type=int, default=550, help="at most so many deliveries a second (550)")
     parser.add_argument("--keep-seconds", type=int, default=120, help="how long a delivery is kept (120)")
     parser.add_argument("--minutes", type=float, default=120.0, help="after this time it ends in any case (120)")
     parser.add_argument("--record", action="store_true", help="write docs/ after a soak with other options, too")

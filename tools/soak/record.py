@@ -20,7 +20,7 @@ THIRDS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The state at one moment; the claims are those since the sample before.
+    """The state at one moment; the claims are those since the sample before, and `worker_mb` is resident memory.
 
     `late_seconds` is for how long the oldest finished delivery has been kept beyond the retention.
     """
@@ -36,6 +36,7 @@ class Sample:
     claims: int
     claim_p50_ms: float
     claim_p99_ms: float
+    worker_mb: float = 0.0  # the stored record is older than this figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

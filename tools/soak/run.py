@@ -18,6 +18,7 @@ from hookseal.dispatcher.history import PostgresHistory
 from hookseal.postgres.connect import connection_pool
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.retention import Retention
+from tools.bench.cpu import resident_mb
 from tools.bench.processes import hookseal_workers
 from tools.bench.queued import stored_only
 from tools.bench.results import Machine, percentile
@@ -79,11 +80,11 @@ async def soaked(size: Size, command: str) -> Soak:
             await _log_claims(observer)
             environment = environment_of(installation, here.receiver, _CONCURRENCY)
             async with (
-                hookseal_workers(environment, 1, here.folder / "worker.log"),
+                hookseal_workers(environment, 1, here.folder / "worker.log") as pids,
                 _removing(installation.database_url) as meter,
             ):
                 log = ClaimLog(here.folder / "postgres.log")
-                watch = _Watch(observer=observer, meter=meter, log=log, keep_seconds=size.keep_seconds)
+                watch = _Watch(observer=observer, meter=meter, log=log, keep_seconds=size.keep_seconds, pids=pids)
                 samples = await _run(here, watch, size)
     return Soak(
         commit=commit,
@@ -105,6 +106,7 @@ class _Watch:
     meter: WorkerMeter
     log: ClaimLog
     keep_seconds: int
+    pids: tuple[int, ...]
 
     async def sample(self, elapsed: float, delivered: int) -> Sample:
         """Return the state now."""
@@ -124,6 +126,7 @@ class _Watch:
             claims=len(claims),
             claim_p50_ms=percentile(claims, 0.5) if claims else 0.0,
             claim_p99_ms=percentile(claims, 0.99) if claims else 0.0,
+            worker_mb=round(resident_mb(self.pids), 1),
         )
 
 
