@@ -1,6 +1,7 @@
-"""A benchmark run with simple figures."""
+"""A benchmark run, and a soak, with simple figures."""
 
 from tools.bench.results import POSTGRESQL, PRODUCER, REDIS, WORKER, LeftOut, Machine, Round, Row, Run
+from tools.soak.record import Sample, Soak
 
 _DELIVERIES = 1_000
 MACHINE = Machine(
@@ -75,4 +76,38 @@ def a_run() -> Run:
             Row(scenario="publish", contender="Publisher, one at a time", rounds=ROUNDS["publish"]),
         ),
         left_out=LEFT_OUT,
+    )
+
+
+def a_sample(
+    number: int, *, size_mb: float = 100.0, p99_ms: float = 5.0, claims: int = 10, worker_mb: float = 90.0
+) -> Sample:
+    """Return the sample of that number, one each ten seconds."""
+    return Sample(
+        seconds=number * 10.0,
+        delivered=number * 1_000,
+        removed=max(0, number - 6) * 1_000,
+        size_mb=size_mb,
+        stored=6_000,
+        dead_rows=500,
+        vacuums=number // 6,
+        late_seconds=1.5,
+        claims=claims,
+        claim_p50_ms=2.0,
+        claim_p99_ms=p99_ms,
+        worker_mb=worker_mb,
+    )
+
+
+def a_soak(*samples: Sample) -> Soak:
+    """Return a reduced soak with these samples, in which a day lasts a minute."""
+    return Soak(
+        commit="a" * 40,
+        is_dirty=False,
+        date="2026-01-02 03:04",
+        command="make soak ARGS='--deliveries 30000'",
+        keep_seconds=60,
+        per_second=100,
+        machine=MACHINE,
+        samples=samples,
     )

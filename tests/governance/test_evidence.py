@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.governance.sample_runs import a_sample, a_soak
 from tools.bench import results
 from tools.bench.bars import LISTEN, RING, SQL
 from tools.bench_secrets.__main__ import PROVES, table
@@ -19,6 +20,8 @@ from tools.governance.page import render
 from tools.governance.recording import record_of
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
+from tools.soak import record as soaks
+from tools.soak.record import Soak
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
@@ -163,7 +166,7 @@ def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Re
 @pytest.mark.parametrize(
     ("requirement", "message"),
     [
-        (Requirement(id="PERF-07", status=Status.CLAIMED), "PERF-07: has no benchmark that writes a record"),
+        (Requirement(id="PERF-99", status=Status.CLAIMED), "PERF-99: has no benchmark that writes a record"),
         (Requirement(id="PERF-06", status=Status.PARTIAL, parts=("open",)), "PERF-06: a benchmark's record proves all"),
     ],
 )
@@ -205,13 +208,15 @@ def test_a_record_of_another_form_is_none(tmp_path: Path, content: str) -> None:
 
 
 def _stored_run(root: Path, command: str = "make bench", **figures: float) -> None:
-    """Store a run of a benchmark with the figures of PERF-02 at their bounds, except for the given ones."""
+    """Store a run of a benchmark with the figures of PERF-02 and PERF-07 at their bounds, except for the given ones."""
     machine = results.Machine(
         cpu="a processor", cpus=2, memory_mb=1, kernel="Linux", python="3.12.1", postgresql="18", redis="8"
     )
     latency = {RING: {"p50_ms": 5.0, "p99_ms": 15.0}, SQL: {"p99_ms": 150.0}, LISTEN: {"p99_ms": 20.0}}
     idle = {"worker_cpu_percent": 1.0, "redis_commands_per_second": 10.0, "statements_per_second": 10.0, **figures}
+    memory = {"memory-1kb": {"rest_mb": 100.0, "most_mb": 150.0}, "memory-256kb": {"most_mb": 200.0}}
     rows = [("latency-20", how, found) for how, found in latency.items()] + [("idle", "hookseal", idle)]
+    rows += [(scenario, "hookseal", found) for scenario, found in memory.items()]
     run = results.Run(
         commit="c" * 40,
         is_dirty=False,
@@ -265,6 +270,69 @@ def test_a_run_that_misses_a_bar_proves_nothing(tmp_path: Path, command: str, re
     assert line.startswith(message)
 
 
+SOAK = replace(
+    a_soak(*(replace(a_sample(number), delivered=5_500 * number) for number in range(1, 361))), command="make soak"
+)
+
+
+def _grown(mb: float) -> Soak:
+    """Return a soak whose worker has that much more memory in the last minutes."""
+    *before, last = SOAK.samples
+    return replace(SOAK, samples=(*before, replace(last, worker_mb=last.worker_mb + mb)))
+
+
+@pytest.mark.parametrize(
+    ("soak", "message"),
+    [
+        (None, "length of the soak was not measured: fix what it found, then run `make bench soak`"),
+        (replace(SOAK, command="make soak ARGS='--per-second 600'"), "length of the soak was not measured: "),
+        (replace(SOAK, samples=SOAK.samples[:13]), "length of the soak was not measured: "),
+        (_grown(-90.0), "length of the soak was not measured: "),
+        (replace(SOAK, is_dirty=True), "its record has uncommitted changes: "),
+        (replace(SOAK, samples=SOAK.samples[:-1]), "length of the soak: 59.83 minutes, at least 60 is required: "),
+        (
+            replace(SOAK, samples=(*SOAK.samples[:-1], replace(SOAK.last, delivered=1_979_999))),
+            "deliveries in the soak: 1,979,999, at least 1,980,000 is required: ",
+        ),
+        (_grown(5.0), "memory in the soak, last third to the first: 1.056 x, at most 1.05 is allowed: "),
+    ],
+)
+def test_a_whole_soak_is_a_part_of_the_record(tmp_path: Path, soak: Soak | None, message: str) -> None:
+    """PERF-07 needs a soak of an hour, too, in which the memory of the worker did not grow."""
+    _stored_run(tmp_path)
+    if soak is not None:
+        (tmp_path / soaks.RECORD).write_bytes(soaks.written(soak))
+    (line, *_) = _problems(tmp_path, "PERF-07")
+
+    assert line.startswith(f"PERF-07: {message}")
+
+
+def test_a_run_and_a_soak_are_one_record(tmp_path: Path) -> None:
+    """Both files are named as the proof, and each commit must be in the history."""
+    _stored_run(tmp_path)
+    (tmp_path / soaks.RECORD).write_bytes(soaks.written(SOAK))
+    claimed = Requirement(id="PERF-07", status=Status.CLAIMED)
+    found = {"PERF-07": read(tmp_path)["PERF-07"]}
+    [lost] = problems((claimed,), RUN, frozenset(), found, unknown={SOAK.commit})
+
+    assert [] == _problems(tmp_path, "PERF-07")
+    assert ["docs/proof/performance.json", "docs/proof/soak.json"] == [
+        proof for _, proof in proofs(claimed, RUN, frozenset(), found)
+    ]
+    assert "commit is not in the history" in lost
+
+
+def test_a_stored_soak_of_another_form_is_no_record(tmp_path: Path) -> None:
+    """It proves nothing, whatever the stored run has; what needs no soak is proven."""
+    _stored_run(tmp_path)
+    (tmp_path / soaks.RECORD).write_text("{}")
+
+    assert "PERF-07: has no record: run `make bench soak`, or set its status to `planned`" in _problems(
+        tmp_path, "PERF-07"
+    )
+    assert read(tmp_path)["PERF-02"] is not None
+
+
 def test_a_stored_run_of_another_form_is_no_record(tmp_path: Path) -> None:
     """The line says which command writes a valid one."""
     (tmp_path / results.RESULTS).parent.mkdir(parents=True)
@@ -280,7 +348,7 @@ def test_without_a_folder_there_is_no_record(tmp_path: Path) -> None:
 
 
 def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -> None:
-    """A changed file makes it dirty, except the record and the generated page. It has no path and no host name."""
+    """A changed file makes it dirty, except records and generated pages. It has no path and no host name."""
 
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
@@ -293,6 +361,8 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     clean = record_of(tmp_path, PROVES, _figures())
     write(tmp_path, clean)
     (tmp_path / "docs" / "TRACEABILITY.md").write_text("")
+    (tmp_path / "docs" / "proof").mkdir()
+    (tmp_path / soaks.RECORD).write_text("")
     again = record_of(tmp_path, PROVES, _figures())
     (tmp_path / "new.py").write_text("")
 
@@ -300,7 +370,8 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)
     assert record_of(tmp_path, PROVES, _figures()).is_dirty
     stored = json.loads((tmp_path / place(PROVES)).read_text())
-    assert {"id", "commit", "is_dirty", "machine", "figures", "is_met", "counts", "measured"} == stored.keys()
+    results_of = {"figures", "is_met", "counts", "measured"}
+    assert {"id", "commit", "soak_commit", "is_dirty", "machine", *results_of} == stored.keys()
     assert {"cpu", "cpus", "python"} == stored["machine"].keys()
     assert "/" not in json.dumps(stored["machine"])
 

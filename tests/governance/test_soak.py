@@ -7,50 +7,21 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from hookseal.postgres.statements import statements
-from tests.governance.sample_runs import MACHINE
+from tests.governance.sample_runs import a_sample, a_soak
 from tools.soak import page, record
 from tools.soak.claims import ClaimLog, durations
-from tools.soak.record import Sample, Soak, problems
+from tools.soak.record import Sample, problems
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _sample(number: int, *, size_mb: float = 100.0, p99_ms: float = 5.0, claims: int = 10) -> Sample:
-    return Sample(
-        seconds=number * 10.0,
-        delivered=number * 1_000,
-        removed=max(0, number - 6) * 1_000,
-        size_mb=size_mb,
-        stored=6_000,
-        dead_rows=500,
-        vacuums=number // 6,
-        late_seconds=1.5,
-        claims=claims,
-        claim_p50_ms=2.0,
-        claim_p99_ms=p99_ms,
-    )
-
-
-def _soak(*samples: Sample) -> Soak:
-    return Soak(
-        commit="a" * 40,
-        is_dirty=False,
-        date="2026-01-02 03:04",
-        command="make soak ARGS='--deliveries 30000'",
-        keep_seconds=60,
-        per_second=100,
-        machine=MACHINE,
-        samples=samples,
-    )
-
-
-FLAT = _soak(*(_sample(number) for number in range(1, 31)))
+FLAT = a_soak(*(a_sample(number) for number in range(1, 31)))
 
 
 def test_a_flat_soak_meets_its_bounds() -> None:
-    """A database that keeps its size and claims that keep their time meet both bounds."""
+    """A database and a worker that keep their size, and claims that keep their time, meet all bounds."""
     assert [] == problems(FLAT)
-    assert (1.0, 1.0) == (FLAT.growth, FLAT.slowdown)
+    assert (1.0, 1.0, 1.0) == (FLAT.growth, FLAT.slowdown, FLAT.memory_growth)
     assert (100.0, 100.0) == (FLAT.delivered_per_second, FLAT.removed_per_second)
 
 
@@ -59,21 +30,23 @@ def test_a_soak_that_ends_after_its_last_sample_is_whole(
     whole: int, is_reduced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to one interval between samples passes after the last one; what is delivered then is not missing."""
-    monkeypatch.setattr(page, "WHOLE", whole)
+    monkeypatch.setattr("tools.soak.page.WHOLE", whole)
     assert is_reduced == ("reduced form" in page.page(FLAT))
 
 
 def test_growth_before_the_first_removals_does_not_count() -> None:
     """The database grows until two retentions have passed, and that is no growth."""
-    young = [_sample(number, size_mb=10.0 * number, p99_ms=0.1) for number in range(1, 12)]
-    assert [] == problems(_soak(*young, *FLAT.samples[11:]))
+    young = [a_sample(number, size_mb=10.0 * number, p99_ms=0.1) for number in range(1, 12)]
+    assert [] == problems(a_soak(*young, *FLAT.samples[11:]))
 
 
 def test_growth_and_slowness_are_missed() -> None:
-    """A database that grows to the end, and claims that become slower, each miss their bound."""
-    growing = _soak(*(_sample(number, size_mb=10.0 * number) for number in range(1, 31)))
-    slower = _soak(*(_sample(number, p99_ms=5.0 if number < 20 else 8.0) for number in range(1, 31)))
+    """A database or a worker that grows to the end, and claims that become slower, each miss their bound."""
+    growing = a_soak(*(a_sample(number, size_mb=10.0 * number) for number in range(1, 31)))
+    slower = a_soak(*(a_sample(number, p99_ms=5.0 if number < 20 else 8.0) for number in range(1, 31)))
+    leaking = a_soak(*(a_sample(number, worker_mb=90.0 + number) for number in range(1, 31)))
 
+    assert ["the worker's memory"] == [text[:19] for text in problems(leaking)]
     assert ["the database grew"] == [text[:17] for text in problems(growing)]
     assert ["the p99 of claims"] == [text[:17] for text in problems(slower)]
 
@@ -81,14 +54,14 @@ def test_growth_and_slowness_are_missed() -> None:
 @pytest.mark.parametrize("samples", [(), FLAT.samples[:13]])
 def test_a_short_soak_has_no_verdict(samples: tuple[Sample, ...]) -> None:
     """A soak that ended too early says so, in place of a verdict."""
-    [text] = problems(_soak(*samples))
+    [text] = problems(a_soak(*samples))
     assert "give it more deliveries" in text
 
 
 def test_an_interval_without_a_sampled_claim_does_not_count() -> None:
     """An interval in which no claim was sampled does not count as a fast one."""
-    odd = [_sample(number, claims=number % 2, p99_ms=5.0 * (number % 2)) for number in range(1, 31)]
-    assert 1.0 == _soak(*odd).slowdown
+    odd = [a_sample(number, claims=number % 2, p99_ms=5.0 * (number % 2)) for number in range(1, 31)]
+    assert 1.0 == a_soak(*odd).slowdown
 
 
 def test_the_page_says_what_was_measured() -> None:
@@ -96,17 +69,19 @@ def test_the_page_says_what_was_measured() -> None:
     text = page.page(FLAT)
     assert "30,000 deliveries" in text
     assert "reduced form" in text
-    assert "Both bounds are met." in text
+    assert "All bounds are met." in text
 
-    whole = _soak(*FLAT.samples[:-1], replace(FLAT.last, delivered=page.WHOLE, size_mb=900.0))
+    whole = a_soak(*FLAT.samples[:-1], replace(FLAT.last, delivered=record.WHOLE, size_mb=900.0))
     assert "reduced form" not in page.page(whole)
     assert "**Not met:** the database grew 9.00x" in page.page(whole)
+    assert "| memory of the worker, last third to the first, largest | 1.000x | 1.05x |" in page.page(whole)
+    assert " | 2.00 | 5.00 | 90.0 |" in page.page(whole)
 
 
 def test_the_picture_is_drawn_from_the_samples() -> None:
-    """The picture is well-formed, and has a line with a point for each sample in each of three charts."""
+    """The picture is well-formed, and has a line with a point for each sample in each of four charts."""
     lines = ET.fromstring(page.picture(FLAT)).findall("{http://www.w3.org/2000/svg}polyline")  # noqa: S314 -- ours
-    assert [30, 30, 30] == [len(line.attrib["points"].split()) for line in lines]
+    assert [30, 30, 30, 30] == [len(line.attrib["points"].split()) for line in lines]
 
 
 def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -142,9 +117,9 @@ def test_only_claims_are_read_from_the_log(tmp_path: Path, name: str) -> None:
     log.write_bytes(lines)
     reading = ClaimLog(log)
     with log.open("ab") as file:
-        file.write(lines[: lines.index(b"\t") - 1])
+        file.write(lines[: lines.index(b"\t")])
         file.flush()
         assert [] == reading.milliseconds()
-        file.write(lines[lines.index(b"\t") - 1 :])
+        file.write(lines[lines.index(b"\t") :])
     assert [1.25] == reading.milliseconds()
     assert [] == reading.milliseconds()

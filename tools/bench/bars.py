@@ -1,27 +1,34 @@
 """The targets of docs/requirements.md, and whether a run meets them. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from tools.bench.plan import BARE, HOOKSEAL, ONE_PROCESS, STOCK
 from tools.bench.results import POSTGRESQL, WORKER, Run, ratio, ratio_of_cpu, ratio_of_rates
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """A target for a figure: a minimum if `is_least`, else a maximum."""
+class Bar(Generic[T]):
+    """A target for a figure of a run `T`: a minimum if `is_least`, else a maximum."""
 
     id: str
     what: str
     gate: float
     unit: str
-    value: Callable[[Run], float | None]
+    value: Callable[[T], float | None]
     is_least: bool = False
 
     def is_met(self, value: float) -> bool:
         """Return whether the value meets the target."""
         return value >= self.gate if self.is_least else value <= self.gate
+
+
+def values_of(bars: Iterable[Bar[T]], run: T) -> dict[str, float]:
+    """Return the figures that a run has, by the names of their bars."""
+    return {bar.what: value for bar in bars if (value := bar.value(run)) is not None}
 
 
 def _figure(scenario: str, name: str, contender: str = HOOKSEAL) -> Callable[[Run], float | None]:
@@ -59,7 +66,7 @@ def hung_to_none(run: Run) -> float | None:
 
 
 RING, SQL, LISTEN, HANGING = "by ring", "by SQL, LISTEN off", "by SQL, LISTEN on", "by ring, 400 hung"
-BARS: Final = (
+BARS: Final[tuple[Bar[Run], ...]] = (
     Bar(id="PERF-01", what="rate, to stock arq", gate=3.5, unit="x", value=_rate_to(STOCK), is_least=True),
     Bar(id="PERF-01", what="rate, to bare aiohttp", gate=0.45, unit="x", value=_rate_to(BARE), is_least=True),
     Bar(id="PERF-02", what="20/s by ring, p50", gate=5, unit="ms", value=_figure("latency-20", "p50_ms", RING)),

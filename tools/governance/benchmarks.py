@@ -4,11 +4,14 @@ An id of the group PERF is proven by its record alone. For another id the record
 form of its faults, and tests prove the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tools.bench.bars import BARS, Bar
+from tools.bench.results import Run
+from tools.soak.record import BARS as SOAK_BARS
+from tools.soak.record import Soak
 
 GROUP: Final = "PERF"
 
@@ -26,13 +29,20 @@ class Suite:
 class Benchmark:
     """How the record of an id is made, and its bounds: microseconds for each figure, counts for a suite, or bars.
 
-    An id with bars has no record of its own: the stored run of `make bench` is its record.
+    An id with bars has no record of its own: the stored run of `make bench` is its record, and the stored soak is held
+    to its `soak_bars`.
     """
 
     command: str
     at_most_us: Mapping[str, float] = field(default_factory=dict)
     suite: Suite | None = None
-    bars: tuple[Bar, ...] = ()
+    bars: tuple[Bar[Run], ...] = ()
+    soak_bars: tuple[Bar[Soak], ...] = ()
+
+    @property
+    def all_bars(self) -> Sequence[Bar[Run] | Bar[Soak]]:
+        """The bars of both."""
+        return [*self.bars, *self.soak_bars]
 
 
 BENCH: Final = "make bench"
@@ -71,4 +81,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
         at_most_us={"open": 25.0, "resolve-and-sign": 30.0, "fetch-and-open": 500.0},
     ),
     **_bench("PERF-01", "PERF-02", "PERF-03", "PERF-04", "PERF-05", "PERF-08"),
+    "PERF-07": Benchmark(
+        command="make bench soak", bars=tuple(bar for bar in BARS if bar.id == "PERF-07"), soak_bars=SOAK_BARS
+    ),
 }

@@ -1,7 +1,7 @@
 """The records of benchmarks and long suites: one for each id in `docs/EVIDENCE/`, written by a run, never by hand.
 
-The stored run of `make bench` is the record of each id that has bars. A new record replaces the old one: git has the
-earlier ones.
+The stored run of `make bench` is the record of each id that has bars; the stored soak adds its figures. A new record
+replaces the old one: git has the earlier ones.
 """
 
 from collections import Counter
@@ -14,10 +14,14 @@ from typing import Final
 import msgspec
 
 from tools.bench import results
-from tools.bench.bars import Bar
+from tools.bench.bars import Bar, values_of
+from tools.bench.results import Run
 from tools.governance.benchmarks import BENCH, BENCHMARKS, Suite
+from tools.soak import record as soaks
+from tools.soak.record import Soak
 
 FOLDER: Final = "docs/EVIDENCE"
+_LARGE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,8 @@ class Machine:
 class Record:
     """One run: its commit (`is_dirty`: with uncommitted changes), its machine, its results and its verdict.
 
-    A benchmark has `figures`; a suite has `counts`, by scenario; `make bench` has `measured`, by the name of a bar.
+    A benchmark has `figures`; a suite has `counts`, by scenario; `make bench` has `measured`, by the name of a bar. An
+    id that is proven by a soak, too, has its commit, and its figures among `measured`.
     """
 
     id: str
@@ -55,6 +60,12 @@ class Record:
     is_met: bool
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
+    soak_commit: str | None = None
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Every commit that was measured."""
+        return (self.commit,) if self.soak_commit is None else (self.commit, self.soak_commit)
 
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -64,6 +75,11 @@ Evidence = Mapping[str, Record | None]
 def place(name: str) -> str:
     """Return the path of the record of that id, relative to the root."""
     return results.RESULTS if name in BENCHMARKS and BENCHMARKS[name].bars else f"{FOLDER}/{name}.json"
+
+
+def places(name: str) -> tuple[str, ...]:
+    """Return the paths of all that the record of that id is read from."""
+    return (place(name), soaks.RECORD) if name in BENCHMARKS and BENCHMARKS[name].soak_bars else (place(name),)
 
 
 def figure(rounds_us: Sequence[float], baseline_rounds_us: Sequence[float]) -> Figure:
@@ -87,7 +103,7 @@ def misses(
     """Return how these figures, counts and measured values miss the bounds of the id; nothing if all are met."""
     held_to = BENCHMARKS[name]
     missed = [line for part, us in held_to.at_most_us.items() if (line := _miss(part, us, figures.get(part)))]
-    missed += [line for bar in held_to.bars if (line := _missed_bar(bar, (measured or {}).get(bar.what)))]
+    missed += [line for bar in held_to.all_bars if (line := _missed_bar(bar, (measured or {}).get(bar.what)))]
     return missed if held_to.suite is None else [*missed, *_miscounted(held_to.suite, counts or {})]
 
 
@@ -125,25 +141,36 @@ def read(root: Path) -> Evidence:
 
 
 def _of_bench(root: Path) -> Evidence:
-    """Return the records that the stored run is. A quick run, and one of some parts only, measures none of the bars."""
+    """Return the records that the stored run is. A quick run, and one of some parts only, measures none of its bars."""
     try:
         run = results.read(root)
     except msgspec.DecodeError:
         return dict.fromkeys(name for name, held_to in BENCHMARKS.items() if held_to.bars)
+    try:
+        soak = soaks.read(root) if (root / soaks.RECORD).is_file() else None
+    except msgspec.DecodeError:
+        return _of_run(run, None) | dict.fromkeys(name for name, held_to in BENCHMARKS.items() if held_to.soak_bars)
+    return _of_run(run, soak)
+
+
+def _of_run(run: results.Run, soak: Soak | None) -> dict[str, Record | None]:
     machine = Machine(cpu=run.machine.cpu, cpus=run.machine.cpus, python=run.machine.python)
-    records = {}
+    records = dict[str, Record | None]()
     for name, held_to in BENCHMARKS.items():
-        bars = held_to.bars if run.command == BENCH else ()
-        measured = {bar.what: value for bar in bars if (value := bar.value(run)) is not None}
+        values = values_of(held_to.bars, run) if run.command == BENCH else {}
+        of_soak = soak if held_to.soak_bars else None
+        if of_soak is not None:
+            values |= values_of(held_to.soak_bars, of_soak)
         if held_to.bars:
             records[name] = Record(
                 id=name,
                 commit=run.commit,
-                is_dirty=run.is_dirty,
+                is_dirty=run.is_dirty or (of_soak is not None and of_soak.is_dirty),
                 machine=machine,
                 figures={},
-                is_met=not misses(name, {}, measured=measured),
-                measured=measured,
+                is_met=not misses(name, {}, measured=values),
+                measured=values,
+                soak_commit=None if of_soak is None else of_soak.commit,
             )
     return records
 
@@ -166,11 +193,15 @@ def _miscounted(suite: Suite, counts: Counts) -> Iterator[str]:
             yield f"{counted[what]} {what}, at most {number} are allowed"
 
 
-def _missed_bar(bar: Bar, value: float | None) -> str | None:
+def _missed_bar(bar: Bar[Run] | Bar[Soak], value: float | None) -> str | None:
     if value is None:
         return f"{bar.what} was not measured"
-    allowed = f"at least {bar.gate:g} is required" if bar.is_least else f"at most {bar.gate:g} is allowed"
-    return None if bar.is_met(value) else f"{bar.what}: {value:.3g} {bar.unit}".strip() + f", {allowed}"
+    bound = f"at least {_shown(bar.gate)} is required" if bar.is_least else f"at most {_shown(bar.gate)} is allowed"
+    return None if bar.is_met(value) else f"{bar.what}: {_shown(value)} {bar.unit}".strip() + f", {bound}"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= _LARGE else f"{value:.4g}"
 
 
 def _miss(part: str, at_most_us: float, found: Figure | None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final, assert_never
 
 from tools.governance.benchmarks import BENCHMARKS, GROUP
-from tools.governance.evidence import Evidence, Record, contradictions, misses, place
+from tools.governance.evidence import Evidence, Record, contradictions, misses, place, places
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 
@@ -47,8 +47,9 @@ def proofs(
     PERF.
     """
     recorded: list[tuple[str | None, str]] = []
-    if requirement.id in BENCHMARKS and requirement.status is Status.CLAIMED:
-        recorded = [] if list(_unproven(requirement, report, evidence)) else [(None, place(requirement.id))]
+    is_recorded = requirement.id in BENCHMARKS and requirement.status is Status.CLAIMED
+    if is_recorded and not list(_unproven(requirement, report, evidence)):
+        recorded = [(None, each) for each in places(requirement.id)]
     if requirement.group == GROUP:
         return recorded
     return recorded + sorted(
@@ -112,7 +113,8 @@ def _unsound(name: str, record: Record | None, known: Collection[str], unknown: 
     elif record is None or record.id != name:
         yield f"is not a valid record of {name}: run `{BENCHMARKS[name].command}`"
     else:
-        found = [*([_NOT_IN_HISTORY] if record.commit in unknown else []), *contradictions(record)]
+        is_known = not any(each in unknown for each in record.commits)
+        found = [*([] if is_known else [_NOT_IN_HISTORY]), *contradictions(record)]
         yield from (f"{line}: run `{BENCHMARKS[name].command}`" for line in found)
 
 
@@ -148,6 +150,7 @@ def _unrecorded(name: str, record: Record | None) -> Iterator[str]:
     elif record.is_dirty:
         yield f"{name}: its record has uncommitted changes: commit first, then run `{BENCHMARKS[name].command}`"
     else:
-        first = "make it faster" if BENCHMARKS[name].suite is None else "fix what it found"
+        held_to = BENCHMARKS[name]
+        first = "fix what it found" if held_to.suite is not None or held_to.soak_bars else "make it faster"
         then = f"{first}, then run `{BENCHMARKS[name].command}`, or set its status to `planned`"
         yield from (f"{name}: {line}: {then}" for line in misses(name, record.figures, record.counts, record.measured))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Final
 
-from tools.governance.evidence import FOLDER, Evidence
+from tools.governance.evidence import Evidence
 from tools.governance.judge import proofs
 from tools.governance.report import Report
 from tools.governance.requirements import Requirement
@@ -55,8 +55,8 @@ def render_list(
 
 
 def _counted(requirement: Requirement, found: Sequence[tuple[str | None, str]]) -> str:
-    tests = [(part, proof) for part, proof in found if not proof.startswith(f"{FOLDER}/")]
-    records = ", ".join(f"`{proof}`" for _, proof in found if proof.startswith(f"{FOLDER}/"))
+    tests = [(part, proof) for part, proof in found if not proof.endswith(".json")]
+    records = ", ".join(f"`{proof}`" for _, proof in found if proof.endswith(".json"))
     by_part = Counter(part for part, _ in tests if part)
     parts = ", ".join(f"{part} {number}" for part, number in sorted(by_part.items()))
     return f"| {requirement.id} | {requirement.status} | {len({name for _, name in tests})} | {parts} | {records} |"

@@ -5,9 +5,12 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from tools.governance.evidence import FOLDER, Counts, Figure, Machine, Record, misses
 from tools.governance.tree import GENERATED
+
+_WRITTEN: Final = ("docs/proof", "docs/scaling.md")
 
 
 def record_of(root: Path, name: str, figures: Mapping[str, Figure], counts: Counts | None = None) -> Record:
@@ -29,8 +32,11 @@ def commit_of(root: Path) -> str:
 
 
 def is_dirty(root: Path) -> bool:
-    """Return whether there are uncommitted changes. Raises `CalledProcessError` outside a git work tree."""
-    left_out = [f":(exclude){generated}" for generated in (FOLDER, *GENERATED)]
+    """Return whether there are uncommitted changes, except in what runs write.
+
+    Raises `CalledProcessError` outside a git work tree.
+    """
+    left_out = [f":(exclude){generated}" for generated in (FOLDER, *_WRITTEN, *GENERATED)]
     return bool(_git(root, "status", "--porcelain", "--", ".", *left_out))
 
 

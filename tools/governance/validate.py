@@ -77,7 +77,8 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
     if is_writing:
         _write(root, of_run)
         return 0
-    unknown = history.unknown_commits(root, (record.commit for record in records.values() if record is not None))
+    commits = (commit for record in records.values() if record is not None for commit in record.commits)
+    unknown = history.unknown_commits(root, commits)
     found = [*problems(requirements, run, may_skip, records, unknown=unknown), *_stale(root, pages)]
     return _print_lines(found) if found else _summary(requirements, run)
 

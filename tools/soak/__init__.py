@@ -1,1 +1,1 @@
-"""`make soak`: whether the database stays bounded, and claims as fast, while deliveries come, end and leave."""
+"""`make soak`: whether database and worker stay bounded, and claims as fast, while deliveries come, end and leave."""

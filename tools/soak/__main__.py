@@ -30,7 +30,7 @@ def write(soak: Soak, root: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Run it; return 0 if the bounds are met, else 1 with what was not met."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--deliveries", type=int, default=page.WHOLE, help=f"deliveries in all ({page.WHOLE})")
+    parser.add_argument("--deliveries", type=int, default=record.WHOLE, help=f"deliveries in all ({record.WHOLE})")
     parser.add_argument("--per-second", type=int, default=550, help="at most so many deliveries a second (550)")
     parser.add_argument("--keep-seconds", type=int, default=120, help="how long a delivery is kept (120)")
     parser.add_argument("--minutes", type=float, default=120.0, help="after this time it ends in any case (120)")
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     )
     options = " ".join(each for each in arguments if each != "--record")
     try:
-        soak = uvloop.run(soaked(size, f"make soak ARGS='{options}'" if options else "make soak"))
+        soak = uvloop.run(soaked(size, f"{record.COMMAND} ARGS='{options}'" if options else record.COMMAND))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted: nothing was written", file=sys.stderr)
         return 130

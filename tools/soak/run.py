@@ -113,6 +113,8 @@ class _Watch:
         row = await self.observer.fetchrow(_STATE, float(self.keep_seconds), _TABLES)
         if row is None:
             raise RuntimeError("the state of the database has one row")
+        if not (worker_mb := resident_mb(self.pids)):
+            raise RuntimeError("the worker has ended")
         claims = self.log.milliseconds()
         return Sample(
             seconds=round(elapsed, 1),
@@ -126,7 +128,7 @@ class _Watch:
             claims=len(claims),
             claim_p50_ms=percentile(claims, 0.5) if claims else 0.0,
             claim_p99_ms=percentile(claims, 0.99) if claims else 0.0,
-            worker_mb=round(resident_mb(self.pids), 1),
+            worker_mb=round(worker_mb, 1),
         )
 
 
