@@ -254,6 +254,10 @@ def test_a_stored_run_of_the_benchmark_is_a_record(tmp_path: Path) -> None:
     (line, *_) = _problems(tmp_path, "PERF-03")
     assert line.startswith("PERF-03: 400 hung, worker was not measured: make it faster, then run `make bench`, or")
 
+    dirty = replace(results.read(tmp_path), is_dirty=True)
+    (tmp_path / results.RESULTS).write_bytes(results.written(dirty))
+    assert "PERF-02: its record has uncommitted changes: " in _problems(tmp_path, "PERF-02")[0]
+
 
 @pytest.mark.parametrize(
     ("command", "redis", "message"),
@@ -292,7 +296,7 @@ def _grown(mb: float) -> Soak:
         (replace(SOAK, samples=SOAK.samples[:-1]), "length of the soak: 59.83 minutes, at least 60 is required: "),
         (
             replace(SOAK, samples=(*SOAK.samples[:-1], replace(SOAK.last, delivered=1_979_999))),
-            "deliveries in the soak: 1,979,999, at least 1,980,000 is required: ",
+            "number of deliveries in the soak: 1,979,999, at least 1,980,000 is required: ",
         ),
         (_grown(5.0), "memory in the soak, last third to the first: 1.056 x, at most 1.05 is allowed: "),
     ],
@@ -305,6 +309,7 @@ def test_a_whole_soak_is_a_part_of_the_record(tmp_path: Path, soak: Soak | None,
     (line, *_) = _problems(tmp_path, "PERF-07")
 
     assert line.startswith(f"PERF-07: {message}")
+    assert [] == _problems(tmp_path, "PERF-02")  # it needs no soak
 
 
 def test_a_run_and_a_soak_are_one_record(tmp_path: Path) -> None:
@@ -325,10 +330,10 @@ def test_a_run_and_a_soak_are_one_record(tmp_path: Path) -> None:
 def test_a_stored_soak_of_another_form_is_no_record(tmp_path: Path) -> None:
     """It proves nothing, whatever the stored run has; what needs no soak is proven."""
     _stored_run(tmp_path)
-    (tmp_path / soaks.RECORD).write_text("{}")
+    (tmp_path / soaks.RECORD).write_bytes(b"\xff")
 
-    assert "PERF-07: has no record: run `make bench soak`, or set its status to `planned`" in _problems(
-        tmp_path, "PERF-07"
+    assert "docs/proof/performance.json and docs/proof/soak.json: is not a valid record of PERF-07" in str(
+        _problems(tmp_path, "PERF-07")
     )
     assert read(tmp_path)["PERF-02"] is not None
 
@@ -363,8 +368,9 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     (tmp_path / "docs" / "TRACEABILITY.md").write_text("")
     (tmp_path / "docs" / "proof").mkdir()
     (tmp_path / soaks.RECORD).write_text("")
+    (tmp_path / "docs" / "scaling.md").write_text("")
     again = record_of(tmp_path, PROVES, _figures())
-    (tmp_path / "new.py").write_text("")
+    (tmp_path / "docs" / "new.md").write_text("")
 
     assert clean == again
     assert (git("rev-parse", "HEAD"), False, True) == (clean.commit, clean.is_dirty, clean.is_met)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final, assert_never
 
 from tools.governance.benchmarks import BENCHMARKS, GROUP
-from tools.governance.evidence import Evidence, Record, contradictions, misses, place, places
+from tools.governance.evidence import Evidence, Record, contradictions, misses, places
 from tools.governance.report import Case, Mark, Outcome, Report
 from tools.governance.requirements import Requirement, Status
 
@@ -32,7 +32,11 @@ def problems(
         *_failures(report),
         *_silent_skips(report, may_skip),
         *(f"{case.name}: {fault}" for case, mark in _marked(report) if (fault := _fault(mark, known.get(mark.id)))),
-        *(f"{place(name)}: {fault}" for name, of in evidence.items() for fault in _unsound(name, of, known, unknown)),
+        *(
+            f"{' and '.join(places(name))}: {fault}"
+            for name, of in evidence.items()
+            for fault in _unsound(name, of, known, unknown)
+        ),
         *(line for requirement in requirements for line in _unproven(requirement, report, evidence)),
     ]
     return list(dict.fromkeys(found))

@@ -74,8 +74,8 @@ def _head(soak: Soak) -> str:
     )
     return f"""# A soak
 
-Deliveries come, end and leave, with the default autovacuum of PostgreSQL: do the database and the
-memory of the worker stay bounded, and do claims stay as fast?
+Deliveries come, end and leave, with the default autovacuum of PostgreSQL: do the database and the memory
+of the worker stay bounded, and do claims stay as fast?
 
 `{soak.command}` at commit {soak.commit[:12]}{changed}, {soak.date} UTC: {last.delivered:,} deliveries in
 {last.seconds:,.0f} seconds, kept for {soak.keep_seconds} seconds each.{reduced}

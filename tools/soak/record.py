@@ -135,7 +135,7 @@ BARS: Final[tuple[Bar[Soak], ...]] = (
     ),
     Bar(
         id="PERF-07",
-        what="deliveries in the soak",
+        what="number of deliveries in the soak",
         gate=0.99 * WHOLE,
         unit="",
         value=_of_whole(lambda soak: soak.last.delivered),
