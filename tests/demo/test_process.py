@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -43,7 +44,8 @@ async def test_a_worker_ended_from_outside_is_an_error(
 
     async with worker_process(environment, log) as worker:
         os.kill(worker.ready["pid"], 9)
-        with pytest.raises(Unavailable, match=r"has stopped \(exit code -9\): see its log"):
+        advice = f"read its log, {re.escape(str(log))}, before the next start"
+        with pytest.raises(Unavailable, match=rf"has stopped \(exit code -9\): {advice}"):
             await worker.ended_or(asyncio.Event())
 
 

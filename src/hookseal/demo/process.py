@@ -21,8 +21,9 @@ _START_SECONDS: Final = 20.0
 class WorkerProcess:
     """A worker that has reported readiness; `ready` is its ready line."""
 
-    def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log_file: Path, ready: dict[str, Any]) -> None:
         self._process = process
+        self._log_file = log_file
         self.ready = ready
 
     async def ended_or(self, stop: asyncio.Event) -> None:
@@ -35,7 +36,10 @@ class WorkerProcess:
             stopped.cancel()
             ended.cancel()
         if not stop.is_set():
-            raise Unavailable(f"the worker has stopped (exit code {self._process.returncode}): see its log")
+            raise Unavailable(
+                f"the worker has stopped (exit code {self._process.returncode}): "
+                f"read its log, {self._log_file}, before the next start empties it"
+            )
 
 
 class Start(Protocol):
@@ -77,7 +81,7 @@ async def worker_process(
     with log_file.open("ab") as log:
         process = await start(environment, log)
     try:
-        yield WorkerProcess(process, await _ready(process, log_file))
+        yield WorkerProcess(process, log_file, await _ready(process, log_file))
     finally:
         await _end(process, asyncio.Event() if at_once is None else at_once)
 
