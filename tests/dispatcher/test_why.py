@@ -128,7 +128,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         ENABLE,
         (
-            f"{UNSENT} its endpoint is disabled since 2026-03-01T11:55:00Z (it moves). {SINCE} It is released by "
+            f"{UNSENT} its endpoint was disabled at 2026-03-01T11:55:00Z (it moves). {SINCE} It is released by "
             "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled. Enable the "
             f"endpoint: `{ENABLE}`."
         ),
@@ -138,7 +138,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         ENABLE,
         (
-            f"{UNSENT} its endpoint is disabled. {SINCE} It is released by `endpoint enable`; if that does not happen "
+            f"{UNSENT} its endpoint was disabled. {SINCE} It is released by `endpoint enable`; if that does not happen "
             f"within HOOKSEAL_HELD_DAYS, it is cancelled. Enable the endpoint: `{ENABLE}`."
         ),
     ),

@@ -162,10 +162,10 @@ def _for_endpoint(facts: Facts) -> _Standing:
         return _Standing(
             f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts)
         )
-    since = "" if facts.endpoint.disabled_at is None else f" since {_at(facts.endpoint.disabled_at)}"
+    at = "" if facts.endpoint.disabled_at is None else f" at {_at(facts.endpoint.disabled_at)}"
     return _Standing(
-        "it is held, which spends no attempt, because its endpoint is disabled"
-        f"{since}{_because(facts.endpoint.disabled_reason)}",
+        f"it is held, which spends no attempt, because its endpoint was disabled{at}"
+        f"{_because(facts.endpoint.disabled_reason)}",
         facts.held_at,
         "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled",
         f"hookseal endpoint enable {facts.of_endpoint}",
