@@ -9,7 +9,8 @@ from hookseal.dispatcher.outcome_page import outcomes_page
 from hookseal.worker.metrics.page import metrics_page
 from tools.governance import report, tree
 from tools.governance.report import Case, Mark, Outcome, Report
-from tools.governance.validate import FROM_SOURCE, main
+from tools.governance.validate import FROM_SOURCE, main, stored
+from tools.soak import record
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
@@ -79,6 +80,21 @@ def test_pages_are_written_from_the_sources() -> None:
         "docs/outcomes.md": outcomes_page,
         "docs/settings.md": settings_page,
     } == FROM_SOURCE
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff", b"{}"])
+def test_a_page_whose_record_cannot_be_read_fails(
+    root: Path, capfd: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    """A record that is missing, damaged or of another form is named, with what to do."""
+    if content is not None:
+        (root / record.RECORD).parent.mkdir()
+        (root / record.RECORD).write_bytes(content)
+    pages = {"docs/soak.md": lambda: str(stored(record.RECORD, lambda: record.read(root), record.COMMAND))}
+
+    assert (1, 1) == (main(root, [], pages), main(root, ["--write"], pages))
+    advice = "validate: docs/proof/soak.json cannot be read: restore it with git, or run `make soak`\n"
+    assert 2 == capfd.readouterr().err.count(advice)
 
 
 def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from tools.soak.record import Soak
 
 FOLDER: Final = "docs/EVIDENCE"
 _LARGE: Final = 10_000
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)  # what reading a file of another form raises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +145,11 @@ def _of_bench(root: Path) -> Evidence:
     """Return the records that the stored run is. A quick run, and one of some parts only, measures none of its bars."""
     try:
         run = results.read(root)
-    except _UNREADABLE:
+    except UNREADABLE:
         return dict.fromkeys(name for name, held_to in BENCHMARKS.items() if held_to.bars)
     try:
         soak = soaks.read(root) if (root / soaks.RECORD).is_file() else None
-    except _UNREADABLE:
+    except UNREADABLE:
         return _of_run(run, None) | dict.fromkeys(name for name, held_to in BENCHMARKS.items() if held_to.soak_bars)
     return _of_run(run, soak)
 
@@ -179,7 +179,7 @@ def _of_run(run: results.Run, soak: Soak | None) -> dict[str, Record | None]:
 def _read(file: Path) -> Record | None:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Record)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 

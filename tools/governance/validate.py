@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from hookseal.config.page import settings_page
 from hookseal.dispatcher.outcome_page import outcomes_page
@@ -24,13 +24,27 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 REQUIREMENTS: Final = "docs/requirements.md"
 MAY_SKIP: Final = "tests/may_skip.txt"
 
+T = TypeVar("T")
+
+
+class UnreadableRecordError(Exception):
+    """The record of a page is missing or has another form. The text names the file and what to do."""
+
 
 def _of_benchmark(name: str) -> str:
-    return performance.pages(results.read(ROOT))[name]
+    return performance.pages(stored(results.RESULTS, lambda: results.read(ROOT), "make bench"))[name]
 
 
 def _of_soak(name: str) -> str:
-    return soak.pages(record.read(ROOT))[name]
+    return soak.pages(stored(record.RECORD, lambda: record.read(ROOT), record.COMMAND))[name]
+
+
+def stored(file: str, read: Callable[[], T], command: str) -> T:
+    """Return what `read` reads from this file. Raises `UnreadableRecordError`."""
+    try:
+        return read()
+    except (*evidence.UNREADABLE, OSError) as error:
+        raise UnreadableRecordError(f"{file} cannot be read: restore it with git, or run `{command}`") from error
 
 
 FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
@@ -54,7 +68,10 @@ def main(root: Path, arguments: list[str], from_source: Mapping[str, Callable[[]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the generated pages instead of comparing them")
     is_writing = parser.parse_args(arguments).write
-    pages = {name: render() for name, render in from_source.items()}
+    try:
+        pages = {name: render() for name, render in from_source.items()}
+    except UnreadableRecordError as error:
+        return _print_lines([str(error)])
     if is_writing:
         _write(root, pages)  # first, since they belong to the tree that the tests then run on
     try:
