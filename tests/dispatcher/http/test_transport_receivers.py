@@ -15,6 +15,7 @@ import pytest
 from hookseal.dispatcher.address import AddressRules
 from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
+from hookseal.dispatcher.http.turns import SLICE_BYTES
 from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
 from hookseal.dispatcher.outcome import classify
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
@@ -71,6 +72,18 @@ def cases() -> dict[str, tuple[Callable[[], Script], FailureKind | int]]:
         "a body with a lie about its length": (
             lambda: status(200, b"x" * 10, b"content-length: 5\r\n"),
             FailureKind.PROTOCOL,
+        ),
+        "a 204 with a body": (lambda: answers(b"HTTP/1.1 204 No\r\ncontent-length: 2\r\n\r\nok"), 204),
+        "a 204 with chunks": (lambda: answers(b"HTTP/1.1 204 No\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), 204),
+        "more than its length": (lambda: answers(HEAD + b"content-length: 2\r\n\r\nok!"), 200),
+        "more than its length, with bare line feeds": (
+            lambda: answers(b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok!"),
+            200,
+        ),
+        "an invalid chunk": (lambda: answers(HEAD + b"transfer-encoding: chunked\r\n\r\nZZ\r\n"), 200),
+        "an interim reply, and an invalid chunk": (
+            lambda: answers(b"HTTP/1.1 102 Go\r\n\r\n" + HEAD + b"transfer-encoding: chunked\r\n\r\nZZ\r\n"),
+            200,
         ),
         "an endless size of a chunk": (
             lambda: drips(HEAD + b"transfer-encoding: chunked\r\n\r\n", b"0" * 4_096),
@@ -157,6 +170,18 @@ async def test_each_receiver_has_its_outcome(name: str) -> None:
         await wait_until_closed(listener.port, kept=len(transport._options.idle))
     assert isinstance(answer, Failure | Reply)
     assert classify(answer)
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+@pytest.mark.parametrize("beyond", range(-3, 3))
+async def test_a_status_counts_wherever_its_head_is_cut(beyond: int) -> None:
+    """An answer is parsed in slices: an invalid body does not undo the status, wherever the end of the head is cut."""
+    begins, ends = HEAD + b"transfer-encoding: chunked\r\nx: ", b"\r\n\r\n"
+    filled = b"y" * (SLICE_BYTES + beyond - len(begins) - len(ends))
+    script = answers(begins + filled + ends + b"ZZ\r\n" * SLICE_BYTES)
+    async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
+        assert 200 == kind_or_status(await transport.send(request_to(listener.url)))
+        assert 1 == len(listener.requests)
 
 
 @pytest.mark.req("DEL-11", part="bounds")

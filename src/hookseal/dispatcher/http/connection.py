@@ -1,9 +1,11 @@
 """One connection: how much it accepts from a receiver, how it ends, and how long it stays open when it is idle."""
 
 import asyncio
+import re
 import select
 from collections import OrderedDict, defaultdict
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp.client_proto import ResponseHandler
@@ -18,6 +20,7 @@ ANSWER_BYTES: Final = 131_072  # the body that is read, and as much for headers 
 CHUNK_BYTES: Final = 8_192  # the framing of chunks, without their content: 5 bytes or more for each chunk
 _MOMENT_SECONDS: Final = 0.1
 _INTERIM: Final = frozenset(range(100, 200)) - {101}  # after 101 nothing follows that is HTTP
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 Place = tuple[str, int]
 
 
@@ -112,6 +115,8 @@ class HttpConnection(ResponseHandler):
             return
         else:
             self._body = body
+            if message.code == HTTPStatus.SWITCHING_PROTOCOLS:  # whatever follows, it answers no further request
+                self.force_close()
         super().feed_data(data, size)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -159,6 +164,12 @@ class HttpConnection(ResponseHandler):
             return
         body = self._body
         before = 0 if body is None else body.total_bytes
+        # If what follows a head is not valid, aiohttp would lose a head that it gets in the same call.
+        while self._body is None and (end := end_of_head(piece)) < len(piece):
+            super().data_received(piece[:end])
+            piece = piece[end:]
+            if self._is_cut_off or self.exception() is not None:
+                return
         super().data_received(piece)
         if body is not None:
             self._chunk_bytes += len(piece) - (body.total_bytes - before)
@@ -204,6 +215,18 @@ class HttpConnection(ResponseHandler):
             self._incoming = select.poll()
             self._incoming.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(self._incoming.poll(0))
+
+
+def end_of_head(piece: bytes) -> int:
+    """Return where a head may end in these bytes, or their number if it does not.
+
+    Line breaks at the beginning may end a head that began before. To cut there is harmless if they do not.
+    """
+    breaks = len(piece) - len(piece.lstrip(b"\r\n"))
+    if breaks:
+        return breaks
+    blank = _BLANK_LINE.search(piece)
+    return len(piece) if blank is None else blank.end()
 
 
 class IdleConnections:
