@@ -286,10 +286,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         {"live_workers": 0, "has_leader": False},
         EARLIER,
         "hookseal worker",
-        (
-            f"{UNCLAIMED}, because no worker runs. {SINCE} It is released by a "
-            "worker. No worker runs: start one: `hookseal worker`."
-        ),
+        (f"{UNCLAIMED}, because no worker runs. {SINCE} It is released by a worker. Start one: `hookseal worker`."),
     ),
     (
         {"rung_at": NOW},
@@ -338,6 +335,16 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         (
             f"attempt 3 failed (timeout), and the next one follows; attempts spent: 3. {SINCE} It is released by the "
             "clock: it is due at 2026-03-01T12:05:00Z. Its endpoint is deleted, so that it cannot be sent."
+        ),
+    ),
+    (
+        {"next_attempt_at": LATER, "endpoint": DISABLED, "held_for": WaitingFor.BREAKER},
+        None,
+        ENABLE,
+        (
+            "a worker gave it back without an attempt. It is released by the clock: it is due at "
+            "2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint is disabled. Enable the "
+            f"endpoint: `{ENABLE}`."
         ),
     ),
     (
@@ -414,8 +421,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         ENABLE,
         (
-            f"it failed for good, whatever attempts were left (gone). {SINCE} Its endpoint is disabled: first enable "
-            f"that: `{ENABLE}`."
+            f"it failed for good, whatever attempts were left (gone). {SINCE} Its endpoint is disabled. To send it "
+            f"again, run `{REPLAY}` after you have enabled the endpoint: `{ENABLE}`."
         ),
     ),
     (

@@ -11,6 +11,7 @@ from hookseal.dispatcher.url import PLAIN_HTTP
 _START: Final = "hookseal worker"
 _CHECK: Final = "hookseal check"
 _CLEAR: Final = "hookseal secret cache-clear"
+_FREE_WORKER: Final = "a worker with a free place for a request"
 _FIRST: Final = "the leader, which makes it due within a second"
 _GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
 _LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
@@ -206,15 +207,12 @@ def _due(facts: Facts) -> _Standing:
         rings = "the outbox does within a second"
         if not facts.has_leader:
             rings = "a sweep does within HOOKSEAL_SWEEP_SECONDS, since no worker leads the outbox now"
-        by = f"a worker with a free place for a request; if its producer has not rung it, {rings}"
+        by = f"{_FREE_WORKER}; if its producer has not rung it, {rings}"
     else:
         what = f"it is due, is marked as rung at {_at(facts.rung_at)}, and no worker has claimed it"
-        by = (
-            "a worker with a free place for a request; if the ring was lost, the sweep rings it again within "
-            "HOOKSEAL_SWEEP_SECONDS"
-        )
+        by = f"{_FREE_WORKER}; if the ring was lost, the sweep rings it again within HOOKSEAL_SWEEP_SECONDS"
     if not facts.live_workers:
-        return _Standing(f"{what}, because no worker runs", due_at, "a worker", *_workers(facts))
+        return _Standing(f"{what}, because no worker runs", due_at, "a worker", _START, "Start one")
     return _Standing(what, due_at, by, _CHECK, "If it is due for more than a minute, ask a worker what is wrong")
 
 
@@ -227,10 +225,13 @@ def _not_due(facts: Facts, due_at: datetime) -> _Standing:
         what = f"attempt {last.number} failed ({answer}), and the next one follows; attempts spent: {_spent(facts)}"
         since = last.ended_at
     by = f"the clock: it is due at {_at(due_at)}"
+    enable = f"hookseal endpoint enable {facts.of_endpoint}"
+    if facts.endpoint is not None and not facts.endpoint.enabled:
+        by = f"{by}, and then by `endpoint enable`, because its endpoint is disabled"
+        return _Standing(what, since, by, enable, "Enable the endpoint")
     if facts.held_for is WaitingFor.BREAKER:
-        command = f"hookseal endpoint enable {facts.of_endpoint}"
         advice = "If the receiver works again, have one delivery of the endpoint tried now"
-        return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", command, advice)
+        return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", enable, advice)
     return _Standing(what, since, by, *_again(facts, "To have it tried at once"))
 
 
@@ -274,16 +275,16 @@ def _again(facts: Facts, advice: str) -> tuple[str | None, str]:
     """Return the command that has the delivery tried now, and what it does; no command if its endpoint is deleted."""
     if facts.endpoint is None:
         return None, "Its endpoint is deleted, so that it cannot be sent."
-    if not facts.endpoint.enabled:
-        return f"hookseal endpoint enable {facts.of_endpoint}", "Its endpoint is disabled: first enable that"
-    return f"hookseal delivery replay {facts.delivery_id}", advice
+    replay = f"hookseal delivery replay {facts.delivery_id}"
+    if facts.endpoint.enabled:
+        return replay, advice
+    disabled = f"Its endpoint is disabled. To send it again, run `{replay}` after you have enabled the endpoint"
+    return f"hookseal endpoint enable {facts.of_endpoint}", disabled
 
 
 def _workers(facts: Facts) -> tuple[str | None, str]:
     """Return the command that gives work to be done a worker, and what it does; no command if one runs."""
-    if facts.live_workers:
-        return None, "Nothing needs to be done."
-    return _START, "No worker runs: start one"
+    return (None, "Nothing needs to be done.") if facts.live_workers else (_START, "No worker runs: start one")
 
 
 def _error(facts: Facts) -> str:
