@@ -1,8 +1,9 @@
 """Which endpoints are failing, as one worker sees them. Pure, but for the clock.
 
-An endpoint is failing from its first failure until an attempt succeeds. Its row keeps that time, so that the restart of
-a worker changes nothing. A worker writes it seldom: only after it has seen nothing but failures for a while, and again
-at most once in `AGAIN_SECONDS`. So an endpoint that answers, and one that fails now and then, cost no statement.
+An endpoint is failing from when a worker has seen nothing but failures for a while, until an attempt succeeds. Its row
+keeps that time, so that the restart of a worker changes nothing. It is the time of the write, and not that of the first
+failure: other workers may have succeeded in between. A worker writes seldom, and again at most once in
+`AGAIN_SECONDS`. So an endpoint that answers, and one that fails now and then, cost no statement.
 """
 
 from collections import OrderedDict
