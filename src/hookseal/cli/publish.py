@@ -94,7 +94,7 @@ async def _ring(settings: Settings, published: Published) -> None:
 def _report_lost(settings: Settings, reason: str) -> None:
     _warn(
         f"the event is stored, but the workers were not notified through Redis at {settings.redis.address}: "
-        f"{reason}. A worker finds it by itself within about a second"
+        f"{reason}. A worker that reaches Redis finds it by itself within about a second"
     )
 
 

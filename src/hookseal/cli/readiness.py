@@ -65,7 +65,8 @@ def _ask(url: str) -> tuple[int, dict[str, Any]]:
         raise _no_worker(url, type(error).__name__) from None
     except OSError as error:
         raise Unavailable(
-            f"no worker answers at {printable(url)} ({type(error).__name__}): start the worker, or correct --url"
+            f"no worker answers at {printable(url)} ({type(error).__name__}): "
+            "start the worker, or give its health_url with --url"
         ) from None
     finally:
         connection.close()

@@ -88,7 +88,9 @@ class Publisher:
         settings = producer_settings(database_url=database_url, redis_url=redis_url)
 
         def on_lost(reason: str) -> None:
-            _LOG.warning("a ring was lost, the workers will find the event: %s (at %s)", reason, settings.redis.address)
+            _LOG.warning(
+                "workers are not rung, and find events by themselves: %s (Redis at %s)", reason, settings.redis.address
+            )
 
         async with (
             doorbell(settings, on_lost) as ringing,

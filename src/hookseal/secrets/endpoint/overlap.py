@@ -78,8 +78,8 @@ def require_rotatable(pointer: Pointer, *, overlap_seconds: int, force: bool) ->
     if pointer.previous_due and overlap_seconds > 0 and not force:
         raise Conflict(
             "an overlap is running, and its previous secret would retire at once: wait for its end, end it with "
-            "`hookseal endpoint rotation-status --end-when-switched`, or use --force; if the secret leaked, "
-            "use --overlap 0",
+            f"`hookseal endpoint rotation-status --tenant {pointer.tenant_id} --endpoint {pointer.endpoint_id} "
+            "--end-when-switched`, or use --force; if the secret leaked, use --overlap 0",
             field="endpoint",
         )
 
