@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from hookseal.demo.process import worker_process
+from hookseal.demo.watch import watch
 from hookseal.ground.errors import Unavailable
 from tests.cli.listeners import black_hole
 from tests.cli.test_worker import SETTINGS
+from tests.demo.test_watch import Part
 from tests.doubles.stored import begin
 from tests.embedded.processes import is_alive
 
@@ -26,27 +28,25 @@ async def test_a_failed_start_shows_the_workers_log(tmp_path: Path) -> None:
     assert 0o600 == stat.S_IMODE(log.stat().st_mode)
 
 
-async def test_a_worker_ended_from_outside_is_an_error(
+async def test_a_worker_ended_from_outside_is_seen(
     pool: object, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """A worker is ready within the block and has drained after it; if it is ended from outside, that is an error."""
+    """A worker is ready within the block and has drained after it; if it is killed from outside, that is seen."""
     await begin(pool)  # type: ignore[arg-type]
     environment = {**os.environ, **SETTINGS, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
     log = tmp_path / "worker.log"
     async with worker_process(environment, log) as worker:
         pid = worker.ready["pid"]
         assert is_alive(pid)
-        stop = asyncio.Event()
-        stop.set()
-        await worker.ended_or(stop)
+        assert worker.exit_code is None
     assert not is_alive(pid)
     assert "worker.stopped" == json.loads(log.read_text().splitlines()[-1])["event"]
 
     async with worker_process(environment, log) as worker:
         os.kill(worker.ready["pid"], 9)
-        advice = f"read its log, {re.escape(str(log))}, before the next start"
-        with pytest.raises(Unavailable, match=rf"has stopped \(exit code -9\): {advice}"):
-            await worker.ended_or(asyncio.Event())
+        seen = f"^the worker was killed by SIGKILL; its log is {re.escape(str(log))}"
+        with pytest.raises(Unavailable, match=seen):
+            await watch([Part(name="PostgreSQL"), Part(name="Valkey")], worker, asyncio.Event())
 
 
 async def test_a_cancelled_start_leaves_no_process(tmp_path: Path, redis_url: str) -> None:

@@ -98,3 +98,13 @@ def test_the_receivers_port_is_chosen_once(tmp_path: Path) -> None:
 
     kept.write_text("no port")
     assert 0 < state.receiver_port(tmp_path)
+
+
+def test_the_logs_of_the_run_before_are_kept(tmp_path: Path) -> None:
+    """The logs of the run before are kept in place of older ones; a log that is not there replaces none."""
+    for run in ("first", "second"):
+        (tmp_path / "worker.log").write_text(run)
+        state.keep_logs(tmp_path)
+    state.keep_logs(tmp_path)
+    assert ["worker.log.1"] == [path.name for path in tmp_path.iterdir()]
+    assert "second" == (tmp_path / "worker.log.1").read_text()

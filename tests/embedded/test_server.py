@@ -1,6 +1,7 @@
 """A server of any kind: its port, its start, its failure to start."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -69,6 +70,16 @@ async def test_the_repr_hides_the_url(tmp_path: Path) -> None:
     async with serve(ScriptedServer(STAY, tmp_path, answering=True), [4711], clock=FakeClock()) as server:
         assert "mute://:the-password@127.0.0.1:4711" == server.url
         assert f"<Mute on 127.0.0.1:4711, process {server.pid}>" == repr(server)
+
+
+async def test_the_end_of_a_server_is_seen(tmp_path: Path) -> None:
+    """A running server has no exit code; one that was killed has that of the signal, and a log."""
+    async with serve(ScriptedServer(STAY, tmp_path, answering=True), [4711], clock=FakeClock()) as server:
+        codes = [server.exit_code]
+        os.kill(server.pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitid, os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        codes.append(server.exit_code)
+        assert ([None, -signal.SIGKILL], tmp_path / "log") == (codes, server.log)
 
 
 async def test_a_silent_server_is_ended_and_reported(tmp_path: Path) -> None:

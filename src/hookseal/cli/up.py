@@ -33,9 +33,11 @@ def up(
     For each request it prints the body, and whether the secret of an endpoint with its url verifies the request.
 
     Press Ctrl-C to end it: the worker finishes its requests in flight, which takes 35 seconds at most. Press it again
-    to end it at once: what was in flight is sent again at the next start. If the worker dies, `up` ends with an error
-    that names the worker's log. The data stays in .hookseal/. If root starts it, the servers run as the user `nobody`,
-    and the files .hookseal/*.place name the folders of their data.
+    to end it at once: what was in flight is sent again at the next start. If the worker, PostgreSQL or Valkey dies,
+    `up` ends with an error that names it and its log. The logs stay through one more start, as *.log.1.
+
+    The data stays in .hookseal/. If root starts it, the servers run as the user `nobody`, and the files
+    .hookseal/*.place name the folders of their data.
 
     In a second terminal: eval "$(hookseal up env)"
     """

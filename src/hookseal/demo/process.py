@@ -21,25 +21,17 @@ _START_SECONDS: Final = 20.0
 class WorkerProcess:
     """A worker that has reported readiness; `ready` is its ready line."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log_file: Path, ready: dict[str, Any]) -> None:
+    name: Final = "the worker"
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, ready: dict[str, Any]) -> None:
         self._process = process
-        self._log_file = log_file
+        self.log = log
         self.ready = ready
 
-    async def ended_or(self, stop: asyncio.Event) -> None:
-        """Return once `stop` is set. Raises `Unavailable` if the worker ends before."""
-        stopped = asyncio.create_task(stop.wait())
-        ended = asyncio.create_task(self._process.wait())
-        try:
-            await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
-            ended.cancel()
-        if not stop.is_set():
-            raise Unavailable(
-                f"the worker has stopped (exit code {self._process.returncode}): "
-                f"read its log, {self._log_file}, before the next start empties it"
-            )
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.returncode
 
 
 class Start(Protocol):

@@ -15,6 +15,7 @@ from hookseal.ground.errors import Refused, Unavailable
 _FILE: Final = "up.json"
 _PORT: Final = "receiver.port"
 _LOCK: Final = "up.lock"
+_LOGS: Final = ("worker.log", "postgres.log", "valkey.log")
 
 
 def default_folder() -> Path:
@@ -53,6 +54,16 @@ def publish_settings(folder: Path, settings: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         (folder / _FILE).unlink(missing_ok=True)
+
+
+def keep_logs(folder: Path) -> None:
+    """Rename the logs of the run before, each to NAME.log.1, in place of the one that was kept before.
+
+    The error of that run may have named one of them.
+    """
+    for name in _LOGS:
+        with suppress(FileNotFoundError):
+            (folder / name).replace(folder / f"{name}.1")
 
 
 def receiver_port(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """The stack of `hookseal up`: both servers, a worker, and a receiver that answers 204 to every request."""
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +14,10 @@ from hookseal.demo.installation import Installation, install
 from hookseal.demo.process import STOP_SECONDS, worker_process
 from hookseal.demo.sink import run_sink
 from hookseal.demo.verdicts import verified_by_endpoint
+from hookseal.demo.watch import watch
 from hookseal.embedded.stack import stack
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import connection_pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
@@ -35,8 +38,8 @@ async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, rep
 
     At the first signal `report` is called with what it waits for then; a second one kills the worker. The folder must
     be an absolute path, since other processes use it. `say` is called once when everything is up, and then for each
-    request to the receiver. Raises `Unavailable` if a part does not start or the worker stops, `Refused` if another
-    `up` is running in the folder.
+    request to the receiver. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
+    running in the folder.
     """
     stop, at_once = asyncio.Event(), asyncio.Event()
 
@@ -49,7 +52,10 @@ async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, rep
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, handle)
+    # The receiver's pool logs a traceback for each attempt to reach a PostgreSQL that died, which `up` itself reports.
+    logging.getLogger("asyncpg.pool").disabled = True
     with state.lock_folder(folder):
+        state.keep_logs(folder)
         await _hold(folder, say, stop, at_once)
 
 
@@ -85,4 +91,8 @@ async def _hold(
                         "worker_log": str(log_file),
                     }
                 )
-                await worker.ended_or(stop)
+                try:
+                    await watch((both.postgres, both.valkey), worker, stop)
+                except Unavailable:
+                    at_once.set()  # without a server the worker could wait for it until the end of its drain
+                    raise

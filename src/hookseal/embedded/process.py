@@ -113,7 +113,17 @@ class Process:
     @property
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._child.poll() is None
+        return self.exit_code is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._child.poll()
+
+    @property
+    def log(self) -> Path:
+        """The file with its log."""
+        return self._program.log
 
     async def finish(self, seconds: float) -> bool:
         """Wait at most that long, then end it if it still runs; return whether it ended by itself with status 0."""
@@ -146,7 +156,7 @@ class Process:
 
     def last_lines(self) -> str:
         """Return the end of its log."""
-        lines = self._program.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-_TAIL_LINES:])
 
     def _halt(self, pids: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, Protocol
 
 from hookseal.embedded.process import Process, Program
@@ -53,6 +54,16 @@ class Server:
     def pid(self) -> int:
         """The process id of the server."""
         return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.exit_code
+
+    @property
+    def log(self) -> Path:
+        """The file with its log."""
+        return self._process.log
 
     def freeze(self) -> None:
         """Stop it and its children until `thaw`: it answers nothing and keeps its sockets."""
