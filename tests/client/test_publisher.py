@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
@@ -145,6 +146,33 @@ async def test_a_malformed_argument_is_named(publisher: Publisher, stored: Store
     """A malformed argument is refused by its name, and nothing is stored."""
     assert MALFORMED == [(given, await refused_field(publisher.publish(**(EVENT | given)))) for given, _ in MALFORMED]
     assert 0 == await stored.count()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("tenant_id", 7, "int"),
+        ("tenant_id", None, "NoneType"),
+        ("event_type", None, "NoneType"),
+        ("event_type", b"invoice.paid", "bytes"),
+        ("event_id", UUID(int=5), "UUID"),
+        ("event_id", 0, "int"),
+        ("correlation_id", 5, "int"),
+        ("traceparent", [], "list"),
+    ],
+)
+async def test_a_value_of_another_type_is_named(
+    publisher: Publisher, stored: Stored, field: str, value: object, kind: str
+) -> None:
+    """An argument that must be text and is not is refused with its name and type, alone and in a batch."""
+    given = EVENT | {"data": 1, field: value}
+    with pytest.raises(Malformed, match=f"^{field} must be text, not {kind}$") as alone:
+        await publisher.publish(**given)
+    with pytest.raises(Malformed, match=f"{field} must be text, not {kind}$") as in_batch:
+        await publisher.publish_many(tenant_id=given.pop("tenant_id"), events=[Event(**given)])
+
+    assert [field] * 2 == [caught.value.field for caught in (alone, in_batch)]
+    assert (None if field == "tenant_id" else 0, 0) == (in_batch.value.index, await stored.count())
 
 
 async def test_data_that_contains_itself_is_refused(publisher: Publisher) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -85,6 +86,43 @@ async def test_a_refusal_leaves_the_transaction_usable(opened: Opened, url: str,
     fields = [caught.value.field for caught in (other_data, other_type, no_tenant)]
     assert ["event_id", "event_type", "tenant_id"] == fields
     assert (1, 2) == await stored(pool)
+
+
+async def test_a_wrong_name_is_refused_as_python_does(opened: Opened, url: str, pool: Pool) -> None:
+    """A mistyped or missing name is a TypeError that names it: a mistyped event id would be stored without one."""
+    mistyped = EVENT | {"event_Id": "e2"}
+    unknown = EVENT | {"zone": "eu"}
+    async with opened(url, False) as caller:
+        with pytest.raises(
+            TypeError, match=r"^publish\(\) got an unexpected keyword argument 'event_Id'\. Did you mean 'event_id'\?$"
+        ):
+            await caller.publish(**mistyped)
+        with pytest.raises(TypeError, match=r"^publish\(\) got an unexpected keyword argument 'zone'$"):
+            await caller.publish(**unknown)
+        with pytest.raises(TypeError, match=r"^publish\(\) missing 1 required keyword-only argument: 'tenant_id'$"):
+            await caller.publish(event_type="invoice.paid", data=1)
+        with pytest.raises(
+            TypeError, match=r"missing 2 required keyword-only arguments: 'tenant_id' and 'event_type'$"
+        ):
+            await caller.publish(data=1)
+        await caller.write()
+        await caller.commit()
+
+    assert (0, 1) == await stored(pool)
+
+
+async def test_a_value_of_another_type_is_named(opened: Opened, url: str, pool: Pool) -> None:
+    """A value that is no text is malformed, with the field and its type, and the transaction stays usable."""
+    wrong = {"tenant_id": 7, "event_type": None, "event_id": UUID(int=5), "correlation_id": 5, "traceparent": b"00"}
+    async with opened(url, False) as caller:
+        for field, value in wrong.items():
+            with pytest.raises(Malformed, match=f"^{field} must be text, not {type(value).__name__}$") as caught:
+                await caller.publish(**EVENT | {field: value})
+            assert field == caught.value.field
+        await caller.write()
+        await caller.commit()
+
+    assert (0, 1) == await stored(pool)
 
 
 async def test_without_a_transaction_the_event_is_stored_at_once(opened: Opened, url: str, pool: Pool) -> None:

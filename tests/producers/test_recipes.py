@@ -12,10 +12,15 @@ import pytest
 from alembic.config import Config
 from django.db import connections, transaction
 from django.db.migrations.state import ProjectState
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hookseal.ground.errors import ConfigError, Refused
 from hookseal.postgres.schema import revision
 from hookseal.producers import django as for_django
+from hookseal.producers import psycopg as for_psycopg
+from hookseal.producers import sqlalchemy as for_sqlalchemy
 from hookseal.producers.schema import install
 from tests.doubles.applications import served
 from tests.doubles.logins import login
@@ -140,3 +145,49 @@ async def test_djangos_on_commit_finds_the_event(database_url: str, pool: Pool) 
         await of(pay)()
     assert [(1, True)] == seen
     assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+async def test_a_session_of_the_other_kind_is_named(database_url: str) -> None:
+    """Each function of SQLAlchemy says which one takes the session or connection that was given."""
+    event: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1}
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
+    async_engine = create_async_engine(database_url.replace("postgresql:", "postgresql+asyncpg:", 1))
+    scoped = async_scoped_session(async_sessionmaker(async_engine), scopefunc=lambda: 1)
+    given: tuple[Any, ...] = AsyncSession(async_engine), async_engine.connect(), scoped
+    for of_asyncio in given:
+        with pytest.raises(TypeError, match=r"^an AsyncSession or AsyncConnection goes to publish_async$"):
+            for_sqlalchemy.publish(of_asyncio, **event)
+    with Session(engine) as session, engine.connect() as connection:
+        others: tuple[Any, ...] = session, connection, scoped_session(sessionmaker(engine))
+        for other in others:
+            with pytest.raises(
+                TypeError, match=f"not {type(other).__name__}: a Session or Connection goes to publish$"
+            ):
+                await for_sqlalchemy.publish_async(other, **event)
+
+
+async def test_a_scoped_session_publishes(database_url: str, pool: Pool) -> None:
+    """A scoped session, which is no Session but stands for one, publishes as the session does."""
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
+    session: Any = scoped_session(sessionmaker(engine))
+
+    def pay() -> None:
+        for_sqlalchemy.publish(session, tenant_id="acme", event_type="invoice.paid", data=1)
+        session.commit()
+        session.remove()
+
+    async with thread() as of:
+        await of(pay)()
+    assert 1 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+async def test_a_connection_of_psycopg_of_the_other_kind_is_named(database_url: str) -> None:
+    """Each function of psycopg says which one takes the connection that was given."""
+    event: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1}
+    of_asyncio: Any
+    other: Any
+    async with await psycopg.AsyncConnection.connect(database_url) as of_asyncio:
+        with pytest.raises(TypeError, match=r"^an AsyncConnection goes to publish_async$"):
+            for_psycopg.publish(of_asyncio, **event)
+    with psycopg.connect(database_url) as other, pytest.raises(TypeError, match=r"^a Connection goes to publish$"):
+        await for_psycopg.publish_async(other, **event)

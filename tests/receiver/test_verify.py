@@ -359,6 +359,21 @@ def test_a_text_in_place_of_a_list_is_an_error() -> None:
         verify(BODY, standard(), SECRET, now=AT)
 
 
+@pytest.mark.parametrize("headers", [{}, standard(), x_webhook()])
+@pytest.mark.parametrize("body", [BODY.decode(), json.loads(BODY), None])
+def test_a_body_that_is_not_bytes_is_an_error(headers: dict[str, str], body: Any) -> None:
+    """A body that is text, or was parsed, is an error of the program and no refusal of the request."""
+    with pytest.raises(TypeError, match=f"^body must be the raw bytes of the request, not {type(body).__name__}$"):
+        verify(body, headers, [SECRET], now=AT)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_body_may_be_in_a_buffer(kind: Any) -> None:
+    """A body may be in any buffer of bytes."""
+    for headers in (standard(), x_webhook()):
+        assert AT == verify(kind(BODY), headers, [SECRET, X_SECRET], now=AT).timestamp
+
+
 def test_either_secret_verifies_a_request_in_both_schemes() -> None:
     """The holder of either secret accepts a request that is signed in both schemes; `standard` comes first."""
     both = standard() | x_webhook()

@@ -17,7 +17,7 @@ _VISIBLE: Final = re.compile(r"[!-~]{1,128}")
 def check_tenant(text: str) -> TenantId:
     """Return the tenant id. Raises `Malformed`, whose field is the argument's name, `tenant_id`."""
     try:
-        return ids.tenant_id(text)
+        return ids.tenant_id(_text(text, "tenant_id"))
     except Malformed as error:
         raise Malformed(str(error), field="tenant_id") from None
 
@@ -33,8 +33,8 @@ def event(
     """Return the event. Raises `Malformed` with the field."""
     return Event(
         tenant_id=ids.tenant_id(tenant_id),
-        event_type=ids.event_type(event_type),
-        event_id=None if event_id is None else ids.event_id(event_id),
+        event_type=ids.event_type(_text(event_type, "event_type")),
+        event_id=None if event_id is None else ids.event_id(_text(event_id, "event_id")),
         correlation_id=_visible(correlation_id, "correlation_id"),
         traceparent=_visible(traceparent, "traceparent"),
     )
@@ -54,6 +54,12 @@ def encode_payload(data: object, body: object) -> str | bytes:
 
 
 def _visible(text: str | None, field: str) -> str | None:
-    if text is not None and not _VISIBLE.fullmatch(text):
+    if text is not None and not _VISIBLE.fullmatch(_text(text, field)):
         raise Malformed(f"{field} must be 1 to 128 visible ASCII characters", field=field)
     return text
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise Malformed(f"{field} must be text, not {type(value).__name__}", field=field)
+    return value

@@ -1,8 +1,9 @@
 """One publish as a conversation: the statements to run one after the other, whatever runs them."""
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final, NotRequired, TypeAlias, TypedDict
 
 from hookseal.client.event import UNSET, check_tenant, encode_payload, event
@@ -38,6 +39,9 @@ class EventFields(TypedDict):
     traceparent: NotRequired[str | None]
 
 
+_NAMES: Final = tuple(EventFields.__annotations__)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """A delivery of an event to an endpoint."""
@@ -65,8 +69,10 @@ def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversati
 
     `placeholders` are how the driver writes six positional parameters. The rows of each statement are sent in, and an
     error of it is thrown in. An error undoes the publish and nothing else, so that the transaction of the caller stays
-    usable. Raises `Malformed` with the field, `Conflict`, `Refused`; every other error of the driver is not changed.
+    usable. Raises `TypeError` for a name that is wrong or missing, `Malformed` with the field, `Conflict`, `Refused`;
+    every other error of the driver is not changed.
     """
+    _require_names(fields)
     given, content = _checked(fields)  # before anything is sent
     is_joined = yield from _savepoint()
     try:
@@ -110,6 +116,20 @@ async def run_async(talk: Conversation, execute: AsyncExecute) -> Published:
     except StopIteration as end:
         published: Published = end.value
         return published
+
+
+def _require_names(fields: Mapping[str, object]) -> None:
+    """Raise the `TypeError` of Python for a wrong call: `**event` takes any name, and would drop a mistyped one."""
+    for name in fields:
+        if name not in _NAMES:
+            near = get_close_matches(name, _NAMES, n=1)
+            hint = f". Did you mean '{near[0]}'?" if near else ""
+            raise TypeError(f"publish() got an unexpected keyword argument '{name}'{hint}")
+    missing = [f"'{name}'" for name in _NAMES if name in EventFields.__required_keys__ and name not in fields]
+    if missing:
+        plural = "s" if len(missing) > 1 else ""
+        names = " and ".join(missing)
+        raise TypeError(f"publish() missing {len(missing)} required keyword-only argument{plural}: {names}")
 
 
 def _checked(fields: EventFields) -> tuple[Event, str | bytes]:

@@ -3,7 +3,7 @@
 from typing import Unpack
 
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
 from hookseal.producers.call import EventFields, Published, Rows, conversation, run
@@ -19,6 +19,7 @@ def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Pu
     worker finds the event by itself. Raises `Malformed` with the field, `Conflict` if another event has the event id,
     `Refused` if the role may not publish for the tenant, and the errors of SQLAlchemy.
     """
+    _require_sync(target)
     connection = target.connection() if isinstance(target, Session) else target
 
     def execute(sql: str, values: tuple[object, ...]) -> Rows:
@@ -30,4 +31,18 @@ def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Pu
 
 async def publish_async(target: AsyncSession | AsyncConnection, /, **event: Unpack[EventFields]) -> Published:
     """Do the same through a session or connection of asyncio."""
+    _require_async(target)
     return await target.run_sync(publish, **event)
+
+
+def _require_sync(target: object) -> None:
+    if isinstance(target, AsyncSession | AsyncConnection | async_scoped_session):
+        raise TypeError("an AsyncSession or AsyncConnection goes to publish_async")
+
+
+def _require_async(target: object) -> None:
+    if not hasattr(target, "run_sync"):
+        raise TypeError(
+            f"publish_async takes an AsyncSession or AsyncConnection, not {type(target).__name__}: "
+            "a Session or Connection goes to publish"
+        )

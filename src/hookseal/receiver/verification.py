@@ -57,8 +57,10 @@ def verify(
     `secrets` are written as hookseal shows them: `whsec_...`; for ed25519 `whpk_...`, which needs the package
     `cryptography`; for `x-webhook`, any text. `now` is an aware datetime or unix seconds. Raises
     `VerificationError`: `MissingHeader`, `MalformedHeader`, `NoMatchingSignature`, `OutsideTolerance`,
-    `UnusableSecret` (`UntrimmedSecret` if none matches and one has white space around it).
+    `UnusableSecret` (`UntrimmedSecret` if none matches and one has white space around it); and `TypeError` for a body
+    that is text or was parsed: what was signed is the bytes.
     """
+    _require_bytes(body)
     _require_usable(secrets)
     received = _relevant(headers)
     refusals: list[VerificationError] = []
@@ -92,6 +94,11 @@ def _require_trimmed(secrets: Sequence[str]) -> None:
                 f"no signature matches, and secret {number} begins or ends with white space, as a line of a file does: "
                 "strip it"
             )
+
+
+def _require_bytes(body: object) -> None:
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError(f"body must be the raw bytes of the request, not {type(body).__name__}")
 
 
 def _require_usable(secrets: Sequence[str]) -> None:
