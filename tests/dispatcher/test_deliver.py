@@ -212,7 +212,7 @@ async def test_a_claim_is_given_back_unsent(is_lost: bool) -> None:
         await give_back(claimed[0], scene.parts)
 
     row = scene.ledger.rows[DELIVERY]
-    line = ("delivery.given_back", "the limits of the endpoint were lowered")
+    line = ("delivery.given_back", "the limits of the endpoint do not allow it now")
     assert ([] if is_lost else [line]) == [(each["event"], each["reason"]) for each in logs]
     assert (not is_lost) == scene.meter.returns
     assert (State.PENDING, 0, [], []) == (row.state, row.budget_spent, row.attempts, scene.transport.sent)

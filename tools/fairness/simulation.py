@@ -27,6 +27,7 @@ from tools.fairness.rows import Delivery, Endpoint, Line, Receiver
 
 RETRY_SECONDS: Final = 30.0  # the first back-off; each later one is twice as long
 CLAIM_SECONDS: Final = 0.005
+OUTBOX_SECONDS: Final = 0.13  # until what was given back is rung again
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,9 @@ class Simulation:
             return
         is_probe = endpoint.probe == delivery.number if endpoint.is_held else None
         claim: Any = _Claim(ring, _Target(endpoint.pace), is_probe)
-        worker.lanes.claimed(claim, self.now)
+        if worker.lanes.claimed(claim, self.now, int(is_probe is None)):
+            self._give_back(worker, ring, delivery)
+            return
         if endpoint.line is not None:
             worker.lanes.crowded.rest(delivery.key)
         if is_probe is False:
@@ -223,6 +226,11 @@ class Simulation:
         self.begun(delivery, endpoint)
         seconds, outcome = endpoint.receiver(self.now)
         self._at(self.now + CLAIM_SECONDS + seconds, lambda: self._answer(worker, ring, outcome))
+
+    def _give_back(self, worker: Worker, ring: Ring, delivery: Delivery) -> None:
+        """Make it due again; the outbox rings it."""
+        worker.lanes.unclaimed(ring, self.now)
+        self._at(self.now + OUTBOX_SECONDS, lambda: self._due(delivery))
 
     def _is_due(self, delivery: Delivery, *, is_parked: bool) -> bool:
         """Return whether it is pending and due. What is in no line has one ring, and only while it is due."""

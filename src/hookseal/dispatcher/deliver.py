@@ -59,8 +59,8 @@ async def prepare(claims: Sequence[Claim], asked_at: float, parts: Parts) -> lis
 
 
 async def give_back(claim: Claim, parts: Parts) -> None:
-    """Give back a claim that lowered limits do not allow: its delivery is due now, with no attempt spent."""
-    await _shielded(_give_all_back([claim], parts, reason="the limits of the endpoint were lowered"))
+    """Give back a claim that the limits it has read do not allow: its delivery is due now, with no attempt spent."""
+    await _shielded(_give_all_back([claim], parts, reason="the limits of the endpoint do not allow it now"))
 
 
 async def finish(attempt: Prepared, parts: Parts) -> None:

@@ -185,7 +185,7 @@ class Meter(Protocol):
         ...
 
     def given_back(self) -> None:
-        """Count a delivery that was given back: its claim was too old, limits were lowered, or another must send it."""
+        """Count a delivery that was given back: its claim was too old or beyond a limit, or another must send it."""
         ...
 
     def exhausted(self) -> None:

@@ -195,7 +195,7 @@ class RingHandler:
         self._start(groups, asked_at)
 
     def _count(self, rings: Sequence[Ring], claims: Sequence[Claim]) -> list[list[Claim]]:
-        """Count what was claimed; return the claims of each endpoint, without those that new limits do not allow."""
+        """Count what was claimed; return the claims of each endpoint, without those that its limits do not allow."""
         now = self._parts.clock.monotonic()
         ids = {each.ring.delivery_id for each in claims}
         for ring in (each for each in rings if each.delivery_id not in ids):

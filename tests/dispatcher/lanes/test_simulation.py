@@ -10,11 +10,11 @@ import pytest
 
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
-from hookseal.dispatcher.model import OnDeadLetter, Outcome, Pace
+from hookseal.dispatcher.model import NO_PACE, OnDeadLetter, Outcome, Pace
 from tools.fairness.figures import in_flight_over_time, percentile, waits
 from tools.fairness.receivers import failing_between, hanging, healthy
 from tools.fairness.rows import Delivery, Endpoint
-from tools.fairness.simulation import Simulation
+from tools.fairness.simulation import OUTBOX_SECONDS, Simulation
 
 HOUR = 3_600.0
 HEALTHY = {f"healthy-{number}" for number in range(10)}
@@ -126,17 +126,39 @@ def test_free_slots_are_used_and_the_oldest_go_first() -> None:
 
 
 @pytest.mark.req("DEL-09")
-def test_work_is_conserved_by_workers_without_a_share() -> None:
-    """With more workers than an endpoint takes requests, what comes to one without a share is taken by another."""
-    simulation = Simulation(workers=3, ceiling=1)
-    keys = [simulation.add("acme", number, healthy(0.01)) for number in range(30)]
+@pytest.mark.parametrize(("ceiling", "pace"), [(1, NO_PACE), (32, Pace(concurrency=1))])
+def test_work_is_conserved_by_workers_without_a_share(ceiling: int, pace: Pace) -> None:
+    """With more workers than an endpoint takes requests, what comes to one without a share is taken by another.
+
+    A worker that does not know the endpoint gives the first one back, which is then rung again.
+    """
+    simulation = Simulation(workers=3, ceiling=ceiling)
+    keys = [simulation.add("acme", number, healthy(0.01), pace) for number in range(30)]
     for each in range(300):
         simulation.publish(each * 1.0, keys[each % 30])
     simulation.run(400)
 
     waited = waits(simulation, {"acme"})
     assert 300 == len(waited)
-    assert waited[-1] <= 1.1
+    assert waited[-1] <= 1.1 + (2 * OUTBOX_SECONDS if pace.concurrency else 0)
+
+
+@pytest.mark.req("DEL-09")
+def test_a_limit_holds_for_workers_that_do_not_know_it() -> None:
+    """A burst for new endpoints with fewer requests at once than workers never has more in flight than they take."""
+    simulation, most = Simulation(workers=3), [0]
+    keys = [simulation.add("acme", number, healthy(0.1), Pace(concurrency=1 + number % 2)) for number in range(20)]
+
+    def begun(_delivery: Delivery, endpoint: Endpoint) -> None:
+        most[0] = max(most[0], endpoint.in_flight - (endpoint.pace.concurrency or 0))
+
+    simulation.begun = begun
+    for each in range(400):
+        simulation.publish(0.0, keys[each % 20])
+    simulation.run(60)
+
+    assert 0 == most[0]
+    assert all(each.ended_at is not None for each in simulation.deliveries)
 
 
 @pytest.mark.req("DEL-09")

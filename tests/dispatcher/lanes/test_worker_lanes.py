@@ -425,13 +425,39 @@ def test_rings_beyond_the_rate_are_parked() -> None:
     lanes = Lanes(32)
     waiting = rings(5)
     read_settings(lanes, waiting[0], pace=Pace(rate=1))
-    lanes.add(waiting, 0.0)
-    assert waiting[:1] == lanes.pick(100, 0.0)
-    lanes.add(more := rings(1, first=10), 0.0)
+    lanes.add(waiting, 1.0)
+    assert waiting[:1] == lanes.pick(100, 1.0)
+    lanes.add(more := rings(1, first=10), 1.0)
 
     parked = lanes.take_parked(10)
     assert {WaitingFor.RATE} == {each.waiting_for for each in parked if each.ring in more}
     assert {*waiting[1:], *more} == {each.ring for each in parked}
+
+
+@pytest.mark.req("DEL-10")
+def test_the_first_request_counts_for_the_rate() -> None:
+    """The request with which a worker learns of a rate is one of those of the first second."""
+    lanes = Lanes(32)
+    lanes.add(waiting := rings(9), 1.0)
+    [first] = lanes.pick(100, 1.0)
+    read_settings(lanes, first, pace=Pace(rate=5), now=1.0)
+
+    assert waiting[1:5] == lanes.pick(100, 1.0)
+
+
+@pytest.mark.req("DEL-09")
+def test_a_first_request_beyond_the_limit_is_given_back() -> None:
+    """A worker that learns with its first claim that it has no share of the limit sends nothing, and keeps nothing."""
+    lanes = Lanes(32, lambda: Fleet(rank=1, workers=2))
+    lanes.add(some := rings(3, endpoint=2), 0.0)
+    [first] = lanes.pick(100, 0.0)
+    claim = replace(CLAIM, ring=first, target=replace(TARGET, pace=Pace(concurrency=1)))
+    assert 1 == lanes.claimed(claim, 0.0)
+    lanes.unclaimed(first, 0.0)
+    lanes.add([first], 0.1)
+
+    assert [] == lanes.pick(100, 0.1)
+    assert set(some) == {each.ring for each in lanes.take_parked(9)}
 
 
 @pytest.mark.req("DEL-09")

@@ -39,9 +39,9 @@ class KnownLanes:
     def configure(self, key: Key, pace: Pace, number: int, now: float) -> int:
         """Take over the settings that a claim of so many has read; return how many of these they do not allow."""
         lane = self[key]
-        is_changed, most, rate = lane.is_known and pace != lane.pace, lane.most, lane.rate
+        is_new, most, rate = not lane.is_known or pace != lane.pace, lane.most, lane.rate
         lane.configure(pace, self._fleet(), key[1], default=self._default)
-        return lane.lowered(number, now, most_before=most, rate_before=rate) if is_changed else 0
+        return lane.lowered(number, now, most_before=most, rate_before=rate) if is_new else 0
 
     def share_again(self) -> None:
         """If workers came or went, take another share in the limit of each lane: one without a share claims nothing."""

@@ -109,7 +109,7 @@ class WorkerMeter(Collector):
             self._count(REMOVED, table, by=number)
 
     def given_back(self) -> None:
-        """Count a delivery that was given back: its claim was too old, limits were lowered, or another must send it."""
+        """Count a delivery that was given back: its claim was too old or beyond a limit, or another must send it."""
         self._count(definitions.GIVEN_BACK)
 
     def exhausted(self) -> None:

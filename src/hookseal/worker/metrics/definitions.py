@@ -81,7 +81,7 @@ GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
     text="Deliveries given back, with no attempt spent: the claim was too old to connect, the TLS context was not "
-    "ready in time, or the limits of the endpoint had been lowered.",
+    "ready in time, or the claim read limits of the endpoint that do not allow it.",
 )
 EXHAUSTED: Final = Metric(
     name="hookseal_exhausted_total",
