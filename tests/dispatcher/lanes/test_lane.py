@@ -224,7 +224,20 @@ def test_an_unknown_lane_begins_with_one() -> None:
     new.limit = 3.0
     new.configure(Pace(), ALONE, ENDPOINT, default=32)
     assert 3 == new.room(0.0), "a lane in trouble keeps its limit"
-    assert not new.is_idle
+    assert not new.is_idle(0.0)
+
+
+@pytest.mark.req("DEL-10")
+@pytest.mark.parametrize(("rate", "seconds"), [(5, 0.4), (1, 1.0)])
+def test_a_lane_is_not_forgotten_before_its_tokens_are_back(rate: int, seconds: float) -> None:
+    """A new lane has the requests of a whole second: so one is forgotten only when it has them, too."""
+    spent = begun(Pace(rate=rate), 2)
+    spent.tokens = max(spent.tokens, 0.0)
+    for _ in range(2):
+        spent.left()
+
+    assert not spent.is_idle(NOW + seconds - 0.01)
+    assert spent.is_idle(NOW + seconds + 0.01)
 
 
 @pytest.mark.req("DEL-17")

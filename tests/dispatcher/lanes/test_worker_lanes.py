@@ -758,6 +758,19 @@ def test_the_number_of_idle_lanes_is_limited(monkeypatch: pytest.MonkeyPatch) ->
     assert len(lanes._lanes) <= 5
 
 
+def test_the_number_of_idle_lanes_with_a_rate_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane of an endpoint with a rate is dropped once its rate is unused; until then its requests count."""
+    monkeypatch.setattr(known_module, "MOST_LANES", 3)
+    lanes = Lanes(8)
+    for endpoint in range(12):
+        read_settings(lanes, *rings(1, endpoint=endpoint), pace=Pace(rate=5), now=10.0)
+    assert 12 == len(lanes._lanes)
+    for endpoint in range(12, 24):
+        read_settings(lanes, *rings(1, endpoint=endpoint), pace=Pace(rate=5), now=10.0 + endpoint)
+
+    assert len(lanes._lanes) <= 4
+
+
 def test_turns_rotate_and_skip_removed_tenants() -> None:
     """Tenants take turns; a removed tenant has none."""
     rotation = Rotation()

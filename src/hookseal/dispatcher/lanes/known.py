@@ -24,6 +24,7 @@ class KnownLanes:
         self._shared = fleet()
         self._waiting = waiting
         self._lanes: OrderedDict[Key, Lane] = OrderedDict()
+        self._now = float("-inf")  # the time of the last claim
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -38,6 +39,7 @@ class KnownLanes:
 
     def configure(self, key: Key, pace: Pace, number: int, now: float) -> int:
         """Take over the settings that a claim of so many has read; return how many of these they do not allow."""
+        self._now = now
         lane = self[key]
         is_new, most, rate = not lane.is_known or pace != lane.pace, lane.most, lane.rate
         lane.configure(pace, self._fleet(), key[1], default=self._default)
@@ -55,7 +57,7 @@ class KnownLanes:
         """Forget the oldest lane if there are too many, unless something would be lost."""
         for _ in range(min(len(self._lanes) - MOST_LANES, 2)):  # two, so that those that are kept do not add up
             key, lane = next(iter(self._lanes.items()))
-            if lane.is_idle and key not in self._waiting:
+            if lane.is_idle(self._now) and key not in self._waiting:
                 del self._lanes[key]
             else:
                 self._lanes.move_to_end(key)

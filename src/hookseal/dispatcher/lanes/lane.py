@@ -178,10 +178,11 @@ class Lane:
         self.failed_in_a_row = 0
         self.limit, self.threshold = 1.0, max(self.ceiling / 2, 1.0)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether the worker may forget it: it has no request in flight, no trouble and no rate."""
-        return not self.in_flight and self.limit >= self.ceiling and self.rate is None
+    def is_idle(self, now: float) -> bool:
+        """Return whether the worker may forget it: it has no request in flight, no trouble, and all its tokens."""
+        if self.rate is not None and self.tokens + (now - self.filled_at) * self.rate < max(self.rate, 1.0):
+            return False  # a new lane has them all
+        return not self.in_flight and self.limit >= self.ceiling
 
     def waiting_for(self, now: float) -> WaitingFor:
         """Return what a delivery waits for that may not begin now."""
