@@ -9,7 +9,7 @@ from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, PostgresLanes
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
-from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import NO_PACE, Attempt, Outcome, Pace, Ring, State, Verdict, WaitingFor
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
 from tests.dispatcher.test_ledger import ledger
@@ -95,6 +95,19 @@ async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installatio
     assert rings[5].delivery_id == (await lanes.next([Asked(lane.key, 5)]))[0].delivery_id
     again = await ledger(stored.pool).claim_all(found, None, most_bytes=1_000_000)
     assert ([], []) == (again.claims, again.busy)
+
+
+@pytest.mark.req("DEL-09")
+async def test_a_page_has_the_limits_of_each_endpoint(stored: Installation) -> None:
+    """A look at the crowded lanes reads the limits of their endpoints; of one whose row is missing it reads none."""
+    rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
+    await lanes.park(parked(rings))
+    assert [NO_PACE] == [lane.pace for lane in await lanes.page()]
+    await stored.pool.execute("UPDATE hookseal.endpoints SET concurrency = 3, rate = 5")
+    assert [Pace(concurrency=3, rate=5)] == [lane.pace for lane in await lanes.page()]
+    await stored.pool.execute("UPDATE hookseal.lanes SET endpoint_id = gen_random_uuid()")
+
+    assert [(None, True)] == [(lane.pace, lane.is_open) for lane in await lanes.page()]
 
 
 @pytest.mark.req("DEL-09")

@@ -277,6 +277,21 @@ async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-09")
+async def test_a_turn_reads_a_raised_limit(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker that had no share of an endpoint's limit takes its deliveries once the limit was raised."""
+    await pool.execute(_STORE.replace("$1", "2"))
+    lanes, clock = Lanes(1, lambda: Fleet(rank=1, workers=2)), FakeClock()
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock)
+    await keeper.once(_HANDLER)
+    assert [] == lanes.pick(10, 0.0)
+    await pool.execute("UPDATE hookseal.endpoints SET concurrency = 2")
+    clock.elapsed = LOOK_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert 1 == len(lanes.pick(10, LOOK_SECONDS))
+
+
+@pytest.mark.req("DEL-09")
 async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> None:
     """After 5,000 crowded lanes were found empty, a worker asks 2,560 of them a second, in twenty statements."""
     await pool.execute(_STORE.replace("$1", "5000"))

@@ -283,6 +283,7 @@ class Simulation:
 
     def _learn(self, worker: Worker, key: Key) -> None:
         endpoint = self.endpoints[key]
+        worker.lanes.read_pace(key, endpoint.pace, self.now)
         if endpoint.reopened_at is not None:
             worker.lanes.reopened(key, endpoint.reopened_at, self.now)
         if endpoint.is_crowded:

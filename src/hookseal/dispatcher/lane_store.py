@@ -8,7 +8,7 @@ from typing import Any, Final
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.model import Pace, Ring
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
@@ -24,11 +24,15 @@ _SQL: Final = Statements("hookseal.dispatcher", "lane_store.sql")
 
 @dataclass(frozen=True, slots=True)
 class CrowdedLane:
-    """A lane with waiting deliveries. `is_open`: they may be claimed. `reopened_at`: when its breaker closed."""
+    """A lane with waiting deliveries. `is_open`: they may be claimed. `reopened_at`: when its breaker closed.
+
+    `pace` is None if the row of the endpoint is missing.
+    """
 
     key: Key
     reopened_at: datetime | None
     is_open: bool
+    pace: Pace | None
 
 
 class PostgresLanes:
@@ -66,7 +70,7 @@ class PostgresLanes:
     async def page(self, after: Key = BEGINNING) -> list[CrowdedLane]:
         """Return the crowded lanes behind this one, at most a thousand."""
         return [
-            CrowdedLane((row["tenant_id"], row["endpoint_id"]), row["reopened_at"], row["is_open"])
+            CrowdedLane((row["tenant_id"], row["endpoint_id"]), row["reopened_at"], row["is_open"], _pace(row))
             for row in await self._rows("page", *after, PAGE)
         ]
 
@@ -111,6 +115,12 @@ async def plan(connection: Connection) -> None:
 
 def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["\n".join(column) for column in zip(*rows, strict=True)]
+
+
+def _pace(row: Any) -> Pace | None:
+    if row["ordered"] is None:
+        return None
+    return Pace(concurrency=row["concurrency"], rate=row["rate"], ordered=row["ordered"])
 
 
 def _reason(opened: Opened) -> str:

@@ -69,8 +69,8 @@ SET since = now(), waiting_for = excluded.waiting_for, reason = excluded.reason,
 WHERE h.released_at IS NOT NULL
 RETURNING h.tenant_id, h.endpoint_id::text AS endpoint_id
 
--- Reads a page of the crowded lanes, and whether each endpoint is enabled and not held. It looks up one endpoint after the
--- other, since a join may read all endpoints that come before the page.
+-- Reads a page of the crowded lanes, the limits of each endpoint, and whether it is enabled and not held. `LIMIT 1` has it look
+-- up one endpoint after the other, since a join may read all endpoints that come before the page.
 -- name: page
 WITH page AS MATERIALIZED (
     SELECT l.tenant_id, l.endpoint_id, l.reopened_at
@@ -79,13 +79,14 @@ WITH page AS MATERIALIZED (
     ORDER BY l.tenant_id, l.endpoint_id
     LIMIT $3
 )
-SELECT l.tenant_id, l.endpoint_id::text AS endpoint_id, l.reopened_at,
-       coalesce((SELECT e.enabled FROM hookseal.endpoints AS e
-                 WHERE e.tenant_id = l.tenant_id AND e.id = l.endpoint_id LIMIT 1), true)
+SELECT l.tenant_id, l.endpoint_id::text AS endpoint_id, l.reopened_at, e.concurrency, e.rate, e.ordered,
+       coalesce(e.enabled, true)
        AND NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
                          WHERE h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
                          LIMIT 1), false) AS is_open
 FROM page AS l
+LEFT JOIN LATERAL (SELECT e.enabled, e.concurrency, e.rate, e.ordered FROM hookseal.endpoints AS e
+                   WHERE e.tenant_id = l.tenant_id AND e.id = l.endpoint_id LIMIT 1) AS e ON true
 ORDER BY l.tenant_id, l.endpoint_id
 
 -- Returns the oldest waiting deliveries of these lanes behind the given ids, as many of each as asked for. Nothing is changed.

@@ -110,7 +110,7 @@ class LaneKeeper:
             )
 
     async def _look(self) -> None:
-        """Learn which lanes are crowded, one page at a time, and delete as many of those that have become calm."""
+        """Learn the crowded lanes and their limits, one page at a time, and delete as many that have become calm."""
         now = self._clock.monotonic()
         self._look_at = now + LOOK_SECONDS
         self._lanes.share_again()
@@ -123,6 +123,8 @@ class LaneKeeper:
         page = await self._store.page(self._place)
         self._place = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:
+            if lane.pace is not None:
+                self._lanes.read_pace(lane.key, lane.pace, now)
             if lane.reopened_at is not None:
                 self._lanes.reopened(lane.key, lane.reopened_at, now)
             if lane.is_open:

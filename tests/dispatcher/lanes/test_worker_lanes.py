@@ -731,6 +731,33 @@ def test_a_worker_without_a_share_keeps_no_ring(concurrency: int | None) -> None
     assert {ring.delivery_id for ring in some} == {each.ring.delivery_id for each in lanes.take_parked(9)}
 
 
+@pytest.mark.req("DEL-09")
+@pytest.mark.parametrize("was_known", [True, False])
+def test_a_worker_without_a_share_learns_of_a_higher_limit(was_known: bool) -> None:
+    """A worker without a share never claims; it gets one when a look reads a higher limit."""
+    lanes = Lanes(1, lambda: Fleet(rank=1, workers=2))
+    (ring,) = rings(1, endpoint=2)
+    if was_known:
+        read_settings(lanes, ring, pace=Pace(concurrency=1))
+    lanes.crowded.learn(key(ring))
+    assert [] == lanes.wanted(100, 0.0)
+    lanes.read_pace(key(ring), Pace(concurrency=30), 1.0)
+    lanes.crowded.learn(key(ring))
+
+    assert [Asked(key(ring), 15)] == lanes.wanted(100, 1.0)
+
+
+@pytest.mark.req("DEL-09")
+def test_a_look_during_a_claim_leaves_the_limit_to_the_claim() -> None:
+    """If a look reads a lower limit while a claim runs, the claim still gives back what that does not allow."""
+    lanes = Lanes(32, lambda: Fleet(rank=1, workers=2))
+    lanes.add(rings(3, endpoint=2), 0.0)
+    [first] = lanes.pick(100, 0.0)
+    lanes.read_pace(key(first), pace := Pace(concurrency=1), 0.0)
+
+    assert 1 == lanes.claimed(replace(CLAIM, ring=first, target=replace(TARGET, pace=pace)), 0.0)
+
+
 def test_a_stopping_worker_returns_every_waiting_ring() -> None:
     """When the worker stops, every ring goes back, except what waits in PostgreSQL."""
     lanes = Lanes(1)
@@ -899,6 +926,7 @@ def test_rings_of_an_endpoint_that_is_locked_for_long_wait_in_postgresql() -> No
     for _ in range(MOST_LOCKED_IN_A_ROW):
         assert [] == lanes.take_parked(9)
         now += LOCKED_SECONDS
+        lanes.read_pace(key(mine[0]), Pace(), now)
         lanes.found_locked(lanes.pick(9, now), now)
     assert {each.delivery_id for each in mine} == {each.ring.delivery_id for each in lanes.take_parked(9)}
 

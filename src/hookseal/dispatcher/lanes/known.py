@@ -45,6 +45,17 @@ class KnownLanes:
         lane.configure(pace, self._fleet(), key[1], default=self._default)
         return lane.lowered(number, now, most_before=most, rate_before=rate) if is_new else 0
 
+    def read(self, key: Key, pace: Pace, now: float) -> bool:
+        """Take over the settings that a look has read, if they are new; return whether they were taken over.
+
+        If requests have begun, that is left to the claims: a claim that runs gives back what lower limits do not allow.
+        """
+        lane = self[key]
+        is_new = not lane.in_flight and (pace != lane.pace or not lane.is_known)
+        if is_new:  # each look would otherwise restart the count of tries that found the row locked
+            self.configure(key, pace, 0, now)
+        return is_new
+
     def share_again(self) -> None:
         """If workers came or went, take another share in the limit of each lane: one without a share claims nothing."""
         fleet = self._fleet()

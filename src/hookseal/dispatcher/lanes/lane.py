@@ -76,7 +76,7 @@ class Lane:
     reopened: object = None
 
     def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
-        """Take over the settings that a claim has read."""
+        """Take over the settings that were read."""
         self.pace = pace
         self.is_known = True
         self.locked_in_a_row = 0

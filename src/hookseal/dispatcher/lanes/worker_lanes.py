@@ -18,7 +18,7 @@ from hookseal.dispatcher.lanes.rotation import Key, Rotation
 from hookseal.dispatcher.lanes.tenants import Tenants
 from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED, Unanswered
 from hookseal.dispatcher.lanes.waiting import WaitingRings
-from hookseal.dispatcher.model import Claim, Outcome, Ring, WaitingFor
+from hookseal.dispatcher.model import Claim, Outcome, Pace, Ring, WaitingFor
 
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones
@@ -39,14 +39,11 @@ class Lanes:
         self._lanes = KnownLanes(ceiling, fleet, self._waiting.by_lane)
         self._ready = Rotation()
         self._first: OrderedDict[str, tuple[float, Ring]] = OrderedDict()
-        self.crowded = CrowdedLanes()
-        self.locked = LockedEndpoints()
+        self.crowded, self.locked = CrowdedLanes(), LockedEndpoints()
         self._unanswered = Unanswered()
         self._begun = Begun(self.tenants, self._unanswered)
-        self.to_park: deque[Parked] = deque()
-        self._opened: list[Opened] = []
-        self._got_room = False
-        self.at_their_share: frozenset[str] = frozenset()
+        self.to_park, self._opened = deque[Parked](), list[Opened]()
+        self._got_room, self.at_their_share = False, frozenset[str]()
 
     @property
     def ready(self) -> bool:
@@ -148,6 +145,11 @@ class Lanes:
             self._lanes[key].close(now)
         self._settle(key, now)
         return over
+
+    def read_pace(self, key: Key, pace: Pace, now: float) -> None:
+        """Take over the settings of an endpoint that a look has read: without a share this worker claims nothing."""
+        if self._lanes.read(key, pace, now):
+            self._settle(key, now)
 
     def behind(self, rings: Iterable[Ring]) -> None:
         """Park these rings, whose deliveries are not at the head of their lines."""
