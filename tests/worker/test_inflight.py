@@ -31,6 +31,14 @@ async def test_slots_bound_requests_in_flight() -> None:
     assert 1 == await in_flight.drain(0)
 
 
+async def test_after_its_close_nothing_may_be_claimed() -> None:
+    """After `close` there is no room, though slots are free."""
+    in_flight = InFlight(2)
+    in_flight.close()
+
+    assert (0, 2) == (in_flight.room, in_flight.slots)
+
+
 async def test_bytes_bound_requests_in_flight() -> None:
     """There is room for as many requests as fit with bodies of the largest size, however many slots are free."""
     end = asyncio.Event()

@@ -379,6 +379,23 @@ async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.R
 
 
 @pytest.mark.req("DEL-09")
+async def test_a_draining_worker_deletes_no_lane(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker that drains begins nothing of what waits in a lane: it fetches nothing, and judges no lane calm."""
+    await pool.execute(_STORE.replace("$1", "2"))
+    store, lanes, clock, slots = Counting(pool), await crowded_lanes(pool), FakeClock(), InFlight(1)
+    keeper = keeper_of(store, lanes, clock, in_flight=slots)
+    await keeper.once(_HANDLER)
+    slots.close()
+    asked = store.lanes
+    for _ in range(2):
+        clock.elapsed += CALM_SECONDS
+        await keeper.once(_HANDLER)
+
+    assert (asked, 0) == (store.lanes, store.deleted)
+    assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.lanes")
+
+
+@pytest.mark.req("DEL-09")
 async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[asyncpg.Record]") -> None:
     """A lane that has become calm is no longer crowded, but what waits in it by then is fetched at once."""
     await pool.execute(_STORE.replace("$1", "2500"))

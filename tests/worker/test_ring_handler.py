@@ -639,6 +639,18 @@ async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pyt
     assert 17 == await scene.in_flight.drain(0)
 
 
+async def test_without_slots_after_the_close_the_handler_ends() -> None:
+    """Once nothing may begin any more, the handler returns: it would look for room for ever, and wait for nothing."""
+    scene, turns = Scene(), list[None]()
+    scene.in_flight.close()
+
+    def turn() -> None:
+        turns.append(None)
+        assert len(turns) < 3, "it never waits"
+
+    await scene.handler.run(turn, asyncio.Event())
+
+
 async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ring that the lane keeper keeps while the handler waits is tried after 0.2 s, not at its next look."""
     scene, stop, waits = Scene(), asyncio.Event(), list[float]()

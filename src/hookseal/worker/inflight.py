@@ -36,8 +36,11 @@ class InFlight:
 
     @property
     def room(self) -> int:
-        """How many deliveries may be claimed now: each has a slot, and fits even with a body of the largest size."""
-        return min(self.slots, self._bytes_room // MAX_BODY_BYTES)
+        """How many deliveries may be claimed now: each has a slot, and fits even with a body of the largest size.
+
+        It is 0 after `close`.
+        """
+        return 0 if self.is_closed else min(self.slots, self._bytes_room // MAX_BODY_BYTES)
 
     @property
     def slots(self) -> int:

@@ -97,8 +97,8 @@ class RingHandler:
             self._crowded()
 
     async def run(self, turn: Callable[[], None], stop: asyncio.Event) -> None:
-        """Handle the rings whose turn it is until `stop`; call `turn` before each turn."""
-        while not stop.is_set():
+        """Handle the rings whose turn it is until `stop`, or until nothing may begin; call `turn` before each turn."""
+        while not (stop.is_set() or self._in_flight.is_closed):
             turn()
             if self._gathered:  # one claim of many deliveries costs much less than many claims of one
                 await self._in_flight.gather(GATHER_SECONDS, self._gathered)
