@@ -1,15 +1,18 @@
 """The row by which other processes know that a worker lives, in a real PostgreSQL."""
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
 import structlog
 
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.errors import Unavailable
 from hookseal.worker.heartbeat import BEAT_SECONDS, Heartbeat, Presence
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
@@ -25,9 +28,30 @@ class YieldingClock(FakeClock):
         await asyncio.sleep(0)
 
 
-def heartbeat(pool: "Pool[asyncpg.Record]", clock: FakeClock | None = None) -> Heartbeat:
+def heartbeat(pool: "Pool[asyncpg.Record]", clock: FakeClock | None = None, *, worker_id: str = "w1") -> Heartbeat:
     """Return the heartbeat of a worker."""
-    return Heartbeat(pool, PRESENCE, clock=clock or FakeClock(), log=structlog.get_logger())
+    presence = replace(PRESENCE, worker_id=worker_id)
+    return Heartbeat(pool, presence, clock=clock or FakeClock(), log=structlog.get_logger())
+
+
+async def fleet_of(pool: "Pool[asyncpg.Record]", clock: FakeClock) -> list[Heartbeat]:
+    """Return the heartbeats of three workers that know of each other."""
+    workers = [heartbeat(pool, clock, worker_id=f"w{number}") for number in range(3)]
+    for each in workers * 2:
+        await each.beat()
+    assert [(0, 3), (1, 3), (2, 3)] == ranks(workers)
+    return workers
+
+
+def ranks(workers: Sequence[Heartbeat]) -> list[tuple[int, int]]:
+    """Return the rank of each worker, and how many workers it knows of."""
+    return [(each.fleet.rank, each.fleet.workers) for each in workers]
+
+
+async def pass_time(pool: "Pool[asyncpg.Record]", clock: FakeClock, seconds: float) -> None:
+    """Let the time pass for the worker and for PostgreSQL."""
+    clock.elapsed += seconds
+    await pool.execute("UPDATE hookseal.workers SET beaten_at = beaten_at - make_interval(secs => $1)", seconds)
 
 
 async def ids(pool: "Pool[asyncpg.Record]") -> list[str]:
@@ -70,6 +94,49 @@ async def test_the_row_is_updated_every_five_seconds(pool: "Pool[asyncpg.Record]
         await eventually(moved)
         await cancelled([task])
     assert {BEAT_SECONDS} == set(clock.slept)
+
+
+@pytest.mark.req("DEL-09")
+async def test_after_an_outage_each_worker_keeps_its_share(pool: "Pool[asyncpg.Record]") -> None:
+    """If no heartbeat could be written for 30 s, the first to beat again does not take the shares of the others."""
+    clock = FakeClock()
+    workers = await fleet_of(pool, clock)
+    await pass_time(pool, clock, LIVE_SECONDS + 1)
+    known = list[tuple[int, int]]()
+    for each in workers:
+        await each.beat()
+        known += ranks([each])
+
+    assert [(0, 3), (1, 3), (2, 3)] == known
+
+
+@pytest.mark.req("DEL-09")
+async def test_a_worker_that_died_in_an_outage_loses_its_share(pool: "Pool[asyncpg.Record]") -> None:
+    """Whoever does not beat within 15 s after an outage is dead: the others divide its share."""
+    clock = FakeClock()
+    *workers, _ = await fleet_of(pool, clock)
+    await pass_time(pool, clock, LIVE_SECONDS + 1)
+    known = list[list[tuple[int, int]]]()
+    for _ in range(4):
+        for each in workers:
+            await each.beat()
+        known.append(ranks(workers))
+        await pass_time(pool, clock, BEAT_SECONDS)
+
+    assert [[(0, 3), (1, 3)]] * 3 + [[(0, 2), (1, 2)]] == known
+
+
+@pytest.mark.req("DEL-09")
+async def test_without_an_outage_a_dead_worker_loses_its_share_at_once(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker that goes on beating divides the share of one that has been silent for 30 s."""
+    clock = FakeClock()
+    *workers, _ = await fleet_of(pool, clock)
+    for _ in range(int(LIVE_SECONDS / BEAT_SECONDS) + 1):
+        await pass_time(pool, clock, BEAT_SECONDS)
+        for each in workers:
+            await each.beat()
+
+    assert [(0, 2), (1, 2)] == ranks(workers)
 
 
 async def test_without_postgresql_it_does_not_start(database_url: str) -> None:

@@ -16,6 +16,8 @@ from hookseal.worker.timeouts import at_most
 
 BEAT_SECONDS: Final = 5.0
 FORGET_SECONDS: Final = 60.0
+_LATE_SECONDS: Final = LIVE_SECONDS - 2 * BEAT_SECONDS  # after so long without a beat of its own, all may seem dead
+_DOUBT_SECONDS: Final = 3 * BEAT_SECONDS  # in which every live worker beats again
 _GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
 
 _SQL: Final = Statements("hookseal.worker", "heartbeat.sql")
@@ -36,7 +38,9 @@ class Presence:
 class Heartbeat:
     """Writes the row of one worker, and once a minute deletes rows of any worker that are more than an hour old.
 
-    `fleet` is the rank of the worker among the live ones, as of the last heartbeat.
+    `fleet` is the rank of the worker among the live ones, as of the last heartbeat. After an outage, in which no worker
+    could write its row, a smaller fleet is not believed at first: else the first one to beat again would take every
+    limit for itself, until the others have beaten.
     """
 
     def __init__(self, pool: Pool, presence: Presence, *, clock: Clock, log: Any) -> None:
@@ -44,7 +48,8 @@ class Heartbeat:
         self._presence = presence
         self._clock = clock
         self._outage = Outage("heartbeat", log)
-        self._forget_at = clock.monotonic()
+        self._forget_at = self._beaten_at = clock.monotonic()
+        self._doubts_until = float("-inf")
         self.fleet = Fleet()
 
     @asynccontextmanager
@@ -72,7 +77,15 @@ class Heartbeat:
         facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
         row = await _SQL.row(self._pool, "beat", *facts, LIVE_SECONDS)
         if row is not None:
-            self.fleet = Fleet(rank=row["rank"], workers=row["others"] + 1)
+            self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))
+
+    def _learn(self, found: Fleet) -> None:
+        now = self._clock.monotonic()
+        if now - self._beaten_at > _LATE_SECONDS:
+            self._doubts_until = now + _DOUBT_SECONDS
+        self._beaten_at = now
+        if found.workers >= self.fleet.workers or now >= self._doubts_until:
+            self.fleet = found
 
     async def _forget(self) -> None:
         if self._clock.monotonic() >= self._forget_at:
