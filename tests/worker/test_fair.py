@@ -1,6 +1,8 @@
 """Lanes in whole workers, with real sockets: an endpoint that hangs, fails or is at its limit delays no other."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -103,6 +105,15 @@ def counting(most: list[int]) -> Callable[[], Awaitable[web.Response]]:
     return answer
 
 
+async def acquainted(world: World) -> None:
+    """Return when every worker has seen all others."""
+
+    async def look() -> bool:
+        return bool(await world.pool.fetchval("SELECT min(beaten_at) > max(started_at) FROM hookseal.workers"))
+
+    await eventually(look)
+
+
 @pytest.mark.req("DEL-09")
 async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, receiver: Receiver) -> None:
     """With `--concurrency 3` and two workers no more than three requests are in flight, and every delivery arrives.
@@ -115,11 +126,8 @@ async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, rece
     await add(world, f"{receiver.base_url}/few", tenant="acme", concurrency=3)
     await add(world, f"{receiver.base_url}/one", tenant="globex", concurrency=1)
 
-    async def have_seen_each_other() -> bool:
-        return bool(await world.pool.fetchval("SELECT min(beaten_at) > max(started_at) FROM hookseal.workers"))
-
     async with world.worker(), world.worker():
-        await eventually(have_seen_each_other)
+        await acquainted(world)
         for tenant in ("acme", "globex"):
             await world.pool.execute(_PUBLISH, tenant, 60)
         for tenant in ("acme", "globex"):
@@ -127,6 +135,31 @@ async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, rece
 
     assert (True, 1) == (max(most) <= 3, max(most_of_one))
     assert 120 == len(receiver.received)
+
+
+@pytest.mark.req("DEL-09")
+async def test_a_draining_worker_stops_no_endpoint(world: World, receiver: Receiver) -> None:
+    """While a worker that stops waits for a slow receiver, the other one sends what it had no share of before."""
+    answer, rounds = asyncio.Event(), 10
+    receiver.answers["/slow"] = held(answer)
+    await add(world, f"{receiver.base_url}/slow", tenant="slow")
+    for number in range(ENDPOINTS):  # so many that each worker has the share of some
+        await add(world, f"{receiver.base_url}/few/{number}", tenant="good", concurrency=1)
+    async with world.worker() as one, world.worker() as other:
+        await acquainted(world)
+        await world.pool.execute(_PUBLISH, "good", rounds)  # so that both know the limits
+        await all_delivered(world, "good", rounds * ENDPOINTS)
+        await world.pool.execute(_PUBLISH, "slow", 1)
+        await receiver.wait_for(rounds * ENDPOINTS + 1)
+        owner = await world.pool.fetchval("SELECT lease_owner FROM hookseal.deliveries WHERE state = 'sending'")
+        [stops] = [each for each in (one, other) if each.process.ready["worker_id"] == owner]
+        os.kill(stops.pid, signal.SIGTERM)
+        await world.pool.execute(_PUBLISH, "good", 1)
+        await all_delivered(world, "good", (rounds + 1) * ENDPOINTS)
+        ended = await world.pool.fetchval("SELECT count(*) FROM hookseal.attempts WHERE tenant_id = 'slow'")
+        answer.set()
+
+    assert 0 == ended, "the deliveries waited until the drain ended"
 
 
 @pytest.mark.req("DEL-10")

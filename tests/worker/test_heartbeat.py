@@ -139,6 +139,44 @@ async def test_without_an_outage_a_dead_worker_loses_its_share_at_once(pool: "Po
     assert [(0, 2), (1, 2)] == ranks(workers)
 
 
+@pytest.mark.req("DEL-09")
+async def test_a_draining_worker_leaves_its_share_to_the_others(pool: "Pool[asyncpg.Record]") -> None:
+    """The others divide the share of a worker that drains. Its row stays, and so does its own share, for its lanes."""
+    drains, *others = workers = await fleet_of(pool, FakeClock())
+    await drains.drain()
+    await drains.beat()
+    for each in others:
+        await each.beat()
+
+    assert [(0, 3), (0, 2), (1, 2)] == ranks(workers)
+    assert ["w0", "w1", "w2"] == await ids(pool)
+
+
+@pytest.mark.req("DEL-09")
+async def test_a_late_heartbeat_does_not_end_a_drain(pool: "Pool[asyncpg.Record]") -> None:
+    """A heartbeat that was sent before the drain, and is executed after it, does not take the drain back."""
+    drains, other, _ = await fleet_of(pool, FakeClock())
+    await drains.drain()
+    await heartbeat(pool, worker_id="w0").beat()
+    await other.beat()
+
+    assert [(0, 2)] == ranks([other])
+
+
+@pytest.mark.req("DEL-09")
+async def test_an_outage_does_not_delay_a_drain(pool: "Pool[asyncpg.Record]") -> None:
+    """A drain waits no longer than a second for PostgreSQL. The next heartbeat says that the worker drains."""
+    drains, other, _ = await fleet_of(pool, FakeClock())
+    async with pool.acquire() as locking, locking.transaction():
+        await locking.execute("LOCK TABLE hookseal.workers IN EXCLUSIVE MODE")
+        async with asyncio.timeout(2.5):
+            await drains.drain()
+    await drains.beat()
+    await other.beat()
+
+    assert [(0, 2)] == ranks([other])
+
+
 async def test_without_postgresql_it_does_not_start(database_url: str) -> None:
     """A worker that cannot write its row does not start; a later outage is logged once and does not delay the stop."""
     pool = await asyncpg.create_pool(database_url, min_size=1, max_size=2)

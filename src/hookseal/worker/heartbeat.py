@@ -50,6 +50,7 @@ class Heartbeat:
         self._outage = Outage("heartbeat", log)
         self._forget_at = self._beaten_at = clock.monotonic()
         self._doubts_until = float("-inf")
+        self._drains = False
         self.fleet = Fleet()
 
     @asynccontextmanager
@@ -70,13 +71,23 @@ class Heartbeat:
                 await self.beat()
                 await self._forget()
 
+    async def drain(self) -> None:
+        """Leave the share of this worker to the others, which learn of it at their next heartbeat.
+
+        The row stays: requests in flight still need the keys in it. `fleet` stays, too, so that no lane of this worker
+        shrinks. If PostgreSQL does not answer within a second, the next heartbeat says it.
+        """
+        self._drains = True
+        with self._outage.survived(), translated():
+            await at_most(_GOODBYE_SECONDS, self.beat())
+
     async def beat(self) -> None:
-        """Write the row, or the time in it, and read `fleet`. Raises `Unavailable`."""
+        """Write the row, or what has changed in it, and read `fleet`. Raises `Unavailable`."""
         own = self._presence
         lists = list(own.key_ids), list(own.providers)
         facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
-        row = await _SQL.row(self._pool, "beat", *facts, LIVE_SECONDS)
-        if row is not None:
+        row = await _SQL.row(self._pool, "beat", *facts, self._drains, LIVE_SECONDS)
+        if row is not None and not self._drains:
             self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))
 
     def _learn(self, found: Fleet) -> None:

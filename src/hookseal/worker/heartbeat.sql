@@ -1,14 +1,14 @@
--- Writes the row of the worker, with the time of its heartbeat; returns its rank among the live workers, and how many others
--- there are.
+-- Writes the row of the worker, with the time of its heartbeat; returns its rank among the live workers that do not drain,
+-- and how many others of these there are. A drain has no end: an earlier heartbeat that is late does not take it back.
 -- name: beat
 WITH beat AS (
-    INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, providers)
-    VALUES ($1, $2, $3, $4, $5, $6)
-    ON CONFLICT (id) DO UPDATE SET beaten_at = now()
+    INSERT INTO hookseal.workers AS own (id, version, drain_seconds, lease_seconds, key_ids, providers, drains)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (id) DO UPDATE SET beaten_at = now(), drains = own.drains OR excluded.drains
 )
 SELECT count(*) FILTER (WHERE w.id < $1) AS rank, count(*) AS others
 FROM hookseal.workers AS w
-WHERE w.id <> $1 AND w.beaten_at > now() - make_interval(secs => $7)
+WHERE w.id <> $1 AND NOT w.drains AND w.beaten_at > now() - make_interval(secs => $8)
 
 -- Deletes the rows of workers whose last heartbeat is more than an hour old.
 -- name: forget

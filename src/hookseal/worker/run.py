@@ -133,6 +133,7 @@ class _Worker:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         self._settings = settings
         self._worker_id = resources.worker_id
+        self._heartbeat = resources.heartbeat
         self._meter = resources.meter
         self._log = log
         self._in_flight = InFlight(settings.worker.concurrency)
@@ -193,6 +194,6 @@ class _Worker:
         self._probes.draining = True
         self._log.info("worker.draining", in_flight=len(self._in_flight))
         self._in_flight.close()
-        await self._engine.stop()
+        await asyncio.gather(self._engine.stop(), self._heartbeat.drain())
         cut_off = await self._in_flight.drain(self._settings.worker.drain_seconds)
         self._log.info("worker.stopped", cut_off=cut_off)
