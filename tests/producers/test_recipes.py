@@ -178,7 +178,14 @@ async def test_a_scoped_session_publishes(database_url: str, pool: Pool) -> None
 
     async with thread() as of:
         await of(pay)()
-    assert 1 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+    async_engine = create_async_engine(
+        database_url.replace("postgresql:", "postgresql+asyncpg:", 1), poolclass=NullPool
+    )
+    scoped = async_scoped_session(async_sessionmaker(async_engine), scopefunc=lambda: 1)
+    await for_sqlalchemy.publish_async(scoped, tenant_id="acme", event_type="invoice.paid", data=1)
+    await scoped.commit()
+    await scoped.remove()
+    assert 2 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
 async def test_a_connection_of_psycopg_of_the_other_kind_is_named(database_url: str) -> None:

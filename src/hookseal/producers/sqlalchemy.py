@@ -29,10 +29,13 @@ def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Pu
     return run(conversation(event, _PLACES), execute)
 
 
-async def publish_async(target: AsyncSession | AsyncConnection, /, **event: Unpack[EventFields]) -> Published:
+async def publish_async(
+    target: AsyncSession | async_scoped_session[AsyncSession] | AsyncConnection, /, **event: Unpack[EventFields]
+) -> Published:
     """Do the same through a session or connection of asyncio."""
-    _require_async(target)
-    return await target.run_sync(publish, **event)
+    session = target() if isinstance(target, async_scoped_session) else target
+    _require_async(session)
+    return await session.run_sync(publish, **event)
 
 
 def _require_sync(target: object) -> None:
