@@ -35,7 +35,7 @@ PRIVATE: dict[str, tuple[Any, type, set[str]]] = {
 # Public names of undocumented classes of aiohttp that we call or override.
 UNDOCUMENTED: dict[type, set[str]] = {
     ResponseHandler: {
-        *("abort", "close", "closed", "connection_lost", "data_received", "feed_data", "force_close"),
+        *("abort", "close", "closed", "connection_lost", "data_received", "exception", "feed_data", "force_close"),
         *("is_connected", "read", "set_response_params", "should_close", "transport"),
     },
     RawResponseMessage: {"code", "headers"},

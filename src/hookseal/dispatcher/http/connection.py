@@ -38,6 +38,7 @@ class HttpConnection(ResponseHandler):
         self._idle = idle
         self._turns = turns
         self._busy = True
+        self._was_asked = False  # until then aiohttp only collects what is received
         self._progress: Progress | None = PROGRESS.get()
         self._unparsed = bytearray()
         self._is_cut_off = False
@@ -59,7 +60,7 @@ class HttpConnection(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Begin a request."""
         self._idle.forget(self)
-        self._busy = True
+        self._busy = self._was_asked = True
         self._expect_answer()
         self._progress = progress = PROGRESS.get()
         progress.connection = self
@@ -165,7 +166,7 @@ class HttpConnection(ResponseHandler):
         body = self._body
         before = 0 if body is None else body.total_bytes
         # If what follows a head is not valid, aiohttp would lose a head that it gets in the same call.
-        while self._body is None and (end := end_of_head(piece)) < len(piece):
+        while self._was_asked and self._body is None and (end := end_of_head(piece)) < len(piece):
             super().data_received(piece[:end])
             piece = piece[end:]
             if self._is_cut_off or self.exception() is not None:
