@@ -106,10 +106,11 @@ def counting(most: list[int]) -> Callable[[], Awaitable[web.Response]]:
 
 
 async def acquainted(world: World) -> None:
-    """Return when every worker has seen all others."""
+    """Return when every worker has seen all others: each has beaten after the first beat of the last one was stored."""
 
     async def look() -> bool:
-        return bool(await world.pool.fetchval("SELECT min(beaten_at) > max(started_at) FROM hookseal.workers"))
+        query = "SELECT min(beaten_at) > max(started_at) + interval '1 s' FROM hookseal.workers"
+        return bool(await world.pool.fetchval(query))
 
     await eventually(look)
 

@@ -123,14 +123,14 @@ class LaneKeeper:
         page = await self._store.page(self._place)
         self._place = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:
-            if lane.pace is not None:
-                self._lanes.read_pace(lane.key, lane.pace, now)
-            if lane.reopened_at is not None:
-                self._lanes.reopened(lane.key, lane.reopened_at, now)
             if lane.is_open:
                 self._lanes.crowded.learn(lane.key)
             else:
                 self._lanes.crowded.forget(lane.key)
+            if lane.pace is not None and lane.key in self._lanes.crowded:
+                self._lanes.read_pace(lane.key, lane.pace, now)
+            if lane.reopened_at is not None:
+                self._lanes.reopened(lane.key, lane.reopened_at, now)
 
     async def _delete(self, calm: Sequence[Key], now: float) -> None:
         """Delete these lanes. One that was stored is looked after further: a publisher may have read it before."""
