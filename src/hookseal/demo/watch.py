@@ -41,6 +41,7 @@ async def watch(servers: Sequence[Watched], worker: Watched, stop: asyncio.Event
         worker_ended = worker.exit_code is not None
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _LOOK_EVERY_SECONDS)
+        if stop.is_set():
             return
         for part in (*servers, *([worker] if worker_ended else [])):
             if part.exit_code is not None:

@@ -565,7 +565,7 @@ CREATE TABLE hookseal.workers (
     drains        boolean     NOT NULL DEFAULT false
 );
 COMMENT ON TABLE hookseal.workers IS 'Heartbeats. A worker without a recent one is not live (LIVE_SECONDS in endpoint_rules.py)';
-COMMENT ON COLUMN hookseal.workers.drains IS 'It stops, and begins no request: the others divide the limits without it';
+COMMENT ON COLUMN hookseal.workers.drains IS 'It stops, and claims no more: the others divide the limits without it';
 
 -- What all workers share: five rows, inserted here. No advisory locks, because every role that logs in can take them.
 CREATE TABLE hookseal.control (
