@@ -56,6 +56,12 @@ class Terminal:
         assert 0 == ended.code, ended
         return ended.json
 
+    async def send_to_black_hole(self, port: int) -> None:
+        """Publish an event for an endpoint that may take 20 seconds to answer."""
+        slow = ("--timeout-ms", "20000", "--event-type", "*")
+        await self.run_on_stack("endpoint", "add", "--tenant", "acme", "--url", f"http://127.0.0.1:{port}/", *slow)
+        await self.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+
     @asynccontextmanager
     async def up(self) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
         """Run `hookseal up` for the length of the block; yield its process and its first output."""
@@ -134,9 +140,7 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
 async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:
     """Ctrl-C says what it waits for. A second one kills the worker, which waits for a receiver that does not answer."""
     async with black_hole() as (port, called), terminal.up() as (process, _):
-        slow = ("--timeout-ms", "20000", "--event-type", "*")
-        await terminal.run_on_stack("endpoint", "add", "--tenant", "acme", "--url", f"http://127.0.0.1:{port}/", *slow)
-        await terminal.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+        await terminal.send_to_black_hole(port)
         await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
         assert process.stderr is not None
         assert STARTING == await process.stderr.readline()

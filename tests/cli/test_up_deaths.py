@@ -96,9 +96,7 @@ async def test_a_server_is_named_before_the_worker(server: str, terminal: Termin
 async def test_a_request_in_flight_delays_no_error(terminal: Terminal) -> None:
     """Without PostgreSQL the worker cannot record an answer, so that nothing waits for one."""
     async with black_hole() as (port, called), terminal.up() as (process, _):
-        slow = ("--timeout-ms", "20000", "--event-type", "*")
-        await terminal.run_on_stack("endpoint", "add", "--tenant", "acme", "--url", f"http://127.0.0.1:{port}/", *slow)
-        await terminal.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
+        await terminal.send_to_black_hole(port)
         await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
         kill(process, "PostgreSQL")
         assert (await message_of(process)).startswith("PostgreSQL was killed")

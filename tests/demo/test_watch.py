@@ -35,13 +35,11 @@ def test_a_signal_is_named(exit_code: int, expected: str) -> None:
 
 
 async def test_a_stop_is_no_error() -> None:
-    """A stop ends the watch without an error, also if a part ends at that time."""
-    stop = asyncio.Event()
-    watching = asyncio.create_task(watch((Part(name="Valkey"),), Part(name="the worker"), stop))
-    await asyncio.sleep(0)
-    stop.set()
-    await watching
-    await watch((Part(name="Valkey", exit_code=0),), Part(name="the worker"), stop)
+    """A stop ends the watch without an error, before it and while it waits, also if a part ends at that time."""
+    stop, parts = asyncio.Event(), ((Part(name="Valkey", exit_code=0),), Part(name="the worker"))
+    asyncio.get_running_loop().call_soon(stop.set)
+    await watch(*parts, stop)
+    await watch(*parts, stop)
 
 
 async def test_the_error_names_the_part() -> None:
