@@ -225,7 +225,7 @@ async def test_claims_of_a_few_deliveries_share_a_plan(
 ) -> None:
     """After the first five, PostgreSQL makes no new plan for a claim of a few deliveries."""
     # As if nothing had ever been in the tables, or analysed them.
-    await installation.pool.execute("TRUNCATE hookseal.events CASCADE")
+    await installation.pool.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
     rings = await published(installation, 20 * at_once)
     if analyzed:
         await installation.pool.execute("ANALYZE")

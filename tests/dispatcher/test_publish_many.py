@@ -373,7 +373,7 @@ async def test_batches_in_opposite_orders_do_not_deadlock(pool: "Pool[asyncpg.Re
         for round_ in range(20):
             made = await asyncio.gather(_outcome(one, forwards), _outcome(other, backwards))
             assert 300 == sum(not duplicate for duplicates in made for duplicate in duplicates), f"round {round_}"
-            await pool.execute("TRUNCATE hookseal.events CASCADE")
+            await pool.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
 
 
 @pytest.mark.req("DEL-01")
@@ -381,7 +381,7 @@ async def test_a_batch_waits_for_another_transaction(pool: "Pool[asyncpg.Record]
     """Events that an open transaction has published are repeats once it commits, and are created if it rolls back."""
     await endpoint(pool, "acme", "*")
     for keeps, expected in ((True, [False, True, False]), (False, [False, False, False])):
-        await pool.execute("TRUNCATE hookseal.events CASCADE")
+        await pool.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
         async with pool.acquire() as one, pool.acquire() as other:
             transaction = one.transaction()
             await transaction.start()

@@ -176,7 +176,7 @@ async def test_a_page_reads_by_indexes(pool: "Pool[asyncpg.Record]") -> None:
     for event_type, cursor in ((None, newest), ("invoice.paid", "0197c1f0-5e6a-7c3b-9d2e-4f5061728394")):
         arguments = ("acme", endpoint, event_type, None, None, cursor, 51, "r", 1000, oldest, None)
         plan = "\n".join(row[0] for row in await pool.fetch(f"EXPLAIN {statement}", *arguments))
-        assert "deliveries_of_endpoint" in plan, plan
+        assert "delivery_links_of_endpoint" in plan, plan
         assert "attempts_pkey" in plan, plan
-        for other in ("Seq Scan", "deliveries_id_key", "Sort", "Hash"):
+        for other in ("Seq Scan", "delivery_links_pkey", "Sort", "Hash"):
             assert other not in plan, plan

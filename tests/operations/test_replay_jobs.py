@@ -426,8 +426,8 @@ async def test_a_step_reads_by_indexes(installation: Installation) -> None:
     least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
     for states, event, index in (
         (["dead_letter"], None, "deliveries_not_delivered"),
-        (["delivered"], None, "deliveries_pkey"),
-        (["dead_letter"], "e100", "deliveries_once"),
+        (["delivered"], None, "delivery_links_pkey"),
+        (["dead_letter"], "e100", "delivery_links_once"),
     ):
         rows = await installation.pool.fetch(
             f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {walk}",
@@ -438,5 +438,5 @@ async def test_a_step_reads_by_indexes(installation: Installation) -> None:
         assert found
         assert index in walked, plan
         assert "Seq Scan on deliveries" not in plan, plan
-        assert states == ["delivered"] or "deliveries_once" in plan, plan
+        assert states == ["delivered"] or "delivery_links_once" in plan, plan
         assert "Rows Removed by Filter" not in walked, plan

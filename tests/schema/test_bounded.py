@@ -60,6 +60,8 @@ INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, ne
 SELECT 'acme', hookseal.uuid7(), gen_random_uuid(), 'e' || n, 'sending', NULL, 'w', gen_random_uuid(), now(), 1, now(),
        '{{}}'
 FROM generate_series({least}, 200) AS n;
+INSERT INTO hookseal.delivery_links (tenant_id, id, endpoint_id, event_id)
+SELECT tenant_id, id, endpoint_id, event_id FROM hookseal.deliveries ON CONFLICT DO NOTHING;
 INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
 SELECT 'acme', md5((100 * n + 1)::text)::uuid, CASE WHEN n > 10 THEN now() END FROM generate_series({least}, 20) AS n;
 INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)

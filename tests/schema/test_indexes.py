@@ -27,7 +27,7 @@ ANALYZE;
 """
 _ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 _REPEAT = """
-SELECT FROM hookseal.deliveries AS d WHERE d.tenant_id = 'acme' AND d.event_id = 'e7' AND d.replay_of IS NULL
+SELECT FROM hookseal.delivery_links AS l WHERE l.tenant_id = 'acme' AND l.event_id = 'e7' AND l.replay_of IS NULL
 """
 _TIME = datetime(2026, 1, 31, tzinfo=UTC)
 _OF_EVENTS = (
@@ -37,7 +37,7 @@ _OF_EVENTS = (
 _RING = ("acme", _ENDPOINT, _ENDPOINT, "f")
 _LANE = ("acme", _ENDPOINT)
 _PLACES = [
-    (_REPEAT, (), "deliveries_once"),
+    (_REPEAT, (), "delivery_links_once"),
     (("dispatcher", "held_deliveries.sql", "cancel"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher", "held_deliveries.sql", "release"), ("acme", _ENDPOINT), "deliveries_held"),
     (("dispatcher", "held_deliveries.sql", "probe"), ("acme", _ENDPOINT), "deliveries_held"),
@@ -52,9 +52,9 @@ _PLACES = [
     (("dispatcher", "replay.sql", "skip"), ("acme", None, _ENDPOINT), "deliveries_stopping"),
     (("dispatcher", "held_endpoints.sql", "move_lines"), ("", _ENDPOINT, 1000), "deliveries_in_line"),
     (("worker.metrics", "database.sql", "lines_stopped"), (), "deliveries_stopping"),
-    (("dispatcher", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_id_key"),
+    (("dispatcher", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_pkey"),
     (("dispatcher", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_in_line"),
-    (("dispatcher", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, "e7", None), "deliveries_once"),
+    (("dispatcher", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, "e7", None), "delivery_links_once"),
     (("dispatcher", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, None, "c7"), "events_correlated"),
     (("dispatcher", "event_queries.sql", "page"), ("acme", *[None] * 6, 1_000, 11), "events_newest"),
     (
@@ -67,14 +67,14 @@ _PLACES = [
         ("acme", None, None, _TIME, _TIME, _TIME, "e7", 1_000, 11),
         "events_newest",
     ),
-    (("dispatcher", "event_queries.sql", "deliveries"), ("acme", "e7", 1_000), "deliveries_once"),
+    (("dispatcher", "event_queries.sql", "deliveries"), ("acme", "e7", 1_000), "delivery_links_once"),
     (("dispatcher", "event_queries.sql", "show"), ("acme", "e7"), "events_pkey"),
-    (("dispatcher", "delivery_queries.sql", "has_endpoint"), (_ENDPOINT, None), "deliveries_of_endpoint"),
+    (("dispatcher", "delivery_queries.sql", "has_endpoint"), (_ENDPOINT, None), "delivery_links_of_endpoint"),
     (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "audit_log_of_subject"),
-    (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_id_key"),
+    (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_pkey"),
     (("dispatcher", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_in_line"),
-    (("dispatcher", "lane_store.sql", "park"), ("acme", _ENDPOINT, _ENDPOINT, "rate"), "deliveries_id_key"),
-    (("dispatcher", "lane_store.sql", "due"), (*_LANE, _ENDPOINT), "deliveries_id_key"),
+    (("dispatcher", "lane_store.sql", "park"), ("acme", _ENDPOINT, _ENDPOINT, "rate"), "deliveries_pkey"),
+    (("dispatcher", "lane_store.sql", "due"), (*_LANE, _ENDPOINT), "deliveries_pkey"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_held"),
     (("dispatcher", "lane_store.sql", "next"), (*_LANE, "32", _ENDPOINT), "deliveries_in_line"),
     (("dispatcher", "lane_store.sql", "delete"), (*_LANE, 100, 10.0), "deliveries_held"),
@@ -100,7 +100,7 @@ async def test_each_look_up_has_its_index(pool: "Pool[asyncpg.Record]") -> None:
         plan = "\n".join(row[0] for row in rows)
 
         assert index in plan, f"{asked}\n{plan}"
-        for table in ("deliveries", "audit_log", "endpoints", "events"):
+        for table in ("deliveries", "delivery_links", "audit_log", "endpoints", "events"):
             assert f"Seq Scan on {table}" not in plan, f"{asked}\n{plan}"
 
 

@@ -14,21 +14,22 @@ WHOLE = {
     "hookseal_publisher": {"audience": "S", "events": "I", "operator_notices": "DIS", "producers": "S"},
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        **_STATISTICS, "deliveries": "S", "held_endpoints": "S", "lanes": "S", "lines": "S", "operator_notices": "S",
+        **_STATISTICS, "deliveries": "S", "delivery_links": "S", "held_endpoints": "S", "lanes": "S", "lines": "S",
+        "operator_notices": "S",
         "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "workers": "S",
     },
     "hookseal_worker": {
         "alembic_version": "S", "attempt_counts": "DIS", "attempts": "IS", "audience": "S", "audit_heads": "IS",
         "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "events": "S", "held_endpoints": "DISU", "key_lock": "D", "lanes": "DISU",
-        "lines": "S",
+        "control": "S", "deliveries": "S", "delivery_links": "S", "events": "S", "held_endpoints": "DISU",
+        "key_lock": "D", "lanes": "DISU", "lines": "S",
         "operator_notices": "S", "replays": "S", "secret_keys": "S", "secret_leftovers": "DIS", "secret_records": "IS",
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
         "alembic_version": "S", "attempts": "S", "audience": "S", "audit_heads": "IS", "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "endpoints": "DS", "held_endpoints": "DS", "key_lock": "D", "lanes": "DS",
-        "lines": "S",
+        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoints": "DS", "held_endpoints": "DS",
+        "key_lock": "D", "lanes": "DS", "lines": "S",
         "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
         "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
     },
@@ -52,7 +53,8 @@ _ENDPOINT = (
 PARTS = {
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"):
-        "tenant_id id endpoint_id event_id replay_of waiting_for state next_attempt_at position",
+        "tenant_id id endpoint_id event_id waiting_for state next_attempt_at position",
+    ("hookseal_publisher", "SELECT", "delivery_links"): "tenant_id id event_id replay_of",
     ("hookseal_publisher", "INSERT", "deliveries"):
         "tenant_id id endpoint_id event_id rung_at waiting_for held_at last_error position",
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",

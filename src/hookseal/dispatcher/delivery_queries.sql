@@ -5,6 +5,10 @@
 -- The comparisons of pairs, and the order by both columns, make the planner use the index of the page. With the index
 -- of all ids it would read the rows of other tenants and endpoints, and not count them.
 
+-- The delivery of a link, `l`. `OFFSET 0` makes the planner read each by its id, in the order of the links, and stop early.
+-- name: linked
+(SELECT * FROM hookseal.deliveries AS i WHERE i.tenant_id = l.tenant_id AND i.id = l.id OFFSET 0)
+
 -- The columns of a page.
 -- name: listed
 w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.event_id,
@@ -46,27 +50,29 @@ LIMIT $7
 -- name: page_of_tenant
 SELECT {listed}
 FROM (SELECT d.*, {matches}
-      FROM (SELECT r.*, row_number() OVER (ORDER BY r.tenant_id DESC, r.id DESC) AS place
-            FROM hookseal.deliveries AS r
-            WHERE (r.tenant_id, r.id) >= ($1, $10::text::uuid) AND (r.tenant_id, r.id) < ($1, $6::text::uuid)
-            ORDER BY r.tenant_id DESC, r.id DESC
+      FROM (SELECT r.*, l.tenant_id AS link_tenant, l.id AS link_id,
+                   row_number() OVER (ORDER BY l.tenant_id DESC, l.id DESC) AS place
+            FROM hookseal.delivery_links AS l CROSS JOIN LATERAL {linked} AS r
+            WHERE (l.tenant_id, l.id) >= ($1, $10::text::uuid) AND (l.tenant_id, l.id) < ($1, $6::text::uuid)
+            ORDER BY l.tenant_id DESC, l.id DESC
             LIMIT $9) AS d) AS w
 WHERE w.matches OR w.place = $9
-ORDER BY w.tenant_id DESC, w.id DESC
+ORDER BY w.link_tenant DESC, w.link_id DESC
 LIMIT $7
 
 -- Reads a page among the deliveries of an endpoint.
 -- name: page_of_endpoint
 SELECT {listed}
 FROM (SELECT d.*, {matches}
-      FROM (SELECT r.*, row_number() OVER (ORDER BY r.endpoint_id DESC, r.id DESC) AS place
-            FROM hookseal.deliveries AS r
-            WHERE (r.endpoint_id, r.id) >= ($2::text::uuid, $10::text::uuid)
-              AND (r.endpoint_id, r.id) < ($2::text::uuid, $6::text::uuid)
-            ORDER BY r.endpoint_id DESC, r.id DESC
+      FROM (SELECT r.*, l.endpoint_id AS link_endpoint, l.id AS link_id,
+                   row_number() OVER (ORDER BY l.endpoint_id DESC, l.id DESC) AS place
+            FROM hookseal.delivery_links AS l CROSS JOIN LATERAL {linked} AS r
+            WHERE (l.endpoint_id, l.id) >= ($2::text::uuid, $10::text::uuid)
+              AND (l.endpoint_id, l.id) < ($2::text::uuid, $6::text::uuid)
+            ORDER BY l.endpoint_id DESC, l.id DESC
             LIMIT $9) AS d) AS w
 WHERE w.matches OR w.place = $9
-ORDER BY w.endpoint_id DESC, w.id DESC
+ORDER BY w.link_endpoint DESC, w.link_id DESC
 LIMIT $7
 
 -- Reads a page among the deliveries in one of the states in which a delivery ended undelivered.
@@ -87,17 +93,19 @@ LIMIT $7
 -- name: page_of_events
 SELECT {listed}
 FROM (SELECT d.*, {matches}
-      FROM (SELECT r.*, row_number() OVER (ORDER BY r.id DESC) AS place
-            FROM hookseal.events AS e
-            JOIN hookseal.deliveries AS r ON r.tenant_id = e.tenant_id AND r.event_id = e.id
-            WHERE e.tenant_id = $1
-              AND ($12::text IS NULL OR e.id = $12)
-              AND ($13::text IS NULL OR e.correlation_id = $13)
-              AND r.id >= $10::text::uuid AND r.id < $6::text::uuid
-            ORDER BY r.id DESC
-            LIMIT $9) AS d) AS w
+      FROM (SELECT r.*, l.id AS link_id, row_number() OVER (ORDER BY l.id DESC) AS place
+            FROM (SELECT l.tenant_id, l.id
+                  FROM hookseal.events AS e
+                  JOIN hookseal.delivery_links AS l ON l.tenant_id = e.tenant_id AND l.event_id = e.id
+                  WHERE e.tenant_id = $1
+                    AND ($12::text IS NULL OR e.id = $12)
+                    AND ($13::text IS NULL OR e.correlation_id = $13)
+                    AND l.id >= $10::text::uuid AND l.id < $6::text::uuid
+                  ORDER BY l.id DESC
+                  LIMIT $9) AS l CROSS JOIN LATERAL {linked} AS r
+            ORDER BY l.id DESC) AS d) AS w
 WHERE w.matches OR w.place = $9
-ORDER BY w.id DESC
+ORDER BY w.link_id DESC
 LIMIT $7
 
 -- Counts the deliveries that are pending or being sent, of a tenant or of all, up to $3.
@@ -126,8 +134,8 @@ LIMIT $7
 -- name: has_endpoint
 SELECT EXISTS (SELECT FROM hookseal.endpoints AS e
                WHERE e.id = $1::text::uuid AND ($2::text IS NULL OR e.tenant_id = $2))
-    OR EXISTS (SELECT FROM hookseal.deliveries AS d
-               WHERE d.endpoint_id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2))
+    OR EXISTS (SELECT FROM hookseal.delivery_links AS l
+               WHERE l.endpoint_id = $1::text::uuid AND ($2::text IS NULL OR l.tenant_id = $2))
 
 -- Reads one delivery by its id, with each of its attempts, oldest first. It is one statement, so that both are of the
 -- same moment.

@@ -72,13 +72,13 @@ WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
 
 -- Returns the last failed attempt among the newest thousand deliveries of an endpoint.
 -- name: last_failure
-SELECT d.id::text AS delivery_id, d.event_id, a.started_at, a.outcome, a.status
+SELECT l.id::text AS delivery_id, l.event_id, a.started_at, a.outcome, a.status
 FROM (SELECT tenant_id, id, event_id, endpoint_id
-      FROM hookseal.deliveries
+      FROM hookseal.delivery_links
       WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid
       ORDER BY endpoint_id DESC, id DESC
-      LIMIT 1000) AS d
-JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
+      LIMIT 1000) AS l
+JOIN hookseal.attempts AS a ON a.tenant_id = l.tenant_id AND a.delivery_id = l.id
 WHERE a.outcome <> 'delivered'
 ORDER BY a.started_at DESC
 LIMIT 1

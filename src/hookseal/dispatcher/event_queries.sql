@@ -28,12 +28,15 @@ WHERE tenant_id = $1 AND id = $2
 
 -- Reads the oldest deliveries of an event.
 -- name: deliveries
-SELECT id::text AS delivery_id, endpoint_id::text AS endpoint_id, state, attempts, created_at, last_error,
-       replay_of::text AS replay_of
-FROM hookseal.deliveries
-WHERE tenant_id = $1 AND event_id = $2
-ORDER BY deliveries.id
-LIMIT $3
+SELECT d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state, d.attempts, d.created_at, d.last_error,
+       d.replay_of::text AS replay_of
+FROM (SELECT l.id
+      FROM hookseal.delivery_links AS l
+      WHERE l.tenant_id = $1 AND l.event_id = $2
+      ORDER BY l.id
+      LIMIT $3) AS oldest
+JOIN hookseal.deliveries AS d ON d.id = oldest.id
+ORDER BY d.id
 
 -- Reads the body of an event, as it is sent.
 -- name: body

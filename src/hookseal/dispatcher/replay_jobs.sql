@@ -10,6 +10,10 @@ SELECT w.until,
        (lpad(to_hex(ceil(extract(epoch FROM w.until) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid::text AS end_id
 FROM (SELECT least($2::timestamptz, clock_timestamp()) AS until) AS w
 
+-- The delivery of a link, `l`. `OFFSET 0` makes the planner read each by its id, in the order of the links, and stop early.
+-- name: linked
+(SELECT * FROM hookseal.deliveries AS i WHERE i.tenant_id = l.tenant_id AND i.id = l.id OFFSET 0)
+
 -- Reads at most $8 deliveries after the cursor, and decides what happens to them, up to $9 that are replayed.
 -- It reads one of three: the deliveries of an event, the undelivered ones, or all. The row comparisons make the planner use the
 -- index that begins with the tenant.
@@ -17,10 +21,10 @@ FROM (SELECT least($2::timestamptz, clock_timestamp()) AS until) AS w
 -- name: walk
 WITH walked AS MATERIALIZED (
     (SELECT d.id, d.endpoint_id, d.event_id, d.state, d.finished_at
-     FROM hookseal.deliveries AS d
-     WHERE $7::text IS NOT NULL AND d.tenant_id = $1 AND d.event_id = $7
-       AND d.id > $2::text::uuid AND d.id < $3::text::uuid
-     ORDER BY d.id
+     FROM hookseal.delivery_links AS l CROSS JOIN LATERAL {linked} AS d
+     WHERE $7::text IS NOT NULL AND l.tenant_id = $1 AND l.event_id = $7
+       AND l.id > $2::text::uuid AND l.id < $3::text::uuid
+     ORDER BY l.id
      LIMIT $8)
     UNION ALL
     (SELECT d.id, d.endpoint_id, d.event_id, d.state, d.finished_at
@@ -31,10 +35,10 @@ WITH walked AS MATERIALIZED (
      LIMIT $8)
     UNION ALL
     (SELECT d.id, d.endpoint_id, d.event_id, d.state, d.finished_at
-     FROM hookseal.deliveries AS d
+     FROM hookseal.delivery_links AS l CROSS JOIN LATERAL {linked} AS d
      WHERE $7::text IS NULL AND 'delivered' = ANY ($4::text[])
-       AND (d.tenant_id, d.id) > ($1, $2::text::uuid) AND (d.tenant_id, d.id) < ($1, $3::text::uuid)
-     ORDER BY d.tenant_id, d.id
+       AND (l.tenant_id, l.id) > ($1, $2::text::uuid) AND (l.tenant_id, l.id) < ($1, $3::text::uuid)
+     ORDER BY l.tenant_id, l.id
      LIMIT $8)
 ), matched AS MATERIALIZED (
     SELECT w.id, CASE WHEN a.endpoint_id IS NULL THEN 'deleted'
@@ -47,8 +51,8 @@ WITH walked AS MATERIALIZED (
            OR (SELECT e.event_type FROM hookseal.events AS e WHERE e.tenant_id = $1 AND e.id = w.event_id) = $6)
       AND ('delivered' = ANY ($4::text[])
            OR NOT EXISTS (
-               SELECT FROM hookseal.deliveries AS copy
-               WHERE copy.tenant_id = $1 AND copy.event_id = w.event_id AND copy.endpoint_id = w.endpoint_id
+               SELECT FROM hookseal.delivery_links AS l JOIN hookseal.deliveries AS copy ON copy.id = l.id
+               WHERE l.tenant_id = $1 AND l.event_id = w.event_id AND l.endpoint_id = w.endpoint_id
                  AND copy.state = 'delivered' AND copy.finished_at > w.finished_at))
 ), numbered AS MATERIALIZED (
     SELECT m.id, m.fate, count(*) FILTER (WHERE m.fate = 'replayed') OVER (ORDER BY m.id) AS nth

@@ -3,10 +3,10 @@
 -- Counts the attempts of an endpoint by the secrets that signed them.
 -- name: attempts
 SELECT signed.ref, count(*) AS attempts, max(a.started_at) AS last_signed_at
-FROM hookseal.deliveries AS d
-JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
+FROM hookseal.delivery_links AS l
+JOIN hookseal.attempts AS a ON a.tenant_id = l.tenant_id AND a.delivery_id = l.id
 CROSS JOIN LATERAL unnest(a.signed_by) AS signed (ref)
-WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid
+WHERE l.tenant_id = $1 AND l.endpoint_id = $2::text::uuid
 GROUP BY signed.ref
 
 -- Counts the claims in flight of an endpoint by the secrets that they read.

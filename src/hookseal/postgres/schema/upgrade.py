@@ -35,7 +35,8 @@ _LOCK: Final = """
 # PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s), so that it ends neither of them.
 _TABLES: Final = """
     SET LOCAL lock_timeout = '400ms';
-    LOCK TABLE hookseal.events, hookseal.deliveries, hookseal.endpoints, hookseal.attempts IN ACCESS EXCLUSIVE MODE
+    LOCK TABLE hookseal.events, hookseal.deliveries, hookseal.endpoints, hookseal.attempts, hookseal.delivery_links
+    IN ACCESS EXCLUSIVE MODE
 """
 # Concurrent upgrades that create the schema or the table wait for the first one, and then get one of these errors.
 _MADE_MEANWHILE: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError)

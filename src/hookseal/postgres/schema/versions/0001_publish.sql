@@ -217,16 +217,16 @@ BEGIN
         LEFT JOIN made AS m ON m.event_id = f.id;
     GET DIAGNOSTICS answered = ROW_COUNT;
     -- An event without subscribers is answered by a row without a delivery, which does not count.
-    IF answered > $3 AND (SELECT count(*) FROM hookseal.deliveries AS d
-                          WHERE d.tenant_id = $1 AND d.event_id = ANY (fresh) AND d.replay_of IS NULL) > $3
+    IF answered > $3 AND (SELECT count(*) FROM hookseal.delivery_links AS l
+                          WHERE l.tenant_id = $1 AND l.event_id = ANY (fresh) AND l.replay_of IS NULL) > $3
     THEN
         RAISE EXCEPTION 'events must be so few that they make at most % deliveries', $3
             USING ERRCODE = 'HS422', COLUMN = 'events';
     END IF;
     IF $4 IS NOT TRUE AND EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
         SELECT FROM unnest(fresh) AS f (id), LATERAL (
-            SELECT FROM hookseal.deliveries AS d
-            WHERE d.tenant_id = $1 AND d.event_id = f.id AND d.replay_of IS NULL AND d.waiting_for IS NULL OFFSET 0) AS due)
+            SELECT FROM hookseal.delivery_links AS l JOIN hookseal.deliveries AS d ON d.id = l.id
+            WHERE l.tenant_id = $1 AND l.event_id = f.id AND l.replay_of IS NULL AND d.waiting_for IS NULL OFFSET 0) AS due)
     THEN
         PERFORM pg_notify('hookseal_unrung', '');
     END IF;
@@ -238,8 +238,9 @@ BEGIN
             FROM (SELECT g.id, g.index, row_number() OVER (PARTITION BY g.id ORDER BY g.index) AS nth
                   FROM unnest($2) AS g) AS n
             LEFT JOIN LATERAL (
-                SELECT d.id, d.endpoint_id, d.state, d.waiting_for, d.next_attempt_at FROM hookseal.deliveries AS d
-                WHERE d.tenant_id = $1 AND d.event_id = n.id AND d.replay_of IS NULL OFFSET 0) AS d ON true
+                SELECT d.id, d.endpoint_id, d.state, d.waiting_for, d.next_attempt_at
+                FROM hookseal.delivery_links AS l JOIN hookseal.deliveries AS d ON d.id = l.id
+                WHERE l.tenant_id = $1 AND l.event_id = n.id AND l.replay_of IS NULL OFFSET 0) AS d ON true
             WHERE n.nth > 1 OR n.id <> ALL (fresh);
     END IF;
 END
@@ -288,8 +289,8 @@ BEGIN
         LEFT JOIN made AS m ON true
         ORDER BY m.id;
     IF rings IS NOT TRUE AND EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
-        SELECT FROM hookseal.deliveries AS d
-        WHERE d.tenant_id = $1 AND d.event_id = given.id AND d.replay_of IS NULL AND d.waiting_for IS NULL)
+        SELECT FROM hookseal.delivery_links AS l JOIN hookseal.deliveries AS d ON d.id = l.id
+        WHERE l.tenant_id = $1 AND l.event_id = given.id AND l.replay_of IS NULL AND d.waiting_for IS NULL)
     THEN
         PERFORM pg_notify('hookseal_unrung', '');
     END IF;

@@ -69,7 +69,7 @@ AS $$
         SELECT e.tenant_id, e.id
         FROM old
         JOIN hookseal.events AS e ON e.tenant_id = old.tenant_id AND e.id = old.id
-        WHERE NOT EXISTS (SELECT FROM hookseal.deliveries AS d WHERE d.tenant_id = e.tenant_id AND d.event_id = e.id)
+        WHERE NOT EXISTS (SELECT FROM hookseal.delivery_links AS l WHERE l.tenant_id = e.tenant_id AND l.event_id = e.id)
         FOR UPDATE OF e SKIP LOCKED
     ), gone AS (
         DELETE FROM hookseal.events AS e

@@ -26,7 +26,8 @@ GRANT SELECT ON hookseal.producers, hookseal.audience TO hookseal_publisher;
 GRANT SELECT, INSERT, UPDATE (last_at, suppressed), DELETE ON hookseal.operator_notices TO hookseal_publisher;
 GRANT SELECT (name, until) ON hookseal.control TO hookseal_publisher;
 GRANT SELECT (tenant_id, id, event_type, fingerprint), INSERT ON hookseal.events TO hookseal_publisher;
-GRANT SELECT (tenant_id, id, endpoint_id, event_id, replay_of, state, next_attempt_at, waiting_for, position),
+GRANT SELECT (tenant_id, id, event_id, replay_of) ON hookseal.delivery_links TO hookseal_publisher;
+GRANT SELECT (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, waiting_for, position),
       INSERT (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
     ON hookseal.deliveries TO hookseal_publisher;
 GRANT EXECUTE ON FUNCTION
@@ -54,7 +55,8 @@ GRANT EXECUTE ON FUNCTION
 GRANT USAGE ON SCHEMA hookseal TO hookseal_worker, hookseal_operator, hookseal_readonly;
 GRANT SELECT ON hookseal.alembic_version, hookseal.control, hookseal.workers
     TO hookseal_worker, hookseal_operator, hookseal_readonly;
-GRANT SELECT ON hookseal.deliveries, hookseal.attempts, hookseal.operator_notices, hookseal.secret_rotations, hookseal.audit_log,
+GRANT SELECT ON hookseal.deliveries, hookseal.delivery_links, hookseal.attempts, hookseal.operator_notices,
+                hookseal.secret_rotations, hookseal.audit_log,
                 hookseal.audit_heads, hookseal.held_endpoints, hookseal.lanes, hookseal.lines, hookseal.replays
     TO hookseal_worker, hookseal_operator, hookseal_readonly;
 GRANT SELECT ON hookseal.producers, hookseal.rotation_canaries TO hookseal_operator, hookseal_readonly;
