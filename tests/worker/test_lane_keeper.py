@@ -292,6 +292,22 @@ async def test_a_turn_reads_a_raised_limit(pool: "Pool[asyncpg.Record]") -> None
 
 
 @pytest.mark.req("DEL-09")
+async def test_a_lane_that_reopened_waits_for_its_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker keeps no state for it while its endpoint is disabled; once that is enabled, the lane begins slowly."""
+    await pool.execute(_STORE.replace("$1", "1"))
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = false; UPDATE hookseal.lanes SET reopened_at = now()")
+    lanes, clock = Lanes(32), FakeClock()
+    keeper = keeper_of(PostgresLanes(pool), lanes, clock)
+    await keeper.once(_HANDLER)
+    assert 0 == len(lanes._lanes)
+    await pool.execute("UPDATE hookseal.endpoints SET enabled = true")
+    clock.elapsed = LOOK_SECONDS
+    await keeper.once(_HANDLER)
+
+    assert 1 == lanes._lanes["acme", "00000000-0000-0000-0000-000000000001"].limit
+
+
+@pytest.mark.req("DEL-09")
 async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> None:
     """After 5,000 crowded lanes were found empty, a worker asks 2,560 of them a second, in twenty statements."""
     await pool.execute(_STORE.replace("$1", "5000"))

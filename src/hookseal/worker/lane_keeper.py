@@ -129,7 +129,7 @@ class LaneKeeper:
                 self._lanes.crowded.forget(lane.key)
             if lane.pace is not None and lane.key in self._lanes.crowded:
                 self._lanes.read_pace(lane.key, lane.pace, now)
-            if lane.reopened_at is not None:
+            if lane.is_open and lane.reopened_at is not None:
                 self._lanes.reopened(lane.key, lane.reopened_at, now)
 
     async def _delete(self, calm: Sequence[Key], now: float) -> None:
