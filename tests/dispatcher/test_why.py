@@ -343,8 +343,18 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ENABLE,
         (
             "a worker gave it back without an attempt. It is released by the clock: it is due at "
-            "2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint is disabled. Enable the "
-            f"endpoint: `{ENABLE}`."
+            "2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint was disabled at "
+            f"2026-03-01T11:55:00Z (it moves). Enable the endpoint: `{ENABLE}`."
+        ),
+    ),
+    (
+        {"endpoint": DISABLED, "next_attempt_at": EARLIER},
+        EARLIER,
+        ENABLE,
+        (
+            "it is due, and is not sent, because its endpoint was disabled at 2026-03-01T11:55:00Z (it moves). "
+            f"{SINCE} It is released by `endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is "
+            f"cancelled. Enable the endpoint: `{ENABLE}`."
         ),
     ),
     (

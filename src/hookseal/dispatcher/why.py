@@ -14,6 +14,8 @@ _CLEAR: Final = "hookseal secret cache-clear"
 _FREE_WORKER: Final = "a worker with a free place for a request"
 _FIRST: Final = "the leader, which makes it due within a second"
 _GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
+_ENABLING: Final = "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled"
+_HELD: Final = "it is held, which spends no attempt, because"
 _LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
 
 
@@ -98,13 +100,11 @@ def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
             return _for_endpoint(facts)
         case WaitingFor.BREAKER:
             return _Standing(
-                "it is held, which spends no attempt, because the breaker of its endpoint is open: too many "
-                f"attempts in a row failed{_error(facts)}",
+                f"{_HELD} the breaker of its endpoint is open: too many attempts in a row failed{_error(facts)}",
                 facts.held_at,
                 "a probe that is answered: from time to time one delivery of the endpoint is tried, at least every "
                 "5 minutes, and then the others follow at a growing rate",
-                f"hookseal endpoint enable {facts.of_endpoint}",
-                "If the receiver works again, have one delivery tried now",
+                *_enable(facts, "If the receiver works again, have one delivery tried now"),
             )
         case WaitingFor.RATE | WaitingFor.CONCURRENCY:
             return _for_room(facts, waiting_for)
@@ -129,13 +129,13 @@ def _for_room(facts: Facts, waiting_for: WaitingFor) -> _Standing:
         by = "the end of one of these requests; the concurrency grows while they succeed, and halves when they fail"
         advice, option = "To send it sooner, raise the limit, if that is what is reached", "--concurrency N"
     command = f"hookseal endpoint update {facts.of_endpoint} {option}"
-    return _Standing(f"it is held, which spends no attempt, because {what}", facts.held_at, by, command, advice)
+    return _Standing(f"{_HELD} {what}", facts.held_at, by, command, advice)
 
 
 def _for_secret(facts: Facts) -> _Standing:
     is_plain = facts.last_error == PLAIN_HTTP
     because = PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}"
-    what = f"it is held, which spends no attempt, because {because}"
+    what = f"{_HELD} {because}"
     if facts.probe_at is None:
         return _Standing(what, facts.held_at, _LEADER, *_workers(facts))
     if is_plain:
@@ -158,27 +158,28 @@ def _for_secret(facts: Facts) -> _Standing:
 
 
 def _for_endpoint(facts: Facts) -> _Standing:
+    if disabled := _disabled(facts):
+        return _Standing(f"{_HELD} {disabled}", facts.held_at, _ENABLING, *_enable(facts))
+    again = "deleted" if facts.endpoint is None else "enabled again"
+    return _Standing(f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts))
+
+
+def _disabled(facts: Facts) -> str:
     if facts.endpoint is None or facts.endpoint.enabled:
-        again = "deleted" if facts.endpoint is None else "enabled again"
-        return _Standing(
-            f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts)
-        )
+        return ""
     at = "" if facts.endpoint.disabled_at is None else f" at {_at(facts.endpoint.disabled_at)}"
-    return _Standing(
-        f"it is held, which spends no attempt, because its endpoint was disabled{at}"
-        f"{_because(facts.endpoint.disabled_reason)}",
-        facts.held_at,
-        "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled",
-        f"hookseal endpoint enable {facts.of_endpoint}",
-        "Enable the endpoint",
-    )
+    return f"its endpoint was disabled{at}{_because(facts.endpoint.disabled_reason)}"
+
+
+def _enable(facts: Facts, advice: str = "Enable the endpoint") -> tuple[str, str]:
+    return f"hookseal endpoint enable {facts.of_endpoint}", advice
 
 
 def _for_order(facts: Facts) -> _Standing:
     if facts.ahead is None:
         return _Standing("it waited for its order, and is the first of its endpoint now", facts.held_at, _FIRST)
     others = "" if facts.number_ahead == 1 else f"; {facts.number_ahead} come before it"
-    first = f"it is held, which spends no attempt, because its endpoint is ordered, and delivery {facts.ahead}"
+    first = f"{_HELD} its endpoint is ordered, and delivery {facts.ahead}"
     if facts.ahead_state in _GIVEN_UP:
         return _Standing(
             f"{first}, which is {_GIVEN_UP[facts.ahead_state]}, stops it{others}",
@@ -202,6 +203,8 @@ def _due(facts: Facts) -> _Standing:
     due_at = facts.next_attempt_at or facts.now
     if due_at > facts.now:
         return _not_due(facts, due_at)
+    if disabled := _disabled(facts):
+        return _Standing(f"it is due, and is not sent, because {disabled}", due_at, _ENABLING, *_enable(facts))
     if facts.rung_at is None or facts.rung_at < due_at:
         what = "it is due, and no worker has claimed it"
         rings = "the outbox does within a second"
@@ -225,13 +228,11 @@ def _not_due(facts: Facts, due_at: datetime) -> _Standing:
         what = f"attempt {last.number} failed ({answer}), and the next one follows; attempts spent: {_spent(facts)}"
         since = last.ended_at
     by = f"the clock: it is due at {_at(due_at)}"
-    enable = f"hookseal endpoint enable {facts.of_endpoint}"
-    if facts.endpoint is not None and not facts.endpoint.enabled:
-        by = f"{by}, and then by `endpoint enable`, because its endpoint is disabled"
-        return _Standing(what, since, by, enable, "Enable the endpoint")
+    if disabled := _disabled(facts):
+        return _Standing(what, since, f"{by}, and then by `endpoint enable`, because {disabled}", *_enable(facts))
     if facts.held_for is WaitingFor.BREAKER:
-        advice = "If the receiver works again, have one delivery of the endpoint tried now"
-        return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", enable, advice)
+        enable = _enable(facts, "If the receiver works again, have one delivery of the endpoint tried now")
+        return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", *enable)
     return _Standing(what, since, by, *_again(facts, "To have it tried at once"))
 
 
@@ -264,11 +265,11 @@ def _sending(facts: Facts) -> _Standing:
 
 
 def _final(facts: Facts, what: str) -> _Standing:
+    advice = "To send it again"
     if facts.stops_line:
         what = f"{what}; its endpoint is ordered, so that nothing behind it is sent"
         advice = f"To give up its place run `hookseal delivery skip {facts.delivery_id}`. To send it again in its place"
-        return _Standing(what, facts.finished_at, None, *_again(facts, advice))
-    return _Standing(what, facts.finished_at, None, *_again(facts, "To send it again"))
+    return _Standing(what, facts.finished_at, None, *_again(facts, advice))
 
 
 def _again(facts: Facts, advice: str) -> tuple[str | None, str]:
@@ -279,7 +280,7 @@ def _again(facts: Facts, advice: str) -> tuple[str | None, str]:
     if facts.endpoint.enabled:
         return replay, advice
     disabled = f"Its endpoint is disabled. To send it again, run `{replay}` after you have enabled the endpoint"
-    return f"hookseal endpoint enable {facts.of_endpoint}", disabled
+    return _enable(facts, disabled)
 
 
 def _workers(facts: Facts) -> tuple[str | None, str]:
