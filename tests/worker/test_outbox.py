@@ -303,10 +303,10 @@ async def test_an_outage_of_redis_is_logged_once(pool: "Pool[asyncpg.Record]", r
             await eventually(tried_again)
             ringing.broken = False
 
-            async def rung() -> bool:
-                return kept <= set(ringing.rung)
+            async def resumed() -> bool:
+                return kept <= set(ringing.rung) and logs[-1]["event"] == "outbox.resumed"
 
-            await eventually(rung)
+            await eventually(resumed)
 
     assert ["outbox.leads", "outbox.failed", "outbox.resumed"] == [line["event"] for line in logs]
     assert set(ringing.rung) <= kept | lost
