@@ -419,6 +419,33 @@ ANALYZE;
 """
 
 
+_NEW_TENANT = """
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT 'new', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 2000) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at)
+SELECT 'new', hookseal.uuid7(), md5('1')::uuid, 'e' || n,
+       CASE WHEN n % 10 = 0 THEN 'dead_letter' ELSE 'delivered' END, NULL
+FROM generate_series(1, 2000) AS n;
+"""
+
+
+async def test_a_step_reads_little_of_a_new_tenant(installation: Installation) -> None:
+    """PostgreSQL expects almost no rows of a tenant that came after the last ANALYZE; a step reads no more for that."""
+    await installation.pool.execute(_GROWN)
+    await installation.pool.execute(_NEW_TENANT)
+    walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]
+    least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+    rows = await installation.pool.fetch(
+        f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {walk}",
+        *("new", least, most, ["dead_letter"], None, None, None, 50, 10),
+    )
+    plan = "\n".join(row[0] for row in rows)
+    _, found, matched = plan.partition("CTE matched")
+    assert found
+    assert "delivery_links_once" in matched, plan
+    assert "using delivery_links_pkey" not in matched, plan
+
+
 async def test_a_step_reads_by_indexes(installation: Installation) -> None:
     """A step on a large table reads what it looks at, by an index, and nothing else."""
     await installation.pool.execute(_GROWN)

@@ -82,6 +82,8 @@ _PLACES = [
     (("secrets", "restore.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
     (("audit", "audit.sql", "facts_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),
     (("audit", "audit.sql", "is_recorded"), ("acme", f"endpoint:{_ENDPOINT}", "x", "{}"), "audit_log_last_of_subject"),
+    (("secrets.key", "moves.sql", "use"), ("0000000000000001",), "deliveries_pending"),
+    (("secrets.key", "moves.sql", "use"), ("0000000000000001",), "deliveries_leased"),
     (("worker.metrics", "database.sql", "waiting"), (1000,), "deliveries_waiting"),
     (("worker.metrics", "database.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
     (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),

@@ -94,16 +94,15 @@ LIMIT $7
 SELECT {listed}
 FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, l.id AS link_id, row_number() OVER (ORDER BY l.id DESC) AS place
-            FROM (SELECT l.tenant_id, l.id
-                  FROM hookseal.events AS e
-                  JOIN hookseal.delivery_links AS l ON l.tenant_id = e.tenant_id AND l.event_id = e.id
-                  WHERE e.tenant_id = $1
-                    AND ($12::text IS NULL OR e.id = $12)
-                    AND ($13::text IS NULL OR e.correlation_id = $13)
-                    AND l.id >= $10::text::uuid AND l.id < $6::text::uuid
-                  ORDER BY l.id DESC
-                  LIMIT $9) AS l CROSS JOIN LATERAL {linked} AS r
-            ORDER BY l.id DESC) AS d) AS w
+            FROM hookseal.events AS e
+            JOIN hookseal.delivery_links AS l ON l.tenant_id = e.tenant_id AND l.event_id = e.id
+            CROSS JOIN LATERAL {linked} AS r
+            WHERE e.tenant_id = $1
+              AND ($12::text IS NULL OR e.id = $12)
+              AND ($13::text IS NULL OR e.correlation_id = $13)
+              AND l.id >= $10::text::uuid AND l.id < $6::text::uuid
+            ORDER BY l.id DESC
+            LIMIT $9) AS d) AS w
 WHERE w.matches OR w.place = $9
 ORDER BY w.link_id DESC
 LIMIT $7

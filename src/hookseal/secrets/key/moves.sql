@@ -22,24 +22,26 @@ SELECT id
 
 -- Counts the records that need the key, and the pending deliveries that need one of these records. A record whose bytes
 -- name an unregistered key, or a key that never sealed it, was altered; it counts for every key that ever sealed it,
--- because one of them opens it after a repair.
+-- because one of them opens it after a repair. The deliveries are counted by state, since each state has its index.
 -- name: use
-WITH used AS (
+WITH used AS MATERIALIZED (
     SELECT r.tenant_id, r.endpoint_id, r.state
       FROM hookseal.secret_records AS r
      WHERE r.key_id = $1
         OR $1 = ANY (r.wrapped_by) AND r.sealed IS NOT NULL
            AND (r.key_id <> ALL (r.wrapped_by)
                 OR NOT EXISTS (SELECT FROM hookseal.secret_keys AS k WHERE k.key_id = r.key_id))
+), signing AS MATERIALIZED (
+    SELECT u.tenant_id, u.endpoint_id FROM used AS u WHERE u.state IN ('active', 'previous')
 )
 SELECT (SELECT count(*) FROM used) AS records,
        (SELECT count(*)
           FROM hookseal.deliveries AS d
-         WHERE d.state IN ('pending', 'sending')
-           AND EXISTS (SELECT
-                         FROM used AS u
-                        WHERE u.tenant_id = d.tenant_id AND u.endpoint_id = d.endpoint_id
-                          AND u.state IN ('active', 'previous'))) AS deliveries
+         WHERE d.state = 'pending' AND (d.tenant_id, d.endpoint_id) IN (SELECT s.tenant_id, s.endpoint_id FROM signing AS s))
+       + (SELECT count(*)
+            FROM hookseal.deliveries AS d
+           WHERE d.state = 'sending'
+             AND (d.tenant_id, d.endpoint_id) IN (SELECT s.tenant_id, s.endpoint_id FROM signing AS s)) AS deliveries
 
 -- Registers a key as staged: processes may have it, and it seals nothing yet.
 -- name: register
