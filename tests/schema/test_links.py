@@ -51,6 +51,28 @@ async def test_an_event_has_one_delivery_for_an_endpoint(pool: "Pool[asyncpg.Rec
         await pool.execute("DELETE FROM hookseal.events")
 
 
+async def test_a_link_changes_with_its_delivery(pool: "Pool[asyncpg.Record]") -> None:
+    """If the owner changes to what a delivery belongs, its link changes, too; an event that is not there is refused."""
+    await pool.execute(_STORE)
+    await pool.execute("UPDATE hookseal.deliveries SET endpoint_id = gen_random_uuid(), replay_of = id")
+    assert await pool.fetch(_LINKED) == await pool.fetch(_STORED)
+    with pytest.raises(asyncpg.ForeignKeyViolationError, match="event"):
+        await pool.execute("UPDATE hookseal.deliveries SET event_id = 'no-such'")
+
+
+async def test_links_are_truncated_with_deliveries(pool: "Pool[asyncpg.Record]") -> None:
+    """Neither is left without the other."""
+    await pool.execute(_STORE)
+    for statement in ("TRUNCATE hookseal.delivery_links", "TRUNCATE hookseal.events CASCADE"):
+        with pytest.raises(asyncpg.ForeignKeyViolationError, match=r"truncate hookseal\.deliveries, too"):
+            await pool.execute(statement)
+    assert 3 * 2 == len(await pool.fetch(_LINKED))
+
+    await pool.execute("TRUNCATE hookseal.deliveries")
+    assert [] == await pool.fetch(_LINKED)
+    await pool.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
+
+
 async def test_an_update_of_a_delivery_writes_few_indexes(pool: "Pool[asyncpg.Record]") -> None:
     """Only one index has all deliveries. The others have what is pending, held, being sent, or ended."""
     assert ["deliveries_pkey"] == [row[0] for row in await pool.fetch(_OF_EVERY_ROW)]

@@ -42,7 +42,8 @@ class Waiting:
 async def waiting(site: Site, deliveries: int, number: int) -> AsyncIterator[Waiting]:
     """Provide a database for a backlog for the length of the block, beside those with other numbers (from 0 to 15)."""
     async with site.fresh(number) as installation, site.observer(installation.database_url) as observer:
-        for table in ("events", "deliveries", "attempts"):  # it would run beside the rounds of the others
+        # It would run beside the rounds of the others.
+        for table in ("events", "deliveries", "delivery_links", "attempts"):
             await observer.execute(f"ALTER TABLE hookseal.{table} SET (autovacuum_enabled = false)")
         yield Waiting(deliveries=deliveries, installation=installation, observer=observer)
 

@@ -44,7 +44,7 @@ SELECT pg_database_size(current_database()) / 1e6 AS size_mb,
        greatest(coalesce((SELECT extract(epoch FROM now() - min(finished_at)) FROM hookseal.deliveries
                           WHERE finished_at IS NOT NULL) - $1, 0), 0)::float8 AS late_seconds
 """
-_TABLES: Final = ["deliveries", "attempts", "events"]
+_TABLES: Final = ["deliveries", "delivery_links", "attempts", "events"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

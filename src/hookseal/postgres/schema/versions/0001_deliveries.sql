@@ -333,6 +333,48 @@ CREATE TRIGGER links_follow_delivery AFTER DELETE ON hookseal.deliveries
     REFERENCING OLD TABLE AS deleted
     FOR EACH STATEMENT EXECUTE FUNCTION hookseal.delete_links();
 
+-- Nothing of ours changes these columns or truncates these tables; the owner may.
+CREATE FUNCTION hookseal.move_link() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE hookseal.delivery_links AS l
+    SET tenant_id = NEW.tenant_id, id = NEW.id, endpoint_id = NEW.endpoint_id, event_id = NEW.event_id,
+        replay_of = NEW.replay_of
+    WHERE l.tenant_id = OLD.tenant_id AND l.id = OLD.id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER links_move_with_delivery AFTER UPDATE OF tenant_id, id, endpoint_id, event_id, replay_of ON hookseal.deliveries
+    FOR EACH ROW EXECUTE FUNCTION hookseal.move_link();
+
+CREATE FUNCTION hookseal.empty_links() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM hookseal.delivery_links;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER links_end_with_deliveries AFTER TRUNCATE ON hookseal.deliveries
+    FOR EACH STATEMENT EXECUTE FUNCTION hookseal.empty_links();
+
+CREATE FUNCTION hookseal.keep_links() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM hookseal.deliveries) THEN
+        RAISE EXCEPTION 'deliveries need their links: truncate hookseal.deliveries, too' USING ERRCODE = '23503';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER links_stay_with_deliveries AFTER TRUNCATE ON hookseal.delivery_links
+    FOR EACH STATEMENT EXECUTE FUNCTION hookseal.keep_links();
+
 -- Sets or clears held_at together with waiting_for: a delivery that is held by hand without a date would wait for ever.
 CREATE FUNCTION hookseal.date_wait() RETURNS trigger
 LANGUAGE plpgsql
