@@ -13,10 +13,12 @@ from hookseal.operations.operator import Operator
 from hookseal.postgres.handles import Connection
 from hookseal.secrets.endpoint import pointer, rotation, schedule
 from hookseal.secrets.endpoint.schedule import Scheduled
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.signing.signer import Signer, public_key_of
+from hookseal.secrets.errors import SecretUnusable
+from hookseal.secrets.ref import Purpose
+from hookseal.secrets.resolve.due import Due, require_epochs, require_secret, versions_due
+from hookseal.secrets.signing.signer import public_key_of
 from hookseal.secrets.store import version_report
-from hookseal.secrets.store.port import VersionState
+from hookseal.secrets.store.port import SecretStore, VersionState
 
 _ROTATIONS: Final = 10
 
@@ -53,8 +55,12 @@ async def public_keys(operator: Operator, tenant: TenantId, endpoint_id: Endpoin
     """
     async with operator.changing() as connection:  # the row is locked, so that no rotation changes it meanwhile
         found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
-        async with operator.unlocked.service.signers(found) as signers:  # checks the row and its references first
-            keys = [await _public_key(operator, signer) for signer in signers]
+        require_secret(found)
+        require_epochs(found)
+        operator.unlocked.integrity.verify(found)
+        # On this connection: it sees a change of the caller's transaction, and no second one is taken from the pool.
+        store = operator.unlocked.store_on(connection)
+        keys = [await _public_key(store, version) for version in versions_due(found, store.providers)]
     if not any(keys):
         raise Refused(
             f"the endpoint signs with {Algorithm.HMAC}, which has no public key: "
@@ -90,11 +96,14 @@ def _version(version: dict[str, Any], use: Use) -> dict[str, Any]:
     }
 
 
-async def _public_key(operator: Operator, signer: Signer) -> str | None:
-    if signer.algorithm is not Algorithm.ED25519:
+async def _public_key(store: SecretStore, version: Due) -> str | None:
+    """Return the public key of the version, None with HMAC. Raises `SecretUnusable`, and what the store raises."""
+    if version.algorithm is not Algorithm.ED25519:
         return None
-    store = operator.unlocked.store_on(operator.connection)
-    return public_key_of(await store.get(SecretRef.parse(signer.ref), purpose=Purpose.WEBHOOK_SIGNING))
+    key = public_key_of(await store.get(version.ref, purpose=Purpose.WEBHOOK_SIGNING))
+    if key is None:
+        raise SecretUnusable(f"the stored secret is no key pair of {Algorithm.ED25519}: rotate it")
+    return key
 
 
 def _public_keys(found: Pointer, keys: list[str | None]) -> dict[str, Any]:

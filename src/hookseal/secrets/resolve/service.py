@@ -3,40 +3,24 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
-from typing import Final, NamedTuple, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Malformed
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.tls import verifying_context
-from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.endpoint.pointer import require_own
-from hookseal.secrets.errors import (
-    IntegrityKeyUnknown,
-    SecretError,
-    SecretNotFound,
-    SecretTampered,
-    SecretUnusable,
-)
+from hookseal.secrets.errors import IntegrityKeyUnknown, SecretError
 from hookseal.secrets.extras import header_values
 from hookseal.secrets.extras.tls_context import EndpointTls, TlsContexts
 from hookseal.secrets.freshness import GenerationsSeen
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.ref import Purpose
+from hookseal.secrets.resolve.due import parsed, require_epochs, require_secret, versions_due
 from hookseal.secrets.resolve.reader import SecretReader, Statistics
 from hookseal.secrets.signing.signer import Signer
 from hookseal.secrets.store.port import require_provider
-
-_SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
-_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
-_REFS_REMEMBERED: Final = 16_384  # every claim has refs as text, and parsing one costs ten times a look-up
-
-_NO_EPOCHS: Final = (
-    "hookseal.control lacks its row `cache` or `restore`, or an epoch there is below zero: put the row back, with an "
-    "epoch above the one that it had (docs/threat-model.md)"
-)
 
 Learn = Callable[[str], Awaitable[None]]
 ReadAgain = Callable[[], Awaitable[None]]
@@ -50,15 +34,6 @@ async def learn_nothing(_key_id: str) -> None:
 
 async def read_nothing() -> None:
     """Read no version of the integrity key again."""
-
-
-class _Due(NamedTuple):
-    """A version that must sign: its ref, as text and parsed, with its scheme and algorithm."""
-
-    text: str
-    ref: SecretRef
-    scheme: Scheme
-    algorithm: Algorithm
 
 
 class _Refusals:
@@ -185,10 +160,9 @@ class SecretService:
         self._use_epoch_of(pointer)
         try:
             with self._refusals:
-                if pointer.secret_ref is None and pointer.mac is None:
-                    raise SecretNotFound("the endpoint has no secret yet")
+                require_secret(pointer)
                 await self._require_trusted(pointer)
-                due = self._due(pointer)
+                due = versions_due(pointer, self._reader.providers)
             secrets = await self._reader.read([version.ref for version in due], purpose=Purpose.WEBHOOK_SIGNING)
             with self._refusals:
                 return tuple(
@@ -213,7 +187,7 @@ class SecretService:
         try:
             with self._refusals:
                 await self._require_trusted(pointer)
-                ref = _parsed(text)
+                ref = parsed(text)
                 require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id, purpose=purpose)
                 require_provider(ref, *self._reader.providers)
             [sealed] = await self._reader.read([ref], purpose=purpose)
@@ -236,8 +210,7 @@ class SecretService:
 
     async def _require_trusted(self, pointer: Pointer) -> None:
         """Raise `SecretTampered` unless the row is genuine, and no newer generation of it is known."""
-        if pointer.cache_epoch < 0 or pointer.restore_epoch < 0:
-            raise SecretTampered(_NO_EPOCHS)
+        require_epochs(pointer)
         if (under := (pointer.database, pointer.restore_epoch)) != self._read_under:
             await self._read_again()
             self._read_under = under
@@ -250,45 +223,6 @@ class SecretService:
             self._integrity.verify(pointer)
         self._seen.require_newest(pointer)
 
-    def _due(self, pointer: Pointer) -> tuple[_Due, ...]:
-        how = _usable(pointer.scheme, pointer.algorithm)
-        current = self._checked(pointer, pointer.secret_ref)
-        previous = self._checked(pointer, pointer.previous_secret_ref)
-        if current is None or (pointer.previous_due and previous is None):
-            raise SecretNotFound("the endpoint lacks a secret that is due")
-        first = _Due(*current, *how)
-        if previous is None or not pointer.previous_due:
-            return (first,)
-        if pointer.previous_scheme is None or pointer.previous_algorithm is None:
-            raise SecretTampered("the endpoint row lacks the scheme or the algorithm of its previous secret")
-        how = _usable(pointer.previous_scheme, pointer.previous_algorithm)
-        return first, _Due(*previous, *how)
-
-    def _checked(self, pointer: Pointer, text: str | None) -> tuple[str, SecretRef] | None:
-        """Return the ref, as text and parsed. Raises `SecretDenied` if it is of another endpoint or store."""
-        if text is None:
-            return None
-        ref = _parsed(text)
-        require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id)
-        require_provider(ref, *self._reader.providers)
-        return text, ref
-
 
 async def _header_values(sealed: SecretMaterial) -> dict[str, SecretMaterial]:
     return header_values.read(sealed)
-
-
-@lru_cache(maxsize=_REFS_REMEMBERED)
-def _parsed(text: str) -> SecretRef:
-    try:
-        return SecretRef.parse(text)
-    except Malformed as error:
-        raise SecretTampered(str(error)) from None
-
-
-def _usable(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
-    """Return both as their enums. Raises `SecretUnusable` if one is unknown."""
-    found = _SCHEMES.get(scheme), _ALGORITHMS.get(algorithm)
-    if found[0] is None or found[1] is None:
-        raise SecretUnusable
-    return found[0], found[1]
