@@ -150,6 +150,15 @@ def days(value: int) -> int:
     return value
 
 
+def generation(value: int) -> int:
+    """Return the generation, 1 or higher. Raises `Malformed`."""
+    _require(int, value, "generation")
+    whole(value, "generation")
+    if value < 1:
+        raise Malformed("generation must be 1 or higher", field="generation")
+    return value
+
+
 def moment(at: datetime | None, name: str) -> datetime | None:
     """Return the time. Raises `Malformed` if it has no time zone."""
     if at is not None:

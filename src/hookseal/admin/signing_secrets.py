@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
@@ -22,6 +22,7 @@ from hookseal.admin.session import Session
 from hookseal.dispatcher import held_deliveries
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import HooksealError, InDoubt
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import secret as secret_operations
@@ -30,7 +31,7 @@ from hookseal.operations.endpoint import rotation as operations
 from hookseal.operations.endpoint.probe import ask_whether_switched
 from hookseal.operations.operator import OfEndpoint
 from hookseal.postgres.handles import Connection
-from hookseal.secrets.endpoint import canary_results
+from hookseal.secrets.endpoint import canary_results, overlap
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signing.signer import generate_signing_secret
@@ -151,18 +152,15 @@ class Secrets:
     async def wait_until_complete(self, *, tenant_id: str, endpoint_id: str, generation: int) -> None:
         """Return once no request that was claimed before this generation can begin any more; it takes a lease at most.
 
-        `generation` is that of a committed revocation.
+        `generation` is that of a committed revocation. Raises `Conflict` if the endpoint has not reached it. An
+        endpoint that is deleted while this waits is waited for as well; one that was deleted before is `NotFound`.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        with self._session.failures():
-            await operations.wait_until_complete(
-                self._session.pool,
-                tenant=owner,
-                endpoint_id=wanted,
-                generation=generation,
-                clock=SystemClock(),
-                report=lambda _: None,
-            )
+        revoked = arguments.generation(generation)
+        async with self._session.reading() as connection:
+            state = await reports.rotation_state(connection, owner, wanted)
+        overlap.require_reached(state["generation"], revoked)
+        await self._wait(owner, wanted, revoked)
 
     async def status(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> RotationStatus:
         """Return which secrets sign for the endpoint, the rest of its overlap, its schedule, and its last rotations."""
@@ -267,15 +265,21 @@ class Secrets:
         """Return how many older claims are left, None if that is not known. The change is made: nothing is raised."""
         if connection is not None:
             return None
-        names: dict[str, Any] = {"tenant_id": of.tenant_id, "endpoint_id": of.endpoint_id, "generation": generation}
         try:
             if wait:
-                await self.wait_until_complete(**names)
+                await self._wait(of.tenant_id, of.endpoint_id, generation)
                 return 0
             with self._session.failures():
                 return await held_deliveries.older_claims(self._session.pool, of.tenant_id, of.endpoint_id, generation)
         except HooksealError:
             return None
+
+    async def _wait(self, owner: TenantId, wanted: EndpointId, generation: int) -> None:
+        """Wait for older claims. It needs no row: the endpoint may be deleted meanwhile, with requests in flight."""
+        with self._session.failures():
+            await operations.wait_until_complete(
+                self._session.pool, tenant=owner, endpoint_id=wanted, generation=generation, clock=SystemClock()
+            )
 
 
 def _rotation(request: RotationRequest, rotated: RotationResult, older_claims: int | None) -> Rotation:

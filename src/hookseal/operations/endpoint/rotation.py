@@ -75,7 +75,7 @@ async def wait_until_complete(
     endpoint_id: EndpointId,
     generation: int,
     clock: Clock,
-    report: Callable[[int], None],
+    report: Callable[[int], None] = lambda _left: None,
 ) -> None:
     """Wait until no valid lease has a lower generation than this: a revocation is then complete.
 

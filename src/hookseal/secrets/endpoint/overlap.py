@@ -36,6 +36,16 @@ def require_generation(pointer: Pointer, expected: int | None) -> None:
         )
 
 
+def require_reached(found: int, revoked: int) -> None:
+    """Raise `Conflict` if the endpoint, at generation `found`, has not reached that of a revocation."""
+    if found < revoked:
+        raise Conflict(
+            f"the endpoint is at generation {found}, not yet at {revoked}: first commit the transaction of the "
+            "revocation; if it was rolled back, nothing was revoked, and you must revoke again",
+            field="generation",
+        )
+
+
 def require_signable(scheme: Scheme, algorithm: Algorithm) -> None:
     """Raise `Malformed`, naming the alternatives, if the scheme has no signatures with that algorithm."""
     if scheme is Scheme.X_WEBHOOK and algorithm is not Algorithm.HMAC:
