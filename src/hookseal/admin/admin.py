@@ -19,7 +19,7 @@ from hookseal.admin.deliveries import Deliveries
 from hookseal.admin.endpoints import Endpoints
 from hookseal.admin.events import Events
 from hookseal.admin.replays import Replays
-from hookseal.admin.session import Session
+from hookseal.admin.session import MAX_CONNECTIONS, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.config.admin import admin_settings
 from hookseal.ground.clock import SystemClock
@@ -28,7 +28,6 @@ from hookseal.postgres import opening
 from hookseal.postgres.handles import ANSWER_SECONDS
 from hookseal.postgres.schema import revision
 
-_MAX_CONNECTIONS: Final = 10
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -59,7 +58,7 @@ class Admin:
         settings = await unwrapped(admin_settings(database_url=database_url, environ=environ), clock=SystemClock())
         async with opening.pool(
             settings.database,
-            size=_MAX_CONNECTIONS,
+            size=MAX_CONNECTIONS,
             name="hookseal-admin",
             seconds=ANSWER_SECONDS,
             close_seconds=_CLOSE_SECONDS,

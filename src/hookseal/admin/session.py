@@ -14,7 +14,7 @@ from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
-from hookseal.postgres.handles import Connection, Pool, connected
+from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path
 from hookseal.postgres.translate import Failures, missing_right
 from hookseal.secrets.boot import Unlocked
@@ -33,6 +33,10 @@ _ARGUMENTS: Final = {
     "remove_client_cert": "client_cert",
     "tenant": "tenant_id",
 }
+MAX_CONNECTIONS: Final = 10
+# A change may need a second connection while it holds one: a ping reads secrets over it, and a store outside
+# PostgreSQL takes the numbers of versions. So one is always left; whoever takes it needs no other.
+_CHANGES_AT_ONCE: Final = MAX_CONNECTIONS - 1
 _PINGS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
 
 
@@ -43,6 +47,7 @@ class Session:
         self.pool = pool
         self.settings = settings
         self._pings = asyncio.Semaphore(_PINGS_AT_ONCE)
+        self._changes = asyncio.Semaphore(_CHANGES_AT_ONCE)
 
     @asynccontextmanager
     async def reading(self, connection: Connection | None = None) -> AsyncIterator[Connection]:
@@ -69,7 +74,7 @@ class Session:
             require_lasting(self.settings.secrets)
             async with outside(self.settings, partial(connected, self.pool)) as found:
                 unlocked = await self._unlocked(found)
-                async with self._chosen(connection) as chosen:
+                async with self._turn(connection), self._chosen(connection) as chosen:
                     yield Operator(connection=chosen, unlocked=unlocked, who=who)
 
     @asynccontextmanager
@@ -107,6 +112,19 @@ class Session:
 
     def _chosen(self, connection: Connection | None) -> AbstractAsyncContextManager[Connection]:
         return connected(self.pool) if connection is None else self._joined(connection)
+
+    @asynccontextmanager
+    async def _turn(self, connection: Connection | None) -> AsyncIterator[None]:
+        """Wait for a turn to hold a connection of the pool, as long as the pool waits for a free one."""
+        if connection is not None:
+            yield
+            return
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._changes.acquire()
+        try:
+            yield
+        finally:
+            self._changes.release()
 
     @asynccontextmanager
     async def _joined(self, connection: Connection) -> AsyncIterator[Connection]:
