@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.req("DEL-18"), pytest.mark.req("DEL-20")]
 
 JANE = "jane@product.example"
 NOW = datetime.now(UTC)
+EAST, WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))
 ENDED = """
 UPDATE hookseal.deliveries SET state = 'delivered', attempts = 1, next_attempt_at = NULL WHERE id = $1::text::uuid
 """
@@ -238,6 +239,58 @@ async def test_a_malformed_filter_is_named(admin: Admin) -> None:
         (group, given, await refused_field(getattr(admin, group).list(**({"tenant_id": "acme"} | given))))
         for group, given, _ in MALFORMED
     ]
+
+
+NO_TIMES: list[tuple[dict[str, Any], str]] = [
+    ({"since": datetime(1, 1, 1, tzinfo=EAST)}, "since"),
+    ({"until": datetime(9999, 12, 31, 23, tzinfo=WEST)}, "until"),
+    ({"until": datetime(2026, 1, 1)}, "until"),  # noqa: DTZ001 -- the point of the test
+]
+
+
+@pytest.mark.parametrize(("given", "field"), NO_TIMES)
+async def test_a_time_that_utc_does_not_have_is_named(admin: Admin, given: dict[str, Any], field: str) -> None:
+    """A time outside the years 1 to 9999 in UTC, or without a time zone, is refused by its name."""
+    for call in (
+        admin.deliveries.list(tenant_id="acme", **given),
+        admin.events.list(tenant_id="acme", **given),
+        admin.replays.count(tenant_id="acme", **given),
+        admin.replays.start(tenant_id="acme", actor=JANE, **given),
+    ):
+        assert field == await refused_field(call)
+
+
+async def test_every_time_of_utc_is_accepted(admin: Admin, installation: Installation) -> None:
+    """The first and the last time that UTC has select everything, in whichever time zone they are written."""
+    await installation.endpoint()
+    await installation.published()
+    for since, until in (
+        (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
+        (datetime(1, 1, 1, 14, tzinfo=EAST), datetime(9999, 12, 31, 11, 59, tzinfo=WEST)),
+    ):
+        assert 1 == len((await admin.deliveries.list(tenant_id="acme", since=since, until=until)).items)
+        assert 1 == len((await admin.events.list(tenant_id="acme", since=since, until=until)).items)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"since": datetime(2000, 1, 1, tzinfo=EAST)}, "since"),
+        ({"until": datetime(8999, 12, 31, 23, tzinfo=WEST)}, "until"),
+    ],
+)
+async def test_a_replay_job_and_its_count_refuse_the_same_times(
+    admin: Admin, installation: Installation, given: dict[str, Any], field: str
+) -> None:
+    """A time that a replay job cannot have is refused by its name, also by the count, although deliveries match it."""
+    await installation.endpoint()
+    await installation.deliveries()
+    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL")
+    for call in (
+        admin.replays.start(tenant_id="acme", actor=JANE, states=["delivered"], **given),
+        admin.replays.count(tenant_id="acme", states=["delivered"], **given),
+    ):
+        assert field == await refused_field(call)
 
 
 async def test_results_have_every_column(installation: Installation) -> None:

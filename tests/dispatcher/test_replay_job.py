@@ -1,6 +1,6 @@
 """Which conditions and rates a replay job may have, and how its progress is calculated."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from tests.doubles.replaced import replace
 pytestmark = pytest.mark.req("DEL-07", part="jobs")
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+EAST, WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))
 ACME = TenantId("acme")
 JOB = ReplayJob(
     replay_id=ReplayId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394"),
@@ -51,6 +52,10 @@ def test_an_invalid_rate_names_the_limits(text: str) -> None:
         ({"states": (State.FAILED, State.SENDING)}, "state"),
         ({"since": datetime(1999, 12, 31, tzinfo=UTC)}, "since"),
         ({"until": datetime(9000, 1, 1, tzinfo=UTC)}, "until"),
+        ({"since": datetime(2000, 1, 1, tzinfo=EAST)}, "since"),
+        ({"until": datetime(8999, 12, 31, 23, tzinfo=WEST)}, "until"),
+        ({"since": datetime(1, 1, 1, tzinfo=EAST)}, "since"),
+        ({"until": datetime(9999, 12, 31, 23, tzinfo=WEST)}, "until"),
         ({"since": NOW, "until": NOW}, "since"),
     ],
 )

@@ -1,7 +1,7 @@
 """Checks the arguments of an Admin before PostgreSQL is asked, and names each wrong one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
@@ -160,12 +160,16 @@ def generation(value: int) -> int:
 
 
 def moment(at: datetime | None, name: str) -> datetime | None:
-    """Return the time. Raises `Malformed` if it has no time zone."""
-    if at is not None:
-        _require(datetime, at, name)
-        if at.tzinfo is None:
-            raise Malformed(f"{name} must have a time zone", field=name)
-    return at
+    """Return the time in UTC. Raises `Malformed` if it has no time zone, or a year that UTC does not have."""
+    if at is None:
+        return None
+    _require(datetime, at, name)
+    if at.utcoffset() is None:
+        raise Malformed(f"{name} must have a time zone", field=name)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise Malformed(f"{name} must be a time in the years 1 to 9999, in UTC", field=name) from None
 
 
 def secret(value: Text | SecretMaterial) -> SecretMaterial:

@@ -1,7 +1,7 @@
 """Reads deliveries and their attempts for an operator."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,6 +28,7 @@ _OF_EVENTS: Final = "page_of_events"
 # A delivery gets its id after its transaction began, which is its time: so the index of ids also finds times, with a
 # margin for long transactions.
 _SLACK: Final = timedelta(days=1)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC) - _SLACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,8 @@ async def page(
         conditions.event_type,
         None if conditions.state is None else conditions.state.value,
         conditions.since,
-        before(cursor) or (_NEWEST if conditions.until is None else ids.first_uuid7(conditions.until + _SLACK)),
+        before(cursor)
+        or (_NEWEST if conditions.until is None else ids.first_uuid7(min(conditions.until, _LATEST) + _SLACK)),
         limit + 1,
         conditions.signed_by,
         walked,

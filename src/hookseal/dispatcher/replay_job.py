@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ FINAL: Final = (State.DELIVERED, State.DEAD_LETTER, State.FAILED, State.CANCELLE
 NOT_DELIVERED: Final = (State.DEAD_LETTER, State.FAILED, State.CANCELLED)
 
 _RATE: Final = re.compile(r"([0-9]{1,6})(?:/s)?")
-_FIRST_YEAR: Final = 2000
-_END_YEAR: Final = 9000
+_FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_END: Final = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class JobState(StrEnum):
@@ -54,8 +54,10 @@ class Selection:
                 f"state must be one of {', '.join(FINAL)}: what is not finished is sent anyway", field="state"
             )
         for name, moment in (("since", self.since), ("until", self.until)):
-            if moment is not None and not _FIRST_YEAR <= moment.year < _END_YEAR:
-                raise Malformed(f"{name} must be a time between the years {_FIRST_YEAR} and {_END_YEAR}", field=name)
+            if moment is not None and not _FIRST <= moment < _END:
+                raise Malformed(
+                    f"{name} must be a time between the years {_FIRST.year} and {_END.year}, in UTC", field=name
+                )
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise Malformed("since must be earlier than until", field="since")
 
