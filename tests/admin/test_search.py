@@ -220,6 +220,8 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("deliveries", {"correlation_id": "a\0b"}, "correlation_id"),
     ("deliveries", {"since": datetime(2026, 1, 1)}, "since"),  # noqa: DTZ001 -- the point of the test
     ("deliveries", {"signed_by": "x"}, "signed_by"),
+    ("deliveries", {"signed_by": 5}, "signed_by"),
+    ("deliveries", {"signed_by": []}, "signed_by"),
     ("deliveries", {"signed_by": "db:globex:webhook-endpoint-x:1"}, "signed_by"),
     ("deliveries", {"tenant_id": None}, "tenant_id"),
     ("deliveries", {"tenant_id": "*", "event_id": "e"}, "event_id"),
@@ -239,6 +241,43 @@ async def test_a_malformed_filter_is_named(admin: Admin) -> None:
         (group, given, await refused_field(getattr(admin, group).list(**({"tenant_id": "acme"} | given))))
         for group, given, _ in MALFORMED
     ]
+
+
+@pytest.mark.parametrize(
+    ("group", "method"),
+    [("endpoints", "list"), ("endpoints", "stats"), ("deliveries", "list"), ("replays", "list"), ("events", "list")],
+)
+async def test_every_list_checks_its_limit_and_cursor(admin: Admin, group: str, method: str) -> None:
+    """In every list a limit or a cursor of the wrong type is refused by its name."""
+    page = getattr(getattr(admin, group), method)
+    limits: list[Any] = [None, True, "5"]
+    cursors: list[Any] = [5, b"", []]
+    for limit in limits:
+        assert "limit" == await refused_field(page(tenant_id="acme", limit=limit))
+    for cursor in cursors:
+        assert "cursor" == await refused_field(page(tenant_id="acme", cursor=cursor))
+
+
+@pytest.mark.parametrize("states", [None, 5, "failed", [], ["lost"], [None], ["pending"]])
+async def test_wrong_states_are_named(admin: Admin, states: Any) -> None:
+    """States that are no list, or not those of a finished delivery, are refused by the name of the argument."""
+    assert "states" == await refused_field(admin.replays.count(tenant_id="acme", states=states))
+    assert "states" == await refused_field(admin.replays.start(tenant_id="acme", actor=JANE, states=states))
+
+
+@pytest.mark.parametrize("rate", [None, True, "5", 0, 1_001])
+async def test_a_wrong_rate_is_named(admin: Admin, rate: Any) -> None:
+    """A rate that a replay job cannot have is refused by the name of the argument."""
+    call = admin.replays.start(tenant_id="acme", actor=JANE, rate_per_second=rate)
+    assert "rate_per_second" == await refused_field(call)
+
+
+async def test_a_flag_is_true_or_false(admin: Admin, installation: Installation) -> None:
+    """A text is no flag, although Python counts it as true."""
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    named: dict[str, Any] = {"tenant_id": "acme", "delivery_id": ring.delivery_id, "actor": JANE, "new_id": "no"}
+    assert "new_id" == await refused_field(admin.deliveries.replay(**named))
 
 
 NO_TIMES: list[tuple[dict[str, Any], str]] = [

@@ -112,6 +112,14 @@ async def test_only_the_public_key_is_returned(admin: Admin) -> None:
     assert added.public_key == revealed.public_key != rotated.public_key
 
 
+@pytest.mark.parametrize("lead", [[], {}, 5, "both"])
+async def test_a_wrong_lead_is_named(admin: Admin, added: AddedEndpoint, lead: Any) -> None:
+    """A lead of the wrong type, or neither of the two, is refused by its name."""
+    with pytest.raises(Malformed) as caught:
+        await admin.secrets.rotate(**named(added, lead=lead))
+    assert "lead" == caught.value.field
+
+
 @pytest.mark.req("SEC-15")
 async def test_no_result_or_error_shows_a_secret(admin: Admin) -> None:
     """A secret is in no repr, text, copy or pickle of a result or an error."""

@@ -1,12 +1,13 @@
 """Checks the arguments of an Admin before PostgreSQL is asked, and names each wrong one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
-from hookseal.dispatcher import endpoint_rules
+from hookseal.dispatcher import endpoint_rules, replay_job
 from hookseal.dispatcher.endpoint_rules import disabled_reason
+from hookseal.dispatcher.model import State
 from hookseal.dispatcher.producers import EVERY_TENANT
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed
@@ -25,17 +26,8 @@ Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
 _TEXTS: Final = frozenset({"name", "url", "on_dead_letter"})
-_NUMBERS: Final = frozenset(
-    {
-        "timeout_ms",
-        "max_attempts",
-        "backoff_base_seconds",
-        "backoff_cap_seconds",
-        "rotate_every_days",
-        "concurrency",
-        "rate",
-    }
-)
+_NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
+_REMOVABLE_NUMBERS: Final = frozenset({"rotate_every_days", "concurrency", "rate"})
 
 
 class Unset(Enum):
@@ -103,11 +95,35 @@ def event_type(text: str) -> str:
     return _text(ids.event_type, text, "event_type")
 
 
-def subscriptions(texts: Sequence[str] | Unset) -> Sequence[str] | Unset:
-    """Return the event types. Raises `Malformed` for a text in place of a list of texts."""
-    if isinstance(texts, str | bytes):
-        raise Malformed("event_types must be a list, not a text", field="event_types")
-    return texts
+def states(texts: Sequence[str]) -> tuple[State, ...]:
+    """Return the states of deliveries. Raises `Malformed`, which names all of them."""
+    _list(texts, "states")
+    return tuple(choice(State, text, "states") for text in texts)
+
+
+def rate_per_second(value: int) -> int:
+    """Return the deliveries a second of a replay job. Raises `Malformed`."""
+    whole(value, "rate_per_second")
+    return _parsed(replay_job.rate, str(value), "rate_per_second")
+
+
+def signed_by(text: str) -> str:
+    """Return the reference of a secret if it is a text. Raises `Malformed`."""
+    _require(str, text, "signed_by")
+    return text
+
+
+def page(limit: int, cursor: str | None) -> None:
+    """Return if the limit and the cursor of a list have the right types. Raises `Malformed`."""
+    whole(limit, "limit")
+    if cursor is not None:
+        _require(str, cursor, "cursor")
+
+
+def flag(value: bool, name: str) -> bool:  # noqa: FBT001 -- it is checked
+    """Return the flag if it is True or False. Raises `Malformed`."""
+    _require(bool, value, name)
+    return value
 
 
 def optional(check: Callable[[str], T], text: str | None) -> T | None:
@@ -125,6 +141,7 @@ def choice(kind: type[Member], text: str, name: str) -> Member:
 
 def lead(text: str) -> str:
     """Return which secret leads in an overlap. Raises `Malformed`."""
+    _require(str, text, "lead")
     if text not in {"previous", "current"}:
         raise Malformed("lead must be previous or current", field="lead")
     return text
@@ -143,7 +160,6 @@ def overlap_seconds(value: int) -> int:
 
 def days(value: int) -> int:
     """Return `older_than_days`, 0 to 3,650. Raises `Malformed`."""
-    _require(int, value, "older_than_days")
     whole(value, "older_than_days")
     if not 0 <= value <= MOST_DAYS:
         raise Malformed(f"older_than_days must be 0 to {MOST_DAYS}", field="older_than_days")
@@ -179,6 +195,7 @@ def secret(value: Text | SecretMaterial) -> SecretMaterial:
 
 def headers(values: Mapping[str, str]) -> Headers:
     """Return the headers of an endpoint, names in lower case. Raises `Malformed`, which never contains a value."""
+    _require(Mapping, values, "headers")
     found: dict[str, SecretMaterial] = {}
     for spelled, value in values.items():
         name = _text(header_name, spelled, "headers")
@@ -216,9 +233,15 @@ def encoded(text: Text, name: str) -> bytes:
 
 
 def whole(value: object, name: str) -> None:
-    """Return if the value is a whole number, None or `UNSET`. Raises `Malformed`."""
-    if value is not None and value is not UNSET and (isinstance(value, bool) or not isinstance(value, int)):
+    """Return if the value is a whole number. Raises `Malformed`."""
+    if isinstance(value, bool) or not isinstance(value, int):
         raise Malformed(f"{name} must be a whole number", field=name)
+
+
+def optional_whole(value: object, name: str) -> None:
+    """Return if the value is a whole number or None. Raises `Malformed`."""
+    if value is not None:
+        whole(value, name)
 
 
 def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,8 +251,16 @@ def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
         _require(str, found[name], name)
     for name in sorted(_NUMBERS & found.keys()):
         whole(found[name], name)
-    for seconds in found.get("retry_schedule") or ():
-        whole(seconds, "retry_schedule")
+    for name in sorted(_REMOVABLE_NUMBERS & found.keys()):
+        optional_whole(found[name], name)
+    if "event_types" in found:
+        _list(found["event_types"], "event_types")
+        for text in found["event_types"]:
+            _require(str, text, "event_types")
+    if found.get("retry_schedule") is not None:
+        _list(found["retry_schedule"], "retry_schedule")
+        for seconds in found["retry_schedule"]:
+            whole(seconds, "retry_schedule")
     return found
 
 
@@ -255,6 +286,11 @@ def _parsed(check: Callable[[Value], T], value: Value, name: str) -> T:
         return check(value)
     except Malformed as error:
         raise Malformed(str(error), field=name) from None
+
+
+def _list(values: object, name: str) -> None:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
+        raise Malformed(f"{name} must be a list, not of the type {type(values).__name__}", field=name)
 
 
 def _require(kind: Any, value: object, name: str) -> None:

@@ -58,10 +58,10 @@ class Deliveries:
                 state=None if state is None else arguments.choice(State, state, "state"),
                 since=arguments.moment(since, "since"),
                 until=arguments.moment(until, "until"),
-                signed_by=signed_by,
+                signed_by=arguments.optional(arguments.signed_by, signed_by),
             )
         )
-        arguments.whole(limit, "limit")
+        arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
             items, following = await operations.page(chosen, wanted, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(Delivery, item) for item in items), next_cursor=following)
@@ -95,8 +95,9 @@ class Deliveries:
         on its way, `Refused` if its endpoint is disabled.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.delivery_id(delivery_id)
+        is_new = arguments.flag(new_id, "new_id")
         async with self._session.changing(actor, connection) as operator:
-            replayed = await replay_delivery(operator, wanted, new_id=new_id, tenant=owner)
+            replayed = await replay_delivery(operator, wanted, new_id=is_new, tenant=owner)
         return ReplayedDelivery(
             tenant_id=replayed.tenant_id,
             delivery_id=replayed.delivery_id,

@@ -82,7 +82,7 @@ class Endpoints:
         decided = self._checked(
             owner,
             url=url,
-            event_types=arguments.subscriptions(event_types),
+            event_types=event_types,
             name=UNSET if name is None else name,
             timeout_ms=timeout_ms,
             max_attempts=max_attempts,
@@ -127,8 +127,9 @@ class Endpoints:
         connection: Connection | None = None,
     ) -> Page[Endpoint]:
         """Return up to `limit` (1 to 1000) endpoints of the tenant, the newest first; `*` is every tenant."""
-        sought = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=enabled)
-        arguments.whole(limit, "limit")
+        wanted = None if enabled is None else arguments.flag(enabled, "enabled")
+        sought = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=wanted)
+        arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
             items, following = await endpoint_queries.page(chosen, sought, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(Endpoint, item) for item in items), next_cursor=following)
@@ -144,7 +145,7 @@ class Endpoints:
     ) -> Page[EndpointStats]:
         """Return how up to `limit` endpoints of the tenant, or one of them, did in the last hour and day."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.optional(arguments.endpoint_id, endpoint_id)
-        arguments.whole(limit, "limit")
+        arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
             items, following = await endpoint_stats.page(chosen, owner, wanted, limit=limit, cursor=cursor)
         return Page(items=tuple(map(translation.stats, items)), next_cursor=following)
@@ -185,7 +186,7 @@ class Endpoints:
         changes = self._checked(
             owner,
             url=url,
-            event_types=arguments.subscriptions(event_types),
+            event_types=event_types,
             name=name,
             timeout_ms=timeout_ms,
             max_attempts=max_attempts,
@@ -200,7 +201,7 @@ class Endpoints:
         changes |= translation.extras_changes(headers, client_cert, client_key, ca)
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)
-        arguments.whole(expect_generation, "expect_generation")
+        arguments.optional_whole(expect_generation, "expect_generation")
         if not changes:
             raise Malformed("give at least one thing to change")
         async with self._session.changing(actor, connection) as operator:

@@ -42,7 +42,7 @@ class Events:
             since=arguments.moment(since, "since"),
             until=arguments.moment(until, "until"),
         )
-        arguments.whole(limit, "limit")
+        arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
             items, following = await event_queries.page(chosen, wanted, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(Event, item) for item in items), next_cursor=following)

@@ -8,8 +8,8 @@ from hookseal.admin.results import Page, of_row
 from hookseal.admin.search_results import ReplayCount, ReplayJob
 from hookseal.admin.session import Session
 from hookseal.dispatcher import replay_jobs
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection, rate
+from hookseal.dispatcher.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection
+from hookseal.ground.errors import Malformed
 from hookseal.operations.replay import cancel_replay, start_replay
 from hookseal.postgres.handles import Connection
 
@@ -41,7 +41,7 @@ class Replays:
         there is none, `Refused` if all are of disabled or deleted endpoints, and `Conflict` if five jobs of the tenant
         run already.
         """
-        arguments.whole(rate_per_second, "rate_per_second")
+        allowed = arguments.rate_per_second(rate_per_second)
         selection = _selection(
             tenant_id,
             endpoint_id=endpoint_id,
@@ -51,7 +51,6 @@ class Replays:
             since=since,
             until=until,
         )
-        allowed = rate(str(rate_per_second))
         async with self._session.changing(actor, connection) as operator:
             job = await start_replay(operator, selection, rate=allowed)
         return of_row(ReplayJob, job.shown())
@@ -101,7 +100,7 @@ class Replays:
         """Return up to `limit` (1 to 1000) jobs of the tenant, the newest first; `*` is every tenant."""
         owner = arguments.tenant_or_every(tenant_id)
         wanted = None if state is None else arguments.choice(JobState, state, "state")
-        arguments.whole(limit, "limit")
+        arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
             jobs, following = await replay_jobs.page(chosen, owner, wanted, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(ReplayJob, job.shown()) for job in jobs), next_cursor=following)
@@ -126,12 +125,15 @@ def _selection(
     since: datetime | None,
     until: datetime | None,
 ) -> Selection:
-    return Selection(
-        tenant_id=arguments.tenant_id(tenant_id),
-        endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
-        event_type=arguments.optional(arguments.event_type, event_type),
-        event_id=arguments.optional(arguments.event_id, event_id),
-        states=tuple(arguments.choice(State, state, "states") for state in states),
-        since=arguments.moment(since, "since"),
-        until=arguments.moment(until, "until"),
-    )
+    try:
+        return Selection(
+            tenant_id=arguments.tenant_id(tenant_id),
+            endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
+            event_type=arguments.optional(arguments.event_type, event_type),
+            event_id=arguments.optional(arguments.event_id, event_id),
+            states=arguments.states(states),
+            since=arguments.moment(since, "since"),
+            until=arguments.moment(until, "until"),
+        )
+    except Malformed as error:
+        raise Malformed(str(error), field="states" if error.field == "state" else error.field) from None

@@ -22,7 +22,10 @@ def extras(
 ) -> EndpointExtras:
     """Return the headers and the TLS identity of a new endpoint. Raises `Malformed`."""
     client, trusted = arguments.client_certificate(client_cert, client_key), arguments.authorities(ca)
-    return EndpointExtras(headers=arguments.headers(headers or {}), tls=TlsIdentity(client=client, authorities=trusted))
+    return EndpointExtras(
+        headers=arguments.headers({} if headers is None else headers),
+        tls=TlsIdentity(client=client, authorities=trusted),
+    )
 
 
 def added(endpoint: StoredEndpoint) -> AddedEndpoint:
