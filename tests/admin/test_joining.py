@@ -157,6 +157,51 @@ async def test_a_connection_without_a_usable_transaction_is_refused(admin: Admin
     assert [] == await audited(installation.pool)
 
 
+async def test_a_read_only_transaction_is_named(admin: Admin, installation: Installation) -> None:
+    """A change in a read-only transaction is refused by the name of the connection; reading goes on."""
+    added = await admin.endpoints.add(**NEW)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    async with installation.pool.acquire() as connection, connection.transaction(readonly=True):
+        await admin.endpoints.get(**named, connection=connection)
+        with pytest.raises(Malformed, match="read-only: begin one that may write") as caught:
+            await admin.endpoints.update(**named, actor=JANE, name="x", connection=connection)
+        found = await admin.endpoints.get(**named, connection=connection)
+        counted = await admin.replays.count(tenant_id="acme", connection=connection)
+
+    assert ("connection", None, 0) == (caught.value.field, found.name, counted.would_replay)
+
+
+@pytest.mark.parametrize("method", ["get", "delete"])
+async def test_a_connection_in_use_is_named(admin: Admin, installation: Installation, method: str) -> None:
+    """A call on a connection on which a statement runs is refused by its name; afterwards the connection works."""
+    added = await admin.endpoints.add(**NEW)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    who = {} if method == "get" else {"actor": JANE}
+    async with installation.pool.acquire() as connection, connection.transaction():
+        running = asyncio.create_task(connection.execute("SELECT pg_sleep(0.5)"))
+        await asyncio.sleep(0)
+        with pytest.raises(Conflict, match="one call at a time") as caught:
+            await getattr(admin.endpoints, method)(**named, **who, connection=connection)
+        await running
+        await getattr(admin.endpoints, method)(**named, **who, connection=connection)
+
+    assert "connection" == caught.value.field
+
+
+async def test_of_calls_at_once_on_a_connection_one_is_made(admin: Admin, installation: Installation) -> None:
+    """Of three calls at once on one connection, one is made, and the others are refused and change nothing."""
+    async with installation.pool.acquire() as connection, connection.transaction():
+        found = await asyncio.gather(
+            *(admin.endpoints.add(**NEW | {"url": f"{URL}/{n}"}, connection=connection) for n in range(3)),
+            return_exceptions=True,
+        )
+        await admin.endpoints.add(**NEW, connection=connection)
+
+    refused = [each for each in found if isinstance(each, BaseException)]
+    assert [(Conflict, "connection")] * 2 == [(type(each), getattr(each, "field", None)) for each in refused]
+    assert 2 == len((await admin.endpoints.list(tenant_id="acme")).items) == len(await audited(installation.pool))
+
+
 async def test_concurrent_tasks_share_the_connections(admin: Admin, installation: Installation) -> None:
     """More tasks than connections use one Admin at once."""
     urls = [f"{URL}/{number}" for number in range(25)]

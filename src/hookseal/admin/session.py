@@ -16,7 +16,7 @@ from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
 from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path
-from hookseal.postgres.translate import Failures, missing_right
+from hookseal.postgres.translate import Failures, in_use, missing_right
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.errors import SecretDenied
 from hookseal.secrets.key.stores import Outside
@@ -46,6 +46,7 @@ class Session:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self.pool = pool
         self.settings = settings
+        self._joined_now = set[int]()  # of the callers' connections: two parts at once would undo each other
         self._pings = asyncio.Semaphore(_PINGS_AT_ONCE)
         self._changes = asyncio.Semaphore(_CHANGES_AT_ONCE)
 
@@ -134,5 +135,11 @@ class Session:
             raise Malformed(
                 "no transaction is open on the connection: begin one, or leave the connection out", field="connection"
             )
-        async with part_with_our_path(connection):
-            yield connection
+        if id(connection) in self._joined_now:
+            raise in_use()
+        self._joined_now.add(id(connection))
+        try:
+            async with part_with_our_path(connection):
+                yield connection
+        finally:
+            self._joined_now.remove(id(connection))

@@ -10,6 +10,7 @@ from hookseal.ground.errors import Conflict, Unavailable
 from hookseal.postgres.connect import SEARCH_PATH
 from hookseal.postgres.handles import Connection
 from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import of_the_caller
 
 _SQL: Final = Statements("hookseal.postgres", "savepoint.sql", seconds=None)
 
@@ -38,14 +39,15 @@ async def part_with_our_path(connection: Connection) -> AsyncIterator[None]:
     """Run the block as `savepoint` does, with our search path; the caller's search path is back after the block.
 
     So no function of another role is called in place of PostgreSQL's own. A lock time-out that the block sets is
-    also undone.
+    also undone. Raises as `of_the_caller` does.
     """
-    async with savepoint(connection):
-        row = await _SQL.row(connection, "settings")
-        path, lock_timeout = ("", "0") if row is None else row
-        await _SQL.execute(connection, "set", SEARCH_PATH, lock_timeout)
-        yield
-        await _SQL.execute(connection, "set", path, lock_timeout)
+    with of_the_caller():
+        async with savepoint(connection):
+            row = await _SQL.row(connection, "settings")
+            path, lock_timeout = ("", "0") if row is None else row
+            await _SQL.execute(connection, "set", SEARCH_PATH, lock_timeout)
+            yield
+            await _SQL.execute(connection, "set", path, lock_timeout)
 
 
 async def _run(connection: Connection, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.ground.errors import HooksealError, Refused, Unavailable
+from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
 
 # The database is missing or incomplete, because it is being restored. A wrong name in a statement is not the cause: the
 # schema revision was compared at start.
@@ -38,6 +38,7 @@ OUTAGES: Final = (
 )
 # The server answered: the rows were locked, or the transaction must be repeated.
 _TRY_AGAIN: Final = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+_IN_USE: Final = "another operation is in progress"  # in asyncpg's message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,32 @@ class Failures:
             if meaning is None:
                 raise
             raise meaning from None
+
+
+def in_use() -> Conflict:
+    """Return the error for a connection of the caller on which something runs already."""
+    return Conflict("the connection is in use: use it for one call at a time", field="connection")
+
+
+@contextmanager
+def of_the_caller() -> Iterator[None]:
+    """Replace an error that only the caller can end, in a block that uses the caller's connection and transaction.
+
+    On a connection of ours they are outages: a standby answers, or a statement was interrupted. On the caller's the
+    same call would fail again and again. It may be translated already; then the original is its context.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error.__context__ if isinstance(error, Unavailable) else error
+        if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
+            raise Malformed(
+                "the transaction is read-only: begin one that may write, or leave the connection out",
+                field="connection",
+            ) from None
+        if isinstance(cause, asyncpg.InterfaceError) and _IN_USE in str(cause):
+            raise in_use() from None
+        raise
 
 
 def missing_right(error: BaseException, place: str) -> Refused:
