@@ -12,7 +12,7 @@ from hookseal.admin import Delivery, DeliveryDetails, Endpoint, EndpointDetails,
 from hookseal.dispatcher import delivery_queries, endpoint_queries, event_queries
 from hookseal.dispatcher.delivery_queries import Filter
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.ground.errors import Conflict, NotFound, Unavailable
 from hookseal.ground.ids import TenantId
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
@@ -263,6 +263,17 @@ async def test_wrong_states_are_named(admin: Admin, states: Any) -> None:
     """States that are no list, or not those of a finished delivery, are refused by the name of the argument."""
     assert "states" == await refused_field(admin.replays.count(tenant_id="acme", states=states))
     assert "states" == await refused_field(admin.replays.start(tenant_id="acme", actor=JANE, states=states))
+
+
+async def test_a_replay_that_waits_for_a_lock_says_so(admin: Admin, installation: Installation) -> None:
+    """A replay that waits too long for a locked row says that it can be tried again, not that PostgreSQL is silent."""
+    endpoint = (await installation.endpoint()).pointer
+    (ring,) = await installation.deliveries()
+    await finished(installation, ring, endpoint.secret_ref or "")
+    async with installation.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        with pytest.raises(Unavailable, match="cannot do it now: try again"):
+            await admin.deliveries.replay(tenant_id="acme", delivery_id=ring.delivery_id, actor=JANE)
 
 
 @pytest.mark.parametrize("rate", [None, True, "5", 0, 1_001])

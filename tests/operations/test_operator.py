@@ -20,7 +20,7 @@ Pool = asyncpg.Pool
 
 @pytest.mark.req("SEC-09")
 async def test_an_idle_or_waiting_change_ends(pool: "Pool[asyncpg.Record]") -> None:
-    """PostgreSQL ends a change that is idle for five seconds, and one that waits five seconds for a row."""
+    """PostgreSQL ends a change that is idle for five seconds, and one that waits 4.5 seconds for a row."""
     installation = await begin(pool)
     async with pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
@@ -31,7 +31,7 @@ async def test_an_idle_or_waiting_change_ends(pool: "Pool[asyncpg.Record]") -> N
             ]
         after = await connection.fetchval("SHOW lock_timeout")
 
-    assert (["5s", "5s"], "0") == (bounds, after)
+    assert (["5s", "4500ms"], "0") == (bounds, after)
 
 
 async def test_a_long_wait_is_unavailable(pool: "Pool[asyncpg.Record]") -> None:

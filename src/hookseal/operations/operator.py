@@ -23,18 +23,19 @@ _NOT_COMMITTED: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# A wait for a lock ends before the time-out of a statement (5 s), so that the error says that a row is locked.
 # One statement also reads the newest version of the integrity key, to save each change a round trip.
 _LIMITS: Final = """
 SELECT (SELECT max(version)::text
           FROM hookseal.secret_records
          WHERE tenant_id = '_system' AND name = 'integrity' AND state <> 'destroyed') AS newest,
        set_config('idle_in_transaction_session_timeout', '5s', true),
-       set_config('lock_timeout', '5s', true)
+       set_config('lock_timeout', '4500ms', true)
 """
 
 
 async def limit_transaction(connection: Connection) -> str | None:
-    """Make PostgreSQL end the open transaction if it is idle, or waits for a lock, for 5 seconds: others wait for it.
+    """Make PostgreSQL end the open transaction if it is idle for 5 seconds, or waits for a lock for 4.5: others wait.
 
     Returns the id of the newest version of the integrity key, None if the store is not in PostgreSQL.
     """
