@@ -1,6 +1,10 @@
 """The leader takes the steps of replay jobs, on a clock that the test moves; a worker does so from start to end."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 import structlog
@@ -10,10 +14,19 @@ from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import Chore
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.dispatcher.replay_job import JobState, Selection
+from hookseal.dispatcher.replay_jobs import LOCK_WAIT
+from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.operations.operator import Operator
+from hookseal.postgres.handles import Connection
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.replaying import LOGGED_SECONDS, Replaying
+from hookseal.worker.replaying import (
+    LOGGED_SECONDS,
+    LOOK_SECONDS,
+    LOST_SECONDS,
+    MOST_JOBS,
+    Replaying,
+)
 from tests.doubles.clock import FakeClock
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation, begin
@@ -34,16 +47,17 @@ _NO_LOG = "ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (tenant_id <> 
 class Leader:
     """A leading worker that takes steps when the test says so."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, clock: Clock | None = None) -> None:
         self.clock = FakeClock()
         self.meter = WorkerMeter()
         self.leads = True
+        self.steps = 0
         self._stored = installation
         self.replaying = Replaying(
             installation.pool,
-            lambda connection: Operator(connection=connection, unlocked=installation.unlocked, who="worker/w-1"),
+            self._as_operator,
             self,
-            clock=self.clock,
+            clock=clock or self.clock,
             meter=self.meter,
             log=structlog.get_logger(),
         )
@@ -51,6 +65,10 @@ class Leader:
     def may_have(self, _chore: Chore) -> bool:
         """Say that there may be anything to do."""
         return True
+
+    def _as_operator(self, connection: Connection) -> Operator:
+        self.steps += 1
+        return Operator(connection=connection, unlocked=self._stored.unlocked, who="worker/w-1")
 
     async def look(self) -> bool:
         """Look once, a second later."""
@@ -130,6 +148,87 @@ async def test_an_open_publisher_delays_no_other_tenant(installation: Installati
     with capture_logs() as logged:
         await leader.look()
     assert {job.replay_id for job in jobs} == {line["replay_id"] for line in logged if line["event"] == "replay.ended"}
+
+
+@asynccontextmanager
+async def blocked(installation: Installation, tenants: Sequence[str]) -> AsyncIterator[list[str]]:
+    """Start five jobs of each of these tenants, whose lines an open publisher has locked, and then one of globex.
+
+    Yields the ids of the blocked jobs. Each job would replay one delivery.
+    """
+    for tenant in tenants:
+        endpoint = NewEndpoint(tenant_id=TenantId(tenant), url="https://a.example/", event_types=("*",), ordered=True)
+        await installation.add(endpoint)
+        await installation.deliveries(tenant)
+    await installation.endpoint("globex")
+    await installation.deliveries("globex")
+    await installation.pool.execute(_FAILED)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET position = NULL")
+    async with installation.pool.acquire() as publisher, publisher.transaction():
+        for tenant in tenants:
+            await publish_json(publisher, Event(tenant_id=TenantId(tenant), event_type="a.b"), "{}")
+        selected = [Selection(tenant_id=TenantId(tenant)) for tenant in tenants for _ in range(5)]
+        jobs = [(await started(installation, selection)).replay_id for selection in selected]
+        await started(installation, Selection(tenant_id=TenantId("globex")))
+        yield [str(job) for job in jobs]
+
+
+async def running(installation: Installation) -> dict[str, datetime]:
+    """Return the running jobs, each with the time of its last step."""
+    rows = await installation.pool.fetch("SELECT id::text, moved_at FROM hookseal.replays WHERE state = 'running'")
+    return {row[0]: row[1] for row in rows}
+
+
+async def test_a_hundred_blocked_jobs_delay_no_other_tenant(installation: Installation) -> None:
+    """Producers block a hundred jobs: one of another tenant has its step in the second look, which comes soon."""
+    leader = Leader(installation, SystemClock())
+    async with blocked(installation, [f"t{number}" for number in range(20)]) as jobs:
+        moved = await running(installation)
+        began = time.monotonic()
+        await leader.look()
+        await leader.look()
+        assert time.monotonic() - began < LOCK_WAIT + MOST_JOBS * 0.1  # one look alone took 30 s
+        assert {job: moved[job] for job in jobs} == await running(installation)  # the alert sees that they stand still
+    leader = Leader(installation)
+    await leader.look()
+    assert not await running(installation)
+
+
+async def test_blocked_jobs_take_little_of_a_look(installation: Installation) -> None:
+    """Five blocked jobs take turns: a look tries one, and then they pause as long; they go on when the lock is free."""
+    leader = Leader(installation, SystemClock())
+    async with blocked(installation, ["acme"]) as jobs:
+        await leader.look()
+        assert len(jobs) + 1 == leader.steps
+        for number in range(len(jobs)):
+            began = time.monotonic()
+            await leader.look()
+            took = time.monotonic() - began
+            await leader.look()
+            assert len(jobs) + 1 + number + 1 == leader.steps
+            assert took < LOST_SECONDS + LOCK_WAIT
+            await asyncio.sleep(took)
+        assert set(jobs) == set(await running(installation))
+    await leader.look()
+    assert not await running(installation)
+
+
+async def test_blocked_jobs_take_their_time_from_the_pause(installation: Installation) -> None:
+    """The other jobs have their steps once a second, as without the jobs that fail."""
+
+    class Recording(SystemClock):
+        slept = asyncio.Queue[float]()
+
+        async def sleep(self, seconds: float) -> None:
+            self.slept.put_nowait(seconds)
+            await super().sleep(seconds)
+
+    clock = Recording()
+    async with blocked(installation, ["acme"]):
+        looking = asyncio.create_task(Leader(installation, clock).replaying.run())
+        pauses = [await clock.slept.get() for _ in range(3)]
+        looking.cancel()
+    assert all(pause <= LOOK_SECONDS - LOCK_WAIT for pause in pauses), pauses
 
 
 async def test_only_the_leader_takes_steps(installation: Installation) -> None:

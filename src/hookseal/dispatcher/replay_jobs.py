@@ -1,6 +1,6 @@
 """Stores replay jobs, counts what one would replay, and takes their steps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from hookseal.postgres.statements import Statements
 
 WALKED: Final = 5_000  # deliveries that one step looks at: about 25 ms in PostgreSQL
 BATCH: Final = 1_000  # deliveries that one step replays
+LOCK_WAIT: Final = 0.3  # seconds for which a step waits for a lock
 _ALL: Final = 2_147_483_647
 _SAVED_SECONDS: Final = 2.0  # what a job did not use of its rate for longer than this is lost: no burst after a pause
 
@@ -89,23 +90,26 @@ async def count_running(connection: Connection, tenant: TenantId) -> int:
     return number
 
 
-async def running(executor: Executor, *, at_most: int) -> list[RunningJob]:
-    """Return the running jobs of all tenants, the one first that has waited longest for its step.
+async def running(executor: Executor, *, at_most: int, but: Iterable[RunningJob] = ()) -> list[RunningJob]:
+    """Return the running jobs of all tenants `but` these, the one first that has waited longest for its step.
 
     Raises `Unavailable`.
     """
-    rows = await _SQL.rows(executor, "running", at_most)
+    rows = await _SQL.rows(executor, "running", at_most, [job.replay_id for job in but])
     return [RunningJob(TenantId(row["tenant_id"]), ReplayId(row["replay_id"])) for row in rows]
 
 
-async def step(connection: Connection, running_job: RunningJob, *, walked: int = WALKED) -> Step | None:
+async def step(
+    connection: Connection, running_job: RunningJob, *, walked: int = WALKED, lock_wait: float = LOCK_WAIT
+) -> Step | None:
     """Replay what the rate of the job allows now, and move the job behind it, in the caller's transaction.
 
     It looks at no more than `walked` deliveries. If there are no more, the job is done. Returns None, and does nothing,
     if the job does not run, if another transaction works on it, or if its rate allows nothing now. Raises
-    `Unavailable`.
+    `Unavailable`, also if it waits longer than `lock_wait` seconds for a lock.
     """
-    row = await _SQL.row(connection, "take", running_job.tenant_id, running_job.replay_id, _SAVED_SECONDS)
+    job = (running_job.tenant_id, running_job.replay_id)
+    row = await _SQL.row(connection, "take", *job, _SAVED_SECONDS, f"{round(lock_wait * 1000)}ms")
     if row is None or not row["allowance"]:
         return None
     selection, allowance = _job(dict(row)).selection, min(row["allowance"], BATCH)
@@ -114,8 +118,7 @@ async def step(connection: Connection, running_job: RunningJob, *, walked: int =
     moved = await _SQL.row(
         connection,
         "move",
-        running_job.tenant_id,
-        running_job.replay_id,
+        *job,
         found.ended_with,
         done.replayed,
         done.disabled,

@@ -84,15 +84,20 @@ RETURNING *, id::text AS replay_id
 -- name: count_running
 SELECT count(*) FROM hookseal.replays WHERE tenant_id = $1 AND state = 'running'
 
--- Reads the running jobs, the one first that has waited longest for its step.
+-- Reads the running jobs, the one first that has waited longest for its step, without those that are named. A step that
+-- fails does not move its job, so those that fail would always be the first.
 -- name: running
-SELECT tenant_id, id::text AS replay_id FROM hookseal.replays WHERE state = 'running' ORDER BY moved_at LIMIT $1
+SELECT tenant_id, id::text AS replay_id
+FROM hookseal.replays
+WHERE state = 'running' AND id <> ALL ($2::text[]::uuid[])
+ORDER BY moved_at
+LIMIT $1
 
--- Locks a running job for a step, and returns how many deliveries its rate allows now. The step then waits only briefly for
--- the line of an ordered endpoint, which a publisher may have locked for long: the jobs of other tenants come after it.
+-- Locks a running job for a step, and returns how many deliveries its rate allows now. The step then waits no longer than $4
+-- for a lock, such as that of the line of an ordered endpoint, which a publisher may have locked for long.
 -- name: take
 SELECT r.*, r.id::text AS replay_id, r.cursor::text AS place, r.end_id::text AS end,
-       set_config('lock_timeout', '300ms', true) AS lock_timeout,
+       set_config('lock_timeout', $4, true) AS lock_timeout,
        floor(r.rate * least(greatest(extract(epoch FROM now() - r.paid_until), 0), $3))::integer AS allowance
 FROM hookseal.replays AS r
 WHERE r.tenant_id = $1 AND r.id = $2::text::uuid AND r.state = 'running'

@@ -5,7 +5,7 @@ from hookseal.dispatcher import replay, replay_jobs
 from hookseal.dispatcher.model import State
 from hookseal.dispatcher.replay import Replayed, Skipped
 from hookseal.dispatcher.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
-from hookseal.dispatcher.replay_jobs import RunningJob, Step
+from hookseal.dispatcher.replay_jobs import LOCK_WAIT, RunningJob, Step
 from hookseal.ground.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
 from hookseal.ground.plural import plural
@@ -109,14 +109,14 @@ async def cancel_replay(operator: Operator, replay_id: ReplayId, *, tenant: Tena
     return job
 
 
-async def take_step(operator: Operator, running: RunningJob) -> Step | None:
+async def take_step(operator: Operator, running: RunningJob, *, lock_wait: float = LOCK_WAIT) -> Step | None:
     """Take the next step of a running job, and audit its end if it is the last one.
 
     Returns None if the job takes no step now (`replay_jobs.step`). Raises `Refused` if the audit log accepts no row,
-    and `Unavailable`; the step is then not done.
+    and `Unavailable`, also if it waits longer than `lock_wait` seconds for a lock; the step is then not done.
     """
     async with operator.changing() as connection:
-        step = await replay_jobs.step(connection, running)
+        step = await replay_jobs.step(connection, running, lock_wait=lock_wait)
         if step is not None and step.job.state is JobState.DONE:
             await operator.audit(
                 Action.REPLAY_ENDED, of=_subject(running.replay_id), tenant=running.tenant_id, after=step.job.progress()

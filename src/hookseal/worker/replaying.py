@@ -6,7 +6,7 @@ from typing import Any, Final
 from hookseal.dispatcher import replay_jobs
 from hookseal.dispatcher.ledger import Chore
 from hookseal.dispatcher.replay_job import JobState
-from hookseal.dispatcher.replay_jobs import RunningJob, Step
+from hookseal.dispatcher.replay_jobs import LOCK_WAIT, RunningJob, Step
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import HooksealError
 from hookseal.operations.operator import Operator
@@ -18,7 +18,9 @@ from hookseal.worker.outage_log import Outage
 
 LOOK_SECONDS: Final = 1.0
 LOGGED_SECONDS: Final = 60.0
-MOST_JOBS: Final = 100  # in one look
+MOST_JOBS: Final = 100  # that did not fail at their last step, in one look
+LOST_SECONDS: Final = 0.3  # once the steps that fail have taken so long in a look, no job that failed is tried again
+SHORT_WAIT: Final = 0.01  # seconds for which a step waits for a lock from then on, in this look
 
 
 class Replaying:
@@ -46,39 +48,64 @@ class Replaying:
         self._log = log
         self._outage = Outage("replaying", log)
         self._log_at: dict[RunningJob, float] = {}
-        self._failures: dict[RunningJob, str] = {}
+        self._failures: dict[RunningJob, str] = {}  # why a job failed at its last step; last tried, last here
+        self._lost_seconds = 0.0  # which the steps of this look took that failed
+        self._try_at = 0.0  # when jobs that failed may be tried again
 
     async def run(self) -> None:
-        """Look until cancelled. An outage is logged once."""
+        """Look until cancelled. An outage is logged once. The time that failing jobs took comes out of the pause."""
         while True:
             more = False
+            self._lost_seconds = 0.0
             if self._leader.leads and self._leader.may_have(Chore.REPLAYS):
                 with self._outage.survived():
                     more = await self.once()
             if not more:
-                await self._clock.sleep(LOOK_SECONDS)
+                await self._clock.sleep(max(LOOK_SECONDS - self._lost_seconds, 0.0))
 
     async def once(self) -> bool:
         """Take a step of each running job; return whether one of them may go on at once.
 
-        A job that fails delays no other; the reason is logged once. Raises `Unavailable` if the jobs cannot be read.
+        A job that fails delays no other for long; the reason is logged once. A step waits at most `LOCK_WAIT` seconds
+        for a lock. Jobs that failed at their last step come after the others, the one first that was tried least
+        recently. None of them begins once the steps that fail have taken `LOST_SECONDS` in this look: so they take at
+        most 0.6 s. Then they pause for as long as they took. Which jobs fail for the first time is not known before:
+        after `LOST_SECONDS` each of them waits only `SHORT_WAIT`. Raises `Unavailable` if the jobs cannot be read.
         """
-        jobs = await replay_jobs.running(self._pool, at_most=MOST_JOBS)
+        self._lost_seconds = 0.0
+        jobs = await replay_jobs.running(self._pool, at_most=MOST_JOBS, but=self._failures)
         self._forget_all_but(jobs)
         steps = [await self._step(job) for job in jobs if self._leader.leads]
+        steps += await self._try_again([job for job in self._failures if job not in set(jobs)])
         return any(step is not None and step.may_go_on for step in steps)
+
+    async def _try_again(self, failed: list[RunningJob]) -> list[Step | None]:
+        """Take a step of the jobs that failed before this look, the one first that was tried least recently."""
+        began = self._clock.monotonic()
+        if began < self._try_at:
+            return []
+        steps = []
+        for job in failed:
+            if self._lost_seconds >= LOST_SECONDS or not self._leader.leads:
+                break
+            steps.append(await self._step(job))
+        ended = self._clock.monotonic()
+        self._try_at = ended + (ended - began)
+        return steps
 
     async def _step(self, job: RunningJob) -> Step | None:
         log = self._log.bind(tenant_id=job.tenant_id, replay_id=job.replay_id)
+        lock_wait = LOCK_WAIT if self._lost_seconds < LOST_SECONDS else SHORT_WAIT
+        began = self._clock.monotonic()
         try:
             async with connected(self._pool) as connection:
-                step = await take_step(self._as_operator(connection), job)
+                step = await take_step(self._as_operator(connection), job, lock_wait=lock_wait)
         except HooksealError as error:
-            if self._is_new(job, str(error)):
+            if self._fails(job, str(error), since=began):
                 log.warning("replay.failed", reason=str(error))
             return None
         except Exception as error:
-            if self._is_new(job, type(error).__name__):
+            if self._fails(job, type(error).__name__, since=began):
                 log.exception("replay.defect")
             return None
         self._failures.pop(job, None)
@@ -87,9 +114,11 @@ class Replaying:
             self._report(job, step, log)
         return step
 
-    def _is_new(self, job: RunningJob, reason: str) -> bool:
-        """Return whether this job did not fail for this reason at its last step, too."""
-        known, self._failures[job] = self._failures.get(job), reason
+    def _fails(self, job: RunningJob, reason: str, *, since: float) -> bool:
+        """Put the job behind the others that fail; return whether it did not fail for this reason before."""
+        self._lost_seconds += self._clock.monotonic() - since
+        known = self._failures.pop(job, None)
+        self._failures[job] = reason
         return known != reason
 
     def _report(self, job: RunningJob, step: Step, log: Any) -> None:
@@ -101,6 +130,5 @@ class Replaying:
             self._log_at[job] = self._clock.monotonic() + LOGGED_SECONDS
 
     def _forget_all_but(self, jobs: list[RunningJob]) -> None:
-        for kept in (self._log_at, self._failures):
-            for gone in set(kept) - set(jobs):
-                kept.pop(gone)
+        for gone in set(self._log_at) - set(jobs) - set(self._failures):
+            self._log_at.pop(gone)
