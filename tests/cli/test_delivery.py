@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hookseal.dispatcher.model import Ring
+from hookseal.ground.ids import first_uuid7
 from tests.cli.command import hookseal, on_a_terminal
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
@@ -154,21 +155,23 @@ async def test_all_filters_must_match(begun: Begun) -> None:
     globex = (await begun.stored.endpoint("globex")).pointer.endpoint_id
     (third,) = await begun.stored.deliveries("globex")
     await attempted(begun, first)
-    await begun.stored.pool.execute(
-        "UPDATE hookseal.deliveries SET created_at = now() - interval '1 day' WHERE id = $1::text::uuid",
-        third.delivery_id,
-    )
-    one, two, three = (ring.delivery_id for ring in (first, second, third))
+    one, two = first.delivery_id, second.delivery_id
+    three = first_uuid7(datetime.now(UTC) - timedelta(days=1))
+    for move in (
+        "UPDATE hookseal.deliveries SET id = $2::text::uuid WHERE id = $1::text::uuid",
+        "UPDATE hookseal.delivery_links SET id = $2::text::uuid WHERE id = $1::text::uuid",
+    ):
+        await begun.stored.pool.execute(move, third.delivery_id, three)
     since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     event = (await begun.stored.delivery(first))["event_id"]
     for options, expected in (
-        ((), [three, two, one]),
+        ((), [two, one, three]),
         (("--tenant", "acme"), [two, one]),
         (("--endpoint", globex), [three]),
-        (("--event-type", "invoice.paid"), [three, one]),
+        (("--event-type", "invoice.paid"), [one, three]),
         (("--state", "delivered"), [one]),
         (("--state", "dead_letter"), []),
-        (("--since", "2020-01-31T12:00:00Z"), [three, two, one]),
+        (("--since", "2020-01-31T12:00:00Z"), [two, one, three]),
         (("--since", "1h"), [two, one]),
         (("--since", "36h", "--until", "1h"), [three]),
         (("--until", "36h"), []),

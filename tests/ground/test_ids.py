@@ -126,6 +126,14 @@ def test_the_first_id_of_a_time_begins_with_it(milliseconds: int) -> None:
     assert first.int & (2**62 - 1) == first.int >> 64 & 0xFFF == 0
 
 
+@pytest.mark.parametrize(("microseconds", "milliseconds"), [(-1, 0), (0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)])
+def test_ids_of_a_time_or_later_begin_with_a_whole_millisecond(microseconds: int, milliseconds: int) -> None:
+    """The first id that is not before a time begins with the first millisecond that is not."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    assert ids.first_uuid7(first) == ids.first_uuid7_after(at)
+
+
 @given(st.sampled_from(PARSERS), st.text(max_size=200))
 def test_any_text_is_an_id_or_malformed(parse: Callable[[str], str], text: str) -> None:
     """Any text is a valid id, returned unchanged, or `Malformed` with one constant message without the text."""

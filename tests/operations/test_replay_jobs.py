@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher import replay_jobs
+from hookseal.dispatcher.delivery_queries import Filter, page
 from hookseal.dispatcher.model import State
 from hookseal.dispatcher.replay_job import FINAL, MAX_RUNNING, JobState, ReplayJob, Selection, Tally
 from hookseal.dispatcher.replay_jobs import RunningJob, Step
@@ -98,6 +99,33 @@ async def test_dead_letters_are_replayed(installation: Installation) -> None:
         ("replay.started", "ada@desk", {**shown, "rate": 7, "matched": 3}),
         ("replay.ended", "ada@desk", {**counts, "replayed": 3}),
     ] == [(row["action"], row["who"], row["after"]) for row in (await audited(installation.pool))[1:]]
+
+
+async def test_a_list_shows_what_is_replayed(installation: Installation) -> None:
+    """A list and a job select the same by the time of the call that published, also in a long transaction."""
+    await installation.endpoint()
+    async with installation.pool.acquire() as producer, producer.transaction():
+        began = await producer.fetchval("SELECT now() FROM pg_sleep(0.01)")
+        before_call = await producer.fetchval("SELECT clock_timestamp() FROM pg_sleep(0.01)")
+        await producer.execute("SELECT pg_sleep(0.01)")
+        await producer.execute(_PUBLISH, 1, "invoice.paid")
+    [delivery] = [row[0] for row in await installation.pool.fetch(f"{_DEAD} RETURNING id::text")]
+    called = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(delivery.replace("-", "")[:12], 16))
+    assert began < before_call < called
+    tick = timedelta(microseconds=1)
+    for since, until, expected in (
+        (began, before_call, []),
+        (before_call, None, [delivery]),
+        (called, called + tick, [delivery]),
+        (called - tick, called, []),
+        (called + 999 * tick, None, [delivery]),
+        (called + 1000 * tick, None, []),
+    ):
+        wanted = Filter(tenant_id=ACME, since=since, until=until)
+        listed, _ = await page(installation.pool, wanted, limit=10, cursor=None)
+        assert expected == [item["delivery_id"] for item in listed], (since, until)
+        selection = Selection(tenant_id=ACME, since=since, until=until)
+        assert len(expected) == (await replay_jobs.count(installation.pool, selection)).total, (since, until)
 
 
 async def test_each_condition_selects(installation: Installation) -> None:

@@ -169,11 +169,11 @@ def _lists() -> list[Read]:
     """Return the lists of operators, with each filter, also where nothing matches."""
 
     def page(of: str, *conditions: Any, signed_by: str | None = None) -> Read:
-        given = (*conditions, None, _LAST, 51, signed_by, 1_000, _FIRST, None)
+        given = (*conditions, _LAST, 51, signed_by, 1_000, _FIRST)
         return Read(room="dispatcher", file="delivery_queries", name=f"page_of_{of}", arguments=given)
 
     def of_events(*named: str | None) -> Read:
-        given = ("acme", None, None, None, None, _LAST, 51, None, 1_000, _FIRST, None, *named)
+        given = ("acme", None, None, None, _LAST, 51, None, 1_000, _FIRST, *named)
         return Read(room="dispatcher", file="delivery_queries", name="page_of_events", arguments=given)
 
     def events(kind: str | None, correlation: str | None, until: datetime | None = None) -> Read:

@@ -31,8 +31,8 @@ SELECT FROM hookseal.delivery_links AS l WHERE l.tenant_id = 'acme' AND l.event_
 """
 _TIME = datetime(2026, 1, 31, tzinfo=UTC)
 _OF_EVENTS = (
-    *("acme", None, None, None, None, "ffffffff-ffff-ffff-ffff-ffffffffffff", 11, None, 1_000),
-    *("00000000-0000-0000-0000-000000000000", None),
+    *("acme", None, None, None, "ffffffff-ffff-ffff-ffff-ffffffffffff", 11, None, 1_000),
+    "00000000-0000-0000-0000-000000000000",
 )
 _RING = ("acme", _ENDPOINT, _ENDPOINT, "f")
 _LANE = ("acme", _ENDPOINT)

@@ -45,8 +45,9 @@ class Deliveries:
     ) -> Page[Delivery]:
         """Return up to `limit` (1 to 1000) deliveries for which every given condition is true, the newest first.
 
-        `*` is every tenant. They were created at `since` or later, and before `until`. `signed_by` is the reference of
-        a secret: a page then searches at most 250,000 deliveries, so it may have few items and a next page.
+        `*` is every tenant. They were made at `since` or later, and before `until`, as for `replays.start`. `signed_by`
+        is the reference of a secret: a page then searches at most 250,000 deliveries, so it may have few items and a
+        next page.
         """
         wanted = operations.checked(
             Filter(

@@ -41,9 +41,9 @@ def list_(
         str | None, typer.Option(help="Only deliveries of events with this correlation id; add --tenant.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only deliveries created since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
+        str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Only deliveries created before this time, as --since.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only deliveries made before this time, as --since.")] = None,
     signed_by: Annotated[
         str | None,
         typer.Option(metavar="REF", help="Only deliveries that this secret version signed, or may be signing now."),

@@ -1,7 +1,7 @@
 """Reads deliveries and their attempts for an operator."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,18 +25,14 @@ _UNFINISHED: Final = (State.PENDING, State.SENDING)
 _SQL: Final = Statements("hookseal.dispatcher", "delivery_queries.sql", seconds=None)
 _ATTEMPT: Final = ("number", "started_at", "duration_ms", "status", "outcome", "signed_by", "worker", "snippet")
 _OF_EVENTS: Final = "page_of_events"
-# A delivery gets its id after its transaction began, which is its time: so the index of ids also finds times, with a
-# margin for long transactions.
-_SLACK: Final = timedelta(days=1)
-_LATEST: Final = datetime.max.replace(tzinfo=UTC) - _SLACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which deliveries to list: every condition that is set must be true.
 
-    They were created at `since` or later, and before `until`. With `event_id` or `correlation_id` the tenant must be
-    set.
+    They were made at `since` or later, and before `until`, by the times in their ids, as for a replay job. With
+    `event_id` or `correlation_id` the tenant must be set.
     `signed_by` is the reference of a secret of the endpoint; tenant and endpoint must then be set. It selects the
     deliveries with an attempt that this secret signed, or with a claim in flight that has read it.
     """
@@ -76,14 +72,11 @@ async def page(
         conditions.endpoint_id,
         conditions.event_type,
         None if conditions.state is None else conditions.state.value,
-        conditions.since,
-        before(cursor)
-        or (_NEWEST if conditions.until is None else ids.first_uuid7(min(conditions.until, _LATEST) + _SLACK)),
+        before(cursor) or (_NEWEST if conditions.until is None else ids.first_uuid7_after(conditions.until)),
         limit + 1,
         conditions.signed_by,
         walked,
         _LONGEST_AGO if conditions.since is None else ids.first_uuid7(conditions.since),
-        conditions.until,
     )
     statement = await _statement(executor, conditions, min(few, walked))
     of_events = (conditions.event_id, conditions.correlation_id) if statement == _OF_EVENTS else ()

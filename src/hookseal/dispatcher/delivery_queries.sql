@@ -1,5 +1,6 @@
--- Pages of deliveries, newest first. Each reads at most $9 deliveries in the order of one index, from the id $6 down to
--- the id $10, and returns those that match every condition. The last delivery that was read is returned even if it does
+-- Pages of deliveries, newest first. Each reads at most $8 deliveries in the order of one index, from the id $5 down to
+-- the id $9, and returns those that match every condition. An id begins with the time at which the delivery was made; by it
+-- replay jobs select, too. `created_at` is the time at which the transaction of its producer began. The last delivery that was read is returned even if it does
 -- not match: the next page begins there. So a page costs the same with any number of deliveries, also if none matches.
 --
 -- The comparisons of pairs, and the order by both columns, make the planner use the index of the page. With the index
@@ -14,7 +15,7 @@
 w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.event_id,
        (SELECT e.event_type FROM hookseal.events AS e WHERE e.tenant_id = w.tenant_id AND e.id = w.event_id) AS event_type,
        w.state, w.attempts, w.budget_spent, w.created_at, w.next_attempt_at, w.waiting_for, w.last_error,
-       w.replay_of::text AS replay_of, w.matches, w.place = $9 AS is_end
+       w.replay_of::text AS replay_of, w.matches, w.place = $8 AS is_end
 
 -- The conditions of a page. The event and the attempts of a delivery are read by subqueries that return one value, so
 -- that the planner reads them through their primary keys: a join or an EXISTS may be hashed, and then reads those of all.
@@ -25,12 +26,10 @@ w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.ev
                   OR $3 = (SELECT e.event_type FROM hookseal.events AS e
                            WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id))
              AND ($4::text IS NULL OR d.state = $4)
-             AND ($5::timestamptz IS NULL OR d.created_at >= $5)
-             AND ($11::timestamptz IS NULL OR d.created_at < $11)
-             AND ($8::text IS NULL
-                  OR coalesce(d.state = 'sending' AND $8 = ANY (d.claimed_refs), false)
+             AND ($7::text IS NULL
+                  OR coalesce(d.state = 'sending' AND $7 = ANY (d.claimed_refs), false)
                   OR coalesce((SELECT true FROM hookseal.attempts AS a
-                               WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id AND $8 = ANY (a.signed_by)
+                               WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id AND $7 = ANY (a.signed_by)
                                LIMIT 1), false)) AS matches
 
 -- Reads a page among all deliveries.
@@ -39,12 +38,12 @@ SELECT {listed}
 FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, row_number() OVER (ORDER BY r.id DESC) AS place
             FROM hookseal.deliveries AS r
-            WHERE r.id >= $10::text::uuid AND r.id < $6::text::uuid
+            WHERE r.id >= $9::text::uuid AND r.id < $5::text::uuid
             ORDER BY r.id DESC
-            LIMIT $9) AS d) AS w
-WHERE w.matches OR w.place = $9
+            LIMIT $8) AS d) AS w
+WHERE w.matches OR w.place = $8
 ORDER BY w.id DESC
-LIMIT $7
+LIMIT $6
 
 -- Reads a page among the deliveries of a tenant.
 -- name: page_of_tenant
@@ -53,12 +52,12 @@ FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, l.tenant_id AS link_tenant, l.id AS link_id,
                    row_number() OVER (ORDER BY l.tenant_id DESC, l.id DESC) AS place
             FROM hookseal.delivery_links AS l CROSS JOIN LATERAL {linked} AS r
-            WHERE (l.tenant_id, l.id) >= ($1, $10::text::uuid) AND (l.tenant_id, l.id) < ($1, $6::text::uuid)
+            WHERE (l.tenant_id, l.id) >= ($1, $9::text::uuid) AND (l.tenant_id, l.id) < ($1, $5::text::uuid)
             ORDER BY l.tenant_id DESC, l.id DESC
-            LIMIT $9) AS d) AS w
-WHERE w.matches OR w.place = $9
+            LIMIT $8) AS d) AS w
+WHERE w.matches OR w.place = $8
 ORDER BY w.link_tenant DESC, w.link_id DESC
-LIMIT $7
+LIMIT $6
 
 -- Reads a page among the deliveries of an endpoint.
 -- name: page_of_endpoint
@@ -67,13 +66,13 @@ FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, l.endpoint_id AS link_endpoint, l.id AS link_id,
                    row_number() OVER (ORDER BY l.endpoint_id DESC, l.id DESC) AS place
             FROM hookseal.delivery_links AS l CROSS JOIN LATERAL {linked} AS r
-            WHERE (l.endpoint_id, l.id) >= ($2::text::uuid, $10::text::uuid)
-              AND (l.endpoint_id, l.id) < ($2::text::uuid, $6::text::uuid)
+            WHERE (l.endpoint_id, l.id) >= ($2::text::uuid, $9::text::uuid)
+              AND (l.endpoint_id, l.id) < ($2::text::uuid, $5::text::uuid)
             ORDER BY l.endpoint_id DESC, l.id DESC
-            LIMIT $9) AS d) AS w
-WHERE w.matches OR w.place = $9
+            LIMIT $8) AS d) AS w
+WHERE w.matches OR w.place = $8
 ORDER BY w.link_endpoint DESC, w.link_id DESC
-LIMIT $7
+LIMIT $6
 
 -- Reads a page among the deliveries in one of the states in which a delivery ended undelivered.
 -- name: page_of_state
@@ -82,12 +81,12 @@ FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, row_number() OVER (ORDER BY r.state DESC, r.id DESC) AS place
             FROM hookseal.deliveries AS r
             WHERE r.state IN ('dead_letter', 'failed', 'cancelled')
-              AND (r.state, r.id) >= ($4, $10::text::uuid) AND (r.state, r.id) < ($4, $6::text::uuid)
+              AND (r.state, r.id) >= ($4, $9::text::uuid) AND (r.state, r.id) < ($4, $5::text::uuid)
             ORDER BY r.state DESC, r.id DESC
-            LIMIT $9) AS d) AS w
-WHERE w.matches OR w.place = $9
+            LIMIT $8) AS d) AS w
+WHERE w.matches OR w.place = $8
 ORDER BY w.state DESC, w.id DESC
-LIMIT $7
+LIMIT $6
 
 -- Reads a page among the deliveries of one event, or of the events with one correlation id.
 -- name: page_of_events
@@ -98,14 +97,14 @@ FROM (SELECT d.*, {matches}
             JOIN hookseal.delivery_links AS l ON l.tenant_id = e.tenant_id AND l.event_id = e.id
             CROSS JOIN LATERAL {linked} AS r
             WHERE e.tenant_id = $1
-              AND ($12::text IS NULL OR e.id = $12)
-              AND ($13::text IS NULL OR e.correlation_id = $13)
-              AND l.id >= $10::text::uuid AND l.id < $6::text::uuid
+              AND ($10::text IS NULL OR e.id = $10)
+              AND ($11::text IS NULL OR e.correlation_id = $11)
+              AND l.id >= $9::text::uuid AND l.id < $5::text::uuid
             ORDER BY l.id DESC
-            LIMIT $9) AS d) AS w
-WHERE w.matches OR w.place = $9
+            LIMIT $8) AS d) AS w
+WHERE w.matches OR w.place = $8
 ORDER BY w.link_id DESC
-LIMIT $7
+LIMIT $6
 
 -- Counts the deliveries that are pending or being sent, of a tenant or of all, up to $3.
 -- name: count_unfinished
@@ -123,11 +122,11 @@ FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, 0 AS place
             FROM hookseal.deliveries AS r
             WHERE r.state = $4 AND r.state IN ('pending', 'sending') AND ($1::text IS NULL OR r.tenant_id = $1)
-            LIMIT $9) AS d
-      WHERE d.id >= $10::text::uuid AND d.id < $6::text::uuid) AS w
+            LIMIT $8) AS d
+      WHERE d.id >= $9::text::uuid AND d.id < $5::text::uuid) AS w
 WHERE w.matches
 ORDER BY w.id DESC
-LIMIT $7
+LIMIT $6
 
 -- Returns whether an endpoint with this id exists or existed: its deliveries stay when it is deleted.
 -- name: has_endpoint

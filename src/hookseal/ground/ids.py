@@ -72,9 +72,17 @@ def replay_id(text: str) -> ReplayId:
 
 
 def first_uuid7(at: datetime) -> str:
-    """Return the lowest UUIDv7 of that time: every one that is made later is higher."""
-    milliseconds = max((at - _EPOCH) // _MILLISECOND, 0)
-    digits = f"{milliseconds:012x}"
+    """Return the lowest UUIDv7 of the millisecond of that time: every one that is made later is higher."""
+    return _lowest_uuid7((at - _EPOCH) // _MILLISECOND)
+
+
+def first_uuid7_after(at: datetime) -> str:
+    """Return the lowest UUIDv7 of the first millisecond that is not before that time: every earlier one is lower."""
+    return _lowest_uuid7(-((_EPOCH - at) // _MILLISECOND))
+
+
+def _lowest_uuid7(milliseconds: int) -> str:
+    digits = f"{max(milliseconds, 0):012x}"
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 
 
