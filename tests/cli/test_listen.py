@@ -14,13 +14,16 @@ import aiohttp
 import asyncpg
 import pytest
 
-from hookseal.cli.listen import _MAX_SECRETS
+from hookseal.cli import listen
+from hookseal.demo import served
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES, Algorithm, Scheme, signed_content, standard_headers, x_webhook_content
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.signing.signer import Signer, generate_signing_secret, public_key_of
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.listeners import SOON_SECONDS
+from tests.doubles.stuck_client import stuck_client
 from tests.worker.canary import Canary, search, signing
 from tests.worker.world import world
 
@@ -145,13 +148,30 @@ async def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
         assert (0, b"", b"") == (found.process.returncode, out, err)
 
 
+async def test_a_second_interrupt_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first signal waits a moment for a request whose body is still to come; a second one does not."""
+    monkeypatch.setattr(served, "_SHUTDOWN_SECONDS", 600.0)
+    said = asyncio.Queue[dict[str, Any]]()
+    monkeypatch.setattr(listen, "_say_json", said.put_nowait)
+    running = asyncio.create_task(listen._listen(0, served.LOOPBACK, None, as_json=True))
+    async with asyncio.timeout(SOON_SECONDS):
+        ready = await said.get()
+        async with stuck_client(ready["url"]):
+            for _ in range(2):
+                assert not running.done()
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.sleep(0.1)
+            await running
+    assert said.empty()
+
+
 async def test_an_unusable_file_or_port_is_refused_at_start(tmp_path: Path) -> None:
     """A file that others may read (5), one without a secret or with too many (2), and a busy port (69) are refused."""
     open_file = file(tmp_path, SECRET.reveal(), mode=0o644)
     ended = await hookseal("listen", "--secret-file", open_file)
     assert 5 == ended.code
     ends = [ended]
-    for lines in ((b"", b" "), (SECRET.reveal(),) * (_MAX_SECRETS + 1), (b"\xff",)):
+    for lines in ((b"", b" "), (SECRET.reveal(),) * (listen._MAX_SECRETS + 1), (b"\xff",)):
         ends.append(await hookseal("listen", "--secret-file", file(tmp_path, *lines)))
         assert 2 == ends[-1].code
     assert [] == search(

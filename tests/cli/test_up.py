@@ -18,8 +18,9 @@ import pytest
 from hookseal.cli import up
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
-from tests.cli.listeners import black_hole
+from tests.cli.listeners import SOON_SECONDS, black_hole
 from tests.cli.process_leaks import processes_in
+from tests.doubles.stuck_client import stuck_client
 
 STARTING = b"starting ... (Ctrl-C ends it)\n"
 ENDING = b"ending ... the worker finishes its requests in flight, for at most 35 s (Ctrl-C again ends it now)\n"
@@ -138,15 +139,19 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
 
 
 async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:
-    """Ctrl-C says what it waits for. A second one kills the worker, which waits for a receiver that does not answer."""
-    async with black_hole() as (port, called), terminal.up() as (process, _):
+    """Ctrl-C says what it waits for. A second one kills the worker, which waits for a receiver that does not answer.
+
+    A client that never sends the rest of its request does not delay that.
+    """
+    async with black_hole() as (port, called), terminal.up() as (process, ready), stuck_client(ready["receiver_url"]):
         await terminal.send_to_black_hole(port)
         await asyncio.wait_for(called.wait(), DEADLINE_SECONDS)
         assert process.stderr is not None
         assert STARTING == await process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert ENDING == await asyncio.wait_for(process.stderr.readline(), DEADLINE_SECONDS)
-        assert (0, b"", b"") == await ended(process, signal.SIGINT)
+        async with asyncio.timeout(SOON_SECONDS):
+            assert (0, b"", b"") == await ended(process, signal.SIGINT)
     assert '"worker.stopped"' not in (terminal.state / "worker.log").read_text()
     assert [] == processes_in(terminal.temporary)
 

@@ -10,7 +10,6 @@ import pytest
 from hookseal.demo.sink import run_sink
 from hookseal.demo.verdicts import verified_by_endpoint
 from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from tests.doubles.clock import FakeClock
@@ -61,12 +60,3 @@ async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) 
 
     answers = [await verified(url, b"{}"), await verified(url, b"[]"), await verified(url[:-1], b"{}")]
     assert [True, False, None] == answers
-
-
-async def test_a_busy_port_is_named() -> None:
-    """A port in use is reported by its number."""
-    async with run_sink(print) as url:
-        port = int(url.rstrip("/").rpartition(":")[2])
-        with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}"):
-            async with run_sink(print, port):
-                pytest.fail("listens")

@@ -12,7 +12,8 @@ from hookseal.cli.shared.output import JsonLines, printable
 from hookseal.cli.shared.runtime import run
 from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
-from hookseal.demo.sink import LOOPBACK, Judge, accept_everything, run_sink
+from hookseal.demo.served import LOOPBACK
+from hookseal.demo.sink import Judge, accept_everything, run_sink
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Malformed
 from hookseal.ground.plural import plural
@@ -68,12 +69,18 @@ def _secrets(source: str) -> list[str]:
 
 
 async def _listen(port: int, host: str, secrets: Sequence[str] | None, *, as_json: bool) -> None:
-    stop = asyncio.Event()
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def handle() -> None:
+        if stop.is_set():
+            at_once.set()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, handle)
     say = _say_json if as_json else _say_text
     judge = accept_everything if secrets is None else verifying(secrets, SystemClock())
-    async with run_sink(say, port, host=host, judge=_with_content(judge)) as url:
+    async with run_sink(say, port, host=host, judge=_with_content(judge), at_once=at_once) as url:
         say({"event": "listen.ready", "url": url, "secrets": len(secrets or ())})
         await stop.wait()
 

@@ -13,6 +13,7 @@ from typing import assert_never
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from hookseal.demo.served import served
 from hookseal.ground.clock import Clock
 from hookseal.ground.wire import Scheme
 from hookseal.receiver import VerificationError, verify
@@ -132,16 +133,9 @@ def _id_header(scheme: Scheme) -> str:
 
 @asynccontextmanager
 async def run_receiver(clock: Clock, port: int = 0) -> AsyncIterator[Receiver]:
-    """Run a receiver for the length of the block; port 0 picks a free one."""
+    """Run a receiver for the length of the block; port 0 picks a free one. Raises `Unavailable` as `served` does."""
     receiver = Receiver(clock)
     application = web.Application()
     application.router.add_post("/{path:.*}", receiver.receive)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        host, bound = runner.addresses[0][:2]
-        receiver.base_url = f"http://{host}:{bound}"
+    async with served(application, port) as receiver.base_url:
         yield receiver
-    finally:
-        await runner.cleanup()

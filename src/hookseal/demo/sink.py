@@ -1,15 +1,13 @@
 """A receiver that reports each request. It verifies nothing, unless it gets a `Judge` that does."""
 
-import os
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from hookseal.ground.errors import Unavailable
+from hookseal.demo.served import FREE_THE_PORT, LOOPBACK, served
 from hookseal.ground.wire import MAX_BODY_BYTES
-
-LOOPBACK = "127.0.0.1"
 
 # Called with url, body and headers; returns the status to answer with, and more fields for the report.
 Judge = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, dict[str, object]]]]
@@ -27,28 +25,19 @@ async def run_sink(
     *,
     host: str = LOOPBACK,
     judge: Judge = accept_everything,
-    advice: str = "free the port, or choose another one",
+    advice: str = FREE_THE_PORT,
+    at_once: asyncio.Event | None = None,
 ) -> AsyncIterator[str]:
     """Run a receiver for the length of the block, and yield its url. It reports each request and answers as judged.
 
     `retry` in a report means that this is not the first attempt of its delivery: a retry, or a replay. A body larger
-    than hookseal sends is answered with 413 and not reported. Raises `Unavailable`, with the advice, if the receiver
-    cannot listen there, for instance because the port is in use; port 0 picks a free one.
+    than hookseal sends is answered with 413 and not reported. `advice` and `at_once` are those of `served`. Raises
+    `Unavailable` as that does.
     """
     application = web.Application(client_max_size=MAX_BODY_BYTES)
     application.router.add_post("/{path:.*}", _receiving(report, judge))
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise Unavailable(f"the receiver cannot listen on {host}:{port} ({reason}): {advice}") from None
-        shown, bound = runner.addresses[0][:2]
-        yield f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}/"
-    finally:
-        await runner.cleanup()
+    async with served(application, port, host=host, advice=advice, at_once=at_once) as url:
+        yield f"{url}/"
 
 
 def _receiving(

@@ -61,13 +61,13 @@ async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, rep
 
 @asynccontextmanager
 async def _receiver(
-    installation: Installation, port: int, say: Callable[[dict[str, object]], None]
+    installation: Installation, port: int, say: Callable[[dict[str, object]], None], at_once: asyncio.Event
 ) -> AsyncIterator[str]:
     """Run the receiver on this port for the length of the block, and yield its url."""
     async with connection_pool(installation.database_url, size=_CONNECTIONS) as pool:
         unlocked = await unlock(pool, Provider.DB, installation.keyring)
         judge = verified_by_endpoint(pool, unlocked, SystemClock())
-        async with run_sink(say, port, judge=judge, advice=_OTHER_PORT) as url:
+        async with run_sink(say, port, judge=judge, advice=_OTHER_PORT, at_once=at_once) as url:
             yield url
 
 
@@ -78,7 +78,7 @@ async def _hold(
     async with stack(folder) as both:
         installation = await install(both, folder)
         async with (
-            _receiver(installation, state.receiver_port(folder), say) as receiver_url,
+            _receiver(installation, state.receiver_port(folder), say, at_once) as receiver_url,
             worker_process(installation.environment(os.environ), log_file, at_once=at_once) as worker,
         ):
             health_url = worker.ready["health_url"]
