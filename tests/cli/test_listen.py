@@ -23,6 +23,7 @@ from hookseal.secrets.signing.signer import Signer, generate_signing_secret, pub
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import SOON_SECONDS
+from tests.doubles.raw_request import raw_request
 from tests.doubles.stuck_client import stuck_client
 from tests.worker.canary import Canary, search, signing
 from tests.worker.world import world
@@ -146,6 +147,28 @@ async def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
         os.kill(found.process.pid, number)
         out, err = await asyncio.wait_for(found.process.communicate(), DEADLINE_SECONDS)
         assert (0, b"", b"") == (found.process.returncode, out, err)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_what_is_no_text_is_printed(tmp_path: Path, as_json: bool) -> None:
+    """Headers that are not UTF-8 are printed with replacement characters, a body that cannot be decoded as refused."""
+    async with listening(*(["--json"] if as_json else []), folder=tmp_path) as found:
+        url = (await found.next_object())["url"] if as_json else (await found.line()).split()[1]
+        assert 204 == await raw_request(url, b"webhook-id: caf\xe9", b"x-correlation-id: \xe9")
+        printed = [await found.line() for _ in range(1 if as_json else 2)]
+        assert 400 == await raw_request(url, b"webhook-id: b", b"content-encoding: gzip")
+        printed.append(await found.line())
+        os.kill(found.process.pid, signal.SIGINT)
+        assert (b"", b"") == await asyncio.wait_for(found.process.communicate(), DEADLINE_SECONDS)
+    why = "the body cannot be decoded; its content-encoding is gzip"
+    if as_json:
+        shown, refused = map(json.loads, printed)
+        assert {"webhook-id": "caf\ufffd", "x-correlation-id": "\ufffd"} == shown["headers"]
+        assert ("request.refused", 400, False, why) == (
+            *(refused["event"], refused["status"], refused["verified"], refused["message"]),
+        )
+    else:
+        assert ["204  /hook  caf\ufffd  not verified\n", "     {}\n", f"400  /hook  b  REFUSED, {why}\n"] == printed
 
 
 async def test_a_second_interrupt_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hookseal.demo.receiver import run_receiver
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Unavailable
 from tests.cli.listeners import SOON_SECONDS
+from tests.doubles.raw_request import raw_request
 from tests.doubles.stuck_client import stuck_client
 
 
@@ -58,3 +59,26 @@ async def test_the_receiver_of_the_demo_ends_soon() -> None:
     """The receiver of `hookseal demo` does not wait for a stuck client either."""
     async with AsyncExitStack() as clients, asyncio.timeout(SOON_SECONDS), run_receiver(SystemClock()) as receiver:
         await clients.enter_async_context(stuck_client(receiver.base_url))
+
+
+@pytest.mark.parametrize("line", [b"content-encoding: br", b"x-\xe9: 1"])
+async def test_an_unreadable_request_is_one_line_of_the_log(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A request that aiohttp itself refuses is logged in one line, without a traceback."""
+    async with served.served(web.Application(), 0) as url:
+        assert 400 == await raw_request(url, line)
+    [record] = caplog.records
+    assert record.getMessage().startswith("answered 400: the request cannot be read (")
+    assert (1, None) == (len(record.getMessage().splitlines()), record.exc_info)
+
+
+async def test_a_fault_of_the_handler_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """An error of hookseal itself is answered with 500 and logged with its traceback."""
+
+    async def fail(_request: web.Request) -> web.Response:
+        raise LookupError("a fault")
+
+    application = web.Application()
+    application.router.add_post("/hook", fail)
+    async with served.served(application, 0) as url:
+        assert 500 == await raw_request(url)
+    assert "LookupError: a fault" in caplog.text

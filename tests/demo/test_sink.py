@@ -1,5 +1,7 @@
 """The receiver of `hookseal up` accepts every request and reports it."""
 
+import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -12,8 +14,11 @@ from hookseal.demo.verdicts import verified_by_endpoint
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
+from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.clock import FakeClock
+from tests.doubles.raw_request import raw_request
 from tests.doubles.stored import begin
+from tests.doubles.stuck_client import stuck_client
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
@@ -37,6 +42,50 @@ async def test_each_request_is_reported() -> None:
         request | {"webhook_id": "b", "attempt": "11", "retry": True},
         request | {"webhook_id": None, "attempt": None, "retry": False},
     ] == reported
+
+
+async def test_a_header_that_is_not_utf8_is_reported() -> None:
+    """Each byte that is no UTF-8 is a replacement character in the report, and in the url that the judge gets."""
+    reported: list[dict[str, object]] = []
+    urls: list[str] = []
+
+    async def judge(url: str, _body: bytes, _headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
+        urls.append(url)
+        return 204, {}
+
+    async with run_sink(reported.append, judge=judge) as url:
+        lines = (b"webhook-id: caf\xe9 \xc3\xa9", b"x-hookseal-attempt: \xff")
+        assert 204 == await raw_request(url, *lines, host=b"h\xe9")
+    [report] = reported
+    assert ("caf\ufffd \u00e9", "\ufffd") == (report["webhook_id"], report["attempt"])
+    assert ["http://h\ufffd/hook"] == urls
+
+
+async def test_a_body_that_cannot_be_decoded_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """It is answered with 400 and reported, without a traceback; the judge does not get it."""
+    reported: list[dict[str, object]] = []
+    async with run_sink(reported.append) as url:
+        for encoding in (b"gzip", b"deflate"):
+            lines = (b"webhook-id: a", b"content-encoding: " + encoding)
+            assert 400 == await raw_request(url, *lines, body=b"no archive")
+    refused = {"event": "request.refused", "path": "/hook", "webhook_id": "a", "attempt": None, "retry": False}
+    assert [
+        refused
+        | {"status": 400, "verified": False, "message": f"the body cannot be decoded; its content-encoding is {name}"}
+        for name in ("gzip", "deflate")
+    ] == reported
+    assert "" == caplog.text
+
+
+async def test_a_client_that_leaves_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that closes the connection before the whole body has come is reported, without a traceback."""
+    reports = asyncio.Queue[dict[str, object]]()
+    async with run_sink(reports.put_nowait) as url:
+        async with stuck_client(url):
+            pass
+        report = await asyncio.wait_for(reports.get(), SOON_SECONDS)
+    assert "the connection was closed before the whole body had come" == report["message"]
+    assert "" == caplog.text
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.http import RawResponseMessage
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -38,6 +38,7 @@ UNDOCUMENTED: dict[type, set[str]] = {
         *("abort", "close", "closed", "connection_lost", "data_received", "exception", "feed_data", "force_close"),
         *("is_connected", "read", "set_response_params", "should_close", "transport"),
     },
+    HttpProcessingError: {"message"},
     RawResponseMessage: {"code", "headers"},
     aiohttp.StreamReader: {"at_eof", "iter_any", "total_bytes"},
     web.RequestHandler: {"connection_lost", "connection_made", "transport"},

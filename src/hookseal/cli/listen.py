@@ -13,7 +13,7 @@ from hookseal.cli.shared.runtime import run
 from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
 from hookseal.demo.served import LOOPBACK
-from hookseal.demo.sink import Judge, accept_everything, run_sink
+from hookseal.demo.sink import Judge, accept_everything, readable, run_sink
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.errors import Malformed
 from hookseal.ground.plural import plural
@@ -102,7 +102,7 @@ def _with_content(judge: Judge) -> Judge:
 
     async def report(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
         status, judged = await judge(url, body, headers)
-        shown = {name.lower(): value for name, value in headers.items() if name.lower().startswith(_OURS)}
+        shown = {name.lower(): readable(value) for name, value in headers.items() if name.lower().startswith(_OURS)}
         others = sorted({name.lower() for name in headers} - shown.keys())
         text = body.decode("utf-8", errors="replace")
         return status, judged | {"status": status, "headers": shown, "other_headers": others, "body": text}
@@ -123,7 +123,7 @@ def _say_text(event: dict[str, Any]) -> None:
     verified = event.get("verified")
     how = "not verified" if verified is None else f"{'verified' if verified else 'REFUSED'}, {event['message']}"
     again = f"  attempt {event['attempt']}" if event["retry"] else ""
-    print(
-        f"{event['status']}  {printable(event['path'])}  {printable(str(event['webhook_id']))}{again}  {printable(how)}"
-    )
-    print(f"     {printable(event['body'])}", flush=True)
+    what = f"{event['status']}  {event['path']}  {event['webhook_id']}{again}  {how}"
+    print(printable(what), flush=True)
+    if event["event"] == "request.received":
+        print(f"     {printable(event['body'])}", flush=True)

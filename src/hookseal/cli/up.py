@@ -106,5 +106,6 @@ def _say_text(event: dict[str, Any]) -> None:
     again = f"  retry, attempt {event['attempt']}" if event["retry"] else ""
     how = {True: "verified", False: "REFUSED", None: "not verified"}[event["verified"]]
     received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
-    print(printable(received))
-    print(f"          {printable(event['body'])}", flush=True)
+    print(printable(received), flush=True)
+    if event["event"] == "request.received":
+        print(f"          {printable(event['body'])}", flush=True)

@@ -1,12 +1,14 @@
 """An HTTP server of this process, which ends soon whatever its clients do."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from hookseal.ground.errors import Unavailable
 
@@ -14,6 +16,19 @@ LOOPBACK: Final = "127.0.0.1"
 FREE_THE_PORT: Final = "free the port, or choose another one"
 _SHUTDOWN_SECONDS: Final = 1.0  # for requests that have begun; their handlers then have as long to end
 _AT_ONCE_SECONDS: Final = 0.01  # 0 would be without a limit
+_log: Final = logging.getLogger(__name__)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Make one line of what is a fault of the client; leave it out if the handler has had the same error."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        reason = error.message.partition("\n")[0].rstrip(":")
+        record.msg, record.args, record.exc_info = f"answered 400: the request cannot be read ({reason})", (), None
+    return not isinstance(error, web.RequestPayloadError)
+
+
+_log.addFilter(_without_traceback)
 
 
 @asynccontextmanager
@@ -30,7 +45,7 @@ async def served(
     At the end of the block it waits for requests that have begun: two seconds at most, and no longer when `at_once` is
     set. Raises `Unavailable`, with the advice, if it cannot listen there, for instance because the port is in use.
     """
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+    runner = web.AppRunner(application, access_log=None, logger=_log, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:
         try:
