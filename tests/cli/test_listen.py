@@ -171,6 +171,15 @@ async def test_what_is_no_text_is_printed(tmp_path: Path, as_json: bool) -> None
         assert ["204  /hook  caf\ufffd  not verified\n", "     {}\n", f"400  /hook  b  REFUSED, {why}\n"] == printed
 
 
+async def test_of_a_repeated_header_the_first_is_shown(tmp_path: Path) -> None:
+    """If a header occurs twice, `headers` has the first, as `webhook_id` does."""
+    async with listening("--json", folder=tmp_path) as found:
+        url = (await found.next_object())["url"]
+        assert 204 == await raw_request(url, b"webhook-id: a", b"Webhook-Id: b")
+        shown = await found.next_object()
+    assert ("a", {"webhook-id": "a"}) == (shown["webhook_id"], shown["headers"])
+
+
 async def test_a_second_interrupt_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first signal waits a moment for a request whose body is still to come; a second one does not."""
     monkeypatch.setattr(served, "_SHUTDOWN_SECONDS", 600.0)

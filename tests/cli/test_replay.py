@@ -63,6 +63,7 @@ async def test_a_wrong_value_names_its_field(begun: Begun) -> None:
     for words, code, field in (
         ((*start, "--rate", "0/s"), 2, "rate"),
         ((*start, "--state", "pending"), 2, "state"),
+        ((*start, "--state", "delivered", "--all-states"), 2, "all_states"),
         ((*start, "--since", "yesterday"), 2, "since"),
         ((*start, "--until", "2026-01-31T12:00:00"), 2, "until"),
         ((*start, "--event-id", "a b"), 2, "event_id"),

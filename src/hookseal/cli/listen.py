@@ -102,7 +102,10 @@ def _with_content(judge: Judge) -> Judge:
 
     async def report(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
         status, judged = await judge(url, body, headers)
-        shown = {name.lower(): readable(value) for name, value in headers.items() if name.lower().startswith(_OURS)}
+        shown: dict[str, str] = {}
+        for name, value in headers.items():
+            if name.lower().startswith(_OURS):
+                shown.setdefault(name.lower(), readable(value))  # of several the first, as in `webhook_id`
         others = sorted({name.lower() for name in headers} - shown.keys())
         text = body.decode("utf-8", errors="replace")
         return status, judged | {"status": status, "headers": shown, "other_headers": others, "body": text}

@@ -55,7 +55,7 @@ def start_(
         ),
     ] = None,
     all_states: Annotated[
-        bool, typer.Option("--all-states", help="Also replay deliveries that were delivered.")
+        bool, typer.Option("--all-states", help="Also replay deliveries that were delivered; not with --state.")
     ] = False,
     since: Annotated[
         str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
@@ -163,6 +163,8 @@ async def _ended(connection: Connection, replay: ids.ReplayId) -> ReplayJob:
 
 
 def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, ...]:
+    if all_states and given:
+        raise Malformed("--all-states selects every final state: leave out --state", field="all_states")
     if all_states:
         return FINAL
     return tuple(dict.fromkeys(given)) if given else NOT_DELIVERED
