@@ -178,28 +178,29 @@ async def test_a_connection_in_use_is_named(admin: Admin, installation: Installa
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
     who = {} if method == "get" else {"actor": JANE}
     async with installation.pool.acquire() as connection, connection.transaction():
-        running = asyncio.create_task(connection.execute("SELECT pg_sleep(0.5)"))
-        await asyncio.sleep(0)
-        with pytest.raises(Conflict, match="one call at a time") as caught:
-            await getattr(admin.endpoints, method)(**named, **who, connection=connection)
+        async with installation.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT pg_advisory_xact_lock(1)")
+            running = asyncio.create_task(connection.execute("SELECT pg_advisory_xact_lock(1)"))
+            await asyncio.sleep(0)
+            with pytest.raises(Conflict, match="one call at a time") as caught:
+                await getattr(admin.endpoints, method)(**named, **who, connection=connection)
         await running
         await getattr(admin.endpoints, method)(**named, **who, connection=connection)
 
     assert "connection" == caught.value.field
 
 
-async def test_of_calls_at_once_on_a_connection_one_is_made(admin: Admin, installation: Installation) -> None:
-    """Of three calls at once on one connection, one is made, and the others are refused and change nothing."""
+async def test_a_call_during_another_on_a_connection_is_refused(admin: Admin, installation: Installation) -> None:
+    """While one call uses a connection, others on it are refused and change nothing; afterwards they are made."""
     async with installation.pool.acquire() as connection, connection.transaction():
-        found = await asyncio.gather(
-            *(admin.endpoints.add(**NEW | {"url": f"{URL}/{n}"}, connection=connection) for n in range(3)),
-            return_exceptions=True,
-        )
+        async with admin.endpoints._session.changing(JANE, connection):
+            for _ in range(2):
+                with pytest.raises(Conflict, match="one call at a time") as caught:
+                    await admin.endpoints.add(**NEW, connection=connection)
+                assert "connection" == caught.value.field
         await admin.endpoints.add(**NEW, connection=connection)
 
-    refused = [each for each in found if isinstance(each, BaseException)]
-    assert [(Conflict, "connection")] * 2 == [(type(each), getattr(each, "field", None)) for each in refused]
-    assert 2 == len((await admin.endpoints.list(tenant_id="acme")).items) == len(await audited(installation.pool))
+    assert 1 == len((await admin.endpoints.list(tenant_id="acme")).items) == len(await audited(installation.pool))
 
 
 async def test_concurrent_tasks_share_the_connections(admin: Admin, installation: Installation) -> None:

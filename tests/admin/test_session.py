@@ -1,11 +1,14 @@
 """The connections of an Admin: a change that holds one can always have a second one."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
+from hookseal.admin import session as sessions
 from hookseal.admin.session import MAX_CONNECTIONS, Session
 from hookseal.config.admin import admin_settings
+from hookseal.ground.errors import Unavailable
 from hookseal.postgres import opening
 from hookseal.postgres.handles import ANSWER_SECONDS
 
@@ -36,3 +39,22 @@ async def test_changes_at_once_do_not_wait_for_each_others_connections(environ: 
 
     assert AT_ONCE == len(most)
     assert MAX_CONNECTIONS - 1 >= max(most)
+
+
+@pytest.mark.usefixtures("installation")
+async def test_a_change_without_a_turn_says_so(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If too many changes hold connections for long, the next one does not blame PostgreSQL."""
+    monkeypatch.setattr(sessions, "ANSWER_SECONDS", 0.05)
+    settings = admin_settings(environ=environ)
+    async with opening.pool(
+        settings.database, size=MAX_CONNECTIONS, name="test", seconds=ANSWER_SECONDS, close_seconds=5.0
+    ) as pool:
+        session = Session(pool, settings)
+        async with AsyncExitStack() as held:
+            for _ in range(MAX_CONNECTIONS - 1):
+                await held.enter_async_context(session._turn(None))
+            with pytest.raises(Unavailable, match="too many changes at once"):
+                async with session.changing("jane@product.example"):
+                    pass
+        async with session.changing("jane@product.example"):
+            pass

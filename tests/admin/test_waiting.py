@@ -8,8 +8,10 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import AddedEndpoint
+from hookseal.admin.signing_secrets import Secrets
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.ground.ids import EndpointId, TenantId
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
 
@@ -72,13 +74,20 @@ async def test_a_revocation_that_was_rolled_back_is_a_conflict(
 
 
 async def test_an_endpoint_deleted_meanwhile_is_waited_for(
-    admin: Admin, added: AddedEndpoint, installation: Installation
+    admin: Admin, added: AddedEndpoint, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request in flight may still begin after its endpoint is deleted, so those who wait are told when it ended."""
     (ring,) = await installation.deliveries()
     ledger = PostgresLedger(installation.pool, worker="w", lease_seconds=45.0)
     claim = await ledger.claim(ring)
     assert claim is not None
+    waits, original = list[EndpointId](), Secrets._wait
+
+    async def wait(self: Secrets, owner: TenantId, wanted: EndpointId, generation: int) -> None:
+        waits.append(wanted)
+        await original(self, owner, wanted, generation)
+
+    monkeypatch.setattr(Secrets, "_wait", wait)
     rotating = asyncio.ensure_future(admin.secrets.rotate(**named(added), actor=JANE, overlap_seconds=0))
 
     async def is_committed() -> bool:
@@ -86,7 +95,11 @@ async def test_an_endpoint_deleted_meanwhile_is_waited_for(
 
     await eventually(is_committed)
     waiting = asyncio.ensure_future(admin.secrets.wait_until_complete(**named(added, generation=2)))
-    await asyncio.sleep(0.5)  # it waits now: an endpoint that is deleted before is not found
+
+    async def both_wait() -> bool:
+        return 2 == len(waits)
+
+    await eventually(both_wait)  # an endpoint that is deleted before is not found
     await admin.endpoints.delete(**named(added), actor=JANE)
     await asyncio.sleep(0.3)  # several looks
     assert (False, False) == (rotating.done(), waiting.done())

@@ -96,9 +96,11 @@ def event_type(text: str) -> str:
 
 
 def states(texts: Sequence[str]) -> tuple[State, ...]:
-    """Return the states of deliveries. Raises `Malformed`, which names all of them."""
+    """Return states in which a delivery has ended. Raises `Malformed`, which names all of them."""
     _list(texts, "states")
-    return tuple(choice(State, text, "states") for text in texts)
+    if not texts or not set(texts) <= set(replay_job.FINAL):
+        raise Malformed(f"states must be some of {', '.join(replay_job.FINAL)}", field="states")
+    return tuple(State(text) for text in texts)
 
 
 def rate_per_second(value: int) -> int:
@@ -168,7 +170,6 @@ def days(value: int) -> int:
 
 def generation(value: int) -> int:
     """Return the generation, 1 or higher. Raises `Malformed`."""
-    _require(int, value, "generation")
     whole(value, "generation")
     if value < 1:
         raise Malformed("generation must be 1 or higher", field="generation")

@@ -9,7 +9,6 @@ from hookseal.admin.search_results import ReplayCount, ReplayJob
 from hookseal.admin.session import Session
 from hookseal.dispatcher import replay_jobs
 from hookseal.dispatcher.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection
-from hookseal.ground.errors import Malformed
 from hookseal.operations.replay import cancel_replay, start_replay
 from hookseal.postgres.handles import Connection
 
@@ -125,15 +124,12 @@ def _selection(
     since: datetime | None,
     until: datetime | None,
 ) -> Selection:
-    try:
-        return Selection(
-            tenant_id=arguments.tenant_id(tenant_id),
-            endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
-            event_type=arguments.optional(arguments.event_type, event_type),
-            event_id=arguments.optional(arguments.event_id, event_id),
-            states=arguments.states(states),
-            since=arguments.moment(since, "since"),
-            until=arguments.moment(until, "until"),
-        )
-    except Malformed as error:
-        raise Malformed(str(error), field="states" if error.field == "state" else error.field) from None
+    return Selection(
+        tenant_id=arguments.tenant_id(tenant_id),
+        endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
+        event_type=arguments.optional(arguments.event_type, event_type),
+        event_id=arguments.optional(arguments.event_id, event_id),
+        states=arguments.states(states),
+        since=arguments.moment(since, "since"),
+        until=arguments.moment(until, "until"),
+    )

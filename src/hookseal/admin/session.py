@@ -9,7 +9,7 @@ from typing import Final
 from hookseal.admin import arguments
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused
+from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
@@ -120,8 +120,11 @@ class Session:
         if connection is not None:
             yield
             return
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await self._changes.acquire()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._changes.acquire()
+        except TimeoutError:
+            raise Unavailable("this Admin makes too many changes at once: nothing was changed, try again") from None
         try:
             yield
         finally:

@@ -90,7 +90,7 @@ class Secrets:
             scheme=None if scheme is None else arguments.choice(Scheme, scheme, "scheme"),
             algorithm=None if algorithm is None else arguments.choice(Algorithm, algorithm, "algorithm"),
             lead=None if lead is None else arguments.lead(lead),
-            force=force,
+            force=arguments.flag(force, "force"),
         )
         try:
             async with self._session.changing(actor, connection) as operator:

@@ -57,6 +57,15 @@ def test_another_generation_than_expected_is_refused() -> None:
             overlap.require_generation(BARE, expected)
 
 
+def test_a_revocation_counts_once_its_generation_is_reached() -> None:
+    """The generation of a revocation is refused until the endpoint has reached it."""
+    for revoked in (1, 2):
+        overlap.require_reached(2, revoked)
+    with pytest.raises(Conflict, match="at generation 2, not yet at 3") as caught:
+        overlap.require_reached(2, 3)
+    assert "generation" == caught.value.field
+
+
 @pytest.mark.req("DEL-04", part="standard-ed25519")
 def test_x_webhook_signs_with_hmac_only() -> None:
     """`x-webhook` signs with hmac only, and the error names both alternatives."""
