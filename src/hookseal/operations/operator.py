@@ -23,7 +23,7 @@ _NOT_COMMITTED: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# A wait for a lock ends before the time-out of a statement (5 s), so that the error says that a row is locked.
+# A wait for one lock ends before the time-out of a statement (5 s), so that the error says that a row is locked.
 # One statement also reads the newest version of the integrity key, to save each change a round trip.
 _LIMITS: Final = """
 SELECT (SELECT max(version)::text
@@ -35,7 +35,7 @@ SELECT (SELECT max(version)::text
 
 
 async def limit_transaction(connection: Connection) -> str | None:
-    """Make PostgreSQL end the open transaction if it is idle for 5 seconds, or waits for a lock for 4.5: others wait.
+    """Make PostgreSQL end the open transaction if it is idle for 5 s, or waits for a lock for 4.5 s: others wait.
 
     Returns the id of the newest version of the integrity key, None if the store is not in PostgreSQL.
     """

@@ -66,17 +66,19 @@ class Replaying:
     async def once(self) -> bool:
         """Take a step of each running job; return whether one of them may go on at once.
 
-        A job that fails delays no other for long; the reason is logged once. A step waits at most `LOCK_WAIT` seconds
-        for a lock. Jobs that failed at their last step come after the others, the one first that was tried least
-        recently. None of them begins once the steps that fail have taken `LOST_SECONDS` in this look: so they take at
-        most 0.6 s. Then they pause for as long as they took. Which jobs fail for the first time is not known before:
-        after `LOST_SECONDS` each of them waits only `SHORT_WAIT`. Raises `Unavailable` if the jobs cannot be read.
+        A job that waits for a lock delays no other for long; the reason is logged once. A step waits at most
+        `LOCK_WAIT` seconds for each lock. Jobs that failed at their last step come after the others, the one first that
+        was tried least recently. None of them begins once the steps that fail have taken `LOST_SECONDS` in this look:
+        so they take at most 0.6 s if each waits for one lock. Then they pause for as long as they took. Which jobs fail
+        for the first time is not known before: after `LOST_SECONDS` each of them waits only `SHORT_WAIT`. Raises
+        `Unavailable` if the jobs cannot be read.
         """
         self._lost_seconds = 0.0
         jobs = await replay_jobs.running(self._pool, at_most=MOST_JOBS, but=self._failures)
         self._forget_all_but(jobs)
         steps = [await self._step(job) for job in jobs if self._leader.leads]
-        steps += await self._try_again([job for job in self._failures if job not in set(jobs)])
+        tried = set(jobs)
+        steps += await self._try_again([job for job in self._failures if job not in tried])
         return any(step is not None and step.may_go_on for step in steps)
 
     async def _try_again(self, failed: list[RunningJob]) -> list[Step | None]:
