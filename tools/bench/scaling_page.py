@@ -162,10 +162,11 @@ _PLAN: Final = """## What to do, in this order
    commands on one thread. A ring only says which delivery is due, and any worker may send it; a worker
    replaces a lost ring from PostgreSQL, so nothing has to be copied.
 7. **Use several servers, by tenant.** Every primary key of a tenant's data begins with `tenant_id`, except for that of
-   `deliveries`, and every join of the delivery path has this column. So each group of tenants can have an installation
-   of its own (database, Redis, workers); this works today. Citus could distribute by the same column. Then ids of
-   endpoints and deliveries could be unique only within a tenant, and the tables of the installation (keys, workers,
-   control) must become local or reference tables. This has not been tried.
+   `deliveries`, and every statement of the delivery path names the tenant. So each group of tenants can have an
+   installation of its own (database, Redis, workers); this works today. Citus could distribute by the same column. Then
+   ids of endpoints and deliveries could be unique only within a tenant, the key of `deliveries` and a few joins by the
+   id alone must get the tenant, and the tables of the installation (keys, workers, control) must become local or
+   reference tables. This has not been tried.
 
 ## What this page does not cover
 

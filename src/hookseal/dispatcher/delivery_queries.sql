@@ -1,7 +1,8 @@
 -- Pages of deliveries, newest first. Each reads at most $8 deliveries in the order of one index, from the id $5 down to
--- the id $9, and returns those that match every condition. An id begins with the time at which the delivery was made; by it
--- replay jobs select, too. `created_at` is the time at which the transaction of its producer began. The last delivery that was read is returned even if it does
--- not match: the next page begins there. So a page costs the same with any number of deliveries, also if none matches.
+-- the id $9, and returns those that match every condition. An id begins with the time at which the delivery was made, by
+-- which replay jobs select, too; `created_at` is the time at which the transaction of its producer began. The last delivery
+-- that was read is returned even if it does not match: the next page begins there. So a page costs the same with any
+-- number of deliveries, also if none matches.
 --
 -- The comparisons of pairs, and the order by both columns, make the planner use the index of the page. With the index
 -- of all ids it would read the rows of other tenants and endpoints, and not count them.

@@ -281,7 +281,7 @@ CREATE INDEX deliveries_stopping ON hookseal.deliveries (tenant_id, endpoint_id)
     WHERE position IS NOT NULL AND state IN ('dead_letter', 'failed');
 
 -- The links of each delivery to its tenant, event and endpoint, which never change, and the indexes that find it by them.
--- They are a table of their own since an update writes an entry into each index of its row, and a delivery is updated at
+-- They are a table of their own because an update writes an entry into each index of its row, and a delivery is updated at
 -- least twice: with these indexes on `deliveries` a claim and its record take PostgreSQL 1.3 times the CPU (decision 19).
 -- Triggers add a row with each delivery, and delete it with the delivery.
 CREATE TABLE hookseal.delivery_links (
@@ -296,7 +296,7 @@ CREATE TABLE hookseal.delivery_links (
 COMMENT ON TABLE hookseal.delivery_links IS
     'The tenant, endpoint and event of each delivery, with the indexes that find it by them. Triggers write it';
 -- An endpoint gets one delivery of an event, except for replays: for them the last column is null. The event comes
--- before the endpoint because publish, and the foreign key when an event is deleted, look deliveries up by tenant and
+-- before the endpoint because publish, and the foreign key when an event is deleted, look links up by tenant and
 -- event. Without the replays in it, each deleted event would read the whole table.
 CREATE UNIQUE INDEX delivery_links_once ON hookseal.delivery_links
     (tenant_id, event_id, endpoint_id, (CASE WHEN replay_of IS NULL THEN true END));
@@ -317,7 +317,7 @@ CREATE TRIGGER deliveries_add_links AFTER INSERT ON hookseal.deliveries
     REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION hookseal.add_links();
 
--- The statement is planned at each use, and without other joins: as for attempts, below.
+-- As for attempts, below, the statement is planned at each use, with nested loops only.
 CREATE FUNCTION hookseal.delete_links() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
