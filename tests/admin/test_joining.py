@@ -13,6 +13,7 @@ from hookseal.postgres.handles import Connection
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
+from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("DEL-18")
 
@@ -181,7 +182,11 @@ async def test_a_connection_in_use_is_named(admin: Admin, installation: Installa
         async with installation.pool.acquire() as other, other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(1)")
             running = asyncio.create_task(connection.execute("SELECT pg_advisory_xact_lock(1)"))
-            await asyncio.sleep(0)
+
+            async def waits() -> bool:
+                return bool(await installation.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+            await eventually(waits)
             with pytest.raises(Conflict, match="one call at a time") as caught:
                 await getattr(admin.endpoints, method)(**named, **who, connection=connection)
         await running

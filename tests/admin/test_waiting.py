@@ -8,20 +8,13 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import AddedEndpoint
-from hookseal.admin.signing_secrets import Secrets
+from hookseal.dispatcher import held_deliveries
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.errors import Conflict, Malformed, NotFound
-from hookseal.ground.ids import EndpointId, TenantId
+from tests.admin.test_signing_secrets import JANE, NEW
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
 
-JANE = "jane@product.example"
-NEW: dict[str, Any] = {
-    "tenant_id": "acme",
-    "url": "https://receiver.example/hook",
-    "event_types": ["*"],
-    "actor": JANE,
-}
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 
 
@@ -76,18 +69,18 @@ async def test_a_revocation_that_was_rolled_back_is_a_conflict(
 async def test_an_endpoint_deleted_meanwhile_is_waited_for(
     admin: Admin, added: AddedEndpoint, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request in flight may still begin after its endpoint is deleted, so those who wait are told when it ended."""
+    """A request in flight may still begin after its endpoint is deleted, so the wait ends after it."""
     (ring,) = await installation.deliveries()
     ledger = PostgresLedger(installation.pool, worker="w", lease_seconds=45.0)
     claim = await ledger.claim(ring)
     assert claim is not None
-    waits, original = list[EndpointId](), Secrets._wait
+    looked, look = set[asyncio.Task[Any] | None](), held_deliveries.older_claims
 
-    async def wait(self: Secrets, owner: TenantId, wanted: EndpointId, generation: int) -> None:
-        waits.append(wanted)
-        await original(self, owner, wanted, generation)
+    async def looking(*arguments: Any) -> int:
+        looked.add(asyncio.current_task())
+        return await look(*arguments)
 
-    monkeypatch.setattr(Secrets, "_wait", wait)
+    monkeypatch.setattr(held_deliveries, "older_claims", looking)
     rotating = asyncio.ensure_future(admin.secrets.rotate(**named(added), actor=JANE, overlap_seconds=0))
 
     async def is_committed() -> bool:
@@ -96,12 +89,13 @@ async def test_an_endpoint_deleted_meanwhile_is_waited_for(
     await eventually(is_committed)
     waiting = asyncio.ensure_future(admin.secrets.wait_until_complete(**named(added, generation=2)))
 
-    async def both_wait() -> bool:
-        return 2 == len(waits)
+    async def both_looked() -> bool:
+        return {rotating, waiting} <= looked
 
-    await eventually(both_wait)  # an endpoint that is deleted before is not found
+    await eventually(both_looked)  # an endpoint that is deleted before is not found
     await admin.endpoints.delete(**named(added), actor=JANE)
-    await asyncio.sleep(0.3)  # several looks
+    looked.clear()
+    await eventually(both_looked)
     assert (False, False) == (rotating.done(), waiting.done())
     await ledger.release(claim, None)
 

@@ -6,7 +6,7 @@ import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.raw_request import raw_request
 from tests.doubles.stuck_client import stuck_client
 from tests.worker.canary import Canary, search, signing
+from tests.worker.waiting import eventually
 from tests.worker.world import world
 
 pytestmark = pytest.mark.req("OPS-12", part="listen")
@@ -189,10 +190,19 @@ async def test_a_second_interrupt_ends_it_at_once(monkeypatch: pytest.MonkeyPatc
     async with asyncio.timeout(SOON_SECONDS):
         ready = await said.get()
         async with stuck_client(ready["url"]):
-            for _ in range(2):
-                assert not running.done()
-                signal.raise_signal(signal.SIGINT)
-                await asyncio.sleep(0.1)
+            port = int(ready["url"].rstrip("/").rpartition(":")[2])
+
+            async def is_closed() -> bool:
+                with suppress(OSError):
+                    _, writer = await asyncio.open_connection(served.LOOPBACK, port)
+                    writer.close()
+                    return False
+                return True
+
+            signal.raise_signal(signal.SIGINT)
+            await eventually(is_closed)
+            assert not running.done()
+            signal.raise_signal(signal.SIGINT)
             await running
     assert said.empty()
 

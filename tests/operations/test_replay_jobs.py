@@ -434,33 +434,25 @@ async def test_a_step_killed_at_any_statement_can_be_repeated(installation: Inst
     assert (JobState.DONE, 2) == (stored.state, moved)
 
 
-_GROWN = """
+_FILL = """
+INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+SELECT '{tenant}', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, {number}) AS n;
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at)
+SELECT '{tenant}', hookseal.uuid7(), md5('1')::uuid, 'e' || n,
+       CASE WHEN n % 100 = 0 THEN 'dead_letter' ELSE 'delivered' END, NULL
+FROM generate_series(1, {number}) AS n;
+"""
+_ENDPOINT = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
 VALUES ('acme', md5('1')::uuid, 'https://a.example/', '{*}');
-INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
-SELECT 'acme', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 20000) AS n;
-INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at)
-SELECT 'acme', hookseal.uuid7(), md5('1')::uuid, 'e' || n,
-       CASE WHEN n % 100 = 0 THEN 'dead_letter' ELSE 'delivered' END, NULL
-FROM generate_series(1, 20000) AS n;
-ANALYZE;
 """
-
-
-_NEW_TENANT = """
-INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
-SELECT 'new', 'e' || n, 'invoice.paid', now(), '', '' FROM generate_series(1, 2000) AS n;
-INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at)
-SELECT 'new', hookseal.uuid7(), md5('1')::uuid, 'e' || n,
-       CASE WHEN n % 10 = 0 THEN 'dead_letter' ELSE 'delivered' END, NULL
-FROM generate_series(1, 2000) AS n;
-"""
+_GROWN = _ENDPOINT + _FILL.format(tenant="acme", number=20_000) + "ANALYZE;"
 
 
 async def test_a_step_reads_little_of_a_new_tenant(installation: Installation) -> None:
     """PostgreSQL expects almost no rows of a tenant that came after the last ANALYZE; a step reads no more for that."""
     await installation.pool.execute(_GROWN)
-    await installation.pool.execute(_NEW_TENANT)
+    await installation.pool.execute(_FILL.format(tenant="new", number=2_000))
     walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]
     least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
     rows = await installation.pool.fetch(

@@ -25,7 +25,7 @@ WHERE i.indrelid = 'hookseal.deliveries'::regclass AND i.indpred IS NULL
 
 @pytest.mark.req("DEL-20")
 async def test_each_delivery_has_its_link(pool: "Pool[asyncpg.Record]") -> None:
-    """A link is added with each delivery, whoever stores it, and deleted with it."""
+    """A link is added with each delivery, by any statement, and deleted with it."""
     await pool.execute(_STORE)
     await pool.execute(_REPEAT, True)
     linked = await pool.fetch(_LINKED)

@@ -196,7 +196,15 @@ async def test_a_hundred_blocked_jobs_delay_no_other_tenant(installation: Instal
 
 async def test_blocked_jobs_take_little_of_a_look(installation: Installation) -> None:
     """Five blocked jobs take turns: a look tries one, and then they pause as long; they go on when the lock is free."""
-    leader = Leader(installation, SystemClock())
+
+    class Ahead(SystemClock):
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.seconds
+
+    clock = Ahead()
+    leader = Leader(installation, clock)
     async with blocked(installation, ["acme"]) as jobs:
         await leader.look()
         assert len(jobs) + 1 == leader.steps
@@ -207,7 +215,7 @@ async def test_blocked_jobs_take_little_of_a_look(installation: Installation) ->
             await leader.look()
             assert len(jobs) + 1 + number + 1 == leader.steps
             assert took < len(jobs) * LOCK_WAIT
-            await asyncio.sleep(took)
+            clock.seconds += took
         assert set(jobs) == set(await running(installation))
     await leader.look()
     assert not await running(installation)

@@ -35,7 +35,7 @@ _ARGUMENTS: Final = {
 }
 MAX_CONNECTIONS: Final = 10
 # A change may need a second connection while it holds one: a ping reads secrets over it, and a store outside
-# PostgreSQL takes the numbers of versions. So one is always left; whoever takes it needs no other.
+# PostgreSQL takes the numbers of versions. So one is always left; a call that takes it needs no other.
 _CHANGES_AT_ONCE: Final = MAX_CONNECTIONS - 1
 _PINGS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
 

@@ -317,22 +317,6 @@ CREATE TRIGGER deliveries_add_links AFTER INSERT ON hookseal.deliveries
     REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION hookseal.add_links();
 
--- As for attempts, below, the statement is planned at each use, with nested loops only.
-CREATE FUNCTION hookseal.delete_links() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-AS $$
-BEGIN
-    EXECUTE 'DELETE FROM hookseal.delivery_links AS l USING deleted AS d WHERE l.tenant_id = d.tenant_id AND l.id = d.id';
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER links_follow_delivery AFTER DELETE ON hookseal.deliveries
-    REFERENCING OLD TABLE AS deleted
-    FOR EACH STATEMENT EXECUTE FUNCTION hookseal.delete_links();
-
 -- Nothing of ours changes these columns or truncates these tables; the owner may.
 CREATE FUNCTION hookseal.move_link() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -538,9 +522,10 @@ CREATE TABLE hookseal.attempts (
     PRIMARY KEY (tenant_id, delivery_id, number)
 );
 
--- Deletes the attempts of deliveries that were deleted. The statement is planned at each use: a plan that was made for a
--- small table would read all of a large one for each delivery. Other joins are off, since they would read the whole table.
-CREATE FUNCTION hookseal.delete_attempts() RETURNS trigger
+-- Deletes the attempts and the links of deliveries that were deleted. The statements are planned at each use: a plan that was
+-- made for a small table would read all of a large one for each delivery. Other joins are off, since they would read the whole
+-- table.
+CREATE FUNCTION hookseal.delete_with_deliveries() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET enable_hashjoin = off
@@ -548,12 +533,13 @@ SET enable_mergejoin = off
 AS $$
 BEGIN
     EXECUTE 'DELETE FROM hookseal.attempts AS a USING deleted AS d WHERE a.tenant_id = d.tenant_id AND a.delivery_id = d.id';
+    EXECUTE 'DELETE FROM hookseal.delivery_links AS l USING deleted AS d WHERE l.tenant_id = d.tenant_id AND l.id = d.id';
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER attempts_follow_delivery AFTER DELETE ON hookseal.deliveries
+CREATE TRIGGER deliveries_delete_rest AFTER DELETE ON hookseal.deliveries
     REFERENCING OLD TABLE AS deleted
-    FOR EACH STATEMENT EXECUTE FUNCTION hookseal.delete_attempts();
+    FOR EACH STATEMENT EXECUTE FUNCTION hookseal.delete_with_deliveries();
 
 -- Endpoints whose secret was refused or whose breaker is open. Their deliveries are held, and from time to time one is
 -- released as a probe.
