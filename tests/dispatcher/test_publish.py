@@ -270,7 +270,7 @@ async def test_a_producer_may_only_publish(pool: "Pool[asyncpg.Record]", databas
         for table in ("events", "deliveries", "endpoints", "secret_records", "producers", "attempts", "audience"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(f"SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
-        inner = ("admit_tenant('a')", "admit_events('{}')", "read_events('{}')", "store_events('a', '{}', 1)")
+        inner = ("admit_tenant('a')", "admit_event(NULL, NULL)", "read_events('{}')", "store_events('a', '{}', 1)")
         for within in (*inner, "store_event('a', NULL::hookseal.given_event)"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for function"):
                 await connection.fetch(f"SELECT hookseal.{within}")

@@ -193,6 +193,9 @@ CREATE INDEX events_newest ON hookseal.events (tenant_id, occurred_at, id);
 CREATE INDEX events_correlated ON hookseal.events (tenant_id, correlation_id) WHERE correlation_id IS NOT NULL;
 
 -- One event for one endpoint: its state, when it is due, what it waits for, and its lease.
+-- Each statement that writes a row reads all checks of the table and the conditions of its triggers from their text, even for
+-- one row. So they are short: they ask for null in place of a word where that says the same, and the rest of a trigger's
+-- condition is in its function if it is seldom asked.
 CREATE TABLE hookseal.deliveries (
     tenant_id           text        NOT NULL,
     id                  uuid        PRIMARY KEY,
@@ -207,11 +210,11 @@ CREATE TABLE hookseal.deliveries (
     budget_spent        integer     NOT NULL DEFAULT 0 CHECK (budget_spent >= 0),
     last_error          text,
     -- If it is pending: when it is due, or what it waits for.
-    next_attempt_at     timestamptz DEFAULT now() CHECK (next_attempt_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    next_attempt_at     timestamptz DEFAULT now(),
     rung_at             timestamptz,
     waiting_for         text        CHECK (waiting_for IN
                             ('secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order')),
-    held_at             timestamptz CHECK (held_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
+    held_at             timestamptz,
     -- Its place in the line of an ordered endpoint. Triggers give it, and take it away.
     position            bigint      CHECK (position > 0),
     -- If it has ended: since when. Triggers set it if a statement does not; an update may set a time within the last minute only.
@@ -225,9 +228,10 @@ CREATE TABLE hookseal.deliveries (
     claimed_refs        text[],
     claimed_generation  bigint,
     CHECK ((state = 'sending') = (lease_token IS NOT NULL)),
-    CHECK (state <> 'sending' OR num_nulls(lease_owner, lease_expires_at, claimed_number, claimed_at, claimed_refs) = 0),
+    CHECK (lease_token IS NULL OR num_nulls(lease_owner, lease_expires_at, claimed_number, claimed_at, claimed_refs) = 0),
     CHECK ((state = 'pending') = (next_attempt_at IS NOT NULL)),
-    CHECK (waiting_for IS NULL OR state = 'pending')
+    CHECK (waiting_for IS NULL OR next_attempt_at IS NOT NULL),
+    CHECK (least(next_attempt_at, held_at) >= '2000-01-01Z' AND greatest(next_attempt_at, held_at) <= '9000-01-01Z')
 );
 COMMENT ON COLUMN hookseal.deliveries.endpoint_id IS
     'No foreign key: the history outlives the endpoint';
@@ -386,13 +390,12 @@ BEGIN
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER deliveries_begin_dated BEFORE INSERT ON hookseal.deliveries
-    FOR EACH ROW WHEN ((NEW.state IN ('pending', 'sending')) <> (NEW.finished_at IS NULL))
+CREATE TRIGGER deliveries_date_end BEFORE INSERT OR UPDATE OF state, finished_at ON hookseal.deliveries
+    FOR EACH ROW WHEN ((NEW.next_attempt_at IS NULL AND NEW.lease_token IS NULL) = (NEW.finished_at IS NULL))
     EXECUTE FUNCTION hookseal.date_end();
-CREATE TRIGGER deliveries_date_end BEFORE UPDATE OF state, finished_at ON hookseal.deliveries
-    FOR EACH ROW WHEN ((NEW.state IN ('pending', 'sending')) <> (NEW.finished_at IS NULL)
-                       OR NEW.finished_at IS DISTINCT FROM OLD.finished_at
-                          AND NEW.finished_at NOT BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp())
+CREATE TRIGGER deliveries_correct_end BEFORE UPDATE OF finished_at ON hookseal.deliveries
+    FOR EACH ROW WHEN (NEW.finished_at IS DISTINCT FROM OLD.finished_at
+                       AND NEW.finished_at NOT BETWEEN clock_timestamp() - interval '1 minute' AND clock_timestamp())
     EXECUTE FUNCTION hookseal.date_end();
 
 -- The lines: one row for each ordered endpoint, which gives out the positions. Whoever takes one locks the row until their
@@ -465,6 +468,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF NEW.state <> 'pending' THEN
+        RETURN NEW;
+    END IF;
     IF NEW.position = 0 THEN
         NEW.position := hookseal.take_positions(NEW.tenant_id, NEW.endpoint_id, 1) + 1;
     END IF;
@@ -481,7 +487,7 @@ BEGIN
 END
 $$;
 CREATE TRIGGER deliveries_join_line BEFORE INSERT ON hookseal.deliveries
-    FOR EACH ROW WHEN (NEW.position IS NOT NULL AND NEW.state = 'pending')
+    FOR EACH ROW WHEN (NEW.position IS NOT NULL)
     EXECUTE FUNCTION hookseal.join_line();
 
 -- Takes a delivery that ends out of its line, with every statement that ends one. If its endpoint says `stop`, what was given up keeps its
@@ -491,6 +497,9 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF NEW.state IN ('pending', 'sending') THEN
+        RETURN NEW;
+    END IF;
     IF NEW.state IN ('delivered', 'cancelled') OR NOT EXISTS (
         SELECT FROM hookseal.endpoints AS e
         WHERE e.tenant_id = NEW.tenant_id AND e.id = NEW.endpoint_id AND e.ordered AND e.on_dead_letter = 'stop')
@@ -501,7 +510,7 @@ BEGIN
 END
 $$;
 CREATE TRIGGER deliveries_leave_line BEFORE UPDATE OF state ON hookseal.deliveries
-    FOR EACH ROW WHEN (NEW.position IS NOT NULL AND NEW.state NOT IN ('pending', 'sending'))
+    FOR EACH ROW WHEN (NEW.position IS NOT NULL)
     EXECUTE FUNCTION hookseal.leave_line();
 
 -- One row for each attempt of a delivery, never changed. `signed_by` names the secrets that signed it.

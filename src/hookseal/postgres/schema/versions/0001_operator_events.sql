@@ -54,11 +54,11 @@ BEGIN
         SET last_at = now(), suppressed = 0
         WHERE n.tenant_id = $2 AND n.endpoint_id = $3 AND n.kind = $1;
     END IF;
-    PERFORM hookseal.store_event('_operator', (hookseal.admit_events(ARRAY[ROW(NULL,
+    PERFORM hookseal.store_event('_operator', hookseal.admit_event(ROW(NULL,
         hookseal.uuid7()::text, $1,
         (jsonb_build_object('tenant_id', $2, 'endpoint_id', $3, 'suppressed', coalesce(last.suppressed, 0))
             || jsonb_strip_nulls($4))::text,
-        NULL, NULL, NULL, NULL, NULL)::hookseal.given_event]))[1]);
+        NULL, NULL, NULL, NULL, NULL)::hookseal.given_event, date_trunc('milliseconds', clock_timestamp())));
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'hookseal did not publish the operator event %: %', $1, SQLERRM;
 END
@@ -90,6 +90,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF OLD.state = 'dead_letter' THEN
+        RETURN NULL;
+    END IF;
     PERFORM hookseal.notify_operator('message.attempt.exhausted', NEW.tenant_id, NEW.endpoint_id, jsonb_build_object(
         'delivery_id', NEW.id, 'event_id', NEW.event_id, 'attempts', NEW.attempts));
     RETURN NULL;
@@ -136,7 +139,7 @@ CREATE TRIGGER endpoints_rotated AFTER UPDATE OF secret_ref ON hookseal.endpoint
 CREATE TRIGGER endpoints_forgotten AFTER DELETE ON hookseal.endpoints
     FOR EACH ROW EXECUTE FUNCTION hookseal.forget_notices();
 CREATE TRIGGER deliveries_exhausted AFTER UPDATE OF state ON hookseal.deliveries
-    FOR EACH ROW WHEN (NEW.state = 'dead_letter' AND OLD.state <> 'dead_letter')
+    FOR EACH ROW WHEN (NEW.state = 'dead_letter')
     EXECUTE FUNCTION hookseal.report_exhausted();
 CREATE TRIGGER audit_log_announced AFTER INSERT ON hookseal.audit_log
     FOR EACH ROW WHEN (NEW.action = 'secret.rotation_announced')

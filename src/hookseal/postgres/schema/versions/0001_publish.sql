@@ -4,7 +4,7 @@
 -- hookseal_publisher, which may read what fan-out needs and insert events and deliveries. Each does the same four things:
 --
 --   admit_tenant   the tenant id is well-formed, and the session's role may publish for it
---   admit_events   each event is within the limits, and gets the bytes that will be sent (read_events before it, if the
+--   admit_event    each event is within the limits, and gets the bytes that will be sent (read_events before it, if the
 --                  events come as JSON)
 --   store_event(s) a new event is stored with a delivery for each endpoint that subscribes; a repeat is answered with its
 --                  first deliveries; a different event with the same id is refused
@@ -35,7 +35,7 @@ CREATE TYPE hookseal.published AS (
 CREATE TYPE hookseal.published_of_many AS (
     index integer, event_id text, delivery_id uuid, endpoint_id uuid, duplicate boolean, is_due boolean);
 
--- An event that is being published. After admit_events, body is what will be sent. A single event has no index.
+-- An event that is being published. After admit_event, body is what will be sent. A single event has no index.
 CREATE TYPE hookseal.given_event AS (
     index integer, id text, event_type text, data text, body bytea, correlation_id text, traceparent text,
     occurred_at timestamptz, fingerprint bytea);
@@ -83,46 +83,38 @@ BEGIN
 END
 $$;
 
--- Returns the events with the bodies that will be sent and their fingerprints. Raises HS422 for the first invalid one.
-CREATE FUNCTION hookseal.admit_events(given hookseal.given_event[]) RETURNS hookseal.given_event[]
-LANGUAGE plpgsql VOLATILE
+-- Returns the event with the body that will be sent and its fingerprint, dated `at`. Raises HS422 if it is invalid.
+CREATE FUNCTION hookseal.admit_event(given hookseal.given_event, at timestamptz) RETURNS hookseal.given_event
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    at timestamptz := date_trunc('milliseconds', clock_timestamp());
-    envelope text := '{"type":"%s","timestamp":"'
-        || to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') || '","data":%s}';
-    bad record;
+    body bytea := given.body;
+    rule text;
 BEGIN
-    SELECT g.index, split_part(broken.rule, ' ', 1) AS field, broken.rule INTO bad
-    FROM unnest($1) AS g
-    CROSS JOIN LATERAL (SELECT CASE
-        WHEN (g.event_type ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$' AND length(g.event_type) <= 128) IS NOT TRUE
-            THEN 'event_type must be words of A-Z, a-z, 0-9, "_" and "-", separated by dots, at most 128 characters'
-        WHEN g.id !~ '^[A-Za-z0-9_-]+$' OR length(g.id) > 128
-            THEN 'event_id must be 1 to 128 characters of A-Z, a-z, 0-9, "_" and "-"'
-        WHEN g.correlation_id !~ '^[!-~]+$' OR length(g.correlation_id) > 128
-            THEN 'correlation_id must be 1 to 128 visible ASCII characters'
-        WHEN g.traceparent !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
-            THEN 'traceparent must be a W3C traceparent'
-        WHEN octet_length(g.body) > 262144
-            OR octet_length(g.data) + octet_length(format(envelope, g.event_type, '')) > 262144
-            THEN 'body must be at most 262144 bytes as sent'
-        END) AS broken (rule)
-    WHERE broken.rule IS NOT NULL
-    ORDER BY g.index
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION '%', coalesce('events[' || bad.index || ']: ', '') || bad.rule
-            USING ERRCODE = 'HS422', COLUMN = bad.field;
+    IF body IS NULL THEN
+        body := convert_to(format('{"type":"%s","timestamp":"%s","data":%s}', given.event_type,
+            to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), given.data), 'UTF8');
     END IF;
-    RETURN ARRAY(
-        SELECT ROW(g.index, g.id, g.event_type, NULL,
-            coalesce(g.body, convert_to(format(envelope, g.event_type, g.data), 'UTF8')),
-            g.correlation_id, g.traceparent, at,
-            sha256(CASE WHEN g.body IS NULL THEN convert_to('data:' || g.event_type || ':' || g.data, 'UTF8')
-                        ELSE convert_to('raw:' || g.event_type || ':', 'UTF8') || g.body END))::hookseal.given_event
-        FROM unnest($1) AS g);
+    rule := CASE
+        WHEN (given.event_type ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$' AND length(given.event_type) <= 128) IS NOT TRUE
+            THEN 'event_type must be words of A-Z, a-z, 0-9, "_" and "-", separated by dots, at most 128 characters'
+        WHEN given.id !~ '^[A-Za-z0-9_-]+$' OR length(given.id) > 128
+            THEN 'event_id must be 1 to 128 characters of A-Z, a-z, 0-9, "_" and "-"'
+        WHEN given.correlation_id !~ '^[!-~]+$' OR length(given.correlation_id) > 128
+            THEN 'correlation_id must be 1 to 128 visible ASCII characters'
+        WHEN given.traceparent !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
+            THEN 'traceparent must be a W3C traceparent'
+        WHEN octet_length(body) > 262144
+            THEN 'body must be at most 262144 bytes as sent'
+        END;
+    IF rule IS NOT NULL THEN
+        RAISE EXCEPTION '%', coalesce('events[' || given.index || ']: ', '') || rule
+            USING ERRCODE = 'HS422', COLUMN = split_part(rule, ' ', 1);
+    END IF;
+    RETURN ROW(given.index, given.id, given.event_type, NULL, body, given.correlation_id, given.traceparent, at,
+        sha256(CASE WHEN given.body IS NULL THEN convert_to('data:' || given.event_type || ':' || given.data, 'UTF8')
+                    ELSE convert_to('raw:' || given.event_type || ':', 'UTF8') || body END))::hookseal.given_event;
 END
 $$;
 
@@ -311,8 +303,9 @@ BEGIN
         RAISE EXCEPTION 'data must be JSON' USING ERRCODE = 'HS422', COLUMN = 'data';
     END IF;
     RETURN QUERY
-        SELECT * FROM hookseal.store_event($1, (hookseal.admit_events(ARRAY[ROW(NULL,
-            coalesce($4, hookseal.uuid7()::text), $2, $3::text, NULL, $5, $6, NULL, NULL)::hookseal.given_event]))[1], $7);
+        SELECT * FROM hookseal.store_event($1, hookseal.admit_event(ROW(NULL,
+            coalesce($4, hookseal.uuid7()::text), $2, $3::text, NULL, $5, $6, NULL, NULL)::hookseal.given_event,
+            date_trunc('milliseconds', clock_timestamp())), $7);
 END
 $$;
 
@@ -330,12 +323,13 @@ BEGIN
         RAISE EXCEPTION 'body must be bytes' USING ERRCODE = 'HS422', COLUMN = 'body';
     END IF;
     RETURN QUERY
-        SELECT * FROM hookseal.store_event($1, (hookseal.admit_events(ARRAY[ROW(NULL,
-            coalesce($4, hookseal.uuid7()::text), $2, NULL, $3, $5, $6, NULL, NULL)::hookseal.given_event]))[1], $7);
+        SELECT * FROM hookseal.store_event($1, hookseal.admit_event(ROW(NULL,
+            coalesce($4, hookseal.uuid7()::text), $2, NULL, $3, $5, $6, NULL, NULL)::hookseal.given_event,
+            date_trunc('milliseconds', clock_timestamp())), $7);
 END
 $$;
 
--- Returns the events of an array of JSON, before admit_events: each is an object with the names of the arguments of
+-- Returns the events of an array of JSON, before admit_event: each is an object with the names of the arguments of
 -- hookseal.publish, or, to send bytes, with body in base64 in place of data. PostgreSQL cannot read all escapes of JSON,
 -- and the text of data must not change: so backslashes are replaced before the text is read, and restored afterwards.
 CREATE FUNCTION hookseal.read_events(events json[]) RETURNS hookseal.given_event[]
@@ -417,10 +411,13 @@ RETURNS SETOF hookseal.published_of_many
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    at timestamptz := date_trunc('milliseconds', clock_timestamp());
 BEGIN
     PERFORM hookseal.admit_tenant($1);
     RETURN QUERY
-        SELECT * FROM hookseal.store_events($1, hookseal.admit_events(hookseal.read_events($2)), 20000, $3) AS s
+        SELECT * FROM hookseal.store_events(
+            $1, ARRAY(SELECT hookseal.admit_event(e, at) FROM unnest(hookseal.read_events($2)) AS e), 20000, $3) AS s
         ORDER BY s.index, s.delivery_id;
 END
 $$;

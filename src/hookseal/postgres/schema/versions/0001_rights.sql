@@ -34,7 +34,7 @@ GRANT EXECUTE ON FUNCTION
     hookseal.uuid7(),
     hookseal.may_publish(text),
     hookseal.admit_tenant(text),
-    hookseal.admit_events(hookseal.given_event[]),
+    hookseal.admit_event(hookseal.given_event, timestamptz),
     hookseal.read_events(json[]),
     hookseal.store_event(text, hookseal.given_event, boolean),
     hookseal.store_events(text, hookseal.given_event[], integer, boolean),
