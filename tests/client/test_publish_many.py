@@ -201,7 +201,7 @@ async def test_a_batch_is_one_statement_and_one_script(database_url: str, own_va
             after = await _commands(redis)
 
     assert [True] == ["hookseal.publish_many" in each for each in asked if "hookseal" in each]
-    assert (1, 400) == (after["evalsha"] - before["evalsha"], after["zadd"] - before["zadd"])
+    assert (1, 401) == (after["evalsha"] - before["evalsha"], after["zadd"] - before["zadd"])
 
 
 async def _commands(redis: Redis) -> dict[str, int]:

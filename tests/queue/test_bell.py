@@ -209,7 +209,7 @@ async def test_a_bell_rings_its_own_queue(redis_url: str) -> None:
     await ringing.ring([RING])
     await ringing.close()
 
-    assert {b"another:queue", JOB_KEY.encode()} == set(await contents(redis_url))
+    assert {b"another:queue", b"another:queue:bell", JOB_KEY.encode()} == set(await contents(redis_url))
 
 
 async def test_a_missing_redis_is_unavailable() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -11,12 +12,14 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import InvalidResponse, ResponseError
 
 from hookseal.dispatcher.model import Ring
+from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import MAX_JOB_BYTES, Dropped, DropReason, Intake, Taken
-from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.queue.rings import DEFAULT_QUEUE, bell_key
 from tests.doubles.claims import RING
 from tests.doubles.replaced import replace
 from tests.queue.contents import contents
@@ -24,6 +27,8 @@ from tests.queue.contents import contents
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "publishing.md"
 POISONED = "01900000-0000-7000-8000-00000000dead"
 YEARS = 10 * 365 * 86_400_000
+SHORT = 0.01  # seconds
+LONG = 4.0  # less than Redis may take for an answer
 
 
 def ring(number: int) -> Ring:
@@ -52,14 +57,14 @@ async def test_the_earliest_rings_are_taken(ringing: Bell, intake: Intake, redis
     for each in rings:
         await ringing.ring([each])
 
-    assert Taken(rings[:3], []) == await intake.take(3)
-    assert Taken(rings[3:], []) == await intake.take(3)
-    assert Taken([], []) == await intake.take(3)
+    assert Taken(rings[:3], []) == await intake.take(3, SHORT)
+    assert Taken(rings[3:], []) == await intake.take(3, SHORT)
+    assert Taken([], []) == await intake.take(3, SHORT)
     assert {} == await contents(redis_url)
 
 
 @pytest.mark.req("DEL-02")
-async def test_two_plain_commands_make_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
+async def test_three_plain_commands_make_a_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
     """The form of docs/guide/publishing.md, with its job and its rights, is taken in turn with rings of hookseal."""
     guide = GUIDE.read_text(encoding="utf-8")
     [rights] = re.findall(r"ACL SETUSER shop on >PASSWORD (.+)", guide)
@@ -80,12 +85,13 @@ async def test_two_plain_commands_make_a_ring(ringing: Bell, intake: Intake, red
                 both.psetex(f"arq:job:{made.delivery_id}", 3_600_000, job)
                 due = seconds * 1_000 + microseconds // 1_000 - 315_360_000_000
                 both.zadd(DEFAULT_QUEUE, {made.delivery_id: due}, lt=True)
+                both.zadd(bell_key(DEFAULT_QUEUE), {"ring": 0})
                 await both.execute()
         finally:
             await client.execute_command("ACL", "DELUSER", "shop")
     await ringing.ring([after])
 
-    assert Taken([before, made, after], []) == await intake.take(3)
+    assert Taken([before, made, after], []) == await intake.take(5, SHORT)
     assert {} == await contents(redis_url)
 
 
@@ -96,18 +102,76 @@ async def test_an_arq_pools_job_is_a_ring(ringing: Bell, intake: Intake, redis_u
         arguments = (each.tenant_id, each.endpoint_id, each.delivery_id)
         await ringing.redis.enqueue_job("deliver", *arguments, _job_id=each.delivery_id, _defer_by=later)
 
-    assert Taken([ring(1), ring(2)], []) == await intake.take(5)
+    assert Taken([ring(1), ring(2)], []) == await intake.take(5, SHORT)
     assert {} == await contents(redis_url)
 
 
-async def test_a_wait_ends_with_a_ring_or_at_its_limit(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """A wait returns all rings that are there with the first one, and none at its time limit."""
+@pytest.mark.req("DEL-02")
+async def test_a_bell_ends_the_wait(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """A wait ends with a ring and takes all rings that are there; without a ring it ends at its limit."""
+    assert Taken([], []) == await intake.take(3, SHORT)
+    waiting = asyncio.create_task(intake.take(3, LONG))
+    await _blocked(redis_url, 1)
     await ringing.ring([ring(number) for number in range(4)])
 
-    assert Taken([ring(0), ring(1), ring(2)], []) == await intake.wait(3, 5)
-    assert Taken([ring(3)], []) == await intake.wait(3, 5)
-    assert Taken([], []) == await intake.wait(3, 0.01)
+    assert Taken([ring(0), ring(1), ring(2)], []) == await waiting
+    assert Taken([ring(3)], []) == await intake.take(3, LONG)
     assert {} == await contents(redis_url)
+
+
+@pytest.mark.req("DEL-02")
+async def test_each_worker_wakes_the_next(ringing: Bell, redis_url: str) -> None:
+    """Workers that wait are woken one after the other until all rings are taken, and no more of them."""
+    waiting = [asyncio.create_task(Intake(ringing).take(2, LONG)) for _ in range(4)]
+    await _blocked(redis_url, 4)
+    await ringing.ring([ring(number) for number in range(5)])
+    done = await asyncio.wait_for(asyncio.gather(*waiting[:3]), LONG / 2)
+    waiting[3].cancel()
+
+    assert [ring(number) for number in range(5)] == [each for taken in done for each in taken.rings]
+
+
+async def test_a_ring_without_a_bell_waits_for_the_next_look(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """A job that `enqueue_job` puts into the queue rings no bell: it is taken with the next ring, or after the wait."""
+    for number in (1, 2):
+        each = ring(number)
+        arguments = (each.tenant_id, each.endpoint_id, each.delivery_id)
+        await ringing.redis.enqueue_job("deliver", *arguments, _job_id=each.delivery_id)
+        if number == 1:
+            assert Taken([ring(1)], []) == await intake.take(5, SHORT)
+    await ringing.ring([ring(3)])
+
+    assert {ring(2), ring(3)} == set((await intake.take(5, LONG)).rings)
+    assert {} == await contents(redis_url)
+
+
+async def test_a_bell_of_another_type_hinders_nothing(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """If another program has put something else into the place of the bell, rings are taken, and the fault is seen."""
+    async with Redis.from_url(redis_url) as client:
+        await client.set(bell_key(DEFAULT_QUEUE), "x")
+    with pytest.raises(Unavailable, match="Redis refuses the command"):  # after it has put the ring into the queue
+        await ringing.ring([RING])
+    with pytest.raises(Unavailable, match="WRONGTYPE"):
+        await ringing.ping()
+
+    assert Taken([RING], []) == await intake.take(5, LONG)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await intake.take(5, LONG)
+
+
+async def test_a_redis_that_lost_its_scripts_gives_rings(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """After a restart Redis has no script: it gets it again, and no ring is lost."""
+    await ringing.ring([ring(1)])
+    async with Redis.from_url(redis_url) as client:
+        await client.script_flush()
+
+    assert Taken([ring(1)], []) == await intake.take(5, LONG)
+
+
+async def _blocked(redis_url: str, clients: int) -> None:
+    async with Redis.from_url(redis_url) as client:
+        while (await client.info("clients"))["blocked_clients"] != clients:
+            pass
 
 
 def _job(**changes: object) -> bytes:
@@ -170,7 +234,7 @@ async def test_an_invalid_job_is_dropped(
     async with Redis.from_url(redis_url) as client:
         await poison(client)
     await ringing.ring([RING])
-    taken = await intake.take(10)
+    taken = await intake.take(10, SHORT)
 
     assert ([RING], [(reason, 1)]) == (taken.rings, [(each.reason, each.rings) for each in taken.dropped])
     left = await contents(redis_url)
@@ -196,7 +260,7 @@ async def test_tries_and_times_of_a_job_are_ignored(poison: Poison, intake: Inta
     async with Redis.from_url(redis_url) as client:
         await poison(client)
 
-    assert Taken([replace(RING, delivery_id=DeliveryId(POISONED))], []) == await intake.take(1)
+    assert Taken([replace(RING, delivery_id=DeliveryId(POISONED))], []) == await intake.take(2, SHORT)
     assert {} == await contents(redis_url)
 
 
@@ -206,7 +270,7 @@ async def test_dropped_jobs_are_counted_by_reason(intake: Intake, redis_url: str
     forged = [f"01900000-0000-7000-8000-{number:012x}" for number in range(1_000)]
     async with Redis.from_url(redis_url) as client:
         await client.zadd(DEFAULT_QUEUE, dict.fromkeys(forged, 1) | {b"\xff": 2, "x": 3})
-    taken = await intake.take(2_000)
+    taken = await intake.take(2_000, SHORT)
 
     no_job, not_an_id = taken.dropped
     assert (DropReason.NO_JOB, 1_000, True) == (no_job.reason, no_job.rings, no_job.job_id in forged)
@@ -214,19 +278,17 @@ async def test_dropped_jobs_are_counted_by_reason(intake: Intake, redis_url: str
 
 
 @pytest.mark.req("DUR-06")
-async def test_a_large_id_is_not_loaded(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """A large id is not loaded: the connection ends, the id has left the queue, and the next ring is taken."""
-    waiting = asyncio.create_task(intake.wait(1, 5))
+@pytest.mark.parametrize("key", [DEFAULT_QUEUE, bell_key(DEFAULT_QUEUE)])
+async def test_a_large_member_is_not_loaded(key: str, ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """A large member of the queue or the bell is not loaded: it has left Redis, and the next ring is taken."""
     async with Redis.from_url(redis_url) as client:
-        while not (await client.info("clients"))["blocked_clients"]:
-            pass
-        tracemalloc.start()
-        await client.zadd(DEFAULT_QUEUE, {b"x" * 20_000_000: 1})
-        tracemalloc.reset_peak()
-        assert Taken([], [Dropped(DropReason.NOT_AN_ID)]) == await waiting
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
+        await client.zadd(key, {b"x" * 20_000_000: 1})
+    tracemalloc.start()
+    with suppress(InvalidResponse):
+        assert Taken([], [Dropped(DropReason.NOT_AN_ID)]) == await intake.take(1, SHORT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     await ringing.ring([RING])
 
-    assert Taken([RING], []) == await intake.wait(1, 5)
-    assert peak < 25_000_000, "the large id was loaded into memory"
+    assert Taken([RING], []) == await intake.take(1, LONG)
+    assert peak < 3_000_000, "the large member was loaded into memory"

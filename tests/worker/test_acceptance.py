@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
 from hookseal.client import Event, Publisher
-from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.queue.rings import DEFAULT_QUEUE, bell_key
 from hookseal.queue.serializer import job_serializer
 from hookseal.secrets.material import SecretMaterial
 from tests.queue.contents import contents
@@ -98,7 +98,7 @@ async def test_an_event_is_delivered_once(world: World, receiver: Receiver) -> N
         "level": "info",
         "worker_id": worker_id,
     }
-    assert {DEFAULT_QUEUE.encode(), f"arq:job:{ring.delivery_id}".encode()} == set(in_redis)
+    assert {DEFAULT_QUEUE, bell_key(DEFAULT_QUEUE), f"arq:job:{ring.delivery_id}"} == {key.decode() for key in in_redis}
     assert {} == await contents(world.redis_url)
     assert 1 == len(receiver.received)
 

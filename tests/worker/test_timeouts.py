@@ -19,6 +19,18 @@ async def test_an_event_ends_a_pause() -> None:
     assert await asyncio.wait_for(set_within(event, 3600, SystemClock()), 60)
 
 
+async def test_a_pause_ends_in_the_first_turn_of_the_loop() -> None:
+    """The caller of a pause continues before anything that becomes ready after the event is set."""
+    event = asyncio.Event()
+    waiting = asyncio.create_task(set_within(event, 3600, SystemClock()))
+    await asyncio.sleep(0)
+    event.set()
+    await asyncio.sleep(0)
+
+    assert waiting.done()
+    assert await waiting
+
+
 async def test_slow_work_is_cancelled() -> None:
     """Work that exceeds its time limit is cancelled, and a later error of it causes no message."""
     complaints: list[dict[str, Any]] = []

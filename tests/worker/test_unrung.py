@@ -63,7 +63,7 @@ class Unrung(UnrungRings):
 
     async def take(self, number: int) -> list[Ring]:
         """Take and claim that many, as a worker does."""
-        taken = (await self._intake.take(number)).rings
+        taken = (await self._intake.take(number, 0.01)).rings
         claimed = await self.ledger.claim_all(taken, None, most_bytes=2**25)
         assert len(taken) == len(claimed.claims)
         return taken

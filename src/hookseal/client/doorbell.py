@@ -9,7 +9,6 @@ from hookseal.config.settings import Settings
 from hookseal.dispatcher.model import Ring
 
 RING_SECONDS: Final = 2.0  # a lost ring costs less than a longer wait
-_ANSWER_SECONDS: Final = 1.0  # up to Python 3.11 `wait_for`, which the Redis client uses, can miss its own time-out
 
 
 class Rings(Protocol):
@@ -88,4 +87,4 @@ def _rings(settings: Settings, on_lost: Callable[[str], None]) -> Rings | None:
     except ModuleNotFoundError as error:
         on_lost(f"the package {error.name} is not installed")
         return None
-    return rings(redis.url, settings.worker.queue, answer_seconds=_ANSWER_SECONDS)
+    return rings(redis.url, settings.worker.queue)

@@ -70,7 +70,7 @@ class Variables(StoreVariables):
         pattern=r"^[A-Za-z0-9:._-]{1,128}\z",
         alias="HOOKSEAL_QUEUE",
         title="1 to 128 characters of A-Z, a-z, 0-9, ':', '.', '_' and '-'",
-        description="The arq queue in Redis.",
+        description="The arq queue in Redis. Its name with `:bell` is the key that wakes waiting workers.",
     )
     listen: Flag = Field(
         default=False,

@@ -1,5 +1,6 @@
 """The types of connections and pools, and context managers that give a connection or a transaction of either."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ else:
     Pool = asyncpg.Pool
 Executor = Connection | Pool
 
+_RELEASING: Final = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
 ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL counts as not answering
 
 
@@ -23,13 +25,27 @@ async def connected(source: Executor) -> AsyncIterator[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
     The time-out of `acquire` also limits the release. Without one, a statement that timed out on a frozen server would
-    block its caller until the server continues.
+    block its caller until the server continues. After a block that raised nothing the caller continues at once, and the
+    connection is back in the pool a few turns of the event loop later.
     """
-    if isinstance(source, asyncpg.Pool):
-        async with source.acquire(timeout=ANSWER_SECONDS) as connection:
-            yield connection
-    else:
+    if not isinstance(source, asyncpg.Pool):
         yield source
+        return
+    connection = await source.acquire(timeout=ANSWER_SECONDS)
+    try:
+        yield connection
+    except BaseException:
+        await source.release(connection)
+        raise
+    releasing = asyncio.ensure_future(source.release(connection))
+    _RELEASING.add(releasing)
+    releasing.add_done_callback(_released)
+
+
+def _released(task: asyncio.Task[None]) -> None:
+    _RELEASING.discard(task)
+    if not task.cancelled():
+        task.exception()  # asyncio would log it; a connection that cannot be released is closed
 
 
 @asynccontextmanager

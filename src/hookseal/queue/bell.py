@@ -14,15 +14,16 @@ from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Ring
 from hookseal.queue.serializer import job_deserializer, job_serializer
 
 _PLACEHOLDER: Final = "nobody"  # no delivery id: a worker drops it at once
-_MAX_READS: Final = 8  # of 64 KiB each; the answer with a ring has about 200 bytes, in one or two reads
+_READ_BYTES: Final = 8_192
+_MAX_READS: Final = 128  # 1 MiB; the largest rings that are taken at once have 80 KiB, in 60 packets of 1.4 KB
 MAX_QUEUED: Final = 2_000  # rings in Redis: a larger backlog waits in PostgreSQL
 
 
 class Bell(Rings):
     """Rings one queue in one Redis.
 
-    `redis` is for commands that return at once. `waiting` is for commands that wait for rings: it has its own
-    connections, which accept no answer larger than a ring can be.
+    `redis` is for commands that return at once. `waiting` is for the command that waits for rings: it has its own
+    connections, which accept no answer larger than rings can be.
     """
 
     def __init__(self, redis: ArqRedis, waiting: Redis, queue: str) -> None:
@@ -39,7 +40,8 @@ class Bell(Rings):
         with translate_redis_errors():
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.eval("return 1", 0)
-                pipeline.zadd(self.queue, {_PLACEHOLDER: 0}, xx=True)  # XX writes nothing, but needs the right to write
+                for key in (self.queue, self.bell_key):
+                    pipeline.zadd(key, {_PLACEHOLDER: 0}, xx=True)  # XX writes nothing, but needs the right to write
                 await pipeline.execute()
 
     async def lost(self, rings: Sequence[Ring]) -> list[Ring]:
@@ -66,9 +68,9 @@ class Bell(Rings):
 
 
 class _BoundedParser(_AsyncHiredisParser):
-    """Reads answers as usual, but ends the connection if an answer takes more than 512 KiB.
+    """Reads answers as usual, but ends the connection if an answer takes more than 1 MiB.
 
-    The answer to a blocking pop contains a member of the queue, which another writer of Redis may make 512 MB large.
+    The answer to a blocking pop contains a member of the bell, which another writer of Redis may make 512 MB large.
     """
 
     _read = 0
@@ -80,7 +82,7 @@ class _BoundedParser(_AsyncHiredisParser):
     async def read_from_socket(self) -> Any:
         self._read += 1
         if self._read > _MAX_READS:
-            raise InvalidResponse("the answer of Redis is larger than a ring can be")
+            raise InvalidResponse("the answer of Redis is larger than rings can be")
         return await super().read_from_socket()  # type: ignore[no-untyped-call]
 
 
@@ -96,5 +98,7 @@ def bell(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER
         default_queue_name=queue,
         expires_extra_ms=EXPIRES_MS,
     )
-    waiting = Redis(connection_pool=pool(url, answer_seconds, parser_class=_BoundedParser))
+    waiting = Redis(
+        connection_pool=pool(url, answer_seconds, parser_class=_BoundedParser, socket_read_size=_READ_BYTES)
+    )
     return Bell(redis, waiting, queue)

@@ -1,4 +1,4 @@
-"""Takes rings out of the arq queue, many in one round trip. A taken ring is no longer in Redis.
+"""Takes rings out of the arq queue: waits for them and takes many, in one round trip. A taken ring is not in Redis.
 
 The sweep makes up for a ring that is lost after that, since PostgreSQL knows which deliveries are due. For the same
 reason the times of rings only order them: the earliest is taken first, and the claim decides whether its delivery is
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
-from redis.exceptions import InvalidResponse
+from redis.exceptions import NoScriptError
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground import ids
@@ -23,16 +23,14 @@ from hookseal.queue.rings import FUNCTION
 MAX_JOB_BYTES: Final = 512  # a ring with the longest ids has less than 300
 _ID_BYTES: Final = 36
 _TOO_LARGE: Final = b"-"
-# KEYS: the queue. ARGV: how many to take, the longest id, the largest job, the prefix of the jobs' keys, and ids that
-# were already popped from the queue. Returns id and job in turn. A dash replaces an id or a job that is too large, so
-# that nothing larger than a ring is sent. A job that is not a string counts as missing.
+# KEYS: the queue and its bell. ARGV: how many to take, the longest id, the largest job, the prefix of the jobs' keys.
+# Returns id and job in turn. A dash replaces an id or a job that is too large, so that nothing larger than a ring is
+# sent. A job that is not a string counts as missing. If there may be more rings, the next worker is woken.
 _TAKE: Final = f"""
 local ids = {{}}
-for i = 5, #ARGV do ids[#ids + 1] = ARGV[i] end
-if tonumber(ARGV[1]) > 0 then
-  local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
-  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
-end
+local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
+for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+if #ids >= tonumber(ARGV[1]) then redis.call('ZADD', KEYS[2], 0, 'ring') end
 local answer = {{}}
 for _, id in ipairs(ids) do
   local job = ''
@@ -105,36 +103,44 @@ class _InvalidJobError(Exception):
 
 
 class Intake:
-    """Takes rings from the queue of a bell. Its methods raise the errors of the Redis client."""
+    """Takes rings from the queue of a bell."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._script = bell.redis.register_script(_TAKE)
 
-    async def take(self, most: int) -> Taken:
-        """Take at most `most` rings, the earliest first, and drop invalid ones."""
-        return await self._take(most, ())
+    async def take(self, most: int, seconds: float) -> Taken:
+        """Take at most `most` rings, the earliest first, once the bell rings, or after `seconds`. Drop invalid ones.
 
-    async def wait(self, most: int, seconds: float) -> Taken:
-        """Do the same as soon as there is a ring; return none if none comes within `seconds`."""
+        A ring that was queued without the bell is taken with the next ones, or after `seconds`. Raises the errors
+        of the Redis client.
+        """
+        keys = [self._bell.queue, self._bell.bell_key]
+        arguments = [str(most), str(_ID_BYTES), str(MAX_JOB_BYTES), job_key_prefix]
+        async with self._bell.waiting.pipeline(transaction=False) as pipeline:
+            pipeline.bzpopmin(self._bell.bell_key, timeout=seconds)
+            pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)  # Redis runs it when the pop has ended
+            woken, answer = await pipeline.execute(raise_on_error=False)
+        if isinstance(answer, NoScriptError):
+            answer = await self._script(keys=keys, args=arguments)
+        if isinstance(answer, Exception):
+            raise answer
+        taken = _taken(answer)
+        if isinstance(woken, Exception) and not answer:  # the bell is of another type: rings are taken without it
+            raise woken
+        return taken
+
+
+def _taken(answer: Sequence[bytes]) -> Taken:
+    rings: list[Ring] = []
+    dropped: dict[DropReason, Dropped] = {}
+    for job_id, job in zip(answer[::2], answer[1::2], strict=True):
         try:
-            popped = await self._bell.waiting.bzpopmin(self._bell.queue, timeout=seconds)
-        except InvalidResponse:  # longer than any delivery id, and already popped from the queue
-            return Taken([], [Dropped(DropReason.NOT_AN_ID)])
-        return Taken([], []) if popped is None else await self._take(most - 1, (popped[1],))
-
-    async def _take(self, most: int, popped: Sequence[bytes]) -> Taken:
-        arguments: list[bytes | str | int] = [most, _ID_BYTES, MAX_JOB_BYTES, job_key_prefix, *popped]
-        answer = await self._script(keys=[self._bell.queue], args=arguments)
-        rings: list[Ring] = []
-        dropped: dict[DropReason, Dropped] = {}
-        for job_id, job in zip(answer[::2], answer[1::2], strict=True):
-            try:
-                rings.append(_ring(job_id, job))
-            except _InvalidJobError as error:
-                first = dropped.setdefault(error.dropped.reason, replace(error.dropped, rings=0))
-                dropped[first.reason] = replace(first, rings=first.rings + 1)
-        return Taken(rings, list(dropped.values()))
+            rings.append(_ring(job_id, job))
+        except _InvalidJobError as error:
+            first = dropped.setdefault(error.dropped.reason, replace(error.dropped, rings=0))
+            dropped[first.reason] = replace(first, rings=first.rings + 1)
+    return Taken(rings, list(dropped.values()))
 
 
 def _ring(job_id: bytes, job: bytes) -> Ring:

@@ -25,5 +25,8 @@ def translate_redis_errors(*, address: str | None = None, variable: str = "REDIS
 
 def _code(error: ResponseError) -> str:
     """Return the code of a Redis error, its first word, or else the name of its class; never more of its text."""
-    word = str(error).rpartition("caused error: ")[2].partition(" ")[0]
+    text = (
+        str(error).rpartition("caused error: ")[2].lstrip("('\"")
+    )  # some versions quote it in the error of a pipeline
+    word = text.partition(" ")[0]
     return word if word.isalpha() and word.isupper() else type(error).__name__

@@ -35,6 +35,7 @@ class Rings:
         """Use this client of Redis, which `close` closes."""
         self._client = redis
         self.queue = queue
+        self.bell_key = bell_key(queue)
         self._ring = redis.register_script(_RING)
 
     async def ring(self, rings: Iterable[Ring], *, backlogged: Collection[str] = ()) -> int:
@@ -64,7 +65,12 @@ class Rings:
         for ring in rings:
             arguments += (ring.delivery_id, job(ring, now_ms), turns[ring.tenant_id])
             turns[ring.tenant_id] += 1
-        return int(await self._ring(keys=[self.queue], args=arguments))
+        return int(await self._ring(keys=[self.queue, self.bell_key], args=arguments))
+
+
+def bell_key(queue: str) -> str:
+    """Return the key that wakes a worker when it gets a member. The member has no meaning."""
+    return f"{queue}:bell"
 
 
 def job(ring: Ring, now_ms: int) -> bytes:
@@ -73,16 +79,16 @@ def job(ring: Ring, now_ms: int) -> bytes:
     return job_serializer({"t": None, "f": FUNCTION, "a": called_with, "k": {}, "et": now_ms})
 
 
-def rings(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Rings:
-    """Return what rings, connects at its first use, and waits that long for each answer of Redis.
+def rings(url: str, queue: str = DEFAULT_QUEUE) -> Rings:
+    """Return what rings, and connects at its first use. The caller must limit the time of each ring, and close it.
 
-    The caller must close it.
+    With a limit of its own the Redis client would send each command in a task, a turn of the event loop later.
     """
-    return Rings(Redis(connection_pool=pool(url, answer_seconds)), queue)
+    return Rings(Redis(connection_pool=pool(url, None)), queue)
 
 
-def pool(url: str, answer_seconds: float, **options: Any) -> ConnectionPool:
-    """Return a pool that waits that long for a connection, and for each answer."""
+def pool(url: str, answer_seconds: float | None, **options: Any) -> ConnectionPool:
+    """Return a pool that waits that long for a connection, and for each answer; None means without a limit."""
     return ConnectionPool.from_url(
         url,
         socket_timeout=answer_seconds,

@@ -56,14 +56,13 @@ class ArqWorker(Worker):
                 await self._handler.pause(WAIT_SECONDS)
             elif space := min(self._handler.space, MOST_AT_ONCE):
                 self._handler.add(await self._rings(space))
+                await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop: first the claim, then the next look
             else:
                 await self._handler.wait_for_space()
 
     async def _rings(self, most: int) -> list[Ring]:
         """Return rings of the queue; wait for a first one."""
-        taken = await self._intake.take(most)
-        if not taken.rings and not taken.dropped:
-            taken = await self._intake.wait(most, WAIT_SECONDS)
+        taken = await self._intake.take(most, WAIT_SECONDS)
         for dropped in taken.dropped:
             self._handler.drop(dropped)
         return taken.rings

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TypeVar
 
 from hookseal.ground.clock import Clock
@@ -10,14 +11,19 @@ T = TypeVar("T")
 
 
 async def set_within(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
-    """Return True as soon as the event is set, False if it was not set within `seconds`."""
-    sleeping = asyncio.ensure_future(clock.sleep(seconds))
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait({sleeping, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sleeping.cancel()
-        waiting.cancel()
+    """Return True in the first turn of the event loop after the event is set, False if that is not within `seconds`."""
+
+    async def end() -> None:
+        await clock.sleep(seconds)
+        limit.reschedule(0)
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(None) as limit:
+            sleeping = asyncio.ensure_future(end())
+            try:
+                await event.wait()
+            finally:
+                sleeping.cancel()
     return event.is_set()
 
 

@@ -1,0 +1,55 @@
+"""Connections of a pool that are given back at the end of a block."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from hookseal.postgres.connect import connection_pool
+from hookseal.postgres.handles import Pool, connected
+
+
+@pytest.fixture
+async def pool(empty_database_url: str) -> AsyncIterator[Pool]:
+    """Yield a pool of one connection."""
+    async with connection_pool(empty_database_url, size=1) as made:
+        yield made
+
+
+async def test_the_caller_does_not_wait_for_the_release(pool: Pool) -> None:
+    """A block that ended without an error continues before its connection is released; the next block gets it then."""
+    turns = list[None]()
+    asyncio.get_running_loop().call_soon(turns.append, None)
+    async with connected(pool) as first:
+        process = first.get_server_pid()
+    assert ([], 0) == (turns, pool.get_idle_size())
+
+    async with connected(pool) as second:
+        assert process == second.get_server_pid()
+
+
+async def test_an_error_waits_for_the_release(pool: Pool) -> None:
+    """When a caller sees the error of a block, its connection is back, and nothing is open on it."""
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with connected(pool) as connection, connection.transaction():
+            await connection.execute("SELECT 1 / 0")
+    assert 1 == pool.get_idle_size()
+
+
+async def test_a_lost_connection_is_released_quietly(pool: Pool) -> None:
+    """A connection that is lost, or whose pool is gone, causes no message, and the pool opens another one."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    async with connected(pool) as connection:
+        process = connection.get_server_pid()
+        connection.terminate()
+    async with connected(pool) as connection:
+        assert process != connection.get_server_pid()
+    pool.terminate()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=60)
+    gc.collect()
+
+    assert [] == complaints
