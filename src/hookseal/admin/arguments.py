@@ -180,9 +180,9 @@ def moment(at: datetime | None, name: str) -> datetime | None:
     """Return the time in UTC. Raises `Malformed` if it has no time zone, or a year that UTC does not have."""
     if at is None:
         return None
-    _require(datetime, at, name)
+    _require(datetime, at, name, more=" with a time zone")
     if at.utcoffset() is None:
-        raise Malformed(f"{name} must have a time zone", field=name)
+        raise Malformed(f"{name} must have a time zone: give for example datetime.now(UTC)", field=name)
     try:
         return at.astimezone(UTC)
     except OverflowError:
@@ -294,6 +294,7 @@ def _list(values: object, name: str) -> None:
         raise Malformed(f"{name} must be a list, not of the type {type(values).__name__}", field=name)
 
 
-def _require(kind: Any, value: object, name: str) -> None:
+def _require(kind: Any, value: object, name: str, *, more: str = "") -> None:
     if not isinstance(value, kind):
-        raise Malformed(f"{name} must not be of the type {type(value).__name__}", field=name)
+        wanted = f"{kind.__name__ if isinstance(kind, type) else kind}{more}"
+        raise Malformed(f"{name} must be of the type {wanted}, not {type(value).__name__}", field=name)
