@@ -38,6 +38,7 @@ from hookseal.secrets.signing.signer import generate_signing_secret
 from hookseal.secrets.store.retention import BATCH
 
 _NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
+_GIVE_KEY: Final = f'admin.secrets.rotate(algorithm="{Algorithm.ED25519}", ...)'
 
 
 class Secrets:
@@ -207,7 +208,7 @@ class Secrets:
         """Return the public keys with which the receiver verifies. Raises `Refused` if the endpoint has none."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(_NOBODY, connection) as operator:
-            return of_row(PublicKeys, await reports.public_keys(operator, owner, wanted))
+            return of_row(PublicKeys, await reports.public_keys(operator, owner, wanted, advice=_GIVE_KEY))
 
     async def purge(self, *, tenant_id: str, actor: str, older_than_days: int) -> int:
         """Destroy the material of the tenant's versions that were retired so many days ago; return how many.
