@@ -12,7 +12,7 @@ from hookseal.admin import Delivery, DeliveryDetails, Endpoint, EndpointDetails,
 from hookseal.dispatcher import delivery_queries, endpoint_queries, event_queries
 from hookseal.dispatcher.delivery_queries import Filter
 from hookseal.dispatcher.model import Ring
-from hookseal.ground.errors import Conflict, NotFound, Unavailable
+from hookseal.ground.errors import Conflict, Malformed, NotFound, Unavailable
 from hookseal.ground.ids import TenantId
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
@@ -241,6 +241,12 @@ async def test_a_malformed_filter_is_named(admin: Admin) -> None:
         (group, given, await refused_field(getattr(admin, group).list(**({"tenant_id": "acme"} | given))))
         for group, given, _ in MALFORMED
     ]
+
+
+async def test_an_id_without_its_tenant_names_the_argument(admin: Admin) -> None:
+    """The error for an id that says nothing without its tenant names the argument for the tenant."""
+    with pytest.raises(Malformed, match="event ids are those of a tenant: name it with tenant_id"):
+        await admin.deliveries.list(tenant_id="*", event_id="e")
 
 
 @pytest.mark.parametrize(

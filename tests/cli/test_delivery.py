@@ -248,6 +248,13 @@ async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], fie
     assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
+async def test_an_id_without_its_tenant_names_the_option(begun: Begun) -> None:
+    """The error for an id that says nothing without its tenant names the option for the tenant."""
+    for option, name in (("--event-id", "event ids"), ("--correlation-id", "correlation ids")):
+        ended = await begun.run("delivery", "list", option, "e1")
+        assert (2, f"hookseal: {name} are those of a tenant: name it with --tenant\n") == (ended.code, ended.err)
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [

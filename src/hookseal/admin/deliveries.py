@@ -60,7 +60,8 @@ class Deliveries:
                 since=arguments.moment(since, "since"),
                 until=arguments.moment(until, "until"),
                 signed_by=arguments.optional(arguments.signed_by, signed_by),
-            )
+            ),
+            tenant_by="tenant_id",
         )
         arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:

@@ -11,10 +11,11 @@ from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.store import version_report
 
 
-def checked(wanted: Filter) -> Filter:
+def checked(wanted: Filter, *, tenant_by: str = "--tenant") -> Filter:
     """Return the filter, with the tenant and the endpoint of the secret in `signed_by`.
 
-    Raises `Malformed` with the field if conditions contradict each other, or need a tenant.
+    Raises `Malformed` with the field if conditions contradict each other, or need a tenant; the caller names that with
+    `tenant_by`.
     """
     if wanted.signed_by is not None:
         if wanted.event_id is not None or wanted.correlation_id is not None:
@@ -28,7 +29,9 @@ def checked(wanted: Filter) -> Filter:
     if wanted.tenant_id is None:
         for name in ("event_id", "correlation_id"):
             if getattr(wanted, name) is not None:
-                raise Malformed(f"{name.replace('_', ' ')}s are those of a tenant: name the tenant too", field=name)
+                raise Malformed(
+                    f"{name.replace('_', ' ')}s are those of a tenant: name it with {tenant_by}", field=name
+                )
     return wanted
 
 
