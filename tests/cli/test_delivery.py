@@ -333,6 +333,19 @@ async def test_the_text_of_a_replay_says_what_holds_it(begun: Begun) -> None:
 
 
 @pytest.mark.req("OPS-04", part="errors")
+async def test_a_replay_of_a_held_delivery_names_the_command_that_releases_it(begun: Begun) -> None:
+    """A delivery that is held for its disabled endpoint exits 4 and names `endpoint enable`."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    await begun.run("endpoint", "disable", "--tenant", "acme", "--endpoint", endpoint)
+    (ring,) = await begun.stored.deliveries()
+    ended = await begun.run("delivery", "replay", ring.delivery_id)
+
+    assert 4 == ended.code
+    assert "because its endpoint was disabled at" in ended.err
+    assert f"`hookseal endpoint enable --tenant acme --endpoint {endpoint}`" in ended.err
+
+
+@pytest.mark.req("OPS-04", part="errors")
 async def test_each_refused_replay_has_its_exit_code(begun: Begun) -> None:
     """An absent delivery exits 3, a disabled endpoint 5 with the command that enables it, a deleted endpoint 3."""
     await begun.stored.endpoint()

@@ -5,10 +5,12 @@ import asyncio
 import asyncpg
 import pytest
 
+from hookseal.dispatcher import delivery_queries
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.replay import Replayed
+from hookseal.dispatcher.why import explain
 from hookseal.ground.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
@@ -115,7 +117,7 @@ async def test_a_delivery_in_back_off_is_due_at_once(installation: Installation)
     (ring,) = await installation.deliveries()
     again = Verdict(state=State.PENDING, retry_in_seconds=3_600)
     assert await ledger(installation).record(await claimed(installation, ring), FAILED, again, "server_error")
-    with pytest.raises(Conflict, match="pending, still on its way"):
+    with pytest.raises(Conflict, match="pending, not finished"):
         await replayed(installation, ring, new_id=True)
 
     assert (State.PENDING, 1) == (await replayed(installation, ring)).before
@@ -172,13 +174,29 @@ async def test_an_unfinished_delivery_is_not_replayed(installation: Installation
     """A pending or sending delivery is not replayed, since it will still be sent."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
-    with pytest.raises(Conflict, match="pending, still on its way"):
+    with pytest.raises(Conflict, match="pending, not finished"):
         await replayed(installation, ring, new_id=new_id)
     await claimed(installation, ring)
-    with pytest.raises(Conflict, match="sending, still on its way"):
+    with pytest.raises(Conflict, match="sending, not finished"):
         await replayed(installation, ring, new_id=new_id)
 
     assert 1 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.deliveries")
+
+
+@pytest.mark.parametrize("waiting_for", WaitingFor)
+async def test_the_refusal_says_what_a_held_delivery_waits_for(
+    installation: Installation, waiting_for: WaitingFor
+) -> None:
+    """A held delivery is refused with the words of `delivery why`, which name the command that ends the wait."""
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    await installation.pool.execute("UPDATE hookseal.deliveries SET waiting_for = $1, held_at = now()", waiting_for)
+    with pytest.raises(Conflict) as caught:
+        await replayed(installation, ring)
+
+    why = explain(await delivery_queries.facts(installation.pool, ring.delivery_id)).text
+    assert f"the delivery is pending, not finished: there is nothing to replay yet. {why}" == str(caught.value)
+    assert "delivery" == caught.value.field
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")

@@ -94,7 +94,8 @@ class Deliveries:
         """Send a finished delivery of the tenant again, with a new budget of attempts, or a waiting one at once.
 
         With `new_id` it gets a new webhook-id, so that the receiver processes it again. Raises `Conflict` if it is
-        on its way, `Refused` if its endpoint is disabled.
+        not finished and has no later attempt to wait for: the error says what it waits for. Raises `Refused` if its
+        endpoint is disabled.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.delivery_id(delivery_id)
         is_new = arguments.flag(new_id, "new_id")

@@ -60,11 +60,7 @@ async def replay(
     state = State(row["state"])
     hastened = bool(row["is_put_off"]) and not new_id
     if state in _UNFINISHED and not hastened:
-        raise Conflict(
-            f"the delivery is {state}, still on its way: there is nothing to replay yet; "
-            f"`hookseal delivery why {delivery_id}` says what it waits for",
-            field="delivery",
-        )
+        raise Conflict(f"the delivery is {state}, not finished: there is nothing to replay yet", field="delivery")
     _require_enabled(enabled, tenant, EndpointId(row["endpoint_id"]))
     statement = "hasten" if hastened else "repeat" if new_id else "again"
     [replayed] = await _SQL.rows(connection, statement, tenant, [delivery_id])

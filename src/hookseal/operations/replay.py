@@ -1,11 +1,12 @@
 """Replays deliveries, one at once or many by a job, audited. It needs no Redis: the outbox rings what is due."""
 
 from hookseal.audit.entry import Action
-from hookseal.dispatcher import replay, replay_jobs
+from hookseal.dispatcher import delivery_queries, replay, replay_jobs
 from hookseal.dispatcher.model import State
 from hookseal.dispatcher.replay import Replayed, Skipped
 from hookseal.dispatcher.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
 from hookseal.dispatcher.replay_jobs import LOCK_WAIT, RunningJob, Step
+from hookseal.dispatcher.why import explain
 from hookseal.ground.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
 from hookseal.ground.plural import plural
@@ -19,11 +20,15 @@ async def replay_delivery(
     """Make a finished delivery, by default of any tenant, due again with a new budget; with `new_id`, as a new one.
 
     A delivery whose next attempt is due later is due at once, with its budget as it is. If its endpoint is held, it
-    waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise on its way, `Refused` if its
-    endpoint is disabled, and `Unavailable`.
+    waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise not finished, which says what it
+    waits for and which command ends that, `Refused` if its endpoint is disabled, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        replayed = await replay.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
+        try:
+            replayed = await replay.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
+        except Conflict as error:
+            standing = explain(await delivery_queries.facts(connection, delivery_id, tenant=tenant)).text
+            raise Conflict(f"{error}. {standing}", field=error.field) from None
         state, attempts = replayed.before
         await operator.audit(
             Action.DELIVERY_REPLAYED,
