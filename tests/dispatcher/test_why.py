@@ -129,8 +129,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ENABLE,
         (
             f"{UNSENT} its endpoint was disabled at 2026-03-01T11:55:00Z (it moves). {SINCE} It is released by "
-            "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled. Enable the "
-            f"endpoint: `{ENABLE}`."
+            "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled (with the default "
+            f"of 7 days at 2026-03-08T11:55:00Z). Enable the endpoint: `{ENABLE}`."
         ),
     ),
     (
@@ -139,7 +139,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ENABLE,
         (
             f"{UNSENT} its endpoint was disabled. {SINCE} It is released by `endpoint enable`; if that does not happen "
-            f"within HOOKSEAL_HELD_DAYS, it is cancelled. Enable the endpoint: `{ENABLE}`."
+            "within HOOKSEAL_HELD_DAYS, it is cancelled (with the default of 7 days at 2026-03-08T11:55:00Z). Enable "
+            f"the endpoint: `{ENABLE}`."
         ),
     ),
     (
@@ -204,7 +205,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         ENABLE,
         (
-            "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3 of 10. "
+            "attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. "
             f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z, and then by the breaker "
             "of its endpoint, which is open. If the receiver works again, have one delivery of the endpoint tried now: "
             f"`{ENABLE}`."
@@ -303,7 +304,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         REPLAY,
         (
-            "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3 of 10. "
+            "attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. "
             f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z. To have it tried at once: "
             f"`{REPLAY}`."
         ),
@@ -318,7 +319,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         REPLAY,
         (
-            "attempt 3 failed (server_error, status 503), and the next one follows; attempts spent: 3, and its "
+            "attempt 3 failed (server_error, status 503); attempts spent: 3, and its "
             f"endpoint now allows 2: the next one is the last. {SINCE} It is released by the clock: it is due at "
             f"2026-03-01T12:05:00Z. To have it tried at once: `{REPLAY}`."
         ),
@@ -333,7 +334,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         None,
         (
-            f"attempt 3 failed (timeout), and the next one follows; attempts spent: 3. {SINCE} It is released by the "
+            f"attempt 3 failed (timeout); attempts spent: 3. {SINCE} It is released by the "
             "clock: it is due at 2026-03-01T12:05:00Z. Its endpoint is deleted, so that it cannot be sent."
         ),
     ),
@@ -348,13 +349,23 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ),
     ),
     (
+        {"next_attempt_at": LATER, "last_attempt": TRIED, "budget_spent": 3, "endpoint": DISABLED},
+        EARLIER,
+        ENABLE,
+        (
+            f"attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. {SINCE} It is released by the "
+            "clock: it is due at 2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint was "
+            f"disabled at 2026-03-01T11:55:00Z (it moves). Enable the endpoint: `{ENABLE}`."
+        ),
+    ),
+    (
         {"endpoint": DISABLED, "next_attempt_at": EARLIER},
         EARLIER,
         ENABLE,
         (
             "it is due, and is not sent, because its endpoint was disabled at 2026-03-01T11:55:00Z (it moves). "
             f"{SINCE} It is released by `endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is "
-            f"cancelled. Enable the endpoint: `{ENABLE}`."
+            f"cancelled (with the default of 7 days). Enable the endpoint: `{ENABLE}`."
         ),
     ),
     (

@@ -14,6 +14,7 @@ from hookseal.config.problems import problem
 from hookseal.config.settings import MAX_PROCESSES, Database, Environment
 from hookseal.config.store_variables import StoreVariables
 from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.dispatcher.delivery_facts import HELD_DAYS
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.ground.log import LogFormat, LogLevel
 
@@ -90,7 +91,7 @@ class Variables(StoreVariables):
     )
     held_days: Whole = whole_number(
         "HOOKSEAL_HELD_DAYS",
-        7,
+        HELD_DAYS,
         (1, 30),
         description="How long a delivery waits for a disabled endpoint before it ends.",
     )

@@ -1,10 +1,13 @@
 """What is read about a delivery to explain where it stands. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from hookseal.dispatcher.model import State, WaitingFor
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+
+HELD_DAYS: Final = 7  # the default of HOOKSEAL_HELD_DAYS, which only the workers know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +76,8 @@ class Facts:
     def of_endpoint(self) -> str:
         """The options that name the endpoint in a command."""
         return f"--tenant {self.tenant_id} --endpoint {self.endpoint_id}"
+
+    @property
+    def cancelled_at(self) -> datetime | None:
+        """When it is cancelled while its endpoint is disabled, with the default of HOOKSEAL_HELD_DAYS; None if due."""
+        return None if self.held_at is None else self.held_at + timedelta(days=HELD_DAYS)

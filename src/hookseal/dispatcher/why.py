@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
-from hookseal.dispatcher.delivery_facts import Facts
+from hookseal.dispatcher.delivery_facts import HELD_DAYS, Facts
 from hookseal.dispatcher.model import State, WaitingFor
 from hookseal.dispatcher.url import PLAIN_HTTP
 
 _START: Final = "hookseal worker"
 _CHECK: Final = "hookseal check"
-_CLEAR: Final = "hookseal secret cache-clear"
 _FREE_WORKER: Final = "a worker with a free place for a request"
 _FIRST: Final = "the leader, which makes it due within a second"
 _GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
-_ENABLING: Final = "`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled"
 _HELD: Final = "it is held, which spends no attempt, because"
 _LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
 
@@ -134,8 +132,7 @@ def _for_room(facts: Facts, waiting_for: WaitingFor) -> _Standing:
 
 def _for_secret(facts: Facts) -> _Standing:
     is_plain = facts.last_error == PLAIN_HTTP
-    because = PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}"
-    what = f"{_HELD} {because}"
+    what = f"{_HELD} " + (PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}")
     if facts.probe_at is None:
         return _Standing(what, facts.held_at, _LEADER, *_workers(facts))
     if is_plain:
@@ -152,14 +149,14 @@ def _for_secret(facts: Facts) -> _Standing:
         facts.held_at,
         f"a probe that is signed: the oldest delivery of the endpoint is tried next at {_at(facts.probe_at)}, and if "
         "its secret is available, all others follow",
-        _CLEAR,
+        "hookseal secret cache-clear",
         "When the secret is repaired (docs/runbook.md, HooksealSecretRefused), have it tried at once",
     )
 
 
 def _for_endpoint(facts: Facts) -> _Standing:
     if disabled := _disabled(facts):
-        return _Standing(f"{_HELD} {disabled}", facts.held_at, _ENABLING, *_enable(facts))
+        return _Standing(f"{_HELD} {disabled}", facts.held_at, _enabling(facts), *_enable(facts))
     again = "deleted" if facts.endpoint is None else "enabled again"
     return _Standing(f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts))
 
@@ -168,7 +165,14 @@ def _disabled(facts: Facts) -> str:
     if facts.endpoint is None or facts.endpoint.enabled:
         return ""
     at = "" if facts.endpoint.disabled_at is None else f" at {_at(facts.endpoint.disabled_at)}"
-    return f"its endpoint was disabled{at}{_because(facts.endpoint.disabled_reason)}"
+    reason = "" if facts.endpoint.disabled_reason is None else f" ({facts.endpoint.disabled_reason})"
+    return f"its endpoint was disabled{at}{reason}"
+
+
+def _enabling(facts: Facts) -> str:
+    at = "" if facts.cancelled_at is None else f" at {_at(facts.cancelled_at)}"
+    default = f"with the default of {HELD_DAYS} days{at}"
+    return f"`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled ({default})"
 
 
 def _enable(facts: Facts, advice: str = "Enable the endpoint") -> tuple[str, str]:
@@ -204,7 +208,7 @@ def _due(facts: Facts) -> _Standing:
     if due_at > facts.now:
         return _not_due(facts, due_at)
     if disabled := _disabled(facts):
-        return _Standing(f"it is due, and is not sent, because {disabled}", due_at, _ENABLING, *_enable(facts))
+        return _Standing(f"it is due, and is not sent, because {disabled}", due_at, _enabling(facts), *_enable(facts))
     if facts.rung_at is None or facts.rung_at < due_at:
         what = "it is due, and no worker has claimed it"
         rings = "the outbox does within a second"
@@ -225,7 +229,7 @@ def _not_due(facts: Facts, due_at: datetime) -> _Standing:
         what = f"a worker gave it back without an attempt{_error(facts)}"
     else:
         answer = last.outcome if last.status is None else f"{last.outcome}, status {last.status}"
-        what = f"attempt {last.number} failed ({answer}), and the next one follows; attempts spent: {_spent(facts)}"
+        what = f"attempt {last.number} failed ({answer}); attempts spent: {_spent(facts)}"
         since = last.ended_at
     by = f"the clock: it is due at {_at(due_at)}"
     if disabled := _disabled(facts):
@@ -289,11 +293,7 @@ def _workers(facts: Facts) -> tuple[str | None, str]:
 
 
 def _error(facts: Facts) -> str:
-    return _because(facts.last_error)
-
-
-def _because(reason: str | None) -> str:
-    return "" if reason is None else f" ({reason})"
+    return "" if facts.last_error is None else f" ({facts.last_error})"
 
 
 def _at(moment: datetime) -> str:
