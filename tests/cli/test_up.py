@@ -248,3 +248,26 @@ def test_contradicting_variables_are_unset() -> None:
     moved = dict.fromkeys(("SECRETS_KMS", "SECRETS_KMS_INSTALLATION", "SECRETS_MASTER_KEY_WRAPPED_FILE"), "x")
     unset = "unset SECRETS_KMS SECRETS_KMS_INSTALLATION SECRETS_MASTER_KEY_WRAPPED_FILE"
     assert [unset, *lines] == up.exported(settings, moved).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"attempt": "1", "retry": False, "replay": False}, "webhook-id a  verified"),
+        ({"attempt": "2", "retry": True, "replay": False}, "webhook-id a  retry, attempt 2  verified"),
+        ({"attempt": "2", "retry": True, "replay": True}, "webhook-id a  replay, attempt 2  verified"),
+        ({"attempt": "1", "retry": False, "replay": True}, "webhook-id a  replay, attempt 1  verified"),
+    ],
+)
+def test_the_text_says_retry_or_replay(seen: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request is called a retry or a replay, whichever it is; the first one is neither."""
+    about = {
+        "event": "request.received",
+        "path": "/",
+        "webhook_id": "a",
+        "verified": True,
+        "message": "m",
+        "body": "{}",
+    }
+    up._say_text(about | seen)
+    assert f"received  /  {words}, m" == capsys.readouterr().out.splitlines()[0]

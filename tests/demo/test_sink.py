@@ -12,8 +12,11 @@ import pytest
 from hookseal.demo.sink import run_sink
 from hookseal.demo.verdicts import verified_by_endpoint
 from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
+from hookseal.operations.replay import replay_delivery
 from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.clock import FakeClock
 from tests.doubles.raw_request import raw_request
@@ -21,6 +24,7 @@ from tests.doubles.stored import begin
 from tests.doubles.stuck_client import stuck_client
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+FAILED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))
 
 
 async def test_each_request_is_reported() -> None:
@@ -109,3 +113,35 @@ async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) 
 
     answers = [await verified(url, b"{}"), await verified(url, b"[]"), await verified(url[:-1], b"{}")]
     assert [True, False, None] == answers
+
+
+async def test_a_replay_is_told_from_a_retry(begun_pool: Pool) -> None:
+    """The first attempt of a replay is reported as one, with the id of the delivery or a new one; a retry is not."""
+    installation = await begin(begun_pool)
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    ledger = PostgresLedger(begun_pool, worker="w-1", lease_seconds=45)
+    judge = verified_by_endpoint(begun_pool, installation.unlocked, FakeClock(datetime.now(UTC)))
+
+    async def sent(of: Ring, header: str = "webhook-id") -> object:
+        """Claim the delivery, and return whether its request is reported as a replay."""
+        claim = await ledger.claim(of)
+        assert claim is not None
+        _, report = await judge("http://127.0.0.1:9/", b"{}", {header: of.delivery_id})
+        state = State.PENDING if claim.budget_spent == 0 else State.DEAD_LETTER
+        assert await ledger.record(claim, FAILED, Verdict(state=state), "server_error")
+        return report["replay"]
+
+    async def replayed(*, new_id: bool) -> Ring:
+        async with begun_pool.acquire() as connection:
+            operator = installation.operator(connection)
+            delivery = (await replay_delivery(operator, ring.delivery_id, new_id=new_id)).delivery_id
+        return Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=delivery)
+
+    assert [False, False] == [await sent(ring), await sent(ring)]
+    copy = await replayed(new_id=True)
+    assert [True, False] == [await sent(copy), await sent(copy)]
+    again = await replayed(new_id=False)
+    assert [True, False] == [await sent(again, "x-webhook-delivery-id"), await sent(again)]
+    for unknown in ({}, {"webhook-id": "x"}, {"webhook-id": "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"}):
+        assert not (await judge("http://127.0.0.1:9/", b"{}", unknown))[1]["replay"]

@@ -43,7 +43,8 @@ FOR_ALL = {
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed", "records.sql: in_use"),
     *("compromise.sql: count", "restore.sql: reopen_drained_keys"),
     *("held_deliveries.sql: probe_all", "held_deliveries.sql: count_all"),
-    "verdicts.sql: refs_at",  # the receiver of `hookseal up` gets the requests of every tenant
+    # The receiver of `hookseal up` gets the requests of every tenant.
+    *("verdicts.sql: refs_at", "verdicts.sql: is_replay"),
     *("replay_jobs.sql: lock", "replay_jobs.sql: show"),
 }
 WHOLE_FILES = {"database.sql"}  # counts of the whole installation, for the metrics

@@ -103,7 +103,8 @@ def _say_text(event: dict[str, Any]) -> None:
             flush=True,
         )
         return
-    again = f"  retry, attempt {event['attempt']}" if event["retry"] else ""
+    kind = "replay" if event.get("replay") else "retry" if event["retry"] else ""
+    again = f"  {kind}, attempt {event['attempt']}" if kind else ""
     how = {True: "verified", False: "REFUSED", None: "not verified"}[event["verified"]]
     received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
     print(printable(received), flush=True)

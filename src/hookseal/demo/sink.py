@@ -49,6 +49,11 @@ def readable(value: str) -> str:
     return value.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
 
 
+def delivery_of(headers: Mapping[str, str]) -> str | None:
+    """Return the id of the delivery as the headers of either scheme have it, None if they have none."""
+    return headers.get("webhook-id") or headers.get("x-webhook-delivery-id")
+
+
 def _receiving(
     report: Callable[[dict[str, object]], None], judge: Judge
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -68,7 +73,7 @@ def _receiving(
 
 
 def _about(request: web.Request) -> dict[str, object]:
-    delivery = request.headers.get("webhook-id") or request.headers.get("x-webhook-delivery-id")
+    delivery = delivery_of(request.headers)
     attempt = request.headers.get("x-hookseal-attempt")
     return {
         "path": request.path,

@@ -1,9 +1,10 @@
-"""Whether the receiver of an endpoint would accept a request, for the receiver of `hookseal up`."""
+"""Whether a receiver would accept a request, and whether it is a replay, for the receiver of `hookseal up`."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from hookseal.demo.sink import Judge
+from hookseal.demo.sink import Judge, delivery_of
+from hookseal.ground import ids
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import HooksealError
 from hookseal.postgres.handles import Pool
@@ -20,7 +21,8 @@ _ACCEPTED: Final = 204
 def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
     """Return a judge that accepts every request, and reports whether a secret of an endpoint with its url verifies it.
 
-    The report has `verified` (None if no endpoint has the url, or its secrets cannot be read), `message` and `body`.
+    The report has `verified` (None if no endpoint has the url, or its secrets cannot be read), `message`, `body`, and
+    `replay`: whether this is the first attempt of a replay.
     """
 
     async def judge(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
@@ -31,7 +33,8 @@ def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
         else:
             verified, message = _verdict(body, headers, secrets, clock)
         text = body.decode("utf-8", errors="replace")
-        return _ACCEPTED, {"verified": verified, "message": message, "body": text}
+        replay = await _is_replay(delivery_of(headers) or "", pool)
+        return _ACCEPTED, {"verified": verified, "message": message, "body": text, "replay": replay}
 
     return judge
 
@@ -44,6 +47,14 @@ def _verdict(body: bytes, headers: Mapping[str, str], secrets: list[str], clock:
     except VerificationError as refusal:
         return False, str(refusal)
     return True, "with the secret of its endpoint"
+
+
+async def _is_replay(delivery: str, pool: Pool) -> bool:
+    """Return whether the delivery is replayed now; False if there is none with this id, or it cannot be read."""
+    try:
+        return await _SQL.value(pool, "is_replay", ids.delivery_id(delivery)) is True
+    except HooksealError:
+        return False
 
 
 async def _secrets_at(url: str, pool: Pool, unlocked: Unlocked) -> list[str]:

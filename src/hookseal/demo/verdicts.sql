@@ -4,3 +4,10 @@ SELECT r.ref
 FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (VALUES (e.secret_ref), (e.previous_secret_ref)) AS r (ref)
 WHERE e.url = ANY ($1::text[]) AND r.ref IS NOT NULL
+
+-- Returns whether the attempt of this delivery that is in flight is the first one of a replay. A replay has a new budget; a
+-- retry has spent a part of it. A copy with a new id repeats another delivery.
+-- name: is_replay
+SELECT d.budget_spent = 0 AND (d.attempts > 0 OR d.replay_of IS NOT NULL)
+FROM hookseal.deliveries AS d
+WHERE d.id = $1::text::uuid
