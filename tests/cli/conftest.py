@@ -1,6 +1,7 @@
 """Fixtures of the tests of commands."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -8,6 +9,12 @@ import pytest
 from tests.cli.in_turn import InTurn
 from tests.cli.installation import Begun
 from tests.doubles.stored import MASTER_KEY_TEXT, begin
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a checkout in which somebody ran `hookseal up`, errors have one more line.
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ import asyncpg
 import pytest
 
 from hookseal.cli import up
+from hookseal.demo import state
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
-from tests.cli.listeners import SOON_SECONDS, black_hole
+from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port
 from tests.cli.process_leaks import processes_in
 from tests.doubles.stuck_client import stuck_client
 
@@ -271,3 +272,29 @@ def test_the_text_says_retry_or_replay(seen: dict[str, Any], words: str, capsys:
     }
     up._say_text(about | seen)
     assert f"received  /  {words}, m" == capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.req("OPS-04", part="errors")
+async def test_an_error_about_an_address_names_up_env(terminal: Terminal) -> None:
+    """In the folder of an `up`, a shell with no settings or with old ones learns from the error how to get them."""
+    nowhere = {"DATABASE_URL": f"postgresql://127.0.0.1:{closed_port()}/db"}
+    calls: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+        (("delivery", "list"), {}),
+        (("delivery", "list"), nowhere),
+        (("check",), {"HOOKSEAL_HEALTH_PORT": str(closed_port())}),
+    )
+
+    async def advised(words: str) -> list[bool]:
+        """Return of each call whether its error has these words in a line of its own."""
+        errors = [(await terminal.hookseal(*arguments, **settings)).err for arguments, settings in calls]
+        return [
+            any(words in line and 'eval "$(hookseal up env)"' in line for line in each.splitlines()) for each in errors
+        ]
+
+    assert [False] * 3 == await advised("")
+    with state.lock_folder(terminal.state), state.publish_settings(terminal.state, nowhere):
+        assert [True, False, True] == await advised("runs in this folder")
+        stale = await terminal.hookseal("delivery", "list", "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
+        assert "hookseal up env" in stale.json["error"]["message"]
+    assert [True] * 3 == await advised("do not run")
+    assert "eval" not in (await terminal.hookseal("up", "env")).err

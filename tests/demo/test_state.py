@@ -108,3 +108,18 @@ def test_the_logs_of_the_run_before_are_kept(tmp_path: Path) -> None:
     state.keep_logs(tmp_path)
     assert ["worker.log.1"] == [path.name for path in tmp_path.iterdir()]
     assert "second" == (tmp_path / "worker.log.1").read_text()
+
+
+def test_a_shell_without_the_settings_gets_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell without the settings of the `up` of this folder, or with others, is advised to get them."""
+    folder = tmp_path / "state"
+    other = {"DATABASE_URL": "postgresql://127.0.0.1/other"}
+    assert state.advice(folder, {}) is None
+    with state.lock_folder(folder), state.publish_settings(folder, SETTINGS):
+        for environ in ({}, other):
+            assert "does not have the addresses" in (state.advice(folder, environ) or "")
+        assert state.advice(folder, {"PATH": "/bin", **SETTINGS}) is None
+    for environ in ({}, SETTINGS):
+        assert "do not run: to use them, start it" in (state.advice(folder, environ) or "")
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert state.advice(folder, {}) is None

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from hookseal.cli.address_advice import advice
 from hookseal.cli.shared.printing import OutputLost, emit, report, report_lost_output
 from hookseal.ground.errors import HooksealError
 
@@ -27,7 +28,7 @@ def _answer(arguments: Sequence[str]) -> int | None:
         if arguments[:1] == ["check"] and (url := _url(words[1:])) is not None:
             return _check(url or None, as_json=as_json)
     except HooksealError as error:
-        return report(error, as_json=as_json)
+        return report(error, as_json=as_json, more=advice(error, arguments, os.environ))
     return None
 
 

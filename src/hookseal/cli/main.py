@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import typer
 
 from hookseal.cli import incomplete, interrupted
+from hookseal.cli.address_advice import advice
 from hookseal.cli.commands import requested_branch, tree, words_to_complete
 from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, report, report_lost_output
 from hookseal.ground.errors import ConfigError, Defect, HooksealError, Refused
@@ -45,7 +46,7 @@ def _answer(arguments: Sequence[str], commands: typer.Typer | None) -> int:
             command = tree(requested_branch(arguments if words is None else words), completes=words is not None)
         code = command(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
-        return _report(error, as_json=as_json)
+        return _report(error, as_json=as_json, more=advice(error, arguments, os.environ))
     except typer.TyperException as error:
         return _report_usage(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
@@ -58,10 +59,10 @@ def _answer(arguments: Sequence[str], commands: typer.Typer | None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _report(error: HooksealError, *, as_json: bool) -> int:
+def _report(error: HooksealError, *, as_json: bool, more: str | None = None) -> int:
     if isinstance(error, Defect):
         _show_traceback(error)
-    return report(error, as_json=as_json)
+    return report(error, as_json=as_json, more=more)
 
 
 def _report_unexpected(error: Exception, arguments: Sequence[str], *, as_json: bool) -> int:

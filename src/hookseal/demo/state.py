@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,14 @@ _FILE: Final = "up.json"
 _PORT: Final = "receiver.port"
 _LOCK: Final = "up.lock"
 _LOGS: Final = ("worker.log", "postgres.log", "valkey.log")
+_OTHER_SETTINGS: Final = (
+    'this shell does not have the addresses of the `hookseal up` that runs in this folder: eval "$(hookseal up env)" '
+    "sets them"
+)
+_NOT_UP: Final = (
+    "the servers of `hookseal up` in this folder do not run: to use them, start it, and then "
+    'eval "$(hookseal up env)" sets their addresses'
+)
 
 
 def default_folder() -> Path:
@@ -86,6 +94,21 @@ def settings(folder: Path) -> dict[str, str]:
         if isinstance(stored, dict) and all(isinstance(value, str) for value in stored.values()):
             return stored
     raise Unavailable(f"{folder / _FILE} was changed: stop `hookseal up` and start it again, which rewrites the file")
+
+
+def advice(folder: Path, environ: Mapping[str, str]) -> str | None:
+    """Return how a shell with this environment gets the settings of the `up` of this folder.
+
+    Returns None if it has them, and in a folder in which this user never started an `up`.
+    """
+    # Another user's folder may name other servers.
+    if not (folder / _LOCK).exists() or folder.stat().st_uid != os.geteuid():
+        return None
+    try:
+        running = settings(folder)
+    except Unavailable:
+        return _NOT_UP
+    return None if all(environ.get(name) == value for name, value in running.items()) else _OTHER_SETTINGS
 
 
 def _text(folder: Path) -> bytes | None:

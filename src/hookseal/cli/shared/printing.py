@@ -47,9 +47,10 @@ def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> 
         print(f"{'' if line.startswith('  ') else 'hookseal: '}{printable(line)}", file=sys.stderr, flush=True)
 
 
-def report(error: HooksealError, *, as_json: bool) -> int:
-    """Print the error, and return its exit code."""
-    emit_error(code=error.code, message=str(error), field=error.field, as_json=as_json)
+def report(error: HooksealError, *, as_json: bool, more: str | None = None) -> int:
+    """Print the error, with one more line if there is one, and return its exit code."""
+    message = str(error) if more is None else f"{error}\n{more}"
+    emit_error(code=error.code, message=message, field=error.field, as_json=as_json)
     return error.exit_code
 
 

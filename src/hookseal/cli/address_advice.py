@@ -1,0 +1,26 @@
+"""What an error adds in a folder of `hookseal up`, if the shell may not have the addresses of its servers."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from hookseal.ground.errors import ConfigError, HooksealError, Unavailable
+
+_ITS_OWN: Final = frozenset({"up", "demo"})  # they need no addresses
+
+
+def advice(error: HooksealError, arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """Return the line to add to the error of this command, None without such a folder, or if addresses are no cause.
+
+    It loads nothing unless there is such a folder.
+    """
+    is_about_addresses = type(error) is Unavailable or (type(error) is ConfigError and "is not set" in str(error))
+    if not is_about_addresses or _ITS_OWN.intersection(arguments[:1]):
+        return None
+    with suppress(OSError):  # what cannot be read is no such folder
+        if Path(".hookseal").is_dir():
+            from hookseal.demo import state  # noqa: PLC0415 -- without such a folder, nothing needs it
+
+            return state.advice(state.default_folder(), environ)
+    return None
