@@ -89,3 +89,10 @@ async def test_enable_with_since_replays_what_was_missed(begun: Begun) -> None:
     assert (await begun.run(*enable, "--json")).json["replay"] is None
     for_a_person = (await begun.run(*enable, "--since", "2099-01-01T00:00:00Z")).out
     assert f"endpoint {endpoint} was enabled already: nothing was changed\nnothing is to be replayed\n" == for_a_person
+
+
+async def test_the_help_says_what_is_taken_and_how_to_follow_it() -> None:
+    """A newcomer learns which deliveries a job takes without options, and which command shows how far it is."""
+    text = " ".join((await hookseal("replay", "start", "--help")).out.split())
+    assert "ended without being delivered, also those that never had an attempt" in text
+    assert "`hookseal replay status ID` shows how far it is" in text

@@ -41,9 +41,12 @@ def list_(
         str | None, typer.Option(help="Only deliveries of events with this correlation id; add --tenant.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
+        str | None,
+        typer.Option(help="Only deliveries made at this time or later: 2026-01-31T12:00:00Z, or 1h, 7d (ago)."),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Only deliveries made before this time, as --since.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only deliveries made before this time, written as for --since.")
+    ] = None,
     signed_by: Annotated[
         str | None,
         typer.Option(metavar="REF", help="Only deliveries that this secret version signed, or may be signing now."),

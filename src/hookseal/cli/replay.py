@@ -51,29 +51,34 @@ def start_(
         list[State] | None,
         typer.Option(
             metavar=_FINAL,
-            help="Only this final state; may be repeated. Without it: dead_letter, failed and cancelled.",
+            help="Only deliveries that ended in this state; may be repeated. Without it: dead_letter, failed and "
+            "cancelled.",
         ),
     ] = None,
     all_states: Annotated[
-        bool, typer.Option("--all-states", help="Also replay deliveries that were delivered; not with --state.")
+        bool, typer.Option("--all-states", help="Deliveries that ended in any state, also delivered; not with --state.")
     ] = False,
     since: Annotated[
-        str | None, typer.Option(help="Only deliveries made since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
+        str | None,
+        typer.Option(help="Only deliveries made at this time or later: 2026-01-31T12:00:00Z, or 1h, 7d (ago)."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(help="Only deliveries made before this time, as --since; by default now.")
+        str | None, typer.Option(help="Only deliveries made before this time, written as for --since; by default now.")
     ] = None,
     per_second: Annotated[
-        str, typer.Option("--rate", metavar="N/s", help="Deliveries a second, 1 to 1000.")
+        str, typer.Option("--rate", metavar="N/s", help="The most deliveries to send in a second, 1 to 1000.")
     ] = _DEFAULT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be replayed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Start a job that sends finished deliveries again, each with a new budget and under its own webhook-id.
+    """Start a job that sends finished deliveries again, each with a new budget of attempts and the same webhook-id.
 
-    Every given condition must be true. Deliveries that never had an attempt are included. What was delivered
-    since under another id (`delivery replay --new-id`) is left out, unless delivered ones are selected. Those of a
-    disabled or deleted endpoint are skipped and counted. The workers execute the job: the command does not wait for it.
+    It takes the deliveries of the tenant that ended without being delivered, also those that never had an attempt;
+    --state and --all-states choose other states. A delivery must meet every condition that is given. One whose copy
+    (`delivery replay --new-id`) was delivered since is left out, unless delivered ones are chosen. Those of disabled
+    and deleted endpoints are skipped and counted.
+
+    The command returns at once, and the workers execute the job: `hookseal replay status ID` shows how far it is.
 
     Example: hookseal replay start --tenant acme --since 1h --rate 50/s
     """
