@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from hookseal.postgres.handles import ANSWER_SECONDS
 from hookseal.worker.ledger import PersistentLedger
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
+from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
@@ -178,6 +180,33 @@ async def test_a_deleted_attempt_delays_no_other(pool: "Pool[asyncpg.Record]", i
                 FinishedAttempt(claim=each, attempt=ROW, verdict=DELIVERED, error=None) for each in made.claims
             ])  # fmt: skip
         await transaction.rollback()
+
+
+@pytest.mark.req("SEC-08", "DEL-15")
+@pytest.mark.parametrize("others", [0, 3])
+async def test_an_attempt_that_appears_meanwhile_costs_no_outcome(pool: "Pool[asyncpg.Record]", others: int) -> None:
+    """If another program commits a forged attempt while the batch waits for it, every outcome is recorded."""
+    made, _ = await scene(pool, 1 + others)
+    forged = made.claims[0].ring
+    async with pool.acquire() as holder, pool.acquire() as observer:
+        async with holder.transaction():
+            await holder.execute(
+                "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
+                " VALUES ($1, $2::text::uuid, 1, now(), 'delivered', '{}', 'x')",
+                *(forged.tenant_id, forged.delivery_id),
+            )
+            recording = asyncio.create_task(made.record(lambda _: (ROW, DELIVERED)))
+            await eventually(partial(_waits_for, observer, holder.get_server_pid()))
+        assert [DELIVERED] * (1 + others) == await recording
+    assert ["delivered"] * (1 + others) == await made.states()
+
+
+async def _waits_for(observer: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]", pid: int) -> bool:
+    return bool(
+        await observer.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))", pid
+        )
+    )
 
 
 @pytest.mark.req("DEL-15", "DUR-04")

@@ -174,7 +174,8 @@ FROM claimed AS c CROSS JOIN endpoint AS e
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An
--- attempt that disables its endpoint, or is the probe of a held endpoint, is recorded by `record`, alone.
+-- attempt that disables its endpoint, or is the probe of a held endpoint, is recorded by `record`, alone. So is one that another
+-- program inserts at the same moment: `ON CONFLICT` would take a tenth of the time.
 -- name: record_all
 WITH made AS MATERIALIZED (
     SELECT m.*
@@ -208,7 +209,6 @@ WITH made AS MATERIALIZED (
     WHERE NOT EXISTS (  -- else the insert would wait for a transaction that deletes this attempt
         SELECT FROM hookseal.attempts AS a
         WHERE a.tenant_id = ended.tenant_id AND a.delivery_id = ended.id AND a.number = ended.claimed_number)
-        ON CONFLICT DO NOTHING
 )
 SELECT id::text AS delivery_id FROM ended
 

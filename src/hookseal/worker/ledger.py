@@ -154,7 +154,10 @@ class PersistentLedger:
             results = await self._retried(lambda is_repeat: self._recorded(made, is_repeat=is_repeat), deadline)
         except asyncpg.PostgresError as error:
             if len(outcomes) == 1:
-                resolve(outcomes[0][1], error)
+                if isinstance(error, asyncpg.UniqueViolationError):  # another program has just inserted this attempt
+                    self._record_alone(outcomes[0])
+                else:
+                    resolve(outcomes[0][1], error)
                 return
             middle = len(outcomes) // 2
             await self._record_together(outcomes[:middle], deadline)
