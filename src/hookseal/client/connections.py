@@ -10,7 +10,7 @@ from hookseal.config.settings import Database
 from hookseal.ground.errors import ConfigError, Refused
 from hookseal.postgres import opening
 from hookseal.postgres.connect import pool_of_qualified_statements
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.postgres.handles import ANSWER_SECONDS, Pool
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import translated
 
@@ -34,14 +34,6 @@ async def connections(database: Database) -> AsyncIterator[Pool]:
     ) as pool:
         await _require_schema(pool)
         yield pool
-
-
-@asynccontextmanager
-async def acquire_connection(pool: Pool) -> AsyncIterator[Connection]:
-    """Acquire a connection for the block. Raises `Unavailable` if none is free, or answers, within five seconds."""
-    with translated():
-        async with connected(pool) as connection:
-            yield connection
 
 
 async def _require_schema(pool: Pool) -> None:

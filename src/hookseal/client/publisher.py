@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hookseal.client.calls import Calls, counted_calls
-from hookseal.client.connections import acquire_connection, connections
+from hookseal.client.connections import connections
 from hookseal.client.doorbell import Doorbell, doorbell
 from hookseal.client.event import UNSET, check_tenant, encode_payload, event
 from hookseal.client.joining import join_transaction
@@ -27,7 +27,7 @@ from hookseal.config.producer import producer_settings
 from hookseal.dispatcher import publish as stored
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import EventId
-from hookseal.postgres.handles import Connection, Pool
+from hookseal.postgres.handles import Connection, Executor, Pool
 
 _LOG: Final = logging.getLogger("hookseal.client")
 
@@ -138,8 +138,7 @@ class Publisher:
             async with join_transaction(connection) as is_joined:
                 return await self._stored(connection, given, content, is_committed=not is_joined)
         with self._calls.counted():
-            async with acquire_connection(self._pool) as own:
-                published = await self._stored(own, given, content, is_committed=True, rings=self._doorbell.rings)
+            published = await self._stored(self._pool, given, content, is_committed=True, rings=self._doorbell.rings)
             await published.ring()
         return published
 
@@ -164,15 +163,14 @@ class Publisher:
                 results = await stored.publish_many(connection, owner, given)
                 return self._many(results, is_committed=not is_joined)
         with self._calls.counted():
-            async with acquire_connection(self._pool) as own:
-                results = await stored.publish_many(own, owner, given, rings=self._doorbell.rings)
-                published = self._many(results, is_committed=True)
+            results = await stored.publish_many(self._pool, owner, given, rings=self._doorbell.rings)
+            published = self._many(results, is_committed=True)
             await published.ring()
         return published
 
     async def _stored(
         self,
-        connection: Connection,
+        executor: Executor,
         given: stored.Event,
         content: str | bytes,
         *,
@@ -180,9 +178,9 @@ class Publisher:
         rings: bool = False,
     ) -> Published:
         if isinstance(content, str):
-            result = await stored.publish_encoded(connection, given, content, rings=rings)
+            result = await stored.publish_encoded(executor, given, content, rings=rings)
         else:
-            result = await stored.publish_raw(connection, given, content, rings=rings)
+            result = await stored.publish_raw(executor, given, content, rings=rings)
         return self._one(result, is_committed=is_committed)
 
     def _many(self, results: list[stored.Published], *, is_committed: bool) -> PublishedMany:

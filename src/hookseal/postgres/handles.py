@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -20,26 +20,41 @@ _RELEASING: Final = set[asyncio.Task[None]]()  # the event loop itself keeps no 
 ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL counts as not answering
 
 
-@asynccontextmanager
-async def connected(source: Executor) -> AsyncIterator[Connection]:
+def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
     The time-out of `acquire` also limits the release. Without one, a statement that timed out on a frozen server would
     block its caller until the server continues. After a block that raised nothing the caller continues at once, and the
     connection is back in the pool a few turns of the event loop later.
     """
-    if not isinstance(source, asyncpg.Pool):
-        yield source
-        return
-    connection = await source.acquire(timeout=ANSWER_SECONDS)
-    try:
-        yield connection
-    except BaseException:
-        await source.release(connection)
-        raise
-    releasing = asyncio.ensure_future(source.release(connection))
-    _RELEASING.add(releasing)
-    releasing.add_done_callback(_released)
+    return _Connected(source)
+
+
+class _Connected:  # a generator takes twice the time, and each statement is in such a block
+    __slots__ = ("_acquired", "_source")
+
+    _acquired: "PoolConnectionProxy[asyncpg.Record]"
+
+    def __init__(self, source: Executor) -> None:
+        self._source = source
+
+    async def __aenter__(self) -> Connection:
+        source = self._source
+        if not isinstance(source, asyncpg.Pool):
+            return source
+        self._acquired = await source.acquire(timeout=ANSWER_SECONDS)
+        return self._acquired
+
+    async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
+        source = self._source
+        if not isinstance(source, asyncpg.Pool):
+            return
+        if kind is not None:
+            await source.release(self._acquired)
+            return
+        releasing = asyncio.ensure_future(source.release(self._acquired))
+        _RELEASING.add(releasing)
+        releasing.add_done_callback(_released)
 
 
 def _released(task: asyncio.Task[None]) -> None:
