@@ -31,6 +31,15 @@ async def test_the_caller_does_not_wait_for_the_release(pool: Pool) -> None:
         assert process == second.get_server_pid()
 
 
+async def test_statements_in_turn_use_one_connection(empty_database_url: str) -> None:
+    """Blocks that follow each other use one connection, although the pool may open more."""
+    async with connection_pool(empty_database_url, size=5) as pool:
+        for _ in range(5):
+            async with connected(pool) as connection:
+                await connection.execute("SELECT")
+        assert 1 == pool.get_size()
+
+
 async def test_an_error_waits_for_the_release(pool: Pool) -> None:
     """When a caller sees the error of a block, its connection is back, and nothing is open on it."""
     with pytest.raises(asyncpg.DivisionByZeroError):

@@ -16,7 +16,8 @@ else:
     Pool = asyncpg.Pool
 Executor = Connection | Pool
 
-_RELEASING: Final = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
+_RELEASING: Final = dict[asyncio.Task[None], Pool]()  # the event loop itself keeps no reference to its tasks
+_TURNS: Final = 4  # turns of the event loop after which a connection is released, unless PostgreSQL has to do something
 ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL counts as not answering
 
 
@@ -42,6 +43,10 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
         source = self._source
         if not isinstance(source, asyncpg.Pool):
             return source
+        for _ in range(_TURNS):  # else statements that follow each other would open a second connection
+            if source not in _RELEASING.values() or source.get_idle_size():
+                break
+            await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
         self._acquired = await source.acquire(timeout=ANSWER_SECONDS)
         return self._acquired
 
@@ -53,12 +58,12 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
             await source.release(self._acquired)
             return
         releasing = asyncio.ensure_future(source.release(self._acquired))
-        _RELEASING.add(releasing)
+        _RELEASING[releasing] = source
         releasing.add_done_callback(_released)
 
 
 def _released(task: asyncio.Task[None]) -> None:
-    _RELEASING.discard(task)
+    del _RELEASING[task]
     if not task.cancelled():
         task.exception()  # asyncio would log it; a connection that cannot be released is closed
 
