@@ -52,7 +52,7 @@ class Disconnector:
 
 @dataclass(slots=True)
 class RedisFilter:
-    """Watches one connection to Redis, on which our clients send one command at a time and wait for its answer."""
+    """Watches one connection to Redis, on which our clients send one request at a time and wait for its answer."""
 
     disconnector: Disconnector
     _due: Disconnect | None = None

@@ -145,18 +145,31 @@ async def test_a_ring_without_a_bell_waits_for_the_next_look(ringing: Bell, inta
     assert {} == await contents(redis_url)
 
 
-async def test_a_bell_of_another_type_hinders_nothing(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """If another program has put something else into the place of the bell, rings are taken, and the fault is seen."""
+async def test_a_bell_of_another_type_loses_no_ring(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """If something else is in the place of the bell, rings are taken without it, and every part says what is wrong."""
     async with Redis.from_url(redis_url) as client:
         await client.set(bell_key(DEFAULT_QUEUE), "x")
-    with pytest.raises(Unavailable, match="Redis refuses the command"):  # after it has put the ring into the queue
-        await ringing.ring([RING])
+    for each in (ring(1), ring(2)):
+        with pytest.raises(Unavailable, match="Redis refuses the command"):  # after it has put the ring into the queue
+            await ringing.ring([each])
     with pytest.raises(Unavailable, match="WRONGTYPE"):
         await ringing.ping()
 
-    assert Taken([RING], []) == await intake.take(5, LONG)
+    assert Taken([ring(1)], []) == await intake.take(1, LONG)
+    assert Taken([ring(2)], []) == await intake.take(5, LONG)
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await intake.take(5, LONG)
+
+
+@pytest.mark.req("DUR-06")
+async def test_a_look_empties_the_bell(ringing: Bell, intake: Intake, redis_url: str) -> None:
+    """What another program writes into the bell costs one look at the queue."""
+    async with Redis.from_url(redis_url) as client:
+        await client.zadd(bell_key(DEFAULT_QUEUE), {f"x{number}": number for number in range(1_000)})
+    await ringing.ring([ring(1)])
+
+    assert Taken([ring(1)], []) == await intake.take(5, LONG)
+    assert {} == await contents(redis_url)
 
 
 async def test_a_redis_that_lost_its_scripts_gives_rings(ringing: Bell, intake: Intake, redis_url: str) -> None:

@@ -20,7 +20,7 @@ MAX_QUEUED: Final = 2_000  # rings in Redis: a larger backlog waits in PostgreSQ
 
 
 class Bell(Rings):
-    """Rings one queue in one Redis.
+    """Rings one queue in one Redis, and takes rings out of it. `bell_key` is the key that wakes workers.
 
     `redis` is for commands that return at once. `waiting` is for the command that waits for rings: it has its own
     connections, which accept no answer larger than rings can be.

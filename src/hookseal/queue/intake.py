@@ -25,12 +25,14 @@ _ID_BYTES: Final = 36
 _TOO_LARGE: Final = b"-"
 # KEYS: the queue and its bell. ARGV: how many to take, the longest id, the largest job, the prefix of the jobs' keys.
 # Returns id and job in turn. A dash replaces an id or a job that is too large, so that nothing larger than a ring is
-# sent. A job that is not a string counts as missing. If there may be more rings, the next worker is woken.
+# sent. A job that is not a string counts as missing. The bell is emptied, since its members, which any writer of Redis
+# can add, have no meaning; if there may be more rings, it wakes the next worker.
 _TAKE: Final = f"""
 local ids = {{}}
+if redis.call('TYPE', KEYS[2]).ok == 'zset' then redis.call('UNLINK', KEYS[2]) end
 local popped = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
 for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
-if #ids >= tonumber(ARGV[1]) then redis.call('ZADD', KEYS[2], 0, 'ring') end
+if #ids >= tonumber(ARGV[1]) then redis.pcall('ZADD', KEYS[2], 0, 'ring') end
 local answer = {{}}
 for _, id in ipairs(ids) do
   local job = ''
@@ -112,8 +114,8 @@ class Intake:
     async def take(self, most: int, seconds: float) -> Taken:
         """Take at most `most` rings, the earliest first, once the bell rings, or after `seconds`. Drop invalid ones.
 
-        A ring that was queued without the bell is taken with the next ones, or after `seconds`. Raises the errors
-        of the Redis client.
+        `seconds` is more than 0. A ring that was queued without the bell is taken with the next ones, or after
+        `seconds`. Raises the errors of the Redis client: what Redis had already taken is then lost, until the sweep.
         """
         keys = [self._bell.queue, self._bell.bell_key]
         arguments = [str(most), str(_ID_BYTES), str(MAX_JOB_BYTES), job_key_prefix]

@@ -18,6 +18,7 @@ from hookseal.queue.serializer import job_deserializer, job_serializer
 from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
 
 WAIT_SECONDS: Final = 1.0  # how long one look waits for a ring
+_FIRST_WAIT_SECONDS: Final = 0.001
 
 
 class ArqWorker(Worker):
@@ -50,19 +51,21 @@ class ArqWorker(Worker):
 
     async def main(self) -> None:
         """Take rings and pass them to the handler while it has space for them, until `stop`."""
+        seconds = _FIRST_WAIT_SECONDS  # rings may be there whose bell has rung for a worker that ended
         while not self._stop.is_set():
             self._moved()
             if self._handler.is_down:  # PostgreSQL does not answer: other workers may take the rings in the queue
                 await self._handler.pause(WAIT_SECONDS)
             elif space := min(self._handler.space, MOST_AT_ONCE):
-                self._handler.add(await self._rings(space))
+                self._handler.add(await self._rings(space, seconds))
+                seconds = WAIT_SECONDS
                 await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop: first the claim, then the next look
             else:
                 await self._handler.wait_for_space()
 
-    async def _rings(self, most: int) -> list[Ring]:
-        """Return rings of the queue; wait for a first one."""
-        taken = await self._intake.take(most, WAIT_SECONDS)
+    async def _rings(self, most: int, seconds: float) -> list[Ring]:
+        """Return rings of the queue; wait for a first one for so long."""
+        taken = await self._intake.take(most, seconds)
         for dropped in taken.dropped:
             self._handler.drop(dropped)
         return taken.rings
