@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 from hookseal.config.settings import Settings
@@ -59,10 +59,12 @@ class Doorbell:
         self._on_lost(reason)
 
     async def close(self) -> None:
-        """Close every connection. Rings after that do nothing."""
+        """Close every connection, within two seconds. Rings after that do nothing."""
         ringing, self._bell = self._bell, None
         if ringing is not None:
-            await ringing.close()
+            with suppress(Exception):  # a Redis that does not answer must not hold up the end of the caller
+                async with asyncio.timeout(RING_SECONDS):
+                    await ringing.close()
 
 
 @asynccontextmanager

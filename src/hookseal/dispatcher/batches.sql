@@ -174,8 +174,9 @@ FROM claimed AS c CROSS JOIN endpoint AS e
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
 -- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An
--- attempt that disables its endpoint, or is the probe of a held endpoint, is recorded by `record`, alone. So is one that another
--- program inserts at the same moment: `ON CONFLICT` would take a tenth of the time.
+-- attempt that disables its endpoint, or is the probe of a held endpoint, is recorded by `record`, alone. If another program
+-- inserts one of the attempts at the same moment, PostgreSQL refuses the batch, and it is repeated in halves: `ON CONFLICT`
+-- would take a tenth of the time.
 -- name: record_all
 WITH made AS MATERIALIZED (
     SELECT m.*

@@ -92,7 +92,7 @@ DECLARE
     body bytea := given.body;
     rule text;
 BEGIN
-    IF body IS NULL THEN
+    IF octet_length(given.data) <= 262144 THEN
         body := convert_to(format('{"type":"%s","timestamp":"%s","data":%s}', given.event_type,
             to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), given.data), 'UTF8');
     END IF;
@@ -105,7 +105,7 @@ BEGIN
             THEN 'correlation_id must be 1 to 128 visible ASCII characters'
         WHEN given.traceparent !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
             THEN 'traceparent must be a W3C traceparent'
-        WHEN octet_length(body) > 262144
+        WHEN body IS NULL OR octet_length(body) > 262144
             THEN 'body must be at most 262144 bytes as sent'
         END;
     IF rule IS NOT NULL THEN
