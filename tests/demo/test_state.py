@@ -120,6 +120,6 @@ def test_a_shell_without_the_settings_gets_advice(tmp_path: Path, monkeypatch: p
             assert "does not have the addresses" in (state.advice(folder, environ) or "")
         assert state.advice(folder, {"PATH": "/bin", **SETTINGS}) is None
     for environ in ({}, SETTINGS):
-        assert "do not run: to use them, start it" in (state.advice(folder, environ) or "")
+        assert "do not run: to use them, start `hookseal up`" in (state.advice(folder, environ) or "")
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     assert state.advice(folder, {}) is None

@@ -7,6 +7,12 @@ from typing import Final
 
 from hookseal.ground.errors import ConfigError, HooksealError, Unavailable
 
+_SETTINGS: Final = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRETS_MASTER_KEY",
+    "health_url",
+)  # in errors: what is to be corrected
 _ITS_OWN: Final = frozenset({"up", "demo"})  # they need no addresses
 
 
@@ -15,8 +21,9 @@ def advice(error: HooksealError, arguments: Sequence[str], environ: Mapping[str,
 
     It loads nothing unless there is such a folder.
     """
-    is_about_addresses = type(error) is Unavailable or (type(error) is ConfigError and "is not set" in str(error))
-    if not is_about_addresses or _ITS_OWN.intersection(arguments[:1]):
+    text = str(error)
+    is_fitting = type(error) is Unavailable or (type(error) is ConfigError and "is not set" in text)
+    if not (is_fitting and any(name in text for name in _SETTINGS)) or _ITS_OWN.intersection(arguments[:1]):
         return None
     with suppress(OSError):  # what cannot be read is no such folder
         if Path(".hookseal").is_dir():

@@ -56,7 +56,10 @@ def start_(
         ),
     ] = None,
     all_states: Annotated[
-        bool, typer.Option("--all-states", help="Deliveries that ended in any state, also delivered; not with --state.")
+        bool,
+        typer.Option(
+            "--all-states", help="Deliveries that ended in any state, also those that were delivered; not with --state."
+        ),
     ] = False,
     since: Annotated[
         str | None,
@@ -74,9 +77,9 @@ def start_(
     """Start a job that sends finished deliveries again, each with a new budget of attempts and the same webhook-id.
 
     It takes the deliveries of the tenant that ended without being delivered, also those that never had an attempt;
-    --state and --all-states choose other states. A delivery must meet every condition that is given. One whose copy
-    (`delivery replay --new-id`) was delivered since is left out, unless delivered ones are chosen. Those of disabled
-    and deleted endpoints are skipped and counted.
+    --state and --all-states choose other states. A delivery must meet every condition that is given. One whose event
+    was delivered to the same endpoint since, as a copy (`delivery replay --new-id`) or as the original, is left out,
+    unless delivered ones are chosen. Those of disabled and deleted endpoints are skipped and counted.
 
     The command returns at once, and the workers execute the job: `hookseal replay status ID` shows how far it is.
 

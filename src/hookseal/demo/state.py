@@ -21,7 +21,7 @@ _OTHER_SETTINGS: Final = (
     "sets them"
 )
 _NOT_UP: Final = (
-    "the servers of `hookseal up` in this folder do not run: to use them, start it, and then "
+    "the servers of `hookseal up` in this folder do not run: to use them, start `hookseal up`, and then "
     'eval "$(hookseal up env)" sets their addresses'
 )
 

@@ -79,5 +79,7 @@ class Facts:
 
     @property
     def cancelled_at(self) -> datetime | None:
-        """When it is cancelled while its endpoint is disabled, with the default of HOOKSEAL_HELD_DAYS; None if due."""
-        return None if self.held_at is None else self.held_at + timedelta(days=HELD_DAYS)
+        """When it is cancelled by the default of HOOKSEAL_HELD_DAYS; None unless it waits for a disabled endpoint."""
+        if self.held_at is None or self.waiting_for is not WaitingFor.ENDPOINT_DISABLED:
+            return None
+        return self.held_at + timedelta(days=HELD_DAYS)
