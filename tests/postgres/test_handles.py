@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from hookseal.postgres.connect import connection_pool
-from hookseal.postgres.handles import Pool, connected
+from hookseal.postgres.handles import ANSWER_SECONDS, Pool, connected
 
 
 @pytest.fixture
@@ -46,6 +46,21 @@ async def test_an_error_waits_for_the_release(pool: Pool) -> None:
         async with connected(pool) as connection, connection.transaction():
             await connection.execute("SELECT 1 / 0")
     assert 1 == pool.get_idle_size()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancelled_release_keeps_no_connection(pool: Pool, turns: int) -> None:
+    """A program that cancels all of its tasks just after a block can use its pool again, and close it."""
+    async with connected(pool) as connection:
+        await connection.execute("SELECT")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    async with asyncio.timeout(ANSWER_SECONDS - 1):
+        async with connected(pool) as connection:
+            await connection.execute("SELECT")
+        await pool.close()
 
 
 async def test_a_lost_connection_is_released_quietly(pool: Pool) -> None:

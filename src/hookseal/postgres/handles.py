@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -59,13 +59,15 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
             return
         releasing = asyncio.ensure_future(source.release(self._acquired))
         _RELEASING[releasing] = source
-        releasing.add_done_callback(_released)
+        releasing.add_done_callback(self._released)
 
-
-def _released(task: asyncio.Task[None]) -> None:
-    del _RELEASING[task]
-    if not task.cancelled():
-        task.exception()  # asyncio would log it; a connection that cannot be released is closed
+    def _released(self, task: asyncio.Task[None]) -> None:
+        del _RELEASING[task]
+        if not task.cancelled():
+            task.exception()  # asyncio would log it; a connection that cannot be released is closed
+            return
+        with suppress(asyncpg.InterfaceError):  # it is in the pool already
+            self._acquired.terminate()  # else the pool would wait for it for ever
 
 
 @asynccontextmanager
