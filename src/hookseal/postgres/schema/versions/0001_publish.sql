@@ -63,8 +63,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_has_role(session_user, (SELECT nspowner FROM pg_namespace WHERE nspname = 'hookseal'), 'MEMBER')
         OR EXISTS (
-            SELECT FROM hookseal.producers AS p JOIN pg_roles AS r ON r.rolname = p.role_name AND r.oid = p.role
-            WHERE p.tenant_id IN (tenant, '*') AND pg_has_role(session_user, r.oid, 'MEMBER'))
+            SELECT FROM hookseal.producers AS p
+            WHERE p.tenant_id IN (tenant, '*') AND p.role_name = pg_get_userbyid(p.role)
+              AND pg_has_role(session_user, p.role, 'MEMBER'))
 $$;
 
 -- Raises an error unless the tenant id is well-formed and the session may publish for it.
@@ -257,7 +258,7 @@ BEGIN
         RETURN QUERY
             SELECT s.event_id, s.delivery_id, s.endpoint_id, s.duplicate, s.is_due
             FROM hookseal.store_events($1, ARRAY[given], NULL) AS s
-            ORDER BY s.delivery_id;
+            ORDER BY s.endpoint_id;
         RETURN;
     END IF;
     FOR n IN 1..length(given.event_type) LOOP
@@ -266,25 +267,25 @@ BEGIN
         END IF;
     END LOOP;
     RETURN QUERY
-        WITH made AS (
-            INSERT INTO hookseal.deliveries
-                (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
-            SELECT $1, hookseal.uuid7(), a.endpoint_id, given.id, CASE WHEN rings AND a.waiting_for IS NULL THEN now() END,
-                   a.waiting_for, CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
-            FROM hookseal.audience AS a
-            WHERE a.tenant_id = $1 AND a.event_types && patterns
-            ORDER BY a.endpoint_id
-            RETURNING id, endpoint_id, waiting_for
-        )
-        SELECT given.id, m.id, m.endpoint_id, false, m.id IS NOT NULL AND m.waiting_for IS NULL
-        FROM (VALUES (1)) AS one (row)
-        LEFT JOIN made AS m ON true
-        ORDER BY m.id;
-    IF rings IS NOT TRUE AND EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
-        SELECT FROM hookseal.delivery_links AS l JOIN hookseal.deliveries AS d ON d.id = l.id
-        WHERE l.tenant_id = $1 AND l.event_id = given.id AND l.replay_of IS NULL AND d.waiting_for IS NULL)
-    THEN
-        PERFORM pg_notify('hookseal_unrung', '');
+        INSERT INTO hookseal.deliveries AS d
+            (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
+        SELECT $1, hookseal.uuid7(), a.endpoint_id, given.id, CASE WHEN rings AND a.waiting_for IS NULL THEN now() END,
+               a.waiting_for, CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
+        FROM hookseal.audience AS a
+        WHERE a.tenant_id = $1 AND a.event_types && patterns
+        ORDER BY a.endpoint_id
+        RETURNING given.id, d.id, d.endpoint_id, false, d.waiting_for IS NULL;
+    IF NOT FOUND THEN
+        RETURN NEXT ROW(given.id, NULL, NULL, false, false)::hookseal.published;
+    END IF;
+    -- Two conditions: PostgreSQL would prepare the queries of one even if `rings` is true.
+    IF rings IS NOT TRUE THEN
+        IF EXISTS (SELECT FROM hookseal.control WHERE name = 'notify' AND until > now()) AND EXISTS (
+            SELECT FROM hookseal.delivery_links AS l JOIN hookseal.deliveries AS d ON d.id = l.id
+            WHERE l.tenant_id = $1 AND l.event_id = given.id AND l.replay_of IS NULL AND d.waiting_for IS NULL)
+        THEN
+            PERFORM pg_notify('hookseal_unrung', '');
+        END IF;
     END IF;
 END
 $$;
