@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from arq.connections import ArqRedis
 from redis._parsers import _AsyncHiredisParser
-from redis.asyncio import Redis
 from redis.exceptions import InvalidResponse
 
 from hookseal.dispatcher.model import Ring
+from hookseal.queue.direct import Direct
 from hookseal.queue.outage import translate_redis_errors
 from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
@@ -26,7 +26,7 @@ class Bell(Rings):
     connections, which accept no answer larger than rings can be.
     """
 
-    def __init__(self, redis: ArqRedis, waiting: Redis, queue: str) -> None:
+    def __init__(self, redis: ArqRedis, waiting: Direct, queue: str) -> None:
         super().__init__(redis, queue)
         self.redis = redis
         self.waiting = waiting
@@ -64,7 +64,7 @@ class Bell(Rings):
     async def close(self) -> None:
         """Close every connection."""
         await super().close()
-        await self.waiting.aclose(close_connection_pool=True)
+        await self.waiting.close()
 
 
 class _BoundedParser(_AsyncHiredisParser):
@@ -98,7 +98,5 @@ def bell(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER
         default_queue_name=queue,
         expires_extra_ms=EXPIRES_MS,
     )
-    waiting = Redis(
-        connection_pool=pool(url, answer_seconds, parser_class=_BoundedParser, socket_read_size=_READ_BYTES)
-    )
+    waiting = Direct(pool(url, answer_seconds, parser_class=_BoundedParser, socket_read_size=_READ_BYTES))
     return Bell(redis, waiting, queue)

@@ -119,10 +119,10 @@ class Intake:
         """
         keys = [self._bell.queue, self._bell.bell_key]
         arguments = [str(most), str(_ID_BYTES), str(MAX_JOB_BYTES), job_key_prefix]
-        async with self._bell.waiting.pipeline(transaction=False) as pipeline:
-            pipeline.bzpopmin(self._bell.bell_key, timeout=seconds)
-            pipeline.evalsha(self._script.sha, len(keys), *keys, *arguments)  # Redis runs it when the pop has ended
-            woken, answer = await pipeline.execute(raise_on_error=False)
+        woken, answer = await self._bell.waiting.send(
+            ["BZPOPMIN", self._bell.bell_key, seconds],
+            ["EVALSHA", self._script.sha, len(keys), *keys, *arguments],  # Redis runs it when the pop has ended
+        )
         if isinstance(answer, NoScriptError):
             answer = await self._script(keys=keys, args=arguments)
         if isinstance(answer, Exception):

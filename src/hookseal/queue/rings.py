@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import ConnectionError as ConnectionEnded
+from redis.exceptions import NoScriptError, ResponseError
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import SystemClock
+from hookseal.queue.direct import Direct
 from hookseal.queue.outage import translate_redis_errors
 from hookseal.queue.serializer import job_serializer
 
@@ -37,6 +40,7 @@ class Rings:
         self.queue = queue
         self.bell_key = bell_key(queue)
         self._ring = redis.register_script(_RING)
+        self._direct = Direct(redis.connection_pool)
 
     async def ring(self, rings: Iterable[Ring], *, backlogged: Collection[str] = ()) -> int:
         """Put every ring into the queue, due now, and return how many. A thousand rings take one round trip.
@@ -57,6 +61,7 @@ class Rings:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._direct.close()
         await self._client.aclose(close_connection_pool=True)
 
     async def _put(self, rings: Sequence[Ring], due_ms: int | None, turns: Counter[str]) -> int:
@@ -65,7 +70,20 @@ class Rings:
         for ring in rings:
             arguments += (ring.delivery_id, job(ring, now_ms), turns[ring.tenant_id])
             turns[ring.tenant_id] += 1
-        return int(await self._ring(keys=[self.queue, self.bell_key], args=arguments))
+        return int(await self._run(arguments))
+
+    async def _run(self, arguments: Sequence[str | bytes | int]) -> Any:
+        """Run the script, and return its answer. The client repeats what is not known to have run: rings may repeat."""
+        keys = [self.queue, self.bell_key]
+        try:
+            [answer] = await self._direct.send(["EVALSHA", self._ring.sha, len(keys), *keys, *arguments])
+        except ConnectionEnded:
+            answer = None
+        if answer is None or isinstance(answer, NoScriptError):
+            return await self._ring(keys=keys, args=arguments)
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
 
 
 def bell_key(queue: str) -> str:
