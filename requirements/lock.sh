@@ -25,7 +25,7 @@ contender() { # name, then what it is made of; the HTTP client and the loop are 
   shift
   printf '%s\n' "$@" $(sed -n -E 's/^((aiohttp|uvloop)==[^ ]+).*/\1/p' requirements/dev.txt) | compile "bench/$name.txt" -
 }
-contender saq 'saq[hiredis,redis]'
+contender saq 'saq[hiredis,redis]' typing-extensions  # saq imports it, and does not declare it
 contender taskiq hiredis taskiq taskiq-redis
 contender procrastinate procrastinate 'psycopg[binary]'
 contender pgqueuer 'pgqueuer[asyncpg]'
