@@ -243,9 +243,6 @@ class RingHandler:
 
     def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:
         self._failed_until = 0.0
-        if len(claimed.claims) == len(rings):
-            self._movement.moved()
-            return
         self.keep_busy(claimed.busy)
         self._lanes.found_locked(claimed.locked, self._parts.clock.monotonic())
         self._lanes.behind(claimed.behind)
