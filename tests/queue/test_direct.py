@@ -38,13 +38,23 @@ async def others(observer: Redis) -> list[str]:
 
 @pytest.mark.req("DEL-02")
 async def test_each_command_has_its_answer(direct: Direct, observer: Redis) -> None:
-    """A refusal is an answer, too, and the same connection serves the next call."""
+    """The same connection serves the next call."""
+    [first, echoed] = await direct.send(["CLIENT", "ID"], ["ECHO", "a b"])
+    [second] = await direct.send(["CLIENT", "ID"])
+
+    assert (first, b"a b") == (second, echoed)
+    assert [str(first)] == await others(observer)
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_refusal_is_an_answer_and_ends_the_connection(direct: Direct) -> None:
+    """What Redis refused may not have been the command: later answers would then be those of earlier commands."""
     [first, refused, echoed] = await direct.send(["CLIENT", "ID"], ["NONSENSE"], ["ECHO", "a b"])
     [second] = await direct.send(["CLIENT", "ID"])
 
     assert isinstance(refused, ResponseError)
-    assert (first, b"a b") == (second, echoed)
-    assert [str(first)] == await others(observer)
+    assert b"a b" == echoed
+    assert first != second
 
 
 @pytest.mark.req("DEL-02")

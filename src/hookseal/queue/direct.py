@@ -33,11 +33,17 @@ class Direct:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             answers = [await _answer(connection) for _ in commands]
         except BaseException:
-            self._open.discard(connection)
-            await connection.disconnect(nowait=True)
+            await self._end(connection)
             raise
-        self._idle.append(connection)
+        if any(isinstance(each, ResponseError) for each in answers):
+            await self._end(connection)  # a refusal of something else, before a command, would shift all later answers
+        else:
+            self._idle.append(connection)
         return answers
+
+    async def _end(self, connection: AbstractConnection) -> None:
+        self._open.discard(connection)
+        await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
         """Close every connection."""
