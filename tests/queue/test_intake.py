@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import InvalidResponse, ResponseError
 
 from hookseal.dispatcher.model import Ring
+from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import Bell, bell
@@ -121,15 +122,17 @@ async def test_a_bell_ends_the_wait(ringing: Bell, intake: Intake, redis_url: st
 
 
 @pytest.mark.req("DEL-02")
-async def test_each_worker_wakes_the_next(ringing: Bell, redis_url: str) -> None:
+async def test_each_worker_wakes_the_next(own_valkey: Server) -> None:
     """Workers that wait are woken one after the other until all rings are taken, and no more of them."""
+    ringing = bell(own_valkey.url)
     waiting = [asyncio.create_task(Intake(ringing).take(2, LONG)) for _ in range(4)]
-    await _blocked(redis_url, 4)
+    await _blocked(own_valkey.url, 4)
     await ringing.ring([ring(number) for number in range(5)])
     first = islice(asyncio.as_completed(waiting, timeout=LONG / 2), 3)
     taken = [each for ended in first for each in (await ended).rings]
     for each in waiting:
         each.cancel()
+    await ringing.close()
 
     assert [ring(number) for number in range(5)] == sorted(taken, key=lambda each: each.delivery_id)
 

@@ -151,7 +151,7 @@ WITH due AS MATERIALIZED (
     FROM (SELECT $1::text, $2::text::uuid, $3::text::uuid, $4::text::boolean) AS a (tenant_id, endpoint_id, id, is_parked)
     JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
-      AND CASE WHEN d.state = 'pending' AND (d.waiting_for IS NULL OR a.is_parked) THEN d.next_attempt_at <= now() END
+      AND CASE WHEN d.state = 'pending' AND d.waiting_for IS NULL THEN d.next_attempt_at <= now() END
       AND {is_in_turn}
     FOR UPDATE OF d SKIP LOCKED
 ), endpoint AS MATERIALIZED (

@@ -63,8 +63,10 @@ class Bell(Rings):
 
     async def close(self) -> None:
         """Close every connection."""
-        await super().close()
-        await self.waiting.close()
+        try:
+            await super().close()
+        finally:
+            await self.waiting.close()
 
 
 class _BoundedParser(_AsyncHiredisParser):

@@ -1,15 +1,19 @@
 """Sends commands over connections of the Redis client, but not through the client: a lone command takes half the time.
 
-The client checks each connection for unread data, may repeat commands, and converts their answers. A ring and the wait
-for rings need none of that, and each delivery waits for them.
+The client checks each connection for unread data before it sends, and converts each answer. A ring and the wait for
+rings need neither, and each delivery waits for them.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as ConnectionEnded
+from redis.exceptions import InvalidResponse, ResponseError
 from redis.typing import EncodableT
+
+_TOKEN: Final = b"hookseal: in step?"
 
 
 class Direct:
@@ -20,36 +24,59 @@ class Direct:
         self._pool = pool
         self._open: set[AbstractConnection] = set()
         self._idle: list[AbstractConnection] = []
+        self._is_closed = False
 
-    async def send(self, *commands: Sequence[EncodableT]) -> list[Any]:
+    async def send(self, *commands: Sequence[EncodableT], is_answer: Callable[[Any], bool]) -> list[Any]:
         """Send the commands at once, and return the answer to each; the refusal of a command is an answer, too.
 
-        Raises the other errors of the Redis client: it is then unknown which commands Redis has run. One of them is
-        `ConnectionError` if Redis has ended the connection since its last use.
+        They are sent again over a new connection if Redis has ended the one that was used, so Redis may run them twice.
+        `is_answer` says whether something may be the answer to the last command. If it is not, and is no refusal
+        either, this raises `InvalidResponse`: something that was not asked for came before. Raises the other errors of
+        the Redis client, too; then it is unknown which commands Redis has run.
         """
-        connection = self._idle.pop() if self._idle else self._pool.make_connection()  # type: ignore[no-untyped-call]
+        if self._idle:
+            try:
+                return await self._answers(self._idle.pop(), commands, is_answer)
+            except ConnectionEnded:
+                ended, self._idle = self._idle, []  # Redis may have ended them, too
+                await self._end(*ended)
+        if self._is_closed:
+            raise ConnectionEnded("the connections are closed")
+        return await self._answers(self._pool.make_connection(), commands, is_answer)  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Close every connection. A call that waits for an answer raises an error of the client."""
+        self._is_closed = True
+        await self._end(*self._open)
+
+    async def _answers(
+        self, connection: AbstractConnection, commands: Iterable[Sequence[EncodableT]], is_answer: Callable[[Any], bool]
+    ) -> list[Any]:
         self._open.add(connection)
         try:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             answers = [await _answer(connection) for _ in commands]
+            is_usable = is_answer(answers[-1]) or await _is_in_step(connection)
         except BaseException:
             await self._end(connection)
             raise
-        if any(isinstance(each, ResponseError) for each in answers):
-            await self._end(connection)  # a refusal of something else, before a command, would shift all later answers
-        else:
+        if is_usable and not self._is_closed:
             self._idle.append(connection)
+        else:
+            await self._end(connection)
+        if not (is_answer(answers[-1]) or isinstance(answers[-1], ResponseError)):
+            raise InvalidResponse("Redis has answered something else than was asked")
         return answers
 
-    async def _end(self, connection: AbstractConnection) -> None:
-        self._open.discard(connection)
-        await connection.disconnect(nowait=True)
+    async def _end(self, *connections: AbstractConnection) -> None:
+        self._open.difference_update(connections)
+        await asyncio.gather(*(each.disconnect(nowait=True) for each in connections), return_exceptions=True)
 
-    async def close(self) -> None:
-        """Close every connection."""
-        self._idle.clear()
-        while self._open:
-            await self._open.pop().disconnect()
+
+async def _is_in_step(connection: AbstractConnection) -> bool:
+    """Return whether the next answer is that of the next command."""
+    await connection.send_packed_command(connection.pack_command("PING", _TOKEN), check_health=False)
+    return bool(await _answer(connection) == _TOKEN)
 
 
 async def _answer(connection: AbstractConnection) -> Any:

@@ -122,6 +122,7 @@ class Intake:
         woken, answer = await self._bell.waiting.send(
             ["BZPOPMIN", self._bell.bell_key, seconds],
             ["EVALSHA", self._script.sha, len(keys), *keys, *arguments],  # Redis runs it when the pop has ended
+            is_answer=_is_taken,
         )
         if isinstance(answer, NoScriptError):
             answer = await self._script(keys=keys, args=arguments)
@@ -131,6 +132,10 @@ class Intake:
         if isinstance(woken, Exception) and not answer:  # the bell is of another type: rings are taken without it
             raise woken
         return taken
+
+
+def _is_taken(answer: object) -> bool:
+    return isinstance(answer, list) and len(answer) % 2 == 0
 
 
 def _taken(answer: Sequence[bytes]) -> Taken:

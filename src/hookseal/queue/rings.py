@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import ConnectionError as ConnectionEnded
 from redis.exceptions import NoScriptError, ResponseError
 
 from hookseal.dispatcher.model import Ring
@@ -61,8 +60,10 @@ class Rings:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._direct.close()
-        await self._client.aclose(close_connection_pool=True)
+        try:
+            await self._direct.close()
+        finally:
+            await self._client.aclose(close_connection_pool=True)
 
     async def _put(self, rings: Sequence[Ring], due_ms: int | None, turns: Counter[str]) -> int:
         arguments: list[str | bytes | int] = [EXPIRES_MS, MARGIN_MS, "" if due_ms is None else due_ms]
@@ -73,13 +74,11 @@ class Rings:
         return int(await self._run(arguments))
 
     async def _run(self, arguments: Sequence[str | bytes | int]) -> Any:
-        """Run the script, and return its answer. The client repeats what is not known to have run: rings may repeat."""
         keys = [self.queue, self.bell_key]
-        try:
-            [answer] = await self._direct.send(["EVALSHA", self._ring.sha, len(keys), *keys, *arguments])
-        except ConnectionEnded:
-            answer = None
-        if answer is None or isinstance(answer, NoScriptError):
+        [answer] = await self._direct.send(
+            ["EVALSHA", self._ring.sha, len(keys), *keys, *arguments], is_answer=lambda answer: isinstance(answer, int)
+        )
+        if isinstance(answer, NoScriptError):
             return await self._ring(keys=keys, args=arguments)
         if isinstance(answer, ResponseError):
             raise answer
