@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import asyncpg
 import pytest
 
-from hookseal.postgres import connect
+from hookseal.postgres import connect, plans
 from hookseal.postgres.handles import Connection
 from hookseal.postgres.statements import statements
 
@@ -55,7 +55,8 @@ _OF_A_TENANT = ("deliveries_not_delivered", "endpoints_tenant_id_url_key", "deli
 
 async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a table has grown, and nothing has analysed it yet, one claim has the old plan, and the next has not."""
-    monkeypatch.setattr(connect, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(plans, "PLANS_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(plans, "SLOW_SECONDS", 60.0)
     async with (
         asyncpg.create_pool(database_url, min_size=1, max_size=1) as grower,
         connect.connection_pool(database_url, size=1) as pool,
@@ -80,7 +81,7 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
         await rows_read()
         await grower.execute(_GROW.format(least=_FEW + 1, most=_MANY))
         old = await rows_read()
-        monkeypatch.setattr(connect, "SLOW_SECONDS", 0.0)
+        monkeypatch.setattr(plans, "SLOW_SECONDS", 0.0)
         await rows_read()
         new = await rows_read()
 
@@ -88,26 +89,28 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
     assert new < _MANY / 2
 
 
-async def test_plans_are_discarded_once_in_some_seconds(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fast statement discards no plans, nor does a first use, which makes one. If all are slow, it is done seldom."""
+async def test_a_connection_discards_plans_that_may_be_old(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does so when it is released. The next use of a statement makes a plan, and discards nothing."""
+    monkeypatch.setattr(plans, "PLANS_LAST_SECONDS", 0.0)
     sent = list[str]()
     connection = await connect.connect(database_url)
     connection.add_query_logger(lambda query: sent.append(query.query))
-    for slow, last in [(0.0, 5.0), (0.0, 5.0), (0.03, 5.0), (0.03, 5.0), (0.03, 0.0), (0.03, 0.0), (0.03, 5.0)]:
-        monkeypatch.setattr(connect, "PLANS_LAST_SECONDS", last)
-        await connection.execute(f"SELECT pg_sleep({slow})")
+    for seconds in (0.0, 0.0, 0.03, 0.03, 0.03, 0.03):
+        await connection.execute(f"SELECT pg_sleep({seconds})")
         await asyncio.sleep(0)  # the driver reports the time in the next turn of the event loop
         await connection.reset()
     await asyncio.sleep(0)
     await connection.close()
 
-    fast, slow_one = "SELECT pg_sleep(0.0)", "SELECT pg_sleep(0.03)"
-    discarded = [slow_one, "DISCARD PLANS", slow_one]  # the latter makes a plan again
-    assert [fast, fast, slow_one, *discarded, *discarded] == sent
+    fast, slow = "SELECT pg_sleep(0.0)", "SELECT pg_sleep(0.03)"
+    assert [fast, fast, slow, slow, "DISCARD PLANS", slow, slow, "DISCARD PLANS"] == sent
 
 
-async def test_what_succeeded_does_not_fail_because_plans_cannot_be_discarded(database_url: str) -> None:
+async def test_what_succeeded_does_not_fail_because_plans_cannot_be_discarded(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the connection ends before it discards its plans, the caller sees no error, and the pool opens another one."""
+    monkeypatch.setattr(plans, "PLANS_LAST_SECONDS", 0.0)
 
     async def terminate(process: int) -> None:
         other = await asyncpg.connect(database_url)

@@ -8,7 +8,6 @@ cache is off on its connections.
 """
 
 import asyncio
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 from asyncpg.connection import LoggedQuery
 
-SEARCH_PATH: Final = "pg_catalog, pg_temp"
+from hookseal.postgres.plans import Plans
 
-# A statement that takes longer may have a plan for smaller tables. On a slow machine all may: plans last for some time.
-SLOW_SECONDS: Final = 0.02
-PLANS_LAST_SECONDS: Final = 5.0
+SEARCH_PATH: Final = "pg_catalog, pg_temp"
 
 _CONNECT_SECONDS: Final = 60.0
 _MOST_STATEMENTS: Final = 1_000_000  # of a connection; with asyncpg's 50,000 a busy worker connects every few minutes
@@ -68,18 +65,15 @@ class _OurConnection(_Connection):
     """A connection that a pool does not reset at release, because no statement of ours changes its session.
 
     The reset of asyncpg would cost a statement for each statement of ours. An open transaction is still rolled back.
-    After a slow statement the connection discards its plans: that statement may have a plan for tables that were small
-    when it was made. The first use of a statement does not count, since it includes the making of its plan. PostgreSQL
-    itself keeps such a plan until it analyses the table, a minute or more later, and each use may read the whole table.
+    After a slow statement the connection discards its plans if they may be old (`Plans`).
     """
 
-    __slots__ = ("_discards", "_planned", "_planned_at")
+    __slots__ = ("_discards", "_plans")
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._discards = False
-        self._planned = set[str]()
-        self._planned_at = -math.inf
+        self._plans = Plans()
         self.add_query_logger(self._judge)
 
     def get_reset_query(self) -> str:
@@ -95,19 +89,14 @@ class _OurConnection(_Connection):
         if not self._discards:
             return
         self._discards = False
-        self._planned.clear()
         try:
             await self.execute("DISCARD PLANS", timeout=timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self.terminate()
 
     def _judge(self, query: LoggedQuery) -> None:
-        if query.query not in self._planned:  # its time includes that of making the plan
-            self._planned.add(query.query)
-            return
         now = asyncio.get_running_loop().time()
-        if query.elapsed >= SLOW_SECONDS and now - self._planned_at >= PLANS_LAST_SECONDS:
-            self._planned_at = now
+        if self._plans.are_old(query.query, took_seconds=query.elapsed, now=now):
             self._discards = True
 
 
