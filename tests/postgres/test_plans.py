@@ -48,8 +48,9 @@ def test_while_all_is_slow_plans_last_longer_and_longer() -> None:
 
     pauses = [after - before for before, after in itertools.pairwise(moments)]
     assert PLANS_LAST_SECONDS == moments[0]
-    assert [10, 20, 40] == pauses[:3]
-    assert {LONGEST_SECONDS} == set(pauses[3:])
+    assert [5, 10, 20, 40] == pauses[:4]
+    assert pauses[4:]
+    assert all(LONGEST_SECONDS <= each <= LONGEST_SECONDS + 1 for each in pauses[4:])
 
 
 def test_after_a_while_without_a_slow_statement_plans_last_as_at_first() -> None:

@@ -35,7 +35,6 @@ from tests.worker.environment import settings
 from tests.worker.waiting import eventually
 
 Pool = asyncpg.Pool
-_CONNECTIONS = 10  # of the pool of a worker
 _WITHOUT_SLEEP = {"stale"}  # it waits until something is stale
 _SETTLED_SECONDS = 20.0  # after the first look of each loop
 
@@ -49,10 +48,14 @@ def no_statement_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Delivering:
-    """A worker with 100 slots whose receiver answers at once; `statements` counts those of its pool."""
+    """A worker with 100 slots whose receiver answers at once.
+
+    `statements` counts those that it runs, and `batched` those of them that use the pool for batches.
+    """
 
     def __init__(self, resources: Resources) -> None:
         self.statements: Counter[str] = Counter()
+        self.batched: Counter[str] = Counter()
         self.in_flight = InFlight(100)
         parts = replace(resources.parts, transport=ScriptedTransport(*[Reply(status=204, snippet="")] * 2_000))
         self.handler = RingHandler(
@@ -75,7 +78,9 @@ async def delivering(database_url: str, redis_url: str) -> AsyncIterator[Deliver
     """Open a worker whose loops do not run."""
     async with opened(settings(database_url, redis_url), SystemClock(), structlog.get_logger()) as resources:
         worker = Delivering(resources)
-        await _count(resources.pool, worker.statements)
+        for pool in (resources.pool, resources.batching):
+            await _count(pool, worker.statements)
+        await _count(resources.batching, worker.batched)
         yield worker
 
 
@@ -91,7 +96,7 @@ async def queued(stored: Installation, number: int) -> list[Ring]:
 
 
 class Idle:
-    """A worker that takes no rings, on a clock that the test moves; `statements` counts those of its pool."""
+    """A worker that takes no rings, on a clock that the test moves; `statements` counts those that it runs."""
 
     def __init__(self, clock: VirtualClock, resources: Resources, loops: BackgroundLoops) -> None:
         self.statements: Counter[str] = Counter()
@@ -117,7 +122,8 @@ async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
             turns=turns,
         )
         worker = Idle(clock, resources, loops)
-        await _count(resources.pool, worker.statements)
+        for pool in (resources.pool, resources.batching):
+            await _count(pool, worker.statements)
         running: list[Loop] = [*loops.loops.values(), partial(keeper.run, _any(SimpleNamespace(wake=lambda: None)))]
         tasks = [asyncio.create_task(loop()) for loop in running]
         try:
@@ -131,7 +137,7 @@ async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
 async def _count(pool: "Pool[asyncpg.Record]", statements: Counter[str]) -> None:
     """Count every statement of this pool."""
     async with AsyncExitStack() as stack:
-        for connection in [await stack.enter_async_context(pool.acquire()) for _ in range(_CONNECTIONS)]:
+        for connection in [await stack.enter_async_context(pool.acquire()) for _ in range(pool.get_max_size())]:
             connection.add_query_logger(lambda done: statements.update([" ".join(done.query.split())[:80]]))
 
 
@@ -146,9 +152,11 @@ async def test_a_delivery_costs_two_statements(installation: Installation, datab
     async with delivering(database_url, redis_url) as worker:
         await worker.deliver([first])
         worker.statements.clear()
+        worker.batched.clear()
         await worker.deliver(others)
 
         assert 2 * len(others) == worker.statements.total(), worker.statements
+        assert worker.batched == worker.statements
     assert not await installation.pool.fetchval(_UNFINISHED)
 
 

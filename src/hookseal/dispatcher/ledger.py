@@ -60,10 +60,16 @@ BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId(_NOBODY))
 
 
 class PostgresLedger:
-    """A `Ledger` on a pool; `worker` names the owner of the leases it takes."""
+    """A `Ledger` on a pool; `worker` names the owner of the leases it takes.
 
-    def __init__(self, executor: Executor, *, worker: str, lease_seconds: float) -> None:
+    `claim_all` and `record_all`, which wait for no lock, use `batching`, another pool. By default it is the same one.
+    """
+
+    def __init__(
+        self, executor: Executor, *, worker: str, lease_seconds: float, batching: Executor | None = None
+    ) -> None:
         self._executor = executor
+        self._batching = batching or executor
         self._worker = worker
         self._lease_seconds = lease_seconds
 
@@ -80,7 +86,7 @@ class PostgresLedger:
     async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
         """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies."""
         return await batches.claim_all(
-            self._executor,
+            self._batching,
             rings,
             worker=self._worker,
             lease_seconds=self._lease_seconds,
@@ -93,7 +99,7 @@ class PostgresLedger:
 
         None of them may disable an endpoint or be the probe of a held endpoint.
         """
-        return await batches.record_all(self._executor, made, worker=self._worker)
+        return await batches.record_all(self._batching, made, worker=self._worker)
 
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome."""

@@ -17,7 +17,7 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.retrying import retried
 
-ALONE_AT_ONCE: Final = 4  # statements for one delivery; batches use the others of the pool's ten connections
+ALONE_AT_ONCE: Final = 4  # statements for one delivery, which may wait for a lock; others use the rest of the pool
 
 T = TypeVar("T")
 Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]

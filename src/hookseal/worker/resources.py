@@ -19,6 +19,7 @@ from hookseal.dispatcher.attempt_counts import AttemptCounts
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.ports import Parts, Transport
+from hookseal.ground.batches import MAX_RUNNING
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
 from hookseal.ground.plural import plural
@@ -44,11 +45,12 @@ from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.lost_claims import LostClaims
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.warm_up import AT_START, warm_up
+from hookseal.worker.warm_up import warm_up_batching
 
 CONNECT_SECONDS = 3.0  # so that a start without PostgreSQL or Redis fails within five seconds
 _CLOSE_SECONDS = 1.0
-_CONNECTIONS = 10
+_CONNECTIONS = 7
+_BATCHING_CONNECTIONS = 1 + MAX_RUNNING  # one claim, and the batches of outcomes that may run at once
 _PROBING_CONNECTIONS = 2
 _NAME = "hookseal-worker"
 
@@ -57,10 +59,16 @@ _Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """The resources of a worker. `probing` is a small pool just for the probes, so that they do not wait under load."""
+    """The resources of a worker.
+
+    `batching` is a small pool for claims, and for outcomes whose statements wait for no lock: PostgreSQL needs less CPU
+    for statements that use the same few connections again and again. `probing` is one just for the probes, so that they
+    do not wait under load.
+    """
 
     worker_id: str
     pool: "asyncpg.Pool[asyncpg.Record]"
+    batching: "asyncpg.Pool[asyncpg.Record]"
     probing: "asyncpg.Pool[asyncpg.Record]"
     bell: Bell
     ledger: PostgresLedger
@@ -96,23 +104,24 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     create objects in the schema.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
-    async with _connections(settings) as (pool, probing, ringing, found):
+    async with _connections(settings) as (pool, batching, probing, ringing, found):
         await _require_schema(settings, pool, log)
         unlocked = await unlocking.unlocked(settings, pool, found, clock=clock, log=log)
         instruments = _instruments(worker_id, clock, log)
         stale, denials = _reports(pool, unlocked, worker_id, instruments=instruments, log=log)
-        ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds)
+        ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds, batching=batching)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         heartbeat = Heartbeat(pool, _presence(settings, worker_id, unlocked), clock=clock, log=log)
         async with heartbeat.present(), sending.transport(settings.egress, clock) as transport:
             # From now on a command that adds an endpoint or changes master keys sees this worker and its keys.
             await _require_time(settings, ledger)
-            await _warm_up(pool)
+            await _warm_up(batching)
             await unlocking.require_keys(pool, unlocked.keyring)
             persistent = _persistent(settings, ledger, lost_claims, instruments)
             yield Resources(
                 worker_id=worker_id,
                 pool=pool,
+                batching=batching,
                 probing=probing,
                 bell=ringing,
                 ledger=ledger,
@@ -200,14 +209,15 @@ async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
 
 
 @asynccontextmanager
-async def _connections(settings: Settings) -> AsyncIterator[tuple[_Pool, _Pool, Bell, Outside]]:
+async def _connections(settings: Settings) -> AsyncIterator[tuple[_Pool, _Pool, _Pool, Bell, Outside]]:
     async with (
         _pool(settings, size=_CONNECTIONS) as pool,
+        _pool(settings, size=_BATCHING_CONNECTIONS) as batching,
         _pool(settings, size=_PROBING_CONNECTIONS) as probing,
         _bell(settings) as ringing,
         outside(settings, partial(connected, pool)) as found,
     ):
-        yield pool, probing, ringing, found
+        yield pool, batching, probing, ringing, found
 
 
 def _presence(settings: Settings, worker_id: str, unlocked: Unlocked) -> Presence:
@@ -269,9 +279,9 @@ async def _require_migrated(settings: Settings, pool: _Pool, log: Any) -> None:
     log.warning("secrets.unmigrated", endpoints=count, reason=problem)
 
 
-async def _warm_up(pool: _Pool) -> None:
+async def _warm_up(batching: _Pool) -> None:
     with suppress(Unavailable):  # if few connections are available, the first deliveries open theirs
-        await warm_up(pool, connections=AT_START)
+        await warm_up_batching(batching)
 
 
 async def _require_time(settings: Settings, ledger: PostgresLedger) -> None:

@@ -149,7 +149,7 @@ class _Worker:
             lanes=lanes,
             crowded=self._keeper.wake,
         )
-        self._warm_up = WarmUp(resources.pool, clock=clock, log=log)
+        self._warm_up = WarmUp(resources.pool, resources.batching, clock=clock, log=log)
         self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
         self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
         self._probes = probes_of(resources, self._engine, self._movement, clock)
