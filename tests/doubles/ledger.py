@@ -97,7 +97,7 @@ class MemoryLedger:
             self._disable(claim.ring)
         return verdict
 
-    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Store these attempts."""
         done = [await self.record(each.claim, each.attempt, each.verdict, each.error) for each in made]
         return [Recorded.LEASE_LOST if each is None else Recorded.STORED for each in done]

@@ -1,4 +1,4 @@
-"""A connection discards its plans after a slow statement if they may be old; less and less often if all are slow."""
+"""A connection discards its plans after a slow statement if they may be old; less and less often if they stay slow."""
 
 import itertools
 

@@ -186,9 +186,9 @@ async def test_a_batch_is_tried_once_postgresql_answers() -> None:
     """One batch fails at its time limit, another is recorded then: a third, whose time is over, is tried."""
 
     class RemoteLedger(FlakyLedger):
-        async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+        async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
             await asyncio.sleep(0)  # so that two batches run at the same time
-            return await super().record_all(made)
+            return await super().record_all(made, again=again)
 
     flaky, ledger, clock, claim = await claimed(RemoteLedger)
     flaky.failures = 1
@@ -313,8 +313,8 @@ async def test_outcomes_of_a_failed_batch_are_answered() -> None:
     """If an error in hookseal ends the recording of a batch, each delivery of it gets the error."""
 
     class ForgetfulLedger(MemoryLedger):
-        async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
-            await super().record_all(made)
+        async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
+            await super().record_all(made, again=again)
             return []
 
     inner = ForgetfulLedger(FakeClock())

@@ -51,20 +51,22 @@ class Batching(PostgresLedger):
     after: Callable[[], None] = staticmethod(lambda: None)
     batches: list[int]
 
-    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record a batch, and then call `after`."""
         self.batches.append(len(made))
-        found = await super().record_all(made)
+        found = await super().record_all(made, again=again)
         self.after()
         return found
 
 
-async def scene(pool: "Pool[asyncpg.Record]", number: int) -> tuple[Scene, Batching]:
+async def scene(
+    pool: "Pool[asyncpg.Record]", number: int, batching: "Pool[asyncpg.Record] | None" = None
+) -> tuple[Scene, Batching]:
     """Return a scene with that many claimed deliveries of one endpoint."""
     installation = await begin(pool)
     await installation.endpoint()
     rings = [(await installation.deliveries())[0] for _ in range(number)]
-    real = Batching(pool, worker="w1", lease_seconds=45)
+    real = Batching(pool, worker="w1", lease_seconds=45, batching=batching)
     real.batches = []
     ledger = PersistentLedger(
         real, seconds=5, clock=SystemClock(), new_token=lambda: "01900000-0000-4000-8000-00000000000f", lost=print
@@ -137,9 +139,12 @@ ENDPOINT_LOCKED = "SELECT FROM hookseal.endpoints AS e, unnest($1::text[]) FOR U
 async def test_waiting_outcomes_leave_connections_to_others(
     database_url: str, pool: "Pool[asyncpg.Record]", locking: str, row: Attempt, verdict: Verdict
 ) -> None:
-    """Outcomes that wait for locked rows, more than the pool has connections, do not delay other outcomes."""
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=10) as own:
-        made, _ = await scene(own, 16)
+    """Outcomes that wait for locked rows, more than the pools have connections, do not delay other outcomes."""
+    async with (
+        asyncpg.create_pool(database_url, min_size=1, max_size=7) as own,
+        asyncpg.create_pool(database_url, min_size=1, max_size=3) as batching,
+    ):
+        made, _ = await scene(own, 16, batching)
         waiting, others = made.claims[:12], made.claims[12:]
         async with pool.acquire() as holder:
             transaction = holder.transaction()
@@ -154,6 +159,29 @@ async def test_waiting_outcomes_leave_connections_to_others(
             await transaction.rollback()
         assert all(await asyncio.gather(*late))
         assert [verdict.state.value] * 12 + ["delivered"] * 4 == await made.states()
+
+
+@pytest.mark.req("DEL-15")
+async def test_an_outcome_whose_row_was_locked_needs_no_connection_of_batches(
+    database_url: str, pool: "Pool[asyncpg.Record]"
+) -> None:
+    """The batch that finds the row locked leaves it; it is recorded again over the other pool."""
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as batching:
+        made, real = await scene(pool, 1, batching)
+
+        async def is_tried_again() -> bool:
+            return len(real.batches) > 1
+
+        async with pool.acquire() as holder, holder.transaction():
+            await holder.execute(LOCKED, [made.claims[0].ring.delivery_id])
+            outcome = made.ledger.record(made.claims[0], ROW, DELIVERED, None)
+            await eventually(is_tried_again)
+            busy = await batching.acquire()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            assert DELIVERED == await outcome
+        await batching.release(busy)
+
+    assert ["delivered"] == await made.states()
 
 
 @pytest.mark.req("SEC-08", "DUR-04")

@@ -62,7 +62,7 @@ BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId(_NOBODY))
 class PostgresLedger:
     """A `Ledger` on a pool; `worker` names the owner of the leases it takes.
 
-    `claim_all` and `record_all`, which wait for no lock, use `batching`, another pool. By default it is the same one.
+    Batches are claimed and recorded over `batching`, another pool. By default it is the same pool.
     """
 
     def __init__(
@@ -94,12 +94,14 @@ class PostgresLedger:
             most_bytes=most_bytes,
         )
 
-    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record these attempts in one statement; return the result of each, in order.
 
-        None of them may disable an endpoint or be the probe of a held endpoint.
+        None of them may disable an endpoint or be the probe of a held endpoint. `again`: one whose row was locked is
+        recorded over the other pool.
         """
-        return await batches.record_all(self._batching, made, worker=self._worker)
+        executor = self._executor if again else self._batching
+        return await batches.record_all(executor, made, worker=self._worker)
 
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome."""

@@ -73,9 +73,10 @@ class Ledger(Protocol):
 class BatchedLedger(Ledger, Protocol):
     """A ledger that also records many outcomes in one statement, without waiting for a lock."""
 
-    async def record_all(self, made: Sequence[FinishedAttempt]) -> list[Recorded]:
+    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record these attempts; return the result of each, in order.
 
+        `again` says that a batch has found the row of one of them locked: this call then keeps no batch waiting.
         None may disable an endpoint, or be the probe of a held endpoint. Raises `Unavailable`: all or none of them may
         then be recorded. If the database refuses one of them, none is recorded.
         """

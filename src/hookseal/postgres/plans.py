@@ -10,23 +10,23 @@ from typing import Final
 # A statement that takes longer may have a plan for smaller tables. On a busy machine all may: plans last for some time.
 SLOW_SECONDS: Final = 0.02
 PLANS_LAST_SECONDS: Final = 5.0
-LONGEST_SECONDS: Final = 60.0  # autovacuum looks as often whether to analyse a table
+LONGEST_SECONDS: Final = 60.0  # autovacuum checks as often whether to analyse a table
 
 
 class Plans:
     """The age of the plans of one connection, and how long they last.
 
-    Plans last `PLANS_LAST_SECONDS`. If statements are slow with new plans as well, the next ones last twice as long, up
-    to `LONGEST_SECONDS`: the machine is slow then, and to plan costs up to 30 ms of CPU.
+    Plans last `PLANS_LAST_SECONDS`. If a statement is slow with new plans as well, the next ones last twice as long, up
+    to `LONGEST_SECONDS`: the machine may be slow, or the statement always is, and to plan costs up to 30 ms of CPU.
     """
 
-    __slots__ = ("_are_new", "_last_seconds", "_planned", "_planned_at")
+    __slots__ = ("_is_again", "_last_seconds", "_planned", "_planned_at")
 
     def __init__(self) -> None:
         self._planned = set[str]()
         self._planned_at = -math.inf
         self._last_seconds = PLANS_LAST_SECONDS
-        self._are_new = False  # whether they replace others
+        self._is_again = False  # whether plans were discarded before
 
     def are_old(self, statement: str, *, took_seconds: float, now: float) -> bool:
         """Return whether to discard the plans after this statement, which has just ended; `now` is in seconds.
@@ -41,8 +41,8 @@ class Plans:
         age = now - self._planned_at
         if took_seconds < SLOW_SECONDS or age < self._last_seconds:
             return False
-        are_slow_again = self._are_new and age < 2 * self._last_seconds
+        are_slow_again = self._is_again and age < 2 * self._last_seconds
         self._last_seconds = min(2 * self._last_seconds, LONGEST_SECONDS) if are_slow_again else PLANS_LAST_SECONDS
-        self._are_new = True
+        self._is_again = True
         self._planned.clear()
         return True

@@ -17,7 +17,7 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.retrying import retried
 
-ALONE_AT_ONCE: Final = 4  # statements for one delivery, which may wait for a lock; others use the rest of the pool
+ALONE_AT_ONCE: Final = 4  # statements for one delivery, of those that do not wait for the next batch
 
 T = TypeVar("T")
 Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]
@@ -181,9 +181,11 @@ class PersistentLedger:
                 resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
         self._report([made for (made, _), result in zip(outcomes, results, strict=True) if result is Recorded.STORED])
 
-    async def _recorded(self, made: Sequence[FinishedAttempt], *, is_repeat: bool) -> list[Recorded]:
+    async def _recorded(
+        self, made: Sequence[FinishedAttempt], *, is_repeat: bool, again: bool = False
+    ) -> list[Recorded]:
         """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
-        results = await self._ledger.record_all(made)
+        results = await self._ledger.record_all(made, again=again)
         if not is_repeat or Recorded.LEASE_LOST not in results:
             return results
         lost = [each for each, result in zip(made, results, strict=True) if result is Recorded.LEASE_LOST]
@@ -198,7 +200,7 @@ class PersistentLedger:
         made = outcome[0]
 
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
-            [result] = await self._recorded([made], is_repeat=is_repeat)
+            [result] = await self._recorded([made], is_repeat=is_repeat, again=True)
             if result is Recorded.BUSY:
                 raise Unavailable("another transaction has locked the row of the delivery")
             return made.verdict if result is Recorded.STORED else None

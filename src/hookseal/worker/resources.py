@@ -61,9 +61,8 @@ _Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 class Resources:
     """The resources of a worker.
 
-    `batching` is a small pool for claims, and for outcomes whose statements wait for no lock: PostgreSQL needs less CPU
-    for statements that use the same few connections again and again. `probing` is one just for the probes, so that they
-    do not wait under load.
+    `batching` is a small pool just for batches of claims and outcomes: PostgreSQL needs less CPU if statements use the
+    same few connections again and again. `probing` is one just for the probes, so that they do not wait under load.
     """
 
     worker_id: str

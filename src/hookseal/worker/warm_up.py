@@ -1,4 +1,4 @@
-"""Opens connections, and plans on each what its pool is for, before a burst of deliveries needs them.
+"""Opens connections, and plans on each the statements that its pool runs, before a burst of deliveries needs them.
 
 A new connection with its plans takes about 30 ms of CPU, for which others would wait. The pool closes a connection that
 nobody has used for five minutes, and one after a million statements. Behind a pooler only the connections last: plans
@@ -53,8 +53,8 @@ async def warm_up_batching(pool: Pool) -> None:
 async def _warm_up(pool: Pool, plans: Sequence[Callable[[Connection], Awaitable[None]]], *, connections: int) -> None:
     """Open connections until there are so many, or `LONGEST_SECONDS` have passed, and make these plans on each.
 
-    It waits for none that is in use, which is warm. Each goes back to the pool as soon as its statements are planned.
-    Raises `Unavailable`.
+    It waits for none that is in use: that one plans what it runs. Until its statements are planned, no other caller has
+    a connection. Raises `Unavailable`.
     """
     with translated():
         async with AsyncExitStack() as opened:
