@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -166,7 +167,7 @@ async def test_an_outcome_whose_row_was_locked_needs_no_connection_of_batches(
     database_url: str, pool: "Pool[asyncpg.Record]"
 ) -> None:
     """The batch that finds the row locked leaves it; it is recorded again over the other pool."""
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as batching:
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as batching, AsyncExitStack() as busy:
         made, real = await scene(pool, 1, batching)
 
         async def is_tried_again() -> bool:
@@ -176,10 +177,9 @@ async def test_an_outcome_whose_row_was_locked_needs_no_connection_of_batches(
             await holder.execute(LOCKED, [made.claims[0].ring.delivery_id])
             outcome = made.ledger.record(made.claims[0], ROW, DELIVERED, None)
             await eventually(is_tried_again)
-            busy = await batching.acquire()
+            await busy.enter_async_context(batching.acquire())
         async with asyncio.timeout(ANSWER_SECONDS):
             assert DELIVERED == await outcome
-        await batching.release(busy)
 
     assert ["delivered"] == await made.states()
 
