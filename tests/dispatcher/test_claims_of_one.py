@@ -60,8 +60,7 @@ async def claims_of(connection: Connection, ring: Ring, *, most_bytes: int = 1_0
             await claiming.start()
             rows = await connection.fetch(_SQL[name], *_ids([ring]), "w1", 45.0, _TOKEN, most_bytes)
             stored = await connection.fetch("SELECT * FROM hookseal.deliveries WHERE state = 'sending'")
-            claimed = [row for row in rows if row["delivery_id"] is not None]
-            claims.append([dict(row) for row in (*claimed, *stored)])
+            claims.append([dict(row) for row in (*rows, *stored) if row.get("left_for") is None])
             await claiming.rollback()
     return claims[0], claims[1]
 

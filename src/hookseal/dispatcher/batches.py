@@ -37,13 +37,14 @@ async def claim_all(
     is_alone = len(by_id) == 1 and not rings[-1].is_parked  # one that was parked is more often locked
     rows = await _rows(executor, "claim_one", *arguments) if is_alone else []  # rare cases are left to the other
     rows = rows or await _rows(executor, "claim_all", *arguments)
-    claimed = [row for row in rows if row[0] is not None]
-    targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in claimed if row["has_endpoint"]}
-    claims = [_claim(by_id[row[0]], row, targets) for row in claimed]
+    targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
     left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
-    for line in (rows[0]["unclaimed"] or "").splitlines():
-        delivery_id, cause = line.split()
-        left[cause].append(by_id[delivery_id])
+    claims = []
+    for row in rows:
+        if row[-1] is None:
+            claims.append(_claim(by_id[row[0]], row, targets))
+        else:
+            left[row[-1]].append(by_id[row[0]])
     return Claimed(claims=claims, busy=left["delivery"], locked=left["endpoint"], behind=left["order"])
 
 

@@ -62,10 +62,9 @@ e.tenant_id, e.id, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.ti
 -- A delivery in the line of an ordered endpoint is claimed only if it is the head. The comparison with the position that the
 -- snapshot has makes this true even if the row has changed since: a delivery that has moved to the end is left out.
 -- It also returns the due deliveries that it did not claim, and why: they are behind others in the line of an ordered endpoint
--- ('order'), another transaction has locked their endpoint ('endpoint') or them, or they did not fit ('delivery'). They are the
--- lines of one text, `unclaimed`, at most 6 KB, which is in each row: as rows of their own they would take a tenth of the time.
+-- ('order'), another transaction has locked their endpoint ('endpoint') or them, or they did not fit ('delivery').
 -- The columns of an endpoint are in the row of its first delivery only. That one is claimed if any of them is, since the sum of
--- the bodies only grows. A row without a delivery is of an endpoint of which nothing is claimed, or has `unclaimed` only.
+-- the bodies only grows.
 -- `(SELECT ...)` hides the number of rings from the planner: a plan for a few known rings looks cheaper than one for any number,
 -- so PostgreSQL would make a new plan for each such claim, which takes longer than the claim.
 -- `FULL JOIN` finds the endpoint of each delivery by a hash. The planner expects one row, and would go through all endpoints for
@@ -124,27 +123,24 @@ WITH asked AS MATERIALIZED (
               d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token,
               s.endpoint_lost, s.endpoint_found, s.is_probe, s.held_for, s.n
 ), unclaimed AS (
-    SELECT d.id, CASE WHEN NOT d.is_in_turn THEN 'order'
+    SELECT d.id, CASE WHEN NOT {is_in_turn} THEN 'order'
                       WHEN EXISTS (SELECT FROM due WHERE due.tenant_id = d.tenant_id AND due.id = d.id)
                        AND NOT EXISTS (SELECT FROM endpoint AS e WHERE e.tenant_id = d.tenant_id AND e.id = d.endpoint_id)
                        AND NOT EXISTS (SELECT FROM gone AS g WHERE g.tenant_id = d.tenant_id AND g.endpoint_id = d.endpoint_id)
                       THEN 'endpoint'
                       ELSE 'delivery' END AS left_for
-    FROM asked AS a CROSS JOIN LATERAL (
-        SELECT d.tenant_id, d.endpoint_id, d.id, {is_in_turn} AS is_in_turn
-        FROM hookseal.deliveries AS d
-        WHERE d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
-          AND {may_begin}
-        LIMIT 1  -- of one: so the planner does not read all deliveries, however few there were when it made the plan
-    ) AS d
+    FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE (SELECT count(*) FROM claimed) < (SELECT count(*) FROM asked)
+      AND {may_begin}
       AND NOT EXISTS (SELECT FROM claimed WHERE claimed.id = d.id)
 )
-SELECT c.id::text AS delivery_id, {delivery_read},
+SELECT coalesce(c.id, u.id)::text AS delivery_id, {delivery_read},
        c.endpoint_lost, c.endpoint_found, c.is_probe, c.held_for,
-       e.id IS NOT NULL AS has_endpoint, {endpoint_read}, l.unclaimed
-FROM (SELECT string_agg(u.id || ' ' || u.left_for, E'\n') AS unclaimed FROM unclaimed AS u) AS l
-LEFT JOIN (claimed AS c FULL JOIN endpoint AS e ON e.first = c.n) ON true
+       e.id IS NOT NULL AS has_endpoint, {endpoint_read}, u.left_for
+FROM claimed AS c
+FULL JOIN endpoint AS e ON e.first = c.n
+FULL JOIN unclaimed AS u ON u.id = c.id
+WHERE coalesce(c.id, u.id) IS NOT NULL  -- an endpoint of which nothing is claimed has no row
 
 -- Claims the due delivery of one ring, as `claim_all` does, with a quarter less CPU: so a delivery that comes alone is sent
 -- sooner. It returns nothing, and `claim_all` decides, if the delivery may not begin, is not in turn or does not fit, if its
@@ -173,7 +169,7 @@ WITH due AS MATERIALIZED (
 )
 SELECT c.id::text AS delivery_id, {delivery_read},
        false AS endpoint_lost, true AS endpoint_found, NULL::boolean AS is_probe, NULL::text AS held_for,
-       true AS has_endpoint, {endpoint_read}, NULL::text AS unclaimed
+       true AS has_endpoint, {endpoint_read}, NULL::text AS left_for
 FROM claimed AS c CROSS JOIN endpoint AS e
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
