@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as ConnectionEnded
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from hookseal.embedded.server import Server
 from hookseal.queue.bell import bell
@@ -154,12 +155,68 @@ async def test_an_answer_that_was_not_asked_for_ends_the_connection(own_valkey: 
             await each.wait()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dropped: asyncio.Event | None = None
+) -> None:
     try:
         while data := await reader.read(4096):
-            writer.write(data)
+            if dropped is None or not dropped.is_set():
+                writer.write(data)
     finally:
         writer.close()
+
+
+@pytest.mark.req("DEL-02", "DUR-04")
+async def test_after_a_call_without_an_answer_the_next_one_has_a_new_connection(own_valkey: Server) -> None:
+    """A firewall may drop all connections without a word: that costs one call, and not one for each connection."""
+    host, port = own_valkey.url.rpartition("@")[2].partition("/")[0].split(":")
+    dropped: list[asyncio.Event] = []
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        drop = asyncio.Event()
+        dropped.append(drop)
+        upstream, down = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_pump(reader, down, drop), _pump(upstream, writer, drop), return_exceptions=True)
+
+    async with await asyncio.start_server(between, "127.0.0.1", 0) as server:
+        port_between = server.sockets[0].getsockname()[1]
+        direct = Direct(pool(own_valkey.url.rpartition(":")[0] + f":{port_between}/0", None))
+        await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(4)))
+        for each in dropped:
+            each.set()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await sent(direct, ["PING"])
+        async with asyncio.timeout(5):
+            assert [b"mine"] == await sent(direct, ["ECHO", "mine"])
+        await direct.close()
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_call_after_the_close_connects_no_more(direct: Direct, observer: Redis) -> None:
+    """The client would connect a closed connection again."""
+    await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(3)))
+
+    await direct.close()
+
+    for _ in range(4):
+        with pytest.raises(ConnectionEnded):
+            await sent(direct, ["PING"])
+    await eventually(lambda: none(observer))
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_close_at_any_moment_of_a_call_is_an_error_of_the_client(own_valkey: Server) -> None:
+    """With a time limit the client sends in a task of its own, a turn later, when its connection may be closed."""
+    for turns in range(20):
+        direct = Direct(pool(own_valkey.url, 5.0))
+        await sent(direct, ["PING"])
+        sending = asyncio.create_task(sent(direct, ["PING"]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await direct.close()
+        with suppress(RedisError):
+            assert [b"PONG"] == await sending, turns
 
 
 @pytest.mark.req("DEL-02")

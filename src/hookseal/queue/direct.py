@@ -13,6 +13,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 from redis.typing import EncodableT
 
 _TOKEN: Final = b"hookseal: in step?"
+_CLOSED: Final = "the connections are closed"
 
 
 class Direct:
@@ -31,33 +32,38 @@ class Direct:
         They are sent again over a new connection if Redis has ended the one that was used, so Redis may run them twice.
         `is_answer` says whether something may be the answer to the last command. If it is not, and is no refusal
         either, this raises `InvalidResponse`: something that was not asked for came before. Raises the other errors of
-        the Redis client, too; then it is unknown which commands Redis has run.
+        the Redis client, too; then it is unknown which commands Redis has run. After any error, and a cancellation,
+        later calls use new connections: the network may have dropped the others without a word, too.
         """
         if self._idle:
             try:
                 return await self._answers(self._idle.pop(), commands, is_answer)
-            except ConnectionEnded:
-                ended, self._idle = self._idle, []  # Redis may have ended them, too
+            except BaseException as error:
+                ended, self._idle = self._idle, []
                 await self._end(*ended)
-        if self._is_closed:
-            raise ConnectionEnded("the connections are closed")
+                if not isinstance(error, ConnectionEnded):
+                    raise
         return await self._answers(self._pool.make_connection(), commands, is_answer)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
-        """Close every connection. A call that waits for an answer raises an error of the client."""
+        """Close every connection. A call that waits for an answer, or comes later, raises an error of the client."""
         self._is_closed = True
+        self._idle.clear()
         await self._end(*self._open)
 
     async def _answers(
         self, connection: AbstractConnection, commands: Iterable[Sequence[EncodableT]], is_answer: Callable[[Any], bool]
     ) -> list[Any]:
+        self._require_open()
         self._open.add(connection)
         try:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             answers = [await _answer(connection) for _ in commands]
             is_usable = is_answer(answers[-1]) or await _is_in_step(connection)
-        except BaseException:
+        except BaseException as error:
             await self._end(connection)
+            if self._is_closed and isinstance(error, AttributeError):  # the client's, if it was about to send
+                raise ConnectionEnded(_CLOSED) from error
             raise
         if is_usable and not self._is_closed:
             self._idle.append(connection)
@@ -66,6 +72,10 @@ class Direct:
         if not (is_answer(answers[-1]) or isinstance(answers[-1], ResponseError)):
             raise InvalidResponse("Redis has answered something else than was asked")
         return answers
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ConnectionEnded(_CLOSED)
 
     async def _end(self, *connections: AbstractConnection) -> None:
         self._open.difference_update(connections)
