@@ -11,7 +11,7 @@ import pytest
 from hookseal.dispatcher import batches
 from hookseal.dispatcher.held_deliveries import older_claims
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Claimed
+from hookseal.dispatcher.model import Claimed, FinishedAttempt, Recorded
 from hookseal.ground.errors import Busy
 from hookseal.ground.pointer import Pointer
 from hookseal.postgres.handles import Connection
@@ -33,6 +33,16 @@ def paused_claims(monkeypatch: pytest.MonkeyPatch) -> None:
         real = batches._SQL[name]
         assert condition in real
         monkeypatch.setitem(batches._SQL._texts, name, real.replace(condition, waits))
+
+
+@pytest.fixture
+def paused_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the statement that records a batch wait in the same way."""
+    condition = "WHERE d.lease_token IS NOT DISTINCT"
+    real = batches._SQL["record_all"]
+    assert condition in real
+    waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
+    monkeypatch.setitem(batches._SQL._texts, "record_all", real.replace(condition, waits))
 
 
 async def wait_for_a_blocked_connection(pool: "Pool[asyncpg.Record]") -> None:
@@ -191,6 +201,28 @@ async def test_a_claim_beside_a_deletion_has_no_target(
         claimed = await ledger(pool).claim_all(rings, None, most_bytes=1_000_000)
 
     assert [None] * number == [claim.target for claim in claimed.claims]
+
+
+async def test_a_batch_leaves_out_an_outcome_whose_delivery_has_changed(
+    paused_records: None, pool: "Pool[asyncpg.Record]"
+) -> None:
+    """If a row changes after its snapshot, a batch records the other outcomes. The next batch records that one."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    rings = [(await installation.deliveries())[0] for _ in range(2)]
+    claimed = await ledger(pool).claim_all(rings, None, most_bytes=1_000_000)
+    made = [FinishedAttempt(claim=each, attempt=ROW, verdict=DELIVERED, error=None) for each in claimed.claims]
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock(7)")
+        recording = asyncio.create_task(ledger(pool).record_all(made))
+        await wait_for_a_blocked_connection(pool)
+        changed = made[0].claim.ring.delivery_id
+        await pool.execute(
+            "UPDATE hookseal.deliveries SET lease_expires_at = lease_expires_at + interval '1 s' WHERE id = $1", changed
+        )
+
+    assert [Recorded.BUSY, Recorded.STORED] == await recording
+    assert [Recorded.STORED] == await ledger(pool).record_all(made[:1])
 
 
 async def test_a_claim_does_not_wait_for_a_locked_delivery(pool: "Pool[asyncpg.Record]") -> None:

@@ -29,15 +29,15 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
 -- What a claim writes: the lease, and what it read of the endpoint, which is `s`.
 -- name: lease
 state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()), waiting_for = NULL, held_at = NULL,
-        lease_owner = $5, lease_token = coalesce($7::text::uuid, gen_random_uuid()), lease_expires_at = now() + make_interval(secs => $6),
+        lease_owner = $5, lease_token = coalesce((SELECT $7::text::uuid), gen_random_uuid()),
+        lease_expires_at = now() + make_interval(secs => $6),
         claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
-        claimed_refs = array_remove(ARRAY[s.secret_ref, CASE WHEN s.previous_due THEN s.previous_secret_ref END], NULL),
-        claimed_generation = s.generation
+        claimed_refs = coalesce(s.refs, '{}'), claimed_generation = s.generation
 
--- What a claim returns of a delivery and its event, which are `c`. Python cannot read every year that a role with the right to
--- write may put into `created_at`.
+-- What a claim returns of a delivery and its event, which are `c` and `v`. Python cannot read every year that a role with the
+-- right to write may put into `created_at`.
 -- name: delivery_read
-c.event_id, c.event_type, c.correlation_id, c.traceparent, c.body, c.claimed_number, c.budget_spent,
+v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.body, c.claimed_number, c.budget_spent,
        least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token
 
 -- What a claim returns of an endpoint, which is `e`, and of the database.
@@ -54,7 +54,8 @@ e.enabled, e.is_failing, e.timeout_ms,
 -- name: endpoint_row
 e.tenant_id, e.id, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.timeout_ms, e.attempts_allowed,
            e.backoff_base_seconds, e.backoff_cap_seconds, e.retry_schedule, e.concurrency, e.rate, e.ordered,
-           {pointer_columns}, {pointer_standing}
+           {pointer_columns}, {pointer_standing},
+           array_remove(ARRAY[e.secret_ref, CASE WHEN {is_previous_due} THEN e.previous_secret_ref END], NULL) AS refs
 
 -- Claims the due deliveries of these rings, each with its event and the endpoint's row.
 -- It waits for no lock: it leaves out a delivery if another transaction has locked it or its endpoint. It also leaves out
@@ -68,7 +69,10 @@ e.tenant_id, e.id, e.enabled, e.first_failure_at IS NOT NULL AS is_failing, e.ti
 -- `(SELECT ...)` hides the number of rings from the planner: a plan for a few known rings looks cheaper than one for any number,
 -- so PostgreSQL would make a new plan for each such claim, which takes longer than the claim.
 -- `FULL JOIN` finds the endpoint of each delivery by a hash. The planner expects one row, and would go through all endpoints for
--- each delivery if it may: of 125 deliveries to as many endpoints, that took half of the time of the claim.
+-- each delivery if it may: of 125 deliveries to as many endpoints, that took half of the time of the claim. It may if an event
+-- is required in the same step (`JOIN`), since it then makes a `LEFT JOIN` of the `FULL JOIN`.
+-- The last step reads each event again, by its place in the table (`ctid`), which is the same for the whole statement. So no
+-- step before it copies a body.
 -- name: claim_all
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, a.id, a.is_parked, a.n
@@ -99,29 +103,22 @@ WITH asked AS MATERIALIZED (
                 ORDER BY l.sequence DESC LIMIT 1) <> 'endpoint.deleted', false) AS endpoint_lost
     FROM endpoint_id AS w
     WHERE NOT EXISTS (SELECT FROM hookseal.endpoints AS e WHERE e.id = w.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM w.tenant_id)
-), addressed AS MATERIALIZED (
-    SELECT due.tenant_id, due.id, due.endpoint_id, due.event_id, due.n,
-           e.secret_ref, e.previous_secret_ref, e.previous_due, e.generation, e.id IS NOT NULL AS endpoint_found,
-           CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM due.id END AS is_probe, e.held_for
-    FROM due FULL JOIN endpoint AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
 ), sized AS MATERIALIZED (
-    SELECT due.tenant_id, due.id, due.endpoint_id, due.n,
-           due.secret_ref, due.previous_secret_ref, due.previous_due, due.generation, due.endpoint_found, due.is_probe, due.held_for,
+    SELECT due.tenant_id, due.id, due.n, e.refs, e.generation, e.id IS NOT NULL AS endpoint_found,
+           CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM due.id END AS is_probe, e.held_for,
            coalesce(g.endpoint_lost, false) AS endpoint_lost,
-           v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.body,
-           sum(octet_length(v.body)) OVER (ORDER BY due.n) AS bytes
-    FROM addressed AS due
-    JOIN hookseal.events AS v ON v.tenant_id = due.tenant_id AND v.id = due.event_id
+           v.ctid AS event_ctid, sum(octet_length(v.body)) OVER (ORDER BY due.n) AS bytes
+    FROM due FULL JOIN endpoint AS e ON e.tenant_id = due.tenant_id AND e.id = due.endpoint_id
+    LEFT JOIN hookseal.events AS v ON v.tenant_id = due.tenant_id AND v.id = due.event_id
     LEFT JOIN gone AS g ON g.tenant_id = due.tenant_id AND g.endpoint_id = due.endpoint_id
-    WHERE due.endpoint_found OR g.endpoint_id IS NOT NULL
+    WHERE e.id IS NOT NULL OR g.endpoint_id IS NOT NULL
 ), claimed AS (
     UPDATE hookseal.deliveries AS d
     SET {lease}
     FROM sized AS s
-    WHERE d.id = s.id AND d.tenant_id IS NOT DISTINCT FROM s.tenant_id AND s.bytes <= $8
-    RETURNING d.tenant_id, d.endpoint_id, d.id, s.event_id, s.event_type, s.correlation_id, s.traceparent, s.body,
-              d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token,
-              s.endpoint_lost, s.endpoint_found, s.is_probe, s.held_for, s.n
+    WHERE d.id = s.id AND d.tenant_id IS NOT DISTINCT FROM s.tenant_id AND s.event_ctid IS NOT NULL AND s.bytes <= $8
+    RETURNING d.id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token,
+              s.endpoint_lost, s.endpoint_found, s.is_probe, s.held_for, s.n, s.event_ctid
 ), unclaimed AS (
     SELECT d.id, CASE WHEN NOT {is_in_turn} THEN 'order'
                       WHEN EXISTS (SELECT FROM due WHERE due.tenant_id = d.tenant_id AND due.id = d.id)
@@ -139,7 +136,8 @@ SELECT coalesce(c.id, u.id)::text AS delivery_id, {delivery_read},
        e.id IS NOT NULL AS has_endpoint, {endpoint_read}, u.left_for
 FROM claimed AS c
 FULL JOIN endpoint AS e ON e.first = c.n
-FULL JOIN unclaimed AS u ON u.id = c.id
+LEFT JOIN hookseal.events AS v ON v.ctid = c.event_ctid
+FULL JOIN unclaimed AS u ON false
 WHERE coalesce(c.id, u.id) IS NOT NULL  -- an endpoint of which nothing is claimed has no row
 
 -- Claims the due delivery of one ring, as `claim_all` does, with a quarter less CPU: so a delivery that comes alone is sent
@@ -164,19 +162,18 @@ WITH due AS MATERIALIZED (
     SET {lease}
     FROM due CROSS JOIN endpoint AS s JOIN hookseal.events AS v ON v.tenant_id = due.tenant_id AND v.id = due.event_id
     WHERE d.id = due.id AND d.tenant_id IS NOT DISTINCT FROM due.tenant_id AND octet_length(v.body) <= $8::bigint
-    RETURNING d.id, v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.body,
-              d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token
+    RETURNING d.id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, v.ctid AS event_ctid
 )
 SELECT c.id::text AS delivery_id, {delivery_read},
        false AS endpoint_lost, true AS endpoint_found, NULL::boolean AS is_probe, NULL::text AS held_for,
        true AS has_endpoint, {endpoint_read}, NULL::text AS left_for
-FROM claimed AS c CROSS JOIN endpoint AS e
+FROM claimed AS c CROSS JOIN endpoint AS e JOIN hookseal.events AS v ON v.ctid = c.event_ctid
 
 -- Records many attempts and the new states of their deliveries, each fenced by its own lease.
--- It waits for no lock: it leaves out rows that another transaction has locked. Numbers are limited as in `record`. An
--- attempt that disables its endpoint, or is the probe of a held endpoint, is recorded by `record`, alone. If another program
--- inserts one of the attempts at the same moment, PostgreSQL refuses the batch, and it is repeated in halves: `ON CONFLICT`
--- would take a tenth of the time.
+-- It waits for no lock: it leaves out rows that another transaction has locked, or has changed since the statement began,
+-- since these have another place (`ctid`). Numbers are limited as in `record`. An attempt that disables its endpoint, or is
+-- the probe of a held endpoint, is recorded by `record`, alone. If another program inserts one of the attempts at the same
+-- moment, PostgreSQL refuses the batch, and it is repeated in halves: `ON CONFLICT` would take a tenth of the time.
 -- name: record_all
 WITH made AS MATERIALIZED (
     SELECT m.*
@@ -186,7 +183,7 @@ WITH made AS MATERIALIZED (
                 $10::text[], $11::text[])
          AS m (tenant_id, id, token, state, wait, duration_ms, status, outcome, refs, error, snippet)
 ), held AS MATERIALIZED (
-    SELECT d.tenant_id, d.id, m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs
+    SELECT d.ctid AS place, m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs
     FROM made AS m JOIN hookseal.deliveries AS d ON d.id = m.id AND d.tenant_id IS NOT DISTINCT FROM m.tenant_id
     WHERE d.lease_token IS NOT DISTINCT FROM m.token
     FOR UPDATE OF d SKIP LOCKED
@@ -199,7 +196,7 @@ WITH made AS MATERIALIZED (
         finished_at = CASE WHEN h.state <> 'pending' THEN now() END,  -- else a trigger sets it, which takes longer
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     FROM held AS h
-    WHERE d.id = h.id AND d.tenant_id IS NOT DISTINCT FROM h.tenant_id
+    WHERE d.ctid = h.place
     RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at, h.duration_ms, h.status, h.outcome, h.snippet, h.refs
 ), logged AS (
     INSERT INTO hookseal.attempts

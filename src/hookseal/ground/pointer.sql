@@ -5,9 +5,13 @@
 e.url, e.scheme, e.algorithm, e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme,
 e.previous_algorithm, e.lead, e.headers_ref, e.tls_ref, e.generation, e.mac, e.mac_key_id
 
+-- Whether the overlap still runs.
+-- name: is_previous_due
+(e.previous_secret_ref IS NOT NULL AND coalesce(e.previous_secret_expires_at > now(), false))
+
 -- Whether the overlap still runs, and the newest generation that the audit log knows.
 -- name: pointer_standing
-e.previous_secret_ref IS NOT NULL AND coalesce(e.previous_secret_expires_at > now(), false) AS previous_due,
+{is_previous_due} AS previous_due,
 (SELECT max(l.generation) FROM hookseal.audit_log AS l
  WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id) AS audited_generation
 
