@@ -23,7 +23,7 @@ from tools.bench.tables import number, table
 PAGE: Final = "docs/proof/performance.md"
 PICTURE: Final = "docs/proof/performance.svg"
 _REPEAT: Final = (
-    "`make bench` repeats it on your machine and writes this page anew, in 33 minutes; `make bench ARGS=--quick` "
+    "`make bench` repeats it on your machine and writes this page anew, in 36 minutes; `make bench ARGS=--quick` "
     "takes two and writes under `.reports/`. The first time makes the environments of the contenders, too."
 )
 _CPU: Final = (WORKER, POSTGRESQL, REDIS, RECEIVER)
@@ -81,9 +81,10 @@ def _bars(run: Run) -> str:
         verdict = "-" if value is None or run.is_quick else ("met" if bar.is_met(value) else "**missed**")
         gate = f"{'>=' if bar.is_least else '<='} {number(bar.gate, bar.unit)}"
         rows.append((f"{bar.id}: {bar.what}", gate, number(value, bar.unit), verdict))
+    rounds = len(base.rounds) if (base := run.row("base")) else 0
     text = (
-        "A ratio is the median of the ratios of rounds that ran one after the other. So it may differ from the ratio "
-        "of the medians in the tables below."
+        f"A ratio is the median of the ratios of rounds that ran one after the other, {rounds} in the base case. "
+        "So it may differ from the ratio of the medians in the tables below."
     )
     if run.rows_of("500"):
         text += (

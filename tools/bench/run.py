@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,8 @@ class _Run:
                 self.runner.leave_out(case.name, plan.HOOKSEAL, f"a {self.size.name} run leaves this case out")
                 continue
             await self.case(here, case, rounds)
+            if case.name == "base":
+                await self.case(here, replace(case, contenders=plan.THREE), self.size.more_rounds)
 
     async def case(self, here: Site, case: Case, rounds: int) -> None:
         scenarios = [
