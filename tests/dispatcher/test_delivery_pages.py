@@ -24,7 +24,7 @@ WITH e AS (
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, created_at)
 VALUES ($1, (lpad(to_hex((extract(epoch FROM $6::timestamptz) * 1000)::bigint), 12, '0') || '7000800000000000'
              || lpad(to_hex($2), 4, '0'))::uuid,
-        $4::text::uuid, $2::text, $5, CASE WHEN $5 = 'pending' THEN now() END, $6)
+        $4::text::uuid, $2::text, $5::text, CASE WHEN $5::text = 'pending' THEN now() END, $6)
 RETURNING id::text
 """
 

@@ -1,6 +1,7 @@
 """Which deliveries the ledger returns to the sweep and the outbox for ringing."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -148,7 +149,8 @@ async def test_a_search_for_lost_rings_starts_at_its_index_position(pool: "Pool[
         plan = "\n".join(row[0] for row in rows)
 
     assert "deliveries_rung" in plan
-    assert "ROW(next_attempt_at, id) > ROW(" in plan.split("Index Cond:")[1].split("\n")[0]
+    condition = plan.split("Index Cond:")[1].split("\n")[0]
+    assert re.search(r"ROW\([^)]*next_attempt_at\)?[^)]*, id\) > ROW\(", condition)
 
 
 async def publish_for(pool: "Pool[asyncpg.Record]", **backlogs: int) -> None:

@@ -479,13 +479,13 @@ def test_every_state_and_reason_has_a_case() -> None:
 async def test_states_and_reasons_are_those_of_the_table(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """The states and reasons of the table are those that are explained."""
     rows = await pool.fetch(
-        "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
-        " WHERE conrelid = 'hookseal.deliveries'::regclass AND conname LIKE '%_check'"
+        "SELECT a.attname, pg_get_constraintdef(c.oid) FROM pg_attribute AS a JOIN pg_constraint AS c"
+        " ON c.contypid = a.atttypid WHERE a.attrelid = 'hookseal.deliveries'::regclass"
     )
-    lists = [set(re.findall(r"'(\w+)'", row[0])) for row in rows if "ARRAY" in row[0]]
+    words = {column: set(re.findall(r"'(\w+)'", check)) for column, check in rows}
 
-    assert set(State) in lists
-    assert set(WaitingFor) in lists
+    assert set(State) == words["state"]
+    assert set(WaitingFor) == words["waiting_for"]
 
 
 async def test_the_facts_are_those_of_the_tables(begun_pool: "asyncpg.Pool[asyncpg.Record]") -> None:

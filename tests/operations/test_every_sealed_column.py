@@ -32,9 +32,11 @@ NOTHING_SEALED = {
 }
 # Text or JSON could contain encoded sealed bytes; no column of hookseal does.
 COLUMNS = """
-SELECT c.relname || '.' || a.attname AS name, format_type(a.atttypid, NULL) AS type
+SELECT c.relname || '.' || a.attname AS name,
+       format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS type  -- that of a domain is its base type
   FROM pg_class AS c
   JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_type AS t ON t.oid = a.atttypid
  WHERE c.relnamespace = 'hookseal'::regnamespace AND c.relkind IN ('r', 'p', 'm', 'f')
  ORDER BY 1
 """

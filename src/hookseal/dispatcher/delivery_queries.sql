@@ -26,7 +26,7 @@ w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.ev
              AND ($3::text IS NULL
                   OR $3 = (SELECT e.event_type FROM hookseal.events AS e
                            WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id))
-             AND ($4::text IS NULL OR d.state = $4)
+             AND ($4::text IS NULL OR d.state = $4::text)
              AND ($7::text IS NULL
                   OR coalesce(d.state = 'sending' AND $7 = ANY (d.claimed_refs), false)
                   OR coalesce((SELECT true FROM hookseal.attempts AS a
@@ -112,7 +112,7 @@ LIMIT $6
 SELECT count(*)
 FROM (SELECT
       FROM hookseal.deliveries AS d
-      WHERE d.state = $1 AND d.state IN ('pending', 'sending') AND ($2::text IS NULL OR d.tenant_id = $2)
+      WHERE d.state = $1::text AND d.state IN ('pending', 'sending') AND ($2::text IS NULL OR d.tenant_id = $2)
       LIMIT $3) AS counted
 
 -- Reads a page among the deliveries that are pending or being sent, if there are few.
@@ -122,7 +122,7 @@ SELECT {listed}
 FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, 0 AS place
             FROM hookseal.deliveries AS r
-            WHERE r.state = $4 AND r.state IN ('pending', 'sending') AND ($1::text IS NULL OR r.tenant_id = $1)
+            WHERE r.state = $4::text AND r.state IN ('pending', 'sending') AND ($1::text IS NULL OR r.tenant_id = $1)
             LIMIT $8) AS d
       WHERE d.id >= $9::text::uuid AND d.id < $5::text::uuid) AS w
 WHERE w.matches

@@ -64,7 +64,7 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.e
 FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (
     SELECT count(*) AS pending, count(d.waiting_for) AS waiting, min(d.held_at) AS since,
-           coalesce(array_agg(DISTINCT d.waiting_for) FILTER (WHERE d.waiting_for IS NOT NULL), '{}') AS reasons
+           coalesce(array_agg(DISTINCT d.waiting_for::text) FILTER (WHERE d.waiting_for IS NOT NULL), '{}') AS reasons
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.state = 'pending'
 ) AS held

@@ -145,7 +145,7 @@ SELECT lease_token::text AS token FROM given_back
 -- name: end
 WITH ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = $4, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    SET state = $4::text, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
     WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
     RETURNING d.tenant_id, d.endpoint_id
 ), freed AS (  -- the other deliveries can be ended without a secret, too
