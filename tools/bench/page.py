@@ -83,7 +83,7 @@ def _bars(run: Run) -> str:
         rows.append((f"{bar.id}: {bar.what}", gate, number(value, bar.unit), verdict))
     rounds = len(base.rounds) if (base := run.row("base")) else 0
     text = (
-        f"A ratio is the median of the ratios of rounds that ran one after the other, {rounds} in the base case. "
+        f"A ratio is the median of the ratios of rounds that ran one after the other, {rounds} in PERF-01 and PERF-08. "
         "So it may differ from the ratio of the medians in the tables below."
     )
     if run.rows_of("500"):
@@ -257,7 +257,8 @@ def _left_out(run: Run) -> str:
 def _method(_run: Run) -> str:
     return """## How it is measured
 
-- Rounds take turns: each contender runs once, then all of them again. A figure is the median of its rounds; a ratio
+- Rounds take turns: each contender runs once, then all of them again. Contenders whose ratio is required may have more
+  rounds than the others. A figure is the median of its rounds; a ratio
   to a contender is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios
   much less. Latency at 500/s, rest and memory have one round each.
 - Every round has a database and a Redis of its own, which contain only endpoints; the rounds of one backlog share

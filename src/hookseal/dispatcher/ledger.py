@@ -97,7 +97,7 @@ class PostgresLedger:
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record these attempts in one statement; return the result of each, in order.
 
-        None of them may disable an endpoint or be the probe of a held endpoint. `again`: one whose row was locked is
+        None of them may disable an endpoint or be the probe of a held endpoint. `again`: one whose row was busy is
         recorded over the other pool.
         """
         executor = self._executor if again else self._batching

@@ -293,4 +293,4 @@ class Recorded(StrEnum):
 
     STORED = "stored"
     LEASE_LOST = "lease_lost"
-    BUSY = "busy"  # another transaction has locked the row
+    BUSY = "busy"  # another transaction has locked the row, or changed it at the same moment

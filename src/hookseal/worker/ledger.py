@@ -172,7 +172,7 @@ class PersistentLedger:
             self._answer(outcomes, results)
 
     def _answer(self, outcomes: Sequence[Outcome], results: Sequence[Recorded]) -> None:
-        """Set the result of each. One whose row is locked is recorded later, within `seconds` from now."""
+        """Set the result of each. One whose row is busy is recorded later, within `seconds` from now."""
         for each, result in zip(outcomes, results, strict=True):
             if result is Recorded.BUSY:
                 deadline = self._deadline()
@@ -202,7 +202,7 @@ class PersistentLedger:
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             [result] = await self._recorded([made], is_repeat=is_repeat, again=True)
             if result is Recorded.BUSY:
-                raise Unavailable("another transaction has locked the row of the delivery")
+                raise Unavailable("another transaction has locked the row of the delivery, or keeps changing it")
             return made.verdict if result is Recorded.STORED else None
 
         await self._write_and_resolve(outcome, write, deadline)

@@ -173,7 +173,7 @@ CREATE TRIGGER endpoints_begin_anew BEFORE UPDATE OF enabled, url ON hookseal.en
 -- The types of columns with limited values. A statement that writes a row reads each check of its table from the text, also for
 -- columns that it does not change. The check of a domain is read once in a session, and runs only where a value is assigned.
 -- As checks of the tables, these would take 6 to 10 % of the time of a publish, a claim and an outcome.
--- A pattern with a maximum length would take ten times as long.
+-- `length`, since a pattern with a maximum length would take ten times as long.
 CREATE DOMAIN hookseal.event_id AS text CHECK (VALUE ~ '^[A-Za-z0-9_-]+$' AND length(VALUE) <= 128);
 CREATE DOMAIN hookseal.event_body AS bytea CHECK (octet_length(VALUE) <= 262144);
 CREATE DOMAIN hookseal.delivery_state AS text CHECK (VALUE IN
