@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import pty
+import select
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -506,7 +507,9 @@ async def test_a_terminal_shows_a_progress_bar(keys: Keys, tmp_path: Path) -> No
             stderr=theirs,
         )
         out, _ = await process.communicate()
-        drawn = os.read(ours, 65_536).decode()
+        drawn = ""
+        while "5/5" not in drawn and select.select([ours], [], [], 5.0)[0]:  # a terminal passes output on in parts
+            drawn += os.read(ours, 65_536).decode()
     finally:
         os.close(ours)
         os.close(theirs)
