@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import zlib
 from asyncio.base_subprocess import BaseSubprocessTransport
 from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
@@ -24,6 +25,7 @@ _LINE_BYTES: Final = 1 << 16
 _AT_THE_START: Final = ("PYTHON", "LD_")
 # The same for all processes of a parallel run of this tree.
 _RUN: Final = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(6))[:12]
+_CONNECTING: Final = threading.Lock()
 _SOCKET: Final = Path(gettempdir()) / f"hookseal-{_RUN}-{zlib.crc32(str(_ROOT).encode()):08x}"
 
 
@@ -52,7 +54,7 @@ async def start(
             start_new_session=start_new_session,
         )
     loop = asyncio.get_running_loop()
-    control = _control() if _control.cache_info().currsize else await asyncio.to_thread(_control)
+    control = _control() if _control.cache_info().currsize else await asyncio.to_thread(_first_control)
     request = {
         "module": module,
         "arguments": arguments,
@@ -130,6 +132,11 @@ class _Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _first_control() -> socket.socket:
+    with _CONNECTING:  # tests may start several processes at once, each in a thread
+        return _control()
 
 
 @cache
