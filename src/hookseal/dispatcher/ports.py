@@ -76,7 +76,7 @@ class BatchedLedger(Ledger, Protocol):
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record these attempts; return the result of each, in order.
 
-        `again` says that a batch has found the row of one of them locked: this call then keeps no batch waiting.
+        `again` says that a batch has found the row of one of them busy: this call then keeps no batch waiting.
         None may disable an endpoint, or be the probe of a held endpoint. Raises `Unavailable`: all or none of them may
         then be recorded. If the database refuses one of them, none is recorded.
         """

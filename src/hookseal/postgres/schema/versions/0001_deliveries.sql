@@ -181,7 +181,8 @@ CREATE DOMAIN hookseal.delivery_state AS text CHECK (VALUE IN
 CREATE DOMAIN hookseal.wait_reason AS text CHECK (VALUE IN
     ('secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order'));
 CREATE DOMAIN hookseal.budget AS integer CHECK (VALUE >= 0);
-CREATE DOMAIN hookseal.due_time AS timestamptz CHECK (VALUE BETWEEN '2000-01-01Z' AND '9000-01-01Z');
+-- Python cannot read every time that PostgreSQL can store.
+CREATE DOMAIN hookseal.readable_time AS timestamptz CHECK (VALUE BETWEEN '2000-01-01Z' AND '9000-01-01Z');
 
 -- One row for each event that was published. It is stored as long as its deliveries, and for the retention at least.
 CREATE TABLE hookseal.events (
@@ -221,10 +222,10 @@ CREATE TABLE hookseal.deliveries (
     budget_spent        hookseal.budget NOT NULL DEFAULT 0,
     last_error          text,
     -- If it is pending: when it is due, or what it waits for.
-    next_attempt_at     hookseal.due_time DEFAULT now(),
+    next_attempt_at     hookseal.readable_time DEFAULT now(),
     rung_at             timestamptz,
     waiting_for         hookseal.wait_reason,
-    held_at             hookseal.due_time,
+    held_at             hookseal.readable_time,
     -- Its place in the line of an ordered endpoint. Triggers give it, and take it away.
     position            bigint      CHECK (position > 0),
     -- If it has ended: since when. Triggers set it if a statement does not; an update may set a time within the last minute only.
