@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from hookseal.postgres import handles
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.handles import ANSWER_SECONDS, Pool, connected
 
@@ -38,6 +39,43 @@ async def test_statements_in_turn_use_one_connection(empty_database_url: str) ->
             async with connected(pool) as connection:
                 await connection.execute("SELECT")
         assert 1 == pool.get_size()
+
+
+async def test_callers_have_their_turn(pool: Pool) -> None:
+    """A caller that waits for a connection gets it before those that ask later, whoever had it before."""
+    served = list[int]()
+
+    async def caller(number: int) -> None:
+        for _ in range(3):
+            async with connected(pool) as connection:
+                await connection.execute("SELECT")
+            served.append(number)
+
+    await asyncio.gather(*map(caller, range(4)))
+    assert [0, 1, 2, 3] * 3 == served
+
+
+async def test_a_caller_that_gives_up_costs_no_place(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled caller, one whose time is over, and one that gets no connection leave their place to the next."""
+
+    async def served() -> int:
+        async with connected(pool) as connection:
+            one: int = await connection.fetchval("SELECT 1")
+            return one
+
+    async with connected(pool):
+        cancelled, next_one = asyncio.ensure_future(served()), asyncio.ensure_future(served())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        monkeypatch.setattr(handles, "ANSWER_SECONDS", 0.01)
+        with pytest.raises(TimeoutError):
+            await served()
+        monkeypatch.undo()
+    assert 1 == await next_one
+    await pool.close()
+    for _ in range(2):  # the pool has one place
+        with pytest.raises(asyncpg.InterfaceError, match="closed"):
+            await served()
 
 
 async def test_an_error_waits_for_the_release(pool: Pool) -> None:

@@ -16,7 +16,6 @@ else:
     Pool = asyncpg.Pool
 Executor = Connection | Pool
 
-_RELEASING: Final = dict[asyncio.Task[None], Pool]()  # the event loop itself keeps no reference to its tasks
 _TURNS: Final = 4  # turns of the event loop after which a connection is released, unless PostgreSQL has to do something
 ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL counts as not answering
 
@@ -24,17 +23,62 @@ ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL 
 def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
-    The time-out of `acquire` also limits the release. Without one, a statement that timed out on a frozen server would
-    block its caller until the server continues. After a block that raised nothing the caller continues at once, and the
-    connection is back in the pool a few turns of the event loop later.
+    Callers of a pool get its connections in the order in which they ask, within `ANSWER_SECONDS`; after that
+    `TimeoutError` is raised. After a block that raised nothing the caller continues at once, and the connection is back
+    in the pool a few turns of the event loop later. The release has a time-out, too: without one, a statement that
+    timed out on a frozen server would block its caller until the server continues.
     """
     return _Connected(source)
 
 
+class _Places:
+    """The places of a pool, one for each of its connections: its callers get them in the order in which they ask.
+
+    From asyncpg's own queue a later caller may take the connection for which an earlier one waits, again and again.
+    """
+
+    __slots__ = ("_callers", "_free", "_pool", "releasing")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._free = asyncio.Semaphore(pool.get_max_size())
+        self._callers = 0
+        self.releasing = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
+
+    async def take(self) -> float:
+        """Wait for a place, and return the seconds that remain to acquire the connection. Raises `TimeoutError`."""
+        self._callers += 1
+        if not self._free.locked():
+            await self._free.acquire()  # at once
+            return ANSWER_SECONDS
+        until = asyncio.get_running_loop().time() + ANSWER_SECONDS
+        try:
+            async with asyncio.timeout_at(until):
+                await self._free.acquire()
+        except BaseException:
+            self._leave()
+            raise
+        return until - asyncio.get_running_loop().time()
+
+    def give_back(self) -> None:
+        """Let the next caller have the place. The connection must be back in the pool."""
+        self._free.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._callers -= 1
+        if not self._callers:
+            del _PLACES[self._pool]
+
+
+_PLACES: Final = dict[Pool, _Places]()  # of each pool that has callers now
+
+
 class _Connected:  # a generator takes twice the time, and each statement is in such a block
-    __slots__ = ("_acquired", "_source")
+    __slots__ = ("_acquired", "_places", "_source")
 
     _acquired: "PoolConnectionProxy[asyncpg.Record]"
+    _places: _Places
 
     def __init__(self, source: Executor) -> None:
         self._source = source
@@ -43,11 +87,17 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
         source = self._source
         if not isinstance(source, asyncpg.Pool):
             return source
-        for _ in range(_TURNS):  # else statements that follow each other would open a second connection
-            if source not in _RELEASING.values() or source.get_idle_size():
-                break
-            await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
-        self._acquired = await source.acquire(timeout=ANSWER_SECONDS)
+        self._places = places = _PLACES.get(source) or _PLACES.setdefault(source, _Places(source))
+        seconds = await places.take()
+        try:
+            for _ in range(_TURNS):  # else statements that follow each other would open a second connection
+                if not places.releasing or source.get_idle_size():
+                    break
+                await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
+            self._acquired = await source.acquire(timeout=seconds)
+        except BaseException:
+            places.give_back()
+            raise
         return self._acquired
 
     async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
@@ -55,19 +105,23 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
         if not isinstance(source, asyncpg.Pool):
             return
         if kind is not None:
-            await source.release(self._acquired)
+            try:
+                await source.release(self._acquired, timeout=ANSWER_SECONDS)
+            finally:
+                self._places.give_back()
             return
-        releasing = asyncio.ensure_future(source.release(self._acquired))
-        _RELEASING[releasing] = source
+        releasing = asyncio.ensure_future(source.release(self._acquired, timeout=ANSWER_SECONDS))
+        self._places.releasing.add(releasing)
         releasing.add_done_callback(self._released)
 
     def _released(self, task: asyncio.Task[None]) -> None:
-        del _RELEASING[task]
-        if not task.cancelled():
+        self._places.releasing.discard(task)
+        if task.cancelled():
+            with suppress(asyncpg.InterfaceError):  # it is in the pool already
+                self._acquired.terminate()  # else the pool would wait for it for ever
+        else:
             task.exception()  # asyncio would log it; a connection that cannot be released is closed
-            return
-        with suppress(asyncpg.InterfaceError):  # it is in the pool already
-            self._acquired.terminate()  # else the pool would wait for it for ever
+        self._places.give_back()
 
 
 @asynccontextmanager
