@@ -25,6 +25,7 @@ from tests.doubles.stuck_client import stuck_client
 
 STARTING = b"starting ... (Ctrl-C ends it)\n"
 ENDING = b"ending ... the worker finishes its requests in flight, for at most 35 s (Ctrl-C again ends it now)\n"
+ENDED = b"ended; the data stays for the next start\n"
 STATE = "SELECT state FROM hookseal.deliveries WHERE id::text = $1"
 
 
@@ -104,6 +105,14 @@ async def delivered(terminal: Terminal, delivery: str) -> dict[str, Any]:
     return await terminal.run_on_stack("delivery", "show", delivery)
 
 
+async def canary(terminal: Terminal, endpoint: str) -> str:
+    """Ask the receiver of the endpoint whether it uses the current secret, and return the verdict."""
+    of_endpoint = ("--tenant", "acme", "--endpoint", endpoint)
+    status = await terminal.run_on_stack("endpoint", "rotation-status", *of_endpoint, "--probe")
+    verdict: str = status["canary"]["verdict"]
+    return verdict
+
+
 async def ended(process: Process, number: signal.Signals) -> tuple[int | None, bytes, bytes]:
     """Send a signal and return the exit code and the remaining output."""
     process.send_signal(number)
@@ -112,7 +121,10 @@ async def ended(process: Process, number: signal.Signals) -> tuple[int | None, b
 
 
 async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
-    """An event published from a second terminal is delivered, reported, and on record at the next start."""
+    """An event published from a second terminal is delivered, reported, and on record at the next start.
+
+    The receiver verifies, so that a command can test whether it uses the secret of its endpoint.
+    """
     async with terminal.up() as (process, ready):
         assert {"event", "receiver_url", "health_url", "worker_log"} == ready.keys()
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
@@ -124,10 +136,12 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         shown = await delivered(terminal, delivery["delivery_id"])
         assert "ok" == (await terminal.run_on_stack("check"))["status"]
         assert [[added["secret_ref"]]] == [attempt["signed_by"] for attempt in shown["attempt_log"]]
+        assert "switched" == await canary(terminal, added["endpoint_id"])
 
         code, out, err = await ended(process, signal.SIGINT)
-        assert (0, STARTING + ENDING) == (code, err)
-        event = json.loads(out)
+        assert (0, STARTING + ENDING + ENDED) == (code, err)
+        event, _, control = map(json.loads, out.splitlines())
+        assert not control["verified"]
         assert ("request.received", "/hook", "1") == (event["event"], event["path"], event["attempt"])
         assert delivery["delivery_id"] == event["webhook_id"]
         assert (True, True) == (event["verified"], event["body"].endswith('"data":1}'))
@@ -152,7 +166,7 @@ async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:
         process.send_signal(signal.SIGINT)
         assert ENDING == await asyncio.wait_for(process.stderr.readline(), DEADLINE_SECONDS)
         async with asyncio.timeout(SOON_SECONDS):
-            assert (0, b"", b"") == await ended(process, signal.SIGINT)
+            assert (0, b"", ENDED) == await ended(process, signal.SIGINT)
     assert '"worker.stopped"' not in (terminal.state / "worker.log").read_text()
     assert [] == processes_in(terminal.temporary)
 

@@ -1,4 +1,4 @@
-"""The receiver of `hookseal up` accepts every request and reports it."""
+"""The receiver of `hookseal up` reports every request."""
 
 import asyncio
 from collections.abc import Mapping
@@ -94,7 +94,10 @@ async def test_a_client_that_leaves_is_reported(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize("algorithm", Algorithm)
 async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) -> None:
-    """The receiver of `up` reports whether a secret of an endpoint with the url of the request verifies it."""
+    """The receiver of `up` reports whether a secret of an endpoint with the url of the request verifies it, else 401.
+
+    A request for the url of no endpoint is accepted.
+    """
     installation = await begin(begun_pool)
     url = "http://127.0.0.1:9/hook?a=b"
     new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), algorithm=algorithm)
@@ -106,13 +109,13 @@ async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) 
     clock = FakeClock(datetime.fromtimestamp(now, UTC))
     judge = verified_by_endpoint(begun_pool, installation.unlocked, clock)
 
-    async def verified(at: str, body: bytes) -> object:
+    async def judged(at: str, body: bytes) -> tuple[int, object]:
         status, report = await judge(at, body, headers)
-        assert (204, body.decode()) == (status, report["body"])
-        return report["verified"]
+        assert body.decode() == report["body"]
+        return status, report["verified"]
 
-    answers = [await verified(url, b"{}"), await verified(url, b"[]"), await verified(url[:-1], b"{}")]
-    assert [True, False, None] == answers
+    answers = [await judged(url, b"{}"), await judged(url, b"[]"), await judged(url[:-1], b"{}")]
+    assert [(204, True), (401, False), (204, None)] == answers
 
 
 async def test_a_replay_is_told_from_a_retry(begun_pool: Pool) -> None:

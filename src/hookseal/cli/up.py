@@ -28,9 +28,10 @@ def up(
     *,
     as_json: JsonLines = False,
 ) -> None:
-    """Run an embedded PostgreSQL and Valkey, a worker, and a receiver that accepts and prints every request.
+    """Run an embedded PostgreSQL and Valkey, a worker, and a receiver that prints every request.
 
-    For each request it prints the body, and whether the secret of an endpoint with its url verifies the request.
+    For each request it prints the body, and whether the secret of an endpoint with its url verifies the request. If
+    it does not, the answer is 401, else 204.
 
     Press Ctrl-C to end it: the worker finishes its requests in flight, which takes 35 seconds at most. Press it again
     to end it at once: what was in flight is sent again at the next start. If the worker, PostgreSQL or Valkey dies,
@@ -49,6 +50,7 @@ def up(
     folder = embedded_part("hookseal.demo.state").default_folder()
     _report("starting ... (Ctrl-C ends it)")
     run(parts.stay_up(folder, _say_json if as_json else _say_text, report=_report))
+    _report("ended; the data stays for the next start")
 
 
 @app.command()

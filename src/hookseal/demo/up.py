@@ -1,4 +1,4 @@
-"""The stack of `hookseal up`: both servers, a worker, and a receiver that answers 204 to every request."""
+"""The stack of `hookseal up`: both servers, a worker, and a receiver that verifies every request."""
 
 import asyncio
 import logging

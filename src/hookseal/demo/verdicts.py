@@ -16,10 +16,11 @@ from hookseal.secrets.signing.signer import public_key_of
 
 _SQL: Final = Statements("hookseal.demo", "verdicts.sql", seconds=5)
 _ACCEPTED: Final = 204
+_UNAUTHORIZED: Final = 401
 
 
 def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
-    """Return a judge that accepts every request, and reports whether a secret of an endpoint with its url verifies it.
+    """Return a judge that answers 401 if the secrets of the endpoints with the url do not verify the request, else 204.
 
     The report has `verified` (None if no endpoint has the url, or its secrets cannot be read), `message`, `body`, and
     `replay`: whether this is the first attempt of a replay.
@@ -34,7 +35,8 @@ def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
             verified, message = _verdict(body, headers, secrets, clock)
         text = body.decode("utf-8", errors="replace")
         replay = await _is_replay(delivery_of(headers) or "", pool)
-        return _ACCEPTED, {"verified": verified, "message": message, "body": text, "replay": replay}
+        status = _UNAUTHORIZED if verified is False else _ACCEPTED
+        return status, {"verified": verified, "message": message, "body": text, "replay": replay}
 
     return judge
 
