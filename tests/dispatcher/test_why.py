@@ -206,7 +206,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ENABLE,
         (
             "attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. "
-            f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z, and then by the breaker "
+            f"{SINCE} It is released by its due time, 2026-03-01T12:05:00Z, and then by the breaker "
             "of its endpoint, which is open. If the receiver works again, have one delivery of the endpoint tried now: "
             f"`{ENABLE}`."
         ),
@@ -305,7 +305,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         REPLAY,
         (
             "attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. "
-            f"{SINCE} It is released by the clock: it is due at 2026-03-01T12:05:00Z. To have it tried at once: "
+            f"{SINCE} It is released by its due time, 2026-03-01T12:05:00Z. To have it tried at once: "
             f"`{REPLAY}`."
         ),
     ),
@@ -320,7 +320,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         REPLAY,
         (
             "attempt 3 failed (server_error, status 503); attempts spent: 3, and its "
-            f"endpoint now allows 2: the next one is the last. {SINCE} It is released by the clock: it is due at "
+            f"endpoint now allows 2: the next one is the last. {SINCE} It is released by its due time, "
             f"2026-03-01T12:05:00Z. To have it tried at once: `{REPLAY}`."
         ),
     ),
@@ -334,8 +334,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         None,
         (
-            f"attempt 3 failed (timeout); attempts spent: 3. {SINCE} It is released by the "
-            "clock: it is due at 2026-03-01T12:05:00Z. Its endpoint is deleted, so that it cannot be sent."
+            f"attempt 3 failed (timeout); attempts spent: 3. {SINCE} It is released by its "
+            "due time, 2026-03-01T12:05:00Z. Its endpoint is deleted, so that it cannot be sent."
         ),
     ),
     (
@@ -343,7 +343,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         None,
         ENABLE,
         (
-            "a worker gave it back without an attempt. It is released by the clock: it is due at "
+            "a worker gave it back without an attempt. It is released by its due time, "
             "2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint was disabled at "
             f"2026-03-01T11:55:00Z (it moves). Enable the endpoint: `{ENABLE}`."
         ),
@@ -353,8 +353,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         ENABLE,
         (
-            f"attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. {SINCE} It is released by the "
-            "clock: it is due at 2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint was "
+            f"attempt 3 failed (server_error, status 503); attempts spent: 3 of 10. {SINCE} It is released by its "
+            "due time, 2026-03-01T12:05:00Z, and then by `endpoint enable`, because its endpoint was "
             f"disabled at 2026-03-01T11:55:00Z (it moves). Enable the endpoint: `{ENABLE}`."
         ),
     ),
@@ -374,7 +374,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         REPLAY,
         (
             "a worker gave it back without an attempt (a fault of hookseal: see the worker's log). It is released by "
-            f"the clock: it is due at 2026-03-01T12:05:00Z. To have it tried at once: `{REPLAY}`."
+            f"its due time, 2026-03-01T12:05:00Z. To have it tried at once: `{REPLAY}`."
         ),
     ),
     (

@@ -1,7 +1,7 @@
 """`hookseal delivery`: list deliveries, show their attempts, explain what one waits for, replay or skip one."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
@@ -25,6 +25,14 @@ app: Final = typer.Typer(
 )
 
 _NEEDS: Final = frozenset({Part.DATABASE})
+_Id: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="The delivery id, which receivers see as webhook-id; `hookseal delivery list --tenant T --event-id ID` "
+        "lists those of an event.",
+    ),
+]
 
 
 @app.command(name="list")
@@ -83,7 +91,7 @@ def list_(
 @app.command()
 def show(
     *,
-    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    delivery: _Id,
     as_json: Json = False,
 ) -> None:
     """Show one delivery with every attempt: the answer, the secrets that signed it, and what it waits for.
@@ -98,7 +106,7 @@ def show(
 @app.command()
 def why(
     *,
-    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    delivery: _Id,
     as_json: Json = False,
 ) -> None:
     """Explain where a delivery stands: what it waits for, since when, what will release it, and the command for that.
@@ -113,7 +121,7 @@ def why(
 @app.command()
 def replay(
     *,
-    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    delivery: _Id,
     new_id: Annotated[
         bool,
         typer.Option(
@@ -162,7 +170,7 @@ async def _replayed(operator: Operator, wanted: ids.DeliveryId, *, new_id: bool)
 @app.command()
 def skip(
     *,
-    delivery: Annotated[str, typer.Argument(metavar="ID", help="The delivery id, which receivers see as webhook-id.")],
+    delivery: _Id,
     as_json: Json = False,
 ) -> None:
     """Let an ordered endpoint go on behind a dead letter or a failed delivery that stops it.
@@ -194,7 +202,9 @@ def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
 
 
 def _show_text(found: dict[str, Any]) -> str:
-    known = {name: fact for name, fact in found.items() if name != "attempt_log"}
+    # While it is held, nothing happens at the time of its next attempt.
+    hidden = {"attempt_log"} if found["waiting_for"] is None else {"attempt_log", "next_attempt_at"}
+    known = {name: fact for name, fact in found.items() if name not in hidden}
     lines = key_values(known)
     for attempt in found["attempt_log"]:
         lines += ["", f"attempt {attempt['number']}"]

@@ -45,7 +45,8 @@ def worker(
     When it is ready, it prints one JSON line on standard output, with the URL of its probes: /livez,
     /readyz, /startupz and /metrics on HOOKSEAL_HEALTH_HOST and HOOKSEAL_HEALTH_PORT. `hookseal check`
     asks them. Logs go to standard error. With two processes or more, a parent starts them, restarts
-    those that end, and answers the probes. Each process opens up to 13 connections to PostgreSQL.
+    those that end, and answers the probes. Each process opens up to 12 connections to PostgreSQL, or 13
+    with HOOKSEAL_LISTEN.
 
     Example: HOOKSEAL_HEALTH_PORT=8080 hookseal worker --processes 2
     """

@@ -42,7 +42,7 @@ class Variables(StoreVariables):
         alias="HOOKSEAL_PROCESSES",
         title=f"a whole number from 1 to {MAX_PROCESSES}; for more processes start another `hookseal worker`",
         description="The processes of one `hookseal worker`; the option `--processes` takes precedence. Each process "
-        "has its own concurrency, memory and up to 13 connections to PostgreSQL.",
+        "has its own concurrency, memory and up to 12 connections to PostgreSQL, or 13 with `HOOKSEAL_LISTEN`.",
     )
     sweep_seconds: Whole = whole_number(
         "HOOKSEAL_SWEEP_SECONDS",

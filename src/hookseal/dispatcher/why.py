@@ -231,7 +231,7 @@ def _not_due(facts: Facts, due_at: datetime) -> _Standing:
         answer = last.outcome if last.status is None else f"{last.outcome}, status {last.status}"
         what = f"attempt {last.number} failed ({answer}); attempts spent: {_spent(facts)}"
         since = last.ended_at
-    by = f"the clock: it is due at {_at(due_at)}"
+    by = f"its due time, {_at(due_at)}"
     if disabled := _disabled(facts):
         return _Standing(what, since, f"{by}, and then by `endpoint enable`, because {disabled}", *_enable(facts))
     if facts.held_for is WaitingFor.BREAKER:
