@@ -81,7 +81,7 @@ def _fleets(costs: Costs, assumed: Assumed) -> str:
             (
                 f"{per_second:,}/s",
                 f"{of.processes:,}",
-                f"{of.servers} x {of.cores_each} cores",
+                f"{of.servers} x {of.cores_each} core{'s' * (of.cores_each > 1)}",
                 f"{per_second * costs.wal_bytes / _MB:,.0f} MB/s",
                 f"{per_second * costs.stored_bytes * _DAY / 1e9:,.0f} GB",
                 number(days_kept(costs, assumed, of)),
