@@ -50,6 +50,18 @@ def test_a_ratio_is_that_of_rounds_that_ran_side_by_side() -> None:
     assert ratio_of_cpu(ours, theirs, (REDIS,)) is None
 
 
+def test_the_readme_has_the_figures_of_the_stored_run() -> None:
+    """The README says how fast a worker is: the rate of the base case, and its ratios to the others."""
+    run = results.read(ROOT)
+    row = run.row("base")
+    assert row is not None
+    ratios = [value for bar in BARS if bar.id == "PERF-01" and (value := bar.value(run)) is not None]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = re.search(r"sent ([\d,]+) deliveries a second.*?: ([\d.]+) times as many .*?, and ([\d.]+) times", readme)
+    assert found is not None
+    assert found.groups() == (f"{row.per_second:,.0f}", *(f"{each:.2f}" for each in ratios))
+
+
 def case_named(name: str) -> plan.Case:
     """Return the case with that name."""
     return next(each for each in plan.CASES if each.name == name)
