@@ -120,6 +120,14 @@ async def test_a_wrong_lead_is_named(admin: Admin, added: AddedEndpoint, lead: A
     assert "lead" == caught.value.field
 
 
+@pytest.mark.parametrize("method", ["rotate", "roll_back", "end_overlap", "probe"])
+async def test_a_generation_that_is_no_number_is_named(admin: Admin, added: AddedEndpoint, method: str) -> None:
+    """An expected generation that is text is refused by its name, and not as if the endpoint had been changed."""
+    with pytest.raises(Malformed) as caught:
+        await getattr(admin.secrets, method)(**named(added, expect_generation="1"))
+    assert "expect_generation" == caught.value.field
+
+
 @pytest.mark.req("SEC-15")
 async def test_no_result_or_error_shows_a_secret(admin: Admin) -> None:
     """A secret is in no repr, text, copy or pickle of a result or an error."""

@@ -245,6 +245,12 @@ def optional_whole(value: object, name: str) -> None:
         whole(value, name)
 
 
+def expected_generation(value: int | None) -> int | None:
+    """Return the generation that an endpoint must have; None allows every one. Raises `Malformed`."""
+    optional_whole(value, "expect_generation")
+    return value
+
+
 def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that were given, each of the right type. Raises `Malformed`."""
     found = given(values)

@@ -201,7 +201,7 @@ class Endpoints:
         changes |= translation.extras_changes(headers, client_cert, client_key, ca)
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)
-        arguments.optional_whole(expect_generation, "expect_generation")
+        expected = arguments.expected_generation(expect_generation)
         if not changes:
             raise Malformed("give at least one thing to change")
         async with self._session.changing(actor, connection) as operator:
@@ -211,7 +211,7 @@ class Endpoints:
                 wanted,
                 changes,
                 own_drain_seconds=self._drain_seconds,
-                expect_generation=expect_generation,
+                expect_generation=expected,
             )
         return UpdatedEndpoint(
             tenant_id=owner, endpoint_id=wanted, generation=updated.generation, changed=updated.changed
