@@ -86,19 +86,53 @@ async def test_an_error_waits_for_the_release(pool: Pool) -> None:
     assert 1 == pool.get_idle_size()
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_cancelled_release_keeps_no_connection(pool: Pool, turns: int) -> None:
-    """A program that cancels all of its tasks just after a block can use its pool again, and close it."""
-    async with connected(pool) as connection:
-        await connection.execute("SELECT")
+async def test_a_cancelled_release_keeps_no_connection(pool: Pool, turns: int, *, fails: bool) -> None:
+    """A program that cancels all of its tasks as a block ends, or just after, can use its pool again, and close it."""
+    over = asyncio.Event()
+
+    async def block() -> None:
+        async with connected(pool) as connection:
+            try:
+                await connection.execute("SELECT 1 / 0" if fails else "SELECT")
+            finally:
+                over.set()
+
+    ended = asyncio.ensure_future(block())
+    await over.wait()
     for _ in range(turns):
         await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
-    async with asyncio.timeout(ANSWER_SECONDS - 1):
-        async with connected(pool) as connection:
-            await connection.execute("SELECT")
-        await pool.close()
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS - 1):
+            async with connected(pool) as connection:
+                await connection.execute("SELECT")
+            await pool.close()
+    finally:
+        pool.terminate()  # else the fixture would wait for a connection that was kept
+    await asyncio.wait([ended])
+
+
+async def test_a_wait_leaves_the_time_to_connect(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that has waited for its turn has as long as any other to open a connection."""
+    acquire, seconds = asyncpg.Pool.acquire, list[float | None]()
+
+    def noted(pool: Pool, *, timeout: float | None = None) -> Any:
+        seconds.append(timeout)
+        return acquire(pool, timeout=timeout)
+
+    async def served() -> None:
+        async with connected(pool):
+            pass
+
+    monkeypatch.setattr(asyncpg.Pool, "acquire", noted)
+    async with connected(pool):
+        waiting = asyncio.ensure_future(served())
+        await asyncio.sleep(0)
+    await waiting
+    assert [ANSWER_SECONDS] * 2 == seconds
 
 
 async def test_a_lost_connection_is_released_quietly(pool: Pool) -> None:

@@ -23,10 +23,11 @@ ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL 
 def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
-    Callers of a pool get its connections in the order in which they ask, within `ANSWER_SECONDS`; after that
-    `TimeoutError` is raised. After a block that raised nothing the caller continues at once, and the connection is back
-    in the pool a few turns of the event loop later. The release has a time-out, too: without one, a statement that
-    timed out on a frozen server would block its caller until the server continues.
+    Callers that wait for a connection of a pool get it in the order in which they ask. Each waits at most
+    `ANSWER_SECONDS` for its turn, and then as long for a connection that must be opened, else `TimeoutError` is raised.
+    After a block that raised nothing the caller continues at once, and the connection is back in the pool a few turns
+    of the event loop later. After an error it continues when the connection is back. The release has a time-out, too:
+    without one, a statement that timed out on a frozen server would block its caller until the server continues.
     """
     return _Connected(source)
 
@@ -45,25 +46,27 @@ class _Places:
         self._callers = 0
         self.releasing = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
 
-    async def take(self) -> float:
-        """Wait for a place, and return the seconds that remain to acquire the connection. Raises `TimeoutError`."""
+    async def take(self) -> None:
+        """Wait for a place. Raises `TimeoutError`.
+
+        Its time is over before that to open a connection begins: else a caller that has waited long would give up the
+        connection just before it is open, and so would the next one, for as long as there are callers.
+        """
         self._callers += 1
         if not self._free.locked():
             await self._free.acquire()  # at once
-            return ANSWER_SECONDS
-        until = asyncio.get_running_loop().time() + ANSWER_SECONDS
+            return
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 await self._free.acquire()
         except BaseException:
             self._leave()
             raise
-        return until - asyncio.get_running_loop().time()
 
     def give_back(self) -> None:
         """Let the next caller have the place. The connection must be back in the pool."""
-        self._free.release()
         self._leave()
+        self._free.release()
 
     def _leave(self) -> None:
         self._callers -= 1
@@ -88,13 +91,13 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
         if not isinstance(source, asyncpg.Pool):
             return source
         self._places = places = _PLACES.get(source) or _PLACES.setdefault(source, _Places(source))
-        seconds = await places.take()
+        await places.take()
         try:
             for _ in range(_TURNS):  # else statements that follow each other would open a second connection
                 if not places.releasing or source.get_idle_size():
                     break
                 await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
-            self._acquired = await source.acquire(timeout=seconds)
+            self._acquired = await source.acquire(timeout=ANSWER_SECONDS)
         except BaseException:
             places.give_back()
             raise
@@ -104,24 +107,22 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
         source = self._source
         if not isinstance(source, asyncpg.Pool):
             return
-        if kind is not None:
-            try:
-                await source.release(self._acquired, timeout=ANSWER_SECONDS)
-            finally:
-                self._places.give_back()
-            return
         releasing = asyncio.ensure_future(source.release(self._acquired, timeout=ANSWER_SECONDS))
         self._places.releasing.add(releasing)
         releasing.add_done_callback(self._released)
+        if kind is not None:
+            await asyncio.wait([releasing])  # it goes on if the caller is cancelled here
 
     def _released(self, task: asyncio.Task[None]) -> None:
-        self._places.releasing.discard(task)
-        if task.cancelled():
-            with suppress(asyncpg.InterfaceError):  # it is in the pool already
-                self._acquired.terminate()  # else the pool would wait for it for ever
-        else:
-            task.exception()  # asyncio would log it; a connection that cannot be released is closed
-        self._places.give_back()
+        try:
+            self._places.releasing.discard(task)
+            if task.cancelled():
+                with suppress(asyncpg.InterfaceError):  # it is in the pool already
+                    self._acquired.terminate()  # else the pool would wait for it for ever
+            else:
+                task.exception()  # asyncio would log it; a connection that cannot be released is closed
+        finally:
+            self._places.give_back()
 
 
 @asynccontextmanager
