@@ -49,8 +49,8 @@ class _Places:
     async def take(self) -> None:
         """Wait for a place. Raises `TimeoutError`.
 
-        Its time is over before that to open a connection begins: else a caller that has waited long would give up the
-        connection just before it is open, and so would the next one, for as long as there are callers.
+        The time to open a connection begins after this wait. If both shared it, a caller that has waited long would
+        give the connection up just before it is open, and so would the next one, for as long as there are callers.
         """
         self._callers += 1
         if not self._free.locked():
