@@ -239,15 +239,10 @@ def whole(value: object, name: str) -> None:
         raise Malformed(f"{name} must be a whole number", field=name)
 
 
-def optional_whole(value: object, name: str) -> None:
-    """Return if the value is a whole number or None. Raises `Malformed`."""
+def optional_whole(value: int | None, name: str) -> int | None:
+    """Return the value if it is a whole number or None. Raises `Malformed`."""
     if value is not None:
         whole(value, name)
-
-
-def expected_generation(value: int | None) -> int | None:
-    """Return the generation that an endpoint must have; None allows every one. Raises `Malformed`."""
-    optional_whole(value, "expect_generation")
     return value
 
 
@@ -261,12 +256,10 @@ def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in sorted(_REMOVABLE_NUMBERS & found.keys()):
         optional_whole(found[name], name)
     if "event_types" in found:
-        _list(found["event_types"], "event_types")
-        for text in found["event_types"]:
+        for text in _list(found["event_types"], "event_types"):
             _require(str, text, "event_types")
     if found.get("retry_schedule") is not None:
-        _list(found["retry_schedule"], "retry_schedule")
-        for seconds in found["retry_schedule"]:
+        for seconds in _list(found["retry_schedule"], "retry_schedule"):
             whole(seconds, "retry_schedule")
     return found
 
@@ -295,9 +288,10 @@ def _parsed(check: Callable[[Value], T], value: Value, name: str) -> T:
         raise Malformed(str(error), field=name) from None
 
 
-def _list(values: object, name: str) -> None:
+def _list(values: object, name: str) -> Collection[Any]:
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
         raise Malformed(f"{name} must be a list, not of the type {type(values).__name__}", field=name)
+    return values
 
 
 def _require(kind: Any, value: object, name: str, *, more: str = "") -> None:

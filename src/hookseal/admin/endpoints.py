@@ -201,7 +201,7 @@ class Endpoints:
         changes |= translation.extras_changes(headers, client_cert, client_key, ca)
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)
-        expected = arguments.expected_generation(expect_generation)
+        expected = arguments.optional_whole(expect_generation, "expect_generation")
         if not changes:
             raise Malformed("give at least one thing to change")
         async with self._session.changing(actor, connection) as operator:

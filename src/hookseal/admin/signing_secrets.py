@@ -87,7 +87,7 @@ class Secrets:
             secret=generate_signing_secret() if secret is None else arguments.secret(secret),
             given=secret is not None,
             rotation_id=os.urandom(16).hex() if rotation_id is None else arguments.rotation_id(rotation_id),
-            expect_generation=arguments.expected_generation(expect_generation),
+            expect_generation=arguments.optional_whole(expect_generation, "expect_generation"),
             scheme=None if scheme is None else arguments.choice(Scheme, scheme, "scheme"),
             algorithm=None if algorithm is None else arguments.choice(Algorithm, algorithm, "algorithm"),
             lead=None if lead is None else arguments.lead(lead),
@@ -121,7 +121,8 @@ class Secrets:
         Raises `Conflict` unless an overlap is running.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        seconds, expected = self._overlap(overlap_seconds), arguments.expected_generation(expect_generation)
+        seconds = self._overlap(overlap_seconds)
+        expected = arguments.optional_whole(expect_generation, "expect_generation")
         async with self._session.changing(actor, connection) as operator:
             after = await operations.roll_back(
                 operator,
@@ -144,7 +145,7 @@ class Secrets:
     ) -> SigningSecrets:
         """Retire the previous secret now. Raises `Conflict` if there is none."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        expected = arguments.expected_generation(expect_generation)
+        expected = arguments.optional_whole(expect_generation, "expect_generation")
         async with self._session.changing(actor, connection) as operator:
             after = await operations.end_overlap(operator, tenant=owner, endpoint_id=wanted, expect_generation=expected)
         return await self._moved(after, connection, wait=wait)
@@ -186,7 +187,7 @@ class Secrets:
         endpoint is disabled.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        expected = arguments.expected_generation(expect_generation)
+        expected = arguments.optional_whole(expect_generation, "expect_generation")
         async with self._session.pinging(actor) as (operator, how):
             found = await ask_whether_switched(
                 operator, how, tenant=owner, endpoint_id=wanted, expect_generation=expected
