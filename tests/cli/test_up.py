@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 
 from hookseal.cli import up
+from hookseal.cli.shared.output import printable_body
 from hookseal.demo import state
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal
@@ -286,6 +287,12 @@ def test_the_text_says_retry_or_replay(seen: dict[str, Any], words: str, capsys:
     }
     up._say_text(about | seen)
     assert f"received  /  {words}, m" == capsys.readouterr().out.splitlines()[0]
+
+
+def test_only_the_beginning_of_a_body_is_printed() -> None:
+    """As text, up to 1,000 characters of a body are printed, and how many more there are."""
+    assert "a" * 1_000 == printable_body("a" * 1_000)
+    assert "a" * 999 + "\\n ... and 2,000 more characters" == printable_body("a" * 999 + "\n" + "b" * 2_000)
 
 
 @pytest.mark.req("OPS-04", part="errors")

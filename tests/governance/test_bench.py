@@ -53,13 +53,21 @@ def test_a_ratio_is_that_of_rounds_that_ran_side_by_side() -> None:
 def test_the_readme_has_the_figures_of_the_stored_run() -> None:
     """The README says how fast a worker is: the rate of the base case, and its ratios to the others."""
     run = results.read(ROOT)
-    row = run.row("base")
+    row, many = run.row("base"), run.row("1000endpoints")
     assert row is not None
+    assert many is not None
     ratios = [value for bar in BARS if bar.id == "PERF-01" and (value := bar.value(run)) is not None]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    found = re.search(r"sent ([\d,]+) deliveries a second.*?: ([\d.]+) times as many .*?, and ([\d.]+) times", readme)
+    found = re.search(
+        r"Python ([\d.]+), .*? sent ([\d,]+) deliveries a second .*?: ([\d.]+) times as many .*?, and ([\d.]+) times "
+        r"as many .*? To 1,000 endpoints it sent ([\d,]+) a second",
+        readme,
+    )
     assert found is not None
-    assert found.groups() == (f"{row.per_second:,.0f}", *(f"{each:.2f}" for each in ratios))
+    python, base, *of_base, endpoints = found.groups()
+    assert run.machine.python.startswith(f"{python}.")
+    assert (f"{row.per_second:,.0f}", f"{many.per_second:,.0f}") == (base, endpoints)
+    assert [f"{each:.2f}" for each in ratios] == of_base
 
 
 def case_named(name: str) -> plan.Case:

@@ -48,7 +48,7 @@ def scaling(run: Run, assumed: Assumed | None = None) -> str:
 def _inputs(costs: Costs, assumed: Assumed) -> str:
     rows = [(f"measured: {_UNITS[each.name]}", number(getattr(costs, each.name))) for each in fields(costs)]
     rows += [
-        ("assumed: how busy anything is planned to be", f"{assumed.busy:.0%}"),
+        ("assumed: how busy CPU, Redis and journal are planned to be", f"{assumed.busy:.0%}"),
         ("assumed: cores of the largest server of PostgreSQL", str(assumed.postgresql_cores)),
         ("assumed: journal that it writes and replicates, MB/s", number(assumed.wal_bytes_per_second / _MB)),
         ("assumed: its disk, TB", number(assumed.disk_bytes / 1e12)),

@@ -134,9 +134,9 @@ def replay(
 ) -> None:
     """Send a finished delivery again with a new budget of attempts, or try one at once that waits for its next attempt.
 
-    The attempts that the latter has spent stay counted. The endpoint must exist and be enabled. If it is held or its
-    lane is crowded, the delivery waits with the others of the endpoint, and the command says for what. To replay many
-    finished deliveries, use `hookseal replay start`.
+    Of one that waits, the attempts that are spent stay counted. The endpoint must exist and be enabled. If it is held
+    or its lane is crowded, the delivery waits with the others of the endpoint, and the command says for what. To replay
+    many finished deliveries, use `hookseal replay start`.
 
     Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """

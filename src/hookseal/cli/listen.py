@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from hookseal.cli.shared.output import JsonLines, printable
+from hookseal.cli.shared.output import JsonLines, printable, printable_body
 from hookseal.cli.shared.runtime import run
 from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
@@ -129,4 +129,4 @@ def _say_text(event: dict[str, Any]) -> None:
     what = f"{event['status']}  {event['path']}  {event['webhook_id']}{again}  {how}"
     print(printable(what), flush=True)
     if event["event"] == "request.received":
-        print(f"     {printable(event['body'])}", flush=True)
+        print(f"     {printable_body(event['body'])}", flush=True)

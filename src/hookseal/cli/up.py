@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from hookseal.cli.demo import embedded_part
-from hookseal.cli.shared.output import Json, JsonLines, emit, printable
+from hookseal.cli.shared.output import Json, JsonLines, emit, printable, printable_body
 from hookseal.cli.shared.runtime import run
 from hookseal.config import names
 from hookseal.config.keys import INSTALLATION, KMS, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
@@ -96,7 +96,8 @@ def _path_line() -> str:
 def _say_text(event: dict[str, Any]) -> None:
     if event["event"] == "up.ready":
         print(
-            f"Ready. In a second terminal, in this folder (repeat the eval after each start: the ports change):\n\n"
+            f"Ready. In a second terminal, in this folder (repeat the eval after each start, since the ports of the\n"
+            f"servers change; the receiver keeps its URL, so add the endpoint only once):\n\n"
             f'{_path_line()}  eval "$(hookseal up env)"\n'
             f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
@@ -111,4 +112,4 @@ def _say_text(event: dict[str, Any]) -> None:
     received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
     print(printable(received), flush=True)
     if event["event"] == "request.received":
-        print(f"          {printable(event['body'])}", flush=True)
+        print(f"          {printable_body(event['body'])}", flush=True)

@@ -14,7 +14,7 @@ from hookseal.ground.errors import HooksealError, LocalFailure
 
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
-
+_MAX_PRINTED: Final = 1_000  # characters of a body
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -80,6 +80,12 @@ def rfc3339(moment: datetime) -> str:
 def printable(text: str) -> str:
     """Return the text with control characters spelled out, so that it cannot steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def printable_body(body: str) -> str:
+    """Return the first 1,000 characters of a body so that it can be printed, and how many follow."""
+    rest = len(body) - _MAX_PRINTED
+    return printable(body[:_MAX_PRINTED]) + (f" ... and {rest:,} more characters" if rest > 0 else "")
 
 
 def _print(text: str) -> None:
