@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.postgres import handles
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.handles import ANSWER_SECONDS, Pool, connected
 
@@ -18,6 +17,40 @@ async def pool(empty_database_url: str) -> AsyncIterator[Pool]:
     """Yield a pool of one connection."""
     async with connection_pool(empty_database_url, size=1) as made:
         yield made
+
+
+class LoopClock:
+    """Moves the clock of the running event loop."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self._passed, real = 0.0, loop.time
+        monkeypatch.setattr(loop, "time", lambda: real() + self._passed)
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self._passed += seconds
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
+    """Return the clock of the event loop of the test."""
+    return LoopClock(monkeypatch)
+
+
+async def asking(pool: Pool) -> asyncio.Task[int]:
+    """Return a caller that has asked for a connection, or waits for it, and then selects 1."""
+    asks = asyncio.Event()
+
+    async def call() -> int:
+        asks.set()  # what waits for this runs once the caller waits itself
+        async with connected(pool) as connection:
+            one: int = await connection.fetchval("SELECT 1")
+            return one
+
+    caller = asyncio.create_task(call())
+    await asks.wait()
+    return caller
 
 
 async def test_the_caller_does_not_wait_for_the_release(pool: Pool) -> None:
@@ -42,7 +75,7 @@ async def test_statements_in_turn_use_one_connection(empty_database_url: str) ->
 
 
 async def test_callers_have_their_turn(pool: Pool) -> None:
-    """A caller that waits for a connection gets it before those that ask later, whoever had it before."""
+    """Callers that wait for a connection get it before those that ask later, even before the one that had it."""
     served = list[int]()
 
     async def caller(number: int) -> None:
@@ -55,27 +88,43 @@ async def test_callers_have_their_turn(pool: Pool) -> None:
     assert [0, 1, 2, 3] * 3 == served
 
 
-async def test_a_caller_that_gives_up_costs_no_place(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancelled caller, one whose time is over, and one that gets no connection leave their place to the next."""
-
-    async def served() -> int:
-        async with connected(pool) as connection:
-            one: int = await connection.fetchval("SELECT 1")
-            return one
-
+async def test_a_caller_that_gives_up_costs_no_place(pool: Pool, clock: LoopClock) -> None:
+    """A caller whose time is over, a cancelled one, and one that gets no connection leave their place to the next."""
     async with connected(pool):
-        cancelled, next_one = asyncio.ensure_future(served()), asyncio.ensure_future(served())
-        await asyncio.sleep(0)
-        cancelled.cancel()
-        monkeypatch.setattr(handles, "ANSWER_SECONDS", 0.01)
+        late = await asking(pool)
+        clock.pass_seconds(ANSWER_SECONDS)
         with pytest.raises(TimeoutError):
-            await served()
-        monkeypatch.undo()
+            await late
+        cancelled, next_one = await asking(pool), await asking(pool)
+        cancelled.cancel()
     assert 1 == await next_one
     await pool.close()
     for _ in range(2):  # the pool has one place
         with pytest.raises(asyncpg.InterfaceError, match="closed"):
-            await served()
+            await (await asking(pool))
+
+
+async def test_a_wait_leaves_the_time_to_connect(empty_database_url: str, clock: LoopClock) -> None:
+    """A caller that has waited for its turn has as long as any other to open a connection."""
+    opening, may_open = asyncio.Event(), asyncio.Event()
+
+    async def connect(*given: Any, **options: Any) -> Any:
+        opening.set()
+        await may_open.wait()
+        return await asyncpg.connect(*given, **options)
+
+    async with asyncpg.create_pool(empty_database_url, min_size=0, max_size=1, connect=connect) as pool:
+        may_open.set()
+        async with connected(pool) as connection:
+            waiting = await asking(pool)
+            clock.pass_seconds(0.9 * ANSWER_SECONDS)
+            opening.clear()
+            may_open.clear()
+            connection.terminate()
+        await opening.wait()
+        clock.pass_seconds(0.9 * ANSWER_SECONDS)
+        may_open.set()
+        assert 1 == await waiting
 
 
 async def test_an_error_waits_for_the_release(pool: Pool) -> None:
@@ -113,26 +162,6 @@ async def test_a_cancelled_release_keeps_no_connection(pool: Pool, turns: int, *
     finally:
         pool.terminate()  # else the fixture would wait for a connection that was kept
     await asyncio.wait([ended])
-
-
-async def test_a_wait_leaves_the_time_to_connect(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller that has waited for its turn has as long as any other to open a connection."""
-    acquire, seconds = asyncpg.Pool.acquire, list[float | None]()
-
-    def noted(pool: Pool, *, timeout: float | None = None) -> Any:
-        seconds.append(timeout)
-        return acquire(pool, timeout=timeout)
-
-    async def served() -> None:
-        async with connected(pool):
-            pass
-
-    monkeypatch.setattr(asyncpg.Pool, "acquire", noted)
-    async with connected(pool):
-        waiting = asyncio.ensure_future(served())
-        await asyncio.sleep(0)
-    await waiting
-    assert [ANSWER_SECONDS] * 2 == seconds
 
 
 async def test_a_lost_connection_is_released_quietly(pool: Pool) -> None:
