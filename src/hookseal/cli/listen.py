@@ -46,8 +46,9 @@ def listen(
 ) -> None:
     """Receive webhooks on this machine, verify and print each: answer 204 if it verifies, else 401 with the reason.
 
-    Without --secret-file it accepts every request and verifies none. It prints the headers of hookseal; of all other
-    headers it prints only the names. Press Ctrl-C to end it.
+    Without --secret-file it accepts every request and verifies none. It prints up to 1,000 characters of the body. With
+    --json it prints the whole body, the headers of hookseal, and of all other headers the names. Press Ctrl-C to end
+    it.
 
     Example: hookseal listen --port 8400 --secret-file acme.secret
     """

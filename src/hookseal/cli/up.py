@@ -30,8 +30,8 @@ def up(
 ) -> None:
     """Run an embedded PostgreSQL and Valkey, a worker, and a receiver that prints every request.
 
-    For each request it prints the body, and whether the secret of an endpoint with its url verifies the request. If
-    it does not, the answer is 401, else 204.
+    For each request it prints up to 1,000 characters of the body (--json: all of it), and whether the secret of an
+    endpoint with its url verifies the request. If it does not, the answer is 401, else 204.
 
     Press Ctrl-C to end it: the worker finishes its requests in flight, which takes 35 seconds at most. Press it again
     to end it at once: what was in flight is sent again at the next start. If the worker, PostgreSQL or Valkey dies,
