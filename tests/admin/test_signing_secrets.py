@@ -122,10 +122,11 @@ async def test_a_wrong_lead_is_named(admin: Admin, added: AddedEndpoint, lead: A
 
 @pytest.mark.parametrize("method", ["rotate", "roll_back", "end_overlap", "probe"])
 async def test_a_generation_that_is_no_number_is_named(admin: Admin, added: AddedEndpoint, method: str) -> None:
-    """An expected generation that is text is refused by its name, and not as if the endpoint had been changed."""
-    with pytest.raises(Malformed) as caught:
-        await getattr(admin.secrets, method)(**named(added, expect_generation="1"))
-    assert "expect_generation" == caught.value.field
+    """An expected generation that is text or a bool is refused by its name, not as if the endpoint had been changed."""
+    for wrong in ("1", True):
+        with pytest.raises(Malformed) as caught:
+            await getattr(admin.secrets, method)(**named(added, expect_generation=wrong))
+        assert "expect_generation" == caught.value.field
 
 
 @pytest.mark.req("SEC-15")

@@ -124,6 +124,16 @@ async def test_why_explains_what_a_delivery_waits_for(begun: Begun) -> None:
     assert 3 == (await begun.run("delivery", "why", UNKNOWN, "--json")).code
 
 
+async def test_a_held_delivery_is_shown_without_a_next_attempt(begun: Begun) -> None:
+    """As text, a delivery has a time of the next attempt only while nothing holds it."""
+    of = ("--tenant", "acme", "--endpoint", (await begun.stored.endpoint()).pointer.endpoint_id)
+    (due,) = await begun.stored.deliveries()
+    await begun.run("endpoint", "disable", *of)
+    (held,) = await begun.stored.deliveries()
+    shown = [(await begun.run("delivery", "show", each.delivery_id)).out for each in (due, held)]
+    assert [True, False] == ["next attempt at" in text for text in shown]
+
+
 async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table with a note on further pages, or says that there is nothing."""
     assert "no deliveries\n" == (await begun.run("delivery", "list")).out

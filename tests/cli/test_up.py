@@ -292,7 +292,8 @@ def test_the_text_says_retry_or_replay(seen: dict[str, Any], words: str, capsys:
 def test_only_the_beginning_of_a_body_is_printed() -> None:
     """As text, up to 1,000 characters of a body are printed, and how many more there are."""
     assert "a" * 1_000 == printable_body("a" * 1_000)
-    assert "a" * 999 + "\\n ... and 2,000 more characters" == printable_body("a" * 999 + "\n" + "b" * 2_000)
+    assert "a" * 1_000 + " ... and 1 more character" == printable_body("a" * 1_001)
+    assert "a" * 999 + "\\n ... and 2000 more characters" == printable_body("a" * 999 + "\n" + "b" * 2_000)
 
 
 @pytest.mark.req("OPS-04", part="errors")

@@ -96,7 +96,7 @@ async def test_a_client_that_leaves_is_reported(caplog: pytest.LogCaptureFixture
 async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) -> None:
     """The receiver of `up` reports whether a secret of an endpoint with the url of the request verifies it, else 401.
 
-    A request for the url of no endpoint is accepted.
+    A request for the url of no endpoint is accepted. The previous secret counts until its overlap ends.
     """
     installation = await begin(begun_pool)
     url = "http://127.0.0.1:9/hook?a=b"
@@ -116,6 +116,11 @@ async def test_each_request_is_verified(begun_pool: Pool, algorithm: Algorithm) 
 
     answers = [await judged(url, b"{}"), await judged(url, b"[]"), await judged(url[:-1], b"{}")]
     assert [(204, True), (401, False), (204, None)] == answers
+
+    await installation.rotate(pointer.endpoint_id, overlap_seconds=60)
+    in_overlap = await judged(url, b"{}")
+    await begun_pool.execute("UPDATE hookseal.endpoints SET previous_secret_expires_at = now()")
+    assert [(204, True), (401, False)] == [in_overlap, await judged(url, b"{}")]
 
 
 async def test_a_replay_is_told_from_a_retry(begun_pool: Pool) -> None:

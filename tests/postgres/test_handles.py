@@ -8,15 +8,17 @@ from typing import Any
 import asyncpg
 import pytest
 
+from hookseal.postgres import handles
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.handles import ANSWER_SECONDS, Pool, connected
 
 
 @pytest.fixture
 async def pool(empty_database_url: str) -> AsyncIterator[Pool]:
-    """Yield a pool of one connection."""
+    """Yield a pool of one connection. After the test nothing of it is remembered."""
     async with connection_pool(empty_database_url, size=1) as made:
         yield made
+    assert made not in handles._PLACES
 
 
 class LoopClock:
@@ -102,6 +104,26 @@ async def test_a_caller_that_gives_up_costs_no_place(pool: Pool, clock: LoopCloc
     for _ in range(2):  # the pool has one place
         with pytest.raises(asyncpg.InterfaceError, match="closed"):
             await (await asking(pool))
+
+
+async def test_a_release_goes_on_without_its_caller(pool: Pool) -> None:
+    """If a caller is cancelled while its connection is released after an error, the next one gets that connection."""
+    over, processes = asyncio.Event(), list[int]()
+
+    async def block() -> None:
+        async with connected(pool) as connection:
+            processes.append(connection.get_server_pid())
+            over.set()
+            raise ZeroDivisionError
+
+    ended = asyncio.create_task(block())
+    await over.wait()
+    assert 0 == pool.get_idle_size()
+    ended.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended
+    async with connected(pool) as connection:
+        assert processes == [connection.get_server_pid()]
 
 
 async def test_a_wait_leaves_the_time_to_connect(empty_database_url: str, clock: LoopClock) -> None:

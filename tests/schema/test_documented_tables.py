@@ -37,6 +37,7 @@ def documented() -> dict[str, dict[str, str]]:
         tables[name] = {}
         for columns, types in re.findall(r"^\| (`.+?`) \| ([^|]+) \|", section, re.MULTILINE):
             names, kinds = re.findall(r"`(\w+)`", columns), types.split(", ")
+            assert not tables[name].keys() & set(names)
             tables[name] |= zip(names, kinds if len(kinds) > 1 else kinds * len(names), strict=True)
     return tables
 
@@ -56,7 +57,9 @@ async def test_the_examples_are_allowed_and_use_indexes(pool: "asyncpg.Pool[asyn
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(GROW)
         await connection.execute("SET LOCAL ROLE hookseal_readonly")
-        for statement in filter(str.strip, block.split(";")):
+        examples = list(filter(str.strip, block.split(";")))
+        assert 4 == len(examples)
+        for statement in examples:
             await connection.fetch(statement)
             plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}"))
             assert not re.search(r"Seq Scan|Filter|Sort", plan), plan

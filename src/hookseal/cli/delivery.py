@@ -134,7 +134,7 @@ def replay(
 ) -> None:
     """Send a finished delivery again with a new budget of attempts, or try one at once that waits for its next attempt.
 
-    Of one that waits, the attempts that are spent stay counted. The endpoint must exist and be enabled. If it is held
+    A delivery that waits keeps the count of its spent attempts. The endpoint must exist and be enabled. If it is held
     or its lane is crowded, the delivery waits with the others of the endpoint, and the command says for what. To replay
     many finished deliveries, use `hookseal replay start`.
 

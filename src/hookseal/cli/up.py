@@ -96,12 +96,13 @@ def _path_line() -> str:
 def _say_text(event: dict[str, Any]) -> None:
     if event["event"] == "up.ready":
         print(
-            f"Ready. In a second terminal, in this folder (repeat the eval after each start, since the ports of the\n"
-            f"servers change; the receiver keeps its URL, so add the endpoint only once):\n\n"
+            f"Ready. In a second terminal, in this folder:\n\n"
             f'{_path_line()}  eval "$(hookseal up env)"\n'
             f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
             f"  hookseal delivery list\n\n"
+            f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add the endpoint\n"
+            f"only once, since the receiver keeps its URL.\n\n"
             f"probes    {event['health_url']}/readyz\nlog       {event['worker_log']}\n",
             flush=True,
         )

@@ -20,10 +20,11 @@ _UNAUTHORIZED: Final = 401
 
 
 def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
-    """Return a judge that answers 401 if the secrets of the endpoints with the url do not verify the request, else 204.
+    """Return a judge that answers 401 if no secret of the endpoints with the url verifies the request.
 
-    The report has `verified` (None if no endpoint has the url, or its secrets cannot be read), `message`, `body`, and
-    `replay`: whether this is the first attempt of a replay.
+    It answers 204 if one does, if no endpoint has the url, and if a secret cannot be read. The report has `verified`
+    (None if no endpoint has the url, or its secrets cannot be read), `message`, `body`, and `replay`: whether this is
+    the first attempt of a replay.
     """
 
     async def judge(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:

@@ -1,8 +1,9 @@
--- Returns the references of the secrets of all endpoints with one of these urls.
+-- Returns the references of the secrets that sign for the endpoints with one of these urls.
 -- name: refs_at
 SELECT r.ref
 FROM hookseal.endpoints AS e
-CROSS JOIN LATERAL (VALUES (e.secret_ref), (e.previous_secret_ref)) AS r (ref)
+CROSS JOIN LATERAL (VALUES
+    (e.secret_ref), (CASE WHEN e.previous_secret_expires_at > now() THEN e.previous_secret_ref END)) AS r (ref)
 WHERE e.url = ANY ($1::text[]) AND r.ref IS NOT NULL
 
 -- Returns whether the attempt of this delivery that is in flight is the first one of a replay. A replay has a new budget; a

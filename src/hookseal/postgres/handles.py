@@ -23,11 +23,12 @@ ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL 
 def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
     """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
 
-    Callers that wait for a connection of a pool get it in the order in which they ask. Each waits at most
+    Callers that wait here for a connection of a pool get it in the order in which they ask. Each waits at most
     `ANSWER_SECONDS` for its turn, and then as long for a connection that must be opened, else `TimeoutError` is raised.
     After a block that raised nothing the caller continues at once, and the connection is back in the pool a few turns
-    of the event loop later. After an error it continues when the connection is back. The release has a time-out, too:
-    without one, a statement that timed out on a frozen server would block its caller until the server continues.
+    of the event loop later. After an error it continues when the connection is back. The time-out of `acquire` limits
+    the release, too: without one, a statement that timed out on a frozen server would block its caller until the
+    server continues.
     """
     return _Connected(source)
 
@@ -107,7 +108,7 @@ class _Connected:  # a generator takes twice the time, and each statement is in 
         source = self._source
         if not isinstance(source, asyncpg.Pool):
             return
-        releasing = asyncio.ensure_future(source.release(self._acquired, timeout=ANSWER_SECONDS))
+        releasing = asyncio.ensure_future(source.release(self._acquired))
         self._places.releasing.add(releasing)
         releasing.add_done_callback(self._released)
         if kind is not None:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from hookseal.ground.errors import HooksealError, LocalFailure
+from hookseal.ground.plural import plural
 
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
@@ -85,7 +86,9 @@ def printable(text: str) -> str:
 def printable_body(body: str) -> str:
     """Return the first 1,000 characters of a body so that it can be printed, and how many follow."""
     rest = len(body) - _MAX_PRINTED
-    return printable(body[:_MAX_PRINTED]) + (f" ... and {rest:,} more characters" if rest > 0 else "")
+    return printable(body[:_MAX_PRINTED]) + (
+        f" ... and {plural(rest, 'more character', 'more characters')}" if rest > 0 else ""
+    )
 
 
 def _print(text: str) -> None:
