@@ -16,17 +16,6 @@ MODULES = {
     ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__"): file for file in SOURCES
 }
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-MAX_MODULE_LINES = 300
-MAX_FUNCTION_LINES = 40
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def _functions() -> Iterator[tuple[str, Function]]:
-    for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, Function):
-                yield f"{file.relative_to(ROOT)}:{node.lineno} {node.name}", node
 
 
 def _cycle(graph: dict[str, set[str]]) -> CycleError | None:
@@ -96,16 +85,6 @@ def test_every_test_folder_is_a_package() -> None:
     folders = {file.parent for file in TESTS}
 
     assert [] == sorted(str(folder) for folder in folders if not (folder / "__init__.py").is_file())
-
-
-def test_modules_and_functions_stay_small() -> None:
-    """No module and no function of hookseal exceeds its limit of lines."""
-    modules = (file for file in SOURCES if len(file.read_text(encoding="utf-8").splitlines()) > MAX_MODULE_LINES)
-    # A signature declares the options of a command, a line for each, and is not part of what it does.
-    lengths = ((place, (node.end_lineno or 0) - node.body[0].lineno + 1) for place, node in _functions())
-
-    assert [] == [str(file.relative_to(ROOT)) for file in modules]
-    assert [] == [place for place, length in lengths if length > MAX_FUNCTION_LINES]
 
 
 @pytest.mark.parametrize("file", sorted(file.name for file in (ROOT / "requirements").glob("*.txt")))

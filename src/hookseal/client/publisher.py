@@ -99,7 +99,7 @@ class Publisher:
         ):
             yield cls(pool, ringing, calls)
 
-    async def publish(  # noqa: PLR0913 -- an event has as many values
+    async def publish(
         self,
         *,
         tenant_id: str,

@@ -80,7 +80,7 @@ class Unlocked:
         return self.store if self.stores is None else self.stores.joined_to(connection)
 
 
-async def unlock(  # noqa: PLR0913 -- each is a part of its own, and most have a default
+async def unlock(
     source: Executor,
     provider: Provider,
     keyring: KeyRing | None,

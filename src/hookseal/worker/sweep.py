@@ -31,7 +31,7 @@ class Sweep:
     leave_seconds = 2.0
     most_found = 2 * MAX_QUEUED  # the outbox keeps half as many in Redis, which may be older than all others
 
-    def __init__(  # noqa: PLR0913 -- each is a part of its own
+    def __init__(
         self,
         ledger: PostgresLedger,
         bell: Bell,
