@@ -4,11 +4,10 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache, partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -74,32 +73,20 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 async def hookseal_workers(
     environment: Mapping[str, str], processes: int, log_file: Path, on_ready: OnReady | None = None
 ) -> AsyncIterator[tuple[int, ...]]:
-    """Run that many worker processes for the length of the block, and yield the ids of the started processes.
+    """Run that many worker processes for the length of the block, and yield the id of the process that was started.
 
-    They start at the same time; `on_ready` is called with the id of each when it reports readiness.
-
-    If `hookseal worker` has the option `--processes`, that is one parent with so many children, else so many workers.
+    Several are one parent with so many children. `on_ready` is called with the id when it reports readiness.
     """
-    async with AsyncExitStack() as running:
-        if processes > 1 and _has_option_processes():
-            begin: Start = partial(_parent, processes=processes)
-            logs = [log_file]
-        else:
-            begin = start_worker
-            logs = [log_file.with_suffix(f".{number}.log") for number in range(processes)]
-
-        async def one(log: Path) -> int:
-            worker = await running.enter_async_context(worker_process(environment, log, start=begin))
-            pid = int(worker.ready["pid"])
-            if on_ready is not None:
-                await on_ready(pid)
-            return pid
-
-        yield tuple(await asyncio.gather(*(one(log) for log in logs)))
+    begin: Start = start_worker if processes == 1 else partial(_parent, processes=processes)
+    async with worker_process(environment, log_file, start=begin) as worker:
+        pid = int(worker.ready["pid"])
+        if on_ready is not None:
+            await on_ready(pid)
+        yield (pid,)
 
 
 async def _parent(environment: Mapping[str, str], log: BinaryIO, *, processes: int) -> asyncio.subprocess.Process:
-    command = _hookseal("worker", "--processes", str(processes))
+    command = (sys.executable, "-P", "-m", "hookseal", "worker", "--processes", str(processes))
     return await asyncio.create_subprocess_exec(
         *ending_with_this_process(signal.SIGTERM, *command),
         env=dict(environment),
@@ -107,13 +94,3 @@ async def _parent(environment: Mapping[str, str], log: BinaryIO, *, processes: i
         stderr=log,
         start_new_session=True,
     )
-
-
-@cache
-def _has_option_processes() -> bool:
-    command = _hookseal("worker", "--help")
-    return b"--processes" in subprocess.run(command, capture_output=True, check=True).stdout
-
-
-def _hookseal(*arguments: str) -> Sequence[str]:
-    return (sys.executable, "-P", "-m", "hookseal", *arguments)
