@@ -12,21 +12,16 @@ import pytest
 from hookseal.demo.installation import Installation
 from hookseal.postgres.handles import Pool
 from tests import forked
-from tools.bench import cores, environments, plan, producer, publishing, steady, throughput
+from tools.bench import environments, plan, producer, publishing, steady, throughput
 from tools.bench.cpu import parent_of, resident_mb, tree_seconds
 from tools.bench.environments import NotInstalled
 from tools.bench.receiver import Receiver
 from tools.bench.results import POSTGRESQL, PRODUCER, RECEIVER, WORKER, LeftOut, Round
 from tools.bench.runner import OUT_OF_TIME, Runner, Scenario
-from tools.bench.site import environment_of, site
+from tools.bench.site import Site, environment_of, site
 
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
 PARENT = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]])\nprint(flush=True)\ninput()\n"
-_WITH_A_CHILD = (
-    "import subprocess, sys\n"
-    "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
-    "print(child.pid, flush=True)\ninput()\nchild.communicate(b'\\n')\n"
-)
 MAKES_AN_ENVIRONMENT = """\
 #!/bin/sh
 mkdir -p "$4/bin"
@@ -143,72 +138,34 @@ def test_a_contender_that_cannot_be_installed_is_named_with_the_reason(
     assert not (tmp_path / "made" / "nothing" / "made-from").exists()
 
 
-@pytest.mark.skipif(not cores.are_enough(), reason="this machine has one core")
-def test_a_worker_gets_a_core_of_its_own() -> None:
-    """The first core is the worker's. Servers, their children and this process have the others until the block ends."""
-    every = os.sched_getaffinity(0)
-    first = {min(every)}
-    server = subprocess.Popen(
-        [sys.executable, "-c", _WITH_A_CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    with server, worker:
-        assert server.stdout is not None
-        child = int(server.stdout.readline())
-        with cores.apart([server.pid]) as keep:
-            keep(worker.pid)
-            assert first == os.sched_getaffinity(worker.pid)
-            assert [every - first] * 3 == [os.sched_getaffinity(pid) for pid in (0, server.pid, child)]
-        assert [every] * 3 == [os.sched_getaffinity(pid) for pid in (0, server.pid, child)]
-        server.communicate("\n")
-        worker.communicate(b"\n")
-
-
-@pytest.mark.skipif(not cores.are_enough(), reason="this machine has one core")
-def test_cores_are_given_back_if_a_server_may_not_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of another user may refuse: those that were moved before it get their cores back.
-
-    The refusal is not real: root, as whom tests may run, may move every process.
-    """
-    every, move = os.sched_getaffinity(0), os.sched_setaffinity
-    commands = [[sys.executable, "-c", "input()"]] * 2
-    refusing, moved = (subprocess.Popen(each, stdin=subprocess.PIPE) for each in commands)
-
-    def refuse(pid: int, wanted: set[int]) -> None:
-        if pid == refusing.pid:
-            raise PermissionError
-        seen.append((pid, wanted))
-        move(pid, wanted)
-
-    seen: list[tuple[int, set[int]]] = []
-    monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    with refusing, moved:
-        with pytest.raises(PermissionError), cores.apart([refusing.pid, moved.pid]):
-            pytest.fail("a server has not moved")
-        assert (moved.pid, every - {min(every)}) in seen
-        assert every == os.sched_getaffinity(moved.pid) == os.sched_getaffinity(0)
-        refusing.communicate(b"\n")
-        moved.communicate(b"\n")
-
-
 @pytest.fixture
-def in_flight(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets the number of requests in flight of each round of hookseal."""
-    numbers: list[int] = []
+def environments_made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Return a list that gets the environment of each worker of hookseal in a round."""
+    made: list[dict[str, str]] = []
 
-    def noted(installation: Installation, receiver: Receiver, concurrency: int) -> dict[str, str]:
-        numbers.append(concurrency)
-        return environment_of(installation, receiver, concurrency)
+    def noted(installation: Installation, receiver: Receiver, concurrency: int | None) -> dict[str, str]:
+        made.append(environment_of(installation, receiver, concurrency))
+        return made[-1]
 
     monkeypatch.setattr(throughput, "environment_of", noted)
-    return numbers
+    return made
 
 
-async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.MonkeyPatch, in_flight: list[int]) -> None:
-    """On real servers: the requested number was sent, and each part has used CPU."""
+async def _limits(here: Site) -> dict[str, int | None]:
+    """Return what `endpoint add --concurrency` gave the endpoint of each tenant."""
+    async with here.observer(here.installation.database_url) as observer:
+        rows = await observer.fetch("SELECT tenant_id, concurrency FROM hookseal.endpoints")
+    return {row["tenant_id"]: row["concurrency"] for row in rows}
+
+
+async def test_each_kind_of_round_runs_on_real_servers(
+    monkeypatch: pytest.MonkeyPatch, environments_made: list[dict[str, str]]
+) -> None:
+    """On real servers: the requested number was sent, and each part has used CPU. As installed nothing is set."""
     monkeypatch.setattr("tools.bench.processes.start_worker", forked.worker)
     case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
     async with site() as here:
+        limits = await _limits(here)
         stock = await throughput.theirs(here, case, 1_000, contender=plan.STOCK, environment=environments.ours("arq"))
         ours = await throughput.ours(here, case, 1_000)  # beside other load the first 200 may be sent before they count
         two_of_them = replace(case, processes=2)
@@ -222,7 +179,10 @@ async def test_each_kind_of_round_runs_on_real_servers(monkeypatch: pytest.Monke
     assert [1_000, 1_000, 3_000] == [each.deliveries for each in (stock, ours, two)]
     assert all(each.cpu[WORKER] > 0 and RECEIVER in each.cpu for each in (stock, ours))
     assert ours.cpu[POSTGRESQL] > 0
-    assert [case.ours] == in_flight
+    (environment,) = environments_made
+    assert not {"HOOKSEAL_CONCURRENCY", "HOOKSEAL_ENDPOINT_CONCURRENCY", "HOOKSEAL_LISTEN"} & environment.keys()
+    assert {"bench": None, "slow": None, "secure": None} == {name: limits[name] for name in ("bench", "slow", "secure")}
+    assert {1_000} == {limit for name, limit in limits.items() if name.endswith("-wide")}
     assert two.cpu[WORKER] > 0.03  # also what the first one did before the second was ready
     assert min(ours.figures[name] for name in ("wal_bytes", "publish_wal_bytes", "stored_bytes")) > 500
     assert two.figures["wal_bytes"] < 100

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.governance.sample_runs import a_round, a_run
-from tools.bench.plan import ONE_PROCESS
+from tools.bench.plan import ONE_PROCESS, WIDE
 from tools.bench.results import Row
 from tools.bench.scaling import (
     TARGETS,
@@ -37,10 +37,11 @@ pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
 
 def test_costs_are_those_of_the_run() -> None:
-    """The costs come from the rounds of delivering and of publishing; without one of them there are none."""
+    """CPU comes from 1,000 endpoints, bytes from the base case; without one of them or publishing there are none."""
+    rows = a_run().rows
     assert COSTS == costs_of(a_run())
-    assert costs_of(replace(a_run(), rows=a_run().rows[:3])) is None
-    assert costs_of(replace(a_run(), rows=a_run().rows[3:])) is None
+    for scenario in ("base", "1000endpoints", "publish"):
+        assert costs_of(replace(a_run(), rows=tuple(row for row in rows if row.scenario != scenario))) is None
 
 
 def test_the_wal_size_is_that_with_full_page_writes() -> None:
@@ -58,7 +59,7 @@ def test_the_wal_size_is_that_with_full_page_writes() -> None:
 def test_workers_cost_more_when_two_share_the_work() -> None:
     """The additional cost of a second process counts for every fleet."""
     one = Row(scenario="two", contender=ONE_PROCESS, rounds=(a_round(per_second=2_000, worker_us=250),))
-    two = Row(scenario="two", contender="hookseal", rounds=(a_round(per_second=3_000, worker_us=300),))
+    two = Row(scenario="two", contender=WIDE, rounds=(a_round(per_second=3_000, worker_us=300),))
     costs = costs_of(replace(a_run(), rows=(*a_run().rows, one, two)))
 
     assert costs is not None
@@ -118,11 +119,12 @@ def test_the_load_loses_nothing() -> None:
 
 def test_the_model_is_compared_with_the_run() -> None:
     """A process uses at most one core, and all share the cores of the machine."""
-    (base,) = checked(a_run())
+    (base, many) = checked(a_run())
 
-    assert pytest.approx(1e6 / 300) == base.computed
-    assert pytest.approx(2_000) == base.measured
-    (crowded,) = checked(replace(a_run(), machine=replace(a_run().machine, cpus=1)))
+    assert ("hookseal", "hookseal") == (base.contender, many.contender)
+    assert pytest.approx((1e6 / 400, 1e6 / 300)) == (base.computed, many.computed)
+    assert pytest.approx((1_000, 2_000)) == (base.measured, many.measured)
+    (_, crowded) = checked(replace(a_run(), machine=replace(a_run().machine, cpus=1)))
     assert pytest.approx(1e6 / 420) == crowded.computed
 
 

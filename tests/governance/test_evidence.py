@@ -225,6 +225,8 @@ def _stored_run(root: Path, command: str = "make bench", **figures: float) -> No
         is_quick=False,
         seconds=1.0,
         machine=machine,
+        settings={},
+        bodies="",
         versions={},
         rows=tuple(
             results.Row(scenario=scenario, contender=contender, rounds=(results.Round(figures=found),))

@@ -1,6 +1,6 @@
-"""`make bench`: measures, stores the results, and writes docs/proof/performance.md, its picture and docs/scaling.md.
+"""`make bench`: measures, stores the results, and writes docs/proof/performance.md and docs/scaling.md.
 
-A quick run, and one of some parts only, writes to .reports/ instead of docs/, unless `--record` is given.
+A quick run, one of some parts only, and one of a tree with uncommitted changes write to .reports/ instead of docs/.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from typing import Final
 
 import uvloop
 
-from tools.bench import page, plan, results
+from tools.bench import headlines, page, plan, results
 from tools.bench.results import Run
 from tools.bench.run import PARTS, measured
 
@@ -34,19 +34,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="one short round of each: ends within two minutes")
     parser.add_argument("--only", default="", metavar="PARTS", help=f"some of {', '.join(PARTS)}, with commas between")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object, not as a page")
-    parser.add_argument("--record", action="store_true", help="write docs/ after a quick or partial run, too")
     asked = parser.parse_args(arguments)
     only = tuple(filter(None, asked.only.split(",")))
     if unknown := set(only) - set(PARTS):
         parser.error(f"--only does not know {', '.join(sorted(unknown))}")
     options = " ".join(option for option in ("--quick" * asked.quick, f"--only {asked.only}" * bool(only)) if option)
     command = f"make bench ARGS='{options}'" if options else "make bench"
+    earlier = results.read(ROOT).runs if (ROOT / results.RESULTS).is_file() else ()  # before: it may be unreadable
     try:
         run = uvloop.run(measured(plan.QUICK if asked.quick else plan.FULL, only, command))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
-    write(run, ROOT if asked.record or not options else REPORTS)
+    is_kept = not options and not run.is_dirty
+    run = headlines.kept(run, earlier) if is_kept else run
+    write(run, ROOT if is_kept else REPORTS)
     print(results.written(run).decode() if asked.json else page.performance(run))
     failures = [each for each in run.left_out if each.is_failure]
     for each in failures:

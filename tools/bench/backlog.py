@@ -16,7 +16,6 @@ from tools.bench.queued import stored_only
 from tools.bench.results import Round
 from tools.bench.site import ENDPOINTS, MANY, Site, environment_of
 
-_CONCURRENCY: Final = 500
 _BODY_BYTES: Final = 1_024
 _PATIENCE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
@@ -62,7 +61,7 @@ async def backlog(site: Site, of: Waiting, seconds: float) -> Round:
     await of.observer.execute("VACUUM (ANALYZE)")
     await of.observer.execute("CHECKPOINT")  # else it would run in this window or that of another backlog
     await site.receiver.forget()
-    environment = environment_of(of.installation, site.receiver, _CONCURRENCY)
+    environment = environment_of(of.installation, site.receiver)
     async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
         filled = await _sent(site, of, _LEAST_SENT, at_first)
         first, meter = (await site.receiver.counted()).requests, Meter(site, of.observer, pids)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tools.bench import picture, scaling_page
+from tools.bench import headlines, scaling_page
 from tools.bench.bars import BARS
-from tools.bench.plan import AS_THE_OTHERS, BARE, CASES, DURABLE, HOOKSEAL, OURS, STOCK
+from tools.bench.plan import BARE, CASES, DURABLE, HOOKSEAL, OURS, STOCK, WIDE
 from tools.bench.results import (
     POSTGRESQL,
     PRODUCER,
@@ -21,23 +21,24 @@ from tools.bench.results import (
 from tools.bench.tables import number, table
 
 PAGE: Final = "docs/proof/performance.md"
-PICTURE: Final = "docs/proof/performance.svg"
 _REPEAT: Final = (
-    "`make bench` repeats it on your machine and writes this page anew, in at most 36 minutes; `make bench "
-    "ARGS=--quick` takes two and writes under `.reports/`. The first one makes the environments of the others, too."
+    "`make bench` repeats it on your machine and writes this page anew, in at most 30 minutes. `make bench "
+    "ARGS=--quick` takes two, `make bench ARGS='--only base'`, which is the table of the base case, about seven; both "
+    "write under `.reports/`. The first one makes the environments of the others, too."
 )
 _CPU: Final = (WORKER, POSTGRESQL, REDIS, RECEIVER)
 
 
 def pages(run: Run) -> Mapping[str, str]:
     """Return every page that is written from a run, by its path in the repository."""
-    return {PAGE: performance(run), PICTURE: picture.picture(run), scaling_page.PAGE: scaling_page.scaling(run)}
+    return {PAGE: performance(run), scaling_page.PAGE: scaling_page.scaling(run)}
 
 
 def performance(run: Run) -> str:
     """Return the page."""
     sections: tuple[Callable[[Run], str], ...] = (
         _head,
+        _headlines,
         _bars,
         _cases,
         _publishing,
@@ -68,10 +69,48 @@ def _head(run: Run) -> str:
             f"({RESULTS.rpartition('/')[2]}). {length}".rstrip(),
             "",
             _REPEAT,
-            "",
-            "![Deliveries a second and CPU of a delivery](performance.svg)",
         )
     )
+
+
+def _headlines(run: Run) -> str:
+    rows = [
+        (name, *(headlines.spread(run, name, figure) for figure in headlines.UNITS))
+        for name in headlines.ROWS
+        if headlines.over_runs(run, name, headlines.RATE)
+    ]
+    if not rows:
+        return ""
+    text = (
+        "One worker process. As installed, at most 32 requests are in flight to one endpoint "
+        "(`HOOKSEAL_ENDPOINT_CONCURRENCY`) and 500 in all (`HOOKSEAL_CONCURRENCY`); `endpoint add --concurrency 1000` "
+        "lets one endpoint have all 500. Bare aiohttp and stock arq have 100 in flight, which suits them better."
+    )
+    if run.row("base", HOOKSEAL) is None:
+        text += " No endpoint of this run was as installed: every one had `--concurrency 1000` and `--timeout 20s`."
+    parts = [f"## How fast\n\n{text}", table(("", *headlines.UNITS), rows)]
+    if len(run.runs) > 1:
+        parts += [f"Each range is over these whole runs, the last {len(run.runs)}:", _runs(run)]
+    elif run.runs:
+        parts.append("This is one whole run: another hour, and another machine, give other figures.")
+    return "\n\n".join(parts)
+
+
+def _runs(run: Run) -> str:
+    names = [name for name in headlines.ROWS if headlines.over_runs(run, name, headlines.RATE)]
+    head = ("commit", "machine", *(f"{name}: {', '.join(headlines.UNITS)}" for name in names))
+    rows = [
+        (
+            f"`{each.commit[:12]}`",
+            f"{each.cpu}, Python {each.python}",
+            *(
+                ", ".join(number(each.figures.get(name, {}).get(of), unit) for of, unit in headlines.UNITS.items())
+                for name in names
+            ),
+        )
+        for each in run.runs
+    ]
+    return table(head, rows)
 
 
 def _bars(run: Run) -> str:
@@ -81,24 +120,15 @@ def _bars(run: Run) -> str:
         verdict = "-" if value is None or run.is_quick else ("met" if bar.is_met(value) else "**missed**")
         gate = f"{'>=' if bar.is_least else '<='} {number(bar.gate, bar.unit)}"
         rows.append((f"{bar.id}: {bar.what}", gate, number(value, bar.unit), verdict))
-    rounds = len(base.rounds) if (base := run.row("base")) else 0
+    rounds = len(base.rounds) if (base := run.row("base", WIDE)) else 0
     text = (
-        f"A ratio is the median of the ratios of rounds that ran one after the other, {rounds} in PERF-01 and PERF-08. "
-        "So it may differ from the ratio of the medians in the tables below."
+        'What says "at 1,000" is held to an endpoint with `--concurrency 1000`, not to one as installed; so are the '
+        "400 hung and the 500 requests in flight, which are for one endpoint. A ratio is the median of the ratios of "
+        f"rounds that ran one after the other, {rounds} in PERF-01 and PERF-08. So it may differ from the ratio of the "
+        "medians in the tables below."
     )
-    if run.rows_of("500"):
-        text += (
-            f" PERF-01 compares hookseal with 500 requests in flight to the others with 100. With 100 for all the rate "
-            f"is {_rates(run, 'base', AS_THE_OTHERS)}; with 500 for all {_rates(run, '500', HOOKSEAL)}."
-        )
     found = table(("requirement", "gate", "measured", "verdict"), rows)
     return f"## Held to the requirements\n\n{found}\n\n{text}"
-
-
-def _rates(run: Run, case: str, contender: str) -> str:
-    ours = run.row(case, contender)
-    stock, bare = (number(ratio_of_rates(ours, run.row(case, other)), "x") for other in (STOCK, BARE))
-    return f"{stock} that of stock arq and {bare} that of bare aiohttp"
 
 
 def _cases(run: Run) -> str:
@@ -109,14 +139,10 @@ def _cases(run: Run) -> str:
         "queue, sign the body with HMAC, with a secret in memory, and record what they record by default. "
         "hookseal claims the delivery, opens the sealed secret, checks the address, signs, sends, records "
         "the attempt and its outcome, logs it and counts it. CPU is in microseconds for each delivery. The CPU of the "
-        "receiver is shown, and is not counted for any contender. Unless a case says otherwise, a process of hookseal "
-        "has its default of 500 requests in flight, and one of the others has 100."
+        "receiver is shown, and is not counted for any contender. A process of hookseal and its endpoints are as "
+        "installed, except for what a row or the title of a case names. One of the others has 100 requests in flight, "
+        "unless the title says otherwise."
     )
-    if run.rows_of("500"):
-        intro += (
-            " The case of 500 in flight for all shows the others with the default of hookseal; the base case also "
-            "shows hookseal with 100."
-        )
     return f"## Deliveries, one thing changed at a time\n\n{intro}\n\n{text}" if text else ""
 
 
@@ -148,7 +174,7 @@ def _named(run: Run, row: Row) -> str:
 
 
 def _details(run: Run, name: str) -> str:
-    row = run.row(name)
+    row = run.ours(name)
     if row is None:
         return ""
     figures = (
@@ -159,7 +185,7 @@ def _details(run: Run, name: str) -> str:
         ("connections_per_1000", "connections for 1,000 requests"),
     )
     found = [f"{number(value)} {what}" for figure, what in figures if (value := row.figure(figure)) is not None]
-    return f"\n\nhookseal: {', '.join(found)}; rounds: {len(row.rounds)}." if found else ""
+    return f"\n\n{row.contender}: {', '.join(found)}; rounds: {len(row.rounds)}." if found else ""
 
 
 def _publishing(run: Run) -> str:
@@ -227,7 +253,8 @@ def _steady(run: Run) -> str:
         ("hung", "worker_cpu_percent", "400 requests that hang: worker", "% CPU"),
         ("idle", "redis_commands_per_second", "idle: Redis commands", "/s"),
         ("idle", "statements_per_second", "idle: SQL statements", "/s"),
-        ("statements", "statements", "statements of a delivery, saturated", ""),
+        ("statements", "statements", "statements of a delivery, saturated, as installed", "", HOOKSEAL),
+        ("statements", "statements", "statements of a delivery, saturated, with `--concurrency 1000`", "", WIDE),
         ("statements-20", "statements", "statements of a delivery, at 20/s", ""),
         ("memory-1kb", "rest_mb", "memory at rest", "MB"),
         ("memory-1kb", "most_mb", "memory, 500 x 1 KB for a receiver that takes 4 s", "MB"),
@@ -235,14 +262,9 @@ def _steady(run: Run) -> str:
     )
     rows = [
         (what, number(value, unit))
-        for scenario, figure, what, unit in figures
-        if (value := run.figure(scenario, figure)) is not None
+        for scenario, figure, what, unit, *contender in figures
+        if (value := run.figure(scenario, figure, *contender)) is not None
     ]
-    grown = run.row("growth")
-    if grown is not None:
-        minutes, more = grown.figure("minutes") or 0.0, grown.figure("growth_mb")
-        what = f"memory, growth over {minutes:.1f} minutes and {sum(r.deliveries for r in grown.rounds):,} deliveries"
-        rows.append((what, number(more, "MB")))
     return f"## At rest, and in memory\n\n{table(('one worker', ''), rows)}" if rows else ""
 
 
@@ -254,13 +276,18 @@ def _left_out(run: Run) -> str:
     return "## Not measured\n\n" + "\n".join(lines) if lines else ""
 
 
-def _method(_run: Run) -> str:
-    return """## How it is measured
+def _method(run: Run) -> str:
+    named = (f"`{name}={value}`" if value else f"`{name}`" for name, value in run.settings.items())
+    settings = ", ".join(named) or "none"
+    return _METHOD.format(settings=settings, bodies=run.bodies)
 
-- Rounds take turns: each contender runs once, then all of them again. Contenders whose ratio is required may have more
+
+_METHOD: Final = """## How it is measured
+
+- Rounds take turns: each contender runs once, then all of them again. Contenders in the first table may have more
   rounds than the others. A figure is the median of its rounds; a ratio
   to a contender is the median of the ratios of rounds that ran one after the other. Rates vary with the machine, ratios
-  much less. Latency at 500/s, rest and memory have one round each.
+  less. Latency at 500/s, rest and memory have one round each.
 - Every round has a database and a Redis of its own, which contain only endpoints; the rounds of one backlog share
   theirs. All jobs are queued before a worker starts. The seconds run from the first request to the last at the
   receiver. CPU counts from the moment that a worker is ready until the receiver has all requests and, for hookseal,
@@ -268,14 +295,14 @@ def _method(_run: Run) -> str:
   meanwhile; what is in flight at the end is not awaited.
 - CPU is what `/proc` reports for the worker and for all processes of PostgreSQL and Redis, including those that have
   ended. The connection of the benchmark itself is left out.
-- Where the worker has a core of its own, that is the first one. All else, the benchmark included, shares the others.
-  The requirements are held to the base case, where hookseal has 500 requests in flight, and the others have 100.
-  pgqueuer may have twice as many: it accepts no smaller limit with batches of that size.
-- Every body repeats one letter. PostgreSQL compresses those of 32 KB to 0.4 KB, so that their WAL and bytes on disk are
-  less than those of 1 KB, which it does not compress. With 1,000 endpoints one event has 1,000 deliveries.
+- Settings of every worker that are not the defaults: {settings}. Of PostgreSQL: `fsync`, `synchronous_commit` and
+  `full_page_writes` are off, except where a title says "with fsync". The endpoints of the 400 hung and of the 500
+  requests in flight have `--timeout 20s` and `--concurrency 1000`. All endpoints are places of one host, so that they
+  share kept connections.
+- pgqueuer may have twice as many requests in flight: it accepts no smaller limit with batches of that size.
+- {bodies} With 1,000 endpoints one event has 1,000 deliveries.
 - "Transport" is the HTTP client of hookseal alone, with kept connections or with a new one for each request.
-- PostgreSQL runs without fsync and full-page writes, except where a row says "with fsync". Statements are counted in
-  its log, in rounds that do not measure CPU.
+- Statements are counted in the log of PostgreSQL, in rounds that do not measure CPU.
 - Each contender has an environment of its own, from hashed pins under `requirements/bench/`; all use the same
   versions of aiohttp and uvloop. saq keeps no results, taskiq has no result backend, procrastinate and pgqueuer
   record what they record by default."""

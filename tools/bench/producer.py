@@ -21,12 +21,14 @@ from redis.asyncio import Redis
 from hookseal.client import Event, Publisher
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import connection_pool
+from tools.bench import bodies
 from tools.bench.results import percentile
 
 ORDER: Final = "HOOKSEAL_BENCH_PUBLISH"
 _AT_ONCE: Final = 50
 _BATCH: Final = 100
 _CONNECTIONS: Final = 5
+_TIME_BYTES: Final = 22  # of `"sent":` and a time of the clock, about
 _AWAKE_SECONDS: Final = 0.5  # twice the time between two looks of an outbox at rest
 _TYPE: Final = "bench.tick"
 _ONE: Final = "SELECT * FROM hookseal.publish_raw($1, 'bench.tick', $2)"
@@ -173,7 +175,8 @@ class _Calls:
 
 async def at_full_speed(way: Way, order: Order) -> _Calls:
     """Publish for that many seconds."""
-    calls, body, until = _Calls(way), b"x" * order.body_bytes, time.monotonic() + order.seconds
+    calls, body = _Calls(way), bodies.order(order.body_bytes).encode()
+    until = time.monotonic() + order.seconds
 
     async def some() -> None:
         while (begun := time.monotonic()) < until:
@@ -185,12 +188,12 @@ async def at_full_speed(way: Way, order: Order) -> _Calls:
 
 async def at_a_rate(way: Way, order: Order) -> _Calls:
     """Publish at the rate, each event when it is due, even if the previous one is unfinished; the body has the time."""
-    calls, filled = _Calls(way), b"x" * order.body_bytes
+    calls, after = _Calls(way), bodies.order(order.body_bytes - _TIME_BYTES).encode().removeprefix(b"{")
 
     async def one() -> None:
         begun = time.monotonic()
         try:
-            await calls.one(b'{"sent":%.6f,"filled":"%b"}' % (begun, filled[:-40]), begun)
+            await calls.one(b'{"sent":%.6f,' % begun + after, begun)
         except (Unavailable, asyncpg.PostgresError, OSError):  # the rate is higher than this machine can do
             calls.failed += 1
 
@@ -209,7 +212,7 @@ async def warmed_up(way: Way, order: Order) -> int:
     for two seconds.
     After a warm-up it waits until workers have found all of it: at a steady rate the outbox is not at rest.
     """
-    body = b"x" * order.body_bytes
+    body = bodies.order(order.body_bytes).encode()
     at_once = 1 if order.per_second else way.at_once
     number = sum(await asyncio.gather(*(way.publish(body) for _ in range(at_once))))
     for _ in range(order.warm_up):

@@ -18,7 +18,6 @@ from tools.bench.steady import hang, kill
 _BODY_BYTES: Final = 1_024
 _PATIENCE_SECONDS: Final = 20.0
 _PATIENCE: Final = 2  # times the publishing time; what has not arrived by then is `unsent`
-_CONCURRENCY: Final = 500
 _WARM_UP: Final = 20
 _LOOK_SECONDS: Final = 0.1
 HUNG_REQUESTS: Final = 400
@@ -37,7 +36,10 @@ WAYS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """How a latency is measured: the way of publishing, its rate, and what the workers do besides."""
+    """How a latency is measured: the way of publishing, its rate, and what the workers do besides.
+
+    The worker and the endpoint are as installed, except for `listen` and for the endpoint of the hung requests.
+    """
 
     scenario: str
     title: str
@@ -92,9 +94,8 @@ async def latency(site: Site, asked: Latency, seconds: float) -> Round:
     """
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
         await site.receiver.forget()
-        environment = environment_of(
-            installation, site.receiver, _CONCURRENCY, HOOKSEAL_LISTEN="true" if asked.listen else "false"
-        )
+        listens = {"HOOKSEAL_LISTEN": "true"} if asked.listen else {}
+        environment = environment_of(installation, site.receiver, **listens)
         async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
             await hang(site, installation, observer, asked.hung)
             order = Order(
@@ -139,7 +140,7 @@ async def _arrived(site: Site, events: int, patience_seconds: float) -> list[flo
 
 
 async def _produced(site: Site, installation: Installation, order: Order) -> dict[str, Any]:
-    environment = environment_of(installation, site.receiver, _CONCURRENCY) | {ORDER: json.dumps(asdict(order))}
+    environment = environment_of(installation, site.receiver) | {ORDER: json.dumps(asdict(order))}
     log_file = site.folder / "producer.log"
     with log_file.open("wb") as log:
         process = await module(Path(sys.executable), "tools.bench.producer", environment=environment, log=log)

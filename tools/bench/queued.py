@@ -9,8 +9,9 @@ import asyncpg
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import bell
+from tools.bench.bodies import order
 from tools.bench.plan import Case
-from tools.bench.site import ENDPOINTS, MANY, SECURE, SLOW, SLOW_MS, TENANT
+from tools.bench.site import ENDPOINTS, MANY, SECURE, SLOW, SLOW_MS, TENANT, WIDE
 
 _LOOK_SECONDS: Final = 0.05
 _PUBLISH: Final = """
@@ -38,9 +39,8 @@ def tenant_of(case: Case) -> str:
     """Return the tenant with the endpoints of the case."""
     if case.endpoints == ENDPOINTS:
         return MANY
-    if case.receiver_ms == SLOW_MS:
-        return SLOW
-    return SECURE if case.secure else TENANT
+    tenant = SLOW if case.receiver_ms == SLOW_MS else (SECURE if case.secure else TENANT)
+    return tenant + WIDE if case.limit else tenant
 
 
 async def published(
@@ -52,7 +52,7 @@ async def published(
     """
     events = -(-deliveries // ENDPOINTS) if tenant == MANY else deliveries
     before = await _wal(connection)
-    rows = await connection.fetch(_PUBLISH, tenant, events, b"x" * body_bytes)
+    rows = await connection.fetch(_PUBLISH, tenant, events, order(body_bytes).encode())
     wal_bytes = await _wal(connection) - before
     rings = (
         Ring(tenant_id=TenantId(tenant), endpoint_id=EndpointId(row[1]), delivery_id=DeliveryId(row[0])) for row in rows
@@ -64,7 +64,7 @@ async def stored_only(
     connection: "asyncpg.Connection[asyncpg.Record]", tenant: str, events: int, body_bytes: int
 ) -> int:
     """Publish that many events by SQL without a ring, and return the number of deliveries."""
-    return int(await connection.fetchval(_STORE, tenant, events, b"x" * body_bytes))
+    return int(await connection.fetchval(_STORE, tenant, events, order(body_bytes).encode()))
 
 
 async def rung(redis_url: str, queued: Queued) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from tools.bench.plan import HOOKSEAL, WIDE
+
 RESULTS: Final = "docs/proof/performance.json"
 WORKER: Final = "worker"
 POSTGRESQL: Final = "postgresql"
@@ -92,8 +94,22 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The figures of a whole run that are quoted: of each contender its rate, and its ratios to the others."""
+
+    commit: str
+    cpu: str
+    python: str
+    figures: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine and all its results."""
+    """One run: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine and all its results.
+
+    `settings` are those of a worker that differ from the defaults in every case; `bodies` says what is sent. `runs` are
+    the headlines of the last whole runs on clean trees, the newest last.
+    """
 
     commit: str
     is_dirty: bool
@@ -102,11 +118,18 @@ class Run:
     is_quick: bool
     seconds: float
     machine: Machine
+    settings: dict[str, str]
+    bodies: str
     versions: dict[str, str]
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...]
+    runs: tuple[Headline, ...] = ()
 
-    def row(self, scenario: str, contender: str = "hookseal") -> Row | None:
+    def ours(self, scenario: str) -> Row | None:
+        """Return the rounds of hookseal as installed in that scenario, or else those with another limit."""
+        return self.row(scenario, HOOKSEAL) or self.row(scenario, WIDE)
+
+    def row(self, scenario: str, contender: str) -> Row | None:
         """Return the rounds of that contender in that scenario, if it has any."""
         found = [row for row in self.rows if (row.scenario, row.contender) == (scenario, contender)]
         return found[0] if found else None
@@ -115,9 +138,9 @@ class Run:
         """Return the rows of a scenario, in the order of measurement."""
         return tuple(row for row in self.rows if row.scenario == scenario)
 
-    def figure(self, scenario: str, name: str, contender: str = "hookseal") -> float | None:
-        """Return the median of a figure, if it was measured."""
-        row = self.row(scenario, contender)
+    def figure(self, scenario: str, name: str, contender: str | None = None) -> float | None:
+        """Return the median of a figure of that contender, or else of hookseal, if it was measured."""
+        row = self.ours(scenario) if contender is None else self.row(scenario, contender)
         return row.figure(name) if row is not None else None
 
 

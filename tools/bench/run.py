@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tools.bench import backlog, cores, environments, plan, publishing, steady, throughput
+from tools.bench import backlog, environments, plan, publishing, steady, throughput
 from tools.bench.environments import Environment, NotInstalled
 from tools.bench.plan import Case, Size
 from tools.bench.results import Machine, Round, Run
 from tools.bench.runner import Runner, Scenario
-from tools.bench.site import ENDPOINTS, Site, site
+from tools.bench.site import ENDPOINTS, TENANT, WIDE, Site, differing, environment_of, site
 from tools.governance.recording import commit_of, cpu_model, is_dirty
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PARTS: Final = ("cases", "publishing", "latency", "steady", "backlogs", "crowded", "durable", "growth")
+PARTS: Final = ("base", "cases", "publishing", "latency", "steady", "backlogs", "crowded", "durable")
 _KB: Final = 1_024
-_SPARE_SECONDS: Final = 15.0
+_BODIES: Final = "A body is an order as JSON with pseudo-random ids, names and amounts, the same for all contenders."
 
 
 class _Run:
@@ -34,21 +34,16 @@ class _Run:
         self.environments = environments_
         self._rates: dict[tuple[str, str], float] = {}
 
+    async def base(self, here: Site) -> None:
+        case = plan.CASES[0]
+        await self.case(here, case, self.size.rounds)
+        await self.case(here, replace(case, contenders=plan.COMPARED), self.size.more_rounds)
+
     async def cases(self, here: Site) -> None:
-        for case in plan.CASES:
+        for case in plan.CASES[1:]:
             if case.endpoints == ENDPOINTS:
                 await self.runner.prepared(here.add_many())
-            rounds = self.size.rounds if case.name == "base" else self.size.rounds_of_cases
-            if case.has_own_core and not cores.are_enough():
-                for contender in case.contenders:
-                    self.runner.leave_out(case.name, contender, "this machine has one core")
-                continue
-            if case.name in self.size.left_out:
-                self.runner.leave_out(case.name, plan.HOOKSEAL, f"a {self.size.name} run leaves this case out")
-                continue
-            await self.case(here, case, rounds)
-            if case.name == "base":
-                await self.case(here, replace(case, contenders=plan.THREE), self.size.more_rounds)
+            await self.case(here, case, self.size.rounds_of_cases)
 
     async def case(self, here: Site, case: Case, rounds: int) -> None:
         scenarios = [
@@ -88,11 +83,13 @@ class _Run:
     async def steady(self, here: Site) -> None:
         number = self.size.in_flight
         await self._ours("idle", lambda: steady.idle(here, self.size.idle_seconds))
-        await self._ours("hung", lambda: steady.hung(here, publishing.HUNG_REQUESTS, self.size.idle_seconds))
-        await self._ours("statements", lambda: steady.statements(here, self.size.statements, None))
+        await self._ours("hung", lambda: steady.hung(here, publishing.HUNG_REQUESTS, self.size.idle_seconds), plan.WIDE)
+        for contender, tenant in {plan.HOOKSEAL: TENANT, plan.WIDE: TENANT + WIDE}.items():
+            counted = partial(steady.statements, here, self.size.statements, None, tenant)
+            await self._ours("statements", counted, contender)
         await self._ours("statements-20", lambda: steady.statements(here, self.size.statements_at_20, 20.0))
-        await self._ours("memory-1kb", lambda: steady.in_flight(here, number, _KB))
-        await self._ours("memory-256kb", lambda: steady.in_flight(here, number, 256 * _KB))
+        await self._ours("memory-1kb", lambda: steady.in_flight(here, number, _KB), plan.WIDE)
+        await self._ours("memory-256kb", lambda: steady.in_flight(here, number, 256 * _KB), plan.WIDE)
 
     async def backlogs(self, here: Site) -> None:
         await self.runner.prepared(here.add_many())
@@ -118,15 +115,8 @@ class _Run:
 
         return run
 
-    async def growth(self, here: Site) -> None:
-        seconds = min(self.size.growth_seconds, self.runner.seconds_left - _SPARE_SECONDS)
-        if seconds < min(self.size.growth_seconds, 60.0):
-            self.runner.leave_out("growth", plan.HOOKSEAL, "the time of the run was over")
-            return
-        await self._ours("growth", lambda: steady.growth(here, seconds, self.size.growth_per_second))
-
-    async def _ours(self, name: str, run: Callable[[], Awaitable[Round]]) -> None:
-        await self.runner.rounds([Scenario(name=name, contender=plan.HOOKSEAL, run=run)], 1)
+    async def _ours(self, name: str, run: Callable[[], Awaitable[Round]], contender: str = plan.HOOKSEAL) -> None:
+        await self.runner.rounds([Scenario(name=name, contender=contender, run=run)], 1)
 
     async def _round(self, here: Site, case: Case, contender: str) -> Round:
         case = plan.for_contender(case, contender)
@@ -152,7 +142,8 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
     run = _Run(size, runner, found)
     async with site() as here:
         machine = await _machine(here)
-        for name in ("cases", "publishing", "latency", "steady", "backlogs", "crowded"):
+        settings = differing(environment_of(here.installation, here.receiver))
+        for name in ("base", "cases", "publishing", "latency", "steady", "backlogs", "crowded"):
             if not only:
                 runner.until = begun + size.deadline_seconds * size.ends.get(name, 1.0)
             if name in only or not only:
@@ -161,8 +152,6 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
         if "durable" in only or (not only and not _is_quick(size)):
             async with site(durable=True) as durable:
                 await run.case(durable, plan.DURABLE, size.rounds_of_cases)
-        if "growth" in only or not only:
-            await run.growth(here)
     return Run(
         commit=commit_of(ROOT),
         is_dirty=is_dirty(ROOT),
@@ -171,6 +160,8 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
         is_quick=_is_quick(size),
         seconds=round(loop.time() - begun, 1),
         machine=machine,
+        settings=settings,
+        bodies=_BODIES,
         versions={name: environment.version for name, environment in found.items()},
         rows=runner.rows(),
         left_out=tuple(runner.left_out.values()),

@@ -13,8 +13,8 @@ PAGE: Final = "docs/scaling.md"
 _MB: Final = 1e6
 _DAY: Final = 86_400
 _UNITS: Final = {
-    "worker_us": "CPU of a worker, times the ratio of two that run together, us",
-    "postgresql_us": "CPU of PostgreSQL, us",
+    "worker_us": "CPU of a worker with 1,000 endpoints, times the ratio of two that run together, us",
+    "postgresql_us": "CPU of PostgreSQL with 1,000 endpoints, us",
     "publish_postgresql_us": "CPU of PostgreSQL to publish it, us",
     "redis_us": "CPU of Redis, us",
     "publish_redis_us": "CPU of Redis to ring it, us",
@@ -34,7 +34,7 @@ def scaling(run: Run, assumed: Assumed | None = None) -> str:
         "is all else here: this page was written without a run of 100,000 deliveries a second."
     )
     if costs is None:
-        return f"{head}\n\nThe run did not measure the base case and publishing, so nothing can be computed.\n"
+        return f"{head}\n\nThe run lacks the base case, 1,000 endpoints or publishing: nothing can be computed.\n"
     parts = (
         head,
         _inputs(costs, assumed),
@@ -129,7 +129,7 @@ def _model(run: Run) -> str:
     titles = {case.name: case.title for case in CASES}
     rows = [
         (
-            titles[each.scenario],
+            f"{titles[each.scenario]} ({each.contender})",
             f"{each.computed:,.0f}/s",
             f"{each.measured:,.0f}/s",
             number(each.measured / each.computed),
@@ -140,7 +140,7 @@ def _model(run: Run) -> str:
         "## Is the model right?\n\n"
         "The same calculation for the machine of the run, whose cores all processes share, including the receiver, "
         "beside the rate that was measured there. A ratio below 1 is time in which cores waited; for that reason the "
-        f"plan uses {Assumed().busy:.0%} of them.\n\n" + table(("hookseal", "computed", "measured", "ratio"), rows)
+        f"plan uses {Assumed().busy:.0%} of them.\n\n" + table(("", "computed", "measured", "ratio"), rows)
     )
 
 

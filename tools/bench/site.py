@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Final
 import asyncpg
 from redis.asyncio import Redis
 
+from hookseal.config.variables import Variables
 from hookseal.demo.installation import Installation, install
-from hookseal.dispatcher.endpoint_rules import MAX_CONCURRENCY
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
@@ -25,6 +25,7 @@ from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 from tests.servers import sibling
 from tools.bench.cpu import parent_of
+from tools.bench.plan import LIMIT
 from tools.bench.receiver import Receiver, receiving
 
 TENANT: Final = "bench"
@@ -33,6 +34,7 @@ HELD: Final = "held"
 HUNG: Final = "hung"
 SECURE: Final = "secure"
 MANY: Final = "many"
+WIDE: Final = "-wide"  # of the name of a tenant whose endpoint has the limit of `plan.LIMIT`
 SLOW_MS: Final = 50
 HELD_MS: Final = 4_000  # a worker begins 500 requests in 1.7 s while none is answered yet
 HUNG_MS: Final = 60_000
@@ -119,8 +121,8 @@ class Site:
         connection = await connect(self.installation.database_url)
         try:
             made = await connection.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE tenant_id = $1", MANY)
-            addresses = [(MANY, self.receiver.url(name=str(number))) for number in range(made, ENDPOINTS)]
-            await _endpoints(connection, self.installation, addresses)
+            addresses = (self.receiver.url(name=str(number)) for number in range(made, ENDPOINTS))
+            await _endpoints(connection, self.installation, (_endpoint(MANY, url) for url in addresses))
         finally:
             await connection.close()
 
@@ -146,7 +148,7 @@ async def site(*, durable: bool = False) -> AsyncIterator[Site]:
             installation = await install(both, folder)
             connection = await connect(installation.database_url)
             try:
-                await _endpoints(connection, installation, _addresses(receiver))
+                await _endpoints(connection, installation, _new(receiver))
                 postgresql_pid = parent_of(connection.get_server_pid())
             finally:
                 await connection.close()
@@ -162,35 +164,43 @@ async def site(*, durable: bool = False) -> AsyncIterator[Site]:
             )
 
 
-def environment_of(installation: Installation, receiver: Receiver, concurrency: int, **more: str) -> dict[str, str]:
-    """Return the environment of a worker of that installation, with the logging of production."""
-    return installation.environment(os.environ) | {
-        "HOOKSEAL_CONCURRENCY": str(concurrency),
-        "HOOKSEAL_EGRESS_CA_FILE": str(receiver.authority),
-        "HOOKSEAL_LOG_LEVEL": "info",
-        **more,
+def environment_of(
+    installation: Installation, receiver: Receiver, concurrency: int | None = None, /, **more: str
+) -> dict[str, str]:
+    """Return the environment of a worker of that installation; without `concurrency` it has the default."""
+    own = {} if concurrency is None else {"HOOKSEAL_CONCURRENCY": str(concurrency)}
+    ours = {"HOOKSEAL_EGRESS_CA_FILE": str(receiver.authority), **own, **more}
+    return installation.environment(os.environ) | ours
+
+
+def differing(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings `HOOKSEAL_*` of a worker that differ from their defaults; empty if not to be shown."""
+    fields = {str(each.alias): each for each in Variables.model_fields.values()}
+    return {
+        name: value if fields[name].repr else ""
+        for name, value in environment.items()
+        if name.startswith("HOOKSEAL_") and name in fields and str(fields[name].default).lower() != value
     }
 
 
 async def _endpoints(
-    connection: "asyncpg.Connection[asyncpg.Record]", installation: Installation, addresses: Iterable[tuple[str, str]]
+    connection: "asyncpg.Connection[asyncpg.Record]", installation: Installation, endpoints: Iterable[NewEndpoint]
 ) -> None:
     unlocked = await unlock(connection, Provider.DB, installation.keyring)
     operator = Operator(connection=connection, unlocked=unlocked, who="bench")
-    for tenant, url in addresses:
-        new = NewEndpoint(
-            tenant_id=TenantId(tenant),
-            url=url,
-            event_types=("*",),
-            timeout_ms=_TIMEOUT_MS,
-            concurrency=MAX_CONCURRENCY,  # the contenders have no limit for an endpoint either
-        )
+    for new in endpoints:
         await add_endpoint(operator, new, None, own_drain_seconds=_DRAIN_SECONDS)
 
 
-def _addresses(receiver: Receiver) -> Iterable[tuple[str, str]]:
-    yield TENANT, receiver.url()
-    yield SLOW, receiver.url(delay_ms=SLOW_MS)
-    yield HELD, receiver.url(delay_ms=HELD_MS)
-    yield HUNG, receiver.url(delay_ms=HUNG_MS)
-    yield SECURE, receiver.url(secure=True)
+def _new(receiver: Receiver) -> Iterable[NewEndpoint]:
+    places = {TENANT: receiver.url(), SLOW: receiver.url(delay_ms=SLOW_MS), SECURE: receiver.url(secure=True)}
+    for tenant, url in places.items():
+        yield _endpoint(tenant, url)
+        yield replace(_endpoint(tenant + WIDE, url), concurrency=LIMIT)
+    for tenant, delay_ms in {HELD: HELD_MS, HUNG: HUNG_MS}.items():
+        waiting = _endpoint(tenant + WIDE, receiver.url(delay_ms=delay_ms))
+        yield replace(waiting, concurrency=LIMIT, timeout_ms=_TIMEOUT_MS)
+
+
+def _endpoint(tenant: str, url: str) -> NewEndpoint:
+    return NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",))

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from statistics import median
 from typing import Final
 
 import asyncpg
@@ -12,18 +11,14 @@ from hookseal.demo.installation import Installation
 from tools.bench.cpu import resident_mb
 from tools.bench.meter import Meter
 from tools.bench.processes import hookseal_workers
-from tools.bench.queued import all_recorded, published, rung, stored_only
+from tools.bench.queued import all_recorded, published, rung
 from tools.bench.results import Round
-from tools.bench.site import HELD, HUNG, TENANT, Site, environment_of
+from tools.bench.site import HELD, HUNG, TENANT, WIDE, Site, environment_of
 
 _SETTLE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 60.0
-_CONCURRENCY: Final = 500
 _KB: Final = 1_024
-_FEED_SECONDS: Final = 0.5
-_AT_EACH_END: Final = 10  # samples: their median is what memory is at the beginning and at the end
-_WARM_UP_SHARE: Final = 0.1
 
 
 async def idle(site: Site, seconds: float) -> Round:
@@ -33,7 +28,7 @@ async def idle(site: Site, seconds: float) -> Round:
     """
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
         await site.log_statements(observer)
-        environment = environment_of(installation, site.receiver, _CONCURRENCY)
+        environment = environment_of(installation, site.receiver)
         async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
             await asyncio.sleep(_SETTLE_SECONDS)
             meter = Meter(site, observer, pids)
@@ -51,7 +46,7 @@ async def idle(site: Site, seconds: float) -> Round:
 async def hung(site: Site, requests: int, seconds: float) -> Round:
     """Return the CPU of a worker and its servers while that many requests are in flight and none is answered."""
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
-        environment = environment_of(installation, site.receiver, _CONCURRENCY)
+        environment = environment_of(installation, site.receiver)
         await site.receiver.forget()
         async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
             await hang(site, installation, observer, requests)
@@ -70,7 +65,7 @@ async def hang(
     site: Site, installation: Installation, observer: "asyncpg.Connection[asyncpg.Record]", requests: int
 ) -> None:
     """Start so many requests that the receiver does not answer, and reset its counts afterwards."""
-    await rung(installation.redis_url, await published(observer, HUNG, requests, _KB))
+    await rung(installation.redis_url, await published(observer, HUNG + WIDE, requests, _KB))
     await site.receiver.all_of(requests, _PATIENCE_SECONDS)
     await site.receiver.forget()
 
@@ -81,14 +76,14 @@ def kill(pids: tuple[int, ...]) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-async def statements(site: Site, deliveries: int, per_second: float | None) -> Round:
+async def statements(site: Site, deliveries: int, per_second: float | None, tenant: str = TENANT) -> Round:
     """Return the statements a delivery: for that many that wait from the start, or are published at a rate."""
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
         await site.log_statements(observer)
-        queued = await published(observer, TENANT, 0 if per_second else deliveries, _KB)
+        queued = await published(observer, tenant, 0 if per_second else deliveries, _KB)
         await observer.execute("ANALYZE")
         await rung(installation.redis_url, queued)
-        environment = environment_of(installation, site.receiver, 100)
+        environment = environment_of(installation, site.receiver)
         async with hookseal_workers(environment, 1, site.folder / "worker.log"):
             if per_second:
                 await asyncio.sleep(_SETTLE_SECONDS)  # the statements of the start are none of a delivery
@@ -98,7 +93,7 @@ async def statements(site: Site, deliveries: int, per_second: float | None) -> R
             if per_second:
                 for number in range(deliveries):
                     await asyncio.sleep(max(0.0, begun + number / per_second - loop.time()))
-                    await rung(installation.redis_url, await published(observer, TENANT, 1, _KB))
+                    await rung(installation.redis_url, await published(observer, tenant, 1, _KB))
             await all_recorded(observer, _PATIENCE_SECONDS)
             number, elapsed = site.statements() - before, loop.time() - begun
     return Round(
@@ -115,7 +110,7 @@ async def in_flight(site: Site, deliveries: int, body_bytes: int) -> Round:
         async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
             await asyncio.sleep(_SETTLE_SECONDS)
             rest = resident_mb(pids)
-            await rung(installation.redis_url, await published(observer, HELD, deliveries, body_bytes))
+            await rung(installation.redis_url, await published(observer, HELD + WIDE, deliveries, body_bytes))
             samples = [rest]
             finished = asyncio.create_task(all_recorded(observer, _PATIENCE_SECONDS))
             while not finished.done():
@@ -123,32 +118,3 @@ async def in_flight(site: Site, deliveries: int, body_bytes: int) -> Round:
                 await asyncio.sleep(_LOOK_SECONDS)
             await finished
     return Round(deliveries=deliveries, figures={"rest_mb": rest, "most_mb": max(samples)})
-
-
-async def growth(site: Site, seconds: float, per_second: int) -> Round:
-    """Return how the memory of a worker changes during so long a time at a steady rate, without the first tenth."""
-    async with site.fresh() as installation, site.observer(installation.database_url) as observer:
-        environment = environment_of(installation, site.receiver, _CONCURRENCY)
-        await site.receiver.forget()
-        async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
-            samples = await _fed(observer, pids, seconds, per_second)
-            sent = (await site.receiver.counted()).requests
-    counted = samples[int(len(samples) * _WARM_UP_SHARE) :]
-    begin, end = median(counted[:_AT_EACH_END]), median(counted[-_AT_EACH_END:])
-    return Round(
-        deliveries=sent,
-        seconds=seconds,
-        figures={"begin_mb": begin, "end_mb": end, "growth_mb": end - begin, "minutes": seconds / 60},
-    )
-
-
-async def _fed(
-    observer: "asyncpg.Connection[asyncpg.Record]", pids: tuple[int, ...], seconds: float, per_second: int
-) -> list[float]:
-    loop = asyncio.get_running_loop()
-    begun, samples = loop.time(), []
-    while (elapsed := loop.time() - begun) < seconds:
-        await stored_only(observer, TENANT, round(per_second * _FEED_SECONDS), _KB)
-        samples.append(resident_mb(pids))
-        await asyncio.sleep(max(0.0, begun + elapsed + _FEED_SECONDS - loop.time()))
-    return samples

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from tools.bench.contenders.job import ORDER, Order
-from tools.bench.cores import apart
 from tools.bench.environments import Environment
 from tools.bench.meter import Meter
 from tools.bench.plan import Case
@@ -47,10 +46,8 @@ async def ours(site: Site, case: Case, deliveries: int) -> Round:
         environment = environment_of(installation, site.receiver, case.ours)
         meter = Meter(site, observer)
         before = await meter.read()
-        async with (
-            _placed(site, case, meter.ready if case.processes == 1 else meter.parent_ready) as on_ready,
-            hookseal_workers(environment, case.processes, site.folder / "worker.log", on_ready),
-        ):
+        on_ready = meter.ready if case.processes == 1 else meter.parent_ready
+        async with hookseal_workers(environment, case.processes, site.folder / "worker.log", on_ready):
             count = await site.receiver.all_of(len(queued.rings), _PATIENCE_SECONDS)
             await all_recorded(observer, _PATIENCE_SECONDS)
             cpu, counts = meter.since_ready(before).until(await meter.read())
@@ -78,10 +75,7 @@ async def theirs(site: Site, case: Case, deliveries: int, *, contender: str, env
         meter = Meter(site, observer)
         before = await meter.read()
         working = partial(_begun, environment.python, contender=contender, mode="work")
-        async with (
-            _placed(site, case, meter.ready) as on_ready,
-            _working(site, shares, working, on_ready),
-        ):
+        async with _working(site, shares, working, meter.ready):
             count = await site.receiver.all_of(deliveries, _PATIENCE_SECONDS)
             cpu, counts = meter.since_ready(before).until(await meter.read())
     return Round(
@@ -90,21 +84,6 @@ async def theirs(site: Site, case: Case, deliveries: int, *, contender: str, env
         cpu=meter.for_all(cpu, deliveries),
         figures=_each(counts, deliveries) | _connections(count),
     )
-
-
-@asynccontextmanager
-async def _placed(site: Site, case: Case, on_ready: OnReady) -> AsyncIterator[OnReady]:
-    """Yield what to call with each worker that is ready: it gets a core of its own, if the case says so."""
-    if not case.has_own_core:
-        yield on_ready
-        return
-    with apart([site.postgresql_pid, site.redis_pid, site.receiver.pid]) as keep:
-
-        async def keep_and_report(worker: int) -> None:
-            keep(worker)
-            await on_ready(worker)
-
-        yield keep_and_report
 
 
 def _order(site: Site, case: Case, deliveries: int, *, contender: str, postgres_url: str) -> Order:

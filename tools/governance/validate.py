@@ -55,7 +55,7 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
 
 # `make bench` writes them, too; here they are written from its stored results, so that an edited page is found.
 FROM_BENCHMARK: Final[Mapping[str, Callable[[], str]]] = {
-    name: partial(_of_benchmark, name) for name in (performance.PAGE, performance.PICTURE, scaling_page.PAGE)
+    name: partial(_of_benchmark, name) for name in (performance.PAGE, scaling_page.PAGE)
 }
 FROM_SOAK: Final[Mapping[str, Callable[[], str]]] = {
     name: partial(_of_soak, name) for name in (soak.PAGE, soak.PICTURE)

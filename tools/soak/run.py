@@ -22,7 +22,7 @@ from tools.bench.cpu import resident_mb
 from tools.bench.processes import hookseal_workers
 from tools.bench.queued import stored_only
 from tools.bench.results import Machine, percentile
-from tools.bench.site import TENANT, Site, environment_of, site
+from tools.bench.site import TENANT, WIDE, Site, environment_of, site
 from tools.governance.recording import commit_of, cpu_model, is_dirty
 from tools.soak.claims import ClaimLog
 from tools.soak.record import Sample, Soak
@@ -145,7 +145,9 @@ async def _run(here: Site, watch: _Watch, size: Size) -> list[Sample]:
         if delivered >= size.deliveries:
             break
         if published < size.deliveries and published - delivered < _MOST_WAITING:
-            published += await stored_only(watch.observer, TENANT, round(size.per_second * _FEED_SECONDS), _BODY_BYTES)
+            published += await stored_only(
+                watch.observer, TENANT + WIDE, round(size.per_second * _FEED_SECONDS), _BODY_BYTES
+            )
         await asyncio.sleep(max(0.0, begun + elapsed + _FEED_SECONDS - loop.time()))
     return samples
 

@@ -14,6 +14,8 @@ from typing import Any, Final
 import aiohttp
 import uvloop
 
+from tools.bench import bodies
+
 ORDER: Final = "HOOKSEAL_BENCH_ORDER"
 
 
@@ -36,7 +38,7 @@ class Order:
     @property
     def body(self) -> str:
         """The body of every request."""
-        return "x" * self.body_bytes
+        return bodies.order(self.body_bytes)
 
     @property
     def numbers(self) -> range:
