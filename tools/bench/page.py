@@ -90,27 +90,24 @@ def _headlines(run: Run) -> str:
         text += " No endpoint of this run was as installed: every one had `--concurrency 1000` and `--timeout 20s`."
     parts = [f"## How fast\n\n{text}", table(("", *headlines.UNITS), rows)]
     if len(run.runs) > 1:
-        parts += [f"Each range is over these whole runs, the last {len(run.runs)}:", _runs(run)]
+        parts += [f"A range is over the last {len(run.runs)} whole runs, as far as they measured it:", _runs(run)]
     elif run.runs:
         parts.append("This is one whole run: another hour, and another machine, give other figures.")
     return "\n\n".join(parts)
 
 
 def _runs(run: Run) -> str:
-    names = [name for name in headlines.ROWS if headlines.over_runs(run, name, headlines.RATE)]
-    head = ("commit", "machine", *(f"{name}: {', '.join(headlines.UNITS)}" for name in names))
     rows = [
         (
-            f"`{each.commit[:12]}`",
-            f"{each.cpu}, Python {each.python}",
-            *(
-                ", ".join(number(each.figures.get(name, {}).get(of), unit) for of, unit in headlines.UNITS.items())
-                for name in names
-            ),
+            f"`{each.commit[:12]}`, Python {each.python}, {each.cpu}",
+            name,
+            *(number(figures.get(of), unit) for of, unit in headlines.UNITS.items()),
         )
+        for name in headlines.ROWS
         for each in run.runs
+        if (figures := each.figures.get(name))
     ]
-    return table(head, rows)
+    return table(("whole run", "", *headlines.UNITS), rows)
 
 
 def _bars(run: Run) -> str:

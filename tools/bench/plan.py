@@ -113,7 +113,6 @@ class Size:
     idle_seconds: float
     statements: int  # deliveries for which statements are counted: so many that those of a start do not matter
     statements_at_20: int
-    in_flight: int
     # Cases whose rounds are so many times as long: the one from which rates are claimed, and the one in which each of
     # many endpoints has a first delivery, which costs more.
     longer: Mapping[str, int] = field(default_factory=dict)
@@ -141,10 +140,10 @@ FULL: Final = Size(
     idle_seconds=15.0,
     statements=10_000,
     statements_at_20=200,
-    in_flight=500,
     longer={"base": 2, "1000endpoints": 3},
 )
-QUICK: Final = Size(
+QUICK: Final = replace(
+    FULL,
     name="quick",
     deadline_seconds=112,
     rounds=1,
@@ -161,7 +160,7 @@ QUICK: Final = Size(
     idle_seconds=4.0,
     statements=1_000,
     statements_at_20=60,
-    in_flight=500,
+    longer={},
     beside=(BARE, ONE_PROCESS, HOOKSEAL, WIDE, STOCK),
     crowded=1,
     ends={"base": 0.3, "cases": 0.55, "publishing": 0.62, "latency": 0.73, "steady": 0.87, "backlogs": 0.95},

@@ -32,12 +32,6 @@ _TIME_BYTES: Final = 22  # of `"sent":` and a time of the clock, about
 _AWAKE_SECONDS: Final = 0.5  # twice the time between two looks of an outbox at rest
 _TYPE: Final = "bench.tick"
 _ONE: Final = "SELECT * FROM hookseal.publish_raw($1, 'bench.tick', $2)"
-# The id in the arguments makes PostgreSQL call the function for each row, instead of reusing one result.
-_SERIES: Final = """
-SELECT p.delivery_id
-  FROM generate_series(1, $3::int) AS n,
-       LATERAL hookseal.publish_raw($1, 'bench.tick', $2, format('%s-%s', hookseal.uuid7(), n)) AS p
-"""
 _MANY: Final = "SELECT * FROM hookseal.publish_many($1, $2::text[]::json[])"
 _ROWS: Final = """
 CREATE TABLE hookseal.bench_rows (
@@ -98,16 +92,6 @@ async def _by_sql(order: Order, at_once: int) -> AsyncIterator[Way]:
 
 
 @asynccontextmanager
-async def _by_series(order: Order, batch: int) -> AsyncIterator[Way]:
-    async with connection_pool(order.database_url, size=1) as pool, pool.acquire() as connection:
-
-        async def publish(body: bytes) -> int:
-            return len(await connection.fetch(_SERIES, order.tenant, body, batch))
-
-        yield Way(publish=publish)
-
-
-@asynccontextmanager
 async def _by_publisher_many(order: Order, batch: int) -> AsyncIterator[Way]:
     async with Publisher.connect() as publisher:
 
@@ -151,7 +135,6 @@ WAYS: Final = {
     "publisher-50": (_by_publisher, _AT_ONCE),
     "sql": (_by_sql, 1),
     "sql-pool": (_by_sql, _CONNECTIONS),
-    "sql-series": (_by_series, _BATCH),
     "publisher-many": (_by_publisher_many, _BATCH),
     "sql-many": (_by_sql_many, _BATCH),
     "insert-ping": (_by_insert_and_ping, 1),

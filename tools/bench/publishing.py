@@ -27,7 +27,6 @@ WAYS: Final = {
     "Publisher, one at a time": "publisher",
     "Publisher, 50 at once": "publisher-50",
     "SQL, one connection": "sql",
-    "SQL, 100 in one statement": "sql-series",
     "Publisher, 100 in one call": "publisher-many",
     "SQL, 100 in one call": "sql-many",
     "one INSERT and one ping": "insert-ping",

@@ -81,15 +81,14 @@ class _Run:
         await self.runner.rounds(scenarios[:most], rounds)
 
     async def steady(self, here: Site) -> None:
-        number = self.size.in_flight
         await self._ours("idle", lambda: steady.idle(here, self.size.idle_seconds))
         await self._ours("hung", lambda: steady.hung(here, publishing.HUNG_REQUESTS, self.size.idle_seconds), plan.WIDE)
         for contender, tenant in {plan.HOOKSEAL: TENANT, plan.WIDE: TENANT + WIDE}.items():
             counted = partial(steady.statements, here, self.size.statements, None, tenant)
             await self._ours("statements", counted, contender)
         await self._ours("statements-20", lambda: steady.statements(here, self.size.statements_at_20, 20.0))
-        await self._ours("memory-1kb", lambda: steady.in_flight(here, number, _KB), plan.WIDE)
-        await self._ours("memory-256kb", lambda: steady.in_flight(here, number, 256 * _KB), plan.WIDE)
+        await self._ours("memory-1kb", lambda: steady.in_flight(here, _KB), plan.WIDE)
+        await self._ours("memory-256kb", lambda: steady.in_flight(here, 256 * _KB), plan.WIDE)
 
     async def backlogs(self, here: Site) -> None:
         await self.runner.prepared(here.add_many())

@@ -10,6 +10,7 @@ import asyncpg
 from hookseal.demo.installation import Installation
 from tools.bench.cpu import resident_mb
 from tools.bench.meter import Meter
+from tools.bench.plan import DEFAULT_IN_FLIGHT
 from tools.bench.processes import hookseal_workers
 from tools.bench.queued import all_recorded, published, rung
 from tools.bench.results import Round
@@ -103,18 +104,18 @@ async def statements(site: Site, deliveries: int, per_second: float | None, tena
     )
 
 
-async def in_flight(site: Site, deliveries: int, body_bytes: int) -> Round:
-    """Return the largest memory of a worker with that many slow requests in flight, and that at rest before."""
+async def in_flight(site: Site, body_bytes: int) -> Round:
+    """Return the largest memory of a worker with its default of slow requests in flight, and that at rest before."""
     async with site.fresh() as installation, site.observer(installation.database_url) as observer:
-        environment = environment_of(installation, site.receiver, deliveries)
+        environment = environment_of(installation, site.receiver)
         async with hookseal_workers(environment, 1, site.folder / "worker.log") as pids:
             await asyncio.sleep(_SETTLE_SECONDS)
             rest = resident_mb(pids)
-            await rung(installation.redis_url, await published(observer, HELD + WIDE, deliveries, body_bytes))
+            await rung(installation.redis_url, await published(observer, HELD + WIDE, DEFAULT_IN_FLIGHT, body_bytes))
             samples = [rest]
             finished = asyncio.create_task(all_recorded(observer, _PATIENCE_SECONDS))
             while not finished.done():
                 samples.append(resident_mb(pids))
                 await asyncio.sleep(_LOOK_SECONDS)
             await finished
-    return Round(deliveries=deliveries, figures={"rest_mb": rest, "most_mb": max(samples)})
+    return Round(deliveries=DEFAULT_IN_FLIGHT, figures={"rest_mb": rest, "most_mb": max(samples)})
