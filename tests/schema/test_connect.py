@@ -9,6 +9,7 @@ import pytest
 
 from hookseal.postgres.connect import (
     SEARCH_PATH,
+    IsolationRefused,
     SearchPathRefused,
     connect,
     connection_pool,
@@ -106,6 +107,34 @@ async def test_a_dropped_setting_is_set_by_a_statement(database_url: str) -> Non
         for _ in range(2):
             async with pool.acquire() as connection:
                 assert SEARCH_PATH == await path(connection)
+
+
+async def test_a_default_isolation_of_others_does_not_count(pool: Pool, database_url: str) -> None:
+    """Our statements need READ COMMITTED; a default of the role or the database changes it on no connection of ours."""
+    name = await pool.fetchval("SELECT quote_ident(current_database())")
+    await pool.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    async with (
+        opened(database_url) as connection,
+        connection_pool(database_url, size=1) as ours,
+        pool_of_qualified_statements(database_url, size=1, application_name="x", command_timeout=5) as publishing,
+    ):
+        found = [await each.fetchval("SHOW transaction_isolation") for each in (connection, ours, publishing)]
+        async with connection.transaction():
+            found.append(await connection.fetchval("SHOW transaction_isolation"))
+    assert ["read committed"] * 4 == found
+
+
+async def test_a_pooler_with_sessions_of_another_isolation_is_refused(pool: Pool, database_url: str) -> None:
+    """Behind a pooler the default of the sessions cannot be set once, so another one is refused, with the statement."""
+    async with login(pool, database_url) as (role, url), pooler(url, hides=True) as between:
+        await pool.execute(f"ALTER ROLE {role} SET default_transaction_isolation = 'repeatable read'")
+        with pytest.raises(IsolationRefused, match="repeatable read") as refused:
+            await connect(between.url)
+        [statement] = [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
+
+        await pool.execute(statement)
+        async with opened(between.url) as connection:
+            assert "read committed" == await connection.fetchval("SHOW transaction_isolation")
 
 
 async def test_a_pooler_that_changes_sessions_is_refused(pool: Pool, database_url: str) -> None:

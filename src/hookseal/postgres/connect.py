@@ -30,9 +30,15 @@ _UNSUPPORTED: Final = (
     "unsupported startup parameter"  # PgBouncer's message for a parameter that it neither passes on nor ignores
 )
 _BY_STATEMENT: Final = "statement pooling mode"  # in PgBouncer's message if it allows no transactions
+# A claim must see what was committed before it, also while it waits: with another isolation it would fail instead.
+_ISOLATION: Final = "read committed"
+_SET_ISOLATION: Final = f"SET default_transaction_isolation = '{_ISOLATION}'"
 _PROBE: Final = "hookseal_probe"
 # Nothing in these two depends on the search path.
-_SESSION: Final = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')"
+_SESSION: Final = (
+    "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'), "
+    "pg_catalog.current_setting('default_transaction_isolation')"
+)
 _HAS_PROBE: Final = (
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.=) 'hookseal_probe')"
 )
@@ -53,12 +59,17 @@ class SearchPathRefused(PoolerRefused):
     """A pooler dropped the search path, and its sessions have another one."""
 
 
+class IsolationRefused(PoolerRefused):
+    """The sessions of a pooler begin their transactions with another isolation than READ COMMITTED."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
-    """The session of a connection: whether it is the server's own and no pooler's, and its search path."""
+    """The session of a connection: whether it is the server's own and no pooler's, its search path and isolation."""
 
     is_ours_alone: bool
     search_path: str
+    isolation: str
 
 
 class _OurConnection(_Connection):
@@ -195,7 +206,13 @@ def _pool(url: str, size: int, **options: Any) -> _Pool:
 
 
 async def _with_any_path(url: str | None = None, **options: Any) -> _Connection:
-    connection, _ = await _open(url, **options)
+    connection, session = await _open(url, **options)
+    if session.is_ours_alone and session.isolation != _ISOLATION:
+        try:
+            await connection.execute(_SET_ISOLATION, timeout=options["timeout"])
+        except BaseException:
+            connection.terminate()
+            raise
     return connection
 
 
@@ -231,8 +248,8 @@ async def _connected(url: str | None, settings: Mapping[str, str], options: Mapp
 async def _session(connection: _Connection, seconds: float) -> _Session:
     # Without a name: a pooler might leave a named statement in a session that another client gets.
     asked = await connection.prepare(_SESSION, name="", timeout=seconds)
-    process, path = await asked.fetchrow(timeout=seconds) or (0, "")
-    return _Session(is_ours_alone=process == connection.get_server_pid(), search_path=path)
+    process, path, isolation = await asked.fetchrow(timeout=seconds) or (0, "", "")
+    return _Session(is_ours_alone=process == connection.get_server_pid(), search_path=path, isolation=isolation)
 
 
 async def _tracks_statements(connection: _Connection, seconds: float) -> bool:
@@ -261,17 +278,33 @@ async def _tracks_statements(connection: _Connection, seconds: float) -> bool:
 
 
 async def _require_ours(connection: _Connection, session: _Session, seconds: float) -> None:
-    """Make sure that every statement has our search path, or raise `SearchPathRefused`. Safe under any search path."""
-    if session.search_path == SEARCH_PATH:
-        return  # the pooler passed it on, or it is the default of the role or the database
-    if session.is_ours_alone:  # else a pooler may switch the session, and the setting would be lost
-        await connection.execute(_SET, timeout=seconds)
+    """Make sure that every statement has our search path and isolation, or raise `PoolerRefused`.
+
+    It is safe under any search path. What a pooler passed on stays, and so does the right default of the role or the
+    database. Behind a pooler nothing is set: it may switch the session, and the setting would be lost.
+    """
+    wrong = {
+        _SET: session.search_path != SEARCH_PATH,
+        _SET_ISOLATION: session.isolation != _ISOLATION,
+    }
+    missing = [statement for statement, is_wrong in wrong.items() if is_wrong]
+    if session.is_ours_alone or not missing:
+        for statement in missing:
+            await connection.execute(statement, timeout=seconds)
         return
     asked = await connection.prepare("SHOW session_authorization", name="", timeout=seconds)
     role = str(await asked.fetchval(timeout=seconds)).replace('"', '""')
-    raise SearchPathRefused(
-        "a pooler in front of PostgreSQL drops the setting search_path, without which functions of other roles could "
-        "be called in place of PostgreSQL's own: connect without it, or run\n"
-        f'  ALTER ROLE "{role}" SET search_path = {SEARCH_PATH};\n'
+    advice = (
+        "connect without it, or run\n"
+        f'  ALTER ROLE "{role}" {missing[0]};\n'
         "(for a login that only hookseal uses) and have the pooler reconnect"
+    )
+    if _SET in missing:
+        raise SearchPathRefused(
+            "a pooler in front of PostgreSQL drops the setting search_path, without which functions of other roles "
+            f"could be called in place of PostgreSQL's own: {advice}"
+        )
+    raise IsolationRefused(
+        f"the sessions of a pooler in front of PostgreSQL begin their transactions as {session.isolation}, in which "
+        f"statements of hookseal fail beside others; it needs {_ISOLATION}: {advice}"
     )
