@@ -143,9 +143,9 @@ class World:
         """The pool on the database of this test."""
         return self.installation.pool
 
-    def worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
+    def worker(self, start: Start = forked.worker, **changes: str) -> AbstractAsyncContextManager[Worker]:
         """Return a context manager that runs a worker process with these settings changed."""
-        return self._working(forked.worker, changes)
+        return self._working(start, changes)
 
     def started_worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
         """Return the same in a newly started Python, so that its command line and environment are its own."""
