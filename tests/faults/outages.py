@@ -20,7 +20,7 @@ from tests.faults.comparison import Report
 from tests.faults.disconnects import Disconnect, Moment
 from tests.faults.proxied_site import PATIENCE_SECONDS, ProxiedSite, probed, wait_for_checks
 from tests.faults.scenarios import SETTLES_WITHIN, Size
-from tests.faults.standby import make_replication_synchronous, promote, standby
+from tests.faults.standby import make_replication_synchronous, promote, promote_redis, standby, standby_of_redis
 from tests.faults.tcp_proxy import tcp_proxy
 from tests.worker.waiting import eventually
 
@@ -198,6 +198,23 @@ async def fill_memory_of_redis(site: ProxiedSite) -> int:
     return 1
 
 
+async def fail_over_redis(site: ProxiedSite) -> int:
+    """Kill Redis under load, promote its replica, and later go back to the old server with its old data."""
+    async with standby_of_redis(site.redis_url) as other:
+        await site.server.end(signal.SIGKILL)
+        await wait_for_checks(site.fleet.running[0], redis="unavailable")
+        site.proxy.redirect(other.port)
+        await wait_for_checks(site.fleet.running[0], redis="unavailable")  # it is read-only
+        await promote_redis(other.url)
+        await wait_for_checks(site.fleet.running[0], redis="ok")
+        await site.wait_for_requests(20)
+        await site.server.start(durable=True)
+        site.proxy.redirect(site.server.server.port)
+        await wait_for_checks(site.fleet.running[0], redis="ok")
+        await site.wait_for_requests(20)
+    return 1
+
+
 async def kill_backend(site: ProxiedSite) -> int:
     """Kill -9 one process of PostgreSQL, which then ends all others and recovers."""
 
@@ -244,6 +261,7 @@ def redis_outages(moments: Sequence[Moment]) -> list[Outage]:
         partial(freeze_server, check="redis"),
         partial(restart_server, check="redis", number=signal.SIGKILL),
         fill_memory_of_redis,
+        fail_over_redis,
         partial(restart_server, check="redis", number=signal.SIGKILL, durable=False),
         partial(restart_server, check="redis", number=signal.SIGTERM),
     ]

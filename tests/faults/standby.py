@@ -1,4 +1,4 @@
-"""A streaming standby of a PostgreSQL, made by pg_basebackup, that can be promoted."""
+"""A streaming standby of a PostgreSQL, made by pg_basebackup, and a replica of a Valkey: both can be promoted."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import asyncpg
+from redis.asyncio import Redis
 
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch, state_folder, write_private
@@ -13,6 +14,7 @@ from hookseal.embedded.postgres import postgres
 from hookseal.embedded.process import Process, Program
 from hookseal.embedded.programs import make_accessible, postgres_tree
 from hookseal.embedded.server import Server
+from hookseal.embedded.valkey import valkey
 from tests.worker.waiting import eventually
 
 PATIENCE_SECONDS = 60.0
@@ -65,3 +67,26 @@ async def promote(server: Server) -> None:
         assert await connection.fetchval("SELECT pg_promote()")
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def standby_of_redis(primary_url: str) -> AsyncIterator[Server]:
+    """Yield a replica that has all data of the primary and the same password; nothing remains of it afterwards."""
+    primary = urlsplit(primary_url)
+    with scratch(for_servers()) as folder:
+        write_private(folder / "valkey.password", primary.password or "")
+        async with valkey(folder) as server, Redis.from_url(server.url) as client:
+            await client.config_set("masterauth", primary.password or "")
+            await client.replicaof(str(primary.hostname), str(primary.port))
+
+            async def is_in_step() -> bool:
+                return bool((await client.info("replication"))["master_link_status"] == "up")
+
+            await eventually(is_in_step, within=PATIENCE_SECONDS)
+            yield server
+
+
+async def promote_redis(url: str) -> None:
+    """Make the replica a primary."""
+    async with Redis.from_url(url) as client:
+        await client.replicaof("NO", "ONE")

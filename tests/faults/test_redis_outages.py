@@ -18,5 +18,5 @@ async def test_a_worker_survives_every_outage_of_redis(database_url: str, tmp_pa
     async with site_with_redis_proxy(database_url, tmp_path) as site:
         found = await outages.survive_outages(site, every, Size(events=1, per_second=20))
     found.require(
-        lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=8 + 2 * len(outages.REDIS_COMMANDS)
+        lost=0, duplicates=0, unknown=0, requests=found.counts["deliveries"], faults=9 + 2 * len(outages.REDIS_COMMANDS)
     )
