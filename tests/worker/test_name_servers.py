@@ -29,7 +29,7 @@ async def test_an_outage_of_the_name_servers_loses_nothing(world: World, receive
     """It costs an endpoint a few attempts, then its breaker opens; `cache-clear` sends all at once afterwards."""
     (outage := tmp_path / "outage").touch()
     await world.endpoint(f"{receiver.base_url.replace('127.0.0.1', 'localhost')}/hook")
-    async with world.worker(nameless, NAMELESS=str(outage)):
+    async with world.worker_by(nameless, NAMELESS=str(outage)):
         for _ in range(EVENTS):
             await world.publish()
         await eventually(lambda: world.pool.fetchval(HELD))

@@ -143,8 +143,12 @@ class World:
         """The pool on the database of this test."""
         return self.installation.pool
 
-    def worker(self, start: Start = forked.worker, **changes: str) -> AbstractAsyncContextManager[Worker]:
+    def worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
         """Return a context manager that runs a worker process with these settings changed."""
+        return self.worker_by(forked.worker, **changes)
+
+    def worker_by(self, start: Start, /, **changes: str) -> AbstractAsyncContextManager[Worker]:
+        """Return the same for a worker that this function starts."""
         return self._working(start, changes)
 
     def started_worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
