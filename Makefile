@@ -8,6 +8,15 @@ ARGS ?=
 # How many processes share the tests: twice as many as the cores that they are timed on, for most tests also wait.
 JOBS ?= 4
 
+# Commands get these variables of the caller and no others, so that they run alike for everybody: what pip and uv need
+# to reach an index, the language of the terminal, and what names servers, Pythons or examples to the tests.
+NAMED := PATH HOME TMPDIR CI LANG LANGUAGE LC_% PIP_% UV_% XDG_CACHE_HOME XDG_CONFIG_HOME \
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE \
+    http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY \
+    HOOKSEAL_TEST_% PYENV_ROOT ROTATION_EXAMPLES
+$(foreach name,$(filter-out $(NAMED),$(.VARIABLES)), \
+    $(if $(filter environment,$(firstword $(origin $(name)))),$(eval unexport $(name))))
+
 DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
@@ -23,8 +32,6 @@ help: ## list these commands
 demo: $(DEMO) ## the main job from end to end, on an embedded PostgreSQL and Valkey
 	@.venv/bin/hookseal demo $(ARGS)
 
-# Without bytecode, each process of the tests compiles all tests, and each Python that they start all of hookseal.
-test coverage: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV) ## all tests, the long ones first, else in random order, each on its own database
 	@$(RUN) pytest -n $(JOBS) --maxschedchunk=1 $(ARGS)
 

@@ -41,12 +41,12 @@ def terminal(servers_folder: Path) -> Terminal:
 
 
 async def shell(terminal: Terminal, commands: str) -> Process:
-    """Run these commands in a shell that has the environment of the checkout on PATH."""
+    """Run these commands in a shell that has only a PATH, with the environment of the checkout, and a HOME."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return await asyncio.create_subprocess_exec(
         *("/bin/sh", "-e", "-c", commands),
         cwd=terminal.folder,
-        env={**os.environ, "PATH": path},
+        env={"PATH": path, "HOME": str(terminal.temporary)},
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,

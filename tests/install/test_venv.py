@@ -1,5 +1,6 @@
 """`make` builds .venv with what a command needs, and never removes a package."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -124,6 +125,26 @@ def test_a_python_without_ensurepip_is_named(checkout: Path) -> None:
     )
 
     assert (1, "", expected) == _venv(checkout, str(python))
+
+
+def test_commands_get_only_the_variables_that_the_makefile_names(checkout: Path) -> None:
+    """A variable of the caller that Python or hookseal would read reaches no command; what pip needs does."""
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "ready").touch()
+    (checkout / "requirements" / "lock.sh").write_text("env", encoding="utf-8")
+    named = {"HOME": "/home/a", "CI": "true", "PIP_INDEX_URL": "file:///a", "https_proxy": "http://p", "LC_CTYPE": "C"}
+    named |= {"HOOKSEAL_TEST_REDIS_URL": "redis://a"}
+    others = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": "/a", "PYTHON": "/a", "HOOKSEAL_ENV": "test", "PGHOST": "a"}
+    others |= {"DATABASE_URL": "postgresql://a", "JOBS": "2", "TERM": "xterm"}
+
+    run = subprocess.run(
+        ["make", "lock"], cwd=checkout, env=clean(named | others), capture_output=True, text=True, check=True
+    )
+
+    variables = dict(line.split("=", 1) for line in run.stdout.splitlines())
+    assert named.items() <= variables.items()
+    assert set() == others.keys() & variables.keys()
+    assert variables["PATH"].endswith(os.environ["PATH"])
 
 
 def _make(target: str, checkout: Path, index: Index, *more: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import typer
 from hookseal.cli import incomplete, interrupted
 from hookseal.cli.address_advice import advice
 from hookseal.cli.commands import requested_branch, tree, words_to_complete
-from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, report, report_lost_output
+from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, report, report_lost_output, written
 from hookseal.ground.errors import ConfigError, Defect, HooksealError, Refused
 
 _USAGE: Final = 2
@@ -30,9 +30,9 @@ def main() -> NoReturn:
 
 
 def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int:
-    """Run one command and return its exit code. An error was printed once."""
+    """Run one command and return its exit code. An error was printed once, and standard output is written."""
     try:
-        return _answer(arguments, commands)
+        return written(_answer(arguments, commands))
     except OutputLost as lost:
         return report_lost_output(lost)
 

@@ -64,11 +64,30 @@ def lost_output(error: Exception) -> OutputLost | None:
 
 def report_lost_output(lost: OutputLost) -> int:
     """Say why standard output cannot be written, unless its reader has ended; return the exit code."""
-    # Python would report the same error again when it flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard_output()
     if isinstance(lost.problem, BrokenPipeError):
         return PIPE_CLOSED
     return report(_unwritable(lost.problem), as_json=False)
+
+
+def written(code: int) -> int:
+    """Write what is left in the buffer of standard output; return the exit code of a command that ended with `code`.
+
+    If it cannot be written, that is reported, unless the command has reported an error already: its code then stays.
+    """
+    try:
+        if sys.stdout is not None:  # it is if the descriptor was closed before the start
+            sys.stdout.flush()
+    except OSError as problem:
+        if code == 0:
+            return report_lost_output(OutputLost(problem))
+        _discard_output()
+    return code
+
+
+def _discard_output() -> None:
+    """Write to nowhere from now on: Python flushes at exit, and would report the error again, with exit code 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def rfc3339(moment: datetime) -> str:
