@@ -1,10 +1,16 @@
 """The settings of the stores outside PostgreSQL: complete, or problems; and nothing of other programs is touched."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from hookseal.config.handing import split_environment
 from hookseal.config.load import load
 from hookseal.config.settings import Part
+from hookseal.secrets.errors import SecretUnavailable
+from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.server import AppRole
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.store.access import NO_ACCESS, Access, AwsAccess, GcpAccess
@@ -60,6 +66,74 @@ def test_a_token_leaves_the_environment() -> None:
     assert (TOKEN, False) == (split.variables["BAO_TOKEN"], TOKEN in split.environment.values())
     load(environ)
     assert TOKEN not in environ.values()
+
+
+@pytest.mark.req("SEC-18")
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("BAO_TOKEN_FILE", {}),
+        ("VAULT_TOKEN_FILE", {}),
+        ("BAO_SECRET_ID_FILE", {"BAO_ROLE_ID": "role"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_file_of_a_credential_is_read_again(name: str, more: dict[str, str], tmp_path: Path) -> None:
+    """A process, and a child of it, read the file again, under the rules of the first time; an error names it."""
+    file = tmp_path / "credential"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o400)
+    environ = environment(**BAO | {"BAO_TOKEN": None, "HOOKSEAL_ENV": "production", name: str(file)} | more)
+    split = split_environment(environ)
+    for settings in (load(environ), load(dict(split.variables), files=split.files)):
+        assert settings.openbao is not None
+        read_again = settings.openbao.read_again
+        assert read_again is not None
+        _replaced(file, "s.of-today")
+        assert SecretMaterial(b"s.of-today") == read_again()
+        faults: tuple[tuple[Callable[[], None], str], ...] = (
+            (file.unlink, "cannot be read .FileNotFoundError"),
+            (lambda: _replaced(file, ""), "is empty"),
+            (lambda: _replaced(file, "two words"), "cannot be read .ValueError"),
+            (lambda: _replaced(file, "x" * 16_385), "cannot be read .ValueError"),
+            (lambda: _replaced(file, "s.shown", 0o444), "other users may read: remove that right .chmod 0400"),
+            (lambda: _piped(file), "cannot be read .ValueError"),
+        )
+        for prepare, why in faults:
+            prepare()
+            with pytest.raises(SecretUnavailable, match=f"^{name} names a file that .*{why}") as raised:
+                read_again()
+            assert "s.shown" not in str(raised.value)
+        _replaced(file, "s.of-tomorrow")
+        assert SecretMaterial(b"s.of-tomorrow") == read_again()
+        _replaced(file, TOKEN)
+
+
+def _piped(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file, 0o400)
+
+
+def _replaced(file: Path, text: str, mode: int = 0o400) -> None:
+    file.unlink(missing_ok=True)
+    file.write_text(text)
+    file.chmod(mode)
+
+
+def test_what_can_be_read_only_once_is_not_read_again(tmp_path: Path) -> None:
+    """A pipe of the shell, and a descriptor of this process, are read at start and never again."""
+    read, write = os.pipe()
+    os.write(write, TOKEN.encode())
+    os.close(write)
+    file = tmp_path / "credential"
+    _replaced(file, TOKEN)
+    with file.open("rb") as opened:
+        for descriptor in (read, opened.fileno()):
+            named = {"BAO_TOKEN": None, "BAO_TOKEN_FILE": f"/dev/fd/{descriptor}"}
+            server = load(environment(**BAO | named)).openbao
+            assert server is not None
+            assert (SecretMaterial(TOKEN.encode()), None) == (server.credentials, server.read_again)
+    os.close(read)
 
 
 def test_several_providers_are_read_during_a_move() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -20,6 +20,7 @@ class Silence(StrEnum):
     HANG = "hang"
     RESET = "reset"
     SLOW = "slow"
+    CUT = "cut"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +39,27 @@ class AlteredAnswer:
     change: Callable[[bytes], bytes]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LateAnswer:
+    """The answer of the server, which has it at once (`received`) and gives it when `released` is set."""
+
+    received: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 def aws_refusal(code: str, status: int = 400) -> Refusal:
     """Return an answer of AWS that refuses with this code."""
     body = json.dumps({"__type": code, "message": "do not show me"}).encode()
     return Refusal(status=status, body=body, content_type="application/x-amz-json-1.1")
 
 
-Fault = Silence | Refusal | AlteredAnswer
+Fault = Silence | Refusal | AlteredAnswer | LateAnswer
 
 
 class FaultyProxy:
     """Passes requests on, or does what `fault` says. `requests` counts all of them.
 
-    With `only`, the fault is for requests that call this of AWS.
+    With `only`, the fault is for requests whose path, or whose call of AWS, ends with it.
     """
 
     def __init__(self, target: str, session: aiohttp.ClientSession) -> None:
@@ -61,6 +70,7 @@ class FaultyProxy:
         self.only = ""
         self.requests = 0
         self.bodies: list[bytes] = []
+        self.paths: list[str] = []
         self.headers: list[Mapping[str, str]] = []
         self.url = ""
 
@@ -74,13 +84,22 @@ class FaultyProxy:
         body = await request.read()
         self.bodies.append(body)
         self.headers.append(request.headers)
-        match self.fault if request.headers.get("X-Amz-Target", "").endswith(self.only) else None:
+        self.paths.append(request.path)
+        called = request.headers.get("X-Amz-Target", request.path)
+        match self.fault if called.endswith(self.only) else None:
             case Refusal() as refusal:
                 return web.Response(status=refusal.status, body=refusal.body, content_type=refusal.content_type)
             case Silence.RESET:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response()
+            case Silence.CUT:
+                cut = web.StreamResponse(headers={"Content-Length": "1000"})
+                await cut.prepare(request)
+                await cut.write(b'{"a": "')
+                if request.transport is not None:
+                    request.transport.abort()
+                return cut
             case Silence.HANG:
                 await self._ended.wait()
                 return web.Response()
@@ -90,6 +109,11 @@ class FaultyProxy:
                 await slow.write(b"{")
                 await self._ended.wait()
                 return slow
+            case LateAnswer() as late:
+                answer = await self._forward(request, body, None)
+                late.received.set()
+                await late.released.wait()
+                return answer
             case fault:
                 return await self._forward(request, body, fault)
 

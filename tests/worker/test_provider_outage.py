@@ -1,5 +1,7 @@
 """A whole worker whose secrets are at a provider outside PostgreSQL, while that is away."""
 
+from pathlib import Path
+
 import pytest
 
 from hookseal.operations.move_secrets import move_endpoint
@@ -7,12 +9,13 @@ from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.ref import Provider
 from tests.doubles.faulty_proxy import Refusal, faulty_proxy
-from tests.doubles.openbao import ROOT_TOKEN, openbao
+from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.providers import openbao_access, outside
 from tests.doubles.stored import keyring
 from tests.worker.test_held_end_to_end import waiting
 from tests.worker.world import Receiver, World
 
+SETTINGS = {"SECRETS_PROVIDER": "openbao", "SECRETS_CACHE_TTL_SECONDS": "0"}
 SEALED = Refusal(status=503, body=b'{"errors":["Vault is sealed"]}')
 
 
@@ -20,20 +23,10 @@ SEALED = Refusal(status=503, body=b'{"errors":["Vault is sealed"]}')
 @pytest.mark.req("SEC-07", part="whole")
 async def test_a_provider_outage_holds_its_deliveries_only(world: World, receiver: Receiver) -> None:
     """While the provider is sealed its deliveries wait unspent and others arrive; then they go out by themselves."""
-    moved = (await world.endpoint(f"{receiver.base_url}/hook")).pointer
     await world.endpoint(f"{receiver.base_url}/other", tenant="globex")
     async with openbao() as server, faulty_proxy(server.url) as proxy:
-        async with outside(world.pool, openbao_access(server.url, "hookseal")) as found, world.pool.acquire() as one:
-            unlocked = await unlock(world.pool, Provider.OPENBAO, keyring(), outside=found)
-            operator = Operator(connection=one, unlocked=unlocked, who="ada@desk")
-            await move_endpoint(operator, moved.tenant_id, moved.endpoint_id, Provider.OPENBAO)
-        settings = {
-            "SECRETS_PROVIDER": "openbao",
-            "SECRETS_CACHE_TTL_SECONDS": "0",
-            "BAO_ADDR": proxy.url,
-            "BAO_TOKEN": ROOT_TOKEN,
-        }
-        async with world.worker(**settings) as worker:
+        await _moved_endpoint(world, receiver, server.url)
+        async with world.worker(**SETTINGS, BAO_ADDR=proxy.url, BAO_TOKEN=ROOT_TOKEN) as worker:
             await world.state((await world.publish())[0], "delivered")
             proxy.fault = SEALED
             held = [(await world.publish())[0] for _ in range(3)]
@@ -48,3 +41,36 @@ async def test_a_provider_outage_holds_its_deliveries_only(world: World, receive
                 await world.state(ring, "delivered")
     [attempt] = await world.installation.attempts(held[0])
     assert ["openbao"] == [ref.partition(":")[0] for ref in attempt["signed_by"]]
+
+
+@pytest.mark.req("SEC-18")
+async def test_processes_read_a_replaced_token_file(world: World, receiver: Receiver, tmp_path: Path) -> None:
+    """An agent replaces the file of the token and the old token ends: each process goes on with the new one."""
+    file = tmp_path / "token"
+
+    async def written(address: str) -> str:
+        made = await as_root(address, "POST", "auth/token/create", {"policies": ["root"], "explicit_max_ttl": "40s"})
+        token: str = made["auth"]["client_token"]
+        file.write_text(token)
+        file.chmod(0o600)
+        return token
+
+    async with openbao() as server:
+        await _moved_endpoint(world, receiver, server.url)
+        first = await written(server.url)
+        settings = SETTINGS | {"BAO_ADDR": server.url, "BAO_TOKEN_FILE": str(file), "HOOKSEAL_PROCESSES": "2"}
+        async with world.worker(**settings):
+            await world.state((await world.publish())[0], "delivered")
+            await written(server.url)
+            await as_root(server.url, "POST", "auth/token/revoke", {"token": first})
+            for ring in [(await world.publish())[0] for _ in range(6)]:
+                await world.state(ring, "delivered")
+
+
+async def _moved_endpoint(world: World, receiver: Receiver, address: str) -> None:
+    """Add an endpoint whose secrets are kept by the OpenBao there."""
+    moved = (await world.endpoint(f"{receiver.base_url}/hook")).pointer
+    async with outside(world.pool, openbao_access(address, "hookseal")) as found, world.pool.acquire() as one:
+        unlocked = await unlock(world.pool, Provider.OPENBAO, keyring(), outside=found)
+        operator = Operator(connection=one, unlocked=unlocked, who="ada@desk")
+        await move_endpoint(operator, moved.tenant_id, moved.endpoint_id, Provider.OPENBAO)

@@ -108,7 +108,7 @@ def _run_child(descriptor: int) -> None:
         ignore_stop()
 
     try:
-        settings = begin(EVERYTHING, dict(start.variables))
+        settings = begin(EVERYTHING, dict(start.variables), files=start.files)
         run(deliver(), loop_factory=uvloop.new_event_loop)
     except HooksealError as error:
         parent.refuse(error)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hookseal.config import names
+from hookseal.config import names, openbao
 from hookseal.config.keys import INSTALLATION, KMS, MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.config.settings import Secrets
 from hookseal.config.source import read_environment
@@ -19,9 +19,13 @@ _INHERITED: Final = "HOOKSEAL_LOG_LEVEL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitEnvironment:
-    """The variables of hookseal with their values, and the environment without them."""
+    """The variables of hookseal with their values, and the environment without them.
+
+    `files` has the paths of those that came from a file which may be read again.
+    """
 
     variables: Mapping[str, str] = field(repr=False)
+    files: Mapping[str, str]
     environment: Mapping[str, str] = field(repr=False)
 
     def with_unwrapped(self, secrets: Secrets) -> "SplitEnvironment":
@@ -48,13 +52,14 @@ def _written(key: MasterKey) -> str:
 def split_environment(environ: Mapping[str, str] | None = None) -> SplitEnvironment:
     """Split the environment so that `load` in a child process returns the same settings from `variables`.
 
-    Files are read here, once. `environment` has no variable of hookseal except the log level: no password and no key.
-    Errors in the variables are left to `load`, which must have accepted them. Call this before `load`, which removes
-    the keys from the environment.
+    Files are read here; `files` has the paths of credentials that are read again while a process runs. `environment`
+    has no variable of hookseal except the log level: no password and no key. Errors in the variables are left to
+    `load`, which must have accepted them. Call this before `load`, which removes the keys from the environment.
     """
     environ = os.environ if environ is None else environ
     source, ours = read_environment(environ), names.ours(environ)
     return SplitEnvironment(
         variables={source.written_as.get(name, name): value for name, value in source.values.items()},
+        files={name: path for name, path in source.files.items() if names.FROM_FILE[name] in openbao.CREDENTIALS},
         environment={name: value for name, value in environ.items() if name == _INHERITED or name not in ours},
     )

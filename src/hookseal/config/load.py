@@ -1,21 +1,37 @@
 """Loads the settings: returns frozen values, or reports every problem of the environment at once."""
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hookseal.config import openbao, providers
+from hookseal.config import names, openbao, providers
 from hookseal.config.keys import KEY_NAMES, MASTER_KEY
 from hookseal.config.problems import VERBATIM, LoadRequest
-from hookseal.config.settings import Database, Egress, Health, Log, Part, Redis, Secrets, Settings, Worker, WrappedKeys
-from hookseal.config.source import Source, read_environment
+from hookseal.config.settings import (
+    Database,
+    Egress,
+    Environment,
+    Health,
+    Log,
+    Part,
+    Redis,
+    Secrets,
+    Settings,
+    Worker,
+    WrappedKeys,
+)
+from hookseal.config.source import Source, read_environment, read_file
 from hookseal.config.variables import NAMES, Variables
 from hookseal.ground.errors import ConfigError
+from hookseal.secrets.errors import SecretUnavailable
 from hookseal.secrets.kms.wrapped import KmsSettings
+from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.server import OpenBaoServer
 from hookseal.secrets.ref import Provider
 from hookseal.secrets.resolve.cache import CacheLimits
@@ -29,12 +45,14 @@ def load(
     environ: MutableMapping[str, str] | None = None,
     *,
     needs: frozenset[Part] = EVERYTHING,
+    files: Mapping[str, str] = MappingProxyType({}),
     draws_key: bool = False,
 ) -> Settings:
     """Return the settings of this process, and remove the key material from the environment.
 
     A part that is not needed may be absent; if it is present, it is checked. A command that draws the master key needs
-    settings without one. Raises `ConfigError` with all problems, which name variables and contain no value.
+    settings without one. `files` has the paths of credentials whose values are in `environ`, by the names of the
+    variables with `_FILE`. Raises `ConfigError` with all problems, which name variables and contain no value.
     """
     environ = os.environ if environ is None else environ
     source = read_environment(environ, required=_required(environ, needs))
@@ -46,7 +64,7 @@ def load(
     problems = [*source.problems, *problems]
     if variables is None or problems:
         raise ConfigError(problems)
-    server, problems = _openbao(variables) if uses_openbao else (None, [])
+    server, problems = _openbao(variables, {**files, **source.files}) if uses_openbao else (None, [])
     access, missing = _access(variables, server)
     if problems or (missing and Part.SECRETS in needs):
         raise ConfigError([*problems, *missing])
@@ -108,13 +126,39 @@ def _secrets(variables: Variables, access: Access) -> Secrets | None:
     )
 
 
-def _openbao(variables: Variables) -> tuple[OpenBaoServer | None, list[str]]:
+def _openbao(variables: Variables, files: Mapping[str, str]) -> tuple[OpenBaoServer | None, list[str]]:
     return openbao.server(
         address=variables.bao_address,
         token=variables.bao_token,
         role=(variables.bao_role_id, variables.bao_secret_id),
         namespace=variables.bao_namespace,
         authorities=variables.bao_authorities,
+        read_again=_read_again(files, variables.environment),
+    )
+
+
+def _read_again(files: Mapping[str, str], environment: Environment) -> Callable[[], SecretMaterial] | None:
+    """Return what reads the file of the credential of OpenBao again; None if it came from no file."""
+    for name, path in files.items():
+        if names.FROM_FILE[name] in openbao.CREDENTIALS:
+            return partial(_credential, name, path, environment)
+    return None
+
+
+def _credential(name: str, path: str, environment: Environment) -> SecretMaterial:
+    """Read a credential again, under the rules of the first time. Raises `SecretUnavailable`."""
+    try:
+        file = read_file(path, again=True)
+        value = openbao.token(file.text) if file.text else None
+    except (OSError, ValueError) as error:
+        what = f"cannot be read ({type(error).__name__})"
+    else:
+        if value is not None and not (file.exposed and environment is Environment.PRODUCTION):
+            return value
+        what = "is empty" if value is None else "other users may read: remove that right (chmod 0400)"
+    raise SecretUnavailable(
+        f"{name} names a file that {what}; a credential of OpenBao is read from it again, and so it will be with the "
+        "next request"
     )
 
 

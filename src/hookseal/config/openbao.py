@@ -1,7 +1,7 @@
 """The variables of OpenBao, or Vault: they are read if secrets or the master key need it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pydantic import ValidationInfo
@@ -73,6 +73,7 @@ def server(
     role: tuple[str | None, SecretMaterial | None],
     namespace: str | None,
     authorities: str | None,
+    read_again: Callable[[], SecretMaterial] | None,
 ) -> tuple[OpenBaoServer | None, list[str]]:
     """Return the server of these values, and the problems of how they fit together."""
     problems = [] if address else [f"{ADDRESS} is not set: it must be https://HOST:PORT of OpenBao or Vault"]
@@ -89,6 +90,12 @@ def server(
         token if token is not None else AppRole(role_id=role_id or "", secret_id=secret_id or SecretMaterial(b""))
     )
     return (
-        OpenBaoServer(address=address, credentials=credentials, namespace=namespace, authorities=authorities),
+        OpenBaoServer(
+            address=address,
+            credentials=credentials,
+            read_again=read_again,
+            namespace=namespace,
+            authorities=authorities,
+        ),
         [],
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from hookseal.config.keys import MASTER_KEY, WRAPPED_KEY
 from hookseal.config.names import FROM_FILE, PREFERRED
-from hookseal.config.openbao import FALLBACKS
+from hookseal.config.openbao import CREDENTIALS, FALLBACKS
 from hookseal.config.settings import Part
 from hookseal.config.url_parameters import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
 from hookseal.config.variables import NAMES
@@ -27,6 +27,12 @@ def settings_page() -> str:
         *rows,
         "",
         f"These name a file with the value instead: {_list(FROM_FILE)}. One trailing newline is removed.",
+        f"{_list(f'{name}_FILE' for name in CREDENTIALS)} are read again while a process runs:",
+        "for each login, near the end of the token, and when it is refused, so that an agent may replace the file. It",
+        "must then still be a regular file, with the same rules for its rights and its size; until it is, the error",
+        "names it. A pipe (`/dev/fd/63`) is read once. All others are read once, at the start: restart the process.",
+        "Files that the libraries of AWS and Google read, such as that of `AWS_WEB_IDENTITY_TOKEN_FILE`, are read",
+        "again by their own rules.",
         "",
         "An unknown name that begins with `HOOKSEAL_` or `SECRETS_` is refused.",
         "",

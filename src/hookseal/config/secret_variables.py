@@ -121,7 +121,8 @@ class SecretVariables(BaseModel):
         alias=openbao.TOKEN,
         repr=False,
         title="a token of printable ASCII characters",
-        description="The token for OpenBao. hookseal renews it while it runs, if its policy permits that.",
+        description="The token for OpenBao. hookseal renews it while it runs, if its policy permits that, and reads "
+        "its file again.",
     )
     bao_role_id: Annotated[str | None, Field(pattern=r"^[!-~]{1,256}\z")] = Field(
         default=None,
@@ -134,7 +135,8 @@ class SecretVariables(BaseModel):
         alias=openbao.SECRET_ID,
         repr=False,
         title="a secret id of printable ASCII characters",
-        description="The secret id of that role.",
+        description="The secret id of that role. It is used for a first login, and for another when the token cannot "
+        "be renewed any more; its file is read for each.",
     )
     bao_namespace: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_./-]{1,256}\z")] = Field(
         default=None,

@@ -9,15 +9,20 @@ from typing import Final
 from hookseal.config import names
 
 _MAX_FILE_BYTES: Final = 16_384
+_OF_PROCESS: Final = ("/dev/fd/", "/dev/std", "/proc/")  # such a name means another file in another process
 _REQUIRED: Final = "it is required, so give it a value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileText:
-    """The content of a file, and whether users other than the owner of this process may read it."""
+    """The content of a file, whether users other than the owner of this process may read it, and whether it lasts.
+
+    A pipe or a descriptor of this process can be read only once.
+    """
 
     text: str = field(repr=False)
     exposed: bool
+    is_lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,7 @@ class Source:
     """The variables of hookseal with their values, and the problems of how they are set.
 
     `written_as` maps a variable to the other name by which it was set. `present` also has the empty variables.
+    `files` has the path of each `NAME_FILE` that lasts.
     """
 
     values: Mapping[str, str] = field(repr=False)
@@ -32,18 +38,31 @@ class Source:
     present: frozenset[str]
     exposed: frozenset[str]
     problems: tuple[str, ...]
+    files: Mapping[str, str]
 
 
-def read_file(path: str) -> FileText:
-    """Return the text of a small file without one trailing newline. Raises `OSError` or `ValueError`."""
-    with open(path, "rb") as file:  # noqa: PTH123 - the rights must be those of the file that is read
+def read_file(path: str, *, again: bool = False) -> FileText:
+    """Return the text of a small file without one trailing newline. Raises `OSError` or `ValueError`.
+
+    At start it may be a pipe that the shell has made. If it is read `again`, it must be a regular file, so that this
+    does not wait.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)
+    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - the rights must be those of the file that is read
         mode = os.fstat(file.fileno())
+        is_regular = stat.S_ISREG(mode.st_mode)
+        if again and not is_regular:
+            raise ValueError
         content = file.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:
         raise ValueError
     text = content.decode("utf-8")
     text = text[: -2 if text.endswith("\r\n") else -1] if text.endswith("\n") else text
-    return FileText(text=text, exposed=is_exposed(mode.st_mode, owner=mode.st_uid, reader=os.geteuid()))
+    return FileText(
+        text=text,
+        exposed=is_exposed(mode.st_mode, owner=mode.st_uid, reader=os.geteuid()),
+        is_lasting=is_regular and not path.startswith(_OF_PROCESS),
+    )
 
 
 def is_exposed(mode: int, *, owner: int, reader: int) -> bool:
@@ -66,6 +85,7 @@ def read_environment(
     values: dict[str, str] = {}
     problems: list[str] = []
     exposed: set[str] = set()
+    files: dict[str, str] = {}
     read = sorted(names.ours(environ) - names.overridden(environ))
     for name in read:
         value = environ[name]
@@ -73,7 +93,7 @@ def read_environment(
         if found is not None:
             problems.extend(found)
         elif name in names.FROM_FILE and value:
-            _read(name, value, read_file, into=(values, exposed, problems))
+            _read(name, value, read_file, into=(values, exposed, problems, files))
         else:
             values[name] = value
     for name in [name for name, value in values.items() if not value]:
@@ -87,6 +107,7 @@ def read_environment(
         present=frozenset(map(names.variable_set_by, environ)),
         exposed=frozenset(map(names.variable_set_by, exposed)),
         problems=tuple(problems),
+        files=files,
     )
 
 
@@ -109,9 +130,13 @@ def _name_problem(name: str, value: str, environ: Mapping[str, str]) -> list[str
 
 
 def _read(
-    name: str, path: str, read_file: Callable[[str], FileText], *, into: tuple[dict[str, str], set[str], list[str]]
+    name: str,
+    path: str,
+    read_file: Callable[[str], FileText],
+    *,
+    into: tuple[dict[str, str], set[str], list[str], dict[str, str]],
 ) -> None:
-    values, exposed, problems = into
+    values, exposed, problems, files = into
     target = names.FROM_FILE[name]
     try:
         file = read_file(path)
@@ -122,5 +147,7 @@ def _read(
         problems.append(f"{name} names an empty file: write the value into it")
         return
     values[target] = file.text
+    if file.is_lasting:
+        files[name] = path
     if file.exposed:
         exposed.add(target)

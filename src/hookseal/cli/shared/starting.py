@@ -1,7 +1,8 @@
 """How every command begins: settings, protection of keys, logs. It loads no client of a server but that of a KMS."""
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from types import MappingProxyType
 
 from hookseal.config.hardening import harden_process
 from hookseal.config.load import load
@@ -11,15 +12,19 @@ from hookseal.ground.clock import SystemClock
 
 
 def begin(
-    needs: frozenset[Part], environ: MutableMapping[str, str] | None = None, *, draws_key: bool = False
+    needs: frozenset[Part],
+    environ: MutableMapping[str, str] | None = None,
+    *,
+    files: Mapping[str, str] = MappingProxyType({}),
+    draws_key: bool = False,
 ) -> Settings:
     """Return the settings that the command needs; configure logs by them, and protect a process that gets keys.
 
-    They are read from `environ`, by default the environment of the process. A KMS has unwrapped the master keys. A
-    command that draws the master key needs settings without one. Raises `ConfigError` with all problems, and
-    `Unavailable` if the KMS does not answer in time.
+    They are read from `environ`, by default the environment of the process; `files` is as `load` says. A KMS has
+    unwrapped the master keys. A command that draws the master key needs settings without one. Raises `ConfigError` with
+    all problems, and `Unavailable` if the KMS does not answer in time.
     """
-    settings = load(environ, needs=needs, draws_key=draws_key)
+    settings = load(environ, needs=needs, files=files, draws_key=draws_key)
     if Part.SECRETS in needs:
         harden_process()
     log.configure(level=settings.log.level, style=settings.log.style)

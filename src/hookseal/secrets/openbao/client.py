@@ -14,7 +14,7 @@ from hookseal.ground.errors import Defect
 from hookseal.ground.tls import verifying_context
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.answers import Absence, OpenBaoDenied, OpenBaoUnavailable, content
-from hookseal.secrets.openbao.login import Login
+from hookseal.secrets.openbao.login import LOGIN_SECONDS, Login
 from hookseal.secrets.openbao.server import OpenBaoServer
 
 _SECONDS: Final = 2.0
@@ -25,17 +25,21 @@ _SYSTEM_CLOCK: Final = SystemClock()
 class OpenBao:
     """One client: it keeps its connections and its token."""
 
-    def __init__(self, server: OpenBaoServer, session: aiohttp.ClientSession, *, clock: Clock) -> None:
+    def __init__(
+        self, server: OpenBaoServer, session: aiohttp.ClientSession, *, clock: Clock, seconds: float = _SECONDS
+    ) -> None:
         self._server = server
         self._session = session
-        self._login = Login(server.credentials, self._send, clock=clock)
+        self._seconds = seconds
+        self._login = Login(server, self._send, clock=clock, seconds=seconds)
 
     async def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
         """Send one request to `/v1/{path}` and return the JSON object of the answer.
 
         `path` has no leading slash; a character that has a meaning in URLs is part of a name. If the token is refused,
-        the client logs in by AppRole again and repeats the request once. Nothing else is repeated. Raises
-        `OpenBaoUnavailable`, which may succeed later, and `OpenBaoDenied`, `OpenBaoNotFound` or `OpenBaoRefused`.
+        and OpenBao accepts it for nothing else either, the client logs in by AppRole again or reads the file of the
+        token again, and repeats the request once. Nothing else is repeated. Raises `SecretUnavailable`, which may
+        succeed later, and `OpenBaoDenied`, `OpenBaoNotFound` or `OpenBaoRefused`.
         """
         if {"", ".", ".."}.intersection(path.split("/")):
             raise Defect("a path of OpenBao has a part that would lead to another path")
@@ -48,6 +52,14 @@ class OpenBao:
                 raise
         return await self._send(method, path, body, other)
 
+    async def keep_token(self) -> None:
+        """Renew the token before it ends, also while there are no requests, until this is cancelled."""
+        await self._login.keep()
+
+    async def close(self) -> None:
+        """End what still runs."""
+        await self._login.close()
+
     async def _send(
         self, method: str, path: str, body: Mapping[str, object] | None, token: SecretMaterial | None
     ) -> Mapping[str, Any]:
@@ -56,12 +68,14 @@ class OpenBao:
             headers["X-Vault-Namespace"] = self._server.namespace
         if token is not None:
             headers["X-Vault-Token"] = token.reveal().decode()
+        seconds = max(self._seconds, LOGIN_SECONDS) if token is None else self._seconds
         try:
             async with self._session.request(
                 method,
                 URL(self._server.address).joinpath("v1", *path.split("/")),
                 data=None if body is None else msgspec.json.encode(body),
                 headers=headers,
+                timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,  # the token is for this address only
             ) as answer:
                 status, raw = answer.status, await _read(answer)
@@ -77,20 +91,28 @@ class OpenBao:
 
 @asynccontextmanager
 async def opened(
-    server: OpenBaoServer, *, seconds: float = _SECONDS, clock: Clock = _SYSTEM_CLOCK
+    server: OpenBaoServer, *, seconds: float = _SECONDS, clock: Clock = _SYSTEM_CLOCK, keeps_token: bool = False
 ) -> AsyncIterator[OpenBao]:
     """Give a client whose requests end within so many seconds each; its connections are closed with the block.
 
-    It connects when it is first used. Raises `ssl.SSLError` or `ValueError` if the authorities are not PEM.
+    It connects when it is first used. With `keeps_token` it renews its token also while there are no requests, for
+    which `clock` must be that of the event loop. Raises `ssl.SSLError` or `ValueError` if the authorities are not PEM.
     """
     context = verifying_context(server.authorities)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context),
-        timeout=aiohttp.ClientTimeout(total=seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     ) as session:
-        yield OpenBao(server, session, clock=clock)
+        client = OpenBao(server, session, clock=clock, seconds=seconds)
+        keeping = asyncio.create_task(client.keep_token()) if keeps_token else None
+        try:
+            yield client
+        finally:
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
+            await client.close()
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes | None:

@@ -1,17 +1,40 @@
-"""The token of a client of OpenBao: given, or from a login by AppRole, and renewed before it expires."""
+"""The token of a client of OpenBao: given, or from a login by AppRole, and renewed before it ends.
+
+A token that OpenBao still accepts is never given up because something else was refused: a login may be impossible, as
+with a secret id that may be used once, while the token can be renewed for as long as its role permits. OpenBao locks a
+role for 15 minutes after five refused logins, so a login that was refused is not repeated with the same secret id
+before a time.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
 from hookseal.ground.clock import Clock
+from hookseal.secrets.errors import SecretError, SecretUnavailable
 from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused, part
-from hookseal.secrets.openbao.server import AppRole
+from hookseal.secrets.openbao.answers import (
+    Absence,
+    OpenBaoDenied,
+    OpenBaoNotFound,
+    OpenBaoRefused,
+    OpenBaoUnavailable,
+    part,
+)
+from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
+
+LOGIN_SECONDS: Final = 10.0  # longer than other requests: an answer that nobody waits for is a secret id that is lost
 
 _RENEW_AFTER: Final = 2 / 3  # of its time to live
-_RETRY_SECONDS: Final = 10.0  # until the next try to renew a token that is still valid
+_RETRY_AFTER: Final = 1 / 3  # of what is left, if that failed
+_RETRY_SECONDS: Final = (1.0, 3_600.0)  # the least and the most
+_INVALID_SECONDS: Final = 900.0  # until a secret id that is not valid is sent again; it counts towards the lock
+_DENIED_SECONDS: Final = 60.0  # until one that was denied, perhaps because the role is locked
+_NOT_GRANTED: Final = (OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused)
 
 # Sends one request with this token, or with none, and returns the content of the answer.
 Send = Callable[[str, str, Mapping[str, object] | None, SecretMaterial | None], Awaitable[Mapping[str, Any]]]
@@ -19,79 +42,237 @@ Send = Callable[[str, str, Mapping[str, object] | None, SecretMaterial | None], 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Token:
+    """A token that lives for `seconds` from when it was given or renewed; None: it has no end that is known."""
+
     value: SecretMaterial = field(repr=False)
-    renew_at: float | None  # None: it has no end, or cannot be renewed
+    seconds: float | None = None
+    ends_at: float | None = None
+    is_renewable: bool = False
+    renew_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """A login that was refused, and until when it is not repeated with this secret id."""
+
+    secret_id: SecretMaterial = field(repr=False)
+    until: float
 
 
 class Login:
-    """Gives the token for each request; one login or renewal at a time."""
+    """Gives the token for each request; one login or renewal at a time.
 
-    def __init__(self, credentials: SecretMaterial | AppRole, send: Send, *, clock: Clock) -> None:
-        self._credentials = credentials
+    A caller waits at most `seconds` for a login, which goes on if it takes longer.
+    """
+
+    def __init__(self, server: OpenBaoServer, send: Send, *, clock: Clock, seconds: float) -> None:
+        self._server = server
+        self._credentials = server.credentials
         self._send = send
         self._clock = clock
+        self._seconds = seconds
         self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
         self._token: _Token | None = None
+        self._login: asyncio.Task[_Token] | None = None
+        self._refusal: _Refusal | None = None
+        self._log: Any = structlog.get_logger()
 
     async def token(self) -> SecretMaterial:
-        """Return a token, which was renewed if two thirds of its time have passed.
+        """Return a token, after a try to renew it if two thirds of its time have passed.
 
-        Raises `OpenBaoDenied` if a login is refused, and `OpenBaoUnavailable`.
+        Raises `OpenBaoDenied` if a first login is refused, and `SecretUnavailable`.
         """
         async with self._lock:
             if self._token is None:
-                self._token = await self._begun()
-            elif self._token.renew_at is not None and self._clock.monotonic() >= self._token.renew_at:
-                self._token = await self._renewed(self._token)
+                return self._taken(await self._begun())
+            if self._token.renew_at is not None and self._clock.monotonic() >= self._token.renew_at:
+                await self._prolong(self._token)
             return self._token.value
 
     async def replaced(self, refused: SecretMaterial) -> SecretMaterial | None:
-        """Return another token after this one was refused; None if there is no other."""
-        if not isinstance(self._credentials, AppRole):
+        """Return another token after this one was refused; None if there is no other, or OpenBao accepts this one.
+
+        Raises `OpenBaoDenied` if a login is refused, and `SecretUnavailable`, also if a file cannot be read.
+        """
+        if not isinstance(self._credentials, AppRole) and self._server.read_again is None:
             return None
         async with self._lock:
-            if self._token is None or self._token.value == refused:
-                self._token = await self._begun()
-            return self._token.value
+            if self._token is not None and self._token.value != refused:
+                return self._token.value
+            if await self._is_accepted(refused):
+                return None
+            if isinstance(self._credentials, AppRole):
+                return self._taken(await self._logged_in())
+            value = await self._read(self._credentials)
+            return None if value == refused else self._taken(await self._looked_up(value))
+
+    async def keep(self) -> None:
+        """Renew the token before it ends, also while there are no requests, until this is cancelled."""
+        while True:
+            self._changed.clear()
+            renew_at = None if self._token is None else self._token.renew_at
+            wait = None if renew_at is None else max(0.0, renew_at - self._clock.monotonic())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+                continue
+            with suppress(SecretError, SecretUnavailable):
+                await self.token()
+
+    async def close(self) -> None:
+        """End a login that nobody waits for."""
+        if self._login is not None:
+            self._login.cancel()
+            await asyncio.gather(self._login, return_exceptions=True)
+
+    def _taken(self, token: _Token) -> SecretMaterial:
+        self._token = token
+        self._changed.set()
+        return token.value
 
     async def _begun(self) -> _Token:
         if isinstance(self._credentials, AppRole):
-            return await self._logged_in(self._credentials)
-        try:
-            found = await self._send("GET", "auth/token/lookup-self", None, self._credentials)
-        except (OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused):  # a token may lack this right and have all others
-            return _Token(value=self._credentials, renew_at=None)
-        data = part(found, "data")
-        return _Token(
-            value=self._credentials, renew_at=self._renew_at(data.get("ttl")) if data.get("renewable") else None
-        )
+            return await self._logged_in()
+        return await self._looked_up(await self._read(self._credentials))
 
-    async def _logged_in(self, role: AppRole) -> _Token:
-        body = {"role_id": role.role_id, "secret_id": role.secret_id.reveal().decode()}
+    async def _looked_up(self, value: SecretMaterial) -> _Token:
+        try:
+            found = await self._send("GET", "auth/token/lookup-self", None, value)
+        except _NOT_GRANTED:  # a token may lack this right and have all others
+            return _Token(value=value)
+        data = part(found, "data")
+        return self._living(value, data.get("ttl"), is_renewable=data.get("renewable") is True)
+
+    async def _is_accepted(self, value: SecretMaterial) -> bool:
+        try:
+            await self._send("GET", "auth/token/lookup-self", None, value)
+        except _NOT_GRANTED:
+            return False
+        return True
+
+    async def _prolong(self, old: _Token) -> None:
+        """Renew the token or take another one; if neither is possible, keep it until OpenBao refuses it."""
+        try:
+            self._taken(await self._renewed(old))
+        except (SecretError, SecretUnavailable) as error:
+            left = (old.ends_at or 0.0) - self._clock.monotonic()
+            again = self._clock.monotonic() + min(max(left * _RETRY_AFTER, _RETRY_SECONDS[0]), _RETRY_SECONDS[1])
+            self._taken(
+                _Token(
+                    value=old.value,
+                    seconds=old.seconds,
+                    ends_at=old.ends_at,
+                    is_renewable=old.is_renewable,
+                    renew_at=again if left > 0 else None,
+                )
+            )
+            self._warn(error, left)
+
+    async def _renewed(self, old: _Token) -> _Token:
+        if not isinstance(self._credentials, AppRole):
+            unreadable: SecretUnavailable | None = None
+            try:
+                value = await self._read(old.value)
+            except SecretUnavailable as error:
+                value, unreadable = old.value, error
+            if value != old.value:
+                return await self._looked_up(value)
+            renewed = await self._extended(old)
+            if renewed is None:
+                raise unreadable or OpenBaoDenied(
+                    f"OpenBao at {self._server.address} does not renew the token, which ends soon: replace it"
+                )
+            return renewed
+        renewed = await self._extended(old)
+        if renewed is not None and (renewed.seconds or 0.0) >= (old.seconds or 0.0):
+            return renewed
+        try:  # the token is at the end of its longest time
+            return await self._logged_in()
+        except (SecretError, SecretUnavailable) as error:
+            if renewed is None:
+                raise
+            self._warn(error, renewed.seconds or 0.0)
+            return renewed
+
+    async def _extended(self, old: _Token) -> _Token | None:
+        """Return the token with a new time to live; None if OpenBao does not renew it."""
+        if not old.is_renewable:
+            return None
+        try:
+            auth = part(await self._send("POST", "auth/token/renew-self", {}, old.value), "auth")
+        except _NOT_GRANTED:
+            return None
+        return self._living(old.value, auth.get("lease_duration"), is_renewable=True)
+
+    async def _logged_in(self) -> _Token:
+        """Wait for the login, which goes on if this is cancelled, or ends before it: its token is taken later."""
+        if self._login is None:
+            self._login = asyncio.create_task(self._logging_in())
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.shield(self._login)
+        except TimeoutError:
+            raise OpenBaoUnavailable(self._server.address, Absence.UNREACHABLE) from None
+        finally:
+            if self._login.done():
+                self._login = None
+
+    async def _logging_in(self) -> _Token:
+        role = self._credentials
+        assert isinstance(role, AppRole)  # noqa: S101 -- the callers have asked
+        secret_id = await self._read(role.secret_id)
+        last = self._refusal
+        if last is not None and last.secret_id == secret_id and self._clock.monotonic() < last.until:
+            raise _login_refused()
+        body = {"role_id": role.role_id, "secret_id": secret_id.reveal().decode()}
+        wait = 0.0
+        found: Mapping[str, Any] = {}
         try:
             found = await self._send("POST", "auth/approle/login", body, None)
-        except (OpenBaoDenied, OpenBaoRefused, OpenBaoNotFound):
-            found = {}
+        except OpenBaoRefused:
+            wait = _INVALID_SECONDS
+        except OpenBaoDenied:
+            wait = _DENIED_SECONDS
+        except OpenBaoNotFound:
+            pass
         auth = part(found, "auth")
         token = auth.get("client_token")
         if not isinstance(token, str) or not token:
-            raise OpenBaoDenied(
-                "OpenBao refuses the login by AppRole: enable it (`bao auth enable approle`), check BAO_ROLE_ID, and "
-                "replace BAO_SECRET_ID if it has expired"
-            )
-        return _Token(value=SecretMaterial(token.encode()), renew_at=self._renew_at(auth.get("lease_duration")))
+            self._refusal = _Refusal(secret_id=secret_id, until=self._clock.monotonic() + wait)
+            raise _login_refused()
+        self._refusal = None
+        return self._living(
+            SecretMaterial(token.encode()), auth.get("lease_duration"), is_renewable=auth.get("renewable") is True
+        )
 
-    async def _renewed(self, token: _Token) -> _Token:
-        if isinstance(self._credentials, AppRole):
-            return await self._logged_in(self._credentials)
-        try:
-            found = await self._send("POST", "auth/token/renew-self", {}, token.value)
-        except (OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused):  # it is used until it expires
-            return _Token(value=token.value, renew_at=self._clock.monotonic() + _RETRY_SECONDS)
-        return _Token(value=token.value, renew_at=self._renew_at(part(found, "auth").get("lease_duration")))
+    def _warn(self, error: Exception, seconds_left: float) -> None:
+        self._log.warning("openbao.token_ends", reason=str(error), ends_in_seconds=round(max(seconds_left, 0.0)))
 
-    def _renew_at(self, seconds: object) -> float | None:
-        """Return when to renew a token that lives for so many seconds; 0 is without end."""
+    async def _read(self, known: SecretMaterial) -> SecretMaterial:
+        """Return what the file of the credential has now, or the known value without one."""
+        if self._server.read_again is None:
+            return known
+        return await asyncio.to_thread(self._server.read_again)
+
+    def _living(self, value: SecretMaterial, seconds: object, *, is_renewable: bool) -> _Token:
+        """Return a token that lives for so many seconds from now; 0 is without end."""
         if not isinstance(seconds, int) or seconds <= 0:
-            return None
-        return self._clock.monotonic() + seconds * _RENEW_AFTER
+            return _Token(value=value, is_renewable=is_renewable)
+        now = self._clock.monotonic()
+        can_change = is_renewable or isinstance(self._credentials, AppRole) or self._server.read_again is not None
+        return _Token(
+            value=value,
+            seconds=seconds,
+            ends_at=now + seconds,
+            is_renewable=is_renewable,
+            renew_at=now + seconds * _RENEW_AFTER if can_change else None,
+        )
+
+
+def _login_refused() -> OpenBaoDenied:
+    return OpenBaoDenied(
+        "OpenBao refuses the login by AppRole: enable it (`bao auth enable approle`), check BAO_ROLE_ID, and replace "
+        "BAO_SECRET_ID if it has expired or has no use left; after five refused logins OpenBao locks the role for 15 "
+        "minutes"
+    )

@@ -38,7 +38,9 @@ class OpenBaoApi:
     async def prepare(self) -> None:
         """Open the client; it connects with the first call."""
         if self._client is None:
-            self._client = await self._stack.enter_async_context(opened(self._server, seconds=self.seconds))
+            self._client = await self._stack.enter_async_context(
+                opened(self._server, seconds=self.seconds, keeps_token=True)
+            )
 
     async def write(self, ref: SecretRef, payload: bytes, *, owner: str, is_first: bool) -> None:  # noqa: ARG002 -- a path has one version
         """Keep the bytes under the version (see `ProviderApi`)."""

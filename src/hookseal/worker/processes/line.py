@@ -12,11 +12,15 @@ LENGTH_BYTES: Final = 4
 
 
 class Start(msgspec.Struct, tag=True, frozen=True):
-    """The first message to a process: its number, the url of the probes, and every variable of hookseal."""
+    """The first message to a process: its number, the url of the probes, and every variable of hookseal.
+
+    `files` has the paths of credentials that are read again.
+    """
 
     number: int
     health_url: str
     variables: dict[str, str]
+    files: dict[str, str] = {}
 
     def __repr__(self) -> str:
         """Show no value: one of them is the master key."""

@@ -151,7 +151,12 @@ class Parent:
 
     async def _start(self, number: int) -> Process:
         return await started(
-            Start(number=number, health_url=self._url, variables=dict(self._handed.variables)),
+            Start(
+                number=number,
+                health_url=self._url,
+                variables=dict(self._handed.variables),
+                files=dict(self._handed.files),
+            ),
             self._handed.environment,
             command=self._command,
             clock=self._clock,
