@@ -36,8 +36,15 @@ class GoogleSecrets:
     def __init__(self) -> None:
         self.secrets: dict[str, _Kept] = {}
         self.calls: list[str] = []
+        self.server: grpc.aio.Server | None = None
+        self.port = 0
         self.fault: Callable[[str, grpc.aio.ServicerContext[Any, Any]], Any] | None = None
         self.alter_answer: Callable[[types.AccessSecretVersionResponse], None] | None = None
+
+    async def stop(self) -> None:
+        """Stop to answer; what is kept stays."""
+        if self.server is not None:
+            await self.server.stop(None)
 
     async def create_secret(self, request: types.CreateSecretRequest, context: Any) -> types.Secret:
         """Create a secret without a version."""
@@ -135,17 +142,22 @@ def _answered(name: str) -> str:
 
 
 @asynccontextmanager
-async def google_secrets() -> AsyncIterator[tuple[GoogleSecrets, int]]:
-    """Run the server on a free port; give what it keeps, and the port."""
-    secrets = GoogleSecrets()
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([secrets.handler()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+async def google_secrets(
+    secrets: GoogleSecrets | None = None, port: int = 0, *, tls: grpc.ServerCredentials | None = None
+) -> AsyncIterator[tuple[GoogleSecrets, int]]:
+    """Run the server, by default an empty one on a free port; give what it keeps, and the port."""
+    secrets = secrets or GoogleSecrets()
+    secrets.server = grpc.aio.server()
+    secrets.server.add_generic_rpc_handlers([secrets.handler()])
+    address = f"127.0.0.1:{port}"
+    secrets.port = (
+        secrets.server.add_insecure_port(address) if tls is None else secrets.server.add_secure_port(address, tls)
+    )
+    await secrets.server.start()
     try:
-        yield secrets, port
+        yield secrets, secrets.port
     finally:
-        await server.stop(None)
+        await secrets.stop()
 
 
 def service_account() -> bytes:

@@ -8,7 +8,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 
+from hookseal.ground.errors import Cause, HooksealError
+from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
 from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import READY
@@ -96,6 +99,36 @@ async def test_a_failed_check_is_listed_without_its_text(name: str, check: Any) 
         states = {each: "unavailable" if each == name else "ok" for each in checks}
         assert (503, {"status": "unavailable", "checks": states}) == await get(f"{url}/readyz")
         assert (200, {"status": "ok"}) == await get(f"{url}/livez")
+
+
+@pytest.mark.req("SEC-07", part="causes")
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (SecretUnavailable("OpenBao is sealed: unseal it", cause=Cause.SEALED), "sealed"),
+        (SecretUnavailable("AWS limits requests", cause=Cause.THROTTLED), "throttled"),
+        (SecretUnavailable("what answers is not OpenBao", cause=Cause.FOREIGN), "wrong_server"),
+        (SecretUnavailable("PostgreSQL has no room on its disk", cause=Cause.FAILING), "failing"),
+        (SecretDenied("grant it secretsmanager:GetSecretValue"), "denied"),
+        (SecretTampered("the record was altered"), "refused"),
+        (SecretUnavailable("it does not answer"), "unavailable"),
+    ],
+)
+async def test_the_cause_of_a_failed_check_is_named(error: HooksealError, state: str) -> None:
+    """The answer has a word for the cause; the log has the text, once for an outage, and that it is over."""
+    failing = [error, error]
+
+    async def check() -> None:
+        if failing:
+            raise failing.pop()
+
+    with structlog.testing.capture_logs() as logged:
+        made = probes({"secrets": check})
+        states = [(await made.ready_states())["secrets"] for _ in range(4)]
+    assert [state, state, "ok", "ok"] == states
+    assert [("check.failed", str(error)), ("check.passed", None)] == [
+        (line["event"], line.get("reason")) for line in logged
+    ]
 
 
 @pytest.mark.req("OPS-01")

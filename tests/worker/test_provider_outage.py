@@ -1,9 +1,13 @@
 """A whole worker whose secrets are at a provider outside PostgreSQL, while that is away."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from hookseal.dispatcher.delivery_queries import facts
+from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.why import explain
 from hookseal.operations.move_secrets import move_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
@@ -13,7 +17,7 @@ from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.providers import openbao_access, outside
 from tests.doubles.stored import keyring
 from tests.worker.test_held_end_to_end import waiting
-from tests.worker.world import Receiver, World
+from tests.worker.world import Receiver, Worker, World
 
 SETTINGS = {"SECRETS_PROVIDER": "openbao", "SECRETS_CACHE_TTL_SECONDS": "0"}
 SEALED = Refusal(status=503, body=b'{"errors":["Vault is sealed"]}')
@@ -35,6 +39,7 @@ async def test_a_provider_outage_holds_its_deliveries_only(world: World, receive
             rows = [await world.installation.delivery(ring) for ring in held]
             assert [(0, 0)] * 3 == [(row["attempts"], row["budget_spent"]) for row in rows]
             assert 200 == (await worker.get("/livez"))[0]
+            await _say_sealed(world, worker, held, f"OpenBao at {proxy.url} is sealed: unseal it")
             proxy.fault = None
             await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
             for ring in held:
@@ -74,3 +79,18 @@ async def _moved_endpoint(world: World, receiver: Receiver, address: str) -> Non
         unlocked = await unlock(world.pool, Provider.OPENBAO, keyring(), outside=found)
         operator = Operator(connection=one, unlocked=unlocked, who="ada@desk")
         await move_endpoint(operator, moved.tenant_id, moved.endpoint_id, Provider.OPENBAO)
+
+
+async def _say_sealed(world: World, worker: Worker, held: Sequence[Ring], cause: str) -> None:
+    """Require the cause wherever an operator looks: the delivery, `delivery why`, `/readyz` and the log."""
+    for ring in held:
+        row = await world.installation.delivery(ring)
+        assert row["last_error"].startswith(cause)
+        async with world.pool.acquire() as one:
+            assert cause in explain(await facts(one, ring.delivery_id)).text
+    status, answer = await worker.get("/readyz")
+    assert (503, "sealed") == (status, answer["checks"]["secrets"])
+    reasons = {line["event"]: line.get("reason", "") for line in worker.log}
+    assert reasons["delivery.waiting"].startswith(cause)
+    assert reasons["check.failed"].startswith(cause)
+    assert ROOT_TOKEN not in worker.log_file.read_text()

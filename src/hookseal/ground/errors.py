@@ -5,6 +5,7 @@ dispatcher.
 """
 
 import errno
+from enum import StrEnum
 from typing import ClassVar, Final
 
 _CODES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -54,11 +55,32 @@ class Refused(HooksealError):
     exit_code = 5
 
 
+class Cause(StrEnum):
+    """Why a service cannot be used now, in the word that `/readyz` has for it."""
+
+    SILENT = "unavailable"  # it does not answer
+    SEALED = "sealed"
+    THROTTLED = "throttled"
+    FAILING = "failing"  # it answers that it cannot do it now
+    FOREIGN = "wrong_server"  # what answers is something else
+
+
 class Unavailable(HooksealError):
-    """A service that hookseal needs does not answer: wait, or repair it."""
+    """A service that hookseal needs does not answer, or cannot do it now: wait, or repair it. `cause` says which."""
 
     code = "unavailable"
     exit_code = 69
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        field: str | None = None,
+        index: int | None = None,
+        cause: Cause = Cause.SILENT,
+    ) -> None:
+        super().__init__(message, field=field, index=index)
+        self.cause = cause
 
 
 class Busy(Unavailable):

@@ -58,7 +58,7 @@ class IntegrityKeyUnknown(SecretTampered):
 
 
 class SecretUnavailable(Unavailable, CannotSign):
-    """The secret store does not answer: wait, or repair it."""
+    """The secret store does not answer, or cannot do it now: wait, or repair it. `cause` says which."""
 
     code = "secret_unavailable"
 

@@ -1,12 +1,18 @@
-"""The probes: is this process alive, has it started, and can it work? Names and states only, never error texts."""
+"""The probes: is this process alive, has it started, and can it work? Names and states only, never error texts.
+
+The log has the text: once when a check begins to fail, when its reason changes, and when it passes again.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 from aiohttp import web
 
+from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.secrets.errors import SecretDenied, SecretError
 from hookseal.worker.probe_port import ProbePort
 from hookseal.worker.timeouts import retrieve_exception
 
@@ -37,6 +43,8 @@ class Probes:
         self._scrape = scrape
         self._states: dict[str, str] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
+        self._log: Any = structlog.get_logger()
+        self._logged: dict[Check, str] = {}  # the reason for which it fails
         self.draining = False
 
     @property
@@ -92,8 +100,21 @@ class Probes:
             task.add_done_callback(retrieve_exception)
         await asyncio.wait({task}, timeout=CHECK_SECONDS)
         if not task.done():
+            self._note(name, check, f"no answer within {CHECK_SECONDS:g} s")
             return "timeout"
-        return "ok" if not task.cancelled() and task.exception() is None else "unavailable"
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._note(name, check, None if error is None else _reason(error))
+        return "ok" if error is None else _word(error)
+
+    def _note(self, name: str, check: Check, reason: str | None) -> None:
+        if reason == self._logged.get(check):
+            return
+        if reason is None:
+            del self._logged[check]
+            self._log.info("check.passed", check=name)
+        else:
+            self._logged[check] = reason
+            self._log.warning("check.failed", check=name, reason=reason)
 
     async def serve(self, host: str, port: int) -> tuple[ProbePort, str]:
         """Listen, and return the port, which the caller closes, with the base url. Raises `OSError`."""
@@ -106,6 +127,18 @@ class Probes:
         listening = ProbePort()
         bound_host, bound_port = await listening.serve(application, host, port)
         return listening, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+
+
+def _word(error: BaseException) -> str:
+    """Return the state of a check that failed with this error."""
+    if isinstance(error, SecretError):
+        return "denied" if isinstance(error, SecretDenied) else "refused"
+    return error.cause.value if isinstance(error, Unavailable) else "unavailable"
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the log may have of this error: the text of another library may contain credentials."""
+    return str(error) if isinstance(error, HooksealError) else type(error).__name__
 
 
 def _all_ok(states: Mapping[str, str]) -> bool:

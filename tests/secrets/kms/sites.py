@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 import grpc.aio
@@ -84,7 +85,7 @@ async def gcp_site() -> AsyncIterator[Site]:
 
 def gcp_opened(key: KmsKey, address: str) -> AbstractAsyncContextManager[Kms]:
     """Give the official client on a plain channel to that address."""
-    return gcp.opened(key, seconds=SECONDS, channel=grpc.aio.insecure_channel(address))
+    return gcp.opened(key, seconds=SECONDS, channel=partial(grpc.aio.insecure_channel, address))
 
 
 @asynccontextmanager

@@ -145,9 +145,9 @@ OPENBAO: list[Case] = [
     (Refusal(status=429, body=b'{"errors":["do not show me"]}'), AWAY, "limits requests"),
     (Refusal(status=500, body=b'{"errors":["do not show me"]}'), AWAY, "fails"),
     (Refusal(status=503, body=b'{"errors":["Vault is sealed"]}'), AWAY, "is sealed: unseal it"),
-    (Refusal(status=503, body=b"<html>"), AWAY, "fails"),
+    (Refusal(status=503, body=b"<html>"), AWAY, "is not OpenBao"),
     (Silence.RESET, AWAY, "does not answer"),
-    (HTML, AWAY, "cannot be read"),
+    (HTML, AWAY, "is not OpenBao"),
     (NOTHING, AWAY, "cannot be read"),
     (ANOTHER_PAGE, AWAY, "cannot be read"),
     (_altered("plaintext", None), AWAY, "cannot be read"),
@@ -159,11 +159,11 @@ GCP: list[Case] = [
     (CODE.NOT_FOUND, REFUSED, "correct SECRETS_KMS"),
     (CODE.FAILED_PRECONDITION, REFUSED, "enable the version"),
     (CODE.INVALID_ARGUMENT, REFUSED, "SECRETS_KMS_INSTALLATION"),
-    (CODE.RESOURCE_EXHAUSTED, AWAY, "does not answer"),
+    (CODE.RESOURCE_EXHAUSTED, AWAY, "raise the quota of Cloud KMS"),
     (CODE.UNAVAILABLE, AWAY, "does not answer"),
-    (CODE.INTERNAL, AWAY, "does not answer"),
+    (CODE.INTERNAL, AWAY, "cannot answer at the moment (InternalServerError)"),
     (CODE.DEADLINE_EXCEEDED, AWAY, "does not answer"),
-    (CODE.ABORTED, AWAY, "does not answer"),
+    (CODE.ABORTED, AWAY, "cannot answer at the moment (Aborted)"),
 ]
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretUnavailable
 from hookseal.secrets.openbao.answers import Absence, OpenBaoNotFound, OpenBaoRefused, OpenBaoUnavailable, content
 
@@ -34,7 +35,8 @@ def test_a_successful_answer_is_its_object(status: int, body: bytes, expected: o
         (500, ["local node not active but active cluster node not found"], Absence.STANDBY),
         (307, [], Absence.STANDBY),
         (429, [], Absence.BUSY),
-        (412, ["required index state not present"], Absence.BUSY),
+        (412, ["required index state not present"], Absence.BEHIND),
+        (408, [], Absence.FAILING),
         (500, [CANARY], Absence.FAILING),
         (502, [], Absence.FAILING),
     ],
@@ -47,7 +49,8 @@ def test_a_transient_answer_is_unavailable_and_names_the_remedy(
 
     assert isinstance(error, OpenBaoUnavailable)
     assert absence is error.absence
-    assert f"OpenBao at {ADDRESS} {absence.value}" == str(error)
+    assert absence.format(address=ADDRESS) == str(error)
+    assert ADDRESS in str(error)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, SecretDenied), (403, SecretDenied), (404, SecretNotFound)])
@@ -76,7 +79,29 @@ def test_a_404_says_that_the_version_was_deleted() -> None:
     assert {"metadata": {"version": 3}} == error.data
 
 
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 429, 502, 503])
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
-def test_a_page_of_another_server_is_no_answer(body: bytes) -> None:
-    """A page of something else between is not an answer, whatever its status."""
-    assert isinstance(meaning(200, body), OpenBaoUnavailable)
+def test_a_page_of_another_server_is_no_answer(status: int, body: bytes) -> None:
+    """A page of something else between is not an answer, whatever its status, and the error says so."""
+    error = meaning(status, body)
+
+    assert isinstance(error, OpenBaoUnavailable)
+    assert f"what answers at {ADDRESS} is not OpenBao" in str(error)
+    assert Cause.FOREIGN is error.cause
+
+
+@pytest.mark.req("SEC-07", part="causes")
+@pytest.mark.parametrize(
+    ("status", "reason", "cause"),
+    [
+        (503, "Vault is sealed", Cause.SEALED),
+        (429, "rate limit quota exceeded", Cause.THROTTLED),
+        (500, "internal", Cause.FAILING),
+    ],
+)
+def test_the_cause_of_an_absence_is_named(status: int, reason: str, cause: Cause) -> None:
+    """What `/readyz` says of a server that answers is not that it is silent."""
+    error = meaning(status, json.dumps({"errors": [reason]}).encode())
+
+    assert isinstance(error, OpenBaoUnavailable)
+    assert cause is error.cause

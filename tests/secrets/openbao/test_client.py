@@ -157,7 +157,7 @@ async def answering(
 
 @pytest.mark.parametrize(
     ("status", "body", "absence"),
-    [(307, b"", Absence.STANDBY), (200, b"x" * 1_048_577, Absence.FAILING), (200, b"<html>", Absence.FAILING)],
+    [(307, b"", Absence.STANDBY), (200, b"x" * 1_048_577, Absence.FAILING), (200, b"<html>", Absence.FOREIGN)],
 )
 async def test_redirects_and_long_answers_are_refused(status: int, body: bytes, absence: Absence) -> None:
     """A redirect is not followed, and an answer that is too long is not kept."""

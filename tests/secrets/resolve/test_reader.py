@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.ground.errors import CannotSign, Defect
+from hookseal.ground.errors import CannotSign, Cause, Defect
 from hookseal.secrets.errors import (
     SecretDenied,
     SecretDestroyed,
@@ -217,6 +217,49 @@ async def test_at_the_end_of_the_budget_the_store_is_unavailable(
     )
     assert "down" == str(error.__cause__)
     assert figures(misses=1, transient_failures=1) == reader.statistics()
+
+
+SEALED = SecretUnavailable("OpenBao is sealed: unseal it", cause=Cause.SEALED)
+THROTTLED = SecretUnavailable("AWS limits requests: raise the quota", cause=Cause.THROTTLED)
+GONE = SecretUnavailable("it does not answer")
+
+
+@pytest.mark.req("SEC-07", part="causes")
+@pytest.mark.parametrize(
+    ("answers", "last"),
+    [
+        ([SEALED] * 50, SEALED),
+        ([THROTTLED, SEALED, *[GONE] * 50], SEALED),
+        ([GONE, THROTTLED, *[GONE] * 50], THROTTLED),
+    ],
+)
+async def test_what_the_store_answered_last_is_reported(
+    reader: SecretReader, store: ScriptedStore, answers: list[Exception], last: SecretUnavailable
+) -> None:
+    """At the end of the budget the last cause that the store gave is raised, also if it was silent afterwards."""
+    store.passing = list(answers)
+    error = await refused(reader)
+
+    assert isinstance(error, SecretUnavailable)
+    assert (str(last), last.cause) == (str(error), error.cause)
+
+
+@pytest.mark.req("SEC-07", part="causes")
+async def test_every_caller_learns_the_cause(store: ScriptedStore) -> None:
+    """A store that gives its cause and hangs afterwards: who began the read and who joined it learn the cause."""
+    released = asyncio.Event()
+
+    class Hanging(FakeClock):
+        async def sleep(self, _seconds: float) -> None:
+            store.silent[ref(1)] = released
+
+    reader = reader_on(store, Hanging(), budget_seconds=SHORT_SECONDS)
+    store.passing = [SEALED]
+
+    outcomes = await asyncio.gather(begun(reader), begun(reader), return_exceptions=True)
+    released.set()
+    assert [str(SEALED)] * 2 == [str(outcome) for outcome in outcomes]
+    assert [ref(1)] * 2 == store.fetched
 
 
 @pytest.mark.req("SEC-07")

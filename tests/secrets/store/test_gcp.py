@@ -1,20 +1,36 @@
 """Google Secret Manager: names, credentials, repeats, and what its client logs."""
 
+import asyncio
+import json
 import logging
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import google.auth.transport.requests
 import grpc
 import pytest
+from aiohttp import web
+from google.auth.transport.grpc import AuthMetadataPlugin
+from google.oauth2 import service_account as service_account_file
 
-from hookseal.ground.errors import HooksealError
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Cause, HooksealError
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
-from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.resolve.reader import BUDGET_SECONDS
 from hookseal.secrets.store.access import GcpAccess
 from hookseal.secrets.store.gcp import GcpApi, secret_id
-from hookseal.secrets.store.provider_api import Rest
-from tests.doubles.google import service_account
+from hookseal.secrets.store.port import SecretStore
+from hookseal.secrets.store.provider_api import ProviderApi, Rest
+from tests.cli.listeners import SOON_SECONDS
+from tests.doubles.certificates import authority, issued
+from tests.doubles.google import PROJECT, google_secrets, service_account
 from tests.doubles.providers import OWNER, google_api
+from tests.secrets.doubles import reader_on
 from tests.secrets.samples import NAME, TENANT
 
 pytestmark = pytest.mark.req("SEC-17")
@@ -93,6 +109,101 @@ async def test_a_wrong_clock_is_reported_as_unavailable() -> None:
         kept.fault = fails
         with pytest.raises(SecretDenied, match="set the clock of this machine"):
             await api.read(REF)
+
+
+@pytest.mark.req("SEC-07", part="causes")
+async def test_a_server_of_tokens_that_is_away_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """If no token is given out, the error says which server is away, and Google's client logs no traceback."""
+    ours = authority()
+    of_google = issued("127.0.0.1", by=ours)
+    tls = grpc.ssl_server_credentials([(of_google.both, of_google.pem.encode())])
+    account = json.loads(service_account())
+    credentials = service_account_file.Credentials.from_service_account_info(account, scopes=["a"])
+    plugin = AuthMetadataPlugin(credentials, google.auth.transport.requests.Request())
+
+    async with google_secrets(tls=tls) as (_, port):
+
+        def channel(options: Any) -> grpc.aio.Channel:
+            trusted = grpc.ssl_channel_credentials(ours.pem.encode())
+            both = grpc.composite_channel_credentials(trusted, grpc.metadata_call_credentials(plugin))
+            return grpc.aio.secure_channel(f"127.0.0.1:{port}", both, options=options)
+
+        api = GcpApi(GcpAccess(project=PROJECT, channel=channel), prefix="hookseal")
+        with pytest.raises(SecretUnavailable, match="gives this process its credentials of Google does not answer"):
+            await api.read(REF)
+        await api.close()
+    assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_another_server_in_place_of_google_is_named() -> None:
+    """A server that speaks another protocol, such as a proxy with a page, is not called silent."""
+    runner = web.ServerRunner(web.Server(_page), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    channel = partial(grpc.aio.insecure_channel, f"127.0.0.1:{runner.addresses[0][1]}")
+    api = GcpApi(GcpAccess(project=PROJECT, channel=channel), prefix="hookseal")
+    with pytest.raises(SecretUnavailable, match="is not Google") as raised:
+        await api.read(REF)
+    assert Cause.FOREIGN is raised.value.cause
+    await api.close()
+    await runner.cleanup()
+
+
+async def _page(_request: web.BaseRequest) -> web.Response:
+    return web.Response(body=b"<html>")
+
+
+@dataclass
+class _Reading:
+    """A store that is nothing but this provider, to read with the time limit of an attempt."""
+
+    api: ProviderApi
+    provider: Provider = Provider.GCP
+    providers: frozenset[Provider] = frozenset({Provider.GCP})
+
+    async def get(self, ref: SecretRef, *, purpose: Purpose) -> SecretMaterial:
+        """Read the version."""
+        return SecretMaterial(await self.api.read(ref))
+
+
+class _Away:
+    """A port that ends each connection at once, as that of a server that restarts; it knows when each one came."""
+
+    def __init__(self) -> None:
+        self.came_at: list[float] = []
+        self.came = asyncio.Condition()
+
+    async def serve(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """End one connection."""
+        writer.transport.abort()
+        async with self.came:
+            self.came_at.append(asyncio.get_running_loop().time())
+            self.came.notify_all()
+
+
+async def test_the_first_read_after_an_outage_succeeds() -> None:
+    """Google is away for many tries to connect, and returns: the first attempt of a delivery then has its secret.
+
+    Without a bound gRPC waits longer after each try, up to two minutes: here 10 s after the sixth.
+    """
+    async with google_api() as (kept, api):
+        await api.write(REF, b"ours", owner=OWNER, is_first=True)
+        port = kept.port
+        reader = reader_on(cast("SecretStore", _Reading(api)), SystemClock())
+        await kept.stop()
+        away = _Away()
+        server = await asyncio.start_server(away.serve, "127.0.0.1", port)
+        with pytest.raises(SecretUnavailable, match="gave no answer"):
+            await reader.read([REF], purpose=Purpose.WEBHOOK_SIGNING)
+        async with asyncio.timeout(SOON_SECONDS), away.came:
+            await away.came.wait_for(lambda: len(away.came_at) >= 6)
+        server.close()
+        await server.wait_closed()
+        async with google_secrets(kept, port):
+            read = await reader.read([REF], purpose=Purpose.WEBHOOK_SIGNING)
+    assert (b"ours",) == tuple(material.reveal() for material in read)
+    gaps = [later - earlier for earlier, later in pairwise(away.came_at)]
+    assert max(gaps) < BUDGET_SECONDS
 
 
 @pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])

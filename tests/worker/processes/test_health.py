@@ -7,6 +7,7 @@ from hookseal.worker.processes.health import Health, ProcessState, live, of_stat
 FINE = ProcessState(health=Health.OK, states={"redis": "ok", "postgresql": "ok"})
 ILL = ProcessState(health=Health.UNAVAILABLE, states={"redis": "timeout", "postgresql": "ok"})
 WORSE = ProcessState(health=Health.UNAVAILABLE, states={"redis": "unavailable", "postgresql": "ok"})
+SEALED = ProcessState(health=Health.UNAVAILABLE, states={"redis": "sealed", "postgresql": "ok"})
 GONE = ProcessState(health=Health.SILENT)
 
 
@@ -17,6 +18,7 @@ GONE = ProcessState(health=Health.SILENT)
         ((FINE, FINE), True, "ok", "ok", {"1": "ok", "2": "ok"}),
         ((FINE, ILL), False, "degraded", "timeout", {"1": "ok", "2": "unavailable"}),
         ((WORSE, ILL), False, "unavailable", "unavailable", {"1": "unavailable", "2": "unavailable"}),
+        ((SEALED, WORSE), False, "unavailable", "sealed", {"1": "unavailable", "2": "unavailable"}),
         ((GONE, FINE), False, "degraded", "ok", {"1": "silent", "2": "ok"}),
     ],
 )

@@ -1,21 +1,20 @@
 """Google Cloud KMS: Encrypt and Decrypt of a symmetric key, with associated data and checksums."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 
-import google.auth
 import google_crc32c
-import grpc.aio
 from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.kms_v1 import DecryptRequest, EncryptRequest
 from google.cloud.kms_v1.services.key_management_service import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretUnavailable
+from hookseal.secrets.google_client import transport
 from hookseal.secrets.kms.port import KmsRefused, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
@@ -26,6 +25,7 @@ _TRANSIENT: Final = (
     exceptions.ResourceExhausted,
     exceptions.ServerError,  # also Unavailable, DeadlineExceeded and Internal
 )
+_FAILING: Final = (exceptions.InternalServerError, exceptions.Unknown, exceptions.Aborted)  # it did answer
 _ADVICE: Final = (
     (
         exceptions.PermissionDenied,
@@ -35,7 +35,6 @@ _ADVICE: Final = (
     (exceptions.NotFound, "correct SECRETS_KMS: this project has no such key"),
     (exceptions.FailedPrecondition, "enable the version of the key that wrapped it"),
 )
-_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _REFUSED_GRANT: Final = "invalid_grant"
 # At DEBUG they log requests and answers, which contain keys.
 _SERVICE: Final = "google.cloud.kms_v1.services.key_management_service"
@@ -93,6 +92,16 @@ class GcpKms:
         except (*_TRANSIENT, exceptions.RetryError, TransportError) as error:
             if _REFUSED_GRANT in str(error):  # the client reports it as if no server had answered
                 raise _no_credentials(self._key, error) from None
+            if isinstance(error, exceptions.ResourceExhausted):
+                raise SecretUnavailable(
+                    f"{self._key} limits requests: let the administrator of its project raise the quota of Cloud KMS "
+                    "(IAM & Admin, Quotas)",
+                    cause=Cause.THROTTLED,
+                ) from None
+            if isinstance(error, _FAILING):
+                raise SecretUnavailable(
+                    f"{self._key} cannot answer at the moment ({type(error).__name__})", cause=Cause.FAILING
+                ) from None
             raise SecretUnavailable(f"{self._key} does not answer ({type(error).__name__})") from None
         except exceptions.InvalidArgument:  # what does not open is an invalid argument
             raise wrong_binding(str(self._key), binding) from None
@@ -104,26 +113,19 @@ class GcpKms:
 
 
 @asynccontextmanager
-async def opened(key: KmsKey, *, seconds: float, channel: grpc.aio.Channel | None = None) -> AsyncIterator[GcpKms]:
+async def opened(key: KmsKey, *, seconds: float, channel: Callable[..., Any] | None = None) -> AsyncIterator[GcpKms]:
     """Give a client with the credentials that the environment provides, or one on the channel. Raises `KmsRefused`."""
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True
     try:
-        client = KeyManagementServiceAsyncClient(transport=await _transport(channel))
+        made = await transport(KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=())
+        client = KeyManagementServiceAsyncClient(transport=made)
     except (GoogleAuthError, OSError, ValueError) as error:
         raise _no_credentials(key, error) from None
     try:
         yield GcpKms(client, key, seconds=seconds)
     finally:
         await client.transport.close()  # type: ignore[no-untyped-call]
-
-
-async def _transport(channel: grpc.aio.Channel | None) -> KeyManagementServiceGrpcAsyncIOTransport:
-    if channel is not None:
-        return KeyManagementServiceGrpcAsyncIOTransport(channel=channel)
-    # Another thread, because it may ask the machine's server of metadata, which takes 12 seconds if there is none.
-    credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
-    return KeyManagementServiceGrpcAsyncIOTransport(credentials=credentials)
 
 
 def _no_credentials(key: KmsKey, error: Exception) -> KmsRefused:

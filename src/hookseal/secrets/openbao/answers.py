@@ -6,28 +6,52 @@ from typing import Any, Final
 
 import msgspec
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretUnavailable
 
 _OK: Final = frozenset({200, 204})
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 _DENIED: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
-_TRANSIENT: Final = frozenset({408, 412, 429})  # 412: this server has not caught up with the active one yet
+_BEHIND: Final = 412
+_TOO_MANY: Final = 429
+_TRANSIENT: Final = frozenset({408, _BEHIND, _TOO_MANY})
 _SERVER_ERROR: Final = 500
 _UNMOUNTED: Final = ("no handler for route", "unsupported path")  # nothing, or an engine without such paths
 
 
 class Absence(StrEnum):
-    """Why OpenBao cannot answer at the moment."""
+    """Why OpenBao cannot answer at the moment, and who must do what."""
 
-    UNREACHABLE = "does not answer"
+    UNREACHABLE = "OpenBao at {address} does not answer"
     UNTRUSTED = (
-        "does not prove by TLS that it is the right server: check BAO_ADDR, BAO_CACERT and the clock of this machine"
+        "OpenBao at {address} does not prove by TLS that it is the right server: check BAO_ADDR, BAO_CACERT and the "
+        "clock of this machine"
     )
-    SEALED = "is sealed: unseal it"
-    STANDBY = "is a standby that does not forward requests: set BAO_ADDR to the active server or to a load balancer"
-    BUSY = "limits requests: wait, or raise its rate limit quota"
-    FAILING = "fails or gives answers that cannot be read: look into its log"
+    SEALED = "OpenBao at {address} is sealed: unseal it (`bao operator unseal`, by the holders of its unseal keys)"
+    STANDBY = (
+        "OpenBao at {address} is a standby that does not forward requests: set BAO_ADDR to the active server or to a "
+        "load balancer"
+    )
+    BEHIND = "OpenBao at {address} has not caught up with its active server: wait, or look into its replication"
+    BUSY = (
+        "OpenBao at {address} limits requests: its administrator must raise the rate limit quota that is reached "
+        "(`bao list sys/quotas/rate-limit`), or hookseal must ask less often (SECRETS_CACHE_TTL_SECONDS)"
+    )
+    FAILING = "OpenBao at {address} fails or gives answers that cannot be read: look into its log"
+    FOREIGN = (
+        "what answers at {address} is not OpenBao: correct BAO_ADDR, or what is between, such as a proxy or a load "
+        "balancer"
+    )
+
+
+_CAUSES: Final = {
+    Absence.UNREACHABLE: Cause.SILENT,
+    Absence.SEALED: Cause.SEALED,
+    Absence.BUSY: Cause.THROTTLED,
+    Absence.FOREIGN: Cause.FOREIGN,
+    Absence.UNTRUSTED: Cause.FOREIGN,
+}
 
 
 class OpenBaoUnavailable(SecretUnavailable):
@@ -36,7 +60,7 @@ class OpenBaoUnavailable(SecretUnavailable):
     code = "openbao_unavailable"
 
     def __init__(self, address: str, absence: Absence) -> None:
-        super().__init__(f"OpenBao at {address} {absence}")
+        super().__init__(absence.format(address=address), cause=_CAUSES.get(absence, Cause.FAILING))
         self.absence = absence
 
 
@@ -79,7 +103,9 @@ def content(status: int, body: bytes, *, address: str, path: str) -> Mapping[str
     if status in _REDIRECTS:
         raise OpenBaoUnavailable(address, Absence.STANDBY)
     value = _object(body)
-    if status in _OK and value is not None:
+    if value is None:  # every answer of OpenBao is a JSON object, or empty
+        raise OpenBaoUnavailable(address, Absence.FOREIGN)
+    if status in _OK:
         return value
     reasons = _reasons(value)
     if status in _DENIED:
@@ -89,10 +115,8 @@ def content(status: int, body: bytes, *, address: str, path: str) -> Mapping[str
         )
     if status == _NOT_FOUND:
         is_mounted = not any(text in reason for reason in reasons for text in _UNMOUNTED)
-        raise OpenBaoNotFound(
-            f"OpenBao at {address} has nothing at {path}", part(value or {}, "data"), is_mounted=is_mounted
-        )
-    if status in _TRANSIENT or status >= _SERVER_ERROR or value is None:
+        raise OpenBaoNotFound(f"OpenBao at {address} has nothing at {path}", part(value, "data"), is_mounted=is_mounted)
+    if status in _TRANSIENT or status >= _SERVER_ERROR:
         raise OpenBaoUnavailable(address, _absence(status, reasons))
     raise OpenBaoRefused(f"OpenBao at {address} refuses the content of a request to {path} (status {status})", reasons)
 
@@ -103,7 +127,7 @@ def _absence(status: int, reasons: tuple[str, ...]) -> Absence:
         return Absence.SEALED
     if "not active" in text or "standby" in text:
         return Absence.STANDBY
-    return Absence.BUSY if status in _TRANSIENT else Absence.FAILING
+    return {_TOO_MANY: Absence.BUSY, _BEHIND: Absence.BEHIND}.get(status, Absence.FAILING)
 
 
 def _object(body: bytes) -> Mapping[str, Any] | None:
@@ -116,8 +140,8 @@ def _object(body: bytes) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _reasons(value: Mapping[str, Any] | None) -> tuple[str, ...]:
-    errors = (value or {}).get("errors")
+def _reasons(value: Mapping[str, Any]) -> tuple[str, ...]:
+    errors = value.get("errors")
     return tuple(each for each in errors if isinstance(each, str)) if isinstance(errors, list) else ()
 
 

@@ -81,6 +81,8 @@ class OpenBao:
                 status, raw = answer.status, await _read(answer)
         except aiohttp.ClientSSLError:
             raise OpenBaoUnavailable(self._server.address, Absence.UNTRUSTED) from None
+        except aiohttp.ClientResponseError:  # it is not HTTP
+            raise OpenBaoUnavailable(self._server.address, Absence.FOREIGN) from None
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, ValueError):
             # Without the error of the library, whose text may have parts of a header.
             raise OpenBaoUnavailable(self._server.address, Absence.UNREACHABLE) from None

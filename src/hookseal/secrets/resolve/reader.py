@@ -9,6 +9,7 @@ from typing import Final
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from hookseal.ground.clock import Clock
+from hookseal.ground.errors import Cause
 from hookseal.ground.retrying import retried
 from hookseal.ground.single_flight import SingleFlight
 from hookseal.secrets.errors import SecretError, SecretUnavailable
@@ -46,7 +47,8 @@ class SecretReader:
     """Reads from the cache, else from the store. A material is not older than the TTL.
 
     Concurrent misses of the same version share one read of the store. While the store is unavailable the read is
-    retried, at random and growing intervals, until the time limit of the caller that began it.
+    retried, at random and growing intervals, until the time limit of the caller that began it. Then the last cause is
+    raised that the store gave; if it gave none, the error says that there was no answer.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SecretReader:
         self._clock = clock
         self._budget_seconds = budget_seconds
         self._flights: SingleFlight[CacheKey, SecretMaterial] = SingleFlight()
+        self._given: dict[object, SecretUnavailable] = {}  # by flight: the last cause that the store gave it
         self._epoch: tuple[int, int] | None = None
         self._epoch_read_at = datetime.min.replace(tzinfo=UTC)  # when it was first read
         self._database: int | None = None
@@ -141,7 +144,7 @@ class SecretReader:
             flight, is_own = self._flights.join(key, lambda: self._fetched(key, deadline))
             await asyncio.wait({flight}, timeout=max(0.0, deadline - self._clock.monotonic()))
             if not flight.done():
-                raise self._no_answer(key[0].provider)
+                raise self._given.get(flight) or self._no_answer(key[0].provider)
             try:
                 return flight.result()
             except SecretUnavailable:
@@ -151,21 +154,35 @@ class SecretReader:
 
     async def _fetched(self, key: CacheKey, deadline: float) -> SecretMaterial:
         ticket = self._cache.ticket()
+        flight = asyncio.current_task()
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic())):
-                material = await self._read_store(key, deadline)
+                material = await self._read_store(key, deadline, flight)
         except Exception as error:
             self._cache.drop(key)
-            if isinstance(error, TimeoutError | SecretUnavailable):
-                raise self._no_answer(key[0].provider) from error
-            raise
+            if not isinstance(error, TimeoutError | SecretUnavailable):
+                raise
+            if (given := self._given.get(flight)) is not None:
+                raise given from None
+            raise self._no_answer(key[0].provider) from error
+        finally:
+            self._given.pop(flight, None)
         self._cache.put(key, material, ticket)
         return material
 
-    async def _read_store(self, key: CacheKey, deadline: float) -> SecretMaterial:
+    async def _read_store(self, key: CacheKey, deadline: float, flight: object) -> SecretMaterial:
         ref, purpose = key
+
+        async def once() -> SecretMaterial:
+            try:
+                return await self._store.get(ref, purpose=purpose)
+            except SecretUnavailable as error:
+                if error.cause is not Cause.SILENT:  # silence after an answer does not say more than the answer did
+                    self._given[flight] = error
+                raise
+
         return await retried(
-            lambda: self._store.get(ref, purpose=purpose),
+            once,
             on=SecretUnavailable,
             retrying=lambda: AsyncRetrying(
                 sleep=self._clock.sleep,

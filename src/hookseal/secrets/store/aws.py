@@ -16,14 +16,14 @@ from hookseal.secrets.errors import SecretDenied, SecretTampered
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS, AwsAccess
 from hookseal.secrets.store.aws_client import answered, opened
-from hookseal.secrets.store.aws_errors import meaning_of
+from hookseal.secrets.store.aws_errors import meaning_of, not_of_aws
 from hookseal.secrets.store.provider_api import (
     LABEL,
     NumberTaken,
     Rest,
     another_version,
     gone,
-    no_answer,
+    in_change,
     of_somebody_else,
 )
 
@@ -58,9 +58,9 @@ class AwsApi:
             if await self._create(ref, payload, owner):
                 return
             if not await self._is_ours(ref, owner):
-                raise no_answer("AWS Secrets Manager", "it is still deleting a secret of this name")
+                raise in_change(self._place(ref), "AWS is still deleting a secret of this name")
         if not await self._put(ref, payload):
-            raise no_answer("AWS Secrets Manager", "another process changes the secret")
+            raise in_change(self._place(ref), "another process changes the secret")
 
     async def read(self, ref: SecretRef) -> bytes:
         """Return the bytes of the version (see `ProviderApi`)."""
@@ -72,7 +72,7 @@ class AwsApi:
                 raise gone(self._place(ref)) from None
             raise meaning_of(error, self._place(ref), "secretsmanager:GetSecretValue") from None
         if "VersionId" not in found:
-            raise no_answer("AWS Secrets Manager", "its answer cannot be read")
+            raise not_of_aws()
         if found["VersionId"] != token:
             raise another_version(self._place(ref))
         payload = found.get("SecretBinary")

@@ -30,6 +30,7 @@ from botocore.parsers import ResponseParserError
 
 from hookseal.secrets.errors import SecretDenied
 from hookseal.secrets.store.access import AwsAccess
+from hookseal.secrets.store.aws_errors import not_of_aws
 from hookseal.secrets.store.provider_api import no_answer
 
 _ATTEMPTS: Final = 2
@@ -59,7 +60,7 @@ def answered() -> Iterator[None]:
     except (BotoCoreError, OSError) as error:
         raise no_answer("AWS Secrets Manager", type(error).__name__) from None
     except _UNREADABLE:
-        raise no_answer("AWS Secrets Manager", "its answer cannot be read") from None
+        raise not_of_aws() from None
 
 
 def _unusable(error: Exception) -> SecretDenied:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretUnavailable
-from hookseal.secrets.store.provider_api import no_answer
 
 _THROTTLED: Final = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
@@ -43,8 +43,19 @@ def meaning_of(error: RefusedCall, place: str, action: str) -> SecretError | Sec
     """Return the error to raise for this answer about `place`; `action` is the right that the call needs."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _THROTTLED or status == _TOO_MANY or status >= _SERVER_ERROR:
-        return no_answer("AWS Secrets Manager", _shown(code) or str(status))
+    if code in _THROTTLED or status == _TOO_MANY:
+        return SecretUnavailable(
+            f"AWS limits the requests of this account in this region ({_shown(code) or status}): let its administrator "
+            f"raise the quota of {error.operation_name} (Service Quotas), or let hookseal ask less often "
+            "(SECRETS_CACHE_TTL_SECONDS)",
+            cause=Cause.THROTTLED,
+        )
+    if status >= _SERVER_ERROR:
+        return SecretUnavailable(
+            f"AWS Secrets Manager fails ({_shown(code) or status}): wait; if it lasts, look at AWS Health, and at what "
+            "is between, such as a proxy",
+            cause=Cause.FAILING,
+        )
     if error.operation_name == "AssumeRole":
         return SecretDenied(
             f"AWS does not let this process assume the role of AWS_SECRET_MANAGER_ROLE_ARN ({_shown(code)}): grant its "
@@ -67,7 +78,21 @@ def _advice(code: str, action: str) -> str:
         )
     if code in _CREDENTIALS:
         return "is refused because AWS does not know the credentials of this process: correct them"
-    return f"is refused by AWS ({_shown(code) or 'without a code'}): look the call up in CloudTrail"
+    if not code or code.isdecimal():  # botocore found none
+        return (
+            f"is refused ({code or 'without a code'}), and not by AWS: correct AWS_ENDPOINT_URL, if it is set, or what "
+            "is between, such as a proxy"
+        )
+    return f"is refused by AWS ({_shown(code) or 'a code that cannot be shown'}): look the call up in CloudTrail"
+
+
+def not_of_aws() -> SecretUnavailable:
+    """Return the error for an answer that has not the form of AWS."""
+    return SecretUnavailable(
+        "what answers in place of AWS Secrets Manager is not AWS: correct AWS_ENDPOINT_URL, if it is set, or what is "
+        "between, such as a proxy",
+        cause=Cause.FOREIGN,
+    )
 
 
 def _shown(code: str) -> str:

@@ -6,13 +6,11 @@ number.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, Final
 
-import google.auth
 import google_crc32c
 import grpc
 from google.api_core.exceptions import (
@@ -26,6 +24,7 @@ from google.api_core.exceptions import (
     PermissionDenied,
     ResourceExhausted,
     ServerError,
+    ServiceUnavailable,
     Unauthenticated,
 )
 from google.auth.exceptions import GoogleAuthError, TransportError
@@ -35,7 +34,9 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
     SecretManagerServiceGrpcAsyncIOTransport,
 )
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretUnavailable
+from hookseal.secrets.google_client import transport
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS, GcpAccess
 from hookseal.secrets.store.provider_api import (
@@ -44,6 +45,7 @@ from hookseal.secrets.store.provider_api import (
     Rest,
     another_version,
     gone,
+    in_change,
     no_answer,
     of_somebody_else,
 )
@@ -51,8 +53,9 @@ from hookseal.secrets.store.provider_api import (
 _SHARE_OF_CALL: Final = 0.75  # so that the client reports a time-out itself; without one it repeats for a minute
 _MAX_ID: Final = 255
 _FIRST: Final = "1"  # the only version that a secret of ours has
-_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _REFUSED_GRANT: Final = "invalid_grant"  # no token is given out, which the client reports as a server that is away
+_PLUGIN_FAILED: Final = "Getting metadata from plugin failed"  # the plugin asks for a token
+_NOT_GRPC: Final = ("http1.x server", "Failed parsing HTTP/2", "Received http2 header with status")
 _LOGGER: Final = "google"  # at the level of debugging it prints what is sent and received
 # What an answer that a precondition is not met means, by the right of the call.
 _UNMET: Final = {
@@ -90,7 +93,7 @@ class GcpApi:
                 "add_secret_version", {"parent": self._secret(ref), "payload": kept}, ref, "versions.add"
             )
         except NotFound:  # somebody removed it in the meantime
-            raise no_answer(self._place(ref), "another process changes the secret") from None
+            raise in_change(self._place(ref), "another process changes the secret") from None
         if not added.name.endswith(f"/versions/{_FIRST}") and await self._read(ref) != payload:
             raise NumberTaken
 
@@ -122,7 +125,11 @@ class GcpApi:
             raise another_version(self._place(ref))
         data: bytes = answer.payload.data
         if answer.payload.data_crc32c != google_crc32c.value(data):
-            raise no_answer(self._place(ref), "the checksum of its answer is wrong")
+            raise SecretUnavailable(
+                f"{self._place(ref)}: the checksum of the answer is wrong, so something altered it on its way: look at "
+                "what is between, such as a proxy",
+                cause=Cause.FOREIGN,
+            )
         return data
 
     async def _create(self, ref: SecretRef, owner: str) -> None:
@@ -159,17 +166,11 @@ class GcpApi:
     async def _opened(self) -> Any:
         async with self._opening:
             if self._client is None:
-                logger = logging.getLogger(_LOGGER)
-                logger.setLevel(max(logger.level, logging.INFO))
-                self._client = SecretManagerServiceAsyncClient(transport=await self._transport())
+                made = await transport(
+                    SecretManagerServiceGrpcAsyncIOTransport, self._access.channel, loggers=(_LOGGER,)
+                )
+                self._client = SecretManagerServiceAsyncClient(transport=made)
             return self._client
-
-    async def _transport(self) -> SecretManagerServiceGrpcAsyncIOTransport:
-        if self._access.channel is not None:
-            return SecretManagerServiceGrpcAsyncIOTransport(channel=self._access.channel())
-        # Another thread, because it may ask the machine's server of metadata.
-        credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
-        return SecretManagerServiceGrpcAsyncIOTransport(credentials=credentials)
 
     @property
     def _project(self) -> str:
@@ -191,7 +192,7 @@ def _credentials_found() -> Iterator[None]:
     try:
         yield
     except TransportError:
-        raise no_answer("Google's server of credentials", "no connection") from None
+        raise _no_token() from None
     except GoogleAuthError as error:
         raise SecretDenied(
             f"Google Secret Manager cannot be asked ({type(error).__name__}): give this process the credentials of "
@@ -224,8 +225,25 @@ def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretErro
             f"{place} is refused because Google does not accept the credentials of this process: correct them, and set "
             "the clock of this machine"
         )
-    if isinstance(error, ServerError | ResourceExhausted | DeadlineExceeded | Aborted | Cancelled):
+    if isinstance(error, ServiceUnavailable):
+        return _away(str(error))
+    if isinstance(error, DeadlineExceeded | Cancelled):
         return no_answer("Google Secret Manager", type(error).__name__)
+    if isinstance(error, ResourceExhausted):
+        return SecretUnavailable(
+            f"Google limits the requests of this project (ResourceExhausted at {right}): let its administrator raise "
+            "the quota of Secret Manager (IAM & Admin, Quotas), or let hookseal ask less often "
+            "(SECRETS_CACHE_TTL_SECONDS)",
+            cause=Cause.THROTTLED,
+        )
+    if isinstance(error, Aborted):
+        return in_change(place, "another process changes the secret")
+    if isinstance(error, ServerError):
+        return SecretUnavailable(
+            f"Google Secret Manager fails ({type(error).__name__}): wait; if it lasts, look at the status page of "
+            "Google Cloud, and at what is between, such as a proxy",
+            cause=Cause.FAILING,
+        )
     if isinstance(error, PermissionDenied):
         return SecretDenied(
             f"{place} is denied to this process: grant its service account secretmanager.{_resource(right)} on it, or "
@@ -234,3 +252,23 @@ def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretErro
     if isinstance(error, FailedPrecondition) and right in _UNMET:
         return SecretDenied(f"{place} {_UNMET[right]}")
     return SecretDenied(f"{place} is refused by Google ({type(error).__name__}): look the call up in the audit logs")
+
+
+def _away(text: str) -> SecretUnavailable:
+    """Return what it means that the client has no connection. The texts are those of gRPC, about what it tried."""
+    if _PLUGIN_FAILED in text:
+        return _no_token()
+    if any(sign in text for sign in _NOT_GRPC):
+        return SecretUnavailable(
+            "what answers in place of Google Secret Manager is not Google: correct what is between, such as a proxy",
+            cause=Cause.FOREIGN,
+        )
+    return no_answer("Google Secret Manager", "ServiceUnavailable")
+
+
+def _no_token() -> SecretUnavailable:
+    return SecretUnavailable(
+        "what gives this process its credentials of Google does not answer: repair the connection to the server of "
+        "metadata, or to `token_uri` of the file that GOOGLE_APPLICATION_CREDENTIALS names",
+        cause=Cause.FAILING,
+    )

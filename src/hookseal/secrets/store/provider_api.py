@@ -7,6 +7,7 @@ PostgreSQL (`external.py`). tests/secrets/store/test_provider_laws.py checks the
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered, SecretUnavailable
 from hookseal.secrets.ref import Provider, SecretRef
 
@@ -35,8 +36,8 @@ class ProviderApi(Protocol):
 
     An implementation follows these rules. A version never changes: the same bytes may be written again, others may
     not. A read returns exactly the version that was asked for. Each call ends within `seconds`. An error that a
-    repeat may cure is `SecretUnavailable`; any other is a `SecretError` that says who must do what. No error and no log
-    line contains the bytes or a credential.
+    repeat may cure is `SecretUnavailable`, whose `cause` is not silence if the provider answered; any other is a
+    `SecretError`. Each says who must do what. No error and no log line contains the bytes or a credential.
     """
 
     @property
@@ -106,5 +107,10 @@ def another_version(place: str) -> SecretTampered:
 
 
 def no_answer(place: str, why: str) -> SecretUnavailable:
-    """Return the error for a call that may succeed when it is repeated."""
+    """Return the error for a call without an answer. A provider that answers that it cannot is not silent."""
     return SecretUnavailable(f"{place} does not answer ({why})")
+
+
+def in_change(place: str, why: str) -> SecretUnavailable:
+    """Return the error for a secret that something else changes at the same time."""
+    return SecretUnavailable(f"{place} cannot be changed now ({why}): try again", cause=Cause.FAILING)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 _OK: Final = "ok"
-_WORST_LAST: Final = (_OK, "timeout", "unavailable")
+_WORST_LAST: Final = (_OK, "timeout", "unavailable")  # any other word says why: it answers, and cannot
 
 
 class Health(StrEnum):
@@ -78,5 +78,9 @@ def _worst(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
     worst: dict[str, str] = {}
     for states in parts:
         for name, state in states.items():
-            worst[name] = max(worst.get(name, _OK), state, key=_WORST_LAST.index)
+            worst[name] = max(worst.get(name, _OK), state, key=_badness)
     return worst
+
+
+def _badness(state: str) -> int:
+    return _WORST_LAST.index(state) if state in _WORST_LAST else len(_WORST_LAST)
