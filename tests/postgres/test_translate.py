@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from hookseal.audit.log import FAILURES as OF_THE_LOG
-from hookseal.ground.errors import Refused, Unavailable
+from hookseal.ground.errors import Cause, Refused, Unavailable
 from hookseal.postgres.translate import PLAIN, Failures
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.statements import FAILURES as OF_SECRETS
@@ -15,27 +15,45 @@ CANARY = "canary-4f1d"
 SILENT = "does not answer"
 TRY_AGAIN = "cannot do it now: try again"
 NO_TABLES = "lacks the tables of hookseal: restore them"
+READ_ONLY = "accepts no writes, because it is a standby or is set to read only: wait for the failover"
 OUTAGES = [
-    (OSError, SILENT),
-    (TimeoutError, SILENT),
-    (ConnectionRefusedError, SILENT),
-    (asyncpg.InterfaceError, SILENT),
-    (asyncpg.InternalClientError, SILENT),
-    (asyncpg.ConnectionDoesNotExistError, SILENT),
-    (asyncpg.CannotConnectNowError, SILENT),
-    (asyncpg.AdminShutdownError, SILENT),
-    (asyncpg.QueryCanceledError, SILENT),
-    (asyncpg.TooManyConnectionsError, SILENT),
-    (asyncpg.DiskFullError, SILENT),
-    (asyncpg.PostgresIOError, SILENT),
-    (asyncpg.SerializationError, TRY_AGAIN),
-    (asyncpg.DeadlockDetectedError, TRY_AGAIN),
-    (asyncpg.LockNotAvailableError, TRY_AGAIN),
-    (asyncpg.ReadOnlySQLTransactionError, SILENT),
-    (asyncpg.InvalidPasswordError, SILENT),
-    (asyncpg.InvalidCatalogNameError, NO_TABLES),
-    (asyncpg.InvalidSchemaNameError, NO_TABLES),
-    (asyncpg.UndefinedTableError, NO_TABLES),
+    (OSError, SILENT, Cause.SILENT),
+    (TimeoutError, SILENT, Cause.SILENT),
+    (ConnectionRefusedError, SILENT, Cause.SILENT),
+    (asyncpg.InterfaceError, SILENT, Cause.SILENT),
+    (asyncpg.InternalClientError, SILENT, Cause.SILENT),
+    (asyncpg.ConnectionDoesNotExistError, SILENT, Cause.SILENT),
+    (asyncpg.ProtocolViolationError, SILENT, Cause.SILENT),
+    (asyncpg.CannotConnectNowError, "is starting up or recovering", Cause.FAILING),
+    (asyncpg.AdminShutdownError, "is shutting down, or its administrator ended", Cause.FAILING),
+    (asyncpg.CrashShutdownError, "has crashed and restarts", Cause.FAILING),
+    (
+        asyncpg.IdleSessionTimeoutError,
+        "ended an idle connection (idle_session_timeout)",
+        Cause.FAILING,
+    ),
+    (
+        asyncpg.QueryCanceledError,
+        "cancelled the statement, after statement_timeout",
+        Cause.FAILING,
+    ),
+    (
+        asyncpg.TooManyConnectionsError,
+        "has no connection left for this login: its adm",
+        Cause.THROTTLED,
+    ),
+    (asyncpg.ConfigurationLimitExceededError, "has reached one of its limits", Cause.THROTTLED),
+    (asyncpg.DiskFullError, "has no room left on its disk: its administrator must make room", Cause.FAILING),
+    (asyncpg.OutOfMemoryError, "is out of memory: its administrator must give it more", Cause.FAILING),
+    (asyncpg.PostgresIOError, "cannot read or write its own files: its administrator must", Cause.FAILING),
+    (asyncpg.SerializationError, TRY_AGAIN, Cause.FAILING),
+    (asyncpg.DeadlockDetectedError, TRY_AGAIN, Cause.FAILING),
+    (asyncpg.LockNotAvailableError, f"{TRY_AGAIN}; another transaction holds a lock", Cause.FAILING),
+    (asyncpg.ReadOnlySQLTransactionError, READ_ONLY, Cause.FAILING),
+    (asyncpg.InvalidPasswordError, "refuses the login of this process: correct user and password", Cause.FAILING),
+    (asyncpg.InvalidCatalogNameError, NO_TABLES, Cause.FAILING),
+    (asyncpg.InvalidSchemaNameError, NO_TABLES, Cause.FAILING),
+    (asyncpg.UndefinedTableError, NO_TABLES, Cause.FAILING),
 ]
 ROOMS = [
     (PLAIN, "PostgreSQL", Unavailable, None),
@@ -44,23 +62,40 @@ ROOMS = [
 ]
 
 
-@pytest.mark.parametrize(("cause", "message"), OUTAGES)
+@pytest.mark.parametrize(("error", "message", "cause"), OUTAGES)
 @pytest.mark.parametrize(("failures", "place", "outage", "_denied"), ROOMS)
-def test_an_outage_is_transient_and_named_by_its_type_only(
+def test_an_outage_is_transient_and_says_what_is_short(
     failures: Failures,
     place: str,
     outage: type[Unavailable],
     _denied: object,
-    cause: type[Exception],
+    error: type[Exception],
     message: str,
+    cause: Cause,
 ) -> None:
-    """An outage is the room's `Unavailable`; the message has the type of the cause and none of its text."""
+    """An outage is the room's `Unavailable`; the message says who must act, and has none of the text of the error."""
     with pytest.raises(outage) as caught, failures.translated():
-        raise cause(CANARY)
+        raise error(CANARY)
 
-    assert outage is type(caught.value)
-    assert f"{place} {message} ({cause.__name__})" == str(caught.value)
+    assert (outage, cause) == (type(caught.value), caught.value.cause)
+    assert f"{place} {message}" == str(caught.value)[: len(f"{place} {message}")]
+    assert str(caught.value).endswith(f"({error.__name__})")
+    assert CANARY not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (asyncpg.CannotConnectNowError("the database system is shutting down"), "is shutting down"),
+        (asyncpg.ProtocolViolationError("no more connections allowed (max_client_conn)"), "no connection left"),
+        (asyncpg.ProtocolViolationError("query_wait_timeout"), "no connection left"),
+    ],
+)
+def test_the_text_decides_where_the_code_does_not(error: Exception, said: str) -> None:
+    """A server that shuts down has the code of one that starts, and PgBouncer has one code for all."""
+    with pytest.raises(Unavailable, match=f"PostgreSQL .*{said}"), PLAIN.translated():
+        raise error
 
 
 @pytest.mark.parametrize(("failures", "_place", "_outage", "denied"), ROOMS)

@@ -137,7 +137,7 @@ async def test_a_dropped_search_path_is_refused(database_url: str, ignored: str)
         ({}, "?options=-c%20lock_timeout%3D4", 78, "refuses the setting lock_timeout of the connection"),
         ({}, "_absent", 69, "has no such database"),
         ({}, STRANGER, 69, "refuses the user or the password"),
-        ({"max_client_conn": "1"}, "", 69, "takes no connection now"),
+        ({"max_client_conn": "1"}, "", 69, "has no connection left"),
     ],
 )
 async def test_a_refusal_of_pgbouncer_has_its_exit_code(

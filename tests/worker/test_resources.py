@@ -92,7 +92,11 @@ async def test_a_silent_postgresql_is_named(redis_url: str) -> None:
     [
         ("28P01", "hunter2 is wrong", "refuses the user or the password (InvalidPasswordError): correct DATABASE_URL"),
         ("3D000", "no hunter2 here", "has no such database (InvalidCatalogNameError): create it or correct DATABASE_"),
-        ("57P03", "starting up hunter2", "takes no connection now (CannotConnectNowError): try again once it does"),
+        (
+            "57P03",
+            "starting up hunter2",
+            "is starting up or recovering, and takes no connection yet",
+        ),
     ],
 )
 async def test_a_refused_login_has_its_reason(sqlstate: str, message: str, expected: str, redis_url: str) -> None:

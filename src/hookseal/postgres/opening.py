@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncpg
 
-from hookseal.ground.errors import ConfigError, HooksealError, Unavailable
+from hookseal.ground.errors import Cause, ConfigError, HooksealError, Unavailable
 from hookseal.postgres.connect import PoolerRefused, connect, connection_pool
 from hookseal.postgres.handles import Pool
-from hookseal.postgres.translate import OUTAGES
+from hookseal.postgres.translate import OUTAGES, answer_of
 
 if TYPE_CHECKING:  # the class is generic in the stubs only
     _Own = asyncpg.Connection[asyncpg.Record]
@@ -126,6 +126,8 @@ def _meaning(error: Exception, *, address: str, variable: str) -> HooksealError:
         problem = f"has no such database ({name}): create it or correct {variable}"
     elif isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         problem = f"has no server that is as target_session_attrs asks: wait for one, or correct {variable}"
+    elif isinstance(error, asyncpg.PostgresError) and answer_of(error)[1] is not Cause.SILENT:
+        return Unavailable(f"{place} {answer_of(error)[0]} ({name})", cause=answer_of(error)[1])
     elif isinstance(error, asyncpg.PostgresError):
         problem = f"takes no connection now ({name}): try again once it does"
     else:

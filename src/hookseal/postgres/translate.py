@@ -1,6 +1,8 @@
 """Translates errors of PostgreSQL, and of the connection to it, to errors of hookseal.
 
-An outage becomes `Unavailable`: the same statement may succeed later. A missing right becomes the error that the
+An outage becomes `Unavailable`: the same statement may succeed later. If PostgreSQL answered, the message says what is
+short and who must act, and only a connection that is lost, or a time without an answer, is a PostgreSQL that "does not
+answer". A missing right becomes the error that the
 caller's room has for it. Every other error is a defect of hookseal and is not translated. The new error has only the
 class of the old one, not its text, because the text may contain a row or credentials.
 """
@@ -12,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
+from hookseal.ground.errors import Cause, Conflict, HooksealError, Malformed, Refused, Unavailable
 
 # The database is missing or incomplete, because it is being restored. A wrong name in a statement is not the cause: the
 # schema revision was compared at start.
@@ -36,8 +38,74 @@ OUTAGES: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     *NOT_THERE,
 )
-# The server answered: the rows were locked, or the transaction must be repeated.
-_TRY_AGAIN: Final = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+_CONNECTIONS: Final = (
+    "has no connection left for this login: its administrator must raise max_connections, or the limit of the role or "
+    "the database (CONNECTION LIMIT), or run fewer processes; behind a pooler, its limits"
+)
+_COMING: Final = "is starting up or recovering, and takes no connection yet: wait"
+_GOING: Final = "is shutting down, or its administrator ended this connection: wait until it is back"
+# What a server that answers says, and who must act. The first class that matches decides.
+_ANSWERS: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, Cause], ...]] = (
+    (NOT_THERE, "lacks the tables of hookseal: restore them", Cause.FAILING),
+    (asyncpg.DiskFullError, "has no room left on its disk: its administrator must make room", Cause.FAILING),
+    (
+        asyncpg.OutOfMemoryError,
+        "is out of memory: its administrator must give it more, or lower what it may take (work_mem, max_connections)",
+        Cause.FAILING,
+    ),
+    (asyncpg.TooManyConnectionsError, _CONNECTIONS, Cause.THROTTLED),
+    (
+        asyncpg.InsufficientResourcesError,
+        "has reached one of its limits: its administrator finds which in its log",
+        Cause.THROTTLED,
+    ),
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        (
+            "accepts no writes, because it is a standby or is set to read only: wait for the failover, or let its "
+            "administrator correct default_transaction_read_only or the address"
+        ),
+        Cause.FAILING,
+    ),
+    (
+        asyncpg.LockNotAvailableError,
+        (
+            "cannot do it now: try again; another transaction holds a lock longer than lock_timeout (its administrator "
+            "finds it in pg_stat_activity)"
+        ),
+        Cause.FAILING,
+    ),
+    (asyncpg.TransactionRollbackError, "cannot do it now: try again", Cause.FAILING),
+    (
+        asyncpg.QueryCanceledError,
+        (
+            "cancelled the statement, after statement_timeout or by hand: its administrator must find what slows it "
+            "down (pg_stat_activity), or raise that limit for this role"
+        ),
+        Cause.FAILING,
+    ),
+    (asyncpg.CannotConnectNowError, _COMING, Cause.FAILING),
+    (asyncpg.CrashShutdownError, "has crashed and restarts: wait, and look into its log", Cause.FAILING),
+    (
+        asyncpg.IdleSessionTimeoutError,
+        "ended an idle connection (idle_session_timeout): its administrator must set this to 0 for this role",
+        Cause.FAILING,
+    ),
+    (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        (
+            "refuses the login of this process: correct user and password in its url, or let its administrator correct "
+            "the role or pg_hba.conf"
+        ),
+        Cause.FAILING,
+    ),
+    (asyncpg.OperatorInterventionError, _GOING, Cause.FAILING),
+    (
+        asyncpg.PostgresSystemError,
+        "cannot read or write its own files: its administrator must look at its log and its disk",
+        Cause.FAILING,
+    ),
+)
 _IN_USE: Final = "another operation is in progress"  # in asyncpg's message
 
 
@@ -57,7 +125,8 @@ class Failures:
         if isinstance(error, OUTAGES) and not isinstance(
             error, ValueError
         ):  # asyncpg raises an InterfaceError that is a ValueError for a wrong argument
-            return self.outage(f"{self.place} {_phrase(error)} ({type(error).__name__})")
+            said, cause = answer_of(error)
+            return self.outage(f"{self.place} {said} ({type(error).__name__})", cause=cause)
         if isinstance(error, asyncpg.InsufficientPrivilegeError) and self.denied is not None:
             return self.denied()
         return None
@@ -122,7 +191,20 @@ PLAIN: Final = Failures()
 translated: Final = PLAIN.translated
 
 
-def _phrase(error: BaseException) -> str:
-    if isinstance(error, _TRY_AGAIN):
-        return "cannot do it now: try again"
-    return "lacks the tables of hookseal: restore them" if isinstance(error, NOT_THERE) else "does not answer"
+def answer_of(error: BaseException) -> tuple[str, Cause]:
+    """Return what an outage means, as the end of a sentence about PostgreSQL, and its cause."""
+    error = _as_of_postgres(error)
+    if isinstance(error, asyncpg.CannotConnectNowError) and "shutting down" in str(error):
+        return _GOING, Cause.FAILING
+    for kind, said, cause in _ANSWERS:
+        if isinstance(error, kind):
+            return said, cause
+    return "does not answer", Cause.SILENT
+
+
+def _as_of_postgres(error: BaseException) -> BaseException:
+    """Return the error that PostgreSQL would raise. PgBouncer has one code: the text decides."""
+    texts = ("no more connections allowed", "query_wait_timeout")
+    if isinstance(error, asyncpg.ProtocolViolationError) and any(text in str(error) for text in texts):
+        return asyncpg.TooManyConnectionsError()
+    return error

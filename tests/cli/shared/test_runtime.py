@@ -69,8 +69,15 @@ async def test_a_silent_server_is_reported_within_seconds() -> None:
         ("28P01", "refuses the user or the password (InvalidPasswordError): correct DATABASE_URL"),
         ("28000", "refuses the user or the password (InvalidAuthorizationSpecificationError): correct DATABASE_URL"),
         ("3D000", "has no such database (InvalidCatalogNameError): create it or correct DATABASE_URL"),
-        ("53300", "takes no connection now (TooManyConnectionsError): try again once it does"),
-        ("57P03", "takes no connection now (CannotConnectNowError): try again once it does"),
+        (
+            "53300",
+            (
+                "has no connection left for this login: its administrator must raise max_connections, or the limit of the "
+                "role or the database (CONNECTION LIMIT), or run fewer processes; behind a pooler, its limits "
+                "(TooManyConnectionsError)"
+            ),
+        ),
+        ("57P03", "is starting up or recovering, and takes no connection yet: wait (CannotConnectNowError)"),
     ],
 )
 async def test_a_refusal_has_a_message_of_hookseal(sqlstate: str, expected: str) -> None:
