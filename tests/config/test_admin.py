@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from hookseal.config.admin import admin_settings
+from hookseal.config.load import load
+from hookseal.config.settings import Part
 from hookseal.ground.errors import ConfigError
+from hookseal.secrets.ref import Provider
 from tests.config.test_kms import MASTER, wrapped
 
 DATABASE = "postgresql://user:correct-horse@db.internal/hookseal"
@@ -62,6 +65,37 @@ def test_a_wrapped_key_and_its_kms_are_read() -> None:
     assert [MASTER.key_id] == [key.key_id for key in settings.secrets.wrapped.all]
     assert settings.openbao is not None
     assert "correct-horse" not in repr(settings)
+
+
+BAO = {"BAO_ADDR": "https://bao.internal:8200", "BAO_TOKEN": "s.correct-horse", "BAO_MOUNT": "team"}
+EVERYWHERE = {
+    "AWS_REGION": "eu-central-1",
+    "AWS_SECRET_MANAGER_ROLE_ARN": "arn:aws:iam::123456789012:role/hookseal",
+    "GOOGLE_CLOUD_PROJECT": "acme",
+    **BAO,
+}
+
+
+@pytest.mark.req("SEC-16")
+@pytest.mark.req("SEC-17")
+@pytest.mark.parametrize("also", [False, True])
+@pytest.mark.parametrize("provider", ["aws", "gcp", "openbao"])
+def test_a_provider_is_reached_as_by_a_worker(provider: str, also: bool) -> None:
+    """An Admin reaches a provider of new secrets, or one that is also read, with the variables of every process."""
+    names = {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": KEY, "SECRETS_ALSO_READ": provider}
+    environ = {"DATABASE_URL": DATABASE, "SECRETS_NAME_PREFIX": "team", **EVERYWHERE}
+    environ |= names if also else {"SECRETS_PROVIDER": provider}
+    access = admin_settings(environ=environ).secrets.access
+
+    assert load(dict(environ), needs=frozenset({Part.DATABASE, Part.SECRETS})).secrets.access == access
+    assert ({Provider(provider)}, "team") == (access.providers, access.prefix)
+
+
+def test_the_variables_of_another_program_are_left_alone() -> None:
+    """Variables of AWS, Google and OpenBao that the settings do not need may have any value."""
+    others = dict.fromkeys((*EVERYWHERE, "AWS_DEFAULT_REGION"), "-")
+    environ = {"DATABASE_URL": DATABASE, "SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": KEY}
+    assert frozenset() == admin_settings(environ=environ | others).secrets.access.providers
 
 
 def test_a_master_key_needs_a_provider() -> None:

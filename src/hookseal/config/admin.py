@@ -1,10 +1,10 @@
-"""The settings of an Admin, in a process that is not hookseal's: PostgreSQL, master keys, and how pings are sent."""
+"""The settings of an Admin, in a process that is not hookseal's: PostgreSQL, secrets, and how pings are sent."""
 
 import os
 from collections.abc import Mapping
 from typing import Final
 
-from hookseal.config import egress, names, openbao
+from hookseal.config import egress, names, openbao, providers
 from hookseal.config.keys import INSTALLATION, KEY_NAMES, KMS, WRAPPED_NAMES
 from hookseal.config.load import load
 from hookseal.config.producer import chosen
@@ -26,6 +26,8 @@ _VARIABLES: Final = frozenset(
         egress.CA_FILE,
         KMS,
         INSTALLATION,
+        providers.ALSO_READ,
+        providers.PREFIX,
         *_KEYS,
     }
 )
@@ -36,12 +38,12 @@ def admin_settings(*, database_url: str | None = None, environ: Mapping[str, str
     """Return the settings, with this url in place of that in the environment, which is not changed.
 
     Only the variables that an Admin reads are checked, and names within two edits of them: all others belong to the
-    process. An empty variable counts as not set. Without a master key `loaded_secrets` is None: such an Admin can only
+    process, those of a provider that the settings do not name, too. An empty variable counts as not set. Without a master key `loaded_secrets` is None: such an Admin can only
     read. A key that a KMS has wrapped is not unwrapped yet. Raises `ConfigError` with all problems, which name
     variables and contain no value.
     """
     environ = os.environ if environ is None else environ
-    read = _READ | names.OPENBAO if openbao.is_used(environ) else _READ
+    read = _READ | providers.names_in(environ) | (names.OPENBAO if openbao.is_used(environ) else frozenset())
     ours = chosen(environ, read, {str(Part.DATABASE): database_url})
     has_keys = any(names.variable_set_by(name) in _KEYS for name in ours)
     may_change = has_keys or ours.get(Part.SECRETS) not in {None, str(Provider.DB)}

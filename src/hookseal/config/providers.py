@@ -13,6 +13,7 @@ from hookseal.secrets.store.access import Access, AwsAccess, GcpAccess, OpenBaoA
 PROVIDER: Final = "SECRETS_PROVIDER"
 ALSO_READ: Final = "SECRETS_ALSO_READ"
 REGION: Final = "AWS_REGION"
+PREFIX: Final = "SECRETS_NAME_PREFIX"
 ROLE: Final = "AWS_SECRET_MANAGER_ROLE_ARN"
 PROJECT: Final = "GOOGLE_CLOUD_PROJECT"
 MOUNT: Final = openbao.MOUNT

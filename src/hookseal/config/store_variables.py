@@ -23,7 +23,7 @@ class StoreVariables(SecretVariables):
     name_prefix: str = Field(
         default=DEFAULT_PREFIX,
         pattern=r"^[a-z][a-z0-9-]{0,31}\z",
-        alias="SECRETS_NAME_PREFIX",
+        alias=providers.PREFIX,
         title="1 to 32 characters of a-z, 0-9 and '-', the first a letter",
         description="What the names of all secrets begin with at a provider outside PostgreSQL. Two installations that "
         "share an account need two prefixes. It never changes once a secret is stored there.",

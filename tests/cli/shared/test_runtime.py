@@ -72,8 +72,8 @@ async def test_a_silent_server_is_reported_within_seconds() -> None:
         (
             "53300",
             (
-                "has no connection left for this login: its administrator must raise max_connections, or the limit of the "
-                "role or the database (CONNECTION LIMIT), or run fewer processes; behind a pooler, its limits "
+                "has no connection left for this login: its administrator must raise max_connections, or the limit of "
+                "the role or the database (CONNECTION LIMIT), or run fewer processes; behind a pooler, its limits "
                 "(TooManyConnectionsError)"
             ),
         ),
