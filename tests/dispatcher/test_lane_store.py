@@ -5,11 +5,14 @@ from datetime import datetime
 import asyncpg
 import pytest
 
+from hookseal.dispatcher import delivery_queries
+from hookseal.dispatcher.delivery_queries import Filter
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, PostgresLanes
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.model import NO_PACE, Attempt, Outcome, Pace, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.why import explain
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
 from tests.dispatcher.test_ledger import ledger
@@ -18,6 +21,7 @@ from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool
 AGAIN = Verdict(state=State.PENDING, retry_in_seconds=60)
+REFUSED = "OpenBao at https://bao.internal is sealed: unseal it"
 DONE = Verdict(state=State.DELIVERED)
 
 
@@ -73,12 +77,56 @@ async def probe(stored: Installation) -> int:
     return await PostgresHeldEndpoints(stored.pool).probe()
 
 
+@pytest.mark.req("SEC-07")
+@pytest.mark.req("DEL-09")
+async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(stored: Installation) -> None:
+    """While a secret is refused, everything of the endpoint says so, whatever it waited for before; then as before."""
+    rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
+    await lanes.park([Parked(rings[0], WaitingFor.RATE), *parked(rings[1:])])
+    lane: list[tuple[str | None, str | None]] = [("rate", None), ("concurrency", None), ("concurrency", None)]
+    assert lane == await shown(stored, rings)
+
+    await stored.pool.execute(
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, reason, since, probe_at)"
+        " VALUES ($1, $2::text::uuid, 'secret', $3, now() + interval '1 s', now() + interval '15 s')",
+        *(rings[0].tenant_id, rings[0].endpoint_id, REFUSED),
+    )
+    assert [("secret", REFUSED)] * 3 == await shown(stored, rings)
+    for ring in rings:
+        found = await delivery_queries.facts(stored.pool, ring.delivery_id)
+        told = explain(found)
+        assert (WaitingFor.SECRET, await stored.pool.fetchval("SELECT since FROM hookseal.held_endpoints")) == (
+            told.waiting_for,
+            told.since,
+        )
+        assert f"a secret of its endpoint is refused ({REFUSED})" in told.text
+        assert "hookseal secret cache-clear" == told.command
+
+    await stored.pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
+    assert lane == await shown(stored, rings)
+
+
+async def shown(stored: Installation, rings: list[Ring]) -> list[tuple[str | None, str | None]]:
+    """Return what each of these deliveries waits for and why, which is the same in `show` and `list`."""
+    pages = []
+    for conditions in (Filter(), Filter(state=State.PENDING), Filter(tenant_id=TenantId(rings[0].tenant_id))):
+        page, _ = await delivery_queries.page(stored.pool, conditions, limit=100, cursor=None)
+        pages.append({row["delivery_id"]: (row["waiting_for"], row["last_error"]) for row in page})
+    listed = pages[0]
+    assert [listed] * 3 == pages
+    for ring in rings:
+        row = await delivery_queries.show(stored.pool, ring.delivery_id)
+        assert (row["waiting_for"], row["last_error"]) == listed[ring.delivery_id]
+    return [listed[ring.delivery_id] for ring in rings]
+
+
 @pytest.mark.req("DEL-09")
 async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installation) -> None:
     """Parked deliveries spend no attempt, are in no queue, and are claimed from their lane, the oldest first."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
-    assert dict.fromkeys((each.delivery_id for each in rings), True) == await lanes.park(parked(rings))
-    assert dict.fromkeys((each.delivery_id for each in rings), False) == await lanes.park(parked(rings))
+    ids = [each.delivery_id for each in rings]
+    assert dict.fromkeys(ids, WaitingFor.CONCURRENCY) == await lanes.park(parked(rings))
+    assert dict.fromkeys(ids) == await lanes.park(parked(rings))
     rings += await published(stored, 2)
     rings.sort(key=lambda each: each.delivery_id)  # ids of the same millisecond are in any order
     assert ["concurrency"] * 6 == await waiting(stored, rings)
@@ -268,7 +316,9 @@ async def test_rings_of_a_held_endpoint_are_parked_for_its_reason(stored: Instal
         await connection.execute(
             "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[3].delivery_id
         )
-        assert {rings[1].delivery_id: True, rings[2].delivery_id: True} == await lanes.park(parked(rings))
+        assert dict.fromkeys((rings[1].delivery_id, rings[2].delivery_id), WaitingFor.BREAKER) == await lanes.park(
+            parked(rings)
+        )
     assert [None, "breaker", "breaker", None] == await waiting(stored, rings)
     [lane] = await lanes.page()
     assert not lane.is_open

@@ -183,12 +183,6 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         ),
     ),
     (
-        held(WaitingFor.CONCURRENCY, held_for=WaitingFor.BREAKER, last_error="timeout"),
-        EARLIER,
-        ENABLE,
-        BREAKER_IS_OPEN,
-    ),
-    (
         held(WaitingFor.CONCURRENCY, endpoint=replace(ENABLED, rate=0.5)),
         EARLIER,
         f"hookseal endpoint update {OF} --rate N/s",

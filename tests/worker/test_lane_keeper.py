@@ -16,7 +16,7 @@ from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
-from hookseal.dispatcher.model import NO_PACE, Outcome, Ring
+from hookseal.dispatcher.model import NO_PACE, Outcome, Ring, WaitingFor
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.worker.backlog_turns import BacklogTurns
@@ -173,13 +173,13 @@ class Parking(PostgresLanes):
         self._seconds = seconds
         self.has_parked_few = asyncio.Event()
 
-    async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
+    async def park(self, parked: Sequence[Parked]) -> dict[str, WaitingFor | None]:
         """Count. The deliveries wait already."""
         self._clock.elapsed += self._seconds
         self.rings.append(len(parked))
         if len(parked) < FEW_AT_ONCE:
             self.has_parked_few.set()
-        return {each.ring.delivery_id: False for each in parked}
+        return {each.ring.delivery_id: None for each in parked}
 
     async def page(self, after: Key = BEGINNING) -> list[CrowdedLane]:
         """Return no lane."""

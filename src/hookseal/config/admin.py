@@ -38,9 +38,9 @@ def admin_settings(*, database_url: str | None = None, environ: Mapping[str, str
     """Return the settings, with this url in place of that in the environment, which is not changed.
 
     Only the variables that an Admin reads are checked, and names within two edits of them: all others belong to the
-    process, those of a provider that the settings do not name, too. An empty variable counts as not set. Without a master key `loaded_secrets` is None: such an Admin can only
-    read. A key that a KMS has wrapped is not unwrapped yet. Raises `ConfigError` with all problems, which name
-    variables and contain no value.
+    process, those of a provider that the settings do not name, too. An empty variable counts as not set. Without a
+    master key `loaded_secrets` is None: such an Admin can only read. A key that a KMS has wrapped is not unwrapped yet.
+    Raises `ConfigError` with all problems, which name variables and contain no value.
     """
     environ = os.environ if environ is None else environ
     read = _READ | providers.names_in(environ) | (names.OPENBAO if openbao.is_used(environ) else frozenset())

@@ -11,11 +11,21 @@
 -- name: linked
 (SELECT * FROM hookseal.deliveries AS i WHERE i.tenant_id = l.tenant_id AND i.id = l.id OFFSET 0)
 
+-- What a delivery waits for, if it waits for room in its lane and its endpoint is held: the row of the delivery stays as
+-- it is, since writing every row of a backlog, twice, would cost far more than this look, and would be late.
+-- name: holding
+hookseal.held_endpoints AS h
+        WHERE h.tenant_id = w.tenant_id AND h.endpoint_id = w.endpoint_id AND h.released_at IS NULL
+          AND w.waiting_for IN ('concurrency', 'rate')
+        LIMIT 1
+
 -- The columns of a page.
 -- name: listed
 w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.event_id,
        (SELECT e.event_type FROM hookseal.events AS e WHERE e.tenant_id = w.tenant_id AND e.id = w.event_id) AS event_type,
-       w.state, w.attempts, w.budget_spent, w.created_at, w.next_attempt_at, w.waiting_for, w.last_error,
+       w.state, w.attempts, w.budget_spent, w.created_at, w.next_attempt_at,
+       coalesce((SELECT h.waiting_for FROM {holding}), w.waiting_for) AS waiting_for,
+       coalesce((SELECT h.reason FROM {holding}), w.last_error) AS last_error,
        w.replay_of::text AS replay_of, w.matches, w.place = $8 AS is_end
 
 -- The conditions of a page. The event and the attempts of a delivery are read by subqueries that return one value, so
@@ -139,22 +149,26 @@ SELECT EXISTS (SELECT FROM hookseal.endpoints AS e
 -- Reads one delivery by its id, with each of its attempts, oldest first. It is one statement, so that both are of the
 -- same moment.
 -- name: show
-SELECT d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.event_id, e.event_type,
-       d.state, d.attempts, d.budget_spent, d.created_at, d.next_attempt_at, d.waiting_for, d.last_error,
-       d.replay_of::text AS replay_of, e.correlation_id,
+SELECT w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.event_id, e.event_type,
+       w.state, w.attempts, w.budget_spent, w.created_at, w.next_attempt_at,
+       coalesce((SELECT h.waiting_for FROM {holding}), w.waiting_for) AS waiting_for,
+       coalesce((SELECT h.reason FROM {holding}), w.last_error) AS last_error,
+       w.replay_of::text AS replay_of, e.correlation_id,
        a.number, a.started_at, a.duration_ms, a.status, a.outcome, a.signed_by, a.worker, a.snippet
-FROM hookseal.deliveries AS d
-JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
-LEFT JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id
-WHERE d.id = $1::text::uuid AND ($2::text IS NULL OR d.tenant_id = $2)
+FROM hookseal.deliveries AS w
+JOIN hookseal.events AS e ON e.tenant_id = w.tenant_id AND e.id = w.event_id
+LEFT JOIN hookseal.attempts AS a ON a.tenant_id = w.tenant_id AND a.delivery_id = w.id
+WHERE w.id = $1::text::uuid AND ($2::text IS NULL OR w.tenant_id = $2)
 ORDER BY a.number
 
 -- Reads what `why` explains: the delivery, its newest attempt, its endpoint, and whether workers run.
 -- Of what is ahead of it in its line, the head is read, and how many there are, up to 10,000.
 -- name: why
-SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state, d.waiting_for,
-       d.held_at, d.next_attempt_at, d.rung_at, d.finished_at, d.lease_owner, d.lease_expires_at, d.claimed_at, d.claimed_number,
-       d.budget_spent, d.last_error,
+SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state,
+       CASE WHEN is_held.as_all THEN h.waiting_for ELSE d.waiting_for END AS waiting_for,
+       CASE WHEN is_held.as_all THEN greatest(d.held_at, h.since) ELSE d.held_at END AS held_at,
+       d.next_attempt_at, d.rung_at, d.finished_at, d.lease_owner, d.lease_expires_at, d.claimed_at, d.claimed_number,
+       d.budget_spent, coalesce(CASE WHEN is_held.as_all THEN h.reason END, d.last_error) AS last_error,
        last.number, last.outcome, last.status, last.ended_at,
        e.enabled, e.disabled_reason, e.disabled_at, e.attempts_allowed, e.rate, h.waiting_for AS held_for, h.probe_at,
        (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
@@ -169,6 +183,7 @@ FROM hookseal.deliveries AS d
 LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
 LEFT JOIN hookseal.held_endpoints AS h
     ON h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.released_at IS NULL
+CROSS JOIN LATERAL (SELECT h.tenant_id IS NOT NULL AND d.waiting_for IN ('concurrency', 'rate')) AS is_held (as_all)
 LEFT JOIN LATERAL (
     SELECT a.number, a.outcome, a.status,
            a.started_at + make_interval(secs => coalesce(a.duration_ms, 0) / 1000.0::float8) AS ended_at

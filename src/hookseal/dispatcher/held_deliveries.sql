@@ -51,9 +51,13 @@ SELECT count(*) FILTER (WHERE d.position IS NULL OR d.id = (SELECT id FROM head)
 FROM hookseal.deliveries AS d
 WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.waiting_for IS NOT NULL
 
--- Counts the deliveries that wait for a secret.
+-- Counts the deliveries that wait for a secret, those in the lanes of endpoints that are held for one, too.
 -- name: count_all
-SELECT count(*) FROM hookseal.deliveries AS d WHERE d.waiting_for = 'secret'
+SELECT (SELECT count(*) FROM hookseal.deliveries AS d WHERE d.waiting_for = 'secret')
+       + (SELECT count(*)
+          FROM hookseal.held_endpoints AS h
+          JOIN hookseal.deliveries AS d ON d.tenant_id = h.tenant_id AND d.endpoint_id = h.endpoint_id
+          WHERE h.waiting_for = 'secret' AND h.released_at IS NULL AND d.waiting_for IN ('concurrency', 'rate'))
 
 -- Counts the claims that have read an older generation of the endpoint and whose lease is still valid.
 -- name: older_claims

@@ -8,7 +8,7 @@ from typing import Any, Final
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key
-from hookseal.dispatcher.model import Pace, Ring
+from hookseal.dispatcher.model import Pace, Ring, WaitingFor
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
@@ -41,8 +41,8 @@ class PostgresLanes:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    async def park(self, parked: Sequence[Parked]) -> dict[str, bool]:
-        """Let these deliveries wait; return the ids of those that wait, and whether they do since now.
+    async def park(self, parked: Sequence[Parked]) -> dict[str, WaitingFor | None]:
+        """Let these deliveries wait; return the ids of those that wait, and for what those that do since now.
 
         The others are not due, locked, or a probe.
         """
@@ -50,7 +50,10 @@ class PostgresLanes:
             (each.ring.tenant_id, each.ring.endpoint_id, each.ring.delivery_id, each.waiting_for.value)
             for each in parked
         ])  # fmt: skip
-        return {row["delivery_id"]: row["is_new"] for row in await self._rows("park", *columns)}
+        return {
+            row["delivery_id"]: None if row["waiting_for"] is None else WaitingFor(row["waiting_for"])
+            for row in await self._rows("park", *columns)
+        }
 
     async def due(self, rings: Sequence[Ring]) -> dict[str, bool]:
         """Return the ids of these deliveries that are due, and whether each is the probe of its held endpoint."""

@@ -3,8 +3,8 @@
 
 -- Lets the due deliveries of these rings wait, each for $4 or for what its held endpoint waits for.
 -- A lane that is not held is crowded from now on, before the first of them waits: so a worker finds them. It leaves out
--- the probe of a held endpoint. It returns those that wait, also those that waited before. What waits for its order does
--- not make a lane crowded, and is no probe: the leader makes it due when its turn comes.
+-- the probe of a held endpoint. It returns those that wait, and for what those that did not wait before. What waits for its
+-- order does not make a lane crowded, and is no probe: the leader makes it due when its turn comes.
 -- name: park
 WITH asked AS MATERIALIZED (
     SELECT a.tenant_id, a.endpoint_id, a.id, a.waiting_for
@@ -35,11 +35,11 @@ WITH asked AS MATERIALIZED (
         last_error = coalesce(judged.reason, d.last_error)
     FROM judged
     WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
-    RETURNING d.id
+    RETURNING d.id, d.waiting_for
 )
-SELECT new.id::text AS delivery_id, true AS is_new FROM new
+SELECT new.id::text AS delivery_id, new.waiting_for FROM new
 UNION ALL
-SELECT d.id::text, false
+SELECT d.id::text, NULL
 FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
 WHERE d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id AND CASE WHEN d.state = 'pending' THEN d.waiting_for IS NOT NULL END
 

@@ -67,7 +67,7 @@ def explain(facts: Facts) -> Explanation:
 def _standing(facts: Facts) -> _Standing:
     match facts.state:
         case State.PENDING:
-            return _due(facts) if facts.waiting_for is None else _held(facts, _reason(facts, facts.waiting_for))
+            return _due(facts) if facts.waiting_for is None else _held(facts, facts.waiting_for)
         case State.SENDING:
             return _sending(facts)
         case State.DELIVERED:
@@ -82,12 +82,6 @@ def _standing(facts: Facts) -> _Standing:
             return _final(facts, f"it is cancelled and will not be sent{_error(facts)}")
         case _:
             assert_never(facts.state)
-
-
-def _reason(facts: Facts, waiting_for: WaitingFor) -> WaitingFor:
-    """Return what holds it now: a delivery that waited for room stays as it is when its endpoint is held."""
-    in_lane = waiting_for in {WaitingFor.CONCURRENCY, WaitingFor.RATE}
-    return facts.held_for if in_lane and facts.held_for is not None else waiting_for
 
 
 def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:

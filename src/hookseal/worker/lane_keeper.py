@@ -89,8 +89,8 @@ class LaneKeeper:
             self._lanes.crowded.parked(key)
         waiting = await self._store.park(parked)
         for each in parked:
-            if waiting.get(each.ring.delivery_id):
-                self._meter.held(each.waiting_for)
+            if (reason := waiting.get(each.ring.delivery_id)) is not None:
+                self._meter.held(reason)
         if refused := [each.ring for each in in_lanes if each.ring.delivery_id not in waiting]:
             due = await self._store.due(refused)
             locked = {delivery for delivery, is_probe in due.items() if not is_probe}

@@ -172,6 +172,36 @@ async def test_a_long_line_for_one_reason_hides_no_other_reason(
 
 
 @pytest.mark.req("OPS-02", part="measured")
+async def test_what_waits_in_the_lane_of_a_held_endpoint_counts_for_what_holds_it(
+    pool: "Pool[asyncpg.Record]", redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog in the lane of an endpoint whose secret is refused waits for the secret, and hides no other lane."""
+    monkeypatch.setattr(database, "COUNTED_AT_MOST", 3)
+    await begin(pool)
+    await subscribe(pool)
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+        " VALUES ('acme', hookseal.uuid7(), 'https://other.example/hook', '{*}')"
+    )
+    await publish(pool, 5)
+    await pool.execute(
+        "UPDATE hookseal.deliveries SET waiting_for = CASE endpoint_id WHEN (SELECT min(id::text)::uuid FROM"
+        " hookseal.endpoints) THEN 'concurrency' ELSE 'rate' END;"
+        "INSERT INTO hookseal.lanes (tenant_id, endpoint_id) SELECT tenant_id, id FROM hookseal.endpoints;"
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for)"
+        " SELECT tenant_id, id, 'secret' FROM hookseal.endpoints ORDER BY id::text LIMIT 1"
+    )
+    scene = Scene(pool, redis_url, FakeClock())
+    names = ("secret", "concurrency", "rate")
+    await scene.measuring.once()
+    assert (3.0, 0.0, 3.0) == tuple(scene.figures()["hookseal_waiting", name] for name in names)
+    await pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
+    await scene.measuring.once()
+    assert (0.0, 3.0, 3.0) == tuple(scene.figures()["hookseal_waiting", name] for name in names)
+    await scene.bell.close()
+
+
+@pytest.mark.req("OPS-02", part="measured")
 async def test_only_the_leader_measures(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
     """A worker that does not lead measures and reports nothing; within three seconds of leading it does."""
     turns = asyncio.Event()

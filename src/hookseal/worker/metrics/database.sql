@@ -30,15 +30,28 @@ FROM (SELECT FROM (
       LIMIT $1) AS due
 
 -- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
--- makes the planner use the index, in which it reads no row of another reason.
+-- makes the planner use the index, in which it reads no row of another reason. What waits for room in a lane is counted lane
+-- by lane, since in that of a held endpoint it waits for what holds the endpoint.
 -- name: waiting
 SELECT w.waiting_for AS label, held.number
 FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
 CROSS JOIN LATERAL (
     SELECT count(*) AS number
-    FROM (SELECT FROM hookseal.deliveries AS d
-          WHERE d.waiting_for = w.waiting_for
-          ORDER BY d.waiting_for, d.held_at
+    FROM ((SELECT FROM hookseal.deliveries AS d
+           WHERE d.waiting_for = w.waiting_for AND w.waiting_for NOT IN ('rate', 'concurrency')
+           ORDER BY d.waiting_for, d.held_at
+           LIMIT $1)
+          UNION ALL
+          (SELECT FROM hookseal.lanes AS l
+           LEFT JOIN hookseal.held_endpoints AS h
+               ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+           CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
+           CROSS JOIN LATERAL (
+               SELECT FROM hookseal.deliveries AS d
+               WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id AND d.waiting_for = r.waiting_for
+               LIMIT $1) AS parked
+           WHERE coalesce(h.waiting_for, r.waiting_for) = w.waiting_for
+           LIMIT $1)
           LIMIT $1) AS few) AS held
 
 -- Counts the enabled endpoints that are failing.
