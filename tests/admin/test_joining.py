@@ -214,3 +214,53 @@ async def test_concurrent_tasks_share_the_connections(admin: Admin, installation
     await asyncio.gather(*(admin.endpoints.add(**NEW | {"url": url}) for url in urls))
 
     assert set(urls) == {each.url for each in (await admin.endpoints.list(tenant_id="acme")).items}
+
+
+def _never(value: object) -> Any:
+    raise ValueError(f"this codec is for another use: {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "decoder"),
+    [
+        ("timestamptz", str, str),
+        ("uuid", str, str),
+        ("interval", str, str),
+        ("numeric", str, float),
+        ("bytea", _never, _never),
+        ("int8", str, str),
+        ("bool", str, str),
+    ],
+)
+async def test_a_codec_of_the_caller_is_refused_by_name(
+    admin: Admin, installation: Installation, kind: str, encoder: Any, decoder: Any
+) -> None:
+    """A connection that reads a type in a way of its own is refused before anything is written, with what to do."""
+    async with installation.pool.acquire() as connection:
+        await connection.set_type_codec(kind, encoder=encoder, decoder=decoder, schema="pg_catalog")
+        async with connection.transaction():
+            with pytest.raises(Malformed, match=rf"codec of its own for {kind}.*reset_type_codec\('{kind}'") as refused:
+                await admin.endpoints.add(**NEW, connection=connection)
+            await added_by_hand(connection)
+        await connection.reset_type_codec(kind, schema="pg_catalog")
+        assert "connection" == refused.value.field
+        assert [] == await audited(installation.pool)
+        async with connection.transaction():
+            await admin.endpoints.add(**NEW, connection=connection)
+    assert 1 == await customers(installation)
+
+
+@pytest.mark.parametrize(("kind", "encoder", "decoder"), [("json", json.dumps, json.loads), ("jsonb", str, str)])
+async def test_codecs_that_change_nothing_are_no_problem(
+    admin: Admin, installation: Installation, kind: str, encoder: Any, decoder: Any
+) -> None:
+    """A codec of a type that hookseal does not read works."""
+    async with installation.pool.acquire() as connection:
+        await connection.set_type_codec(kind, encoder=encoder, decoder=decoder, schema="pg_catalog")
+        async with connection.transaction():
+            added = await admin.endpoints.add(**NEW, connection=connection)
+            await admin.endpoints.disable(
+                tenant_id="acme", endpoint_id=added.endpoint_id, reason="x", actor=JANE, connection=connection
+            )
+        await connection.reset_type_codec(kind, schema="pg_catalog")
+    assert 2 == len(await audited(installation.pool))

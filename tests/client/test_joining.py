@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal import Publisher
+from hookseal import Event, Publisher
 from hookseal.ground.errors import Conflict, Malformed, Unavailable
 from hookseal.postgres.handles import Connection
 from tests.client.stored import Stored, ids
@@ -162,3 +162,28 @@ async def test_a_failed_transaction_is_a_conflict(publisher: Publisher, stored: 
 
     assert "connection" == caught.value.field
     assert 0 == await stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+def _never(value: object) -> Any:
+    raise ValueError(f"this codec is for another use: {value!r}")
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "uuid", "bytea", "bool", "int4", "int8", "json", "numeric"])
+async def test_codecs_of_the_caller_change_nothing(publisher: Publisher, stored: Stored, kind: str) -> None:
+    """A connection with a codec of its own publishes what it is given, byte for byte, and its results are the same."""
+    async with stored.pool.acquire() as connection:
+        await connection.set_type_codec(kind, encoder=_never, decoder=_never, schema="pg_catalog")
+        async with connection.transaction():
+            one = await publisher.publish(**EVENT, event_id="evt-1", connection=connection)
+            raw = await publisher.publish(
+                tenant_id="acme", event_type="a.raw", body=b"\x00\xff", event_id="evt-2", connection=connection
+            )
+            many = await publisher.publish_many(
+                tenant_id="acme",
+                events=[Event(event_type="a.b", event_id="evt-3", data=1)],
+                connection=connection,
+            )
+        await connection.reset_type_codec(kind, schema="pg_catalog")
+    assert [False, False, False] == [one.duplicate, raw.duplicate, many.events[0].duplicate]
+    assert [1, 1, 1] == [len(each.deliveries) for each in (one, raw, many.events[0])]
+    assert b"\x00\xff" == await stored.pool.fetchval("SELECT body FROM hookseal.events WHERE id = 'evt-2'")

@@ -15,7 +15,7 @@ from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
 from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
-from hookseal.postgres.savepoint import part_with_our_path
+from hookseal.postgres.savepoint import part_with_our_path, require_plain_types
 from hookseal.postgres.translate import Failures, in_use, missing_right
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.errors import SecretDenied
@@ -143,6 +143,7 @@ class Session:
         self._joined_now.add(id(connection))
         try:
             async with part_with_our_path(connection):
+                await require_plain_types(connection)
                 yield connection
         finally:
             self._joined_now.remove(id(connection))

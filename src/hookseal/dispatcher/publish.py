@@ -19,6 +19,7 @@ from hookseal.postgres.handles import Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher", "publish.sql", seconds=None)
+_TRUE: Final = "true"
 MOST_EVENTS: Final = 1_000  # in one call: the limit of hookseal.publish_many
 MOST_BYTES: Final = 33_554_432
 
@@ -99,7 +100,7 @@ async def publish_many(
     would create more than 20,000 deliveries.
     """
     with _errors_translated(tenant_id):
-        rows = await _SQL.rows(executor, "publish_many", tenant_id, events, rings)
+        rows = await _SQL.rows(executor, "publish_many", tenant_id, events, _flag(value=rings))
     return [_published(tenant_id, list(of_event)) for _, of_event in groupby(rows, key=lambda row: row["index"])]
 
 
@@ -124,23 +125,27 @@ async def _publish(executor: Executor, function: str, event: Event, content: str
             function,
             event.tenant_id,
             event.event_type,
-            content,
+            content if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
             event.event_id,
             event.correlation_id,
             event.traceparent,
-            rings,
+            _flag(value=rings),
         )
     return _published(event.tenant_id, rows)
 
 
 def _published(tenant_id: TenantId, rows: list[Any]) -> Published:
-    rings = [(_ring(tenant_id, row), row["is_due"]) for row in rows if row["delivery_id"] is not None]
+    rings = [(_ring(tenant_id, row), row["is_due"] == _TRUE) for row in rows if row["delivery_id"] is not None]
     return Published(
         event_id=EventId(rows[0]["event_id"]),
-        duplicate=rows[0]["duplicate"],
+        duplicate=rows[0]["duplicate"] == _TRUE,
         deliveries=tuple(ring for ring, _ in rings),
         due=tuple(ring for ring, is_due in rings if is_due),
     )
+
+
+def _flag(*, value: bool) -> str:
+    return _TRUE if value else "false"
 
 
 def _ring(tenant_id: TenantId, row: Any) -> Ring:

@@ -2,16 +2,37 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
-from hookseal.ground.errors import Conflict, Unavailable
+from hookseal.ground.errors import Conflict, HooksealError, Malformed, Unavailable
 from hookseal.postgres.connect import SEARCH_PATH
 from hookseal.postgres.handles import Connection
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import of_the_caller
 
+# What asyncpg makes of the values in savepoint.sql; of a UUID it makes a class of its own.
+_PLAIN: Final[dict[str, object]] = {
+    "timestamptz": datetime(2000, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC),
+    "uuid": UUID("0189a5d0-ac96-774b-bcce-b302099a8057"),
+    "interval": timedelta(hours=26, minutes=3, seconds=4),
+    "numeric": Decimal("12.5"),
+    "bytea": b"\x00\xff",
+    "bool": True,
+    "int2": 1,
+    "int4": 2,
+    "int8": 3,
+    "float4": 0.5,
+    "float8": 1.5,
+    "text": "a",
+    "varchar": "a",
+    "name": "a",
+    "oid": 4,
+}
 _SQL: Final = Statements("hookseal.postgres", "savepoint.sql", seconds=None)
 
 
@@ -48,6 +69,42 @@ async def part_with_our_path(connection: Connection) -> AsyncIterator[None]:
             await _SQL.execute(connection, "set", SEARCH_PATH, lock_timeout)
             yield
             await _SQL.execute(connection, "set", path, lock_timeout)
+
+
+async def require_plain_types(connection: Connection) -> None:
+    """Raise `Malformed`, with the type, if the caller gave the connection a codec for a type that we read or write.
+
+    asyncpg then gives and takes other values for that type, which our statements do not expect. The search path must be
+    ours.
+    """
+    try:
+        row = await _SQL.row(connection, "types")
+        found = [] if row is None else [name for name, plain in _PLAIN.items() if not _is(row[name], plain)]
+    except (HooksealError, asyncpg.PostgresError):
+        raise
+    except Exception:  # noqa: BLE001 -- of the codec
+        found = [name for name in _PLAIN if not await _reads_plainly(connection, name)]
+    if found:
+        raise Malformed(
+            f"the connection has a codec of its own for {found[0]} (set_type_codec), so that hookseal would read and "
+            "write other values than it means: give another connection, or remove the codec with "
+            f"`await connection.reset_type_codec('{found[0]}', schema='pg_catalog')`",
+            field="connection",
+        )
+
+
+async def _reads_plainly(connection: Connection, name: str) -> bool:
+    one = f"SELECT t.{name} FROM ({_SQL['types']}) AS t"  # noqa: S608 -- a name of ours
+    try:
+        return _is(await connection.fetchval(one), _PLAIN[name])
+    except asyncpg.PostgresError:
+        raise
+    except Exception:  # noqa: BLE001 -- of the codec
+        return False
+
+
+def _is(found: object, plain: object) -> bool:
+    return isinstance(found, type(plain)) and found == plain
 
 
 async def _run(connection: Connection, name: str) -> None:
