@@ -24,6 +24,11 @@ CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATIL
 GRANT USAGE ON SCHEMA moved TO PUBLIC;
 GRANT SELECT ON moved.clock TO PUBLIC;
 """
+# These compare what a session writes with the time.
+_GUARDS: Final = """
+ALTER FUNCTION hookseal.guard_endpoint() SET search_path = moved, pg_catalog;
+ALTER FUNCTION hookseal.guard_record() SET search_path = moved, pg_catalog;
+"""
 # A day ahead, so that what was published by the server's own clock is due.
 _STANDS_STILL: Final = """
 UPDATE moved.clock SET stands_at = pg_catalog.date_trunc('second', pg_catalog.now()) + interval '1 day'
@@ -43,7 +48,7 @@ CREATE OR REPLACE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANG
 
 async def make(database_url: str, *, stands_still: bool = False) -> None:
     """Create a clock in the database that can be moved, for sessions that begin with `SETTINGS`."""
-    await _execute(database_url, _MADE + _STANDS_STILL if stands_still else _MADE)
+    await _execute(database_url, _MADE + _GUARDS + (_STANDS_STILL if stands_still else ""))
 
 
 async def make_for_all(database_url: str) -> None:

@@ -38,10 +38,11 @@ _DECIDED = (
     "name event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds retry_schedule concurrency rate"
     " on_dead_letter rotate_every_days"
 )
-_POINTER = """
-url scheme algorithm secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm
-secret_provider secret_updated_at lead headers_ref tls_ref generation mac mac_key_id
-"""
+_ROTATED = (
+    "secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm secret_provider"
+    " secret_updated_at generation mac mac_key_id"
+)
+_POINTER = f"url scheme algorithm lead headers_ref tls_ref {_ROTATED}"
 _KEY_LIFE = "state promoted_at drained_at compromised_at retired_at destroyed_at"
 _STATE = "enabled disabled_reason disabled_at"
 _FAILURES = "first_failure_at last_failure_at"
@@ -75,7 +76,7 @@ PARTS = {
         "tenant_id id endpoint_id event_type event_id states since until end_id rate cursor matched",
     ("hookseal_operator", "UPDATE", "replays"): "state ended_at",
     ("hookseal_worker", "SELECT", "endpoints"): _ENDPOINT,
-    ("hookseal_worker", "UPDATE", "endpoints"): f"{_POINTER} {_STATE} {_FAILURES}",
+    ("hookseal_worker", "UPDATE", "endpoints"): f"{_ROTATED} {_STATE} {_FAILURES}",
     ("hookseal_worker", "UPDATE", "audit_heads"): "sequence mac",
     ("hookseal_worker", "UPDATE", "secret_leftovers"): "why since provider share",
     ("hookseal_worker", "UPDATE", "secret_records"): "state sealed share changed_at",

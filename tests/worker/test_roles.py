@@ -145,26 +145,6 @@ async def test_the_workers_role_with_the_key_is_audited(roles: World) -> None:
     assert (await done(roles, "decides", "audit", "verify")).json["intact"]
 
 
-@pytest.mark.req("OPS-10")
-@pytest.mark.parametrize("login", ["runs", "looks", "sells"])
-async def test_no_other_role_changes_anything(roles: World, receiver: Receiver, login: str) -> None:
-    """Neither worker, reader nor producer can do what an operator does, and nothing is changed.
-
-    The exception is a rotation by the worker's role, because a worker rotates on schedule (decision 11).
-    """
-    added = await roles.endpoint(f"{receiver.base_url}/hook")
-    of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
-    if login != "runs":
-        await denied(roles, login, "endpoint", "rotate", *of)
-    await denied(roles, login, "endpoint", "add", *of[:2], "--url", f"{receiver.base_url}/b", "--event-type", "*")
-    await denied(roles, login, "endpoint", "update", *of, "--timeout-ms", "2000")
-    await denied(roles, login, "endpoint", "delete", *of, "--yes")
-    await denied(roles, login, "producer", "grant", "--role", "sells", "--tenant", "acme")
-
-    assert (1, True) == tuple(await roles.pool.fetchrow("SELECT generation, enabled FROM hookseal.endpoints") or ())
-    assert 0 == await roles.pool.fetchval("SELECT count(*) FROM hookseal.producers")
-
-
 async def _in(world: World, delivery: str, state: str) -> None:
     async def look() -> bool:
         found = await world.pool.fetchval("SELECT state FROM hookseal.deliveries WHERE id = $1::text::uuid", delivery)

@@ -1,8 +1,10 @@
 """Reads, locks and moves the pointer of an endpoint. Each move raises the generation and writes a new MAC."""
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -13,15 +15,30 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.statements import Statements
 from hookseal.secrets.errors import SecretDenied, SecretTampered
 from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
-from hookseal.secrets.statements import statements
+from hookseal.secrets.statements import FAILURES
 
 HIGHEST_GENERATION: Final = 2**63 - 1
 
-_SQL: Final = statements("pointer.sql", package="hookseal.secrets.endpoint")
+_DENIED: Final = (
+    "this SQL role may not change an endpoint so: log in as an operator (hookseal_operator); the role of a worker may "
+    "only rotate with an overlap of a day or longer, once the last overlap is over, as a rotation by schedule does"
+)
+_SQL: Final = Statements(
+    "hookseal.secrets.endpoint",
+    "pointer.sql",
+    failures=dataclasses.replace(FAILURES, denied=partial(SecretDenied, _DENIED)),
+)
 _PAGE: Final = 500
+# What the statements `direct` and `move` write, in the order of their arguments.
+_DIRECTED: Final = ("url", "scheme", "algorithm", "lead", "headers_ref", "tls_ref")
+_SIGNS: Final = (
+    *("secret_ref", "previous_secret_ref", "previous_secret_expires_at", "previous_scheme", "previous_algorithm"),
+    *("generation", "mac", "mac_key_id"),
+)
 
 
 class _Own(NamedTuple):
@@ -103,29 +120,13 @@ async def move(
     unsigned = replace(found, **changes, generation=_next(max(found.generation, beyond)))
     pointer = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
     provider = None if pointer.secret_ref is None else SecretRef.parse(pointer.secret_ref).provider.value
+    key = (pointer.tenant_id, pointer.endpoint_id)
+    directed = tuple(getattr(pointer, name) for name in _DIRECTED)
     try:
-        await _SQL.execute(
-            connection,
-            "move",
-            pointer.tenant_id,
-            pointer.endpoint_id,
-            pointer.url,
-            pointer.scheme,
-            pointer.algorithm,
-            pointer.secret_ref,
-            pointer.previous_secret_ref,
-            pointer.previous_secret_expires_at,
-            pointer.previous_scheme,
-            pointer.previous_algorithm,
-            pointer.lead,
-            pointer.generation,
-            pointer.mac,
-            pointer.mac_key_id,
-            provider,
-            pointer.headers_ref,
-            pointer.tls_ref,
-            is_same_secret,
-        )
+        if directed != tuple(getattr(found, name) for name in _DIRECTED):
+            await _SQL.execute(connection, "direct", *key, *directed)
+        signs = (getattr(pointer, name) for name in _SIGNS)
+        await _SQL.execute(connection, "move", *key, *signs, provider, is_same_secret)
     except asyncpg.UniqueViolationError:
         raise Conflict("the tenant already has an endpoint with this url", field="url") from None
     return pointer

@@ -15,25 +15,26 @@ SELECT {pointer}
  ORDER BY e.tenant_id, e.id
  LIMIT $4
 
--- Writes the whole pointer. The time of the secret changes only if the secret does, not if it only moves.
+-- Writes where requests go, with which headers and identity, and how they are signed. Only an operator's role may.
+-- name: direct
+UPDATE hookseal.endpoints
+   SET url = $3, scheme = $4, algorithm = $5, lead = $6, headers_ref = $7, tls_ref = $8
+ WHERE tenant_id = $1 AND id = $2::text::uuid
+
+-- Writes which secrets sign, and the generation and the MAC of the whole pointer. A worker's role may do it for a rotation.
+-- The time of the secret changes only if the secret does, not if it only moves.
 -- name: move
 UPDATE hookseal.endpoints
-   SET url = $3,
-       scheme = $4,
-       algorithm = $5,
-       secret_ref = $6,
-       previous_secret_ref = $7,
-       previous_secret_expires_at = $8,
-       previous_scheme = $9,
-       previous_algorithm = $10,
-       lead = $11,
-       generation = $12,
-       mac = $13,
-       mac_key_id = $14,
-       secret_provider = $15,
-       headers_ref = $16,
-       tls_ref = $17,
-       secret_updated_at = CASE WHEN secret_ref IS DISTINCT FROM $6 AND NOT $18::boolean THEN now() ELSE secret_updated_at END
+   SET secret_ref = $3,
+       previous_secret_ref = $4,
+       previous_secret_expires_at = $5,
+       previous_scheme = $6,
+       previous_algorithm = $7,
+       generation = $8,
+       mac = $9,
+       mac_key_id = $10,
+       secret_provider = $11,
+       secret_updated_at = CASE WHEN secret_ref IS DISTINCT FROM $3 AND NOT $12::boolean THEN now() ELSE secret_updated_at END
  WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- Returns the time that many seconds after the start of the transaction.

@@ -1,4 +1,4 @@
--- The schema of hookseal, in seven files that run in this order:
+-- The schema of hookseal, in eight files that run in this order:
 --
 --   0001_deliveries.sql  what is sent, to whom, and how far it got; what workers agree on
 --   0001_secrets.sql     what signs, sealed; under which master keys; and the log of who changed what
@@ -6,6 +6,7 @@
 --   0001_operator_events.sql  what is published for the operator
 --   0001_retention.sql   how deliveries and events leave: the functions that the leader of the outbox calls
 --   0001_statistics.sql  how the attempts of each endpoint went
+--   0001_guards.sql      which changes a right to a column is too coarse for
 --   0001_rights.sql      which role may do what with all of this
 --
 -- How a row moves

@@ -75,11 +75,13 @@ GRANT SELECT (tenant_id, id, name, url, event_types, enabled, disabled_reason, d
               generation, mac, mac_key_id, has_plaintext, created_at)
     ON hookseal.endpoints TO hookseal_worker, hookseal_readonly;
 
--- The worker changes deliveries and pointers, stores, retires and destroys versions, and audits changes of secrets.
+-- The worker changes deliveries, stores, retires and destroys versions, and audits changes of secrets. Of an endpoint it
+-- writes what a rotation by schedule changes and whether it is enabled, as far as 0001_guards.sql lets it; never where
+-- requests go.
 GRANT SELECT ON hookseal.events, hookseal.secret_keys, hookseal.secret_records TO hookseal_worker;
 GRANT UPDATE (enabled, disabled_reason, disabled_at, first_failure_at, last_failure_at,
-              url, scheme, algorithm, secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme,
-              previous_algorithm, headers_ref, tls_ref, secret_provider, secret_updated_at, lead, generation, mac, mac_key_id)
+              secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
+              secret_provider, secret_updated_at, generation, mac, mac_key_id)
     ON hookseal.endpoints TO hookseal_worker;
 GRANT UPDATE (state, attempts, budget_spent, next_attempt_at, rung_at, waiting_for, held_at, lease_owner, lease_token,
               lease_expires_at, claimed_number, claimed_at, claimed_refs, claimed_generation, last_error, position,

@@ -17,5 +17,6 @@ def upgrade() -> None:
         "0001_operator_events.sql",
         "0001_retention.sql",
         "0001_statistics.sql",
+        "0001_guards.sql",
         "0001_rights.sql",
     )

@@ -1,0 +1,203 @@
+"""Every method of `Admin`, called with a login of each SQL role: it works, or it raises `Refused`.
+
+Every role has the master key here, as a worker has: so the rights in PostgreSQL alone decide. A method without a row
+fails the test.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import pytest
+
+from hookseal import Admin
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.errors import Refused
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Algorithm
+from hookseal.secrets.errors import SecretDenied
+from tests.doubles.logins import login
+from tests.doubles.stored import Installation
+from tests.operations.test_replay_jobs import dead_letters, started
+
+pytestmark = [pytest.mark.req("OPS-10"), pytest.mark.req("DEL-18")]
+
+ROLES: Final = ("worker", "operator", "producer", "readonly", "publisher")
+READS: Final = frozenset({"worker", "operator", "readonly"})
+WRITES: Final = frozenset({"operator"})
+ALSO_WORKER: Final = frozenset({"worker", "operator"})
+SEES_RESULTS: Final = frozenset({"operator", "readonly"})
+
+
+class Targets:
+    """What the methods name, made anew for each call by the owner of the database."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._number = 0
+
+    def url(self) -> str:
+        """Return a url that no endpoint has."""
+        self._number += 1
+        return f"https://receiver.example/{self._number}"
+
+    async def endpoint(self) -> dict[str, Any]:
+        """Return the arguments that name an endpoint."""
+        return {
+            "tenant_id": "acme",
+            "endpoint_id": (await self._installation.endpoint(url=self.url())).pointer.endpoint_id,
+        }
+
+    async def ed25519(self) -> dict[str, Any]:
+        """Return those of one that signs with ed25519."""
+        new = NewEndpoint(tenant_id=TenantId("acme"), url=self.url(), event_types=("*",), algorithm=Algorithm.ED25519)
+        return {"tenant_id": "acme", "endpoint_id": (await self._installation.add(new)).pointer.endpoint_id}
+
+    async def disabled(self) -> dict[str, Any]:
+        """Return those of a disabled one."""
+        named = await self.endpoint()
+        await self._installation.pool.execute(
+            "UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", named["endpoint_id"]
+        )
+        return named
+
+    async def rotated(self) -> dict[str, Any]:
+        """Return those of one whose overlap is running."""
+        named = await self.endpoint()
+        await self._installation.rotate(named["endpoint_id"], overlap_seconds=86_400)
+        return named
+
+    async def dead(self, *, in_line: bool = False) -> dict[str, Any]:
+        """Return the arguments that name a dead letter, also one that stops its line."""
+        delivery = (await dead_letters(self._installation, 1))[0]
+        if in_line:
+            await self._installation.pool.execute(
+                "UPDATE hookseal.deliveries SET position = 1 WHERE id = $1::text::uuid", delivery
+            )
+        return {"tenant_id": "acme", "delivery_id": delivery}
+
+    async def event(self) -> dict[str, Any]:
+        """Return the arguments that name an event."""
+        return {"tenant_id": "acme", "event_id": (await self._installation.published()).event_id}
+
+    async def replay(self) -> dict[str, Any]:
+        """Return the arguments that name a replay job, the only one that runs."""
+        await self._installation.pool.execute("DELETE FROM hookseal.replays")
+        return {"tenant_id": "acme", "replay_id": (await started(self._installation)).replay_id}
+
+
+ACME: Final[dict[str, Any]] = {"tenant_id": "acme"}
+BY: Final[dict[str, Any]] = {"actor": "jane"}
+Call = Callable[[Any, Targets], Awaitable[object]]
+Row = tuple[str, frozenset[str], Call]
+
+
+async def _added(method: Any, make: Targets) -> object:
+    return await method(**ACME, url=make.url(), event_types=["*"], **BY)
+
+
+def _on(kind: str, **arguments: Any) -> Call:
+    async def call(method: Any, make: Targets) -> object:
+        return await method(**await getattr(make, kind)(), **arguments)
+
+    return call
+
+
+def _with(**arguments: Any) -> Call:
+    async def call(method: Any, _make: Targets) -> object:
+        return await method(**arguments)
+
+    return call
+
+
+async def _moved(method: Any, make: Targets) -> object:
+    return await method(**await make.endpoint(), url=make.url(), **BY)
+
+
+async def _skipped(method: Any, make: Targets) -> object:
+    return await method(**await make.dead(in_line=True), **BY)
+
+
+TABLE: Final[tuple[Row, ...]] = (
+    ("endpoints.add", WRITES, _added),
+    ("endpoints.get", READS, _on("endpoint")),
+    ("endpoints.list", READS, _with(**ACME)),
+    ("endpoints.stats", READS, _with(**ACME)),
+    ("endpoints.update", WRITES, _moved),
+    ("endpoints.update", WRITES, _on("endpoint", timeout_ms=2_000, **BY)),
+    ("endpoints.update", WRITES, _on("endpoint", headers={"X-A": "1"}, **BY)),
+    ("endpoints.enable", WRITES, _on("disabled", **BY)),
+    ("endpoints.disable", ALSO_WORKER, _on("endpoint", reason="x", **BY)),
+    ("endpoints.delete", WRITES, _on("endpoint", **BY)),
+    ("endpoints.test", ALSO_WORKER, _on("endpoint", **BY)),
+    ("events.list", READS, _with(**ACME)),
+    ("events.get", READS, _on("event")),
+    ("events.payload", ALSO_WORKER, _on("event", **BY)),
+    ("deliveries.list", READS, _with(**ACME)),
+    ("deliveries.get", READS, _on("dead")),
+    ("deliveries.why", READS, _on("dead")),
+    ("deliveries.replay", ALSO_WORKER, _on("dead", **BY)),
+    ("deliveries.skip", ALSO_WORKER, _skipped),
+    ("replays.start", WRITES, _with(**ACME, **BY)),
+    ("replays.count", ALSO_WORKER, _with(**ACME)),
+    ("replays.get", READS, _on("replay")),
+    ("replays.list", READS, _with(**ACME)),
+    ("replays.cancel", ALSO_WORKER, _on("replay", **BY)),
+    ("secrets.rotate", ALSO_WORKER, _on("endpoint", **BY)),
+    ("secrets.rotate", WRITES, _on("endpoint", overlap_seconds=0, **BY)),
+    ("secrets.rotate", WRITES, _on("rotated", force=True, **BY)),
+    ("secrets.roll_back", WRITES, _on("rotated", **BY)),
+    ("secrets.end_overlap", WRITES, _on("rotated", **BY)),
+    ("secrets.wait_until_complete", READS, _on("endpoint", generation=1)),
+    ("secrets.status", SEES_RESULTS, _on("endpoint")),
+    ("secrets.probe", WRITES, _on("rotated", **BY)),
+    ("secrets.versions", READS, _on("endpoint")),
+    ("secrets.public_keys", ALSO_WORKER, _on("ed25519")),
+    ("secrets.purge", ALSO_WORKER, _with(**ACME, **BY, older_than_days=7)),
+    ("secrets.reveal", ALSO_WORKER, _on("endpoint", **BY)),
+)  # fmt: skip
+
+
+def methods(admin: Admin) -> set[str]:
+    """Return the names of all methods."""
+    return {
+        f"{group}.{name}"
+        for group, part in vars(admin).items()
+        for name, _ in inspect.getmembers(part, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+
+
+async def test_every_method_has_a_row(admin: Admin) -> None:
+    """Each method of each group is in the table."""
+    assert methods(admin) == {name for name, _, _ in TABLE}
+
+
+async def test_each_role_calls_what_the_table_says(installation: Installation, environ: dict[str, str]) -> None:
+    """A method works with the roles of its row, and raises `Refused` or `SecretDenied` with every other."""
+    make, wrong = Targets(installation), []
+    await installation.endpoint()
+    async with AsyncExitStack() as stack:
+        for role in ROLES:
+            _, url = await stack.enter_async_context(
+                login(installation.pool, environ["DATABASE_URL"], f"hookseal_{role}")
+            )
+            try:
+                admin = await stack.enter_async_context(Admin.connect(url, environ=environ))
+            except Refused:
+                wrong += [(name, role, "Refused") for name, works_for, _ in TABLE if role in works_for]
+                continue
+            for name, works_for, call in TABLE:
+                group, _, method = name.partition(".")
+                said = "works"
+                try:
+                    await call(getattr(getattr(admin, group), method), make)
+                except (Refused, SecretDenied):
+                    said = "refused"
+                except Exception as error:  # noqa: BLE001 -- it is reported with the others
+                    said = repr(error)
+                if said != ("works" if role in works_for else "refused"):
+                    wrong.append((name, role, said))
+
+    assert [] == wrong

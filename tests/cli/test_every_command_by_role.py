@@ -1,0 +1,271 @@
+"""Every command, run with a login of each SQL role: it works, or it is refused and changes nothing.
+
+Every role has the master key here, as a worker has: so the rights in PostgreSQL alone decide. This is the list that the
+threat model refers to. A command without a row fails the test.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer
+
+from hookseal.cli.commands import tree
+from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Algorithm
+from tests.cli.installation import Begun
+from tests.cli.key.test_moves import DONE, NEXT, SWAPPED, WITH_NEXT
+from tests.doubles.logins import login
+from tests.doubles.master_keys import OLD
+from tests.operations.test_replay_jobs import dead_letters, started
+
+pytestmark = [pytest.mark.req("OPS-10"), pytest.mark.timeout(300)]  # many commands in sequence
+
+ROLES: Final = ("worker", "operator", "producer", "readonly", "publisher")
+READS: Final = frozenset({"worker", "operator", "readonly"})
+WRITES: Final = frozenset({"operator"})
+SEES_RESULTS: Final = frozenset({"operator", "readonly"})
+ALSO_WORKER: Final = frozenset({"worker", "operator"})
+_OF: Final = "--tenant acme --endpoint {endpoint}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One command, for whom it works, with which code, the code of a refusal, and the keys that it is given."""
+
+    words: str
+    works_for: frozenset[str]
+    code: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+def _reads(words: str) -> Row:
+    return Row(words=words, works_for=READS)
+
+
+def _writes(words: str, **more: Any) -> Row:
+    return Row(words=words, works_for=WRITES, **more)
+
+
+# In this order: a command of the life of a master key needs those before it.
+TABLE: Final = (
+    Row(words="publish --tenant acme --event-type a.b --data {{}}", works_for=frozenset({"producer"})),
+    _writes("migrate-secrets"),
+    _writes("import-endpoints --from-csv {csv}", refused={"worker": 1}),  # it refuses every row
+    _writes("endpoint add --tenant acme --url https://receiver.example/{number} --event-type *"),
+    _reads("endpoint list"),
+    _reads(f"endpoint show {_OF}"),
+    _reads("endpoint stats --tenant acme"),
+    _writes(f"endpoint update {_OF} --url https://elsewhere.example/{{number}}"),
+    _writes(f"endpoint update {_OF} --timeout-ms 2000"),
+    _writes(f"endpoint update {_OF} --header X-A:1"),
+    _writes(f"endpoint update {_OF} --lead current"),
+    _writes("endpoint enable --tenant acme --endpoint {disabled}"),
+    Row(words=f"endpoint disable {_OF} --reason x", works_for=ALSO_WORKER),
+    _writes(f"endpoint delete {_OF} --yes"),
+    Row(words="endpoint public-key --tenant acme --endpoint {ed25519}", works_for=ALSO_WORKER),
+    Row(words=f"endpoint rotate {_OF}", works_for=ALSO_WORKER),
+    _writes(f"endpoint rotate {_OF} --overlap 60"),
+    _writes(f"endpoint rotate {_OF} --overlap 0 --no-wait"),
+    _writes(f"endpoint rotate {_OF} --scheme x-webhook"),
+    _writes("endpoint rotate --tenant acme --endpoint {rotated} --force"),
+    _writes("endpoint rollback --tenant acme --endpoint {rotated}"),
+    _writes("endpoint end-overlap --tenant acme --endpoint {rotated}"),
+    Row(words=f"endpoint rotation-status {_OF}", works_for=SEES_RESULTS),
+    Row(words=f"endpoint test {_OF}", works_for=ALSO_WORKER, code=1),  # nobody answers
+    _reads("event list --tenant acme"),
+    _reads("event show {event} --tenant acme"),
+    Row(words="event show {event} --tenant acme --payload", works_for=ALSO_WORKER),
+    _reads("delivery list"),
+    _reads("delivery show {delivery}"),
+    _reads("delivery why {delivery}"),
+    Row(words="delivery replay {dead}", works_for=ALSO_WORKER),
+    Row(words="delivery skip {stopping}", works_for=ALSO_WORKER),
+    _writes("replay start --tenant acme"),
+    _reads("replay status"),
+    _reads("replay list"),
+    Row(words="replay cancel {replay}", works_for=ALSO_WORKER),
+    _reads(f"secret versions {_OF}"),
+    Row(words=f"secret reveal {_OF} --print-secret", works_for=ALSO_WORKER),
+    Row(words="secret purge --older-than 7", works_for=ALSO_WORKER),
+    Row(
+        words="secret move --to db", works_for=ALSO_WORKER
+    ),  # nothing is to be moved; a worker may not write a provider
+    _writes("secret cache-clear"),
+    _writes("producer grant --role {producer} --tenant globex"),
+    _writes("producer revoke --role {producer} --tenant globex"),
+    Row(words="producer list", works_for=SEES_RESULTS),
+    _reads("audit list"),
+    Row(words="audit verify", works_for=ALSO_WORKER),
+    _reads("audit heads"),
+    _reads("audit export"),
+    Row(words="restore check", works_for=ALSO_WORKER),
+    _writes("restore accept --head {heads}"),
+    Row(words="db status", works_for=READS | {"producer"}),
+    Row(words="db upgrade", works_for=frozenset()),
+    Row(words="worker", works_for=frozenset({"worker"})),
+    Row(words="key init", works_for=ALSO_WORKER, code=4),  # it sees that they exist already
+    _reads("key status"),
+    Row(words="key versions {key}", works_for=ALSO_WORKER),
+    _writes("key rotate-integrity"),
+    _writes("key stage", keys=WITH_NEXT),
+    _writes("key promote {next}", keys=WITH_NEXT),
+    _writes("key rewrap {key}", keys=SWAPPED),
+    _writes("key compromise {key}", keys=SWAPPED, code=1),  # it leaves the endpoints whose overlap is running
+    _writes("key retire {key}", keys=SWAPPED),
+    _writes("key destroy {key}", keys=DONE),
+)
+# These open no connection to PostgreSQL.
+WITHOUT_DATABASE: Final = frozenset({"demo", "up", "up env", "listen", "verify", "check", "key wrap"})
+# Runs until it is ended: tests/worker/test_roles.py runs it as this role.
+ENDLESS: Final = frozenset({("worker", "worker")})
+_STATE: Final = """
+SELECT concat((SELECT array_agg(e ORDER BY e.id) FROM hookseal.endpoints AS e),
+              (SELECT array_agg(r ORDER BY r) FROM hookseal.secret_records AS r),
+              (SELECT array_agg(k ORDER BY k) FROM hookseal.secret_keys AS k),
+              (SELECT count(*) FROM hookseal.audit_log), (SELECT count(*) FROM hookseal.events))
+"""
+
+
+def commands(found: Any = None, path: tuple[str, ...] = ()) -> set[str]:
+    """Return the words of every command."""
+    found = typer.main.get_command(tree(None)) if found is None else found
+    inner = getattr(found, "commands", {})
+    own = set() if inner and not getattr(found, "invoke_without_command", False) else {" ".join(path)}
+    return own.union(*(commands(each, (*path, name)) for name, each in inner.items())) - {""}
+
+
+class Targets:
+    """What the commands name, made anew for each run by the owner of the database."""
+
+    def __init__(self, begun: Begun, folder: Path, producer: str) -> None:
+        self._begun = begun
+        self._folder = folder
+        self._producer = producer
+        self._number = 0
+
+    async def of(self, words: str) -> list[str]:
+        """Return the words with what they name."""
+        return [await self._filled(word) for word in words.split()]
+
+    async def _filled(self, word: str) -> str:
+        found = {}
+        for name in (
+            "endpoint",
+            "ed25519",
+            "disabled",
+            "rotated",
+            "dead",
+            "stopping",
+            "delivery",
+            "event",
+            "replay",
+            "csv",
+            "heads",
+        ):
+            if f"{{{name}}}" in word:
+                found[name] = await getattr(self, f"_{name}")()
+        self._number += 1
+        plain = {"number": self._number, "producer": self._producer, "key": OLD.key_id, "next": NEXT.key_id}
+        return word.format(**plain, **found)
+
+    async def _endpoint(self) -> str:
+        self._number += 1
+        return (
+            await self._begun.stored.endpoint(url=f"https://receiver.example/made/{self._number}")
+        ).pointer.endpoint_id
+
+    async def _ed25519(self) -> str:
+        self._number += 1
+        url = f"https://receiver.example/made/{self._number}"
+        new = NewEndpoint(tenant_id=TenantId("acme"), url=url, event_types=("*",), algorithm=Algorithm.ED25519)
+        return (await self._begun.stored.add(new)).pointer.endpoint_id
+
+    async def _disabled(self) -> str:
+        endpoint = await self._endpoint()
+        await self._owner("endpoint", "disable", "--tenant", "acme", "--endpoint", endpoint, "--reason", "x")
+        return endpoint
+
+    async def _rotated(self) -> str:
+        endpoint = await self._endpoint()
+        await self._owner("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint)
+        return endpoint
+
+    async def _delivery(self) -> str:
+        return str((await self._begun.stored.deliveries())[0].delivery_id)
+
+    async def _event(self) -> str:
+        return str((await self._begun.stored.published()).event_id)
+
+    async def _dead(self) -> str:
+        return str((await dead_letters(self._begun.stored, 1))[0])
+
+    async def _stopping(self) -> str:
+        delivery = await self._dead()
+        await self._begun.stored.pool.execute(
+            "UPDATE hookseal.deliveries SET position = 1 WHERE id = $1::text::uuid", delivery
+        )
+        return delivery
+
+    async def _replay(self) -> str:
+        return str((await started(self._begun.stored)).replay_id)
+
+    async def _csv(self) -> str:
+        self._number += 1
+        path = self._folder / "endpoints.csv"
+        secret = "whsec_" + "A" * 43 + "="
+        path.write_text(
+            f"tenant_id,url,event_types,secret,scheme\nacme,https://receiver.example/csv/{self._number},*,{secret},standard\n"
+        )
+        path.chmod(0o600)
+        return str(path)
+
+    async def _heads(self) -> str:
+        path = self._folder / "heads.json"
+        path.write_text((await self._owner("audit", "heads", "--json")).out)
+        return str(path)
+
+    async def _owner(self, *words: str) -> Any:
+        ended = await self._begun.run(*words)
+        assert 0 == ended.code, ended.err
+        return ended
+
+
+def test_every_command_has_a_row() -> None:
+    """Each command is in the table, or opens no connection to PostgreSQL."""
+    named = {command for command in commands() for row in TABLE if f"{row.words} ".startswith(f"{command} ")}
+
+    assert commands() == named | WITHOUT_DATABASE
+
+
+async def test_each_role_runs_what_the_table_says(begun: Begun, tmp_path: Path) -> None:
+    """A command works with the roles of its row; with every other it exits with 5, and nothing is changed."""
+    pool, wrong = begun.stored.pool, []
+    async with AsyncExitStack() as stack:
+        logins = {
+            role: await stack.enter_async_context(login(pool, begun.settings["DATABASE_URL"], f"hookseal_{role}"))
+            for role in ROLES
+        }
+        producer = logins["producer"][0]
+        assert 0 == (await begun.run("producer", "grant", "--role", producer, "--tenant", "acme")).code
+        targets = Targets(begun, tmp_path, producer)
+        await begun.stored.endpoint()
+        for row in TABLE:
+            for role in sorted(ROLES, key=row.works_for.__contains__):
+                if (row.words, role) in ENDLESS:
+                    continue
+                words = await targets.of(row.words)
+                before = await pool.fetchval(_STATE)
+                ended = await begun.run(*words, **{"DATABASE_URL": logins[role][1], **row.keys})
+                expected = row.code if role in row.works_for else row.refused.get(role, 5)
+                unchanged = role in row.works_for or before == await pool.fetchval(_STATE)
+                if ended.code != expected or not unchanged:
+                    wrong.append((row.words, role, ended.code, unchanged, ended.err[-200:]))
+
+    assert [] == wrong, json.dumps(wrong, indent=1)
