@@ -160,6 +160,36 @@ async def with_async_psycopg(url: str, autocommit: bool) -> AsyncIterator[Caller
         yield Caller(publish=publish, write=write, commit=connection.commit, rollback=connection.rollback)
 
 
+@asynccontextmanager
+async def with_psycopg_pipeline(url: str, autocommit: bool) -> AsyncIterator[Caller]:
+    """Use psycopg in pipeline mode."""
+    async with thread() as of:
+        with psycopg.connect(url, autocommit=autocommit) as connection, connection.pipeline():
+            yield Caller(
+                publish=of(for_psycopg.publish, connection),
+                write=of(connection.execute, WRITE),
+                commit=of(connection.commit),
+                rollback=of(connection.rollback),
+            )
+
+
+@asynccontextmanager
+async def with_async_psycopg_pipeline(url: str, autocommit: bool) -> AsyncIterator[Caller]:
+    """Use psycopg in asyncio and in pipeline mode."""
+    async with (
+        await psycopg.AsyncConnection.connect(url, autocommit=autocommit) as connection,
+        connection.pipeline(),
+    ):
+
+        async def publish(**event: Any) -> Published:
+            return await for_psycopg.publish_async(connection, **event)
+
+        async def write() -> None:
+            await connection.execute(WRITE)
+
+        yield Caller(publish=publish, write=write, commit=connection.commit, rollback=connection.rollback)
+
+
 def _engine_of(url: str, driver: str) -> str:
     return url.replace("postgresql://", f"postgresql+{driver}://", 1)
 
@@ -278,6 +308,8 @@ CALLERS: Final[dict[str, Open]] = {
     "dbapi": with_psycopg_as_any_driver,
     "psycopg": with_psycopg,
     "async-psycopg": with_async_psycopg,
+    "psycopg-pipeline": with_psycopg_pipeline,
+    "async-psycopg-pipeline": with_async_psycopg_pipeline,
     "session": with_session,
     "connection": with_connection,
     "async-session": with_async_session,

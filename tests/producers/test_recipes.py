@@ -1,6 +1,7 @@
 """The recipes of docs/guide/frameworks.md that install the schema, and what is special about single libraries."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -16,8 +17,9 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hookseal.ground.errors import ConfigError, Refused
+from hookseal.ground.errors import ConfigError, Conflict, Refused
 from hookseal.postgres.schema import revision
+from hookseal.producers import dbapi as for_dbapi
 from hookseal.producers import django as for_django
 from hookseal.producers import psycopg as for_psycopg
 from hookseal.producers import sqlalchemy as for_sqlalchemy
@@ -198,3 +200,87 @@ async def test_a_connection_of_psycopg_of_the_other_kind_is_named(database_url: 
             for_psycopg.publish(of_asyncio, **event)
     with psycopg.connect(database_url) as other, pytest.raises(TypeError, match=r"^a Connection goes to publish$"):
         await for_psycopg.publish_async(other, **event)
+
+
+PAID: Final[dict[str, Any]] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1}
+
+
+def _in_a_pipeline(connection: Any, publish: Callable[[], object]) -> None:
+    """Publish in a pipeline of this connection of psycopg, which is refused."""
+    with connection.pipeline(), pytest.raises(Conflict, match="the connection is in psycopg's pipeline mode") as caught:
+        publish()
+    assert "connection" == caught.value.field
+
+
+def _with_dbapi(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        _in_a_pipeline(connection, lambda: for_dbapi.publish(connection, **PAID))
+
+
+def _with_django(url: str) -> None:
+    use_django(url)
+    with connections[ALIAS].cursor() as cursor:
+        _in_a_pipeline(cursor.connection, lambda: for_django.publish(using=ALIAS, **PAID))
+    connections.close_all()
+
+
+def _with_sqlalchemy(url: str) -> None:
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        _in_a_pipeline(driver, lambda: for_sqlalchemy.publish(connection, **PAID))
+        _in_a_pipeline(driver, lambda: for_sqlalchemy.publish(Session(connection), **PAID))
+        connection.commit()
+
+
+@pytest.mark.parametrize("publish_with", [_with_dbapi, _with_django, _with_sqlalchemy])
+async def test_a_pipeline_is_refused_before_anything_is_stored(
+    publish_with: Callable[[str], None], database_url: str, pool: Pool
+) -> None:
+    """What cannot read rows in psycopg's pipeline mode refuses it, and stores nothing."""
+    async with thread() as of:
+        await of(publish_with, database_url)()
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+async def test_a_pipeline_of_asyncio_is_refused_before_anything_is_stored(database_url: str, pool: Pool) -> None:
+    """SQLAlchemy's connection of asyncio refuses a pipeline of its driver, and stores nothing."""
+    engine = create_async_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        driver: Any = raw.driver_connection
+        async with driver.pipeline():
+            with pytest.raises(Conflict, match="the connection is in psycopg's pipeline mode"):
+                await for_sqlalchemy.publish_async(connection, **PAID)
+        await connection.commit()
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_an_earlier_error_of_a_pipeline_is_raised_first(autocommit: bool, database_url: str, pool: Pool) -> None:
+    """An error of what the caller sent before is raised unchanged, and nothing is published.
+
+    `SAVEPOINT` fails in autocommit with the SQLSTATE by which `publish` recognises a connection in no transaction.
+    """
+    earlier = "SAVEPOINT own" if autocommit else "SELECT * FROM public.absent"
+    error = psycopg.errors.NoActiveSqlTransaction if autocommit else psycopg.errors.UndefinedTable
+
+    def pay() -> None:
+        with psycopg.connect(database_url, autocommit=autocommit) as connection, connection.pipeline():
+            connection.execute(earlier)
+            with pytest.raises(error):
+                for_psycopg.publish(connection, **PAID)
+            connection.rollback()
+            assert 1 == len(connection.execute("SELECT 1").fetchall())
+
+    async with thread() as of:
+        await of(pay)()
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=autocommit) as of_asyncio,
+        of_asyncio.pipeline(),
+    ):
+        await of_asyncio.execute(earlier)
+        with pytest.raises(error):
+            await for_psycopg.publish_async(of_asyncio, **PAID)
+        await of_asyncio.rollback()
+    assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")

@@ -118,6 +118,16 @@ async def run_async(talk: Conversation, execute: AsyncExecute) -> Published:
         return published
 
 
+def refuse_pipeline(connection: object) -> None:
+    """Raise `Conflict` if this is a connection of psycopg in pipeline mode, where a statement has no rows yet."""
+    if getattr(getattr(connection, "pgconn", None), "pipeline_status", 0):
+        raise Conflict(
+            "the connection is in psycopg's pipeline mode: publish after the pipeline, "
+            "or through hookseal.producers.psycopg",
+            field="connection",
+        )
+
+
 def _require_names(fields: Mapping[str, object]) -> None:
     """Raise the `TypeError` of Python for a wrong call: `**event` takes any name, and would drop a mistyped one."""
     for name in fields:

@@ -2,7 +2,7 @@
 
 from typing import Any, Unpack
 
-from hookseal.producers.call import EventFields, Published, Rows, conversation, run
+from hookseal.producers.call import EventFields, Published, Rows, conversation, refuse_pipeline, run
 
 _PLACES = ("%s",) * 6  # the styles `format` and `pyformat`, which the drivers of PostgreSQL have
 
@@ -12,8 +12,10 @@ def publish(connection: Any, /, **event: Unpack[EventFields]) -> Published:
 
     In autocommit and outside of a transaction it commits at once; `is_committed` says so. Nothing is rung: after the
     commit a worker finds the event by itself. Raises `Malformed` with the field, `Conflict` if another event has the
-    event id, `Refused` if the role may not publish for the tenant, and the errors of the driver.
+    event id or psycopg is in pipeline mode, `Refused` if the role may not publish for the tenant, and the errors of the
+    driver.
     """
+    refuse_pipeline(connection)
     cursor = connection.cursor()
 
     def execute(sql: str, values: tuple[object, ...]) -> Rows:

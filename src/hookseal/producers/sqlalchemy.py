@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
-from hookseal.producers.call import EventFields, Published, Rows, conversation, run
+from hookseal.producers.call import EventFields, Published, Rows, conversation, refuse_pipeline, run
 
 _PLACES = tuple(f":p{number}" for number in range(6))
 
@@ -16,11 +16,12 @@ def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Pu
 
     SQLAlchemy begins that transaction now, if it has not yet: nothing is stored before the caller's commit. Only with
     the isolation level AUTOCOMMIT it commits at once; `is_committed` says so. Nothing is rung: after the commit a
-    worker finds the event by itself. Raises `Malformed` with the field, `Conflict` if another event has the event id,
-    `Refused` if the role may not publish for the tenant, and the errors of SQLAlchemy.
+    worker finds the event by itself. Raises `Malformed` with the field, `Conflict` if another event has the event id or
+    psycopg is in pipeline mode, `Refused` if the role may not publish for the tenant, and the errors of SQLAlchemy.
     """
     _require_sync(target)
-    connection = target.connection() if isinstance(target, Session) else target
+    connection = target if isinstance(target, Connection) else target.connection()
+    refuse_pipeline(connection.connection.driver_connection)
 
     def execute(sql: str, values: tuple[object, ...]) -> Rows:
         result = connection.execute(text(sql), {f"p{number}": value for number, value in enumerate(values)})
