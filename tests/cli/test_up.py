@@ -233,6 +233,25 @@ async def require_no_process_after_a_kill(terminal: Terminal, process: Process) 
 
 
 @pytest.mark.req("OPS-04", part="errors")
+async def test_a_folder_that_another_user_laid_is_refused(terminal: Terminal) -> None:
+    """`up` and `up env` end with 5 and name what is not ours; the file to which a link leads stays as it is."""
+    target = terminal.folder / "target"
+    target.write_text("1")
+    terminal.state.mkdir(mode=0o700)
+    (terminal.state / "receiver.port").symlink_to(target)
+    linked = await terminal.hookseal("up", "--json")
+    assert (5, "refused") == (linked.code, linked.json["error"]["code"])
+    assert f"{terminal.state / 'receiver.port'} is a symbolic link" in linked.json["error"]["message"]
+    assert "1" == target.read_text()
+
+    terminal.state.rename(terminal.folder / "laid")
+    terminal.state.symlink_to("laid")
+    for command in (["up"], ["up", "env"]):
+        refused = await terminal.hookseal(*command, "--json")
+        assert (5, "refused") == (refused.code, refused.json["error"]["code"])
+        assert f"{terminal.state} is a symbolic link" in refused.json["error"]["message"]
+
+
 async def test_up_env_says_that_nothing_runs(terminal: Terminal) -> None:
     """If nothing runs, `up env` says so on standard error, prints nothing for a shell, and creates nothing."""
     ended = await terminal.hookseal("up", "env")

@@ -9,6 +9,7 @@ import pytest
 from hookseal.demo import state
 from hookseal.ground.errors import Refused, Unavailable
 
+ANOTHER = 54321  # a user id that no user has
 SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1/db"}
 
 
@@ -80,6 +81,97 @@ def test_an_unusable_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Refused, match=expected), state.lock_folder(tmp_path / name):
             pytest.fail("taken")
     assert "mine" == (tmp_path / "file").read_text()
+
+
+OURS = ("up.lock", "up.json", "receiver.port", "master.key", "postgres.password", "postgres.place", "worker.log")
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o701, 0o770, 0o755])
+def test_a_folder_that_others_may_enter_is_refused(mode: int, tmp_path: Path) -> None:
+    """A right of the group or of all others is enough, for `up` and for `up env`."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(mode)
+    require_refusal(folder, f"^other users may enter {folder}: run chmod 700 on it first$")
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    """A link in place of the folder is refused, and nothing is put into the folder to which it leads."""
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "state").symlink_to("elsewhere")
+    require_refusal(tmp_path / "state", f"^{tmp_path / 'state'} is a symbolic link: ")
+    assert [] == list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_link_in_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    """A link is refused by its name, whether symbolic or hard, and the file to which it leads stays as it is."""
+    folder, target = tmp_path / "state", tmp_path / "target"
+    folder.mkdir(mode=0o700)
+    target.write_text("1")
+    (folder / name).symlink_to(target)
+    require_refusal_of_a_file(folder, f"^{folder / name} is a symbolic link: another user may have put it there; rem")
+    (folder / name).unlink()
+    (folder / name).hardlink_to(target)
+    require_refusal_of_a_file(folder, f"^{folder / name} has another name as well")
+    assert ("1", 0o644) == (target.read_text(), stat.S_IMODE(target.stat().st_mode))
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_file_that_others_may_write_is_refused(mode: int, tmp_path: Path) -> None:
+    """A file that others may write is refused: they may have it open since a time when they could enter the folder."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    (folder / "master.key").touch()
+    (folder / "master.key").chmod(mode)
+    require_refusal_of_a_file(folder, f"^other users may write to {folder / 'master.key'}: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_what_another_user_laid_is_refused(tmp_path: Path) -> None:
+    """A folder of another user is refused, also to root, and so is a file of theirs in a folder of ours."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    (folder / "master.key").write_text("theirs")
+    os.chown(folder / "master.key", ANOTHER, ANOTHER)
+    require_refusal_of_a_file(folder, f"^{folder / 'master.key'} belongs to user {ANOTHER}, not to user root: ")
+    os.chown(folder, ANOTHER, ANOTHER)
+    require_refusal(folder, f"^{folder} belongs to user {ANOTHER}, not to user root: ")
+    assert ["master.key"] == [path.name for path in folder.iterdir()]
+
+
+def require_refusal(folder: Path, expected: str) -> None:
+    """Fail unless `up` and `up env` refuse the folder."""
+    with pytest.raises(Refused, match=expected):
+        state.settings(folder)
+    require_refusal_of_a_file(folder, expected)
+
+
+def require_refusal_of_a_file(folder: Path, expected: str) -> None:
+    """Fail unless `up` refuses the folder, because of what is in it."""
+    with pytest.raises(Refused, match=expected), state.lock_folder(folder):
+        pytest.fail("taken")
+
+
+def test_a_folder_that_is_replaced_later_is_refused(tmp_path: Path) -> None:
+    """Each access checks the folder that it uses: one that took the place of the locked one gets nothing."""
+    folder, other = tmp_path / "state", tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (other / "receiver.port").write_text("1")
+    (other / "worker.log").write_text("1")
+    with state.lock_folder(folder):
+        folder.rename(tmp_path / "away")
+        folder.symlink_to(other)
+        for use in (state.receiver_port, state.keep_logs, publish):
+            with pytest.raises(Refused, match="is a symbolic link"):
+                use(folder)
+    assert {"receiver.port", "worker.log"} == {path.name for path in other.iterdir()}
+
+
+def publish(folder: Path) -> None:
+    """Publish settings, as a running `up` does."""
+    with state.publish_settings(folder, SETTINGS):
+        pass
 
 
 def test_an_unreadable_folder_is_reported(tmp_path: Path) -> None:

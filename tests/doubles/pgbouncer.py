@@ -72,9 +72,7 @@ class _PgBouncer:
         return True
 
     def _write(self, name: str, text: str) -> None:
-        write_private(self.folder / name, text)
-        if self.account is not None:
-            os.chown(self.folder / name, self.account.uid, self.account.gid)
+        write_private(self.folder / name, text, self.account)
 
 
 async def admin(port: int, command: str) -> None:

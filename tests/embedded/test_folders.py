@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from hookseal.embedded.account import Account, for_servers
-from hookseal.embedded.folders import _is_ours, scratch, state_folder, write_private
-from hookseal.ground.errors import Unavailable
+from hookseal.embedded.folders import (
+    _is_ours,
+    create_private,
+    load_or_create_password,
+    read_private,
+    scratch,
+    state_folder,
+    write_private,
+)
+from hookseal.ground.errors import Refused, Unavailable
 
 pytestmark = pytest.mark.req("OPS-08")
 
@@ -51,6 +59,60 @@ def test_only_the_owner_reads_a_private_file(tmp_path: Path) -> None:
     write_private(tmp_path / "file", "text")
     assert "text" == (tmp_path / "file").read_text()
     assert 0o600 == (tmp_path / "file").stat().st_mode & 0o777
+
+
+def test_writing_replaces_a_link(tmp_path: Path) -> None:
+    """A link, symbolic or hard, is replaced by the new file; the file to which it led stays as it was."""
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "symbolic").symlink_to("target")
+    (tmp_path / "hard").hardlink_to(tmp_path / "target")
+    for name in ("symbolic", "hard"):
+        write_private(tmp_path / name, "new")
+        assert ("new", False) == ((tmp_path / name).read_text(), (tmp_path / name).is_symlink())
+        (tmp_path / name).unlink()
+    assert ["target"] == [path.name for path in tmp_path.iterdir()]
+    assert "kept" == (tmp_path / "target").read_text()
+
+
+def test_a_log_replaces_a_link(tmp_path: Path) -> None:
+    """The log of a program is a new file: what stood there is not emptied, nor written to."""
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "log").symlink_to("target")
+    os.close(create_private(tmp_path / "log"))
+    assert ("kept", False) == ((tmp_path / "target").read_text(), (tmp_path / "log").is_symlink())
+
+
+def test_reading_follows_no_link(tmp_path: Path) -> None:
+    """A link is refused where a file of ours is read, and so is a folder that others may write to."""
+    (tmp_path / "target").write_text("theirs")
+    (tmp_path / "link").symlink_to("target")
+    with pytest.raises(Refused, match=r"link is a symbolic link: "):
+        read_private(tmp_path / "link")
+    tmp_path.chmod(0o720)
+    for use in (read_private, create_private, load_or_create_password):
+        with pytest.raises(Refused, match=f"^other users may write to {tmp_path}: run chmod go-w on it first$"):
+            use(tmp_path / "target")
+
+
+def test_a_link_in_place_of_a_servers_folder_is_refused(tmp_path: Path) -> None:
+    """A link in place of the folder of a server is refused, and is not followed."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "postgres").symlink_to("elsewhere")
+    with pytest.raises(Refused, match=r"postgres is a symbolic link: "):
+        state_folder(tmp_path, "postgres", None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_another_user_is_not_read(tmp_path: Path) -> None:
+    """Root reads no file of another user, and uses no folder of theirs for a server."""
+    (tmp_path / "file").write_text("theirs")
+    (tmp_path / "valkey").mkdir()
+    for name in ("file", "valkey"):
+        os.chown(tmp_path / name, ANOTHER_ACCOUNT.uid, ANOTHER_ACCOUNT.gid)
+    with pytest.raises(Refused, match="file belongs to user 54321, not to user root: "):
+        read_private(tmp_path / "file")
+    with pytest.raises(Refused, match="valkey belongs to user 54321, not to user root: "):
+        state_folder(tmp_path, "valkey", None)
 
 
 def test_another_users_folder_is_refused(tmp_path: Path) -> None:

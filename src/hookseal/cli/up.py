@@ -38,7 +38,8 @@ def up(
     `up` ends with an error that names it and its log. The logs stay through one more start, as *.log.1.
 
     The data stays in .hookseal/. If root starts it, the servers run as the user `nobody`, and the files
-    .hookseal/*.place name the folders of their data.
+    .hookseal/*.place name the folders of their data. It refuses a folder .hookseal of another user, one that others may
+    enter, and a link or a file of another user in it.
 
     In a second terminal: eval "$(hookseal up env)"
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.config.keys import MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS
-from hookseal.embedded.folders import write_private
+from hookseal.embedded.folders import read_private, write_private
 from hookseal.embedded.stack import Stack
 from hookseal.operations.key.keys import begin, stage_key
 from hookseal.operations.operator import Operator
@@ -98,7 +98,7 @@ def _ring(key_files: Mapping[str, Path]) -> KeyRing:
     sealing, *opening = [
         MasterKey.parse(text, variable=f"{name}_FILE")
         for name, file in key_files.items()
-        for text in file.read_text(encoding="ascii").split(",")
+        for text in read_private(file).decode("ascii").split(",")
     ]
     return KeyRing(sealing, tuple(opening))
 

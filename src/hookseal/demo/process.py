@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
-from hookseal.embedded.folders import write_private
+from hookseal.embedded.folders import create_private
 from hookseal.ground.errors import Unavailable
 
 STOP_SECONDS: Final = 35.0  # longer than the drain of a worker
@@ -69,8 +69,7 @@ async def worker_process(
     At the end of the block it drains, and is killed after 35 seconds, or when `at_once` is set. Raises `Unavailable`,
     with the end of its log, if it does not become ready within 20 seconds.
     """
-    write_private(log_file, "")
-    with log_file.open("ab") as log:
+    with os.fdopen(create_private(log_file), "ab") as log:
         process = await start(environment, log)
     try:
         yield WorkerProcess(process, log_file, await _ready(process, log_file))

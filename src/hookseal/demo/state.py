@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from hookseal.embedded.folders import write_private
+from hookseal.embedded.folders import opened, read_private, require_own_files, write_private
 from hookseal.embedded.server import ports
 from hookseal.ground.errors import Refused, Unavailable
 
@@ -35,19 +35,21 @@ def default_folder() -> Path:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Create the folder if absent, and lock it for this `up`, until the end of the block or of the process.
 
-    Raises `Refused` if another `up` has locked it, if other users may enter it, or if it cannot be created.
+    Raises `Refused` if another `up` has locked it, if other users may enter it, if it or a file in it belongs to
+    another user or is a link, or if it cannot be created.
     """
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_mode & 0o077:
-            raise Refused(f"other users may enter {folder}: run chmod 700 on it first")
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        with opened(folder, is_private=True) as inside:
+            require_own_files(folder, inside)
+            lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=inside)
     except OSError as error:
         raise Refused(f"{folder} cannot be used ({error.strerror}): run `hookseal up` in another folder") from None
     try:
         if not _try_lock(lock, fcntl.LOCK_EX):
             raise Refused("`hookseal up` is running in this folder already: stop it first, or use another folder")
-        (folder / _FILE).unlink(missing_ok=True)  # left by a killed `up`
+        _remove_settings(folder)  # left by a killed `up`
         yield
     finally:
         os.close(lock)
@@ -56,12 +58,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def publish_settings(folder: Path, settings: dict[str, str]) -> Iterator[None]:
     """Make `up env` print these settings for the length of the block."""
-    write_private(folder / f"{_FILE}.new", json.dumps(settings))
-    (folder / f"{_FILE}.new").replace(folder / _FILE)  # atomically, so that no reader sees half of it
+    write_private(folder / _FILE, json.dumps(settings))
     try:
         yield
     finally:
-        (folder / _FILE).unlink(missing_ok=True)
+        _remove_settings(folder)
+
+
+def _remove_settings(folder: Path) -> None:
+    with opened(folder) as inside, suppress(FileNotFoundError):
+        os.unlink(_FILE, dir_fd=inside)
 
 
 def keep_logs(folder: Path) -> None:
@@ -69,23 +75,28 @@ def keep_logs(folder: Path) -> None:
 
     The error of that run may have named one of them.
     """
-    for name in _LOGS:
-        with suppress(FileNotFoundError):
-            (folder / name).replace(folder / f"{name}.1")
+    with opened(folder) as inside:
+        for name in _LOGS:
+            with suppress(FileNotFoundError):
+                os.replace(name, f"{name}.1", src_dir_fd=inside, dst_dir_fd=inside)
 
 
 def receiver_port(folder: Path) -> int:
     """Return the port of the receiver. It stays the same, since earlier endpoints send to it."""
     place = folder / _PORT
     with suppress(OSError, ValueError):
-        return int(place.read_text(encoding="ascii"))
+        return int(read_private(place))
     port = next(ports(None))
     write_private(place, str(port))
     return port
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """Return the settings of the running stack. Raises `Unavailable` if none runs, or if its file was changed."""
+    """Return the settings of the running stack.
+
+    Raises `Unavailable` if none runs, or if its file was changed, `Refused` if the folder or the file is not ours: a
+    shell evaluates what is returned.
+    """
     text = _text(folder)
     if text is None:
         raise Unavailable("nothing is up in this folder: run `hookseal up` here, in another terminal")
@@ -101,11 +112,12 @@ def advice(folder: Path, environ: Mapping[str, str]) -> str | None:
 
     Returns None if it has them, and in a folder in which this user never started an `up`.
     """
-    # Another user's folder may name other servers.
-    if not (folder / _LOCK).exists() or folder.stat().st_uid != os.geteuid():
+    if not (folder / _LOCK).exists():
         return None
     try:
         running = settings(folder)
+    except Refused:
+        return None  # another user's folder may name other servers
     except Unavailable:
         return _NOT_UP
     return None if all(environ.get(name) == value for name, value in running.items()) else _OTHER_SETTINGS
@@ -114,9 +126,10 @@ def advice(folder: Path, environ: Mapping[str, str]) -> str | None:
 def _text(folder: Path) -> bytes | None:
     """Return what the running `up` published, None if none runs or it has published nothing yet."""
     try:
-        lock = os.open(folder / _LOCK, os.O_RDONLY)
+        with opened(folder, is_private=True) as inside:
+            lock = os.open(_LOCK, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=inside)
         try:
-            return None if _try_lock(lock, fcntl.LOCK_SH) else (folder / _FILE).read_bytes()
+            return None if _try_lock(lock, fcntl.LOCK_SH) else read_private(folder / _FILE)
         finally:
             os.close(lock)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,24 +1,29 @@
 """The folders with the state of the servers: a private folder, and in it one for each server, owned by its account.
 
+Another user may have laid a folder, a file or a link before, above all where everybody may write. So each access opens
+the folder, checks what it opened, and reaches the file by the descriptor; no link is followed.
+
 Root runs the servers as `nobody`. A folder that `nobody` cannot reach is not changed: the state is
 then in a new folder under the temporary one, and a file `NAME.place` has its path.
 """
 
 import os
+import pwd
 import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from hookseal.embedded.account import Account, can_reach
-from hookseal.ground.errors import Unavailable
+from hookseal.ground.errors import Refused, Unavailable
 
 _PRIVATE: Final = 0o700
 _PASSABLE: Final = 0o711  # others may reach their own folder in it, and list nothing
+_WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextmanager
@@ -34,15 +39,16 @@ def scratch(account: Account | None) -> Iterator[Path]:
 def state_folder(folder: Path, name: str, account: Account | None) -> Path:
     """Return the folder for the state of the server `name`, created if absent, owned by the account.
 
-    Raises `Unavailable` if it cannot be created.
+    Raises `Unavailable` if it cannot be created, `Refused` if what is there is not ours.
     """
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         if account is None or can_reach(account, folder / name):
             return _make_owned(folder / name, account)
         place = folder / f"{name}.place"
-        if place.exists() and _is_ours(known := Path(place.read_text(encoding="utf-8").rstrip("\n")), account):
-            return known
+        with suppress(FileNotFoundError):
+            if _is_ours(known := Path(read_private(place).decode().rstrip("\n")), account):
+                return known
         made = _make_owned(_make_temporary(account) / name, account)
         write_private(place, f"{made}\n")
     except OSError as error:
@@ -50,11 +56,102 @@ def state_folder(folder: Path, name: str, account: Account | None) -> Path:
     return made
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user may read, also if the file existed with another mode."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
+@contextmanager
+def opened(folder: Path, account: Account | None = None, *, is_private: bool = False) -> Iterator[int]:
+    """Open a folder of this user, or of the account, and yield its descriptor.
+
+    Files that are reached by the descriptor are in the folder that was checked, even if another user has put another
+    folder in its place since then. Raises `Refused` if it is a link, belongs to another user, or if others may write to
+    it; if it must be `private`, also if they may enter or list it. Raises `OSError` if it cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        if folder.is_symlink():
+            raise _refusal(folder, "is a symbolic link") from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        _require_owner(folder, found, account)
+        if is_private and found.st_mode & 0o077:
+            raise Refused(f"other users may enter {folder}: run chmod 700 on it first")
+        if found.st_mode & _WRITABLE:
+            raise Refused(f"other users may write to {folder}: run chmod go-w on it first")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def require_own_files(folder: Path, descriptor: int) -> None:
+    """Raise `Refused`, with the name, if a file in this open folder is a link, of another user, or open to others."""
+    for name in sorted(os.listdir(descriptor)):
+        with suppress(FileNotFoundError):
+            _require_own(folder / name, os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+
+
+def read_private(path: Path) -> bytes:
+    """Return the content of a file of this user. Raises `Refused` as `require_own_files` does, and `OSError`."""
+    with opened(path.parent) as folder:
+        _require_own(path, os.stat(path.name, dir_fd=folder, follow_symlinks=False))
+        with os.fdopen(os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+            _require_own(path, os.fstat(file.fileno()))
+            return file.read()
+
+
+def create_private(path: Path) -> int:
+    """Create an empty file that only this user may read, in place of what has the name; return its descriptor.
+
+    What is written goes to its end. A link is replaced, not followed. Raises `Refused` as `opened` does, and `OSError`.
+    """
+    with opened(path.parent) as folder:
+        return _created(folder, path.name)
+
+
+def write_private(path: Path, text: str, account: Account | None = None) -> None:
+    """Write a file that only this user, or the account, may read, in place of what has the name.
+
+    A reader sees the old file or the whole new one. Raises `Refused` as `opened` does, and `OSError`.
+    """
+    with opened(path.parent, account) as folder:
+        unfinished = f"{path.name}.new"
+        with os.fdopen(_created(folder, unfinished), "w", encoding="utf-8") as file:
+            if account is not None:
+                os.fchown(file.fileno(), account.uid, account.gid)
+            file.write(text)
+        os.replace(unfinished, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _created(folder: int, name: str) -> int:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600, dir_fd=folder)
+
+
+def _require_own(path: Path, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise _refusal(path, "is a symbolic link")
+    _require_owner(path, found)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise _refusal(path, "has another name as well (a hard link)")
+    if found.st_mode & _WRITABLE:
+        raise Refused(f"other users may write to {path}: remove it, or run chmod go-w on it if its content is yours")
+
+
+def _require_owner(path: Path, found: os.stat_result, account: Account | None = None) -> None:
+    user = os.geteuid()
+    if found.st_uid not in ({user} if account is None else {user, account.uid}):
+        raise _refusal(path, f"belongs to user {_name_of(found.st_uid)}, not to user {_name_of(user)}")
+
+
+def _refusal(path: Path, reason: str) -> Refused:
+    return Refused(f"{path} {reason}: another user may have put it there; remove it, or use another folder")
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _make_temporary(account: Account | None) -> Path:
@@ -71,11 +168,12 @@ def _make_temporary(account: Account | None) -> Path:
 
 
 def _make_owned(folder: Path, account: Account | None) -> Path:
-    if not folder.exists():
-        folder.mkdir(mode=_PRIVATE)
+    with opened(folder.parent) as above, suppress(FileExistsError):
+        os.mkdir(folder.name, mode=_PRIVATE, dir_fd=above)
         if account is not None:
-            os.chown(folder, account.uid, account.gid)
-    return folder
+            os.chown(folder.name, account.uid, account.gid, dir_fd=above, follow_symlinks=False)
+    with opened(folder, account):  # what was there may not be ours
+        return folder
 
 
 def _is_ours(folder: Path, account: Account) -> bool:
@@ -89,6 +187,8 @@ def _is_ours(folder: Path, account: Account) -> bool:
 
 def load_or_create_password(file: Path) -> str:
     """Return the password in the file. If there is no file, create it with a new password."""
-    if not file.exists():
-        write_private(file, secrets.token_urlsafe(24))
-    return file.read_text(encoding="utf-8")
+    with suppress(FileNotFoundError):
+        return read_private(file).decode()
+    password = secrets.token_urlsafe(24)
+    write_private(file, password)
+    return password

@@ -1,6 +1,5 @@
 """An embedded PostgreSQL: its own `initdb` and `postgres`, on the loopback only, with a password."""
 
-import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterable
@@ -130,9 +129,7 @@ async def _initialise(part: _Postgres) -> None:
     """Create the data folder completely or not at all: it is renamed to its final name at the end."""
     unfinished, password_file = part.state / "unfinished", part.state / "password"
     shutil.rmtree(unfinished, ignore_errors=True)
-    write_private(password_file, part.password)
-    if part.account is not None:
-        os.chown(password_file, part.account.uid, part.account.gid)
+    write_private(password_file, part.password, part.account)
     try:
         initdb = Process(
             part.run(

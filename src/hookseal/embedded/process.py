@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.embedded.account import Account
+from hookseal.embedded.folders import create_private
 from hookseal.ground.errors import Unavailable
 
 _TAIL_LINES: Final = 12
@@ -84,7 +85,7 @@ class Process:
     def __init__(self, program: Program) -> None:
         self._program = program
         owner = program.account
-        log = os.open(program.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        log = create_private(program.log)
         try:
             # Its own process group keeps it from the Ctrl-C of a terminal. It stays in this session, so that
             # the kernel continues and ends a stopped one when this process dies.
