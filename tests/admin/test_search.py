@@ -12,8 +12,10 @@ from hookseal.admin import Delivery, DeliveryDetails, Endpoint, EndpointDetails,
 from hookseal.dispatcher import delivery_queries, endpoint_queries, event_queries
 from hookseal.dispatcher.delivery_queries import Filter
 from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.publish import Event as GivenEvent
+from hookseal.dispatcher.publish import publish_json
 from hookseal.ground.errors import Conflict, Malformed, NotFound, Unavailable
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EventId, TenantId
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -157,6 +159,19 @@ async def test_another_tenants_data_is_not_found(admin: Admin, installation: Ins
             await call
         assert "acme" not in str(caught.value)
     assert () == (await admin.events.list(tenant_id="globex")).items
+
+
+@pytest.mark.req("SEC-08")
+async def test_an_event_is_shown_with_the_deliveries_of_its_tenant(admin: Admin, installation: Installation) -> None:
+    """Two tenants may use one event id: each event is shown with the deliveries of its own tenant only."""
+    made = {}
+    for tenant in ("acme", "globex"):
+        await installation.endpoint(tenant)
+        event = GivenEvent(tenant_id=TenantId(tenant), event_type="invoice.paid", event_id=EventId("shared"))
+        made[tenant] = [ring.delivery_id for ring in (await publish_json(installation.pool, event, "1")).deliveries]
+    for tenant, deliveries in made.items():
+        shown = await admin.events.get(tenant_id=tenant, event_id="shared")
+        assert deliveries == [delivery.delivery_id for delivery in shown.deliveries]
 
 
 async def test_events_are_found_page_by_page(admin: Admin, installation: Installation) -> None:

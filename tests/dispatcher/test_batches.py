@@ -11,6 +11,7 @@ from hookseal.dispatcher.model import Claimed, Ring
 from hookseal.dispatcher.publish import Event, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.operations.audit_reports import Stale, audit_stale
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin_with_two_tenants
@@ -154,9 +155,15 @@ async def test_an_endpoint_of_which_nothing_fits_has_no_row(installation: Instal
     assert ({fits.delivery_id}, left) == (names(found), found.busy)
 
 
+@pytest.mark.parametrize("is_reported", [False, True])
 @pytest.mark.parametrize("is_lost", [False, True])
-async def test_a_delivery_of_a_missing_endpoint_has_no_target(installation: Installation, is_lost: bool) -> None:
-    """A delivery without its endpoint is claimed without a target, and reported as lost if no command deleted it."""
+async def test_a_delivery_of_a_missing_endpoint_has_no_target(
+    installation: Installation, is_lost: bool, is_reported: bool
+) -> None:
+    """A delivery without its endpoint is claimed without a target, and reported as lost if no command deleted it.
+
+    What a worker has reported since then, from a copy of the row that it had read before, changes nothing.
+    """
     [ring], [other] = await published(installation, 1), await published(installation, 1, "globex")
     if is_lost:
         await installation.pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'acme'")
@@ -166,6 +173,16 @@ async def test_a_delivery_of_a_missing_endpoint_has_no_target(installation: Inst
         await installation.pool.execute(
             "UPDATE hookseal.deliveries SET state = 'pending', next_attempt_at = now() WHERE state = 'cancelled'"
         )
+    if is_reported:
+        found_old = Stale(
+            tenant_id=ring.tenant_id,
+            endpoint_id=ring.endpoint_id,
+            generation=0,
+            reason="it is old",
+            restore_epoch=0,
+        )
+        async with installation.pool.acquire() as connection:
+            assert await audit_stale(installation.operator(connection), found_old)
     found = {claim.ring: claim for claim in (await claimed(installation, [ring, other])).claims}
 
     assert (None, is_lost) == (found[ring].target, found[ring].endpoint_lost)

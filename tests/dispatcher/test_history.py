@@ -236,6 +236,21 @@ async def test_two_leaders_remove_each_row_once(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
+async def test_a_locked_event_is_left_for_the_next_walk(stored: History) -> None:
+    """An event that another transaction has locked is passed at once, and the others leave."""
+    await stored.event("locked")
+    await stored.event("free")
+    async with stored.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.events WHERE id = 'locked' FOR KEY SHARE")
+        async with stored.pool.acquire() as removing:
+            await removing.execute("SET lock_timeout = '1s'")
+            removed, _ = await PostgresHistory(removing).remove_events(OLDEST, days=DAYS)
+        assert Removed(events=1) == removed
+    assert ["locked"] == await stored.events()
+    assert Removed(events=1) == await stored.pass_()
+
+
+@pytest.mark.req("DEL-16")
 async def test_an_uncommitted_batch_removes_nothing(stored: History) -> None:
     """A batch that is not committed has removed nothing, and the next leader removes it whole."""
     await stored.event("e")

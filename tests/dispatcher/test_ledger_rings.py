@@ -9,13 +9,14 @@ import pytest
 
 from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
 from hookseal.dispatcher.ledger import BEGINNING, Chore, PostgresLedger, Unrung
-from hookseal.dispatcher.model import Claim, Ring, State, Verdict
+from hookseal.dispatcher.model import Claim, FinishedAttempt, Ring, State, Verdict
 from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
 pytestmark = pytest.mark.usefixtures("begun_pool")
+RETRY = Verdict(state=State.PENDING, retry_in_seconds=60)
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
@@ -299,14 +300,15 @@ async def test_a_producer_has_time_to_ring_before_the_outbox(pool: "Pool[asyncpg
 @pytest.mark.parametrize(
     "write",
     [
-        lambda real, claim: real.record(claim, ROW, Verdict(state=State.PENDING, retry_in_seconds=60), "why"),
+        lambda real, claim: real.record(claim, ROW, RETRY, "why"),
+        lambda real, claim: real.record_all([FinishedAttempt(claim=claim, attempt=ROW, verdict=RETRY, error="why")]),
         lambda real, claim: real.release(claim, None),
         lambda real, claim: real.release(claim, WAIT),
     ],
-    ids=["retry", "given back", "wait"],
+    ids=["retry", "retry in a batch", "given back", "wait"],
 )
 async def test_a_delivery_due_again_counts_as_unrung(
-    pool: "Pool[asyncpg.Record]", write: Callable[[PostgresLedger, Claim], Awaitable[bool]]
+    pool: "Pool[asyncpg.Record]", write: Callable[[PostgresLedger, Claim], Awaitable[object]]
 ) -> None:
     """A delivery that is retried, given back or released counts as unrung, so the outbox rings it when it is due."""
     installation = await begin(pool)

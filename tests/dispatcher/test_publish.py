@@ -17,6 +17,7 @@ from hookseal.postgres.schema import revision
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool
+TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 
 def event(event_type: str = "invoice.paid", **changes: object) -> Event:
@@ -172,6 +173,9 @@ async def test_event_ids_belong_to_their_tenant(pool: "Pool[asyncpg.Record]") ->
         ({"correlation_id": "a\r\nX: y"}, "correlation_id"),
         ({"correlation_id": "x" * 129}, "correlation_id"),
         ({"traceparent": "nonsense"}, "traceparent"),
+        ({"traceparent": f"{TRACE}\r\nX: y"}, "traceparent"),
+        ({"traceparent": f"{TRACE}\n"}, "traceparent"),
+        ({"traceparent": f"x{TRACE}"}, "traceparent"),
     ],
 )
 async def test_the_database_refuses_a_malformed_field(
