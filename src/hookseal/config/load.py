@@ -170,13 +170,19 @@ def _access(variables: Variables, server: OpenBaoServer | None) -> tuple[Access,
         project=variables.google_project,
         openbao_at=(server, variables.bao_mount),
         prefix=variables.name_prefix,
+        may_be_plain=variables.environment is not Environment.PRODUCTION,
     )
 
 
 def _kms(variables: Variables, server: OpenBaoServer | None) -> KmsSettings | None:
     if variables.kms is None or variables.kms_installation is None:
         return None
-    return KmsSettings(key=variables.kms, installation=variables.kms_installation, openbao=server)
+    return KmsSettings(
+        key=variables.kms,
+        installation=variables.kms_installation,
+        openbao=server,
+        may_be_plain=variables.environment is not Environment.PRODUCTION,
+    )
 
 
 def _settings(

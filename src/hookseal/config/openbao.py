@@ -9,6 +9,7 @@ from pydantic import ValidationInfo
 from hookseal.config import egress
 from hookseal.config.problems import problem
 from hookseal.config.settings import Environment
+from hookseal.ground.tls import is_protected
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 
@@ -25,9 +26,8 @@ OURS: Final = frozenset({ADDRESS, TOKEN, ROLE_ID, SECRET_ID, NAMESPACE, AUTHORIT
 CREDENTIALS: Final = (TOKEN, SECRET_ID, "VAULT_TOKEN")  # each may be in a file, and none stays in the environment
 
 _ADDRESS: Final = re.compile(
-    r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?((?:/[A-Za-z0-9._~-]+)*)/?"
+    r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]+)*/?"
 )
-_LOOPBACK: Final = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 
 
 def is_used(environ: Mapping[str, str]) -> bool:
@@ -59,8 +59,7 @@ def token(text: str) -> SecretMaterial:
 
 def require_private(value: str | None, info: ValidationInfo) -> None:
     """Raise a problem if a token would travel unencrypted in production."""
-    found = None if value is None else _ADDRESS.fullmatch(value)
-    if found is None or found[1] == "https" or _LOOPBACK.fullmatch(found[2]):
+    if value is None or is_protected(value):
         return
     if info.data.get("environment") is Environment.PRODUCTION:
         raise problem(f"{ADDRESS} may be http in production only for an address of this machine: use https")

@@ -56,6 +56,7 @@ def access(
     project: str | None,
     openbao_at: tuple[OpenBaoServer | None, str],
     prefix: str,
+    may_be_plain: bool,
 ) -> tuple[Access, list[str]]:
     """Return how to reach the providers that are used, and the problems of what is missing."""
     wanted, (region, role), (server, mount) = also | {provider}, aws, openbao_at
@@ -66,8 +67,10 @@ def access(
         if which in wanted and value is None
     ]
     found = Access(
-        aws=AwsAccess(region=region, role_arn=role) if Provider.AWS in wanted and region else None,
-        gcp=GcpAccess(project=project) if Provider.GCP in wanted and project else None,
+        aws=AwsAccess(region=region, role_arn=role, may_be_plain=may_be_plain)
+        if Provider.AWS in wanted and region
+        else None,
+        gcp=GcpAccess(project=project, may_be_plain=may_be_plain) if Provider.GCP in wanted and project else None,
         openbao=OpenBaoAccess(server=server, mount=mount) if Provider.OPENBAO in wanted and server else None,
         prefix=prefix,
     )

@@ -1,6 +1,12 @@
-"""The TLS context of a client."""
+"""The TLS context of a client, and which addresses need none."""
 
 import ssl
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+_ELSEWHERE: Final = IPv4Address("192.0.2.1")  # stands for any name (RFC 5737)
 
 
 def verifying_context(authorities: str | None) -> ssl.SSLContext:
@@ -18,3 +24,36 @@ def verifying_context(authorities: str | None) -> ssl.SSLContext:
     else:
         context.load_verify_locations(cadata=authorities)
     return context
+
+
+def is_protected(url: str, *, proxies: bool = False) -> bool:
+    """Return whether nobody outside this machine can read what is sent to this url: it is https, or a loopback address.
+
+    With `proxies` the client obeys `HTTP_PROXY` and the like, which would lead http of a loopback address elsewhere.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme == "https":
+        return True
+    if parts.scheme != "http" or not (host == "localhost" or _address(host).is_loopback):
+        return False
+    found = getproxies() if proxies else {}
+    return not ({"http", "all"} & found.keys()) or bool(proxy_bypass(parts.netloc))
+
+
+def is_beside_this_machine(url: str) -> bool:
+    """Return whether the host of the url is an address that no router passes on, as that of a server of metadata."""
+    try:
+        return _address(urlsplit(url).hostname or "").is_link_local
+    except ValueError:
+        return False
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return _ELSEWHERE

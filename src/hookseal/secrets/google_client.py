@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
-import google.auth
+from hookseal.secrets import google_credentials
 
 RECONNECT_SECONDS: Final = 1.0  # the longest wait of a channel between two tries to connect, give or take a fifth
 # By default gRPC waits up to two minutes between tries, and calls fail at once meanwhile, although the server is back.
@@ -16,15 +17,16 @@ OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", int(RECONNECT_SECONDS * 1_000)),
 )
 
-_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _PLUGIN: Final = "grpc._plugin_wrapping"  # logs a traceback for credentials that fail, which the call raises as well
 
 
-async def transport(kind: Any, channel: Callable[..., Any] | None, *, loggers: Iterable[str]) -> Any:
+async def transport(
+    kind: Any, channel: Callable[..., Any] | None, *, loggers: Iterable[str], may_be_plain: bool = False
+) -> Any:
     """Return the transport of this kind, with the credentials of the environment or on the channel of a test.
 
     After an outage its channel connects again within `RECONNECT_SECONDS`. What `loggers` log below `INFO`, which may
-    contain requests and answers, is not logged any more. Raises the errors of `google.auth.default`.
+    contain requests and answers, is not logged any more. Raises what `google_credentials.found` raises.
     """
     logging.getLogger(_PLUGIN).setLevel(logging.CRITICAL + 1)
     for name in loggers:
@@ -33,7 +35,7 @@ async def transport(kind: Any, channel: Callable[..., Any] | None, *, loggers: I
     if channel is not None:
         return kind(channel=channel(options=OPTIONS))
     # Another thread, because it may ask the machine's server of metadata, which takes 12 seconds if there is none.
-    credentials, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+    credentials = await asyncio.to_thread(partial(google_credentials.found, may_be_plain=may_be_plain))
 
     def connected(*arguments: Any, options: Iterable[tuple[str, Any]] = (), **more: Any) -> Any:
         return kind.create_channel(*arguments, options=[*options, *OPTIONS], **more)

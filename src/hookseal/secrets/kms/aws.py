@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -19,6 +18,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
+from hookseal.secrets import aws_session
 from hookseal.secrets.errors import SecretUnavailable
 from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
@@ -68,10 +68,11 @@ _LOGGERS: Final = ("aiobotocore", "botocore")
 class AwsKms:
     """A symmetric key of AWS KMS."""
 
-    def __init__(self, key: KmsKey, stack: AsyncExitStack, *, seconds: float) -> None:
+    def __init__(self, key: KmsKey, stack: AsyncExitStack, *, seconds: float, may_be_plain: bool) -> None:
         self._key = key
         self._stack = stack
         self._seconds = seconds
+        self._may_be_plain = may_be_plain
         self._client: Any = None
 
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
@@ -96,8 +97,10 @@ class AwsKms:
             seconds = self._seconds
             config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
             try:
-                made = get_session().create_client("kms", region_name=self._key.part("region"), config=config)
-                self._client = await self._stack.enter_async_context(made)
+                made = aws_session.session(may_be_plain=self._may_be_plain)
+                self._client = await aws_session.client(
+                    made, "kms", self._stack, region=self._key.part("region"), config=config
+                )
             except ValueError as error:  # an address that is none
                 raise _unusable(self._key, error) from None
         return self._client
@@ -149,15 +152,17 @@ class AwsKms:
 
 
 @asynccontextmanager
-async def opened(key: KmsKey, *, seconds: float) -> AsyncIterator[AwsKms]:
+async def opened(key: KmsKey, *, seconds: float, may_be_plain: bool = False) -> AsyncIterator[AwsKms]:
     """Give a client of the key's region, with the credentials that the environment provides.
 
-    Its endpoint is that of AWS, or that of `AWS_ENDPOINT_URL_KMS`, for instance a VPC endpoint.
+    Its endpoint is that of AWS, or that of `AWS_ENDPOINT_URL_KMS`, for instance a VPC endpoint. Unless it
+    `may_be_plain`, an address that is neither https nor of this machine is refused with `ConfigError`
+    by the first call.
     """
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     async with AsyncExitStack() as stack:
-        yield AwsKms(key, stack, seconds=seconds)
+        yield AwsKms(key, stack, seconds=seconds, may_be_plain=may_be_plain)
 
 
 def _unusable(key: KmsKey, error: Exception) -> KmsRefused:

@@ -113,12 +113,17 @@ class GcpKms:
 
 
 @asynccontextmanager
-async def opened(key: KmsKey, *, seconds: float, channel: Callable[..., Any] | None = None) -> AsyncIterator[GcpKms]:
-    """Give a client with the credentials that the environment provides, or one on the channel. Raises `KmsRefused`."""
+async def opened(
+    key: KmsKey, *, seconds: float, channel: Callable[..., Any] | None = None, may_be_plain: bool = False
+) -> AsyncIterator[GcpKms]:
+    """Give a client with the credentials that the environment provides, or one on the channel.
+
+    Raises `KmsRefused`, and `ConfigError` as `google_credentials.found` does.
+    """
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True
     try:
-        made = await transport(KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=())
+        made = await transport(KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=(), may_be_plain=may_be_plain)
         client = KeyManagementServiceAsyncClient(transport=made)
     except (GoogleAuthError, OSError, ValueError) as error:
         raise _no_credentials(key, error) from None

@@ -17,13 +17,13 @@ def opened(settings: KmsSettings) -> AbstractAsyncContextManager[Kms]:
                 from hookseal.secrets.kms import aws  # noqa: PLC0415 -- an extra, which takes a second to load
             except ModuleNotFoundError as error:
                 raise _not_installed(settings.key, error) from None
-            return aws.opened(settings.key, seconds=CALL_SECONDS)
+            return aws.opened(settings.key, seconds=CALL_SECONDS, may_be_plain=settings.may_be_plain)
         case KmsKind.GCP:
             try:
                 from hookseal.secrets.kms import gcp  # noqa: PLC0415 -- the same
             except ModuleNotFoundError as error:
                 raise _not_installed(settings.key, error) from None
-            return gcp.opened(settings.key, seconds=CALL_SECONDS)
+            return gcp.opened(settings.key, seconds=CALL_SECONDS, may_be_plain=settings.may_be_plain)
         case KmsKind.OPENBAO:
             from hookseal.secrets.kms import transit  # noqa: PLC0415 -- most commands need no HTTP client
 

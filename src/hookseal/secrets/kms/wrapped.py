@@ -67,11 +67,15 @@ class KmsKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KmsSettings:
-    """The KMS of an installation, and the name that its wrapped keys are bound to."""
+    """The KMS of an installation, and the name that its wrapped keys are bound to.
+
+    `may_be_plain` permits http to another machine, as outside production.
+    """
 
     key: KmsKey
     installation: str
     openbao: OpenBaoServer | None = field(default=None, repr=False)
+    may_be_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

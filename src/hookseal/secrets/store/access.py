@@ -13,20 +13,26 @@ DEFAULT_PREFIX: Final = "hookseal"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsAccess:
-    """The region of the secrets, and the role to assume, if any. Credentials are found as by every client of AWS."""
+    """The region of the secrets, and the role to assume, if any. Credentials are found as by every client of AWS.
+
+    `may_be_plain` permits http to another machine, as outside production.
+    """
 
     region: str
     role_arn: str | None = None
+    may_be_plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcpAccess:
     """The project of the secrets. Credentials are found as by every client of Google.
 
-    `channel` makes the connection of a test to a server of its own.
+    `channel` makes the connection of a test to a server of its own. `may_be_plain` permits http to the servers that
+    give credentials, as outside production.
     """
 
     project: str
+    may_be_plain: bool = False
     channel: Callable[[], Any] | None = field(default=None, repr=False)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from hookseal.ground.errors import ConfigError
 from hookseal.secrets.errors import SecretDenied, SecretTampered
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS, AwsAccess
@@ -168,8 +169,11 @@ class AwsApi:
 
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """Call AWS. Raises `ClientError` for an answer that refuses, `SecretDenied` and `SecretUnavailable`."""
-        with answered():
-            answer: Mapping[str, Any] = await getattr(await self._opened(), operation)(**arguments)
+        try:
+            with answered():
+                answer: Mapping[str, Any] = await getattr(await self._opened(), operation)(**arguments)
+        except ConfigError as error:  # at a start it is one
+            raise SecretDenied(str(error)) from None
         return answer
 
     async def _opened(self) -> Any:

@@ -12,7 +12,6 @@ from aiobotocore.credentials import (
     AioCredentialResolver,
     AioDeferredRefreshableCredentials,
 )
-from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -28,6 +27,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from hookseal.secrets import aws_session
 from hookseal.secrets.errors import SecretDenied
 from hookseal.secrets.store.access import AwsAccess
 from hookseal.secrets.store.aws_errors import not_of_aws
@@ -84,11 +84,14 @@ class _RoleProvider:
 
 @asynccontextmanager
 async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
-    """Give a client whose calls, with their repeats, end within about so many seconds. Raises `SecretDenied`."""
+    """Give a client whose calls, with their repeats, end within about so many seconds.
+
+    Raises `SecretDenied`, and `ConfigError` as `aws_session.client` does.
+    """
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.INFO))
-    session = AioSession()
+    session = aws_session.session(may_be_plain=access.may_be_plain)
     if access.role_arn is not None:
         role = _RoleProvider(partial(_of_role, access, access.role_arn, seconds / _ATTEMPTS))
         session.register_component("credential_provider", AioCredentialResolver(providers=[role]))
@@ -100,15 +103,14 @@ async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
     )
     async with AsyncExitStack() as stack:
         try:
-            made = session.create_client("secretsmanager", region_name=access.region, config=config)
-            client = await stack.enter_async_context(made)
+            client = await aws_session.client(session, "secretsmanager", stack, region=access.region, config=config)
         except ValueError as error:  # an address that is none
             raise _unusable(error) from None
         yield client
 
 
 async def _of_role(access: AwsAccess, arn: str, seconds: float) -> Any:
-    source = AioSession()
+    source = aws_session.session(may_be_plain=access.may_be_plain)
     credentials = await source.get_credentials()
     if credentials is None:
         raise NoCredentialsError

@@ -34,7 +34,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
     SecretManagerServiceGrpcAsyncIOTransport,
 )
 
-from hookseal.ground.errors import Cause
+from hookseal.ground.errors import Cause, ConfigError
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretUnavailable
 from hookseal.secrets.google_client import transport
 from hookseal.secrets.ref import Provider, SecretRef
@@ -160,6 +160,8 @@ class GcpApi:
             raise
         except GoogleAPICallError as error:
             raise _meaning_of(error, self._place(ref), right) from None
+        except ConfigError as error:
+            raise SecretDenied(str(error)) from None
         except (OSError, grpc.RpcError) as error:
             raise no_answer("Google Secret Manager", type(error).__name__) from None
 
@@ -167,7 +169,10 @@ class GcpApi:
         async with self._opening:
             if self._client is None:
                 made = await transport(
-                    SecretManagerServiceGrpcAsyncIOTransport, self._access.channel, loggers=(_LOGGER,)
+                    SecretManagerServiceGrpcAsyncIOTransport,
+                    self._access.channel,
+                    loggers=(_LOGGER,),
+                    may_be_plain=self._access.may_be_plain,
                 )
                 self._client = SecretManagerServiceAsyncClient(transport=made)
             return self._client

@@ -1,0 +1,72 @@
+"""Credentials of Google whose servers are not asked in the clear. Both clients of Google use them."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import google.auth
+from google.auth import transport
+from google.auth.transport.requests import Request
+
+from hookseal.ground.errors import ConfigError
+from hookseal.ground.tls import is_beside_this_machine, is_protected
+
+_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+_METADATA: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
+_METADATA_NAME: Final = "metadata.google.internal"
+_FILE: Final = "the file that GOOGLE_APPLICATION_CREDENTIALS names (token_uri and other urls)"
+_DEEPEST: Final = 5  # one kind of credentials may be made of another one
+
+
+def found(*, may_be_plain: bool) -> Any:
+    """Return the credentials that the environment provides; it may ask the server of metadata, which takes 12 seconds.
+
+    Raises `ConfigError` if a server that gives tokens would be asked over http on another machine, unless it
+    `may_be_plain`, as outside production. The clients themselves always use TLS. Raises `GoogleAuthError`, `OSError`
+    and `ValueError`.
+    """
+    if not may_be_plain:
+        for name in _METADATA:
+            host = os.environ.get(name, "")
+            if host and host.partition(":")[0] != _METADATA_NAME:
+                _require_protected(f"http://{host}/", name)
+    request = Request()  # some kinds ask for a token or a project at once
+    credentials, _ = google.auth.default(scopes=_SCOPES, request=request if may_be_plain else _Protected(request))
+    if not may_be_plain:
+        for url in _urls(credentials, _DEEPEST):
+            _require_protected(url, _FILE)
+    return credentials
+
+
+class _Protected(transport.Request):
+    """Sends a request of Google's library, unless it would go to another machine in the clear."""
+
+    def __init__(self, send: Request) -> None:
+        self._send = send
+
+    def __call__(self, url: str, *arguments: Any, **more: Any) -> Any:
+        if urlsplit(url).hostname != _METADATA_NAME:
+            _require_protected(url, _FILE)
+        return self._send(url, *arguments, **more)
+
+
+def _urls(value: Any, depth: int) -> Iterator[str]:
+    """Give every http url that credentials have, whatever their kind calls it."""
+    if isinstance(value, str):
+        if value.lower().startswith("http:"):
+            yield value
+    elif depth:
+        held = value if isinstance(value, dict) else {}
+        if type(value).__module__.startswith("google."):
+            held = getattr(value, "__dict__", {})
+        for part in held.values():
+            yield from _urls(part, depth - 1)
+
+
+def _require_protected(url: str, where: str) -> None:
+    if not (is_protected(url, proxies=True) or is_beside_this_machine(url)):
+        raise ConfigError(
+            "a server that gives tokens of Google would be asked over http, where whoever is between reads them: in "
+            f"production use https, or an address of this machine without a proxy (NO_PROXY), in {where}"
+        )

@@ -1,0 +1,297 @@
+"""In production no client of a KMS or a store sends a key, a token or a secret over http to another machine."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from aiobotocore.config import AioConfig
+from aiohttp import web
+
+from hookseal.config.load import load
+from hookseal.ground.errors import ConfigError
+from hookseal.ground.tls import is_protected
+from hookseal.secrets import aws_session
+from hookseal.secrets.errors import SecretDenied, SecretUnavailable
+from hookseal.secrets.kms import aws, gcp
+from hookseal.secrets.kms.wrapped import Binding, KmsKey
+from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.store.access import Access, AwsAccess, GcpAccess
+from hookseal.secrets.store.providers import Providers
+from tests.cli.command import hookseal
+from tests.config.test_load import environment
+from tests.doubles.google import service_account
+from tests.doubles.providers import AWS_ENVIRONMENT, REGION
+from tests.doubles.serving import serving
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.secrets.samples import NAME, TENANT
+
+pytestmark = pytest.mark.req("SEC-07", part="providers")
+ELSEWHERE = "http://hookseal-of-the-tests.invalid:4566"
+ARN = "arn:aws:iam::123456789012:role/hookseal"
+AWS_KEY = KmsKey.parse(f"aws:arn:aws:kms:{REGION}:123456789012:key/0f6f4f0b-7a11-4d0c-9d3b-6e2a0c9e52a3")
+GCP_KEY = KmsKey.parse("gcp:projects/acme/locations/europe-west1/keyRings/hookseal/cryptoKeys/one")
+BINDING = Binding(installation="production", key_id="0123456789abcdef")
+SECONDS = 5.0
+
+
+async def _wrap(*, may_be_plain: bool = False) -> None:
+    async with aws.opened(AWS_KEY, seconds=SECONDS, may_be_plain=may_be_plain) as kms:
+        await kms.wrap(SecretMaterial(b"x" * 32), BINDING)
+
+
+async def _prepare(*, may_be_plain: bool = False, role: str | None = None) -> None:
+    access = AwsAccess(region=REGION, role_arn=role, may_be_plain=may_be_plain)
+    providers = Providers(Access(aws=access))
+    try:
+        api = providers.api(Provider.AWS)
+        await api.prepare()
+        await api.read(SecretRef(provider=Provider.AWS, tenant=TENANT, name=NAME, version=1))
+    finally:
+        await providers.close()
+
+
+@pytest.fixture
+def aws_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Give clients of AWS credentials, and no other setting."""
+    for name, value in AWS_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("of_kms", [True, False], ids=["kms", "store"])
+@pytest.mark.parametrize("way", ["all", "one", "file", "file of services"])
+async def test_http_to_another_machine_is_refused(
+    way: str, of_kms: bool, aws_settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wherever the address comes from, nothing is sent to it, and the error names what may have set it."""
+    own = "AWS_ENDPOINT_URL_KMS" if of_kms else "AWS_ENDPOINT_URL_SECRETS_MANAGER"
+    service = "kms" if of_kms else "secrets_manager"
+    call: Callable[..., Awaitable[None]] = _wrap if of_kms else _prepare
+    (tmp_path / "config").write_text(
+        f"[default]\nendpoint_url = {ELSEWHERE}\n"
+        if way == "file"
+        else f"[default]\nservices = ours\n[services ours]\n{service} =\n  endpoint_url = {ELSEWHERE}\n"
+    )
+    if way.startswith("file"):
+        aws_settings.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    else:
+        aws_settings.setenv("AWS_ENDPOINT_URL" if way == "all" else own, ELSEWHERE)
+    with pytest.raises(
+        ConfigError, match=rf"over http.*{own} or AWS_ENDPOINT_URL, or in endpoint_url.*AWS_CONFIG_FILE"
+    ):
+        await call()
+    with pytest.raises(SecretUnavailable):  # outside production it is asked
+        await call(may_be_plain=True)
+
+
+async def test_a_read_in_mid_run_is_denied(aws_settings: pytest.MonkeyPatch) -> None:
+    """A provider that is first used in mid-run refuses the read, and not the process."""
+    aws_settings.setenv("AWS_ENDPOINT_URL", ELSEWHERE)
+    providers = Providers(Access(aws=AwsAccess(region=REGION)))
+    with pytest.raises(SecretDenied, match="over http"):
+        await providers.api(Provider.AWS).read(SecretRef(provider=Provider.AWS, tenant=TENANT, name=NAME, version=1))
+    await providers.close()
+
+
+@pytest.mark.parametrize("of", ["role", "web identity"])
+async def test_the_client_that_gets_a_role_is_refused_too(
+    of: str, aws_settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """STS, which gives out the credentials of a role, is not asked over http either."""
+    aws_settings.setenv("AWS_ENDPOINT_URL_STS", ELSEWHERE)
+    if of == "web identity":
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            aws_settings.delenv(name)
+        (tmp_path / "token").write_text("a.b.c")
+        aws_settings.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        aws_settings.setenv("AWS_ROLE_ARN", ARN)
+    calls: list[Callable[[], Awaitable[None]]] = [partial(_prepare, role=ARN)]
+    for call in [*calls, _wrap] if of == "web identity" else calls:
+        with pytest.raises(ConfigError, match=r"sts.*over http.*AWS_ENDPOINT_URL_STS"):
+            await call()
+
+
+async def test_no_client_of_a_session_sends_in_the_clear(aws_settings: pytest.MonkeyPatch) -> None:
+    """Whatever client the credentials use, such as SSO, the session stops its request before it is sent."""
+    made = aws_session.session(may_be_plain=False)
+    async with made.create_client("sts", region_name=REGION, endpoint_url=ELSEWHERE, config=AioConfig()) as client:
+        with pytest.raises(ConfigError, match="over http"):
+            await client.get_caller_identity()
+    aws_settings.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", ELSEWHERE)
+    with pytest.raises(ConfigError, match="AWS_EC2_METADATA_SERVICE_ENDPOINT"):
+        aws_session.session(may_be_plain=False)
+    aws_settings.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254")
+    aws_session.session(may_be_plain=False)
+
+
+async def test_a_proxy_does_not_receive_what_is_for_this_machine(aws_settings: pytest.MonkeyPatch) -> None:
+    """Botocore sends http of a loopback address through HTTP_PROXY: it is refused, unless NO_PROXY has it."""
+    async with _recording() as (proxy, asked):
+        aws_settings.setenv("HTTP_PROXY", proxy)
+        aws_settings.setenv("http_proxy", proxy)
+        aws_settings.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        for call in (_wrap, _prepare):
+            with pytest.raises(ConfigError, match=r"without a proxy .NO_PROXY"):
+                await call()
+        assert [] == asked
+        for name in ("NO_PROXY", "no_proxy"):
+            aws_settings.setenv(name, "127.0.0.1:1")
+        with pytest.raises(SecretUnavailable):
+            await _wrap()
+        assert [] == asked
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://kms.eu-central-1.amazonaws.com", True),
+        ("https://elsewhere", True),
+        ("http://localhost:4566", True),
+        ("http://127.0.0.1", True),
+        ("http://127.8.9.1:80/x", True),
+        ("http://[::1]:1", True),
+        ("http://127.0.0.1.example.com", False),
+        ("http://localhost.example.com", False),
+        ("http://10.0.0.1", False),
+        ("http://0.0.0.0", False),
+        ("http://user@127.0.0.1@elsewhere", False),
+        ("http://[::1", False),
+        ("ftp://127.0.0.1", False),
+        ("kms.eu-central-1.amazonaws.com", False),
+    ],
+)
+def test_only_https_and_loopback_are_protected(url: str, expected: bool) -> None:
+    """An address is protected by https, or because nothing leaves this machine."""
+    assert expected is is_protected(url)
+
+
+def _account(**changes: object) -> dict[str, object]:
+    return dict(json.loads(service_account())) | changes
+
+
+_SUPPLIED = {"file": __file__}  # any text is a token
+_EXTERNAL = {
+    "type": "external_account",
+    "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/p",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    "token_url": "https://sts.googleapis.com/v1/token",
+}
+_USER = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
+_ELSEWHERE = f"{ELSEWHERE}/token"
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [
+        (lambda: _account(token_uri=_ELSEWHERE), True),
+        (lambda: _account(token_uri=_ELSEWHERE.upper().replace("HTTP", "http")), True),
+        (_account, False),
+        (lambda: _account(token_uri="https://oauth2.googleapis.com/token"), False),
+        (lambda: _EXTERNAL | {"credential_source": _SUPPLIED, "token_url": _ELSEWHERE}, True),
+        (lambda: _EXTERNAL | {"credential_source": {"url": _ELSEWHERE}}, True),
+        (
+            lambda: {
+                "type": "impersonated_service_account",
+                "service_account_impersonation_url": (
+                    "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/a@b:generateAccessToken"
+                ),
+                "source_credentials": _account(token_uri=_ELSEWHERE),
+            },
+            True,
+        ),
+        (lambda: _USER | {"token_uri": "https://oauth2.googleapis.com/token"}, False),
+    ],
+)
+async def test_tokens_of_google_are_not_asked_for_over_http(
+    content: Callable[[], dict[str, object]], refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No kind of credentials of Google may ask another machine over http, in the store or in the KMS."""
+    file = tmp_path / "google.json"
+    file.write_text(json.dumps(content()))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    await _google(refused, "GOOGLE_APPLICATION_CREDENTIALS names .token_uri")
+
+
+@pytest.mark.parametrize("name", ["GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP"])
+async def test_a_server_of_metadata_is_beside_this_machine(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gives tokens to a machine of Google must be at an address that no router passes on."""
+    file = tmp_path / "google.json"
+    file.write_bytes(service_account())
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    for host, refused in (
+        ("metadata.of-the-tests.invalid", True),
+        ("10.0.0.1:80", True),
+        ("169.254.169.254", False),
+        ("metadata.google.internal", False),
+        ("127.0.0.1:8080", False),
+    ):
+        monkeypatch.setenv(name, host)
+        await _google(refused, name)
+
+
+async def _google(refused: bool, named: str) -> None:
+    access, plain = GcpAccess(project="tests"), GcpAccess(project="tests", may_be_plain=True)
+    if not refused:
+        async with gcp.opened(GCP_KEY, seconds=SECONDS):
+            return
+    with pytest.raises(ConfigError, match=f"tokens of Google would be asked over http.*{named}"):
+        async with gcp.opened(GCP_KEY, seconds=SECONDS):
+            pass
+    for given, passes in ((access, False), (plain, True)):
+        providers = Providers(Access(gcp=given))
+        if passes:
+            with suppress(SecretUnavailable):  # some kinds ask for a token at once
+                await providers.api(Provider.GCP).prepare()
+        else:
+            with pytest.raises(ConfigError, match=named):
+                await providers.api(Provider.GCP).prepare()
+        await providers.close()
+
+
+@pytest.mark.parametrize(("where", "expected"), [("production", False), ("development", True), ("test", True)])
+def test_only_outside_production_it_may_be_plain(where: str, expected: bool) -> None:
+    """The settings permit http to another machine outside production only."""
+    more = {"SECRETS_PROVIDER": "aws", "SECRETS_ALSO_READ": "gcp", "AWS_REGION": REGION, "GOOGLE_CLOUD_PROJECT": "acme"}
+    kms = {"SECRETS_KMS": str(AWS_KEY), "SECRETS_KMS_INSTALLATION": "production"}
+    settings = load(environment(HOOKSEAL_ENV=where, **more, **kms))
+    found = settings.secrets.access
+    assert found.aws is not None
+    assert found.gcp is not None
+    assert settings.kms is not None
+    assert [expected] * 3 == [each.may_be_plain for each in (found.aws, found.gcp, settings.kms)]
+
+
+async def test_key_wrap_ends_with_78(aws_settings: pytest.MonkeyPatch) -> None:
+    """In production `key wrap` sends no key over http, and its error says which variables to correct."""
+    ended = await hookseal(
+        *("key", "wrap"),
+        **AWS_ENVIRONMENT,
+        HOOKSEAL_ENV="production",
+        SECRETS_PROVIDER="db",
+        SECRETS_MASTER_KEY=MASTER_KEY_TEXT,
+        SECRETS_KMS=str(AWS_KEY),
+        SECRETS_KMS_INSTALLATION="production",
+        AWS_ENDPOINT_URL_KMS=ELSEWHERE,
+    )
+    assert 78 == ended.code, ended.err
+    assert "AWS_ENDPOINT_URL_KMS or AWS_ENDPOINT_URL" in ended.err
+
+
+@asynccontextmanager
+async def _recording() -> AsyncIterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(status=500)
+
+    async with serving(answer) as address:
+        yield address, asked
