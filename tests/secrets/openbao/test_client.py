@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,3 +195,41 @@ async def _untrusted(there: OpenBaoServer) -> None:
     async with opened(there) as client:
         with pytest.raises(OpenBaoUnavailable, match="BAO_CACERT and the clock of this machine"):
             await client.request("GET", "a")
+
+
+async def test_neither_proxy_nor_netrc_of_the_environment_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token goes to BAO_ADDR by no proxy that the environment names, and with no password of `.netrc`."""
+    asked: dict[str, list[web.BaseRequest]] = {"proxy": [], "server": []}
+
+    def recorded(name: str) -> web.Server:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            asked[name].append(request)
+            return web.json_response({})
+
+        return web.Server(answer)
+
+    addresses = {}
+    async with AsyncExitStack() as stack:
+        for name in asked:
+            runner = web.ServerRunner(recorded(name), shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            addresses[name] = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login ada password hunter2\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("NETRC", str(netrc))
+        for proxied in (False, True):
+            for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+                monkeypatch.delenv(name, raising=False)
+                if proxied and "no" not in name.lower():
+                    monkeypatch.setenv(name, addresses["proxy"])
+            async with opened(server(addresses["server"], "t")) as client:
+                await client.request("GET", "a")
+
+    assert [] == asked["proxy"]
+    assert 4 == len(asked["server"])  # each looks its token up first
+    assert not any("Authorization" in request.headers for request in asked["server"])
