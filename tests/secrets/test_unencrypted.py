@@ -119,15 +119,15 @@ async def test_the_client_that_gets_a_role_is_refused_too(
 
 async def test_no_client_of_a_session_sends_in_the_clear(aws_settings: pytest.MonkeyPatch) -> None:
     """Whatever client the credentials use, such as SSO, the session stops its request before it is sent."""
-    made = aws_session.session(may_be_plain=False)
+    made = aws_session.session(may_be_plain=False, seconds=SECONDS)
     async with made.create_client("sts", region_name=REGION, endpoint_url=ELSEWHERE, config=AioConfig()) as client:
         with pytest.raises(ConfigError, match="over http"):
             await client.get_caller_identity()
     aws_settings.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", ELSEWHERE)
     with pytest.raises(ConfigError, match="AWS_EC2_METADATA_SERVICE_ENDPOINT"):
-        aws_session.session(may_be_plain=False)
+        aws_session.session(may_be_plain=False, seconds=SECONDS)
     aws_settings.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254")
-    aws_session.session(may_be_plain=False)
+    aws_session.session(may_be_plain=False, seconds=SECONDS)
 
 
 async def test_a_proxy_does_not_receive_what_is_for_this_machine(aws_settings: pytest.MonkeyPatch) -> None:

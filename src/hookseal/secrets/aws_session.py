@@ -22,15 +22,20 @@ class _ProtectedSession(AioSession):  # type: ignore[misc]
     """A session whose clients refuse to send in the clear."""
 
 
-def session(*, may_be_plain: bool) -> AioSession:
+def session(*, may_be_plain: bool, seconds: float) -> AioSession:
     """Return a session whose clients refuse to send to an address that is neither https nor of this machine.
 
-    It holds also for the clients that its credentials use, such as STS. With `may_be_plain` anything goes, as outside
+    It holds also for the clients that its credentials use, such as STS: these ask once, for at most so many seconds, so
+    that there is time left for a call with credentials that are still valid, which AWS's library renews 15 minutes
+    before they end. With `may_be_plain` anything goes, as outside
     production. Raises `ConfigError` if its server of metadata would be asked in the clear on another machine.
     """
+    made = AioSession() if may_be_plain else _ProtectedSession()
+    made.set_default_client_config(
+        AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+    )
     if may_be_plain:
-        return AioSession()
-    made = _ProtectedSession()
+        return made
     metadata = str(made.get_config_variable(_METADATA) or "")
     if metadata and not is_beside_this_machine(metadata):
         _require_protected(metadata, "the server of metadata", "AWS_EC2_METADATA_SERVICE_ENDPOINT", _METADATA)

@@ -1,10 +1,14 @@
 """AWS Secrets Manager: region, role, stages, and what its client logs. The server is moto, over HTTP."""
 
+import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +16,11 @@ from aiobotocore.session import AioSession
 
 from hookseal.secrets.errors import SecretDenied, SecretNotFound
 from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.secrets.store.access import CALL_SECONDS
 from hookseal.secrets.store.aws import AwsApi, version_id
 from hookseal.secrets.store.provider_api import Rest
-from tests.doubles.faulty_proxy import aws_refusal, faulty_proxy
+from hookseal.secrets.store.providers import Providers
+from tests.doubles.faulty_proxy import AlteredAnswer, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.providers import OWNER, PATIENCE_SECONDS, REGION, aws_access, prefix
 from tests.secrets.samples import NAME, TENANT
 
@@ -179,3 +185,36 @@ async def test_no_log_contains_a_value(aws_url: str, caplog: pytest.LogCaptureFi
 
     for hidden in ("canary-of-the-test", "Y2FuYXJ5LW9mLXRoZS10ZXN0"):
         assert hidden not in text
+
+
+@pytest.mark.parametrize("of", ["role", "web identity"])
+async def test_credentials_that_are_valid_serve_while_sts_is_away(
+    of: str, aws_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From 15 minutes before they end AWS's library renews credentials: if STS fails or hangs, reads go on."""
+
+    def ends_in_minutes(body: bytes) -> bytes:
+        end = (datetime.now(UTC) + timedelta(minutes=12)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return re.sub(rb"<Expiration>[^<]*", b"<Expiration>" + end.encode(), body)
+
+    if of == "web identity":
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        (tmp_path / "token").write_text("a.b.c")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+    async with faulty_proxy(aws_url) as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        sts.fault = AlteredAnswer(change=ends_in_minutes)
+        access = aws_access(prefix(), ROLE if of == "role" else None)
+        providers = Providers(replace(access, call_seconds=CALL_SECONDS))
+        try:
+            api = providers.api(Provider.AWS)
+            await api.write(FIRST, b"x", owner=OWNER, is_first=True)
+            for fault in (Silence.HANG, Silence.RESET, Refusal(status=500), aws_refusal("Throttling", 400)):
+                asked, sts.fault = sts.requests, fault
+                async with asyncio.timeout(2 * CALL_SECONDS):  # it takes half of the time of a call, on an idle machine
+                    assert b"x" == await api.read(FIRST)
+                assert asked < sts.requests, "they were to be renewed"
+        finally:
+            await providers.close()

@@ -91,7 +91,7 @@ async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.INFO))
-    session = aws_session.session(may_be_plain=access.may_be_plain)
+    session = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds / _ATTEMPTS)
     if access.role_arn is not None:
         role = _RoleProvider(partial(_of_role, access, access.role_arn, seconds / _ATTEMPTS))
         session.register_component("credential_provider", AioCredentialResolver(providers=[role]))
@@ -110,13 +110,12 @@ async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
 
 
 async def _of_role(access: AwsAccess, arn: str, seconds: float) -> Any:
-    source = aws_session.session(may_be_plain=access.may_be_plain)
+    source = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds)
     credentials = await source.get_credentials()
     if credentials is None:
         raise NoCredentialsError
-    config = AioConfig(connect_timeout=seconds, read_timeout=seconds)
     fetcher = AioAssumeRoleCredentialFetcher(
-        partial(source.create_client, region_name=access.region, config=config),
+        partial(source.create_client, region_name=access.region),
         credentials,
         arn,
         extra_args={"RoleSessionName": "hookseal"},
