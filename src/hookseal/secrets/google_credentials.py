@@ -1,7 +1,7 @@
 """Credentials of Google whose servers are not asked in the clear. Both clients of Google use them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,39 +16,59 @@ _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _METADATA: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
 _METADATA_NAME: Final = "metadata.google.internal"
 _FILE: Final = "the file that GOOGLE_APPLICATION_CREDENTIALS names (token_uri and other urls)"
+_TOKEN_SECONDS: Final = 10.0  # for a token; a call gives up earlier, and the next one uses a token that came late
 _DEEPEST: Final = 5  # one kind of credentials may be made of another one
 
 
-def found(*, may_be_plain: bool) -> Any:
+def found(*, may_be_plain: bool, token_seconds: float = _TOKEN_SECONDS) -> Any:
     """Return the credentials that the environment provides; it may ask the server of metadata, which takes 12 seconds.
 
-    Raises `ConfigError` if a server that gives tokens would be asked over http on another machine, unless it
-    `may_be_plain`, as outside production. The clients themselves always use TLS. Raises `GoogleAuthError`, `OSError`
-    and `ValueError`.
+    Later a server that gives tokens has `token_seconds` to answer. Raises `ConfigError` if one would be asked over http
+    on another machine, unless it `may_be_plain`, as outside production; the clients of Google always use TLS. Raises
+    `GoogleAuthError`, `OSError` and `ValueError`.
     """
     if not may_be_plain:
         for name in _METADATA:
             host = os.environ.get(name, "")
             if host and host.partition(":")[0] != _METADATA_NAME:
                 _require_protected(f"http://{host}/", name)
-    request = Request()  # some kinds ask for a token or a project at once
-    credentials, _ = google.auth.default(scopes=_SCOPES, request=request if may_be_plain else _Protected(request))
+
+    def limited(request: transport.Request) -> _Limited:
+        return _Limited(request, may_be_plain=may_be_plain, seconds=token_seconds)
+
+    credentials, _ = google.auth.default(scopes=_SCOPES, request=limited(Request()))  # some kinds ask for a token
+    refresh = credentials.refresh
+    credentials.refresh = lambda request: refresh(limited(request))  # type: ignore[method-assign,no-untyped-call]
     if not may_be_plain:
         for url in _urls(credentials, _DEEPEST):
             _require_protected(url, _FILE)
     return credentials
 
 
-class _Protected(transport.Request):
-    """Sends a request of Google's library, unless it would go to another machine in the clear."""
+class _Limited(transport.Request):
+    """Sends a request of Google's library, for a limited time, unless it would go to another machine in the clear.
 
-    def __init__(self, send: Request) -> None:
+    Each call that needs a token has a thread, which otherwise waits for 120 s if the server of tokens hangs.
+    """
+
+    def __init__(self, send: transport.Request, *, may_be_plain: bool, seconds: float) -> None:
         self._send = send
+        self._may_be_plain = may_be_plain
+        self._seconds = seconds
 
-    def __call__(self, url: str, *arguments: Any, **more: Any) -> Any:
-        if urlsplit(url).hostname != _METADATA_NAME:
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **more: Any,
+    ) -> Any:
+        if not self._may_be_plain and urlsplit(url).hostname != _METADATA_NAME:
             _require_protected(url, _FILE)
-        return self._send(url, *arguments, **more)
+        limit = min(timeout or self._seconds, self._seconds)
+        return self._send(url, method=method, body=body, headers=headers, timeout=limit, **more)
 
 
 def _urls(value: Any, depth: int) -> Iterator[str]:

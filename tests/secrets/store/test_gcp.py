@@ -13,11 +13,14 @@ import google.auth.transport.requests
 import grpc
 import pytest
 from aiohttp import web
+from google.auth.exceptions import TransportError
 from google.auth.transport.grpc import AuthMetadataPlugin
+from google.auth.transport.requests import Request
 from google.oauth2 import service_account as service_account_file
 
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Cause, HooksealError
+from hookseal.secrets import google_credentials
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, SecretRef
@@ -30,6 +33,7 @@ from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.certificates import authority, issued
 from tests.doubles.google import PROJECT, google_secrets, service_account
 from tests.doubles.providers import OWNER, google_api
+from tests.doubles.serving import serving
 from tests.secrets.doubles import reader_on
 from tests.secrets.samples import NAME, TENANT
 
@@ -243,3 +247,24 @@ async def test_no_log_contains_a_value(caplog: pytest.LogCaptureFixture) -> None
 
     for hidden in ("canary-of-the-test", "Y2FuYXJ5LW9mLXRoZS10ZXN0"):
         assert hidden not in records
+
+
+async def test_a_hanging_server_of_tokens_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for a token ends in time, and its thread with it: each call has one, and Google's library waits 120 s."""
+    released = asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.Response:
+        await released.wait()
+        return web.Response(status=500)
+
+    async with serving(hang) as address:
+        file = tmp_path / "google.json"
+        file.write_text(json.dumps(json.loads(service_account()) | {"token_uri": f"{address}/token"}))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+        found = google_credentials.found(may_be_plain=False, token_seconds=0.2)
+        try:
+            async with asyncio.timeout(10.0):
+                with pytest.raises(TransportError):
+                    await asyncio.to_thread(found.before_request, Request(), "POST", "https://x", {})
+        finally:
+            released.set()
