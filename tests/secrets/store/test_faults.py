@@ -62,6 +62,7 @@ AWS: list[tuple[Any, type[Exception], str]] = [
     (LIST, SecretUnavailable, "is not AWS"),
     (Refusal(status=400, body=b"[1]"), SecretUnavailable, "is not AWS"),
     (Silence.RESET, SecretUnavailable, "does not answer"),
+    (Silence.CUT, SecretUnavailable, "does not answer"),
     (_of_version("0f6f4f0b-7a11-4d0c-9d3b-6e2a0c9e52a3"), SecretTampered, "another version than was asked for"),
 ]
 OPENBAO: list[tuple[Any, type[Exception], str]] = [
@@ -84,6 +85,7 @@ OPENBAO: list[tuple[Any, type[Exception], str]] = [
     (Refusal(status=200, body=b'{"data": [1], "auth": [1]}'), SecretDenied, "no engine KV, version 2, at secret"),
     (Refusal(status=404, body=b'{"errors": ["no handler for route"]}'), SecretDenied, "correct BAO_MOUNT"),
     (Silence.RESET, SecretUnavailable, "does not answer"),
+    (Silence.CUT, SecretUnavailable, "does not answer"),
     (_of_version(2), SecretTampered, "another version than was asked for"),
 ]
 GCP = [

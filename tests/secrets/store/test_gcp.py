@@ -250,7 +250,7 @@ async def test_no_log_contains_a_value(caplog: pytest.LogCaptureFixture) -> None
 
 
 async def test_a_hanging_server_of_tokens_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request for a token ends in time, and its thread with it: each call has one, and Google's library waits 120 s."""
+    """A request for a token ends in time, and so does its thread; by default Google's library waits for 120 s."""
     released = asyncio.Event()
 
     async def hang(_request: web.Request) -> web.Response:
