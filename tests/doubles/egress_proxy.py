@@ -10,12 +10,16 @@ from hookseal.dispatcher.http.tunnel import EgressProxy
 
 @dataclass
 class ProxyServer:
-    """The requests that a proxy received, and how it answers: it connects, unless `answer` or `silent` is set."""
+    """The requests that a proxy received, and how it answers: it connects, unless `answer` or `silent` is set.
+
+    A target in `routes` leads to another address.
+    """
 
     port: int = 0
     answer: bytes | None = None
     silent: bool = False
     heads: list[bytes] = field(default_factory=list)
+    routes: dict[str, str] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[str]:
@@ -37,7 +41,7 @@ class ProxyServer:
                 writer.write(self.answer)
                 await writer.drain()
                 return
-            host, _, port = self.targets[-1].rpartition(":")
+            host, _, port = self.routes.get(self.targets[-1], self.targets[-1]).rpartition(":")
             try:
                 far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
             except OSError:

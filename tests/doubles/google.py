@@ -9,15 +9,22 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
 import grpc
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.cloud.secretmanager_v1 import types
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 
+from tests.doubles.certificates import authority, issued
+from tests.doubles.egress_proxy import proxying
+from tests.doubles.serving import serving
+
+_HOST: Final = "secretmanager.googleapis.com"
 _SERVICE: Final = "google.cloud.secretmanager.v1.SecretManagerService"
 PROJECT: Final = "tests"
 _NUMBER: Final = "1234567890"  # of the project, which answers have in place of its id
@@ -160,8 +167,35 @@ async def google_secrets(
         await secrets.stop()
 
 
-def service_account() -> bytes:
-    """Return the file of a service account, whose tokens nobody gives out."""
+@asynccontextmanager
+async def google_cloud(folder: Path) -> AsyncIterator[dict[str, str]]:
+    """Run a Google with tokens for a process of its own; give the variables by which Google's own client finds it.
+
+    The client is not changed: it asks for a token of the service account, and connects by TLS, through a proxy, to the
+    name of Google.
+    """
+    trusted = authority()
+    certificate = issued(_HOST, by=trusted)
+    tls = grpc.ssl_server_credentials([(certificate.both, certificate.pem.encode())])
+    async with google_secrets(tls=tls) as (_, port), proxying() as proxy, serving(_token) as tokens:
+        proxy.routes[f"{_HOST}:443"] = f"127.0.0.1:{port}"
+        account, authorities = folder / "google.json", folder / "google.pem"
+        account.write_bytes(service_account(f"{tokens}/token"))
+        authorities.write_text(trusted.pem)
+        yield {
+            "GOOGLE_CLOUD_PROJECT": PROJECT,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(account),
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authorities),
+            "grpc_proxy": f"http://127.0.0.1:{proxy.port}",
+        }
+
+
+async def _token(_request: web.Request) -> web.Response:
+    return web.json_response({"access_token": "of-the-tests", "expires_in": 3600, "token_type": "Bearer"})
+
+
+def service_account(token_uri: str = "http://127.0.0.1:1/token") -> bytes:
+    """Return the file of a service account; by default nobody gives out its tokens."""
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -173,6 +207,6 @@ def service_account() -> bytes:
         "private_key": pem,
         "client_email": f"hookseal@{PROJECT}.iam.gserviceaccount.com",
         "client_id": "1",
-        "token_uri": "http://127.0.0.1:1/token",
+        "token_uri": token_uri,
     }
     return json.dumps(account).encode()

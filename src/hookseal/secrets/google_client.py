@@ -31,7 +31,7 @@ async def transport(
     logging.getLogger(_PLUGIN).setLevel(logging.CRITICAL + 1)
     for name in loggers:
         logger = logging.getLogger(name)
-        logger.setLevel(max(logger.level, logging.INFO))
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
     if channel is not None:
         return kind(channel=channel(options=OPTIONS))
     # Another thread, because it may ask the machine's server of metadata, which takes 12 seconds if there is none.

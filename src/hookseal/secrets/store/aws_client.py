@@ -90,7 +90,7 @@ async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
     """
     for name in _LOGGERS:
         logger = logging.getLogger(name)
-        logger.setLevel(max(logger.level, logging.INFO))
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
     session = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds / _ATTEMPTS)
     if access.role_arn is not None:
         role = _RoleProvider(partial(_of_role, access, access.role_arn, seconds / _ATTEMPTS))
