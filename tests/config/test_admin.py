@@ -88,7 +88,7 @@ def test_a_provider_is_reached_as_by_a_worker(provider: str, also: bool) -> None
     access = admin_settings(environ=environ).secrets.access
 
     assert load(dict(environ), needs=frozenset({Part.DATABASE, Part.SECRETS})).secrets.access == access
-    assert ({Provider(provider)}, "team") == (access.providers, access.prefix)
+    assert (frozenset({Provider(provider)}), "team") == (access.providers, access.prefix)
 
 
 def test_the_variables_of_another_program_are_left_alone() -> None:

@@ -122,8 +122,9 @@ async def test_a_server_of_tokens_that_is_away_is_named(caplog: pytest.LogCaptur
     of_google = issued("127.0.0.1", by=ours)
     tls = grpc.ssl_server_credentials([(of_google.both, of_google.pem.encode())])
     account = json.loads(service_account())
-    credentials = service_account_file.Credentials.from_service_account_info(account, scopes=["a"])
-    plugin = AuthMetadataPlugin(credentials, google.auth.transport.requests.Request())
+    made: Any = service_account_file.Credentials
+    credentials = made.from_service_account_info(account, scopes=["a"])
+    plugin = cast("Any", AuthMetadataPlugin)(credentials, google.auth.transport.requests.Request())
 
     async with google_secrets(tls=tls) as (_, port):
 

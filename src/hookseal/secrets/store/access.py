@@ -27,13 +27,13 @@ class AwsAccess:
 class GcpAccess:
     """The project of the secrets. Credentials are found as by every client of Google.
 
-    `channel` makes the connection of a test to a server of its own. `may_be_plain` permits http to the servers that
-    give credentials, as outside production.
+    `channel` makes the connection of a test to a server of its own, with the `options` that every channel has.
+    `may_be_plain` permits http to the servers that give credentials, as outside production.
     """
 
     project: str
     may_be_plain: bool = False
-    channel: Callable[[], Any] | None = field(default=None, repr=False)
+    channel: Callable[..., Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
