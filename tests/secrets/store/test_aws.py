@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,12 +15,14 @@ from typing import Any
 import pytest
 from aiobotocore.session import AioSession
 
-from hookseal.secrets.errors import SecretDenied, SecretNotFound
+from hookseal.ground.errors import Cause
+from hookseal.secrets.errors import SecretDenied, SecretNotFound, SecretUnavailable
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS
 from hookseal.secrets.store.aws import AwsApi, version_id
 from hookseal.secrets.store.provider_api import Rest
 from hookseal.secrets.store.providers import Providers
+from tests.doubles.certificates import issued
 from tests.doubles.faulty_proxy import AlteredAnswer, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.providers import OWNER, PATIENCE_SECONDS, REGION, aws_access, prefix
 from tests.secrets.samples import NAME, TENANT
@@ -56,6 +59,41 @@ def test_the_id_of_a_version_never_changes() -> None:
     assert "0875f3bb-3de5-5936-8057-e8d40ecb08a0" == version_id(FIRST)
     assert len({version_id(ref) for ref in (FIRST, SECOND, replace(FIRST, name="n"))}) == 3
     assert version_id(FIRST) == version_id(replace(FIRST, provider=Provider.DB))
+
+
+@pytest.mark.req("SEC-07", part="causes")
+async def test_a_source_of_credentials_that_fails_is_named(
+    aws_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program or service that gives the credentials and fails is not a store that is silent."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    async with _api() as api:
+        with pytest.raises(SecretUnavailable, match=r"gives this process its credentials of AWS fails") as raised:
+            await api.read(FIRST)
+    assert Cause.FAILING is raised.value.cause
+
+
+@pytest.mark.req("SEC-07", part="causes")
+async def test_a_server_that_is_not_trusted_is_named(
+    aws_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose certificate is not trusted is not a store that is silent."""
+    async with tls_echo(issued("127.0.0.1").server(tmp_path)) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
+        async with _api() as api:
+            with pytest.raises(SecretUnavailable, match="does not prove by TLS that it is the right server") as raised:
+                await api.read(FIRST)
+    assert Cause.FOREIGN is raised.value.cause
+
+
+@asynccontextmanager
+async def tls_echo(context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Listen by TLS on a port of this machine."""
+    async with await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 async def test_each_write_moves_the_stages(aws_url: str) -> None:

@@ -140,6 +140,20 @@ async def test_a_server_of_tokens_that_is_away_is_named(caplog: pytest.LogCaptur
     assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_a_server_that_is_not_trusted_is_named() -> None:
+    """A server whose certificate is not trusted is not a store that is silent."""
+    of_google = issued("127.0.0.1")
+    tls = grpc.ssl_server_credentials([(of_google.both, of_google.pem.encode())])
+    trusted = grpc.ssl_channel_credentials(authority().pem.encode())
+    async with google_secrets(tls=tls) as (_, port):
+        channel = partial(grpc.aio.secure_channel, f"127.0.0.1:{port}", trusted)
+        api = GcpApi(GcpAccess(project=PROJECT, channel=channel), prefix="hookseal")
+        with pytest.raises(SecretUnavailable, match="does not prove by TLS that it is the right server") as raised:
+            await api.read(REF)
+        await api.close()
+    assert Cause.FOREIGN is raised.value.cause
+
+
 async def test_another_server_in_place_of_google_is_named() -> None:
     """A server that speaks another protocol, such as a proxy with a page, is not called silent."""
     runner = web.ServerRunner(web.Server(_page), access_log=None)

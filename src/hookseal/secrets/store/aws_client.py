@@ -17,18 +17,22 @@ from botocore.exceptions import (
     ClientError,
     ConfigNotFound,
     ConfigParseError,
+    CredentialRetrievalError,
     InvalidConfigError,
+    MetadataRetrievalError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
     SSOTokenLoadError,
     UnauthorizedSSOTokenError,
 )
 from botocore.parsers import ResponseParserError
 
+from hookseal.ground.errors import Cause
 from hookseal.secrets import aws_session
-from hookseal.secrets.errors import SecretDenied
+from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.store.access import AwsAccess
 from hookseal.secrets.store.aws_errors import not_of_aws
 from hookseal.secrets.store.provider_api import no_answer
@@ -57,6 +61,19 @@ def answered() -> Iterator[None]:
         ) from None
     except _OF_SETTINGS as error:
         raise _unusable(error) from None
+    except (CredentialRetrievalError, MetadataRetrievalError) as error:
+        source = error.kwargs.get("provider", "the service of metadata")
+        raise SecretUnavailable(
+            f"AWS Secrets Manager cannot be asked: what gives this process its credentials of AWS fails ({source}): "
+            "repair it, or the connection to it",
+            cause=Cause.FAILING,
+        ) from None
+    except SSLError:
+        raise SecretUnavailable(
+            "AWS Secrets Manager does not prove by TLS that it is the right server: check what is between, such as a "
+            "proxy, AWS_CA_BUNDLE, and the clock of this machine",
+            cause=Cause.FOREIGN,
+        ) from None
     except (BotoCoreError, OSError) as error:
         raise no_answer("AWS Secrets Manager", type(error).__name__) from None
     except _UNREADABLE:

@@ -55,6 +55,7 @@ _MAX_ID: Final = 255
 _FIRST: Final = "1"  # the only version that a secret of ours has
 _REFUSED_GRANT: Final = "invalid_grant"  # no token is given out, which the client reports as a server that is away
 _PLUGIN_FAILED: Final = "Getting metadata from plugin failed"  # the plugin asks for a token
+_NOT_TRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _NOT_GRPC: Final = ("http1.x server", "Failed parsing HTTP/2", "Received http2 header with status")
 _LOGGER: Final = "google"  # at the level of debugging it prints what is sent and received
 # What an answer that a precondition is not met means, by the right of the call.
@@ -263,6 +264,12 @@ def _away(text: str) -> SecretUnavailable:
     """Return what it means that the client has no connection. The texts are those of gRPC, about what it tried."""
     if _PLUGIN_FAILED in text:
         return _no_token()
+    if _NOT_TRUSTED in text:
+        return SecretUnavailable(
+            "Google Secret Manager does not prove by TLS that it is the right server: check what is between, such as a "
+            "proxy, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH, and the clock of this machine",
+            cause=Cause.FOREIGN,
+        )
     if any(sign in text for sign in _NOT_GRPC):
         return SecretUnavailable(
             "what answers in place of Google Secret Manager is not Google: correct what is between, such as a proxy",
