@@ -135,6 +135,23 @@ async def test_a_request_is_verified_or_refused_with_its_reason(tmp_path: Path) 
         assert 413 == await found.post({}, b"x" * (MAX_BODY_BYTES + 1))
 
 
+@pytest.mark.req("SEC-03")
+@pytest.mark.parametrize("option", ["--json", None])
+async def test_a_request_cannot_steer_the_terminal(tmp_path: Path, option: str | None) -> None:
+    """Control characters and changes of direction in a path, a header or a body are escaped, in JSON as in text."""
+    steering = "a\x1b[2J\x9b31m\u202e\u2066b"
+    async with listening(*filter(None, [option]), folder=tmp_path) as found:
+        first = await found.line()
+        found.url = json.loads(first)["url"] if option else first.split()[1]
+        headers = {"webhook-id": steering.replace("\x1b", ""), "x-hookseal-attempt": "\x9c"}
+        assert 204 == await found.post(headers, steering.encode())
+        lines = [await found.line() for _ in range(1 if option else 2)]
+
+    assert all(line.removesuffix("\n").isprintable() for line in lines)
+    if option:
+        assert steering == json.loads(lines[0])["body"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
     """Without secrets every request is accepted and printed as not verified; a signal ends it with 0."""

@@ -285,6 +285,13 @@ def test_contradicting_variables_are_unset() -> None:
     assert [unset, *lines] == up.exported(settings, moved).splitlines()
 
 
+def test_a_request_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters and changes of direction are escaped in JSON."""
+    up._say_json({"event": "request.received", "webhook_id": "\x9b31m\u202e"})
+
+    assert '{"event":"request.received","webhook_id":"\\u009b31m\\u202e"}\n' == capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("seen", "words"),
     [

@@ -17,7 +17,7 @@ from hookseal.audit.log import Verified
 from hookseal.cli.restore import head_shape, read_heads
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_lines
 from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, JsonLines, emit, printable, table
+from hookseal.cli.shared.output import Json, JsonLines, emit, note, printable, table
 from hookseal.cli.shared.runtime import Connection, reading, start
 from hookseal.config.settings import Part
 from hookseal.ground import ids
@@ -125,8 +125,7 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
         raise _no_rows()
     for one in found:
         if not one.is_plausible:
-            problem = f"{printable(one.tenant_id)}: hookseal did not write this head: run `hookseal audit verify`"
-            typer.echo(f"hookseal: {problem}", err=True)
+            note(f"{one.tenant_id}: hookseal did not write this head: run `hookseal audit verify`")
     emit(
         {"tenants": [_head_shape(one) for one in found]},
         as_json=as_json,

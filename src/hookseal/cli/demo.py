@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 import typer
 
-from hookseal.cli.shared.output import Json, emit, table
+from hookseal.cli.shared.output import Json, emit, note, table
 from hookseal.cli.shared.runtime import run
 from hookseal.demo.result import Chapter, Result
 from hookseal.ground.clock import SystemClock
@@ -48,7 +47,7 @@ async def _run_story(story: Callable[[Callable[[str], None], SystemClock], Await
     # SIGTERM and SIGHUP end it with the same cleaning up as Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
-    return await story(lambda line: print(f"  {line} ...", file=sys.stderr, flush=True), SystemClock())
+    return await story(lambda line: note(f"{line} ...", prefix="  "), SystemClock())
 
 
 def _shape(result: Result) -> dict[str, object]:

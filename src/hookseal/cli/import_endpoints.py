@@ -10,8 +10,8 @@ import uvloop
 from hookseal.cli.csv_rows import CsvRow, csv_rows
 from hookseal.cli.endpoint import options
 from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit
-from hookseal.cli.shared.parallel import Tally, say, side_by_side
+from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
 from hookseal.config.settings import Settings
@@ -147,7 +147,7 @@ async def _import(
             operator, {"line": read.line}, _import_row(settings, operator, read, dry_run=dry_run)
         )
         if dry_run and outcome is not None:
-            say(f"line {read.line}: {_FORETOLD[outcome]}")
+            note(f"line {read.line}: {_FORETOLD[outcome]}")
 
     await side_by_side(settings, operator, _read_rows(settings, rows, scheme), import_row)
     tally.end()

@@ -5,10 +5,9 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-import msgspec
 import typer
 
-from hookseal.cli.shared.output import JsonLines, printable, printable_body
+from hookseal.cli.shared.output import JsonLines, emit, printable, printable_body
 from hookseal.cli.shared.runtime import run
 from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
@@ -115,19 +114,19 @@ def _with_content(judge: Judge) -> Judge:
 
 
 def _say_json(event: dict[str, Any]) -> None:
-    print(msgspec.json.encode(event).decode(), flush=True)
+    emit(event, as_json=True, text="")
 
 
 def _say_text(event: dict[str, Any]) -> None:
     if event["event"] == "listen.ready":
         secrets = plural(event["secrets"], "secret", "secrets")
         how = f"verified with {secrets}" if event["secrets"] else "accepted, and not verified"
-        print(f"listening  {event['url']}  requests are {how}; Ctrl-C ends it", flush=True)
+        emit(event, as_json=False, text=f"listening  {event['url']}  requests are {how}; Ctrl-C ends it")
         return
     verified = event.get("verified")
     how = "not verified" if verified is None else f"{'verified' if verified else 'REFUSED'}, {event['message']}"
     again = f"  attempt {event['attempt']}" if event["retry"] else ""
     what = f"{event['status']}  {event['path']}  {event['webhook_id']}{again}  {how}"
-    print(printable(what), flush=True)
+    emit(event, as_json=False, text=printable(what))
     if event["event"] == "request.received":
-        print(f"     {printable_body(event['body'])}", flush=True)
+        emit(event, as_json=False, text=f"     {printable_body(event['body'])}")

@@ -8,8 +8,8 @@ import typer
 import uvloop
 
 from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit
-from hookseal.cli.shared.parallel import Tally, say, side_by_side
+from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
 from hookseal.config.settings import Settings
 from hookseal.ground.errors import Refused
@@ -146,7 +146,7 @@ async def _pass(settings: Settings, operator: Operator, outcome: _Outcome, *, ta
         place = {"tenant_id": endpoint.tenant_id, "endpoint_id": endpoint.endpoint_id}
         what = await tally.attempt(operator, place, migrated(operator, endpoint))
         if how.dry_run and what is not None:
-            say(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {_FORETOLD[what]}")
+            note(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {_FORETOLD[what]}")
 
     await side_by_side(settings, operator, migration.iterate(operator.connection), one)
     tally.end()

@@ -8,7 +8,7 @@ import asyncpg
 import typer
 
 from hookseal.cli.shared.input_files import read_input
-from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import Connection, reading, run, start
 from hookseal.client.doorbell import doorbell
 from hookseal.client.event import event
@@ -53,7 +53,7 @@ def publish(
     published, has_worker = reading(settings, lambda connection: _publish(connection, given, payload))
     run(_ring(settings, published))
     if published.due and not has_worker:
-        _warn("the event is stored, but no worker is running: it is delivered when you start `hookseal worker`")
+        note("the event is stored, but no worker is running: it is delivered when you start `hookseal worker`")
     emit(_shape(published), as_json=as_json, text=lambda: _text(given, published))
 
 
@@ -92,14 +92,10 @@ async def _ring(settings: Settings, published: Published) -> None:
 
 
 def _report_lost(settings: Settings, reason: str) -> None:
-    _warn(
+    note(
         f"the event is stored, but the workers were not notified through Redis at {settings.redis.address}: "
         f"{reason}. A worker that reaches Redis finds it by itself within about a second"
     )
-
-
-def _warn(text: str) -> None:
-    typer.echo(f"hookseal: {text}", err=True)
 
 
 def _shape(published: Published) -> dict[str, object]:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import typer
 
 from hookseal.cli.demo import embedded_part
-from hookseal.cli.shared.output import Json, JsonLines, emit, printable, printable_body
+from hookseal.cli.shared.output import Json, JsonLines, emit, note, printable, printable_body
 from hookseal.cli.shared.runtime import run
 from hookseal.config import names
 from hookseal.config.keys import INSTALLATION, KMS, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
@@ -81,11 +80,11 @@ def exported(settings: Mapping[str, str], environ: Mapping[str, str]) -> str:
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    note(line, prefix="")
 
 
 def _say_json(event: dict[str, Any]) -> None:
-    print(msgspec.json.encode(event).decode(), flush=True)
+    emit(event, as_json=True, text="")
 
 
 def _path_line() -> str:
@@ -96,8 +95,10 @@ def _path_line() -> str:
 
 def _say_text(event: dict[str, Any]) -> None:
     if event["event"] == "up.ready":
-        print(
-            f"Ready. In a second terminal, in this folder:\n\n"
+        emit(
+            event,
+            as_json=False,
+            text=f"Ready. In a second terminal, in this folder:\n\n"
             f'{_path_line()}  eval "$(hookseal up env)"\n'
             f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
@@ -105,13 +106,12 @@ def _say_text(event: dict[str, Any]) -> None:
             f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add the endpoint\n"
             f"only once, since the receiver keeps its URL.\n\n"
             f"probes    {event['health_url']}/readyz\nlog       {event['worker_log']}\n",
-            flush=True,
         )
         return
     kind = "replay" if event.get("replay") else "retry" if event["retry"] else ""
     again = f"  {kind}, attempt {event['attempt']}" if kind else ""
     how = {True: "verified", False: "REFUSED", None: "not verified"}[event["verified"]]
     received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
-    print(printable(received), flush=True)
+    emit(event, as_json=False, text=printable(received))
     if event["event"] == "request.received":
-        print(f"          {printable_body(event['body'])}", flush=True)
+        emit(event, as_json=False, text=f"          {printable_body(event['body'])}")

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import pytest
 
-from hookseal.cli.shared.output import emit, emit_error, printable, rfc3339, table
+from hookseal.cli.shared.output import emit, emit_error, note, printable, rfc3339, table
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 5_999, tzinfo=UTC)
 
@@ -90,6 +90,17 @@ def test_indented_lines_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """Indented lines of an error, such as SQL for a superuser, are printed so that they can be copied."""
     emit_error(code="refused", message="run this:\n  CREATE ROLE a;\n  CREATE ROLE b;", field=None, as_json=False)
     assert "hookseal: run this:\n  CREATE ROLE a;\n  CREATE ROLE b;\n" == capsys.readouterr().err
+
+
+def test_text_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a command forgot to escape is escaped when it is printed; line breaks and the colours of tables stay."""
+    emit({}, as_json=False, text="a\x1b[2Jb\x9b\u202e\n\x1b[1mbold\x1b[0m")
+    note("a\x9b\nb\u202e")
+    shown = capsys.readouterr()
+    assert ("a\\x1b[2Jb\\x9b\\u202e\n\x1b[1mbold\x1b[0m\n", "hookseal: a\\x9b\nhookseal: b\\u202e\n") == (
+        shown.out,
+        shown.err,
+    )
 
 
 def test_control_characters_are_escaped() -> None:

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from hookseal.cli.shared.operating import OperatorSession
+from hookseal.cli.shared.output import note
 from hookseal.dispatcher import held_deliveries
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import HooksealError, Unavailable
@@ -40,7 +41,7 @@ def older_claims(
         reason = str(error)
     except KeyboardInterrupt:
         reason = "interrupted"
-    print(f"hookseal: changed, but older claims may still be in flight: {reason}", file=sys.stderr, flush=True)
+    note(f"changed, but older claims may still be in flight: {reason}")
     return None
 
 
@@ -57,7 +58,5 @@ class _Progress:
 
     def __call__(self, left: int) -> None:
         if left != self._last and sys.stderr.isatty():
-            print(
-                f"waiting for {plural(left, 'request', 'requests')} from before the change", file=sys.stderr, flush=True
-            )
+            note(f"waiting for {plural(left, 'request', 'requests')} from before the change", prefix="")
         self._last = left

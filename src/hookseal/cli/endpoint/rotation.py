@@ -1,6 +1,5 @@
 """`hookseal endpoint rotate | rollback | end-overlap`: change the secrets that sign for an endpoint."""
 
-import sys
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -10,7 +9,7 @@ from hookseal.cli.endpoint.older_claims import older_claims, require_known
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.endpoint.rotation_output import rotated_text, shape, signing_lines
 from hookseal.cli.shared.operating import NEEDS, OperatorSession, operator_session
-from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver
 from hookseal.config.settings import Settings
@@ -165,9 +164,7 @@ def _canary(
         reason = "interrupted"
     else:
         return canary.shape(found), canary.text(found)
-    print(
-        f"hookseal: rotated, but whether the receiver has switched is not known: {reason}", file=sys.stderr, flush=True
-    )
+    note(f"rotated, but whether the receiver has switched is not known: {reason}")
     return canary.unknown(reason, generation=rotated.generation), f"not known: {reason}"
 
 

@@ -1,13 +1,12 @@
 """`hookseal secret purge`: destroy the material of versions that were retired long ago."""
 
-import sys
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 
 from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit, printable
+from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import start
 from hookseal.ground import ids
 from hookseal.ground.errors import Malformed, Refused
@@ -72,7 +71,7 @@ async def _purge(operator: Operator, owner: ids.TenantId | None, days: int, *, d
                 await _purge_tenant(operator, tenant, days, purged)
         except Refused as error:  # a broken audit log of one tenant does not stop the others
             purged.failed.append({"tenant_id": tenant, "code": error.code, "message": str(error)})
-            _say(f"{tenant}: {error}")
+            note(f"{tenant}: {error}")
     return purged
 
 
@@ -83,11 +82,7 @@ async def _purge_tenant(operator: Operator, tenant: ids.TenantId, days: int, pur
         destroyed += batch
         purged.versions += batch
         if batch:
-            _say(f"{tenant}: {plural(destroyed, 'version', 'versions')} destroyed")
-
-
-def _say(text: str) -> None:
-    print(f"hookseal: {printable(text)}", file=sys.stderr, flush=True)
+            note(f"{tenant}: {plural(destroyed, 'version', 'versions')} destroyed")
 
 
 def _days(given: int) -> int:

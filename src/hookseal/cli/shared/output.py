@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hookseal.cli.shared.printing import PIPE_CLOSED, emit, emit_error, printable, printable_body, rfc3339
+from hookseal.cli.shared.printing import PIPE_CLOSED, emit, emit_error, note, printable, printable_body, rfc3339
 
 __all__ = [
     "HELP_OPTIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "emit",
     "emit_error",
     "key_values",
+    "note",
     "printable",
     "printable_body",
     "rfc3339",

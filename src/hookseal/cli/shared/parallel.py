@@ -1,7 +1,6 @@
 """Work on many rows, a few at the same time, each on its own connection; a row that fails does not stop the others."""
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -10,7 +9,7 @@ from typing import Final, TypeVar
 
 import asyncpg
 
-from hookseal.cli.shared.output import printable
+from hookseal.cli.shared.output import note
 from hookseal.cli.shared.runtime import connect
 from hookseal.config.settings import Settings
 from hookseal.ground.errors import Defect, HooksealError, InDoubt, Refused, Unavailable
@@ -75,7 +74,7 @@ class Tally:
         if len(self.failed) < MOST_LISTED:
             self.failed.append({**place, "code": error.code, "message": str(error), "field": error.field})
         named = (f"line {part}" if name == "line" else str(part) for name, part in place.items())
-        say(f"{' '.join(named)}: {error}")
+        note(f"{' '.join(named)}: {error}")
 
     def end(self) -> None:
         """Report the counts after the last row."""
@@ -89,12 +88,7 @@ class Tally:
     def _report(self) -> None:
         counts = [f"{number} {self._labels.get(outcome, outcome)}" for outcome, number in sorted(self.counts.items())]
         counts += [f"{self.failures} failed"] if self.failures else []
-        say(f"{self._done}{self._total} {self._rows}: {', '.join(counts) or 'nothing to do'}")
-
-
-def say(text: str) -> None:
-    """Print a line of progress on standard error."""
-    print(f"hookseal: {printable(text)}", file=sys.stderr, flush=True)
+        note(f"{self._done}{self._total} {self._rows}: {', '.join(counts) or 'nothing to do'}")
 
 
 async def side_by_side(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from hookseal.ground.plural import plural
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
 _MAX_PRINTED: Final = 1_000  # characters of a body
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_PARTS: Final = re.compile(rf"(\n|{_COLOUR.pattern})")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -32,7 +35,13 @@ def emit(value: Mapping[str, object], *, as_json: bool, text: Callable[[], str] 
     if as_json:
         _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
-        _print(text if isinstance(text, str) else text())
+        _print(_harmless(text if isinstance(text, str) else text()))
+
+
+def note(text: str, *, prefix: str = "hookseal: ") -> None:
+    """Print lines beside the result, on standard error: progress, or a warning."""
+    for line in text.splitlines():
+        print(f"{prefix}{printable(line)}", file=sys.stderr, flush=True)
 
 
 def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> None:
@@ -136,6 +145,11 @@ def _plain(value: object) -> object:
             raise TypeError("bytes are not printed")
         case _:
             return value
+
+
+def _harmless(text: str) -> str:
+    """Return the text with control characters spelled out, except line breaks and the colours of tables."""
+    return "".join(part if part == "\n" or _COLOUR.fullmatch(part) else printable(part) for part in _PARTS.split(text))
 
 
 def _escaped(text: str) -> str:

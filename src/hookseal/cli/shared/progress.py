@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hookseal.cli.shared.output import printable
+from hookseal.cli.shared.output import note, printable
 
 _EVERY_SECONDS: Final = 2.0
 
@@ -53,7 +53,7 @@ class _Lines:
     def __call__(self, more: int, message: str | None = None) -> None:
         self._done += more
         if message is not None:
-            print(f"hookseal: {printable(message)}", file=sys.stderr, flush=True)
+            note(message)
         if self._done != self._shown and time.monotonic() >= self._next:
             self._show()
             self._next = time.monotonic() + _EVERY_SECONDS
@@ -64,7 +64,7 @@ class _Lines:
 
     def _show(self) -> None:
         self._shown = self._done
-        print(f"hookseal: {self._what}: {self._done} of {self._total}", file=sys.stderr, flush=True)
+        note(f"{self._what}: {self._done} of {self._total}")
 
 
 def _bar() -> Progress:
