@@ -13,19 +13,21 @@ mkdir "$folder"
 cd "$folder"
 owner_password=$(hex)
 worker_password=$(hex)
+valkey_password=$(hex)
 
-# For the container of PostgreSQL, whose user differs. The mode of the folder keeps other users of this machine out.
+# For the containers of the servers, whose users differ. The mode of the folder keeps other users of this machine out.
 printf '%s\n' "$owner_password" >owner_password
 cat >worker_role.sql <<SQL
 DO \$\$ BEGIN CREATE ROLE hookseal_worker NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END \$\$;
 CREATE ROLE hookseal_app LOGIN PASSWORD '$worker_password' IN ROLE hookseal_worker;
 SQL
-chmod 0444 owner_password worker_role.sql
+printf 'requirepass %s\n' "$valkey_password" >valkey.conf
+chmod 0444 owner_password worker_role.sql valkey.conf
 
 # For the containers of hookseal, which refuses a master key that others may read.
 printf 'postgresql://hookseal:%s@postgres:5432/hookseal\n' "$owner_password" >owner_database_url
 printf 'postgresql://hookseal_app:%s@postgres:5432/hookseal\n' "$worker_password" >worker_database_url
-printf 'redis://valkey:6379/0\n' >redis_url
+printf 'redis://:%s@valkey:6379/0\n' "$valkey_password" >redis_url
 random 32 | base64 >master_key
 chmod 0400 owner_database_url worker_database_url redis_url master_key
 owned="owner_database_url worker_database_url redis_url master_key"

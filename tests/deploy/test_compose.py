@@ -4,7 +4,9 @@ import asyncio
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,30 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 import hookseal
 from hookseal.config.load import load
+from hookseal.embedded.programs import valkey_server
 from hookseal.embedded.server import Server
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import closed_port
 from tests.deploy.files import DEPLOY, WORKER_UID, compose, image, seconds
 from tests.deploy.launch import ended, environment, worker
 from tests.servers import sibling
+from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-05", part="compose")
 
 OURS = ("db-upgrade", "key-init", "worker", "operator")
 SECRETS = "/run/secrets"
+# The program of Valkey's image that the probe calls: it takes its password from this variable.
+_CLI = """#!{python}
+import os, sys, redis
+print(redis.Redis(port={port}, password=os.environ["REDISCLI_AUTH"]).execute_command(*sys.argv[1:]) and "PONG")
+"""
 
 
 def test_services_are_restricted() -> None:
@@ -138,6 +150,43 @@ async def test_the_compose_project_begins_an_installation(own_postgres: Server, 
         assert 0 == process.returncode
 
 
+async def test_valkey_requires_the_password_of_its_secret(tmp_path: Path) -> None:
+    """Valkey, started as written, refuses a client without the password; the worker's url and the probe have it."""
+    made = tmp_path / "made"
+    assert 0 == _make_secrets(made).returncode
+    service, port = compose()["services"]["valkey"], closed_port()
+    _, *words = [word.replace(f"{SECRETS}/valkey_conf", str(made / "valkey.conf")) for word in service["command"]]
+    given = urlsplit((made / "redis_url").read_text().strip())
+    url = given._replace(netloc=f"{given.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+    (tmp_path / "valkey-cli").write_text(_CLI.format(python=sys.executable, port=port))
+    (tmp_path / "valkey-cli").chmod(0o755)
+    _, probe = service["healthcheck"]["test"]
+    probe = probe.replace("$$", "$").replace(f"{SECRETS}/valkey_conf", str(made / "valkey.conf"))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    running = await asyncio.create_subprocess_exec(
+        *(valkey_server(), *words, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(tmp_path)),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+
+        async def answers() -> bool:
+            with suppress(RedisConnectionError):
+                async with Redis.from_url(url) as client:
+                    return bool(await client.ping())
+            return False
+
+        await eventually(answers)
+        async with Redis.from_url(f"redis://127.0.0.1:{port}/0") as stranger:
+            with pytest.raises(AuthenticationError):
+                await stranger.ping()
+        probing = await asyncio.create_subprocess_exec("sh", "-c", probe, env={"PATH": path})
+        assert 0 == await probing.wait()
+    finally:
+        running.terminate()
+        await running.wait()
+
+
 async def test_failed_keys_stop_the_start(redis_url: str, tmp_path: Path) -> None:
     """Only keys that exist already are no error: a database that does not answer is reported as such."""
     mounted = await _mounted(None, redis_url, tmp_path)
@@ -201,4 +250,5 @@ def _make_secrets(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def _script_files() -> set[str]:
-    return {"owner_password", "worker_role.sql", "owner_database_url", "worker_database_url", "redis_url", "master_key"}
+    urls = {"owner_database_url", "worker_database_url", "redis_url"}
+    return {"owner_password", "worker_role.sql", "valkey.conf", "master_key"} | urls
