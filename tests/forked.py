@@ -76,9 +76,9 @@ async def start(
     return Process(transport, protocol, loop)
 
 
-async def worker(environment: Mapping[str, str], log: IO[bytes]) -> Process:
+async def worker(environment: Mapping[str, str], log: IO[bytes], *, module: str = "hookseal") -> Process:
     """Start a worker, as `hookseal.demo.process.start_worker` does."""
-    return await start("worker", env=environment, stdout=PIPE, stderr=log, start_new_session=True)
+    return await start("worker", module=module, env=environment, stdout=PIPE, stderr=log, start_new_session=True)
 
 
 class _Transport(BaseSubprocessTransport):

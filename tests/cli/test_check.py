@@ -14,6 +14,7 @@ from tests.cli.command import hookseal
 from tests.cli.installation import Begun
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, seconds_from
 from tests.cli.test_worker import working
+from tests.worker.test_probes import FINE
 
 
 async def broken() -> None:
@@ -24,7 +25,7 @@ async def broken() -> None:
 @asynccontextmanager
 async def probed(check: Check) -> AsyncIterator[str]:
     """Yield the url of probes with one dependency that behaves like this."""
-    probes = Probes(ready={"redis": check}, startup={}, silence=lambda: 0.0, scrape=lambda _accept: (b"", "text/plain"))
+    probes = Probes(ready={"redis": check}, startup={}, loops=(), scrape=lambda _accept: (b"", "text/plain"))
     port, url = await probes.serve("127.0.0.1", 0)
     try:
         yield url
@@ -52,12 +53,12 @@ async def test_a_ready_worker_exits_0(begun: Begun) -> None:
     async with working(begun.settings) as (_, ready):
         url = ready["health_url"]
         ended = await hookseal("check", "--url", url)
-        passed = "ok\npostgresql: ok\nredis: ok\nschema: ok\nsecrets: ok\nqueue: ok\n"
-        assert (0, passed, "") == (ended.code, ended.out, ended.err)
+        passed = "".join(f"{name}: ok\n" for name in FINE["/readyz"])
+        assert (0, f"ok\n{passed}", "") == (ended.code, ended.out, ended.err)
         port = url.rpartition(":")[2]
         for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 -- where a worker in a container listens
             by_setting = await hookseal("check", "--json", HOOKSEAL_HEALTH_HOST=host, HOOKSEAL_HEALTH_PORT=port)
-            assert (0, {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"}) == (
+            assert (0, FINE["/readyz"]) == (
                 by_setting.code,
                 by_setting.json["checks"],
             )

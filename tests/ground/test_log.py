@@ -2,12 +2,15 @@
 
 import json
 import logging
+import re
+from typing import Any
 
 import pytest
 import structlog
 
 from hookseal.ground import log
 
+CANARY = "canary of a message, 51a7"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 
 
@@ -69,17 +72,57 @@ def test_other_values_than_text_are_unchanged(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.req("OPS-03", part="logs")
-def test_secrets_in_tracebacks_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
-    """A secret in the message of an exception is masked in the traceback."""
-    log.configure(level="info", style="json")
-    try:
-        int(SECRET)
-    except ValueError:
-        structlog.get_logger().exception("it.failed")
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_an_exception_is_logged_by_class_and_calls(style: log.LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an exception and its causes the log has class, file, line and calls, and no message, argument or code."""
+    log.configure(level="info", style=style)
+    with pytest.raises(KeyError) as raised:
+        fail(CANARY, structlog.get_logger())
+    structlog.get_logger().warning("it.failed", exc_info=raised.value)
 
+    here = "tests/ground/test_log.py"
+    assert [
+        ("KeyError", [f"{here}:N in test_an_exception_is_logged_by_class_and_calls", f"{here}:N in fail"]),
+        ("caused by ValueError", [f"{here}:N in fail"]),
+    ] == parts(log.calls(raised.value))
     text = capsys.readouterr().err
-    assert "ValueError" in text
-    assert SECRET not in text
+    assert 2 == text.count("caused by ValueError")
+    assert not re.search(f"{CANARY}|raise |Traceback", text)
+
+
+def fail(text: str, logger: Any) -> None:
+    """Fail with the text in both messages, and log it."""
+    try:
+        try:
+            int(text)
+        except ValueError as error:
+            raise KeyError(text) from error
+    except KeyError:
+        logger.exception("it.failed")
+        raise
+
+
+def parts(found: str) -> list[tuple[str, list[str]]]:
+    """Return each error with its calls, with N for the numbers of lines."""
+    read = list[tuple[str, list[str]]]()
+    for line in re.sub(r":[0-9]+ in ", ":N in ", found).splitlines():
+        read[-1][1].append(line.strip()) if line.startswith("  ") else read.append((line, []))
+    return read
+
+
+def test_a_deep_or_circular_exception_is_logged_in_part() -> None:
+    """Of a recursion without end the innermost calls are logged, of a circle of causes a part."""
+
+    def recurse() -> None:
+        recurse()
+
+    one, other = ValueError(), KeyError()
+    one.__cause__, other.__cause__ = other, one
+    with pytest.raises(RecursionError) as raised:
+        recurse()
+    assert 35 > len(log.calls(raised.value).splitlines())
+    assert "caused by KeyError" in log.calls(one)
+    assert ["ExceptionGroup", "one of it: ValueError"] == log.calls(ExceptionGroup("", [ValueError()])).splitlines()
 
 
 def test_refs_are_not_masked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +141,14 @@ def test_arq_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert "" == capsys.readouterr().err
 
 
+def test_an_outage_of_a_pool_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    """The pool of asyncpg logs each connection that it cannot open in an outage; hookseal logs the outage once."""
+    log.configure(level="info", style="json")
+    logging.getLogger("asyncpg.pool").warning("Failed to restore the pool connection floor", exc_info=OSError())
+
+    assert "" == capsys.readouterr().err
+
+
 @pytest.mark.req("OPS-03", part="logs")
 def test_library_logs_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     """A library's log line, with its traceback, is one JSON object and masked as any other."""
@@ -105,10 +156,10 @@ def test_library_logs_have_the_same_form(capsys: pytest.CaptureFixture[str]) -> 
     try:
         int(SECRET)
     except ValueError:
-        logging.getLogger("asyncpg.pool").warning("failed with %s", SECRET, exc_info=True)
+        logging.getLogger("aiohttp.server").warning("failed with %s", SECRET, exc_info=True)
 
     line = written(capsys)
-    assert ("asyncpg.pool", "warning", f"failed with {log.MASK}") == (line["logger"], line["level"], line["event"])
+    assert ("aiohttp.server", "warning", f"failed with {log.MASK}") == (line["logger"], line["level"], line["event"])
     assert "ValueError" in str(line["exception"])
     assert SECRET not in str(line)
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from hookseal.worker.metrics.definitions import LOOPS
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, status
 
@@ -132,7 +133,7 @@ async def test_the_figures_count_each_event(world: World, receiver: Receiver) ->
         found = await eventually(settled)
         key_id = await world.pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
 
-    expected = {
+    expected: dict[tuple[str, str | None], float] = {
         ("hookseal_attempts_total", "delivered"): 1.0,
         ("hookseal_attempts_total", "server_error"): 1.0,
         ("hookseal_attempts_total", "gone"): 1.0,
@@ -151,6 +152,7 @@ async def test_the_figures_count_each_event(world: World, receiver: Receiver) ->
         ("hookseal_ready", "redis"): 1.0,
         ("hookseal_ready", "schema"): 1.0,
         ("hookseal_ready", "secrets"): 1.0,
+        **{("hookseal_ready", f"loop_{name}"): 1.0 for name in LOOPS},
         ("hookseal_master_key_records", f"{key_id} active"): 6.0,
         ("hookseal_plaintext_rows", None): 0.0,
         ("hookseal_workers_live", None): 1.0,

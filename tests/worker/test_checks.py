@@ -20,7 +20,7 @@ from hookseal.worker.movement import Movement
 from hookseal.worker.resources import opened
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
-from tests.worker.test_engine import RecordingHandler, all_due
+from tests.worker.test_engine import RecordingHandler, all_due, beat
 from tests.worker.waiting import eventually
 from tests.worker.world import World
 
@@ -123,7 +123,7 @@ async def test_a_full_worker_passes_the_check(world: World) -> None:
             clock.elapsed += 10 * STILL_SECONDS
 
             async def beaten() -> bool:
-                return engine.beat == clock.elapsed and not movement.is_still
+                return beat(engine) == clock.elapsed and not movement.is_still
 
             await eventually(beaten)
             await check()

@@ -15,15 +15,19 @@ from hookseal.dispatcher.model import Outcome, Ring
 from hookseal.dispatcher.ports import Parts
 from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.queue.rings import DEFAULT_QUEUE
+from hookseal.worker.arq_worker import ArqWorker
 from hookseal.worker.engine import Engine
+from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
+from tests.cli.listeners import closed_port
 from tests.doubles.claims import CLAIM, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
@@ -114,6 +118,11 @@ class RecordingHandler(RingHandler):
             return wanted <= set(self.handled)
 
         await eventually(all_heard, within=within)
+
+
+def beat(engine: Engine) -> float:
+    """Return when the loop of the engine whose last pass is longer ago has ended it, as a monotonic time."""
+    return min(engine.taking.ran_at, engine.handling.ran_at)
 
 
 async def all_due(rings: Sequence[Ring]) -> set[str]:
@@ -212,10 +221,10 @@ async def batches_of(redis_url: str, *, rings: int, slots: int) -> list[int]:
 async def test_the_beat_moves(redis_url: str) -> None:
     """The beat moves even when no ring arrives."""
     async with running(redis_url, RecordingHandler()) as (engine, _):
-        before = engine.beat
+        before = beat(engine)
 
         async def moved() -> bool:
-            return engine.beat > before
+            return beat(engine) > before
 
         await eventually(moved)
 
@@ -228,10 +237,10 @@ async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
     async with running(redis_url, handler) as (engine, ringing):
         await ringing.ring([RING])
         for _ in range(2):
-            before = engine.beat
+            before = beat(engine)
 
             async def moved(since: float = before) -> bool:
-                return engine.beat > since
+                return beat(engine) > since
 
             await eventually(moved)
         assert ([], 1) == (handler.handled, await ringing.depth())
@@ -310,6 +319,37 @@ async def test_the_loop_restarts_after_a_frozen_redis(own_valkey: Server) -> Non
                 own_valkey.thaw()
             await ringing.ring([ring(2), ring(3)])
             await handler.wait_until_handled(ring(3))
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize("is_outage", [True, False])
+async def test_a_loop_that_fails_again_and_again_is_logged_once(
+    is_outage: bool, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same failure is logged once. In an outage of Redis the loop runs; one that dies by a defect does not."""
+    clock = FakeClock()
+    ringing = bell(f"redis://127.0.0.1:{closed_port()}/0" if is_outage else redis_url)
+    if not is_outage:
+        monkeypatch.setattr(ArqWorker, "_rings", lambda *_: 1 / 0)
+    with structlog.testing.capture_logs() as logs:
+        engine = Engine(ringing, RecordingHandler(), due=all_due, clock=clock, log=structlog.get_logger())
+        running = asyncio.create_task(engine.run())
+
+        async def long_ago() -> bool:
+            return len(clock.slept) > 20 and clock.elapsed > BEAT_SECONDS
+
+        await eventually(long_ago)
+        silence = engine.taking.silence
+        await engine.stop()
+        await asyncio.wait_for(running, 60)
+    await ringing.close()
+
+    restarts = [(line["loop"], line["reason"]) for line in logs if line["event"] == "engine.restarted"]
+    reason = "Redis does not answer (ConnectionError)" if is_outage else "ZeroDivisionError"
+    assert [("taking", reason)] == restarts
+    assert is_outage == (silence < BEAT_SECONDS)
+    with pytest.raises(Unavailable, match="the loop taking has ended no pass since the start"):
+        await engine.taking.check()
 
 
 async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None:
@@ -436,4 +476,4 @@ async def test_other_features_of_arq_are_refused(redis_url: str, wrong: str) -> 
 
     assert not getattr(worker, wrong)
     with pytest.raises(TypeError):
-        type(worker)(ringing, RecordingHandler(), moved=print, **{wrong: True})
+        type(worker)(ringing, RecordingHandler(), passed=print, **{wrong: True})

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavaila
 from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import READY
+from hookseal.worker.passes import Passes
 from tests.cli.listeners import SOON_SECONDS
+from tests.doubles.clock import FakeClock
 from tests.worker.figures import read
 
 HOST = "127.0.0.1"
@@ -36,10 +38,12 @@ async def cut_off() -> None:
     raise asyncio.CancelledError
 
 
-def probes(ready: Mapping[str, Check], startup: Mapping[str, Check] | None = None, *, silence: float = 0.0) -> Probes:
+def probes(
+    ready: Mapping[str, Check], startup: Mapping[str, Check] | None = None, *, loops: Sequence[Passes] = ()
+) -> Probes:
     """Return probes with these checks."""
     meter = WorkerMeter()
-    made = Probes(ready=ready, startup=startup or {}, silence=lambda: silence, scrape=meter.scrape)
+    made = Probes(ready=ready, startup=startup or {}, loops=loops, scrape=meter.scrape)
     meter.watch(READY, made.readiness)
     return made
 
@@ -62,20 +66,28 @@ async def get(url: str) -> Answer:
 
 
 @pytest.mark.req("OPS-01")
-@pytest.mark.parametrize(
-    ("silence", "status", "state"),
-    [(0.0, 200, "ok"), (BEAT_SECONDS - 0.1, 200, "ok"), (BEAT_SECONDS, 503, "stuck"), (1e6, 503, "stuck")],
-)
-async def test_a_worker_lives_while_its_loop_moves(silence: float, status: int, state: str) -> None:
-    """A worker lives while its loop moves, whatever its dependencies do."""
-    async with serving(probes({"redis": broken}, silence=silence)) as url:
-        assert (status, {"status": state}) == await get(f"{url}/livez")
+async def test_a_worker_lives_while_its_loops_end_passes() -> None:
+    """A worker lives while each loop has ended a pass in the last 30 s, also one that ended in an outage."""
+    clock = FakeClock()
+    taking, handling = Passes("taking", clock), Passes("handling", clock)
+    async with serving(probes({"redis": broken}, loops=(taking, handling))) as url:
+        clock.elapsed += BEAT_SECONDS - 0.1
+        assert (200, {"status": "ok"}) == await get(f"{url}/livez")
+        handling.passed()
+        clock.elapsed += 0.1
+        assert (503, {"status": "stuck", "loops": ["taking"]}) == await get(f"{url}/livez")
+        taking.interrupted()
+        assert (200, {"status": "ok"}) == await get(f"{url}/livez")
+        clock.elapsed += 1e6
+        assert (503, {"status": "stuck", "loops": ["taking", "handling"]}) == await get(f"{url}/livez")
 
 
 async def test_a_draining_worker_lives() -> None:
     """A worker that drains takes no rings on purpose, and lives however long the drain lasts."""
-    made = probes({}, silence=3_600)
+    clock = FakeClock()
+    made = probes({}, loops=(Passes("taking", clock),))
     made.draining = True
+    clock.elapsed += 3_600
     async with serving(made) as url:
         assert (200, {"status": "ok"}) == await get(f"{url}/livez")
 

@@ -8,6 +8,8 @@ import pytest
 from hookseal.embedded.server import Server
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.bell import bell
+from hookseal.worker.metrics.definitions import LOOPS
+from tests.worker.broken_worker import CANARY
 from tests.worker.test_engine import ring
 from tests.worker.waiting import eventually
 from tests.worker.world import Worker, World, world
@@ -17,7 +19,8 @@ WAITING_FOR_A_LOCK = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
 FINE = {
-    "/readyz": {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"},
+    "/readyz": {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"}
+    | {f"loop_{name}": "ok" for name in LOOPS},
     "/startupz": {"schema": "ok", "keys": "ok"},
 }
 
@@ -96,7 +99,8 @@ async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_
                 await wait_for_answer(worker, "/readyz", postgresql="timeout", schema="timeout", secrets="timeout")
                 await wait_for_answer(worker, "/startupz", schema="timeout", keys="timeout")
                 found = await worker.figures()
-                assert [0.0, 1.0, 0.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in FINE["/readyz"]]
+                names = ("postgresql", "redis", "schema", "secrets", "queue")
+                assert [0.0, 1.0, 0.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in names]
             finally:
                 own_postgres.thaw()
             await wait_for_answer(worker, "/readyz")
@@ -121,9 +125,37 @@ async def test_a_frozen_redis_fails_its_check(
 
 
 @pytest.mark.req("OPS-01")
+@pytest.mark.parametrize(("broken", "stuck"), [("taking", True), ("handling", True), ("outbox", False)])
+async def test_a_loop_that_dies_at_each_pass_is_not_healthy(broken: str, stuck: bool, world: World) -> None:
+    """Such a worker is never ready, and the log names the place; it lives only if it can send without that loop."""
+    async with world.broken_worker(broken) as worker:
+        expected = dict.fromkeys(FINE["/readyz"], "ok") | {f"loop_{broken}": "unavailable"}
+        assert (503, {"status": "unavailable", "checks": expected}) == await worker.get("/readyz")
+
+        async def turned() -> bool:
+            return (503, {"status": "stuck", "loops": [broken]}) == await worker.get("/livez")
+
+        async def logged() -> list[str]:
+            return [line["exception"] for line in worker.log if "exception" in line]
+
+        if stuck:
+            await eventually(turned)
+        else:
+            assert (200, {"status": "ok"}) == await worker.get("/livez")
+        [exception, *_] = await eventually(logged)
+        assert (503, {"status": "unavailable", "checks": expected}) == await worker.get("/readyz")
+    assert exception.startswith("TypeError\n")
+    assert "tests/worker/broken_worker.py:" in exception
+    assert " in fail" in exception
+    assert "hookseal/worker/" in exception
+    assert CANARY not in worker.log_file.read_text(encoding="utf-8")
+
+
+@pytest.mark.req("OPS-01")
 async def test_a_busy_worker_is_ready(world: World) -> None:
     """While claim and outbox wait for locks the worker is ready, because the probes have their own connections."""
     async with world.worker(HOOKSEAL_SWEEP_SECONDS="300") as worker:
+        await wait_for_answer(worker, "/readyz")
         async with world.pool.acquire() as connection, connection.transaction():
             await connection.execute("LOCK TABLE hookseal.deliveries, hookseal.control IN ACCESS EXCLUSIVE MODE")
             ringing = bell(world.redis_url)

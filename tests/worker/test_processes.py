@@ -15,6 +15,7 @@ from hookseal.postgres.schema.revision import EXPECTED
 from tests import forked
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker.environment import environment
+from tests.worker.test_probes import FINE
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, Worker, World, held
 
@@ -101,7 +102,7 @@ async def _require_drained(world: World, receiver: Receiver, worker: Worker) -> 
 
 async def _require_both_ready(worker: Worker) -> None:
     well = {"status": "ok", "processes": {"1": "ok", "2": "ok"}}
-    checks = dict.fromkeys(("postgresql", "redis", "schema", "secrets", "queue"), "ok")
+    checks = FINE["/readyz"]
     assert (200, well | {"checks": checks}) == await worker.get("/readyz")
     assert (200, well | {"checks": {"schema": "ok", "keys": "ok"}}) == await worker.get("/startupz")
     assert (200, well) == await worker.get("/livez")

@@ -17,6 +17,7 @@ from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Pace, Reply, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.dispatcher.ports import Parts
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import CannotSign, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker import ring_handler
@@ -24,6 +25,7 @@ from hookseal.worker.inflight import MOST_BYTES, InFlight
 from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
+from hookseal.worker.passes import Passes
 from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, LOOK_SECONDS, MOST_KEPT, RingHandler
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET
 from tests.doubles.clock import FakeClock
@@ -37,6 +39,11 @@ from tests.worker.waiting import eventually
 ANOTHER_ID = "01900000-0000-7000-8000-0000000000ff"
 GLOBEX = replace(RING, tenant_id=TenantId("globex"), endpoint_id=EndpointId(ANOTHER_ID))
 OK = Reply(status=204, snippet="")
+
+
+def passes() -> Passes:
+    """Return what records the passes of the handler."""
+    return Passes("handling", SystemClock())
 
 
 class FailingLedger(MemoryLedger):
@@ -261,6 +268,27 @@ async def test_the_number_of_kept_rings_is_limited() -> None:
     assert [("rings.left", 1)] == [(line["event"], line["rings"]) for line in logs]
     scene.clock.elapsed += BUSY_SECONDS
     assert rings[:3] == scene.handler.due(4)
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_turn_is_no_pass_while_claims_fail() -> None:
+    """After a claim that failed no turn is a pass until one succeeds; the same outage is logged once."""
+    scene = Scene()
+    recorded = Passes("handling", scene.clock)
+    with structlog.testing.capture_logs() as logs:
+        for error in (Unavailable("a"), Unavailable("a"), TypeError(), Unavailable("a")):
+            scene.ledger.on_claim = error
+            await scene.handler.handle([RING])
+            scene.handler._record(recorded)
+            with pytest.raises(Unavailable, match="has ended no pass"):
+                await recorded.check()
+    scene.ledger.on_claim = None
+    await scene.handler.handle([RING])
+    scene.handler._record(recorded)
+    await recorded.check()
+
+    assert ["claim.failed", "claim.defect", "claim.failed"] == [line["event"] for line in logs]
+    assert 4.0 == scene.counted("hookseal_claims_failed_total")
 
 
 async def test_an_outage_keeps_the_rings() -> None:
@@ -602,7 +630,7 @@ async def test_no_tenant_waits_for_the_slots_of_another(monkeypatch: pytest.Monk
     monkeypatch.setattr(scene.ledger, "claim_all", claim)
     scene.handler.add([RING, *(scene.add(number) for number in range(24))])
     stop = asyncio.Event()
-    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    running = asyncio.create_task(scene.handler.run(passes(), stop))
     await claimed(scene, claims=3, slots=1)
 
     stop.set()
@@ -620,7 +648,7 @@ async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pyt
     scene.send_by(ScriptedTransport(*[OK] * 30, during=answers.acquire))
     scene.handler.add([RING, *(scene.add(number) for number in range(24))])
     stop = asyncio.Event()
-    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    running = asyncio.create_task(scene.handler.run(passes(), stop))
     state = partial(claimed, scene)
 
     await state(claims=3, slots=2)  # the first one reads the settings, the others begin 8 and 7 requests
@@ -639,16 +667,17 @@ async def test_a_tenant_at_its_share_is_claimed_several_at_once(monkeypatch: pyt
     assert 17 == await scene.in_flight.drain(0)
 
 
-async def test_without_slots_after_the_close_the_handler_ends() -> None:
+async def test_without_slots_after_the_close_the_handler_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once nothing may begin any more, the handler returns: it would look for room for ever, and wait for nothing."""
-    scene, turns = Scene(), list[None]()
+    scene, turns, recorded = Scene(), list[None](), passes()
     scene.in_flight.close()
 
     def turn() -> None:
         turns.append(None)
         assert len(turns) < 3, "it never waits"
 
-    await scene.handler.run(turn, asyncio.Event())
+    monkeypatch.setattr(recorded, "passed", turn)
+    await scene.handler.run(recorded, asyncio.Event())
 
 
 async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -666,7 +695,7 @@ async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeyp
         await eventually(reached)
 
     monkeypatch.setattr(scene.clock, "sleep", sleep)
-    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    running = asyncio.create_task(scene.handler.run(passes(), stop))
     await waited(LOOK_SECONDS)
     scene.handler.keep_busy([RING])
     await waited(LOOK_SECONDS, BUSY_SECONDS)
@@ -696,7 +725,7 @@ async def test_what_waits_for_a_pause_begins_when_it_ends(begun_before: int, mon
 
     monkeypatch.setattr(scene.clock, "sleep", sleep)
     scene.handler.add(rings[:begun_before])
-    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    running = asyncio.create_task(scene.handler.run(passes(), stop))
     await claimed(scene, claims=begun_before // MOST_UNANSWERED, slots=100 - begun_before)
     scene.handler.add(rings[begun_before:])
     await claimed(scene, claims=MANY_UNANSWERED // MOST_UNANSWERED + 1, slots=100 - len(rings))
@@ -724,7 +753,7 @@ async def test_a_kept_ring_that_is_due_does_not_wait_for_the_next_look(monkeypat
     monkeypatch.setattr(scene.clock, "sleep", sleep)
     monkeypatch.setattr(scene.lanes, "pick", late)
     scene.handler.keep_busy([RING])
-    running = asyncio.create_task(scene.handler.run(lambda: None, stop))
+    running = asyncio.create_task(scene.handler.run(passes(), stop))
     await claimed(scene, claims=1, slots=3)
     stop.set()
     scene.handler.wake_up()

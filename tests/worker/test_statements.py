@@ -24,6 +24,7 @@ from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.movement import Movement
+from hookseal.worker.passes import Passes
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.run import cancelled
@@ -170,7 +171,7 @@ async def test_many_deliveries_share_statements(
     rings = await queued(installation, 1_000)
     async with delivering(database_url, redis_url) as worker:
         stop = asyncio.Event()
-        running = asyncio.create_task(worker.handler.run(lambda: None, stop))
+        running = asyncio.create_task(worker.handler.run(Passes("handling", SystemClock()), stop))
         await worker.deliver(rings[:1])  # so that the settings of the endpoint are known
         worker.statements.clear()
         worker.handler.add(rings[1:])

@@ -56,6 +56,7 @@ def _show_locals_in_tracebacks() -> None:
     from hookseal.dispatcher import prepare  # noqa: PLC0415 -- most commands do not need it
     from hookseal.dispatcher.http import exchange, transport  # noqa: PLC0415 -- most commands do not need it
 
+    log.calls = lambda error: "".join(traceback.format_exception(error))
     with_locals: Any = partialmethod(traceback.TracebackException.__init__, capture_locals=True)
     traceback.TracebackException.__init__ = with_locals  # type: ignore[method-assign]
     _fail(prepare, "compose", COMPOSING, lambda _claim, target, *_: target.pointer.url)

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,10 @@ class World:
     def started_worker(self, **changes: str) -> AbstractAsyncContextManager[Worker]:
         """Return the same in a newly started Python, so that its command line and environment are its own."""
         return self._working(start_worker, changes)
+
+    def broken_worker(self, loop: str) -> AbstractAsyncContextManager[Worker]:
+        """Return the same for a worker whose loop of that name dies at each pass."""
+        return self._working(partial(forked.worker, module="tests.worker.broken_worker"), {"BROKEN": loop})
 
     @asynccontextmanager
     async def _working(self, start: Start, changes: Mapping[str, str]) -> AsyncIterator[Worker]:

@@ -1,7 +1,7 @@
 """Logs by structlog: one JSON object a line on standard error, or lines that people read.
 
-A value whose name suggests a secret is masked before it is written. Libraries that log arguments or
-payloads at low levels are limited to higher ones.
+A value whose name suggests a secret is masked before it is written. Of an exception only classes and places are
+written. Libraries that log arguments or payloads at low levels are limited to higher ones.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
@@ -30,8 +31,16 @@ _SECRET_NAME: Final = re.compile(
 _SIGNING_SECRET: Final = re.compile(r"whs(?:ec|k)_[A-Za-z0-9+/=_-]+")
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*(?=@)")
-# arq logs the arguments of every job; what asyncio and aiohttp log at low levels, hookseal logs itself.
-_LIBRARY_LEVELS: Final = {"arq": logging.CRITICAL, "asyncio": logging.WARNING, "aiohttp": logging.WARNING}
+# arq logs the arguments of every job; what asyncio and aiohttp log at low levels, hookseal logs itself, and so it does
+# with an outage, for which a pool of asyncpg logs each connection that it cannot open.
+_LIBRARY_LEVELS: Final = {
+    "arq": logging.CRITICAL,
+    "asyncio": logging.WARNING,
+    "aiohttp": logging.WARNING,
+    "asyncpg.pool": logging.ERROR,
+}
+_MOST_CALLS: Final = 30  # of one exception, the innermost
+_MOST_ERRORS: Final = 10  # in one chain
 
 
 def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
@@ -46,7 +55,7 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, mask_secrets, renderer]
+    last: list[structlog.typing.Processor] = [_with_calls, mask_secrets, renderer]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -129,6 +138,45 @@ def _json(event: MutableMapping[str, Any], **_: Any) -> str:
         return _ENCODER.encode(event).decode()
     except UnicodeEncodeError:  # half of a surrogate pair: msgspec cannot encode it, json escapes it
         return json.dumps(event, default=str)
+
+
+def calls(error: BaseException) -> str:
+    """Return the class of the error and the chain of calls to its place, a line for each; then those of its causes.
+
+    It has no value: neither the message, nor a line of code, nor an argument. The innermost call comes last.
+    """
+    return "\n".join(_lines(error, "", _MOST_ERRORS))
+
+
+def _lines(error: BaseException, intro: str, most: int) -> list[str]:
+    frames = [(each.f_code, line) for each, line in traceback.walk_tb(error.__traceback__)]
+    left_out = len(frames) - _MOST_CALLS
+    lines = [f"{intro}{type(error).__name__}", *([f"  {left_out} outer calls"] if left_out > 0 else [])]
+    lines += [f"  {_short(code.co_filename)}:{line} in {code.co_name}" for code, line in frames[-_MOST_CALLS:]]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and most > 1:
+        lines += _lines(cause, "caused by " if error.__cause__ else "while handling ", most - 1)
+    if isinstance(error, BaseExceptionGroup) and most > 1:
+        lines += [line for each in error.exceptions[:most] for line in _lines(each, "one of it: ", most // 2)]
+    return lines
+
+
+def _short(file: str) -> str:
+    """Return the path of the file below the folder from which Python loaded it."""
+    folders = [each for each in sys.path if each and file.startswith(each + "/")]
+    return file[len(max(folders, key=len)) + 1 :] if folders else file
+
+
+def _with_calls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write the exception that is logged, if there is one, by its class and calls only."""
+    found = event.pop("exc_info", None)
+    if isinstance(found, tuple):  # of the standard library
+        found = found[1]
+    elif found and not isinstance(found, BaseException):
+        found = sys.exception()
+    if found:
+        event["exception"] = calls(found)
+    return event
 
 
 def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -29,9 +29,9 @@ class ArqWorker(Worker):
         bell: Bell,
         handler: RingHandler,
         *,
-        moved: Callable[[], None],
+        passed: Callable[[], None],
     ) -> None:
-        """Prepare the worker. `moved` is called in every turn of the loop."""
+        """Prepare the worker. `passed` is called at the end of every turn of the loop."""
         super().__init__(
             functions=[func(cast("WorkerCoroutine", _never_run), name=FUNCTION)],
             queue_name=bell.queue,
@@ -43,7 +43,7 @@ class ArqWorker(Worker):
         self._stop = asyncio.Event()
         self._intake = Intake(bell)
         self._handler = handler
-        self._moved = moved
+        self._passed = passed
 
     def stop(self) -> None:
         """Make `main` return after the current look."""
@@ -53,7 +53,6 @@ class ArqWorker(Worker):
         """Take rings and pass them to the handler while it has space for them, until `stop`."""
         seconds = _FIRST_WAIT_SECONDS  # rings may be there whose bell has rung for a worker that ended
         while not self._stop.is_set():
-            self._moved()
             if self._handler.is_down:  # PostgreSQL does not answer: other workers may take the rings in the queue
                 await self._handler.pause(WAIT_SECONDS)
             elif space := min(self._handler.space, MOST_AT_ONCE):
@@ -62,6 +61,7 @@ class ArqWorker(Worker):
                 await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop: first the claim, then the next look
             else:
                 await self._handler.wait_for_space()
+            self._passed()
 
     async def _rings(self, most: int, seconds: float) -> list[Ring]:
         """Return rings of the queue; wait for a first one for so long."""

@@ -1,6 +1,6 @@
 """The background loops of a worker: all except the one that takes rings."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
 from hookseal.worker.metrics.definitions import LOOP_LAG
 from hookseal.worker.outbox import Lease, Listening, Outbox
+from hookseal.worker.passes import Passes
 from hookseal.worker.replaying import Replaying
 from hookseal.worker.resources import Resources, listener
 from hookseal.worker.retention import Retention
@@ -54,6 +55,13 @@ class BackgroundLoops:
         self._statistics = Statistics(pool, resources.counts, lambda: self._outbox.leads, clock=clock, log=log)
         pulse = Pulse(clock)
         meter.watch(LOOP_LAG, lambda: pulse.lag_seconds)
+        # Without one of these some deliveries are never sent; the other loops only look after the installation.
+        self.needed: Sequence[Passes] = (
+            sweep.passes,
+            self._outbox.passes,
+            holding.passes,
+            resources.heartbeat.passes,
+        )
         self.loops: Mapping[str, Loop] = {
             "sweep": sweep.run,
             "outbox": self._outbox.run,

@@ -6,8 +6,11 @@ from typing import Any, Final
 
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import Clock
+from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell
+from hookseal.queue.outage import translate_redis_errors
 from hookseal.worker.arq_worker import WAIT_SECONDS, ArqWorker
+from hookseal.worker.passes import Passes
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.timeouts import at_most
 
@@ -38,26 +41,23 @@ class Engine:
         self._clock = clock
         self._log = log
         self._stop = asyncio.Event()
+        self.taking, self.handling = Passes("taking", clock), Passes("handling", clock)
         self._worker = self._new_worker()
-        self._handling: asyncio.Task[None] | None = None
-        self._beats = {"taking": clock.monotonic(), "handling": clock.monotonic()}
-
-    @property
-    def beat(self) -> float:
-        """The monotonic time of the last turn of the loop whose last turn is longer ago."""
-        return min(self._beats.values())
+        self._handler_task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Take and handle rings until `stop`. A loop that ends is started again after a short pause."""
         if not self._stop.is_set():
-            await asyncio.gather(self._kept_running("taking", self._take), self._kept_running("handling", self._handle))
+            await asyncio.gather(
+                self._kept_running(self.taking, self._take), self._kept_running(self.handling, self._handle)
+            )
 
     async def stop(self) -> None:
         """Take no more rings, and return once the current claim has ended. Kept rings that are due are rung again."""
         self._stop.set()
         self._worker.stop()
         self._handler.wake_up()
-        tasks = {task for task in (self._worker.main_task, self._handling) if task is not None}
+        tasks = {task for task in (self._worker.main_task, self._handler_task) if task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
             for task in tasks:
@@ -69,33 +69,41 @@ class Engine:
 
     async def _take(self) -> None:
         try:
-            await self._worker.async_run()
+            with translate_redis_errors():
+                await self._worker.async_run()
         except Exception:
             self._worker = self._new_worker()
             raise
 
     async def _handle(self) -> None:
-        self._handling = asyncio.ensure_future(self._handler.run(lambda: self._moved("handling"), self._stop))
+        self._handler_task = asyncio.ensure_future(self._handler.run(self.handling, self._stop))
         try:
-            await asyncio.shield(self._handling)
+            await asyncio.shield(self._handler_task)
         except asyncio.CancelledError:
-            self._handling.cancel()
-            await asyncio.wait({self._handling})
+            self._handler_task.cancel()
+            await asyncio.wait({self._handler_task})
             raise
 
-    async def _kept_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run the loop until `stop`, and start it again whenever it ends."""
-        pause = _FIRST_PAUSE_SECONDS
+    async def _kept_running(self, passes: Passes, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run the loop until `stop`, and start it again whenever it ends. A start alone is no pass."""
+        pause, logged = _FIRST_PAUSE_SECONDS, ""
         while not self._stop.is_set():
             started_at = self._clock.monotonic()
-            self._moved(name)
             try:
                 await loop()
             except asyncio.CancelledError:
                 if not self._stop.is_set():
                     raise
             except Exception as error:  # noqa: BLE001 -- whatever ended it, it is started again
-                self._log.warning("engine.restarted", loop=name, reason=type(error).__name__)
+                is_outage = isinstance(error, Unavailable)
+                reason = str(error) if is_outage else type(error).__name__
+                if is_outage:
+                    passes.interrupted()
+                if reason != logged or passes.passed_at > started_at:  # once for each outage
+                    self._log.warning(
+                        "engine.restarted", loop=passes.name, reason=reason, exc_info=None if is_outage else error
+                    )
+                logged = reason
             ran_seconds = self._clock.monotonic() - started_at
             pause = (
                 _FIRST_PAUSE_SECONDS if ran_seconds > _LONGEST_PAUSE_SECONDS else min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -124,7 +132,4 @@ class Engine:
         return [each for each in rings if each.delivery_id in due]
 
     def _new_worker(self) -> ArqWorker:
-        return ArqWorker(self._bell, self._handler, moved=lambda: self._moved("taking"))
-
-    def _moved(self, name: str) -> None:
-        self._beats[name] = self._clock.monotonic()
+        return ArqWorker(self._bell, self._handler, passed=self.taking.passed)

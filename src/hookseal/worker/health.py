@@ -4,7 +4,7 @@ The log has the text: once when a check begins to fail, when its reason changes,
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,20 +13,20 @@ from aiohttp import web
 
 from hookseal.ground.errors import HooksealError, Unavailable
 from hookseal.secrets.errors import SecretDenied, SecretError
+from hookseal.worker.passes import Passes
 from hookseal.worker.probe_port import ProbePort
 from hookseal.worker.timeouts import retrieve_exception
 
 Check = Callable[[], Coroutine[object, object, object]]
 CHECK_SECONDS: Final = 1.0
-BEAT_SECONDS: Final = 30.0  # a loop that has not moved for this long is stuck
+BEAT_SECONDS: Final = 30.0  # a loop that has ended no pass for this long is stuck
 
 
 class Probes:
     """Answers `/livez`, `/startupz` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503, and `/metrics`.
 
-    `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second. `silence`
-    returns how many seconds ago the loop that takes rings last ran. `scrape` returns the figures in the format of an
-    `Accept` header.
+    `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second. `loops`
+    are the loops without which nothing is sent. `scrape` returns the figures in the format of an `Accept` header.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Probes:
         *,
         ready: Mapping[str, Check],
         startup: Mapping[str, Check],
-        silence: Callable[[], float],
+        loops: Sequence[Passes],
         scrape: Callable[[str], tuple[bytes, str]],
     ) -> None:
         self._ready = ready
         self._startup = startup
-        self._silence = silence
+        self._loops = loops
         self._scrape = scrape
         self._states: dict[str, str] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
@@ -49,8 +49,13 @@ class Probes:
 
     @property
     def moves(self) -> bool:
-        """Whether the loop that takes rings is running. During a drain it stops on purpose, which counts as running."""
-        return self.draining or self._silence() < BEAT_SECONDS
+        """Whether the loops without which nothing is sent run."""
+        return not self.stuck
+
+    @property
+    def stuck(self) -> list[str]:
+        """The names of the loops that have ended no pass for 30 seconds. During a drain they stop on purpose: none."""
+        return [] if self.draining else [each.name for each in self._loops if each.silence >= BEAT_SECONDS]
 
     async def ready_states(self) -> dict[str, str]:
         """Return the state of each dependency now."""
@@ -62,8 +67,10 @@ class Probes:
         return await self._asked(self._startup)
 
     async def live(self, _request: web.Request) -> web.Response:
-        """Answer whether the loops of this process run; dependencies do not count."""
-        return _answer({"status": "ok" if self.moves else "stuck"}, ok=self.moves)
+        """Answer whether the loops of this process run, and which do not; dependencies do not count."""
+        if stuck := self.stuck:
+            return _answer({"status": "stuck", "loops": stuck}, ok=False)
+        return _answer({"status": "ok"}, ok=True)
 
     async def ready(self, _request: web.Request) -> web.Response:
         """Answer whether every dependency is available and this worker does not drain."""

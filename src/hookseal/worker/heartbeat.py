@@ -12,12 +12,14 @@ from hookseal.postgres.handles import Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 from hookseal.worker.outage_log import Outage
+from hookseal.worker.passes import Passes
 from hookseal.worker.timeouts import at_most
 
 BEAT_SECONDS: Final = 5.0
 FORGET_SECONDS: Final = 60.0
 _LATE_SECONDS: Final = LIVE_SECONDS - 2 * BEAT_SECONDS  # after so long without a beat of its own, all may seem dead
 _DOUBT_SECONDS: Final = 3 * BEAT_SECONDS  # in which every live worker beats again
+_AGAIN_SECONDS: Final = 1.0  # after a failure
 _GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
 
 _SQL: Final = Statements("hookseal.worker", "heartbeat.sql")
@@ -47,6 +49,7 @@ class Heartbeat:
         self._pool = pool
         self._presence = presence
         self._clock = clock
+        self.passes = Passes("heartbeat", clock)
         self._outage = Outage("heartbeat", log)
         self._forget_at = self._beaten_at = clock.monotonic()
         self._doubts_until = float("-inf")
@@ -64,9 +67,9 @@ class Heartbeat:
                 await at_most(_GOODBYE_SECONDS, self._execute("leave", self._presence.worker_id))
 
     async def run(self) -> None:
-        """Write the row every five seconds until cancelled. A failure is logged once for each outage."""
+        """Write the row every five seconds until cancelled, during an outage every second; log each outage once."""
         while True:
-            await self._clock.sleep(BEAT_SECONDS)
+            await self._clock.sleep(_AGAIN_SECONDS if self._outage.lasts else BEAT_SECONDS)
             with self._outage.survived():
                 await self.beat()
                 await self._forget()
@@ -87,6 +90,7 @@ class Heartbeat:
         lists = list(own.key_ids), list(own.providers)
         facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
         row = await _SQL.row(self._pool, "beat", *facts, self._drains, LIVE_SECONDS)
+        self.passes.passed()
         if row is not None and not self._drains:
             self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))
 

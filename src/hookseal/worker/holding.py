@@ -8,6 +8,7 @@ from hookseal.ground.clock import Clock
 from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
+from hookseal.worker.passes import Passes
 
 LOOK_SECONDS: Final = 0.5
 STRAY_SECONDS: Final = 15.0
@@ -41,7 +42,8 @@ class Holding:
         self._clock = clock
         self._meter = meter
         self._log = log
-        self._outage = Outage("holding", log)
+        self.passes = Passes("holding", clock)
+        self._outage = Outage("holding", log, passes=self.passes)
         self._stray_at = self._cancel_at = clock.monotonic()
         self._line = FIRST_LINE
         self._late: Held | None = None
@@ -53,6 +55,8 @@ class Holding:
             if self._leader.leads:
                 with self._outage.survived():
                     more = await self.once()
+            else:
+                self.passes.passed()
             if not more:
                 await self._clock.sleep(LOOK_SECONDS)
 

@@ -15,6 +15,7 @@ from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
+from hookseal.worker.passes import Passes
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.timeouts import set_within
 
@@ -48,7 +49,8 @@ class LaneKeeper:
         self._meter = meter
         self._turns = turns
         self._log = parts.log
-        self._outage = Outage("lanes", parts.log)
+        self.passes = Passes("lanes", parts.clock)
+        self._outage = Outage("lanes", parts.log, passes=self.passes)
         self._woken = asyncio.Event()
         self._place: Key = BEGINNING
         self._look_at = self._count_at = parts.clock.monotonic()

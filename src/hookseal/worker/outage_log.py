@@ -5,14 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from hookseal.ground.errors import Unavailable
+from hookseal.worker.passes import Passes
 
 
 class Outage:
-    """The outage of one loop of a worker. The names of its log events begin with `name`."""
+    """The outage of one loop of a worker. The names of its log events begin with `name`.
 
-    def __init__(self, name: str, log: Any) -> None:
+    Each block of `survived` is a pass of the loop, which `passes` records.
+    """
+
+    def __init__(self, name: str, log: Any, *, passes: Passes | None = None) -> None:
         self._name = name
         self._log = log
+        self._passes = passes
         self._logged_reason: str | None = None
 
     @property
@@ -27,10 +32,14 @@ class Outage:
             yield
         except Unavailable as error:
             self._begins(str(error))
+            if self._passes is not None:
+                self._passes.interrupted()
         except Exception as error:  # noqa: BLE001 -- it is logged, and the loop tries again
             self._begins(type(error).__name__, defect=True)
         else:
             self.over()
+            if self._passes is not None:
+                self._passes.passed()
 
     def over(self) -> None:
         """Log that the outage is over, if there was one."""

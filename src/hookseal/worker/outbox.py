@@ -21,6 +21,7 @@ from hookseal.worker.chores import Chores
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
 from hookseal.worker.outage_log import Outage
+from hookseal.worker.passes import Passes
 from hookseal.worker.timeouts import at_most, set_within
 from hookseal.worker.unrung import UnrungRings
 
@@ -86,7 +87,8 @@ class Outbox:
         self._clock = clock
         self._meter = meter
         self._log = log
-        self._outage = Outage("outbox", log)
+        self.passes = Passes("outbox", clock)
+        self._outage = Outage("outbox", log, passes=self.passes)
         self._token: str | None = None
         self._ask_at = self._lead_until = clock.monotonic()
         self._quiet_at = clock.monotonic()

@@ -17,6 +17,7 @@ from hookseal.worker.inflight import InFlight
 from hookseal.worker.kept_rings import KeptRings
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
+from hookseal.worker.passes import Passes
 from hookseal.worker.timeouts import set_within
 
 BUSY_SECONDS: Final = 0.2  # how long a ring is kept if another transaction has locked its delivery
@@ -62,6 +63,7 @@ class RingHandler:
         self._failed_until = self._rest_seconds = 0.0
         self._movement = movement
         self._rested_at = float("-inf")
+        self._failure: str | None = None  # why the last claim failed
 
     @property
     def space(self) -> int:
@@ -96,16 +98,19 @@ class RingHandler:
         if self._lanes.needs_database:
             self._crowded()
 
-    async def run(self, turn: Callable[[], None], stop: asyncio.Event) -> None:
-        """Handle the rings whose turn it is until `stop`, or until nothing may begin; call `turn` before each turn."""
+    async def run(self, passes: Passes, stop: asyncio.Event) -> None:
+        """Handle the rings whose turn it is until `stop`, or until nothing may begin.
+
+        A turn is no pass as long as the last claim failed, for whatever reason.
+        """
         while not (stop.is_set() or self._in_flight.is_closed):
-            turn()
             if self._gathered:  # one claim of many deliveries costs much less than many claims of one
                 await self._in_flight.gather(GATHER_SECONDS, self._gathered)
             room = min(self._in_flight.room, max(self._quarter, QUARTER_AT_LEAST))  # claims and requests overlap
             if not room:
                 self._movement.moved()  # deliveries wait for free slots, not for the queue
                 await self._in_flight.wait_for_room(LOOK_SECONDS)
+                self._record(passes)
                 continue
             self._awake.clear()
             rings = self._turn(room)
@@ -114,9 +119,14 @@ class RingHandler:
             self._gathered_for = self._lanes.at_their_share or frozenset(each.tenant_id for each in rings)
             if rings:
                 await self.handle(rings)
+            self._record(passes)
+            if rings:
                 await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop: first the requests, then the next turn
             else:
                 await set_within(self._awake, min(LOOK_SECONDS, self.next_in()), self._parts.clock)
+
+    def _record(self, passes: Passes) -> None:
+        passes.passed() if self._failure is None else passes.interrupted()
 
     def _to_gather(self, begun: int, room: int) -> int:
         left = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
@@ -183,8 +193,9 @@ class RingHandler:
             self._sort_out(rings, claimed)
         except Unavailable as error:
             self._await_database(rings, error)
-        except Exception:
+        except Exception as error:
             self._movement.moved()
+            self._failure = type(error).__name__
             self._meter.claim_failed()
             self._parts.log.exception("claim.defect", deliveries=len(rings))
         except asyncio.CancelledError:  # a stop: the rings are put back into the queue
@@ -234,7 +245,9 @@ class RingHandler:
         self._failed_until = self._parts.clock.monotonic() + FAILED_SECONDS
         self.keep(rings, FAILED_SECONDS)
         self._meter.claim_failed()
-        self._parts.log.warning("claim.failed", deliveries=len(rings), reason=str(error))
+        if self._failure != (reason := str(error)):  # once for each outage
+            self._parts.log.warning("claim.failed", deliveries=len(rings), reason=reason)
+        self._failure = reason
 
     def _start(self, groups: Sequence[Sequence[Claim]], asked_at: float) -> None:
         for each in filter(None, groups):
@@ -243,6 +256,7 @@ class RingHandler:
 
     def _sort_out(self, rings: Sequence[Ring], claimed: Claimed) -> None:
         self._failed_until = 0.0
+        self._failure = None
         self.keep_busy(claimed.busy)
         self._lanes.found_locked(claimed.locked, self._parts.clock.monotonic())
         self._lanes.behind(claimed.behind)

@@ -27,6 +27,7 @@ from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
 from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
+from hookseal.worker.passes import Passes
 from hookseal.worker.ready_line import print_ready
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
@@ -109,12 +110,16 @@ async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)  # retrieves their errors, so that asyncio does not log them
 
 
-def probes_of(resources: Resources, engine: Engine, movement: Movement, clock: Clock) -> Probes:
-    """Return the probes of a worker with these resources. It is alive while the loop of `engine` runs."""
+def probes_of(resources: Resources, engine: Engine, movement: Movement, others: Sequence[Passes] = ()) -> Probes:
+    """Return the probes of a worker with these resources.
+
+    It is alive while the loops of `engine` run, and ready only while these and `others` end their passes in time.
+    """
+    own = (engine.taking, engine.handling)
     return Probes(
-        ready=ready_checks(resources, movement),
+        ready={**ready_checks(resources, movement), **{f"loop_{each.name}": each.check for each in (*own, *others)}},
         startup=startup_checks(resources),
-        silence=lambda: clock.monotonic() - engine.beat,
+        loops=own,
         scrape=resources.meter.scrape,
     )
 
@@ -152,7 +157,8 @@ class _Worker:
         self._warm_up = WarmUp(resources.pool, resources.batching, clock=clock, log=log)
         self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
         self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
-        self._probes = probes_of(resources, self._engine, self._movement, clock)
+        needed = (*self._background.needed, self._keeper.passes)
+        self._probes = probes_of(resources, self._engine, self._movement, needed)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)

@@ -7,16 +7,18 @@ from typing import Any, Final
 from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresLedger
 from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import MAX_QUEUED, Bell
 from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
+from hookseal.worker.outage_log import Outage
+from hookseal.worker.passes import LATE_SECONDS, Passes
 from hookseal.worker.unrung import UnrungRings
 
 # A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
 # time until it is rung again.
 LOOKS: Final = 4
+_AGAIN_SECONDS: Final = 5.0  # at most, after a look that failed
 
 
 class Sweep:
@@ -50,16 +52,21 @@ class Sweep:
         self._clock = clock
         self._meter = meter
         self._log = log
+        self.passes = Passes("sweep", clock, late_seconds=LATE_SECONDS + 2 * self._between)
+        self._outages = {half: Outage("sweep", log.bind(half=half)) for half in ("take_back", "ring_due")}
 
     async def run(self) -> None:
         """Look now and then repeatedly until cancelled. A half that fails is logged, and the other half still runs."""
         while True:
-            await self.once()
-            await self._clock.sleep(self._between)
+            is_whole = None not in await self.once()
+            await self._clock.sleep(self._between if is_whole else min(self._between, _AGAIN_SECONDS))
 
     async def once(self) -> tuple[int | None, int | None]:
-        """End leases and ring; return how many of each, None for a half that failed, which is logged."""
-        return await self._logged(self.take_back), await self._logged(self.ring_due)
+        """End leases and ring; return how many of each, None for a half that failed, which is logged once an outage."""
+        ended, rung = await self._logged(self.take_back), await self._logged(self.ring_due)
+        if ended is not None and rung is not None:
+            self.passes.passed()
+        return ended, rung
 
     async def take_back(self) -> int:
         """End every expired lease; return how many. Raises `Unavailable`."""
@@ -93,7 +100,8 @@ class Sweep:
             rung = await self._unrung.ring(None, waited_seconds=self.leave_seconds, now=now)
             self._meter.rang(RungBy.OUTBOX, rung.rings)
             count += rung.rings
-            has_more = rung.has_more
+            if has_more := rung.has_more:
+                self.passes.passed()  # to ring a whole backlog takes long
         return count
 
     async def _ring_lost(self, now: datetime) -> int:
@@ -116,6 +124,8 @@ class Sweep:
             found += len(rings) - len(lost)
             if found >= self.most_found and len(lost) < len(rings) / 2:
                 break
+            if place is not None:
+                self.passes.passed()  # the same
         if left:
             self._log.warning("sweep.producer_rings_missing", deliveries=left)
         return count
@@ -126,10 +136,8 @@ class Sweep:
         return rung
 
     async def _logged(self, half: Callable[[], Awaitable[int]]) -> int | None:
-        try:
-            return await half()
-        except Unavailable as error:
-            self._log.warning("sweep.failed", half=half.__name__, reason=str(error))
-        except Exception:  # noqa: BLE001 -- it is logged, and the next sweep tries again
-            self._log.exception("sweep.defect", half=half.__name__)
-        return None
+        count: int | None = None
+        outage = self._outages[half.__name__]
+        with outage.survived():
+            count = await half()
+        return None if outage.lasts else count

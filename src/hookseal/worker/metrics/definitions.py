@@ -154,12 +154,14 @@ CACHE_ENTRIES: Final = Metric(
 CACHE_BYTES: Final = Metric(
     name="hookseal_secret_cache_bytes", kind=Kind.GAUGE, text="Memory that the secrets in the cache use."
 )
+# Those without which some deliveries are never sent: each has a check.
+LOOPS: Final = ("taking", "handling", "sweep", "outbox", "holding", "heartbeat", "lanes")
 READY: Final = Metric(
     name="hookseal_ready",
     kind=Kind.GAUGE,
     aggregation=Aggregation.MIN,
     text="1 for each check of `/readyz` that passed during this scrape, else 0.",
-    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue")},
+    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue", *map("loop_{}".format, LOOPS))},
 )
 LOOP_LAG: Final = Metric(
     name="hookseal_loop_lag_seconds",

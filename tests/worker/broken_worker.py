@@ -1,0 +1,34 @@
+"""A `hookseal worker` with a defect: each pass of the loop that BROKEN names ends in a `TypeError`.
+
+It stands for a library whose new version has other parameters. The command itself is unchanged. A loop counts as stuck
+after a second, so that no test has to wait for half a minute.
+"""
+
+import os
+import sys
+from typing import Any, Never
+
+from hookseal.cli.main import main
+from hookseal.worker import health
+from hookseal.worker.arq_worker import ArqWorker
+from hookseal.worker.outbox import Outbox
+from hookseal.worker.ring_handler import RingHandler
+
+CANARY = "canary of an argument, 9b1e"
+_PASSES: dict[str, tuple[Any, str]] = {
+    "taking": (ArqWorker, "_rings"),
+    "handling": (RingHandler, "_turn"),
+    "outbox": (Outbox, "once"),
+}
+
+
+def fail(*_: object, **__: object) -> Never:
+    """Fail as a call does that gives an argument which the function does not have."""
+    raise TypeError(f"unexpected argument {CANARY}")
+
+
+if __name__ == "__main__":
+    setattr(*_PASSES[os.environ["BROKEN"]], fail)
+    health.BEAT_SECONDS = 1.0  # type: ignore[misc]
+    sys.argv[0] = "hookseal"
+    main()
