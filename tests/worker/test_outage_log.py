@@ -19,6 +19,7 @@ def test_an_outage_and_its_end_are_logged_once() -> None:
             Unavailable("a"),
             Unavailable("a"),
             Unavailable("b"),
+            Unavailable("a"),
             KeyError("x"),
             KeyError("y"),
             None,
@@ -31,7 +32,7 @@ def test_an_outage_and_its_end_are_logged_once() -> None:
 
     assert ["loop.failed", "loop.failed", "loop.defect", "loop.resumed"] == [line["event"] for line in logs]
     assert ["a", "b"] == [line["reason"] for line in logs if "reason" in line]
-    assert [False, True, True, True, True, True, False, False] == lasting
+    assert [False, True, True, True, True, True, True, False, False] == lasting
 
 
 @pytest.mark.parametrize("error", [RedisConnectionError("redis://:hunter2@host"), OSError("x"), TimeoutError()])

@@ -19,6 +19,8 @@ from typing import Any, Final, Literal, TextIO
 import msgspec
 import structlog
 
+from hookseal.ground.errors import HooksealError
+
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -138,6 +140,13 @@ def _json(event: MutableMapping[str, Any], **_: Any) -> str:
         return _ENCODER.encode(event).decode()
     except UnicodeEncodeError:  # half of a surrogate pair: msgspec cannot encode it, json escapes it
         return json.dumps(event, default=str)
+
+
+def why(error: BaseException) -> dict[str, Any]:
+    """Return the fields of a log line about this error: the text of one of hookseal, else its class, with its calls."""
+    if isinstance(error, HooksealError):
+        return {"reason": str(error)}
+    return {"reason": type(error).__name__, "exc_info": error}
 
 
 def calls(error: BaseException) -> str:

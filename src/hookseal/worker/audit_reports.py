@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.ground.log import why
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.audit_reports import Denied, Stale, audit_denied, audit_stale
 from hookseal.operations.operator import Operator
@@ -171,14 +172,13 @@ class DenialReports(_Reports):
             await audit_denied(operator, row, again=again)
 
     def _not_audited(self, row: Denied, error: Exception) -> None:
-        reason = str(error) if isinstance(error, HooksealError) else type(error).__name__
         facts: Mapping[str, object] = {
             "denied": dict(row.counts),
             "endpoints": list(row.endpoints),
             "since": row.since.isoformat(),
             "until": row.until.isoformat(),
         }
-        self._log.error("secret.denied_unaudited", tenant_id=row.tenant_id, reason=reason, **facts)
+        self._log.error("secret.denied_unaudited", tenant_id=row.tenant_id, **why(error), **facts)
 
 
 class StaleReports(_Reports):

@@ -7,6 +7,7 @@ from typing import Any, Final
 from hookseal.dispatcher.model import Ring
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.log import why
 from hookseal.queue.bell import Bell
 from hookseal.queue.outage import translate_redis_errors
 from hookseal.worker.arq_worker import WAIT_SECONDS, ArqWorker
@@ -95,15 +96,12 @@ class Engine:
                 if not self._stop.is_set():
                     raise
             except Exception as error:  # noqa: BLE001 -- whatever ended it, it is started again
-                is_outage = isinstance(error, Unavailable)
-                reason = str(error) if is_outage else type(error).__name__
-                if is_outage:
+                if isinstance(error, Unavailable):
                     passes.interrupted()
-                if reason != logged or passes.passed_at > started_at:  # once for each outage
-                    self._log.warning(
-                        "engine.restarted", loop=passes.name, reason=reason, exc_info=None if is_outage else error
-                    )
-                logged = reason
+                facts = why(error)
+                if facts["reason"] != logged or passes.passed_at > started_at:  # once for each outage
+                    self._log.warning("engine.restarted", loop=passes.name, **facts)
+                logged = facts["reason"]
             ran_seconds = self._clock.monotonic() - started_at
             pause = (
                 _FIRST_PAUSE_SECONDS if ran_seconds > _LONGEST_PAUSE_SECONDS else min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -117,7 +115,7 @@ class Engine:
             if wanted := await self._still_due(rings):
                 await at_most(_GOODBYE_SECONDS, self._bell.ring(wanted))
         except Exception as error:  # noqa: BLE001 -- whatever it is, the requests in flight are to end
-            self._log.warning("rings.left", rings=len(rings), reason=type(error).__name__)
+            self._log.warning("rings.left", rings=len(rings), **why(error))
 
     async def _still_due(self, rings: list[Ring]) -> list[Ring]:
         """Return the rings whose deliveries are due, or all if PostgreSQL does not say which in time.
@@ -127,7 +125,7 @@ class Engine:
         try:
             due = await at_most(_GOODBYE_SECONDS, self._due(rings))
         except Exception as error:  # noqa: BLE001 -- the same
-            self._log.warning("rings.unknown", rings=len(rings), reason=type(error).__name__)
+            self._log.warning("rings.unknown", rings=len(rings), **why(error))
             return rings
         return [each for each in rings if each.delivery_id in due]
 

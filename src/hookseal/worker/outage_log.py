@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hookseal.ground.errors import Unavailable
+from hookseal.ground.log import calls
 from hookseal.worker.passes import Passes
 
 
@@ -18,16 +19,16 @@ class Outage:
         self._name = name
         self._log = log
         self._passes = passes
-        self._logged_reason: str | None = None
+        self._logged = set[str]()
 
     @property
     def lasts(self) -> bool:
         """Whether the last try failed."""
-        return self._logged_reason is not None
+        return bool(self._logged)
 
     @contextmanager
     def survived(self) -> Iterator[None]:
-        """Catch and log every exception of the block. The same reason is logged once for each outage."""
+        """Catch and log every exception of the block. Each reason is logged once for each outage."""
         try:
             yield
         except Unavailable as error:
@@ -35,7 +36,7 @@ class Outage:
             if self._passes is not None:
                 self._passes.interrupted()
         except Exception as error:  # noqa: BLE001 -- it is logged, and the loop tries again
-            self._begins(type(error).__name__, defect=True)
+            self._begins(calls(error), defect=True)
         else:
             self.over()
             if self._passes is not None:
@@ -43,14 +44,14 @@ class Outage:
 
     def over(self) -> None:
         """Log that the outage is over, if there was one."""
-        if self._logged_reason is not None:
-            self._logged_reason = None
+        if self._logged:
+            self._logged.clear()
             self._log.info(f"{self._name}.resumed")
 
     def _begins(self, reason: str, *, defect: bool = False) -> None:
-        if reason == self._logged_reason:
+        if reason in self._logged:
             return
-        self._logged_reason = reason
+        self._logged.add(reason)
         if defect:
             self._log.exception(f"{self._name}.defect")
         else:

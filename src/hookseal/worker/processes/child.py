@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.ground.log import why
 from hookseal.worker.health import Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import METRICS
@@ -123,7 +124,7 @@ class Answering:
         try:
             self._channel.send(await self._answer_to(ask))
         except Exception as error:  # noqa: BLE001 -- without an answer the parent kills this process: the log then has the reason
-            self._log.error("process.no_answer", of=ask.topic.value, reason=type(error).__name__)
+            self._log.error("process.no_answer", of=ask.topic.value, **why(error))
 
     async def _answer_to(self, ask: Ask) -> Answer:
         states: dict[str, str] = {}
