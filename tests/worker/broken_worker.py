@@ -4,6 +4,7 @@ It stands for a library whose new version has other parameters. The command itse
 after a second, so that no test has to wait for half a minute.
 """
 
+import inspect
 import os
 import sys
 from typing import Any, Never
@@ -11,6 +12,7 @@ from typing import Any, Never
 from hookseal.cli.main import main
 from hookseal.worker import health
 from hookseal.worker.arq_worker import ArqWorker
+from hookseal.worker.loop_lag import Pulse
 from hookseal.worker.outbox import Outbox
 from hookseal.worker.ring_handler import RingHandler
 
@@ -19,6 +21,7 @@ _PASSES: dict[str, tuple[Any, str]] = {
     "taking": (ArqWorker, "_rings"),
     "handling": (RingHandler, "_turn"),
     "outbox": (Outbox, "once"),
+    "pulse": (Pulse, "run"),
 }
 
 
@@ -27,8 +30,14 @@ def fail(*_: object, **__: object) -> Never:
     raise TypeError(f"unexpected argument {CANARY}")
 
 
+async def fail_later(*_: object, **__: object) -> None:
+    """Fail in the same way, once it is awaited."""
+    fail()
+
+
 if __name__ == "__main__":
-    setattr(*_PASSES[os.environ["BROKEN"]], fail)
+    part, name = _PASSES[os.environ["BROKEN"]]
+    setattr(part, name, fail_later if inspect.iscoroutinefunction(getattr(part, name)) else fail)
     health.BEAT_SECONDS = 1.0  # type: ignore[misc]
     sys.argv[0] = "hookseal"
     main()

@@ -1,5 +1,6 @@
 """The probes of a whole worker, while one dependency after another is broken."""
 
+import json
 from pathlib import Path
 
 import asyncpg
@@ -149,6 +150,17 @@ async def test_a_loop_that_dies_at_each_pass_is_not_healthy(broken: str, stuck: 
     assert " in fail" in exception
     assert "hookseal/worker/" in exception
     assert CANARY not in worker.log_file.read_text(encoding="utf-8")
+
+
+async def test_a_loop_that_ends_by_itself_ends_the_worker(world: World) -> None:
+    """If a loop ends that never should, the worker ends with 70, and the log names the place."""
+    async with world.broken_worker("pulse") as worker:
+        assert 70 == await worker.ended()
+    *lines, last = worker.log_file.read_text(encoding="utf-8").splitlines()
+    assert last.startswith("hookseal: the pulse loop ended by itself")
+    [line] = [each for each in map(json.loads, lines) if each["event"] == "worker.loop_ended"]
+    assert ("pulse", True) == (line["loop"], line["exception"].endswith(" in fail"))
+    assert CANARY not in "".join(lines)
 
 
 @pytest.mark.req("OPS-01")

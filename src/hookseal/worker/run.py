@@ -194,6 +194,7 @@ class _Worker:
         finally:
             stopped.cancel()
         for task in ended - {stopped}:
+            self._log.error("worker.loop_ended", loop=task.get_name(), exc_info=task.exception())
             raise Defect(f"the {task.get_name()} loop ended by itself") from task.exception()
 
     async def _drain(self) -> None:
