@@ -175,6 +175,8 @@ def _start_forking(listener: socket.socket) -> "subprocess.Popen[bytes]":
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        # With it the output of commands has no buffer, and what goes wrong with the buffer would not be seen.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
 
 
