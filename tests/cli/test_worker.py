@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -174,6 +175,16 @@ async def test_unwritable_output_ends_the_worker(processes: str, begun: Begun) -
         os.close(full)
     assert 69 == process.returncode
     assert b"cannot be written to its standard output (OSError): keep its reader open, make room on its disk" in err
+
+
+async def test_a_closed_output_ends_the_worker(begun: Begun) -> None:
+    """If its output is closed, a worker ends with the same error before it starts."""
+    command = ("sh", "-c", f'exec "{sys.executable}" -m hookseal worker >&-')
+    settings = {**os.environ, **SETTINGS, **begun.settings}
+    process = await asyncio.create_subprocess_exec(*command, env=settings, stderr=PIPE)
+    _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    assert 69 == process.returncode
+    assert b"cannot be written to its standard output (it is closed): keep its reader open" in err
 
 
 @pytest.mark.parametrize("number", ["0", "65", "two"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from typing import Annotated, Final
 
 import structlog
@@ -13,6 +14,7 @@ from hookseal.config.hardening import harden_process
 from hookseal.config.load import EVERYTHING
 from hookseal.config.settings import MAX_PROCESSES, Settings
 from hookseal.ground.errors import Defect, HooksealError
+from hookseal.worker.ready_line import unwritable
 from hookseal.worker.stopping import ignore_stop
 
 # If one of these is set, prometheus_client keeps its counters in files, and starts with what they contain.
@@ -57,6 +59,8 @@ def worker(
     if parent_channel is not None:
         _run_child(parent_channel)
         return
+    if sys.stdout is None:  # the descriptor was closed before the start
+        raise unwritable("it is closed")
     environment = split_environment()
     settings = begin(EVERYTHING)
     number = processes or settings.worker.processes

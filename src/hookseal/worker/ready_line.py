@@ -14,7 +14,12 @@ def print_ready(output: TextIO, facts: Mapping[str, object]) -> None:
         output.write(msgspec.json.encode({"event": "worker.ready", **facts}).decode() + "\n")
         output.flush()
     except OSError as error:
-        raise Unavailable(
-            f"that the worker is ready cannot be written to its standard output ({type(error).__name__}): "
-            "keep its reader open, make room on its disk, or redirect it to another file"
-        ) from None
+        raise unwritable(type(error).__name__) from None
+
+
+def unwritable(why: str) -> Unavailable:
+    """Return the error of a worker whose output cannot be written."""
+    return Unavailable(
+        f"that the worker is ready cannot be written to its standard output ({why}): "
+        "keep its reader open, make room on its disk, or redirect it to another file"
+    )
