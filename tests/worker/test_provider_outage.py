@@ -1,5 +1,6 @@
 """A whole worker whose secrets are at a provider outside PostgreSQL, while that is away."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.doubles.faulty_proxy import Refusal, faulty_proxy
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.providers import openbao_access, outside
 from tests.doubles.stored import keyring
+from tests.secrets.openbao.test_login import approle
 from tests.worker.test_held_end_to_end import waiting
 from tests.worker.world import Receiver, Worker, World
 
@@ -70,6 +72,29 @@ async def test_processes_read_a_replaced_token_file(world: World, receiver: Rece
             await as_root(server.url, "POST", "auth/token/revoke", {"token": first})
             for ring in [(await world.publish())[0] for _ in range(6)]:
                 await world.state(ring, "delivered")
+
+
+@pytest.mark.req("SEC-18")
+async def test_a_secret_id_of_one_use_serves_a_worker_beyond_the_time_of_its_token(
+    world: World, receiver: Receiver
+) -> None:
+    """With a secret id of one use and a token of two seconds, deliveries go on after three times as long."""
+    async with openbao() as server:
+        await _moved_endpoint(world, receiver, server.url)
+        await as_root(
+            server.url, "PUT", "sys/policies/acl/all", {"policy": 'path "secret/*" { capabilities = ["read"] }'}
+        )
+        limits = {"token_ttl": "2s", "token_max_ttl": "1h", "secret_id_num_uses": 1, "token_policies": ["all"]}
+        role = await approle(server.url, "worker", **limits)
+        settings = SETTINGS | {
+            "BAO_ADDR": server.url,
+            "BAO_ROLE_ID": role.role_id,
+            "BAO_SECRET_ID": role.secret_id.reveal().decode(),
+        }
+        async with world.worker(**settings):
+            ends = time.monotonic() + 6.0  # the clock of OpenBao is real
+            while time.monotonic() < ends:
+                await world.state((await world.publish())[0], "delivered")
 
 
 async def _moved_endpoint(world: World, receiver: Receiver, address: str) -> None:
