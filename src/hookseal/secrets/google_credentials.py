@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import google.auth
 from google.auth import transport
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request
 
 from hookseal.ground.errors import ConfigError
@@ -17,6 +18,8 @@ _METADATA: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
 _METADATA_NAME: Final = "metadata.google.internal"
 _FILE: Final = "the file that GOOGLE_APPLICATION_CREDENTIALS names (token_uri and other urls)"
 _TOKEN_SECONDS: Final = 10.0  # for a token; a call gives up earlier, and the next one uses a token that came late
+# What Google's library raises for an answer that has not the form of Google.
+_UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
 _DEEPEST: Final = 5  # one kind of credentials may be made of another one
 
 
@@ -25,7 +28,7 @@ def found(*, may_be_plain: bool, token_seconds: float = _TOKEN_SECONDS) -> Any:
 
     Later a server that gives tokens has `token_seconds` to answer. Raises `ConfigError` if one would be asked over http
     on another machine, unless it `may_be_plain`, as outside production; the clients of Google always use TLS. Raises
-    `GoogleAuthError`, `OSError` and `ValueError`.
+    `GoogleAuthError` and `OSError`.
     """
     if not may_be_plain:
         for name in _METADATA:
@@ -36,7 +39,12 @@ def found(*, may_be_plain: bool, token_seconds: float = _TOKEN_SECONDS) -> Any:
     def limited(request: transport.Request) -> _Limited:
         return _Limited(request, may_be_plain=may_be_plain, seconds=token_seconds)
 
-    credentials, _ = google.auth.default(scopes=_SCOPES, request=limited(Request()))  # some kinds ask for a token
+    try:
+        credentials, _ = google.auth.default(scopes=_SCOPES, request=limited(Request()))  # some kinds ask for a token
+    except GoogleAuthError:
+        raise
+    except _UNREADABLE:
+        raise TransportError("an answer of a server of tokens cannot be read") from None  # type: ignore[no-untyped-call]
     refresh = credentials.refresh
     credentials.refresh = lambda request: refresh(limited(request))  # type: ignore[method-assign,no-untyped-call]
     if not may_be_plain:

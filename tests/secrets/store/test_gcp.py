@@ -22,6 +22,8 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Cause, HooksealError
 from hookseal.secrets import google_credentials
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
+from hookseal.secrets.kms import gcp as kms_gcp
+from hookseal.secrets.kms.wrapped import KmsKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.resolve.reader import BUDGET_SECONDS
@@ -283,3 +285,34 @@ async def test_a_hanging_server_of_tokens_is_not_waited_for(tmp_path: Path, monk
                     await asyncio.to_thread(found.before_request, Request(), "POST", "https://x", {})
         finally:
             released.set()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"access_token": "t", "expires_in": "x"}'], ids=repr)
+async def test_an_unreadable_answer_about_a_token_is_transient(
+    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something in between answers in place of the server of tokens: the read is transient, not an error of ours."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async with serving(answer) as address:
+        account = {
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/p",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{address}/token",
+            "credential_source": {"file": __file__},
+        }
+        file = tmp_path / "google.json"
+        file.write_text(json.dumps(account))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+        api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
+        for call in (api.prepare, lambda: api.read(REF)):
+            with pytest.raises(SecretUnavailable, match="server of credentials"):
+                await call()
+        await api.close()
+        key = KmsKey.parse("gcp:projects/acme/locations/europe-west1/keyRings/hookseal/cryptoKeys/one")
+        with pytest.raises(SecretUnavailable, match="server of credentials"):
+            async with kms_gcp.opened(key, seconds=1.0):
+                pass

@@ -118,13 +118,16 @@ async def opened(
 ) -> AsyncIterator[GcpKms]:
     """Give a client with the credentials that the environment provides, or one on the channel.
 
-    Raises `KmsRefused`, and `ConfigError` as `google_credentials.found` does.
+    Raises `KmsRefused`, `SecretUnavailable` if a server of tokens is away, and `ConfigError` as
+    `google_credentials.found` does.
     """
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True
     try:
         made = await transport(KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=(), may_be_plain=may_be_plain)
         client = KeyManagementServiceAsyncClient(transport=made)
+    except TransportError:
+        raise SecretUnavailable(f"{key} cannot be asked: Google's server of credentials does not answer") from None
     except (GoogleAuthError, OSError, ValueError) as error:
         raise _no_credentials(key, error) from None
     try:
