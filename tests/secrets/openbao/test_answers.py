@@ -62,6 +62,14 @@ def test_a_lasting_refusal_is_not_transient(status: int, kind: type[SecretError]
     assert CANARY not in str(error)
 
 
+@pytest.mark.req("SEC-07", part="causes")
+@pytest.mark.parametrize(("method", "right"), [("GET", "read"), ("POST", "create, update"), ("DELETE", "delete")])
+def test_a_denial_names_the_right(method: str, right: str) -> None:
+    """A denial names the path and the capability that the policy of the token lacks."""
+    with pytest.raises(SecretDenied, match=rf"to secret/data/x: give its policy that right \({right}\)"):
+        content(403, b'{"errors": []}', address=ADDRESS, path="secret/data/x", method=method)
+
+
 def test_the_reasons_of_a_refusal_are_not_in_the_message() -> None:
     """The server's reasons of a refused request are for comparing: they are not in the message."""
     error = meaning(400, json.dumps({"errors": [CANARY]}).encode())

@@ -45,6 +45,7 @@ class Absence(StrEnum):
     )
 
 
+_CAPABILITIES: Final = {"GET": "read", "POST": "create, update", "PUT": "create, update", "DELETE": "delete"}
 _CAUSES: Final = {
     Absence.UNREACHABLE: Cause.SILENT,
     Absence.SEALED: Cause.SEALED,
@@ -94,8 +95,8 @@ class OpenBaoRefused(SecretError):
         self.reasons = reasons
 
 
-def content(status: int, body: bytes, *, address: str, path: str) -> Mapping[str, Any]:
-    """Return the JSON object of a successful answer, which is empty for an answer without a body.
+def content(status: int, body: bytes, *, address: str, path: str, method: str = "GET") -> Mapping[str, Any]:
+    """Return the JSON object of a successful answer to that request, which is empty for an answer without a body.
 
     Raises `OpenBaoDenied`, `OpenBaoNotFound`, `OpenBaoRefused` or `OpenBaoUnavailable`. No message contains anything
     that the server wrote.
@@ -110,8 +111,8 @@ def content(status: int, body: bytes, *, address: str, path: str) -> Mapping[str
     reasons = _reasons(value)
     if status in _DENIED:
         raise OpenBaoDenied(
-            f"OpenBao at {address} denies this token the request to {path}: give its policy that right, or replace "
-            "the token if it has expired"
+            f"OpenBao at {address} denies this token the request to {path}: give its policy that right "
+            f"({_CAPABILITIES.get(method, method)}), or replace the token if it has expired"
         )
     if status == _NOT_FOUND:
         is_mounted = not any(text in reason for reason in reasons for text in _UNMOUNTED)

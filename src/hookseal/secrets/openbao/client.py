@@ -88,7 +88,7 @@ class OpenBao:
             raise OpenBaoUnavailable(self._server.address, Absence.UNREACHABLE) from None
         if raw is None:
             raise OpenBaoUnavailable(self._server.address, Absence.FAILING)
-        return content(status, raw, address=self._server.address, path=path)
+        return content(status, raw, address=self._server.address, path=path, method=method)
 
 
 @asynccontextmanager
