@@ -238,7 +238,8 @@ def with_ledger(scene: Scene, ledger: MemoryLedger) -> Scene:
     """Return the pipeline with the ledger of a worker over this one."""
     scene.ledger = ledger
     ledger.add(CLAIM)
-    used = PersistentLedger(ledger, seconds=5, clock=scene.clock, new_token=lambda: "lease", lost=lambda _token: None)
+    used = PersistentLedger(ledger, clock=scene.clock, new_token=lambda: "lease", lost=lambda _token: None)
+    used.give_up_after(5)
     scene.parts = replace(scene.parts, ledger=used)
     return scene
 

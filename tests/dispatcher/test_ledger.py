@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.delivery_queries import show
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Retries, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
@@ -163,6 +163,67 @@ async def test_a_running_lease_is_not_ended(pool: "Pool[asyncpg.Record]") -> Non
     await ledger(pool).claim(ring)
 
     assert [] == await ledger(pool).end_lost_leases()
+
+
+@pytest.mark.req("DUR-02", "DUR-04")
+@pytest.mark.parametrize(
+    ("unrecorded", "beaten", "ended"),
+    [
+        pytest.param(3_600, LIVE_SECONDS - 5, [], id="it cannot record"),
+        pytest.param(3_600, LIVE_SECONDS, [State.PENDING], id="it could not, and died"),
+        pytest.param(None, 0, [State.PENDING], id="it can record"),
+    ],
+)
+async def test_a_lease_is_left_to_a_live_worker_that_cannot_record(
+    pool: "Pool[asyncpg.Record]", unrecorded: float | None, beaten: float, ended: list[State]
+) -> None:
+    """The expired lease of a worker that knows outcomes which it cannot record is ended once its heartbeat is old."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    assert await ledger(pool, lease_seconds=0).claim(ring)
+    await pool.execute(
+        "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, unrecorded_since, beaten_at)"
+        " VALUES ('w1', '', 25, 45, '{}', now() - make_interval(secs => $1), now() - make_interval(secs => $2))",
+        unrecorded,
+        beaten,
+    )
+
+    assert ended == await PostgresLedger(pool, worker="w2", lease_seconds=45).end_lost_leases()
+
+
+@pytest.mark.req("DUR-04")
+async def test_only_own_leases_are_prolonged(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker prolongs the leases of its claims, expired or not, and no other worker's; a locked row is left out."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    expired, running, locked, of_other = [(await installation.deliveries())[0] for _ in range(4)]
+    await ledger(pool, lease_seconds=0).claim(expired)
+    await ledger(pool).claim(running)
+    await ledger(pool, lease_seconds=0).claim(locked)
+    await PostgresLedger(pool, worker="w2", lease_seconds=0).claim(of_other)
+    async with pool.acquire() as holder, holder.transaction():
+        await holder.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", locked.delivery_id)
+        assert 2 == await ledger(pool).prolong_leases()
+
+    valid = await pool.fetch(
+        "SELECT id::text FROM hookseal.deliveries WHERE lease_expires_at > now() + interval '30 seconds'"
+    )
+    assert {expired.delivery_id, running.delivery_id} == {row["id"] for row in valid}
+
+
+@pytest.mark.req("SEC-10")
+async def test_a_prolongation_does_not_delay_a_revocation(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim that has read an older generation of its endpoint keeps the lease that it has."""
+    installation = await begin(pool)
+    pointer = (await installation.endpoint()).pointer
+    [ring] = await installation.deliveries()
+    assert await ledger(pool).claim(ring)
+    before = (await installation.delivery(ring))["lease_expires_at"]
+    await installation.rotate(pointer.endpoint_id, tenant=pointer.tenant_id, overlap_seconds=0)
+
+    assert 0 == await ledger(pool).prolong_leases()
+    assert before == (await installation.delivery(ring))["lease_expires_at"]
 
 
 @pytest.mark.req("DEL-03")

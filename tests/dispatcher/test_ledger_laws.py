@@ -87,9 +87,7 @@ async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]
         return await begun_pool.execute("UPDATE hookseal.endpoints SET generation = generation + 1")
 
     real = PostgresLedger(begun_pool, worker="w1", lease_seconds=45)
-    persistent = PersistentLedger(
-        real, seconds=5, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=lambda _: None
-    )
+    persistent = PersistentLedger(real, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=lambda _: None)
     ledger_of_param = real if request.param == "postgres" else persistent
     return Case(ledger=ledger_of_param, ring=ring, sibling=sibling, later=later, move=move)
 

@@ -58,7 +58,10 @@ FACTS = Facts(
 )
 UNSENT = "it is held, which spends no attempt, because"
 SINCE = "This has been so since 2026-03-01T11:55:00Z."
-SWEEP = "the sweep of another worker, within HOOKSEAL_SWEEP_SECONDS: it records the attempt as unknown"
+SWEEP = (
+    "the record of that worker, if it runs; else by the sweep of another one, within HOOKSEAL_SWEEP_SECONDS, which "
+    "records the attempt as unknown"
+)
 REPLAY = f"hookseal delivery replay {ID}"
 ENABLE = f"hookseal endpoint enable {OF}"
 LEADER = "It is released by the leader, which releases 1,000 deliveries at a time, the oldest first."
@@ -396,7 +399,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         None,
         (
-            "worker w-1 claimed it for attempt 4 and ended, or lost PostgreSQL, before the answer was recorded: its "
+            "worker w-1 claimed it for attempt 4 and has not recorded the answer: it ended, lost PostgreSQL, or cannot "
+            "record now (docs/runbook.md, HooksealUnrecorded); its "
             f"lease expired at 2026-03-01T11:55:00Z. {SINCE} It is released by {SWEEP}. {NOTHING}"
         ),
     ),
@@ -405,7 +409,8 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, str]] = [
         EARLIER,
         "hookseal worker",
         (
-            "worker w-1 claimed it for attempt 4 and ended, or lost PostgreSQL, before the answer was recorded: its "
+            "worker w-1 claimed it for attempt 4 and has not recorded the answer: it ended, lost PostgreSQL, or cannot "
+            "record now (docs/runbook.md, HooksealUnrecorded); its "
             f"lease expired at 2026-03-01T11:55:00Z. {SINCE} It is released by {SWEEP}. No worker runs: start one: "
             "`hookseal worker`."
         ),

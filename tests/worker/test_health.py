@@ -243,3 +243,24 @@ async def test_metrics_report_each_check() -> None:
         assert (200, "text/plain") == (response.status, response.content_type)
         found = read(await response.text())
     assert [1.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in ("postgresql", "redis", "secrets")]
+
+
+@pytest.mark.req("OPS-01", "DUR-04")
+async def test_readiness_says_since_when_and_why_nothing_is_recorded() -> None:
+    """While outcomes cannot be recorded the answer says so, with the number that wait; afterwards it does not."""
+    report: dict[str, object] | None = {"since": "2026-01-02T03:04:05Z", "outcomes": 7, "reason": "disk full"}
+    made = Probes(
+        ready={"records": broken},
+        startup={},
+        loops=(),
+        scrape=lambda _accept: (b"", "text/plain"),
+        unrecorded=lambda: report,
+    )
+    async with serving(made) as url:
+        _, during = await get(f"{url}/readyz")
+        report = None
+        _, after = await get(f"{url}/readyz")
+
+    states = {"status": "unavailable", "checks": {"records": "unavailable"}}
+    assert states | {"unrecorded": {"since": "2026-01-02T03:04:05Z", "outcomes": 7, "reason": "disk full"}} == during
+    assert states == after

@@ -10,6 +10,7 @@ import structlog
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.errors import Unavailable
 from hookseal.worker.heartbeat import BEAT_SECONDS, Heartbeat, Presence
+from hookseal.worker.ledger import Circuit
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
@@ -31,7 +32,8 @@ class YieldingClock(FakeClock):
 def heartbeat(pool: "Pool[asyncpg.Record]", clock: FakeClock | None = None, *, worker_id: str = "w1") -> Heartbeat:
     """Return the heartbeat of a worker."""
     presence = replace(PRESENCE, worker_id=worker_id)
-    return Heartbeat(pool, presence, clock=clock or FakeClock(), log=structlog.get_logger())
+    clock = clock or FakeClock()
+    return Heartbeat(pool, presence, circuit=Circuit(clock), clock=clock, log=structlog.get_logger())
 
 
 async def fleet_of(pool: "Pool[asyncpg.Record]", clock: FakeClock) -> list[Heartbeat]:
@@ -196,3 +198,41 @@ async def test_without_postgresql_it_does_not_start(database_url: str) -> None:
     with pytest.raises(Unavailable):
         async with beating.present():
             pass
+
+
+@pytest.mark.req("DUR-04")
+async def test_the_row_says_that_outcomes_cannot_be_recorded(pool: "Pool[asyncpg.Record]") -> None:
+    """Once an outcome has waited for 2 s, the next heartbeat says since when; after its record one takes it back."""
+    clock = FakeClock()
+    circuit = Circuit(clock)
+    beating = Heartbeat(pool, PRESENCE, circuit=circuit, clock=clock, log=structlog.get_logger())
+    seconds = "SELECT round(extract(epoch FROM beaten_at - unrecorded_since))::integer FROM hookseal.workers"
+    circuit.waits("outcome")
+    found = list[int | None]()
+    for elapsed in (1, 6):
+        clock.elapsed += elapsed
+        await beating.beat()
+        found.append(await pool.fetchval(seconds))
+    circuit.ended("outcome")
+    await beating.beat()
+
+    assert [None, 7, None] == [*found, await pool.fetchval(seconds)]
+
+
+@pytest.mark.req("DUR-02", "DUR-04")
+async def test_no_worker_is_taken_for_dead_after_a_missed_heartbeat(pool: "Pool[asyncpg.Record]") -> None:
+    """A worker believes for 15 s after its start, and after a heartbeat was missed, that others may yet beat."""
+    clock = FakeClock()
+    beating = heartbeat(pool, clock)
+
+    async def beaten(seconds: float) -> bool:
+        clock.elapsed += seconds
+        await beating.beat()
+        return beating.believes_others
+
+    assert [False, False, False, True] == [await beaten(each) for each in (0, 5, 5, 5)]
+    clock.elapsed += 2 * BEAT_SECONDS + 1
+    assert not beating.believes_others
+    assert [False, False, False, True] == [await beaten(each) for each in (0, 5, 5, 5)]
+    beating.doubt_others()
+    assert [False, False, True] == [await beaten(each) for each in (5, 5, 5)]

@@ -133,7 +133,7 @@ async def test_what_was_fetched_does_not_wait_for_the_next_statement(pool: "Pool
     """The handler is woken after each statement, so that the deliveries begin before all crowded lanes were asked."""
     await pool.execute(_STORE.replace("$1", str(_LANES)).replace("DESC", "ASC"))
     lanes, woken = Lanes(32), list[bool]()
-    handler = _any(SimpleNamespace(wake=lambda: woken.append(lanes.ready)))
+    handler = _any(SimpleNamespace(is_down=False, wake=lambda: woken.append(lanes.ready)))
     with pytest.raises(Unavailable):
         await keeper_of(AnsweringOnce(pool), lanes, FakeClock()).once(handler)
 
@@ -157,7 +157,7 @@ async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[async
     (lanes, ring), kept = await full_lane(pool), list[Ring]()
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
-        handler = _any(SimpleNamespace(wake=lambda: None, keep_busy=kept.extend))
+        handler = _any(SimpleNamespace(is_down=False, wake=lambda: None, keep_busy=kept.extend))
         await keeper_of(PostgresLanes(pool), lanes, FakeClock()).once(handler)
 
     assert [] == lanes.pick(10, 0.0)
@@ -456,4 +456,4 @@ def _any(value: object) -> Any:
     return value
 
 
-_HANDLER: Final = _any(SimpleNamespace(wake=lambda: None, keep_busy=lambda _: None))
+_HANDLER: Final = _any(SimpleNamespace(is_down=False, wake=lambda: None, keep_busy=lambda _: None))

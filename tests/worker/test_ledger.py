@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 
+import asyncpg
 import pytest
+import structlog
 
 from hookseal.dispatcher.model import (
     Attempt,
@@ -22,7 +24,13 @@ from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.worker.ledger import PersistentLedger
+from hookseal.worker.ledger import (
+    LONGEST_PAUSE_SECONDS,
+    PATIENCE_SECONDS,
+    Circuit,
+    KeptLeases,
+    PersistentLedger,
+)
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
@@ -87,7 +95,7 @@ class SlowLedger(FlakyLedger):
 def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], None] = print) -> PersistentLedger:
     """Return a persistent ledger over this one; its lease tokens are numbered."""
     numbers = count(1)
-    return PersistentLedger(ledger, seconds=SECONDS, clock=clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
+    return PersistentLedger(ledger, clock=clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
 
 
 async def one(ledger: PersistentLedger) -> Claim:
@@ -132,10 +140,11 @@ async def test_every_write_is_tried_again(write: Write) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES, ids=["record", "release", "end"])
-async def test_a_write_ends_at_its_time_limit(write: Write) -> None:
-    """After its time limit a write raises the outage, at most one pause late, and after many tries."""
+async def test_a_write_ends_when_the_process_gives_up(write: Write) -> None:
+    """Once the ledger gives up a write raises the outage, at most one pause late, and after many tries."""
     flaky, ledger, clock, claim = await claimed()
     flaky.failures = 1_000_000
+    ledger.give_up_after(SECONDS)
     with pytest.raises(Unavailable, match="PostgreSQL does not answer"):
         await write(ledger, claim)
 
@@ -144,10 +153,11 @@ async def test_a_write_ends_at_its_time_limit(write: Write) -> None:
 
 
 async def test_outcomes_of_later_batches_end_at_the_same_time() -> None:
-    """In an outage the time limit of an outcome begins with its call, however many batches are before its own."""
+    """In an outage all outcomes are given up at the same time, however many batches are before their own."""
     flaky, ledger, clock, claim = await claimed(SlowLedger)
     flaky.failures = 1_000_000
     before = clock.elapsed
+    ledger.give_up_after(SECONDS)
     outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(4 * MAX_RUNNING * MAX_ITEMS)]
     results = await asyncio.gather(*outcomes, return_exceptions=True)
 
@@ -155,21 +165,21 @@ async def test_outcomes_of_later_batches_end_at_the_same_time() -> None:
     assert SECONDS <= clock.elapsed - before <= SECONDS + 2 + MAX_RUNNING * SLOW_SECONDS
 
 
-async def test_a_batch_ends_with_the_time_of_its_last_outcome() -> None:
-    """An outcome that comes into a batch later than another has its whole time, too."""
+@pytest.mark.req("DUR-04")
+async def test_a_known_outcome_is_kept_for_hours() -> None:
+    """While the process runs, an outcome is kept and recorded, however long the outage is."""
     flaky, ledger, clock, claim = await claimed()
-    flaky.failures = 1_000_000
-    first = ledger.record(claim, ROW, DELIVERED, None)
-    clock.elapsed += 10
-    results = await asyncio.gather(first, ledger.record(claim, ROW, DELIVERED, None), return_exceptions=True)
+    flaky.failures = 10_000
 
-    assert {Unavailable} == {type(each) for each in results}
-    assert SECONDS + 10 <= clock.elapsed <= SECONDS + 12
+    assert await ledger.record(claim, ROW, DELIVERED, None)
+    assert clock.elapsed > 3_600
+    assert ([ROW], State.DELIVERED) == (flaky.rows[DELIVERY].attempts, flaky.rows[DELIVERY].state)
 
 
-async def test_a_batch_that_begins_after_its_time_is_tried() -> None:
+async def test_a_batch_that_begins_after_the_end_is_tried() -> None:
     """If those before it took long, and were recorded at last, each of its outcomes is tried, alone or with others."""
     flaky, ledger, clock, claim = await claimed()
+    ledger.give_up_after(SECONDS)
     number = 2 * MAX_RUNNING * MAX_ITEMS
     flaky.failures = 1
     outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(number)]
@@ -183,17 +193,17 @@ async def test_a_batch_that_begins_after_its_time_is_tried() -> None:
 
 
 async def test_a_batch_is_tried_once_postgresql_answers() -> None:
-    """One batch fails at its time limit, another is recorded then: a third, whose time is over, is tried."""
+    """One batch fails after the end, another is recorded then: a third is tried."""
 
     class RemoteLedger(FlakyLedger):
         async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
             await asyncio.sleep(0)  # so that two batches run at the same time
             return await super().record_all(made, again=again)
 
-    flaky, ledger, clock, claim = await claimed(RemoteLedger)
+    flaky, ledger, _, claim = await claimed(RemoteLedger)
+    ledger.give_up_after(0)
     flaky.failures = 1
     outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(MAX_RUNNING * MAX_ITEMS + 1)]
-    clock.elapsed += SECONDS
     results = await asyncio.gather(*outcomes, return_exceptions=True)
 
     assert MAX_ITEMS == sum(isinstance(each, Unavailable) for each in results)
@@ -204,6 +214,7 @@ async def test_the_time_of_slow_failures_counts() -> None:
     """Slow tries count against the time limit like pauses."""
     flaky, ledger, clock, claim = await claimed(SlowLedger)
     flaky.failures = 1_000_000
+    ledger.give_up_after(SECONDS)
     before = clock.elapsed
     with pytest.raises(Unavailable):
         await ledger.record(claim, ROW, DELIVERED, None)
@@ -339,9 +350,7 @@ async def test_an_error_in_a_report_concerns_no_outcome() -> None:
     def failing(_made: FinishedAttempt) -> None:
         raise ValueError
 
-    ledger = PersistentLedger(
-        inner, seconds=SECONDS, clock=clock, new_token=lambda: "token", lost=print, stored=failing
-    )
+    ledger = PersistentLedger(inner, clock=clock, new_token=lambda: "token", lost=print, stored=failing)
     claim = await one(ledger)
     outcomes = [asyncio.ensure_future(ledger.record(claim, ROW, DELIVERED, None)) for _ in range(3)]
     await asyncio.wait(outcomes, timeout=60)
@@ -369,11 +378,149 @@ async def test_an_error_in_a_report_costs_no_other_report() -> None:
     rings = [replace(RING, delivery_id=DeliveryId(f"{DELIVERY[:-1]}{number}")) for number in range(3)]
     for each in rings:
         inner.add(replace(CLAIM, ring=each))
-    ledger = PersistentLedger(
-        inner, seconds=SECONDS, clock=FakeClock(), new_token=lambda: "token", lost=print, stored=report
-    )
+    ledger = PersistentLedger(inner, clock=FakeClock(), new_token=lambda: "token", lost=print, stored=report)
     claims = (await ledger.claim_all(rings, most_bytes=MAX_BODY_BYTES)).claims
 
     assert [DELIVERED] * 3 == await asyncio.gather(*(ledger.record(each, ROW, DELIVERED, None) for each in claims))
     await asyncio.wait_for(all_tried.wait(), 60)
     assert ([each.delivery_id for each in rings], [error]) == (tried, failed)
+
+
+def at(seconds: float) -> tuple[Circuit, FakeClock]:
+    """Return a circuit with one outcome that has waited for so long."""
+    clock = FakeClock()
+    circuit = Circuit(clock)
+    circuit.waits("first")
+    clock.elapsed += seconds
+    return circuit, clock
+
+
+@pytest.mark.req("DUR-04")
+def test_the_circuit_opens_after_two_seconds_without_a_record() -> None:
+    """It opens when an outcome has waited for 2 s and nothing was recorded, and closes when one is recorded."""
+    circuit, clock = at(PATIENCE_SECONDS - 0.1)
+    assert (False, False, None) == (circuit.is_open, circuit.is_late, circuit.report())
+    clock.elapsed += 0.1
+    circuit.waits("second")
+    assert (True, True, 2, 2.0) == (circuit.is_open, circuit.is_late, circuit.unrecorded, circuit.oldest_seconds)
+    expected = "PostgreSQL has not answered a record for 2 s"
+    assert {"since": "2026-01-02T03:04:05Z", "outcomes": 2, "reason": expected} == circuit.report()
+
+    circuit.answered()
+    circuit.ended("first")
+    assert (False, 1, 0.0) == (circuit.is_open, circuit.unrecorded, circuit.oldest_seconds)
+
+
+@pytest.mark.req("DUR-04")
+def test_the_circuit_opens_at_the_first_failure() -> None:
+    """It opens when a record fails, and closes when one succeeds, or if no outcome is left that could show it."""
+    circuit, _ = at(0)
+    circuit.failed("disk full")
+    assert (True, "disk full", 1) == (circuit.is_open, circuit.reason, circuit.failures)
+    circuit.answered()
+    assert not circuit.is_open
+    circuit.failed("disk full")
+    circuit.ended("first")
+    assert not circuit.is_open
+
+
+def test_an_outcome_that_waits_alone_opens_nothing() -> None:
+    """If a row is locked, only the outcome for it waits: it is counted, its lease is kept, and others are sent."""
+    circuit, _ = at(60)
+    circuit.waits_alone("first")
+    assert (False, True, 1, 60.0) == (circuit.is_open, circuit.is_late, circuit.unrecorded, circuit.oldest_seconds)
+    circuit.ended("first")
+    assert (0, 0.0) == (circuit.unrecorded, circuit.oldest_seconds)
+
+
+async def test_an_open_circuit_tries_one_record_at_a_time() -> None:
+    """While records fail, one at a time is tried, at most two seconds after the last; then all are recorded."""
+
+    class CountingLedger(FlakyLedger):
+        running = most = 0
+
+        async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
+            self.running += 1
+            self.most = max(self.most, self.running) if self.calls > MAX_RUNNING else 0
+            try:
+                await asyncio.sleep(0)  # so that another one could run at the same time
+                return await super().record_all(made, again=again)
+            finally:
+                self.running -= 1
+
+    counting, ledger, clock, claim = await claimed(CountingLedger)
+    assert isinstance(counting, CountingLedger)
+    counting.failures = 40
+    outcomes = [ledger.record(claim, ROW, DELIVERED, None) for _ in range(MAX_RUNNING * MAX_ITEMS)]
+    assert len(outcomes) == ledger.circuit.unrecorded
+    await asyncio.gather(*outcomes)
+
+    assert (1, 40, 0, False) == (
+        *(counting.most, ledger.circuit.failures, ledger.circuit.unrecorded),
+        ledger.circuit.is_open,
+    )
+    assert LONGEST_PAUSE_SECONDS >= max(clock.slept)
+
+
+@pytest.mark.req("DUR-04")
+async def test_a_missing_right_is_no_fault_of_an_outcome() -> None:
+    """If PostgreSQL refuses every record, an outcome is kept until it does not, and the circuit is open meanwhile."""
+    seen = list[object]()
+
+    class RefusingLedger(FlakyLedger):
+        def _flake(self) -> None:
+            seen.append((ledger.circuit.is_open, ledger.circuit.reason))
+            super()._flake()
+
+    flaky, ledger, _, claim = await claimed(FlakyLedger)
+    flaky.__class__ = RefusingLedger
+    flaky.failures, flaky.error = 100, asyncpg.InsufficientPrivilegeError("permission denied for table attempts")
+
+    assert DELIVERED == await ledger.record(claim, ROW, DELIVERED, None)
+    assert 101 == len(seen)
+    assert {(True, "PostgreSQL refuses every record (InsufficientPrivilegeError)")} == set(seen[1:])
+
+
+@pytest.mark.req("DUR-07")
+async def test_leases_are_kept_while_outcomes_wait() -> None:
+    """Leases are prolonged four times in their length while an outcome waits; the outage is logged once."""
+    prolonged = list[float]()
+    circuit, clock = at(0)
+
+    async def prolong() -> int:
+        prolonged.append(clock.elapsed)
+        return 1
+
+    kept = KeptLeases(circuit, prolong, lease_seconds=40, clock=clock, log=structlog.get_logger())
+    with structlog.testing.capture_logs() as logs:
+        while clock.elapsed < 40:
+            await kept.once()
+            clock.elapsed += 0.5
+        circuit.ended("first")
+        await kept.once()
+        clock.elapsed += 40
+        await kept.once()
+
+    assert [2, 12, 22, 32] == prolonged
+    assert [("records.failed", "error"), ("records.resumed", "info")] == [
+        (line["event"], line["log_level"]) for line in logs
+    ]
+
+
+async def test_a_failed_prolongation_is_tried_again_and_logged_once() -> None:
+    """If the leases cannot be prolonged either, that is tried twice a second and logged once."""
+    tries = list[float]()
+    circuit, clock = at(2)
+
+    async def prolong() -> int:
+        tries.append(clock.elapsed)
+        raise Unavailable("PostgreSQL does not answer")
+
+    kept = KeptLeases(circuit, prolong, lease_seconds=40, clock=clock, log=structlog.get_logger())
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(10):
+            await kept.once()
+            await clock.sleep(0.5)
+
+    assert 10 == len(tries)
+    assert ["records.failed", "leases.failed"] == [line["event"] for line in logs]

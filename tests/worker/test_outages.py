@@ -108,3 +108,33 @@ async def test_a_stop_does_not_wait_for_a_frozen_postgresql(
                 assert 0 == await worker.ended()
             finally:
                 own_postgres.thaw()
+
+
+@pytest.mark.req("DUR-04", "DUR-05")
+async def test_a_stop_ends_while_nothing_can_be_recorded(world: World, receiver: Receiver) -> None:
+    """A worker that is stopped while nothing can be recorded tries until its drain ends, logs what is left, exits 0."""
+    answer = asyncio.Event()
+    receiver.answers["/held"] = held(answer)
+    await world.endpoint(f"{receiver.base_url}/held")
+
+    async with world.worker(HOOKSEAL_LEASE_SECONDS="7", HOOKSEAL_DRAIN_SECONDS="6") as worker:
+        [ring] = await world.publish()
+        await receiver.wait_for(1)
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE hookseal.attempts IN ACCESS EXCLUSIVE MODE")
+            answer.set()
+
+            async def reported() -> bool:
+                found, body = await worker.get("/readyz")
+                return (503, "unavailable", 1) == (
+                    *(found, body["checks"]["records"]),
+                    body.get("unrecorded", {}).get("outcomes"),
+                )
+
+            await eventually(reported)
+            os.kill(worker.pid, signal.SIGTERM)
+            assert 0 == await worker.ended()
+        events = [line["event"] for line in worker.log]
+        assert (1, 1) == (events.count("records.failed"), events.count("delivery.unrecorded"))
+
+    assert "sending" == (await world.installation.delivery(ring))["state"]

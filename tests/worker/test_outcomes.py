@@ -70,7 +70,7 @@ async def scene(
     real = Batching(pool, worker="w1", lease_seconds=45, batching=batching)
     real.batches = []
     ledger = PersistentLedger(
-        real, seconds=5, clock=SystemClock(), new_token=lambda: "01900000-0000-4000-8000-00000000000f", lost=print
+        real, clock=SystemClock(), new_token=lambda: "01900000-0000-4000-8000-00000000000f", lost=print
     )
     found = await ledger.claim_all(rings, most_bytes=number * MAX_BODY_BYTES)
     by_id = {each.ring.delivery_id: each for each in found.claims}
@@ -303,9 +303,7 @@ async def test_an_unreadable_delivery_costs_no_other_claim(pool: "Pool[asyncpg.R
     rings = [(await installation.deliveries())[0] for _ in range(8)]
     real = Unreadable(pool, worker="w1", lease_seconds=45)
     real.unreadable = frozenset({rings[5].delivery_id})
-    ledger = PersistentLedger(
-        real, seconds=5, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=pytest.fail
-    )
+    ledger = PersistentLedger(real, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=pytest.fail)
     found = await ledger.claim_all(rings, most_bytes=8 * MAX_BODY_BYTES)
 
     assert {each.delivery_id for each in rings} - real.unreadable == {each.ring.delivery_id for each in found.claims}

@@ -20,7 +20,7 @@ WAITING_FOR_A_LOCK = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
 FINE = {
-    "/readyz": {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok"}
+    "/readyz": {"postgresql": "ok", "redis": "ok", "schema": "ok", "secrets": "ok", "queue": "ok", "records": "ok"}
     | {f"loop_{name}": "ok" for name in LOOPS},
     "/startupz": {"schema": "ok", "keys": "ok"},
 }
@@ -100,8 +100,8 @@ async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_
                 await wait_for_answer(worker, "/readyz", postgresql="timeout", schema="timeout", secrets="timeout")
                 await wait_for_answer(worker, "/startupz", schema="timeout", keys="timeout")
                 found = await worker.figures()
-                names = ("postgresql", "redis", "schema", "secrets", "queue")
-                assert [0.0, 1.0, 0.0, 0.0, 1.0] == [found["hookseal_ready", name] for name in names]
+                names = ("postgresql", "redis", "schema", "secrets", "queue", "records")
+                assert [0.0, 1.0, 0.0, 0.0, 1.0, 1.0] == [found["hookseal_ready", name] for name in names]
             finally:
                 own_postgres.thaw()
             await wait_for_answer(worker, "/readyz")

@@ -26,7 +26,14 @@ from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.passes import Passes
-from hookseal.worker.ring_handler import BUSY_SECONDS, FAILED_SECONDS, LOOK_SECONDS, MOST_KEPT, RingHandler
+from hookseal.worker.ring_handler import (
+    BUSY_SECONDS,
+    FAILED_SECONDS,
+    LOOK_SECONDS,
+    MOST_KEPT,
+    UNRECORDABLE_SECONDS,
+    RingHandler,
+)
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
@@ -477,7 +484,8 @@ async def test_a_failed_write_of_a_drain_is_logged_once(writes: str) -> None:
         scene.lack(1)
     if writes == "outcome":
         scene.reply.set()
-    persistent = PersistentLedger(ledger, seconds=5, clock=scene.clock, new_token=lambda: "token", lost=print)
+    persistent = PersistentLedger(ledger, clock=scene.clock, new_token=lambda: "token", lost=print)
+    persistent.give_up_after(5)
     scene.handler._parts = replace(scene.handler._parts, ledger=persistent)
     with structlog.testing.capture_logs() as logs:
         await scene.handler.handle([RING])
@@ -796,3 +804,36 @@ async def test_each_claim_gives_its_own_bytes_back() -> None:
     await scene.end()
 
     assert MOST_BYTES == scene.in_flight.bytes_room
+
+
+@pytest.mark.req("DUR-04")
+async def test_nothing_is_claimed_while_outcomes_cannot_be_recorded() -> None:
+    """While the circuit is open no ring is taken or claimed; the handler looks five times a second; then it goes on."""
+    scene = Scene()
+    may_begin = False
+    scene.handler._parts = replace(scene.handler._parts, may_begin=lambda: may_begin)
+    scene.handler.add([RING])
+    assert ([], True, UNRECORDABLE_SECONDS) == (scene.handler._turn(4), scene.handler.is_down, scene.handler.next_in())
+    may_begin = True
+
+    assert ([RING], False) == (scene.handler._turn(4), scene.handler.is_down)
+
+
+@pytest.mark.req("DUR-04")
+async def test_what_is_claimed_when_outcomes_cannot_be_recorded_is_not_sent() -> None:
+    """What is claimed and not sent when the circuit opens is given back, unspent; what is in flight is recorded."""
+    scene = Scene()
+    rings = [RING, scene.add(1)]
+    scene.handler._parts = replace(scene.handler._parts, may_begin=lambda: not scene.transport.sent)
+    with structlog.testing.capture_logs() as logs:
+        await scene.handler.handle(rings)
+        await scene.end()
+
+    states = [
+        (scene.ledger.rows[each.delivery_id].state, scene.ledger.rows[each.delivery_id].budget_spent) for each in rings
+    ]
+    assert [(State.DELIVERED, 1), (State.PENDING, 0)] == states
+    assert (1, 1.0) == (len(scene.transport.sent), scene.counted("hookseal_given_back_total"))
+    assert ["no outcome can be recorded now"] == [
+        line["reason"] for line in logs if line["event"] == "delivery.given_back"
+    ]

@@ -425,3 +425,41 @@ async def test_a_slow_sweep_ends(pool: "Pool[asyncpg.Record]", redis_url: str) -
 
     assert SWEEP_BATCH + 1 == await asyncio.wait_for(sweep(pool, ringing, seconds=0.001).ring_due(), 60)
     await ringing.close()
+
+
+@pytest.mark.req("DUR-04")
+async def test_no_lease_is_ended_while_others_may_record(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+    """While leases may not be ended the sweep only rings; a failed sweep is reported, so that the next one waits."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    expired = PostgresLedger(pool, worker="w2", lease_seconds=0)
+    assert await expired.claim(ring)
+    ringing, may_end, failed = bell(redis_url), False, list[bool]()
+
+    def sweeping(ledger: PostgresLedger) -> Sweep:
+        return Sweep(
+            ledger,
+            ringing,
+            seconds=SECONDS,
+            clock=FakeClock(),
+            turns=BacklogTurns(FakeClock()),
+            meter=WorkerMeter(),
+            log=structlog.get_logger(),
+            may_end=lambda: may_end,
+            failed=lambda: failed.append(True),
+        )
+
+    assert (0, 0) == await sweeping(expired).once()
+    assert "sending" == (await installation.delivery(ring))["state"]
+    may_end = True
+    async with pool.acquire() as holder, holder.transaction():
+        await holder.execute("LOCK TABLE hookseal.attempts IN ACCESS EXCLUSIVE MODE")
+        async with pool.acquire() as impatient:
+            await impatient.execute("SET lock_timeout = '10ms'")
+            blocked = PostgresLedger(impatient, worker="w2", lease_seconds=0)
+            with pytest.raises(Unavailable):
+                await sweeping(blocked).take_back()
+    assert [True] == failed
+    assert 1 == await sweeping(expired).take_back()
+    await ringing.close()

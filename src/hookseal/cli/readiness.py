@@ -18,6 +18,7 @@ _LOOPBACK_FOR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- th
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _MOST_BYTES: Final = 65_536
 _READY: Final = 200
+_NOT_SAID: Final = {"outcomes": "?", "since": "?", "reason": "?"}
 
 
 def ask_and_print(url: str | None, environ: Mapping[str, str], *, as_json: bool) -> int:
@@ -98,6 +99,9 @@ def _text(answer: Mapping[str, Any]) -> str:
     lines = [printable(str(answer.get("status")))]
     if isinstance(checks, dict):
         lines += [printable(f"{name}: {state}") for name, state in checks.items()]
+    unrecorded = answer.get("unrecorded")
+    if isinstance(unrecorded, dict):
+        lines += [printable("unrecorded: {outcomes} since {since}: {reason}".format_map({**_NOT_SAID, **unrecorded}))]
     processes = answer.get("processes")
     if isinstance(processes, dict):
         lines += [printable(f"process {number}: {state}") for number, state in processes.items()]

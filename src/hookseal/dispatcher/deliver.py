@@ -86,7 +86,7 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
     """Send the request, with the endpoint's own headers and TLS identity if there are any."""
     pointer = signed.target.pointer
     if pointer.headers_ref is None and pointer.tls_ref is None:
-        await _send(signed, parts.transport.send(signed.request), parts)  # 6 to 10
+        await _send(signed, _sent(signed, parts), parts)  # 6 to 10
         return
     try:
         signed, block = await with_headers_and_tls(signed, parts)
@@ -102,9 +102,15 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
         await _send(signed, _sent_within(block, signed, parts), parts)
 
 
+async def _sent(signed: Signed, parts: Parts) -> Answer:
+    if not parts.may_begin():
+        return NotBegun(reason="no outcome can be recorded now")
+    return await parts.transport.send(signed.request)
+
+
 async def _sent_within(block: AsyncExitStack, signed: Signed, parts: Parts) -> Answer:
     async with block:
-        return await parts.transport.send(signed.request)
+        return await _sent(signed, parts)
 
 
 async def _send(signed: Signed, sending: Coroutine[object, object, Answer], parts: Parts) -> None:
@@ -257,7 +263,7 @@ async def _give_back_unbegun(claim: Claim, answer: NotBegun, parts: Parts) -> No
         await _give_back_exhausted(claim, f"no socket could be made ({answer.missing_resource})", parts)
     elif await _give_back(claim, parts):
         parts.meter.given_back()
-        parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
+        parts.log.warning("delivery.given_back", **_identity(claim), reason=answer.reason)
 
 
 async def _give_back_exhausted(claim: Claim, reason: str, parts: Parts) -> None:

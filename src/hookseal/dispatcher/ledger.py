@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from hookseal.dispatcher import batches
+from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.lanes.lane import TROUBLE
 from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
 from hookseal.dispatcher.policy import Wait
@@ -167,12 +168,20 @@ class PostgresLedger:
         """
         return await self._row("end", *_fence(claim), state.value, error, claim.is_probe is True) is not None
 
+    async def prolong_leases(self) -> int:
+        """Let the lease of all that this worker has claimed begin again; return how many. Raises `Unavailable`.
+
+        Claims that have read an older pointer of their endpoint are left out: a revocation waits for their leases.
+        """
+        return len(await self._rows("prolong_leases", self._worker, self._lease_seconds))
+
     async def end_lost_leases(self) -> list[State]:
         """End expired leases, each with an attempt of outcome `unknown`; return the new state of each delivery.
 
-        It is due again, or a dead letter if this attempt was the last of its budget.
+        It is due again, or a dead letter if this attempt was the last of its budget. Leases are left to their worker
+        while it is live and says that it knows outcomes which it cannot record.
         """
-        return [State(row["state"]) for row in await self._rows("end_lost_leases", SWEEP_BATCH)]
+        return [State(row["state"]) for row in await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS)]
 
     async def seconds_ago(self, seconds: float) -> datetime:
         """Return the time `seconds` ago by the clock of the database."""

@@ -156,15 +156,35 @@ WITH ended AS (
 )
 SELECT FROM ended
 
--- Ends expired leases, oldest first, each with an attempt whose outcome is unknown.
+-- Prolongs the lease of all that a worker has claimed. It waits for no row: one that another transaction has locked is left out.
+-- A claim that has read an older pointer of its endpoint keeps its own lease, so that a revocation waits no longer than that.
+-- name: prolong_leases
+WITH mine AS (
+    SELECT d.tenant_id, d.id
+    FROM hookseal.deliveries AS d
+    LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
+    WHERE d.state = 'sending' AND d.lease_owner = $1 AND d.claimed_generation IS NOT DISTINCT FROM e.generation
+    FOR UPDATE OF d SKIP LOCKED
+)
+UPDATE hookseal.deliveries AS d
+SET lease_expires_at = now() + make_interval(secs => $2)
+FROM mine
+WHERE d.id = mine.id AND d.tenant_id IS NOT DISTINCT FROM mine.tenant_id
+RETURNING 1
+
+-- Ends expired leases, oldest first, each with an attempt whose outcome is unknown. It leaves those of a worker that knows
+-- outcomes which it cannot record, as long as that worker is live ($2): it records them as soon as it can.
 -- name: end_lost_leases
 WITH lost AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner
     FROM hookseal.deliveries AS d
     WHERE d.state = 'sending' AND d.lease_expires_at < now()
+      AND NOT EXISTS (SELECT FROM hookseal.workers AS w
+                      WHERE w.id = d.lease_owner AND w.unrecorded_since IS NOT NULL
+                        AND w.beaten_at > now() - make_interval(secs => $2))
     ORDER BY d.lease_expires_at
     LIMIT $1
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF d SKIP LOCKED
 ), judged AS (
     SELECT lost.*, e.attempts_allowed
     FROM lost LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = lost.tenant_id AND e.id = lost.endpoint_id

@@ -220,11 +220,11 @@ class Failure:
 class NotBegun:
     """The request was not begun: nothing of it was written.
 
-    `missing_resource` names what this machine had none left of (`EMFILE`, for instance); None if it was too late to
-    begin.
+    `missing_resource` names what this machine had none left of (`EMFILE`, for instance); None if it had everything.
     """
 
     missing_resource: str | None = None
+    reason: str = "the claim was too old to dial"
 
 
 Answer = Reply | Failure | NotBegun

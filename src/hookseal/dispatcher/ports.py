@@ -186,7 +186,7 @@ class Meter(Protocol):
         ...
 
     def given_back(self) -> None:
-        """Count a delivery that was given back: its claim was too old or beyond a limit, or another must send it."""
+        """Count a delivery that was given back: it came too late, is beyond a limit, or another worker must send it."""
         ...
 
     def exhausted(self) -> None:
@@ -210,7 +210,8 @@ class EndpointHealth(Protocol):
 class Parts:
     """Everything that the pipeline uses: the protocols above, time, chance and the rules of this installation.
 
-    `answered` is called as soon as the outcome of a request is known, before it is recorded. No request takes longer
+    `answered` is called as soon as the outcome of a request is known, before it is recorded. No request begins while
+    `may_begin` is false: its outcome could not be recorded. No request takes longer
     than `longest_seconds`, even if its endpoint has a longer time-out: a request that is still
     running when its lease expires would be sent again.
     """
@@ -227,6 +228,7 @@ class Parts:
     health: EndpointHealth
     log: Any
     answered: Callable[[Ring, Outcome], None] = lambda _ring, _outcome: None
+    may_begin: Callable[[], bool] = lambda: True
 
 
 def tls_identity(tls: Tls | None) -> TlsIdentity | None:

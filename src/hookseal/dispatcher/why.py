@@ -254,10 +254,12 @@ def _sending(facts: Facts) -> _Standing:
             *_workers(facts),
         )
     return _Standing(
-        f"worker {owner} claimed it for attempt {facts.claimed_number} and ended, or lost PostgreSQL, before the "
-        f"answer was recorded: its lease expired at {_at(expires_at)}",
+        f"worker {owner} claimed it for attempt {facts.claimed_number} and has not recorded the answer: it ended, "
+        f"lost PostgreSQL, or cannot record now (docs/runbook.md, HooksealUnrecorded); its lease "
+        f"expired at {_at(expires_at)}",
         facts.claimed_at,
-        "the sweep of another worker, within HOOKSEAL_SWEEP_SECONDS: it records the attempt as unknown",
+        "the record of that worker, if it runs; else by the sweep of another one, within HOOKSEAL_SWEEP_SECONDS, which "
+        "records the attempt as unknown",
         *_workers(facts),
     )
 

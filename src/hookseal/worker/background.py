@@ -15,6 +15,7 @@ from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.endpoint_health import Disabling, HealthReports
 from hookseal.worker.holding import Holding
 from hookseal.worker.housekeeping import Housekeeping, Rules
+from hookseal.worker.ledger import KeptLeases
 from hookseal.worker.loop_lag import Pulse
 from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
@@ -39,7 +40,24 @@ class BackgroundLoops:
     ) -> None:
         seconds = settings.worker.sweep_seconds
         pool, bell, meter = resources.pool, resources.bell, resources.meter
-        sweep = Sweep(resources.ledger, bell, seconds=seconds, clock=clock, turns=turns, meter=meter, log=log)
+        sweep = Sweep(
+            resources.ledger,
+            bell,
+            seconds=seconds,
+            clock=clock,
+            turns=turns,
+            meter=meter,
+            log=log,
+            may_end=lambda: resources.heartbeat.believes_others,
+            failed=resources.heartbeat.doubt_others,
+        )
+        kept = KeptLeases(
+            resources.circuit,
+            resources.ledger.prolong_leases,
+            lease_seconds=settings.worker.lease_seconds,
+            clock=clock,
+            log=log,
+        )
         self._denials = resources.denials
         unrung = UnrungRings(resources.ledger, bell, clock=clock, turns=turns)
         self._outbox = Outbox(Lease(pool, holder=resources.worker_id), unrung, bell, clock=clock, meter=meter, log=log)
@@ -70,6 +88,7 @@ class BackgroundLoops:
             "disabling": self._disabling(settings, resources, clock, log).run,
             "retention": self._retention(settings, resources, clock, log).run,
             "lost_claims": resources.lost_claims.run,
+            "kept_leases": kept.run,
             "stale": resources.stale.run,
             "heartbeat": resources.heartbeat.run,
             "measure": measuring.run,

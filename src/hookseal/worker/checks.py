@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from hookseal.ground.errors import Unavailable
@@ -12,6 +13,7 @@ from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets.key.stores import arrange_keyring
 from hookseal.worker.health import CHECK_SECONDS, Check
+from hookseal.worker.ledger import Circuit
 from hookseal.worker.movement import Movement
 from hookseal.worker.resources import Resources
 from hookseal.worker.timeouts import at_most
@@ -20,7 +22,7 @@ _SQL: Final = Statements("hookseal.worker", "checks.sql", seconds=None)
 
 
 def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check]:
-    """Return the checks of `/readyz`: every dependency answers, deliveries move, and no role is untrusted.
+    """Return the checks of `/readyz`: dependencies answer, deliveries move, outcomes are recorded, roles are trusted.
 
     An untrusted role could add functions that the statements of a worker call.
     """
@@ -31,6 +33,7 @@ def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check
         "schema": lambda: untrusted_roles.refuse(resources.probing),
         "secrets": unlocked.check_sentinel,
         "queue": lambda: _moves(resources.probing, movement),
+        "records": partial(_records, resources.circuit),
     }
 
 
@@ -48,6 +51,12 @@ async def _takes_writes(pool: Pool) -> None:
     """Raise `Unavailable` if PostgreSQL is read-only: it is a standby that is not promoted."""
     if await pool.fetchval("SELECT current_setting('transaction_read_only') = 'on'"):
         raise Unavailable("PostgreSQL accepts no writes")
+
+
+async def _records(circuit: Circuit) -> None:
+    """Raise `Unavailable` if outcomes cannot be recorded, so that nothing is sent."""
+    if circuit.is_open:
+        raise Unavailable(circuit.reason)
 
 
 async def _moves(pool: Pool, movement: Movement) -> None:

@@ -1,6 +1,7 @@
-"""The probes: is this process alive, has it started, and can it work? Names and states only, never error texts.
+"""The probes: whether this process is alive, has started, and can work.
 
-The log has the text: once when a check begins to fail, when its reason changes, and when it passes again.
+Names and states only, never the text of an error; and since when and why no outcome can be recorded. The log has the
+text: once when a check begins to fail, when its reason changes, and when it passes again.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ class Probes:
     """Answers `/livez`, `/startupz` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503, and `/metrics`.
 
     `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second. `loops`
-    are the loops without which nothing is sent. `scrape` returns the figures in the format of an `Accept` header.
+    are the loops without which nothing is sent. `scrape` returns the figures in the format of an `Accept` header. What
+    `unrecorded` returns is in the answer of `/readyz`, unless it is None.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Probes:
         startup: Mapping[str, Check],
         loops: Sequence[Passes],
         scrape: Callable[[str], tuple[bytes, str]],
+        unrecorded: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
         self._ready = ready
         self._startup = startup
         self._loops = loops
         self._scrape = scrape
+        self._unrecorded = unrecorded
         self._states: dict[str, str] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
         self._log: Any = structlog.get_logger()
@@ -77,7 +81,9 @@ class Probes:
         states = await self.ready_states()
         ok = _all_ok(states) and not self.draining
         status = "draining" if self.draining else "ok" if ok else "unavailable"
-        return _answer({"status": status, "checks": states}, ok=ok)
+        unrecorded = self._unrecorded()
+        more = {} if unrecorded is None else {"unrecorded": unrecorded}
+        return _answer({"status": status, "checks": states} | more, ok=ok)
 
     async def started(self, _request: web.Request) -> web.Response:
         """Answer whether the schema and the keys still fit those with which this worker started."""

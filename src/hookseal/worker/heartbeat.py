@@ -11,6 +11,7 @@ from hookseal.ground.clock import Clock
 from hookseal.postgres.handles import Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
+from hookseal.worker.ledger import Circuit
 from hookseal.worker.outage_log import Outage
 from hookseal.worker.passes import Passes
 from hookseal.worker.timeouts import at_most
@@ -20,6 +21,7 @@ FORGET_SECONDS: Final = 60.0
 _LATE_SECONDS: Final = LIVE_SECONDS - 2 * BEAT_SECONDS  # after so long without a beat of its own, all may seem dead
 _DOUBT_SECONDS: Final = 3 * BEAT_SECONDS  # in which every live worker beats again
 _AGAIN_SECONDS: Final = 1.0  # after a failure
+_MISSED_SECONDS: Final = 2 * BEAT_SECONDS  # after so long without a beat of its own, PostgreSQL did not accept one
 _GOODBYE_SECONDS: Final = 1.0  # a stop waits no longer than this if PostgreSQL does not answer
 
 _SQL: Final = Statements("hookseal.worker", "heartbeat.sql")
@@ -43,18 +45,39 @@ class Heartbeat:
     `fleet` is the rank of the worker among the live ones, as of the last heartbeat. After an outage, in which no worker
     could write its row, a smaller fleet is not believed at first: else the first one to beat again would take every
     limit for itself, until the others have beaten.
+
+    `circuit` knows whether outcomes wait for their record, which the row says.
     """
 
-    def __init__(self, pool: Pool, presence: Presence, *, clock: Clock, log: Any) -> None:
+    def __init__(self, pool: Pool, presence: Presence, *, circuit: Circuit, clock: Clock, log: Any) -> None:
         self._pool = pool
+        self._circuit = circuit
         self._presence = presence
         self._clock = clock
         self.passes = Passes("heartbeat", clock)
         self._outage = Outage("heartbeat", log)
         self._forget_at = self._beaten_at = clock.monotonic()
         self._doubts_until = float("-inf")
+        self._believes_from = self._believing()
         self._drains = False
         self.fleet = Fleet()
+
+    @property
+    def believes_others(self) -> bool:
+        """Whether a worker without a heartbeat is to be taken for dead, and its leases may be ended.
+
+        It is not after a start, nor after an outage in which a heartbeat failed, until every live worker could beat
+        again and record what it knows: for 15 s, or the length of a lease if that is shorter.
+        """
+        now = self._clock.monotonic()
+        return now >= self._believes_from and now - self._beaten_at <= _MISSED_SECONDS
+
+    def doubt_others(self) -> None:
+        """Believe no other worker to be dead for a while, since PostgreSQL did not end a lease."""
+        self._believes_from = self._believing()
+
+    def _believing(self) -> float:
+        return self._clock.monotonic() + min(_DOUBT_SECONDS, self._presence.lease_seconds)
 
     @asynccontextmanager
     async def present(self) -> AsyncIterator[None]:
@@ -89,16 +112,21 @@ class Heartbeat:
         own = self._presence
         lists = list(own.key_ids), list(own.providers)
         facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
-        row = await _SQL.row(self._pool, "beat", *facts, self._drains, LIVE_SECONDS)
+        unrecorded_seconds = self._circuit.oldest_seconds if self._circuit.is_late else None
+        row = await _SQL.row(self._pool, "beat", *facts, self._drains, LIVE_SECONDS, unrecorded_seconds)
         self.passes.passed()
-        if row is not None and not self._drains:
+        if row is not None:
             self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))
 
     def _learn(self, found: Fleet) -> None:
         now = self._clock.monotonic()
         if now - self._beaten_at > _LATE_SECONDS:
             self._doubts_until = now + _DOUBT_SECONDS
+        if now - self._beaten_at > _MISSED_SECONDS:
+            self.doubt_others()
         self._beaten_at = now
+        if self._drains:
+            return
         if found.workers >= self.fleet.workers or now >= self._doubts_until:
             self.fleet = found
 

@@ -2,9 +2,11 @@
 -- and how many others of these there are. A drain has no end: an earlier heartbeat that is late does not take it back.
 -- name: beat
 WITH beat AS (
-    INSERT INTO hookseal.workers AS own (id, version, drain_seconds, lease_seconds, key_ids, providers, drains)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
-    ON CONFLICT (id) DO UPDATE SET beaten_at = now(), drains = own.drains OR excluded.drains
+    INSERT INTO hookseal.workers AS own
+        (id, version, drain_seconds, lease_seconds, key_ids, providers, drains, unrecorded_since)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9))
+    ON CONFLICT (id) DO UPDATE
+    SET beaten_at = now(), drains = own.drains OR excluded.drains, unrecorded_since = excluded.unrecorded_since
 )
 SELECT count(*) FILTER (WHERE w.id < $1) AS rank, count(*) AS others
 FROM hookseal.workers AS w

@@ -152,7 +152,7 @@ class LaneKeeper:
         Those of one statement begin while the next one runs.
         """
         for _ in range(MOST_FETCHES):
-            room = self._in_flight.room
+            room = 0 if handler.is_down else self._in_flight.room  # nothing can be claimed then
             wanted = self._lanes.wanted(room, self._clock.monotonic()) if room else []
             if not wanted:
                 return

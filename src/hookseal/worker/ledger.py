@@ -1,10 +1,11 @@
-"""A ledger that records outcomes in batches, and retries while their leases may still be valid."""
+"""A ledger that records outcomes in batches and repeats what fails, and the circuit that knows whether records work."""
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from itertools import count
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -16,19 +17,128 @@ from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, reso
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import Unavailable
 from hookseal.ground.retrying import retried
+from hookseal.worker.outage_log import Outage
 
 ALONE_AT_ONCE: Final = 4  # statements for one delivery, of those that do not wait for the next batch
+PATIENCE_SECONDS: Final = 2.0  # how long an outcome may wait for its record before nothing more is begun
+LONGEST_PAUSE_SECONDS: Final = 2.0  # between two tries of a write
+LOOK_SECONDS: Final = 0.5  # between two looks whether leases are to be prolonged
 
 T = TypeVar("T")
 Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]
-Timed = tuple[Outcome, float]  # an outcome, and until when its record is retried
+
+
+class Circuit:
+    """Knows the outcomes that are not on record yet, and whether this worker can record. Pure.
+
+    It is open from when a batch could not be recorded, or nothing was recorded for `PATIENCE_SECONDS` while an outcome
+    waited, until one is recorded. While it is open, nothing is to be claimed or sent. An outcome that waits alone,
+    because another transaction has locked the row of its delivery or endpoint, does not open it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._together: dict[Hashable, float] = {}  # since when each waits, the oldest first
+        self._alone: dict[Hashable, float] = {}
+        self._recorded_at = float("-inf")
+        self._failure: str | None = None  # of the last try, if it failed
+        self.failures = 0
+
+    def waits(self, outcome: Hashable) -> None:
+        """Notice that this outcome is known and not on record."""
+        self._together[outcome] = self._clock.monotonic()
+
+    def waits_alone(self, outcome: Hashable) -> None:
+        """Notice that this outcome waits for a row that another transaction may have locked."""
+        if (since := self._together.pop(outcome, None)) is not None:
+            self._alone[outcome] = since
+
+    def ended(self, outcome: Hashable) -> None:
+        """Forget an outcome: it is on record, or given up."""
+        if self._together.pop(outcome, None) is None:
+            self._alone.pop(outcome, None)
+
+    def answered(self) -> None:
+        """Notice that PostgreSQL has answered a record."""
+        self._failure = None
+        self._recorded_at = self._clock.monotonic()
+
+    def failed(self, reason: str) -> None:
+        """Notice that a batch could not be recorded."""
+        self._failure = reason
+        self.failures += 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing may be claimed or sent now."""
+        if not self._together:  # then no record will show that it works again: the next outcome does
+            return False
+        return self._failure is not None or self._waited >= PATIENCE_SECONDS
+
+    @property
+    def reason(self) -> str:
+        """Why the circuit is open."""
+        return self._failure or f"PostgreSQL has not answered a record for {self._waited:.0f} s"
+
+    def report(self) -> Mapping[str, object] | None:
+        """Return since when and why nothing is recorded, and how many outcomes wait; None unless the circuit is open.
+
+        No value is secret: the reason names the class of an error and has none of its text.
+        """
+        if not self.is_open:
+            return None
+        since = self._clock.now() - timedelta(seconds=self.oldest_seconds)
+        text = since.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return {"since": text, "outcomes": self.unrecorded, "reason": self.reason}
+
+    @property
+    def unrecorded(self) -> int:
+        """How many outcomes are known and not on record."""
+        return len(self._together) + len(self._alone)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest of them has waited; 0 if there is none."""
+        if not (self._together or self._alone):
+            return 0.0
+        now = self._clock.monotonic()
+        return now - min(next(iter(self._together.values()), now), *self._alone.values(), now)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether an outcome has waited for `PATIENCE_SECONDS`: then the leases of this worker must be kept."""
+        return self.oldest_seconds >= PATIENCE_SECONDS
+
+    @property
+    def _waited(self) -> float:
+        oldest = next(iter(self._together.values()), self._clock.monotonic())
+        return self._clock.monotonic() - max(oldest, self._recorded_at)
+
+
+class _Result(Uncancellable[Any]):
+    """The result of an outcome, which the circuit knows until it is resolved."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        super().__init__()
+        self._circuit = circuit
+        circuit.waits(self)
+
+    def set_result(self, result: object) -> None:
+        self._circuit.ended(self)
+        super().set_result(result)
+
+    def set_exception(self, exception: type[BaseException] | BaseException) -> None:
+        self._circuit.ended(self)
+        super().set_exception(exception)
 
 
 class PersistentLedger:
-    """A `Ledger` over another one: claims fail at once, and writes, which stay fenced, are retried for `seconds`.
+    """A `Ledger` over another one: claims fail at once, and writes, which stay fenced, are repeated until they succeed.
 
-    A batch of outcomes is retried until `seconds` after the call of `record` for its last one. A batch that begins
-    later is tried once; but it is not tried if PostgreSQL has not answered another batch since then.
+    So an outcome that is known stays in memory until it is on record, or its lease is found to be lost, however long
+    that takes. While the `circuit` is open, one record at a time is tried, each at most `LONGEST_PAUSE_SECONDS` after
+    it failed. Only `give_up_after`, when the process ends, sets a limit. What begins later than that is tried once; but
+    it is not tried if PostgreSQL has not answered another one since then.
 
     `new_token` returns a new UUID. `lost` is called with the token of a claim whose answer did not arrive: the
     database may have made the claim. `stored` is called with each attempt that was recorded.
@@ -38,25 +148,32 @@ class PersistentLedger:
         self,
         ledger: BatchedLedger,
         *,
-        seconds: float,
         clock: Clock,
         new_token: Callable[[], str],
         lost: Callable[[str], None],
         stored: Callable[[FinishedAttempt], None] = lambda _made: None,
+        circuit: Circuit | None = None,
     ) -> None:
+        self.circuit = circuit or Circuit(clock)
         self._ledger = ledger
-        self._seconds = seconds
         self._clock = clock
         self._new_token = new_token
         self._lost = lost
         self._stored = stored
-        self._outcomes: Batches[tuple[FinishedAttempt, float], Verdict | None] = Batches(
-            self._record_all, Uncancellable
+        self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(
+            self._record_all, lambda: _Result(self.circuit)
         )
-        self._alone: dict[tuple[str, str], deque[Timed]] = {}
+        self._alone: dict[tuple[str, str], deque[Outcome]] = {}
         self._turns = asyncio.Semaphore(ALONE_AT_ONCE)
-        self._failed_at = float("-inf")  # when a batch failed because PostgreSQL did not answer, if it has not since
+        self._trial = asyncio.Lock()
+        self._gives_up_at = float("inf")
+        # Whether the last batch, or the last statement for one delivery, was given up. The next one is not tried then.
+        self._has_given_up = self._has_given_up_alone = False
         self._recording: set[asyncio.Task[None]] = set()
+
+    def give_up_after(self, seconds: float) -> None:
+        """Repeat no write that fails later than `seconds` from now: it raises `Unavailable`, and its lease expires."""
+        self._gives_up_at = self._clock.monotonic() + seconds
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
         """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
@@ -107,8 +224,7 @@ class PersistentLedger:
         result is not awaited. A cancellation while it is awaited is raised once the attempt is recorded, or could not
         be.
         """
-        made = FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error)
-        return self._outcomes.add((made, self._deadline()))
+        return self._outcomes.add(FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error))
 
     def _report(self, made: Sequence[FinishedAttempt]) -> None:
         """Report these as recorded, in a call of the event loop of its own: an error then concerns no outcome."""
@@ -125,34 +241,45 @@ class PersistentLedger:
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
         """Give the delivery back without an attempt."""
-        return await self._retried_alone(lambda _: self._ledger.release(claim, wait), self._deadline())
+        return await self._retried_alone(lambda _: self._ledger.release(claim, wait))
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
         """Leave the delivery in that final state without an attempt."""
-        return await self._retried_alone(lambda _: self._ledger.end(claim, state, error), self._deadline())
+        return await self._retried_alone(lambda _: self._ledger.end(claim, state, error))
 
-    async def _record_all(self, batch: Batch[tuple[FinishedAttempt, float], Verdict | None]) -> None:
+    async def _record_all(self, batch: Batch[FinishedAttempt, Verdict | None]) -> None:
         """Record them in one statement, except those that change their endpoint: its row may be locked for long."""
-        deadline = batch[-1][0][1]
-        if deadline <= self._failed_at:
+        if self._has_given_up:
             for _, future in batch:
                 resolve(future, Unavailable("PostgreSQL did not answer in time"))
             return
         together = list[Outcome]()
-        for (made, _), future in batch:
-            if _changes_its_endpoint(made):
-                self._record_alone((made, future))
+        for each in batch:
+            if _changes_its_endpoint(each[0]):
+                self._record_alone(each)
             else:
-                together.append((made, future))
+                together.append(each)
         if together:
-            await self._record_together(together, deadline)
+            await self._record_together(together)
 
-    async def _record_together(self, outcomes: Sequence[Outcome], deadline: float) -> None:
+    async def _record_together(self, outcomes: Sequence[Outcome]) -> None:
         """Record them, and set the result of each. If PostgreSQL refuses one, the batch is halved until it is found."""
         made = [each for each, _ in outcomes]
+
+        async def write(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- `_retried` passes it
+            try:
+                return await self._recorded(made, is_repeat=is_repeat)
+            except asyncpg.SyntaxOrAccessError as error:  # a right or a column is missing: no outcome is at fault
+                self.circuit.failed(reason := f"PostgreSQL refuses every record ({type(error).__name__})")
+                raise Unavailable(reason) from None
+            except Unavailable as error:
+                self.circuit.failed(str(error))
+                raise
+
         try:
-            results = await self._retried(lambda is_repeat: self._recorded(made, is_repeat=is_repeat), deadline)
+            results = await self._retried(lambda is_repeat: self._one_at_a_time(write, is_repeat=is_repeat))
         except asyncpg.PostgresError as error:
+            self.circuit.answered()
             if len(outcomes) == 1:
                 if isinstance(error, asyncpg.UniqueViolationError):  # another program has just inserted this attempt
                     self._record_alone(outcomes[0])
@@ -160,23 +287,23 @@ class PersistentLedger:
                     resolve(outcomes[0][1], error)
                 return
             middle = len(outcomes) // 2
-            await self._record_together(outcomes[:middle], deadline)
-            await self._record_together(outcomes[middle:], deadline)
+            await self._record_together(outcomes[:middle])
+            await self._record_together(outcomes[middle:])
         except Exception as error:  # noqa: BLE001 -- the caller reports it
-            if isinstance(error, Unavailable):
-                self._failed_at = self._clock.monotonic()
+            self._has_given_up = isinstance(error, Unavailable)
             for _, future in outcomes:
                 resolve(future, error)
         else:
-            self._failed_at = float("-inf")
+            self._has_given_up = False
+            self.circuit.answered()
             self._answer(outcomes, results)
 
     def _answer(self, outcomes: Sequence[Outcome], results: Sequence[Recorded]) -> None:
-        """Set the result of each. One whose row is busy is recorded later, within `seconds` from now."""
+        """Set the result of each. One whose row is busy is recorded later, alone."""
         for each, result in zip(outcomes, results, strict=True):
             if result is Recorded.BUSY:
-                deadline = self._deadline()
-                self._begin(self._record_once_unlocked(each, deadline), [(each, deadline)])
+                self.circuit.waits_alone(each[1])
+                self._begin(self._record_once_unlocked(each), [each])
             else:
                 resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
         self._report([made for (made, _), result in zip(outcomes, results, strict=True) if result is Recorded.STORED])
@@ -195,7 +322,7 @@ class PersistentLedger:
             for each, result in zip(made, results, strict=True)
         ]
 
-    async def _record_once_unlocked(self, outcome: Outcome, deadline: float) -> None:
+    async def _record_once_unlocked(self, outcome: Outcome) -> None:
         """Record it once its row is not locked. It retries with pauses, so that no connection waits for the lock."""
         made = outcome[0]
 
@@ -205,25 +332,26 @@ class PersistentLedger:
                 raise Unavailable("another transaction has locked the row of the delivery, or keeps changing it")
             return made.verdict if result is Recorded.STORED else None
 
-        await self._write_and_resolve(outcome, write, deadline)
+        await self._write_and_resolve(outcome, write)
 
     def _record_alone(self, outcome: Outcome) -> None:
         """Record it alone, after the others of its endpoint: only one statement at a time waits for the row."""
+        self.circuit.waits_alone(outcome[1])
         endpoint = (outcome[0].claim.ring.tenant_id, outcome[0].claim.ring.endpoint_id)
         waiting = self._alone.get(endpoint)
         if waiting is None:
             waiting = self._alone[endpoint] = deque()
             task = self._begin(self._record_in_turn(endpoint, waiting), waiting)
             task.add_done_callback(lambda _: self._alone.get(endpoint) is waiting and self._alone.pop(endpoint))
-        waiting.append((outcome, self._deadline()))
+        waiting.append(outcome)
 
-    async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[Timed]) -> None:
+    async def _record_in_turn(self, endpoint: tuple[str, str], waiting: deque[Outcome]) -> None:
         while waiting:
-            await self._record_one(*waiting[0])
+            await self._record_one(waiting[0])
             waiting.popleft()
         del self._alone[endpoint]
 
-    async def _record_one(self, outcome: Outcome, deadline: float) -> None:
+    async def _record_one(self, outcome: Outcome) -> None:
         made = outcome[0]
 
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
@@ -232,41 +360,57 @@ class PersistentLedger:
                 return made.verdict  # the first try has recorded it, and only its answer was lost
             return done
 
-        await self._write_and_resolve(outcome, write, deadline)
+        await self._write_and_resolve(outcome, write)
 
-    async def _write_and_resolve(
-        self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]], deadline: float
-    ) -> None:
+    async def _write_and_resolve(self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]]) -> None:
         try:
-            resolve(outcome[1], applied := await self._retried_alone(write, deadline))
+            applied = await self._retried_alone(lambda is_repeat: self._one_at_a_time(write, is_repeat=is_repeat))
+            self.circuit.answered()
+            resolve(outcome[1], applied)
             self._report([] if applied is None else [outcome[0]])
         except Exception as error:  # noqa: BLE001 -- the caller reports it
             resolve(outcome[1], error)
 
-    def _begin(self, recording: Coroutine[object, object, None], left: Iterable[Timed]) -> "asyncio.Future[None]":
+    def _begin(self, recording: Coroutine[object, object, None], left: Iterable[Outcome]) -> "asyncio.Future[None]":
         """Begin to record these. If the task fails or is cancelled, those that are left then are resolved."""
         task = asyncio.ensure_future(recording)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
-        task.add_done_callback(lambda ended: resolve_left(ended, [each for each, _ in left]))
+        task.add_done_callback(lambda ended: resolve_left(ended, left))
         return task
 
-    def _deadline(self) -> float:
-        return self._clock.monotonic() + self._seconds
+    @property
+    def _gives_up(self) -> bool:
+        return self._clock.monotonic() >= self._gives_up_at
 
-    async def _retried_alone(self, write: Callable[[bool], Awaitable[T]], deadline: float) -> T:
-        """Retry a statement for one delivery. Few of these run at once, because each may wait for a lock."""
+    async def _one_at_a_time(self, write: Callable[[bool], Awaitable[T]], *, is_repeat: bool) -> T:
+        """Try a record: at once, or if the circuit is open after those that are being tried."""
+        if not self.circuit.is_open:
+            return await write(is_repeat)
+        async with self._trial:
+            if self._has_given_up:
+                raise Unavailable(self.circuit.reason)
+            return await write(is_repeat)
+
+    async def _retried_alone(self, write: Callable[[bool], Awaitable[T]]) -> T:
+        """Repeat a statement for one delivery. Few of these run at once, because each may wait for a lock."""
 
         async def in_turn(is_repeat: bool) -> T:  # noqa: FBT001 -- `_retried` passes it
             async with self._turns:
-                if not is_repeat and self._clock.monotonic() >= deadline:  # the statements before it took too long
+                if self._has_given_up_alone:
                     raise Unavailable("PostgreSQL did not answer in time")
                 return await write(is_repeat)
 
-        return await self._retried(in_turn, deadline)
+        try:
+            result = await self._retried(in_turn)
+        except Unavailable:
+            self._has_given_up_alone = True
+            raise
+        self._has_given_up_alone = False
+        return result
 
-    async def _retried(self, write: Callable[[bool], Awaitable[T]], deadline: float) -> T:
-        """Return the result of `write`; retry while PostgreSQL is unavailable. Its argument says if it is a repeat."""
+    async def _retried(self, write: Callable[[bool], Awaitable[T]]) -> T:
+        """Return the result of `write`; repeat it while that is `Unavailable`. Its argument says if it is a repeat."""
         tries = count(1)
         return await retried(
             lambda: write(next(tries) > 1),
@@ -274,11 +418,65 @@ class PersistentLedger:
             retrying=lambda: AsyncRetrying(
                 sleep=self._clock.sleep,
                 retry=retry_if_exception_type(Unavailable),
-                stop=lambda _state: self._clock.monotonic() >= deadline,  # stop_after_delay has a clock of its own
-                wait=wait_random_exponential(multiplier=0.1, max=2.0),
+                stop=lambda _state: self._gives_up,
+                wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_SECONDS),
                 reraise=True,
             ),
         )
+
+
+class KeptLeases:
+    """Keeps the leases of a worker while outcomes wait for their record, and logs when records fail and work again.
+
+    `prolong` prolongs the lease of all that this worker has claimed, for `lease_seconds` from now.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        prolong: Callable[[], Awaitable[int]],
+        *,
+        lease_seconds: float,
+        clock: Clock,
+        log: Any,
+    ) -> None:
+        self._circuit = circuit
+        self._prolong = prolong
+        self._between = lease_seconds / 4
+        self._clock = clock
+        self._log = log
+        self._outage = Outage("leases", log)
+        self._prolong_at = float("-inf")
+        self._opened_at: float | None = None
+
+    async def run(self) -> None:
+        """Look twice a second until cancelled."""
+        while True:
+            await self.once()
+            await self._clock.sleep(LOOK_SECONDS)
+
+    async def once(self) -> None:
+        """Log what has changed, and prolong the leases if an outcome waits and they were not prolonged lately.
+
+        A failure that is over within two seconds is counted, and not logged.
+        """
+        self._log_change()
+        now = self._clock.monotonic()
+        if not self._circuit.is_late:
+            self._outage.over()
+        elif now >= self._prolong_at:
+            with self._outage.survived():
+                await self._prolong()
+                self._prolong_at = now + self._between
+
+    def _log_change(self) -> None:
+        if self._circuit.is_open and self._circuit.is_late and self._opened_at is None:
+            self._opened_at = self._clock.monotonic()
+            self._log.error("records.failed", unrecorded=self._circuit.unrecorded, reason=self._circuit.reason)
+        elif self._opened_at is not None and not self._circuit.is_open:
+            seconds = round(self._clock.monotonic() - self._opened_at, 1)
+            self._log.info("records.resumed", seconds=seconds, unrecorded=self._circuit.unrecorded)
+            self._opened_at = None
 
 
 def _changes_its_endpoint(made: FinishedAttempt) -> bool:

@@ -42,7 +42,7 @@ from hookseal.secrets.sealing.keyring import KeyRing
 from hookseal.worker import unlocking
 from hookseal.worker.audit_reports import DenialReports, StaleReports
 from hookseal.worker.heartbeat import Heartbeat, Presence
-from hookseal.worker.ledger import PersistentLedger
+from hookseal.worker.ledger import Circuit, PersistentLedger
 from hookseal.worker.lost_claims import LostClaims
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.warm_up import warm_up_batching
@@ -71,6 +71,8 @@ class Resources:
     probing: "asyncpg.Pool[asyncpg.Record]"
     bell: Bell
     ledger: PostgresLedger
+    persistent: PersistentLedger
+    circuit: Circuit
     lost_claims: LostClaims
     stale: StaleReports
     denials: DenialReports
@@ -85,9 +87,10 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Instruments:
-    """The clock, the metrics, the failing endpoints, the counts of attempts and the log of a worker."""
+    """The clock, the circuit, the metrics, the failing endpoints, the counts of attempts and the log of a worker."""
 
     clock: Clock
+    circuit: Circuit
     meter: WorkerMeter
     failing: FailingEndpoints
     counts: AttemptCounts
@@ -110,13 +113,14 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         stale, denials = _reports(pool, unlocked, worker_id, instruments=instruments, log=log)
         ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds, batching=batching)
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
-        heartbeat = Heartbeat(pool, _presence(settings, worker_id, unlocked), clock=clock, log=log)
+        presence = _presence(settings, worker_id, unlocked)
+        heartbeat = Heartbeat(pool, presence, circuit=instruments.circuit, clock=clock, log=log)
         async with heartbeat.present(), sending.transport(settings.egress, clock) as transport:
             # From now on a command that adds an endpoint or changes master keys sees this worker and its keys.
             await _require_time(settings, ledger)
             await _warm_up(batching)
             await unlocking.require_keys(pool, unlocked.keyring)
-            persistent = _persistent(settings, ledger, lost_claims, instruments)
+            persistent = _persistent(ledger, lost_claims, instruments)
             yield Resources(
                 worker_id=worker_id,
                 pool=pool,
@@ -124,6 +128,8 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 probing=probing,
                 bell=ringing,
                 ledger=ledger,
+                persistent=persistent,
+                circuit=instruments.circuit,
                 lost_claims=lost_claims,
                 stale=stale,
                 denials=denials,
@@ -140,6 +146,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
 def _instruments(worker_id: str, clock: Clock, log: Any) -> _Instruments:
     return _Instruments(
         clock=clock,
+        circuit=Circuit(clock),
         meter=WorkerMeter(),
         failing=FailingEndpoints(clock),
         counts=AttemptCounts(),
@@ -159,6 +166,7 @@ def _parts(
         allow_http=settings.egress.allow_http,
         user_agent=f"hookseal/{VERSION}",
         longest_seconds=settings.worker.longest_request_seconds,
+        may_begin=lambda: not instruments.circuit.is_open,
         meter=instruments.meter,
         health=instruments.failing,
         log=instruments.log,
@@ -184,13 +192,11 @@ def _reporting(stale: StaleReports, denials: DenialReports) -> Report:
     return report
 
 
-def _persistent(
-    settings: Settings, ledger: PostgresLedger, lost: LostClaims, instruments: _Instruments
-) -> PersistentLedger:
+def _persistent(ledger: PostgresLedger, lost: LostClaims, instruments: _Instruments) -> PersistentLedger:
     return PersistentLedger(
         ledger,
-        seconds=settings.worker.lease_seconds / 2,
         clock=instruments.clock,
+        circuit=instruments.circuit,
         new_token=lambda: str(uuid.uuid4()),
         lost=lost.add,
         stored=instruments.counts.add,

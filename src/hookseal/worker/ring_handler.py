@@ -26,6 +26,7 @@ MOST_KEPT: Final = 1_000  # rings; the sweep rings the deliveries of the others 
 _FIRST_REST_SECONDS: Final = 0.5
 _LONGEST_REST_SECONDS: Final = 8.0
 FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not answer
+UNRECORDABLE_SECONDS: Final = 0.2  # between two looks whether outcomes can be recorded again
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
 QUARTER_AT_LEAST: Final = 50  # deliveries in one claim, if a quarter of the slots is less
 LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
@@ -135,22 +136,28 @@ class RingHandler:
     def _turn(self, room: int) -> list[Ring]:
         """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
         if self.is_down:
+            self._movement.moved()  # deliveries wait for PostgreSQL, not for the queue
             return []
         self._lanes.add(self.due(MOST_AT_ONCE), now := self._parts.clock.monotonic())
         return self._lanes.pick(self._in_flight.slots, now, most=room)
 
     @property
     def is_down(self) -> bool:
-        """Whether PostgreSQL did not answer the last claim, so that no claim is made for a while."""
-        return self._parts.clock.monotonic() < self._failed_until
+        """Whether no claim is made: PostgreSQL did not answer the last one, or outcomes cannot be recorded."""
+        return self._parts.clock.monotonic() < self._failed_until or not self._parts.may_begin()
 
     def due(self, most: int) -> list[Ring]:
         """Remove and return at most `most` kept rings that are due."""
         return self._kept.take_due(most, self._parts.clock.monotonic())
 
     def next_in(self) -> float:
-        """Return the seconds until a kept ring, or one that waits for a moment, may be tried; infinity if none."""
+        """Return the seconds until a kept ring, or one that waits for a moment, may be tried; infinity if none.
+
+        While outcomes cannot be recorded it is the time to the next look whether they can.
+        """
         now = self._parts.clock.monotonic()
+        if not self._parts.may_begin():
+            return max(UNRECORDABLE_SECONDS, self._failed_until - now)
         return max(min(self._kept.next_at, self._lanes.next_at(now)) - now, self._failed_until - now, 0.0)
 
     async def pause(self, seconds: float) -> None:

@@ -24,7 +24,7 @@ from hookseal.worker.engine import Engine
 from hookseal.worker.health import Probes
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
-from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
+from hookseal.worker.metrics.counters import WorkerMeter, watch_records, watch_secrets
 from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
 from hookseal.worker.passes import Passes
@@ -121,6 +121,7 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, others: 
         startup=startup_checks(resources),
         loops=own,
         scrape=resources.meter.scrape,
+        unrecorded=resources.circuit.report,
     )
 
 
@@ -161,6 +162,8 @@ class _Worker:
         self._probes = probes_of(resources, self._engine, self._movement, needed)
         resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(READY, self._probes.readiness)
+        self._persistent = resources.persistent
+        watch_records(resources.meter, resources.circuit)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)
 
     async def until(self, stop: asyncio.Event, output: TextIO, opening: Opening) -> None:
@@ -202,5 +205,6 @@ class _Worker:
         self._log.info("worker.draining", in_flight=len(self._in_flight))
         self._in_flight.close()
         await asyncio.gather(self._engine.stop(), self._heartbeat.drain())
+        self._persistent.give_up_after(self._settings.worker.drain_seconds)
         cut_off = await self._in_flight.drain(self._settings.worker.drain_seconds)
         self._log.info("worker.stopped", cut_off=cut_off)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresLedger
 from hookseal.dispatcher.model import Ring, State
 from hookseal.ground.clock import Clock
+from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import MAX_QUEUED, Bell
 from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
@@ -27,7 +28,8 @@ class Sweep:
     The outbox rings deliveries that nobody has rung. If it does not, because no worker leads or Redis did not answer,
     the sweep rings them once they have been due for `leave_seconds`, and counts them as rings of the outbox.
 
-    Any number of workers may sweep at the same time, because rows are locked with SKIP LOCKED.
+    Any number of workers may sweep at the same time, because rows are locked with SKIP LOCKED. `may_end` says whether
+    leases may be ended now, and `failed` is called when PostgreSQL did not let the sweep end them.
     """
 
     leave_seconds = 2.0
@@ -43,8 +45,12 @@ class Sweep:
         turns: BacklogTurns,
         meter: WorkerMeter,
         log: Any,
+        may_end: Callable[[], bool] = lambda: True,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
+        self._may_end = may_end
+        self._failed = failed
         self._bell = bell
         self._unrung = UnrungRings(ledger, bell, clock=clock, turns=turns)
         self._between = seconds / LOOKS
@@ -69,11 +75,18 @@ class Sweep:
         return ended, rung
 
     async def take_back(self) -> int:
-        """End every expired lease; return how many. Raises `Unavailable`."""
+        """End every expired lease; return how many. Raises `Unavailable`.
+
+        It ends none, and returns 0, shortly after an outage: first, live workers record what they know.
+        """
         count = dead_letters = 0
-        more = True
+        more = self._may_end()
         while more:
-            states = await self._ledger.end_lost_leases()
+            try:
+                states = await self._ledger.end_lost_leases()
+            except Unavailable:
+                self._failed()
+                raise
             self._meter.took_back(states)
             dead_letters += states.count(State.DEAD_LETTER)
             count += len(states)

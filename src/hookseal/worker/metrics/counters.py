@@ -17,6 +17,7 @@ from hookseal.ground.version import VERSION
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.resolve.reader import Statistics
+from hookseal.worker.ledger import Circuit
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.definitions import METRICS, FailureOf, RungBy
 from hookseal.worker.metrics.lanes import BREAKERS_OPENED
@@ -193,6 +194,13 @@ def watch_secrets(meter: WorkerMeter, statistics: Callable[[], Statistics]) -> N
             FailureOf.TRANSIENT.value: statistics().transient_failures,
         },
     )
+
+
+def watch_records(meter: WorkerMeter, circuit: Circuit) -> None:
+    """Have the meter report the outcomes that are not on record yet."""
+    meter.watch(definitions.UNRECORDED, lambda: circuit.unrecorded)
+    meter.watch(definitions.OLDEST_UNRECORDED, lambda: circuit.oldest_seconds)
+    meter.watch(definitions.RECORDS_FAILED, lambda: circuit.failures)
 
 
 def _families(metric: Metric, reading: Reading) -> Iterator[Family]:

@@ -81,7 +81,7 @@ GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
     text="Deliveries given back, with no attempt spent: the claim was too old to connect, the TLS context was not "
-    "ready in time, or the claim read limits of the endpoint that do not allow it.",
+    "ready in time, the claim read limits of the endpoint that do not allow it, or no outcome could be recorded.",
 )
 EXHAUSTED: Final = Metric(
     name="hookseal_exhausted_total",
@@ -96,7 +96,7 @@ LEASES_LOST: Final = Metric(
 LEASES_TAKEN_BACK: Final = Metric(
     name="hookseal_leases_taken_back_total",
     kind=Kind.COUNTER,
-    text="Expired leases, of workers that died or were disconnected, that this worker ended.",
+    text="Expired leases that this worker ended: their workers died, were paused, or could not keep them.",
 )
 RINGS: Final = Metric(
     name="hookseal_rings_total",
@@ -117,6 +117,23 @@ CLAIMS_FAILED: Final = Metric(
     name="hookseal_claims_failed_total",
     kind=Kind.COUNTER,
     text="Claims that failed: PostgreSQL did not answer, or there was an internal error.",
+)
+RECORDS_FAILED: Final = Metric(
+    name="hookseal_records_failed_total",
+    kind=Kind.COUNTER,
+    text="Tries to record outcomes that failed. They are repeated, and nothing more is sent until one succeeds.",
+)
+UNRECORDED: Final = Metric(
+    name="hookseal_unrecorded",
+    kind=Kind.GAUGE,
+    text="Outcomes that a worker knows and that are not on record yet: at most twice `HOOKSEAL_CONCURRENCY` in each "
+    "process.",
+)
+OLDEST_UNRECORDED: Final = Metric(
+    name="hookseal_oldest_unrecorded_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="How long the oldest of these has waited for its record; 0 if there is none.",
 )
 CACHE_HITS: Final = Metric(
     name="hookseal_secret_cache_hits_total", kind=Kind.COUNTER, text="Reads of a secret that the cache answered."
@@ -161,7 +178,7 @@ READY: Final = Metric(
     kind=Kind.GAUGE,
     aggregation=Aggregation.MIN,
     text="1 for each check of `/readyz` that passed during this scrape, else 0.",
-    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue", *map("loop_{}".format, LOOPS))},
+    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue", "records", *map("loop_{}".format, LOOPS))},
 )
 LOOP_LAG: Final = Metric(
     name="hookseal_loop_lag_seconds",
@@ -261,6 +278,9 @@ METRICS: Final = (
     RINGS,
     RINGS_DROPPED,
     CLAIMS_FAILED,
+    RECORDS_FAILED,
+    UNRECORDED,
+    OLDEST_UNRECORDED,
     CACHE_HITS,
     CACHE_MISSES,
     CACHE_EVICTIONS,

@@ -655,10 +655,13 @@ CREATE TABLE hookseal.workers (
     providers     text[]      NOT NULL DEFAULT '{db}',
     started_at    timestamptz NOT NULL DEFAULT now(),
     beaten_at     timestamptz NOT NULL DEFAULT now(),
-    drains        boolean     NOT NULL DEFAULT false
+    drains        boolean     NOT NULL DEFAULT false,
+    unrecorded_since timestamptz
 );
 COMMENT ON TABLE hookseal.workers IS 'Heartbeats. A worker without a recent one is not live (LIVE_SECONDS in endpoint_rules.py)';
 COMMENT ON COLUMN hookseal.workers.drains IS 'It stops, and claims no more: the others divide the limits without it';
+COMMENT ON COLUMN hookseal.workers.unrecorded_since IS
+    'Since when it knows an outcome that it cannot record; while it is live, no sweep ends its leases. Null: it can record';
 
 -- What all workers share: five rows, inserted here. No advisory locks, because every role that logs in can take them.
 CREATE TABLE hookseal.control (
