@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
@@ -163,17 +164,14 @@ async def open_site(
             fleet=workers,
         )
         for number in range(endpoints):
-            await _subscribe(site, f"/{number}", timeout_ms)
+            await subscribe(site, f"/{number}", timeout_ms=timeout_ms)
         yield site
 
 
-async def _subscribe(site: Site, path: str, timeout_ms: int) -> None:
+async def subscribe(site: Site, path: str, **changes: Any) -> None:
+    """Add an endpoint of this path of the receiver that gets every event, with these fields changed."""
     new = NewEndpoint(
-        tenant_id=TENANT,
-        url=site.receiver.base_url + path,
-        event_types=("*",),
-        timeout_ms=timeout_ms,
-        backoff_base_seconds=1,
+        tenant_id=TENANT, url=site.receiver.base_url + path, event_types=("*",), **{"backoff_base_seconds": 1} | changes
     )
     added = await site.installation.add(new)
     site.receiver.secrets[path] = added.secret.reveal().decode()

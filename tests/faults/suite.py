@@ -14,7 +14,7 @@ from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.schema.upgrade import upgrade
-from tests.faults import faults_at_steps, outages, scenarios
+from tests.faults import faults_at_steps, outages, scenarios, unrecorded
 from tests.faults.clocks import WallClock, library
 from tests.faults.comparison import Report
 from tests.faults.disconnects import Moment
@@ -31,6 +31,8 @@ class Servers(Enum):
     PROXY_TO_REDIS = auto()
     PROXY_TO_POSTGRESQL = auto()
     PROXY_TO_POSTGRESQL_WITH_SHORT_LEASES = auto()
+    UNRECORDED = auto()
+    SMALL_DISK = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,18 @@ async def _fail_over_to_lagging_standby(site: Site, size: Size, _chance: Random)
     return await outages.fail_over_to_lagging_standby(_proxied(site), size)
 
 
+async def _lock_attempts(site: Site, size: Size, _chance: Random) -> Report:
+    return await unrecorded.survive(site, size, unrecorded.ATTEMPTS_LOCKED, every_worker=True)
+
+
+async def _lock_deliveries(site: Site, size: Size, _chance: Random) -> Report:
+    return await unrecorded.survive(site, size, unrecorded.DELIVERIES_LOCKED, every_worker=False)
+
+
+async def _fill_disk(site: Site, size: Size, _chance: Random) -> Report:
+    return await unrecorded.survive(site, size, unrecorded.DISK_FULL, every_worker=False)
+
+
 async def _set_clock(site: Site, size: Size, _chance: Random) -> Report:
     preloaded = library()
     if preloaded is None:
@@ -90,6 +104,7 @@ def _proxied(site: Site) -> ProxiedSite:
 
 _EACH_STEP: Final = Size(events=len(POINTS), per_second=1)
 _OUTAGES: Final = Size(events=3_000, per_second=40)
+_UNRECORDED: Final = Size(events=1_000, per_second=20)
 # At a rate that two busy cores can handle, so that only the fault makes deliveries late or time out.
 SUITE: Final[Mapping[str, Scenario]] = {
     "killed-at-each-step": Scenario(run=_kill_at_each_step, size=_EACH_STEP, endpoints=1),
@@ -109,6 +124,9 @@ SUITE: Final[Mapping[str, Scenario]] = {
         size=Size(events=200, per_second=100),
         servers=Servers.PROXY_TO_POSTGRESQL_WITH_SHORT_LEASES,
     ),
+    "attempts-locked": Scenario(run=_lock_attempts, size=_UNRECORDED, servers=Servers.UNRECORDED),
+    "deliveries-locked": Scenario(run=_lock_deliveries, size=_UNRECORDED, servers=Servers.UNRECORDED),
+    "disk-full": Scenario(run=_fill_disk, size=_UNRECORDED, servers=Servers.SMALL_DISK),
     "clock-set": Scenario(run=_set_clock, size=_OUTAGES, servers=Servers.PROXY_TO_REDIS),
 }
 
@@ -139,6 +157,18 @@ async def _site_on_servers(scenario: Scenario, folder: Path, logs: Path) -> Asyn
             async with (
                 valkey(folder) as redis,
                 site_with_postgres_proxy(redis.url, logs, lease_seconds="12", drain_seconds="10") as site,
+            ):
+                yield site
+        case Servers.UNRECORDED:
+            async with postgres(folder) as database, valkey(folder) as redis:
+                await upgrade(database.url)
+                async with unrecorded.open_unrecorded_site(database.url, redis.url, logs) as site:
+                    yield site
+        case Servers.SMALL_DISK:
+            async with (
+                unrecorded.postgres_on_small_disk(folder) as database,
+                valkey(folder) as redis,
+                unrecorded.open_unrecorded_site(database.url, redis.url, logs) as site,
             ):
                 yield site
         case _:

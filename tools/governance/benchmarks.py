@@ -67,8 +67,9 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "DUR-03": _suite("killed", "killed-at-each-step", deliveries=40_000, at_most=_NOTHING_LOST),
     "DUR-04": _suite(
         *("without-redis", "without-postgresql", "failed-over", "failed-over-behind"),
-        deliveries=18_000,
-        at_most=_NOTHING_TWICE,
+        *("attempts-locked", "deliveries-locked", "disk-full"),
+        deliveries=24_000,
+        at_most={**_NOTHING_TWICE, "disordered": 0},
     ),
     "DUR-05": _suite("restarted", "stormed", deliveries=30_000, at_most=_NOTHING_TWICE),
     "DUR-07": _suite("paused", "stalled", "paused-at-each-step", "clock-set", deliveries=21_000, at_most=_NOTHING_LOST),
