@@ -64,15 +64,15 @@ async def test_a_secret_id_of_one_use_serves_for_as_long_as_the_role_permits(ope
 
 
 async def test_a_token_is_renewed_while_there_are_no_requests(openbao_address: str) -> None:
-    """A token of two seconds outlives them without a request; a worker with cached secrets makes none for minutes."""
-    role = await approle(openbao_address, "idle", token_ttl="2s", token_max_ttl="1h", secret_id_num_uses=1)
+    """A token of three seconds outlives them without a request; a worker with cached secrets makes none for minutes."""
+    role = await approle(openbao_address, "idle", token_ttl="3s", token_max_ttl="1h", secret_id_num_uses=1)
 
     async with opened(_server(openbao_address, role), keeps_token=True) as client:
         first = await looked_up(client)
 
         async def renewed_twice() -> bool:
             found = await as_root(openbao_address, "POST", "auth/token/lookup", {"token": first["id"]})
-            return bool(found["data"].get("last_renewal_time", 0) > first["creation_time"] + 2)
+            return bool(found["data"].get("last_renewal_time", 0) > first["creation_time"] + 3)
 
         await eventually(renewed_twice)
         assert first["id"] == (await looked_up(client))["id"]
