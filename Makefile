@@ -88,7 +88,8 @@ types: $(VENV) ## the type checker
 floors: $(VENV) ## who may import whom
 	@.venv/bin/lint-imports --no-logo
 
-docs: $(VENV) ## write the generated pages
+docs: $(VENV) ## write the generated pages, and the fingerprint of the schema
+	@$(RUN) tools.governance.fingerprint
 	@$(RUN) tools.governance.validate --write
 
 # Not with --quiet: then mkdocs counts no warning, and `strict` fails at none.

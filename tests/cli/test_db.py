@@ -1,5 +1,6 @@
 """`hookseal db` creates the tables, and says whether they are those of this version."""
 
+import asyncpg
 import pytest
 
 from hookseal.postgres.schema import revision
@@ -24,18 +25,60 @@ async def test_upgrade_may_be_repeated(empty_database_url: str) -> None:
         "expected": revision.EXPECTED,
         "up_to_date": False,
         "plaintext_column": None,
+        "fingerprint": None,
+        "expected_fingerprint": None,
+        "differences": [],
     } == before.json
 
     first = await hookseal("db", "upgrade", "--json", DATABASE_URL=empty_database_url)
     assert (0, "") == (first.code, first.err)
-    assert {"revision": revision.EXPECTED, "previous_revision": None, "plaintext_column": "there"} == first.json
+    compared = {name: first.json[name] for name in ("fingerprint", "expected_fingerprint", "differences")}
+    assert (compared["expected_fingerprint"], []) == (compared["fingerprint"], compared["differences"])
+    made = {"revision": revision.EXPECTED, "previous_revision": None, "plaintext_column": "there"}
+    assert made | compared == first.json
     again = await hookseal("db", "upgrade", DATABASE_URL=empty_database_url)
     assert (0, f"already at revision {revision.EXPECTED}\n") == (again.code, again.out)
 
     after = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert 0 == after.code
     expected = {"revision": revision.EXPECTED, "expected": revision.EXPECTED, "up_to_date": True}
-    assert expected | {"plaintext_column": "there"} == after.json
+    assert expected | {"plaintext_column": "there"} | compared == after.json
+
+
+@pytest.mark.req("OPS-09", part="compared")
+async def test_what_differs_is_named(database_url: str) -> None:
+    """`status` and `upgrade` exit 1 and name what is missing; a further index is named, and both exit 0."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("CREATE INDEX mine ON hookseal.events (event_type)")
+    added = await hookseal("db", "status", "--json", DATABASE_URL=database_url)
+    mine = {"object": "index mine on events", "how": "unknown", "is_allowed": True}
+    assert (0, True, [mine]) == (added.code, added.json["up_to_date"], added.json["differences"])
+    assert added.json["fingerprint"] != added.json["expected_fingerprint"]
+
+    await connection.execute("DROP TRIGGER deliveries_date_end ON hookseal.deliveries")
+    await connection.close()
+    gone = {"object": "trigger deliveries_date_end on deliveries", "how": "missing", "is_allowed": False}
+    for command in ("status", "upgrade"):
+        ended = await hookseal("db", command, "--json", DATABASE_URL=database_url)
+        assert (1, [mine, gone]) == (ended.code, ended.json["differences"])
+        text = (await hookseal("db", command, DATABASE_URL=database_url)).out
+        assert "trigger deliveries_date_end on deliveries is missing" in text
+    assert not (await hookseal("db", "status", "--json", DATABASE_URL=database_url)).json["up_to_date"]
+
+
+@pytest.mark.req("OPS-09", part="compared")
+async def test_a_database_of_an_older_line_is_named(database_url: str) -> None:
+    """A higher revision without the mark of this line is no newer one: `status` and `upgrade` say what it is."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("COMMENT ON SCHEMA hookseal IS NULL")
+    await connection.execute("UPDATE hookseal.alembic_version SET version_num = '0006'")
+    await connection.close()
+    status = await hookseal("db", "status", DATABASE_URL=database_url)
+    upgrade = await hookseal("db", "upgrade", DATABASE_URL=database_url)
+    assert (1, 78) == (status.code, upgrade.code)
+    for said in (status.out, upgrade.err):
+        assert "from a build before the first release" in said
+        assert "newer" not in said
 
 
 async def test_the_text_says_what_to_do(empty_database_url: str) -> None:

@@ -13,6 +13,7 @@ import structlog
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import ConfigError, HooksealError, Unavailable
+from hookseal.postgres.schema import revision
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.run import run
 from tests.cli.listeners import black_hole, closed_port, refusing
@@ -175,6 +176,7 @@ async def test_another_schema_revision_is_refused(
     if found != "no schema":
         connection = await asyncpg.connect(empty_database_url)
         await connection.execute("CREATE SCHEMA hookseal; CREATE TABLE hookseal.alembic_version (version_num text)")
+        await connection.execute(f"COMMENT ON SCHEMA hookseal IS '{revision.LINE}'")
         await connection.execute("INSERT INTO hookseal.alembic_version VALUES ($1)", found[-4:])
         await connection.close()
     refused = await refusal(settings(empty_database_url, redis_url))
@@ -182,6 +184,31 @@ async def test_another_schema_revision_is_refused(
     assert isinstance(refused, ConfigError)
     assert found in str(refused)
     assert remedy in str(refused)
+
+
+@pytest.mark.req("OPS-09", part="compared")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("DROP TRIGGER deliveries_date_end ON hookseal.deliveries", "trigger deliveries_date_end on deliveries is"),
+        ("DROP INDEX hookseal.deliveries_leased", "index deliveries_leased on deliveries is missing"),
+        # what a worker does first with the schema of an older build
+        ("DROP TABLE hookseal.endpoints CASCADE", "table hookseal.endpoints is missing"),
+        ("COMMENT ON SCHEMA hookseal IS NULL; UPDATE hookseal.alembic_version SET version_num = '0006'",
+         "says revision 0006, but not that this line of hookseal made it"),
+    ],
+)  # fmt: skip
+async def test_a_schema_that_differs_is_refused(
+    change: str, named: str, pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
+) -> None:
+    """A worker starts on no schema that something changed, or that a build of another line made: it is named."""
+    await pool.execute(change)
+    refused = await refusal(settings(database_url, redis_url))
+
+    assert isinstance(refused, ConfigError)
+    assert named in str(refused)
+    assert "docs/guide/upgrading.md" in str(refused)
+    assert "newer" not in str(refused)
 
 
 async def test_an_installation_without_keys_is_refused(database_url: str, redis_url: str) -> None:

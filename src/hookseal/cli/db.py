@@ -1,15 +1,17 @@
 """`hookseal db`: the schema of the database."""
 
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Final
 
 import typer
 
 from hookseal.cli.shared.output import Json, emit
-from hookseal.cli.shared.runtime import connect, run, start
+from hookseal.cli.shared.runtime import Connection, connect, run, start
 from hookseal.config.settings import Database, Part
-from hookseal.ground.errors import Unavailable
-from hookseal.postgres.schema import plaintext, revision
+from hookseal.ground.errors import ConfigError, Unavailable
+from hookseal.postgres.schema import fingerprint, plaintext, revision
+from hookseal.postgres.schema.fingerprint import Comparison, Difference, explanation
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 
 app: Final = typer.Typer(help="Create the tables, and check that they fit this version.")
@@ -28,48 +30,112 @@ _PLAINTEXT: Final = {
 def upgrade(*, as_json: Json = False) -> None:
     """Upgrade the database to the schema of this version. You may repeat it at any time.
 
-    After `migrate-secrets --finalize` it also removes the column of plaintext secrets.
+    After `migrate-secrets --finalize` it also removes the column of plaintext secrets. Exit 1 if the schema still
+    differs from that of this version: somebody changed it, or another build made it. `db status` lists what differs.
 
     Example: hookseal db upgrade
     """
-    before, after, column = run(_upgrade(start(_NEEDS).database))
+    before, after, found = run(_upgrade(start(_NEEDS).database))
+    text = f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}"
+    if found.column is not PlaintextColumn.THERE:
+        text += _PLAINTEXT[found.column]
     emit(
-        {"revision": after, "previous_revision": before, "plaintext_column": column},
+        {
+            "revision": after,
+            "previous_revision": before,
+            "plaintext_column": found.column,
+            **found.fields,
+        },
         as_json=as_json,
-        text=(f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}")
-        + ("" if column is PlaintextColumn.THERE else _PLAINTEXT[column]),
+        text=f"{text}\n{explanation(found.wrong)}" if found.wrong else text,
     )
+    raise typer.Exit(1 if found.wrong else 0)
 
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
     """Compare the schema of the database with this version: exit 0 if they fit, else 1.
 
+    It names each table, column, constraint, index, trigger, function, type and right that is missing, differs, or is
+    unknown to this version. What an operator may add, a further index or rights of other roles, does not count.
+
     Example: hookseal db status
     """
-    found, column = run(_current(start(_NEEDS).database))
-    up_to_date = found == revision.EXPECTED
+    found = run(_current(start(_NEEDS).database))
+    up_to_date = found.revision == revision.EXPECTED and not found.wrong
     emit(
         {
-            "revision": found,
+            "revision": found.revision,
             "expected": revision.EXPECTED,
             "up_to_date": up_to_date,
-            "plaintext_column": column,
+            "plaintext_column": found.column,
+            **found.fields,
         },
         as_json=as_json,
-        text=f"revision {found or 'none'}, this version needs {revision.EXPECTED}"
-        + ("" if up_to_date else ": run `hookseal db upgrade`")
-        + _PLAINTEXT[column],
+        text=f"revision {found.revision or 'none'}, this version needs {revision.EXPECTED}"
+        + ("" if found.advice is None else f": {found.advice}")
+        + _PLAINTEXT[found.column]
+        + found.text,
     )
     raise typer.Exit(0 if up_to_date else 1)
 
 
-async def _current(database: Database) -> tuple[str | None, PlaintextColumn | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """The schema of a database, and what to do if its revision is another one."""
+
+    revision: str | None
+    advice: str | None
+    column: PlaintextColumn | None
+    comparison: Comparison | None
+
+    @property
+    def wrong(self) -> tuple[Difference, ...]:
+        """The differences with which no worker starts."""
+        return () if self.comparison is None else self.comparison.wrong
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The comparison for `--json`."""
+        compared = self.comparison
+        return {
+            "fingerprint": None if compared is None else compared.found,
+            "expected_fingerprint": None if compared is None else compared.expected,
+            "differences": [] if compared is None else [asdict(each) for each in compared.differences],
+        }
+
+    @property
+    def text(self) -> str:
+        """The comparison for people."""
+        compared = self.comparison
+        if compared is None or compared.expected is None:
+            return ""
+        if not compared.differences:
+            return f"\nfingerprint {compared.found}: the schema is as this version makes it"
+        lines = [f"\nfingerprint {compared.found}, this version makes {compared.expected}"]
+        lines += [f"  {each}{' (allowed)' if each.is_allowed else ''}" for each in compared.differences]
+        return "\n".join([*lines, *([explanation(compared.wrong)] if compared.wrong else [])])
+
+
+async def _current(database: Database) -> _Found:
     async with connect(database) as connection:
-        return await revision.current(connection), await plaintext.state(connection)
+        return _Found(
+            revision=(at := await revision.current(connection)),
+            advice="run `hookseal db upgrade`" if at is None else await _advice(connection),
+            column=await plaintext.state(connection),
+            comparison=await fingerprint.compare(connection),
+        )
 
 
-async def _upgrade(database: Database) -> tuple[str | None, str, PlaintextColumn | None]:
+async def _advice(connection: Connection) -> str | None:
+    try:
+        await revision.require(connection)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+async def _upgrade(database: Database) -> tuple[str | None, str, _Found]:
     try:
         schema = import_module("hookseal.postgres.schema.upgrade")
     except ModuleNotFoundError as error:
@@ -77,6 +143,6 @@ async def _upgrade(database: Database) -> tuple[str | None, str, PlaintextColumn
         if package not in _EXTRA:
             raise
         raise Unavailable(f"{package} is not installed: from the checkout, pip install '.[migrate]'") from None
-    before, _ = await _current(database)  # reports a server that does not answer at once, with its address
+    before = (await _current(database)).revision  # reports a server that does not answer at once, with its address
     after: str = await schema.upgrade(database.url)
-    return before, after, (await _current(database))[1]
+    return before, after, await _current(database)

@@ -8,7 +8,7 @@ from typing import Final
 
 from hookseal.ground.errors import Unavailable
 from hookseal.postgres.handles import Pool
-from hookseal.postgres.schema import revision, untrusted_roles
+from hookseal.postgres.schema import fingerprint, revision, untrusted_roles
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets.key.stores import arrange_keyring
@@ -38,13 +38,17 @@ def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check
 
 
 def startup_checks(resources: Resources) -> Mapping[str, Check]:
-    """Return the checks of `/startupz`: the schema has the revision of this version, and the keys fit `secret_keys`."""
+    """Return the checks of `/startupz`: the schema is as this version makes it, and the keys fit `secret_keys`."""
+
+    async def schema() -> None:
+        await revision.require(resources.probing)
+        await fingerprint.require(resources.probing)
 
     async def keys() -> None:
         if resources.keyring is not None:
             await arrange_keyring(resources.probing, resources.keyring)
 
-    return {"schema": lambda: revision.require(resources.probing), "keys": keys}
+    return {"schema": schema, "keys": keys}
 
 
 async def _takes_writes(pool: Pool) -> None:

@@ -30,7 +30,7 @@ from hookseal.operations.unlocking import outside
 from hookseal.postgres import opening
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.handles import connected
-from hookseal.postgres.schema import revision, untrusted_roles
+from hookseal.postgres.schema import fingerprint, revision, untrusted_roles
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import translate_redis_errors
 from hookseal.secrets import migrate_secrets
@@ -267,6 +267,7 @@ async def _require_answer(ringing: Bell, settings: Settings) -> None:
 async def _require_schema(settings: Settings, pool: _Pool, log: Any) -> None:
     await revision.require(pool)
     await untrusted_roles.refuse(pool)
+    await fingerprint.require(pool)
     await _require_migrated(settings, pool, log)
 
 

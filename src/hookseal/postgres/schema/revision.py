@@ -6,6 +6,11 @@ from hookseal.ground.errors import ConfigError
 from hookseal.postgres.handles import Executor
 
 EXPECTED: Final = "0001"
+LINE: Final = "hookseal, first line of schemas"  # the first migration marks the schema with it, as its comment
+
+_MARK: Final = """
+SELECT pg_catalog.obj_description(n.oid, 'pg_namespace') FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hookseal'
+"""
 
 
 async def current(connection: Executor) -> str | None:
@@ -21,9 +26,27 @@ async def require(connection: Executor) -> None:
     found = await current(connection)
     if found is None:
         raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
-    if found < EXPECTED:
+    await require_upgradable(connection, found)
+    if found != EXPECTED:
         raise ConfigError(
             f"the schema is at revision {found}, this version needs {EXPECTED}: run `hookseal db upgrade`"
+        )
+
+
+async def require_upgradable(connection: Executor, found: str) -> None:
+    """Raise `ConfigError`, which says what the database is, if its revision is neither this version's nor an older one.
+
+    Builds before the first release numbered their schemas in the same way. Only a schema with the mark of this line is
+    a newer one.
+    """
+    if found == EXPECTED:  # the fingerprint says whether it is of this line
+        return
+    is_of_this_line = await connection.fetchval(_MARK) == LINE
+    if not is_of_this_line:
+        raise ConfigError(
+            f"the schema says revision {found}, but not that this line of hookseal made it (this version knows up to "
+            f"{EXPECTED}): it is from a build before the first release, which no version upgrades. Use that build, or "
+            "move to a new database (docs/guide/upgrading.md)"
         )
     if found > EXPECTED:
         raise ConfigError(

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Busy, ConfigError, Refused
+from hookseal.ground.errors import Busy, Refused
 from hookseal.postgres import locks
 from hookseal.postgres.connect import connect
 from hookseal.postgres.schema import plaintext, publishing, revision, roles, untrusted_roles
@@ -56,8 +56,9 @@ async def upgrade(database_url: str) -> str:
 
     If plaintext secrets are forbidden, their column is removed. It may be run again after every error: `Refused` if the
     role may not create schema or roles, if an untrusted role may add to the schema, or if the server is older than
-    PostgreSQL 14; `ConfigError` if the database is newer than this version of hookseal; `Busy`, which names the holder,
-    if a lock is not available within 30 seconds (5 for the removal of that column).
+    PostgreSQL 14; `ConfigError` if the database is newer than this version of hookseal or from before its first
+    release; `Busy`, which names the holder, if a lock is not available within 30 seconds (5 for the removal of that
+    column).
     """
 
     async def connected() -> _Driver:
@@ -84,11 +85,8 @@ async def _require_supported(connection: _Driver) -> None:
     if connection.get_server_version().major < _OLDEST_SERVER:
         raise Refused("hookseal needs PostgreSQL 14 or newer: upgrade the server")
     found = await revision.current(connection)
-    if found is not None and found > revision.EXPECTED:
-        raise ConfigError(
-            f"the database has schema revision {found}, this version knows up to {revision.EXPECTED}: "
-            "install a newer hookseal"
-        )
+    if found is not None:
+        await revision.require_upgradable(connection, found)
 
 
 async def _is_done(engine: AsyncEngine) -> bool:

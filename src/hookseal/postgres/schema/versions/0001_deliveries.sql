@@ -49,6 +49,9 @@
 -- has its own search path, and every name of ours is written with its schema, so that nothing that another role creates is
 -- called by mistake.
 
+-- The mark of the line to which this schema belongs: builds before the first release numbered theirs in the same way.
+COMMENT ON SCHEMA hookseal IS 'hookseal, first line of schemas';
+
 -- Returns whether these are 1 to 30 delays, of 1 second to 7 days each and at most 30 days in all.
 CREATE FUNCTION hookseal.is_retry_schedule(delays integer[]) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -600,8 +603,8 @@ CREATE TABLE hookseal.replays (
     endpoint_id   uuid,
     event_type    text,
     event_id      text,
-    states        text[]      NOT NULL CHECK (cardinality(states) BETWEEN 1 AND 4
-                                  AND states <@ ARRAY['delivered', 'dead_letter', 'failed', 'cancelled']),
+    states        text[]      NOT NULL CHECK (states <@ ARRAY['delivered', 'dead_letter', 'failed', 'cancelled']
+                                  AND cardinality(states) BETWEEN 1 AND 4),
     since         timestamptz CHECK (since BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
     until         timestamptz NOT NULL CHECK (until BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
     end_id        uuid        NOT NULL,
