@@ -9,7 +9,7 @@ import pytest
 from hookseal.dispatcher.delivery_queries import show
 from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Retries, State, Verdict, WaitingFor
+from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Recorded, Retries, State, Verdict, WaitingFor
 from hookseal.dispatcher.policy import Wait
 from hookseal.embedded.server import Server
 from hookseal.ground.errors import Unavailable
@@ -33,14 +33,20 @@ def ledger(pool: "Pool[asyncpg.Record]", *, lease_seconds: float = 45) -> Postgr
 
 
 @pytest.mark.req("DEL-15")
-async def test_an_attempt_is_stored_with_every_field(pool: "Pool[asyncpg.Record]") -> None:
+@pytest.mark.parametrize("in_batch", [False, True])
+async def test_an_attempt_is_stored_with_every_field(pool: "Pool[asyncpg.Record]", in_batch: bool) -> None:
     """An attempt is stored with its number, start, duration, status, outcome, snippet, signers and worker."""
     installation = await begin(pool)
     await installation.endpoint()
     [ring] = await installation.deliveries()
     claim = await ledger(pool).claim(ring)
     assert claim is not None
-    await ledger(pool).record(claim, ROW, FAILED, "the receiver answered 503")
+    why = "the receiver answered 503"
+    if in_batch:
+        made = FinishedAttempt(claim=claim, attempt=ROW, verdict=FAILED, error=why)
+        assert [Recorded.STORED] == await ledger(pool).record_all([made])
+    else:
+        await ledger(pool).record(claim, ROW, FAILED, why)
 
     [kept] = await installation.attempts(ring)
     row = await installation.delivery(ring)
@@ -97,6 +103,21 @@ async def test_a_claim_stores_what_its_attempt_needs(pool: "Pool[asyncpg.Record]
 
 
 @pytest.mark.req("DEL-15")
+@pytest.mark.req("SEC-09")
+async def test_a_claim_during_an_overlap_stores_both_secrets(pool: "Pool[asyncpg.Record]") -> None:
+    """A claim stores every secret that signs its attempt, so that neither is destroyed, nor missing on record."""
+    installation = await begin(pool)
+    added = await installation.endpoint()
+    rotated = await installation.rotate(added.pointer.endpoint_id, overlap_seconds=3600)
+    [ring] = await installation.deliveries()
+    await ledger(pool, lease_seconds=0).claim(ring)
+    await ledger(pool).end_lost_leases()
+
+    [kept] = await installation.attempts(ring)
+    assert [rotated.secret_ref, added.pointer.secret_ref] == kept["signed_by"]
+
+
+@pytest.mark.req("DEL-15")
 async def test_a_dead_workers_attempt_is_on_record(pool: "Pool[asyncpg.Record]") -> None:
     """An expired lease is ended: its attempt is recorded as unknown, with its refs, and the delivery is due."""
     installation = await begin(pool)
@@ -139,6 +160,40 @@ async def test_a_dead_workers_last_attempt_is_a_dead_letter(pool: "Pool[asyncpg.
         (kept["number"], kept["outcome"], kept["signed_by"]) for kept in await installation.attempts(ring)
     ]
     assert await ledger(pool).claim(ring) is None
+
+
+async def test_a_locked_delivery_delays_no_lost_lease(pool: "Pool[asyncpg.Record]") -> None:
+    """A lost lease whose row another transaction has locked is left for the next sweep, and all others are ended."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    locked, free = (await installation.deliveries())[0], (await installation.deliveries())[0]
+    for ring in (locked, free):
+        await ledger(pool, lease_seconds=0).claim(ring)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR KEY SHARE", locked.delivery_id
+        )
+        async with pool.acquire() as sweeping:
+            await sweeping.execute("SET lock_timeout = '1s'")
+            assert [State.PENDING] == await PostgresLedger(sweeping, worker="w2", lease_seconds=45).end_lost_leases()
+        assert "sending" == (await installation.delivery(locked))["state"]
+    assert [State.PENDING] == await ledger(pool).end_lost_leases()
+
+
+async def test_a_delivery_given_back_keeps_its_last_error(pool: "Pool[asyncpg.Record]") -> None:
+    """A delivery that is given back without a reason still says how its last attempt ended."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    retry = Verdict(state=State.PENDING, retry_in_seconds=0)
+    for end in (
+        lambda claim: ledger(pool).record(claim, ROW, retry, "the receiver answered 503"),
+        lambda claim: ledger(pool).release(claim, None),
+    ):
+        claim = await ledger(pool).claim(ring)
+        assert claim is not None
+        assert await end(claim)
+        assert "the receiver answered 503" == (await installation.delivery(ring))["last_error"]
 
 
 async def test_an_expired_lease_of_a_deleted_endpoint_is_ended(pool: "Pool[asyncpg.Record]") -> None:

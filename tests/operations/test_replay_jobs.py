@@ -9,7 +9,9 @@ import pytest
 
 from hookseal.dispatcher import replay_jobs
 from hookseal.dispatcher.delivery_queries import Filter, page
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.model import Ring, State
+from hookseal.dispatcher.replay import replay_all
 from hookseal.dispatcher.replay_job import FINAL, MAX_RUNNING, JobState, ReplayJob, Selection, Tally
 from hookseal.dispatcher.replay_jobs import RunningJob, Step
 from hookseal.ground.errors import Conflict, NotFound, Refused, Unavailable
@@ -50,6 +52,14 @@ async def dead_letters(installation: Installation, number: int, event_type: str 
     return sorted(row[0] for row in rows)
 
 
+async def rings(installation: Installation) -> list[Ring]:
+    """Return the rings of all deliveries."""
+    rows = await installation.pool.fetch(
+        "SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM hookseal.deliveries"
+    )
+    return [Ring(**row) for row in rows]
+
+
 async def in_state(installation: Installation, *states: str) -> list[str]:
     """Return the deliveries in these states."""
     rows = await installation.pool.fetch(
@@ -76,6 +86,27 @@ async def ended(installation: Installation, job: ReplayJob) -> ReplayJob:
     while (step := await stepped(installation, job)) is not None:
         job = step.job
     return await replay_jobs.show(installation.pool, job.replay_id)
+
+
+@pytest.mark.parametrize("state", ["pending", "sending"])
+async def test_what_is_not_finished_any_more_is_not_changed(installation: Installation, state: str) -> None:
+    """A delivery that somebody else replayed after the job read it keeps its lease, and what it has spent since."""
+    await installation.endpoint()
+    again, dead = await dead_letters(installation, 2)
+    await installation.pool.execute(
+        "UPDATE hookseal.deliveries SET state = 'pending', next_attempt_at = now(), budget_spent = 3"
+        " WHERE id = $1::text::uuid",
+        again,
+    )
+    if state == "sending":
+        [ring] = [ring for ring in await rings(installation) if ring.delivery_id == again]
+        assert await PostgresLedger(installation.pool, worker="w1", lease_seconds=45).claim(ring) is not None
+    read = "SELECT * FROM hookseal.deliveries WHERE id = $1::text::uuid"
+    before = await installation.pool.fetchrow(read, again)
+    async with installation.pool.acquire() as connection, connection.transaction():
+        assert 1 == await replay_all(connection, ACME, [again, dead])
+
+    assert before == await installation.pool.fetchrow(read, again)
 
 
 async def test_dead_letters_are_replayed(installation: Installation) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hookseal.audit import log
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.ground.errors import HooksealError, Refused
-from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.ground.ids import OPERATOR_TENANT, SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.operations.endpoint import endpoints
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
@@ -97,7 +97,7 @@ async def test_only_long_retired_versions_are_destroyed(installation: Installati
     assert [None] == [each.broken for each in await log.verify(installation.pool, installation.unlocked.integrity)]
 
 
-@pytest.mark.parametrize("column", ["secret_ref", "previous_secret_ref", "headers_ref"])
+@pytest.mark.parametrize("column", ["secret_ref", "previous_secret_ref", "headers_ref", "tls_ref"])
 async def test_a_version_in_a_pointer_is_kept(installation: Installation, column: str) -> None:
     """A version in a pointer is not destroyed, even if its record is retired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
@@ -179,6 +179,16 @@ async def test_the_installations_secrets_are_kept(installation: Installation) ->
     )
     assert [] == await retention.tenants(installation.pool, days=0)
     assert 0 == await purged(installation, SYSTEM_TENANT, days=0)
+
+
+async def test_the_operators_endpoints_secrets_are_purged(installation: Installation) -> None:
+    """The retired secrets of the operator's own endpoints are purged as those of other tenants are."""
+    endpoint = (await installation.endpoint(OPERATOR_TENANT)).pointer.endpoint_id
+    await installation.rotate(endpoint, tenant=OPERATOR_TENANT)
+    await aged(installation)
+
+    assert [OPERATOR_TENANT] == await retention.tenants(installation.pool, days=DAYS)
+    assert 1 == await purged(installation, OPERATOR_TENANT)
 
 
 async def test_a_deleted_endpoints_secrets_are_purged(installation: Installation) -> None:

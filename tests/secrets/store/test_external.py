@@ -24,7 +24,7 @@ from hookseal.secrets.store.external import ExternalStore
 from hookseal.secrets.store.leftovers import Removal
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.google import GoogleSecrets
-from tests.doubles.providers import OWNER, external, google_api
+from tests.doubles.providers import OWNER, api_of, external, google_api
 from tests.secrets.key.registered import register
 from tests.secrets.samples import NAME, OTHER_SECRET, RING, SECRET, TENANT
 
@@ -272,6 +272,21 @@ async def test_a_version_keeps_its_number_when_it_moves(scene: Scene) -> None:
     assert replace(before, provider=Provider.GCP) == moved
     assert material == await scene.store.get(moved, purpose=Purpose.INTEGRITY)
     assert [(7, "destroyed")] == await scene.left(), "AWS still has it"
+
+
+async def test_what_stays_at_a_provider_outlives_what_left(pool: Pool, aws_url: str) -> None:
+    """At AWS all versions of a name are one secret: it stays while the previous one is in use."""
+    await register(pool)
+    async with api_of(Provider.AWS, aws_url) as api:
+        store = external(pool, api)
+        previous = await store.put(TENANT, NAME, SECRET, purpose=SIGNING)
+        active = await store.rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
+        async with pool.acquire() as connection, connection.transaction():
+            here = PostgresStore(connection, RING)
+            await here.take_over(connection, active, OTHER_SECRET, purpose=SIGNING)
+
+        assert Removal(removed=1) == await leftovers.remove(pool, {Provider.AWS: api}, owner=OWNER)
+        assert SECRET == await store.get(previous, purpose=SIGNING)
 
 
 async def test_a_version_that_returns_before_its_removal_is_used(scene: Scene) -> None:

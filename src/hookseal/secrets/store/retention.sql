@@ -17,7 +17,7 @@ SELECT DISTINCT r.tenant_id
   FROM hookseal.secret_records AS r
  WHERE r.state = 'retired' AND r.purpose = ANY ($1::text[])
    AND r.changed_at BETWEEN '2000-01-01Z' AND now() - make_interval(secs => $2::float8)
-   AND r.tenant_id NOT LIKE '\_%'
+   AND r.tenant_id <> '_system'
  ORDER BY r.tenant_id
 
 -- Locks a batch of the versions whose material is no longer needed.
