@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from hookseal.ground import log
+from hookseal.ground.errors import Unavailable
 
 CANARY = "canary of a message, 51a7"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
@@ -88,6 +89,14 @@ def test_an_exception_is_logged_by_class_and_calls(style: log.LogFormat, capsys:
     text = capsys.readouterr().err
     assert 2 == text.count("caused by ValueError")
     assert not re.search(f"{CANARY}|raise |Traceback", text)
+
+
+def test_a_line_says_why_without_a_value() -> None:
+    """The text of an error of hookseal is made for people; of any other one, only its class and calls are shown."""
+    other = OSError(CANARY)
+
+    assert {"reason": "PostgreSQL does not answer"} == log.why(Unavailable("PostgreSQL does not answer"))
+    assert {"reason": "OSError", "exc_info": other} == log.why(other)
 
 
 def fail(text: str, logger: Any) -> None:
