@@ -20,7 +20,7 @@ from google.oauth2 import service_account as service_account_file
 
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.errors import Cause, HooksealError
-from hookseal.secrets import google_credentials
+from hookseal.secrets import google_client
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.kms import gcp as kms_gcp
 from hookseal.secrets.kms.wrapped import KmsKey
@@ -278,7 +278,7 @@ async def test_a_hanging_server_of_tokens_is_not_waited_for(tmp_path: Path, monk
         file = tmp_path / "google.json"
         file.write_text(json.dumps(json.loads(service_account()) | {"token_uri": f"{address}/token"}))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-        found = google_credentials.found(may_be_plain=False, token_seconds=0.2)
+        found = google_client.found_credentials(may_be_plain=False, token_seconds=0.2)
         try:
             async with asyncio.timeout(10.0):
                 with pytest.raises(TransportError):
@@ -309,10 +309,10 @@ async def test_an_unreadable_answer_about_a_token_is_transient(
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
         api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
         for call in (api.prepare, lambda: api.read(REF)):
-            with pytest.raises(SecretUnavailable, match="server of credentials"):
+            with pytest.raises(SecretUnavailable, match="credentials of Google does not answer"):
                 await call()
         await api.close()
         key = KmsKey.parse("gcp:projects/acme/locations/europe-west1/keyRings/hookseal/cryptoKeys/one")
-        with pytest.raises(SecretUnavailable, match="server of credentials"):
+        with pytest.raises(SecretUnavailable, match="credentials of Google does not answer"):
             async with kms_gcp.opened(key, seconds=1.0):
                 pass

@@ -14,7 +14,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import KeyMa
 
 from hookseal.ground.errors import Cause
 from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.google_client import transport
+from hookseal.secrets.google_client import no_credentials_now, transport
 from hookseal.secrets.kms.port import KmsRefused, wrong_binding
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
@@ -119,7 +119,7 @@ async def opened(
     """Give a client with the credentials that the environment provides, or one on the channel.
 
     Raises `KmsRefused`, `SecretUnavailable` if a server of tokens is away, and `ConfigError` as
-    `google_credentials.found` does.
+    `found_credentials` does.
     """
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True
@@ -127,7 +127,7 @@ async def opened(
         made = await transport(KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=(), may_be_plain=may_be_plain)
         client = KeyManagementServiceAsyncClient(transport=made)
     except TransportError:
-        raise SecretUnavailable(f"{key} cannot be asked: Google's server of credentials does not answer") from None
+        raise no_credentials_now() from None
     except (GoogleAuthError, OSError, ValueError) as error:
         raise _no_credentials(key, error) from None
     try:

@@ -36,7 +36,7 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
 
 from hookseal.ground.errors import Cause, ConfigError
 from hookseal.secrets.errors import SecretDenied, SecretError, SecretUnavailable
-from hookseal.secrets.google_client import transport
+from hookseal.secrets.google_client import no_credentials_now, transport
 from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.access import CALL_SECONDS, GcpAccess
 from hookseal.secrets.store.provider_api import (
@@ -198,7 +198,7 @@ def _credentials_found() -> Iterator[None]:
     try:
         yield
     except TransportError:
-        raise _no_token() from None
+        raise no_credentials_now() from None
     except GoogleAuthError as error:
         raise SecretDenied(
             f"Google Secret Manager cannot be asked ({type(error).__name__}): give this process the credentials of "
@@ -263,7 +263,7 @@ def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretErro
 def _away(text: str) -> SecretUnavailable:
     """Return what it means that the client has no connection. The texts are those of gRPC, about what it tried."""
     if _PLUGIN_FAILED in text:
-        return _no_token()
+        return no_credentials_now()
     if _NOT_TRUSTED in text:
         return SecretUnavailable(
             "Google Secret Manager does not prove by TLS that it is the right server: check what is between, such as a "
@@ -276,11 +276,3 @@ def _away(text: str) -> SecretUnavailable:
             cause=Cause.FOREIGN,
         )
     return no_answer("Google Secret Manager", "ServiceUnavailable")
-
-
-def _no_token() -> SecretUnavailable:
-    return SecretUnavailable(
-        "what gives this process its credentials of Google does not answer: repair the connection to the server of "
-        "metadata, or to `token_uri` of the file that GOOGLE_APPLICATION_CREDENTIALS names",
-        cause=Cause.FAILING,
-    )
