@@ -162,3 +162,16 @@ def test_the_default_url_is_the_workers() -> None:
     """Its default url is where a worker listens by default."""
     expected: list[Any] = [DEFAULT_HOST, int(DEFAULT_PORT)]
     assert expected == [NAMES[name].default for name in ("HOOKSEAL_HEALTH_HOST", "HOOKSEAL_HEALTH_PORT")]
+
+
+@pytest.mark.req("OPS-01", "DUR-04")
+async def test_it_prints_why_nothing_is_recorded() -> None:
+    """A worker that cannot record says since when, how many outcomes wait, and why."""
+    report = '{"since":"2026-01-02T03:04:05Z","outcomes":7,"reason":"PostgreSQL does not answer (DiskFullError)"}'
+    body = f'{{"status":"unavailable","checks":{{"records":"unavailable"}},"unrecorded":{report}}}'
+    head = f"HTTP/1.1 503 Unavailable\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with answering((head + body).encode()) as url:
+        ended = await hookseal("check", "--url", url)
+
+    why = "unrecorded: 7 since 2026-01-02T03:04:05Z: PostgreSQL does not answer (DiskFullError)"
+    assert (69, f"unavailable\nrecords: unavailable\n{why}\n") == (ended.code, ended.out)

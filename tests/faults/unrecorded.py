@@ -93,7 +93,7 @@ async def survive(site: Site, size: Size, fault: Fault, *, every_worker: bool) -
     faults = 0
     try:
         while not faults or len(site.published) < 2 * (size.events - _LAST_EVENTS):
-            await site.receiver.wait_for(len(site.receiver.requests) + 20)
+            await site.receiver.wait_for(len(site.receiver.requests) + max(20, size.events // 5))
             async with fault(site):
                 await _until_reported(workers, every_worker=every_worker)
                 begun = len(site.receiver.requests)

@@ -248,7 +248,7 @@ async def test_metrics_report_each_check() -> None:
 @pytest.mark.req("OPS-01", "DUR-04")
 async def test_readiness_says_since_when_and_why_nothing_is_recorded() -> None:
     """While outcomes cannot be recorded the answer says so, with the number that wait; afterwards it does not."""
-    report: dict[str, object] | None = {"since": "2026-01-02T03:04:05Z", "outcomes": 7, "reason": "disk full"}
+    report: dict[str, str | int] | None = {"since": "2026-01-02T03:04:05Z", "outcomes": 7, "reason": "disk full"}
     made = Probes(
         ready={"records": broken},
         startup={},

@@ -104,7 +104,7 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
 
 async def _sent(signed: Signed, parts: Parts) -> Answer:
     if not parts.may_begin():
-        return NotBegun(reason="no outcome can be recorded now")
+        return NotBegun(is_unrecordable=True)
     return await parts.transport.send(signed.request)
 
 
@@ -263,7 +263,8 @@ async def _give_back_unbegun(claim: Claim, answer: NotBegun, parts: Parts) -> No
         await _give_back_exhausted(claim, f"no socket could be made ({answer.missing_resource})", parts)
     elif await _give_back(claim, parts):
         parts.meter.given_back()
-        parts.log.warning("delivery.given_back", **_identity(claim), reason=answer.reason)
+        if not answer.is_unrecordable:  # else the worker logs the outage, once
+            parts.log.warning("delivery.given_back", **_identity(claim), reason="the claim was too old to dial")
 
 
 async def _give_back_exhausted(claim: Claim, reason: str, parts: Parts) -> None:

@@ -221,10 +221,11 @@ class NotBegun:
     """The request was not begun: nothing of it was written.
 
     `missing_resource` names what this machine had none left of (`EMFILE`, for instance); None if it had everything.
+    Then it was too late to begin or, if `is_unrecordable`, its outcome could not have been recorded.
     """
 
     missing_resource: str | None = None
-    reason: str = "the claim was too old to dial"
+    is_unrecordable: bool = False
 
 
 Answer = Reply | Failure | NotBegun

@@ -38,13 +38,13 @@ class Probes:
         startup: Mapping[str, Check],
         loops: Sequence[Passes],
         scrape: Callable[[str], tuple[bytes, str]],
-        unrecorded: Callable[[], Mapping[str, object] | None] = lambda: None,
+        unrecorded: Callable[[], dict[str, str | int] | None] = lambda: None,
     ) -> None:
         self._ready = ready
         self._startup = startup
         self._loops = loops
         self._scrape = scrape
-        self._unrecorded = unrecorded
+        self.unrecorded = unrecorded
         self._states: dict[str, str] = {}
         self._running: dict[str, asyncio.Task[object]] = {}
         self._log: Any = structlog.get_logger()
@@ -81,7 +81,7 @@ class Probes:
         states = await self.ready_states()
         ok = _all_ok(states) and not self.draining
         status = "draining" if self.draining else "ok" if ok else "unavailable"
-        unrecorded = self._unrecorded()
+        unrecorded = self.unrecorded()
         more = {} if unrecorded is None else {"unrecorded": unrecorded}
         return _answer({"status": status, "checks": states} | more, ok=ok)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -80,7 +80,7 @@ class Circuit:
         """Why the circuit is open."""
         return self._failure or f"PostgreSQL has not answered a record for {self._waited:.0f} s"
 
-    def report(self) -> Mapping[str, object] | None:
+    def report(self) -> dict[str, str | int] | None:
         """Return since when and why nothing is recorded, and how many outcomes wait; None unless the circuit is open.
 
         No value is secret: the reason names the class of an error and has none of its text.

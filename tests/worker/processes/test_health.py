@@ -70,3 +70,19 @@ def test_each_process_has_its_state() -> None:
     assert Health.STUCK is of_states(fine, draining=False, moves=False)
     assert Health.UNAVAILABLE is of_states({"redis": "timeout"}, draining=False, moves=True)
     assert Health.OK is of_states(fine, draining=False, moves=True)
+
+
+@pytest.mark.req("DUR-04")
+def test_the_longest_failure_to_record_is_shown() -> None:
+    """If processes cannot record, `/readyz` has the report of the one for which that has been so for longest."""
+    reports = [
+        {"since": f"2026-01-02T03:04:0{second}Z", "outcomes": second, "reason": "disk full"} for second in (7, 5)
+    ]
+    seen = {
+        number: ProcessState(health=Health.UNAVAILABLE, states={"records": "unavailable"}, unrecorded=report)
+        for number, report in enumerate([*reports, None])
+    }
+    is_ready, body = ready(seen, draining=False)
+
+    assert (False, reports[1]) == (is_ready, body["unrecorded"])
+    assert "unrecorded" not in ready({1: ProcessState(health=Health.OK)}, draining=False)[1]

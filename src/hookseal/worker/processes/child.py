@@ -134,7 +134,8 @@ class Answering:
             states = await self._probes.ready_states()
         figures = families(self._meter.families(), _AGGREGATIONS) if ask.topic in {Topic.BEAT, Topic.FIGURES} else []
         moves, draining = self._probes.moves, self._probes.draining
-        return Answer(id=ask.id, moves=moves, draining=draining, states=states, figures=figures)
+        unrecorded = self._probes.unrecorded() if ask.topic is Topic.READY else None
+        return Answer(id=ask.id, moves=moves, draining=draining, states=states, unrecorded=unrecorded, figures=figures)
 
 
 class _Output(io.StringIO):

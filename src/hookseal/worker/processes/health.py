@@ -23,10 +23,14 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessState:
-    """One process, and the results of its checks, if it was asked for them."""
+    """One process, and the results of its checks, if it was asked for them.
+
+    `unrecorded` says since when and why it cannot record, if that is so.
+    """
 
     health: Health
     states: Mapping[str, str] = field(default_factory=dict)
+    unrecorded: Mapping[str, str | int] | None = None
 
 
 Probed = tuple[bool, dict[str, Any]]
@@ -39,7 +43,10 @@ def live(seen: Mapping[int, Health], *, draining: bool) -> Probed:
 
 
 def ready(seen: Mapping[int, ProcessState], *, draining: bool) -> Probed:
-    """Return the answer of `/readyz`: success only if every process is ready and the worker does not drain."""
+    """Return the answer of `/readyz`: success only if every process is ready and the worker does not drain.
+
+    It says why outcomes cannot be recorded by the process for which that has been so for longest.
+    """
     return _all(seen, status="draining" if draining else None)
 
 
@@ -61,11 +68,13 @@ def _all(seen: Mapping[int, ProcessState], *, status: str | None) -> Probed:
     healthy = sum(each.health is Health.OK for each in seen.values())
     if status is None:
         status = _OK if healthy == len(seen) else "degraded" if healthy else "unavailable"
-    body = {
+    body: dict[str, Any] = {
         "status": status,
         "checks": _worst(each.states for each in seen.values()),
         "processes": _named({number: each.health for number, each in seen.items()}),
     }
+    if reports := [each.unrecorded for each in seen.values() if each.unrecorded is not None]:
+        body["unrecorded"] = min(reports, key=lambda report: str(report["since"]))
     return status == _OK, body
 
 

@@ -54,12 +54,16 @@ class Family(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
-    """`moves` says whether the loop that takes rings runs; `states` has the result of each check that was asked for."""
+    """`moves` says whether the loop that takes rings runs; `states` has the result of each check that was asked for.
+
+    `unrecorded` says since when and why the process cannot record.
+    """
 
     id: int
     moves: bool
     draining: bool
     states: dict[str, str] = {}
+    unrecorded: dict[str, str | int] | None = None
     figures: list[Family] = []
 
 

@@ -72,7 +72,7 @@ class Slot:
         if answer is None:
             return ProcessState(health=Health.SILENT)
         health = of_states(answer.states, draining=answer.draining, moves=answer.moves)
-        return ProcessState(health=health, states=answer.states)
+        return ProcessState(health=health, states=answer.states, unrecorded=answer.unrecorded)
 
     @property
     def health(self) -> Health:
