@@ -1,11 +1,13 @@
 """While nothing can be recorded, workers stop sending: nothing is lost, sent twice, out of order or a dead letter."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
+from hookseal.embedded.server import Server
 from tests.faults import unrecorded
 from tests.faults.comparison import Report
 from tests.faults.scenarios import Size
@@ -29,6 +31,15 @@ async def test_locked_deliveries_are_recorded_afterwards(database_url: str, redi
     """While `deliveries` is locked no lease can be kept; afterwards no sweep is faster than the worker that knows."""
     async with unrecorded.open_unrecorded_site(database_url, redis_url, tmp_path) as site:
         nothing_twice(await unrecorded.survive(site, SIZE, unrecorded.DELIVERIES_LOCKED, every_worker=False))
+
+
+async def test_an_outage_longer_than_a_lease_costs_nothing(
+    own_postgres: Server, redis_url: str, tmp_path: Path
+) -> None:
+    """While PostgreSQL is frozen no worker can say that it lives; afterwards no sweep is faster than a record."""
+    async with unrecorded.open_unrecorded_site(own_postgres.url, redis_url, tmp_path) as site:
+        fault = partial(unrecorded.frozen, server=own_postgres)
+        nothing_twice(await unrecorded.survive(site, SIZE, fault, every_worker=False))
 
 
 @pytest.mark.skipif(not unrecorded.may_mount(), reason="a test may not mount a disk: run it as root")

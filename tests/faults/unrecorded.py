@@ -60,6 +60,16 @@ async def locked(site: Site, *, table: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def frozen(_site: Site, *, server: Server) -> AsyncIterator[None]:
+    """Freeze PostgreSQL: it answers nothing at all."""
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
+
+
+@asynccontextmanager
 async def full_disk(site: Site) -> AsyncIterator[None]:
     """Fill the disk of the tables with a file, which is deleted afterwards."""
     filling = Path(await site.pool.fetchval(_TABLES)).parent / "filling"
