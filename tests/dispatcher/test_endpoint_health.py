@@ -4,11 +4,11 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher import endpoint_health
-from hookseal.dispatcher.endpoint_health import disable_failing, mark_failing, mark_recovered
+from hookseal.dispatcher.endpoint_health import failing_too_long, mark_failing, mark_recovered
 from hookseal.dispatcher.failing_endpoints import Key
 from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint.endpoints import disable_endpoint, enable_endpoint
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.endpoints import disable_failing_endpoint
 from tests.doubles.stored import Installation
 
 Pool = asyncpg.Pool
@@ -80,6 +80,16 @@ async def test_a_claim_says_whether_the_endpoint_is_failing(installation: Instal
     assert [False, True] == found
 
 
+async def disabled(installation: Installation) -> list[str]:
+    """Disable what has failed for five days; return the reasons."""
+    reasons = []
+    async with installation.pool.acquire() as connection:
+        for found in await failing_too_long(connection, None, after_seconds=5 * DAY):
+            operator = installation.operator(connection)
+            reasons.append(await disable_failing_endpoint(operator, found, after_seconds=5 * DAY))
+    return [reason for reason in reasons if reason is not None]
+
+
 @pytest.mark.parametrize(
     ("first_days", "last_days", "is_disabled"),
     [
@@ -95,50 +105,52 @@ async def test_an_endpoint_that_fails_too_long_is_disabled(
     """An endpoint is disabled if at least five days lie between its first and its last failure."""
     key = await added(installation)
     await failed(installation, key, first_days=first_days, last_days=last_days)
-    found = await disable_failing(installation.pool, after_seconds=5 * DAY)
+    found = await disabled(installation)
     after = await row(installation, key)
 
     assert is_disabled == (not after["enabled"])
-    assert [after["disabled_reason"]] * is_disabled == [each.reason for each in found]
+    assert [after["disabled_reason"]] * is_disabled == found
     if is_disabled:
         assert after["disabled_reason"].startswith("no attempt has succeeded since 20")
         assert after["disabled_reason"].endswith("(HOOKSEAL_DISABLE_AFTER_SECONDS is 432000)")
-    assert [] == await disable_failing(installation.pool, after_seconds=5 * DAY)
+    assert [] == await disabled(installation)
 
 
 async def test_a_disabled_endpoints_delivery_waits(installation: Installation) -> None:
     """A delivery that is published for the disabled endpoint waits."""
     key = await added(installation)
     await failed(installation, key, first_days=6, last_days=0)
-    await disable_failing(installation.pool, after_seconds=5 * DAY)
+    await disabled(installation)
     await installation.deliveries()
 
     assert "endpoint_disabled" == await installation.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
 
 
-async def test_endpoints_are_disabled_in_batches(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most `BATCH` endpoints are disabled at a time, those first that have failed for longest."""
+async def test_failing_endpoints_are_found_in_pages(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page has at most `BATCH` endpoints, those first that have failed for longest; the next continues behind it."""
     monkeypatch.setattr(endpoint_health, "BATCH", 2)
     keys = [await added(installation, f"https://receiver.example/{number}") for number in range(3)]
     for number, key in enumerate(keys):
         await failed(installation, key, first_days=10 + number, last_days=0)
 
-    found = await disable_failing(installation.pool, after_seconds=5 * DAY)
-    assert {keys[1][1], keys[2][1]} == {each.endpoint_id for each in found}
-    assert 1 == len(await disable_failing(installation.pool, after_seconds=5 * DAY))
+    first = await failing_too_long(installation.pool, None, after_seconds=5 * DAY)
+    assert [keys[2][1], keys[1][1]] == [each.endpoint_id for each in first]
+    [last] = await failing_too_long(installation.pool, first[-1], after_seconds=5 * DAY)
+    assert keys[0][1] == last.endpoint_id
 
 
-async def test_enabling_or_a_new_url_ends_the_failing(installation: Installation) -> None:
-    """Enabling the endpoint, or giving it another url, ends its failing; disabling it does not."""
+async def test_an_endpoint_that_recovered_stays_enabled(installation: Installation) -> None:
+    """What was found failing and has recovered since, or is being changed, is not disabled."""
     key = await added(installation)
-    await mark_failing(installation.pool, [key])
-    await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://receiver.example/new', name = 'new'")
-    assert (await row(installation, key))["first_failure_at"] is None
-    await mark_failing(installation.pool, [key])
+    await failed(installation, key, first_days=6, last_days=0)
+    [found] = await failing_too_long(installation.pool, None, after_seconds=5 * DAY)
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
-        await disable_endpoint(operator, ACME, EndpointId(key[1]), reason="maintenance")
-        assert (await row(installation, key))["first_failure_at"] is not None
-        await enable_endpoint(operator, ACME, EndpointId(key[1]), own_drain_seconds=25)
-
-    assert (await row(installation, key))["first_failure_at"] is None
+        async with installation.pool.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
+            assert await disable_failing_endpoint(operator, found, after_seconds=5 * DAY) is None
+        await mark_recovered(installation.pool, [key])
+        assert await disable_failing_endpoint(operator, found, after_seconds=5 * DAY) is None
+    assert (await row(installation, key))["enabled"]

@@ -45,10 +45,11 @@ _ROTATED = (
 _POINTER = f"url scheme algorithm lead headers_ref tls_ref {_ROTATED}"
 _KEY_LIFE = "state promoted_at drained_at compromised_at retired_at destroyed_at"
 _STATE = "enabled disabled_reason disabled_at"
+_LAST = "last_disabled_reason last_disabled_at"
 _FAILURES = "first_failure_at last_failure_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
 _ENDPOINT = (
-    f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_FAILURES} header_names tls_shown attempts_allowed"
+    f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
     " has_plaintext created_at"
 )
 PARTS = {
@@ -90,7 +91,8 @@ PARTS = {
     ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
     ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url ordered {_DECIDED}",
-    ("hookseal_operator", "UPDATE", "endpoints"): f"{_DECIDED} {_POINTER} {_STATE} header_names tls_shown secret",
+    ("hookseal_operator", "UPDATE", "endpoints"):
+        f"{_DECIDED} {_POINTER} {_STATE} {_LAST} header_names tls_shown secret",
     ("hookseal_operator", "SELECT", "events"): f"{_EVENT} body",
     ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
     ("hookseal_operator", "UPDATE", "secret_leftovers"): "why since provider share",

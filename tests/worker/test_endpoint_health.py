@@ -12,11 +12,14 @@ from hookseal.worker.endpoint_health import Disabling, HealthReports
 from hookseal.worker.metrics.counters import WorkerMeter
 from tests.doubles.claims import TARGET
 from tests.doubles.clock import FakeClock
+from tests.doubles.logbook import audited
 from tests.doubles.stored import begin
 from tests.worker.figures import figures
 
 Pool = asyncpg.Pool
 pytestmark = pytest.mark.req("DEL-08", part="health")
+_DISABLED = "SELECT id FROM hookseal.endpoints WHERE NOT enabled"
+_FAILING = "UPDATE hookseal.endpoints SET first_failure_at = now() - interval '2 h', last_failure_at = now()"
 
 
 @pytest.fixture
@@ -79,13 +82,44 @@ async def test_an_unwritten_state_is_written_later(pool: "Pool[asyncpg.Record]",
 async def test_only_the_leader_disables(pool: "Pool[asyncpg.Record]", target: Target, *, leads: bool) -> None:
     """The leader disables endpoints that failed for too long, counts them and logs why; other workers do nothing."""
     clock, meter = FakeClock(), WorkerMeter()
-    await pool.execute(
-        "UPDATE hookseal.endpoints SET first_failure_at = now() - interval '2 h', last_failure_at = now()"
-    )
-    disabling = Disabling(pool, lambda: leads, after_seconds=3600, clock=clock, meter=meter, log=structlog.get_logger())
+    await pool.execute(_FAILING)
+    disabling = await _disabling(pool, clock, meter, leads=leads)
     with capture_logs() as lines:
         await disabling.once()
 
     assert leads != await pool.fetchval("SELECT enabled FROM hookseal.endpoints")
     assert [("endpoint.disabled", key(target)[1])] * leads == [(line["event"], line["endpoint_id"]) for line in lines]
     assert float(leads) == figures(meter)["hookseal_endpoints_disabled_total", None]
+
+
+async def test_a_broken_audit_log_delays_no_other_tenant(pool: "Pool[asyncpg.Record]", target: Target) -> None:
+    """An endpoint whose tenant's audit log takes no row stays enabled, logged once; others are disabled and audited."""
+    clock, meter = FakeClock(), WorkerMeter()
+    other = (await (await begin(pool)).endpoint("globex")).pointer.endpoint_id
+    await pool.execute(_FAILING)
+    await pool.execute("UPDATE hookseal.audit_heads SET mac = sha256('x') WHERE tenant_id = 'acme'")
+    disabling = await _disabling(pool, clock, meter, leads=True)
+    with capture_logs() as lines:
+        await disabling.once()
+        await disabling.once()
+
+    assert [other] == [str(row["id"]) for row in await pool.fetch(_DISABLED)]
+    assert [("endpoint.disabling_failed", key(target)[1]), ("endpoint.disabled", other)] == [
+        (line["event"], line["endpoint_id"]) for line in lines
+    ]
+    row = (await audited(pool, "globex"))[-1]
+    assert ("endpoint.disabled", f"endpoint:{other}", "worker/w1") == (row["action"], row["subject"], row["who"])
+
+
+async def _disabling(pool: "Pool[asyncpg.Record]", clock: FakeClock, meter: WorkerMeter, *, leads: bool) -> Disabling:
+    unlocked = (await begin(pool)).unlocked
+    return Disabling(
+        pool,
+        unlocked,
+        lambda: leads,
+        who="worker/w1",
+        after_seconds=3600,
+        clock=clock,
+        meter=meter,
+        log=structlog.get_logger(),
+    )

@@ -98,6 +98,13 @@ async def test_each_role_can_do_its_work(roles: World, receiver: Receiver) -> No
         await eventually(lambda: _is_gone(roles, "many1"))
     assert not (await done(roles, "looks", "endpoint", "show", *of)).json["enabled"]
     await done(roles, "decides", "endpoint", "enable", *of)
+    shown = (await done(roles, "looks", "endpoint", "show", *of)).json
+    assert (None, "the receiver answered 410 Gone") == (shown["disabled_reason"], shown["last_disabled_reason"])
+    [gone] = (await done(roles, "looks", "audit", "list", "--action", "endpoint.disabled")).json["items"]
+    assert ("the receiver answered 410 Gone", True) == (
+        gone["after"]["disabled_reason"],
+        gone["actor"].startswith("runs/worker/"),
+    )
     await done(roles, "decides", "secret", "cache-clear")
     await done(roles, "decides", "producer", "revoke", "--role", "sells", "--tenant", "acme")
     await denied(roles, "sells", *PUBLISH)

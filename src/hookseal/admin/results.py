@@ -76,9 +76,12 @@ class EndpointDetails(Endpoint):
 
     `retry_schedule`, in seconds, replaces attempts and back-off. `tls` has the subject, the fingerprint and the expiry
     time of each of its certificates. `last_failure` is the last failed attempt among its newest thousand deliveries.
+    `last_disabled_reason` and `last_disabled_at` say why and when it was disabled before it was enabled last.
     """
 
     disabled_at: datetime | None
+    last_disabled_reason: str | None
+    last_disabled_at: datetime | None
     timeout_ms: int
     max_attempts: int
     backoff_base_seconds: int

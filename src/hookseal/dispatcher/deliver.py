@@ -171,6 +171,8 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
             )
             if done is not None and done.disable is not None:
                 parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
+            elif done is not None and done.state is verdict.state and verdict.disable is not None:
+                parts.log.error("endpoint.not_disabled", **_identity(signed.claim), reason="it could not be audited")
 
 
 def _count(claim: Claim, row: Attempt, done: Verdict | None, *, seconds: float, parts: Parts) -> None:

@@ -2,25 +2,28 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from hookseal.dispatcher.failing_endpoints import Key
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.handles import Connection, Executor
 from hookseal.postgres.statements import Statements
 
-BATCH: Final = 100  # endpoints that one statement disables
+BATCH: Final = 100
 
+_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _SQL: Final = Statements("hookseal.dispatcher", "endpoint_health.sql")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Disabled:
-    """An endpoint that was disabled because it failed for too long, and the reason that its row has now."""
+class Failing:
+    """An endpoint that has been failing for too long, and since when."""
 
     tenant_id: TenantId
     endpoint_id: EndpointId
-    reason: str
+    first_failure_at: datetime
 
 
 async def mark_failing(executor: Executor, keys: Iterable[Key]) -> list[Key]:
@@ -33,16 +36,25 @@ async def mark_recovered(executor: Executor, keys: Iterable[Key]) -> list[Key]:
     return await _marked(executor, "mark_recovered", keys)
 
 
-async def disable_failing(executor: Executor, *, after_seconds: int) -> list[Disabled]:
-    """Disable at most `BATCH` endpoints that have only failed for that long; return them. Raises `Unavailable`.
+async def failing_too_long(executor: Executor, after: Failing | None, *, after_seconds: int) -> list[Failing]:
+    """Return a page of the enabled endpoints that have only failed for that long, those first that failed for longest.
 
-    The time counts from the first to the last failure: an endpoint to which nothing was sent is not disabled.
+    The time counts from the first to the last failure: an endpoint to which nothing was sent is not one of them.
+    `after` is the last endpoint of the page before; the last page has fewer than `BATCH`. Raises `Unavailable`.
     """
-    rows = await _SQL.rows(executor, "disable_failing", after_seconds, BATCH)
-    return [
-        Disabled(tenant_id=TenantId(row["tenant_id"]), endpoint_id=EndpointId(row["endpoint_id"]), reason=row["reason"])
-        for row in rows
-    ]
+    place = (_BEGINNING, _NOBODY) if after is None else (after.first_failure_at, after.endpoint_id)
+    return [Failing(**row) for row in await _SQL.rows(executor, "failing_too_long", after_seconds, BATCH, *place)]
+
+
+async def disable_failing(connection: Connection, failing: Failing, *, after_seconds: int) -> str | None:
+    """Disable the endpoint if it still fails for too long, in the caller's transaction; return the reason if it was.
+
+    One that another transaction has locked is left out. Raises `Unavailable`.
+    """
+    reason: str | None = await _SQL.value(
+        connection, "disable_failing", after_seconds, failing.tenant_id, failing.endpoint_id
+    )
+    return reason
 
 
 async def _marked(executor: Executor, name: str, keys: Iterable[Key]) -> list[Key]:

@@ -33,15 +33,24 @@ WITH recovered AS (
 )
 SELECT tenant_id, id::text AS endpoint_id FROM recovered
 
--- Disables a batch of the endpoints that have been failing for $1 seconds, from their first to their last failure.
+-- Reads a page of the enabled endpoints that have been failing for $1 seconds, from their first to their last failure.
+-- name: failing_too_long
+SELECT e.tenant_id, e.id::text AS endpoint_id, e.first_failure_at
+FROM hookseal.endpoints AS e
+WHERE e.first_failure_at < now() - make_interval(secs => $1) AND e.enabled
+  AND e.last_failure_at - e.first_failure_at >= make_interval(secs => $1)
+  AND (e.first_failure_at, e.id) > ($3::timestamptz, $4::text::uuid)
+ORDER BY e.first_failure_at, e.id
+LIMIT $2
+
+-- Disables one of them, if it still is one.
 -- name: disable_failing
 WITH failing AS (
     SELECT e.tenant_id, e.id, e.first_failure_at
     FROM hookseal.endpoints AS e
-    WHERE e.first_failure_at < now() - make_interval(secs => $1) AND e.enabled
+    WHERE e.tenant_id = $2 AND e.id = $3::text::uuid
+      AND e.first_failure_at < now() - make_interval(secs => $1) AND e.enabled
       AND e.last_failure_at - e.first_failure_at >= make_interval(secs => $1)
-    ORDER BY e.first_failure_at
-    LIMIT $2
     FOR NO KEY UPDATE OF e SKIP LOCKED
 )
 UPDATE hookseal.endpoints AS e
@@ -51,4 +60,4 @@ SET enabled = false, disabled_at = now(),
         || ' (HOOKSEAL_DISABLE_AFTER_SECONDS is ' || $1::integer || ')'
 FROM failing
 WHERE e.tenant_id = failing.tenant_id AND e.id = failing.id
-RETURNING e.tenant_id, e.id::text AS endpoint_id, e.disabled_reason AS reason
+RETURNING e.disabled_reason AS reason

@@ -48,6 +48,7 @@ LIMIT $4
 -- Reads one endpoint, how many of its deliveries are pending and held, and the time of its next probe.
 -- name: show
 SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
+       e.last_disabled_reason, e.last_disabled_at,
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.timeout_ms,
        e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds,
        e.retry_schedule::text[] AS retry_schedule, e.attempts_allowed, e.concurrency, e.rate, e.ordered, e.on_dead_letter,

@@ -45,10 +45,11 @@ SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_bas
     tls_shown = $14::text::jsonb, on_dead_letter = $15
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
--- Enables the endpoint.
+-- Enables the endpoint. It keeps why and when it was disabled last.
 -- name: enable
 UPDATE hookseal.endpoints
-SET enabled = true, disabled_reason = NULL, disabled_at = NULL
+SET enabled = true, last_disabled_reason = disabled_reason, last_disabled_at = disabled_at,
+    disabled_reason = NULL, disabled_at = NULL
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- Disables the endpoint from the next claim on.

@@ -1,10 +1,13 @@
 """The ledger in PostgreSQL: claims under a fenced lease, outcomes, and the reads and writes of the sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+from msgspec.structs import replace
 
 from hookseal.dispatcher import batches
 from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
@@ -14,12 +17,15 @@ from hookseal.dispatcher.policy import Wait
 from hookseal.ground.errors import Busy
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.handles import Connection, Executor, connected
 from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import translated
 
 _SQL: Final = Statements("hookseal.dispatcher", "ledger.sql")
 SWEEP_BATCH: Final = 1_000
 _NOBODY: Final = "00000000-0000-0000-0000-000000000000"
+_MAY_DISABLE: Final = True
+_MUST_NOT_DISABLE: Final = False
 _NO_FENCE: Final = ("", _NOBODY, _NOBODY)
 MOST_WALKED: Final = 100_000  # rung deliveries that one look for lost rings reads: about 50 ms in PostgreSQL
 
@@ -60,19 +66,35 @@ class Unrung:
 BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId(_NOBODY))
 
 
+# Audits, in the open transaction of the connection, that a worker has disabled the endpoint, and why.
+AuditDisabled: TypeAlias = Callable[[Connection, TenantId, EndpointId, str], Awaitable[None]]
+
+
+class _NotAuditedError(Exception):
+    """The audit log took no row, so its transaction is undone."""
+
+
 class PostgresLedger:
     """A `Ledger` on a pool; `worker` names the owner of the leases it takes.
 
-    Batches are claimed and recorded over `batching`, another pool. By default it is the same pool.
+    Batches are claimed and recorded over `batching`, another pool. By default it is the same pool. `audit` writes the
+    audit row of an endpoint that a 410 disables, in the transaction of the record; without it there is no row.
     """
 
     def __init__(
-        self, executor: Executor, *, worker: str, lease_seconds: float, batching: Executor | None = None
+        self,
+        executor: Executor,
+        *,
+        worker: str,
+        lease_seconds: float,
+        batching: Executor | None = None,
+        audit: AuditDisabled | None = None,
     ) -> None:
         self._executor = executor
         self._batching = batching or executor
         self._worker = worker
         self._lease_seconds = lease_seconds
+        self._audit = audit
 
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
         """Take a due, pending delivery under a new lease; None if none matches all three ids.
@@ -112,10 +134,10 @@ class PostgresLedger:
         """Record the attempt and apply the verdict in one statement; return the verdict that was applied.
 
         Returns None if the lease was lost. If the verdict disables an endpoint whose pointer has moved since the claim,
-        the endpoint stays enabled and the delivery is due again.
+        the endpoint stays enabled and the delivery is due again. It also stays enabled if that cannot be audited: an
+        outcome is never lost to the audit log, and the next 410 tries again.
         """
-        row = await self._row(
-            "record",
+        recording = (
             *_fence(claim),
             verdict.state.value,
             error,
@@ -130,9 +152,29 @@ class PostgresLedger:
             claim.is_probe is True,
             attempt.outcome not in TROUBLE,
         )
-        if row is None:
-            return None
-        return Verdict(state=State.PENDING) if row["moved"] else verdict
+        if verdict.disable is None or self._audit is None:
+            return _applied(verdict, await self._row("record", *recording, _MAY_DISABLE))
+        try:
+            return _applied(verdict, await self._record_audited(self._audit, claim.ring, verdict.disable, recording))
+        except _NotAuditedError:
+            return _applied(replace(verdict, disable=None), await self._row("record", *recording, _MUST_NOT_DISABLE))
+
+    async def _record_audited(
+        self, audit: AuditDisabled, ring: Ring, reason: str, recording: tuple[object, ...]
+    ) -> asyncpg.Record | None:
+        """Record, and audit that the endpoint was disabled, if it was: both or neither. Raises `_NotAuditedError`.
+
+        As in every change by an operator, the audit log is locked last.
+        """
+        with translated():
+            async with connected(self._executor) as connection, connection.transaction():
+                row = await _SQL.row(connection, "record", *recording, _MAY_DISABLE)
+                if row is not None and row["disabled"]:
+                    try:
+                        await audit(connection, ring.tenant_id, ring.endpoint_id, reason)
+                    except Exception as error:
+                        raise _NotAuditedError from error
+        return row
 
     async def give_back(self, tokens: list[str]) -> list[str]:
         """Make the deliveries claimed under these lease tokens due at once and unspent; return the tokens found."""
@@ -259,10 +301,16 @@ async def plan(connection: Connection) -> None:
 
     Nothing is changed. Raises `Unavailable`.
     """
-    await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", None, None)
+    await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", *(None,) * 3)
     await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
     await _SQL.rows(connection, "hold", *_NO_FENCE, "", "", 0.0, *(None,) * 4)
     await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None)
+
+
+def _applied(verdict: Verdict, row: asyncpg.Record | None) -> Verdict | None:
+    if row is None:
+        return None
+    return Verdict(state=State.PENDING) if row["moved"] else verdict
 
 
 def _fence(claim: Claim) -> tuple[str, str, str]:

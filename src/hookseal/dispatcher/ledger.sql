@@ -3,6 +3,7 @@
 -- prevent an outcome from being recorded, nor the other leases that are ended in the same statement.
 -- A 410 is an answer to the pointer that the claim read. If the pointer has moved since, the endpoint stays enabled, and
 -- the delivery is due again. The endpoint is locked first, in the same order as in an operator's change.
+-- $16: whether the endpoint may be disabled; the caller audits that in the same transaction, or records without it.
 -- If the delivery is the probe of its endpoint ($14): once it was signed, an endpoint that waits for a secret is released.
 -- An open breaker closes if the endpoint was not in trouble ($15); its lane is then crowded, so that workers begin slowly.
 -- name: record
@@ -30,8 +31,9 @@ WITH gone AS (
     UPDATE hookseal.endpoints AS e
     SET enabled = false, disabled_reason = $7, disabled_at = now()
     FROM ended
-    WHERE $7::text IS NOT NULL AND NOT ended.moved AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id
-      AND e.enabled
+    WHERE $7::text IS NOT NULL AND $16::boolean AND NOT ended.moved
+      AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id AND e.enabled
+    RETURNING e.id
 ), freed AS (  -- the probe was signed: the secret is available again
     UPDATE hookseal.held_endpoints AS h
     SET released_at = CASE WHEN h.waiting_for = 'secret' THEN now() END, probe_id = NULL
@@ -54,7 +56,7 @@ WITH gone AS (
     SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
         ON CONFLICT DO NOTHING
 )
-SELECT moved FROM ended
+SELECT moved, EXISTS (SELECT FROM disabled) AS disabled FROM ended
 
 -- Gives a delivery back, due after $4 seconds, with its budget unspent.
 -- name: release

@@ -107,7 +107,9 @@ class BackgroundLoops:
     def _disabling(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Disabling:
         return Disabling(
             resources.pool,
+            resources.unlocked,
             lambda: self._outbox.leads,
+            who=f"worker/{resources.worker_id}",
             after_seconds=settings.worker.disable_after_seconds,
             clock=clock,
             meter=resources.meter,

@@ -61,9 +61,9 @@ class Housekeeping:
         self._log = log
         self._outage = Outage("housekeeping", log)
         self._purge_at = clock.monotonic()
-        self._rotations = _Failures("secret.scheduled_rotation", log)
-        self._retirements = _Failures("secret.retirement", log)
-        self._purges = _Failures("secret.purge", log)
+        self._rotations = Failures("secret.scheduled_rotation", log)
+        self._retirements = Failures("secret.retirement", log)
+        self._purges = Failures("secret.purge", log)
 
     def report_to(self, meter: WorkerMeter) -> None:
         """Make the meter report for how many endpoints the rotation failed at the last check."""
@@ -180,7 +180,7 @@ class Housekeeping:
             yield Operator(connection=connection, unlocked=self._unlocked, who=self._rules.who)
 
 
-class _Failures:
+class Failures:
     """The failures of the last look, each logged when it begins or when its reason changes."""
 
     def __init__(self, name: str, log: Any) -> None:

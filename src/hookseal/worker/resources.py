@@ -17,19 +17,22 @@ import asyncpg
 from hookseal.config.settings import Environment, Settings
 from hookseal.dispatcher.attempt_counts import AttemptCounts
 from hookseal.dispatcher.failing_endpoints import FailingEndpoints
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.ledger import AuditDisabled, PostgresLedger
 from hookseal.dispatcher.ports import Parts, Transport
 from hookseal.ground.batches import MAX_RUNNING
 from hookseal.ground.clock import Clock
 from hookseal.ground.errors import ConfigError, Unavailable
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.plural import plural
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
 from hookseal.operations import sending
+from hookseal.operations.endpoint.endpoints import audit_gone
+from hookseal.operations.operator import Operator
 from hookseal.operations.unlocking import outside
 from hookseal.postgres import opening
 from hookseal.postgres.connect import connection_pool
-from hookseal.postgres.handles import connected
+from hookseal.postgres.handles import Connection, connected
 from hookseal.postgres.schema import fingerprint, revision, untrusted_roles
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.outage import translate_redis_errors
@@ -111,7 +114,13 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         unlocked = await unlocking.unlocked(settings, pool, found, clock=clock, log=log)
         instruments = _instruments(worker_id, clock, log)
         stale, denials = _reports(pool, unlocked, worker_id, instruments=instruments, log=log)
-        ledger = PostgresLedger(pool, worker=worker_id, lease_seconds=settings.worker.lease_seconds, batching=batching)
+        ledger = PostgresLedger(
+            pool,
+            worker=worker_id,
+            lease_seconds=settings.worker.lease_seconds,
+            batching=batching,
+            audit=_auditing(unlocked, worker_id),
+        )
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         presence = _presence(settings, worker_id, unlocked)
         heartbeat = Heartbeat(pool, presence, circuit=instruments.circuit, clock=clock, log=log)
@@ -190,6 +199,14 @@ def _reporting(stale: StaleReports, denials: DenialReports) -> Report:
             stale.add(pointer, str(error))
 
     return report
+
+
+def _auditing(unlocked: Unlocked, worker_id: str) -> AuditDisabled:
+    async def audit(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, reason: str) -> None:
+        operator = Operator(connection=connection, unlocked=unlocked, who=f"worker/{worker_id}")
+        await audit_gone(operator, tenant, endpoint_id, reason)
+
+    return audit
 
 
 def _persistent(ledger: PostgresLedger, lost: LostClaims, instruments: _Instruments) -> PersistentLedger:

@@ -52,6 +52,8 @@ async def test_show_has_every_setting(begun: Begun) -> None:
         "enabled": True,
         "disabled_reason": None,
         "disabled_at": None,
+        "last_disabled_reason": None,
+        "last_disabled_at": None,
         "failing_since": None,
         "scheme": "standard",
         "algorithm": "hmac",

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from hookseal.audit.entry import Action
-from hookseal.dispatcher import endpoint_rules, endpoints, held_deliveries
+from hookseal.dispatcher import endpoint_health, endpoint_rules, endpoints, held_deliveries
+from hookseal.dispatcher.endpoint_health import Failing
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.ids import OPERATOR_TENANT, DeliveryId, EndpointId, TenantId
@@ -23,6 +24,9 @@ from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of, require_signing_secret
 from hookseal.secrets.store import versions
+
+# Shorter than the time after which PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
+_BRIEFLY: Final = "SET LOCAL lock_timeout = '700ms'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,11 +257,39 @@ async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: En
             return Disabled(changed=False, reason=found.disabled_reason)
         await endpoints.disable(connection, tenant, endpoint_id, reason)
         await held_deliveries.release(connection, tenant, endpoint_id)  # what was held now waits for `enable`
-        await operator.audit(
-            Action.ENDPOINT_DISABLED,
-            of=f"endpoint:{endpoint_id}",
-            tenant=tenant,
-            before={"enabled": True, "disabled_reason": None},
-            after={"enabled": False, "disabled_reason": reason},
-        )
+        await _audit_disabled(operator, tenant, endpoint_id, reason)
     return Disabled(changed=True, reason=reason)
+
+
+async def disable_failing_endpoint(operator: Operator, failing: Failing, *, after_seconds: int) -> str | None:
+    """Disable the endpoint if it has only failed for that long; return the reason, None if it stays enabled.
+
+    Raises `Unavailable`, and `Refused` if the audit log of its tenant takes no row: it then stays enabled.
+    """
+    async with operator.changing() as connection:
+        reason = await endpoint_health.disable_failing(connection, failing, after_seconds=after_seconds)
+        if reason is not None:
+            await _audit_disabled(operator, failing.tenant_id, failing.endpoint_id, reason)
+    return reason
+
+
+async def audit_gone(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, reason: str) -> None:
+    """Audit that the receiver answered 410 and the endpoint was disabled, in the open transaction of the record.
+
+    It waits only briefly for another change of the tenant, as the record of an outcome must not wait for it. Raises
+    `Unavailable`, `SecretError`, and `Refused` if the audit log takes no row.
+    """
+    async with operator.changing() as connection:
+        await connection.execute(_BRIEFLY)
+        await _audit_disabled(operator, tenant, endpoint_id, reason)
+
+
+async def _audit_disabled(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, reason: str) -> None:
+    # No generation: the pointer did not move, and its MAC was not verified.
+    await operator.audit(
+        Action.ENDPOINT_DISABLED,
+        of=f"endpoint:{endpoint_id}",
+        tenant=tenant,
+        before={"enabled": True, "disabled_reason": None},
+        after={"enabled": False, "disabled_reason": reason},
+    )

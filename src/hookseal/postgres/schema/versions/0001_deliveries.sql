@@ -73,6 +73,9 @@ CREATE TABLE hookseal.endpoints (
     enabled                    boolean     NOT NULL DEFAULT true,
     disabled_reason            text,
     disabled_at                timestamptz,
+    -- The same, of the last time before it was enabled.
+    last_disabled_reason       text,
+    last_disabled_at           timestamptz,
     -- Between which failures no attempt succeeded.
     first_failure_at           timestamptz CHECK (first_failure_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),
     last_failure_at            timestamptz CHECK (last_failure_at BETWEEN '2000-01-01Z' AND '9000-01-01Z'),

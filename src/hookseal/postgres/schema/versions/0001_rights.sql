@@ -67,7 +67,8 @@ GRANT SELECT (tenant_id, name, version, provider, why, since) ON hookseal.secret
 GRANT EXECUTE ON FUNCTION hookseal.rotation_announced_at(text, uuid), hookseal.was_rewrapped(text, text)
     TO hookseal_worker, hookseal_operator, hookseal_readonly;
 -- Everything of an endpoint but the plaintext of an older system.
-GRANT SELECT (tenant_id, id, name, url, event_types, enabled, disabled_reason, disabled_at, first_failure_at, last_failure_at, scheme, algorithm, timeout_ms,
+GRANT SELECT (tenant_id, id, name, url, event_types, enabled, disabled_reason, disabled_at, last_disabled_reason,
+              last_disabled_at, first_failure_at, last_failure_at, scheme, algorithm, timeout_ms,
               max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed, concurrency, rate,
               ordered, on_dead_letter,
               secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
@@ -113,7 +114,7 @@ GRANT SELECT (body) ON hookseal.events TO hookseal_operator;
 GRANT SELECT, DELETE,
       INSERT (tenant_id, id, url, event_types, name, timeout_ms,
               max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate, ordered, on_dead_letter, rotate_every_days),
-      UPDATE (url, event_types, name, enabled, disabled_reason, disabled_at, scheme, algorithm, timeout_ms,
+      UPDATE (url, event_types, name, enabled, disabled_reason, disabled_at, last_disabled_reason, last_disabled_at, scheme, algorithm, timeout_ms,
               max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate, on_dead_letter,
               secret_ref, previous_secret_ref, previous_secret_expires_at, previous_scheme, previous_algorithm,
               secret_provider, secret_updated_at, rotate_every_days, lead, headers_ref, header_names, tls_ref, tls_shown,
