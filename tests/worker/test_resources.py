@@ -194,6 +194,8 @@ async def test_another_schema_revision_is_refused(
         ("DROP INDEX hookseal.deliveries_leased", "index deliveries_leased on deliveries is missing"),
         # what a worker does first with the schema of an older build
         ("DROP TABLE hookseal.endpoints CASCADE", "table hookseal.endpoints is missing"),
+        ("COMMENT ON SCHEMA hookseal IS NULL; DROP FUNCTION hookseal.guard_owned() CASCADE",
+         "A build before the first release made it"),
         ("COMMENT ON SCHEMA hookseal IS NULL; UPDATE hookseal.alembic_version SET version_num = '0006'",
          "says revision 0006, but not that this line of hookseal made it"),
     ],

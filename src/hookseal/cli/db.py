@@ -47,7 +47,7 @@ def upgrade(*, as_json: Json = False) -> None:
             **found.fields,
         },
         as_json=as_json,
-        text=f"{text}\n{explanation(found.wrong)}" if found.wrong else text,
+        text="\n".join([text, *found.problem]),
     )
     raise typer.Exit(1 if found.wrong else 0)
 
@@ -95,6 +95,12 @@ class _Found:
         return () if self.comparison is None else self.comparison.wrong
 
     @property
+    def problem(self) -> list[str]:
+        """What is wrong and what to do, as one line; none if nothing is wrong."""
+        problem = None if self.comparison is None else explanation(self.comparison)
+        return [] if problem is None else [problem]
+
+    @property
     def fields(self) -> dict[str, object]:
         """The comparison for `--json`."""
         compared = self.comparison
@@ -114,7 +120,7 @@ class _Found:
             return f"\nfingerprint {compared.found}: the schema is as this version makes it"
         lines = [f"\nfingerprint {compared.found}, this version makes {compared.expected}"]
         lines += [f"  {each}{' (allowed)' if each.is_allowed else ''}" for each in compared.differences]
-        return "\n".join([*lines, *([explanation(compared.wrong)] if compared.wrong else [])])
+        return "\n".join([*lines, *self.problem])
 
 
 async def _current(database: Database) -> _Found:

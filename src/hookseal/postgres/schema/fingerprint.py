@@ -66,11 +66,13 @@ class Difference:
 class Comparison:
     """The fingerprint of a database, the one that its revision should have, and what differs.
 
-    `expected` is None if this version does not know the revision; nothing is compared then.
+    `expected` is None if this version does not know the revision; nothing is compared then. `is_of_this_line` is False
+    for a schema that a build before the first release made.
     """
 
     found: str
     expected: str | None
+    is_of_this_line: bool
     differences: tuple[Difference, ...]
 
     @property
@@ -86,11 +88,14 @@ async def compare(source: Executor) -> Comparison | None:
         if at is None:
             return None
         column = await plaintext.state(connection) or PlaintextColumn.THERE  # without its table, the table is missing
+        is_of_this_line = await revision.is_of_this_line(connection)
         found = await read(connection)
     expected = _expected().get(at, {}).get(column)
-    differences = () if expected is None else find_differences(expected, found)
     return Comparison(
-        found=digest(found), expected=None if expected is None else digest(expected), differences=differences
+        found=digest(found),
+        expected=None if expected is None else digest(expected),
+        is_of_this_line=is_of_this_line,
+        differences=() if expected is None else find_differences(expected, found),
     )
 
 
@@ -100,19 +105,28 @@ async def require(source: Executor) -> None:
     What an operator may add is no difference here.
     """
     found = await compare(source)
-    if found is not None and found.wrong:
-        raise ConfigError(explanation(found.wrong))
+    if found is not None and (problem := explanation(found)) is not None:
+        raise ConfigError(problem)
 
 
-def explanation(wrong: tuple[Difference, ...]) -> str:
-    """Return what differs, the first few by name, and what to do about it."""
+def explanation(found: Comparison) -> str | None:
+    """Return what is wrong, the first few objects by name, and what to do about it; None if nothing is."""
+    wrong = found.wrong
+    if not wrong:
+        return None
     named = ", ".join(str(each) for each in wrong[:_MOST_NAMED])
     more = len(wrong) - _MOST_NAMED
+    cause = (
+        "If somebody changed it, have the owner of the schema undo that; if another build of hookseal made it, use "
+        "that build, or move to a new database"
+        if found.is_of_this_line
+        else "A build before the first release made it, since it has no mark of this line, and no version upgrades it: "
+        "use that build, or move to a new database"
+    )
     return (
         f"the schema says revision {revision.EXPECTED}, but it is not as this version makes it: {named}"
         + (f" and {plural(more, 'more difference', 'more differences')} (`hookseal db status`)" if more > 0 else "")
-        + ". If somebody changed it, have the owner of the schema undo that; if another build of hookseal made it, "
-        "use that build, or move to a new database (docs/guide/upgrading.md)"
+        + f". {cause} (docs/guide/upgrading.md)"
     )
 
 

@@ -33,6 +33,12 @@ async def require(connection: Executor) -> None:
         )
 
 
+async def is_of_this_line(connection: Executor) -> bool:
+    """Return whether the schema has the mark of this line."""
+    mark: str | None = await connection.fetchval(_MARK)
+    return mark == LINE
+
+
 async def require_upgradable(connection: Executor, found: str) -> None:
     """Raise `ConfigError`, which says what the database is, if its revision is neither this version's nor an older one.
 
@@ -41,8 +47,7 @@ async def require_upgradable(connection: Executor, found: str) -> None:
     """
     if found == EXPECTED:  # the fingerprint says whether it is of this line
         return
-    is_of_this_line = await connection.fetchval(_MARK) == LINE
-    if not is_of_this_line:
+    if not await is_of_this_line(connection):
         raise ConfigError(
             f"the schema says revision {found}, but not that this line of hookseal made it (this version knows up to "
             f"{EXPECTED}): it is from a build before the first release, which no version upgrades. Use that build, or "
