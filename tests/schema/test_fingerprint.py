@@ -5,9 +5,11 @@ import json
 import asyncpg
 import pytest
 
+from hookseal.embedded.server import Server
 from hookseal.ground.errors import ConfigError
 from hookseal.postgres.schema import fingerprint, revision
 from hookseal.postgres.schema.fingerprint import Difference
+from hookseal.postgres.schema.upgrade import upgrade
 from tools.governance.fingerprint import PATH, in_each_state
 
 pytestmark = pytest.mark.req("OPS-09", part="compared")
@@ -148,3 +150,19 @@ def test_differences_are_found_by_name() -> None:
         Difference(object="column c.y", how="missing", is_allowed=False),
         Difference(object="index b on c", how="unknown", is_allowed=True),
     ) == fingerprint.find_differences(expected, found)
+
+
+async def test_a_superuser_may_upgrade_the_schema_of_the_database_owner(bare_postgres: Server) -> None:
+    """The names of the owners do not matter: here one role owns the database and the schema, and another upgrades."""
+    connection = await asyncpg.connect(bare_postgres.url)
+    try:
+        await connection.execute("CREATE ROLE dba")
+        await connection.execute("ALTER DATABASE hookseal OWNER TO dba")
+        await connection.execute("CREATE SCHEMA hookseal AUTHORIZATION dba")
+        await upgrade(bare_postgres.url)
+        await fingerprint.require(connection)
+        await connection.execute("CREATE ROLE stranger; ALTER TABLE hookseal.events OWNER TO stranger")
+        with pytest.raises(ConfigError, match=r"table hookseal.events differs"):
+            await fingerprint.require(connection)
+    finally:
+        await connection.close()

@@ -7,6 +7,9 @@
 -- name: objects
 WITH ours AS MATERIALIZED (
     SELECT n.oid, n.nspowner, n.nspacl FROM pg_namespace AS n WHERE n.nspname = 'hookseal'
+), owners AS MATERIALIZED (  -- a superuser and the owner of the database may upgrade it as well
+    SELECT r.oid, CASE WHEN r.rolsuper OR r.oid IN (ours.nspowner, d.datdba) THEN 'owner' ELSE r.rolname::text END AS label
+    FROM pg_roles AS r CROSS JOIN ours JOIN pg_database AS d ON d.datname = current_database()
 ), relations AS MATERIALIZED (
     SELECT c.*,
            CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type'
@@ -46,12 +49,12 @@ WITH ours AS MATERIALIZED (
 ), objects (name, definition) AS (
     SELECT format('%s hookseal.%s', c.kind, c.relname),
            concat_ws(E'\n', c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity,
-                     CASE WHEN c.relowner = ours.nspowner THEN 'owner' ELSE c.relowner::regrole::text END,
+                     (SELECT o.label FROM owners AS o WHERE o.oid = c.relowner),
                      CASE WHEN c.relkind IN ('v', 'm') THEN c.reloptions::text END,
                      -- Some servers leave out the name of a table before a column that has only one meaning.
                      CASE WHEN c.relkind IN ('v', 'm')
                           THEN regexp_replace(pg_get_viewdef(c.oid), '\s+|\m[a-z_]+\.', '', 'g') END)
-    FROM relations AS c CROSS JOIN ours
+    FROM relations AS c
     UNION ALL
     SELECT format('column %s.%s', c.relname, a.attname),
            concat_ws(E'\n', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated, a.attidentity, a.attstorage,
@@ -94,14 +97,14 @@ WITH ours AS MATERIALIZED (
            concat_ws(E'\n', p.prokind, l.lanname, p.prosecdef, p.proleakproof, p.proisstrict, p.proretset, p.provolatile,
                      p.proparallel, pg_get_function_result(p.oid), pg_get_function_arguments(p.oid),
                      (SELECT string_agg(lower(each), ',' ORDER BY lower(each)) FROM unnest(p.proconfig) AS each),
-                     CASE WHEN p.proowner = ours.nspowner THEN 'owner' ELSE p.proowner::regrole::text END, p.prosrc)
-    FROM functions AS p CROSS JOIN ours JOIN pg_language AS l ON l.oid = p.prolang
+                     (SELECT o.label FROM owners AS o WHERE o.oid = p.proowner), p.prosrc)
+    FROM functions AS p JOIN pg_language AS l ON l.oid = p.prolang
     UNION ALL
     SELECT 'type hookseal.' || t.typname,
            concat_ws(E'\n', t.typtype, format_type(t.typbasetype, t.typtypmod), t.typnotnull, t.typdefault,
-                     CASE WHEN t.typowner = ours.nspowner THEN 'owner' ELSE t.typowner::regrole::text END,
+                     (SELECT o.label FROM owners AS o WHERE o.oid = t.typowner),
                      (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum AS e WHERE e.enumtypid = t.oid))
-    FROM domains AS t CROSS JOIN ours
+    FROM domains AS t
     UNION ALL
     SELECT CASE WHEN role = ANY ($1::text[] || 'PUBLIC'::text) THEN format('rights of %s to %s', role, object)
                 ELSE format('rights of another role, %s, to %s', role, object) END,
