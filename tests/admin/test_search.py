@@ -133,6 +133,7 @@ async def test_replay_jobs_are_started_found_and_cancelled(admin: Admin, install
     ):
         with pytest.raises(NotFound):
             await call
+    assert () == (await admin.replays.list(tenant_id="globex")).items
     assert "cancelled" == (await admin.replays.cancel(**named, actor=JANE)).state
     with pytest.raises(Conflict) as caught:
         await admin.replays.cancel(**named, actor=JANE)

@@ -389,7 +389,10 @@ async def test_a_cancelled_job_replays_nothing(installation: Installation) -> No
 
 
 async def test_a_tenant_has_at_most_five_running_jobs(installation: Installation) -> None:
-    """A tenant has at most five running jobs, also if they are started at the same time; one more is refused whole."""
+    """A tenant has at most five running jobs, also if they are started at the same time; one more is refused whole.
+
+    Those of one tenant keep no other from starting one.
+    """
     await installation.endpoint()
     await dead_letters(installation, 1)
     results = await asyncio.gather(*(started(installation) for _ in range(MAX_RUNNING + 2)), return_exceptions=True)
@@ -399,6 +402,11 @@ async def test_a_tenant_has_at_most_five_running_jobs(installation: Installation
     rest, end = await replay_jobs.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=following)
     assert (MAX_RUNNING, None) == (len({job.replay_id for job in jobs + rest}), end)
     assert MAX_RUNNING == [row["action"] for row in await audited(installation.pool)].count("replay.started")
+
+    await installation.endpoint("globex")
+    await installation.deliveries("globex")
+    await installation.pool.execute(_DEAD)
+    assert "globex" == (await started(installation, Selection(tenant_id=TenantId("globex")))).selection.tenant_id
 
 
 async def test_without_its_audit_row_a_job_does_not_end(installation: Installation) -> None:

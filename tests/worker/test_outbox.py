@@ -221,6 +221,21 @@ async def test_a_frozen_leader_is_replaced(pool: "Pool[asyncpg.Record]", ringing
     assert 1 == len(ringing.rung)
 
 
+async def test_a_replaced_leader_has_no_valid_token(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
+    """A leader keeps its token while it renews. The next one has another: the old one then rings nothing."""
+    await subscribe(pool)
+    first, second = Lease(pool, holder="w1"), Lease(pool, holder="w2")
+    old = await first.take()
+    assert old is not None
+    assert (old, None) == (await first.take(), await second.take())
+    await pool.execute("UPDATE hookseal.control SET until = now() WHERE name = 'outbox'")
+    assert await second.take() not in {None, old}
+
+    await publish(pool, 1)
+    ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
+    assert [] == (await ledger.ring_unrung(old, waited_seconds=0)).rings
+
+
 async def test_a_leader_that_cannot_renew_stops_leading(pool: "Pool[asyncpg.Record]", ringing: RecordingBell) -> None:
     """A leader that cannot renew its lease stops leading by its own clock when the lease has expired."""
     clock = FakeClock()

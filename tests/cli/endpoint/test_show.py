@@ -97,9 +97,12 @@ async def test_the_last_failed_attempt_is_shown(begun: Begun) -> None:
     """The last failed attempt is shown, as JSON and as text, although a later attempt of that delivery succeeded."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     rings = [(await begun.stored.deliveries())[0] for _ in range(2)]
+    other = (await begun.stored.endpoint(url="https://other.example/")).pointer.endpoint_id
+    [of_another] = [ring for ring in await begun.stored.deliveries() if ring.endpoint_id == other]
     for ring, number, minute, outcome, status in (
         (rings[0], 1, 1, "server_error", 500),
         (rings[1], 1, 2, "client_error", 404),
+        (of_another, 1, 4, "server_error", 503),
         (rings[1], 2, 3, "delivered", 204),
     ):
         await begun.stored.pool.execute(

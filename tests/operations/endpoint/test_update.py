@@ -221,3 +221,16 @@ async def test_a_time_out_must_fit_the_shortest_live_drain(installation: Install
     await updated(installation, endpoint, timeout_ms=20_000, name="Billing")
 
     assert "Billing" == (await row(installation))["name"]
+
+
+@pytest.mark.req("SEC-08")
+async def test_a_url_of_another_tenant_is_free(installation: Installation) -> None:
+    """The endpoint of one tenant keeps no other from its url, and no error says that it exists."""
+    theirs = await installation.endpoint("globex", url=OTHER)
+    mine = await installation.endpoint()
+    assert ("url",) == (await updated(installation, mine.pointer.endpoint_id, url=OTHER)).changed
+    another = await installation.endpoint(url="https://third.example/")
+    with pytest.raises(Conflict) as caught:
+        await updated(installation, another.pointer.endpoint_id, url=OTHER)
+    assert mine.pointer.endpoint_id in str(caught.value)
+    assert theirs.pointer.endpoint_id not in str(caught.value)
