@@ -510,3 +510,23 @@ def test_the_listen_url_is_checked() -> None:
     assert ["HOOKSEAL_LISTEN_URL must be a url of the form of DATABASE_URL"] == problems(
         environment(HOOKSEAL_LISTEN_URL="mysql://x")
     )
+
+
+@pytest.mark.parametrize(("part", "scheme"), [("database", "postgresql"), ("redis", "redis")])
+def test_a_replaced_file_gives_the_next_connection_its_login(part: str, scheme: str, tmp_path: Path) -> None:
+    """A new user and password count at once; a file of another server, a malformed and a missing one do not."""
+    name = f"{part.upper()}_URL"
+    file = tmp_path / "url"
+    file.write_text(f"{scheme}://one:first@server.example:6000/0\n")
+    server = getattr(load(environment(**{name: None, f"{name}_FILE": str(file)})), part)
+
+    def written(text: str) -> str:
+        file.write_text(text)
+        return str(server.current_url())
+
+    second = f"{scheme}://two:second@server.example:6000/0"
+    assert f"{scheme}://one:first@server.example:6000/0" == server.current_url() == server.url
+    assert [second] * 3 == [written(second), written(second.replace("server.", "other.")), written("two:second")]
+    file.unlink()
+    assert second == server.current_url()
+    assert "second" not in repr(server)

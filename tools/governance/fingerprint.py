@@ -8,11 +8,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from hookseal.embedded.account import for_servers
 from hookseal.embedded.folders import scratch
 from hookseal.embedded.postgres import postgres
+from hookseal.postgres.connect import connect
 from hookseal.postgres.handles import Connection
 from hookseal.postgres.schema import fingerprint, plaintext, revision
 from hookseal.postgres.schema.plaintext import PlaintextColumn
@@ -27,7 +26,7 @@ async def main() -> None:
     with scratch(for_servers()) as folder:
         async with postgres(folder, durable=False) as server:
             await upgrade(server.url)
-            connection = await asyncpg.connect(server.url)
+            connection = await connect(server.url)
             try:
                 stored[revision.EXPECTED] = fingerprint.written(await in_each_state(connection))
             finally:

@@ -89,4 +89,4 @@ def _rings(settings: Settings, on_lost: Callable[[str], None]) -> Rings | None:
     except ModuleNotFoundError as error:
         on_lost(f"the package {error.name} is not installed")
         return None
-    return rings(redis.url, settings.worker.queue)
+    return rings(redis.current_url, settings.worker.queue)

@@ -10,9 +10,11 @@ from hookseal.config import names, openbao
 from hookseal.config.keys import INSTALLATION, KMS, MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.config.settings import Secrets
 from hookseal.config.source import read_environment
+from hookseal.config.urls import LISTEN_URL
 from hookseal.secrets.sealing.keyring import MasterKey
 
 WRAPPED: Final = frozenset(WRAPPED_NAMES)
+_READ_AGAIN: Final = frozenset({*openbao.CREDENTIALS, *names.PREFERRED, *names.PREFERRED.values(), LISTEN_URL})
 # The child needs the log level before it receives its settings; it contains no secret.
 _INHERITED: Final = "HOOKSEAL_LOG_LEVEL"
 
@@ -60,6 +62,6 @@ def split_environment(environ: Mapping[str, str] | None = None) -> SplitEnvironm
     source, ours = read_environment(environ), names.ours(environ)
     return SplitEnvironment(
         variables={source.written_as.get(name, name): value for name, value in source.values.items()},
-        files={name: path for name, path in source.files.items() if names.FROM_FILE[name] in openbao.CREDENTIALS},
+        files={name: path for name, path in source.files.items() if names.FROM_FILE[name] in _READ_AGAIN},
         environment={name: value for name, value in environ.items() if name == _INHERITED or name not in ours},
     )

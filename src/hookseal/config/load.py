@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -27,6 +29,7 @@ from hookseal.config.settings import (
     WrappedKeys,
 )
 from hookseal.config.source import Source, read_environment, read_file
+from hookseal.config.urls import LISTEN_URL, database, redis
 from hookseal.config.variables import NAMES, Variables
 from hookseal.ground.errors import ConfigError
 from hookseal.secrets.errors import SecretUnavailable
@@ -64,11 +67,12 @@ def load(
     problems = [*source.problems, *problems]
     if variables is None or problems:
         raise ConfigError(problems)
-    server, problems = _openbao(variables, {**files, **source.files}) if uses_openbao else (None, [])
+    files = {**files, **source.files}
+    server, problems = _openbao(variables, files) if uses_openbao else (None, [])
     access, missing = _access(variables, server)
     if problems or (missing and Part.SECRETS in needs):
         raise ConfigError([*problems, *missing])
-    return _settings(variables, source, needs, server=server, access=access)
+    return _settings(variables, source, needs, files=files, server=server, access=access)
 
 
 def _required(environ: Mapping[str, str], needs: frozenset[Part]) -> frozenset[str]:
@@ -94,14 +98,46 @@ def _texts(detail: ErrorDetails, written_as: Mapping[str, str]) -> list[str]:
     return detail["msg"].splitlines()
 
 
-def _database(variables: Variables, source: Source) -> Database | None:
-    found, name = variables.database, str(Part.DATABASE)
-    return None if found is None else replace(found, variable=source.written_as.get(name, name))
+def _database(found: Database | None, name: str, source: Source, files: Mapping[str, str]) -> Database | None:
+    if found is None:
+        return None
+    variable = source.written_as.get(name, name)
+    path = files.get(f"{variable}_FILE")
+    return replace(found, variable=variable, read_again=None if path is None else _UrlFile(path, found.url, database))
 
 
-def _redis(variables: Variables, source: Source) -> Redis | None:
+def _redis(variables: Variables, source: Source, files: Mapping[str, str]) -> Redis | None:
     found, name = variables.redis, str(Part.REDIS)
-    return None if found is None else replace(found, variable=source.written_as.get(name, name))
+    if found is None:
+        return None
+    variable = source.written_as.get(name, name)
+    path = files.get(f"{variable}_FILE")
+    return replace(found, variable=variable, read_again=None if path is None else _UrlFile(path, found.url, redis))
+
+
+class _UrlFile:
+    """Reads a url from its file for each new connection: an agent may write another user and password into it.
+
+    It keeps the last url while the file cannot be read, is malformed, or names another server or database: for these
+    the process must start again, since its other connections would stay where they are.
+    """
+
+    def __init__(self, path: str, url: str, parse: Callable[[str], Database | Redis]) -> None:
+        self._path = path
+        self._url = url
+        self._parse = parse
+
+    def __call__(self) -> str:
+        with suppress(OSError, ValueError):
+            url = self._parse(read_file(self._path, again=True).text).url
+            if _without_login(url) == _without_login(self._url):
+                self._url = url
+        return self._url
+
+
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _secrets(variables: Variables, access: Access) -> Secrets | None:
@@ -186,8 +222,15 @@ def _kms(variables: Variables, server: OpenBaoServer | None) -> KmsSettings | No
 
 
 def _settings(
-    variables: Variables, source: Source, needs: frozenset[Part], *, server: OpenBaoServer | None, access: Access
+    variables: Variables,
+    source: Source,
+    needs: frozenset[Part],
+    *,
+    files: Mapping[str, str],
+    server: OpenBaoServer | None,
+    access: Access,
 ) -> Settings:
+    main = _database(variables.database, str(Part.DATABASE), source, files)
     return Settings(
         environment=variables.environment,
         worker=Worker(
@@ -211,10 +254,10 @@ def _settings(
         ),
         health=Health(host=variables.health_host, port=variables.health_port),
         log=Log(level=variables.log_level, style=variables.log_format),
-        loaded_database=_database(variables, source) if Part.DATABASE in needs else None,
-        loaded_redis=_redis(variables, source) if Part.REDIS in needs else None,
+        loaded_database=main if Part.DATABASE in needs else None,
+        loaded_redis=_redis(variables, source, files) if Part.REDIS in needs else None,
         loaded_secrets=_secrets(variables, access) if Part.SECRETS in needs else None,
-        listen_database=variables.listen_database,
+        listen_database=_database(variables.listen_database, LISTEN_URL, source, files),
         kms=_kms(variables, server),
         openbao=server,
     )

@@ -1,6 +1,6 @@
 """The settings as frozen values. No repr of them shows a password or a key."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NoReturn
@@ -47,21 +47,37 @@ class _WithPassword:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database(_WithPassword):
-    """PostgreSQL. `address` is for messages and has no credentials; `variable` is the variable with the url."""
+    """PostgreSQL. `address` is for messages and has no credentials; `variable` is the variable with the url.
+
+    `read_again` is there if the url came from a file which may be read again.
+    """
 
     url: str = field(repr=False)
     address: str
     variable: str = "DATABASE_URL"
     application_name: str | None = None
+    read_again: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def current_url(self) -> str:
+        """Return the url for the next connection: with the user and the password that its file has now."""
+        return self.url if self.read_again is None else self.read_again()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis(_WithPassword):
-    """Redis or Valkey. `address` is for messages and has no credentials; `variable` is the variable with the url."""
+    """Redis or Valkey. `address` is for messages and has no credentials; `variable` is the variable with the url.
+
+    `read_again` is there if the url came from a file which may be read again.
+    """
 
     url: str = field(repr=False)
     address: str
     variable: str = "REDIS_URL"
+    read_again: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def current_url(self) -> str:
+        """Return the url for the next connection: with the user and the password that its file has now."""
+        return self.url if self.read_again is None else self.read_again()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,17 @@ cache is off on its connections.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 from asyncpg.connection import LoggedQuery
 
 from hookseal.postgres.plans import Plans
 
+Url: TypeAlias = str | Callable[[], str] | None
 SEARCH_PATH: Final = "pg_catalog, pg_temp"
 
 _CONNECT_SECONDS: Final = 60.0
@@ -120,7 +121,7 @@ async def has_session_of_its_own(connection: _Connection, *, seconds: float) -> 
 
 
 async def connect(
-    url: str | None = None,
+    url: Url = None,
     *,
     application_name: str = "hookseal",
     timeout: float = _CONNECT_SECONDS,  # noqa: ASYNC109 -- asyncpg's own parameter
@@ -136,7 +137,8 @@ async def connect(
     These plans use an index wherever there is one: else one that was made for a small table would read all of it after
     it has grown. Behind a pooler the default remains, since the session belongs to the pooler.
 
-    `address` is host, port and so on, without a url; times are in seconds. Raises `PoolerRefused`, which says what to
+    `url` may be a function, which is asked for each connection. `address` is host, port and so on, without a url; times
+    are in seconds. Raises `PoolerRefused`, which says what to
     do, if a pooler makes that impossible, and what asyncpg raises.
     """
     address.setdefault("connection_class", _OurConnection)
@@ -156,7 +158,7 @@ async def connect(
 
 
 def connection_pool(
-    url: str,
+    url: Url,
     *,
     size: int,
     application_name: str = "hookseal",
@@ -177,7 +179,7 @@ def connection_pool(
 
 
 def pool_of_qualified_statements(
-    url: str, *, size: int, application_name: str, timeout: float = _CONNECT_SECONDS, command_timeout: float
+    url: Url, *, size: int, application_name: str, timeout: float = _CONNECT_SECONDS, command_timeout: float
 ) -> _Pool:
     """Return a pool for a caller whose statements are all safe under any search path.
 
@@ -194,9 +196,12 @@ def pool_of_qualified_statements(
     )
 
 
-def _pool(url: str, size: int, **options: Any) -> _Pool:
+def _pool(url: Url, size: int, *, connect: Callable[..., Awaitable[_Connection]], **options: Any) -> _Pool:
+    async def connect_now(*_no_url: Any, **more: Any) -> _Connection:
+        return await connect(url, **more)
+
     pool: _Pool = asyncpg.create_pool(
-        url,
+        connect=connect_now,
         min_size=1,
         max_size=size,
         max_queries=_MOST_STATEMENTS,
@@ -205,7 +210,7 @@ def _pool(url: str, size: int, **options: Any) -> _Pool:
     return pool
 
 
-async def _with_any_path(url: str | None = None, **options: Any) -> _Connection:
+async def _with_any_path(url: Url = None, **options: Any) -> _Connection:
     connection, session = await _open(url, **options)
     if session.is_ours_alone and session.isolation != _ISOLATION:
         try:
@@ -216,7 +221,7 @@ async def _with_any_path(url: str | None = None, **options: Any) -> _Connection:
     return connection
 
 
-async def _open(url: str | None = None, *, timeout: float, **options: Any) -> tuple[_Connection, _Session]:  # noqa: ASYNC109 -- asyncpg's own parameter
+async def _open(url: Url = None, *, timeout: float, **options: Any) -> tuple[_Connection, _Session]:  # noqa: ASYNC109 -- asyncpg's own parameter
     """Open a connection, without the statement cache if a pooler does not track prepared statements."""
     connection = await _ask(url, timeout=timeout, **options)
     try:
@@ -230,7 +235,7 @@ async def _open(url: str | None = None, *, timeout: float, **options: Any) -> tu
     return await _ask(url, timeout=timeout, statement_cache_size=0, **options), session
 
 
-async def _ask(url: str | None = None, *, application_name: str, **options: Any) -> _Connection:
+async def _ask(url: Url = None, *, application_name: str, **options: Any) -> _Connection:
     """Open a connection with our search path, or without one if a pooler refuses the parameter."""
     name = {"application_name": application_name}
     try:
@@ -241,8 +246,8 @@ async def _ask(url: str | None = None, *, application_name: str, **options: Any)
     return await _connected(url, name, options)
 
 
-async def _connected(url: str | None, settings: Mapping[str, str], options: Mapping[str, Any]) -> _Connection:
-    return await asyncpg.connect(url, server_settings=dict(settings), **options)
+async def _connected(url: Url, settings: Mapping[str, str], options: Mapping[str, Any]) -> _Connection:
+    return await asyncpg.connect(url() if callable(url) else url, server_settings=dict(settings), **options)
 
 
 async def _session(connection: _Connection, seconds: float) -> _Session:

@@ -36,10 +36,12 @@ _WORD: Final = re.compile(r"[A-Z0-9_]{1,64}")
 
 
 class Server(Protocol):
-    """A PostgreSQL of the settings: `address` is for messages, `variable` is the setting that contains the url."""
+    """A PostgreSQL of the settings: `address` is for messages, `variable` is the setting that contains the url.
 
-    @property
-    def url(self) -> str: ...  # noqa: D102
+    `current_url` returns the url for the next connection.
+    """
+
+    def current_url(self) -> str: ...  # noqa: D102
     @property
     def address(self) -> str: ...  # noqa: D102
     @property
@@ -56,7 +58,7 @@ async def opened(server: Server, *, name: str, seconds: float, command_timeout: 
     with opening(address=server.address, variable=server.variable):
         async with asyncio.timeout(seconds):
             return await connect(
-                server.url, application_name=server.application_name or name, command_timeout=command_timeout
+                server.current_url, application_name=server.application_name or name, command_timeout=command_timeout
             )
 
 
@@ -78,7 +80,7 @@ async def pool(
     with opening(address=server.address, variable=server.variable):
         async with asyncio.timeout(seconds):
             opened_pool = await make(
-                server.url,
+                server.current_url,
                 size=size,
                 application_name=server.application_name or name,
                 timeout=seconds,

@@ -10,7 +10,7 @@ from redis.exceptions import InvalidResponse
 from hookseal.dispatcher.model import Ring
 from hookseal.queue.direct import Direct
 from hookseal.queue.outage import translate_redis_errors
-from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, pool
+from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, Url, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
 
 _PLACEHOLDER: Final = "nobody"  # no delivery id: a worker drops it at once
@@ -88,7 +88,7 @@ class _BoundedParser(_AsyncHiredisParser):
         return await super().read_from_socket()  # type: ignore[no-untyped-call]
 
 
-def bell(url: str, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Bell:
+def bell(url: Url, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Bell:
     """Return a bell that connects at its first use, and waits that long for each answer of Redis.
 
     The caller must close it.

@@ -1,13 +1,15 @@
 """Puts rings into the arq queue, without arq and through any newer version of the Redis client, as producers need."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.resources import files
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
+from redis.credentials import CredentialProvider
 from redis.exceptions import NoScriptError, ResponseError
 
 from hookseal.dispatcher.model import Ring
@@ -16,6 +18,7 @@ from hookseal.queue.direct import Direct
 from hookseal.queue.outage import translate_redis_errors
 from hookseal.queue.serializer import job_serializer
 
+Url: TypeAlias = str | Callable[[], str]
 FUNCTION: Final = "deliver"
 DEFAULT_QUEUE: Final = "hookseal:deliveries"
 ANSWER_SECONDS: Final = 5.0
@@ -96,7 +99,7 @@ def job(ring: Ring, now_ms: int) -> bytes:
     return job_serializer({"t": None, "f": FUNCTION, "a": called_with, "k": {}, "et": now_ms})
 
 
-def rings(url: str, queue: str = DEFAULT_QUEUE) -> Rings:
+def rings(url: Url, queue: str = DEFAULT_QUEUE) -> Rings:
     """Return what rings, and connects at its first use. The caller must limit the time of each ring, and close it.
 
     With a limit of its own the Redis client would send each command in a task, a turn of the event loop later.
@@ -104,13 +107,37 @@ def rings(url: str, queue: str = DEFAULT_QUEUE) -> Rings:
     return Rings(Redis(connection_pool=pool(url, None)), queue)
 
 
-def pool(url: str, answer_seconds: float | None, **options: Any) -> ConnectionPool:
-    """Return a pool that waits that long for a connection, and for each answer; None means without a limit."""
+def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPool:
+    """Return a pool that waits that long for a connection, and for each answer; None means without a limit.
+
+    `url` may be a function: for each connection it is asked for the user and the password. The rest stays as it was
+    first.
+    """
+    first = url() if callable(url) else url
+    if callable(url) and (parts := urlsplit(first)).password is not None:
+        options["credential_provider"] = _Login(url)
+        first = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return ConnectionPool.from_url(
-        url,
+        first,
         socket_timeout=answer_seconds,
         socket_connect_timeout=answer_seconds,
         socket_keepalive=True,
         health_check_interval=15,
         **options,
     )
+
+
+class _Login(CredentialProvider):
+    """The user and the password of a url that may change."""
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return them as they are now; without a user only the password."""
+        parts = urlsplit(self._url())
+        password = unquote(parts.password or "")
+        return (unquote(parts.username), password) if parts.username else (password,)

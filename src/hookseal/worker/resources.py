@@ -267,7 +267,7 @@ def _pool(settings: Settings, *, size: int) -> AbstractAsyncContextManager[_Pool
 
 @asynccontextmanager
 async def _bell(settings: Settings) -> AsyncIterator[Bell]:
-    ringing = bell(settings.redis.url, settings.worker.queue)
+    ringing = bell(settings.redis.current_url, settings.worker.queue)
     try:
         await _require_answer(ringing, settings)
         yield ringing
