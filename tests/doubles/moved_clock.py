@@ -24,7 +24,7 @@ CREATE FUNCTION moved.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATIL
 GRANT USAGE ON SCHEMA moved TO PUBLIC;
 GRANT SELECT ON moved.clock TO PUBLIC;
 """
-# These compare what a session writes with the time.
+# These compare what a worker's role writes with the time.
 _GUARDS: Final = """
 ALTER FUNCTION hookseal.guard_endpoint() SET search_path = moved, pg_catalog;
 ALTER FUNCTION hookseal.guard_record() SET search_path = moved, pg_catalog;
@@ -48,7 +48,15 @@ CREATE OR REPLACE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANG
 
 async def make(database_url: str, *, stands_still: bool = False) -> None:
     """Create a clock in the database that can be moved, for sessions that begin with `SETTINGS`."""
-    await _execute(database_url, _MADE + _GUARDS + (_STANDS_STILL if stands_still else ""))
+    await _execute(database_url, _MADE + _STANDS_STILL if stands_still else _MADE)
+
+
+async def guard(database_url: str) -> None:
+    """Let the guards of the schema, too, use this clock, for sessions with the role of a worker.
+
+    A worker process refuses such a schema.
+    """
+    await _execute(database_url, _GUARDS)
 
 
 async def make_for_all(database_url: str) -> None:

@@ -14,6 +14,7 @@ FILES = sorted(
     for package in (
         "hookseal.audit",
         "hookseal.postgres",
+        "hookseal.postgres.schema",
         "hookseal.demo",
         "hookseal.dispatcher",
         "hookseal.secrets",

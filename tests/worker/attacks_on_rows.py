@@ -106,6 +106,7 @@ _IDLE: Final = tuple(
         ("back-off", "retry_schedule = NULL, backoff_base_seconds = 86400, backoff_cap_seconds = 1"),
         ("schedule", "retry_schedule = '{{604800}}'"),
         ("reason for being disabled", "disabled_reason = 'x', disabled_at = 'infinity'"),
+        ("last reason for being disabled", "last_disabled_reason = 'x', last_disabled_at = 'infinity'"),
         ("failing", "first_failure_at = '2001-01-01Z', last_failure_at = '2001-01-01Z'"),
         ("limits", "concurrency = 1, rate = 1"),
         ("order", "ordered = NOT ordered, on_dead_letter = 'skip'"),

@@ -76,6 +76,7 @@ async def scene(database_url: str) -> AsyncIterator[Scene]:
         login(made.pool, database_url, "hookseal_worker") as (role, url),
         asyncpg.create_pool(url, min_size=1, max_size=4, server_settings=moved_clock.SETTINGS) as pool,
     ):
+        await moved_clock.guard(database_url)
         yield Scene(scheduling=made, role=role, pool=pool)
 
 
