@@ -168,7 +168,9 @@ async def test_a_page_reads_by_indexes(pool: "Pool[asyncpg.Record]") -> None:
         " SELECT 'acme', hookseal.uuid7(), md5((n % 3)::text)::uuid, 'e' || n, 'delivered', NULL"
         " FROM generate_series(1, 5000) AS n;"
         "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
-        " SELECT 'acme', id, 1, now(), 'delivered', ARRAY['r'], 'w' FROM hookseal.deliveries; ANALYZE;"
+        " SELECT 'acme', id, 1, now(), 'delivered', ARRAY['r'], 'w' FROM hookseal.deliveries;"
+        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id)"
+        " SELECT 'acme', md5('held' || n)::uuid FROM generate_series(1, 5000) AS n; ANALYZE;"
     )
     statement = statements("hookseal.dispatcher", "delivery_queries.sql")["page_of_endpoint"]
     endpoint = await pool.fetchval("SELECT md5('1')::uuid::text")

@@ -12,6 +12,7 @@ import pytest
 import hookseal.operations
 from hookseal.audit.entry import Action
 from hookseal.dispatcher import replay_jobs
+from hookseal.dispatcher.endpoint_health import Failing
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.ledger import PostgresLedger
 from hookseal.dispatcher.model import Attempt, Outcome, Reply, State, Verdict
@@ -75,6 +76,10 @@ OLDER = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
 VALUES ('acme', gen_random_uuid(), 'https://receiver.example/older', '{*}', 'older')
 """
+FAILING = """
+UPDATE hookseal.endpoints SET first_failure_at = now() - interval '6 d', last_failure_at = now()
+WHERE id = $1::text::uuid
+"""
 HELD = """
 INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) VALUES ('acme', $1::text::uuid, 'breaker')
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET waiting_for = 'breaker', released_at = NULL
@@ -137,6 +142,13 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.ENDPOINT_DISABLED, disable, lambda by: disable(by, ACME, endpoint, reason="it moves")),
         (Action.ENDPOINT_ENABLED, enable, lambda by: enable(by, ACME, endpoint, own_drain_seconds=drain)),
         (Action.ENDPOINT_PROBE_REQUESTED, enable, lambda by: probe_requested(by, endpoint)),
+        (Action.ENDPOINT_DISABLED, endpoints.disable_failing_endpoint, lambda by: failed_for_days(by, endpoint)),
+        (Action.ENDPOINT_ENABLED, enable, lambda by: enable(by, ACME, endpoint, own_drain_seconds=drain)),
+        (
+            Action.ENDPOINT_DISABLED,
+            endpoints.audit_gone,
+            lambda by: endpoints.audit_gone(by, ACME, endpoint, "the receiver answered 410"),
+        ),
         (Action.SECRET_ROTATED, rotation.rotate_secret, lambda by: rotation.rotate_secret(by, request)),
         (Action.SECRET_REVEALED, rotation.rotate_secret, lambda by: rotation.rotate_secret(by, request)),
         (Action.SECRET_ROLLED_BACK, back, lambda by: back(by, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)),
@@ -218,6 +230,14 @@ async def older(operator: Operator) -> PlaintextEndpoint:
     """Return the endpoint of an older system."""
     [held] = [each async for each in iterate(operator.connection)]
     return held
+
+
+async def failed_for_days(operator: Operator, endpoint: EndpointId) -> object:
+    """Disable an endpoint that has only failed for six days."""
+    async with operator.changing() as connection:  # if there is no audit row, the endpoint is not failing either
+        await connection.execute(FAILING, endpoint)
+        failing = Failing(tenant_id=ACME, endpoint_id=endpoint, first_failure_at=FakeClock().now())
+        return await endpoints.disable_failing_endpoint(operator, failing, after_seconds=432_000)
 
 
 async def probe_requested(operator: Operator, endpoint: EndpointId) -> object:

@@ -115,7 +115,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "ring_unrung": (100, 0.0, None, _TOKEN, "", None),
         "standing": (500,),
         "rung_before": (100, now, *start, now, 100),
-        "end_lost_leases": (100,),
+        "end_lost_leases": (100, 30.0),
     }
     held = {
         "probe": (10, 240.0, 0.25),

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from hookseal.audit.entry import Action
+from hookseal.dispatcher.endpoint_health import Failing
 from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.model import Reply
 from hookseal.dispatcher.replay_job import Selection
@@ -387,6 +388,10 @@ CASES: dict[str, Case] = {
     "operations.endpoint.endpoints.disable_endpoint": lambda a: endpoints.disable_endpoint(
         a.operator, a.tenant, a.endpoint, reason="x"
     ),
+    "operations.endpoint.endpoints.disable_failing_endpoint": lambda a: endpoints.disable_failing_endpoint(
+        a.operator, Failing(tenant_id=a.tenant, endpoint_id=a.endpoint, first_failure_at=AT), after_seconds=0
+    ),
+    "operations.endpoint.endpoints.audit_gone": lambda a: endpoints.audit_gone(a.operator, a.tenant, a.endpoint, "x"),
     "operations.endpoint.update.update_endpoint": lambda a: update.update_endpoint(
         a.operator,
         a.tenant,

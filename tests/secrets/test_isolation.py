@@ -148,7 +148,10 @@ async def two(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIte
         async with begun_pool.acquire() as connection:
             await canary_results.keep(connection, proven(ACME, ids[-1], generation=2))
             await producers.grant(installation.operator(connection), role, ACME)
-        await begun_pool.execute("UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id")
+        await begun_pool.execute(
+            "UPDATE hookseal.endpoints SET secret = 'plaintext of ' || tenant_id,"
+            " first_failure_at = now() - interval '6 d', last_failure_at = now()"
+        )
         yield Two(installation=installation, own=ids[-1], role=role)
 
 

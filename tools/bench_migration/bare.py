@@ -35,8 +35,7 @@ async def bare(operator: Operator, held: PlaintextEndpoint) -> str:
         )
         await connection.fetch(_RECORDS["get"], [tenant], [name], [str(version)], [ref])
         await connection.execute(
-            _POINTER["move"], tenant, endpoint, f"https://bench.example/{endpoint}", "x-webhook", "hmac", ref,
-            None, None, None, None, "previous", 1, _MAC, "1", "db", None, None, _IS_OTHER,
+            _POINTER["move"], tenant, endpoint, ref, None, None, None, None, 1, _MAC, "1", "db", _IS_OTHER,
         )  # fmt: skip
         [head] = await connection.fetch(_AUDIT["lock_head"], tenant, _ORIGIN)
         await connection.execute(

@@ -31,7 +31,7 @@ FROM (SELECT FROM (
 
 -- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
 -- makes the planner use the index, in which it reads no row of another reason. What waits for room in a lane is counted lane
--- by lane, since in that of a held endpoint it waits for what holds the endpoint.
+-- by lane, in $1 lanes at most, since in that of a held endpoint it waits for what holds the endpoint.
 -- name: waiting
 SELECT w.waiting_for AS label, held.number
 FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
@@ -42,7 +42,7 @@ CROSS JOIN LATERAL (
            ORDER BY d.waiting_for, d.held_at
            LIMIT $1)
           UNION ALL
-          (SELECT FROM hookseal.lanes AS l
+          (SELECT FROM (SELECT tenant_id, endpoint_id FROM hookseal.lanes LIMIT $1) AS l
            LEFT JOIN hookseal.held_endpoints AS h
                ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
            CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
