@@ -72,7 +72,7 @@ def _before_send(request: Any, **_: object) -> None:
 def _require_protected(url: str, what: str, variables: str, setting: str) -> None:
     if not is_protected(url, proxies=True):
         raise ConfigError(
-            f"{what} would be asked over http, where whoever is between reads keys and secrets: in production use "
+            f"{what} would be asked over http, where anyone in between can read keys and secrets: in production use "
             f"https, or an address of this machine without a proxy (NO_PROXY), in {variables}, or in {setting} of the "
             "file that AWS_CONFIG_FILE names (~/.aws/config)"
         )

@@ -144,6 +144,6 @@ def _urls(value: Any, depth: int) -> Iterator[str]:
 def _require_protected(url: str, where: str) -> None:
     if not (is_protected(url, proxies=True) or is_beside_this_machine(url)):
         raise ConfigError(
-            "a server that gives tokens of Google would be asked over http, where whoever is between reads them: in "
+            "a server that gives tokens of Google would be asked over http, where anyone in between can read them: in "
             f"production use https, or an address of this machine without a proxy (NO_PROXY), in {where}"
         )
