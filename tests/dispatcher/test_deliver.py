@@ -171,6 +171,21 @@ async def test_an_unrecorded_410_disables_nothing() -> None:
     assert scene.row.claim.target.enabled
 
 
+@pytest.mark.req("DEL-05", part="each-delivery")
+async def test_a_410_that_cannot_be_audited_disables_nothing() -> None:
+    """If the audit log takes no row, the outcome is on record, the endpoint stays enabled, and an error says so."""
+    scene = Scene(answers=[GONE])
+    scene.ledger.takes_audit_rows = False
+    logs = await scene.run_logged()
+
+    assert (State.FAILED, "gone") == (scene.row.state, scene.row.attempts[0].outcome)
+    assert scene.row.claim.target is not None
+    assert scene.row.claim.target.enabled
+    assert [("delivery.attempted", "warning"), ("endpoint.not_disabled", "error")] == [
+        (line["event"], line["log_level"]) for line in logs
+    ]
+
+
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.req("SEC-10")
 async def test_an_overlap_of_two_schemes_sends_both() -> None:

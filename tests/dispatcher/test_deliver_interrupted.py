@@ -36,6 +36,23 @@ async def test_an_old_claim_is_given_back() -> None:
     assert await take(RING, scene.parts) is not None
 
 
+@pytest.mark.req("DUR-03")
+async def test_nothing_is_sent_while_no_outcome_can_be_recorded() -> None:
+    """A delivery that was claimed before is given back, due at once, and counted; only the outage is logged."""
+    scene = Scene()
+    scene.parts = replace(scene.parts, may_begin=lambda: False)
+    logs = await scene.run_logged()
+
+    assert ([], [], State.PENDING, 0) == (
+        scene.transport.sent,
+        scene.row.attempts,
+        scene.row.state,
+        scene.row.budget_spent,
+    )
+    assert ([], 1) == (logs, scene.meter.returns)
+    assert await take(RING, scene.parts) is not None
+
+
 @pytest.mark.req("DEL-06")
 async def test_a_missing_descriptor_spends_nothing() -> None:
     """A request without a free descriptor is given back, due at once; the error is raised to the caller."""

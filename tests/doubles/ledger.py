@@ -42,6 +42,7 @@ class MemoryLedger:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self._tokens = count(1)
+        self.takes_audit_rows = True
         self.rows: dict[str, Row] = {}
 
     def add(self, claim: Claim) -> None:
@@ -93,8 +94,11 @@ class MemoryLedger:
         row.budget_spent += 1
         row.state, row.error, row.lease = verdict.state, error, None
         row.due_at = self._clock.now() + timedelta(seconds=verdict.retry_in_seconds)
-        if verdict.disable is not None:
-            self._disable(claim.ring)
+        if verdict.disable is None:
+            return verdict
+        if not self.takes_audit_rows:
+            return replace(verdict, disable=None)
+        self._disable(claim.ring)
         return verdict
 
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.ground.tls import verifying_context
+from hookseal.ground.tls import is_beside_this_machine, verifying_context
 from tests.doubles.client_certificates import Authority
 
 
@@ -37,6 +37,20 @@ def test_without_authorities_it_trusts_those_of_the_system(monkeypatch: pytest.M
     assert [[(("commonName", "system"),)], [(("commonName", "own"),)]] == [
         [name for each in found for name in each["subject"]] for found in trusted
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://169.254.169.254/x", True),
+        ("http://[fe80::1]/", True),
+        ("http://10.0.0.1/", False),
+        ("http://[fe80", False),
+    ],
+)
+def test_only_link_local_addresses_are_beside_this_machine(url: str, expected: bool) -> None:
+    """No router passes a link-local address on; a url that cannot be read is none."""
+    assert expected is is_beside_this_machine(url)
 
 
 @pytest.mark.parametrize("text", ["", "nothing"])
