@@ -84,7 +84,7 @@ def _headlines(run: Run) -> str:
     text = (
         "One worker process. As installed, at most 32 requests are in flight to one endpoint "
         "(`HOOKSEAL_ENDPOINT_CONCURRENCY`) and 500 in all (`HOOKSEAL_CONCURRENCY`); `endpoint add --concurrency 1000` "
-        "lets one endpoint have all 500. Bare aiohttp and stock arq have 100 in flight, which suits them better."
+        "lets one endpoint have all 500. Bare aiohttp and stock arq have 100 in flight."
     )
     if run.row("base", HOOKSEAL) is None:
         text += " No endpoint of this run was as installed: every one had `--concurrency 1000` and `--timeout 20s`."

@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.printing import printable
 from hookseal.cli.shared.runtime import Connection, connect, run, start
 from hookseal.config.settings import Database, Part
 from hookseal.ground.errors import ConfigError, Unavailable
@@ -119,7 +120,7 @@ class _Found:
         if not compared.differences:
             return f"\nfingerprint {compared.found}: the schema is as this version makes it"
         lines = [f"\nfingerprint {compared.found}, this version makes {compared.expected}"]
-        lines += [f"  {each}{' (allowed)' if each.is_allowed else ''}" for each in compared.differences]
+        lines += [f"  {printable(str(each))}{' (allowed)' if each.is_allowed else ''}" for each in compared.differences]
         return "\n".join([*lines, *self.problem])
 
 

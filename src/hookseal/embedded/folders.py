@@ -99,7 +99,7 @@ def read_private(path: Path) -> bytes:
 
 
 def create_private(path: Path) -> int:
-    """Create an empty file that only this user may read, in place of what has the name; return its descriptor.
+    """Create an empty file that only this user may read; return its descriptor. It replaces whatever has this name.
 
     What is written goes to its end. A link is replaced, not followed. Raises `Refused` as `opened` does, and `OSError`.
     """
@@ -108,7 +108,7 @@ def create_private(path: Path) -> int:
 
 
 def write_private(path: Path, text: str, account: Account | None = None) -> None:
-    """Write a file that only this user, or the account, may read, in place of what has the name.
+    """Write a file that only this user, or the account, may read. It replaces whatever has this name.
 
     A reader sees the old file or the whole new one. Raises `Refused` as `opened` does, and `OSError`.
     """

@@ -93,11 +93,14 @@ def test_indented_lines_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a command forgot to escape is escaped when it is printed; line breaks and the colours of tables stay."""
-    emit({}, as_json=False, text="a\x1b[2Jb\x9b\u202e\n\x1b[1mbold\x1b[0m")
+    """What a command forgot to escape is escaped when it is printed; bold text and line breaks of a result stay.
+
+    A note is one line, so that nothing in it looks like a second one of hookseal.
+    """
+    emit({}, as_json=False, text="a\x1b[2Jb\x1b[8m\x9b\u202e\n\x1b[1mbold\x1b[0m")
     note("a\x9b\nb\u202e")
     shown = capsys.readouterr()
-    assert ("a\\x1b[2Jb\\x9b\\u202e\n\x1b[1mbold\x1b[0m\n", "hookseal: a\\x9b\nhookseal: b\\u202e\n") == (
+    assert ("a\\x1b[2Jb\\x1b[8m\\x9b\\u202e\n\x1b[1mbold\x1b[0m\n", "hookseal: a\\x9b\\nb\\u202e\n") == (
         shown.out,
         shown.err,
     )

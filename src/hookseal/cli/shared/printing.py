@@ -17,7 +17,7 @@ from hookseal.ground.plural import plural
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
 _MAX_PRINTED: Final = 1_000  # characters of a body
-_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
 _PARTS: Final = re.compile(rf"(\n|{_COLOUR.pattern})")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -39,9 +39,8 @@ def emit(value: Mapping[str, object], *, as_json: bool, text: Callable[[], str] 
 
 
 def note(text: str, *, prefix: str = "hookseal: ") -> None:
-    """Print lines beside the result, on standard error: progress, or a warning."""
-    for line in text.splitlines():
-        print(f"{prefix}{printable(line)}", file=sys.stderr, flush=True)
+    """Print one line beside the result, on standard error: progress, or a warning. Its breaks are spelled out."""
+    print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)
 
 
 def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> None:
