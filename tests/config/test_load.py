@@ -527,6 +527,9 @@ def test_a_replaced_file_gives_the_next_connection_its_login(part: str, scheme: 
     second = f"{scheme}://two:second@server.example:6000/0"
     assert f"{scheme}://one:first@server.example:6000/0" == server.current_url() == server.url
     assert [second] * 3 == [written(second), written(second.replace("server.", "other.")), written("two:second")]
+    in_query = f"{scheme}://server.example:6000/0?{'user' if part == 'database' else 'username'}=two&password=third"
+    assert in_query == written(in_query)
+    assert second == written(second)
     file.unlink()
     assert second == server.current_url()
     assert "second" not in repr(server)

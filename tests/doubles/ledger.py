@@ -43,6 +43,7 @@ class MemoryLedger:
         self._clock = clock
         self._tokens = count(1)
         self.takes_audit_rows = True
+        self.tables_locked = False
         self.rows: dict[str, Row] = {}
 
     def add(self, claim: Claim) -> None:
@@ -105,6 +106,10 @@ class MemoryLedger:
         """Store these attempts."""
         done = [await self.record(each.claim, each.attempt, each.verdict, each.error) for each in made]
         return [Recorded.LEASE_LOST if each is None else Recorded.STORED for each in done]
+
+    async def are_tables_locked(self) -> bool:
+        """Return `tables_locked`."""
+        return self.tables_locked
 
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
         """Return the ids of the deliveries whose attempts are on record."""

@@ -67,6 +67,11 @@ CHANGES = {
     # What an operator may tune.
     "ALTER TABLE hookseal.deliveries SET (autovacuum_vacuum_scale_factor = 0.01)": [],
     "ALTER TABLE hookseal.deliveries ALTER state SET STATISTICS 500": [],
+    "ALTER INDEX hookseal.deliveries_pkey SET (fillfactor = 80)": [],
+    # What REINDEX CONCURRENTLY has beside the index that it rebuilds, and leaves behind if it fails.
+    "CREATE UNIQUE INDEX deliveries_pkey_ccnew ON hookseal.deliveries (tenant_id, id);"
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'hookseal.deliveries_pkey_ccnew'::regclass":
+        ["+index deliveries_pkey_ccnew on deliveries is unknown"],
     "COMMENT ON TABLE hookseal.deliveries IS 'x'": [],
 }  # fmt: skip
 _OTHER_SETTINGS = """

@@ -463,22 +463,86 @@ async def test_an_open_circuit_tries_one_record_at_a_time() -> None:
 
 
 @pytest.mark.req("DUR-04")
-async def test_a_missing_right_is_no_fault_of_an_outcome() -> None:
+@pytest.mark.parametrize("is_probe", [False, True], ids=["batch", "alone"])
+@pytest.mark.parametrize("refusal", [asyncpg.InsufficientPrivilegeError, asyncpg.DataCorruptedError])
+async def test_what_is_no_fault_of_an_outcome_is_waited_for(refusal: type[Exception], *, is_probe: bool) -> None:
     """If PostgreSQL refuses every record, an outcome is kept until it does not, and the circuit is open meanwhile."""
-    seen = list[object]()
+    seen = list[tuple[bool, str]]()
+    flaky, ledger, _, claim = await claimed(FlakyLedger)
 
     class RefusingLedger(FlakyLedger):
         def _flake(self) -> None:
             seen.append((ledger.circuit.is_open, ledger.circuit.reason))
             super()._flake()
 
-    flaky, ledger, _, claim = await claimed(FlakyLedger)
     flaky.__class__ = RefusingLedger
-    flaky.failures, flaky.error = 100, asyncpg.InsufficientPrivilegeError("permission denied for table attempts")
+    flaky.failures, flaky.error = 100, refusal("no")
 
-    assert DELIVERED == await ledger.record(claim, ROW, DELIVERED, None)
+    assert DELIVERED == await ledger.record(replace(claim, is_probe=is_probe or None), ROW, DELIVERED, None)
     assert 101 == len(seen)
-    assert {(True, "PostgreSQL refuses every record (InsufficientPrivilegeError)")} == set(seen[1:])
+    assert {(True, f"PostgreSQL refuses every record ({refusal.__name__})")} == set(seen[1:])
+    assert not ledger.circuit.is_open
+
+
+def waited(problem: Exception) -> Unavailable:
+    """Return the error of a statement that ended with this problem, as the statements raise it."""
+    error = Unavailable("PostgreSQL does not answer")
+    error.__context__ = problem
+    return error
+
+
+@pytest.mark.req("DUR-04")
+@pytest.mark.parametrize(
+    ("problem", "tables_locked", "opens"),
+    [
+        (TimeoutError(), False, False),
+        (asyncpg.LockNotAvailableError(), False, False),
+        (asyncpg.QueryCanceledError(), False, False),
+        (TimeoutError(), True, True),
+        (asyncpg.DiskFullError(), False, True),
+        (ConnectionError(), False, True),
+    ],
+)
+async def test_only_what_concerns_all_records_opens_the_circuit(
+    problem: Exception, *, tables_locked: bool, opens: bool
+) -> None:
+    """The record of a probe that waits for a locked row stops nothing; a locked table, a full disk and an outage do."""
+    flaky, ledger, clock, claim = await claimed()
+    flaky.failures, flaky.error, flaky.tables_locked = 3, waited(problem), tables_locked
+    open_at = list[bool]()
+
+    async def sleep(seconds: float) -> None:
+        open_at.append(ledger.circuit.is_open)
+        await FakeClock.sleep(clock, seconds)
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    assert DELIVERED == await ledger.record(replace(claim, is_probe=True), ROW, DELIVERED, None)
+    assert [opens] * 3 == open_at
+    assert not ledger.circuit.is_open
+
+
+@pytest.mark.req("DUR-04")
+async def test_a_batch_is_not_kept_waiting_by_a_locked_endpoint() -> None:
+    """While the circuit is open, what waits alone is not tried if a batch waits, whose record may close it."""
+    flaky, ledger, _, claim = await claimed()
+    other = replace(CLAIM, ring=replace(RING, delivery_id=DeliveryId("01890a5d-ac96-774b-bcce-b302099a8058")))
+    flaky.add(other)
+    order = list[str]()
+
+    class OrderedLedger(FlakyLedger):
+        async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+            order.append("alone" if claim.is_probe else "batch")
+            return await super().record(claim, attempt, verdict, error)
+
+    [second] = (await ledger.claim_all([other.ring], most_bytes=MAX_BODY_BYTES)).claims
+    flaky.__class__ = OrderedLedger
+    flaky.failures = 3
+    batch = ledger.record(second, ROW, DELIVERED, None)
+    alone = ledger.record(replace(claim, is_probe=True), ROW, DELIVERED, None)
+
+    assert [DELIVERED, DELIVERED] == [*await asyncio.gather(batch, alone)]
+    assert "alone" == order[-1]
+    assert ["batch"] * 4 == [each for each in order if each == "batch"]
 
 
 @pytest.mark.req("DUR-07")
@@ -491,7 +555,11 @@ async def test_leases_are_kept_while_outcomes_wait() -> None:
         prolonged.append(clock.elapsed)
         return 1
 
-    kept = KeptLeases(circuit, prolong, lease_seconds=40, clock=clock, log=structlog.get_logger())
+    async def announce() -> None:
+        announced.append(clock.elapsed)
+
+    announced = list[float]()
+    kept = KeptLeases(circuit, prolong, lease_seconds=40, clock=clock, log=structlog.get_logger(), announce=announce)
     with structlog.testing.capture_logs() as logs:
         while clock.elapsed < 40:
             await kept.once()
@@ -501,7 +569,7 @@ async def test_leases_are_kept_while_outcomes_wait() -> None:
         clock.elapsed += 40
         await kept.once()
 
-    assert [2, 12, 22, 32] == prolonged
+    assert ([2, 12, 22, 32], [2]) == (prolonged, announced)
     assert [("records.failed", "error"), ("records.resumed", "info")] == [
         (line["event"], line["log_level"]) for line in logs
     ]
@@ -516,11 +584,11 @@ async def test_a_failed_prolongation_is_tried_again_and_logged_once() -> None:
         tries.append(clock.elapsed)
         raise Unavailable("PostgreSQL does not answer")
 
-    kept = KeptLeases(circuit, prolong, lease_seconds=40, clock=clock, log=structlog.get_logger())
+    kept = KeptLeases(circuit, prolong, lease_seconds=40, clock=clock, log=structlog.get_logger(), announce=prolong)
     with structlog.testing.capture_logs() as logs:
         for _ in range(10):
             await kept.once()
             await clock.sleep(0.5)
 
-    assert 10 == len(tries)
+    assert 20 == len(tries)
     assert ["records.failed", "leases.failed"] == [line["event"] for line in logs]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -42,6 +42,7 @@ from hookseal.secrets.store.access import Access
 
 EVERYTHING: Final = frozenset(Part)
 NOTHING: Final[frozenset[Part]] = frozenset()
+_LOGIN: Final = frozenset({"user", "username", "password", "sslpassword"})  # in the query of a url
 
 
 def load(
@@ -137,7 +138,8 @@ class _UrlFile:
 
 def _without_login(url: str) -> str:
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    others = [(name, value) for name, value in parse_qsl(parts.query) if name not in _LOGIN]
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(others)).geturl()
 
 
 def _secrets(variables: Variables, access: Access) -> Secrets | None:

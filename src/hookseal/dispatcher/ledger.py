@@ -210,6 +210,10 @@ class PostgresLedger:
         """
         return await self._row("end", *_fence(claim), state.value, error, claim.is_probe is True) is not None
 
+    async def are_tables_locked(self) -> bool:
+        """Return whether a session has, or waits for, a lock of a table that records write. Raises `Unavailable`."""
+        return await self._row("tables_locked") is not None
+
     async def prolong_leases(self) -> int:
         """Let the lease of all that this worker has claimed begin again; return how many. Raises `Unavailable`.
 

@@ -158,6 +158,14 @@ WITH ended AS (
 )
 SELECT FROM ended
 
+-- Returns a row if a session has, or waits for, a lock of a whole table that keeps others from writing what a record writes.
+-- name: tables_locked
+SELECT FROM pg_locks AS l
+WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.relation IN ('hookseal.attempts'::regclass, 'hookseal.deliveries'::regclass)
+  AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+LIMIT 1
+
 -- Prolongs the lease of all that a worker has claimed. It waits for no row: one that another transaction has locked is left out.
 -- A claim that has read an older pointer of its endpoint keeps its own lease, so that a revocation waits no longer than that.
 -- name: prolong_leases

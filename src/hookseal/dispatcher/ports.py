@@ -82,6 +82,10 @@ class BatchedLedger(Ledger, Protocol):
         """
         ...
 
+    async def are_tables_locked(self) -> bool:
+        """Return whether another session has locked a whole table that a record writes. Raises `Unavailable`."""
+        ...
+
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
         ...

@@ -57,6 +57,7 @@ class BackgroundLoops:
             lease_seconds=settings.worker.lease_seconds,
             clock=clock,
             log=log,
+            announce=resources.heartbeat.beat,
         )
         self._denials = resources.denials
         unrung = UnrungRings(resources.ledger, bell, clock=clock, turns=turns)

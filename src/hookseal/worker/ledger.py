@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -31,7 +32,7 @@ Outcome = tuple[FinishedAttempt, "asyncio.Future[Verdict | None]"]
 class Circuit:
     """Knows the outcomes that are not on record yet, and whether this worker can record. Pure.
 
-    It is open from when a batch could not be recorded, or nothing was recorded for `PATIENCE_SECONDS` while an outcome
+    It is open from when an outcome could not be recorded, or nothing was recorded for `PATIENCE_SECONDS` while one
     waited, until one is recorded. While it is open, nothing is to be claimed or sent. An outcome that waits alone,
     because another transaction has locked the row of its delivery or endpoint, does not open it.
     """
@@ -64,16 +65,21 @@ class Circuit:
         self._recorded_at = self._clock.monotonic()
 
     def failed(self, reason: str) -> None:
-        """Notice that a batch could not be recorded."""
+        """Notice that an outcome could not be recorded, for a reason that concerns all."""
         self._failure = reason
         self.failures += 1
 
     @property
     def is_open(self) -> bool:
         """Whether nothing may be claimed or sent now."""
-        if not self._together:  # then no record will show that it works again: the next outcome does
-            return False
-        return self._failure is not None or self._waited >= PATIENCE_SECONDS
+        if self._failure is not None:  # without an outcome no record will show that it works again: the next one does
+            return bool(self._together or self._alone)
+        return bool(self._together) and self._waited >= PATIENCE_SECONDS
+
+    @property
+    def tries_together(self) -> bool:
+        """Whether a batch waits, so that its record shows whether it works again."""
+        return bool(self._together)
 
     @property
     def reason(self) -> str:
@@ -113,6 +119,23 @@ class Circuit:
     def _waited(self) -> float:
         oldest = next(iter(self._together.values()), self._clock.monotonic())
         return self._clock.monotonic() - max(oldest, self._recorded_at)
+
+
+class _RowLockedError(Unavailable):
+    """Another transaction has locked the row of the delivery, or keeps changing it."""
+
+
+# What a statement that waits for a lock ends with: our time limit, or one of the role. A dead server is silent, too.
+_WAITED: Final = (TimeoutError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+
+
+@contextmanager
+def _faults_of_all() -> Iterator[None]:
+    """Make an error for which no outcome is at fault `Unavailable`: a missing right or column, a damaged table."""
+    try:
+        yield
+    except (asyncpg.SyntaxOrAccessError, asyncpg.InternalServerError) as error:
+        raise Unavailable(f"PostgreSQL refuses every record ({type(error).__name__})") from None
 
 
 class _Result(Uncancellable[Any]):
@@ -267,17 +290,18 @@ class PersistentLedger:
         made = [each for each, _ in outcomes]
 
         async def write(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- `_retried` passes it
-            try:
+            with _faults_of_all():
                 return await self._recorded(made, is_repeat=is_repeat)
-            except asyncpg.SyntaxOrAccessError as error:  # a right or a column is missing: no outcome is at fault
-                self.circuit.failed(reason := f"PostgreSQL refuses every record ({type(error).__name__})")
-                raise Unavailable(reason) from None
+
+        async def tried(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- the same
+            try:
+                return await self._one_at_a_time(write, is_repeat=is_repeat)
             except Unavailable as error:
                 self.circuit.failed(str(error))
                 raise
 
         try:
-            results = await self._retried(lambda is_repeat: self._one_at_a_time(write, is_repeat=is_repeat))
+            results = await self._retried(tried)
         except asyncpg.PostgresError as error:
             self.circuit.answered()
             if len(outcomes) == 1:
@@ -329,7 +353,7 @@ class PersistentLedger:
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
             [result] = await self._recorded([made], is_repeat=is_repeat, again=True)
             if result is Recorded.BUSY:
-                raise Unavailable("another transaction has locked the row of the delivery, or keeps changing it")
+                raise _RowLockedError
             return made.verdict if result is Recorded.STORED else None
 
         await self._write_and_resolve(outcome, write)
@@ -363,13 +387,35 @@ class PersistentLedger:
         await self._write_and_resolve(outcome, write)
 
     async def _write_and_resolve(self, outcome: Outcome, write: Callable[[bool], Awaitable[Verdict | None]]) -> None:
+        async def tried(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
+            if self.circuit.is_open and self.circuit.tries_together:  # the next batch shows whether it works again
+                raise Unavailable(self.circuit.reason)
+            try:
+                with _faults_of_all():
+                    return await self._one_at_a_time(write, is_repeat=is_repeat)
+            except Unavailable as error:
+                if not await self._waits_for_a_row(error):
+                    self.circuit.failed(str(error))
+                raise
+
         try:
-            applied = await self._retried_alone(lambda is_repeat: self._one_at_a_time(write, is_repeat=is_repeat))
+            applied = await self._retried_alone(tried)
             self.circuit.answered()
             resolve(outcome[1], applied)
             self._report([] if applied is None else [outcome[0]])
         except Exception as error:  # noqa: BLE001 -- the caller reports it
             resolve(outcome[1], error)
+
+    async def _waits_for_a_row(self, error: Unavailable) -> bool:
+        """Return whether a record failed only since another transaction has locked its row, which no other needs."""
+        if isinstance(error, _RowLockedError):
+            return True
+        if not isinstance(error.__context__, _WAITED):
+            return False
+        try:
+            return not await self._ledger.are_tables_locked()
+        except Unavailable:
+            return False
 
     def _begin(self, recording: Coroutine[object, object, None], left: Iterable[Outcome]) -> "asyncio.Future[None]":
         """Begin to record these. If the task fails or is cancelled, those that are left then are resolved."""
@@ -428,7 +474,8 @@ class PersistentLedger:
 class KeptLeases:
     """Keeps the leases of a worker while outcomes wait for their record, and logs when records fail and work again.
 
-    `prolong` prolongs the lease of all that this worker has claimed, for `lease_seconds` from now.
+    `prolong` prolongs the lease of all that this worker has claimed, for `lease_seconds` from now. `announce` tells the
+    other workers at once that an outcome waits; later heartbeats repeat it.
     """
 
     def __init__(
@@ -439,9 +486,12 @@ class KeptLeases:
         lease_seconds: float,
         clock: Clock,
         log: Any,
+        announce: Callable[[], Awaitable[object]],
     ) -> None:
         self._circuit = circuit
         self._prolong = prolong
+        self._announce = announce
+        self._is_announced = False
         self._between = lease_seconds / 4
         self._clock = clock
         self._log = log
@@ -464,7 +514,13 @@ class KeptLeases:
         now = self._clock.monotonic()
         if not self._circuit.is_late:
             self._outage.over()
-        elif now >= self._prolong_at:
+            self._is_announced = False
+            return
+        if not self._is_announced:
+            with self._outage.survived():
+                await self._announce()
+                self._is_announced = True
+        if now >= self._prolong_at:
             with self._outage.survived():
                 await self._prolong()
                 self._prolong_at = now + self._between

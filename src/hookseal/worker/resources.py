@@ -123,7 +123,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         )
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         presence = _presence(settings, worker_id, unlocked)
-        heartbeat = Heartbeat(pool, presence, circuit=instruments.circuit, clock=clock, log=log)
+        heartbeat = Heartbeat(probing, presence, circuit=instruments.circuit, clock=clock, log=log)
         async with heartbeat.present(), sending.transport(settings.egress, clock) as transport:
             # From now on a command that adds an endpoint or changes master keys sees this worker and its keys.
             await _require_time(settings, ledger)

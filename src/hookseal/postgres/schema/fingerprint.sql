@@ -74,8 +74,10 @@ WITH ours AS MATERIALIZED (
     LEFT JOIN pg_type AS t ON t.oid = k.contypid
     WHERE k.contype NOT IN ('n', 't')
     UNION ALL
-    SELECT format('%s %s on %s', CASE WHEN i.indisunique THEN 'unique index' ELSE 'index' END, x.relname, c.relname),
-           concat_ws(E'\n', pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisready, i.indimmediate)
+    -- A rebuild (REINDEX CONCURRENTLY) has a second index meanwhile, which is not valid. Storage parameters are not compared.
+    SELECT format('%s %s on %s', CASE WHEN i.indisunique AND i.indisvalid THEN 'unique index' ELSE 'index' END, x.relname, c.relname),
+           concat_ws(E'\n', regexp_replace(pg_get_indexdef(i.indexrelid), ' WITH \([^)]*\)', ''), i.indisvalid, i.indisready,
+                     i.indimmediate)
     FROM relations AS c
     JOIN pg_index AS i ON i.indrelid = c.oid
     JOIN pg_class AS x ON x.oid = i.indexrelid
