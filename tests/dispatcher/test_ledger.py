@@ -442,3 +442,27 @@ async def test_an_outage_is_unavailable(own_postgres: Server) -> None:
         pool.terminate()
         with pytest.raises(Unavailable):
             await real.claim(RING)
+
+
+@pytest.mark.req("DUR-04")
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("LOCK TABLE hookseal.attempts IN ACCESS EXCLUSIVE MODE", True),
+        ("LOCK TABLE hookseal.deliveries IN SHARE MODE", True),
+        ("SELECT FROM hookseal.endpoints FOR UPDATE", False),
+        ("UPDATE hookseal.deliveries SET last_error = last_error", False),
+        ("LOCK TABLE hookseal.attempts IN SHARE UPDATE EXCLUSIVE MODE", False),
+    ],
+)
+async def test_a_locked_table_is_found_beside_locked_rows(
+    pool: "Pool[asyncpg.Record]", statement: str, *, expected: bool
+) -> None:
+    """A lock that keeps every record waiting is found; locked rows, and what a vacuum takes, are none."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    await installation.deliveries()
+    async with pool.acquire() as other, other.transaction():
+        await other.execute(statement)
+        assert expected is await ledger(pool).are_tables_locked()
+    assert not await ledger(pool).are_tables_locked()
