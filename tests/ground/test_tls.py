@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.ground.tls import is_beside_this_machine, verifying_context
+from hookseal.ground.tls import goes_directly, is_beside_this_machine, verifying_context
 from tests.doubles.client_certificates import Authority
 
 
@@ -51,6 +51,30 @@ def test_without_authorities_it_trusts_those_of_the_system(monkeypatch: pytest.M
 def test_only_link_local_addresses_are_beside_this_machine(url: str, expected: bool) -> None:
     """No router passes a link-local address on; a url that cannot be read is none."""
     assert expected is is_beside_this_machine(url)
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "expected"),
+    [
+        ({}, "169.254.169.254", True),
+        ({"HTTPS_PROXY": "http://p"}, "169.254.169.254", True),
+        ({"HTTP_PROXY": "http://p"}, "169.254.169.254", False),
+        ({"all_proxy": "http://p"}, "169.254.169.254", False),
+        ({"http_proxy": "http://p", "NO_PROXY": "localhost,169.254.169.254"}, "169.254.169.254", True),
+        ({"http_proxy": "http://p", "no_proxy": "127.0.0.1:1"}, "127.0.0.1:1", True),
+        ({"http_proxy": "http://p", "no_proxy": "127.0.0.1:1"}, "127.0.0.1", False),
+    ],
+)
+def test_a_proxy_carries_http_unless_no_proxy_has_the_host(
+    settings: dict[str, str], host: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Http goes through the proxy of the environment, unless `NO_PROXY` has the host."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert expected is goes_directly(host)
 
 
 @pytest.mark.parametrize("text", ["", "nothing"])

@@ -1,6 +1,7 @@
 """In production no client of a KMS or a store sends a key, a token or a secret over http to another machine."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -16,6 +17,7 @@ from hookseal.ground.tls import is_protected
 from hookseal.secrets import aws_session
 from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.kms import aws, gcp
+from hookseal.secrets.kms.port import KmsRefused
 from hookseal.secrets.kms.wrapped import Binding, KmsKey
 from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.ref import Provider, SecretRef
@@ -25,7 +27,6 @@ from tests.cli.command import hookseal
 from tests.config.test_load import environment
 from tests.doubles.google import service_account
 from tests.doubles.providers import AWS_ENVIRONMENT, REGION
-from tests.doubles.serving import serving
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.secrets.samples import NAME, TENANT
 
@@ -55,13 +56,20 @@ async def _prepare(*, may_be_plain: bool = False, role: str | None = None) -> No
 
 
 @pytest.fixture
-def aws_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Give an environment without a proxy."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def aws_settings(settings: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Give clients of AWS credentials, and no other setting."""
     for name, value in AWS_ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
+        settings.setenv(name, value)
+    return settings
 
 
 @pytest.mark.parametrize("of_kms", [True, False], ids=["kms", "store"])
@@ -144,6 +152,27 @@ async def test_a_proxy_does_not_receive_what_is_for_this_machine(aws_settings: p
             aws_settings.setenv(name, "127.0.0.1:1")
         with pytest.raises(SecretUnavailable):
             await _wrap()
+        assert [] == asked
+
+
+async def test_no_proxy_receives_the_credentials_of_an_instance(aws_settings: pytest.MonkeyPatch) -> None:
+    """Botocore asks the server of metadata through HTTP_PROXY: it is refused, if the credentials come from there."""
+    async with _recording() as (proxy, asked):
+        for name in ("HTTP_PROXY", "http_proxy"):
+            aws_settings.setenv(name, proxy)
+        aws_settings.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
+        with pytest.raises(SecretUnavailable):  # it has keys
+            await _wrap()
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            aws_settings.delenv(name)
+        with pytest.raises(KmsRefused, match="this process has none"):  # the server of metadata is not to be asked
+            await _wrap()
+        aws_settings.delenv("AWS_EC2_METADATA_DISABLED")
+        for mode, host in (("ipv4", "169.254.169.254"), ("ipv6", "[fd00:ec2::254]")):
+            aws_settings.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", mode)
+            for call in (_wrap, _prepare, partial(_prepare, role=ARN)):
+                with pytest.raises(ConfigError, match=rf"HTTP_PROXY.*add {re.escape(host)} to NO_PROXY, or give"):
+                    await call()
         assert [] == asked
 
 
@@ -237,6 +266,28 @@ async def test_a_server_of_metadata_is_beside_this_machine(
         await _google(refused, name)
 
 
+async def test_no_proxy_receives_a_token_of_a_machine_of_google(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Google's library asks the server of metadata through HTTP_PROXY, by its address and by its name: both refused."""
+    settings.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    settings.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    async with _recording() as (proxy, asked), _recording(status=200) as (machine, found):
+        for name in ("HTTP_PROXY", "http_proxy"):
+            settings.setenv(name, proxy)
+        for direct in (False, True):
+            if direct:  # its address is asked by no proxy and answers, and then its name
+                settings.setenv("GCE_METADATA_IP", machine.removeprefix("http://"))
+                for name in ("NO_PROXY", "no_proxy"):
+                    settings.setenv(name, "127.0.0.1")
+            with pytest.raises(
+                ConfigError,
+                match=r"HTTP_PROXY.*add metadata\.google\.internal and 169\.254\.169\.254 to NO_PROXY, or give",
+            ):
+                async with gcp.opened(GCP_KEY, seconds=SECONDS):
+                    pass
+        assert [] == asked
+        assert [f"{machine}/"] == found
+
+
 async def _google(refused: bool, named: str) -> None:
     access, plain = GcpAccess(project="tests"), GcpAccess(project="tests", may_be_plain=True)
     if not refused:
@@ -286,12 +337,18 @@ async def test_key_wrap_ends_with_78(aws_settings: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def _recording() -> AsyncIterator[tuple[str, list[str]]]:
+async def _recording(*, status: int = 500) -> AsyncIterator[tuple[str, list[str]]]:
+    """Answer every request, also one to a proxy; yield the base URL, and the urls that were asked for."""
     asked: list[str] = []
 
-    async def answer(request: web.Request) -> web.Response:
-        asked.append(request.path)
-        return web.Response(status=500)
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(str(request.url))
+        return web.Response(status=status, headers={"Metadata-Flavor": "Google"})
 
-    async with serving(answer) as address:
-        yield address, asked
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()

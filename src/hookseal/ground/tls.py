@@ -40,8 +40,15 @@ def is_protected(url: str, *, proxies: bool = False) -> bool:
         return True
     if parts.scheme != "http" or not (host == "localhost" or _address(host).is_loopback):
         return False
-    found = getproxies() if proxies else {}
-    return not ({"http", "all"} & found.keys()) or bool(proxy_bypass(parts.netloc))
+    return not proxies or goes_directly(parts.netloc)
+
+
+def goes_directly(host: str) -> bool:
+    """Return whether a client that obeys `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` sends http to this host by no proxy.
+
+    With a port it decides as a client that compares `NO_PROXY` with host and port, without one as others do.
+    """
+    return not ({"http", "all"} & getproxies().keys()) or bool(proxy_bypass(host))
 
 
 def is_beside_this_machine(url: str) -> bool:

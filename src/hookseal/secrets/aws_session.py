@@ -1,16 +1,22 @@
 """Sessions of AWS that send no key, token or secret in the clear. Both clients of AWS use them."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.credentials import InstanceMetadataProvider
+from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6, resolve_imds_endpoint_mode
 
 from hookseal.ground.errors import ConfigError
-from hookseal.ground.tls import is_beside_this_machine, is_protected
+from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protected
 
 _METADATA: Final = "ec2_metadata_service_endpoint"
+_NO_METADATA: Final = "AWS_EC2_METADATA_DISABLED"
 _VARIABLE: Final[Mapping[str, str]] = {
     "kms": "AWS_ENDPOINT_URL_KMS",
     "secretsmanager": "AWS_ENDPOINT_URL_SECRETS_MANAGER",
@@ -21,14 +27,39 @@ _VARIABLE: Final[Mapping[str, str]] = {
 class _ProtectedSession(AioSession):  # type: ignore[misc]
     """A session whose clients refuse to send in the clear."""
 
+    async def get_credentials(self) -> Any:
+        """Return the credentials that were found. Raises `ConfigError` rather than ask for them through a proxy.
+
+        AWS's library asks the server of metadata of an instance if nothing else has credentials, and it obeys
+        `HTTP_PROXY` for that too.
+        """
+        for provider in self.get_component("credential_provider").providers:
+            if isinstance(provider, InstanceMetadataProvider):
+                provider.load = partial(self._of_instance, provider)
+        return await super().get_credentials()
+
+    async def _of_instance(self, provider: Any) -> Any:
+        if os.environ.get(_NO_METADATA, "").lower() != "true":
+            is_ipv6 = resolve_imds_endpoint_mode(self) == "ipv6"
+            url = self.get_config_variable(_METADATA) or (METADATA_BASE_URL_IPv6 if is_ipv6 else METADATA_BASE_URL)
+            parts = urlsplit(str(url))
+            if parts.scheme != "https" and not goes_directly(parts.netloc):
+                raise ConfigError(
+                    f"the server of metadata at {parts.netloc}, which gives this process its credentials of AWS, would "
+                    "be asked over http through the proxy that HTTP_PROXY or ALL_PROXY names, which can read them: in "
+                    f"production add {parts.netloc} to NO_PROXY, or give this process other credentials, such as "
+                    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                )
+        return await type(provider).load(provider)
+
 
 def session(*, may_be_plain: bool, seconds: float) -> AioSession:
     """Return a session whose clients refuse to send to an address that is neither https nor of this machine.
 
-    It holds also for the clients that its credentials use, such as STS: these ask once, for at most so many seconds, so
-    that there is time left for a call with credentials that are still valid, which AWS's library renews 15 minutes
-    before they end. With `may_be_plain` anything goes, as outside
-    production. Raises `ConfigError` if its server of metadata would be asked in the clear on another machine.
+    It holds also for the clients that its credentials use, such as STS. Each asks once, for at most `seconds`. AWS's
+    library renews credentials 15 minutes before they end, so if that fails, there is still time for the call with the
+    old ones. With `may_be_plain` anything goes, as outside production. Raises `ConfigError` if its server of metadata
+    would be asked in the clear on another machine.
     """
     made = AioSession() if may_be_plain else _ProtectedSession()
     made.set_default_client_config(

@@ -17,7 +17,7 @@ from google.auth.transport import Request as AnyRequest
 from google.auth.transport.requests import Request
 
 from hookseal.ground.errors import Cause, ConfigError
-from hookseal.ground.tls import is_beside_this_machine, is_protected
+from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protected
 from hookseal.secrets.errors import SecretUnavailable
 
 RECONNECT_SECONDS: Final = 1.0  # the longest wait of a channel between two tries to connect, give or take a fifth
@@ -33,6 +33,7 @@ _PLUGIN: Final = "grpc._plugin_wrapping"  # logs a traceback for credentials tha
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 _METADATA: Final = ("GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP")
 _METADATA_NAME: Final = "metadata.google.internal"
+_METADATA_ADDRESS: Final = "169.254.169.254"
 _FILE: Final = "the file that GOOGLE_APPLICATION_CREDENTIALS names (token_uri and other urls)"
 _TOKEN_SECONDS: Final = 10.0  # for a token; a call gives up earlier, and the next one uses a token that came late
 # What Google's library raises for an answer that has not the form of Google.
@@ -76,14 +77,16 @@ def found_credentials(*, may_be_plain: bool, token_seconds: float = _TOKEN_SECON
     """Return the credentials that the environment provides; it may ask the server of metadata, which takes 12 seconds.
 
     Later a server that gives tokens has `token_seconds` to answer. Raises `ConfigError` if one would be asked over http
-    on another machine, unless it `may_be_plain`, as outside production; the clients of Google always use TLS. Raises
-    `GoogleAuthError` and `OSError`.
+    on another machine, or through a proxy, unless it `may_be_plain`, as outside production; the clients of Google
+    always use TLS. Raises `GoogleAuthError` and `OSError`.
     """
     if not may_be_plain:
         for name in _METADATA:
             host = os.environ.get(name, "")
-            if host and host.partition(":")[0] != _METADATA_NAME:
-                _require_protected(f"http://{host}/", name)
+            url = f"http://{host}/"
+            # Whether a proxy is on the way counts only if the server is asked.
+            if host and not _is_metadata(url):
+                _require_protected(url, name)
 
     def limited(request: AnyRequest) -> _Limited:
         return _Limited(request, may_be_plain=may_be_plain, seconds=token_seconds)
@@ -122,7 +125,7 @@ class _Limited(AnyRequest):
         timeout: float | None = None,
         **more: Any,
     ) -> Any:
-        if not self._may_be_plain and urlsplit(url).hostname != _METADATA_NAME:
+        if not self._may_be_plain:
             _require_protected(url, _FILE)
         limit = min(timeout or self._seconds, self._seconds)
         return self._send(url, method=method, body=body, headers=headers, timeout=limit, **more)
@@ -142,8 +145,27 @@ def _urls(value: Any, depth: int) -> Iterator[str]:
 
 
 def _require_protected(url: str, where: str) -> None:
-    if not (is_protected(url, proxies=True) or is_beside_this_machine(url)):
+    is_metadata = _is_metadata(url)
+    if not (is_metadata or is_protected(url)):
         raise ConfigError(
             "a server that gives tokens of Google would be asked over http, where anyone in between can read them: in "
             f"production use https, or an address of this machine without a proxy (NO_PROXY), in {where}"
         )
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" and not goes_directly(host):  # Google's client compares NO_PROXY with the host alone
+        if is_metadata:  # it is asked by its name and by its address
+            host = f"{_METADATA_NAME} and {_METADATA_ADDRESS if host == _METADATA_NAME else host}"
+        raise ConfigError(
+            "a server that gives tokens of Google would be asked over http through the proxy that HTTP_PROXY or "
+            f"ALL_PROXY names, which can read them: in production add {host} to NO_PROXY"
+            + (", or give this process GOOGLE_APPLICATION_CREDENTIALS" if is_metadata else "")
+        )
+
+
+def _is_metadata(url: str) -> bool:
+    """Return whether this is the server of metadata of a machine of Google, whose http no router passes on."""
+    try:
+        return urlsplit(url).hostname == _METADATA_NAME or is_beside_this_machine(url)
+    except ValueError:
+        return False
