@@ -1,11 +1,13 @@
 """How a client of OpenBao keeps a token: on a real server, whose own clock is real where its time counts."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from hookseal.secrets.errors import SecretUnavailable
 from hookseal.secrets.material import SecretMaterial
@@ -13,7 +15,7 @@ from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoUnavailable
 from hookseal.secrets.openbao.client import OpenBao, opened
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 from tests.doubles.clock import FakeClock
-from tests.doubles.faulty_proxy import LateAnswer, faulty_proxy
+from tests.doubles.faulty_proxy import AlteredAnswer, LateAnswer, faulty_proxy
 from tests.doubles.openbao import as_root, token_for
 from tests.worker.waiting import eventually
 
@@ -116,6 +118,52 @@ async def test_at_its_longest_time_a_login_follows(openbao_address: str) -> None
         await eventually(is_nearer_its_end)
         clock.elapsed += 201.0
         assert first["id"] != (await looked_up(client))["id"]
+
+
+async def test_a_token_that_nears_its_longest_time_is_warned_of(openbao_address: str) -> None:
+    """A given token that is renewed for less than before is used on, and the log says that it must be replaced."""
+    clock = FakeClock()
+    body = {"policies": ["default"], "ttl": "300s", "explicit_max_ttl": "300s"}
+    made = await as_root(openbao_address, "POST", "auth/token/create", body)
+    token = SecretMaterial(made["auth"]["client_token"].encode())
+
+    async with opened(_server(openbao_address, token), clock=clock) as client:
+        await looked_up(client)
+
+        async def is_nearer_its_end() -> bool:
+            return bool((await looked_up(client))["ttl"] < 299)
+
+        await eventually(is_nearer_its_end)
+        clock.elapsed += 201.0
+        with capture_logs() as logged:
+            assert (await looked_up(client))["last_renewal"] is not None
+    (warning,) = (each for each in logged if each["event"] == "openbao.token_ends")
+    assert "replace it" in warning["reason"]
+    assert 290 <= warning["ends_in_seconds"] < 300
+
+
+async def test_a_renewal_for_no_time_is_not_endless(openbao_address: str) -> None:
+    """A renewal that gives 0 s is none: the token keeps its end, is warned of, and is renewed again before it."""
+    clock = FakeClock()
+    token = await token_for(openbao_address, ttl="300s")
+
+    def without_time(body: bytes) -> bytes:
+        answer = json.loads(body)
+        answer["auth"]["lease_duration"] = 0
+        return json.dumps(answer).encode()
+
+    async with faulty_proxy(openbao_address) as proxy, opened(_server(proxy.url, token), clock=clock) as client:
+        await looked_up(client)
+        proxy.fault, proxy.only = AlteredAnswer(change=without_time), "/renew-self"
+        clock.elapsed += 201.0
+        with capture_logs() as logged:
+            await looked_up(client)
+        (warning,) = (each for each in logged if each["event"] == "openbao.token_ends")
+        assert 90 < warning["ends_in_seconds"] <= 99
+        proxy.fault = None
+        clock.elapsed += 34.0
+        await looked_up(client)
+        assert 2 == proxy.paths.count("/v1/auth/token/renew-self")
 
 
 async def test_a_replaced_file_gives_the_next_token(openbao_address: str, tmp_path: Path) -> None:

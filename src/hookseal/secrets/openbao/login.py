@@ -179,13 +179,17 @@ class Login:
             if value != old.value:
                 return await self._looked_up(value)
             renewed = await self._extended(old)
-            if renewed is None:
-                raise unreadable or OpenBaoDenied(
-                    f"OpenBao at {self._server.address} does not renew the token, which ends soon: replace it"
+            if renewed is None or _is_shorter(renewed, old):
+                ends = OpenBaoDenied(
+                    f"OpenBao at {self._server.address} does not renew the token for its whole time, because it is not "
+                    "renewable or near its longest time: replace it"
                 )
+                if renewed is None:
+                    raise unreadable or ends
+                self._warn(unreadable or ends, renewed.seconds or 0.0)
             return renewed
         renewed = await self._extended(old)
-        if renewed is not None and (renewed.seconds or 0.0) >= (old.seconds or 0.0):
+        if renewed is not None and not _is_shorter(renewed, old):
             return renewed
         try:  # the token is at the end of its longest time
             return await self._logged_in()
@@ -203,7 +207,8 @@ class Login:
             auth = part(await self._send("POST", "auth/token/renew-self", {}, old.value), "auth")
         except _NOT_GRANTED:
             return None
-        return self._living(old.value, auth.get("lease_duration"), is_renewable=True)
+        renewed = self._living(old.value, auth.get("lease_duration"), is_renewable=True)
+        return None if renewed.ends_at is None and old.ends_at is not None else renewed  # 0 s: it has reached its end
 
     async def _logged_in(self) -> _Token:
         """Wait for the login, which goes on if this is cancelled, or ends before it: its token is taken later."""
@@ -268,6 +273,10 @@ class Login:
             is_renewable=is_renewable,
             renew_at=now + seconds * _RENEW_AFTER if can_change else None,
         )
+
+
+def _is_shorter(renewed: _Token, old: _Token) -> bool:
+    return (renewed.seconds or 0.0) < (old.seconds or 0.0)
 
 
 def _login_refused() -> OpenBaoDenied:
