@@ -191,6 +191,30 @@ async def test_a_replaced_file_gives_the_next_token(openbao_address: str, tmp_pa
     assert {third.reveal().decode()} == {each["id"] for each in found}
 
 
+async def test_a_bad_token_in_the_file_does_not_displace_a_good_one(openbao_address: str, tmp_path: Path) -> None:
+    """A token that OpenBao refuses is not taken from the file while the one before is accepted, and the log says so."""
+    file = tmp_path / "token"
+    clock = FakeClock()
+    first = await token_for(openbao_address, ttl="300s")
+    async with opened(_from_file(openbao_address, first, file), clock=clock) as client:
+        file.write_text(first.reveal().decode())
+        await looked_up(client)
+        file.write_text("of-another-server")
+        clock.elapsed += 201.0
+        with capture_logs() as logged:
+            found = await looked_up(client)
+        assert first.reveal().decode() == found["id"]
+        assert found["last_renewal"] is not None
+        (warning,) = (each for each in logged if each["event"] == "openbao.token_ends")
+        assert "refuses the token that the file has now" in warning["reason"]
+        await revoke(openbao_address, first)
+        with pytest.raises(OpenBaoDenied):
+            await looked_up(client)
+        second = await token_for(openbao_address)
+        file.write_text(second.reveal().decode())
+        assert second.reveal().decode() == (await looked_up(client))["id"]
+
+
 async def test_a_file_that_is_gone_is_named_and_read_again_later(openbao_address: str, tmp_path: Path) -> None:
     """While the file is missing a token that serves is renewed; one that is refused gives an error with its name."""
     file = tmp_path / "token"

@@ -100,12 +100,12 @@ class Login:
         async with self._lock:
             if self._token is not None and self._token.value != refused:
                 return self._token.value
-            if await self._is_accepted(refused):
+            if await self._accepted(refused) is not None:
                 return None
             if isinstance(self._credentials, AppRole):
                 return self._taken(await self._logged_in())
             value = await self._read(self._credentials)
-            return None if value == refused else self._taken(await self._looked_up(value))
+            return None if value == refused else self._taken(await self._adopted(value))
 
     async def keep(self) -> None:
         """Renew the token before it ends, also while there are no requests, until this is cancelled."""
@@ -134,22 +134,19 @@ class Login:
     async def _begun(self) -> _Token:
         if isinstance(self._credentials, AppRole):
             return await self._logged_in()
-        return await self._looked_up(await self._read(self._credentials))
+        return await self._adopted(await self._read(self._credentials))
 
-    async def _looked_up(self, value: SecretMaterial) -> _Token:
+    async def _adopted(self, value: SecretMaterial) -> _Token:
+        return await self._accepted(value) or _Token(value=value)  # it may lack the right to a lookup, and have others
+
+    async def _accepted(self, value: SecretMaterial) -> _Token | None:
+        """Return the token with the time that it has; None if OpenBao refuses it, or its right to a lookup."""
         try:
             found = await self._send("GET", "auth/token/lookup-self", None, value)
-        except _NOT_GRANTED:  # a token may lack this right and have all others
-            return _Token(value=value)
+        except _NOT_GRANTED:
+            return None
         data = part(found, "data")
         return self._living(value, data.get("ttl"), is_renewable=data.get("renewable") is True)
-
-    async def _is_accepted(self, value: SecretMaterial) -> bool:
-        try:
-            await self._send("GET", "auth/token/lookup-self", None, value)
-        except _NOT_GRANTED:
-            return False
-        return True
 
     async def _prolong(self, old: _Token) -> None:
         """Renew the token or take another one; if neither is possible, keep it until OpenBao refuses it."""
@@ -171,23 +168,7 @@ class Login:
 
     async def _renewed(self, old: _Token) -> _Token:
         if not isinstance(self._credentials, AppRole):
-            unreadable: SecretUnavailable | None = None
-            try:
-                value = await self._read(old.value)
-            except SecretUnavailable as error:
-                value, unreadable = old.value, error
-            if value != old.value:
-                return await self._looked_up(value)
-            renewed = await self._extended(old)
-            if renewed is None or _is_shorter(renewed, old):
-                ends = OpenBaoDenied(
-                    f"OpenBao at {self._server.address} does not renew the token for its whole time, because it is not "
-                    "renewable or near its longest time: replace it"
-                )
-                if renewed is None:
-                    raise unreadable or ends
-                self._warn(unreadable or ends, renewed.seconds or 0.0)
-            return renewed
+            return await self._given_again(old)
         renewed = await self._extended(old)
         if renewed is not None and not _is_shorter(renewed, old):
             return renewed
@@ -198,6 +179,34 @@ class Login:
                 raise
             self._warn(error, renewed.seconds or 0.0)
             return renewed
+
+    async def _given_again(self, old: _Token) -> _Token:
+        """Return the token that the file has now, if OpenBao accepts it; else the old one with a new time to live."""
+        problem: SecretUnavailable | OpenBaoDenied | None = None
+        value = old.value
+        try:
+            value = await self._read(old.value)
+        except SecretUnavailable as error:
+            problem = error
+        if value != old.value:
+            found = await self._accepted(value)
+            if found is not None:
+                return found
+            problem = OpenBaoDenied(
+                f"OpenBao at {self._server.address} refuses the token that the file has now (auth/token/lookup-self): "
+                "write another one; the one before is used while OpenBao accepts it"
+            )
+        renewed = await self._extended(old)
+        if problem is None and renewed is not None and not _is_shorter(renewed, old):
+            return renewed
+        problem = problem or OpenBaoDenied(
+            f"OpenBao at {self._server.address} does not renew the token for its whole time, because it is not "
+            "renewable or near its longest time: replace it"
+        )
+        if renewed is None:
+            raise problem
+        self._warn(problem, renewed.seconds or 0.0)
+        return renewed
 
     async def _extended(self, old: _Token) -> _Token | None:
         """Return the token with a new time to live; None if OpenBao does not renew it."""
