@@ -145,7 +145,7 @@ OPENBAO: list[Case] = [
     (Refusal(status=429, body=b'{"errors":["do not show me"]}'), AWAY, "limits requests"),
     (Refusal(status=500, body=b'{"errors":["do not show me"]}'), AWAY, "fails"),
     (Refusal(status=503, body=b'{"errors":["Vault is sealed"]}'), AWAY, "is sealed: unseal it"),
-    (Refusal(status=503, body=b"<html>"), AWAY, "is not OpenBao"),
+    (Refusal(status=503, body=b"<html>"), AWAY, "answers 503: OpenBao is down or sealed"),
     (Silence.RESET, AWAY, "does not answer"),
     (HTML, AWAY, "is not OpenBao"),
     (NOTHING, AWAY, "cannot be read"),

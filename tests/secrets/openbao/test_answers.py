@@ -87,7 +87,7 @@ def test_a_404_says_that_the_version_was_deleted() -> None:
     assert {"metadata": {"version": 3}} == error.data
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 404, 429, 502, 503])
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 429])
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
 def test_a_page_of_another_server_is_no_answer(status: int, body: bytes) -> None:
     """A page of something else between is not an answer, whatever its status, and the error says so."""
@@ -96,6 +96,18 @@ def test_a_page_of_another_server_is_no_answer(status: int, body: bytes) -> None
     assert isinstance(error, OpenBaoUnavailable)
     assert f"what answers at {ADDRESS} is not OpenBao" in str(error)
     assert Cause.FOREIGN is error.cause
+
+
+@pytest.mark.req("SEC-18")
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("body", [b"<html>", b"no healthy upstream"])
+def test_a_load_balancer_without_a_server_is_not_another_server(status: int, body: bytes) -> None:
+    """What a load balancer says while OpenBao is down or sealed does not send the operator to BAO_ADDR."""
+    error = meaning(status, body)
+
+    assert isinstance(error, OpenBaoUnavailable)
+    assert f"what is before OpenBao at {ADDRESS} answers {status}: OpenBao is down or sealed" in str(error)
+    assert Cause.FAILING is error.cause
 
 
 @pytest.mark.req("SEC-07", part="causes")

@@ -39,6 +39,7 @@ class Absence(StrEnum):
         "(`bao list sys/quotas/rate-limit`), or hookseal must ask less often (SECRETS_CACHE_TTL_SECONDS)"
     )
     FAILING = "OpenBao at {address} fails or gives answers that cannot be read: look into its log"
+    DOWN = "what is before OpenBao at {address} answers {status}: OpenBao is down or sealed, or no server is behind it"
     FOREIGN = (
         "what answers at {address} is not OpenBao: correct BAO_ADDR, or what is between, such as a proxy or a load "
         "balancer"
@@ -60,8 +61,8 @@ class OpenBaoUnavailable(SecretUnavailable):
 
     code = "openbao_unavailable"
 
-    def __init__(self, address: str, absence: Absence) -> None:
-        super().__init__(absence.format(address=address), cause=_CAUSES.get(absence, Cause.FAILING))
+    def __init__(self, address: str, absence: Absence, *, status: int | None = None) -> None:
+        super().__init__(absence.format(address=address, status=status), cause=_CAUSES.get(absence, Cause.FAILING))
         self.absence = absence
 
 
@@ -105,7 +106,8 @@ def content(status: int, body: bytes, *, address: str, path: str, method: str = 
         raise OpenBaoUnavailable(address, Absence.STANDBY)
     value = _object(body)
     if value is None:  # every answer of OpenBao is a JSON object, or empty
-        raise OpenBaoUnavailable(address, Absence.FOREIGN)
+        is_down = status >= _SERVER_ERROR  # as a load balancer answers for a server that is sealed or away
+        raise OpenBaoUnavailable(address, Absence.DOWN if is_down else Absence.FOREIGN, status=status)
     if status in _OK:
         return value
     reasons = _reasons(value)
