@@ -21,6 +21,7 @@ from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("SEC-18")
 LOOKUP = "auth/token/lookup-self"
+MINE = "secret/data/mine-alone"
 WITHOUT_RENEWAL = (f'path "{LOOKUP}" {{ capabilities = ["read"] }}',)
 
 
@@ -102,6 +103,39 @@ async def test_a_refused_login_does_not_end_a_token_that_is_valid(openbao_addres
         with pytest.raises(OpenBaoDenied, match="denies this token the request to secret/data/x"):
             await client.request("GET", "secret/data/x")  # a denial by the policy is no reason for a login either
         assert first == (await looked_up(client))["id"]
+
+
+async def test_denials_lead_to_one_login(openbao_address: str) -> None:
+    """A token that may not even look itself up is denied something: one login shows that another token is no help."""
+    clock = FakeClock()
+    role = await _without_lookup(openbao_address, "no-lookup")
+
+    async with faulty_proxy(openbao_address) as proxy, opened(_server(proxy.url, role), clock=clock) as client:
+        for _ in range(5):
+            with pytest.raises(OpenBaoDenied, match="denies this token the request to secret/data/x"):
+                await client.request("GET", "secret/data/x")
+        assert 2 == proxy.paths.count("/v1/auth/approle/login")
+        clock.elapsed += 61.0
+        with pytest.raises(OpenBaoDenied):
+            await client.request("GET", "secret/data/x")
+        assert 3 == proxy.paths.count("/v1/auth/approle/login")
+
+
+async def test_a_denial_is_named_although_the_login_is_refused(openbao_address: str) -> None:
+    """If a login that a denial led to is refused, the error says what was denied first, and the token is used on."""
+    role = await _without_lookup(openbao_address, "no-lookup-once", secret_id_num_uses=1)
+
+    async with opened(_server(openbao_address, role)) as client:
+        with pytest.raises(OpenBaoDenied, match=r"denies this token the request to secret/data/x.*refuses the login"):
+            await client.request("GET", "secret/data/x")
+        assert "data" in await client.request("POST", MINE, {"data": {"a": "b"}})
+
+
+async def _without_lookup(address: str, name: str, **limits: object) -> AppRole:
+    policy = f"policy-of-{name}"
+    body = {"policy": f'path "{MINE}" {{ capabilities = ["create", "update"] }}'}
+    await as_root(address, "PUT", f"sys/policies/acl/{policy}", body)
+    return await approle(address, name, token_policies=policy, token_no_default_policy=True, token_ttl="300s", **limits)
 
 
 async def test_at_its_longest_time_a_login_follows(openbao_address: str) -> None:

@@ -38,19 +38,27 @@ class OpenBao:
 
         `path` has no leading slash; a character that has a meaning in URLs is part of a name. If the token is refused,
         and OpenBao accepts it for nothing else either, the client logs in by AppRole again or reads the file of the
-        token again, and repeats the request once. Nothing else is repeated. Raises `SecretUnavailable`, which may
-        succeed later, and `OpenBaoDenied`, `OpenBaoNotFound` or `OpenBaoRefused`.
+        token again, and repeats the request once. If that is denied too, no denial leads to a login for 60 seconds.
+        Nothing else is repeated. Raises `SecretUnavailable`, which may succeed later, and `OpenBaoDenied`,
+        `OpenBaoNotFound` or `OpenBaoRefused`.
         """
         if {"", ".", ".."}.intersection(path.split("/")):
             raise Defect("a path of OpenBao has a part that would lead to another path")
         token = await self._login.token()
         try:
             return await self._send(method, path, body, token)
-        except OpenBaoDenied:
-            other = await self._login.replaced(token)
+        except OpenBaoDenied as denial:
+            try:
+                other = await self._login.replaced(token)
+            except OpenBaoDenied as refusal:  # the token may be valid, and only its policy lack the right
+                raise OpenBaoDenied(f"{denial}; {refusal}") from None
             if other is None:
                 raise
-        return await self._send(method, path, body, other)
+        try:
+            return await self._send(method, path, body, other)
+        except OpenBaoDenied:
+            self._login.denied_again()
+            raise
 
     async def keep_token(self) -> None:
         """Renew the token before it ends, also while there are no requests, until this is cancelled."""

@@ -27,13 +27,14 @@ from hookseal.secrets.openbao.answers import (
 )
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 
-LOGIN_SECONDS: Final = 10.0  # longer than other requests: an answer that nobody waits for is a secret id that is lost
+LOGIN_SECONDS: Final = 10.0  # if we stop waiting, a secret id with one use is spent for nothing
 
 _RENEW_AFTER: Final = 2 / 3  # of its time to live
 _RETRY_AFTER: Final = 1 / 3  # of what is left, if that failed
 _RETRY_SECONDS: Final = (1.0, 3_600.0)  # the least and the most
 _INVALID_SECONDS: Final = 900.0  # until a secret id that is not valid is sent again; it counts towards the lock
 _DENIED_SECONDS: Final = 60.0  # until one that was denied, perhaps because the role is locked
+_NO_LOGIN_SECONDS: Final = 60.0  # after a denial that a login did not help against
 _NOT_GRANTED: Final = (OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused)
 
 # Sends one request with this token, or with none, and returns the content of the answer.
@@ -76,6 +77,7 @@ class Login:
         self._token: _Token | None = None
         self._login: asyncio.Task[_Token] | None = None
         self._refusal: _Refusal | None = None
+        self._no_login_until = 0.0
         self._log: Any = structlog.get_logger()
 
     async def token(self) -> SecretMaterial:
@@ -93,7 +95,8 @@ class Login:
     async def replaced(self, refused: SecretMaterial) -> SecretMaterial | None:
         """Return another token after this one was refused; None if there is no other, or OpenBao accepts this one.
 
-        Raises `OpenBaoDenied` if a login is refused, and `SecretUnavailable`, also if a file cannot be read.
+        None also if a login is useless now (see `denied_again`). Raises `OpenBaoDenied` if a login is refused, and
+        `SecretUnavailable`, also if a file cannot be read.
         """
         if not isinstance(self._credentials, AppRole) and self._server.read_again is None:
             return None
@@ -103,9 +106,18 @@ class Login:
             if await self._accepted(refused) is not None:
                 return None
             if isinstance(self._credentials, AppRole):
+                if self._clock.monotonic() < self._no_login_until:
+                    return None
                 return self._taken(await self._logged_in())
             value = await self._read(self._credentials)
             return None if value == refused else self._taken(await self._adopted(value))
+
+    def denied_again(self) -> None:
+        """Make no login because of a denial for 60 s, as another token was denied too: the policy lacks the right.
+
+        Without the right to `auth/token/lookup-self` that looks like a token that has ended.
+        """
+        self._no_login_until = self._clock.monotonic() + _NO_LOGIN_SECONDS
 
     async def keep(self) -> None:
         """Renew the token before it ends, also while there are no requests, until this is cancelled."""
