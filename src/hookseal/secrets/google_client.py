@@ -25,7 +25,7 @@ RECONNECT_SECONDS: Final = 1.0  # the longest wait of a channel between two trie
 # The waits are shorter than the time that an attempt has for its secrets, so that the first one afterwards succeeds.
 OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_500),  # how long one try may take, with TLS
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one try may take, with TLS, on a slow way; not a wait
     ("grpc.max_reconnect_backoff_ms", int(RECONNECT_SECONDS * 1_000)),
 )
 
