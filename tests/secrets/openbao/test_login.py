@@ -281,6 +281,23 @@ async def test_a_refused_secret_id_is_not_sent_again_until_it_is_replaced(openba
         assert "auth/approle/login" == (await looked_up(client))["path"]
 
 
+async def test_a_login_that_is_not_repeated_yet_says_so(openbao_address: str) -> None:
+    """While a refused secret id is not sent again, the error says for how long, as the role may be repaired."""
+    clock = FakeClock()
+    role = await approle(openbao_address, "repaired", token_ttl="300s")
+    wrong = replace(role, secret_id=SecretMaterial(b"not-yet-there"))
+    async with faulty_proxy(openbao_address) as proxy, opened(_server(proxy.url, wrong), clock=clock) as client:
+        for seconds, expected in (
+            (0.0, r"15 minutes$"),
+            (100.0, r"refused 100 s ago, and is sent again in 800 s: restart to send it now$"),
+            (801.0, r"15 minutes$"),
+        ):
+            clock.elapsed += seconds
+            with pytest.raises(OpenBaoDenied, match=expected):
+                await looked_up(client)
+        assert 2 == proxy.paths.count("/v1/auth/approle/login")
+
+
 async def test_a_login_whose_caller_gives_up_is_not_lost(openbao_address: str) -> None:
     """The token of a login that takes longer than a call serves the next one: a secret id of one use is used once."""
     role = await approle(openbao_address, "slow", token_ttl="300s", secret_id_num_uses=1)

@@ -57,6 +57,7 @@ class _Refusal:
     """A login that was refused, and until when it is not repeated with this secret id."""
 
     secret_id: SecretMaterial = field(repr=False)
+    at: float
     until: float
 
 
@@ -248,9 +249,12 @@ class Login:
         role = self._credentials
         assert isinstance(role, AppRole)  # noqa: S101 -- the callers have asked
         secret_id = await self._read(role.secret_id)
-        last = self._refusal
-        if last is not None and last.secret_id == secret_id and self._clock.monotonic() < last.until:
-            raise _login_refused()
+        last, now = self._refusal, self._clock.monotonic()
+        if last is not None and last.secret_id == secret_id and now < last.until:
+            raise _login_refused(
+                f"; this secret id was refused {now - last.at:.0f} s ago, and is sent again in "
+                f"{last.until - now:.0f} s: restart to send it now"
+            )
         body = {"role_id": role.role_id, "secret_id": secret_id.reveal().decode()}
         wait = 0.0
         found: Mapping[str, Any] = {}
@@ -265,7 +269,8 @@ class Login:
         auth = part(found, "auth")
         token = auth.get("client_token")
         if not isinstance(token, str) or not token:
-            self._refusal = _Refusal(secret_id=secret_id, until=self._clock.monotonic() + wait)
+            now = self._clock.monotonic()
+            self._refusal = _Refusal(secret_id=secret_id, at=now, until=now + wait)
             raise _login_refused()
         self._refusal = None
         return self._living(
@@ -300,9 +305,9 @@ def _is_shorter(renewed: _Token, old: _Token) -> bool:
     return (renewed.seconds or 0.0) < (old.seconds or 0.0)
 
 
-def _login_refused() -> OpenBaoDenied:
+def _login_refused(remembered: str = "") -> OpenBaoDenied:
     return OpenBaoDenied(
         "OpenBao refuses the login by AppRole: enable it (`bao auth enable approle`), check BAO_ROLE_ID, and replace "
         "BAO_SECRET_ID if it has expired or has no use left; after five refused logins OpenBao locks the role for 15 "
-        "minutes"
+        f"minutes{remembered}"
     )
