@@ -38,6 +38,7 @@ OWNED = {
 # Statements for the installation as a whole, and an operator's lookup by an id that is unique in it.
 FOR_ALL = {
     "ledger.sql: standing",  # how many rings of all tenants may be in Redis
+    "ledger.sql: tables_locked",  # a lock concerns the records of all tenants
     *("ledger.sql: longest_timeout_ms", "delivery_queries.sql: show", "delivery_queries.sql: has_endpoint"),
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
     *("migrate_secrets.sql: may_read", "migrate_secrets.sql: count_unmigrated", "migrate_secrets.sql: count_plaintext"),
