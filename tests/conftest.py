@@ -15,8 +15,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
 from tests.doubles.aws import running_aws

@@ -204,7 +204,7 @@ def _warm() -> None:
     import asyncpg  # noqa: PLC0415 -- as above
 
     from hookseal.cli.main import answer  # noqa: PLC0415 -- as above
-    from hookseal.secrets.sealing.keyring import KeyRing, MasterKey  # noqa: PLC0415 -- as above
+    from hookseal.secrets.core.keyring import KeyRing, MasterKey  # noqa: PLC0415 -- as above
 
     async def connect() -> None:
         with suppress(OSError):

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 
 _MEMORY: Final = Path("/dev/shm")
 _PASSABLE: Final = 0o711  # the mode that `scratch` sets, because the servers run as another user if this one is root

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from hookseal import Admin, Publisher
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, NotFound, Refused, Unavailable
+from hookseal.errors import Conflict, HooksealError, Malformed, NotFound, Refused, Unavailable
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS invoices_of_customers (tenant_id text, number integer, PRIMARY KEY (tenant_id, number));

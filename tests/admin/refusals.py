@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 
 
 async def refused_field(call: Awaitable[object]) -> str | None:

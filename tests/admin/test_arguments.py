@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hookseal.admin import arguments
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 
 
 @pytest.mark.parametrize(

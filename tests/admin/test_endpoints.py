@@ -7,7 +7,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from hookseal import Admin
-from hookseal.ground.errors import Conflict, NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused
 from tests.admin.refusals import refused_field
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited

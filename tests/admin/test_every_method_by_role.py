@@ -12,11 +12,10 @@ from typing import Any, Final
 import pytest
 
 from hookseal import Admin
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Refused
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Refused, SecretDenied
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.errors import SecretDenied
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation
 from tests.operations.test_replay_jobs import dead_letters, started

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from hookseal import Admin
-from hookseal.ground.errors import Conflict, Malformed, NotFound
-from hookseal.postgres.handles import Connection
+from hookseal.errors import Conflict, Malformed, NotFound
+from hookseal.postgres.pool import Connection
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
-from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.errors import Conflict, Malformed, NotFound
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 

@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
-from hookseal.dispatcher import endpoints
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import NotFound
+from hookseal.dispatcher.store import endpoints
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import NotFound, SecretUnusable
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets.core.ref import Purpose, endpoint_secret_name
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretUnusable
-from hookseal.secrets.ref import Purpose, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation
 
 JANE = "jane@product.example"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
-from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.errors import ConfigError, Refused, Unavailable
 from tests.cli.listeners import closed_port
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation

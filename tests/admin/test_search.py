@@ -9,12 +9,12 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import Delivery, DeliveryDetails, Endpoint, EndpointDetails, Event, EventDetails, RotationStatus
-from hookseal.dispatcher import delivery_queries, endpoint_queries, event_queries
-from hookseal.dispatcher.delivery_queries import Filter
-from hookseal.dispatcher.model import Ring
-from hookseal.dispatcher.publish import Event as GivenEvent
-from hookseal.dispatcher.publish import publish_json
-from hookseal.ground.errors import Conflict, Malformed, NotFound, Unavailable
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store import delivery_queries, endpoint_queries, event_queries
+from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.dispatcher.store.publish import Event as GivenEvent
+from hookseal.dispatcher.store.publish import publish_json
+from hookseal.errors import Conflict, Malformed, NotFound, Unavailable
 from hookseal.ground.ids import EventId, TenantId
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited

@@ -8,9 +8,9 @@ import pytest
 from hookseal.admin import session as sessions
 from hookseal.admin.session import MAX_CONNECTIONS, Session
 from hookseal.config.admin import admin_settings
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.postgres import opening
-from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.pool import ANSWER_SECONDS
 
 AT_ONCE = 3 * MAX_CONNECTIONS
 

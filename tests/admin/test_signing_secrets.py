@@ -10,8 +10,8 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import AddedEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict, InDoubt, Malformed, NotFound, Refused
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, InDoubt, Malformed, NotFound, Refused
 from tests.cli.lost_commit_proxy import losing_the_commit
 from tests.cli.switching import switching
 from tests.doubles.logbook import audited

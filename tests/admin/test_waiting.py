@@ -8,9 +8,9 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import AddedEndpoint
-from hookseal.dispatcher import held_deliveries
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.dispatcher.store import held
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, Malformed, NotFound
 from tests.admin.test_signing_secrets import JANE, NEW
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
@@ -74,13 +74,13 @@ async def test_an_endpoint_deleted_meanwhile_is_waited_for(
     ledger = PostgresLedger(installation.pool, worker="w", lease_seconds=45.0)
     claim = await ledger.claim(ring)
     assert claim is not None
-    looked, look = set[asyncio.Task[Any] | None](), held_deliveries.older_claims
+    looked, look = set[asyncio.Task[Any] | None](), held.older_claims
 
     async def looking(*arguments: Any) -> int:
         looked.add(asyncio.current_task())
         return await look(*arguments)
 
-    monkeypatch.setattr(held_deliveries, "older_claims", looking)
+    monkeypatch.setattr(held, "older_claims", looking)
     rotating = asyncio.ensure_future(admin.secrets.rotate(**named(added), actor=JANE, overlap_seconds=0))
 
     async def is_committed() -> bool:

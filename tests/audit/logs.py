@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.chain import Action, Change
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.trust import IntegrityKey
 
 Pool = asyncpg.Pool
 MATERIAL = SecretMaterial(hashlib.sha256(b"audit").digest())

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookseal.audit.chain import ORIGIN, Broken, Flaw, Link, Row, check_end, follow_chain, json_text, mac_message
-from hookseal.ground.framing import framed
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.ground.wire import framed
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.trust import IntegrityKey
 from tests.audit.logs import FORGERS_KEY, KEY, NEXT_KEY, second_opinion
 from tests.vectors.reading import vectors
 

@@ -10,11 +10,9 @@ import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.audit.chain import Flaw
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.chain import Action, Change, Contradiction, Flaw, Head, heads_to_json
 from hookseal.audit.exported import verify_export
-from hookseal.audit.heads import Contradiction, Head, heads_to_json
-from hookseal.ground.errors import Malformed, Refused
+from hookseal.errors import Malformed, Refused
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from tests.audit.logs import FORGERS_KEY, KEY, WHO, append, chain, change
 from tests.servers import Servers, database

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.audit.heads import (
+from hookseal.audit.chain import (
     MAX_HEADS,
     Contradiction,
     Head,
@@ -14,7 +14,7 @@ from hookseal.audit.heads import (
     heads_to_json,
     parse_heads,
 )
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 
 pytestmark = pytest.mark.req("SEC-24", part="whole-database")
 

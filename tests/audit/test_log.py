@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action
-from hookseal.ground.errors import Defect, Malformed, Refused, Unavailable
+from hookseal.audit.chain import Action
+from hookseal.errors import Defect, Malformed, Refused, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from tests.audit.logs import COPIED, KEY, MATERIAL, WHO, altered, append, broken, chain, change, second_opinion, tamper
 

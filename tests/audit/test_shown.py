@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from hookseal.audit.shown import cursor_of, place_of, to_display
-from hookseal.ground.errors import Malformed
+from hookseal.audit.chain import cursor_of, place_of, to_display
+from hookseal.errors import Malformed
 
 ROW = {
     "tenant_id": "acme",

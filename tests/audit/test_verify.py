@@ -6,7 +6,7 @@ import pytest
 from hookseal.audit import log
 from hookseal.audit.chain import Flaw, Row, mac_message
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.core.trust import IntegrityKey
 from tests.audit.logs import COPIED, FORGERS_KEY, KEY, NEXT_KEY, altered, append, broken, chain, change, tamper
 
 pytestmark = pytest.mark.req("SEC-14", part="verify")

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.chain import Action, Change
 from hookseal.ground.ids import TenantId
 from tests import forked
 from tests.cli.command import hookseal

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.chain import Action, Change
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.integrity import IntegrityKey
+from hookseal.secrets.core.trust import IntegrityKey
 from tests.audit.logs import FORGERS_KEY
 from tests.cli.installation import Begun
 from tests.cli.test_audit import tamper

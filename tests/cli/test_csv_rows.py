@@ -5,7 +5,7 @@ from io import BytesIO
 import pytest
 
 from hookseal.cli.csv_rows import MOST_LINE_BYTES, CsvRow, csv_rows
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 
 pytestmark = pytest.mark.req("SEC-12")
 

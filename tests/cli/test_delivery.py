@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.ids import first_uuid7
 from tests.cli.command import hookseal, on_a_terminal
 from tests.cli.documented import documented

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from hookseal.dispatcher.publish import Event, publish_raw
+from hookseal.dispatcher.store.publish import Event, publish_raw
 from hookseal.ground.ids import EventId, TenantId
 from tests.cli.command import hookseal
 from tests.cli.documented import documented

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from hookseal.cli.commands import tree
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from tests.cli.installation import Begun

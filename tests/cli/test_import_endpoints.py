@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from tests.cli.command import Ended, hookseal
 from tests.cli.installation import Begun
 from tests.doubles.legacy import legacy

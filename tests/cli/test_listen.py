@@ -18,8 +18,8 @@ from hookseal.cli import listen
 from hookseal.demo import served
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES, Algorithm, Scheme, signed_content, standard_headers, x_webhook_content
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret, public_key_of
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import Signer, generate_signing_secret, public_key_of
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import SOON_SECONDS

@@ -17,16 +17,7 @@ from hookseal.cli.commands import tree
 from hookseal.cli.interrupted import CONTINUES, IN_DOUBT, KNOWN, READS_ONLY, message
 from hookseal.cli.main import answer
 from hookseal.cli.shared.output import Json
-from hookseal.ground.errors import (
-    ConfigError,
-    Conflict,
-    Defect,
-    HooksealError,
-    Malformed,
-    NotFound,
-    Refused,
-    Unavailable,
-)
+from hookseal.errors import ConfigError, Conflict, Defect, HooksealError, Malformed, NotFound, Refused, Unavailable
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import black_hole

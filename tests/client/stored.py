@@ -3,7 +3,7 @@
 import asyncpg
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.queue.rings import DEFAULT_QUEUE
 
 

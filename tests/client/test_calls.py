@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hookseal import Event, Publisher
-from hookseal.client.calls import Calls
-from hookseal.ground.errors import Refused
+from hookseal.client.publisher import Calls
+from hookseal.errors import Refused
 from tests.client.stored import Stored, ids
 from tests.worker.waiting import eventually
 

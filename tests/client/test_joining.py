@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from hookseal import Event, Publisher
-from hookseal.ground.errors import Conflict, Malformed, Unavailable
-from hookseal.postgres.handles import Connection
+from hookseal.errors import Conflict, Malformed, Unavailable
+from hookseal.postgres.pool import Connection
 from tests.client.stored import Stored, ids
 from tests.worker.waiting import eventually
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from hookseal import Publisher
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.errors import ConfigError, Refused, Unavailable
 from hookseal.queue.rings import DEFAULT_QUEUE
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing
 from tests.client.stored import Stored, ids

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from hookseal import Event, PublishedMany, Publisher
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.errors import Conflict, Malformed, Refused
 from tests.client.stored import Stored, ids
 
 PAID = "invoice.paid"

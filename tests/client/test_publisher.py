@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from hookseal import Event, Published, Publisher
-from hookseal.ground.errors import Conflict, Malformed
+from hookseal.errors import Conflict, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.admin.refusals import refused_field
 from tests.client.stored import Stored, ids

@@ -7,8 +7,8 @@ import pytest
 from hookseal.config.admin import admin_settings
 from hookseal.config.load import load
 from hookseal.config.settings import Part
-from hookseal.ground.errors import ConfigError
-from hookseal.secrets.ref import Provider
+from hookseal.errors import ConfigError
+from hookseal.secrets.core.ref import Provider
 from tests.config.test_kms import MASTER, wrapped
 
 DATABASE = "postgresql://user:correct-horse@db.internal/hookseal"

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.config.handing import split_environment
-from hookseal.config.load import load
+from hookseal.config.load import load, split_environment
 from tests.config.test_load import KEY, PASSWORD, environment
 
 

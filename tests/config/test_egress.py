@@ -9,7 +9,7 @@ import pytest
 from hookseal.config.egress import certificates, proxy
 from hookseal.config.load import NOTHING, load
 from hookseal.dispatcher.http.tunnel import EgressProxy
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError
 from tests.doubles.certificates import authority
 
 CANARY = "canary-4f1d"

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.config.handing import split_environment
-from hookseal.config.load import NOTHING, load
+from hookseal.config.load import NOTHING, load, split_environment
 from hookseal.config.settings import Part
-from hookseal.ground.errors import ConfigError, Defect
+from hookseal.errors import ConfigError, Defect
+from hookseal.secrets.core.keyring import MasterKey
 from hookseal.secrets.kms.wrapped import WrappedKey
 from hookseal.secrets.openbao.server import AppRole
-from hookseal.secrets.sealing.keyring import MasterKey
 from tests.config.test_load import KEY, OTHER, THIRD, environment, problems
 from tests.doubles.certificates import authority
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hookseal.config.load import EVERYTHING, NOTHING, load
 from hookseal.config.names import FROM_FILE, KNOWN
 from hookseal.config.settings import Environment, Part
-from hookseal.dispatcher.address import AllowedNetwork
-from hookseal.ground.errors import ConfigError, Defect
+from hookseal.dispatcher.core.url import AllowedNetwork
+from hookseal.errors import ConfigError, Defect
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.resolve.cache import CacheLimits
-from hookseal.secrets.sealing.keyring import MasterKey
 
 KEY = base64.b64encode(bytes(range(100, 132))).decode()
 OTHER = base64.b64encode(bytes(range(140, 172))).decode()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.config.producer import producer_settings
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError
 
 DATABASE = "postgresql://user:correct-horse@db.internal/hookseal"
 REDIS = "redis://:correct-horse@redis.internal/2"

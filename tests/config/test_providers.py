@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.config.handing import split_environment
-from hookseal.config.load import load
+from hookseal.config.load import load, split_environment
 from hookseal.config.settings import Part
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.material import SecretMaterial
+from hookseal.errors import SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.openbao.server import AppRole
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.store.access import NO_ACCESS, Access, AwsAccess, GcpAccess
+from hookseal.secrets.store.port import NO_ACCESS, Access, AwsAccess, GcpAccess
 from tests.config.test_load import KEY, environment, problems
 
 pytestmark = pytest.mark.req("SEC-01", part="settings")

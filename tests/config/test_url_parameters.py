@@ -9,7 +9,7 @@ import pytest
 
 from hookseal.config import urls
 from hookseal.config.page import settings_page
-from hookseal.config.url_parameters import IGNORED, MODES, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
+from hookseal.config.urls import IGNORED, MODES, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
 from tests.doubles.certificates import authority, issued
 
 URL = "postgresql://user:correct-horse@host/db"

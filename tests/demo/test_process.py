@@ -11,7 +11,7 @@ import pytest
 
 from hookseal.demo.process import worker_process
 from hookseal.demo.watch import watch
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from tests.cli.listeners import black_hole
 from tests.cli.test_worker import SETTINGS
 from tests.demo.test_watch import Part

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from hookseal.demo import served
 from hookseal.demo.receiver import run_receiver
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.raw_request import raw_request
 from tests.doubles.stuck_client import stuck_client

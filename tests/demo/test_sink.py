@@ -11,9 +11,9 @@ import pytest
 
 from hookseal.demo.sink import run_sink
 from hookseal.demo.verdicts import verified_by_endpoint
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.core.model import Attempt, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.replay import replay_delivery

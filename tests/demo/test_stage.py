@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from hookseal.demo.stage import side_by_side, time_limit
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 
 
 async def test_chapters_run_concurrently() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.demo import state
-from hookseal.ground.errors import Refused, Unavailable
+from hookseal.errors import Refused, Unavailable
 
 ANOTHER = 54321  # a user id that no user has
 SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1/db"}

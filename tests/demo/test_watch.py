@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.demo.watch import how_ended, watch
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

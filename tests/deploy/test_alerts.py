@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hookseal.worker.metrics.definitions import METRICS
-from hookseal.worker.metrics.metric import Kind, Metric
+from hookseal.worker.metrics.runtime import Kind, Metric
 from tests.deploy.files import RUNBOOK, RUNBOOK_OF_KEYS, SCENARIOS, alerts, documents
 
 pytestmark = pytest.mark.req("OPS-05", part="alerts")

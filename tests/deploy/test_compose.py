@@ -20,8 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import hookseal
 from hookseal.config.load import load
-from hookseal.embedded.programs import valkey_server
-from hookseal.embedded.server import Server
+from hookseal.embedded.server import Server, valkey_server
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import closed_port
 from tests.deploy.files import DEPLOY, WORKER_UID, compose, image, seconds

@@ -12,8 +12,8 @@ import pytest
 import hookseal
 from hookseal.config.load import load
 from hookseal.config.source import is_exposed
-from hookseal.dispatcher import address
-from hookseal.ground.errors import ConfigError
+from hookseal.dispatcher.core import url
+from hookseal.errors import ConfigError
 from tests.deploy.files import WORKER_UID, container, container_environment, manifests, pods, resources
 
 pytestmark = pytest.mark.req("OPS-05", part="kubernetes")
@@ -119,9 +119,9 @@ def test_the_worker_reaches_public_addresses_only() -> None:
     blocks = {ip_network(block["cidr"]): {ip_network(network) for network in block["except"]} for block in open_to}
 
     assert {
-        ip_network("0.0.0.0/0"): _widest([network for network, _ in address._REFUSED_V4]),
-        address._GLOBAL_UNICAST_V6: _widest(
-            [network for network, _ in address._REFUSED_V6 if network.subnet_of(address._GLOBAL_UNICAST_V6)]
+        ip_network("0.0.0.0/0"): _widest([network for network, _ in url._REFUSED_V4]),
+        url._GLOBAL_UNICAST_V6: _widest(
+            [network for network, _ in url._REFUSED_V6 if network.subnet_of(url._GLOBAL_UNICAST_V6)]
         ),
     } == blocks
     assert [{"protocol": "TCP", "port": 443}] == rules[-1]["ports"]

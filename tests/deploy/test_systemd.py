@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.config.load import load
-from hookseal.ground.errors import ConfigError, Refused
+from hookseal.errors import ConfigError, Refused
 from tests.deploy.files import image, unit, unit_environment
 
 pytestmark = pytest.mark.req("OPS-05", part="systemd")

@@ -6,10 +6,10 @@ from typing import Any
 
 import structlog
 
-from hookseal.dispatcher.deliver import claim, finish, prepare
-from hookseal.dispatcher.failing_endpoints import FailingEndpoints
-from hookseal.dispatcher.model import Answer, Claim, Reply, Ring
-from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.core.deliver import claim, finish, prepare
+from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
+from hookseal.dispatcher.core.model import Answer, Claim, Reply, Ring
+from hookseal.dispatcher.core.ports import Parts
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock

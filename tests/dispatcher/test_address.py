@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.address import AddressRules, AllowedNetwork, loopback_allowed, refusal
+from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork, loopback_allowed, refusal
 from hookseal.ground.ids import TenantId
 
 REFUSED = [

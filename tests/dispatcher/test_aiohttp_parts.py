@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from hookseal.dispatcher.http import connection, dial
-from hookseal.worker import probe_port
+from hookseal.worker import health
 
 ROOT = Path(__file__).parents[2]
 # For each class of ours: its base class, and each private name of it that we call, read or override.
@@ -30,7 +30,7 @@ PRIVATE: dict[str, tuple[Any, type, set[str]]] = {
     "Connector": (dial, aiohttp.BaseConnector, {"_create_connection", "_loop"}),
     # `_reading_paused` says whether aiohttp waits until its reader has caught up.
     "HttpConnection": (connection, ResponseHandler, {"_reading_paused"}),
-    "_Connection": (probe_port, web.RequestHandler, set()),
+    "_Connection": (health, web.RequestHandler, set()),
 }
 # Public names of undocumented classes of aiohttp that we call or override.
 UNDOCUMENTED: dict[type, set[str]] = {

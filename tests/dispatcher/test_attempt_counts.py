@@ -2,8 +2,8 @@
 
 import pytest
 
-from hookseal.dispatcher.attempt_counts import BOUNDS_MS, AttemptCounts, Key
-from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.core.endpoint_health import BOUNDS_MS, AttemptCounts, Key
+from hookseal.dispatcher.core.model import Attempt, FinishedAttempt, Outcome, Ring, State, Verdict
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import claim
 from tests.doubles.replaced import replace

@@ -6,9 +6,9 @@ from typing import Final
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.batches import claim_all
-from hookseal.dispatcher.model import Claimed, Ring
-from hookseal.dispatcher.publish import Event, publish_json
+from hookseal.dispatcher.core.model import Claimed, Ring
+from hookseal.dispatcher.store.ledger import claim_all
+from hookseal.dispatcher.store.publish import Event, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.operations.audit_reports import Stale, audit_stale

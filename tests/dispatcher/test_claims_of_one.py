@@ -5,11 +5,11 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.batches import _SQL, _ids
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import _BATCHES, _ids
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 
@@ -58,7 +58,7 @@ async def claims_of(connection: Connection, ring: Ring, *, most_bytes: int = 1_0
         for name in ("claim_one", "claim_all"):
             claiming = connection.transaction()
             await claiming.start()
-            rows = await connection.fetch(_SQL[name], *_ids([ring]), "w1", 45.0, _TOKEN, most_bytes)
+            rows = await connection.fetch(_BATCHES[name], *_ids([ring]), "w1", 45.0, _TOKEN, most_bytes)
             stored = await connection.fetch("SELECT * FROM hookseal.deliveries WHERE state = 'sending'")
             claims.append([dict(row) for row in (*rows, *stored) if row.get("left_for") is None])
             await claiming.rollback()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hookseal.dispatcher.compose import compose
-from hookseal.dispatcher.model import Target
+from hookseal.dispatcher.core.model import Target
+from hookseal.dispatcher.core.prepare import compose
 from hookseal.ground.wire import Scheme
 from tests.doubles.claims import CLAIM, DELIVERY, TARGET, claim, overlapping, target
 from tests.doubles.signers import EchoSigner

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.deadline import MOMENT_SECONDS, Deadlines
+from hookseal.dispatcher.http.exchange import MOMENT_SECONDS, Deadlines
 
 
 async def never() -> None:

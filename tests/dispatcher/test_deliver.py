@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 import structlog
 
-from hookseal.dispatcher.deliver import by_endpoint, give_back
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Pace, Reply, State
-from hookseal.ground.errors import CannotSign, Defect
+from hookseal.dispatcher.core.deliver import by_endpoint, give_back
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, Pace, Reply, State
+from hookseal.errors import CannotSign, Defect
 from hookseal.ground.ids import EndpointId
 from tests.dispatcher.scene import GONE, OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RETRIES, RING, TARGET, overlapping, target

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from hookseal.dispatcher.model import Attempt, Claim, State, Verdict, WaitingFor
-from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
-from hookseal.ground.errors import CannotSign, Defect
+from hookseal.dispatcher.core.model import Attempt, Claim, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.prepare import START_WITHIN_SECONDS
+from hookseal.errors import CannotSign, Defect
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 from tests.dispatcher.scene import OK, Scene, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.ledger import MemoryLedger

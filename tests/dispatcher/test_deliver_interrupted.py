@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import structlog
 
-from hookseal.dispatcher.model import Attempt, Claim, FinishedAttempt, NotBegun, State, Verdict
-from hookseal.dispatcher.policy import Wait
-from hookseal.dispatcher.ports import Signer
-from hookseal.dispatcher.prepare import START_WITHIN_SECONDS
-from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure, Unavailable
+from hookseal.dispatcher.core.model import Attempt, Claim, FinishedAttempt, NotBegun, State, Verdict
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.core.ports import Signer
+from hookseal.dispatcher.core.prepare import START_WITHIN_SECONDS
+from hookseal.errors import CannotSign, Exhausted, LocalFailure, Unavailable
 from hookseal.ground.pointer import Pointer
-from hookseal.worker.ledger import PersistentLedger
+from hookseal.worker.recorder import PersistentLedger
 from tests.dispatcher.scene import OK, Scene, attempt, take
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.clock import FakeClock

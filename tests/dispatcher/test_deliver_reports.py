@@ -3,8 +3,8 @@
 import pytest
 import structlog
 
-from hookseal.dispatcher.model import Outcome, Reply, State, Verdict, WaitingFor
-from hookseal.ground.errors import CannotSign
+from hookseal.dispatcher.core.model import Outcome, Reply, State, Verdict, WaitingFor
+from hookseal.errors import CannotSign
 from tests.dispatcher.scene import GONE, OK, Scene
 from tests.doubles.claims import CLAIM, DELIVERY, RING, target
 from tests.doubles.replaced import replace

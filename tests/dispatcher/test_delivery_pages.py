@@ -6,8 +6,8 @@ from itertools import product
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.delivery_queries import Filter, page
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.store.delivery_queries import Filter, page
 from hookseal.ground.ids import EndpointId, TenantId
 
 Pool = asyncpg.Pool

@@ -3,10 +3,10 @@
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import endpoint_health
-from hookseal.dispatcher.endpoint_health import failing_too_long, mark_failing, mark_recovered
-from hookseal.dispatcher.failing_endpoints import Key
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.core.endpoint_health import Key
+from hookseal.dispatcher.store import endpoint_health
+from hookseal.dispatcher.store.endpoint_health import failing_too_long, mark_failing, mark_recovered
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import disable_failing_endpoint
 from tests.doubles.stored import Installation

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher import endpoint_rules as rules
-from hookseal.dispatcher.model import OnDeadLetter
-from hookseal.ground.errors import Malformed, Refused
+from hookseal.dispatcher.core import endpoint_rules as rules
+from hookseal.dispatcher.core.model import OnDeadLetter
+from hookseal.errors import Malformed, Refused
 
 Pool = asyncpg.Pool
 DAY = 86_400

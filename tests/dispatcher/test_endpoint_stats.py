@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import endpoint_stats
-from hookseal.dispatcher.attempt_counts import BOUNDS_MS, Counts
-from hookseal.ground.errors import Malformed, NotFound
+from hookseal.dispatcher.core.endpoint_health import BOUNDS_MS, Counts
+from hookseal.dispatcher.store import endpoint_queries
+from hookseal.errors import Malformed, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.postgres.statements import statements
 from tests.doubles.stored import Installation
@@ -69,15 +69,15 @@ async def test_hour_and_day_add_up_the_written_counts(installation: Installation
     """Counts of several writes are added up; hour and day contain the counts of their time, and no older ones."""
     one = (await installation.endpoint()).pointer.endpoint_id
     two = (await installation.endpoint(url="https://receiver.example/two")).pointer.endpoint_id
-    await endpoint_stats.add(installation.pool, {(ACME, one): counted(1, 10), (ACME, two): counted(0, 5)})
-    await endpoint_stats.add(installation.pool, {(ACME, one): counted(1, 10, 10)})
+    await endpoint_queries.add(installation.pool, {(ACME, one): counted(1, 10), (ACME, two): counted(0, 5)})
+    await endpoint_queries.add(installation.pool, {(ACME, one): counted(1, 10, 10)})
     await installation.pool.execute(
         "INSERT INTO hookseal.attempt_counts"
         " SELECT tenant_id, endpoint_id, since - make_interval(mins => age), 1, durations"
         " FROM hookseal.attempt_counts, unnest(ARRAY[90, 1530]) AS age WHERE endpoint_id = $1::text::uuid",
         one,
     )
-    items, following = await endpoint_stats.page(installation.pool, ACME, None, limit=5, cursor=None)
+    items, following = await endpoint_queries.stats_page(installation.pool, ACME, None, limit=5, cursor=None)
     first, second = items[1], items[0]
     assert (two, one, None) == (second["endpoint_id"], first["endpoint_id"], following)
     assert {
@@ -87,7 +87,10 @@ async def test_hour_and_day_add_up_the_written_counts(installation: Installation
     assert (6, 3, 0.5) == tuple(first["last_day"][name] for name in ("attempts", "delivered", "success_rate"))
     assert (1, 0, 0.0) == tuple(second["last_hour"][name] for name in ("attempts", "delivered", "success_rate"))
 
-    assert (1, 0) == (await endpoint_stats.forget(installation.pool), await endpoint_stats.forget(installation.pool))
+    assert (1, 0) == (
+        await endpoint_queries.forget(installation.pool),
+        await endpoint_queries.forget(installation.pool),
+    )
     assert 3 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.attempt_counts")
 
 
@@ -103,7 +106,7 @@ async def test_statistics_have_state_and_waiting_deliveries(installation: Instal
     ):
         statement = f"UPDATE hookseal.deliveries SET {change} WHERE id::text = $1"  # noqa: S608
         await installation.pool.execute(statement, ring.delivery_id)
-    [item], _ = await endpoint_stats.page(installation.pool, ACME, endpoint, limit=1, cursor=None)
+    [item], _ = await endpoint_queries.stats_page(installation.pool, ACME, endpoint, limit=1, cursor=None)
     assert {
         "tenant_id": "acme", "endpoint_id": endpoint, "state": "healthy", "pending": 3, "waiting": 1,
         "oldest_due_at": since, "last_hour": NOTHING, "last_day": NOTHING,
@@ -117,7 +120,7 @@ async def test_statistics_have_state_and_waiting_deliveries(installation: Instal
         ("UPDATE hookseal.endpoints SET enabled = false", "disabled"),
     ):
         await installation.pool.execute(change)
-        [item], _ = await endpoint_stats.page(installation.pool, ACME, endpoint, limit=1, cursor=None)
+        [item], _ = await endpoint_queries.stats_page(installation.pool, ACME, endpoint, limit=1, cursor=None)
         assert state == item["state"]
 
 
@@ -125,21 +128,21 @@ async def test_the_cursor_leads_to_the_next_page(installation: Installation) -> 
     """A page ends at its limit, and its cursor leads to the next; another tenant's endpoint is not found."""
     added = [await installation.endpoint(url=f"https://receiver.example/{n}") for n in range(3)]
     await installation.endpoint("globex")
-    first, cursor = await endpoint_stats.page(installation.pool, ACME, None, limit=2, cursor=None)
-    rest, end = await endpoint_stats.page(installation.pool, ACME, None, limit=2, cursor=cursor)
+    first, cursor = await endpoint_queries.stats_page(installation.pool, ACME, None, limit=2, cursor=None)
+    rest, end = await endpoint_queries.stats_page(installation.pool, ACME, None, limit=2, cursor=cursor)
     newest = sorted((each.pointer.endpoint_id for each in added), reverse=True)
     assert (newest, None) == ([item["endpoint_id"] for item in first + rest], end)
     with pytest.raises(NotFound):
-        await endpoint_stats.page(installation.pool, TenantId("globex"), newest[0], limit=1, cursor=None)
+        await endpoint_queries.stats_page(installation.pool, TenantId("globex"), newest[0], limit=1, cursor=None)
     with pytest.raises(Malformed):
-        await endpoint_stats.page(installation.pool, ACME, None, limit=0, cursor=None)
+        await endpoint_queries.stats_page(installation.pool, ACME, None, limit=0, cursor=None)
 
 
 async def test_statistics_read_only_their_endpoint(installation: Installation) -> None:
     """The statistics of an endpoint read only its own counts and pending deliveries, by their indexes."""
     await installation.pool.execute(_GROWN)
     endpoint = await installation.pool.fetchval("SELECT md5('1')::uuid::text")
-    texts = statements("hookseal.dispatcher", "endpoint_stats.sql")
+    texts = statements("hookseal.dispatcher.store", "endpoint_stats.sql")
     rows = await installation.pool.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {texts['page']}", "acme", endpoint, None, 2)
     plan = "\n".join(row[0] for row in rows)
     for index in ("attempt_counts_pkey", "deliveries_pending", "endpoints_id_key"):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from hookseal.dispatcher.failing_endpoints import (
+from hookseal.dispatcher.core.endpoint_health import (
     AGAIN_SECONDS,
     FAILING_SECONDS,
     MOST_REMEMBERED,
     Changes,
     FailingEndpoints,
 )
-from hookseal.dispatcher.model import Outcome, Target
+from hookseal.dispatcher.core.model import Outcome, Target
 from hookseal.ground.ids import EndpointId
 from tests.doubles.claims import TARGET
 from tests.doubles.clock import FakeClock

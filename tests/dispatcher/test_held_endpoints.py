@@ -7,16 +7,16 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.model import Claim, Outcome, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.policy import Wait, admit
-from hookseal.ground.errors import CannotSign, Exhausted, LocalFailure
+from hookseal.dispatcher.core.model import Claim, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.policy import Wait, admit
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.errors import CannotSign, Exhausted, LocalFailure
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint, enable_endpoint
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.secret import clear_caches
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.scene import Scene, attempt, take
 from tests.dispatcher.test_ledger import ROW, ledger
 from tests.doubles.replaced import replace

@@ -7,8 +7,8 @@ from typing import Protocol
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.history import BATCH, OLDEST, Place, PostgresHistory, Removed
-from hookseal.ground.errors import NotFound
+from hookseal.dispatcher.store.history import BATCH, OLDEST, Place, PostgresHistory, Removed
+from hookseal.errors import NotFound
 from hookseal.ground.ids import DeliveryId
 from hookseal.operations.replay import replay_delivery
 from tests.doubles.stored import AGE, begin

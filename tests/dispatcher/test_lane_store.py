@@ -5,14 +5,14 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.delivery_queries import Filter
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, PostgresLanes
+from hookseal.dispatcher.core.model import NO_PACE, Attempt, Outcome, Pace, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.why import explain
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
-from hookseal.dispatcher.model import NO_PACE, Attempt, Outcome, Pace, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.why import explain
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.lanes import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, PostgresLanes
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
 from tests.dispatcher.test_ledger import ledger

@@ -6,13 +6,22 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.delivery_queries import show
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Recorded, Retries, State, Verdict, WaitingFor
-from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
+from hookseal.dispatcher.core.model import (
+    Attempt,
+    FinishedAttempt,
+    Outcome,
+    Recorded,
+    Retries,
+    State,
+    Verdict,
+    WaitingFor,
+)
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.store.delivery_queries import show
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import TenantId
 from tests.doubles.claims import RING
 from tests.doubles.replaced import replace

@@ -6,13 +6,13 @@ import asyncpg
 import pytest
 
 from hookseal.audit.log import lock_chain, verify
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.core.model import Attempt, Claim, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import audit_gone
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from tests.dispatcher.test_ledger import ledger
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation, begin

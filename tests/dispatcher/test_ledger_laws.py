@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.policy import Wait
-from hookseal.dispatcher.ports import Ledger
+from hookseal.dispatcher.core.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.core.ports import Ledger
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.worker.ledger import PersistentLedger
+from hookseal.worker.recorder import PersistentLedger
 from tests.doubles.claims import CLAIM, RETRIES, RING, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger

@@ -8,13 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import batches
-from hookseal.dispatcher.held_deliveries import older_claims
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Claimed, FinishedAttempt, Recorded
-from hookseal.ground.errors import Busy
+from hookseal.dispatcher.core.model import Claimed, FinishedAttempt, Recorded
+from hookseal.dispatcher.store import ledger as batches
+from hookseal.dispatcher.store.held import older_claims
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Busy
 from hookseal.ground.pointer import Pointer
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.endpoint import pointer
 from tests.dispatcher.test_ledger import DELIVERED, ROW, ledger
 from tests.doubles.replaced import replace
@@ -30,19 +30,19 @@ def paused_claims(monkeypatch: pytest.MonkeyPatch) -> None:
     condition = "WHERE d.endpoint_id IS NOT DISTINCT"
     waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
     for name in ("claim_one", "claim_all"):
-        real = batches._SQL[name]
+        real = batches._BATCHES[name]
         assert condition in real
-        monkeypatch.setitem(batches._SQL._texts, name, real.replace(condition, waits))
+        monkeypatch.setitem(batches._BATCHES._texts, name, real.replace(condition, waits))
 
 
 @pytest.fixture
 def paused_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the statement that records a batch wait in the same way."""
     condition = "WHERE d.lease_token IS NOT DISTINCT"
-    real = batches._SQL["record_all"]
+    real = batches._BATCHES["record_all"]
     assert condition in real
     waits = condition.replace("WHERE", "WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL AND")
-    monkeypatch.setitem(batches._SQL._texts, "record_all", real.replace(condition, waits))
+    monkeypatch.setitem(batches._BATCHES._texts, "record_all", real.replace(condition, waits))
 
 
 async def wait_for_a_blocked_connection(pool: "Pool[asyncpg.Record]") -> None:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import BEGINNING, Chore, PostgresLedger, Unrung
-from hookseal.dispatcher.model import Claim, FinishedAttempt, Ring, State, Verdict
+from hookseal.dispatcher.core.model import Claim, FinishedAttempt, Ring, State, Verdict
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung
 from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
 from tests.doubles.stored import begin
@@ -140,7 +140,7 @@ async def test_batches_return_every_due_delivery_once(pool: "Pool[asyncpg.Record
 
 async def test_a_search_for_lost_rings_starts_at_its_index_position(pool: "Pool[asyncpg.Record]") -> None:
     """A batch starts at its position in an index of what was rung, so earlier rows cost nothing."""
-    statement = statements("hookseal.dispatcher", "ledger.sql")["rung_before"]
+    statement = statements("hookseal.dispatcher.store", "ledger.sql")["rung_before"]
     now = await ledger(pool).seconds_ago(0)
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")

@@ -6,20 +6,20 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.held_endpoints import FIRST_LINE, PostgresHeldEndpoints
-from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.core.model import Attempt, Claim, OnDeadLetter, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Parked
-from hookseal.dispatcher.model import Attempt, Claim, OnDeadLetter, Outcome, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.publish import publish_json
-from hookseal.dispatcher.replay import replay_all
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.held import FIRST_LINE, PostgresHeldEndpoints
+from hookseal.dispatcher.store.lanes import PostgresLanes
+from hookseal.dispatcher.store.publish import publish_json
+from hookseal.dispatcher.store.replays import replay_all
+from hookseal.errors import Conflict, NotFound
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint, enable_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.replay import replay_delivery, skip_delivery
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.statements import statements
 from tests.dispatcher.test_ledger import ledger
 from tests.dispatcher.test_publish import event
@@ -558,7 +558,10 @@ async def test_forged_positions_affect_no_other_endpoint(stored: Installation) -
 async def test_a_delivery_moved_to_the_end_is_not_claimed_early(stored: Installation) -> None:
     """A claim that read the head does not take it if a replay has moved it to the end of the line meanwhile."""
     [head] = await published(stored, 1)
-    claim, at_first = statements("hookseal.dispatcher", "batches.sql")["claim_all"], "SELECT a.tenant_id, a.endpoint_id"
+    claim, at_first = (
+        statements("hookseal.dispatcher.store", "batches.sql")["claim_all"],
+        "SELECT a.tenant_id, a.endpoint_id",
+    )
     waits = "SELECT a.tenant_id || pg_advisory_xact_lock(7)::text AS tenant_id, a.endpoint_id"
     assert at_first in claim
     paused = claim.replace(at_first, waits, 1)

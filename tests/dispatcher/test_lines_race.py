@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.model import Attempt, OnDeadLetter, Outcome, Ring, State, Verdict
-from hookseal.ground.errors import Conflict
+from hookseal.dispatcher.core.model import Attempt, OnDeadLetter, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.errors import Conflict
 from hookseal.ground.ids import DeliveryId, TenantId
 from hookseal.operations.replay import replay_delivery, skip_delivery
 from tests.dispatcher.test_ledger import ledger

@@ -7,18 +7,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoint_health import mark_failing, mark_recovered
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.failing_endpoints import Key
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, FinishedAttempt, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.core.endpoint_health import Key
+from hookseal.dispatcher.core.model import Attempt, FinishedAttempt, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.store.endpoint_health import mark_failing, mark_recovered
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import OPERATOR_TENANT, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
-from hookseal.operations.endpoint.rotation import rotate_secret
-from hookseal.operations.endpoint.schedule import take_turn
+from hookseal.operations.endpoint.rotation import rotate_secret, take_turn
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation, begin
 
 Pool = asyncpg.Pool

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.model import Failure, FailureKind, Outcome, Reply
-from hookseal.dispatcher.outcome import RULES, Consequence, OtherCondition, classify, consequence, explain, hundred
+from hookseal.dispatcher.core.model import Failure, FailureKind, Outcome, Reply
+from hookseal.dispatcher.core.outcome import RULES, Consequence, OtherCondition, classify, consequence, explain, hundred
 
 TRIED_AGAIN: Final = {
     *(Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.UNEXPECTED_STATUS, Outcome.TIMEOUT),

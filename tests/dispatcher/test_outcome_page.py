@@ -2,7 +2,7 @@
 
 import pytest
 
-from hookseal.dispatcher.model import Outcome
+from hookseal.dispatcher.core.model import Outcome
 from hookseal.dispatcher.outcome_page import outcomes_page
 
 pytestmark = pytest.mark.req("DEL-05", part="each-delivery")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hookseal.dispatcher.payload import MOST_LEVELS, encoded, require_json
-from hookseal.ground.errors import Malformed
+from hookseal.dispatcher.core.payload import MOST_LEVELS, encoded, require_json
+from hookseal.errors import Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
 pytestmark = pytest.mark.req("DEL-14", part="publish-limits")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.model import Outcome, Retries, State, Target, Verdict, WaitingFor
-from hookseal.dispatcher.policy import End, Wait, admit, again, await_secret, back_off, decide
+from hookseal.dispatcher.core.model import Outcome, Retries, State, Target, Verdict, WaitingFor
+from hookseal.dispatcher.core.policy import End, Wait, admit, again, await_secret, back_off, decide
 from tests.doubles.claims import CLAIM, TARGET, claim, target
 from tests.doubles.replaced import replace
 

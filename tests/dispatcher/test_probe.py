@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher import prepare, probe
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request, Target
-from hookseal.dispatcher.probe import CanaryVerdict, Ping, Reaction, compose_ping, judge, needs_control, reaction_to
-from hookseal.ground.errors import Refused
+from hookseal.dispatcher.core import prepare, probe
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, NotBegun, Reply, Request, Target
+from hookseal.dispatcher.core.probe import (
+    CanaryVerdict,
+    Ping,
+    Reaction,
+    compose_ping,
+    judge,
+    needs_control,
+    reaction_to,
+)
+from hookseal.errors import Refused
 from hookseal.ground.wire import Scheme
 from tests.doubles.claims import DELIVERY, ENDPOINT, POINTER, TARGET, overlapping, target
 from tests.doubles.signers import EchoSigner

@@ -8,11 +8,11 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.publish import Event, Published, publish_json, publish_raw
-from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.dispatcher.store.publish import Event, Published, publish_json, publish_raw
+from hookseal.errors import Conflict, Malformed, Refused
 from hookseal.ground.ids import EventId, TenantId, event_id
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.schema import revision
 from tests.doubles.stored import begin
 

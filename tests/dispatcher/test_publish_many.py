@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.publish import MOST_BYTES, MOST_EVENTS, Event, Published, batch, publish_many
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.dispatcher.store.publish import MOST_BYTES, MOST_EVENTS, Event, Published, batch, publish_many
+from hookseal.errors import Conflict, HooksealError, Malformed, Refused
 from hookseal.ground.ids import EventId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.dispatcher.test_publish import endpoint, event, login, stored_body

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher import replay_job
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay_job import NOT_DELIVERED, JobState, ReplayJob, Selection, Tally
-from hookseal.ground.errors import Malformed
+from hookseal.dispatcher.core import replay_job
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.replay_job import NOT_DELIVERED, JobState, ReplayJob, Selection, Tally
+from hookseal.errors import Malformed
 from hookseal.ground.ids import ReplayId, TenantId
 from tests.doubles.replaced import replace
 

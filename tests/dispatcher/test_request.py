@@ -7,9 +7,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from hookseal.dispatcher.model import Request
+from hookseal.dispatcher.core.model import Request
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 
 CANARY = "canary-4f1d"
 REQUEST = Request(

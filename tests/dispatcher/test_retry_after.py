@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.retry_after import LONGEST_SECONDS, seconds
+from hookseal.dispatcher.core.outcome import LONGEST_SECONDS, seconds
 
 pytestmark = pytest.mark.req("DEL-06")
 

@@ -6,10 +6,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import delivery_queries, secret_usage
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, Ring, State, Verdict
-from hookseal.dispatcher.secret_usage import Use
+from hookseal.dispatcher.core.model import Attempt, Outcome, Ring, State, Verdict
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.delivery_queries import Use
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.postgres.statements import statements
 from tests.doubles.stored import Installation, begin
@@ -120,8 +120,8 @@ async def test_other_endpoints_are_not_counted(installation: Installation) -> No
     )
     assert [[]] == await listed(installation, globex, limit=9, walked=9)
     owner = EndpointId(other.endpoint_id)
-    assert {} == await secret_usage.of_endpoint(installation.pool, TenantId("globex"), owner)
-    assert 1 == (await secret_usage.of_endpoint(installation.pool, TENANT, owner))[ONE].attempts
+    assert {} == await delivery_queries.of_endpoint(installation.pool, TenantId("globex"), owner)
+    assert 1 == (await delivery_queries.of_endpoint(installation.pool, TENANT, owner))[ONE].attempts
 
 
 @pytest.mark.req("SEC-23")
@@ -131,15 +131,15 @@ async def test_a_claim_counts_until_its_lease_ends(installation: Installation) -
     owner = EndpointId(ring.endpoint_id)
     ref = await installation.pool.fetchval("SELECT secret_ref FROM hookseal.endpoints")
     wanted = signed_by(owner, ref)
-    assert {} == await secret_usage.of_endpoint(installation.pool, TENANT, owner)
+    assert {} == await delivery_queries.of_endpoint(installation.pool, TENANT, owner)
     assert [[]] == await listed(installation, wanted, limit=9, walked=9)
     claim = await ledger(installation).claim(ring)
     assert claim is not None
-    assert {ref: Use(claims_in_flight=1)} == await secret_usage.of_endpoint(installation.pool, TENANT, owner)
+    assert {ref: Use(claims_in_flight=1)} == await delivery_queries.of_endpoint(installation.pool, TENANT, owner)
     assert [[ring.delivery_id]] == await listed(installation, wanted, limit=9, walked=9)
 
     await installation.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")
-    assert {} == await secret_usage.of_endpoint(installation.pool, TENANT, owner)
+    assert {} == await delivery_queries.of_endpoint(installation.pool, TENANT, owner)
     assert [[ring.delivery_id]] == await listed(installation, wanted, limit=9, walked=9)
     assert await ledger(installation).release(claim, None)
     assert [[]] == await listed(installation, wanted, limit=9, walked=9)
@@ -155,7 +155,7 @@ async def test_each_attempt_counts_for_its_signers(installation: Installation) -
         ONE: Use(attempts=3, last_signed_at=started[1][1]),
         TWO: Use(attempts=3, last_signed_at=started[2][1]),
     }
-    assert expected == await secret_usage.of_endpoint(installation.pool, TENANT, owner)
+    assert expected == await delivery_queries.of_endpoint(installation.pool, TENANT, owner)
 
 
 @pytest.mark.req("SEC-23")
@@ -172,7 +172,7 @@ async def test_a_page_reads_by_indexes(pool: "Pool[asyncpg.Record]") -> None:
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id)"
         " SELECT 'acme', md5('held' || n)::uuid FROM generate_series(1, 5000) AS n; ANALYZE;"
     )
-    statement = statements("hookseal.dispatcher", "delivery_queries.sql")["page_of_endpoint"]
+    statement = statements("hookseal.dispatcher.store", "delivery_queries.sql")["page_of_endpoint"]
     endpoint = await pool.fetchval("SELECT md5('1')::uuid::text")
     newest, oldest = "ffffffff-ffff-ffff-ffff-ffffffffffff", "00000000-0000-0000-0000-000000000000"
     for event_type, cursor in ((None, newest), ("invoice.paid", "0197c1f0-5e6a-7c3b-9d2e-4f5061728394")):

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import TlsIdentity
-from hookseal.dispatcher.ports import Signers
-from hookseal.ground.errors import CannotSign
+from hookseal.dispatcher.core.model import TlsIdentity
+from hookseal.dispatcher.core.ports import Signers
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import CannotSign
 from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.pointer import lock, move
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.claims import POINTER
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.replaced import replace

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from hookseal.dispatcher.url import endpoint_url, url_problem
-from hookseal.ground.errors import HooksealError, Malformed, Refused
+from hookseal.dispatcher.core.url import endpoint_url, url_problem
+from hookseal.errors import HooksealError, Malformed, Refused
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.delivery_facts import EndpointFacts, Facts, LastAttempt
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict, WaitingFor
-from hookseal.dispatcher.url import PLAIN_HTTP
-from hookseal.dispatcher.why import explain
+from hookseal.dispatcher.core.delivery_facts import EndpointFacts, Facts, LastAttempt
+from hookseal.dispatcher.core.model import Attempt, Outcome, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.url import PLAIN_HTTP
+from hookseal.dispatcher.core.why import explain
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.replaced import replace
 from tests.doubles.stored import begin

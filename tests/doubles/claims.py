@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from hookseal.dispatcher.model import Claim, Retries, Ring, Target
+from hookseal.dispatcher.core.model import Claim, Retries, Ring, Target
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.ground.pointer import Pointer
 from tests.doubles.replaced import replace

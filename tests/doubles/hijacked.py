@@ -5,7 +5,7 @@ Each counts its calls in a sequence, which no rollback resets, and then does the
 
 from typing import Final
 
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.pool import Executor
 
 _FUNCTION: Final = """
 CREATE SEQUENCE public.of_{number};

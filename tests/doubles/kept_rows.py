@@ -1,6 +1,6 @@
 """Copies of tables, from which a test puts every row back as it was."""
 
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.pool import Connection, Executor
 
 _COLUMNS = (
     "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"

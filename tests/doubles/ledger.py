@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
 
-from hookseal.dispatcher.model import (
+from hookseal.dispatcher.core.model import (
     Attempt,
     Claim,
     Claimed,
@@ -17,7 +17,7 @@ from hookseal.dispatcher.model import (
     Verdict,
     WaitingFor,
 )
-from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.core.policy import Wait
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
 

@@ -4,13 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hookseal.audit.log import verify
-from hookseal.operations.key.keys import MovedKey, destroy_key, promote_key, retire_key, stage_key
-from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
+from hookseal.operations.key.keys import (
+    MovedKey,
+    destroy_key,
+    finish_rewrap,
+    promote_key,
+    retire_key,
+    rewrap_batch,
+    stage_key,
+)
 from hookseal.secrets import restore
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.key.rewrap import BEGINNING, Batch, Cursor
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from tests.doubles.stored import Installation, keyring
 from tests.secrets.samples import master_key
 

@@ -1,6 +1,6 @@
 """A meter that keeps all that is reported to it."""
 
-from hookseal.dispatcher.model import Outcome, Verdict, WaitingFor
+from hookseal.dispatcher.core.model import Outcome, Verdict, WaitingFor
 
 
 class ListMeter:

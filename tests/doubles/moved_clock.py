@@ -9,7 +9,7 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.pool import Executor
 
 # In this order the functions of the test are found first; the product always names its own schema.
 SETTINGS: Final = {"search_path": "moved, pg_catalog"}

@@ -15,7 +15,7 @@ from hookseal.embedded.folders import scratch
 from hookseal.embedded.process import Program
 from hookseal.embedded.server import HOST, Server, ports, serve
 from hookseal.ground.clock import SystemClock
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.openbao.client import opened
 from hookseal.secrets.openbao.server import OpenBaoServer
 

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from hookseal.embedded.account import Account, for_servers
-from hookseal.embedded.folders import scratch, write_private
+from hookseal.embedded.folders import Account, for_servers, scratch, write_private
 from hookseal.embedded.process import Program
 from hookseal.embedded.server import HOST, Server, ports, serve
 from hookseal.ground.clock import SystemClock

@@ -10,15 +10,14 @@ from typing import Final
 
 import grpc
 
-from hookseal.postgres.handles import Pool, connected
+from hookseal.postgres.pool import Pool, connected
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.key.stores import Outside
-from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.server import OpenBaoServer
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.store.access import Access, AwsAccess, GcpAccess, OpenBaoAccess
 from hookseal.secrets.store.external import ExternalStore, Installation
-from hookseal.secrets.store.provider_api import ProviderApi
-from hookseal.secrets.store.providers import Providers
+from hookseal.secrets.store.port import Access, AwsAccess, GcpAccess, OpenBaoAccess, ProviderApi
+from hookseal.secrets.store.several import Providers
 from tests.doubles.google import PROJECT, GoogleSecrets, google_secrets
 from tests.doubles.openbao import ROOT_TOKEN
 

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from hookseal.dispatcher.model import TlsIdentity
-from hookseal.dispatcher.ports import Signer, Tls
+from hookseal.dispatcher.core.model import TlsIdentity
+from hookseal.dispatcher.core.ports import Signer, Tls
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 
 _SPELLED: Final = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
 

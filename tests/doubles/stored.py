@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.model import Ring
-from hookseal.dispatcher.publish import Event, Published, publish_json
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.publish import Event, Published, publish_json
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
 from hookseal.secrets.key import keys
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from hookseal.secrets.store.postgres import PostgresStore
 
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from hookseal.dispatcher.core.model import Answer, NotBegun, Request
 from hookseal.dispatcher.http.observation import Observed
-from hookseal.dispatcher.model import Answer, NotBegun, Request
+from hookseal.errors import Defect, Malformed
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Defect, Malformed
-from hookseal.ground.headers import require_headers
+from hookseal.ground.wire import require_headers
 from tests.doubles.clock import FakeClock
 
 

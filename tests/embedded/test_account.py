@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.account import Account, _has_right, can_reach, can_use, for_servers
+from hookseal.embedded.folders import Account, _has_right, can_reach, can_use, for_servers
 
 pytestmark = pytest.mark.req("OPS-08")
 

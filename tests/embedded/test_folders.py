@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.account import Account, for_servers
 from hookseal.embedded.folders import (
+    Account,
     _is_ours,
     create_private,
+    for_servers,
     load_or_create_password,
     read_private,
     scratch,
     state_folder,
     write_private,
 )
-from hookseal.ground.errors import Refused, Unavailable
+from hookseal.errors import Refused, Unavailable
 
 pytestmark = pytest.mark.req("OPS-08")
 

@@ -9,13 +9,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch, state_folder
+from hookseal.embedded.folders import for_servers, scratch, state_folder
 from hookseal.embedded.postgres import _postgres, postgres
 from hookseal.embedded.process import children
-from hookseal.embedded.programs import postgres_tree
-from hookseal.embedded.server import Server, ports
-from hookseal.ground.errors import Unavailable
+from hookseal.embedded.server import Server, ports, postgres_tree
+from hookseal.errors import Unavailable
 from tests.embedded.processes import arguments, is_alive, is_open, owner, program, taken_port
 from tests.fresh import initialised
 from tests.servers import sibling

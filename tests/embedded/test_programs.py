@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.account import Account, can_use
-from hookseal.embedded.programs import _postgres_tree, _valkey_server, make_accessible, postgres_tree, valkey_server
-from hookseal.ground.errors import Unavailable
+from hookseal.embedded.folders import Account, can_use
+from hookseal.embedded.server import _postgres_tree, _valkey_server, make_accessible, postgres_tree, valkey_server
+from hookseal.errors import Unavailable
 
 pytestmark = pytest.mark.req("OPS-08")
 

@@ -9,8 +9,8 @@ import pytest
 
 from hookseal.embedded.process import Program
 from hookseal.embedded.server import HOST, ports, serve
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from tests.doubles.clock import FakeClock
 from tests.embedded.processes import is_open
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.embedded.stack import stack, temporary_stack
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from tests import forked
 from tests.embedded.processes import is_alive
 from tests.fresh import initialised

@@ -8,12 +8,10 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
-from hookseal.embedded.programs import valkey_server
-from hookseal.embedded.server import HOST, Server, ports
+from hookseal.embedded.folders import for_servers, scratch
+from hookseal.embedded.server import HOST, Server, ports, valkey_server
 from hookseal.embedded.valkey import _settings, _valkey, valkey
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from tests.embedded.processes import arguments, is_alive, is_open, owner, taken_port
 
 pytestmark = pytest.mark.req("OPS-08")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from hookseal.dispatcher.model import Outcome, State
+from hookseal.dispatcher.core.model import Outcome, State
 from tests.faults.recording_receiver import ReceivedRequest
 
 SHOWN = 5

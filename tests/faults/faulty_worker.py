@@ -17,8 +17,8 @@ from functools import wraps
 from typing import Any
 
 from hookseal.cli.main import main
-from hookseal.dispatcher import deliver, prepare
-from hookseal.dispatcher.ports import Parts
+from hookseal.dispatcher.core import deliver, prepare
+from hookseal.dispatcher.core.ports import Parts
 from hookseal.ground.pointer import Pointer
 from hookseal.worker import resources
 from tests.faults.fault import Action, Fault

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Iterable
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE

@@ -12,7 +12,7 @@ import aiohttp
 
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
-from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.pool import ANSWER_SECONDS
 from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.postgres.translate import OUTAGES
 from tests.faults.disconnects import Disconnector, PostgresFilter, RedisFilter

@@ -7,8 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import Protocol
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.server import Server
 from tests.cli.listeners import reserved
 from tests.worker.waiting import eventually

@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from tests.doubles.stored import Installation, begin
 from tests.faults.comparison import Delivery, Evidence, RecordedAttempt, Report, compare
 from tests.faults.fleet import Fleet, fleet

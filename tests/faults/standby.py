@@ -8,12 +8,10 @@ from urllib.parse import urlsplit
 import asyncpg
 from redis.asyncio import Redis
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch, state_folder, write_private
+from hookseal.embedded.folders import for_servers, scratch, state_folder, write_private
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.process import Process, Program
-from hookseal.embedded.programs import make_accessible, postgres_tree
-from hookseal.embedded.server import Server
+from hookseal.embedded.server import Server, make_accessible, postgres_tree
 from hookseal.embedded.valkey import valkey
 from tests.worker.waiting import eventually
 

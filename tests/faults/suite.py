@@ -8,11 +8,10 @@ from pathlib import Path
 from random import Random
 from typing import Final, assert_never
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.valkey import valkey
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.faults import faults_at_steps, outages, scenarios, unrecorded
 from tests.faults.clocks import WallClock, library

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.core.model import State
 from tests.faults.comparison import Delivery, Evidence, RecordedAttempt, compare
 from tests.faults.recording_receiver import ReceivedRequest
 

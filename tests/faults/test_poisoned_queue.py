@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId
 from hookseal.queue.rings import DEFAULT_QUEUE
 from tests.faults.site import TENANT, Site

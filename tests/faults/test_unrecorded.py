@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.server import Server
 from tests.faults import unrecorded
 from tests.faults.comparison import Report

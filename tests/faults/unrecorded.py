@@ -18,8 +18,7 @@ from typing import Final
 import aiohttp
 import asyncpg
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.embedded.server import Server
 from hookseal.postgres.schema.upgrade import upgrade

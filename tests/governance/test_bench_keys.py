@@ -13,9 +13,9 @@ from hookseal.demo.process import worker_process
 from hookseal.operations.key.keys import begin, promote_key, stage_key
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from tests import forked
 from tools.bench_keys import laps, records
 from tools.bench_keys.__main__ import PROVES, figures_of, missed, table

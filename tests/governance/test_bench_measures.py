@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.demo.installation import Installation
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from tests import forked
 from tools.bench import environments, plan, producer, publishing, steady, throughput
 from tools.bench.cpu import parent_of, resident_mb, tree_seconds

@@ -100,9 +100,9 @@ def test_the_published_pages_are_written_from_the_record() -> None:
 @pytest.mark.parametrize("name", ["claim_one", "claim_all"])
 def test_only_claims_are_read_from_the_log(tmp_path: Path, name: str) -> None:
     """The durations of executed claims are read, each once, also if the log ends within a line."""
-    claim = statements("hookseal.dispatcher", "batches.sql")[name]
+    claim = statements("hookseal.dispatcher.store", "batches.sql")[name]
     indented = claim.replace("\n", "\n\t")
-    parking = statements("hookseal.dispatcher", "lane_store.sql")["park"].replace("\n", "\n\t")
+    parking = statements("hookseal.dispatcher.store", "lanes.sql")["park"].replace("\n", "\n\t")
     lines = (
         f"LOG:  duration: 1.250 ms  execute __asyncpg_stmt_1__: {indented}\n"
         f"LOG:  duration: 9.000 ms  bind __asyncpg_stmt_1__: {indented}\n"

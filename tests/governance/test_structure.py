@@ -67,9 +67,7 @@ def test_no_import_cycle_exists() -> None:
     circle: list[str] = next((error.args[1] for error in [_cycle(graph)] if error is not None), [])
 
     assert [] == circle
-    assert {"hookseal.secrets.sealing.active_key", "hookseal.secrets.sealing.keyring"} <= graph[
-        "hookseal.secrets.key.keys"
-    ]
+    assert {"hookseal.secrets.key.active_key", "hookseal.secrets.core.keyring"} <= graph["hookseal.secrets.key.keys"]
 
 
 def test_an_import_cycle_is_found() -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hookseal.errors import Unavailable
 from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING, SECOND_BATCH_ITEMS, Batch, Batches, Uncancellable, resolve
-from hookseal.ground.errors import Unavailable
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hookseal.ground import errors
+from hookseal import errors
 
 
 @pytest.mark.parametrize(

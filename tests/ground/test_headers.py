@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Malformed
-from hookseal.ground.headers import (
+from hookseal.errors import Malformed
+from hookseal.ground.wire import (
     MAX_ALL_CHARACTERS,
     MAX_HEADERS,
     MAX_NAME_CHARACTERS,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
+from hookseal.errors import Unavailable
 from hookseal.ground import log
-from hookseal.ground.errors import Unavailable
 
 CANARY = "canary of a message, 51a7"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="

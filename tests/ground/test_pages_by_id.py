@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from hookseal.ground.errors import Malformed
-from hookseal.ground.paging import before, paged
+from hookseal.errors import Malformed
+from hookseal.ground.ids import before, paged
 
 IDS = [f"0197c1f0-5e6a-7c3b-9d2e-4f506172839{number}" for number in range(3)]
 ROWS = [{"id": each} for each in IDS]

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from hookseal.ground.errors import Malformed
-from hookseal.ground.paging import decode_cursor, encode_cursor, require_limit
+from hookseal.errors import Malformed
+from hookseal.ground.ids import decode_cursor, encode_cursor, require_limit
 
 
 def test_a_page_has_1_to_1000_rows() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import plural
 
 
 @pytest.mark.parametrize(("number", "phrase"), [(0, "0 workers do"), (1, "1 worker does"), (2, "2 workers do")])

@@ -3,8 +3,8 @@
 import pytest
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_incrementing
 
-from hookseal.ground.errors import Unavailable
-from hookseal.ground.retrying import retried
+from hookseal.errors import Unavailable
+from hookseal.ground.clock import retried
 
 
 class Call:

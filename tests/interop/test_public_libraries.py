@@ -13,12 +13,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.interop.node_modules import FOLDER, installed
 from tests.worker.world import receiving, world
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from tests import forked
 from tests.operations.killed_process import APPLICATION_NAME, FIRST
 from tests.worker.waiting import eventually

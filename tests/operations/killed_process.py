@@ -21,22 +21,22 @@ import asyncpg
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import migrate_secrets
 from hookseal.operations.endpoint import rotation
-from hookseal.operations.key import compromise, keys, rewrap
+from hookseal.operations.key import keys
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.key.rewrap import BEGINNING
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import keyring
 from tests.secrets.samples import master_key
 
 TENANT: Final = TenantId("acme")
 FIRST: Final = "first of all"
 APPLICATION_NAME: Final = "killed_process"
-_HOW: Final = compromise.CompromiseOptions(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
+_HOW: Final = keys.CompromiseOptions(overlap_seconds=0, force=False, dry_run=False, random_bytes=os.urandom)
 
 
 class _Killed(asyncpg.Connection):
@@ -104,11 +104,11 @@ async def _end_overlap(operator: Operator, endpoint: str) -> object:
 async def _compromise(operator: Operator, seed: str) -> None:
     """Replace everything that the key had sealed; fail unless all of it was replaced."""
 
-    def replaced(each: compromise.Replaced) -> None:
+    def replaced(each: keys.Replaced) -> None:
         if each.error is not None:
             raise each.error
 
-    await compromise.drill(operator, key_of(seed).key_id, _HOW, replaced)
+    await keys.drill(operator, key_of(seed).key_id, _HOW, replaced)
 
 
 _OPERATIONS: Final[dict[str, Callable[[Operator, str], Coroutine[Any, Any, object]]]] = {
@@ -121,8 +121,8 @@ _OPERATIONS: Final[dict[str, Callable[[Operator, str], Coroutine[Any, Any, objec
     ),
     "stage": lambda operator, seed: keys.stage_key(operator, key_of(seed)),
     "promote": lambda operator, seed: keys.promote_key(operator, key_of(seed).key_id),
-    "rewrap": lambda operator, seed: rewrap.rewrap_batch(operator, key_of(seed).key_id, BEGINNING, wait=False),
-    "finish": lambda operator, seed: rewrap.finish_rewrap(operator, key_of(seed).key_id),
+    "rewrap": lambda operator, seed: keys.rewrap_batch(operator, key_of(seed).key_id, BEGINNING, wait=False),
+    "finish": lambda operator, seed: keys.finish_rewrap(operator, key_of(seed).key_id),
     "retire": lambda operator, seed: keys.retire_key(operator, key_of(seed).key_id),
     "destroy": lambda operator, seed: keys.destroy_key(operator, key_of(seed).key_id),
     "compromise": _compromise,

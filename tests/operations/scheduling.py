@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import asyncpg
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
-from hookseal.operations.endpoint.schedule import Announced, RotatedBySchedule, take_turn
+from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, take_turn
 from hookseal.operations.operator import Operator
 from hookseal.secrets.endpoint import pointer, schedule
 from hookseal.secrets.endpoint.schedule import Scheduled, Turn

@@ -10,33 +10,33 @@ import asyncpg
 import pytest
 
 import hookseal.operations
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import replay_jobs
-from hookseal.dispatcher.endpoint_health import Failing
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, Reply, State, Verdict
-from hookseal.dispatcher.replay_job import Selection
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.model import Attempt, Outcome, Reply, State, Verdict
+from hookseal.dispatcher.core.replay_job import Selection
+from hookseal.dispatcher.store import replays
+from hookseal.dispatcher.store.endpoint_health import Failing
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import Scheme
-from hookseal.operations import events, import_endpoints, migrate_secrets, move_secrets, producers, replay, restore
+from hookseal.operations import deliveries, import_endpoints, migrate_secrets, move_secrets, producers, replay, restore
 from hookseal.operations import secret as secret_operations
 from hookseal.operations.audit_reports import Denied, Stale, audit_denied, audit_stale
 from hookseal.operations.endpoint import endpoints, probe, rotation
-from hookseal.operations.endpoint import schedule as endpoint_schedule
+from hookseal.operations.endpoint import rotation as endpoint_schedule
 from hookseal.operations.endpoint import update as endpoint_update
-from hookseal.operations.key import compromise, keys, rewrap
+from hookseal.operations.key import keys
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.key.rewrap import BEGINNING
-from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint, iterate
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.logins import login
 from tests.doubles.providers import google_outside
@@ -133,7 +133,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.REPLAY_ENDED, replay.take_step, stepped),
         (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_CANCELLED, replay.cancel_replay, cancelled),
-        (Action.PAYLOAD_READ, events.read_payload, payload_read),
+        (Action.PAYLOAD_READ, deliveries.read_payload, payload_read),
         (
             Action.ENDPOINT_UPDATED,
             update,
@@ -177,11 +177,11 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.KEY_PROMOTED, keys.promote_key, lambda by: keys.promote_key(by, SECOND.key_id)),
         (
             Action.KEY_REWRAPPED,
-            rewrap.rewrap_batch,
-            lambda by: rewrap.rewrap_batch(by, FIRST.key_id, BEGINNING, wait=True),
+            keys.rewrap_batch,
+            lambda by: keys.rewrap_batch(by, FIRST.key_id, BEGINNING, wait=True),
         ),
-        (Action.KEY_DRAINED, rewrap.finish_rewrap, lambda by: rewrap.finish_rewrap(by, FIRST.key_id)),
-        (Action.KEY_COMPROMISED, compromise.mark_compromised, lambda by: compromise.mark_compromised(by, FIRST.key_id)),
+        (Action.KEY_DRAINED, keys.finish_rewrap, lambda by: keys.finish_rewrap(by, FIRST.key_id)),
+        (Action.KEY_COMPROMISED, keys.mark_compromised, lambda by: keys.mark_compromised(by, FIRST.key_id)),
         (Action.KEY_RETIRED, keys.retire_key, lambda by: keys.retire_key(by, THIRD.key_id)),
         (Action.KEY_DESTROYED, keys.destroy_key, lambda by: keys.destroy_key(by, THIRD.key_id)),
         (Action.ENDPOINT_ADDED, import_endpoints.import_endpoint, imported),
@@ -285,20 +285,20 @@ async def stepped(operator: Operator) -> object:
     """Take the only step of that job."""
     async with operator.connection.transaction():  # the same
         await operator.connection.execute("UPDATE hookseal.replays SET paid_until = now() - interval '1 s'")
-        [job] = await replay_jobs.running(operator.connection, at_most=2)
+        [job] = await replays.running(operator.connection, at_most=2)
         return await replay.take_step(operator, job)
 
 
 async def cancelled(operator: Operator) -> object:
     """Cancel the job."""
-    [job] = await replay_jobs.running(operator.connection, at_most=2)
+    [job] = await replays.running(operator.connection, at_most=2)
     return await replay.cancel_replay(operator, job.replay_id)
 
 
 async def payload_read(operator: Operator) -> object:
     """Read the payload of the only event."""
     event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
-    return await events.read_payload(operator, ACME, event)
+    return await deliveries.read_payload(operator, ACME, event)
 
 
 async def due(operator: Operator, endpoint: EndpointId) -> object:

@@ -14,17 +14,17 @@ import pytest
 
 import hookseal.operations
 from hookseal.config.admin import admin_settings
-from hookseal.dispatcher.delivery_queries import Filter
-from hookseal.ground.errors import HooksealError, Refused
+from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.errors import HooksealError, Refused
 from hookseal.ground.ids import EndpointId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations import deliveries, migrate_secrets, move_secrets, operator, secret
 from hookseal.operations.endpoint import endpoints, reports, rotation
-from hookseal.operations.key import keys, rewrap
+from hookseal.operations.key import keys
 from hookseal.operations.operator import Operator
-from hookseal.operations.unwrapping import unwrapped
+from hookseal.operations.unlocking import unwrapped
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from tests.audit.logs import tamper
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
@@ -77,8 +77,8 @@ READS: dict[str, Reading] = {
     ),
     "limit_transaction": lambda by, _: operator.limit_transaction(by.connection),
     "preview": lambda by, _: preview_migration(by),
-    "records_of": lambda by, _: rewrap.records_of(by, keyring().sealing.key_id),
-    "altered": lambda by, _: rewrap.altered(by, keyring().sealing.key_id),
+    "records_of": lambda by, _: keys.records_of(by, keyring().sealing.key_id),
+    "altered": lambda by, _: keys.altered(by, keyring().sealing.key_id),
     "purgeable": lambda by, _: secret.purgeable(by, ACME, days=0),
     "unwrapped": lambda _, __: unwrapped(admin_settings(environ=URL), clock=FakeClock()),
     "require_movable": lambda by, _: move_secrets.require_movable(by, Provider.DB),

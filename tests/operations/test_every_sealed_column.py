@@ -2,15 +2,15 @@
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import RecordMalformed
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.operations.endpoint import rotation
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.envelope import key_id_of
+from hookseal.secrets.core.ref import Purpose
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.errors import RecordMalformed
-from hookseal.secrets.ref import Purpose
-from hookseal.secrets.sealing.envelope import key_id_of
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.master_keys import NEW, OLD, changed, holding, opened, replaced, under
 from tests.doubles.replaced import replace

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import held_deliveries
-from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.model import Attempt, Outcome, State, Verdict
 from hookseal.dispatcher.lanes.lane import Opened
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict
-from hookseal.ground.errors import NotFound
+from hookseal.dispatcher.store import held as held_deliveries
+from hookseal.dispatcher.store.lanes import PostgresLanes
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import NotFound
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.replay import replay_delivery

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, HooksealError, Malformed, Refused, SecretDenied, SecretTampered, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme, x_webhook_content
@@ -20,13 +20,12 @@ from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch
 from hookseal.postgres.schema import plaintext
 from hookseal.postgres.schema.plaintext import PlaintextColumn
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import Signer, generate_signing_secret
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.errors import SecretDenied, SecretTampered
-from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret
 from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login

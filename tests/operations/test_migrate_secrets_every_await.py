@@ -7,8 +7,8 @@ import pytest
 
 from hookseal.audit import log
 from hookseal.operations.migrate_secrets import Migration, migrate_endpoint
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.ref import Purpose, SecretRef
 from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation

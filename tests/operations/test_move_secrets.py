@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import ConfigError, Conflict, Refused
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import ConfigError, Conflict, Refused, SecretDenied, SecretUnavailable
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.rotation import roll_back
@@ -16,13 +16,12 @@ from hookseal.operations.key.keys import begin as begin_installation
 from hookseal.operations.move_secrets import Movement, move_endpoint, move_own, require_movable
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, remove_leftovers
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.key import compromise
 from hookseal.secrets.key.stores import Outside
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.logbook import audited
 from tests.doubles.providers import google_outside

@@ -5,14 +5,13 @@ import asyncio
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import InDoubt, Unavailable
+from hookseal.errors import InDoubt, SecretDenied, SecretDestroyed, Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.errors import SecretDenied, SecretDestroyed
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import begin
 
 Pool = asyncpg.Pool

@@ -4,17 +4,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.core.model import Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.operations.restore import accept_restore
 from hookseal.operations.secret import clear_caches
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.dispatcher.test_ledger import ROW
 from tests.doubles.stored import Installation
 

@@ -5,13 +5,13 @@ import asyncio
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import producers as rules
-from hookseal.dispatcher.producers import EVERY_TENANT, Granted
-from hookseal.dispatcher.publish import Event, publish_json
-from hookseal.ground.errors import Malformed, NotFound, Refused
+from hookseal.dispatcher.store import producers as rules
+from hookseal.dispatcher.store.producers import EVERY_TENANT, Granted
+from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.errors import Malformed, NotFound, Refused
 from hookseal.ground.ids import TenantId
 from hookseal.operations.producers import grant, revoke
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema.roles import ROLES
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login

@@ -5,13 +5,13 @@ import asyncio
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.replay import Replayed
-from hookseal.dispatcher.why import explain
-from hookseal.ground.errors import Conflict, NotFound, Refused
+from hookseal.dispatcher.core.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.why import explain
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.replays import Replayed
+from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.replay import replay_delivery

@@ -7,14 +7,13 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import replay_jobs
-from hookseal.dispatcher.delivery_queries import Filter, page
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Ring, State
-from hookseal.dispatcher.replay import replay_all
-from hookseal.dispatcher.replay_job import FINAL, MAX_RUNNING, JobState, ReplayJob, Selection, Tally
-from hookseal.dispatcher.replay_jobs import RunningJob, Step
-from hookseal.ground.errors import Conflict, NotFound, Refused, Unavailable
+from hookseal.dispatcher.core.model import Ring, State
+from hookseal.dispatcher.core.replay_job import FINAL, MAX_RUNNING, JobState, ReplayJob, Selection, Tally
+from hookseal.dispatcher.store import replays
+from hookseal.dispatcher.store.delivery_queries import Filter, page
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.replays import RunningJob, Step, replay_all
+from hookseal.errors import Conflict, NotFound, Refused, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
 from hookseal.operations.replay import cancel_replay, enable_and_replay, replay_delivery, start_replay, take_step
@@ -85,7 +84,7 @@ async def ended(installation: Installation, job: ReplayJob) -> ReplayJob:
     """Take steps until the job has ended."""
     while (step := await stepped(installation, job)) is not None:
         job = step.job
-    return await replay_jobs.show(installation.pool, job.replay_id)
+    return await replays.show(installation.pool, job.replay_id)
 
 
 @pytest.mark.parametrize("state", ["pending", "sending"])
@@ -156,7 +155,7 @@ async def test_a_list_shows_what_is_replayed(installation: Installation) -> None
         listed, _ = await page(installation.pool, wanted, limit=10, cursor=None)
         assert expected == [item["delivery_id"] for item in listed], (since, until)
         selection = Selection(tenant_id=ACME, since=since, until=until)
-        assert len(expected) == (await replay_jobs.count(installation.pool, selection)).total, (since, until)
+        assert len(expected) == (await replays.count(installation.pool, selection)).total, (since, until)
 
 
 async def test_each_condition_selects(installation: Installation) -> None:
@@ -190,7 +189,7 @@ async def test_each_condition_selects(installation: Installation) -> None:
         ({"until": earlier}, []),
     ):
         selection = Selection(tenant_id=ACME, **given)
-        assert Tally(replayed=len(expected)) == await replay_jobs.count(installation.pool, selection), given
+        assert Tally(replayed=len(expected)) == await replays.count(installation.pool, selection), given
         if not expected:
             with pytest.raises(NotFound, match="nothing to replay"):
                 await started(installation, selection)
@@ -244,9 +243,9 @@ async def test_what_has_arrived_as_a_copy_is_left_out(installation: Installation
     again, early_copy, late_copy = [await copied(each) for each in (delivered, early, late)]
     await installation.pool.execute(_ARRIVED, early_copy)
     await installation.pool.execute(_DEAD)
-    assert Tally(replayed=4) == await replay_jobs.count(installation.pool, EVERYTHING)
+    assert Tally(replayed=4) == await replays.count(installation.pool, EVERYTHING)
     everything = Selection(tenant_id=ACME, states=FINAL)
-    assert Tally(replayed=7) == await replay_jobs.count(installation.pool, everything)
+    assert Tally(replayed=7) == await replays.count(installation.pool, everything)
 
     job = await started(installation)
     await installation.pool.execute(_ARRIVED, late_copy)
@@ -329,7 +328,7 @@ async def test_small_steps_replay_all_once(installation: Installation) -> None:
     while True:
         await installation.pool.execute(_WAITED, 60.0)
         async with installation.pool.acquire() as connection:
-            step = await replay_jobs.step(connection, running, walked=2)
+            step = await replays.step(connection, running, walked=2)
         assert step is not None
         seen.append(await in_state(installation, "pending"))
         if not step.may_go_on:
@@ -345,8 +344,8 @@ async def test_one_worker_at_a_time_steps_a_job(installation: Installation) -> N
     running = RunningJob(ACME, (await started(installation)).replay_id)
     await installation.pool.execute(_WAITED, 60.0)
     async with installation.pool.acquire() as one, installation.pool.acquire() as two, one.transaction():
-        assert await replay_jobs.step(one, running) is not None
-        assert await replay_jobs.step(two, running) is None
+        assert await replays.step(one, running) is not None
+        assert await replays.step(two, running) is None
 
 
 @pytest.mark.req("SEC-08")
@@ -398,8 +397,8 @@ async def test_a_tenant_has_at_most_five_running_jobs(installation: Installation
     results = await asyncio.gather(*(started(installation) for _ in range(MAX_RUNNING + 2)), return_exceptions=True)
     assert MAX_RUNNING == len([job for job in results if isinstance(job, ReplayJob)])
     assert 2 == len([error for error in results if isinstance(error, Conflict)])
-    jobs, following = await replay_jobs.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=None)
-    rest, end = await replay_jobs.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=following)
+    jobs, following = await replays.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=None)
+    rest, end = await replays.page(installation.pool, ACME, JobState.RUNNING, limit=3, cursor=following)
     assert (MAX_RUNNING, None) == (len({job.replay_id for job in jobs + rest}), end)
     assert MAX_RUNNING == [row["action"] for row in await audited(installation.pool)].count("replay.started")
 
@@ -465,7 +464,7 @@ async def test_a_step_killed_at_any_statement_can_be_repeated(installation: Inst
             was_reached = connection.was_reached
             connection.terminate()
             await eventually(lambda: installation.pool.fetchval(_NO_SESSION))
-            stored = await replay_jobs.show(installation.pool, job.replay_id)
+            stored = await replays.show(installation.pool, job.replay_id)
             assert stored.tally.replayed == len(await in_state(installation, "pending")), (end, at)
             assert stored.tally.replayed >= moved
             moved = stored.tally.replayed
@@ -492,7 +491,7 @@ async def test_a_step_reads_little_of_a_new_tenant(installation: Installation) -
     """PostgreSQL expects almost no rows of a tenant that came after the last ANALYZE; a step reads no more for that."""
     await installation.pool.execute(_GROWN)
     await installation.pool.execute(_FILL.format(tenant="new", number=2_000))
-    walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]
+    walk = statements("hookseal.dispatcher.store", "replay_jobs.sql")["walk"]
     least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
     rows = await installation.pool.fetch(
         f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {walk}",
@@ -508,7 +507,7 @@ async def test_a_step_reads_little_of_a_new_tenant(installation: Installation) -
 async def test_a_step_reads_by_indexes(installation: Installation) -> None:
     """A step on a large table reads what it looks at, by an index, and nothing else."""
     await installation.pool.execute(_GROWN)
-    walk = statements("hookseal.dispatcher", "replay_jobs.sql")["walk"]
+    walk = statements("hookseal.dispatcher.store", "replay_jobs.sql")["walk"]
     least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
     for states, event, index in (
         (["dead_letter"], None, "deliveries_not_delivered"),

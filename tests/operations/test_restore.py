@@ -6,9 +6,9 @@ import os
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher import held_deliveries
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.dispatcher.store import held
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Conflict, NotFound, SecretDestroyed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.audit_reports import Stale, audit_stale
 from hookseal.operations.endpoint import rotation
@@ -19,10 +19,9 @@ from hookseal.operations.restore import Accepted, accept_endpoint, accept_restor
 from hookseal.operations.secret import purge_batch
 from hookseal.secrets import restore
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.errors import SecretDestroyed
-from hookseal.secrets.extras.header_values import HeaderChange
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from tests.dispatcher.test_ledger_race import wait_for_a_blocked_connection
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, keyring
@@ -103,11 +102,7 @@ async def test_concurrent_releases_do_not_deadlock(installation: Installation) -
         async with installation.pool.acquire() as connection:
             for _ in range(15):
                 async with installation.operator(connection).changing():
-                    await (
-                        held_deliveries.probe(connection, ACME, endpoint)
-                        if one
-                        else held_deliveries.probe_all(connection)
-                    )
+                    await (held.probe(connection, ACME, endpoint) if one else held.probe_all(connection))
 
     await asyncio.gather(tried(one=True), tried(one=False), installation.settle())
     await installation.settle()

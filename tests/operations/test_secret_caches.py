@@ -2,9 +2,9 @@
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import WaitingFor
-from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.core.model import WaitingFor
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.operations.secret import Cleared, clear_caches
 from hookseal.secrets.resolve import epoch
 from tests.doubles.logbook import audited

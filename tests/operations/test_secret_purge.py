@@ -8,18 +8,17 @@ import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import HooksealError, Refused
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import HooksealError, Refused, SecretDestroyed
 from hookseal.ground.ids import OPERATOR_TENANT, SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.operations.endpoint import endpoints
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
+from hookseal.secrets.core import header_values
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretDestroyed
-from hookseal.secrets.extras import header_values
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name
-from hookseal.secrets.store import retention, versions
+from hookseal.secrets.store import records, retention
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 from tests.operations.endpoint.test_rotation_crash import CutOff, content
@@ -140,7 +139,7 @@ async def headed(installation: Installation, endpoint: EndpointId) -> None:
         found = await pointer.lock(connection, tenant=TENANT, endpoint_id=endpoint)
         keep = store.put if found.headers_ref is None else store.rotate
         ref = await keep(TENANT, name, material, purpose=Purpose.ENDPOINT_HEADERS)
-        await versions.arrange(connection, active=ref, previous=None)
+        await records.arrange(connection, active=ref, previous=None)
         await pointer.move(connection, installation.unlocked.integrity, found, headers_ref=str(ref))
 
 

@@ -2,15 +2,14 @@
 
 import pytest
 
-from hookseal.ground.errors import NotFound, Refused
+from hookseal.errors import NotFound, Refused, SecretDenied, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.secret import Revealed, reveal
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from hookseal.secrets.endpoint.pointer import lock, move
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.errors import SecretDenied, SecretTampered
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 

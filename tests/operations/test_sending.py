@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.config.load import NOTHING, load
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.core.model import Failure, FailureKind, Reply
 from hookseal.ground.clock import SystemClock
 from hookseal.operations import sending
 from tests.dispatcher.http.test_transport import request_to

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import KeyRetired, StaleRow
 from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
@@ -14,13 +15,12 @@ from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.errors import KeyRetired, StaleRow
-from hookseal.secrets.extras.header_values import HeaderChange
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
-from hookseal.secrets.sealing.envelope import seal
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret
+from hookseal.secrets.core.envelope import seal
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import Signer, generate_signing_secret
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, keyring
 from tests.secrets.samples import SECOND

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 
 COMMIT = 0  # instead of a number: the statement that commits
 

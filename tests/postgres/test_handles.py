@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.postgres import handles
+from hookseal.postgres import pool as handles
 from hookseal.postgres.connect import connection_pool
-from hookseal.postgres.handles import ANSWER_SECONDS, Pool, connected
+from hookseal.postgres.pool import ANSWER_SECONDS, Pool, connected
 
 
 @pytest.fixture

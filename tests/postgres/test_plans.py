@@ -2,7 +2,7 @@
 
 import itertools
 
-from hookseal.postgres.plans import LONGEST_SECONDS, PLANS_LAST_SECONDS, SLOW_SECONDS, Plans
+from hookseal.postgres.connect import LONGEST_SECONDS, PLANS_LAST_SECONDS, SLOW_SECONDS, Plans
 
 _FAST = SLOW_SECONDS / 2
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Unavailable
-from hookseal.postgres.handles import Pool
+from hookseal.errors import Unavailable
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import Statements, statements
 
 SQL = Statements("tests.postgres", "some.sql")
@@ -17,7 +17,7 @@ SQL = Statements("tests.postgres", "some.sql")
 
 def test_a_statement_is_the_text_under_its_name() -> None:
     """Each statement is the text under its name, without the name."""
-    found = statements("hookseal.dispatcher", "publish.sql")
+    found = statements("hookseal.dispatcher.store", "publish.sql")
 
     assert {"publish", "publish_raw", "publish_many"} == set(found)
     assert "SELECT event_id" in found["publish"]

@@ -4,9 +4,8 @@ import asyncpg
 import pytest
 
 from hookseal.audit.log import FAILURES as OF_THE_LOG
-from hookseal.ground.errors import Cause, Refused, Unavailable
+from hookseal.errors import Cause, Refused, SecretDenied, SecretUnavailable, Unavailable
 from hookseal.postgres.translate import PLAIN, Failures
-from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 from hookseal.secrets.statements import FAILURES as OF_SECRETS
 
 pytestmark = pytest.mark.req("SEC-07")

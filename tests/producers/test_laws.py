@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.errors import Conflict, Malformed, Refused
 from tests.doubles.logins import login
 from tests.producers.callers import CALLERS
 

@@ -17,7 +17,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hookseal.ground.errors import ConfigError, Conflict, Refused
+from hookseal.errors import ConfigError, Conflict, Refused
 from hookseal.postgres.schema import revision
 from hookseal.producers import dbapi as for_dbapi
 from hookseal.producers import django as for_django

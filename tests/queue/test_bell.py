@@ -10,9 +10,9 @@ import redis
 from arq.jobs import Job, serialize_job
 from arq.worker import Worker, func
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job

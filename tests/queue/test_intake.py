@@ -15,9 +15,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import InvalidResponse, ResponseError
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import MAX_JOB_BYTES, Dropped, DropReason, Intake, Taken

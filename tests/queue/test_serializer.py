@@ -8,7 +8,7 @@ import pytest
 from arq.jobs import DeserializationError, deserialize_job, serialize_job, serialize_result
 
 from hookseal.queue.serializer import job_deserializer, job_serializer
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 
 JOB: dict[str, Any] = {"t": None, "f": "deliver", "a": ["acme", "e", "d"], "k": {}, "et": 1_700_000_000_000}
 

@@ -14,8 +14,7 @@ from nacl.signing import SigningKey
 
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, standard_headers
 from hookseal.receiver import verify
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret, public_key_of
-from hookseal.secrets.signing.signing_key import spelled_pair
+from hookseal.secrets.core.signing import Signer, generate_signing_secret, public_key_of, spelled_pair
 from tests.vectors.reading import vectors
 
 pytestmark = pytest.mark.req("DEL-04", part="standard-ed25519")

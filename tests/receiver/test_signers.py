@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from hookseal.ground.wire import (
     Algorithm,
     Scheme,
@@ -15,8 +15,8 @@ from hookseal.ground.wire import (
     x_webhook_signatures,
 )
 from hookseal.receiver import UnusableSecret, verify
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret, parse_signing_secret, public_key_of
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import Signer, generate_signing_secret, parse_signing_secret, public_key_of
 
 pytestmark = [pytest.mark.req("SEC-20")]
 

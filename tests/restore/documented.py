@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hookseal.embedded.programs import postgres_tree
+from hookseal.embedded.server import postgres_tree
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended
 

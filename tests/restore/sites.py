@@ -14,8 +14,8 @@ from hookseal.operations.endpoint.endpoints import AddedEndpoint, delete_endpoin
 from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.receiver import VerificationError, verify
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint.rotation import RotationResult
-from hookseal.secrets.ref import Provider
 from tests.doubles.stored import Installation, keyring
 from tests.fresh import fresh_postgres
 from tests.restore.documented import Shell

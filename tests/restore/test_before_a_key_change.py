@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from tests.doubles.stored import MASTER_KEY_TEXT, keyring
 from tests.restore.documented import Shell, documented

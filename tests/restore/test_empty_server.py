@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
 from tests.restore.documented import Shell, documented

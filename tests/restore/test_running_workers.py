@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.secrets.endpoint.rotation import RotationResult

@@ -9,8 +9,8 @@ import pytest
 
 from hookseal import Publisher
 from hookseal.client.publisher import Published
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Unavailable
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import TenantId
 from tests.restore.sites import OWNER, Site, begun, restored
 from tests.restore.test_running_workers import Swap, swap

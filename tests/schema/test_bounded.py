@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import BEGINNING
+from hookseal.dispatcher.store.ledger import BEGINNING
 from hookseal.postgres.statements import statements
 
 Pool = asyncpg.Pool

@@ -15,7 +15,7 @@ from hookseal.postgres.connect import (
     connection_pool,
     pool_of_qualified_statements,
 )
-from hookseal.postgres.handles import Connection, Pool
+from hookseal.postgres.pool import Connection, Pool
 from tests.cli.command import hookseal
 from tests.doubles.logins import login
 from tests.doubles.pooler import pooler

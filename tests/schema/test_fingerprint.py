@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError
 from hookseal.postgres.schema import fingerprint, revision
 from hookseal.postgres.schema.fingerprint import Difference
 from hookseal.postgres.schema.upgrade import upgrade

@@ -9,17 +9,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.publish import Event, publish_raw
-from hookseal.ground.errors import Busy
+from hookseal.dispatcher.store.publish import Event, publish_raw
+from hookseal.errors import Busy, SecretUnavailable
 from hookseal.ground.ids import TenantId
-from hookseal.postgres import locks
+from hookseal.postgres import pool as locks
 from hookseal.postgres.connect import connect
-from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.pool import ANSWER_SECONDS
 from hookseal.postgres.schema import revision
 from hookseal.postgres.schema import upgrade as upgrading
 from hookseal.postgres.schema.upgrade import upgrade
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.sealing import active_key
+from hookseal.secrets.key import active_key
 from tests.doubles.logins import login
 from tests.schema.later import make_later
 from tests.secrets.key.registered import register

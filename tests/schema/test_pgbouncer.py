@@ -11,7 +11,7 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.postgres.connect import SEARCH_PATH, SearchPathRefused, connect, connection_pool
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import revision
 from tests.cli.command import hookseal
 from tests.doubles.pgbouncer import pgbouncer

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from hookseal.dispatcher import endpoint_queries
-from hookseal.ground.errors import Busy, Refused
+from hookseal.dispatcher.store import endpoint_queries
+from hookseal.errors import Busy, Refused
 from hookseal.postgres.schema import plaintext
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.upgrade import upgrade

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import asyncpg
 import pytest
 
-from hookseal.postgres import connect, plans
-from hookseal.postgres.handles import Connection
+from hookseal.postgres import connect
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.statements import statements
 
 _FEW, _MANY = 20, 3_000
@@ -33,8 +33,8 @@ _READ = """
 SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::integer FROM pg_catalog.pg_stat_xact_all_tables
 WHERE schemaname = 'hookseal'
 """
-_CLAIM = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
-_RECORD = statements("hookseal.dispatcher", "batches.sql")["record_all"]
+_CLAIM = statements("hookseal.dispatcher.store", "batches.sql")["claim_all"]
+_RECORD = statements("hookseal.dispatcher.store", "batches.sql")["record_all"]
 _FILES = {"claim_one": "batches", "claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
     "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
@@ -55,8 +55,8 @@ _OF_A_TENANT = ("deliveries_not_delivered", "endpoints_tenant_id_url_key", "deli
 
 async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a table has grown, and nothing has analysed it yet, one claim has the old plan, and the next has not."""
-    monkeypatch.setattr(plans, "PLANS_LAST_SECONDS", 0.0)
-    monkeypatch.setattr(plans, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(connect, "PLANS_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(connect, "SLOW_SECONDS", 60.0)
     async with (
         asyncpg.create_pool(database_url, min_size=1, max_size=1) as grower,
         connect.connection_pool(database_url, size=1) as pool,
@@ -81,7 +81,7 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
         await rows_read()
         await grower.execute(_GROW.format(least=_FEW + 1, most=_MANY))
         old = await rows_read()
-        monkeypatch.setattr(plans, "SLOW_SECONDS", 0.0)
+        monkeypatch.setattr(connect, "SLOW_SECONDS", 0.0)
         await rows_read()
         new = await rows_read()
 
@@ -91,7 +91,7 @@ async def test_a_claim_is_planned_anew_after_it_was_slow(database_url: str, monk
 
 async def test_a_connection_discards_plans_that_may_be_old(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does so when it is released. The next use of a statement makes a plan, and discards nothing."""
-    monkeypatch.setattr(plans, "PLANS_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(connect, "PLANS_LAST_SECONDS", 0.0)
     sent = list[str]()
     connection = await connect.connect(database_url)
     connection.add_query_logger(lambda query: sent.append(query.query))
@@ -110,7 +110,7 @@ async def test_what_succeeded_does_not_fail_because_plans_cannot_be_discarded(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the connection ends before it discards its plans, the caller sees no error, and the pool opens another one."""
-    monkeypatch.setattr(plans, "PLANS_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(connect, "PLANS_LAST_SECONDS", 0.0)
 
     async def terminate(process: int) -> None:
         other = await asyncpg.connect(database_url)
@@ -199,7 +199,7 @@ async def test_an_outcome_is_recorded_without_a_trigger(pool: "asyncpg.Pool[asyn
 
 async def test_looks_at_one_lane_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     """After the first five, PostgreSQL makes no new plan for a look at one lane."""
-    look = statements("hookseal.dispatcher", "lane_store.sql")["next"]
+    look = statements("hookseal.dispatcher.store", "lanes.sql")["next"]
     async with pool.acquire() as connection:
         await connection.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
         for _ in range(12):

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 
 
 @pytest.mark.req("DEL-14", part="schedules")

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import Refused
-from hookseal.postgres.schema import revision, untrusted_roles
+from hookseal.errors import Refused
+from hookseal.postgres.schema import revision, roles
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import hookseal
 from tests.doubles.logins import login
@@ -25,15 +25,15 @@ async def statements(pool: "Pool[asyncpg.Record]", database_url: str) -> list[st
         await upgrade(database_url)
     assert 5 == refused.value.exit_code
     with pytest.raises(Refused):  # the check of a worker, at its start and in each probe
-        await untrusted_roles.refuse(pool)
+        await roles.refuse(pool)
     return [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
 
 
 async def test_owners_may_create_objects(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
     """Owners may create objects; so may everybody in `public`, which is not in hookseal's search path."""
     await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    await untrusted_roles.refuse(pool)
-    await untrusted_roles.refuse_bound(pool)
+    await roles.refuse(pool)
+    await roles.refuse_bound(pool)
     await upgrade(database_url)
 
 
@@ -64,7 +64,7 @@ async def test_a_roles_right_and_function_are_named(pool: "Pool[asyncpg.Record]"
         for statement in listed:
             await pool.execute(statement)
 
-        await untrusted_roles.refuse(pool)
+        await roles.refuse(pool)
 
 
 async def test_a_member_of_the_owner_is_accepted(
@@ -91,7 +91,7 @@ async def test_a_member_of_the_owner_is_accepted(
 
     await execute(bare_postgres.url, "GRANT hookseal_worker TO outside")
     async with asyncpg.create_pool(as_role(database, "outside"), min_size=1, max_size=1) as pool:
-        await untrusted_roles.refuse(pool)
+        await roles.refuse(pool)
         await execute(
             database,
             "GRANT CREATE ON SCHEMA hookseal TO outside",

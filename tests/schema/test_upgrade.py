@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import ConfigError, Refused
+from hookseal.errors import ConfigError, Refused
 from hookseal.postgres.schema import revision
 from hookseal.postgres.schema.roles import ROLES
 from hookseal.postgres.schema.upgrade import upgrade

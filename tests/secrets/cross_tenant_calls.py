@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher.endpoint_health import Failing
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Reply
-from hookseal.dispatcher.replay_job import Selection
-from hookseal.dispatcher.replay_jobs import RunningJob
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.model import Reply
+from hookseal.dispatcher.core.replay_job import Selection
+from hookseal.dispatcher.store.endpoint_health import Failing
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.replays import RunningJob
 from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
@@ -31,23 +31,16 @@ from hookseal.operations import (
 )
 from hookseal.operations.endpoint import endpoints, probe, reports, update
 from hookseal.operations.endpoint import rotation as rotations
-from hookseal.operations.endpoint import schedule as turns
+from hookseal.operations.endpoint import rotation as turns
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets import migrate_secrets as plaintexts
 from hookseal.secrets import move
 from hookseal.secrets import restore as stale_rows
-from hookseal.secrets.endpoint import canary_results, pointer, rotation, schedule
-from hookseal.secrets.endpoint.canary_results import Evidence
-from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.endpoint.schedule import Scheduled
-from hookseal.secrets.extras import stored
-from hookseal.secrets.extras.header_values import HeaderChange
-from hookseal.secrets.extras.tls_identity import TlsChange
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.ref import (
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import (
     Provider,
     Purpose,
     SecretRef,
@@ -55,9 +48,16 @@ from hookseal.secrets.ref import (
     endpoint_secret_name,
     endpoint_tls_name,
 )
+from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.endpoint import canary_results, pointer, rotation, schedule
+from hookseal.secrets.endpoint.canary_results import Evidence
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.endpoint.schedule import Scheduled
+from hookseal.secrets.extras import stored
+from hookseal.secrets.extras.tls_identity import TlsChange
+from hookseal.secrets.migrate_secrets import PlaintextEndpoint
 from hookseal.secrets.restore import StaleEndpoint, StaleKind
-from hookseal.secrets.signing.signer import generate_signing_secret
-from hookseal.secrets.store import leftovers, records, retention, version_report, versions
+from hookseal.secrets.store import external, records, retention, version_report
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.records import Records
 from hookseal.secrets.store.retention import EndedOverlap, ExpiredVersion
@@ -301,14 +301,14 @@ CASES: dict[str, Case] = {
     ),
     "secrets.store.records.next_version": lambda a: records.next_version(a.connection, a.tenant, a.signing.name),
     "secrets.store.records.step_back": lambda a: records.step_back(a.connection, a.tenant, a.signing.name),
-    "secrets.store.leftovers.take_number": lambda a: leftovers.take_number(a.connection, a.signing, at_least=1),
-    "secrets.store.leftovers.begin": lambda a: leftovers.begin(a.connection, a.signing, b"share"),
-    "secrets.store.leftovers.burn": lambda a: leftovers.burn(a.connection, a.signing),
-    "secrets.store.leftovers.settle": lambda a: leftovers.settle(a.connection, a.signing),
-    "secrets.store.leftovers.add_left": lambda a: leftovers.add_left(
+    "secrets.store.leftovers.take_number": lambda a: external.take_number(a.connection, a.signing, at_least=1),
+    "secrets.store.leftovers.begin": lambda a: external.begin(a.connection, a.signing, b"share"),
+    "secrets.store.leftovers.burn": lambda a: external.burn(a.connection, a.signing),
+    "secrets.store.leftovers.settle": lambda a: external.settle(a.connection, a.signing),
+    "secrets.store.leftovers.add_left": lambda a: external.add_left(
         a.connection, replace(a.signing, provider=Provider.AWS)
     ),
-    "secrets.store.leftovers.add_destroyed": lambda a: leftovers.add_destroyed(
+    "secrets.store.leftovers.add_destroyed": lambda a: external.add_destroyed(
         a.connection, a.tenant, [(a.signing.name, 1)]
     ),
     "secrets.extras.stored.keep": _keep_extras,
@@ -352,8 +352,8 @@ CASES: dict[str, Case] = {
     ),
     "secrets.endpoint.rotation.status": lambda a: rotation.status(a.connection, a.tenant, a.endpoint, limit=9),
     "secrets.endpoint.schedule.of_endpoint": lambda a: schedule.of_endpoint(a.connection, a.tenant, a.endpoint),
-    "secrets.store.versions.arrange": lambda a: versions.arrange(a.connection, active=a.signing, previous=None),
-    "secrets.store.versions.retire": lambda a: versions.retire(a.connection, a.signing),
+    "secrets.store.versions.arrange": lambda a: records.arrange(a.connection, active=a.signing, previous=None),
+    "secrets.store.versions.retire": lambda a: records.retire(a.connection, a.signing),
     "secrets.migrate_secrets.lock": lambda a: plaintexts.lock(a.connection, _held(a)),
     "secrets.migrate_secrets.seal_plaintext": lambda a: plaintexts.seal_plaintext(
         a.connection, a.store, a.operator.unlocked.integrity, found=_older(a), secret=PLAINTEXT

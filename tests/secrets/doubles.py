@@ -7,8 +7,8 @@ from typing import Final
 
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.resolve.cache import CacheLimits, SealedCache
 from hookseal.secrets.resolve.reader import BUDGET_SECONDS, SecretReader
 from hookseal.secrets.store.dev import DevStore

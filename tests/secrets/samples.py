@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.trust import IntegrityKey
 from tests.doubles.replaced import replace
 
 TENANT = TenantId("acme")

@@ -4,20 +4,19 @@ from collections.abc import Iterable
 
 import pytest
 
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError, KeyRetired, SecretNotFound, SecretTampered, SecretUnavailable
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.core.envelope import key_id_of
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider, Purpose
+from hookseal.secrets.core.signing import Signer
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import KeyRetired, SecretNotFound, SecretTampered, SecretUnavailable
-from hookseal.secrets.ref import Provider, Purpose
-from hookseal.secrets.sealing.envelope import key_id_of
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.signing.signer import Signer
 from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.postgres import PostgresStore
-from hookseal.secrets.store.providers import NEEDS
+from hookseal.secrets.store.several import NEEDS
 from tests.doubles.replaced import replace
 from tests.secrets.key.registered import register, sealed_under
 from tests.secrets.key.test_keys import begin

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.framing import framed
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.ref import Provider, Purpose, SecretContext
+from hookseal.ground.wire import framed
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext
 from tests.secrets.samples import CONTEXT, ref
 
 pytestmark = pytest.mark.req("SEC-03")

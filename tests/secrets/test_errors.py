@@ -2,9 +2,8 @@
 
 import pytest
 
-from hookseal.ground.errors import CannotSign, HooksealError, Unavailable
-from hookseal.secrets import errors
-from hookseal.secrets.errors import SecretError, SecretUnavailable
+from hookseal import errors
+from hookseal.errors import CannotSign, HooksealError, SecretError, SecretUnavailable, Unavailable
 
 pytestmark = pytest.mark.req("SEC-07")
 

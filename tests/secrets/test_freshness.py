@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from hookseal.errors import StaleRow
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.errors import StaleRow
-from hookseal.secrets.freshness import APART, GenerationsSeen, require_fresh_record
+from hookseal.secrets.core.trust import APART, GenerationsSeen, require_fresh_record
 from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, OTHER_ENDPOINT, OTHER_TENANT
 

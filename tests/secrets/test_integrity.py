@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Defect
+from hookseal.errors import Defect, IntegrityKeyUnknown, SecretTampered, StaleRow
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.secrets.errors import IntegrityKeyUnknown, SecretTampered, StaleRow
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.trust import IntegrityKey
 from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, INTEGRITY, OTHER_ENDPOINT, OTHER_TENANT, signed
 from tests.vectors.reading import vectors

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from hookseal.errors import RecordTampered, SecretNotFound
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.secrets.errors import RecordTampered, SecretNotFound
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME, IntegrityVersions, integrity_key
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
 from hookseal.secrets.store.dev import DevStore
 from tests.doubles.clock import FakeClock
 

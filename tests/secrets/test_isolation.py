@@ -9,11 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import HooksealError
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import HooksealError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import producers
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.endpoint import canary_results, pointer
 from tests.doubles.logins import login
 from tests.doubles.replaced import replace

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import HooksealError
+from hookseal.errors import ContextMismatch, HooksealError, SecretDenied, SecretNotFound, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.secrets.errors import ContextMismatch, SecretDenied, SecretNotFound, SecretTampered
-from hookseal.secrets.key import keys
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import (
+from hookseal.secrets.core.envelope import open_sealed, seal
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import (
     Provider,
     Purpose,
     SecretContext,
@@ -21,9 +20,9 @@ from hookseal.secrets.ref import (
     endpoint_headers_name,
     endpoint_secret_name,
 )
+from hookseal.secrets.key import keys
 from hookseal.secrets.resolve.reader import SecretReader, Statistics
 from hookseal.secrets.resolve.service import SecretService
-from hookseal.secrets.sealing.envelope import open_sealed, seal
 from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.postgres import PostgresStore

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import SecretRef
-from hookseal.secrets.sealing.envelope import open_sealed, seal
-from hookseal.secrets.sealing.keyring import MasterKey
-from hookseal.secrets.signing.signer import Signer, parse_signing_secret
+from hookseal.secrets.core.envelope import open_sealed, seal
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import SecretRef
+from hookseal.secrets.core.signing import Signer, parse_signing_secret
 from tests.secrets.samples import CONTEXT, OTHER_TENANT, RING
 
 CANARY = "CanaryCanary4f1dCanary"

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from hookseal.ground.errors import Defect
+from hookseal.errors import Defect
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.sealing.keyring import KeyRing
-from hookseal.secrets.signing.signer import Signer
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import Signer
 from tests.secrets.samples import FIRST, INTEGRITY, RING, SECRET
 
 pytestmark = pytest.mark.req("SEC-15", part="secrets")

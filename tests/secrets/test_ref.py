@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from hookseal.ground.ids import OPERATOR_TENANT, SYSTEM_TENANT, TenantId
-from hookseal.secrets.ref import MAX_VERSION, Provider, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.ref import MAX_VERSION, Provider, SecretRef, endpoint_secret_name
 from tests.secrets.samples import ENDPOINT
 
 pytestmark = pytest.mark.req("SEC-02")

@@ -12,17 +12,15 @@ from aiobotocore.config import AioConfig
 from aiohttp import web
 
 from hookseal.config.load import load
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError, SecretDenied, SecretUnavailable
 from hookseal.ground.tls import is_protected
 from hookseal.secrets import aws_session
-from hookseal.secrets.errors import SecretDenied, SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.kms import aws, gcp
-from hookseal.secrets.kms.port import KmsRefused
-from hookseal.secrets.kms.wrapped import Binding, KmsKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.store.access import Access, AwsAccess, GcpAccess
-from hookseal.secrets.store.providers import Providers
+from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsRefused
+from hookseal.secrets.store.port import Access, AwsAccess, GcpAccess
+from hookseal.secrets.store.several import Providers
 from tests.cli.command import hookseal
 from tests.config.test_load import environment
 from tests.doubles.google import service_account

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint import rotation
 from hookseal.receiver import verify
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.kept_rows import keep, put_back
 from tests.worker.attack import Attack

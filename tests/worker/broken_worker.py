@@ -11,7 +11,7 @@ from typing import Any, Never
 
 from hookseal.cli.main import main
 from hookseal.worker import health
-from hookseal.worker.arq_worker import ArqWorker
+from hookseal.worker.engine import ArqWorker
 from hookseal.worker.loop_lag import Pulse
 from hookseal.worker.outbox import Outbox
 from hookseal.worker.ring_handler import RingHandler

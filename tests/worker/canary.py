@@ -11,9 +11,9 @@ from urllib.parse import quote
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from hookseal.secrets.ref import SecretContext
-from hookseal.secrets.sealing import envelope
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.secrets.core import envelope
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import SecretContext
 
 _PIECE = 12
 _LEAST = 12  # a shorter canary would be found by chance

@@ -10,15 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from hookseal.ground.ids import TenantId
-from hookseal.operations.key.keys import destroy_key, promote_key, retire_key, stage_key
-from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
+from hookseal.operations.key.keys import destroy_key, finish_rewrap, promote_key, retire_key, rewrap_batch, stage_key
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.envelope import seal
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext
 from hookseal.secrets.key.rewrap import BEGINNING, Cursor
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretContext
-from hookseal.secrets.sealing.envelope import seal
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from tests import forked
 from tests.cli.command import hookseal
 from tests.doubles.stored import MASTER_KEY_TEXT

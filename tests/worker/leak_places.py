@@ -12,8 +12,7 @@ import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from hookseal.embedded.programs import postgres_tree
-from hookseal.embedded.server import Server
+from hookseal.embedded.server import Server, postgres_tree
 
 Pool = asyncpg.Pool
 PAGES = ("/metrics", "/livez", "/readyz", "/startupz", "/healthz")

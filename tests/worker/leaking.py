@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import asyncpg
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretContext
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretContext
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.cli.listeners import closed_port
 from tests.doubles import receivers
 from tests.doubles.client_certificates import Authority, identity, serving

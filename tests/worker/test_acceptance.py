@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from hookseal.client import Event, Publisher
 from hookseal.queue.rings import DEFAULT_QUEUE, bell_key
 from hookseal.queue.serializer import job_serializer
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 from tests.queue.contents import contents
 from tests.worker.test_probes import FINE
 from tests.worker.waiting import eventually

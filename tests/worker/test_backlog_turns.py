@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from hookseal.worker.backlog_turns import LONGEST_PAUSE_SECONDS, BacklogTurns
+from hookseal.worker.chores import LONGEST_PAUSE_SECONDS, BacklogTurns
 from tests.doubles.clock import FakeClock
 
 pytestmark = pytest.mark.req("DEL-09")

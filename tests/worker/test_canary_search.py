@@ -10,11 +10,11 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.sealing import envelope
-from hookseal.secrets.sealing.envelope import open_sealed, seal
-from hookseal.secrets.sealing.keyring import derived
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
+from hookseal.secrets.core import envelope
+from hookseal.secrets.core.envelope import open_sealed, seal
+from hookseal.secrets.core.keyring import derived
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from tests.doubles.stored import keyring
 from tests.secrets.samples import CONTEXT
 from tests.worker import canary

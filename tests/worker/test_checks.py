@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.worker.checks import _moves, ready_checks
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Check

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.secret import clear_caches

@@ -11,13 +11,12 @@ import structlog
 from structlog.testing import capture_logs
 
 from hookseal.audit import log
-from hookseal.ground.errors import InDoubt, Unavailable
+from hookseal.errors import InDoubt, SecretDenied, SecretError, SecretNotFound, SecretTampered, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.audit_reports import audit_denied
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from hookseal.worker import audit_reports
 from hookseal.worker.audit_reports import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TENANTS, DenialReports
 from hookseal.worker.metrics.counters import WorkerMeter

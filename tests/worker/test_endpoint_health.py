@@ -5,10 +5,10 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from hookseal.dispatcher.failing_endpoints import FAILING_SECONDS, FailingEndpoints, Key
-from hookseal.dispatcher.model import Outcome, Target
-from hookseal.ground.errors import Unavailable
-from hookseal.worker.endpoint_health import Disabling, HealthReports
+from hookseal.dispatcher.core.endpoint_health import FAILING_SECONDS, FailingEndpoints, Key
+from hookseal.dispatcher.core.model import Outcome, Target
+from hookseal.errors import Unavailable
+from hookseal.worker.maintenance import Disabling, HealthReports
 from hookseal.worker.metrics.counters import WorkerMeter
 from tests.doubles.claims import TARGET
 from tests.doubles.clock import FakeClock

@@ -9,19 +9,18 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
+from hookseal.dispatcher.core.model import Outcome, Ring
+from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import Outcome, Ring
-from hookseal.dispatcher.ports import Parts
 from hookseal.embedded.server import Server
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.queue.rings import DEFAULT_QUEUE
-from hookseal.worker.arq_worker import ArqWorker
-from hookseal.worker.engine import Engine
+from hookseal.worker.engine import ArqWorker, Engine
 from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from hookseal.dispatcher.endpoints import NewEndpoint
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, held, receiving, status

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from standardwebhooks import Webhook
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.operations.secret import clear_caches
 from tests.doubles.receivers import answers, listening

@@ -10,8 +10,7 @@ import aiohttp
 import pytest
 import structlog
 
-from hookseal.ground.errors import Cause, HooksealError
-from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
+from hookseal.errors import Cause, HooksealError, SecretDenied, SecretTampered, SecretUnavailable
 from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import READY

@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
-from hookseal.ground.errors import Unavailable
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.errors import Unavailable
 from hookseal.worker.heartbeat import BEAT_SECONDS, Heartbeat, Presence
-from hookseal.worker.ledger import Circuit
+from hookseal.worker.recorder import Circuit
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace

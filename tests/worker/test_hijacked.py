@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.publish import Event, publish_json, publish_raw
+from hookseal.dispatcher.store.publish import Event, publish_json, publish_raw
 from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.connect import connection_pool

@@ -6,12 +6,12 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.failing_endpoints import FailingEndpoints
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import Chore, PostgresLedger
-from hookseal.dispatcher.model import Claimed, Reply, Ring
-from hookseal.dispatcher.ports import Parts
-from hookseal.ground.errors import CannotSign
+from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
+from hookseal.dispatcher.core.model import Claimed, Reply, Ring
+from hookseal.dispatcher.core.ports import Parts
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.ledger import Chore, PostgresLedger
+from hookseal.errors import CannotSign
 from hookseal.ground.ids import EndpointId
 from hookseal.operations.operator import Operator
 from hookseal.worker.holding import CANCEL_SECONDS, STRAY_SECONDS, Holding

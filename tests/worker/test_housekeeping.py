@@ -11,17 +11,17 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
-from hookseal.operations.endpoint.schedule import retire_ended_overlap, take_turn
+from hookseal.operations.endpoint.rotation import retire_ended_overlap, take_turn
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose
 from hookseal.secrets.store import retention
-from hookseal.worker import housekeeping
-from hookseal.worker.housekeeping import Housekeeping, Rules
+from hookseal.worker import maintenance
+from hookseal.worker.maintenance import Housekeeping, Rules
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles import moved_clock
@@ -394,7 +394,7 @@ async def test_three_locked_rows_end_the_look(scene: Scene, monkeypatch: pytest.
             await clock.asleep(1)
         await clock.turned()
         await cancelled([task])
-    assert housekeeping.UNANSWERED_IN_A_ROW == events(logs).count("secret.scheduled_rotation_failed")
+    assert maintenance.UNANSWERED_IN_A_ROW == events(logs).count("secret.scheduled_rotation_failed")
     assert ["housekeeping.failed", *["secret.rotation_announced"] * 5, "housekeeping.resumed"] == [
         event for event in events(logs) if event != "secret.scheduled_rotation_failed"
     ]
@@ -414,7 +414,7 @@ async def test_a_defect_is_logged_and_survived(scene: Scene, monkeypatch: pytest
             raise ZeroDivisionError
         return await take_turn(operator, each, **options)
 
-    monkeypatch.setattr(housekeeping, "take_turn", faulty)
+    monkeypatch.setattr(maintenance, "take_turn", faulty)
     with capture_logs() as logs:
         for _ in range(2):
             await keeper.once()

@@ -7,8 +7,8 @@ import pytest
 from hookseal.audit import log
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.key.keys import rotate_integrity_key
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.worker.world import Receiver, World
 
 pytestmark = pytest.mark.req("SEC-24", part="integrity-key")

@@ -10,14 +10,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.endpoint.schedule import Announced, take_turn
+from hookseal.operations.endpoint.rotation import Announced, take_turn
+from hookseal.secrets.core.envelope import open_sealed
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Purpose, SecretContext
 from hookseal.secrets.endpoint import schedule
-from hookseal.secrets.ref import Purpose, SecretContext
-from hookseal.secrets.sealing.envelope import open_sealed
-from hookseal.secrets.sealing.keyring import KeyRing
 from tests.doubles import moved_clock
 from tests.doubles.logbook import audited
 from tests.worker.key_life import (

@@ -8,9 +8,9 @@ import pytest
 
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
-from hookseal.secrets.ref import Purpose, SecretContext, SecretRef
-from hookseal.secrets.sealing.envelope import seal
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.secrets.core.envelope import seal
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Purpose, SecretContext, SecretRef
 from tests.worker.key_life import (
     OLD,
     another,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hookseal.ground.clock import SystemClock
+from hookseal.secrets.core.keyring import MasterKey
 from hookseal.secrets.kms.keys import key_wrapper
 from hookseal.secrets.kms.wrapped import KmsKey, KmsSettings
-from hookseal.secrets.sealing.keyring import MasterKey
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.secrets.kms.sites import openbao_server

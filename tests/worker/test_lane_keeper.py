@@ -10,16 +10,16 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.lane_store import BEGINNING, PAGE, CrowdedLane, PostgresLanes
+from hookseal.dispatcher.core.model import NO_PACE, Outcome, Ring, WaitingFor
 from hookseal.dispatcher.lanes.crowded import CALM_SECONDS, MOST_EMPTY_ASKED, Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
-from hookseal.dispatcher.model import NO_PACE, Outcome, Ring, WaitingFor
-from hookseal.ground.errors import Unavailable
+from hookseal.dispatcher.store.lanes import BEGINNING, PAGE, CrowdedLane, PostgresLanes
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import (
     BUSY_LOOK_SECONDS,

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.model import (
+from hookseal.dispatcher.core.model import (
     Attempt,
     Claim,
     FinishedAttempt,
@@ -19,18 +19,12 @@ from hookseal.dispatcher.model import (
     Verdict,
     WaitingFor,
 )
-from hookseal.dispatcher.policy import Wait
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.errors import Unavailable
 from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING
-from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.worker.ledger import (
-    LONGEST_PAUSE_SECONDS,
-    PATIENCE_SECONDS,
-    Circuit,
-    KeptLeases,
-    PersistentLedger,
-)
+from hookseal.worker.recorder import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, Circuit, KeptLeases, PersistentLedger
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.clock import SystemClock
 from hookseal.queue.bell import bell
 from hookseal.queue.rings import DEFAULT_QUEUE
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import NOTICE_SECONDS, Lease, Listening, Outbox
 from hookseal.worker.run import cancelled

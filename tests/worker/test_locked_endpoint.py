@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.store.lanes import PostgresLanes
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.postgres.statements import statements
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.lane_keeper import LaneKeeper
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin_with_two_tenants
@@ -23,7 +23,7 @@ from tests.worker.test_ring_handler import OK, Scene
 
 Pool = asyncpg.Pool
 STEP_SECONDS: Final = 0.02
-CLAIM: Final = statements("hookseal.dispatcher", "batches.sql")["claim_all"]
+CLAIM: Final = statements("hookseal.dispatcher.store", "batches.sql")["claim_all"]
 _BACKLOG: Final = """
 WITH event AS (
     INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)

@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Unavailable
-from hookseal.worker.lost_claims import LostClaims
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Unavailable
+from hookseal.worker.recorder import LostClaims
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import begin
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.embedded.folders import write_private
 from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId

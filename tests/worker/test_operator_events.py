@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import OPERATOR_TENANT
 from hookseal.receiver import verify

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.replay import replay_delivery
 from tests.doubles.serving import serving

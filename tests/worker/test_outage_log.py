@@ -4,8 +4,8 @@ import pytest
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from hookseal.ground.errors import Unavailable
-from hookseal.queue.outage import translate_redis_errors
+from hookseal.errors import Unavailable
+from hookseal.queue.rings import translate_redis_errors
 from hookseal.worker.outage_log import Outage
 
 

@@ -8,14 +8,13 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.ledger import SWEEP_BATCH, Chore, PostgresLedger
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.ledger import SWEEP_BATCH, Chore, PostgresLedger
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
-from hookseal.worker.backlog_turns import BacklogTurns
-from hookseal.worker.chores import FRESH_SECONDS
+from hookseal.worker.chores import FRESH_SECONDS, BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import POLL_SECONDS, QUIET_AFTER_SECONDS, QUIET_POLL_SECONDS, Lease, Outbox
 from hookseal.worker.run import cancelled

@@ -10,13 +10,23 @@ from functools import partial
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Claim, Claimed, FinishedAttempt, Outcome, Recorded, Ring, State, Verdict
+from hookseal.dispatcher.core.model import (
+    Attempt,
+    Claim,
+    Claimed,
+    FinishedAttempt,
+    Outcome,
+    Recorded,
+    Ring,
+    State,
+    Verdict,
+)
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.handles import ANSWER_SECONDS
-from hookseal.worker.ledger import PersistentLedger
+from hookseal.postgres.pool import ANSWER_SECONDS
+from hookseal.worker.recorder import PersistentLedger
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.worker.waiting import eventually

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.worker.passes import LATE_SECONDS, Passes
 from tests.doubles.clock import FakeClock
 

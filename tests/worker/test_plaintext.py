@@ -5,7 +5,7 @@ import hmac
 
 import pytest
 
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.operations.migrate_secrets import migrate_endpoint
 from tests.cli.command import Ended, hookseal
 from tests.doubles.legacy import SECRET, legacy

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiohttp import web
 
-from hookseal.worker.probe_port import MOST_CONNECTIONS, ProbePort
+from hookseal.worker.health import MOST_CONNECTIONS, ProbePort
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-01")

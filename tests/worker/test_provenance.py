@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.model import Ring
-from hookseal.secrets.ref import SecretRef
+from hookseal.dispatcher.core.model import Ring
+from hookseal.secrets.core.ref import SecretRef
 from tests.cli.command import hookseal
 from tests.worker.environment import environment
 from tests.worker.world import Receiver, World, held, status

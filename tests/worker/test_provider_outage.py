@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.delivery_queries import facts, show
-from hookseal.dispatcher.model import Ring
-from hookseal.dispatcher.why import explain
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.core.why import explain
+from hookseal.dispatcher.store.delivery_queries import facts, show
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.move_secrets import move_endpoint, move_own
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from tests.doubles.faulty_proxy import FaultyProxy, Refusal, faulty_proxy
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.providers import openbao_access, outside

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from tests.doubles.logins import login
 from tests.worker import world as worlds
 from tests.worker.world import Receiver, World

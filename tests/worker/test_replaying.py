@@ -10,15 +10,15 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import Chore
-from hookseal.dispatcher.publish import Event, publish_json
-from hookseal.dispatcher.replay_job import JobState, Selection
-from hookseal.dispatcher.replay_jobs import LOCK_WAIT
+from hookseal.dispatcher.core.replay_job import JobState, Selection
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import Chore
+from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.dispatcher.store.replays import LOCK_WAIT
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.replaying import (
     LOGGED_SECONDS,

@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from hookseal.config.settings import Settings
+from hookseal.errors import ConfigError, HooksealError, Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import ConfigError, HooksealError, Unavailable
 from hookseal.postgres.schema import revision
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.run import run

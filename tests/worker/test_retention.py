@@ -4,9 +4,9 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.history import BATCH, Place, PostgresHistory, Removed
+from hookseal.dispatcher.store.history import BATCH, Place, PostgresHistory, Removed
+from hookseal.worker.maintenance import EVENTS_SECONDS, FOLLOW_SECONDS, LOG_SECONDS, RETENTION_SECONDS, Retention
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.retention import EVENTS_SECONDS, FOLLOW_SECONDS, LOG_SECONDS, LOOK_SECONDS, Retention
 from tests.dispatcher.test_history import MANY, History
 from tests.doubles.clock import FakeClock
 from tests.worker.figures import figures
@@ -85,7 +85,7 @@ async def test_a_backlog_is_removed_without_haste(site: Site) -> None:
     """Batch follows batch until nothing is left, and each is followed by a pause as long as itself."""
     await site.pool.execute(MANY, 2 * BATCH + 1)
     with structlog.testing.capture_logs() as logs:
-        assert [0.25, 0.25, LOOK_SECONDS] == await site.run(3)
+        assert [0.25, 0.25, RETENTION_SECONDS] == await site.run(3)
 
     assert (0, 0) == await site.left()
     reported = [line for line in logs if line["event"] == "retention.removed"]
@@ -125,7 +125,7 @@ async def test_events_are_searched_once_an_hour(site: Site) -> None:
     """An event that may leave after the walk has passed it leaves with the next walk, an hour later."""
     await site.run(1)
     await site.pool.execute(_OLD_EVENT)
-    await site.run(int(EVENTS_SECONDS / LOOK_SECONDS) - 2)
+    await site.run(int(EVENTS_SECONDS / RETENTION_SECONDS) - 2)
     assert (0, 1) == await site.left()
 
     await site.run(2)
@@ -138,7 +138,7 @@ async def test_a_removal_that_fails_is_logged_once(site: Site) -> None:
     await site.pool.execute(MANY, 1)
     await site.pool.execute("ALTER FUNCTION hookseal.remove_deliveries RENAME TO other")
     with structlog.testing.capture_logs() as logs:
-        assert [LOOK_SECONDS] * 3 == await site.run(3)
+        assert [RETENTION_SECONDS] * 3 == await site.run(3)
         assert ["retention.defect"] == [line["event"] for line in logs]
         await site.pool.execute("ALTER FUNCTION hookseal.other RENAME TO remove_deliveries")
         await site.run(1)

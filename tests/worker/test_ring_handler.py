@@ -10,22 +10,33 @@ from typing import Any, Never
 import pytest
 import structlog
 
-from hookseal.dispatcher.failing_endpoints import FailingEndpoints
+from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
+from hookseal.dispatcher.core.model import (
+    Attempt,
+    Claim,
+    Claimed,
+    NotBegun,
+    Pace,
+    Reply,
+    Ring,
+    State,
+    Verdict,
+    WaitingFor,
+)
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.unanswered import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import Attempt, Claim, Claimed, NotBegun, Pace, Reply, Ring, State, Verdict, WaitingFor
-from hookseal.dispatcher.policy import Wait
-from hookseal.dispatcher.ports import Parts
+from hookseal.errors import CannotSign, Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import CannotSign, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker import ring_handler
 from hookseal.worker.inflight import MOST_BYTES, InFlight
-from hookseal.worker.ledger import PersistentLedger
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.passes import Passes
+from hookseal.worker.recorder import PersistentLedger
 from hookseal.worker.ring_handler import (
     BUSY_SECONDS,
     FAILED_SECONDS,

@@ -11,8 +11,8 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
 

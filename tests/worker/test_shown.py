@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId
 from hookseal.operations.endpoint.rotation import rotate_secret

@@ -7,7 +7,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from tests.worker.attacked import RIVAL, Stage, arranged
 from tests.worker.attacks_on_deliveries import ATTACKS
 from tests.worker.attacks_on_records import BROKEN_LOG

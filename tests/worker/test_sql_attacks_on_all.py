@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from tests.doubles.kept_rows import keep, put_back
 from tests.worker.attacks_on_records import MISPLACED
 from tests.worker.world import Receiver, World

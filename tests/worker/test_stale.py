@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from hookseal.errors import Refused
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.restore import accept_restore

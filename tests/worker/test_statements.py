@@ -12,15 +12,15 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.lane_store import PostgresLanes
+from hookseal.dispatcher.core.model import Reply, Ring
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import Reply, Ring
+from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
-from hookseal.postgres import plans
+from hookseal.postgres import connect
 from hookseal.worker import ring_handler
 from hookseal.worker.background import BackgroundLoops, Loop
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.movement import Movement
@@ -45,7 +45,7 @@ _UNFINISHED = "SELECT EXISTS (SELECT FROM hookseal.deliveries WHERE state <> 'de
 @pytest.fixture(autouse=True)
 def no_statement_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no connection plan anew, as it does after a statement that was slow on a busy machine."""
-    monkeypatch.setattr(plans, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(connect, "SLOW_SECONDS", 60.0)
 
 
 class Delivering:

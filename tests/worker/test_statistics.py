@@ -4,8 +4,8 @@ import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.attempt_counts import AttemptCounts
-from hookseal.worker.statistics import FORGET_SECONDS, Statistics
+from hookseal.dispatcher.core.endpoint_health import AttemptCounts
+from hookseal.worker.maintenance import FORGET_SECONDS, Statistics
 from tests.dispatcher.test_attempt_counts import DELIVERED, made
 from tests.doubles.clock import FakeClock
 

@@ -9,12 +9,12 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.ledger import SWEEP_BATCH, PostgresLedger
-from hookseal.dispatcher.model import Ring, State
-from hookseal.ground.errors import Unavailable
+from hookseal.dispatcher.core.model import Ring, State
+from hookseal.dispatcher.store.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.errors import Unavailable
 from hookseal.queue.bell import MAX_QUEUED, Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.sweep import LOOKS, Sweep
 from hookseal.worker.unrung import FULL_SECONDS

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import Chore, PostgresLedger
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.ledger import Chore, PostgresLedger
 from hookseal.ground.ids import TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Intake
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.unrung import FEW_AT_ONCE, FULL_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
 from tests.doubles.clock import FakeClock
 

@@ -13,7 +13,7 @@ from functools import partialmethod, wraps
 from pathlib import Path
 from typing import Any
 
-from hookseal.dispatcher import endpoints
+from hookseal.dispatcher.store import endpoints
 from hookseal.ground import log
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +53,8 @@ def log_everything() -> None:
 
 
 def _show_locals_in_tracebacks() -> None:
-    from hookseal.dispatcher import prepare  # noqa: PLC0415 -- most commands do not need it
-    from hookseal.dispatcher.http import exchange, transport  # noqa: PLC0415 -- most commands do not need it
+    from hookseal.dispatcher.core import prepare  # noqa: PLC0415 -- most commands do not need it
+    from hookseal.dispatcher.http import exchange, transport  # noqa: PLC0415 -- the same
 
     log.calls = lambda error: "".join(traceback.format_exception(error))
     with_locals: Any = partialmethod(traceback.TracebackException.__init__, capture_locals=True)

@@ -16,13 +16,13 @@ import asyncpg
 from aiohttp import web
 
 from hookseal.demo.process import Start, WorkerProcess, start_worker, worker_process
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint.rotation import RotationResult
-from hookseal.secrets.material import SecretMaterial
 from tests import forked
 from tests.doubles.serving import serving
 from tests.doubles.stored import Installation, begin

@@ -19,7 +19,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from hookseal.client import Event, Publisher
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.postgres.connect import connection_pool
 from tools.bench import bodies
 from tools.bench.results import percentile

@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.queue.bell import bell
 from tools.bench.bodies import order

@@ -13,16 +13,15 @@ from redis.asyncio import Redis
 
 from hookseal.config.variables import Variables
 from hookseal.demo.installation import Installation, install
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.stack import Stack, stack
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.postgres.connect import connect
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from tests.servers import sibling
 from tools.bench.cpu import parent_of
 from tools.bench.plan import LIMIT

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
+from hookseal.operations.key.keys import finish_rewrap, rewrap_batch
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.statements import statements
+from hookseal.secrets.core.envelope import HEAD_BYTES
 from hookseal.secrets.key.rewrap import BATCH, BEGINNING, Cursor
-from hookseal.secrets.sealing.envelope import HEAD_BYTES
 
 _SQL: Final = statements("hookseal.secrets.key", "rewrap.sql")
 

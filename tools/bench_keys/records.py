@@ -3,13 +3,13 @@
 import hashlib
 from typing import Final
 
+from hookseal.errors import SecretError
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Connection
-from hookseal.secrets.errors import SecretError
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretContext
-from hookseal.secrets.sealing.envelope import open_sealed, seal
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core.envelope import open_sealed, seal
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretContext
 
 _TENANTS: Final = 100
 _COLUMNS: Final = ("tenant_id", "name", "version", "provider", "purpose", "scheme", "sealed", "wrapped_by")

@@ -17,11 +17,11 @@ from hookseal.embedded.stack import Stack, temporary_stack
 from hookseal.operations.key.keys import promote_key
 from hookseal.operations.operator import Operator
 from hookseal.postgres.connect import connection_pool
-from hookseal.postgres.handles import Connection, Pool
+from hookseal.postgres.pool import Connection, Pool
 from hookseal.queue.bell import Bell, bell
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider
 from tools.bench.receiver import receiving
 from tools.bench_keys import laps, records, steady
 from tools.bench_keys.steady import Period, Stream

@@ -10,12 +10,12 @@ from typing import Final
 
 import aiohttp
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.publish import Event, publish_json
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.publish import Event, publish_json
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.queue.bell import Bell
 
 ENDPOINTS: Final = 32

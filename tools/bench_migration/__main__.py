@@ -18,8 +18,7 @@ from hookseal.cli.shared.operating import NEEDS, operating
 from hookseal.cli.shared.parallel import LANES, side_by_side
 from hookseal.config.load import load
 from hookseal.config.settings import Settings
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.operations.key.keys import begin
 from hookseal.operations.migrate_secrets import migrate_endpoint
@@ -27,8 +26,8 @@ from hookseal.operations.operator import Operator
 from hookseal.postgres.connect import connect
 from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.secrets import migrate_secrets
+from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.sealing.keyring import KeyRing
 from tools.bench_migration.bare import bare
 
 SECONDS_FOR_100_000: Final = 120.0

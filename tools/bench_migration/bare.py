@@ -6,8 +6,8 @@ from typing import Final
 
 from hookseal.operations.operator import Operator
 from hookseal.postgres.statements import statements
+from hookseal.secrets.core.ref import endpoint_secret_name
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.ref import endpoint_secret_name
 
 _MIGRATION: Final = statements("hookseal.secrets", "migrate_secrets.sql")
 _STORE: Final = statements("hookseal.secrets.store", "postgres.sql")

@@ -10,8 +10,7 @@ from typing import Final
 
 import uvloop
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.schema.upgrade import upgrade

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.ref import Purpose, SecretContext
+from hookseal.secrets.core.envelope import open_sealed
+from hookseal.secrets.core.ref import Purpose, SecretContext
 from hookseal.secrets.resolve.service import SecretService
-from hookseal.secrets.sealing.envelope import open_sealed
 from tools.bench_secrets.endpoints import Endpoint, Installation, endpoints
 from tools.bench_secrets.timing import Comparison, Round, p50_of, p50_of_awaited
 

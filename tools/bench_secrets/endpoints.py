@@ -11,12 +11,12 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.key.keys import begin
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import generate_signing_secret
 
 TENANT: Final = TenantId("bench")
 _GENERATION: Final = 2

@@ -1,6 +1,6 @@
 """Receivers of a simulation: those that answer, those that hang, and those that do both."""
 
-from hookseal.dispatcher.model import Outcome
+from hookseal.dispatcher.core.model import Outcome
 from tools.fairness.rows import Receiver
 
 

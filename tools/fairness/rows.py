@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hookseal.dispatcher.lane_store import FIRST_PROBE_SECONDS
+from hookseal.dispatcher.core.model import NO_PACE, OnDeadLetter, Outcome, Pace, WaitingFor
 from hookseal.dispatcher.lanes.rotation import Key
-from hookseal.dispatcher.model import NO_PACE, OnDeadLetter, Outcome, Pace, WaitingFor
+from hookseal.dispatcher.store.lanes import FIRST_PROBE_SECONDS
 
 # Returns for a time how long the endpoint takes to answer, and its outcome.
 Receiver = Callable[[float], tuple[float, Outcome]]

@@ -15,12 +15,12 @@ import asyncpg
 
 from hookseal.client import Publisher
 from hookseal.demo.installation import Installation
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import add_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from tools.bench.processes import ended, hookseal_workers, line, module
 from tools.bench.queued import stored_only
 from tools.bench.results import percentile

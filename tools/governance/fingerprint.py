@@ -8,11 +8,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.postgres import postgres
 from hookseal.postgres.connect import connect
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.schema import fingerprint, plaintext, revision
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.upgrade import upgrade

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 from tools.governance.report import Case, Outcome
 
 PAGE: Final = "docs/proof/providers.md"

@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from hookseal.embedded.account import for_servers
-from hookseal.embedded.folders import scratch
+from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.stack import stack
 from hookseal.postgres.schema.upgrade import upgrade
 from tools.smoke import package

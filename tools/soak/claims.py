@@ -6,7 +6,7 @@ from typing import Final
 
 from hookseal.postgres.statements import statements
 
-_STATEMENTS: Final = statements("hookseal.dispatcher", "batches.sql")
+_STATEMENTS: Final = statements("hookseal.dispatcher.store", "batches.sql")
 # Two lines, since other statements begin with the same one. PostgreSQL begins all lines but the first with a tab.
 _BEGINNINGS: Final = b"|".join(
     rb"\n\t?".join(re.escape(line.encode()) for line in _STATEMENTS[name].splitlines()[:2])

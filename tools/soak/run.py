@@ -14,10 +14,10 @@ from typing import Final
 import asyncpg
 import structlog
 
-from hookseal.dispatcher.history import PostgresHistory
+from hookseal.dispatcher.store.history import PostgresHistory
 from hookseal.postgres.connect import connection_pool
+from hookseal.worker.maintenance import Retention
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.retention import Retention
 from tools.bench.cpu import resident_mb
 from tools.bench.processes import hookseal_workers
 from tools.bench.queued import stored_only

@@ -3,41 +3,37 @@
 from hookseal.admin.admin import Admin
 from hookseal.admin.results import (
     AddedEndpoint,
+    AttemptRecord,
+    Canary,
     Changed,
     DeletedEndpoint,
-    Endpoint,
-    EndpointDetails,
-    FailedAttempt,
-    Page,
-    Ping,
-    UpdatedEndpoint,
-)
-from hookseal.admin.search_results import (
-    AttemptRecord,
     Delivery,
     DeliveryDetails,
+    Endpoint,
+    EndpointDetails,
     EndpointStats,
     Event,
     EventDelivery,
     EventDetails,
+    FailedAttempt,
+    Page,
+    PastRotation,
     PeriodStats,
+    Ping,
+    PublicKeys,
     ReplayCount,
     ReplayedDelivery,
     ReplayJob,
-    SkippedDelivery,
-)
-from hookseal.admin.secret_results import (
-    Canary,
-    PastRotation,
-    PublicKeys,
     RevealedSecret,
     Rotation,
     RotationSchedule,
     RotationStatus,
     SecretVersion,
     SigningSecrets,
+    SkippedDelivery,
+    UpdatedEndpoint,
 )
-from hookseal.dispatcher.why import Explanation
+from hookseal.dispatcher.core.why import Explanation
 
 __all__ = [
     "AddedEndpoint",

@@ -23,9 +23,9 @@ from hookseal.admin.session import MAX_CONNECTIONS, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.config.admin import admin_settings
 from hookseal.ground.clock import SystemClock
-from hookseal.operations.unwrapping import unwrapped
+from hookseal.operations.unlocking import unwrapped
 from hookseal.postgres import opening
-from hookseal.postgres.handles import ANSWER_SECONDS
+from hookseal.postgres.pool import ANSWER_SECONDS
 from hookseal.postgres.schema import revision
 
 _CLOSE_SECONDS: Final = 5.0

@@ -5,19 +5,19 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
-from hookseal.dispatcher import endpoint_rules, replay_job
-from hookseal.dispatcher.endpoint_rules import disabled_reason
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.producers import EVERY_TENANT
+from hookseal.dispatcher.core import endpoint_rules, replay_job
+from hookseal.dispatcher.core.endpoint_rules import disabled_reason
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.store.producers import EVERY_TENANT
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
-from hookseal.ground.headers import header_name
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
-from hookseal.secrets.endpoint import overlap
+from hookseal.ground.wire import header_name
+from hookseal.secrets.core import overlap
+from hookseal.secrets.core.header_values import Headers
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint import rotation as rotations
 from hookseal.secrets.extras import tls_identity
-from hookseal.secrets.extras.header_values import Headers
-from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.store.retention import MOST_DAYS
 
 T = TypeVar("T")

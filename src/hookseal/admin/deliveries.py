@@ -3,22 +3,23 @@
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import Page, of_row
-from hookseal.admin.search_results import (
+from hookseal.admin.results import (
     AttemptRecord,
     Delivery,
     DeliveryDetails,
+    Page,
     ReplayedDelivery,
     SkippedDelivery,
+    of_row,
 )
 from hookseal.admin.session import Session
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.delivery_queries import Filter
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.why import Explanation, explain
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.why import Explanation, explain
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.delivery_queries import Filter
 from hookseal.operations import deliveries as operations
 from hookseal.operations.replay import replay_delivery, skip_delivery
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 
 
 class Deliveries:

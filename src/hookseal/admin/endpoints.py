@@ -11,23 +11,23 @@ from hookseal.admin.results import (
     DeletedEndpoint,
     Endpoint,
     EndpointDetails,
+    EndpointStats,
     FailedAttempt,
     Page,
     Ping,
     UpdatedEndpoint,
     of_row,
 )
-from hookseal.admin.search_results import EndpointStats
 from hookseal.admin.session import Session
-from hookseal.dispatcher import endpoint_queries, endpoint_stats
-from hookseal.dispatcher.endpoint_queries import EndpointFilter
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Malformed
+from hookseal.dispatcher.store import endpoint_queries
+from hookseal.dispatcher.store.endpoint_queries import EndpointFilter
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import endpoints, probe, update, values
-from hookseal.postgres.handles import Connection
-from hookseal.secrets.material import SecretMaterial
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core.material import SecretMaterial
 
 
 class Endpoints:
@@ -147,7 +147,7 @@ class Endpoints:
         owner, wanted = arguments.tenant_id(tenant_id), arguments.optional(arguments.endpoint_id, endpoint_id)
         arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
-            items, following = await endpoint_stats.page(chosen, owner, wanted, limit=limit, cursor=cursor)
+            items, following = await endpoint_queries.stats_page(chosen, owner, wanted, limit=limit, cursor=cursor)
         return Page(items=tuple(map(translation.stats, items)), next_cursor=following)
 
     async def update(

@@ -3,13 +3,12 @@
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import Page, of_row
-from hookseal.admin.search_results import Event, EventDelivery, EventDetails
+from hookseal.admin.results import Event, EventDelivery, EventDetails, Page, of_row
 from hookseal.admin.session import Session
-from hookseal.dispatcher import event_queries
-from hookseal.dispatcher.event_queries import EventFilter
-from hookseal.operations.events import read_payload
-from hookseal.postgres.handles import Connection
+from hookseal.dispatcher.store import event_queries
+from hookseal.dispatcher.store.event_queries import EventFilter
+from hookseal.operations.deliveries import read_payload
+from hookseal.postgres.pool import Connection
 
 
 class Events:

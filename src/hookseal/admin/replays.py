@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import Page, of_row
-from hookseal.admin.search_results import ReplayCount, ReplayJob
+from hookseal.admin.results import Page, ReplayCount, ReplayJob, of_row
 from hookseal.admin.session import Session
-from hookseal.dispatcher import replay_jobs
-from hookseal.dispatcher.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection
+from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection
+from hookseal.dispatcher.store import replays
 from hookseal.operations.replay import cancel_replay, start_replay
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 
 
 class Replays:
@@ -77,7 +76,7 @@ class Replays:
             until=until,
         )
         async with self._session.reading(connection) as chosen:
-            found = await replay_jobs.count(chosen, selection)
+            found = await replays.count(chosen, selection)
         skipped = {"endpoint_disabled": found.disabled, "endpoint_deleted": found.deleted}
         return ReplayCount(would_replay=found.replayed, would_skip=skipped)
 
@@ -85,7 +84,7 @@ class Replays:
         """Return how far a job of the tenant is."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.replay_id(replay_id)
         async with self._session.reading(connection) as chosen:
-            return of_row(ReplayJob, (await replay_jobs.show(chosen, wanted, tenant=owner)).shown())
+            return of_row(ReplayJob, (await replays.show(chosen, wanted, tenant=owner)).shown())
 
     async def list(
         self,
@@ -101,7 +100,7 @@ class Replays:
         wanted = None if state is None else arguments.choice(JobState, state, "state")
         arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
-            jobs, following = await replay_jobs.page(chosen, owner, wanted, limit=limit, cursor=cursor)
+            jobs, following = await replays.page(chosen, owner, wanted, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(ReplayJob, job.shown()) for job in jobs), next_cursor=following)
 
     async def cancel(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -192,3 +192,292 @@ def of_row(kind: "type[Result]", row: Mapping[str, Any], **more: Any) -> "Result
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A delivery in a list. `state` and `waiting_for` are those of docs/lifecycle.md."""
+
+    tenant_id: str
+    delivery_id: str
+    endpoint_id: str
+    event_id: str
+    event_type: str
+    state: str
+    attempts: int
+    budget_spent: int
+    created_at: datetime
+    next_attempt_at: datetime | None
+    waiting_for: str | None
+    last_error: str | None
+    replay_of: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt. `signed_by` has the references of the secrets that signed it, the current one first."""
+
+    number: int
+    started_at: datetime
+    duration_ms: int | None
+    status: int | None
+    outcome: str
+    signed_by: tuple[str, ...]
+    worker: str
+    snippet: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryDetails(Delivery):
+    """A delivery with every attempt, oldest first."""
+
+    correlation_id: str | None
+    attempt_log: tuple[AttemptRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedDelivery:
+    """A delivery that is due again, or held with its endpoint. `replay_of` is what it repeats, if it has a new id."""
+
+    tenant_id: str
+    delivery_id: str
+    endpoint_id: str
+    event_id: str
+    replay_of: str | None
+    state: str
+    waiting_for: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedDelivery:
+    """A dead letter or a failed delivery that no longer stops its endpoint."""
+
+    tenant_id: str
+    delivery_id: str
+    endpoint_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayJob:
+    """A job that replays many deliveries. `state` is running, done or cancelled; `rate` is per second.
+
+    `filter` has its conditions. `matched` deliveries met them at the start. `skipped` counts those that were not
+    replayed, by reason.
+    """
+
+    tenant_id: str
+    replay_id: str
+    state: str
+    filter: Mapping[str, Any]
+    rate: int
+    matched: int
+    replayed: int
+    skipped: Mapping[str, int]
+    remaining: int
+    started_at: datetime
+    moved_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayCount:
+    """How many deliveries a replay job would send again, and how many it would skip, by the reason."""
+
+    would_replay: int
+    would_skip: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event in a list, without its payload."""
+
+    tenant_id: str
+    event_id: str
+    event_type: str
+    occurred_at: datetime
+    correlation_id: str | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDelivery:
+    """A delivery of an event."""
+
+    delivery_id: str
+    endpoint_id: str
+    state: str
+    attempts: int
+    created_at: datetime
+    last_error: str | None
+    replay_of: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDetails(Event):
+    """An event with its deliveries, the oldest thousand of them, oldest first."""
+
+    deliveries: tuple[EventDelivery, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodStats:
+    """The attempts of a period: how many, how many were delivered, their share, and how long they took."""
+
+    attempts: int
+    delivered: int
+    success_rate: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStats:
+    """How an endpoint does: its state, its deliveries that are pending or wait, and its attempts."""
+
+    tenant_id: str
+    endpoint_id: str
+    state: str
+    pending: int
+    waiting: int
+    oldest_due_at: datetime | None
+    last_hour: PeriodStats
+    last_day: PeriodStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningSecrets:
+    """The secrets that sign for an endpoint after a change, by reference.
+
+    `older_claims` is the number of requests in flight that may still be signed with a secret that was retired; None if
+    it is not known.
+    """
+
+    tenant_id: str
+    endpoint_id: str
+    secret_ref: str
+    previous_secret_ref: str | None
+    previous_secret_expires_at: datetime | None
+    generation: int
+    older_claims: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation(SigningSecrets):
+    """A rotation. `secret.reveal()` is what the receiver needs; for ed25519 that is the `public_key` instead.
+
+    `repeated`: a rotation with this id was made before, and nothing was changed now. Its `secret` is then None unless
+    it is still the current one.
+    """
+
+    rotation_id: str
+    repeated: bool
+    secret: SecretMaterial | None
+    public_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRotation:
+    """A rotation that was made, and the version of the secret that it made."""
+
+    rotation_id: str
+    version: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationSchedule:
+    """The schedule of an endpoint's rotations. The last two are None until the next rotation is announced."""
+
+    rotate_every_days: int
+    due_at: datetime
+    announced_at: datetime | None
+    rotates_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """What a receiver answered at that generation when it was asked whether it has switched to the current secret.
+
+    `verdict` is switched, not_switched, does_not_verify (it accepts any signature, so nothing is proven) or no_answer.
+    """
+
+    verdict: str
+    status: int | None
+    control_status: int | None
+    detail: str | None
+    sent_at: datetime
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationStatus:
+    """Which secrets sign for an endpoint, the rest of its overlap, and its last ten rotations, newest first.
+
+    `older_claims` counts requests in flight from before the last change. `canary` is the last one of this generation.
+    """
+
+    tenant_id: str
+    endpoint_id: str
+    generation: int
+    scheme: str
+    algorithm: str
+    lead: str
+    secret_ref: str | None
+    previous_secret_ref: str | None
+    previous_scheme: str | None
+    previous_algorithm: str | None
+    previous_secret_expires_at: datetime | None
+    overlapping: bool
+    seconds_left: int | None
+    stale: bool
+    rotations: tuple[PastRotation, ...]
+    older_claims: int
+    schedule: RotationSchedule | None
+    canary: Canary | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevealedSecret:
+    """The current secret of an endpoint. For ed25519 `secret` is None, and the receiver needs the `public_key`."""
+
+    tenant_id: str
+    endpoint_id: str
+    secret_ref: str | None
+    scheme: str
+    algorithm: str
+    generation: int
+    secret: SecretMaterial | None
+    public_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretVersion:
+    """A version of an endpoint's secret, and its use. One that is not `needed` may be destroyed; `reason` says why."""
+
+    ref: str
+    state: str
+    scheme: str | None
+    created_at: datetime
+    changed_at: datetime
+    signs: bool
+    signs_until: datetime | None
+    claims_in_flight: int
+    attempts: int
+    last_signed_at: datetime | None
+    needed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKeys:
+    """The public keys of the current secret, and of the previous one while an overlap runs; None if that has none."""
+
+    tenant_id: str
+    endpoint_id: str
+    generation: int
+    secret_ref: str
+    public_key: str | None
+    previous_secret_ref: str | None
+    previous_secret_expires_at: datetime | None
+    previous_public_key: str | None

@@ -8,17 +8,16 @@ from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.config.settings import Settings
+from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, SecretDenied, Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path, require_plain_types
 from hookseal.postgres.translate import Failures, in_use, missing_right
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.errors import SecretDenied
 from hookseal.secrets.key.stores import Outside
 
 # The operations name some values as the options of the commands are named.

@@ -6,8 +6,7 @@ from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
-from hookseal.admin.results import of_row
-from hookseal.admin.secret_results import (
+from hookseal.admin.results import (
     Canary,
     PastRotation,
     PublicKeys,
@@ -17,11 +16,12 @@ from hookseal.admin.secret_results import (
     RotationStatus,
     SecretVersion,
     SigningSecrets,
+    of_row,
 )
 from hookseal.admin.session import Session
-from hookseal.dispatcher import held_deliveries
+from hookseal.dispatcher.store import held
+from hookseal.errors import HooksealError, InDoubt
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import HooksealError, InDoubt
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
@@ -30,11 +30,12 @@ from hookseal.operations.endpoint import reports
 from hookseal.operations.endpoint import rotation as operations
 from hookseal.operations.endpoint.probe import ask_whether_switched
 from hookseal.operations.operator import OfEndpoint
-from hookseal.postgres.handles import Connection
-from hookseal.secrets.endpoint import canary_results, overlap
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core import overlap
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.endpoint import canary_results
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import generate_signing_secret
 from hookseal.secrets.store.retention import BATCH
 
 _NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
@@ -272,7 +273,7 @@ class Secrets:
                 await self._wait(of.tenant_id, of.endpoint_id, generation)
                 return 0
             with self._session.failures():
-                return await held_deliveries.older_claims(self._session.pool, of.tenant_id, of.endpoint_id, generation)
+                return await held.older_claims(self._session.pool, of.tenant_id, of.endpoint_id, generation)
         except HooksealError:
             return None
 

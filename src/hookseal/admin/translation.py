@@ -5,14 +5,13 @@ from typing import Any
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import UNSET, Text, Unset
-from hookseal.admin.results import AddedEndpoint, Ping, of_row
-from hookseal.admin.search_results import EndpointStats, PeriodStats
-from hookseal.dispatcher.model import NotBegun, Outcome, Reply
-from hookseal.dispatcher.outcome import explain
+from hookseal.admin.results import AddedEndpoint, EndpointStats, PeriodStats, Ping, of_row
+from hookseal.dispatcher.core.model import NotBegun, Outcome, Reply
+from hookseal.dispatcher.core.outcome import explain
 from hookseal.operations.endpoint import update
 from hookseal.operations.endpoint.endpoints import AddedEndpoint as StoredEndpoint
 from hookseal.operations.endpoint.probe import Tested
-from hookseal.secrets.extras.header_values import HeaderChange
+from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
 

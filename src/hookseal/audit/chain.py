@@ -1,14 +1,99 @@
-"""The chain of a tenant's audit rows: what a MAC covers, and where a chain is broken. Pure."""
+"""The audit log as a chain of hashes: an entry, its hash, the last entries of a chain, and what is shown. Pure."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from hookseal.audit.entry import ChainKey
-from hookseal.ground.framing import framed
+from hookseal.errors import Malformed
+from hookseal.ground import ids
+from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import framed
+
+
+class Action(StrEnum):
+    """The kind of the change."""
+
+    ENDPOINT_ADDED = "endpoint.added"
+    ENDPOINT_UPDATED = "endpoint.updated"
+    ENDPOINT_ENABLED = "endpoint.enabled"
+    ENDPOINT_DISABLED = "endpoint.disabled"
+    ENDPOINT_DELETED = "endpoint.deleted"
+    ENDPOINT_PROBE_REQUESTED = "endpoint.probe_requested"
+    ENDPOINT_PROBED = "endpoint.probed"
+    ENDPOINT_TESTED = "endpoint.tested"
+    SECRET_ROTATED = "secret.rotated"  # noqa: S105 - the name of an action
+    SECRET_ROLLED_BACK = "secret.rolled_back"  # noqa: S105 - the name of an action
+    SECRET_OVERLAP_ENDED = "secret.overlap_ended"  # noqa: S105 - the name of an action
+    SECRET_ROTATION_ANNOUNCED = "secret.rotation_announced"  # noqa: S105 - the name of an action
+    SECRET_REVEALED = "secret.revealed"  # noqa: S105 - the name of an action
+    SECRET_DESTROYED = "secret.destroyed"  # noqa: S105 - the name of an action
+    SECRET_DENIED = "secret.denied"  # noqa: S105 - the name of an action
+    SECRET_MIGRATED = "secret.migrated"  # noqa: S105 - the name of an action
+    SECRET_MOVED = "secret.moved"  # noqa: S105 - the name of an action
+    PLAINTEXT_EMPTIED = "secret.plaintext_emptied"
+    PLAINTEXT_FORBIDDEN = "secret.plaintext_forbidden"
+    STALE_FOUND = "stale.found"
+    RESTORE_ACCEPTED = "restore.accepted"
+    DELIVERY_REPLAYED = "delivery.replayed"
+    DELIVERY_SKIPPED = "delivery.skipped"
+    REPLAY_STARTED = "replay.started"
+    REPLAY_CANCELLED = "replay.cancelled"
+    REPLAY_ENDED = "replay.ended"
+    PAYLOAD_READ = "event.payload_read"
+    PRODUCER_GRANTED = "producer.granted"
+    PRODUCER_REVOKED = "producer.revoked"
+    KEY_INITIALISED = "key.initialised"
+    KEY_STAGED = "key.staged"
+    KEY_PROMOTED = "key.promoted"
+    KEY_REWRAPPED = "key.rewrapped"
+    KEY_DRAINED = "key.drained"
+    KEY_RETIRED = "key.retired"
+    KEY_DESTROYED = "key.destroyed"
+    KEY_COMPROMISED = "key.compromised"
+    INTEGRITY_ROTATED = "integrity.rotated"
+    CACHE_CLEARED = "cache.cleared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change, as its audit row records it. `subject` names the changed object, for instance `endpoint:{id}`.
+
+    `before` and `after` are facts that every reader of the log may see, never a secret: refs, the
+    generation, the host of a url. They contain JSON values, and times, which become RFC 3339.
+    """
+
+    tenant_id: TenantId
+    action: Action
+    subject: str
+    before: Mapping[str, object] | None = None
+    after: Mapping[str, object] | None = None
+    correlation_id: str | None = None
+
+
+class ChainKey(Protocol):
+    """The integrity key, as the log uses it. The messages of the log begin with a label of its own."""
+
+    @property
+    def key_id(self) -> str:
+        """The id of the version that authenticates new rows."""
+        ...
+
+    def knows(self, key_id: str) -> bool:
+        """Return whether a MAC under this id can be verified."""
+        ...
+
+    def authenticate(self, message: bytes) -> bytes:
+        """Return the MAC of the message under the version `key_id`."""
+        ...
+
+    def is_authentic(self, message: bytes, mac: bytes, key_id: str) -> bool:
+        """Return whether this is the MAC of the message under that version; False for an unknown version."""
+        ...
+
 
 _LABEL: Final = b"hookseal.audit.row.v1"
 
@@ -142,3 +227,147 @@ def _plain(value: object) -> object:
             return dict(value)
         case _:
             raise TypeError(f"an audit row cannot hold a {type(value).__name__}")
+
+
+MAX_HEADS: Final = 100_000
+_TENANT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
+_MAC_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The end of a tenant's chain when the head was saved."""
+
+    tenant_id: str
+    sequence: int
+    mac: bytes
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether hookseal can have written this head. If not, it contradicts every log, and must be reported."""
+        return bool(_TENANT.fullmatch(self.tenant_id)) and self.sequence >= 0 and len(self.mac) == _MAC_BYTES
+
+
+class Contradiction(StrEnum):
+    """How a log contradicts a saved head."""
+
+    OLDER = "older"
+    FORKED = "forked"
+
+
+def parse_heads(text: str) -> tuple[Head, ...]:
+    """Return the heads in the output of `hookseal audit heads --json` or `audit verify --json`. Raises `Malformed`.
+
+    A head that hookseal cannot have written is returned as well: the log contradicts it, and the others stay usable.
+    """
+    try:
+        tenants = json.loads(text)["tenants"]
+        # Number 0 means that an append was begun and rolled back: there is no row to compare.
+        heads = tuple(_head(one) for one in tenants if one["head_sequence"] not in {None, 0})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _invalid_heads() from None
+    if not 0 < len(heads) <= MAX_HEADS:  # without heads nothing would be compared, and the log would look intact
+        raise _invalid_heads()
+    return heads
+
+
+def find_contradiction(
+    head: Head, *, ends_at: int, mac_there: bytes | None, accepted: Iterable[Head]
+) -> Contradiction | None:
+    """Return how a chain contradicts a head; None if it contains the head, or if an accepted restore lost it.
+
+    `ends_at` is the sequence number of the chain's last row, 0 without any. `mac_there` is the MAC of the row with the
+    head's number, None without one.
+    """
+    if mac_there == head.mac or head in accepted:
+        return None
+    return Contradiction.OLDER if ends_at < head.sequence else Contradiction.FORKED
+
+
+def heads_to_json(heads: Iterable[Head]) -> list[list[object]]:
+    """Return heads in the form that an audit row stores."""
+    return [[head.tenant_id, head.sequence, head.mac.hex()] for head in heads]
+
+
+def heads_from_json(facts: Mapping[str, Any] | str | None) -> tuple[Head, ...]:
+    """Return the heads in the audit row of an accepted restore."""
+    found = facts.get("heads", []) if isinstance(facts, Mapping) else []
+    return tuple(Head(tenant_id=tenant, sequence=number, mac=bytes.fromhex(mac)) for tenant, number, mac in found)
+
+
+def _head(one: Mapping[str, Any]) -> Head:
+    tenant, sequence, mac = one["tenant_id"], one["head_sequence"], one["head_mac"]
+    if not (
+        isinstance(tenant, str)
+        and "\0" not in tenant
+        and type(sequence) is int
+        and -(2**63) <= sequence < 2**63
+        and _HEX.fullmatch(mac)
+    ):
+        raise _invalid_heads()
+    tenant.encode()  # raises ValueError for a lone surrogate, which PostgreSQL cannot store
+    return Head(tenant_id=tenant, sequence=sequence, mac=bytes.fromhex(mac))
+
+
+def _invalid_heads() -> Malformed:
+    return Malformed(
+        "the file must hold what `hookseal audit heads --json` or `hookseal audit verify --json` printed", field="head"
+    )
+
+
+_LEVELS: Final = 16  # of nested lists and objects; hookseal writes three
+
+
+def to_display(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored row in the displayed form, without its MACs."""
+    return {
+        "tenant_id": row["tenant_id"],
+        "sequence": row["sequence"],
+        "at": row["at"],
+        "actor": row["actor"],
+        "action": row["action"],
+        "subject": row["subject"],
+        "before": parse_facts(row["before"]),
+        "after": parse_facts(row["after"]),
+        "correlation_id": row["correlation_id"],
+    }
+
+
+def cursor_of(item: Mapping[str, Any]) -> str:
+    """Return the cursor of the page after this row."""
+    return ids.encode_cursor(f"{item['tenant_id']}/{item['sequence']}")
+
+
+def place_of(cursor: str) -> tuple[str, int]:
+    """Return the tenant and number of the last row of a page. Raises `Malformed` unless a page returned the cursor."""
+    tenant, slash, sequence = ids.decode_cursor(cursor).rpartition("/")
+    try:
+        number = int(sequence)
+    except ValueError:
+        raise ids.invalid_cursor() from None
+    if not slash or "\0" in tenant or not LOWEST <= number < -LOWEST:
+        raise ids.invalid_cursor()
+    return tenant, number
+
+
+def parse_facts(text: str | None) -> Any:
+    """Return the facts of a row; or their text, unless `json_text` wrote it and it is not nested deeply.
+
+    So a forged row cannot stop the log from being shown.
+    """
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # raises for a lone surrogate, which cannot be printed
+        return found if isinstance(found, dict) and json_text(found) == text and _is_flat(found) else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def _is_flat(value: object, levels: int = _LEVELS) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_flat(each, levels - 1) for each in inner)

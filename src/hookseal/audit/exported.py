@@ -7,14 +7,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from hookseal.audit.chain import ORIGIN, Broken, Link, Row, follow_chain, json_text, mac_message
-from hookseal.audit.entry import Action, ChainKey
-from hookseal.audit.heads import Contradiction, Head, find_contradiction, heads_from_json
+from hookseal.audit.chain import (
+    ORIGIN,
+    Action,
+    Broken,
+    ChainKey,
+    Contradiction,
+    Head,
+    Link,
+    Row,
+    find_contradiction,
+    follow_chain,
+    heads_from_json,
+    json_text,
+    mac_message,
+    parse_facts,
+)
 from hookseal.audit.log import Verified
-from hookseal.audit.shown import parse_facts
-from hookseal.ground.errors import Malformed
-from hookseal.ground.framing import microseconds
+from hookseal.errors import Malformed
 from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.ground.wire import microseconds
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024  # the row of an accepted restore may contain a hundred thousand heads
 _PROGRESS_EVERY: Final = 1_000

@@ -11,24 +11,32 @@ import asyncpg
 
 from hookseal.audit.chain import (
     LOWEST,
+    MAX_HEADS,
     ORIGIN,
+    Action,
     Broken,
+    ChainKey,
+    Change,
+    Contradiction,
     Flaw,
+    Head,
     Link,
     Row,
     check_end,
+    cursor_of,
+    find_contradiction,
     follow_chain,
+    heads_from_json,
     json_text,
     mac_message,
+    parse_facts,
+    place_of,
+    to_display,
 )
-from hookseal.audit.entry import Action, ChainKey, Change
-from hookseal.audit.heads import MAX_HEADS, Contradiction, Head, find_contradiction, heads_from_json
-from hookseal.audit.shown import cursor_of, parse_facts, place_of, to_display
-from hookseal.ground.errors import Defect, Refused
-from hookseal.ground.framing import microseconds
-from hookseal.ground.ids import SYSTEM_TENANT, TenantId
-from hookseal.ground.paging import require_limit
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.errors import Defect, Refused
+from hookseal.ground.ids import SYSTEM_TENANT, TenantId, require_limit
+from hookseal.ground.wire import microseconds
+from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import Failures
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from hookseal.ground.errors import ConfigError, HooksealError, Unavailable
+from hookseal.errors import ConfigError, HooksealError, Unavailable
 
 _SETTINGS: Final = (
     "DATABASE_URL",

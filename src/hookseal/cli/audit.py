@@ -9,10 +9,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from hookseal.audit import log
-from hookseal.audit.chain import Flaw
-from hookseal.audit.entry import Action, ChainKey
+from hookseal.audit.chain import Action, ChainKey, Contradiction, Flaw, Head
 from hookseal.audit.exported import MAX_LINE_BYTES, verify_export
-from hookseal.audit.heads import Contradiction, Head
 from hookseal.audit.log import Verified
 from hookseal.cli.restore import head_shape, read_heads
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_lines
@@ -20,8 +18,8 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, JsonLines, emit, note, printable, table
 from hookseal.cli.shared.runtime import Connection, reading, start
 from hookseal.config.settings import Part
+from hookseal.errors import Malformed, NotFound
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed, NotFound
 from hookseal.operations.operator import Operator
 
 app: Final = typer.Typer(help="List, verify and export the audit log: who changed what.", no_args_is_help=True)

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
 from hookseal.cli.shared.output import HELP_OPTIONS, emit
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from hookseal.ground.version import VERSION
 
 _EPILOG: Final = """\

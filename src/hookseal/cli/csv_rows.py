@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 
 if TYPE_CHECKING:  # its type has no public name
     import _csv

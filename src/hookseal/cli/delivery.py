@@ -10,11 +10,11 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, key_values, printable, table
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.delivery_facts import Facts
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay import Replayed
-from hookseal.dispatcher.why import explain
+from hookseal.dispatcher.core.delivery_facts import Facts
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.why import explain
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.replays import Replayed
 from hookseal.ground import ids
 from hookseal.operations import deliveries
 from hookseal.operations.operator import Operator

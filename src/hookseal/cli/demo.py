@@ -12,8 +12,8 @@ import typer
 from hookseal.cli.shared.output import Json, emit, note, table
 from hookseal.cli.shared.runtime import run
 from hookseal.demo.result import Chapter, Result
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 
 COLUMNS: Final = ("tenant", "endpoint", "deliveries", "delivered", "verified", "refused")
 _INDENT: Final = 13

@@ -6,7 +6,7 @@ from typing import Final
 
 from hookseal.cli.address_advice import advice
 from hookseal.cli.shared.printing import OutputLost, emit, report, report_lost_output
-from hookseal.ground.errors import HooksealError
+from hookseal.errors import HooksealError
 
 _JSON: Final = "--json"
 

@@ -10,9 +10,9 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, key_values, printable, table
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import event_queries
+from hookseal.dispatcher.store import event_queries
 from hookseal.ground import ids
-from hookseal.operations.events import read_payload
+from hookseal.operations.deliveries import read_payload
 from hookseal.operations.operator import Operator
 
 app: Final = typer.Typer(help="List events, and show one with its deliveries.", no_args_is_help=True)

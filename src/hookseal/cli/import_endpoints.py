@@ -15,14 +15,14 @@ from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
 from hookseal.config.settings import Settings
-from hookseal.dispatcher import endpoint_rules
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Conflict, HooksealError, Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Conflict, HooksealError, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.import_endpoints import import_endpoint
 from hookseal.operations.operator import Operator
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 
 _REQUIRED: Final = frozenset({"tenant_id", "url", "event_types", "secret"})
 _NUMBERS: Final = {

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError
 
 EXIT_CODE: Final = ConfigError.exit_code
 

@@ -13,9 +13,9 @@ from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
 from hookseal.demo.served import LOOPBACK
 from hookseal.demo.sink import Judge, accept_everything, readable, run_sink
+from hookseal.errors import Malformed
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Malformed
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import plural
 from hookseal.receiver import TOLERANCE_SECONDS
 
 _MAX_BYTES: Final = 65_536

@@ -13,7 +13,7 @@ from hookseal.cli import incomplete, interrupted
 from hookseal.cli.address_advice import advice
 from hookseal.cli.commands import requested_branch, tree, words_to_complete
 from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, report, report_lost_output, written
-from hookseal.ground.errors import ConfigError, Defect, HooksealError, Refused
+from hookseal.errors import ConfigError, Defect, HooksealError, Refused
 
 _USAGE: Final = 2
 # What the parser says of a number, and what a reader of a command line understands.

@@ -12,8 +12,8 @@ from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
 from hookseal.config.settings import Settings
-from hookseal.ground.errors import Refused
-from hookseal.ground.plural import plural
+from hookseal.errors import Refused
+from hookseal.ground.ids import plural
 from hookseal.ground.wire import Scheme
 from hookseal.operations.migrate_secrets import (
     EMPTIED_AT_ONCE,

@@ -8,7 +8,7 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, printable, table
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import producers
+from hookseal.dispatcher.store import producers
 from hookseal.ground.ids import TenantId
 from hookseal.operations.producers import grant as grant_publishing
 from hookseal.operations.producers import revoke as revoke_publishing

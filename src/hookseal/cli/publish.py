@@ -13,9 +13,9 @@ from hookseal.cli.shared.runtime import Connection, reading, run, start
 from hookseal.client.doorbell import doorbell
 from hookseal.client.event import event
 from hookseal.config.settings import Part, Settings
-from hookseal.dispatcher import endpoints
-from hookseal.dispatcher.publish import Event, Published, publish_json, publish_raw
-from hookseal.ground.errors import HooksealError, Malformed
+from hookseal.dispatcher.store import endpoints
+from hookseal.dispatcher.store.publish import Event, Published, publish_json, publish_raw
+from hookseal.errors import HooksealError, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
 _NEEDS: Final = frozenset({Part.DATABASE, Part.REDIS})

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hookseal.cli.shared.printing import emit, printable
-from hookseal.ground.errors import ConfigError, Malformed, Unavailable
+from hookseal.errors import ConfigError, Malformed, Unavailable
 
 ANSWER_SECONDS: Final = 3.0
 DEFAULT_HOST: Final = "127.0.0.1"

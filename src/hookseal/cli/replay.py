@@ -12,9 +12,8 @@ from hookseal.cli.shared.output import Json, emit, key_values, table
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import Connection, reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import replay_jobs
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay_job import (
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.replay_job import (
     DEFAULT_RATE,
     FINAL,
     NOT_DELIVERED,
@@ -24,9 +23,10 @@ from hookseal.dispatcher.replay_job import (
     Tally,
     rate,
 )
+from hookseal.dispatcher.store import replays
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import plural
 from hookseal.operations.replay import cancel_replay, start_replay
 
 app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", no_args_is_help=True)
@@ -96,7 +96,7 @@ def start_(
     )
     limit = rate(per_second)
     if dry_run:
-        found = reading(start(_NEEDS), lambda connection: replay_jobs.count(connection, selection))
+        found = reading(start(_NEEDS), lambda connection: replays.count(connection, selection))
         emit(_dry_run_shape(found), as_json=as_json, text=lambda: "\n".join(key_values(_flat(_dry_run_shape(found)))))
         return
     job = operate(start(NEEDS), lambda operator: start_replay(operator, selection, rate=limit))
@@ -127,7 +127,7 @@ def status(
         _list(None, JobState.RUNNING, limit=50, cursor=None, as_json=as_json, none=_NONE_RUNS)
         return
     wanted = ids.replay_id(replay)
-    read = _ended if wait else replay_jobs.show
+    read = _ended if wait else replays.show
     _show(reading(start(_NEEDS), lambda connection: read(connection, wanted)), as_json=as_json)
 
 
@@ -159,7 +159,7 @@ def cancel(*, replay: _Id, as_json: Json = False) -> None:
 
 async def _ended(connection: Connection, replay: ids.ReplayId) -> ReplayJob:
     """Return the job once it has ended; meanwhile report how far it is. Raises `NotFound`, `Unavailable`."""
-    job, done = await replay_jobs.show(connection, replay), 0
+    job, done = await replays.show(connection, replay), 0
     with progress("replayed or skipped", job.matched) as report:
         while True:
             report(job.tally.total - done)
@@ -167,7 +167,7 @@ async def _ended(connection: Connection, replay: ids.ReplayId) -> ReplayJob:
                 return job
             done = job.tally.total
             await asyncio.sleep(_LOOK_SECONDS)
-            job = await replay_jobs.show(connection, replay)
+            job = await replays.show(connection, replay)
 
 
 def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, ...]:
@@ -193,7 +193,7 @@ def _list(
     none: str = "no replay jobs",
 ) -> None:
     jobs, following = reading(
-        start(_NEEDS), lambda connection: replay_jobs.page(connection, tenant, state, limit=limit, cursor=cursor)
+        start(_NEEDS), lambda connection: replays.page(connection, tenant, state, limit=limit, cursor=cursor)
     )
     items = [job.shown() for job in jobs]
     emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following, none))

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.audit.heads import MAX_HEADS, Contradiction, Head, parse_heads
+from hookseal.audit.chain import MAX_HEADS, Contradiction, Head, parse_heads
 from hookseal.cli.shared.input_files import read_input
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, printable, table
 from hookseal.cli.shared.runtime import start
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import plural
 from hookseal.operations.operator import Operator
 from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
 from hookseal.secrets import restore

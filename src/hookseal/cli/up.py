@@ -14,7 +14,7 @@ from hookseal.cli.shared.output import Json, JsonLines, emit, note, printable, p
 from hookseal.cli.shared.runtime import run
 from hookseal.config import names
 from hookseal.config.keys import INSTALLATION, KMS, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 
 app: Final = typer.Typer()
 

@@ -10,8 +10,8 @@ from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input
 from hookseal.cli.shared.output import Json, emit, printable
 from hookseal.cli.shared.secret_files import read_secret_text
 from hookseal.cli.shared.verification import Answer, verdict
+from hookseal.errors import Malformed, Refused
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Malformed, Refused
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.receiver import TOLERANCE_SECONDS
 from hookseal.receiver.verification import format_seconds

@@ -9,13 +9,10 @@ import structlog
 import typer
 
 from hookseal.cli.shared.starting import begin
-from hookseal.config.handing import SplitEnvironment, split_environment
-from hookseal.config.hardening import harden_process
-from hookseal.config.load import EVERYTHING
+from hookseal.config.load import EVERYTHING, SplitEnvironment, harden_process, split_environment
 from hookseal.config.settings import MAX_PROCESSES, Settings
-from hookseal.ground.errors import Defect, HooksealError
-from hookseal.worker.ready_line import unwritable
-from hookseal.worker.stopping import ignore_stop
+from hookseal.errors import Defect, HooksealError
+from hookseal.worker.stopping import ignore_stop, unwritable
 
 # If one of these is set, prometheus_client keeps its counters in files, and starts with what they contain.
 _PROMETHEUS_FILES: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")

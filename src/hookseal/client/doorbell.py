@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 
 RING_SECONDS: Final = 2.0  # a lost ring costs less than a longer wait
 

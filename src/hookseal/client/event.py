@@ -3,10 +3,10 @@
 import re
 from typing import Final
 
-from hookseal.dispatcher.payload import encoded
-from hookseal.dispatcher.publish import Event
+from hookseal.dispatcher.core.payload import encoded
+from hookseal.dispatcher.store.publish import Event
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 

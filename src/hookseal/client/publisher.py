@@ -11,23 +11,167 @@ async with Publisher.connect() as publisher:
     await publisher.publish_many(tenant_id="acme", events=[Event(event_type="invoice.paid", data={"id": 2}), ...])
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookseal.client.calls import Calls, counted_calls
-from hookseal.client.connections import connections
+import asyncpg
+
 from hookseal.client.doorbell import Doorbell, doorbell
 from hookseal.client.event import UNSET, check_tenant, encode_payload, event
-from hookseal.client.joining import join_transaction
-from hookseal.client.many import Event, encode_batch
 from hookseal.config.producer import producer_settings
-from hookseal.dispatcher import publish as stored
-from hookseal.dispatcher.model import Ring
+from hookseal.config.settings import Database
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store import publish as stored
+from hookseal.errors import ConfigError, Malformed, Refused
 from hookseal.ground.ids import EventId
-from hookseal.postgres.handles import Connection, Executor, Pool
+from hookseal.postgres import opening
+from hookseal.postgres.connect import pool_of_qualified_statements
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool
+from hookseal.postgres.savepoint import savepoint
+from hookseal.postgres.schema import revision
+from hookseal.postgres.translate import translated
+
+WAIT_SECONDS: Final = 7.0  # five for PostgreSQL and two for Redis: a call with a connection does not take longer
+
+
+class Calls:
+    """Counts the calls that are under way. Once it is closed, it refuses further ones."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._is_closed = False
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the block as a call. Raises `Refused` once it is closed."""
+        if self._is_closed:
+            raise Refused("this Publisher is closed: publish within its `async with`")
+        self._number += 1
+        self._all_ended.clear()
+        try:
+            yield
+        finally:
+            self._number -= 1
+            if not self._number:
+                self._all_ended.set()
+
+    async def close(self, *, seconds: float = WAIT_SECONDS) -> None:
+        """Refuse further calls, and wait that long for those under way."""
+        self._is_closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._all_ended.wait()
+
+
+@asynccontextmanager
+async def counted_calls() -> AsyncIterator[Calls]:
+    """Yield the calls of a Publisher, which are closed at the end of the block."""
+    calls = Calls()
+    try:
+        yield calls
+    finally:
+        await calls.close()
+
+
+_MAX_CONNECTIONS: Final = 5
+_CLOSE_SECONDS: Final = 5.0
+
+
+@asynccontextmanager
+async def connections(database: Database) -> AsyncIterator[Pool]:
+    """Open a pool of one to five connections to a database with the schema of hookseal, and close it at the end.
+
+    Raises `Unavailable` with the address, `Refused` if the role may not use hookseal, `ConfigError`.
+    """
+    async with opening.pool(
+        database,
+        size=_MAX_CONNECTIONS,
+        name="hookseal-publisher",
+        seconds=ANSWER_SECONDS,
+        close_seconds=_CLOSE_SECONDS,
+        make=pool_of_qualified_statements,
+    ) as pool:
+        await _require_schema(pool)
+        yield pool
+
+
+async def _require_schema(pool: Pool) -> None:
+    # Any revision is accepted: the SQL functions are the contract, and a producer may be older than the schema.
+    with translated():
+        try:
+            found = await revision.current(pool)
+        except asyncpg.InsufficientPrivilegeError:
+            raise Refused(
+                "this database role may not publish: an operator must run "
+                "`hookseal producer grant --role ROLE --tenant TENANT`, which makes it a member of hookseal_producer"
+            ) from None
+    if found is None:
+        raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
+
+
+@asynccontextmanager
+async def join_transaction(connection: Connection) -> AsyncIterator[bool]:
+    """Run the block in the caller's transaction, if there is one: an error undoes the block and nothing else.
+
+    Yields whether there is one; without it each statement of the block commits by itself. Raises `Malformed` if this is
+    not a connection of asyncpg, `Conflict` if its transaction has already failed.
+    """
+    if not callable(getattr(connection, "is_in_transaction", None)):
+        raise Malformed(
+            "connection must be one of asyncpg: for SQLAlchemy, Django, psycopg and other drivers there is "
+            "hookseal.producers",
+            field="connection",
+        )
+    if connection.is_closed() or not connection.is_in_transaction():  # a closed one raises here
+        yield False
+        return
+    async with savepoint(connection):
+        yield True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One of many events: its fields are arguments of `Publisher.publish`."""
+
+    event_type: str
+    data: object = UNSET
+    body: bytes | None = None
+    event_id: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+def encode_batch(tenant_id: str, events: Iterable[Event]) -> list[str]:
+    """Return the argument of `dispatcher.publish.publish_many`.
+
+    Raises `Malformed` with the index of the faulty event.
+    """
+    return stored.batch(_checked(tenant_id, index, each) for index, each in enumerate(events))
+
+
+def _checked(tenant_id: str, index: int, given: object) -> tuple[stored.Event, str | bytes]:
+    if not isinstance(given, Event):
+        kind = type(given).__name__
+        raise Malformed(f"events[{index}] must be an Event, not {kind}: pass Event(...)", field="events", index=index)
+    try:
+        content = encode_payload(given.data, given.body)
+        checked = event(
+            tenant_id=tenant_id,
+            event_type=given.event_type,
+            event_id=given.event_id,
+            correlation_id=given.correlation_id,
+            traceparent=given.traceparent,
+        )
+    except Malformed as error:
+        raise Malformed(f"events[{index}]: {error}", field=error.field, index=index) from None
+    return checked, content
+
 
 _LOG: Final = logging.getLogger("hookseal.client")
 

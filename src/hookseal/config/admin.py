@@ -9,7 +9,7 @@ from hookseal.config.keys import INSTALLATION, KEY_NAMES, KMS, WRAPPED_NAMES
 from hookseal.config.load import load
 from hookseal.config.producer import chosen
 from hookseal.config.settings import Part, Settings
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 
 _KEYS: Final = frozenset({*KEY_NAMES, *WRAPPED_NAMES})
 _VARIABLES: Final = frozenset(

@@ -8,11 +8,11 @@ from ipaddress import ip_network
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from hookseal.config.problems import problem
-from hookseal.dispatcher.address import AllowedNetwork
+from hookseal.config.forms import problem
+from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.dispatcher.http.trust import client_context
 from hookseal.dispatcher.http.tunnel import EgressProxy
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from hookseal.ground.ids import owner_id
 
 PROXY: Final = "HOOKSEAL_EGRESS_PROXY"

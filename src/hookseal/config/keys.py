@@ -5,13 +5,12 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, InstanceOf, ValidationInfo
 
-from hookseal.config.forms import parse_with
-from hookseal.config.problems import load_request, problem
+from hookseal.config.forms import load_request, parse_with, problem
 from hookseal.config.settings import Environment, Part
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.kms.wrapped import KMS_FORM, KmsKey, WrappedKey, installation_name
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import MasterKey
 
 MASTER_KEY: Final = "SECRETS_MASTER_KEY"
 NEXT_KEY: Final = "SECRETS_MASTER_KEY_NEXT"

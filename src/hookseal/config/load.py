@@ -1,9 +1,13 @@
 """Loads the settings: returns frozen values, or reports every problem of the environment at once."""
 
+import base64
+import ctypes
 import os
+import resource
+import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -13,8 +17,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hookseal.config import names, openbao, providers
-from hookseal.config.keys import KEY_NAMES, MASTER_KEY
-from hookseal.config.problems import VERBATIM, LoadRequest
+from hookseal.config.forms import VERBATIM, LoadRequest
+from hookseal.config.keys import INSTALLATION, KEY_NAMES, KMS, MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.config.settings import (
     Database,
     Egress,
@@ -31,14 +35,14 @@ from hookseal.config.settings import (
 from hookseal.config.source import Source, read_environment, read_file
 from hookseal.config.urls import LISTEN_URL, database, redis
 from hookseal.config.variables import NAMES, Variables
-from hookseal.ground.errors import ConfigError
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import ConfigError, Refused, SecretUnavailable
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.kms.wrapped import KmsSettings
-from hookseal.secrets.material import SecretMaterial
 from hookseal.secrets.openbao.server import OpenBaoServer
-from hookseal.secrets.ref import Provider
 from hookseal.secrets.resolve.cache import CacheLimits
-from hookseal.secrets.store.access import Access
+from hookseal.secrets.store.port import Access
 
 EVERYTHING: Final = frozenset(Part)
 NOTHING: Final[frozenset[Part]] = frozenset()
@@ -262,4 +266,82 @@ def _settings(
         listen_database=_database(variables.listen_database, LISTEN_URL, source, files),
         kms=_kms(variables, server),
         openbao=server,
+    )
+
+
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's limit of open files as far as the system permits, and return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS reports a limit that it then refuses to set
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def harden_process() -> None:
+    """Stop this process from writing core files and, on Linux, stop other users than root from reading its memory.
+
+    Linux then gives the files in `/proc/<pid>` to root: a process of the same user can neither attach to this one nor
+    read its initial environment. A program that this process executes later starts without the protection. Raises
+    `Refused` if the system does not permit it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise Refused("the system does not let this process protect its memory (prctl PR_SET_DUMPABLE)")
+
+
+WRAPPED: Final = frozenset(WRAPPED_NAMES)
+_READ_AGAIN: Final = frozenset({*openbao.CREDENTIALS, *names.PREFERRED, *names.PREFERRED.values(), LISTEN_URL})
+# The child needs the log level before it receives its settings; it contains no secret.
+_INHERITED: Final = "HOOKSEAL_LOG_LEVEL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitEnvironment:
+    """The variables of hookseal with their values, and the environment without them.
+
+    `files` has the paths of those that came from a file which may be read again.
+    """
+
+    variables: Mapping[str, str] = field(repr=False)
+    files: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
+
+    def with_unwrapped(self, secrets: Secrets) -> "SplitEnvironment":
+        """Return the same, with the keys of these settings in place of wrapped ones: a child asks no KMS.
+
+        So a process that is started again later needs no KMS that answers.
+        """
+        if not WRAPPED.intersection(self.variables):
+            return self
+        keys = {
+            MASTER_KEY: (secrets.master_key,),
+            NEXT_KEY: (secrets.next_key,),
+            PREVIOUS_KEYS: secrets.previous_keys,
+        }
+        plain = {name: ",".join(_written(key) for key in several if key) for name, several in keys.items()}
+        kept = {name: value for name, value in self.variables.items() if name not in WRAPPED | {KMS, INSTALLATION}}
+        return replace(self, variables=kept | {name: text for name, text in plain.items() if text})
+
+
+def _written(key: MasterKey) -> str:
+    return base64.b64encode(key.material.reveal()).decode("ascii")
+
+
+def split_environment(environ: Mapping[str, str] | None = None) -> SplitEnvironment:
+    """Split the environment so that `load` in a child process returns the same settings from `variables`.
+
+    Files are read here; `files` has the paths of credentials that are read again while a process runs. `environment`
+    has no variable of hookseal except the log level: no password and no key. Errors in the variables are left to
+    `load`, which must have accepted them. Call this before `load`, which removes the keys from the environment.
+    """
+    environ = os.environ if environ is None else environ
+    source, ours = read_environment(environ), names.ours(environ)
+    return SplitEnvironment(
+        variables={source.written_as.get(name, name): value for name, value in source.values.items()},
+        files={name: path for name, path in source.files.items() if names.FROM_FILE[name] in _READ_AGAIN},
+        environment={name: value for name, value in environ.items() if name == _INHERITED or name not in ours},
     )

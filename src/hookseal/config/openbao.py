@@ -7,10 +7,10 @@ from typing import Final
 from pydantic import ValidationInfo
 
 from hookseal.config import egress
-from hookseal.config.problems import problem
+from hookseal.config.forms import problem
 from hookseal.config.settings import Environment
 from hookseal.ground.tls import is_protected
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 
 ADDRESS: Final = "BAO_ADDR"

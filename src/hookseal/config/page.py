@@ -6,7 +6,7 @@ from hookseal.config.keys import MASTER_KEY, WRAPPED_KEY
 from hookseal.config.names import FROM_FILE, PREFERRED
 from hookseal.config.openbao import CREDENTIALS, FALLBACKS
 from hookseal.config.settings import Part
-from hookseal.config.url_parameters import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
+from hookseal.config.urls import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
 from hookseal.config.variables import NAMES
 
 

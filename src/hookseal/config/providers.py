@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from hookseal.config import openbao
-from hookseal.config.problems import problem
+from hookseal.config.forms import problem
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.openbao.server import OpenBaoServer
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.store.access import Access, AwsAccess, GcpAccess, OpenBaoAccess
+from hookseal.secrets.store.port import Access, AwsAccess, GcpAccess, OpenBaoAccess
 
 PROVIDER: Final = "SECRETS_PROVIDER"
 ALSO_READ: Final = "SECRETS_ALSO_READ"

@@ -5,17 +5,17 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NoReturn
 
-from hookseal.dispatcher.address import AllowedNetwork
-from hookseal.dispatcher.endpoint_rules import RECORDING_SECONDS
+from hookseal.dispatcher.core.endpoint_rules import RECORDING_SECONDS
+from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.dispatcher.http.tunnel import EgressProxy
-from hookseal.ground.errors import Defect
+from hookseal.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.kms.wrapped import KmsSettings, WrappedKey
 from hookseal.secrets.openbao.server import OpenBaoServer
-from hookseal.secrets.ref import Provider
 from hookseal.secrets.resolve.cache import CacheLimits
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
-from hookseal.secrets.store.access import NO_ACCESS, Access
+from hookseal.secrets.store.port import NO_ACCESS, Access
 
 MAX_PROCESSES: Final = 64  # of one parent; one machine has no use for more
 

@@ -1,16 +1,209 @@
 """The urls of PostgreSQL and Redis: checked, with the address that messages may show and that holds no password."""
 
 import re
+import ssl
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from pydantic_core import PydanticCustomError
 
-from hookseal.config import url_parameters
-from hookseal.config.problems import problem
+from hookseal.config.forms import problem
 from hookseal.config.settings import Database, Redis
+
+URL: Final = "DATABASE_URL"
+MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+FULL: Final = "verify-full"
+
+_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_ROLES: Final = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
+# The driver gives them the meaning that libpq gives them. The tuple has the allowed values; () allows any.
+SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "application_name": (),
+    "database": (),  # what some clients call dbname
+    "dbname": (),
+    "gsslib": ("gssapi", "sspi"),
+    "host": (),
+    "krbsrvname": (),
+    "options": (),
+    "passfile": (),
+    "password": (),
+    "port": (),
+    "service": (),
+    "ssl_max_protocol_version": _VERSIONS,
+    "ssl_min_protocol_version": _VERSIONS,
+    "sslcert": (),
+    "sslcrl": (),
+    "sslkey": (),
+    "sslmode": MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "sslpassword": (),
+    "sslrootcert": (),
+    "target_session_attrs": _ROLES,
+    "user": (),
+}
+# Aliases of sslmode: `ssl` of JDBC and SQLAlchemy, `requiressl` of libpq before 9.
+SSLMODE_ALIASES: Final[Mapping[str, Mapping[str, str]]] = {
+    "requiressl": {"0": "prefer", "1": "require"},
+    "ssl": {"true": "require", "false": "disable"} | {mode: mode for mode in MODES},
+}
+# Ignored, and why nothing is lost.
+IGNORED: Final[Mapping[str, str]] = {
+    "async_fallback": "only SQLAlchemy uses it",
+    "client_encoding": "it is always UTF-8",
+    "connect_timeout": "hookseal waits three to five seconds for a connection",
+    "fallback_application_name": "hookseal names its connections",
+    "gssdelegation": "hookseal delegates no credentials",
+    "keepalives": "every statement has a time-out",
+    "keepalives_count": "every statement has a time-out",
+    "keepalives_idle": "every statement has a time-out",
+    "keepalives_interval": "every statement has a time-out",
+    "load_balance_hosts": "hosts are tried in the given order",
+    "max_protocol_version": "the driver speaks 3.0",
+    "prepared_statement_cache_size": "only SQLAlchemy uses it",
+    "sslcompression": "TLS is never compressed",
+    "sslsni": "the name of the host is always sent",
+    "tcp_user_timeout": "every statement has a time-out",
+}
+# Parameters that are ignored with these harmless values only, and what to do about any other value.
+UNSUPPORTED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "channel_binding": (
+        ("disable", "prefer"),
+        "the driver does not support it: set sslmode to verify-full, or remove it",
+    ),
+    "gssencmode": (("disable", "prefer"), "the driver encrypts with TLS only: set sslmode, or remove it"),
+    "hostaddr": ((), "the driver resolves names itself: write the address in place of the host"),
+    "min_protocol_version": (("3.0",), "the driver speaks 3.0: remove it"),
+    "replication": (("false", "off", "no", "0"), "hookseal sends SQL statements: remove it"),
+    "require_auth": (
+        (),
+        "the driver uses any method that the server requests: set sslmode to verify-full, and remove it",
+    ),
+    "requirepeer": ((), "the driver does not check the user behind a socket: remove it"),
+    "sslcertmode": (("allow",), "the driver sends a certificate if the server requests one: remove it"),
+    "sslcrldir": ((), "the driver reads one file: name it with sslcrl"),
+    "sslkeylogfile": ((), "it would write the keys of the connection to a file: remove it"),
+}
+_NAME: Final = re.compile(r"[a-z_]{1,63}")
+_VERIFYING: Final = frozenset(
+    {"require", "verify-ca", "verify-full"}
+)  # with these modes the driver reads the certificate authorities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """The parameters for the driver, and whether they are exactly those of the url."""
+
+    values: Mapping[str, str]
+    is_unchanged: bool
+
+
+def for_driver(parameters: Mapping[str, str]) -> Parameters:
+    """Return the parameters for the driver. Raises a problem that names a parameter, never its value."""
+    values: dict[str, str] = {}
+    for name, value in parameters.items():
+        if name in SSLMODE_ALIASES:
+            values.setdefault("sslmode", _one_of(name, value, SSLMODE_ALIASES[name]))
+        elif name in SUPPORTED:
+            values[name] = (
+                value if not SUPPORTED[name] else _one_of(name, value, {each: each for each in SUPPORTED[name]})
+            )
+        elif name in UNSUPPORTED:
+            _require_no_effect(name, value, parameters)
+        elif name not in IGNORED:
+            raise _unknown_parameter(name)
+    if values.get("sslrootcert") == "system":
+        values |= _system_authorities(values.get("sslmode", FULL))
+    return Parameters(values=values, is_unchanged=values == parameters)
+
+
+def _one_of(name: str, value: str, words: Mapping[str, str]) -> str:
+    if value not in words:
+        raise parameter_problem(name, f"which must be {', '.join(list(words)[:-1])} or {list(words)[-1]}")
+    return words[value]
+
+
+def _require_no_effect(name: str, value: str, parameters: Mapping[str, str]) -> None:
+    harmless, advice = UNSUPPORTED[name]
+    # Verification of the certificate and its name binds the connection to the server as well.
+    is_made_up_for = (name, value, parameters.get("sslmode")) == ("channel_binding", "require", FULL)
+    if value not in harmless and not is_made_up_for:
+        raise parameter_problem(name, f"which hookseal does not support with this value, since {advice}")
+
+
+def _system_authorities(mode: str) -> dict[str, str]:
+    if mode != FULL:
+        raise parameter_problem("sslrootcert", "whose value `system` needs sslmode=verify-full")
+    file = ssl.get_default_verify_paths().cafile
+    if not file:
+        raise parameter_problem(
+            "sslrootcert", "whose value `system` needs a CA file of this system, and there is none: name a file"
+        )
+    return {"sslrootcert": file, "sslmode": FULL}
+
+
+def _unknown_parameter(name: str) -> PydanticCustomError:
+    if not _NAME.fullmatch(name):  # it may be part of a password
+        return problem(f"{URL} has a parameter that PostgreSQL does not know: correct or remove it")
+    return parameter_problem(
+        name,
+        "which PostgreSQL does not know: correct or remove it (set a server setting with options=-c%20NAME%3DVALUE)",
+    )
+
+
+def parameter_problem(name: str, why: str) -> PydanticCustomError:
+    """Return the problem with that parameter."""
+    return problem(f"{URL} has the parameter {name}, {why}")
+
+
+def require_usable_files(parameters: Mapping[str, str]) -> None:
+    """Raise a problem unless each file that the connection needs can be read and has the right content.
+
+    The problem names the parameter and what to change, never the path.
+    """
+    mode = parameters.get("sslmode", "prefer")
+    if mode in _VERIFYING:
+        for name in ("sslrootcert", "sslcrl"):
+            if name in parameters:
+                _require_authorities(name, parameters[name])
+    if mode != "disable" and {"sslcert", "sslkey"} <= parameters.keys():
+        _require_identity(parameters)
+
+
+def _require_authorities(name: str, file: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except ssl.SSLError:
+        what = "certificates" if name == "sslrootcert" else "revoked certificates"
+        raise parameter_problem(name, f"whose file does not hold {what} in PEM form: name the right one") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+
+
+def _require_identity(parameters: Mapping[str, str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("sslcert", "sslkey"):
+        try:
+            open(parameters[name], "rb").close()  # noqa: PTH123 -- the loading below does not say which of the two cannot be read
+        except (OSError, ValueError) as error:
+            raise _unreadable(name, error) from None
+    try:
+        context.load_cert_chain(
+            parameters["sslcert"], parameters["sslkey"], password=lambda: parameters.get("sslpassword", "")
+        )
+    except (OSError, ValueError):
+        raise parameter_problem(
+            "sslcert", "whose certificate does not match the key in sslkey, or sslpassword does not decrypt the key"
+        ) from None
+
+
+def _unreadable(name: str, error: Exception) -> Exception:
+    return parameter_problem(
+        name,
+        f"whose file cannot be read ({type(error).__name__}): let this user read it, or correct its path",
+    )
+
 
 LISTEN_URL: Final = "HOOKSEAL_LISTEN_URL"
 
@@ -35,11 +228,11 @@ def database(text: str) -> Database:
     Raises `ValueError` if the url is of another scheme, and a problem that says which part of the url, which parameter
     or which file is wrong. Neither holds text of the url.
     """
-    variable = url_parameters.URL
+    variable = URL
     url = _DRIVER.sub(r"\1://", text)
     parts = _split(url, {"postgresql", "postgres"}, variable)
-    parameters = url_parameters.for_driver(_query(parts, variable))
-    url_parameters.require_usable_files(parameters.values)
+    parameters = for_driver(_query(parts, variable))
+    require_usable_files(parameters.values)
     if not parameters.is_unchanged:
         url = f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(parameters.values, quote_via=quote, safe='/:,')}"
     return Database(
@@ -53,7 +246,7 @@ def listen_database(text: str) -> Database:
         return replace(database(text), variable=LISTEN_URL)
     except PydanticCustomError as error:
         message = error.message()
-    raise problem(message.replace(url_parameters.URL, LISTEN_URL))
+    raise problem(message.replace(URL, LISTEN_URL))
 
 
 def redis(text: str) -> Redis:
@@ -87,17 +280,17 @@ def _query(parts: SplitResult, variable: str) -> dict[str, str]:
 
 def _address(parts: SplitResult, parameters: Mapping[str, str]) -> str:
     port = _DEFAULT_PORTS[parts.scheme]
-    hosts = _hosts(parts.netloc, port, url_parameters.URL)
+    hosts = _hosts(parts.netloc, port, URL)
     if hosts:
         return hosts
     named, ports = parameters.get("host", ""), parameters.get("port", port)
     if not all(_is_port(each) for each in ports.split(",")):
-        raise url_parameters.parameter_problem("port", f"which is {_NOT_A_PORT}: correct it")
+        raise parameter_problem("port", f"which is {_NOT_A_PORT}: correct it")
     if named.startswith("/"):
         return f"the socket in {named}"
     if named and _HOSTS.fullmatch(named) is None:
-        raise url_parameters.parameter_problem("host", f"which is {_NOT_A_HOST}: correct it")
-    return _hosts(named, ports.partition(",")[0], url_parameters.URL) or "its default socket"
+        raise parameter_problem("host", f"which is {_NOT_A_HOST}: correct it")
+    return _hosts(named, ports.partition(",")[0], URL) or "its default socket"
 
 
 def _split(text: str, schemes: set[str], variable: str) -> SplitResult:

@@ -15,9 +15,9 @@ from hookseal.operations.operator import Operator
 from hookseal.postgres.connect import connect
 from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.key import keys
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
 
 _WHO: Final = "hookseal up or demo"
 _MASTER: Final = "master.key"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from hookseal.embedded.folders import create_private
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 
 STOP_SECONDS: Final = 35.0  # longer than the drain of a worker
 _START_SECONDS: Final = 20.0

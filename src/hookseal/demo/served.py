@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 
 LOOPBACK: Final = "127.0.0.1"
 FREE_THE_PORT: Final = "free the port, or choose another one"

@@ -9,10 +9,10 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from hookseal.demo.receiver import Receiver
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.model import Ring, State
-from hookseal.dispatcher.publish import Event, publish_json
+from hookseal.dispatcher.core.model import Ring, State
+from hookseal.dispatcher.store import delivery_queries
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.publish import Event, publish_json
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import add_endpoint

@@ -10,7 +10,7 @@ from typing import Final
 
 from hookseal.embedded.folders import opened, read_private, require_own_files, write_private
 from hookseal.embedded.server import ports
-from hookseal.ground.errors import Refused, Unavailable
+from hookseal.errors import Refused, Unavailable
 
 _FILE: Final = "up.json"
 _PORT: Final = "receiver.port"

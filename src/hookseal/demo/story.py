@@ -19,7 +19,7 @@ from hookseal.ground.clock import Clock
 from hookseal.postgres.connect import connection_pool
 from hookseal.queue.bell import bell
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 
 _CHAPTERS: Final = (rotation.run, retries.run, dead_letter.run, x_webhook.run, stale.run, master_key.run)
 _CONNECTIONS: Final = 12  # two for each chapter

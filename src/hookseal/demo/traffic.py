@@ -5,7 +5,7 @@ from typing import Final
 
 from hookseal.demo.result import Line
 from hookseal.demo.stage import AddedEndpoint, Stage, time_limit
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.core.model import State
 from hookseal.ground.ids import TenantId
 
 EVENTS: Final = 50

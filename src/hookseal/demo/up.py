@@ -16,11 +16,11 @@ from hookseal.demo.sink import run_sink
 from hookseal.demo.verdicts import verified_by_endpoint
 from hookseal.demo.watch import watch
 from hookseal.embedded.stack import stack
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import connection_pool
 from hookseal.secrets.boot import unlock
-from hookseal.secrets.ref import Provider
+from hookseal.secrets.core.ref import Provider
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
 _OTHER_PORT: Final = (

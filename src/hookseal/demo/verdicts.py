@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from hookseal.demo.sink import Judge, delivery_of
+from hookseal.errors import HooksealError
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import HooksealError
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import Statements
 from hookseal.receiver import VerificationError, verify
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.signing.signer import public_key_of
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.signing import public_key_of
 
 _SQL: Final = Statements("hookseal.demo", "verdicts.sql", seconds=5)
 _ACCEPTED: Final = 204

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 
 _LOOK_EVERY_SECONDS: Final = 0.2
 

@@ -2,15 +2,14 @@
 
 from typing import Final, assert_never
 
-from hookseal.dispatcher.model import FailureKind
-from hookseal.dispatcher.outcome import RULES, Consequence, OtherCondition, hundred
-from hookseal.dispatcher.policy import SPREAD
-from hookseal.dispatcher.retry_after import LONGEST_SECONDS
+from hookseal.dispatcher.core.model import FailureKind
+from hookseal.dispatcher.core.outcome import LONGEST_SECONDS, RULES, Consequence, OtherCondition, hundred
+from hookseal.dispatcher.core.policy import SPREAD
 
 _HEAD: Final = """\
 # Outcomes
 
-Written by `make docs` from the table that classifies (`src/hookseal/dispatcher/outcome.py`). Do not edit it.
+Written by `make docs` from the table that classifies (`src/hookseal/dispatcher/core/outcome.py`). Do not edit it.
 
 Every attempt ends with one of these outcomes; `delivery show` names it. If two rows have the same status, the
 first one counts. Events that lead to no attempt have no outcome: they are in

@@ -10,13 +10,11 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.embedded.account import Account, for_servers
-from hookseal.embedded.folders import load_or_create_password, state_folder, write_private
+from hookseal.embedded.folders import Account, for_servers, load_or_create_password, state_folder, write_private
 from hookseal.embedded.process import Process, Program
-from hookseal.embedded.programs import make_accessible, postgres_tree
-from hookseal.embedded.server import HOST, Server, ports, serve
+from hookseal.embedded.server import HOST, Server, make_accessible, ports, postgres_tree, serve
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import connect
 
 _USER: Final = "hookseal"

@@ -16,9 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from hookseal.embedded.account import Account
-from hookseal.embedded.folders import create_private
-from hookseal.ground.errors import Unavailable
+from hookseal.embedded.folders import Account, create_private
+from hookseal.errors import Unavailable
 
 _TAIL_LINES: Final = 12
 _LOOK_EVERY_SECONDS: Final = 0.001

@@ -10,11 +10,9 @@ from typing import Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from hookseal.embedded.account import Account, for_servers
-from hookseal.embedded.folders import load_or_create_password, state_folder
+from hookseal.embedded.folders import Account, for_servers, load_or_create_password, state_folder
 from hookseal.embedded.process import Program
-from hookseal.embedded.programs import make_accessible, valkey_server
-from hookseal.embedded.server import HOST, Server, ports, serve
+from hookseal.embedded.server import HOST, Server, make_accessible, ports, serve, valkey_server
 from hookseal.ground.clock import SystemClock
 
 _CONNECT_SECONDS: Final = 2.0

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 
 MAX_ITEMS: Final = 128  # in one batch
 MAX_RUNNING: Final = 2

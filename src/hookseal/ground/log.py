@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TextIO
 import msgspec
 import structlog
 
-from hookseal.ground.errors import HooksealError
+from hookseal.errors import HooksealError
 
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]

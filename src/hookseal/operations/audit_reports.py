@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.chain import Action, Change
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.operations.operator import Operator
 

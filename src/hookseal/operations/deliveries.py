@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from hookseal.dispatcher import delivery_queries
-from hookseal.dispatcher.delivery_queries import Filter
-from hookseal.ground.errors import Malformed
-from hookseal.postgres.handles import Executor
-from hookseal.secrets.ref import SecretRef
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.store import delivery_queries, event_queries
+from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.errors import Malformed
+from hookseal.ground.ids import EventId, TenantId
+from hookseal.operations.operator import Operator
+from hookseal.postgres.pool import Executor
+from hookseal.secrets.core.ref import SecretRef
 from hookseal.secrets.store import version_report
 
 
@@ -46,3 +49,13 @@ async def page(
     if wanted.signed_by is not None and not items:
         await version_report.require_known(executor, SecretRef.parse(wanted.signed_by))
     return items, following
+
+
+async def read_payload(operator: Operator, tenant: TenantId, event_id: EventId) -> bytes:
+    """Audit and return the body of the event, byte for byte as it is sent. Raises `NotFound` and `Unavailable`."""
+    async with operator.changing() as connection:
+        body = await event_queries.body(connection, tenant, event_id)
+        await operator.audit(
+            Action.PAYLOAD_READ, of=f"event:{event_id}", tenant=tenant, after={"body_bytes": len(body)}
+        )
+    return body

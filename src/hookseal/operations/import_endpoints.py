@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
 
-from hookseal.dispatcher import endpoints
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Conflict
+from hookseal.dispatcher.store import endpoints
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Conflict
 from hookseal.ground.ids import EndpointId
 from hookseal.operations.endpoint.endpoints import add_endpoint, disable_endpoint
 from hookseal.operations.operator import Operator
-from hookseal.secrets.endpoint import overlap, pointer
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.signing.signer import require_signing_secret
+from hookseal.secrets.core import overlap
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.signing import require_signing_secret
+from hookseal.secrets.endpoint import pointer
 
 DISABLED: Final = "imported as disabled"
 

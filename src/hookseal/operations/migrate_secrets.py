@@ -8,21 +8,20 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import held_deliveries
-from hookseal.ground.errors import Conflict, Malformed, Refused
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.store import held
+from hookseal.errors import Conflict, Malformed, Refused, SecretError
 from hookseal.ground.wire import Scheme
 from hookseal.operations.endpoint.endpoints import host
 from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.schema import plaintext as schema
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets import migrate_secrets
-from hookseal.secrets.errors import SecretError
+from hookseal.secrets.core.signing import fits_standard
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
-from hookseal.secrets.signing.signer import fits_standard
 
 EMPTIED_AT_ONCE: Final = 100
 _SUBJECT: Final = "plaintext"
@@ -136,7 +135,7 @@ async def _migrate(
         connection, store, integrity, found=found, secret=secret, scheme=scheme
     )
     if locked.some_wait:
-        await held_deliveries.probe(connection, found.tenant_id, found.endpoint_id)
+        await held.probe(connection, found.tenant_id, found.endpoint_id)
     facts = {"host": host(after.url), "key_id": await operator.unlocked.sealing_key_id(connection)}
     await operator.audit(Action.SECRET_MIGRATED, of=after, before=signing(found), after=signing(after) | facts)
     return migrated

@@ -3,18 +3,18 @@
 from enum import StrEnum
 from typing import Any
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import held_deliveries
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
-from hookseal.ground.errors import NotFound, Refused
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.store import held
+from hookseal.errors import NotFound, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.operator import Operator
 from hookseal.secrets import move
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
-from hookseal.secrets.ref import Provider
 from hookseal.secrets.store.several import SeveralStores
 
 
@@ -52,7 +52,7 @@ async def move_endpoint(operator: Operator, tenant: TenantId, endpoint_id: Endpo
         operator.unlocked.integrity.verify(found)
         store = _stores(operator, to).joined_to(connection)
         after = await move.move_endpoint(connection, store, operator.unlocked.integrity, found)
-        await held_deliveries.probe(connection, tenant, endpoint_id)
+        await held.probe(connection, tenant, endpoint_id)
         sealed_under = None
         if to is Provider.DB and store.database is not None:
             sealed_under = await store.database.sealing_key_id()

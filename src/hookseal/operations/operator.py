@@ -7,15 +7,14 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from hookseal.audit.entry import Action, Change
+from hookseal.audit.chain import Action, Change
 from hookseal.audit.log import append
-from hookseal.ground.errors import InDoubt, Unavailable
+from hookseal.errors import InDoubt, SecretError, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.translate import OUTAGES, translated
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.errors import SecretError
 
 # Errors that prove that PostgreSQL did not commit.
 _NOT_COMMITTED: Final = (

@@ -1,8 +1,8 @@
 """Grants and revokes the right to publish, audited in the log of the tenant, or of the installation for `*`."""
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import producers
-from hookseal.dispatcher.producers import EVERY_TENANT, Granted, Revoked
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.store import producers
+from hookseal.dispatcher.store.producers import EVERY_TENANT, Granted, Revoked
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.operations.operator import Operator
 

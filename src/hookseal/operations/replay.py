@@ -1,15 +1,13 @@
 """Replays deliveries, one at once or many by a job, audited. It needs no Redis: the outbox rings what is due."""
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import delivery_queries, replay, replay_jobs
-from hookseal.dispatcher.model import State
-from hookseal.dispatcher.replay import Replayed, Skipped
-from hookseal.dispatcher.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
-from hookseal.dispatcher.replay_jobs import LOCK_WAIT, RunningJob, Step
-from hookseal.dispatcher.why import explain
-from hookseal.ground.errors import Conflict, NotFound, Refused
-from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
-from hookseal.ground.plural import plural
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
+from hookseal.dispatcher.core.why import explain
+from hookseal.dispatcher.store import delivery_queries, replays
+from hookseal.dispatcher.store.replays import LOCK_WAIT, Replayed, RunningJob, Skipped, Step
+from hookseal.errors import Conflict, NotFound, Refused
+from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId, plural
 from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
 from hookseal.operations.operator import Operator
 
@@ -25,7 +23,7 @@ async def replay_delivery(
     """
     async with operator.changing() as connection:
         try:
-            replayed = await replay.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
+            replayed = await replays.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
         except Conflict as error:
             standing = explain(await delivery_queries.facts(connection, delivery_id, tenant=tenant)).text
             raise Conflict(f"{error}. {standing}", field=error.field) from None
@@ -51,7 +49,7 @@ async def skip_delivery(operator: Operator, delivery_id: DeliveryId, *, tenant: 
     no line, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        skipped = await replay.skip(connection, delivery_id, tenant=tenant)
+        skipped = await replays.skip(connection, delivery_id, tenant=tenant)
         await operator.audit(
             Action.DELIVERY_SKIPPED,
             of=f"delivery:{delivery_id}",
@@ -70,8 +68,8 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
     """
     async with operator.changing() as connection:
         if selection.endpoint_id is not None:
-            await replay.require_endpoint(connection, selection.tenant_id, selection.endpoint_id)
-        found = await replay_jobs.count(connection, selection)
+            await replays.require_endpoint(connection, selection.tenant_id, selection.endpoint_id)
+        found = await replays.count(connection, selection)
         if not found.total:
             raise NotFound(
                 "no finished delivery meets these conditions: there is nothing to replay"
@@ -82,7 +80,7 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
                 "nothing can be replayed: the endpoints of these deliveries are disabled "
                 f"({plural(found.disabled, 'delivery', 'deliveries')}; enable them first) or deleted ({found.deleted})"
             )
-        job = await replay_jobs.insert(connection, selection, rate=rate, matched=found.total)
+        job = await replays.insert(connection, selection, rate=rate, matched=found.total)
         await operator.audit(
             Action.REPLAY_STARTED,
             of=_subject(job.replay_id),
@@ -90,7 +88,7 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
             after={**job.selection.shown(), "rate": rate, "matched": job.matched},
         )
         # The log lets one transaction of the tenant after another append, so that this count is exact.
-        if await replay_jobs.count_running(connection, selection.tenant_id) > MAX_RUNNING:
+        if await replays.count_running(connection, selection.tenant_id) > MAX_RUNNING:
             raise Conflict(
                 f"{MAX_RUNNING} replay jobs of this tenant run already: wait until one is done, or cancel one "
                 f"(`hookseal replay list --tenant {selection.tenant_id} --state running`)"
@@ -104,7 +102,7 @@ async def cancel_replay(operator: Operator, replay_id: ReplayId, *, tenant: Tena
     Raises `NotFound`, `Conflict` if it has ended, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        job = await replay_jobs.cancel(connection, replay_id, tenant=tenant)
+        job = await replays.cancel(connection, replay_id, tenant=tenant)
         await operator.audit(
             Action.REPLAY_CANCELLED,
             of=_subject(replay_id),
@@ -121,7 +119,7 @@ async def take_step(operator: Operator, running: RunningJob, *, lock_wait: float
     and `Unavailable`, also if it waits longer than `lock_wait` seconds for a lock; the step is then not done.
     """
     async with operator.changing() as connection:
-        step = await replay_jobs.step(connection, running, lock_wait=lock_wait)
+        step = await replays.step(connection, running, lock_wait=lock_wait)
         if step is not None and step.job.state is JobState.DONE:
             await operator.audit(
                 Action.REPLAY_ENDED, of=_subject(running.replay_id), tenant=running.tenant_id, after=step.job.progress()

@@ -5,22 +5,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hookseal.audit import log
-from hookseal.audit.entry import Action
-from hookseal.audit.heads import Contradiction, Head, heads_to_json
-from hookseal.dispatcher import held_deliveries
-from hookseal.ground.errors import Conflict, HooksealError, NotFound, Unavailable
+from hookseal.audit.chain import Action, Contradiction, Head, heads_to_json
+from hookseal.dispatcher.store import held
+from hookseal.errors import Conflict, HooksealError, NotFound, Unavailable
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import clear_caches
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets import restore
+from hookseal.secrets.core.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
-from hookseal.secrets.ref import SecretRef, endpoint_secret_name
+from hookseal.secrets.key import active_key
 from hookseal.secrets.resolve import epoch
 from hookseal.secrets.restore import StaleEndpoint, StaleKind
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 
 _SUBJECT: Final = "restore"
 _STALE_AGAIN: Final = "it became stale again meanwhile: run this again"
@@ -192,8 +191,8 @@ async def _record_deletion(operator: Operator, found: StaleEndpoint) -> None:
     provider = operator.unlocked.store.provider
     for name_of in (endpoint_secret_name, *(extra.name_of for extra in stored.ALL)):
         own = SecretRef(provider=provider, tenant=found.tenant_id, name=name_of(found.endpoint_id), version=1)
-        await versions.retire(operator.connection, own)
-    cancelled = await held_deliveries.cancel(operator.connection, found.tenant_id, found.endpoint_id)
+        await records.retire(operator.connection, own)
+    cancelled = await held.cancel(operator.connection, found.tenant_id, found.endpoint_id)
     generation = pointer.generation_after(found.audited_generation)
     after = {"generation": generation, "cancelled_deliveries": cancelled}
     before = {"audited_generation": found.audited_generation}
@@ -208,7 +207,7 @@ async def _begin_epoch(
         reopened = await restore.reopen_drained_keys(connection)
         new_epoch = await epoch.begin_restore(connection)
         await epoch.move_cache(connection)
-        woken = await held_deliveries.probe_all(connection)
+        woken = await held.probe_all(connection)
         await operator.audit(
             Action.RESTORE_ACCEPTED,
             of=_SUBJECT,

@@ -2,23 +2,23 @@
 
 from dataclasses import dataclass
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import held_deliveries
-from hookseal.ground.errors import NotFound
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.store import held
+from hookseal.errors import NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.pool import Executor
 from hookseal.secrets.boot import Unlocked
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.signing import public_key_of
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.endpoint.pointer import require_own
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
 from hookseal.secrets.resolve import epoch
-from hookseal.secrets.signing.signer import public_key_of
-from hookseal.secrets.store import leftovers, retention
-from hookseal.secrets.store.leftovers import Removal
+from hookseal.secrets.store import external, retention
+from hookseal.secrets.store.external import Removal
 from hookseal.secrets.store.retention import BATCH
 
 
@@ -41,7 +41,7 @@ async def clear_caches(operator: Operator) -> Cleared:
     async with operator.changing() as connection:
         before = await epoch.lock_cache(connection)
         moved = await epoch.move_cache(connection)
-        woken = await held_deliveries.probe_all(connection)
+        woken = await held.probe_all(connection)
         after = {"epoch": moved, "woken_deliveries": woken}
         await operator.audit(Action.CACHE_CLEARED, of="cache", before={"epoch": before}, after=after)
     return Cleared(epoch=moved, woken=woken)
@@ -76,7 +76,7 @@ async def remove_leftovers(source: Executor, unlocked: Unlocked) -> Removal:
     stores = unlocked.stores
     if stores is None:
         return Removal(removed=0)
-    return await leftovers.remove(source, stores.apis(), owner=stores.installation_id)
+    return await external.remove(source, stores.apis(), owner=stores.installation_id)
 
 
 async def purgeable(operator: Operator, tenant: TenantId, *, days: int) -> int:

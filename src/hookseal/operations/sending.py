@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hookseal.config.settings import Egress
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.ports import Transport
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.observation import Observing
 from hookseal.dispatcher.http.trust import client_context
-from hookseal.dispatcher.ports import Transport
 from hookseal.ground.clock import Clock
 from hookseal.ground.version import VERSION
 from hookseal.secrets.extras.tls_context import Trust

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncpg
 
-from hookseal.ground.errors import Cause, ConfigError, HooksealError, Unavailable
+from hookseal.errors import Cause, ConfigError, HooksealError, Unavailable
 from hookseal.postgres.connect import PoolerRefused, connect, connection_pool
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.translate import OUTAGES, answer_of
 
 if TYPE_CHECKING:  # the class is generic in the stubs only

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import asyncpg
 
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, Unavailable
+from hookseal.errors import Conflict, HooksealError, Malformed, Unavailable
 from hookseal.postgres.connect import SEARCH_PATH
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import of_the_caller
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from hookseal.postgres import handles
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Executor
+from hookseal.postgres import pool
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor
 from hookseal.postgres.translate import PLAIN, Failures
 
 _NAME: Final = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
@@ -69,40 +69,40 @@ class Statements:
     async def rows(self, source: Executor, name: str, *arguments: Any) -> list[asyncpg.Record]:
         """Run the statement and return its rows."""
         with self._failures.translated():
-            async with handles.connected(source) as connection:
+            async with pool.connected(source) as connection:
                 return await connection.fetch(self._texts[name], *arguments, timeout=self._seconds)
 
     async def row(self, source: Executor, name: str, *arguments: Any) -> asyncpg.Record | None:
         """Run the statement and return its first row, None if there is none."""
         with self._failures.translated():
-            async with handles.connected(source) as connection:
+            async with pool.connected(source) as connection:
                 return await connection.fetchrow(self._texts[name], *arguments, timeout=self._seconds)
 
     async def value(self, source: Executor, name: str, *arguments: Any) -> Any:
         """Run the statement and return the first column of its first row, None if there is no row."""
         with self._failures.translated():
-            async with handles.connected(source) as connection:
+            async with pool.connected(source) as connection:
                 return await connection.fetchval(self._texts[name], *arguments, timeout=self._seconds)
 
     async def execute(self, source: Executor, name: str, *arguments: Any) -> int:
         """Run the statement and return how many rows it wrote or read."""
         with self._failures.translated():
-            async with handles.connected(source) as connection:
+            async with pool.connected(source) as connection:
                 status = await connection.execute(self._texts[name], *arguments, timeout=self._seconds)
         number = status.rpartition(" ")[2]
         return int(number) if number.isdecimal() else 0  # LOCK TABLE, for instance, has no number
 
     def connected(self, source: Executor) -> AbstractAsyncContextManager[Connection]:
         """Yield a connection for a few statements."""
-        return self._translated(handles.connected(source))
+        return self._translated(pool.connected(source))
 
     def transaction(self, source: Executor) -> AbstractAsyncContextManager[Connection]:
         """Yield a connection in a transaction of its own; in an open transaction of the caller it is a savepoint."""
-        return self._translated(handles.transaction(source))
+        return self._translated(pool.transaction(source))
 
     def one_write(self, source: Executor) -> AbstractAsyncContextManager[Connection]:
         """Yield a connection in the caller's open transaction, else in a transaction of its own."""
-        return self._translated(handles.one_write(source))
+        return self._translated(pool.one_write(source))
 
     @asynccontextmanager
     async def _translated(self, holding: AbstractAsyncContextManager[Connection]) -> AsyncIterator[Connection]:

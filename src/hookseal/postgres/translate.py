@@ -14,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.ground.errors import Cause, Conflict, HooksealError, Malformed, Refused, Unavailable
+from hookseal.errors import Cause, Conflict, HooksealError, Malformed, Refused, Unavailable
 
 # The database is missing or incomplete, because it is being restored. A wrong name in a statement is not the cause: the
 # schema revision was compared at start.

@@ -7,9 +7,8 @@ from difflib import get_close_matches
 from typing import Any, Final, NotRequired, TypeAlias, TypedDict
 
 from hookseal.client.event import UNSET, check_tenant, encode_payload, event
-from hookseal.dispatcher.publish import Event
-from hookseal.dispatcher.publish_errors import publish_error
-from hookseal.ground.errors import Conflict, HooksealError
+from hookseal.dispatcher.store.publish import Event, publish_error
+from hookseal.errors import Conflict, HooksealError
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId
 from hookseal.producers.driver_errors import described
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from hookseal.config.producer import producer_settings
 from hookseal.config.settings import Database
-from hookseal.ground.errors import Busy, ConfigError, Defect, HooksealError, Refused, Unavailable
+from hookseal.errors import Busy, ConfigError, Defect, HooksealError, Refused, Unavailable
 from hookseal.postgres import opening
 
 _CONNECT_SECONDS: Final = 5.0

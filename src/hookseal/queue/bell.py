@@ -7,10 +7,9 @@ from arq.connections import ArqRedis
 from redis._parsers import _AsyncHiredisParser
 from redis.exceptions import InvalidResponse
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.queue.direct import Direct
-from hookseal.queue.outage import translate_redis_errors
-from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, Url, pool
+from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, Url, pool, translate_redis_errors
 from hookseal.queue.serializer import job_deserializer, job_serializer
 
 _PLACEHOLDER: Final = "nobody"  # no delivery id: a worker drops it at once

@@ -14,9 +14,9 @@ import msgspec
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from redis.exceptions import NoScriptError
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.queue.bell import Bell
 from hookseal.queue.rings import FUNCTION
 

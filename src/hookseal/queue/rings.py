@@ -1,7 +1,8 @@
 """Puts rings into the arq queue, without arq and through any newer version of the Redis client, as producers need."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from itertools import islice
 from typing import Any, Final, TypeAlias
@@ -10,13 +11,38 @@ from urllib.parse import unquote, urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.queue.direct import Direct
-from hookseal.queue.outage import translate_redis_errors
 from hookseal.queue.serializer import job_serializer
+
+
+@contextmanager
+def translate_redis_errors(*, address: str | None = None, variable: str = "REDIS_URL") -> Iterator[None]:
+    """Translate errors of the Redis client into `Unavailable`. With an address it names the variable to correct."""
+    place = "Redis" if address is None else f"Redis at {address}"
+    try:
+        yield
+    except AuthenticationError:
+        raise Unavailable(f"{place} refuses the user or the password: correct {variable}") from None
+    except ResponseError as error:  # Redis is full, a replica, or has another type at the key
+        raise Unavailable(f"{place} refuses the command ({_code(error)})") from None
+    except (RedisError, OSError, TimeoutError) as error:
+        advice = "" if address is None else f": start it or correct {variable}"
+        raise Unavailable(f"{place} does not answer ({type(error).__name__}){advice}") from None
+
+
+def _code(error: ResponseError) -> str:
+    """Return the code of a Redis error, its first word, or else the name of its class; never more of its text."""
+    text = str(error).rpartition("caused error: ")[2]
+    word = text.lstrip("('\"").partition(" ")[
+        0
+    ]  # some versions of the client quote the text in the error of a pipeline
+    return word if word.isalpha() and word.isupper() else type(error).__name__
+
 
 Url: TypeAlias = str | Callable[[], str]
 FUNCTION: Final = "deliver"

@@ -12,7 +12,7 @@ It needs the standard library only, and for public keys (`whpk_...`) the package
 `body` is the request's body byte for byte as it was received, before any parsing.
 """
 
-from hookseal.receiver.errors import (
+from hookseal.errors import (
     MalformedHeader,
     MissingHeader,
     NoMatchingSignature,

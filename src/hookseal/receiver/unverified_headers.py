@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hookseal.errors import VerificationError
 from hookseal.ground.wire import Scheme
-from hookseal.receiver.errors import VerificationError
-from hookseal.receiver.schemes import SCHEMES
-from hookseal.receiver.signature import unix_seconds
+from hookseal.receiver.schemes import SCHEMES, unix_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from hookseal.ground.wire import Scheme
-from hookseal.receiver import ed25519
-from hookseal.receiver.errors import (
+from hookseal.errors import (
     MalformedHeader,
     MissingHeader,
     NoMatchingSignature,
@@ -21,8 +19,9 @@ from hookseal.receiver.errors import (
     UnusableSecret,
     VerificationError,
 )
-from hookseal.receiver.schemes import SCHEMES
-from hookseal.receiver.signature import SignatureMatch
+from hookseal.ground.wire import Scheme
+from hookseal.receiver import ed25519
+from hookseal.receiver.schemes import SCHEMES, SignatureMatch
 
 TOLERANCE_SECONDS: Final = 300
 _HEADERS: Final = frozenset[str]().union(*(names.all for _, names, _ in SCHEMES))

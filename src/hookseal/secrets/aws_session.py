@@ -12,7 +12,7 @@ from aiobotocore.session import AioSession
 from botocore.credentials import InstanceMetadataProvider
 from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6, resolve_imds_endpoint_mode
 
-from hookseal.ground.errors import ConfigError
+from hookseal.errors import ConfigError
 from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protected
 
 _METADATA: Final = "ec2_metadata_service_endpoint"

@@ -5,22 +5,21 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
+from hookseal.errors import ConfigError
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import ConfigError
 from hookseal.ground.tls import verifying_context
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.pool import Executor
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider, SecretRef
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.extras.tls_context import TlsContexts, Trust
-from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.integrity_versions import IntegrityVersions, integrity_key
 from hookseal.secrets.key import stores
-from hookseal.secrets.key.keys import SENTINEL_NAME, make_own_secrets, registered
-from hookseal.secrets.key.sentinel import Sentinel, active
+from hookseal.secrets.key.keys import SENTINEL_NAME, Sentinel, active, make_own_secrets, registered
 from hookseal.secrets.key.stores import Outside
-from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.resolve.cache import CacheLimits, SealedCache
 from hookseal.secrets.resolve.reader import SecretReader
 from hookseal.secrets.resolve.service import SecretService
-from hookseal.secrets.sealing.keyring import KeyRing
 from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.several import SeveralStores

@@ -16,9 +16,8 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport import Request as AnyRequest
 from google.auth.transport.requests import Request
 
-from hookseal.ground.errors import Cause, ConfigError
+from hookseal.errors import Cause, ConfigError, SecretUnavailable
 from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protected
-from hookseal.secrets.errors import SecretUnavailable
 
 RECONNECT_SECONDS: Final = 1.0  # the longest wait of a channel between two tries to connect, give or take a fifth
 # By default gRPC waits up to two minutes between tries, and calls fail at once meanwhile, although the server is back.

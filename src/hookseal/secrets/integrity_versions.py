@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from hookseal.errors import SecretError, SecretNotFound
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.single_flight import SingleFlight
-from hookseal.secrets.errors import SecretError, SecretNotFound
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.store.port import SecretStore, VersionState
 
 INTEGRITY_NAME: Final = "integrity"

@@ -4,17 +4,16 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hookseal.ground.errors import Conflict, Malformed
+from hookseal.errors import Conflict, Malformed, SecretDenied, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import require_signing_secret
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretDenied, SecretTampered
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.signing.signer import require_signing_secret
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store.port import SecretStore, VersionState
 

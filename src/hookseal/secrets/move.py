@@ -7,20 +7,20 @@ finds the version that it read. A secret of the installation keeps its version n
 from dataclasses import dataclass
 from typing import Final
 
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict, SecretTampered
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.pointer import Pointer
-from hookseal.postgres.handles import Connection, Executor
-from hookseal.secrets.endpoint import overlap, pointer
-from hookseal.secrets.errors import SecretTampered
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core import overlap
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
-from hookseal.secrets.integrity import IntegrityKey
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
 from hookseal.secrets.key.keys import SENTINEL_NAME
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.statements import statements
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 from hookseal.secrets.store.port import VersionState
 from hookseal.secrets.store.several import SeveralStores
 
@@ -70,7 +70,7 @@ async def move_endpoint(
     for field in _ACTIVE:
         if field in copies:
             previous = copies.get("previous_secret_ref") if field == "secret_ref" else None
-            await versions.arrange(connection, active=copies[field], previous=previous)
+            await records.arrange(connection, active=copies[field], previous=previous)
     changes |= {field: str(copy) for field, copy in copies.items()}
     return await pointer.move(connection, integrity, found, is_same_secret=True, **changes)
 

@@ -11,16 +11,16 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from hookseal.errors import SecretDestroyed, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core.ref import SecretRef
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretDestroyed, SecretTampered
 from hookseal.secrets.extras import stored
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.ref import SecretRef
 from hookseal.secrets.statements import statements
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 
 _SQL: Final = statements("restore.sql")
 _BATCH: Final = 500
@@ -167,7 +167,7 @@ async def reopen_drained_keys(connection: Connection) -> list[str]:
 async def _set_states(connection: Connection, active: SecretRef, previous: SecretRef | None) -> None:
     try:
         async with connection.transaction():
-            await versions.arrange(connection, active=active, previous=previous)
+            await records.arrange(connection, active=active, previous=previous)
             if previous is not None:  # unlike a rotation, this makes a retired version sign again
                 await _SQL.execute(connection, "make_previous", previous.tenant, previous.name, previous.version)
     except SecretDestroyed:

@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Final
 
+from hookseal.errors import SecretDenied, SecretUnavailable
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import Failures
-from hookseal.secrets.errors import SecretDenied, SecretUnavailable
 
 FAILURES: Final = Failures(
     place="the secret store in PostgreSQL",

@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from hookseal.errors import SecretError, Unavailable
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.log import why
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.audit_reports import Denied, Stale, audit_denied, audit_stale
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Pool, connected
+from hookseal.postgres.pool import Pool, connected
 from hookseal.postgres.translate import translated
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.errors import SecretError
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
 from hookseal.worker.timeouts import at_most

@@ -5,27 +5,24 @@ from functools import partial
 from typing import Any
 
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.held_endpoints import PostgresHeldEndpoints
-from hookseal.dispatcher.history import PostgresHistory
+from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.history import PostgresHistory
 from hookseal.ground.clock import Clock
 from hookseal.operations.operator import Operator
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint import schedule
-from hookseal.secrets.ref import Provider
-from hookseal.worker.backlog_turns import BacklogTurns
-from hookseal.worker.endpoint_health import Disabling, HealthReports
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.holding import Holding
-from hookseal.worker.housekeeping import Housekeeping, Rules
-from hookseal.worker.ledger import KeptLeases
 from hookseal.worker.loop_lag import Pulse
+from hookseal.worker.maintenance import Disabling, HealthReports, Housekeeping, Retention, Rules, Statistics
 from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
 from hookseal.worker.metrics.definitions import LOOP_LAG
 from hookseal.worker.outbox import Lease, Listening, Outbox
 from hookseal.worker.passes import Passes
+from hookseal.worker.recorder import KeptLeases
 from hookseal.worker.replaying import Replaying
 from hookseal.worker.resources import Resources, listener
-from hookseal.worker.retention import Retention
-from hookseal.worker.statistics import Statistics
 from hookseal.worker.sweep import Sweep
 from hookseal.worker.unrung import UnrungRings
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from hookseal.ground.errors import Unavailable
-from hookseal.postgres.handles import Pool
-from hookseal.postgres.schema import fingerprint, revision, untrusted_roles
+from hookseal.errors import Unavailable
+from hookseal.postgres.pool import Pool
+from hookseal.postgres.schema import fingerprint, revision, roles
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets.key.stores import arrange_keyring
 from hookseal.worker.health import CHECK_SECONDS, Check
-from hookseal.worker.ledger import Circuit
 from hookseal.worker.movement import Movement
+from hookseal.worker.recorder import Circuit
 from hookseal.worker.resources import Resources
 from hookseal.worker.timeouts import at_most
 
@@ -30,7 +30,7 @@ def ready_checks(resources: Resources, movement: Movement) -> Mapping[str, Check
     return {
         "postgresql": lambda: _takes_writes(resources.probing),
         "redis": resources.bell.ping,
-        "schema": lambda: untrusted_roles.refuse(resources.probing),
+        "schema": lambda: roles.refuse(resources.probing),
         "secrets": unlocked.check_sentinel,
         "queue": lambda: _moves(resources.probing, movement),
         "records": partial(_records, resources.circuit),

@@ -2,18 +2,80 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from hookseal.dispatcher.model import Ring
+from arq.typing import WorkerCoroutine
+from arq.worker import Worker, func
+
+from hookseal.dispatcher.core.model import Ring
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.ground.log import why
 from hookseal.queue.bell import Bell
-from hookseal.queue.outage import translate_redis_errors
-from hookseal.worker.arq_worker import WAIT_SECONDS, ArqWorker
+from hookseal.queue.intake import Intake
+from hookseal.queue.rings import FUNCTION, translate_redis_errors
+from hookseal.queue.serializer import job_deserializer, job_serializer
 from hookseal.worker.passes import Passes
-from hookseal.worker.ring_handler import RingHandler
+from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
 from hookseal.worker.timeouts import at_most
+
+WAIT_SECONDS: Final = 1.0  # how long one look waits for a ring
+_FIRST_WAIT_SECONDS: Final = 0.001
+
+
+class ArqWorker(Worker):
+    """Takes rings until `stop`. `main` raises any error that ends its loop, for instance an outage of Redis."""
+
+    def __init__(
+        self,
+        bell: Bell,
+        handler: RingHandler,
+        *,
+        passed: Callable[[], None],
+    ) -> None:
+        """Prepare the worker. `passed` is called at the end of every turn of the loop."""
+        super().__init__(
+            functions=[func(cast("WorkerCoroutine", _never_run), name=FUNCTION)],
+            queue_name=bell.queue,
+            redis_pool=bell.redis,
+            handle_signals=False,
+            job_serializer=job_serializer,
+            job_deserializer=job_deserializer,
+        )
+        self._stop = asyncio.Event()
+        self._intake = Intake(bell)
+        self._handler = handler
+        self._passed = passed
+
+    def stop(self) -> None:
+        """Make `main` return after the current look."""
+        self._stop.set()
+
+    async def main(self) -> None:
+        """Take rings and pass them to the handler while it has space for them, until `stop`."""
+        seconds = _FIRST_WAIT_SECONDS  # rings may be there whose bell has rung for a worker that ended
+        while not self._stop.is_set():
+            if self._handler.is_down:  # PostgreSQL does not answer: other workers may take the rings in the queue
+                await self._handler.pause(WAIT_SECONDS)
+            elif space := min(self._handler.space, MOST_AT_ONCE):
+                self._handler.add(await self._rings(space, seconds))
+                seconds = WAIT_SECONDS
+                await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop: first the claim, then the next look
+            else:
+                await self._handler.wait_for_space()
+            self._passed()
+
+    async def _rings(self, most: int, seconds: float) -> list[Ring]:
+        """Return rings of the queue; wait for a first one for so long."""
+        taken = await self._intake.take(most, seconds)
+        for dropped in taken.dropped:
+            self._handler.drop(dropped)
+        return taken.rings
+
+
+async def _never_run(_ctx: dict[Any, Any], *_arguments: Any) -> None:
+    """Fill the list of functions that arq requires. It is never called, because the loop of arq does not run."""
+
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0

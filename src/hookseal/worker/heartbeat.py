@@ -5,15 +5,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.ground.clock import Clock
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
-from hookseal.worker.ledger import Circuit
 from hookseal.worker.outage_log import Outage
 from hookseal.worker.passes import Passes
+from hookseal.worker.recorder import Circuit
 from hookseal.worker.timeouts import at_most
 
 BEAT_SECONDS: Final = 5.0

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from hookseal.dispatcher.held_endpoints import FIRST_LINE, Held, PostgresHeldEndpoints
-from hookseal.dispatcher.ledger import Chore
+from hookseal.dispatcher.store.held import FIRST_LINE, Held, PostgresHeldEndpoints
+from hookseal.dispatcher.store.ledger import Chore
 from hookseal.ground.clock import Clock
 from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter

@@ -1,9 +1,12 @@
 """The requests in flight and the outcomes to record: tasks bounded in number and in bytes, and independent of arq."""
 
 import asyncio
-from collections.abc import Coroutine
+import heapq
+from collections.abc import Coroutine, Iterable
+from itertools import count
 from typing import Any, cast
 
+from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.wire import MAX_BODY_BYTES
 
 MOST_BYTES = 33_554_432  # of bodies
@@ -172,3 +175,36 @@ class InFlight:
     def _look_for_room(self) -> None:
         if not self._room.is_set() and self.slots >= self._awaited_slots:
             self._room.set()
+
+
+class KeptRings:
+    """Rings in the order in which they are due; those of the same time in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._rings: list[tuple[float, int, Ring]] = []
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._rings)
+
+    @property
+    def next_at(self) -> float:
+        """When the next ring is due; infinity if none is kept."""
+        return self._rings[0][0] if self._rings else float("inf")
+
+    def add(self, rings: Iterable[Ring], due_at: float) -> None:
+        """Keep these rings until then."""
+        for each in rings:
+            heapq.heappush(self._rings, (due_at, next(self._order), each))
+
+    def take_due(self, most: int, now: float) -> list[Ring]:
+        """Remove and return at most `most` rings that are due."""
+        rings = list[Ring]()
+        while len(rings) < most and self.next_at <= now:
+            rings.append(heapq.heappop(self._rings)[2])
+        return rings
+
+    def take_all(self) -> list[Ring]:
+        """Remove and return every ring."""
+        rings, self._rings = [each for _, _, each in self._rings], []
+        return rings

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from hookseal.dispatcher.lane_store import BEGINNING, PAGE, PostgresLanes
+from hookseal.dispatcher.core.model import WaitingFor
+from hookseal.dispatcher.core.policy import SPREAD
+from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.lanes.lane import Opened, Parked
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import WaitingFor
-from hookseal.dispatcher.policy import SPREAD
-from hookseal.dispatcher.ports import Parts
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.dispatcher.store.lanes import BEGINNING, PAGE, PostgresLanes
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage

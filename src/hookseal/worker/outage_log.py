@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.ground.log import calls
 from hookseal.worker.passes import Passes
 

@@ -9,11 +9,11 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from hookseal.dispatcher.ledger import Chore
+from hookseal.dispatcher.store.ledger import Chore
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.postgres.connect import has_session_of_its_own
-from hookseal.postgres.handles import ANSWER_SECONDS, Pool
+from hookseal.postgres.pool import ANSWER_SECONDS, Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 from hookseal.queue.bell import Bell

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.worker.timeouts import set_within
 
 LATE_SECONDS: Final = 30.0  # a loop whose last pass ended so long ago is late; most pass each second

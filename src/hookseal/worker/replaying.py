@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from hookseal.dispatcher import replay_jobs
-from hookseal.dispatcher.ledger import Chore
-from hookseal.dispatcher.replay_job import JobState
-from hookseal.dispatcher.replay_jobs import LOCK_WAIT, RunningJob, Step
+from hookseal.dispatcher.core.replay_job import JobState
+from hookseal.dispatcher.store import replays
+from hookseal.dispatcher.store.ledger import Chore
+from hookseal.dispatcher.store.replays import LOCK_WAIT, RunningJob, Step
+from hookseal.errors import HooksealError
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import HooksealError
 from hookseal.operations.operator import Operator
 from hookseal.operations.replay import take_step
-from hookseal.postgres.handles import Connection, Pool, connected
+from hookseal.postgres.pool import Connection, Pool, connected
 from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outage_log import Outage
@@ -74,7 +74,7 @@ class Replaying:
         `Unavailable` if the jobs cannot be read.
         """
         self._lost_seconds = 0.0
-        jobs = await replay_jobs.running(self._pool, at_most=MOST_JOBS, but=self._failures)
+        jobs = await replays.running(self._pool, at_most=MOST_JOBS, but=self._failures)
         self._forget_all_but(jobs)
         steps = [await self._step(job) for job in jobs if self._leader.leads]
         tried = set(jobs)

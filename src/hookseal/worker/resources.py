@@ -15,15 +15,13 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from hookseal.config.settings import Environment, Settings
-from hookseal.dispatcher.attempt_counts import AttemptCounts
-from hookseal.dispatcher.failing_endpoints import FailingEndpoints
-from hookseal.dispatcher.ledger import AuditDisabled, PostgresLedger
-from hookseal.dispatcher.ports import Parts, Transport
+from hookseal.dispatcher.core.endpoint_health import AttemptCounts, FailingEndpoints
+from hookseal.dispatcher.core.ports import Parts, Transport
+from hookseal.dispatcher.store.ledger import AuditDisabled, PostgresLedger
+from hookseal.errors import ConfigError, SecretError, StaleRow, Unavailable
 from hookseal.ground.batches import MAX_RUNNING
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import ConfigError, Unavailable
-from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import EndpointId, TenantId, plural
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.version import VERSION
 from hookseal.operations import sending
@@ -32,22 +30,20 @@ from hookseal.operations.operator import Operator
 from hookseal.operations.unlocking import outside
 from hookseal.postgres import opening
 from hookseal.postgres.connect import connection_pool
-from hookseal.postgres.handles import Connection, connected
-from hookseal.postgres.schema import fingerprint, revision, untrusted_roles
+from hookseal.postgres.pool import Connection, connected
+from hookseal.postgres.schema import fingerprint, revision, roles
 from hookseal.queue.bell import Bell, bell
-from hookseal.queue.outage import translate_redis_errors
+from hookseal.queue.rings import translate_redis_errors
 from hookseal.secrets import migrate_secrets
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.errors import SecretError, StaleRow
+from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.resolve.service import Report
-from hookseal.secrets.sealing.keyring import KeyRing
 from hookseal.worker import unlocking
 from hookseal.worker.audit_reports import DenialReports, StaleReports
 from hookseal.worker.heartbeat import Heartbeat, Presence
-from hookseal.worker.ledger import Circuit, PersistentLedger
-from hookseal.worker.lost_claims import LostClaims
 from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.recorder import Circuit, LostClaims, PersistentLedger
 from hookseal.worker.warm_up import warm_up_batching
 
 CONNECT_SECONDS = 3.0  # so that a start without PostgreSQL or Redis fails within five seconds
@@ -283,7 +279,7 @@ async def _require_answer(ringing: Bell, settings: Settings) -> None:
 
 async def _require_schema(settings: Settings, pool: _Pool, log: Any) -> None:
     await revision.require(pool)
-    await untrusted_roles.refuse(pool)
+    await roles.refuse(pool)
     await fingerprint.require(pool)
     await _require_migrated(settings, pool, log)
 

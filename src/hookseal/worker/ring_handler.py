@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from hookseal.dispatcher.deliver import by_endpoint, claim, finish, give_back, prepare
+from hookseal.dispatcher.core.deliver import by_endpoint, claim, finish, give_back, prepare
+from hookseal.dispatcher.core.model import Claim, Claimed, Outcome, Ring
+from hookseal.dispatcher.core.ports import Parts
+from hookseal.dispatcher.core.prepare import Prepared
 from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.dispatcher.model import Claim, Claimed, Outcome, Ring
-from hookseal.dispatcher.ports import Parts
-from hookseal.dispatcher.prepare import Prepared
-from hookseal.ground.errors import Exhausted, Unavailable
+from hookseal.errors import Exhausted, Unavailable
 from hookseal.queue.intake import Dropped, DropReason
-from hookseal.worker.inflight import InFlight
-from hookseal.worker.kept_rings import KeptRings
+from hookseal.worker.inflight import InFlight, KeptRings
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.movement import Movement
 from hookseal.worker.passes import Passes

@@ -10,16 +10,16 @@ from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 import structlog
 
-from hookseal.config.hardening import raise_descriptor_limit
+from hookseal.config.load import raise_descriptor_limit
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
-from hookseal.dispatcher.lane_store import PostgresLanes
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
+from hookseal.dispatcher.store.lanes import PostgresLanes
+from hookseal.errors import Defect, Unavailable
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Defect, Unavailable
 from hookseal.worker.background import BackgroundLoops, Loop
-from hookseal.worker.backlog_turns import BacklogTurns
 from hookseal.worker.checks import ready_checks, startup_checks
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Probes
 from hookseal.worker.inflight import InFlight
@@ -28,10 +28,9 @@ from hookseal.worker.metrics.counters import WorkerMeter, watch_records, watch_s
 from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.movement import Movement
 from hookseal.worker.passes import Passes
-from hookseal.worker.ready_line import print_ready
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
-from hookseal.worker.stopping import on_stop
+from hookseal.worker.stopping import on_stop, print_ready
 from hookseal.worker.warm_up import WarmUp
 
 _CANCEL_AGAIN_SECONDS: Final = 0.1

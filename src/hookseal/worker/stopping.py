@@ -3,8 +3,12 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TextIO
+
+import msgspec
+
+from hookseal.errors import Unavailable
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -44,3 +48,20 @@ def _wake_at_signals(loop: asyncio.AbstractEventLoop) -> None:
     os.set_blocking(write, False)
     loop.add_reader(read, os.read, read, 4_096)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+
+def print_ready(output: TextIO, facts: Mapping[str, object]) -> None:
+    """Print these facts as one JSON object. Raises `Unavailable` if the output is closed, full or has no reader."""
+    try:
+        output.write(msgspec.json.encode({"event": "worker.ready", **facts}).decode() + "\n")
+        output.flush()
+    except OSError as error:
+        raise unwritable(type(error).__name__) from None
+
+
+def unwritable(why: str) -> Unavailable:
+    """Return the error of a worker whose output cannot be written."""
+    return Unavailable(
+        f"that the worker is ready cannot be written to its standard output ({why}): "
+        "keep its reader open, make room on its disk, or redirect it to another file"
+    )

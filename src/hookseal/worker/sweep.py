@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from hookseal.dispatcher.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresLedger
-from hookseal.dispatcher.model import Ring, State
+from hookseal.dispatcher.core.model import Ring, State
+from hookseal.dispatcher.store.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresLedger
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Unavailable
 from hookseal.queue.bell import MAX_QUEUED, Bell
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
 from hookseal.worker.outage_log import Outage

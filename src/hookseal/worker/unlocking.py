@@ -5,13 +5,13 @@ from typing import Any
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import Clock
 from hookseal.operations import sending
-from hookseal.postgres.handles import Pool, transaction
+from hookseal.postgres.pool import Pool, transaction
 from hookseal.postgres.translate import translated
 from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.key import active_key
 from hookseal.secrets.key.stores import Outside, arrange_keyring
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.sealing.keyring import KeyRing
 
 
 async def unlocked(settings: Settings, pool: Pool, outside: Outside, *, clock: Clock, log: Any) -> Unlocked:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from hookseal.dispatcher.ledger import Chore, PostgresLedger, Unrung
+from hookseal.dispatcher.store.ledger import Chore, PostgresLedger, Unrung
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
-from hookseal.worker.backlog_turns import BacklogTurns
+from hookseal.worker.chores import BacklogTurns
 
 MOST_AT_ONCE: Final = 250  # deliveries in one look: the worker handles its answer, and rings them, without a break
 FEW_AT_ONCE: Final = 50  # in the first look at a backlog, and while lanes are full; the next rings twice as many

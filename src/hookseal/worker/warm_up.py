@@ -13,9 +13,9 @@ from typing import Any, Final
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from hookseal.dispatcher import batches, lane_store, ledger
+from hookseal.dispatcher.store import lanes, ledger
 from hookseal.ground.clock import Clock
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
 from hookseal.postgres.translate import translated
 from hookseal.worker.outage_log import Outage
 
@@ -42,12 +42,12 @@ class WarmUp:
             seconds = AGAIN_SECONDS
             with self._outage.survived():
                 await warm_up_batching(self._batching)
-                await _warm_up(self._pool, [ledger.plan, lane_store.plan], connections=OF_THE_POOL)
+                await _warm_up(self._pool, [ledger.plan, lanes.plan], connections=OF_THE_POOL)
 
 
 async def warm_up_batching(pool: Pool) -> None:
     """Open all connections of this pool, and plan the statements of batches on each. Raises `Unavailable`."""
-    await _warm_up(pool, [batches.plan], connections=pool.get_max_size())
+    await _warm_up(pool, [ledger.plan_batches], connections=pool.get_max_size())
 
 
 async def _warm_up(pool: Pool, plans: Sequence[Callable[[Connection], Awaitable[None]]], *, connections: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from tests.cli.command import Ended, fed, hookseal, on_a_terminal
 from tests.cli.documented import documented
 from tests.cli.installation import Begun

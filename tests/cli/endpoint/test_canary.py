@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.publish import Event, publish_raw
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.publish import Event, publish_raw
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from tests import forked
 from tests.cli.command import Ended
 from tests.cli.counted_connections import counted_connections

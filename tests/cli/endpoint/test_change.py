@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.cli.endpoint.extras import header_change, read_headers
-from hookseal.ground.errors import HooksealError, Malformed, Refused
+from hookseal.errors import HooksealError, Malformed, Refused
 
 CANARY = "Zq7-canary"
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.extras.tls_identity import TlsIdentity
-from hookseal.secrets.material import SecretMaterial
 from tests.cli.command import Ended
 from tests.cli.endpoint.test_canary import SENT
 from tests.cli.installation import Begun

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from tests.cli.command import Ended, hookseal, on_a_terminal
 from tests.cli.installation import Begun, options_of
 from tests.doubles.stored import MASTER_KEY_TEXT

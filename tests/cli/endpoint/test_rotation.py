@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Ring
-from hookseal.dispatcher.publish import Event, publish_raw
+from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.publish import Event, publish_raw
 from hookseal.ground.ids import TenantId
 from tests.cli.command import Ended
 from tests.cli.installation import Begun

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from hookseal.cli.shared.secret_files import SecretOutput
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.publish import Event, publish_raw
-from hookseal.ground.errors import Conflict, InDoubt
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.publish import Event, publish_raw
+from hookseal.errors import Conflict, InDoubt
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.core.signing import generate_signing_secret
 from tests.cli.endpoint.test_rotation import added, run
 from tests.cli.installation import Begun
 from tests.cli.lost_commit_proxy import losing_the_commit

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.ground.wire import Algorithm
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from tests.cli.endpoint.test_rotation import added, run
 from tests.cli.installation import Begun
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Claim
+from hookseal.dispatcher.core.model import Claim
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import EndpointId
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import Signer
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import Signer
 from tests import forked
 from tests.cli.installation import Begun
 from tests.operations.blocked import blocked

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from tests.cli.command import hookseal
 from tests.cli.installation import Begun, options_of

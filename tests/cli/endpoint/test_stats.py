@@ -2,7 +2,7 @@
 
 import pytest
 
-from hookseal.dispatcher import endpoint_stats
+from hookseal.dispatcher.store import endpoint_queries
 from hookseal.ground.ids import TenantId
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
@@ -17,7 +17,7 @@ async def test_stats_has_the_documented_fields(begun: Begun) -> None:
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     await begun.stored.deliveries()
     counts = {(TenantId("acme"), endpoint): counted(1, 10, 20)}
-    await endpoint_stats.add(begun.stored.pool, counts)
+    await endpoint_queries.add(begun.stored.pool, counts)
     found = (await begun.run("endpoint", "stats", "--tenant", "acme", "--json")).json
     [shape], [item] = documented("endpoint stats")["items"], found["items"]
     assert None is found["next_cursor"]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.sealing.keyring import MasterKey
+from hookseal.secrets.core.keyring import MasterKey
 from tests import forked
 from tests.cli.command import Ended, hookseal
 from tests.cli.installation import Begun

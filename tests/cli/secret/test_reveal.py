@@ -8,8 +8,8 @@ import pytest
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
 from tests.cli.command import hookseal, on_a_terminal
 from tests.cli.endpoint.test_add import NOWHERE
 from tests.cli.installation import Begun

@@ -4,8 +4,8 @@ import pytest
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.cli.command import hookseal
 from tests.cli.endpoint.test_add import NOWHERE
 from tests.cli.installation import Begun, options_of

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hookseal.dispatcher.model import Ring
+from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from tests.cli.command import Ended, hookseal

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hookseal.cli.shared.moments import moment
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from tests.doubles.clock import FakeClock
 
 CLOCK = FakeClock()

@@ -10,7 +10,7 @@ import pytest
 from hookseal.cli.shared.parallel import LANES, Tally, side_by_side
 from hookseal.config.load import load
 from hookseal.config.settings import Part
-from hookseal.ground.errors import Conflict, Defect, InDoubt, Unavailable
+from hookseal.errors import Conflict, Defect, InDoubt, Unavailable
 from hookseal.operations.operator import Operator
 from tests.cli.installation import Begun
 

@@ -10,7 +10,7 @@ import pytest
 
 from hookseal.cli.shared.runtime import connect, require_schema, run, translate
 from hookseal.config import urls
-from hookseal.ground.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
+from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.postgres.schema import revision
 from tests.cli.command import python
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing, tls_postgres

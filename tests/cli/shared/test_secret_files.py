@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hookseal.cli.shared.secret_files import SecretOutput, _write, read_secret
-from hookseal.ground.errors import Conflict, HooksealError, Malformed, Refused
-from hookseal.secrets.material import SecretMaterial
+from hookseal.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.secrets.core.material import SecretMaterial
 
 
 def whsec(size: int) -> str:

@@ -9,13 +9,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules, AllowedNetwork
-from hookseal.dispatcher.http import resolver
-from hookseal.dispatcher.http.egress_guard import Guard, is_of_this_machine
+from hookseal.dispatcher.core.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork
+from hookseal.dispatcher.http import egress_guard
+from hookseal.dispatcher.http.egress_guard import Addresses, Guard, LookUps, Names, is_of_this_machine
 from hookseal.dispatcher.http.request_progress import Limits
-from hookseal.dispatcher.http.resolver import Addresses, LookUps, Names
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
@@ -54,7 +53,7 @@ async def test_only_allowed_addresses_of_a_name_are_dialled(found: Addresses) ->
 @pytest.mark.req("DEL-12")
 async def test_a_rebinding_name_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that first resolves to an allowed address, and then to a forbidden one, is not dialled the second time."""
-    monkeypatch.setattr(resolver, "KNOWN_SECONDS", 0)
+    monkeypatch.setattr(egress_guard, "KNOWN_SECONDS", 0)
     found = iter([("127.0.0.1",), ("127.0.0.2",)])
     arrived: list[asyncio.StreamWriter] = []
     async with listening(status(204, headers=b"connection: close\r\n")) as listener:
@@ -177,7 +176,7 @@ def test_only_the_first_addresses_are_used(monkeypatch: pytest.MonkeyPatch) -> N
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in many for _ in range(2)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
 
-    assert tuple(many[: resolver.MAX_ADDRESSES]) == resolver.system_look_up("many.example")
+    assert tuple(many[: egress_guard.MAX_ADDRESSES]) == egress_guard.system_look_up("many.example")
 
 
 async def test_look_ups_are_limited() -> None:
@@ -262,7 +261,7 @@ async def test_an_answer_is_cached_and_an_error_is_not(monkeypatch: pytest.Monke
             raise socket.gaierror(socket.EAI_NONAME, "no")
         return (host,)
 
-    monkeypatch.setattr(resolver, "MAX_KNOWN", 1)
+    monkeypatch.setattr(egress_guard, "MAX_KNOWN", 1)
     known = Names(LookUps(Limits(), look_up))
     acme = TenantId("acme")
     for _ in range(2):

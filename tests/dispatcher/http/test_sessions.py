@@ -8,10 +8,10 @@ from ipaddress import ip_network
 import aiohttp
 import pytest
 
-from hookseal.dispatcher.address import Networks
+from hookseal.dispatcher.core.model import TlsIdentity
+from hookseal.dispatcher.core.url import Networks
 from hookseal.dispatcher.http import sessions as rules
 from hookseal.dispatcher.http.sessions import Sessions
-from hookseal.dispatcher.model import TlsIdentity
 from tests.worker.waiting import eventually
 
 NOWHERE: Networks = frozenset()

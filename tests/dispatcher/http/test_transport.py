@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules, AllowedNetwork
-from hookseal.dispatcher.http.reading import RESPONSE_BYTES_READ, SNIPPET_BYTES
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
+from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork
+from hookseal.dispatcher.http.exchange import RESPONSE_BYTES_READ, SNIPPET_BYTES
 from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Reply, Request
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tests.cli.listeners import closed_port

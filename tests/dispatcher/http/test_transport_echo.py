@@ -5,11 +5,11 @@ import zlib
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
-from hookseal.dispatcher.http.reading import SNIPPET_BYTES
+from hookseal.dispatcher.core.model import Reply
+from hookseal.dispatcher.core.url import AddressRules
+from hookseal.dispatcher.http.exchange import SNIPPET_BYTES
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.model import Reply
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import listening, status
 from tests.doubles.replaced import replace

@@ -12,15 +12,15 @@ from ipaddress import ip_network
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Failure, FailureKind, NotBegun, Reply
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http import egress_guard
 from hookseal.dispatcher.http.egress_guard import ForbiddenAddressError, Guard, begun_socket, exhaustion_error
 from hookseal.dispatcher.http.request_progress import PROGRESS, Progress
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.tunnel import EgressProxy
-from hookseal.dispatcher.model import Failure, FailureKind, NotBegun, Reply
+from hookseal.errors import exhausted_resource
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import exhausted_resource
 from hookseal.ground.ids import TenantId
 from tests.dispatcher.http.test_resolver import transport
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Failure, NotBegun, Reply, Request
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.model import Failure, NotBegun, Reply, Request
-from hookseal.ground.errors import Defect
-from hookseal.secrets.material import SecretMaterial
+from hookseal.errors import Defect
+from hookseal.secrets.core.material import SecretMaterial
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import Script, answers, hang, listening, reset, stalls_after, status
 from tests.doubles.replaced import replace

@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.core.url import AddressRules, url_problem
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
-from hookseal.dispatcher.url import url_problem
-from hookseal.ground.errors import Defect
+from hookseal.errors import Defect
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import listening, status
 from tests.doubles.replaced import replace

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.dispatcher.http.test_transport_receivers import connections_to, wait_until_closed
 from tests.doubles.receivers import Script, listening, resets_after, status

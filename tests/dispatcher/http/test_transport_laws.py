@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, Reply, Request
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, Request
-from hookseal.ground.errors import Defect
+from hookseal.errors import Defect
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import Script, hang, listening, reset, status
 from tests.doubles.replaced import replace

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules, AllowedNetwork
+from hookseal.dispatcher.core.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork
+from hookseal.dispatcher.http.egress_guard import LookUps
 from hookseal.dispatcher.http.request_progress import Limits
-from hookseal.dispatcher.http.resolver import LookUps
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.tunnel import EgressProxy
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from tests.cli.listeners import closed_port
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.certificates import authority, issued, trusting

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, Reply
+from hookseal.dispatcher.core.outcome import classify
+from hookseal.dispatcher.core.url import AddressRules
+from hookseal.dispatcher.http.connection import SLICE_BYTES
 from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.http.turns import SLICE_BYTES
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
-from hookseal.dispatcher.outcome import classify
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.receivers import (
     Script,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, Reply, TlsIdentity
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply, TlsIdentity
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.doubles.blocking_tls import blocking_tls
 from tests.doubles.certificates import Issued, authority, issued, trusting

@@ -8,18 +8,20 @@ from collections import Counter
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
-from hookseal.dispatcher.address import AddressRules
+from hookseal.dispatcher.core.model import Failure, FailureKind, Reply
+from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.connection import (
     ANSWER_BYTES,
     CHUNK_BYTES,
     INTERIM_REPLIES,
+    SLICE_BYTES,
+    TURN_BYTES,
     HttpConnection,
     IdleConnections,
+    Turns,
 )
 from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Progress
 from hookseal.dispatcher.http.transport import HttpTransport
-from hookseal.dispatcher.http.turns import SLICE_BYTES, TURN_BYTES, Turns
-from hookseal.dispatcher.model import Failure, FailureKind, Reply
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to

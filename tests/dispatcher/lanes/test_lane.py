@@ -2,9 +2,9 @@
 
 import pytest
 
+from hookseal.dispatcher.core.model import Outcome, Pace, WaitingFor
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, CLOSED_SECONDS, LEAST_MAY_WAIT, NEUTRAL, TROUBLE, Lane
-from hookseal.dispatcher.model import Outcome, Pace, WaitingFor
 from tests.doubles.claims import ENDPOINT
 from tests.doubles.replaced import replace
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hookseal.dispatcher.core.model import NO_PACE, OnDeadLetter, Outcome, Pace
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
-from hookseal.dispatcher.model import NO_PACE, OnDeadLetter, Outcome, Pace
 from tools.fairness.figures import in_flight_over_time, percentile, waits
 from tools.fairness.receivers import failing_between, hanging, healthy
 from tools.fairness.rows import Delivery, Endpoint

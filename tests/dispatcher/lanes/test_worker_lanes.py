@@ -5,6 +5,7 @@ from math import inf
 
 import pytest
 
+from hookseal.dispatcher.core.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes import crowded
 from hookseal.dispatcher.lanes import known as known_module
 from hookseal.dispatcher.lanes.crowded import (
@@ -34,7 +35,6 @@ from hookseal.dispatcher.lanes.worker_lanes import (
     MOST_TO_PARK,
     Lanes,
 )
-from hookseal.dispatcher.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.replaced import replace

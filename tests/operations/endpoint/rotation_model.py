@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hookseal.ground.errors import Conflict, HooksealError, Malformed
+from hookseal.errors import Conflict, HooksealError, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
 
 _PAIR: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))

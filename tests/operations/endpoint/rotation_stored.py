@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hookseal.audit import log
-from hookseal.dispatcher import held_deliveries
+from hookseal.dispatcher.store import held
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.secrets.core.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.endpoint import pointer, rotation
 from hookseal.secrets.endpoint.rotation import RotationResult
-from hookseal.secrets.ref import SecretRef, endpoint_secret_name
 from tests.doubles.stored import Installation
 from tests.operations.endpoint.rotation_model import Answer, PointerRow
 
@@ -53,7 +53,7 @@ async def stored(installation: Installation, tenant: TenantId, endpoint: Endpoin
             audited=[tuple(row) for row in await connection.fetch(_AUDITED, tenant)],
             is_chained=chain.broken is None,
             rotations=[row["rotation_id"] for row in await connection.fetch(_ROTATIONS, *here)],
-            older_claims=await held_deliveries.older_claims(connection, *here, found.generation),
+            older_claims=await held.older_claims(connection, *here, found.generation),
             overlap=await rotation.status(connection, *here, limit=1),
         )
 

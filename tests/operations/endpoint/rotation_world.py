@@ -8,18 +8,18 @@ from typing import Any, Self, TypeVar
 
 import asyncpg
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Claim, Ring
-from hookseal.ground.errors import Busy
+from hookseal.dispatcher.core.model import Claim, Ring
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Busy
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.resolve.service import SecretService
 from tests.doubles import moved_clock
 from tests.doubles.stored import Installation, begin, keyring

@@ -7,15 +7,14 @@ import asyncpg
 import pytest
 
 from hookseal.audit.log import verify
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Conflict, Refused, Unavailable
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Conflict, Refused, SecretDenied, Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Scheme
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
-from hookseal.secrets.errors import SecretDenied
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import generate_signing_secret
 from tests.doubles.logbook import audited
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation

@@ -3,8 +3,8 @@
 import pytest
 
 from hookseal.cli.endpoint.rotation_status import end_if_switched
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, Reply
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, Reply
+from hookseal.errors import Conflict, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.probe import ask_whether_switched

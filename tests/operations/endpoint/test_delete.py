@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Attempt, Outcome, State, Verdict
-from hookseal.ground.errors import Busy, NotFound
+from hookseal.dispatcher.core.model import Attempt, Outcome, State, Verdict
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Busy, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from tests.doubles.logbook import audited

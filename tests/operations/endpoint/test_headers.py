@@ -7,17 +7,16 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Conflict, Malformed, NotFound
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Conflict, Malformed, NotFound, SecretTampered, StaleRow
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint, delete_endpoint
 from hookseal.operations.endpoint.update import Updated, update_endpoint
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretTampered, StaleRow
-from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.extras.stored import EndpointExtras
-from hookseal.secrets.material import SecretMaterial
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.replaced import replace

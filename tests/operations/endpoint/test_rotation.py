@@ -8,19 +8,18 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Claim, Ring
+from hookseal.dispatcher.core.model import Claim, Ring
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, Malformed, NotFound, SecretTampered
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Conflict, Malformed, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Scheme
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.operations.operator import Operator
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.errors import SecretTampered
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation
 
 Pool = asyncpg.Pool

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict, Malformed
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, Malformed
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import SecretRef
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import SecretRef
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 

@@ -7,13 +7,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import HooksealError
+from hookseal.errors import HooksealError
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation, begin
 from tests.worker.waiting import eventually
 

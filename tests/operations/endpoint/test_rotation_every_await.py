@@ -6,15 +6,15 @@ from itertools import count
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict
 from hookseal.ground.ids import EndpointId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.signing import Signer
 from hookseal.secrets.endpoint.rotation import RotationResult
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.signing.signer import Signer
 from tests.doubles.stored import Installation
 from tests.operations.every_await import Program, require_one_moment
 from tests.operations.killed_process import TENANT, operation, wanted

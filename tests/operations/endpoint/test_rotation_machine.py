@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from hookseal.dispatcher.model import Claim, Ring
-from hookseal.ground.errors import HooksealError, InDoubt
+from hookseal.dispatcher.core.model import Claim, Ring
+from hookseal.errors import HooksealError, InDoubt
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets.core.ref import SecretRef
 from hookseal.secrets.endpoint.rotation import RotationResult
-from hookseal.secrets.ref import SecretRef
 from tests.doubles.replaced import replace
 from tests.operations.endpoint.rotation_model import (
     GIVEN,

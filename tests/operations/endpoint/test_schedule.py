@@ -10,18 +10,17 @@ import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.ground.errors import Conflict, HooksealError, NotFound
+from hookseal.errors import Conflict, HooksealError, NotFound, SecretTampered, StaleRow
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint import endpoints, rotation
-from hookseal.operations.endpoint.schedule import Announced, RotatedBySchedule, take_turn
+from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, take_turn
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.operator import Operator
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.endpoint.schedule import Turn
-from hookseal.secrets.errors import SecretTampered, StaleRow
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles import moved_clock
 from tests.doubles.logbook import audited
 from tests.operations.endpoint.test_rotation_crash import TABLES, CutOff, content

@@ -2,11 +2,11 @@
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import WaitingFor
-from hookseal.dispatcher.policy import Wait
-from hookseal.ground.errors import NotFound, Refused
+from hookseal.dispatcher.core.model import WaitingFor
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import NotFound, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import Disabled, Enabled, disable_endpoint, enable_endpoint
 from tests.doubles.logbook import audited

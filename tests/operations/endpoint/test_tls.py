@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Malformed, NotFound
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Malformed, NotFound, SecretTampered, StaleRow
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import delete_endpoint
@@ -18,7 +18,6 @@ from hookseal.operations.endpoint.update import Updated, update_endpoint
 from hookseal.operations.restore import accept_endpoint
 from hookseal.operations.secret import purge_batch
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretTampered, StaleRow
 from hookseal.secrets.extras.tls_context import EndpointTls
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity, shown
 from hookseal.secrets.key.compromise import Remedy

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.endpoint_rules import DEFAULT_RETRY_SCHEDULE
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.dispatcher.model import Retries
-from hookseal.ground.errors import Conflict, NotFound, Refused
+from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
+from hookseal.dispatcher.core.model import Retries
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, NotFound, Refused, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.update import Updated, update_endpoint
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretTampered
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 

@@ -7,11 +7,11 @@ import asyncpg
 import pytest
 
 from hookseal.audit.log import verify
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict
 from hookseal.operations.key.keys import begin
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.key.keys import KeyStatus
-from hookseal.secrets.ref import Provider
 from tests.doubles.logbook import audited
 from tests.doubles.stored import keyring
 

@@ -7,24 +7,23 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Conflict, Defect, InDoubt, NotFound
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Conflict, Defect, InDoubt, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
-from hookseal.operations.key import compromise
-from hookseal.operations.key.compromise import CompromiseOptions, Replaced, drill
-from hookseal.operations.key.keys import rotate_integrity_key
+from hookseal.operations.key import keys
+from hookseal.operations.key.keys import CompromiseOptions, Replaced, drill, rotate_integrity_key
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.extras.header_values import HeaderChange
 from hookseal.secrets.key.compromise import Exposed, Remedy
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (
     NEW,
@@ -368,7 +367,7 @@ async def replace_interrupted(
         return await rotated(operator, wanted)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(compromise, "rotate_secret", rotate_once)
+        patched.setattr(keys, "rotate_secret", rotate_once)
         return await replace_exposed(process)
 
 
@@ -395,14 +394,14 @@ async def test_a_concurrently_rotated_endpoint_is_not_rotated_again(
     """An endpoint that was rotated since it was read is not rotated again, since its new secret is not exposed."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
-    replace_one: Callable[..., Awaitable[None]] = compromise._replace
+    replace_one: Callable[..., Awaitable[None]] = keys._replace
 
     async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
         if exposed.remedy is Remedy.ROTATION:
             await process.rotate(endpoint, overlap_seconds=0)
         await replace_one(operator, key_id, exposed, how)
 
-    monkeypatch.setattr(compromise, "_replace", beside)
+    monkeypatch.setattr(keys, "_replace", beside)
     failed = {code for code in error_codes(await replace_exposed(process)).values() if code is not None}
 
     assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
@@ -413,7 +412,7 @@ async def test_a_concurrent_run_is_a_conflict(installation: Installation, monkey
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     other = await holding(installation, OLD, NEW)
-    replace_one: Callable[..., Awaitable[None]] = compromise._replace
+    replace_one: Callable[..., Awaitable[None]] = keys._replace
 
     async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
         if exposed.remedy is Remedy.ROTATION:
@@ -423,7 +422,7 @@ async def test_a_concurrent_run_is_a_conflict(installation: Installation, monkey
         await replace_one(operator, key_id, exposed, how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(compromise, "_replace", beside)
+        patched.setattr(keys, "_replace", beside)
         failed = {code for code in error_codes(await replace_exposed(process)).values() if code is not None}
     assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
     assert {None} == set(error_codes(await replace_exposed(process)).values())
@@ -443,4 +442,4 @@ def test_a_version_without_an_endpoint_is_not_rotated() -> None:
         used_as="current",
     )
     with pytest.raises(Defect):
-        compromise._wanted(OLD.key_id, exposed, HOW)
+        keys._wanted(OLD.key_id, exposed, HOW)

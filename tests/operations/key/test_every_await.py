@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.sealing.keyring import MasterKey
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from tests.doubles import master_keys
 from tests.doubles.kept_rows import keep, put_back
 from tests.doubles.logbook import audited

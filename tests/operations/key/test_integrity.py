@@ -9,12 +9,12 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles.stored import Installation, keyring
 from tests.secrets.samples import SECOND
 

@@ -6,22 +6,20 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import ConfigError, Conflict, NotFound, Refused
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import ConfigError, Conflict, KeyRetired, KeyUnknown, NotFound, Refused
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint import rotation
-from hookseal.operations.endpoint.schedule import Announced, RotatedBySchedule
-from hookseal.operations.key.keys import MovedKey, ring_of
-from hookseal.operations.key.rewrap import finish_rewrap, records_of
+from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule
+from hookseal.operations.key.keys import MovedKey, finish_rewrap, records_of, ring_of
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.key_rules import KeyState
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.errors import KeyRetired, KeyUnknown
-from hookseal.secrets.key.rules import KeyState
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import MasterKey
-from hookseal.secrets.signing.signer import generate_signing_secret
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (

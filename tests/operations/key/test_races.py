@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import pytest
 
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
-from hookseal.operations.key.compromise import CompromiseOptions, drill
-from hookseal.secrets.key import moves as key_moves
-from hookseal.secrets.key.rules import KeyState
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.sealing.keyring import MasterKey
+from hookseal.operations.key.keys import CompromiseOptions, drill
+from hookseal.secrets.core.key_rules import KeyState
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose
+from hookseal.secrets.key import active_key
+from hookseal.secrets.key import keys as key_moves
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (

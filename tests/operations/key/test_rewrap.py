@@ -6,21 +6,20 @@ from dataclasses import astuple
 
 import pytest
 
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.dispatcher.ledger import PostgresLedger
-from hookseal.ground.errors import Conflict, Refused
-from hookseal.ground.framing import framed
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.errors import Conflict, KeyRetired, Refused, StaleRow
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.key.rewrap import altered
+from hookseal.ground.wire import framed
+from hookseal.operations.key.keys import altered
 from hookseal.operations.restore import accept_restore
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.errors import KeyRetired, StaleRow
+from hookseal.secrets.core.envelope import HEAD_BYTES, seal
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretContext, SecretRef
 from hookseal.secrets.key import rewrap
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretContext, SecretRef
-from hookseal.secrets.sealing.envelope import HEAD_BYTES, seal
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from tests.doubles import master_keys
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from hookseal.errors import SecretTampered
 from hookseal.secrets.endpoint.pointer import HIGHEST_GENERATION, generation_after
-from hookseal.secrets.errors import SecretTampered
 from hookseal.secrets.resolve.service import SecretService
 from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hookseal.ground.errors import Conflict, Malformed
+from hookseal.errors import Conflict, Malformed
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.endpoint import overlap
+from hookseal.secrets.core import overlap
 from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, ref
 

@@ -5,13 +5,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.errors import Conflict, NotFound, SecretDenied, SecretTampered, SecretUnavailable
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.postgres.handles import Pool
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.ref import Provider, SecretRef, endpoint_headers_name
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
-from hookseal.secrets.ref import Provider, SecretRef, endpoint_headers_name
 from tests.doubles.replaced import replace
 from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, NAME, OTHER_ENDPOINT, OTHER_TENANT, TENANT, ref, signed
 

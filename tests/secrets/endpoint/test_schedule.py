@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Unavailable
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.schedule import Scheduled, Turn

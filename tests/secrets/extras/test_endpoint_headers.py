@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hookseal.ground.errors import Malformed, NotFound
-from hookseal.postgres.handles import Connection, Pool
-from hookseal.secrets.errors import SecretDenied, SecretNotFound, SecretUnusable
+from hookseal.errors import Malformed, NotFound, SecretDenied, SecretNotFound, SecretUnusable
+from hookseal.postgres.pool import Connection, Pool
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_headers_name
 from hookseal.secrets.extras import stored
-from hookseal.secrets.extras.header_values import HeaderChange
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef, endpoint_headers_name
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.replaced import replace
 from tests.secrets.key.registered import register

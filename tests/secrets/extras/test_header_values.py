@@ -2,10 +2,9 @@
 
 import pytest
 
-from hookseal.ground.errors import Malformed
-from hookseal.secrets.errors import SecretUnusable
-from hookseal.secrets.extras import header_values
-from hookseal.secrets.material import MASK, SecretMaterial
+from hookseal.errors import Malformed, SecretUnusable
+from hookseal.secrets.core import header_values
+from hookseal.secrets.core.material import MASK, SecretMaterial
 
 pytestmark = pytest.mark.req("DEL-13", part="sealed-values")
 HEADERS = {"authorization": SecretMaterial(b"Bearer canary"), "x-key": SecretMaterial(b"a b\tc")}

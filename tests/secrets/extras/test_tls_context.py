@@ -14,9 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hookseal.dispatcher.http.trust import client_context
-from hookseal.ground.errors import Exhausted, LocalFailure, Unavailable
+from hookseal.errors import Exhausted, LocalFailure, SecretUnusable, Unavailable
 from hookseal.ground.tls import verifying_context
-from hookseal.secrets.errors import SecretUnusable
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.extras import tls_context
 from hookseal.secrets.extras.tls_context import (
     CERTIFICATE_BYTES,
@@ -27,7 +27,6 @@ from hookseal.secrets.extras.tls_context import (
     context_of,
 )
 from hookseal.secrets.extras.tls_identity import TlsIdentity, authorities, written
-from hookseal.secrets.material import SecretMaterial
 from tests.dispatcher.http.test_transport_exhaustion import none_left
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock

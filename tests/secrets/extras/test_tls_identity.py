@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Malformed
-from hookseal.secrets.errors import SecretUnusable
+from hookseal.errors import Malformed, SecretUnusable
+from hookseal.secrets.core.material import MAX_BYTES, SecretMaterial
 from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.extras.tls_identity import (
     MAX_AUTHORITIES_BYTES,
@@ -32,7 +32,6 @@ from hookseal.secrets.extras.tls_identity import (
     shown,
     written,
 )
-from hookseal.secrets.material import MAX_BYTES, SecretMaterial
 from tests.doubles.client_certificates import Authority, identity, pem_of
 
 pytestmark = pytest.mark.req("DEL-13", part="client-keys")

@@ -1,9 +1,9 @@
 """Registered master keys, and records under a key whatever its state in the table is."""
 
-from hookseal.postgres.handles import Executor, connected
-from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.sealing.envelope import seal
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.postgres.pool import Executor, connected
+from hookseal.secrets.core.envelope import seal
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
 from tests.secrets.samples import FIRST, SECRET, ref
 
 _KEY = "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ($1, $2, $3)"

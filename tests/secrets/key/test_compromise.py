@@ -3,13 +3,12 @@
 import asyncpg
 import pytest
 
-from hookseal.ground import paging
-from hookseal.ground.errors import Malformed
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import Malformed, SecretUnavailable
+from hookseal.ground import ids
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.key import compromise
 from hookseal.secrets.key.compromise import BEGINNING, Exposed, Remedy, count, cursor_of, exposed, page, place_of
-from hookseal.secrets.ref import Provider
 from tests.secrets.key.registered import sealed_under
 from tests.secrets.samples import ENDPOINT, FIRST, NAME, SECOND, TENANT, ref
 
@@ -121,7 +120,7 @@ def test_a_cursor_decodes_to_its_version() -> None:
 @pytest.mark.parametrize("place", ["acme/n", "acme/n/1/2", "acme/n/x", "acme/n/-1", "ac\0me/n/1", f"acme/n/{10**18}"])
 def test_an_invalid_cursor_is_malformed(place: str) -> None:
     """A text that is not a cursor of a page is malformed."""
-    for text in (paging.encode_cursor(place), "%%%", place):
+    for text in (ids.encode_cursor(place), "%%%", place):
         with pytest.raises(Malformed):
             place_of(text)
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict, SecretUnavailable
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.key_rules import KeyState
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.key.keys import KeyRow, KeyStatus, initialise, needed, registered, status
-from hookseal.secrets.key.rules import KeyState
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.secrets.key.registered import register, sealed_under
 from tests.secrets.samples import FIRST, RING, SECOND, THIRD

@@ -8,12 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import NotFound
-from hookseal.postgres.handles import Connection, Pool
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.key import moves
-from hookseal.secrets.key.rules import KeyState, Use
-from hookseal.secrets.ref import Provider
+from hookseal.errors import NotFound, SecretUnavailable
+from hookseal.postgres.pool import Connection, Pool
+from hookseal.secrets.core.key_rules import KeyState, Use
+from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.key import keys as moves
 from tests.secrets.key.registered import register, sealed_under
 from tests.secrets.samples import ENDPOINT, FIRST, OTHER_ENDPOINT, OTHER_TENANT, SECOND, TENANT, THIRD, ref
 

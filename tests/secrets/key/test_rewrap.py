@@ -6,16 +6,15 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Defect
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import Defect, SecretUnavailable
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.envelope import HEAD_BYTES, open_sealed, rewrapped, seal
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext
 from hookseal.secrets.key import rewrap
-from hookseal.secrets.key.moves import use
+from hookseal.secrets.key.keys import use
 from hookseal.secrets.key.rewrap import BEGINNING, Batch, Cursor, Unopened, altered, batch
-from hookseal.secrets.ref import Provider, Purpose, SecretContext
-from hookseal.secrets.sealing.envelope import HEAD_BYTES, open_sealed, rewrapped, seal
-from hookseal.secrets.sealing.keyring import KeyRing
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 from tests.secrets.key.registered import register, sealed_under
 from tests.secrets.samples import FIRST, NAME, OTHER_SECRET, OTHER_TENANT, RING, SECOND, SECRET, TENANT, THIRD, ref
 from tests.worker.waiting import eventually
@@ -133,14 +132,14 @@ async def test_a_waiting_batch_does_not_deadlock_with_a_rollback(five: Pool) -> 
     newer, older = ref(2, Provider.DB), ref(1, Provider.DB)
     await five.execute("UPDATE hookseal.secret_records SET state = 'active' WHERE ref = $1", str(newer))
     async with five.acquire() as connection, connection.transaction():
-        await versions.retire(connection, newer)  # the first statement of `arrange`
+        await records.retire(connection, newer)  # the first statement of `arrange`
         waiting = asyncio.create_task(one(five, wait=True))
 
         async def has_come_to_it() -> bool:
             return waiting.done() or bool(await five.fetchval(WAITS))
 
         await eventually(has_come_to_it)
-        await versions.arrange(connection, active=older, previous=None)
+        await records.arrange(connection, active=older, previous=None)
     done = await waiting
 
     assert (1, (TENANT, NAME, 1)) == (done.moved, done.last)

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from hookseal.ground.errors import Conflict, HooksealError, Refused
-from hookseal.secrets.key.rules import (
+from hookseal.errors import Conflict, HooksealError, Refused
+from hookseal.secrets.core.key_rules import (
     KeyState,
     Use,
     may_be_drained,

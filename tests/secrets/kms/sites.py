@@ -9,10 +9,9 @@ from uuid import uuid4
 import grpc.aio
 import pytest
 
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.kms import aws, gcp, transit
-from hookseal.secrets.kms.port import Kms
-from hookseal.secrets.kms.wrapped import KmsKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.kms.wrapped import Kms, KmsKey
 from hookseal.secrets.openbao.server import OpenBaoServer
 from tests.doubles.aws import CREDENTIALS, REGION, aws_client
 from tests.doubles.google_kms import GoogleKms, google_kms

@@ -4,14 +4,12 @@ import asyncio
 
 import pytest
 
-from hookseal.ground.errors import HooksealError, Unavailable
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import HooksealError, SecretUnavailable, Unavailable
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.kms.keys import PATIENCE_SECONDS, KeyWrapper, key_wrapper
-from hookseal.secrets.kms.port import KmsRefused
-from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsSettings, WrappedKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsRefused, KmsSettings, WrappedKey
 from hookseal.secrets.openbao.server import OpenBaoServer
-from hookseal.secrets.sealing.keyring import MasterKey
 from tests.doubles.clock import FakeClock
 
 pytestmark = pytest.mark.req("SEC-25")

@@ -7,13 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.ground.errors import ConfigError
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import ConfigError, SecretUnavailable
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.kms.keys import KeyWrapper
-from hookseal.secrets.kms.port import Kms, KmsRefused
-from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsKind, KmsSettings, WrappedKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.sealing.keyring import MasterKey
+from hookseal.secrets.kms.wrapped import Binding, Kms, KmsKey, KmsKind, KmsRefused, KmsSettings, WrappedKey
 from tests.doubles.clock import FakeClock
 from tests.secrets.kms.sites import Site, aws_site, gcp_site, openbao_site
 

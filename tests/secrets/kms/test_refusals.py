@@ -11,13 +11,12 @@ import grpc
 import pytest
 from aiohttp import web
 
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.kms import aws, transit
 from hookseal.secrets.kms.gcp import GcpKms
-from hookseal.secrets.kms.opening import opened
-from hookseal.secrets.kms.port import KmsRefused
-from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsSettings
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.kms.keys import opened
+from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsRefused, KmsSettings
 from tests.doubles.aws import CREDENTIALS
 from tests.doubles.google import service_account
 from tests.doubles.openbao import as_root, token_for

@@ -11,13 +11,12 @@ import grpc
 import pytest
 import structlog
 
-from hookseal.ground.errors import HooksealError
+from hookseal.errors import HooksealError
+from hookseal.secrets.core.keyring import MasterKey
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.kms import transit
 from hookseal.secrets.kms.keys import PATIENCE_SECONDS, KeyWrapper
-from hookseal.secrets.kms.port import Kms
-from hookseal.secrets.kms.wrapped import KmsKey, KmsSettings, WrappedKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.sealing.keyring import MasterKey
+from hookseal.secrets.kms.wrapped import Kms, KmsKey, KmsSettings, WrappedKey
 from tests.doubles.clock import FakeClock
 from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google_kms import GoogleKms, google_kms

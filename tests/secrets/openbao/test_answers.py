@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from hookseal.ground.errors import Cause
-from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretUnavailable
-from hookseal.secrets.openbao.answers import Absence, OpenBaoNotFound, OpenBaoRefused, OpenBaoUnavailable, content
+from hookseal.errors import Cause, SecretDenied, SecretError, SecretNotFound, SecretUnavailable
+from hookseal.secrets.openbao.client import Absence, OpenBaoNotFound, OpenBaoRefused, OpenBaoUnavailable, content
 
 ADDRESS = "https://bao.example:8200"
 CANARY = "canary-in-an-answer"

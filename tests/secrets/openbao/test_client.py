@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from hookseal.ground.errors import Defect
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.openbao.answers import Absence, OpenBaoDenied, OpenBaoNotFound, OpenBaoUnavailable
-from hookseal.secrets.openbao.client import opened
+from hookseal.errors import Defect
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.openbao.client import Absence, OpenBaoDenied, OpenBaoNotFound, OpenBaoUnavailable, opened
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 from tests.doubles.certificates import authority, issued
 from tests.doubles.clock import FakeClock

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoUnavailable
-from hookseal.secrets.openbao.client import OpenBao, opened
+from hookseal.errors import SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.openbao.client import OpenBao, OpenBaoDenied, OpenBaoUnavailable, opened
 from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 from tests.doubles.clock import FakeClock
 from tests.doubles.faulty_proxy import AlteredAnswer, LateAnswer, faulty_proxy

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hookseal.secrets.errors import SecretTampered
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose
+from hookseal.errors import SecretTampered
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose
 from hookseal.secrets.resolve.cache import CacheCounts, CacheKey, CacheLimits, SealedCache, Ticket, encoded
 from tests.doubles.clock import FakeClock
 from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, SECRET, ref

@@ -5,12 +5,7 @@ from dataclasses import dataclass, replace
 import asyncpg
 import pytest
 
-from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.ground.pointer import Pointer
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.boot import Unlocked, unlock
-from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.errors import (
+from hookseal.errors import (
     KeyRetired,
     RecordTampered,
     SecretDestroyed,
@@ -19,7 +14,12 @@ from hookseal.secrets.errors import (
     SecretTampered,
     SecretUnavailable,
 )
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.resolve import epoch
 from tests.doubles.clock import FakeClock
 from tests.doubles.stored import Installation, begin, keyring

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from hookseal.ground.errors import CannotSign, Cause, Defect
-from hookseal.secrets.errors import (
+from hookseal.errors import (
+    CannotSign,
+    Cause,
+    Defect,
     SecretDenied,
     SecretDestroyed,
     SecretError,
@@ -18,8 +20,8 @@ from hookseal.secrets.errors import (
     SecretTampered,
     SecretUnavailable,
 )
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose
 from hookseal.secrets.resolve.reader import BUDGET_SECONDS, SecretReader, Statistics
 from tests.doubles.clock import FakeClock
 from tests.secrets.doubles import ScriptedStore, reader_on, tasks_idle

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.secrets.errors import SecretDestroyed, SecretUnavailable
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.errors import SecretDestroyed, SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.resolve.reader import SecretReader
 from tests.doubles.clock import FakeClock
 from tests.secrets.doubles import ScriptedStore, reader_on, tasks_idle

@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import CannotSign, Defect
-from hookseal.ground.pointer import Pointer
-from hookseal.ground.tls import verifying_context
-from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.errors import (
+from hookseal.errors import (
+    CannotSign,
+    Defect,
     SecretDenied,
     SecretDestroyed,
     SecretError,
@@ -20,12 +17,16 @@ from hookseal.secrets.errors import (
     SecretUnavailable,
     SecretUnusable,
 )
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.tls import verifying_context
+from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, endpoint_secret_name, endpoint_tls_name
+from hookseal.secrets.core.signing import Signer
 from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.extras.tls_context import TlsContexts
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, endpoint_secret_name, endpoint_tls_name
 from hookseal.secrets.resolve.service import SecretService
-from hookseal.secrets.signing.signer import Signer
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on

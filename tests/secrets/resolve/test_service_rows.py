@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.ground.pointer import Pointer
-from hookseal.secrets.errors import (
+from hookseal.errors import (
     IntegrityKeyUnknown,
     SecretDenied,
     SecretError,
@@ -14,11 +13,11 @@ from hookseal.secrets.errors import (
     SecretUnusable,
     StaleRow,
 )
-from hookseal.secrets.extras import header_values
-from hookseal.secrets.freshness import APART
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_headers_name
+from hookseal.ground.pointer import Pointer
+from hookseal.secrets.core import header_values
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_headers_name
+from hookseal.secrets.core.trust import APART, IntegrityKey
 from hookseal.secrets.resolve.service import SecretService
 from tests.doubles.replaced import replace
 from tests.secrets.doubles import ScriptedStore, reader_on

@@ -5,13 +5,11 @@ import asyncio
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import ConfigError
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import KeyUnknown, SecretUnavailable
-from hookseal.secrets.key import moves
-from hookseal.secrets.ref import Provider, Purpose
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.errors import ConfigError, KeyUnknown, SecretUnavailable
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider, Purpose
+from hookseal.secrets.key import active_key, keys
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.secrets.key.registered import register
 from tests.secrets.samples import FIRST, NAME, OTHER_SECRET, RING, SECOND, SECRET, TENANT, ref
@@ -47,7 +45,7 @@ async def promoted(pool: Pool) -> None:
     """Promote the second key."""
     async with pool.acquire() as connection, connection.transaction():
         await active_key.lock_exclusive(connection)
-        await moves.promote(connection, SECOND.key_id)
+        await keys.promote(connection, SECOND.key_id)
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ async def test_a_rolled_back_change_has_no_effect(two: Pool) -> None:
         change = connection.transaction()
         await change.start()
         await active_key.lock_exclusive(connection)
-        await moves.promote(connection, SECOND.key_id)
+        await keys.promote(connection, SECOND.key_id)
         behind = asyncio.create_task(settled(two))
         await waiting(two, 1)
         await change.rollback()

@@ -8,21 +8,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Defect, Malformed
-from hookseal.secrets import errors
-from hookseal.secrets.errors import (
+from hookseal import errors
+from hookseal.errors import (
     ContextMismatch,
+    Defect,
     KeyRetired,
     KeyUnknown,
+    Malformed,
     RecordMalformed,
     RecordRefused,
     RecordTampered,
     SecretTampered,
 )
-from hookseal.secrets.material import MAX_BYTES, SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretContext
-from hookseal.secrets.sealing import envelope
-from hookseal.secrets.sealing.envelope import (
+from hookseal.secrets.core import envelope
+from hookseal.secrets.core.envelope import (
     HEAD_BYTES,
     OVERHEAD_BYTES,
     _Level,
@@ -33,7 +32,9 @@ from hookseal.secrets.sealing.envelope import (
     rewrapped,
     seal,
 )
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import MAX_BYTES, SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretContext
 from tests.secrets.samples import (
     CONTEXT,
     FIRST,

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed, RecordMalformed, SecretTampered
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.errors import RecordMalformed, SecretTampered
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose
-from hookseal.secrets.sealing.halves import Halves, divide, divide_again, join
+from hookseal.secrets.core.halves import Halves, divide, divide_again, join
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose
 from tests.secrets.samples import CONTEXT, SECRET
 
 

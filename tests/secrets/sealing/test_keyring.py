@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import ConfigError
-from hookseal.secrets.errors import KeyRetired, KeyUnknown
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.sealing.keyring import KeyRing, MasterKey
+from hookseal.errors import ConfigError, KeyRetired, KeyUnknown
+from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
 from tests.secrets.samples import FIRST, SECOND, THIRD, master_key
 from tests.vectors.reading import vectors
 

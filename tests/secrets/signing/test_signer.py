@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Defect, Malformed
+from hookseal.errors import Defect, Malformed, SecretUnusable
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
-from hookseal.secrets.errors import SecretUnusable
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import (
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import (
     Signer,
     fits_standard,
     generate_signing_secret,

@@ -10,12 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed, SecretUnusable
 from hookseal.ground.wire import Algorithm, Scheme, signed_content
-from hookseal.secrets.errors import SecretUnusable
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret, parse_signing_secret, public_key_of
-from hookseal.secrets.signing.signing_key import Ed25519Key, HmacKey, SigningKey, ed25519_key, signing_key, spelled_pair
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import (
+    Ed25519Key,
+    HmacKey,
+    Signer,
+    SigningKey,
+    ed25519_key,
+    generate_signing_secret,
+    parse_signing_secret,
+    public_key_of,
+    signing_key,
+    spelled_pair,
+)
 from tests.vectors.reading import vectors
 
 KNOWN: list[dict[str, Any]] = vectors("standard_v1a.json")["tests"]

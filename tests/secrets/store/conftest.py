@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.ref import Provider
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.store.dev import DevStore
-from hookseal.secrets.store.port import SecretStore
+from hookseal.secrets.store.port import ProviderApi, SecretStore
 from hookseal.secrets.store.postgres import PostgresStore
-from hookseal.secrets.store.provider_api import ProviderApi
 from tests.doubles.providers import AWS_ENVIRONMENT, api_of, external
 from tests.secrets.key.registered import register
 from tests.secrets.samples import RING

@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 from aiobotocore.session import AioSession
 
-from hookseal.ground.errors import Cause
-from hookseal.secrets.errors import SecretDenied, SecretNotFound, SecretUnavailable
-from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.store.access import CALL_SECONDS
+from hookseal.errors import Cause, SecretDenied, SecretNotFound, SecretUnavailable
+from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.store.aws import AwsApi, version_id
-from hookseal.secrets.store.provider_api import Rest
-from hookseal.secrets.store.providers import Providers
+from hookseal.secrets.store.port import CALL_SECONDS, Rest
+from hookseal.secrets.store.several import Providers
 from tests.doubles.certificates import issued
 from tests.doubles.faulty_proxy import AlteredAnswer, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.providers import OWNER, PATIENCE_SECONDS, REGION, aws_access, prefix

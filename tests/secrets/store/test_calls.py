@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 import pytest
 
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.key.sentinel import PAID_SECONDS, Sentinel
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.errors import SecretUnavailable
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.key.keys import PAID_SECONDS, Sentinel
 from hookseal.secrets.store.external import ExternalStore
 from tests.doubles.clock import FakeClock
 from tests.doubles.google import GoogleSecrets

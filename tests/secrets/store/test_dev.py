@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.secrets.errors import SecretNotFound
-from hookseal.secrets.ref import Purpose
+from hookseal.errors import SecretNotFound
+from hookseal.secrets.core.ref import Purpose
 from hookseal.secrets.store.dev import DevStore
 from tests.doubles.clock import FakeClock
 from tests.secrets.samples import NAME, OTHER_SECRET, SECRET, TENANT

@@ -8,20 +8,12 @@ import asyncpg
 import grpc
 import pytest
 
-from hookseal.ground.errors import Conflict
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import (
-    SecretDenied,
-    SecretDestroyed,
-    SecretNotFound,
-    SecretTampered,
-    SecretUnavailable,
-)
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.store import leftovers
-from hookseal.secrets.store.external import ExternalStore
-from hookseal.secrets.store.leftovers import Removal
+from hookseal.errors import Conflict, SecretDenied, SecretDestroyed, SecretNotFound, SecretTampered, SecretUnavailable
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.store import external as leftovers
+from hookseal.secrets.store.external import ExternalStore, Removal
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.providers import OWNER, api_of, external, google_api

@@ -11,13 +11,12 @@ from typing import Any
 import grpc
 import pytest
 
+from hookseal.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered, SecretUnavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import SecretDenied, SecretError, SecretNotFound, SecretTampered, SecretUnavailable
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.store.access import CALL_SECONDS
-from hookseal.secrets.store.provider_api import ProviderApi
-from hookseal.secrets.store.providers import Providers
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.store.port import CALL_SECONDS, ProviderApi
+from hookseal.secrets.store.several import Providers
 from tests.doubles.faulty_proxy import AlteredAnswer, FaultyProxy, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.openbao import ROOT_TOKEN

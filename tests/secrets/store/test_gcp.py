@@ -18,19 +18,16 @@ from google.auth.transport.grpc import AuthMetadataPlugin
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account as service_account_file
 
+from hookseal.errors import Cause, HooksealError, SecretDenied, SecretUnavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Cause, HooksealError
 from hookseal.secrets import google_client
-from hookseal.secrets.errors import SecretDenied, SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.kms import gcp as kms_gcp
 from hookseal.secrets.kms.wrapped import KmsKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.resolve.reader import BUDGET_SECONDS
-from hookseal.secrets.store.access import GcpAccess
 from hookseal.secrets.store.gcp import GcpApi, secret_id
-from hookseal.secrets.store.port import SecretStore
-from hookseal.secrets.store.provider_api import ProviderApi, Rest
+from hookseal.secrets.store.port import GcpAccess, ProviderApi, Rest, SecretStore
 from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.certificates import authority, issued
 from tests.doubles.google import PROJECT, google_secrets, service_account

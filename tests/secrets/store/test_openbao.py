@@ -9,10 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from hookseal.secrets.errors import SecretDenied, SecretTampered, SecretUnavailable
-from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.store.provider_api import ProviderApi, Rest
-from hookseal.secrets.store.providers import Providers
+from hookseal.errors import SecretDenied, SecretTampered, SecretUnavailable
+from hookseal.secrets.core.ref import Provider, SecretRef
+from hookseal.secrets.store.port import ProviderApi, Rest
+from hookseal.secrets.store.several import Providers
 from tests.doubles.openbao import as_root, openbao, token_for
 from tests.doubles.providers import OWNER, PATIENCE_SECONDS, openbao_access, prefix
 from tests.secrets.samples import NAME, TENANT

@@ -8,11 +8,9 @@ import asyncpg
 import pytest
 
 from hookseal.embedded.server import Server
-from hookseal.ground.errors import HooksealError
-from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Pool
-from hookseal.secrets.errors import (
+from hookseal.errors import (
     ContextMismatch,
+    HooksealError,
     KeyRetired,
     KeyUnknown,
     RecordMalformed,
@@ -21,10 +19,12 @@ from hookseal.secrets.errors import (
     SecretTampered,
     SecretUnavailable,
 )
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.sealing.envelope import key_id_of
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.ground.ids import TenantId
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.core.envelope import key_id_of
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.store.port import VersionState
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.secrets.key.registered import register

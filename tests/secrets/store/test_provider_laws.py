@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from hookseal.errors import SecretDenied, SecretNotFound
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.errors import SecretDenied, SecretNotFound
-from hookseal.secrets.ref import SecretRef
-from hookseal.secrets.store.provider_api import NumberTaken, ProviderApi, Rest
+from hookseal.secrets.core.ref import SecretRef
+from hookseal.secrets.store.port import NumberTaken, ProviderApi, Rest
 from tests.doubles.providers import OWNER
 from tests.secrets.samples import NAME, TENANT
 from tests.secrets.store.conftest import EXTERNAL, of_providers

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from hookseal.ground.errors import Conflict, Malformed
+from hookseal.errors import Conflict, Malformed, SecretDenied, SecretDestroyed, SecretNotFound
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
-from hookseal.secrets.errors import SecretDenied, SecretDestroyed, SecretNotFound
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.store.port import SecretStore, VersionState
 from tests.secrets.samples import NAME, OTHER_SECRET, OTHER_TENANT, SECRET, TENANT
 from tests.secrets.store.conftest import of_providers

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hookseal.ground.errors import Malformed, NotFound
-from hookseal.secrets.ref import Provider, SecretRef
+from hookseal.errors import Malformed, NotFound
+from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.store import version_report
 from hookseal.secrets.store.port import VersionState
 from hookseal.secrets.store.version_report import need, require_known, signing_ref

@@ -8,18 +8,16 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
-from hookseal.dispatcher.model import Outcome, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.model import Outcome, State, Verdict, WaitingFor
 from hookseal.ground.version import VERSION
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.resolve.reader import Statistics
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
-from hookseal.worker.metrics.definitions import METRICS, NAMES, RungBy
-from hookseal.worker.metrics.failing import ENDPOINT_FAILING
-from hookseal.worker.metrics.metric import Kind
+from hookseal.worker.metrics.definitions import ENDPOINT_FAILING, METRICS, NAMES, RungBy
 from hookseal.worker.metrics.page import metrics_page
-from hookseal.worker.metrics.runtime import RUNTIME
+from hookseal.worker.metrics.runtime import RUNTIME, Kind
 from tests.worker.figures import figures
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hookseal.worker.processes.port import Port, Reply
+from hookseal.worker.processes.health import Port, Reply
 
 asked: list[tuple[str, str]] = []
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from hookseal.ground.errors import ConfigError, Refused, Unavailable
+from hookseal.errors import ConfigError, Refused, Unavailable
 from hookseal.worker.metrics.runtime import Ending
-from hookseal.worker.processes.line import Refusal
-from hookseal.worker.processes.restarting import (
+from hookseal.worker.processes.messages import Refusal
+from hookseal.worker.processes.process import (
     LONGEST_PAUSE_SECONDS,
     STABLE_SECONDS,
     Ended,

@@ -12,15 +12,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from hookseal.errors import HooksealError
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import HooksealError
-from hookseal.worker.metrics.metric import Aggregation
-from hookseal.worker.metrics.runtime import Ending
+from hookseal.worker.metrics.runtime import Aggregation, Ending
 from hookseal.worker.processes.figures import merged
 from hookseal.worker.processes.health import Health
-from hookseal.worker.processes.line import Answer, Family, Ready, Refusal, Start, Topic, encoded
-from hookseal.worker.processes.process import Patience, Process, started
-from hookseal.worker.processes.restarting import Ended
+from hookseal.worker.processes.messages import Answer, Family, Ready, Refusal, Start, Topic, encoded
+from hookseal.worker.processes.process import Ended, Patience, Process, started
 from hookseal.worker.processes.slot import Slot
 from tests.worker.waiting import eventually
 

@@ -5,11 +5,11 @@ import ssl
 from ipaddress import ip_network
 from pathlib import Path
 
-from hookseal.dispatcher.address import AddressRules, AllowedNetwork
+from hookseal.dispatcher.core.model import Reply, Request
+from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork
 from hookseal.dispatcher.http.request_progress import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context
-from hookseal.dispatcher.model import Reply, Request
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from tools.bench.contenders.job import Order, main, ready

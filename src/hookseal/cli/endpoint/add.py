@@ -12,14 +12,14 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret
-from hookseal.dispatcher.endpoints import NewEndpoint
+from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground import ids
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
-from hookseal.secrets.endpoint.overlap import require_signable
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.overlap import require_signable
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.extras.stored import EndpointExtras
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import generate_signing_secret
 
 Url = Annotated[
     str, typer.Option(help="Where to POST: https://host[:port]/path. Each request checks the address of the host.")

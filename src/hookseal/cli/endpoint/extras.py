@@ -7,9 +7,10 @@ import typer
 from hookseal.cli.shared.input_files import read_input
 from hookseal.cli.shared.output import printable
 from hookseal.cli.shared.secret_files import private_bytes
-from hookseal.ground.errors import Malformed
-from hookseal.ground.headers import header_name, require_headers
-from hookseal.secrets.extras.header_values import HeaderChange
+from hookseal.errors import Malformed
+from hookseal.ground.wire import header_name, require_headers
+from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.extras.tls_identity import (
     MAX_AUTHORITIES_BYTES,
     MAX_CERTIFICATE_BYTES,
@@ -20,7 +21,6 @@ from hookseal.secrets.extras.tls_identity import (
     authorities,
     client_certificate,
 )
-from hookseal.secrets.material import SecretMaterial
 
 _MAX_BYTES: Final = 65_536  # more than the limits of all headers together
 _FILE_HELP: Final = "A private file with headers, one 'K: V' a line; - is stdin."

@@ -17,7 +17,7 @@ from hookseal.cli.endpoint.update import update
 from hookseal.cli.shared.output import Json, emit, key_values, rfc3339, table
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import endpoint_queries
+from hookseal.dispatcher.store import endpoint_queries
 from hookseal.ground import ids
 
 app: Final = typer.Typer(help="Add, change and show the endpoints of a tenant.", no_args_is_help=True)

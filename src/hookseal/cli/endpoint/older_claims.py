@@ -6,11 +6,10 @@ import typer
 
 from hookseal.cli.shared.operating import OperatorSession
 from hookseal.cli.shared.output import note
-from hookseal.dispatcher import held_deliveries
+from hookseal.dispatcher.store import held
+from hookseal.errors import HooksealError, Unavailable
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import HooksealError, Unavailable
-from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import EndpointId, TenantId, plural
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
 
@@ -33,7 +32,7 @@ def older_claims(
                 clock=SystemClock(),
                 report=_Progress(),
             )
-        return await held_deliveries.older_claims(operator.connection, tenant, endpoint_id, generation)
+        return await held.older_claims(operator.connection, tenant, endpoint_id, generation)
 
     try:
         return session.run(left)

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from hookseal.config.settings import Settings
-from hookseal.dispatcher import endpoint_rules
-from hookseal.dispatcher.model import OnDeadLetter
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core.model import OnDeadLetter
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.operations.endpoint import values
 
 NONE: Final = "none"

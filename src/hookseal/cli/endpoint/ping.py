@@ -11,9 +11,9 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, printable, rfc3339
 from hookseal.cli.shared.runtime import start
 from hookseal.config.settings import Settings
+from hookseal.dispatcher.core.model import NotBegun, Outcome, Reply
+from hookseal.dispatcher.core.outcome import explain
 from hookseal.dispatcher.http.observation import Observed
-from hookseal.dispatcher.model import NotBegun, Outcome, Reply
-from hookseal.dispatcher.outcome import explain
 from hookseal.ground import ids
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import probe

@@ -13,14 +13,14 @@ from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver
 from hookseal.config.settings import Settings
+from hookseal.errors import HooksealError, InDoubt
 from hookseal.ground import ids
-from hookseal.ground.errors import HooksealError, InDoubt
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.operator import Operator
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint.canary_results import Evidence
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.material import SecretMaterial
 
 
 def rotate(

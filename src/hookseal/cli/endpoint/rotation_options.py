@@ -7,12 +7,12 @@ import typer
 
 from hookseal.cli.shared.secret_files import read_secret_text
 from hookseal.config.settings import Settings
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.endpoint.overlap import MAX_OVERLAP_SECONDS, require_overlap
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.overlap import MAX_OVERLAP_SECONDS, require_overlap
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import require_id
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import generate_signing_secret
 
 _LEADS: Final = ("previous", "current")
 _OVERLAP_HELP: Final = (

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from hookseal.cli.shared.output import rfc3339
-from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import EndpointId, TenantId, plural
 from hookseal.ground.pointer import Pointer
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 

@@ -12,13 +12,13 @@ from hookseal.cli.shared.operating import NEEDS, OperatorSession, operator_sessi
 from hookseal.cli.shared.output import Json, emit, rfc3339
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part, Settings
-from hookseal.dispatcher.probe import CanaryVerdict
+from hookseal.dispatcher.core.probe import CanaryVerdict
+from hookseal.errors import Conflict
 from hookseal.ground import ids
-from hookseal.ground.errors import Conflict
 from hookseal.operations.endpoint import rotation as operations
 from hookseal.operations.endpoint.reports import rotation_state
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.endpoint import canary_results
 from hookseal.secrets.endpoint.canary_results import Evidence
 

@@ -10,11 +10,11 @@ from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, printable
 from hookseal.cli.shared.runtime import start
-from hookseal.dispatcher.endpoint_rules import disabled_reason
-from hookseal.dispatcher.replay_job import ReplayJob, Selection
+from hookseal.dispatcher.core.endpoint_rules import disabled_reason
+from hookseal.dispatcher.core.replay_job import ReplayJob, Selection
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import plural
 from hookseal.operations.endpoint.endpoints import Enabled, delete_endpoint, disable_endpoint
 from hookseal.operations.replay import enable_and_replay
 

@@ -8,7 +8,7 @@ from hookseal.cli.endpoint import options
 from hookseal.cli.shared.output import Json, emit, key_values, table
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.settings import Part
-from hookseal.dispatcher import endpoint_stats
+from hookseal.dispatcher.store import endpoint_queries
 from hookseal.ground import ids
 
 _NEEDS: Final = frozenset({Part.DATABASE})
@@ -34,7 +34,7 @@ def stats(
     owner, wanted = ids.owner_id(tenant), None if endpoint is None else ids.endpoint_id(endpoint)
     items, following = reading(
         start(_NEEDS),
-        lambda connection: endpoint_stats.page(connection, owner, wanted, limit=limit, cursor=cursor),
+        lambda connection: endpoint_queries.stats_page(connection, owner, wanted, limit=limit, cursor=cursor),
     )
     emit(
         {"items": items, "next_cursor": following},

@@ -22,9 +22,9 @@ from hookseal.cli.shared.input_files import require_one_from_stdin
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, value
 from hookseal.cli.shared.runtime import start
-from hookseal.dispatcher import endpoint_rules
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.operations.endpoint.update import HEADERS, TLS, Updated, update_endpoint
 
 EventTypes = Annotated[

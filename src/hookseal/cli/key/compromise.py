@@ -12,11 +12,11 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, table
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
-from hookseal.ground.paging import require_limit
-from hookseal.operations.key.compromise import CompromiseOptions, Replaced, drill
+from hookseal.ground.ids import require_limit
+from hookseal.operations.key.keys import CompromiseOptions, Replaced, drill
 from hookseal.operations.operator import Operator
 from hookseal.secrets.key import compromise as exposure
-from hookseal.secrets.key import moves
+from hookseal.secrets.key import keys
 from hookseal.secrets.key.compromise import Exposed, Remedy
 
 _COLUMNS: Final = ("tenant_id", "ref", "purpose", "state", "endpoint_id", "used_as")
@@ -112,13 +112,13 @@ def compromise(
 
 
 async def _page(operator: Operator, key_id: str, after: exposure.Cursor, limit: int) -> list[Exposed]:
-    await moves.life(operator.connection, key_id)
+    await keys.life(operator.connection, key_id)
     return await exposure.page(operator.connection, key_id, after, limit)
 
 
 async def _replace_all(operator: Operator, key_id: str, how: CompromiseOptions) -> _Done:
     done = _Done(how=how)
-    await moves.life(operator.connection, key_id)
+    await keys.life(operator.connection, key_id)
     total = await exposure.count(operator.connection, key_id)
     with progress("versions examined", total) as report:
 

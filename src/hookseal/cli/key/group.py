@@ -13,13 +13,13 @@ from hookseal.cli.shared.operating import NEEDS, operate, operator_name, outside
 from hookseal.cli.shared.output import Json, emit, table
 from hookseal.cli.shared.runtime import Connection, reading, start
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
-from hookseal.ground.errors import Refused
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.errors import Refused
 from hookseal.operations.key.keys import begin, rotate_integrity_key
 from hookseal.secrets import migrate_secrets
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.key import keys
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing
 
 app: Final = typer.Typer(help="Initialise an installation, change its master keys, rotate its integrity key.")
 

@@ -9,12 +9,11 @@ from hookseal.cli.shared.output import Json, emit, rfc3339
 from hookseal.cli.shared.runtime import reading, start
 from hookseal.config.keys import NEXT_KEY
 from hookseal.config.settings import Settings
-from hookseal.ground.errors import Malformed, Refused
+from hookseal.errors import Malformed, Refused
 from hookseal.operations.key.keys import MovedKey, destroy_key, promote_key, retire_key, stage_key
 from hookseal.operations.operator import Operator
-from hookseal.secrets.key.keys import registered
-from hookseal.secrets.key.moves import KeyLife
-from hookseal.secrets.key.rules import KeyState
+from hookseal.secrets.core.key_rules import KeyState
+from hookseal.secrets.key.keys import KeyLife, registered
 
 _DIGITS: Final = frozenset("0123456789abcdef")
 _LENGTH: Final = 16

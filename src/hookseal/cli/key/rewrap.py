@@ -10,7 +10,7 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.progress import Report, progress
 from hookseal.cli.shared.runtime import start
-from hookseal.operations.key.rewrap import altered, finish_rewrap, records_of, rewrap_batch
+from hookseal.operations.key.keys import altered, finish_rewrap, records_of, rewrap_batch
 from hookseal.operations.operator import Operator
 from hookseal.secrets.key.rewrap import BEGINNING, Cursor, Unopened
 

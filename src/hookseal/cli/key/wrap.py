@@ -12,16 +12,15 @@ from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.printing import OutputLost, emit_error
 from hookseal.cli.shared.runtime import run, start
 from hookseal.cli.shared.secret_files import read_secret_text
-from hookseal.config.hardening import harden_process
 from hookseal.config.keys import INSTALLATION, KMS, MASTER_KEY, WRAPPED_KEY
-from hookseal.config.load import NOTHING, load
+from hookseal.config.load import NOTHING, harden_process, load
 from hookseal.config.settings import Part, Settings
+from hookseal.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused
+from hookseal.secrets.core.keyring import KEY_BYTES, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.kms.keys import key_wrapper
 from hookseal.secrets.kms.wrapped import KMS_FORM, KmsKey, KmsSettings, WrappedKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.sealing.keyring import KEY_BYTES, MasterKey
 
 _NEEDS: Final = frozenset({Part.SECRETS})
 

@@ -12,15 +12,15 @@ from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
 from hookseal.config.settings import Settings
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.move_secrets import Movement, move_endpoint, move_own, require_movable
 from hookseal.operations.operator import Operator
 from hookseal.secrets import move as moving
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.ref import Provider
 
 _DRY_RUN_LABELS: Final[dict[str, str]] = {
     Movement.MOVED: "to move",

@@ -8,9 +8,9 @@ import typer
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import start
+from hookseal.errors import Malformed, Refused
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed, Refused
-from hookseal.ground.plural import plural
+from hookseal.ground.ids import plural
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch, purgeable
 from hookseal.secrets.store import retention

@@ -10,11 +10,11 @@ from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.operations.secret import Revealed
 from hookseal.operations.secret import reveal as reveal_secret
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
 
 
 def reveal(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed
 from hookseal.ground.log import mask_text
 
 STANDARD_INPUT: Final = "-"

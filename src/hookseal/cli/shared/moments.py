@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from hookseal.errors import Malformed
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Malformed
 
 _CLOCK: Final = SystemClock()
 _AGO: Final = re.compile(r"([0-9]{1,5})([smhd])")

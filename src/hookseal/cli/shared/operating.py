@@ -13,8 +13,8 @@ from hookseal.cli.shared.runtime import connect, require_schema, run, translated
 from hookseal.config.settings import Part, Settings
 from hookseal.operations.operator import Operator
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
+from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.key.stores import Outside
-from hookseal.secrets.sealing.keyring import KeyRing
 
 T = TypeVar("T")
 

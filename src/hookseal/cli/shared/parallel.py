@@ -12,7 +12,7 @@ import asyncpg
 from hookseal.cli.shared.output import note
 from hookseal.cli.shared.runtime import connect
 from hookseal.config.settings import Settings
-from hookseal.ground.errors import Defect, HooksealError, InDoubt, Refused, Unavailable
+from hookseal.errors import Defect, HooksealError, InDoubt, Refused, Unavailable
 from hookseal.operations.operator import Operator
 from hookseal.postgres.translate import OUTAGES
 

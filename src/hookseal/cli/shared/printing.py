@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from hookseal.ground.errors import HooksealError, LocalFailure
-from hookseal.ground.plural import plural
+from hookseal.errors import HooksealError, LocalFailure
+from hookseal.ground.ids import plural
 
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 

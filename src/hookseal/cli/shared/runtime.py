@@ -11,7 +11,7 @@ import asyncpg
 from hookseal.cli.shared.starting import begin
 from hookseal.config.load import EVERYTHING
 from hookseal.config.settings import Database, Part, Settings
-from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.errors import HooksealError, Unavailable
 from hookseal.postgres import opening
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import Failures, missing_right

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from hookseal.cli.shared.input_files import STANDARD_INPUT
-from hookseal.ground.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
+from hookseal.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
 from hookseal.ground.log import mask_text
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.signing.signer import parse_signing_secret, public_key_of
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import parse_signing_secret, public_key_of
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MAX_BYTES: Final = 4_096

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
 
-from hookseal.config.hardening import harden_process
-from hookseal.config.load import load
+from hookseal.config.load import harden_process, load
 from hookseal.config.settings import Part, Settings
 from hookseal.ground import log
 from hookseal.ground.clock import SystemClock
@@ -30,6 +29,6 @@ def begin(
     log.configure(level=settings.log.level, style=settings.log.style)
     if settings.loaded_secrets is None or not settings.loaded_secrets.wrapped.all:
         return settings
-    from hookseal.operations.unwrapping import unwrapped  # noqa: PLC0415 -- most processes have no KMS
+    from hookseal.operations.unlocking import unwrapped  # noqa: PLC0415 -- most processes have no KMS
 
     return asyncio.run(unwrapped(settings, clock=SystemClock()))

@@ -8,7 +8,7 @@ from hookseal.demo.chapters.attempts import Attempt, parse_attempts, statuses_an
 from hookseal.demo.receiver import Answer
 from hookseal.demo.result import Chapter, failed_checks, nothing_refused
 from hookseal.demo.stage import Stage, time_limit
-from hookseal.dispatcher.model import Outcome, Ring, State
+from hookseal.dispatcher.core.model import Outcome, Ring, State
 from hookseal.operations.replay import replay_delivery
 
 NAME: Final = "dead letter"

@@ -6,12 +6,11 @@ from typing import Final
 
 from hookseal.demo.result import Chapter, failed_checks, nothing_refused
 from hookseal.demo.stage import AddedEndpoint, Stage, side_by_side, time_limit
-from hookseal.dispatcher.model import State
-from hookseal.ground.errors import Defect
-from hookseal.operations.key.keys import promote_key, retire_key
-from hookseal.operations.key.rewrap import finish_rewrap, rewrap_batch
+from hookseal.dispatcher.core.model import State
+from hookseal.errors import Defect
+from hookseal.operations.key.keys import finish_rewrap, promote_key, retire_key, rewrap_batch
+from hookseal.secrets.core.key_rules import KeyState
 from hookseal.secrets.key.rewrap import BEGINNING, Cursor
-from hookseal.secrets.key.rules import KeyState
 
 NAME: Final = "master key"
 ENOUGH: Final = 10  # requests before each step, and after the last one

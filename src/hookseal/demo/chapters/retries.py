@@ -7,7 +7,7 @@ from hookseal.demo.chapters.attempts import Attempt, parse_attempts, statuses_an
 from hookseal.demo.receiver import Answer
 from hookseal.demo.result import Chapter, failed_checks, nothing_refused
 from hookseal.demo.stage import Stage, time_limit
-from hookseal.dispatcher.model import Outcome, State
+from hookseal.dispatcher.core.model import Outcome, State
 
 NAME: Final = "retries"
 LEAST_BACK_OFF_SECONDS: Final = 0.75  # one second, less a quarter by jitter

@@ -9,10 +9,10 @@ from typing import Final
 from hookseal.demo.receiver import Arrival
 from hookseal.demo.result import Chapter, failed_checks, nothing_refused
 from hookseal.demo.stage import AddedEndpoint, Stage, side_by_side, time_limit
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.core.model import State
 from hookseal.operations.endpoint.rotation import rotate_secret, wait_until_complete
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
-from hookseal.secrets.signing.signer import generate_signing_secret
 
 NAME: Final = "rotation"
 ENOUGH: Final = 20  # requests in each phase

@@ -5,11 +5,11 @@ from typing import Final
 
 from hookseal.demo.result import Chapter, failed_checks, nothing_refused
 from hookseal.demo.stage import AddedEndpoint, Stage, time_limit
-from hookseal.dispatcher.model import Ring, State
+from hookseal.dispatcher.core.model import Ring, State
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.restore import accept_restore
+from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from hookseal.secrets.signing.signer import generate_signing_secret
 
 NAME: Final = "stale row"
 _PATH: Final = "/initech/stale"

@@ -5,7 +5,7 @@ from typing import Final
 
 from hookseal.demo.result import Chapter, failed_checks, nothing_refused
 from hookseal.demo.stage import Stage, time_limit
-from hookseal.dispatcher.model import State
+from hookseal.dispatcher.core.model import State
 from hookseal.ground.wire import Scheme
 
 NAME: Final = "x-webhook"

@@ -20,15 +20,13 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
+from hookseal.dispatcher.core.model import Failure, FailureKind, NotBegun
 from hookseal.dispatcher.http import failures
-from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections, Place
-from hookseal.dispatcher.http.egress_guard import AddressInfo, Guard, begun_socket
+from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections, Place, Turns
+from hookseal.dispatcher.http.egress_guard import Addresses, AddressInfo, Guard, Names, begun_socket
 from hookseal.dispatcher.http.failures import NotConnectedError
 from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Phase, Progress
-from hookseal.dispatcher.http.resolver import Addresses, Names
 from hookseal.dispatcher.http.tunnel import EgressProxy, tunnel
-from hookseal.dispatcher.http.turns import Turns
-from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, 5: the connection attempt delay
 _ADDRESSES_BY_PROXY: Final = 3

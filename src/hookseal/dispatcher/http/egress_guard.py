@@ -4,17 +4,21 @@ The check is here, where the socket is made. So it also covers addresses in URLs
 resolve to another address the second time.
 """
 
+import asyncio
 import errno
 import resource
 import socket
 import sys
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, Final
 
-from hookseal.dispatcher.address import Networks, refusal
-from hookseal.dispatcher.http.request_progress import PROGRESS
-from hookseal.ground.errors import exhausted_resource
+from hookseal.dispatcher.core.url import Networks, refusal
+from hookseal.dispatcher.http.request_progress import PROGRESS, Limits
+from hookseal.errors import exhausted_resource
+from hookseal.ground.ids import TenantId
 
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
@@ -110,3 +114,134 @@ def is_of_this_machine(address: str) -> bool:
         except OSError:  # there is no route
             return False
         return bool(ip_address(probe.getsockname()[0]) == ip_address(address))
+
+
+KNOWN_SECONDS: Final = 10.0
+MAX_KNOWN: Final = 1_000
+MAX_ADDRESSES: Final = 32  # a hostile name server may return thousands, and each is stored, checked and dialled
+Addresses = tuple[str, ...]
+_AddressInfos = list[tuple[Any, ...]]
+
+
+def system_look_up(host: str) -> Addresses:
+    """Return the first addresses of a name, in the order in which they are to be dialled.
+
+    Raises `OSError` and `ValueError`. If the look-up failed and no socket can be made now, it raises that `OSError`.
+    """
+    try:
+        infos: _AddressInfos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except socket.gaierror as error:  # without a free descriptor it reports an unknown name
+        raise exhaustion_error() or error from None
+    return tuple(dict.fromkeys(str(info[4][0]) for info in infos))[:MAX_ADDRESSES]
+
+
+class LookUps:
+    """The running look-ups of a process, limited in number for each tenant and in all."""
+
+    def __init__(self, limits: Limits, look_up: Callable[[str], Addresses] = system_look_up) -> None:
+        self._limits = limits
+        self.look_up = look_up
+        self._busy: Counter[TenantId | None] = Counter()
+        self._threads = 0
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
+
+    def has_room(self, tenant: TenantId | None) -> bool:
+        """Return whether a look-up for this tenant may begin."""
+        return self._threads < self._limits.look_ups and self._busy[tenant] < self._limits.look_ups_each
+
+    async def wait_for_end(self) -> None:
+        """Return once a look-up has ended. The callers continue in the order in which they came."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = None
+        try:
+            await waiter
+        finally:
+            del self._waiting[waiter]
+
+    def begin(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses]":
+        """Start a look-up and return the future of its result. `has_room` must be true. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Addresses] = loop.create_future()
+
+        def ended(result: Addresses | Exception) -> None:
+            self._threads -= 1
+            self._busy[tenant] -= 1
+            if not self._busy[tenant]:
+                del self._busy[tenant]
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+        thread = threading.Thread(target=_run, args=(self.look_up, host, loop, ended), name="look-up", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no thread left
+            raise OSError(errno.ENOMEM, "no thread can be started for a look-up") from None
+        self._threads += 1
+        self._busy[tenant] += 1
+        return answer
+
+
+def _run(
+    look_up: Callable[[str], Addresses],
+    host: str,
+    loop: asyncio.AbstractEventLoop,
+    ended: Callable[[Addresses | Exception], None],
+) -> None:
+    result: Addresses | Exception
+    try:
+        result = look_up(host)
+    except Exception as error:  # noqa: BLE001 -- it is raised where the result is awaited
+        result = error
+    try:
+        loop.call_soon_threadsafe(ended, result)
+    except RuntimeError:  # the event loop is closed
+        return
+
+
+class Names:
+    """The host names of one session: addresses that are cached for a few seconds, and the running look-ups."""
+
+    def __init__(self, look_ups: LookUps) -> None:
+        self._look_ups = look_ups
+        self._known: OrderedDict[str, tuple[float, Addresses]] = OrderedDict()
+        self._running: dict[tuple[TenantId | None, str], asyncio.Future[Addresses]] = {}
+
+    async def addresses(self, tenant: TenantId | None, host: str) -> Addresses:
+        """Return the addresses of a name. Each tenant waits for its own look-up; all tenants share the result.
+
+        Raises what the look-up raises; a failure is not cached. A cancellation before there is room for a look-up has
+        no effect on others.
+        """
+        while (addresses := self._cached(host)) is None:
+            look_up = self._running.get((tenant, host))
+            if look_up is None and self._look_ups.has_room(tenant):
+                look_up = self._begin(tenant, host)
+            if look_up is not None:
+                return await asyncio.shield(look_up)
+            await self._look_ups.wait_for_end()
+        return addresses
+
+    def _cached(self, host: str) -> Addresses | None:
+        until, addresses = self._known.get(host, (0.0, ()))
+        return addresses if asyncio.get_running_loop().time() < until else None
+
+    def _begin(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses]":
+        look_up = self._look_ups.begin(tenant, host)
+        self._running[tenant, host] = look_up
+        look_up.add_done_callback(lambda answer: self._ended((tenant, host), answer))
+        return look_up
+
+    def _ended(self, key: tuple[TenantId | None, str], answer: "asyncio.Future[Addresses]") -> None:
+        del self._running[key]
+        if answer.exception() is not None:  # raised in `addresses`
+            return
+        host = key[1]
+        self._known[host] = (asyncio.get_running_loop().time() + KNOWN_SECONDS, answer.result())
+        self._known.move_to_end(host)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)

@@ -7,10 +7,10 @@ from typing import Final
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from hookseal.dispatcher.core.model import Failure, FailureKind, NotBegun
 from hookseal.dispatcher.http.egress_guard import ForbiddenAddressError, TooLateError
 from hookseal.dispatcher.http.request_progress import Phase, Progress
-from hookseal.dispatcher.model import Failure, FailureKind, NotBegun
-from hookseal.ground.errors import exhausted_resource
+from hookseal.errors import exhausted_resource
 
 _LATE: Final = {
     Phase.NAME: (FailureKind.DNS, "the host name was not resolved within {seconds:g} s"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from hookseal.dispatcher.model import Answer, Request
+from hookseal.dispatcher.core.model import Answer, Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Final
 
 from aiohttp import BaseConnector
 
-from hookseal.dispatcher.address import Networks
-from hookseal.dispatcher.model import TlsIdentity
+from hookseal.dispatcher.core.model import TlsIdentity
+from hookseal.dispatcher.core.url import Networks
 
 MAX_SESSIONS: Final = 256
 UNUSED_SECONDS: Final = 30.0

@@ -17,24 +17,21 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from hookseal.dispatcher.address import AddressRules, Networks
-from hookseal.dispatcher.deadline import Deadlines
+from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, NotBegun, Request, TlsIdentity
+from hookseal.dispatcher.core.url import AddressRules, Networks
 from hookseal.dispatcher.http import failures
-from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections
+from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections, Turns
 from hookseal.dispatcher.http.dial import Connector, DialOptions
-from hookseal.dispatcher.http.egress_guard import Guard
-from hookseal.dispatcher.http.exchange import exchange, head
+from hookseal.dispatcher.http.egress_guard import Guard, LookUps, Names
+from hookseal.dispatcher.http.exchange import Deadlines, exchange, head
 from hookseal.dispatcher.http.observation import Observed, SeenTls, resolved, seen_connection
 from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Progress
-from hookseal.dispatcher.http.resolver import LookUps, Names
 from hookseal.dispatcher.http.sessions import Sessions
 from hookseal.dispatcher.http.trust import client_context
 from hookseal.dispatcher.http.tunnel import EgressProxy
-from hookseal.dispatcher.http.turns import Turns
-from hookseal.dispatcher.model import Answer, Failure, FailureKind, NotBegun, Request, TlsIdentity
+from hookseal.errors import Defect, Malformed
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Defect, Malformed
-from hookseal.ground.headers import require_headers
+from hookseal.ground.wire import require_headers
 
 _MOMENT_SECONDS: Final = 0.1
 _LINE: Final = re.compile(r"[!-~]+")

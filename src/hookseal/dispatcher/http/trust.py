@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from hookseal.dispatcher.http.egress_guard import exhaustion_error
-from hookseal.ground.errors import Exhausted, Unavailable
+from hookseal.errors import Exhausted, Unavailable
 
 _MINIMUM: Final = ssl.TLSVersion.TLSv1_2
 

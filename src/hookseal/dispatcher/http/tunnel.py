@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
-from hookseal.dispatcher.model import Failure, FailureKind
+from hookseal.dispatcher.core.model import Failure, FailureKind
 
 _HEAD_BYTES_TAKEN: Final = 16_384
 _END: Final = b"\r\n\r\n"

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.lanes.rotation import Key, Rotation
-from hookseal.dispatcher.model import Ring
 
 MOST_CROWDED: Final = 10_000  # lanes whose waiting deliveries this worker looks after
 MOST_LOOKED_AT: Final = 256  # lanes in one look; the next look continues behind them

@@ -4,10 +4,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Container
 from typing import Final
 
+from hookseal.dispatcher.core.model import Pace
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import Lane
 from hookseal.dispatcher.lanes.rotation import Key
-from hookseal.dispatcher.model import Pace
 
 MOST_LANES: Final = 10_000  # idle lanes whose state is kept
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from hookseal.dispatcher.core.model import NO_PACE, Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.rotation import Key
-from hookseal.dispatcher.model import NO_PACE, Outcome, Pace, Ring, WaitingFor
 
 BREAKER_FAILURES: Final = 10  # in a row
 CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again

@@ -3,9 +3,9 @@
 from collections import Counter, deque
 from typing import Final
 
+from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.tenants import Tenants
-from hookseal.dispatcher.model import Ring
 
 MOST_BLOCKED: Final = 512  # rings; further ones wait in PostgreSQL
 

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from hookseal.dispatcher.core.model import Claim, Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes.begun import Begun
 from hookseal.dispatcher.lanes.crowded import Asked, CrowdedLanes
 from hookseal.dispatcher.lanes.fleet import Fleet
@@ -18,7 +19,6 @@ from hookseal.dispatcher.lanes.rotation import Key, Rotation
 from hookseal.dispatcher.lanes.tenants import Tenants
 from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED, Unanswered
 from hookseal.dispatcher.lanes.waiting import WaitingRings
-from hookseal.dispatcher.model import Claim, Outcome, Pace, Ring, WaitingFor
 
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones

@@ -5,25 +5,27 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import endpoint_health, endpoint_rules, endpoints, held_deliveries
-from hookseal.dispatcher.endpoint_health import Failing
-from hookseal.dispatcher.endpoints import NewEndpoint
-from hookseal.ground.errors import Malformed, Refused
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.store import endpoint_health, endpoints
+from hookseal.dispatcher.store import held as held_deliveries
+from hookseal.dispatcher.store.endpoint_health import Failing
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.errors import Malformed, Refused, SecretUnusable
 from hookseal.ground.ids import OPERATOR_TENANT, DeliveryId, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
-from hookseal.secrets.endpoint import overlap, pointer
-from hookseal.secrets.errors import SecretUnusable
+from hookseal.secrets.core import overlap
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of, require_signing_secret
+from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored as extras_stored
 from hookseal.secrets.extras import tls_context, tls_identity
 from hookseal.secrets.extras.stored import NO_EXTRAS, EndpointExtras
 from hookseal.secrets.extras.tls_identity import TlsIdentity
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of, require_signing_secret
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 
 # Shorter than the time after which PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
 _BRIEFLY: Final = "SET LOCAL lock_timeout = '700ms'"
@@ -87,7 +89,7 @@ async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
         decided = await endpoints.locked(connection, tenant, endpoint_id)
         await endpoints.delete(connection, tenant, endpoint_id)
         cancelled = await held_deliveries.cancel(connection, tenant, endpoint_id)
-        await versions.retire(connection, _any_version(operator, found))
+        await records.retire(connection, _any_version(operator, found))
         for extra in extras_stored.ALL:
             await extras_stored.retire(
                 connection, operator.unlocked.store, extra, tenant=tenant, endpoint_id=endpoint_id

@@ -11,23 +11,23 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import endpoints
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.model import Answer, NotBegun, Outcome, Request, Retries, Target
+from hookseal.dispatcher.core.outcome import classify
+from hookseal.dispatcher.core.ports import Signer as AnySigner
+from hookseal.dispatcher.core.ports import tls_identity
+from hookseal.dispatcher.core.probe import START_WITHIN_SECONDS, Ping, compose_ping, judge, needs_control
 from hookseal.dispatcher.http.observation import Observed
-from hookseal.dispatcher.model import Answer, NotBegun, Outcome, Request, Retries, Target
-from hookseal.dispatcher.outcome import classify
-from hookseal.dispatcher.ports import Signer as AnySigner
-from hookseal.dispatcher.ports import tls_identity
-from hookseal.dispatcher.probe import START_WITHIN_SECONDS, Ping, compose_ping, judge, needs_control
+from hookseal.dispatcher.store import endpoints
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
+from hookseal.secrets.core.overlap import require_generation
+from hookseal.secrets.core.signing import Signer, generate_signing_secret
 from hookseal.secrets.endpoint import canary_results, pointer
 from hookseal.secrets.endpoint.canary_results import Evidence
-from hookseal.secrets.endpoint.overlap import require_generation
-from hookseal.secrets.signing.signer import Signer, generate_signing_secret
 
 _RANDOM: Final = "random"  # the ref of a secret that is not stored
 _ONCE: Final = Retries(attempts_allowed=1, backoff_base_seconds=1, backoff_cap_seconds=1, schedule=None)

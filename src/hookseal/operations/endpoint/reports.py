@@ -3,20 +3,19 @@
 from contextlib import nullcontext
 from typing import Any, Final
 
-from hookseal.dispatcher import held_deliveries, secret_usage
-from hookseal.dispatcher.secret_usage import Use
-from hookseal.ground.errors import Refused
+from hookseal.dispatcher.store import delivery_queries, held
+from hookseal.dispatcher.store.delivery_queries import Use
+from hookseal.errors import Refused, SecretUnusable
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core.ref import Purpose
+from hookseal.secrets.core.signing import public_key_of
 from hookseal.secrets.endpoint import pointer, rotation, schedule
 from hookseal.secrets.endpoint.schedule import Scheduled
-from hookseal.secrets.errors import SecretUnusable
-from hookseal.secrets.ref import Purpose
 from hookseal.secrets.resolve.due import Due, require_epochs, require_secret, versions_due
-from hookseal.secrets.signing.signer import public_key_of
 from hookseal.secrets.store import version_report
 from hookseal.secrets.store.port import SecretStore, VersionState
 
@@ -30,7 +29,7 @@ async def rotation_state(connection: Connection, tenant: TenantId, endpoint_id: 
     Raises `NotFound`, `SecretUnavailable` and `Unavailable`.
     """
     state = await rotation.status(connection, tenant, endpoint_id, limit=_ROTATIONS)
-    older = await held_deliveries.older_claims(connection, tenant, endpoint_id, state["generation"])
+    older = await held.older_claims(connection, tenant, endpoint_id, state["generation"])
     due = await schedule.of_endpoint(connection, tenant, endpoint_id)
     return state | {"older_claims": older, "schedule": None if due is None else _schedule(due)}
 
@@ -45,7 +44,7 @@ async def versions(connection: Connection, tenant: TenantId, endpoint_id: Endpoi
     snapshot = nullcontext() if is_joined else connection.transaction(isolation="repeatable_read", readonly=True)
     async with snapshot:
         found = await version_report.of_endpoint(connection, tenant, endpoint_id)
-        uses = await secret_usage.of_endpoint(connection, tenant, endpoint_id)
+        uses = await delivery_queries.of_endpoint(connection, tenant, endpoint_id)
     return [_version(version, uses.get(version["ref"], Use())) for version in found]
 
 

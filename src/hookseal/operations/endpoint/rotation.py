@@ -1,18 +1,25 @@
 """Rotates the secret of an endpoint: changes the pointer, audits it, probes held deliveries, waits for old claims."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import held_deliveries
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.store import held
+from hookseal.errors import Conflict
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
-from hookseal.postgres.handles import Executor
-from hookseal.secrets.endpoint import pointer, rotation
-from hookseal.secrets.endpoint.overlap import require_generation
+from hookseal.postgres.pool import Executor
+from hookseal.secrets.core.overlap import require_generation
+from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.endpoint import pointer, rotation, schedule
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.endpoint.schedule import Scheduled, Turn
+from hookseal.secrets.store.retention import EndedOverlap
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 
@@ -28,7 +35,7 @@ async def rotate_secret(operator: Operator, request: RotationRequest) -> Rotatio
             connection, operator.unlocked.store_on(connection), operator.unlocked.integrity, request
         )
         if rotated.before is not None:
-            await held_deliveries.probe(connection, request.tenant_id, request.endpoint_id)
+            await held.probe(connection, request.tenant_id, request.endpoint_id)
         if rotated.before is not None or rotated.secret is not None:
             await _audit_rotation(operator, request, rotated)
     return rotated
@@ -81,7 +88,7 @@ async def wait_until_complete(
 
     `report` is called with the number of such claims after each count. Raises `Unavailable`.
     """
-    while left := await held_deliveries.older_claims(source, tenant, endpoint_id, generation):
+    while left := await held.older_claims(source, tenant, endpoint_id, generation):
         report(left)
         await clock.sleep(LOOK_AGAIN_SECONDS)
 
@@ -96,7 +103,7 @@ async def _lock(
 
 async def _record_move(operator: Operator, action: Action, before: Pointer, after: Pointer) -> None:
     # Every change locks held deliveries before the audit log. The same order everywhere avoids deadlocks.
-    await held_deliveries.probe(operator.connection, after.tenant_id, after.endpoint_id)
+    await held.probe(operator.connection, after.tenant_id, after.endpoint_id)
     await operator.audit(action, of=after, before=signing(before), after=signing(after))
 
 
@@ -129,3 +136,90 @@ async def _audit_rotation(operator: Operator, request: RotationRequest, rotated:
         action, before = Action.SECRET_ROTATED, signing(rotated.before)
         after = signing(rotated.after) | {"key_id": await operator.unlocked.sealing_key_id(operator.connection)}
     await operator.audit(action, of=request, before=before, after=after | {"rotation_id": rotated.rotation_id})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """A rotation that was announced: the secret concerned, and the earliest time of the rotation."""
+
+    generation: int
+    secret_ref: str | None
+    rotates_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotatedBySchedule:
+    """A rotation that was made: the new secret, and until when the previous one signs beside it."""
+
+    generation: int
+    secret_ref: str
+    both_sign_until: datetime
+
+
+async def take_turn(
+    operator: Operator, scheduled: Scheduled, *, overlap_seconds: int
+) -> Announced | RotatedBySchedule | None:
+    """Announce or make the next rotation of the endpoint, if it is time; return None if it is not.
+
+    This is decided again under the lock of the row, so it happens once. Scheme, algorithm and lead do not change, and
+    a disabled endpoint is rotated like any other. Raises `NotFound`, `SecretTampered` if the row was altered or is
+    stale (its values must not enter the audit log), `Conflict` if the id of this rotation was used before or the
+    material of the current secret is gone, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await pointer.lock(connection, tenant=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)
+        now = await schedule.of_endpoint(connection, found.tenant_id, found.endpoint_id)
+        if now is None or now.turn is Turn.WAIT:
+            return None
+        operator.unlocked.integrity.verify(found)
+        if now.turn is Turn.ANNOUNCE:
+            return await _announce(operator, found, now)
+        return await _rotate_by_schedule(operator, found, overlap_seconds)
+
+
+async def retire_ended_overlap(operator: Operator, ended: EndedOverlap) -> bool:
+    """Retire the previous version of an endpoint after its overlap; return whether there was one.
+
+    Its retention begins now. Raises `NotFound`, `SecretTampered` and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        found = await pointer.lock(connection, tenant=ended.tenant_id, endpoint_id=ended.endpoint_id)
+        if found.previous_secret_ref is None or found.previous_due:
+            return False
+        await end_overlap(operator, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+    return True
+
+
+async def _announce(operator: Operator, found: Pointer, scheduled: Scheduled) -> Announced:
+    announced = Announced(generation=found.generation, secret_ref=found.secret_ref, rotates_at=scheduled.rotates_at)
+    after = {
+        "generation": announced.generation,
+        "secret_ref": announced.secret_ref,
+        "rotate_every_days": scheduled.rotate_every_days,
+        "rotates_at": announced.rotates_at,
+    }
+    await operator.audit(Action.SECRET_ROTATION_ANNOUNCED, of=found, after=after)
+    return announced
+
+
+async def _rotate_by_schedule(operator: Operator, found: Pointer, overlap_seconds: int) -> RotatedBySchedule:
+    request = RotationRequest(
+        tenant_id=found.tenant_id,
+        endpoint_id=found.endpoint_id,
+        overlap_seconds=overlap_seconds,
+        secret=generate_signing_secret(Algorithm(found.algorithm)),
+        rotation_id=f"scheduled-{found.endpoint_id}-{found.generation}",
+        expect_generation=found.generation,
+    )
+    rotated = await rotate_secret(operator, request)
+    if rotated.before is None or rotated.previous_secret_expires_at is None:
+        raise Conflict(
+            f"a rotation {request.rotation_id} was made before, so the row is not as it was then: "
+            "run `hookseal endpoint rotate` by hand",
+            field="rotation_id",
+        )
+    return RotatedBySchedule(
+        generation=rotated.generation,
+        secret_ref=rotated.secret_ref,
+        both_sign_until=rotated.previous_secret_expires_at,
+    )

@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher import endpoint_rules, endpoints, held_deliveries, replay
-from hookseal.dispatcher.endpoints import EndpointSettings
-from hookseal.dispatcher.model import OnDeadLetter
-from hookseal.ground.errors import Conflict
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core.model import OnDeadLetter
+from hookseal.dispatcher.store import endpoints, held, replays
+from hookseal.dispatcher.store.endpoints import EndpointSettings
+from hookseal.errors import Conflict, SecretError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import host, require_drainable, require_usable
 from hookseal.operations.operator import Operator
-from hookseal.secrets.endpoint import overlap, pointer
-from hookseal.secrets.errors import SecretError
+from hookseal.secrets.core import overlap
+from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
 from hookseal.secrets.extras.stored import Extra
 
@@ -145,11 +146,11 @@ async def _write(
     if settings:
         await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **settings))
     if settings.get("on_dead_letter") is OnDeadLetter.SKIP:
-        await replay.skip_all(connection, found.tenant_id, found.endpoint_id)
+        await replays.skip_all(connection, found.tenant_id, found.endpoint_id)
     if not pointed:
         return found
     integrity.verify(found)
-    await held_deliveries.probe(connection, found.tenant_id, found.endpoint_id)
+    await held.probe(connection, found.tenant_id, found.endpoint_id)
     return await pointer.move(connection, integrity, found, **pointed)
 
 

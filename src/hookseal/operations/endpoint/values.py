@@ -6,11 +6,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from hookseal.config.settings import Egress
-from hookseal.dispatcher import endpoint_rules
-from hookseal.dispatcher.address import AddressRules
-from hookseal.dispatcher.url import endpoint_url
+from hookseal.dispatcher.core import endpoint_rules
+from hookseal.dispatcher.core.url import AddressRules, endpoint_url
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import TenantId
 
 _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(

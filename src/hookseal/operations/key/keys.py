@@ -3,24 +3,30 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hookseal.audit.entry import Action
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
-from hookseal.ground.errors import Refused
-from hookseal.ground.ids import SYSTEM_TENANT
+from hookseal.audit.chain import Action
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.errors import Defect, HooksealError, InDoubt, Refused
+from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
+from hookseal.ground.wire import Algorithm
+from hookseal.operations.endpoint.rotation import end_overlap, rotate_secret
 from hookseal.operations.operator import Operator, limit_transaction
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.postgres.translate import translated
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core import key_rules
+from hookseal.secrets.core.key_rules import KeyState, Use
+from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
-from hookseal.secrets.key import keys, moves, rules, stores
-from hookseal.secrets.key.keys import KeyStatus
-from hookseal.secrets.key.moves import KeyLife
-from hookseal.secrets.key.rules import KeyState
+from hookseal.secrets.key import active_key, compromise, keys, rewrap, stores
+from hookseal.secrets.key.compromise import Exposed, Remedy
+from hookseal.secrets.key.keys import KeyLife, KeyStatus
+from hookseal.secrets.key.rewrap import Batch, Cursor, Unopened
 from hookseal.secrets.key.stores import Outside
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.resolve import epoch
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.postgres import PostgresStore
 
@@ -83,13 +89,13 @@ async def stage_key(operator: Operator, key: MasterKey) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await moves.known(connection, key.key_id)
+        found = await keys.known(connection, key.key_id)
         state = None if found is None else found.state
         is_compromised = found is not None and found.compromised_at is not None
-        if rules.must_register(state, key.key_id, is_compromised=is_compromised):
-            await moves.register(connection, key)
+        if key_rules.must_register(state, key.key_id, is_compromised=is_compromised):
+            await keys.register(connection, key)
             await operator.audit(Action.KEY_STAGED, of=f"key:{key.key_id}", after={"state": "staged"})
-        return MovedKey(life=await moves.life(connection, key.key_id), was=state)
+        return MovedKey(life=await keys.life(connection, key.key_id), was=state)
 
 
 async def promote_key(operator: Operator, key_id: str) -> MovedKey:
@@ -100,9 +106,9 @@ async def promote_key(operator: Operator, key_id: str) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await moves.life(connection, key_id)
-        lacking = await moves.workers_without(connection, key_id, live_seconds=LIVE_SECONDS)
-        if rules.must_promote(
+        found = await keys.life(connection, key_id)
+        lacking = await keys.workers_without(connection, key_id, live_seconds=LIVE_SECONDS)
+        if key_rules.must_promote(
             found.state,
             key_id,
             is_compromised=found.compromised_at is not None,
@@ -110,11 +116,11 @@ async def promote_key(operator: Operator, key_id: str) -> MovedKey:
             lacking=lacking,
         ):
             before = await active_key.lock_shared(connection)
-            await moves.promote(connection, key_id)
+            await keys.promote(connection, key_id)
             facts = {"state": found.state, "active_key_id": before}
             after = {"state": "active", "active_key_id": key_id}
             await operator.audit(Action.KEY_PROMOTED, of=f"key:{key_id}", before=facts, after=after)
-        return MovedKey(life=await moves.life(connection, key_id), was=found.state)
+        return MovedKey(life=await keys.life(connection, key_id), was=found.state)
 
 
 async def retire_key(operator: Operator, key_id: str) -> MovedKey:
@@ -124,12 +130,12 @@ async def retire_key(operator: Operator, key_id: str) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await moves.life(connection, key_id)
-        if rules.must_retire(found.state, key_id, await moves.use(connection, key_id)):
-            await moves.retire(connection, key_id)
+        found = await keys.life(connection, key_id)
+        if key_rules.must_retire(found.state, key_id, await keys.use(connection, key_id)):
+            await keys.retire(connection, key_id)
             before = {"state": found.state, "drained_at": found.drained_at}
             await operator.audit(Action.KEY_RETIRED, of=f"key:{key_id}", before=before, after={"state": "retired"})
-        return MovedKey(life=await moves.life(connection, key_id), was=found.state)
+        return MovedKey(life=await keys.life(connection, key_id), was=found.state)
 
 
 async def destroy_key(operator: Operator, key_id: str) -> MovedKey:
@@ -139,13 +145,13 @@ async def destroy_key(operator: Operator, key_id: str) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await moves.life(connection, key_id)
-        holding = await moves.workers_with(connection, key_id, live_seconds=LIVE_SECONDS)
-        if rules.must_destroy(found.state, key_id, held=_holds(operator, key_id), holding=holding):
-            await moves.destroy(connection, key_id)
+        found = await keys.life(connection, key_id)
+        holding = await keys.workers_with(connection, key_id, live_seconds=LIVE_SECONDS)
+        if key_rules.must_destroy(found.state, key_id, held=_holds(operator, key_id), holding=holding):
+            await keys.destroy(connection, key_id)
             before = {"state": found.state}
             await operator.audit(Action.KEY_DESTROYED, of=f"key:{key_id}", before=before, after={"state": "destroyed"})
-        return MovedKey(life=await moves.life(connection, key_id), was=found.state)
+        return MovedKey(life=await keys.life(connection, key_id), was=found.state)
 
 
 def ring_of(operator: Operator) -> KeyRing:
@@ -186,3 +192,148 @@ async def rotate_integrity_key(operator: Operator, random_bytes: Callable[[int],
     integrity.adopt(str(ref.version), material)  # not before the commit, because others could not verify its MACs
     integrity.make_under(str(ref.version))
     return RotatedIntegrity(key_id=integrity.key_id, ref=ref, older=tuple(str(one.version) for one in older))
+
+
+async def records_of(operator: Operator, key_id: str) -> int:
+    """Return how many records are under that key. Raises `NotFound` and `Unavailable`."""
+    async with operator.changing() as connection:
+        await keys.life(connection, key_id)
+        return (await keys.use(connection, key_id)).records
+
+
+async def rewrap_batch(operator: Operator, key_id: str, after: Cursor, *, wait: bool) -> Batch | None:
+    """Re-wrap the next records of that key under the active one; return None if the key has nothing to re-wrap.
+
+    With `wait` it waits for locked rows, else it skips them. Raises `NotFound`, `Conflict` if it is the active key,
+    `Refused` if this process lacks one of the two keys, and `Unavailable`.
+    """
+    ring = ring_of(operator)
+    has_key = key_id in {key.key_id for key in ring.keys}
+    async with operator.changing() as connection:
+        to = await active_key.lock_shared(connection)  # it stays active, so that a batch has one new key
+        found = await keys.life(connection, key_id)
+        if not key_rules.must_rewrap(found.state, key_id, held=has_key, drained=found.drained_at is not None):
+            return None
+        done = await rewrap.batch(connection, ring.sealing_as(to), key_id, after, wait=wait)
+        if done.moved:
+            facts = {"to": done.to, "records": done.moved, "digest": done.digest}
+            await operator.audit(Action.KEY_REWRAPPED, of=f"key:{key_id}", after=facts)
+    return done
+
+
+async def finish_rewrap(operator: Operator, key_id: str) -> Use:
+    """Return what still needs the key. If no record does, mark it as drained: a record under it is stale from then on.
+
+    Raises `NotFound` and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        await active_key.lock_exclusive(connection)
+        found = await keys.life(connection, key_id)
+        left = await keys.use(connection, key_id)
+        if not left.records and key_rules.may_be_drained(found.state) and found.drained_at is None:
+            await keys.drained(connection, key_id)
+            await operator.audit(Action.KEY_DRAINED, of=f"key:{key_id}", after={"records": 0})
+    return left
+
+
+async def altered(operator: Operator, key_id: str) -> tuple[Unopened, ...]:
+    """Return records that the key once sealed and that now name one that never did. Raises `Unavailable`."""
+    async with operator.changing() as connection:
+        return await rewrap.altered(connection, key_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompromiseOptions:
+    """How secrets are rotated: the overlap, and whether a running overlap is cut short. A dry run changes nothing."""
+
+    overlap_seconds: int
+    force: bool
+    dry_run: bool
+    random_bytes: Callable[[int], bytes]
+
+    @property
+    def ends_overlaps(self) -> bool:
+        """Whether exposed previous versions of running overlaps stop signing, too: with `--overlap 0`."""
+        return self.overlap_seconds == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """An exposed version, and the error if it could not be replaced. None: it was, or need not be replaced."""
+
+    exposed: Exposed
+    error: HooksealError | None
+
+
+async def drill(operator: Operator, key_id: str, how: CompromiseOptions, report: Callable[[Replaced], None]) -> None:
+    """Mark the key as compromised, and replace every secret that was ever sealed under it and is in use.
+
+    `report` is called with every version that was sealed under it. Header values and client keys are not replaced,
+    because only their owner can. A previous secret signs until its overlap ends, unless `ends_overlaps`. Raises
+    `NotFound`, `Conflict` if it is the active key, under which the new secrets would be sealed, `InDoubt` and
+    `Unavailable`; a repeat continues.
+    """
+    if how.dry_run:
+        key_rules.require_replaced((await keys.life(operator.connection, key_id)).state, key_id)
+    else:
+        await mark_compromised(operator, key_id)
+    async for exposed in compromise.exposed(operator.connection, key_id):
+        error = None
+        if not how.dry_run:
+            try:
+                await _replace(operator, key_id, exposed, how)
+            except InDoubt:
+                raise
+            except HooksealError as refused:  # an error of one endpoint must not stop the others
+                error = refused
+        report(Replaced(exposed=exposed, error=error))
+
+
+async def mark_compromised(operator: Operator, key_id: str) -> None:
+    """Mark the key as compromised; every worker discards its cached secrets.
+
+    Raises `NotFound`, `Conflict` if it is the active key, `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        await active_key.lock_exclusive(connection)
+        found = await keys.life(connection, key_id)
+        key_rules.require_replaced(found.state, key_id)
+        await keys.compromised(connection, key_id)
+        facts = {
+            "versions": await compromise.count(connection, key_id),
+            "cache_epoch": await epoch.move_cache(connection),  # workers discard their cached secrets
+        }
+        before = {"state": found.state, "compromised_at": found.compromised_at}
+        await operator.audit(Action.KEY_COMPROMISED, of=f"key:{key_id}", before=before, after=facts)
+
+
+async def _replace(operator: Operator, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
+    match exposed.remedy:
+        case Remedy.ROTATION:
+            await rotate_secret(operator, _wanted(key_id, exposed, how))
+        case Remedy.END_OF_OVERLAP if how.ends_overlaps:
+            tenant, endpoint_id, generation = _pointer(exposed)
+            await end_overlap(operator, tenant=tenant, endpoint_id=endpoint_id, expect_generation=generation)
+        case Remedy.NEW_INTEGRITY_KEY:
+            await rotate_integrity_key(operator, how.random_bytes)
+        case Remedy.END_OF_OVERLAP | Remedy.NEW_HEADER_VALUES | Remedy.NEW_CLIENT_KEY | Remedy.NONE:
+            return
+
+
+def _wanted(key_id: str, exposed: Exposed, how: CompromiseOptions) -> RotationRequest:
+    tenant, endpoint_id, generation = _pointer(exposed)
+    return RotationRequest(
+        tenant_id=tenant,
+        endpoint_id=endpoint_id,
+        overlap_seconds=how.overlap_seconds,
+        secret=generate_signing_secret(Algorithm.HMAC),
+        rotation_id=f"compromise.{key_id}.{endpoint_id}.{generation}",
+        expect_generation=generation,
+        force=how.force,
+    )
+
+
+def _pointer(exposed: Exposed) -> tuple[TenantId, EndpointId, int]:
+    if exposed.endpoint_id is None or exposed.generation is None:
+        raise Defect("a version signs, and no endpoint names it")
+    return exposed.tenant_id, exposed.endpoint_id, exposed.generation

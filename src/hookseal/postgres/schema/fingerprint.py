@@ -14,9 +14,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from hookseal.ground.errors import ConfigError
-from hookseal.ground.plural import plural
-from hookseal.postgres.handles import Connection, Executor, connected
+from hookseal.errors import ConfigError
+from hookseal.ground.ids import plural
+from hookseal.postgres.pool import Connection, Executor, connected
 from hookseal.postgres.schema import plaintext, revision
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.roles import ROLES

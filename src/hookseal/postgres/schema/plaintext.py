@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 
 _STATE: Final = """
 SELECT CASE WHEN t.oid IS NULL THEN NULL

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from hookseal.ground.errors import ConfigError
-from hookseal.postgres.handles import Executor
+from hookseal.errors import ConfigError
+from hookseal.postgres.pool import Executor
 
 EXPECTED: Final = "0001"
 LINE: Final = "hookseal, first line of schemas"  # the first migration marks the schema with it, as its comment

@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from hookseal.errors import Busy, Refused
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.errors import Busy, Refused
-from hookseal.postgres import locks
+from hookseal.postgres import pool
 from hookseal.postgres.connect import connect
-from hookseal.postgres.schema import plaintext, publishing, revision, roles, untrusted_roles
+from hookseal.postgres.schema import plaintext, revision, roles
 
 _Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -144,12 +144,12 @@ async def _lock_tables(connection: _Driver) -> None:
 
 
 async def _step(connection: AsyncConnection, driver: _Driver) -> bool:
-    await untrusted_roles.refuse(driver)
-    await untrusted_roles.refuse_bound(driver)
+    await roles.refuse(driver)
+    await roles.refuse_bound(driver)
     if await revision.current(driver) != revision.EXPECTED:
         await connection.run_sync(_migrate)
         return False
-    await publishing.restore_owner(driver)
+    await roles.restore_owner(driver)
     await plaintext.remove_forbidden(driver)
     return True
 
@@ -170,7 +170,7 @@ async def _meaning(guard: _Driver, error: asyncpg.PostgresError | DBAPIError) ->
             f"must run this statement, for the roles belong to the whole server:\n  {await roles.grant_of_all(guard)};"
         )
     if isinstance(cause, asyncpg.LockNotAvailableError):
-        held_by = await locks.holders(guard, application=_NAME)
+        held_by = await pool.holders(guard, application=_NAME)
         return Busy(
             f"waited too long for a lock on hookseal's tables, {held_by}; nothing was changed: try again after that"
         )

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.statements import statements
 
 MOST_KEPT: Final = 100  # for each endpoint

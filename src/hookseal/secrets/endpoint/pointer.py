@@ -10,15 +10,14 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 from msgspec.structs import replace
 
-from hookseal.ground.errors import Conflict, NotFound
+from hookseal.errors import Conflict, NotFound, SecretDenied, SecretTampered
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.statements import Statements
-from hookseal.secrets.errors import SecretDenied, SecretTampered
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
+from hookseal.secrets.core.trust import IntegrityKey
 from hookseal.secrets.statements import FAILURES
 
 HIGHEST_GENERATION: Final = 2**63 - 1

@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from hookseal.ground.errors import Conflict, Malformed, NotFound
-from hookseal.ground.framing import framed
+from hookseal.errors import Conflict, Malformed, NotFound, SecretDestroyed, SecretNotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.postgres.handles import Connection, Executor
-from hookseal.secrets.endpoint import overlap, pointer
-from hookseal.secrets.errors import SecretDestroyed, SecretNotFound
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.signing.signer import generate_signing_secret, public_key_of, require_signing_secret
+from hookseal.ground.wire import Algorithm, Scheme, framed
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core import overlap
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of, require_signing_secret
+from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.statements import statements
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 from hookseal.secrets.store.port import SecretStore, VersionState
 
 _SQL: Final = statements("rotation.sql", package="hookseal.secrets.endpoint")
@@ -195,7 +194,7 @@ async def _move(connection: Connection, integrity: IntegrityKey, found: Pointer,
     """Move the pointer, and set the states of the versions accordingly."""
     after = await pointer.move(connection, integrity, found, **changes)
     previous = None if after.previous_secret_ref is None else SecretRef.parse(after.previous_secret_ref)
-    await versions.arrange(connection, active=SecretRef.parse(after.secret_ref or ""), previous=previous)
+    await records.arrange(connection, active=SecretRef.parse(after.secret_ref or ""), previous=previous)
     return after
 
 

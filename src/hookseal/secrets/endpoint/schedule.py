@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Executor
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor
 from hookseal.secrets.statements import statements
 
 WARNING: Final = timedelta(hours=24)

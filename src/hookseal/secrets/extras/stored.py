@@ -6,14 +6,15 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core import header_values
+from hookseal.secrets.core.header_values import Headers
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_tls_name
 from hookseal.secrets.endpoint.pointer import require_own
-from hookseal.secrets.extras import header_values, tls_identity
-from hookseal.secrets.extras.header_values import Headers
+from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.extras.tls_identity import TlsIdentity
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_tls_name
-from hookseal.secrets.store import versions
+from hookseal.secrets.store import records
 from hookseal.secrets.store.port import SecretStore, first_ref
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ async def keep(
     if not await store.versions(tenant, name):
         return await store.put(tenant, name, material, purpose=extra.purpose)
     ref = await store.rotate(tenant, name, material, purpose=extra.purpose)
-    await versions.arrange(connection, active=ref, previous=None)
+    await records.arrange(connection, active=ref, previous=None)
     return ref
 
 
@@ -121,4 +122,4 @@ async def retire(
     connection: Connection, store: SecretStore, extra: Extra[Any], *, tenant: TenantId, endpoint_id: EndpointId
 ) -> None:
     """Retire every version of the endpoint's extra, in the caller's transaction. Raises `SecretUnavailable`."""
-    await versions.retire(connection, first_ref(store.provider, tenant, extra.name_of(endpoint_id)))
+    await records.retire(connection, first_ref(store.provider, tenant, extra.name_of(endpoint_id)))

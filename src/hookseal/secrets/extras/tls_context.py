@@ -17,14 +17,13 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
+from hookseal.errors import Exhausted, LocalFailure, SecretUnusable, Unavailable, exhausted_resource
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Exhausted, LocalFailure, Unavailable, exhausted_resource
 from hookseal.ground.single_flight import SingleFlight
 from hookseal.ground.tls import verifying_context
-from hookseal.secrets.errors import SecretUnusable
-from hookseal.secrets.extras import pem, tls_identity
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.extras.tls_identity import ClientCertificate, TlsIdentity
-from hookseal.secrets.material import SecretMaterial
 
 MOST_BYTES: Final = 134_217_728
 # The memory of a context in OpenSSL and of each certificate that it trusts, rounded up. Measured: 711 KB with the 146
@@ -175,7 +174,9 @@ def context_of(
 def _load_certificate(context: ssl.SSLContext, client: ClientCertificate, random_bytes: Callable[[int], bytes]) -> None:
     """Load certificate and key into the context. OpenSSL reads only files, so the key in the file is encrypted."""
     passphrase = base64.b64encode(random_bytes(_PASSPHRASE_BYTES))
-    key = pem.key_of(client.key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
+    key = tls_identity.key_of(client.key).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase)
+    )
     chain = "".join(map(ssl.DER_cert_to_PEM_cert, client.chain))
     with _file(chain.encode("ascii") + key) as path:
         context.load_cert_chain(path, password=passphrase)

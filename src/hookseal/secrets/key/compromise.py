@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from hookseal.ground import paging
+from hookseal.ground import ids
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store.port import VersionState
@@ -89,16 +89,16 @@ async def exposed(connection: Connection, key_id: str) -> AsyncIterator[Exposed]
 
 def cursor_of(exposed: Exposed) -> str:
     """Return the cursor of the page that follows this version."""
-    return paging.encode_cursor("/".join(map(str, exposed.place)))
+    return ids.encode_cursor("/".join(map(str, exposed.place)))
 
 
 def place_of(cursor: str) -> Cursor:
     """Return the position in a cursor. Raises `Malformed` if `cursor_of` did not make it."""
-    match paging.decode_cursor(cursor).split("/"):
+    match ids.decode_cursor(cursor).split("/"):
         case [tenant, name, version] if _NUMBER.fullmatch(version) and "\0" not in tenant + name:
             return tenant, name, int(version)
         case _:
-            raise paging.invalid_cursor()
+            raise ids.invalid_cursor()
 
 
 async def count(connection: Connection, key_id: str) -> int:

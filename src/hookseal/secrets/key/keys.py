@@ -1,19 +1,20 @@
-"""The table of master keys, and the initialisation of an installation."""
+"""The master keys in the database: their states, and the record by which a wrong key is recognised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict, NotFound, SecretError, SecretNotFound, SecretUnavailable
+from hookseal.ground.clock import Clock
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.postgres.handles import Connection, Executor
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core.key_rules import KeyState, Use
+from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
-from hookseal.secrets.key.rules import KeyState
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing
+from hookseal.secrets.key import active_key
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store import records
 from hookseal.secrets.store.port import SecretStore, VersionState
@@ -139,3 +140,133 @@ async def needed(connection: Executor, key_ids: list[str]) -> tuple[str, ...]:
     """Return those of the keys under which a record is still sealed. Raises `SecretUnavailable`."""
     rows = await _SQL.rows(connection, "needed", key_ids)
     return tuple(row["id"] for row in rows)
+
+
+_MOVES: Final = statements("moves.sql", package="hookseal.secrets.key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLife:
+    """The state of a master key, and the times of its changes.
+
+    `promoted_at` is when it first became active, `drained_at` when a re-wrap left no record under it.
+    """
+
+    key_id: str
+    state: KeyState
+    promoted_at: datetime | None
+    drained_at: datetime | None
+    compromised_at: datetime | None
+    retired_at: datetime | None
+    destroyed_at: datetime | None
+
+
+async def life(connection: Connection, key_id: str) -> KeyLife:
+    """Return the key. Raises `NotFound` if it is not registered, and `SecretUnavailable`."""
+    found = await known(connection, key_id)
+    if found is None:
+        raise NotFound(f"there is no master key {key_id}: see `hookseal key status`", field="key_id")
+    return found
+
+
+async def known(connection: Connection, key_id: str) -> KeyLife | None:
+    """Return the key, None if it is not registered. Raises `SecretUnavailable`."""
+    row = await _MOVES.row(connection, "life", key_id)
+    return None if row is None else KeyLife(**dict(row) | {"state": KeyState(row["state"])})
+
+
+async def workers_without(connection: Connection, key_id: str, *, live_seconds: float) -> Sequence[str]:
+    """Return the live workers that do not hold the key. Raises `SecretUnavailable`."""
+    return [row["id"] for row in await _MOVES.rows(connection, "workers_without", key_id, live_seconds)]
+
+
+async def workers_with(connection: Connection, key_id: str, *, live_seconds: float) -> Sequence[str]:
+    """Return the live workers that hold the key. Raises `SecretUnavailable`."""
+    return [row["id"] for row in await _MOVES.rows(connection, "workers_with", key_id, live_seconds)]
+
+
+async def use(connection: Connection, key_id: str) -> Use:
+    """Return the records and pending deliveries that need the key. Raises `SecretUnavailable`."""
+    [row] = await _MOVES.rows(connection, "use", key_id)
+    return Use(records=row["records"], deliveries=row["deliveries"])
+
+
+async def register(connection: Connection, key: MasterKey) -> None:
+    """Register the key as staged: processes may have it, and it seals nothing yet. Raises `SecretUnavailable`."""
+    await _MOVES.execute(connection, "register", key.key_id, key.check_value)
+
+
+async def promote(connection: Connection, key_id: str) -> None:
+    """Make the key the active one; the key that was active only opens from now on. Raises `SecretUnavailable`."""
+    await _MOVES.execute(connection, "step_back")
+    await _MOVES.execute(connection, "promote", key_id)
+
+
+async def drained(connection: Connection, key_id: str) -> None:
+    """Mark the key as drained: a record under it is stale from now on. Raises `SecretUnavailable`."""
+    await _MOVES.execute(connection, "drained", key_id)
+
+
+async def compromised(connection: Connection, key_id: str) -> None:
+    """Mark the key as compromised; the time of the first call stays. Raises `SecretUnavailable`."""
+    await _MOVES.execute(connection, "compromised", key_id)
+
+
+async def retire(connection: Connection, key_id: str) -> None:
+    """Stop using this key for decryption. Raises `SecretUnavailable`."""
+    await _MOVES.execute(connection, "retire", key_id)
+
+
+async def destroy(connection: Connection, key_id: str) -> None:
+    """Mark the key as destroyed: a process that has it does not start. Raises `SecretUnavailable`."""
+    await _MOVES.execute(connection, "destroy", key_id)
+
+
+PAID_SECONDS: Final = 60.0  # for which a result counts at a provider that charges for each read
+
+_PAID: Final = frozenset({Provider.AWS, Provider.GCP})
+
+
+class Sentinel:
+    """Opens the sentinel: each time, or at most once a minute where each read is charged."""
+
+    def __init__(self, ref: SecretRef, *, clock: Clock) -> None:
+        self.ref = ref
+        self._clock = clock
+        self._read_at: float | None = None
+        self._error: SecretError | SecretUnavailable | None = None
+
+    async def check(self, store: SecretStore) -> None:
+        """Open the sentinel. Raises `SecretError` or `SecretUnavailable` if that fails, or failed last time."""
+        now = self._clock.monotonic()
+        if self.ref.provider not in _PAID or self._read_at is None or now - self._read_at >= PAID_SECONDS:
+            self._read_at = now  # at once, so that nobody else reads meanwhile
+            try:
+                await self._open(store)
+            except (SecretError, SecretUnavailable) as error:
+                self._error = error
+            except BaseException:
+                self._error = SecretUnavailable("the last read of the sentinel was cut short")
+                raise
+            else:
+                self._error = None
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    async def _open(self, store: SecretStore) -> None:
+        try:
+            await store.get(self.ref, purpose=Purpose.SENTINEL)
+        except SecretNotFound:
+            moved = await active(store, self.ref.name)
+            if moved == self.ref:
+                raise
+            self.ref = moved  # `hookseal secret move` has moved it
+            await store.get(moved, purpose=Purpose.SENTINEL)
+
+
+async def active(store: SecretStore, name: str) -> SecretRef:
+    """Return the active version of a secret of the installation's own. Raises `SecretNotFound`, `SecretUnavailable`."""
+    for version in await store.versions(SYSTEM_TENANT, name):
+        if version.state is VersionState.ACTIVE:
+            return version.ref
+    raise SecretNotFound(f"the installation has no active secret {SYSTEM_TENANT}/{name}")

@@ -12,14 +12,13 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.ground.errors import Defect
-from hookseal.ground.framing import framed
+from hookseal.errors import Defect, KeyUnknown, RecordRefused, RecordTampered
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Connection
-from hookseal.secrets.errors import KeyUnknown, RecordRefused, RecordTampered
-from hookseal.secrets.ref import Purpose, SecretContext
-from hookseal.secrets.sealing.envelope import HEAD_BYTES, rewrapped
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.ground.wire import framed
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core.envelope import HEAD_BYTES, rewrapped
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Purpose, SecretContext
 from hookseal.secrets.statements import statements
 
 BATCH: Final = 500

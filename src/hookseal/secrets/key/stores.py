@@ -4,20 +4,19 @@ import hmac
 from dataclasses import dataclass
 from typing import Final, Never
 
-from hookseal.ground.errors import ConfigError, Defect
+from hookseal.errors import ConfigError, Defect
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.postgres.handles import Executor
+from hookseal.postgres.pool import Executor
+from hookseal.secrets.core.key_rules import KeyState
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
 from hookseal.secrets.key.keys import RegisteredKey, needed, registered
-from hookseal.secrets.key.rules import KeyState
-from hookseal.secrets.ref import Provider
-from hookseal.secrets.sealing.keyring import KeyRing
 from hookseal.secrets.store import records
-from hookseal.secrets.store.access import NO_ACCESS
 from hookseal.secrets.store.external import Apart, Installation
+from hookseal.secrets.store.port import NO_ACCESS
 from hookseal.secrets.store.postgres import PostgresStore
-from hookseal.secrets.store.providers import Providers
-from hookseal.secrets.store.several import SeveralStores
+from hookseal.secrets.store.several import Providers, SeveralStores
 
 _CLOSED: Final = frozenset({KeyState.RETIRED, KeyState.DESTROYED})
 _NOT_BEGUN: Final = "this installation has no keys yet: run `hookseal key init`"

@@ -18,11 +18,10 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
+from hookseal.errors import SecretUnavailable
 from hookseal.secrets import aws_session
-from hookseal.secrets.errors import SecretUnavailable
-from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
-from hookseal.secrets.kms.wrapped import Binding, KmsKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsRefused, unreadable, wrong_binding
 
 _SERVER_ERROR: Final = 500
 _TOO_MANY: Final = 429

@@ -12,12 +12,10 @@ from google.cloud.kms_v1 import DecryptRequest, EncryptRequest
 from google.cloud.kms_v1.services.key_management_service import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
 
-from hookseal.ground.errors import Cause
-from hookseal.secrets.errors import SecretUnavailable
+from hookseal.errors import Cause, SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.google_client import no_credentials_now, transport
-from hookseal.secrets.kms.port import KmsRefused, wrong_binding
-from hookseal.secrets.kms.wrapped import Binding, KmsKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsRefused, wrong_binding
 
 _TRANSIENT: Final = (
     exceptions.Aborted,

@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from hookseal.secrets.kms.port import KmsRefused, unreadable, wrong_binding
-from hookseal.secrets.kms.wrapped import Binding, KmsKey
-from hookseal.secrets.material import SecretMaterial
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.kms.wrapped import Binding, KmsKey, KmsRefused, unreadable, wrong_binding
 from hookseal.secrets.openbao import client
-from hookseal.secrets.openbao.answers import OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused, part
-from hookseal.secrets.openbao.client import OpenBao
+from hookseal.secrets.openbao.client import OpenBao, OpenBaoDenied, OpenBaoNotFound, OpenBaoRefused, part
 from hookseal.secrets.openbao.server import OpenBaoServer
 
 

@@ -5,8 +5,10 @@ import binascii
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
+from hookseal.errors import ConfigError, SecretUnavailable
+from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.openbao.server import OpenBaoServer
 
 PURPOSE: Final = "hookseal-master-key"
@@ -124,3 +126,36 @@ def installation_name(text: str) -> str:
     if _INSTALLATION.fullmatch(text) is None:
         raise ValueError("not the name of an installation")
     return text
+
+
+class Kms(Protocol):
+    """A KMS with one key. It repeats nothing by itself; `KeyWrapper` limits how long a call may take."""
+
+    async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
+        """Return the plain key, encrypted and bound. Raises `KmsRefused`, and `SecretUnavailable` if it is away."""
+        ...
+
+    async def unwrap(self, ciphertext: bytes, binding: Binding) -> SecretMaterial:
+        """Return the plain key. Raises `KmsRefused` if denied or bound to something else, and `SecretUnavailable`."""
+        ...
+
+
+class KmsRefused(ConfigError):
+    """The KMS refuses: its policies or the settings must be changed."""
+
+    code = "kms_refused"
+
+
+def wrong_binding(name: str, binding: Binding) -> KmsRefused:
+    """Return the refusal of a ciphertext that does not open in this binding."""
+    return KmsRefused(
+        f"{name} does not unwrap master key {binding.key_id} for the installation {binding.installation}: it was "
+        "wrapped by another key, for another installation or under another key id, or it was altered. Set SECRETS_KMS "
+        "and SECRETS_KMS_INSTALLATION as they were at `hookseal key wrap`, or wrap the key again",
+        field="SECRETS_KMS",
+    )
+
+
+def unreadable(name: str) -> SecretUnavailable:
+    """Return the error for an answer that has not what was asked for, as a page of something in between."""
+    return SecretUnavailable(f"{name} gives an answer that cannot be read: look at what is between, such as a proxy")

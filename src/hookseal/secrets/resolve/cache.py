@@ -12,10 +12,10 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from hookseal.errors import SecretTampered
 from hookseal.ground.clock import Clock
-from hookseal.secrets.errors import SecretTampered
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose, SecretRef
 
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12

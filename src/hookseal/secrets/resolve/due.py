@@ -4,12 +4,11 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from hookseal.ground.errors import Malformed
+from hookseal.errors import Malformed, SecretNotFound, SecretTampered, SecretUnusable
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.endpoint.pointer import require_own
-from hookseal.secrets.errors import SecretNotFound, SecretTampered, SecretUnusable
-from hookseal.secrets.ref import Provider, SecretRef
 from hookseal.secrets.store.port import require_provider
 
 _SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}

@@ -5,7 +5,7 @@ A new cache epoch makes them discard all cached secrets; a new restore epoch, al
 
 from typing import Final
 
-from hookseal.postgres.handles import Connection
+from hookseal.postgres.pool import Connection
 from hookseal.secrets.statements import statements
 
 _SQL: Final = statements("epoch.sql", package="hookseal.secrets.resolve")

@@ -8,14 +8,12 @@ from typing import Final
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from hookseal.ground.clock import Clock
-from hookseal.ground.errors import Cause
-from hookseal.ground.retrying import retried
+from hookseal.errors import Cause, SecretError, SecretUnavailable
+from hookseal.ground.clock import Clock, retried
 from hookseal.ground.single_flight import SingleFlight
-from hookseal.secrets.errors import SecretError, SecretUnavailable
-from hookseal.secrets.freshness import APART
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.trust import APART
 from hookseal.secrets.resolve.cache import CacheKey, SealedCache
 from hookseal.secrets.store.port import SecretStore
 

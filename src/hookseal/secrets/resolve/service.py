@@ -6,20 +6,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from hookseal.errors import IntegrityKeyUnknown, SecretError
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.tls import verifying_context
+from hookseal.secrets.core import header_values
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Purpose
+from hookseal.secrets.core.signing import Signer
+from hookseal.secrets.core.trust import GenerationsSeen, IntegrityKey
 from hookseal.secrets.endpoint.pointer import require_own
-from hookseal.secrets.errors import IntegrityKeyUnknown, SecretError
-from hookseal.secrets.extras import header_values
 from hookseal.secrets.extras.tls_context import EndpointTls, TlsContexts
-from hookseal.secrets.freshness import GenerationsSeen
-from hookseal.secrets.integrity import IntegrityKey
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Purpose
 from hookseal.secrets.resolve.due import parsed, require_epochs, require_secret, versions_due
 from hookseal.secrets.resolve.reader import SecretReader, Statistics
-from hookseal.secrets.signing.signer import Signer
 from hookseal.secrets.store.port import require_provider
 
 Learn = Callable[[str], Awaitable[None]]

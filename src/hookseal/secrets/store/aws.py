@@ -1,32 +1,248 @@
-"""AWS Secrets Manager: each name is a secret, and each version of ours a version of it.
-
-The id of a version at AWS is derived from the reference, so a repeated write changes nothing and a read is of exactly
-one version. Stages move as AWS moves them: a new version is `AWSCURRENT`, the one before `AWSPREVIOUS`.
-"""
+"""Secrets in AWS Secrets Manager: the client, its errors, and the store."""
 
 import asyncio
+import logging
 import uuid
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Final, Protocol
 
-from botocore.exceptions import ClientError
+from aiobotocore.config import AioConfig
+from aiobotocore.credentials import (
+    AioAssumeRoleCredentialFetcher,
+    AioCredentialResolver,
+    AioDeferredRefreshableCredentials,
+)
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    CredentialRetrievalError,
+    InvalidConfigError,
+    MetadataRetrievalError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+    SSOTokenLoadError,
+    UnauthorizedSSOTokenError,
+)
+from botocore.parsers import ResponseParserError
 
-from hookseal.ground.errors import ConfigError
-from hookseal.secrets.errors import SecretDenied, SecretTampered
-from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.store.access import CALL_SECONDS, AwsAccess
-from hookseal.secrets.store.aws_client import answered, opened
-from hookseal.secrets.store.aws_errors import meaning_of, not_of_aws
-from hookseal.secrets.store.provider_api import (
+from hookseal.errors import Cause, ConfigError, SecretDenied, SecretError, SecretTampered, SecretUnavailable
+from hookseal.secrets import aws_session
+from hookseal.secrets.core.ref import Provider, SecretRef
+from hookseal.secrets.store.port import (
+    CALL_SECONDS,
     LABEL,
+    AwsAccess,
     NumberTaken,
     Rest,
     another_version,
     gone,
     in_change,
+    no_answer,
     of_somebody_else,
 )
+
+_THROTTLED: Final = frozenset(
+    {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
+)
+_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_KMS: Final = frozenset({"DecryptionFailure", "EncryptionFailure", "KMSAccessDeniedException", "KMSDisabledException"})
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_SIGNATURE: Final = frozenset(
+    {
+        *("InvalidSignatureException", "SignatureDoesNotMatch", "RequestExpired", "RequestTimeTooSkewed"),
+        *("IncompleteSignature", "IncompleteSignatureException", "RequestInTheFuture"),
+    }
+)
+_CREDENTIALS: Final = frozenset(
+    {"UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure", "NotAuthorized"}
+)
+_TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
+
+
+class RefusedCall(Protocol):
+    """An error of botocore, with the answer of AWS."""
+
+    @property
+    def response(self) -> Mapping[str, Any]:
+        """The parsed answer."""
+        ...
+
+    @property
+    def operation_name(self) -> str:
+        """The call that was refused."""
+        ...
+
+
+def meaning_of(error: RefusedCall, place: str, action: str) -> SecretError | SecretUnavailable:
+    """Return the error to raise for this answer about `place`; `action` is the right that the call needs."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _THROTTLED or status == _TOO_MANY:
+        return SecretUnavailable(
+            f"AWS limits the requests of this account in this region ({_shown(code) or status}): let its administrator "
+            f"raise the quota of {error.operation_name} (Service Quotas), or let hookseal ask less often "
+            "(SECRETS_CACHE_TTL_SECONDS)",
+            cause=Cause.THROTTLED,
+        )
+    if status >= _SERVER_ERROR:
+        return SecretUnavailable(
+            f"AWS Secrets Manager fails ({_shown(code) or status}): wait; if it lasts, look at AWS Health, and at what "
+            "is between, such as a proxy",
+            cause=Cause.FAILING,
+        )
+    if error.operation_name == "AssumeRole":
+        return SecretDenied(
+            f"AWS does not let this process assume the role of AWS_SECRET_MANAGER_ROLE_ARN ({_shown(code)}): grant its "
+            "own role sts:AssumeRole, and name it in the trust policy of the other"
+        )
+    return SecretDenied(f"{place} {_advice(code, action)}")
+
+
+def _advice(code: str, action: str) -> str:
+    if code in _DENIED:
+        return f"is denied to this process: grant its role or user {action} on it"
+    if code in _KMS:
+        return f"cannot be used ({code}): enable the KMS key of the secret, and grant this process its use"
+    if code in _EXPIRED:
+        return "is refused because the session credentials of this process have expired: give it new ones"
+    if code in _SIGNATURE:
+        return (
+            "is refused because AWS does not accept the signature of the request: set the clock of this machine (AWS "
+            "allows 5 minutes), and check the secret access key"
+        )
+    if code in _CREDENTIALS:
+        return "is refused because AWS does not know the credentials of this process: correct them"
+    if not code or code.isdecimal():  # botocore found none
+        return (
+            f"is refused ({code or 'without a code'}), and not by AWS: correct AWS_ENDPOINT_URL, if it is set, or what "
+            "is between, such as a proxy"
+        )
+    return f"is refused by AWS ({_shown(code) or 'a code that cannot be shown'}): look the call up in CloudTrail"
+
+
+def not_of_aws() -> SecretUnavailable:
+    """Return the error for an answer that has not the form of AWS."""
+    return SecretUnavailable(
+        "what answers in place of AWS Secrets Manager is not AWS: correct AWS_ENDPOINT_URL, if it is set, or what is "
+        "between, such as a proxy",
+        cause=Cause.FOREIGN,
+    )
+
+
+def _shown(code: str) -> str:
+    return code if code.isalnum() else ""
+
+
+_ATTEMPTS: Final = 2
+_LOGGERS: Final = ("aiobotocore", "botocore")  # at the level of debugging they print what is sent and received
+# What botocore raises for an answer that has not the form of AWS.
+_UNREADABLE: Final = (ResponseParserError, AttributeError, TypeError, ValueError)
+_OF_SETTINGS: Final = (
+    *(ProfileNotFound, ConfigNotFound, ConfigParseError, InvalidConfigError),
+    *(SSOTokenLoadError, UnauthorizedSSOTokenError),
+)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Translate the errors of the client, except that of an answer that refuses."""
+    try:
+        yield
+    except ClientError:
+        raise
+    except (NoCredentialsError, PartialCredentialsError, NoRegionError) as error:
+        raise SecretDenied(
+            f"AWS Secrets Manager cannot be asked ({type(error).__name__}): give this process credentials, by a "
+            "role of its machine or pod or by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_REGION"
+        ) from None
+    except _OF_SETTINGS as error:
+        raise _unusable(error) from None
+    except (CredentialRetrievalError, MetadataRetrievalError) as error:
+        source = error.kwargs.get("provider", "the service of metadata")
+        raise SecretUnavailable(
+            f"AWS Secrets Manager cannot be asked: what gives this process its credentials of AWS fails ({source}): "
+            "repair it, or the connection to it",
+            cause=Cause.FAILING,
+        ) from None
+    except SSLError:
+        raise SecretUnavailable(
+            "AWS Secrets Manager does not prove by TLS that it is the right server: check what is between, such as a "
+            "proxy, AWS_CA_BUNDLE, and the clock of this machine",
+            cause=Cause.FOREIGN,
+        ) from None
+    except (BotoCoreError, OSError) as error:
+        raise no_answer("AWS Secrets Manager", type(error).__name__) from None
+    except _UNREADABLE:
+        raise not_of_aws() from None
+
+
+def _unusable(error: Exception) -> SecretDenied:
+    return SecretDenied(
+        f"AWS Secrets Manager cannot be asked ({type(error).__name__}): correct the settings of AWS, such as "
+        "AWS_PROFILE"
+    )
+
+
+class _RoleProvider:
+    """Gives the credentials of a role, which are asked for when they are first used and renewed in time."""
+
+    METHOD = CANONICAL_NAME = "assume-role"
+
+    def __init__(self, load: Callable[[], Awaitable[Any]]) -> None:
+        self._load = load
+
+    async def load(self) -> Any:
+        return await self._load()
+
+
+@asynccontextmanager
+async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
+    """Give a client whose calls, with their repeats, end within about so many seconds.
+
+    Raises `SecretDenied`, and `ConfigError` as `aws_session.client` does.
+    """
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    session = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds / _ATTEMPTS)
+    if access.role_arn is not None:
+        role = _RoleProvider(partial(_of_role, access, access.role_arn, seconds / _ATTEMPTS))
+        session.register_component("credential_provider", AioCredentialResolver(providers=[role]))
+    config = AioConfig(
+        connect_timeout=seconds / _ATTEMPTS,
+        read_timeout=seconds / _ATTEMPTS,
+        retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
+        user_agent_extra="hookseal",
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            client = await aws_session.client(session, "secretsmanager", stack, region=access.region, config=config)
+        except ValueError as error:  # an address that is none
+            raise _unusable(error) from None
+        yield client
+
+
+async def _of_role(access: AwsAccess, arn: str, seconds: float) -> Any:
+    source = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds)
+    credentials = await source.get_credentials()
+    if credentials is None:
+        raise NoCredentialsError
+    fetcher = AioAssumeRoleCredentialFetcher(
+        partial(source.create_client, region_name=access.region),
+        credentials,
+        arn,
+        extra_args={"RoleSessionName": "hookseal"},
+    )
+    return AioDeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+
 
 _NAMESPACE: Final = uuid.UUID("6e2a0c9e-52a3-4d0c-9d3b-0f6f4f0b7a11")  # of the version ids, never to be changed
 _CURRENT: Final = "AWSCURRENT"

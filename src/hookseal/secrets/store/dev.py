@@ -4,14 +4,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hookseal.errors import Conflict, SecretDestroyed, SecretNotFound
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Conflict
 from hookseal.ground.ids import TenantId
-from hookseal.secrets.errors import SecretDestroyed, SecretNotFound
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.sealing.envelope import open_sealed, seal
-from hookseal.secrets.sealing.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.envelope import open_sealed, seal
+from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
 from hookseal.secrets.store.port import SecretVersion, VersionState, first_ref, require_provider, require_purpose
 
 _SYSTEM_CLOCK: Final = SystemClock()

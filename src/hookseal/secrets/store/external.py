@@ -1,29 +1,135 @@
-"""A store whose material lies at a provider outside PostgreSQL. Everything else of a version is a row, as with `db`.
-
-A version is written to the provider before the row that names it is committed. A process that dies between leaves bytes
-that no row names; `leftovers.py` says how they are found and removed.
-"""
+"""Secrets that a provider keeps: writing, reading and removing them, and what an interrupted change left behind."""
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict, SecretDestroyed, SecretError, SecretNotFound, SecretUnavailable
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Connection, Executor
-from hookseal.secrets.errors import SecretDestroyed, SecretNotFound, SecretUnavailable
-from hookseal.secrets.freshness import require_fresh_record
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.sealing.halves import Halves, divide, divide_again, join
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core.halves import Halves, divide, divide_again, join
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
+from hookseal.secrets.core.trust import require_fresh_record
 from hookseal.secrets.statements import statements
-from hookseal.secrets.store import leftovers, records
-from hookseal.secrets.store.port import SecretVersion, first_ref, require_provider, require_purpose
-from hookseal.secrets.store.provider_api import NumberTaken, ProviderApi, no_answer
+from hookseal.secrets.store import records
+from hookseal.secrets.store.port import (
+    NumberTaken,
+    ProviderApi,
+    Rest,
+    SecretVersion,
+    first_ref,
+    no_answer,
+    require_provider,
+    require_purpose,
+)
 from hookseal.secrets.store.records import Records
+
+UNSETTLED_SECONDS: Final = 3_600.0  # no transaction that adds a version takes nearly as long
+BATCH: Final = 500
+_MOST_ATTEMPTS: Final = 16
+
+_LEFTOVERS: Final = statements("leftovers.sql", package="hookseal.secrets.store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """How many versions were removed at their providers, and the first error of those that could not be."""
+
+    removed: int
+    error: SecretError | SecretUnavailable | None = None
+
+
+async def take_number(apart: Connection, first: SecretRef, *, at_least: int) -> int:
+    """Take the next number of the name for a version that is about to be written, and return it.
+
+    `apart` must not be in a transaction that may be rolled back. Raises `SecretUnavailable`.
+    """
+    for _ in range(_MOST_ATTEMPTS):  # another change may take the same number at this moment
+        number = await _LEFTOVERS.value(apart, "take", first.tenant, first.name, first.provider.value, at_least)
+        if number is not None:
+            return int(number)
+    raise SecretUnavailable("other changes of this secret take all version numbers: try again")
+
+
+async def begin(apart: Connection, ref: SecretRef, share: bytes) -> bytes:
+    """Note that a version that keeps its number is about to be written with this share, or that of an earlier attempt.
+
+    Returns the share to use. Raises `SecretUnavailable`.
+    """
+    used: bytes = await _LEFTOVERS.value(apart, "begin", ref.tenant, ref.name, ref.version, ref.provider.value, share)
+    return used
+
+
+async def burn(apart: Connection, ref: SecretRef) -> None:
+    """Note that the number is taken by something that must not be removed. Raises `SecretUnavailable`."""
+    await _LEFTOVERS.execute(apart, "burn", ref.tenant, ref.name, ref.version)
+
+
+async def settle(connection: Connection, ref: SecretRef) -> None:
+    """Note that the version has its row, in the transaction that adds the row. Raises `SecretUnavailable`."""
+    await _LEFTOVERS.execute(connection, "settle", ref.tenant, ref.name, ref.version)
+
+
+async def add_left(connection: Connection, ref: SecretRef) -> None:
+    """Note that the version leaves this provider, before its row names the next one. Raises `SecretUnavailable`.
+
+    If it returns before it was removed there, what lies there is used again.
+    """
+    if ref.provider is not Provider.DB:
+        await _LEFTOVERS.execute(connection, "add_left", ref.tenant, ref.name, ref.version, ref.provider.value)
+
+
+async def add_destroyed(connection: Connection, tenant: TenantId, places: Sequence[tuple[str, int]]) -> None:
+    """Note the versions outside PostgreSQL among these, in the transaction that destroys them.
+
+    Raises `SecretUnavailable`.
+    """
+    names, numbers = [name for name, _ in places], [str(number) for _, number in places]
+    await _LEFTOVERS.execute(connection, "add_destroyed", tenant, names, numbers)
+
+
+async def remove(
+    source: Executor,
+    apis: Mapping[Provider, ProviderApi],
+    *,
+    owner: str,
+    limit: int = BATCH,
+    unsettled_seconds: float = UNSETTLED_SECONDS,
+) -> Removal:
+    """Remove at their providers up to `limit` versions that nobody needs; one that is refused does not stop the others.
+
+    A provider that does not answer ends it. Each is removed in a transaction of its own that locks it, so that several
+    may do this at the same time. Raises `SecretUnavailable` if PostgreSQL does not answer.
+    """
+    removed, error, after = 0, None, ("", "", 0)
+    for _ in range(limit):
+        async with _LEFTOVERS.transaction(source) as connection:
+            row = await _LEFTOVERS.row(connection, "lock_one", sorted(apis), unsettled_seconds, *after)
+            if row is None:
+                break
+            after = (row["tenant_id"], row["name"], row["version"])
+            ref = SecretRef(
+                provider=Provider(row["provider"]),
+                tenant=TenantId(row["tenant_id"]),
+                name=row["name"],
+                version=row["version"],
+            )
+            active = None if row["active"] is None else SecretRef.parse(row["active"], reserved=True)
+            try:
+                await apis[ref.provider].remove(ref, Rest(is_needed=row["is_needed"], active=active), owner=owner)
+            except SecretUnavailable as failed:  # the others would wait for it, too
+                return Removal(removed=removed, error=failed)
+            except SecretError as failed:
+                error = error or failed
+                continue
+            await _LEFTOVERS.execute(connection, "removed", *after)
+            removed += 1
+    return Removal(removed=removed, error=error)
+
 
 _SQL: Final = statements("external.sql", package="hookseal.secrets.store")
 _MOST_TAKEN: Final = 8  # version numbers in a row that failed changes have used up
@@ -82,7 +188,7 @@ class ExternalStore:
         async with _SQL.one_write(self._source) as connection:
             if not await _SQL.execute(connection, "put", *_columns(ref, purpose, scheme, share)):
                 raise _exists()  # what was written is removed later
-            await leftovers.settle(connection, ref)
+            await settle(connection, ref)
         return ref
 
     async def get(self, ref: SecretRef, *, purpose: Purpose) -> SecretMaterial:
@@ -113,7 +219,7 @@ class ExternalStore:
             ref, share = await self._written(connection, first, material, purpose, is_first=is_first)
             await records.step_back(connection, tenant, name)
             await _SQL.execute(connection, "add", *_columns(ref, purpose, scheme, share))
-            await leftovers.settle(connection, ref)
+            await settle(connection, ref)
         return ref
 
     async def versions(self, tenant: TenantId, name: str) -> tuple[SecretVersion, ...]:
@@ -130,7 +236,7 @@ class ExternalStore:
             found = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version, str(ref))
             if found is None:
                 raise SecretNotFound
-            await leftovers.add_destroyed(connection, ref.tenant, [(ref.name, ref.version)])
+            await add_destroyed(connection, ref.tenant, [(ref.name, ref.version)])
 
     async def take_over(
         self, connection: Connection, ref: SecretRef, material: SecretMaterial, *, purpose: Purpose
@@ -143,11 +249,11 @@ class ExternalStore:
         context = SecretContext.of(moved, purpose)
         is_first = not await _SQL.value(connection, "is_kept", ref.tenant, ref.name, self.provider.value)
         async with self._installation.apart() as apart:
-            share = await leftovers.begin(apart, moved, divide(material, context, os.urandom).share)
+            share = await begin(apart, moved, divide(material, context, os.urandom).share)
         halves = divide_again(share, material, context)
         await self._write(moved, halves.payload, is_first=is_first)
-        await leftovers.settle(connection, moved)
-        await leftovers.add_left(connection, ref)
+        await settle(connection, moved)
+        await add_left(connection, ref)
         await _SQL.execute(
             connection, "take_over", ref.tenant, ref.name, ref.version, self.provider.value, halves.share
         )
@@ -161,14 +267,14 @@ class ExternalStore:
         known = await records.next_version(source, first.tenant, first.name)
         for _ in range(_MOST_TAKEN):
             async with self._installation.apart() as apart:
-                number = await leftovers.take_number(apart, first, at_least=known)
+                number = await take_number(apart, first, at_least=known)
             ref = replace(first, version=number)
             halves = divide(material, SecretContext.of(ref, purpose), os.urandom)
             try:
                 await self._write(ref, halves.payload, is_first=is_first)
             except NumberTaken:  # what lies there may be in use by a newer copy of this database: it is left alone
                 async with self._installation.apart() as apart:
-                    await leftovers.burn(apart, ref)
+                    await burn(apart, ref)
                 known = number + 1
                 continue
             return ref, halves.share

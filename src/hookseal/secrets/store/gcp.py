@@ -34,13 +34,13 @@ from google.cloud.secretmanager_v1.services.secret_manager_service.transports im
     SecretManagerServiceGrpcAsyncIOTransport,
 )
 
-from hookseal.ground.errors import Cause, ConfigError
-from hookseal.secrets.errors import SecretDenied, SecretError, SecretUnavailable
+from hookseal.errors import Cause, ConfigError, SecretDenied, SecretError, SecretUnavailable
+from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.google_client import no_credentials_now, transport
-from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.store.access import CALL_SECONDS, GcpAccess
-from hookseal.secrets.store.provider_api import (
+from hookseal.secrets.store.port import (
+    CALL_SECONDS,
     LABEL,
+    GcpAccess,
     NumberTaken,
     Rest,
     another_version,

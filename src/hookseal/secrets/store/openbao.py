@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from hookseal.ground.errors import Defect
-from hookseal.secrets.errors import SecretDenied, SecretNotFound, SecretTampered
-from hookseal.secrets.openbao.answers import OpenBaoNotFound, OpenBaoRefused, part
-from hookseal.secrets.openbao.client import OpenBao, opened
-from hookseal.secrets.ref import Provider, SecretRef
-from hookseal.secrets.store.access import CALL_SECONDS, OpenBaoAccess
-from hookseal.secrets.store.provider_api import (
+from hookseal.errors import Defect, SecretDenied, SecretNotFound, SecretTampered
+from hookseal.secrets.core.ref import Provider, SecretRef
+from hookseal.secrets.openbao.client import OpenBao, OpenBaoNotFound, OpenBaoRefused, opened, part
+from hookseal.secrets.store.port import (
+    CALL_SECONDS,
     NumberTaken,
+    OpenBaoAccess,
     Rest,
     another_version,
     gone,

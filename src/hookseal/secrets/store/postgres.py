@@ -3,18 +3,17 @@
 from dataclasses import replace
 from typing import Final
 
-from hookseal.ground.errors import Conflict
+from hookseal.errors import Conflict, KeyRetired, SecretDestroyed, SecretNotFound
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Connection, Executor
-from hookseal.secrets.errors import KeyRetired, SecretDestroyed, SecretNotFound
-from hookseal.secrets.freshness import require_fresh_record
-from hookseal.secrets.material import SecretMaterial
-from hookseal.secrets.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.sealing import active_key
-from hookseal.secrets.sealing.envelope import key_id_of, open_sealed, seal
-from hookseal.secrets.sealing.keyring import KeyRing
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.secrets.core.envelope import key_id_of, open_sealed, seal
+from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
+from hookseal.secrets.core.trust import require_fresh_record
+from hookseal.secrets.key import active_key
 from hookseal.secrets.statements import statements
-from hookseal.secrets.store import leftovers, records
+from hookseal.secrets.store import external, records
 from hookseal.secrets.store.port import SecretVersion, first_ref, require_provider, require_purpose
 from hookseal.secrets.store.records import Records
 
@@ -120,7 +119,7 @@ class PostgresStore:
         """Move a version of another provider here, in the caller's transaction; it keeps its number and its state."""
         moved = replace(ref, provider=self.provider)
         sealed = await self._sealed(connection, moved, material, purpose)
-        await leftovers.add_left(connection, ref)
+        await external.add_left(connection, ref)
         await _SQL.execute(connection, "take_over", ref.tenant, ref.name, ref.version, sealed, key_id_of(sealed))
         return moved
 

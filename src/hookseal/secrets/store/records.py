@@ -5,12 +5,11 @@ from typing import Final
 
 import asyncpg
 
+from hookseal.errors import Malformed, SecretDestroyed, SecretNotFound, SecretTampered
 from hookseal.ground.batches import Batch, Batches, resolve
-from hookseal.ground.errors import Malformed
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.handles import Connection, Executor, connected
-from hookseal.secrets.errors import SecretNotFound, SecretTampered
-from hookseal.secrets.ref import Provider, Purpose, SecretRef
+from hookseal.postgres.pool import Connection, Executor, connected
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.statements import FAILURES, statements
 from hookseal.secrets.store.port import SecretVersion, VersionState, require_purpose
 
@@ -117,3 +116,25 @@ async def installation(source: Executor) -> str:
     if found is None:
         raise SecretTampered("hookseal.control lacks its row `installation`: restore it from a backup")
     return found
+
+
+_VERSIONS: Final = statements("versions.sql", package="hookseal.secrets.store")
+
+
+async def arrange(connection: Connection, *, active: SecretRef, previous: SecretRef | None) -> None:
+    """Make these two the active and the previous version of their name, in the caller's transaction.
+
+    Every other active or previous version is retired. A retired `previous` and destroyed versions do not change. Raises
+    `SecretDestroyed` if the material of `active` is destroyed, and `SecretUnavailable`.
+    """
+    older = None if previous is None else previous.version
+    # the old one first, because at most one version of a name may be active
+    await _VERSIONS.execute(connection, "step_aside", active.tenant, active.name, active.version, older)
+    found = await _VERSIONS.value(connection, "activate", active.tenant, active.name, active.version)
+    if found is None:
+        raise SecretDestroyed("the material of that version was destroyed: rotate the secret instead")
+
+
+async def retire(connection: Connection, ref: SecretRef) -> None:
+    """Retire every version of the reference's name, in the caller's transaction. Raises `SecretUnavailable`."""
+    await _VERSIONS.execute(connection, "step_aside", ref.tenant, ref.name, 0, None)

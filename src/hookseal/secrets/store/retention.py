@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Final
 
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Executor
-from hookseal.secrets.ref import Purpose, SecretRef
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor
+from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.statements import statements
-from hookseal.secrets.store import leftovers
+from hookseal.secrets.store import external
 
 PAGE: Final = 100
 BATCH: Final = 50  # a batch locks the tenant's audit log
@@ -86,4 +86,4 @@ async def destroy(connection: Connection, tenant: TenantId, doomed: Sequence[Exp
     """
     names, numbers = [each.ref.name for each in doomed], [str(each.ref.version) for each in doomed]
     await _SQL.execute(connection, "destroy", tenant, names, numbers)
-    await leftovers.add_destroyed(connection, tenant, [(each.ref.name, each.ref.version) for each in doomed])
+    await external.add_destroyed(connection, tenant, [(each.ref.name, each.ref.version) for each in doomed])

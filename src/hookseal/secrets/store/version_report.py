@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from hookseal.errors import Malformed, NotFound
 from hookseal.ground import ids
-from hookseal.ground.errors import Malformed, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.postgres.handles import Executor
-from hookseal.secrets.ref import SecretRef, endpoint_secret_name
+from hookseal.postgres.pool import Executor
+from hookseal.secrets.core.ref import SecretRef, endpoint_secret_name
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store.port import VersionState
 

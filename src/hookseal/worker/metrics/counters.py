@@ -9,22 +9,27 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from hookseal.dispatcher.history import Removed
-from hookseal.dispatcher.model import Outcome, State, Verdict, WaitingFor
-from hookseal.dispatcher.replay_job import Tally
-from hookseal.ground.errors import Defect
+from hookseal.dispatcher.core.model import Outcome, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.replay_job import Tally
+from hookseal.dispatcher.store.history import Removed
+from hookseal.errors import Defect
 from hookseal.ground.version import VERSION
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.resolve.reader import Statistics
-from hookseal.worker.ledger import Circuit
 from hookseal.worker.metrics import definitions
-from hookseal.worker.metrics.definitions import METRICS, FailureOf, RungBy
-from hookseal.worker.metrics.lanes import BREAKERS_OPENED
-from hookseal.worker.metrics.metric import Kind, Metric
-from hookseal.worker.metrics.replays import REPLAY_SKIPPED, REPLAYED, SkippedBecause
-from hookseal.worker.metrics.retention import REMOVED
-from hookseal.worker.metrics.runtime import PROCESSES, collect_runtime, scraped
+from hookseal.worker.metrics.definitions import (
+    BREAKERS_OPENED,
+    METRICS,
+    REMOVED,
+    REPLAY_SKIPPED,
+    REPLAYED,
+    FailureOf,
+    RungBy,
+    SkippedBecause,
+)
+from hookseal.worker.metrics.runtime import PROCESSES, Kind, Metric, collect_runtime, scraped
+from hookseal.worker.recorder import Circuit
 
 # A number; one for each value of the label, or of all labels together; or none.
 Reading = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | None

@@ -5,19 +5,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.ground.clock import Clock
-from hookseal.postgres.handles import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 from hookseal.secrets.endpoint.schedule import WARNING
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import Reading, WorkerMeter
-from hookseal.worker.metrics.failing import ENDPOINT_FAILING, ENDPOINTS_FAILING
-from hookseal.worker.metrics.lanes import BREAKERS_OPEN, LANES_CROWDED, LINES_STOPPED
-from hookseal.worker.metrics.metric import Metric
-from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAYS_RUNNING
-from hookseal.worker.metrics.retention import RETENTION_LAG
+from hookseal.worker.metrics.definitions import (
+    BREAKERS_OPEN,
+    ENDPOINT_FAILING,
+    ENDPOINTS_FAILING,
+    LANES_CROWDED,
+    LINES_STOPPED,
+    REPLAY_IDLE,
+    REPLAYS_RUNNING,
+    RETENTION_LAG,
+)
+from hookseal.worker.metrics.runtime import Metric
 from hookseal.worker.outage_log import Outage
 
 COUNTED_AT_MOST: Final = 100_000

@@ -7,16 +7,102 @@ of ten endpoints.
 from enum import StrEnum
 from typing import Final
 
-from hookseal.dispatcher.endpoint_rules import LIVE_SECONDS
-from hookseal.dispatcher.model import Outcome, WaitingFor
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.model import Outcome, WaitingFor
+from hookseal.dispatcher.store.history import TABLES
 from hookseal.queue.intake import DropReason
-from hookseal.secrets.key.rules import KeyState
-from hookseal.worker.metrics.failing import ENDPOINT_FAILING, ENDPOINTS_FAILING
-from hookseal.worker.metrics.lanes import BREAKERS_OPEN, BREAKERS_OPENED, LANES_CROWDED, LINES_STOPPED
-from hookseal.worker.metrics.metric import Aggregation, Kind, Metric
-from hookseal.worker.metrics.replays import REPLAY_IDLE, REPLAY_SKIPPED, REPLAYED, REPLAYS_RUNNING
-from hookseal.worker.metrics.retention import REMOVED, RETENTION_LAG
-from hookseal.worker.metrics.runtime import PROCESS_RESTARTS, PROCESSES
+from hookseal.secrets.core.key_rules import KeyState
+from hookseal.worker.metrics.runtime import PROCESS_RESTARTS, PROCESSES, Aggregation, Kind, Metric
+
+ENDPOINTS_FAILING: Final = Metric(
+    name="hookseal_endpoints_failing",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Enabled endpoints that are failing. An endpoint is failing from the first failure that a worker sees a "
+    "minute or more after another, with no success between them, until an attempt succeeds. Leader only.",
+)
+ENDPOINT_FAILING: Final = Metric(
+    name="hookseal_endpoint_failing_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long an endpoint is failing, for the ten enabled endpoints for which that is longest. The others are "
+    "only counted, by `hookseal_endpoints_failing`. Leader only.",
+    labels={"endpoint": ()},
+)
+
+
+BREAKERS_OPENED: Final = Metric(
+    name="hookseal_breakers_opened_total",
+    kind=Kind.COUNTER,
+    text="Breakers that this worker opened: an endpoint failed ten times in a row, and waits for a probe.",
+)
+BREAKERS_OPEN: Final = Metric(
+    name="hookseal_breakers_open",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints whose breaker is open. Leader only.",
+)
+LANES_CROWDED: Final = Metric(
+    name="hookseal_lanes_crowded",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints whose lane is crowded: as many requests as they may have are or were in flight, or began in this "
+    "second. Leader only.",
+)
+LINES_STOPPED: Final = Metric(
+    name="hookseal_lines_stopped",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Ordered endpoints that send nothing until an operator replays or skips their dead letter or failed delivery. "
+    "Leader only.",
+)
+
+
+class SkippedBecause(StrEnum):
+    """Why a replay job did not replay a delivery."""
+
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_DELETED = "endpoint_deleted"
+
+
+REPLAYED: Final = Metric(
+    name="hookseal_replayed_total",
+    kind=Kind.COUNTER,
+    text="Deliveries that replay jobs made due again.",
+)
+REPLAY_SKIPPED: Final = Metric(
+    name="hookseal_replay_skipped_total",
+    kind=Kind.COUNTER,
+    text="Deliveries that replay jobs skipped, because their endpoint is disabled or deleted.",
+    labels={"reason": tuple(SkippedBecause)},
+)
+REPLAYS_RUNNING: Final = Metric(
+    name="hookseal_replays_running",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Replay jobs that run. Leader only.",
+)
+REPLAY_IDLE: Final = Metric(
+    name="hookseal_replay_idle_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="The longest time since a running replay job took its last step; 0 if none runs. Leader only.",
+)
+
+
+REMOVED: Final = Metric(
+    name="hookseal_removed_total",
+    kind=Kind.COUNTER,
+    text="Rows that this worker deleted because `HOOKSEAL_RETENTION_DAYS` had passed.",
+    labels={"table": TABLES},
+)
+RETENTION_LAG: Final = Metric(
+    name="hookseal_retention_lag_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long the oldest finished delivery has been kept beyond `HOOKSEAL_RETENTION_DAYS`. Leader only.",
+)
+
 
 UNREGISTERED: Final = "unregistered"
 

@@ -11,8 +11,7 @@ from hookseal.worker.metrics.definitions import (
     STALE_FOUND,
     FailureOf,
 )
-from hookseal.worker.metrics.metric import Metric
-from hookseal.worker.metrics.runtime import RUNTIME
+from hookseal.worker.metrics.runtime import RUNTIME, Metric
 
 _READS: Final = (
     "## Where events of secrets are counted",

@@ -11,24 +11,24 @@ from typing import Any, Final
 
 import structlog
 
-from hookseal.ground.errors import HooksealError, Unavailable
+from hookseal.errors import HooksealError, Unavailable
 from hookseal.ground.log import why
 from hookseal.worker.health import Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import METRICS
-from hookseal.worker.metrics.metric import aggregations
-from hookseal.worker.metrics.runtime import RUNTIME
-from hookseal.worker.processes.channel import Channel, channel_on
+from hookseal.worker.metrics.runtime import RUNTIME, aggregations
 from hookseal.worker.processes.figures import families
-from hookseal.worker.processes.line import (
+from hookseal.worker.processes.messages import (
     LENGTH_BYTES,
     Answer,
     Ask,
+    Channel,
     Ready,
     Refusal,
     Start,
     Topic,
     ToProcess,
+    channel_on,
     encoded,
     length,
     to_process,

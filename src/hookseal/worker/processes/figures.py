@@ -6,9 +6,8 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from hookseal.worker.metrics.metric import Aggregation
-from hookseal.worker.metrics.runtime import PROCESS_RESTARTS, Ending, scraped
-from hookseal.worker.processes.line import Family
+from hookseal.worker.metrics.runtime import PROCESS_RESTARTS, Aggregation, Ending, scraped
+from hookseal.worker.processes.messages import Family
 
 _GAUGE: Final = "gauge"
 _COMBINE: Final[Mapping[Aggregation, Callable[[float, float], float]]] = {

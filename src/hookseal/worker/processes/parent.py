@@ -12,21 +12,18 @@ import msgspec
 import structlog
 from prometheus_client.registry import CollectorRegistry
 
-from hookseal.config.handing import SplitEnvironment
+from hookseal.config.load import SplitEnvironment
 from hookseal.config.settings import Settings
+from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.errors import Unavailable
-from hookseal.worker.metrics.metric import aggregations
-from hookseal.worker.metrics.runtime import RUNTIME, Ending, collect_runtime
+from hookseal.worker.metrics.runtime import RUNTIME, Ending, aggregations, collect_runtime
 from hookseal.worker.processes import health
 from hookseal.worker.processes.figures import families, merged, rendered, restart_counts
-from hookseal.worker.processes.line import Start, Topic
-from hookseal.worker.processes.port import Port, Reply
-from hookseal.worker.processes.process import COMMAND, Patience, Process, started
-from hookseal.worker.processes.restarting import Ended, failure_of_drain
+from hookseal.worker.processes.health import Port, Reply
+from hookseal.worker.processes.messages import Start, Topic
+from hookseal.worker.processes.process import COMMAND, Ended, Patience, Process, failure_of_drain, started
 from hookseal.worker.processes.slot import Slot, relayed
-from hookseal.worker.ready_line import print_ready
-from hookseal.worker.stopping import on_stop
+from hookseal.worker.stopping import on_stop, print_ready
 
 # A supervisor that stops the parent should allow ten seconds more than a drain takes.
 _AFTER_DRAIN_SECONDS: Final = 8.0

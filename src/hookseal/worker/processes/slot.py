@@ -5,14 +5,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from hookseal.errors import HooksealError
 from hookseal.ground.clock import Clock
-from hookseal.ground.errors import HooksealError
 from hookseal.worker.metrics.runtime import Ending
 from hookseal.worker.processes.figures import lasting, merged
 from hookseal.worker.processes.health import Health, ProcessState, of_states
-from hookseal.worker.processes.line import Family, Refusal, Topic
-from hookseal.worker.processes.process import Process
-from hookseal.worker.processes.restarting import Ended, GiveUp, after
+from hookseal.worker.processes.messages import Family, Refusal, Topic
+from hookseal.worker.processes.process import Ended, GiveUp, Process, after
 from hookseal.worker.timeouts import set_within
 
 

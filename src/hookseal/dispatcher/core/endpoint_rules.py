@@ -1,0 +1,166 @@
+"""The values that an operator may set for an endpoint, with their limits, which the table also checks. Pure."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from hookseal.dispatcher.core.model import OnDeadLetter
+from hookseal.errors import Malformed, Refused
+
+MAX_NAME_CHARACTERS: Final = 128
+MAX_REASON_CHARACTERS: Final = 256
+MIN_TIMEOUT_MS: Final = 100
+MAX_TIMEOUT_MS: Final = 20_000
+RECORDING_SECONDS: Final = 5  # a request must end, and its outcome be recorded, before the drain of a worker ends
+LIVE_SECONDS: Final = 30.0  # a worker whose last heartbeat is older is not live
+MAX_ATTEMPTS: Final = 100
+MAX_BACKOFF_BASE_SECONDS: Final = 86_400
+MAX_BACKOFF_CAP_SECONDS: Final = 604_800
+MAX_DELAYS: Final = 30
+MAX_DELAY_SECONDS: Final = 604_800
+MAX_SCHEDULE_SECONDS: Final = 2_592_000
+MAX_ROTATE_EVERY_DAYS: Final = 30
+# About three days, so that a receiver which is down over a weekend still gets its deliveries. The table has the same.
+DEFAULT_RETRY_SCHEDULE: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+DEFAULT_BACKOFF: Final = {"max_attempts": 10, "backoff_base_seconds": 30, "backoff_cap_seconds": 43_200}
+MAX_CONCURRENCY: Final = 1_000
+MAX_RATE: Final = 10_000
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_RATE: Final = re.compile(r"([0-9]{1,5})/s")
+_DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
+
+
+def endpoint_name(text: str | None) -> str | None:
+    """Return the name if it has 1 to 128 printable characters. Raises `Malformed`."""
+    return None if text is None else _printable(text, "name", MAX_NAME_CHARACTERS)
+
+
+def disabled_reason(text: str) -> str:
+    """Return the reason for disabling an endpoint if it has 1 to 256 printable characters. Raises `Malformed`."""
+    return _printable(text, "reason", MAX_REASON_CHARACTERS)
+
+
+def timeout_ms(value: int) -> int:
+    """Return the time-out of one request if it is 100 to 20,000 ms. Raises `Malformed`."""
+    if not MIN_TIMEOUT_MS <= value <= MAX_TIMEOUT_MS:
+        raise Malformed(f"time-out must be {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS} ms", field="timeout_ms")
+    return value
+
+
+def require_drainable(value: int, drain_seconds: int) -> None:
+    """Raise `Refused` if a request of `value` ms cannot end and be recorded within the drain of a worker."""
+    longest = (drain_seconds - RECORDING_SECONDS) * 1000
+    if value > longest:
+        raise Refused(
+            f"time-out must be at most {longest} ms, 5 s less than HOOKSEAL_DRAIN_SECONDS: raise that first",
+            field="timeout_ms",
+        )
+
+
+def max_attempts(value: int) -> int:
+    """Return how many attempts a delivery may spend, if that is 1 to 100. Raises `Malformed`."""
+    return _within(value, 1, MAX_ATTEMPTS, "max_attempts")
+
+
+def backoff_base_seconds(value: int) -> int:
+    """Return the wait after the first attempt, if it is 1 to 86,400 s. Raises `Malformed`."""
+    return _within(value, 1, MAX_BACKOFF_BASE_SECONDS, "backoff_base_seconds")
+
+
+def backoff_cap_seconds(value: int) -> int:
+    """Return the longest wait between attempts, if it is 1 to 604,800 s. Raises `Malformed`."""
+    return _within(value, 1, MAX_BACKOFF_CAP_SECONDS, "backoff_cap_seconds")
+
+
+def rotate_every_days(value: int) -> int:
+    """Return after how many days the secret is rotated, if that is 1 to 30. Raises `Malformed`."""
+    return _within(value, 1, MAX_ROTATE_EVERY_DAYS, "rotate_every_days")
+
+
+def concurrency(value: int) -> int:
+    """Return the most requests in flight, if that is 1 to 1,000. Raises `Malformed`."""
+    return _within(value, 1, MAX_CONCURRENCY, "concurrency")
+
+
+def rate(text: str) -> int:
+    """Return the most requests a second from a text such as `50/s`, if that is 1 to 10,000. Raises `Malformed`."""
+    given = _RATE.fullmatch(text.strip())
+    if given is None or not 1 <= int(given[1]) <= MAX_RATE:
+        raise Malformed(f"rate must be 1/s to {MAX_RATE}/s, as in 50/s", field="rate")
+    return int(given[1])
+
+
+def requests_a_second(value: int) -> int:
+    """Return the most requests a second, if that is 1 to 10,000. Raises `Malformed`."""
+    return _within(value, 1, MAX_RATE, "rate")
+
+
+def on_dead_letter(text: str) -> OnDeadLetter:
+    """Return what a dead letter does to the line of its endpoint. Raises `Malformed` unless it is stop or skip."""
+    try:
+        return OnDeadLetter(text)
+    except ValueError:
+        raise Malformed(f"on_dead_letter must be {' or '.join(OnDeadLetter)}", field="on_dead_letter") from None
+
+
+def order_stays() -> Refused:
+    """Return the error for a change of `ordered`."""
+    return Refused(
+        "an endpoint is ordered from its first delivery on, or never: add another endpoint with --ordered, "
+        "and delete this one",
+        field="ordered",
+    )
+
+
+def require_order(*, ordered: bool, on_dead_letter: object) -> None:
+    """Raise `Malformed` if `on_dead_letter` is given for an endpoint that is not ordered."""
+    if on_dead_letter is not None and not ordered:
+        raise Malformed("on_dead_letter is only for an endpoint that is ordered", field="on_dead_letter")
+
+
+def retry_schedule(text: str) -> tuple[int, ...]:
+    """Return the seconds between attempts from a text such as `5s,5m,2h`, with the units s, m, h and d.
+
+    Raises `Malformed` unless there are 1 to 30 delays of 1 s to 7 d, and at most 30 d in all.
+    """
+    return retry_delays(tuple(map(_delay, text.split(","))))
+
+
+def retry_delays(seconds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seconds between attempts, if there are 1 to 30 of 1 s to 7 d each, and at most 30 d in all.
+
+    Raises `Malformed`.
+    """
+    delays = tuple(seconds)
+    is_schedule = 1 <= len(delays) <= MAX_DELAYS and sum(delays) <= MAX_SCHEDULE_SECONDS
+    if not is_schedule or not all(1 <= delay <= MAX_DELAY_SECONDS for delay in delays):
+        raise _no_schedule()
+    return delays
+
+
+def _delay(text: str) -> int:
+    delay = _DELAY.fullmatch(text.strip())
+    if delay is None:
+        raise _no_schedule()
+    return int(delay[1]) * _SECONDS[delay[2]]
+
+
+def _no_schedule() -> Malformed:
+    return Malformed(
+        f"retry schedule must be 1 to {MAX_DELAYS} delays as in 5s,5m,2h (units s, m, h, d), "
+        "each 1 s to 7 d, at most 30 d in all",
+        field="retry_schedule",
+    )
+
+
+def _within(value: int, least: int, most: int, field: str) -> int:
+    if not least <= value <= most:
+        raise Malformed(f"{field.replace('_', ' ')} must be {least} to {most}", field=field)
+    return value
+
+
+def _printable(text: str, field: str, most: int) -> str:
+    if not (0 < len(text) <= most and text.isprintable()):
+        raise Malformed(f"{field} must be 1 to {most} printable characters", field=field)
+    return text

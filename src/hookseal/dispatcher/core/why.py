@@ -1,0 +1,296 @@
+"""Explains where a delivery stands: what it waits for, since when, what releases it, and which command does. Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, assert_never
+
+from hookseal.dispatcher.core.delivery_facts import HELD_DAYS, Facts
+from hookseal.dispatcher.core.model import State, WaitingFor
+from hookseal.dispatcher.core.url import PLAIN_HTTP
+
+_START: Final = "hookseal worker"
+_CHECK: Final = "hookseal check"
+_FREE_WORKER: Final = "a worker with a free place for a request"
+_FIRST: Final = "the leader, which makes it due within a second"
+_GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
+_HELD: Final = "it is held, which spends no attempt, because"
+_LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The answer to `delivery why`.
+
+    `since` is when the delivery came to where it stands, None if it was given back and that is not on record.
+    `released_by` says what ends the wait, None in a final state. `command` does so now, or sends a finished delivery
+    again; None if no command does. `text` says all of this in one paragraph.
+    """
+
+    state: State
+    waiting_for: WaitingFor | None
+    since: datetime | None
+    released_by: str | None
+    command: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """`what` is a sentence, `released_by` what ends the wait, and `advice` what the command does."""
+
+    what: str
+    since: datetime | None = None
+    released_by: str | None = None
+    command: str | None = None
+    advice: str = "Nothing needs to be done."
+
+
+def explain(facts: Facts) -> Explanation:
+    """Return the explanation of where the delivery stands."""
+    standing = _standing(facts)
+    sentences = [
+        f"Delivery {facts.delivery_id}: {standing.what}.",
+        f"This has been so since {_at(standing.since)}." if standing.since is not None else "",
+        f"It is released by {standing.released_by}." if standing.released_by is not None else "",
+        standing.advice if standing.command is None else f"{standing.advice}: `{standing.command}`.",
+    ]
+    return Explanation(
+        state=facts.state,
+        waiting_for=facts.waiting_for,
+        since=standing.since,
+        released_by=standing.released_by,
+        command=standing.command,
+        text=" ".join(filter(None, sentences)),
+    )
+
+
+def _standing(facts: Facts) -> _Standing:
+    match facts.state:
+        case State.PENDING:
+            return _due(facts) if facts.waiting_for is None else _held(facts, facts.waiting_for)
+        case State.SENDING:
+            return _sending(facts)
+        case State.DELIVERED:
+            answer = "" if facts.last_attempt is None else f" at attempt {facts.last_attempt.number}"
+            return _final(facts, f"it is delivered: the receiver accepted it{answer}")
+        case State.DEAD_LETTER:
+            spent = f"all its attempts are spent ({facts.budget_spent})"
+            return _final(facts, f"it is a dead letter: {spent}, and the last one failed{_error(facts)}")
+        case State.FAILED:
+            return _final(facts, f"it failed for good, whatever attempts were left{_error(facts)}")
+        case State.CANCELLED:
+            return _final(facts, f"it is cancelled and will not be sent{_error(facts)}")
+        case _:
+            assert_never(facts.state)
+
+
+def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
+    match waiting_for:
+        case WaitingFor.SECRET:
+            return _for_secret(facts)
+        case WaitingFor.ENDPOINT_DISABLED:
+            return _for_endpoint(facts)
+        case WaitingFor.BREAKER:
+            return _Standing(
+                f"{_HELD} the breaker of its endpoint is open: too many attempts in a row failed{_error(facts)}",
+                facts.held_at,
+                "a probe that is answered: from time to time one delivery of the endpoint is tried, at least every "
+                "5 minutes, and then the others follow at a growing rate",
+                *_enable(facts, "If the receiver works again, have one delivery tried now"),
+            )
+        case WaitingFor.RATE | WaitingFor.CONCURRENCY:
+            return _for_room(facts, waiting_for)
+        case WaitingFor.ORDER:
+            return _for_order(facts)
+        case _:
+            assert_never(waiting_for)
+
+
+def _for_room(facts: Facts, waiting_for: WaitingFor) -> _Standing:
+    rate = None if facts.endpoint is None else facts.endpoint.rate
+    by_rate = "the clock: the deliveries of the endpoint follow one after another, as its rate allows"
+    if waiting_for is WaitingFor.RATE:
+        what, by, option = "its endpoint gets as many requests as its rate limit allows", by_rate, "--rate N/s"
+        advice = "To send it sooner, raise the rate"
+    elif rate is not None:
+        what = f"its endpoint gets as many requests as its rate limit ({rate:g}/s) and its concurrency allow"
+        by, option = f"the end of requests in flight, and {by_rate}", "--rate N/s"
+        advice = "To send it sooner, raise the rate, or `--concurrency` if that is what is reached"
+    else:
+        what = "its endpoint has as many requests in flight as its concurrency allows now"
+        by = "the end of one of these requests; the concurrency grows while they succeed, and halves when they fail"
+        advice, option = "To send it sooner, raise the limit, if that is what is reached", "--concurrency N"
+    command = f"hookseal endpoint update {facts.of_endpoint} {option}"
+    return _Standing(f"{_HELD} {what}", facts.held_at, by, command, advice)
+
+
+def _for_secret(facts: Facts) -> _Standing:
+    is_plain = facts.last_error == PLAIN_HTTP
+    what = f"{_HELD} " + (PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}")
+    if facts.probe_at is None:
+        return _Standing(what, facts.held_at, _LEADER, *_workers(facts))
+    if is_plain:
+        return _Standing(
+            what,
+            facts.held_at,
+            f"a probe: the oldest delivery of the endpoint is tried next at {_at(facts.probe_at)}, and if its url "
+            "may be used then, all others follow",
+            f"hookseal endpoint update {facts.of_endpoint} --url https://...",
+            "To send it at once, give the endpoint an https url",
+        )
+    return _Standing(
+        what,
+        facts.held_at,
+        f"a probe that is signed: the oldest delivery of the endpoint is tried next at {_at(facts.probe_at)}, and if "
+        "its secret is available, all others follow",
+        "hookseal secret cache-clear",
+        "When the secret is repaired (docs/runbook.md, HooksealSecretRefused), have it tried at once",
+    )
+
+
+def _for_endpoint(facts: Facts) -> _Standing:
+    if disabled := _disabled(facts):
+        return _Standing(f"{_HELD} {disabled}", facts.held_at, _enabling(facts), *_enable(facts))
+    again = "deleted" if facts.endpoint is None else "enabled again"
+    return _Standing(f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts))
+
+
+def _disabled(facts: Facts) -> str:
+    if facts.endpoint is None or facts.endpoint.enabled:
+        return ""
+    at = "" if facts.endpoint.disabled_at is None else f" at {_at(facts.endpoint.disabled_at)}"
+    reason = "" if facts.endpoint.disabled_reason is None else f" ({facts.endpoint.disabled_reason})"
+    return f"its endpoint was disabled{at}{reason}"
+
+
+def _enabling(facts: Facts) -> str:
+    at = "" if facts.cancelled_at is None else f" at {_at(facts.cancelled_at)}"
+    default = f"with the default of {HELD_DAYS} days{at}"
+    return f"`endpoint enable`; if that does not happen within HOOKSEAL_HELD_DAYS, it is cancelled ({default})"
+
+
+def _enable(facts: Facts, advice: str = "Enable the endpoint") -> tuple[str, str]:
+    return f"hookseal endpoint enable {facts.of_endpoint}", advice
+
+
+def _for_order(facts: Facts) -> _Standing:
+    if facts.ahead is None:
+        return _Standing("it waited for its order, and is the first of its endpoint now", facts.held_at, _FIRST)
+    others = "" if facts.number_ahead == 1 else f"; {facts.number_ahead} come before it"
+    first = f"{_HELD} its endpoint is ordered, and delivery {facts.ahead}"
+    if facts.ahead_state in _GIVEN_UP:
+        return _Standing(
+            f"{first}, which is {_GIVEN_UP[facts.ahead_state]}, stops it{others}",
+            facts.held_at,
+            "a replay of that delivery, or by giving up its place "
+            f"(`hookseal delivery skip {facts.ahead}`, or `endpoint update --on-dead-letter skip` for this one and all "
+            "later ones)",
+            f"hookseal delivery replay {facts.ahead}",
+            "When the receiver accepts it, send that one again, and the others follow",
+        )
+    return _Standing(
+        f"{first} is not finished{others}",
+        facts.held_at,
+        "the end of those before it: nothing overtakes them, however often they are tried again",
+        f"hookseal delivery why {facts.ahead}",
+        "To see what the first one waits for",
+    )
+
+
+def _due(facts: Facts) -> _Standing:
+    due_at = facts.next_attempt_at or facts.now
+    if due_at > facts.now:
+        return _not_due(facts, due_at)
+    if disabled := _disabled(facts):
+        return _Standing(f"it is due, and is not sent, because {disabled}", due_at, _enabling(facts), *_enable(facts))
+    if facts.rung_at is None or facts.rung_at < due_at:
+        what = "it is due, and no worker has claimed it"
+        rings = "the outbox does within a second"
+        if not facts.has_leader:
+            rings = "a sweep does within HOOKSEAL_SWEEP_SECONDS, since no worker leads the outbox now"
+        by = f"{_FREE_WORKER}; if its producer has not rung it, {rings}"
+    else:
+        what = f"it is due, is marked as rung at {_at(facts.rung_at)}, and no worker has claimed it"
+        by = f"{_FREE_WORKER}; if the ring was lost, the sweep rings it again within HOOKSEAL_SWEEP_SECONDS"
+    if not facts.live_workers:
+        return _Standing(f"{what}, because no worker runs", due_at, "a worker", _START, "Start one")
+    return _Standing(what, due_at, by, _CHECK, "If it is due for more than a minute, ask a worker what is wrong")
+
+
+def _not_due(facts: Facts, due_at: datetime) -> _Standing:
+    last, since = facts.last_attempt, None
+    if last is None or facts.budget_spent == 0:
+        what = f"a worker gave it back without an attempt{_error(facts)}"
+    else:
+        answer = last.outcome if last.status is None else f"{last.outcome}, status {last.status}"
+        what = f"attempt {last.number} failed ({answer}); attempts spent: {_spent(facts)}"
+        since = last.ended_at
+    by = f"its due time, {_at(due_at)}"
+    if disabled := _disabled(facts):
+        return _Standing(what, since, f"{by}, and then by `endpoint enable`, because {disabled}", *_enable(facts))
+    if facts.held_for is WaitingFor.BREAKER:
+        enable = _enable(facts, "If the receiver works again, have one delivery of the endpoint tried now")
+        return _Standing(what, since, f"{by}, and then by the breaker of its endpoint, which is open", *enable)
+    return _Standing(what, since, by, *_again(facts, "To have it tried at once"))
+
+
+def _spent(facts: Facts) -> str:
+    if facts.endpoint is None:
+        return f"{facts.budget_spent}"
+    allowed = facts.endpoint.attempts_allowed
+    if facts.budget_spent < allowed:
+        return f"{facts.budget_spent} of {allowed}"
+    return f"{facts.budget_spent}, and its endpoint now allows {allowed}: the next one is the last"
+
+
+def _sending(facts: Facts) -> _Standing:
+    expires_at, owner = facts.lease_expires_at or facts.now, facts.lease_owner or "?"
+    if expires_at > facts.now:
+        return _Standing(
+            f"worker {owner} is sending attempt {facts.claimed_number} now",
+            facts.claimed_at,
+            "the answer of the receiver, or the time-out of the endpoint; if that worker has died, by the sweep of "
+            f"another one, soon after its lease ends at {_at(expires_at)}",
+            *_workers(facts),
+        )
+    return _Standing(
+        f"worker {owner} claimed it for attempt {facts.claimed_number} and has not recorded the answer: it ended, "
+        f"lost PostgreSQL, or cannot record now (docs/runbook.md, HooksealUnrecorded); its lease "
+        f"expired at {_at(expires_at)}",
+        facts.claimed_at,
+        "the record of that worker, if it runs; else by the sweep of another one, within HOOKSEAL_SWEEP_SECONDS, which "
+        "records the attempt as unknown",
+        *_workers(facts),
+    )
+
+
+def _final(facts: Facts, what: str) -> _Standing:
+    advice = "To send it again"
+    if facts.stops_line:
+        what = f"{what}; its endpoint is ordered, so that nothing behind it is sent"
+        advice = f"To give up its place run `hookseal delivery skip {facts.delivery_id}`. To send it again in its place"
+    return _Standing(what, facts.finished_at, None, *_again(facts, advice))
+
+
+def _again(facts: Facts, advice: str) -> tuple[str | None, str]:
+    """Return the command that has the delivery tried now, and what it does; no command if its endpoint is deleted."""
+    if facts.endpoint is None:
+        return None, "Its endpoint is deleted, so that it cannot be sent."
+    replay = f"hookseal delivery replay {facts.delivery_id}"
+    if facts.endpoint.enabled:
+        return replay, advice
+    disabled = f"Its endpoint is disabled. To send it again, run `{replay}` after you have enabled the endpoint"
+    return _enable(facts, disabled)
+
+
+def _workers(facts: Facts) -> tuple[str | None, str]:
+    """Return the command that gives work to be done a worker, and what it does; no command if one runs."""
+    return (None, "Nothing needs to be done.") if facts.live_workers else (_START, "No worker runs: start one")
+
+
+def _error(facts: Facts) -> str:
+    return "" if facts.last_error is None else f" ({facts.last_error})"
+
+
+def _at(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,120 @@
+"""What an operator reads about endpoints: their state, and their statistics."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from hookseal.dispatcher.core.endpoint_health import Counts, Key
+from hookseal.dispatcher.core.model import WaitingFor
+from hookseal.errors import NotFound
+from hookseal.ground.ids import EndpointId, TenantId, before, paged, require_limit
+from hookseal.postgres.pool import Executor
+from hookseal.postgres.statements import Statements
+
+_SQL: Final = Statements("hookseal.dispatcher.store", "endpoint_queries.sql", seconds=None)
+_HELD: Final = frozenset({WaitingFor.SECRET.value, WaitingFor.BREAKER.value})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFilter:
+    """Which endpoints to list: every condition that is set must be true."""
+
+    tenant_id: TenantId | None = None
+    enabled: bool | None = None
+
+
+async def page(
+    executor: Executor, conditions: EndpointFilter, *, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return up to `limit` endpoints, newest first, and the cursor of the next page, None after the last.
+
+    Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `Unavailable`.
+    """
+    require_limit(limit)
+    ended_with = before(cursor)
+    name = "page" if conditions.tenant_id is None else "page_of_tenant"
+    rows = await _SQL.rows(executor, name, conditions.tenant_id, conditions.enabled, ended_with, limit + 1)
+    items, following = paged(rows, limit, "endpoint_id")
+    return [_with_state(item) for item in items], following
+
+
+async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
+    """Return one endpoint, with how many of its deliveries are pending, how many of these are held, since when and why.
+
+    `last_failure` is the last failed attempt among its newest thousand deliveries, None without one. `lane` is what its
+    lane waits for, None if it is open; `next_probe_at` is the time of the next probe if that is a secret or its
+    breaker, else None. `stopped_by` is the delivery that was given up and stops its line. `tls` has the subject, the
+    fingerprint and the end of each of its certificates.
+
+    Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
+    """
+    row = await _SQL.row(executor, "show", tenant, endpoint_id)
+    if row is None:
+        raise NotFound("the tenant has no such endpoint", field="endpoint")
+    endpoint, schedule = _with_state(dict(row)), row["retry_schedule"]
+    failure = await _SQL.row(executor, "last_failure", tenant, endpoint_id)
+    return endpoint | {
+        "retry_schedule": None if schedule is None else [int(seconds) for seconds in schedule],
+        "tls": None if endpoint["tls"] is None else json.loads(endpoint["tls"]),
+        "last_failure": None if failure is None else dict(failure),
+    }
+
+
+def _with_state(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the endpoint with its state, the first that is true, as in the view `endpoint_backlog`."""
+    if not endpoint["enabled"]:
+        state = "disabled"
+    elif endpoint["lane"] in _HELD:
+        state = "held"
+    elif endpoint["stopped_by"] is not None:
+        state = "stopped"
+    else:
+        state = "healthy" if endpoint["failing_since"] is None else "failing"
+    return {name: endpoint[name] for name in ("tenant_id", "endpoint_id")} | {"state": state} | endpoint
+
+
+BATCH: Final = 1_000  # rows that one statement writes or deletes
+
+_ENDPOINT_STATS: Final = Statements("hookseal.dispatcher.store", "endpoint_stats.sql")
+_OF_PERIOD: Final = ("attempts", "delivered", "success_rate", "p50_ms", "p99_ms")
+_OF_ENDPOINT: Final = ("tenant_id", "endpoint_id", "state", "pending", "waiting", "oldest_due_at")
+
+
+async def add(executor: Executor, counts: Mapping[Key, Counts]) -> None:
+    """Add the counts of at most `BATCH` endpoints to those of the current quarter of an hour. Raises `Unavailable`."""
+    await _ENDPOINT_STATS.execute(
+        executor,
+        "add",
+        [tenant for tenant, _ in counts],
+        [endpoint for _, endpoint in counts],
+        [str(each.delivered) for each in counts.values()],
+        [" ".join(map(str, each.durations)) for each in counts.values()],
+    )
+
+
+async def forget(executor: Executor) -> int:
+    """Delete at most `BATCH` counts that are older than 25 hours; return how many. Raises `Unavailable`."""
+    return await _ENDPOINT_STATS.execute(executor, "forget", BATCH)
+
+
+async def stats_page(
+    executor: Executor, tenant: TenantId, endpoint: EndpointId | None, *, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the statistics of up to `limit` endpoints, and the cursor of the next page, None after the last.
+
+    Raises `NotFound` if the tenant does not have the named endpoint, `Malformed` for an invalid cursor or a limit
+    outside 1 to 1000, and `Unavailable`.
+    """
+    require_limit(limit)
+    rows = await _ENDPOINT_STATS.rows(executor, "page", tenant, endpoint, before(cursor), limit + 1)
+    if not rows and endpoint is not None and cursor is None:
+        raise NotFound("the tenant has no such endpoint", field="endpoint")
+    found = [list(each) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
+    return paged([_item(each) for each in found], limit, "endpoint_id")
+
+
+def _item(rows: list[Any]) -> dict[str, Any]:
+    periods = {f"last_{row['period']}": {name: row[name] for name in _OF_PERIOD} for row in rows}
+    return {**{name: rows[0][name] for name in _OF_ENDPOINT}, **dict(sorted(periods.items(), reverse=True))}

@@ -1,0 +1,526 @@
+"""The ledger in PostgreSQL: claims under a fenced lease, outcomes, and the reads and writes of the sweep."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+from msgspec.structs import replace
+
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.model import (
+    Attempt,
+    Claim,
+    Claimed,
+    FinishedAttempt,
+    Pace,
+    Recorded,
+    Retries,
+    Ring,
+    State,
+    Target,
+    Verdict,
+    WaitingFor,
+)
+from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.lanes.lane import TROUBLE
+from hookseal.errors import Busy
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.postgres.pool import Connection, Executor, connected
+from hookseal.postgres.statements import Statements
+from hookseal.postgres.translate import translated
+
+_BATCHES: Final = Statements("hookseal.dispatcher.store", "batches.sql")
+_NO_RINGS: Final = (None,) * 4
+_NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 9, [], [])
+
+
+async def claim_all(
+    executor: Executor, rings: Sequence[Ring], *, worker: str, lease_seconds: float, token: str | None, most_bytes: int
+) -> Claimed:
+    """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
+
+    `token`, a UUID, becomes the token of every lease; without one each lease has its own. The claims of one endpoint
+    share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
+    """
+    by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
+    arguments = (*_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
+    is_alone = len(by_id) == 1 and not rings[-1].is_parked  # one that was parked is more often locked
+    rows = await _rows(executor, "claim_one", *arguments) if is_alone else []  # rare cases are left to the other
+    rows = rows or await _rows(executor, "claim_all", *arguments)
+    targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
+    left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
+    claims = []
+    for row in rows:
+        if row[-1] is None:
+            claims.append(_claim(by_id[row[0]], row, targets))
+        else:
+            left[row[-1]].append(by_id[row[0]])
+    return Claimed(claims=claims, busy=left["delivery"], locked=left["endpoint"], behind=left["order"])
+
+
+async def record_all(executor: Executor, made: Sequence[FinishedAttempt], *, worker: str) -> list[Recorded]:
+    """Record these attempts and apply their verdicts; return the result of each, in order.
+
+    No verdict may disable an endpoint, and no claim may be the probe of a held endpoint. Raises `Unavailable`: all or
+    none of them may then be recorded. If PostgreSQL refuses one of them (`asyncpg.PostgresError`), none is recorded.
+    """
+    rows = await _rows(executor, "record_all", *_outcomes(made), worker)
+    stored = {row[0] for row in rows}
+    left = [each for each in made if each.claim.ring.delivery_id not in stored]
+    busy = {row[0] for row in await _rows(executor, "leased_still", *_fences(left))} if left else set()
+    return [_recorded(each.claim.ring.delivery_id, stored, busy) for each in made]
+
+
+async def recorded(executor: Executor, made: Sequence[FinishedAttempt], *, worker: str) -> set[str]:
+    """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
+    columns = _lines([
+        (each.claim.ring.tenant_id, each.claim.ring.delivery_id, str(each.claim.number), each.attempt.outcome.value)
+        for each in made
+    ])  # fmt: skip
+    return {row[0] for row in await _rows(executor, "recorded_of", *columns, worker)}
+
+
+async def plan_batches(connection: Connection) -> None:
+    """Have PostgreSQL plan the statements that claim and record, on this connection. Nothing is changed.
+
+    Raises `Unavailable`.
+    """
+    for name in ("claim_one", "claim_all"):
+        await _rows(connection, name, *_NO_RINGS, "", 0.0, None, 0)
+    await _rows(connection, "record_all", *_NO_OUTCOMES, "")
+
+
+def _recorded(delivery_id: str, stored: set[str], busy: set[str]) -> Recorded:
+    if delivery_id in stored:
+        return Recorded.STORED
+    return Recorded.BUSY if delivery_id in busy else Recorded.LEASE_LOST
+
+
+async def _rows(executor: Executor, name: str, *arguments: Any) -> list[Any]:
+    return await _BATCHES.rows(executor, name, *arguments)
+
+
+def _ids(rings: Iterable[Ring]) -> list[str]:
+    return _lines([(ring.tenant_id, ring.endpoint_id, ring.delivery_id, "ft"[ring.is_parked]) for ring in rings])
+
+
+def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return each column as the lines of one text. The values are ids, numbers and fixed words, without line breaks."""
+    return ["\n".join(column) for column in zip(*rows, strict=True)]
+
+
+def _fences(made: Sequence[FinishedAttempt]) -> list[str]:
+    return _lines([
+        (each.claim.ring.tenant_id, each.claim.ring.delivery_id, each.claim.lease_token) for each in made
+    ])  # fmt: skip
+
+
+def _outcomes(made: Sequence[FinishedAttempt]) -> list[str | list[str | None]]:
+    texts = [[each.error for each in made], [each.attempt.snippet for each in made]]
+    return [*_lines([_outcome(each) for each in made]), *texts]
+
+
+def _outcome(made: FinishedAttempt) -> tuple[str, ...]:
+    claim, attempt, verdict = made.claim, made.attempt, made.verdict
+    return (
+        claim.ring.tenant_id,
+        claim.ring.delivery_id,
+        claim.lease_token,
+        verdict.state.value,
+        str(verdict.retry_in_seconds),
+        "" if attempt.duration_ms is None else str(attempt.duration_ms),
+        "" if attempt.status is None else str(attempt.status),
+        attempt.outcome.value,
+        # References have no space. PostgreSQL has no arrays of arrays with different lengths.
+        " ".join(attempt.signed_by),
+    )
+
+
+def _endpoint(ring: Ring) -> tuple[str, str]:
+    return ring.tenant_id, ring.endpoint_id
+
+
+def _claim(ring: Ring, row: Any, targets: Mapping[tuple[str, str], Target]) -> Claim:
+    """Return the claim of a row. Columns are read by position, which takes half the time of reading by name."""
+    _, event_id, event_type, correlation_id, traceparent, body, *rest = row[:15]
+    number, budget_spent, created_at, claimed_at, token, lost, endpoint_found, is_probe, held_for = rest
+    return Claim(
+        ring=ring,
+        event_id=EventId(event_id),
+        event_type=event_type,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+        body=body,
+        number=number,
+        budget_spent=budget_spent,
+        created_at=created_at,
+        claimed_at=claimed_at,
+        lease_token=token,
+        target=targets[_endpoint(ring)] if endpoint_found else None,
+        endpoint_lost=lost,
+        is_probe=is_probe,
+        held_for=None if held_for is None else WaitingFor(held_for),
+    )
+
+
+def _target(ring: Ring, row: Any) -> Target:
+    pointer = Pointer(
+        tenant_id=ring.tenant_id,
+        endpoint_id=ring.endpoint_id,
+        url=row["url"],
+        scheme=row["scheme"],
+        algorithm=row["algorithm"],
+        secret_ref=row["secret_ref"],
+        previous_secret_ref=row["previous_secret_ref"],
+        previous_secret_expires_at=row["previous_secret_expires_at"],
+        previous_scheme=row["previous_scheme"],
+        previous_algorithm=row["previous_algorithm"],
+        previous_due=row["previous_due"],
+        headers_ref=row["headers_ref"],
+        tls_ref=row["tls_ref"],
+        lead=row["lead"],
+        generation=row["generation"],
+        mac=row["mac"],
+        mac_key_id=row["mac_key_id"],
+        cache_epoch=row["cache_epoch"],
+        restore_epoch=row["restore_epoch"],
+        read_at=row["claimed_at"],
+        audited_generation=row["audited_generation"],
+        database=row["database"],
+    )
+    retries = Retries(
+        attempts_allowed=row["attempts_allowed"],
+        backoff_base_seconds=row["backoff_base_seconds"],
+        backoff_cap_seconds=row["backoff_cap_seconds"],
+        schedule=None if row["retry_schedule"] is None else tuple(map(int, row["retry_schedule"])),
+    )
+    return Target(
+        pointer=pointer,
+        enabled=row["enabled"],
+        is_failing=row["is_failing"],
+        timeout_ms=row["timeout_ms"],
+        retries=retries,
+        pace=Pace(concurrency=row["concurrency"], rate=row["rate"], ordered=row["ordered"]),
+    )
+
+
+_SQL: Final = Statements("hookseal.dispatcher.store", "ledger.sql")
+SWEEP_BATCH: Final = 1_000
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
+_MAY_DISABLE: Final = True
+_MUST_NOT_DISABLE: Final = False
+_NO_FENCE: Final = ("", _NOBODY, _NOBODY)
+MOST_WALKED: Final = 100_000  # rung deliveries that one look for lost rings reads: about 50 ms in PostgreSQL
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the order in which deliveries became due, given by the last delivery before it."""
+
+    due_at: datetime
+    delivery_id: DeliveryId
+
+
+class Chore(StrEnum):
+    """What the leader has to do besides ringing, if there are any of these."""
+
+    HELD = "held"  # endpoints that are held, or being released
+    LINES = "lines"  # of ordered endpoints
+    REPLAYS = "replays"  # jobs that run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrung:
+    """What the outbox rings in one look. `backlogged` are the tenants of which more is due.
+
+    `has_backlog` says whether more was due than one look rings; the next look then begins after the tenant `place`.
+    `is_empty` says that nothing was changed: the due deliveries belong to other tenants, or others have locked them.
+    """
+
+    rings: list[Ring]
+    backlogged: frozenset[str]
+    has_backlog: bool
+    has_more: bool
+    is_empty: bool
+    place: str
+    chores: frozenset[Chore]
+
+
+BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId(_NOBODY))
+
+
+# Audits, in the open transaction of the connection, that a worker has disabled the endpoint, and why.
+AuditDisabled: TypeAlias = Callable[[Connection, TenantId, EndpointId, str], Awaitable[None]]
+
+
+class _NotAuditedError(Exception):
+    """The audit log took no row, so its transaction is undone."""
+
+
+class PostgresLedger:
+    """A `Ledger` on a pool; `worker` names the owner of the leases it takes.
+
+    Batches are claimed and recorded over `batching`, another pool. By default it is the same pool. `audit` writes the
+    audit row of an endpoint that a 410 disables, in the transaction of the record; without it there is no row.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        worker: str,
+        lease_seconds: float,
+        batching: Executor | None = None,
+        audit: AuditDisabled | None = None,
+    ) -> None:
+        self._executor = executor
+        self._batching = batching or executor
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._audit = audit
+
+    async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
+        """Take a due, pending delivery under a new lease; None if none matches all three ids.
+
+        Raises `Busy`, and takes nothing, if another transaction has locked the delivery or its endpoint.
+        """
+        claimed = await self.claim_all([ring], token, most_bytes=MAX_BODY_BYTES)
+        if claimed.busy or claimed.locked:
+            raise Busy("the delivery or its endpoint is being changed")
+        return claimed.claims[0] if claimed.claims else None
+
+    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies."""
+        return await claim_all(
+            self._batching,
+            rings,
+            worker=self._worker,
+            lease_seconds=self._lease_seconds,
+            token=token,
+            most_bytes=most_bytes,
+        )
+
+    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
+        """Record these attempts in one statement; return the result of each, in order.
+
+        None of them may disable an endpoint or be the probe of a held endpoint. `again`: one whose row was busy is
+        recorded over the other pool.
+        """
+        executor = self._executor if again else self._batching
+        return await record_all(executor, made, worker=self._worker)
+
+    async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+        """Return the delivery ids of those attempts that are recorded with this outcome."""
+        return await recorded(self._executor, made, worker=self._worker)
+
+    async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
+        """Record the attempt and apply the verdict in one statement; return the verdict that was applied.
+
+        Returns None if the lease was lost. If the verdict disables an endpoint whose pointer has moved since the claim,
+        the endpoint stays enabled and the delivery is due again. It also stays enabled if that cannot be audited: an
+        outcome is never lost to the audit log, and the next 410 tries again.
+        """
+        recording = (
+            *_fence(claim),
+            verdict.state.value,
+            error,
+            verdict.retry_in_seconds,
+            verdict.disable,
+            attempt.duration_ms,
+            attempt.status,
+            attempt.outcome.value,
+            attempt.snippet,
+            list(attempt.signed_by),
+            self._worker,
+            claim.is_probe is True,
+            attempt.outcome not in TROUBLE,
+        )
+        if verdict.disable is None or self._audit is None:
+            return _applied(verdict, await self._row("record", *recording, _MAY_DISABLE))
+        try:
+            return _applied(verdict, await self._record_audited(self._audit, claim.ring, verdict.disable, recording))
+        except _NotAuditedError:
+            return _applied(replace(verdict, disable=None), await self._row("record", *recording, _MUST_NOT_DISABLE))
+
+    async def _record_audited(
+        self, audit: AuditDisabled, ring: Ring, reason: str, recording: tuple[object, ...]
+    ) -> asyncpg.Record | None:
+        """Record, and audit that the endpoint was disabled, if it was: both or neither. Raises `_NotAuditedError`.
+
+        As in every change by an operator, the audit log is locked last.
+        """
+        with translated():
+            async with connected(self._executor) as connection, connection.transaction():
+                row = await _SQL.row(connection, "record", *recording, _MAY_DISABLE)
+                if row is not None and row["disabled"]:
+                    try:
+                        await audit(connection, ring.tenant_id, ring.endpoint_id, reason)
+                    except Exception as error:
+                        raise _NotAuditedError from error
+        return row
+
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        """Make the deliveries claimed under these lease tokens due at once and unspent; return the tokens found."""
+        return [row["token"] for row in await self._rows("give_back", tokens)]
+
+    async def release(self, claim: Claim, wait: Wait | None) -> bool:
+        """Give the delivery back without an attempt: due at once, after the wait, or when its endpoint is released.
+
+        If the reason to wait no longer exists, it is due at once. Returns False if the lease was lost.
+        """
+        if wait is None:
+            return await self._row("release", *_fence(claim), 0.0, None) is not None
+        if wait.waiting_for is None:
+            return await self._row("release", *_fence(claim), wait.seconds, wait.reason) is not None
+        pointer = None if claim.target is None else claim.target.pointer
+        row = await self._row(
+            "hold",
+            *_fence(claim),
+            wait.waiting_for,
+            wait.reason,
+            wait.seconds,
+            wait.is_refusal,
+            wait.is_transient,
+            None if pointer is None else pointer.cache_epoch,
+            None if pointer is None else pointer.restore_epoch,
+        )
+        return row is not None
+
+    async def end(self, claim: Claim, state: State, error: str) -> bool:
+        """Leave the delivery in that final state without an attempt; False if the lease was lost.
+
+        If it was the probe of its endpoint, the endpoint is released: the others can be ended without a secret, too.
+        """
+        return await self._row("end", *_fence(claim), state.value, error, claim.is_probe is True) is not None
+
+    async def are_tables_locked(self) -> bool:
+        """Return whether a session has, or waits for, a lock of a table that records write. Raises `Unavailable`."""
+        return await self._row("tables_locked") is not None
+
+    async def prolong_leases(self) -> int:
+        """Let the lease of all that this worker has claimed begin again; return how many. Raises `Unavailable`.
+
+        Claims that have read an older pointer of their endpoint are left out: a revocation waits for their leases.
+        """
+        return len(await self._rows("prolong_leases", self._worker, self._lease_seconds))
+
+    async def end_lost_leases(self) -> list[State]:
+        """End expired leases, each with an attempt of outcome `unknown`; return the new state of each delivery.
+
+        It is due again, or a dead letter if this attempt was the last of its budget. Leases are left to their worker
+        while it is live and says that it knows outcomes which it cannot record.
+        """
+        return [State(row["state"]) for row in await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS)]
+
+    async def seconds_ago(self, seconds: float) -> datetime:
+        """Return the time `seconds` ago by the clock of the database."""
+        moment: datetime = (await self._row("seconds_ago", seconds))[0]
+        return moment
+
+    async def rung_before(
+        self, now: datetime, moment: datetime, after: Cursor = BEGINNING, *, walked: int = MOST_WALKED
+    ) -> tuple[list[Ring], Cursor | None]:
+        """Return deliveries that are due `now` and were last rung before `moment`, oldest first, and the next place.
+
+        It reads the first `walked` of those that were rung, behind the place `after`. The next place is None if none
+        are left. Nothing is changed.
+        """
+        rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now, walked)
+        return _rings(rows), _place(rows, SWEEP_BATCH)
+
+    async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> tuple[list[Ring], int]:
+        """Mark those that hookseal has not rung since `moment` as rung now, and return them.
+
+        Those that only their producer has marked are left to the outbox from now on; their number is returned, too.
+        """
+        rows = await self._rows("ring_again", [ring.delivery_id for ring in lost], moment)
+        rung = [row for row in rows if row["is_rung"]]
+        return _rings(rung), len(rows) - len(rung)
+
+    async def standing(self, at_most: int) -> int:
+        """Return how many deliveries hookseal itself has rung that are not claimed yet, counted up to `at_most`."""
+        return int((await self._row("standing", at_most))[0])
+
+    async def ring_unrung(
+        self,
+        token: str | None,
+        *,
+        waited_seconds: float,
+        now: datetime | None = None,
+        after: str = "",
+        at_most: int = SWEEP_BATCH,
+        each: int | None = None,
+    ) -> Unrung:
+        """Mark deliveries that nobody rang for `waited_seconds` after they became due as rung, and return them.
+
+        If at least `at_most` are due, the tenants behind `after` take turns: each gets the same share, or `each`.
+        Those of a held endpoint or a crowded lane are not among them: they wait from now on. A worker that does not
+        lead the outbox under this token gets none; the sweep has no token.
+        """
+        rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
+        has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]
+        found = [row for row in rows if row["delivery_id"] is not None]
+        return Unrung(
+            rings=_rings([row for row in found if not row["waits"]]),
+            backlogged=frozenset(row["tenant_id"] for row in found if row["is_backlogged"]),
+            has_backlog=has_backlog,
+            has_more=has_backlog and bool(found or place or after),
+            is_empty=not found,
+            place=place,
+            chores=frozenset(map(Chore, rows[0]["chores"].split())),
+        )
+
+    async def longest_timeout_ms(self) -> int:
+        """Return the longest time-out of an enabled endpoint, 0 if there is none."""
+        row = await self._row("longest_timeout_ms")
+        return 0 if row is None else int(row[0])
+
+    async def _row(self, name: str, *arguments: Any) -> Any:
+        rows = await self._rows(name, *arguments)
+        return rows[0] if rows else None
+
+    async def _rows(self, name: str, *arguments: Any) -> list[Any]:
+        return await _SQL.rows(self._executor, name, *arguments)
+
+
+async def plan(connection: Connection) -> None:
+    """Have PostgreSQL plan the statements for single deliveries and for the outbox, on this connection.
+
+    Nothing is changed. Raises `Unavailable`.
+    """
+    await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", *(None,) * 3)
+    await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
+    await _SQL.rows(connection, "hold", *_NO_FENCE, "", "", 0.0, *(None,) * 4)
+    await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None)
+
+
+def _applied(verdict: Verdict, row: asyncpg.Record | None) -> Verdict | None:
+    if row is None:
+        return None
+    return Verdict(state=State.PENDING) if row["moved"] else verdict
+
+
+def _fence(claim: Claim) -> tuple[str, str, str]:
+    return claim.ring.tenant_id, claim.ring.delivery_id, claim.lease_token
+
+
+def _place(rows: list[Any], at_most: int) -> Cursor | None:
+    if len(rows) < at_most:
+        return None
+    return Cursor(rows[-1]["next_attempt_at"], DeliveryId(rows[-1]["delivery_id"]))
+
+
+def _rings(rows: list[Any]) -> list[Ring]:
+    return [
+        Ring(
+            tenant_id=TenantId(row["tenant_id"]),
+            endpoint_id=EndpointId(row["endpoint_id"]),
+            delivery_id=DeliveryId(row["delivery_id"]),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,207 @@
+"""Publishing through asyncpg, and what the SQLSTATEs of the publish functions mean for every driver."""
+
+import base64
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from hookseal.dispatcher.core import payload
+from hookseal.dispatcher.core.model import Ring
+from hookseal.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
+from hookseal.postgres.pool import Executor
+from hookseal.postgres.statements import Statements
+
+_NUMBERED: Final = re.compile(r"events\[(\d+)\]: (.*)", re.DOTALL)  # PostgreSQL counts from 1
+_NAMED_ROLE: Final = re.compile(r"role (.+) may not publish")  # the text of the error of hookseal.publish
+_NO_JSON: Final = frozenset({"22P02", "22P05", "22021", "54001"})  # no JSON, no text, or nested too deeply
+
+
+def publish_error(sqlstate: str | None, message: str, column: str | None, tenant_id: str) -> HooksealError | None:
+    """Return the error with its field, and the index of its event; None if it is not about what was published.
+
+    The texts of these errors contain fields and rules, no values. A 42501 says who must grant the right.
+    """
+    text, index = _split_index(message)
+    match sqlstate:
+        case "HS409":
+            return Conflict(text, field="event_id", index=index)
+        case "HS422":
+            return Malformed(text, field=column, index=index)
+        case "42501":
+            return Refused(_not_allowed(message, tenant_id))
+        case state if state in _NO_JSON:
+            return Malformed("data must be JSON that PostgreSQL accepts", field="data")
+        case _:
+            return None
+
+
+def _split_index(message: str) -> tuple[str, int | None]:
+    """Return the message, counting events from 0, and the index of its event; None if there is only one event."""
+    numbered = _NUMBERED.fullmatch(message)
+    if numbered is None:
+        return message, None
+    index = int(numbered[1]) - 1
+    return f"events[{index}]: {numbered[2]}", index
+
+
+def _not_allowed(message: str, tenant_id: str) -> str:
+    named = _NAMED_ROLE.match(message)
+    role = shlex.quote(named[1]) if named else "ROLE"
+    return f"{message}: an operator must run `hookseal producer grant --role {role} --tenant {tenant_id}`"
+
+
+_SQL: Final = Statements("hookseal.dispatcher.store", "publish.sql", seconds=None)
+_TRUE: Final = "true"
+MOST_EVENTS: Final = 1_000  # in one call: the limit of hookseal.publish_many
+MOST_BYTES: Final = 33_554_432
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event without its payload. If it has no id, the database makes a UUIDv7."""
+
+    tenant_id: TenantId
+    event_type: str
+    event_id: EventId | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The event, its deliveries, and those that are `due` and to be rung.
+
+    `duplicate` says whether the same event was already published.
+    """
+
+    event_id: EventId
+    duplicate: bool
+    deliveries: tuple[Ring, ...]
+    due: tuple[Ring, ...]
+
+
+async def publish_json(executor: Executor, event: Event, data: str) -> Published:
+    """Publish JSON text, wrapped as docs/wire.md says. The order and spelling of its keys are not changed.
+
+    Raises `Malformed` with the field, and with the path of a value that is not allowed; `Conflict` if another event has
+    this id; `Refused` if the database role may not publish for the tenant; `Unavailable`.
+    """
+    payload.require_json(data)
+    return await publish_encoded(executor, event, data)
+
+
+async def publish_encoded(executor: Executor, event: Event, data: str, *, rings: bool = False) -> Published:
+    """Publish the result of `payload.encoded` without checking it again. Raises as `publish_json` does.
+
+    With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone.
+    """
+    return await _publish(executor, "publish", event, data, rings=rings)
+
+
+async def publish_raw(executor: Executor, event: Event, body: bytes, *, rings: bool = False) -> Published:
+    """Publish a body that is sent unchanged, byte for byte; otherwise as `publish_encoded`."""
+    return await _publish(executor, "publish_raw", event, body, rings=rings)
+
+
+def batch(events: Iterable[tuple[Event, str | bytes]]) -> list[str]:
+    """Return the events in the form that `publish_many` takes. `str` is JSON of `payload.encoded`, `bytes` a raw body.
+
+    Raises `Malformed`, with the field `events`, if they are more than 1,000 or more than 32 MiB as JSON.
+    """
+    encoded: list[str] = []
+    size = 0
+    for event, content in events:
+        text = _as_json(event, content)
+        size += len(text)
+        if len(encoded) == MOST_EVENTS:
+            raise Malformed(f"events must be at most {MOST_EVENTS} in one call", field="events")
+        if size > MOST_BYTES:
+            raise Malformed(f"events must be at most {MOST_BYTES} bytes of JSON in one call", field="events")
+        encoded.append(text.decode("utf-8"))
+    return encoded
+
+
+async def publish_many(
+    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False
+) -> list[Published]:
+    """Publish the result of `batch`, all events or none, in one statement; the results are in the same order.
+
+    `rings` is that of `publish_encoded`.
+
+    Raises as `publish_json` does; the error has the `index` of the invalid event. Its field is `events` if the events
+    would create more than 20,000 deliveries.
+    """
+    with _errors_translated(tenant_id):
+        rows = await _SQL.rows(executor, "publish_many", tenant_id, events, _flag(value=rings))
+    return [_published(tenant_id, list(of_event)) for _, of_event in groupby(rows, key=lambda row: row["index"])]
+
+
+def _as_json(event: Event, content: str | bytes) -> bytes:
+    fields: dict[str, object] = {
+        "event_type": event.event_type,
+        "event_id": event.event_id,
+        "correlation_id": event.correlation_id,
+        "traceparent": event.traceparent,
+    }
+    if isinstance(content, str):
+        fields["data"] = msgspec.Raw(content.encode("utf-8"))
+    else:
+        fields["body"] = base64.b64encode(content).decode("ascii")
+    return msgspec.json.encode(fields)
+
+
+async def _publish(executor: Executor, function: str, event: Event, content: str | bytes, *, rings: bool) -> Published:
+    with _errors_translated(event.tenant_id):
+        rows = await _SQL.rows(
+            executor,
+            function,
+            event.tenant_id,
+            event.event_type,
+            content if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
+            event.event_id,
+            event.correlation_id,
+            event.traceparent,
+            _flag(value=rings),
+        )
+    return _published(event.tenant_id, rows)
+
+
+def _published(tenant_id: TenantId, rows: list[Any]) -> Published:
+    rings = [(_ring(tenant_id, row), row["is_due"] == _TRUE) for row in rows if row["delivery_id"] is not None]
+    return Published(
+        event_id=EventId(rows[0]["event_id"]),
+        duplicate=rows[0]["duplicate"] == _TRUE,
+        deliveries=tuple(ring for ring, _ in rings),
+        due=tuple(ring for ring, is_due in rings if is_due),
+    )
+
+
+def _flag(*, value: bool) -> str:
+    return _TRUE if value else "false"
+
+
+def _ring(tenant_id: TenantId, row: Any) -> Ring:
+    return Ring(
+        tenant_id=tenant_id,
+        endpoint_id=EndpointId(row["endpoint_id"]),
+        delivery_id=DeliveryId(row["delivery_id"]),
+    )
+
+
+@contextmanager
+def _errors_translated(tenant_id: TenantId) -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        known = publish_error(error.sqlstate, str(error.args[0]), error.column_name, tenant_id)
+        if known is None:
+            raise
+        raise known from None

@@ -1,0 +1,210 @@
+"""The types of connections and pools, and context managers that give a connection or a transaction of either."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from hookseal.errors import Busy
+
+if TYPE_CHECKING:  # the classes are generic in the stubs only
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection | PoolConnectionProxy
+    Pool = asyncpg.Pool
+Executor = Connection | Pool
+
+_TURNS: Final = 4  # turns of the event loop after which a connection is released, unless PostgreSQL has to do something
+ANSWER_SECONDS: Final = 5.0  # the time-out of a statement: after it PostgreSQL counts as not answering
+
+
+def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
+    """Yield a connection for a few statements. Pass `timeout=ANSWER_SECONDS` to each of them.
+
+    Callers that wait here for a connection of a pool get it in the order in which they ask. Each waits at most
+    `ANSWER_SECONDS` for its turn, and then as long for a connection that must be opened, else `TimeoutError` is raised.
+    After a block that raised nothing the caller continues at once, and the connection is back in the pool a few turns
+    of the event loop later. After an error it continues when the connection is back. The time-out of `acquire` limits
+    the release, too: without one, a statement that timed out on a frozen server would block its caller until the
+    server continues.
+    """
+    return _Connected(source)
+
+
+class _Places:
+    """The places of a pool, one for each of its connections: its callers get them in the order in which they ask.
+
+    From asyncpg's own queue a later caller may take the connection for which an earlier one waits, again and again.
+    """
+
+    __slots__ = ("_callers", "_free", "_pool", "releasing")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._free = asyncio.Semaphore(pool.get_max_size())
+        self._callers = 0
+        self.releasing = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
+
+    async def take(self) -> None:
+        """Wait for a place. Raises `TimeoutError`.
+
+        The time to open a connection begins after this wait. If both shared it, a caller that has waited long would
+        give the connection up just before it is open, and so would the next one, for as long as there are callers.
+        """
+        self._callers += 1
+        if not self._free.locked():
+            await self._free.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._free.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    def give_back(self) -> None:
+        """Let the next caller have the place. The connection must be back in the pool."""
+        self._leave()
+        self._free.release()
+
+    def _leave(self) -> None:
+        self._callers -= 1
+        if not self._callers:
+            del _PLACES[self._pool]
+
+
+_PLACES: Final = dict[Pool, _Places]()  # of each pool that has callers now
+
+
+class _Connected:  # a generator takes twice the time, and each statement is in such a block
+    __slots__ = ("_acquired", "_places", "_source")
+
+    _acquired: "PoolConnectionProxy[asyncpg.Record]"
+    _places: _Places
+
+    def __init__(self, source: Executor) -> None:
+        self._source = source
+
+    async def __aenter__(self) -> Connection:
+        source = self._source
+        if not isinstance(source, asyncpg.Pool):
+            return source
+        self._places = places = _PLACES.get(source) or _PLACES.setdefault(source, _Places(source))
+        await places.take()
+        try:
+            for _ in range(_TURNS):  # else statements that follow each other would open a second connection
+                if not places.releasing or source.get_idle_size():
+                    break
+                await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
+            self._acquired = await source.acquire(timeout=ANSWER_SECONDS)
+        except BaseException:
+            places.give_back()
+            raise
+        return self._acquired
+
+    async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
+        source = self._source
+        if not isinstance(source, asyncpg.Pool):
+            return
+        releasing = asyncio.ensure_future(source.release(self._acquired))
+        self._places.releasing.add(releasing)
+        releasing.add_done_callback(self._released)
+        if kind is not None:
+            await asyncio.wait([releasing])  # it goes on if the caller is cancelled here
+
+    def _released(self, task: asyncio.Task[None]) -> None:
+        try:
+            self._places.releasing.discard(task)
+            if task.cancelled():
+                with suppress(asyncpg.InterfaceError):  # it is in the pool already
+                    self._acquired.terminate()  # else the pool would wait for it for ever
+            else:
+                task.exception()  # asyncio would log it; a connection that cannot be released is closed
+        finally:
+            self._places.give_back()
+
+
+@asynccontextmanager
+async def one_write(source: Executor) -> AsyncIterator[Connection]:
+    """Yield a connection for one write: in the caller's open transaction, else in a transaction of its own.
+
+    `transaction` would add a savepoint to an open transaction: two more round trips, and useless for one write.
+    """
+    async with connected(source) as connection:
+        if not connection.is_closed() and connection.is_in_transaction():  # a closed connection raises here
+            yield connection
+            return
+        async with connection.transaction():
+            yield connection
+
+
+@asynccontextmanager
+async def transaction(source: Executor) -> AsyncIterator[Connection]:
+    """Yield a connection in a transaction of its own; in an open transaction of the caller it is a savepoint."""
+    async with connected(source) as connection, connection.transaction():
+        yield connection
+
+
+WAIT_SECONDS: float = 5
+
+_ANSWER_SECONDS: Final = WAIT_SECONDS + 1.0  # longer than PostgreSQL's own time-out, so that its error arrives
+_TAKE: Final = """
+SAVEPOINT hookseal_lock;
+SET LOCAL lock_timeout = '{seconds}s';
+{statement};
+RELEASE SAVEPOINT hookseal_lock;
+SET LOCAL lock_timeout = '{before}'
+"""
+_UNDO: Final = "ROLLBACK TO SAVEPOINT hookseal_lock; RELEASE SAVEPOINT hookseal_lock"
+# A read lock only blocks ALTER TABLE. `xact_start` is null if this role may not see that of another role.
+_HOLDERS: Final = """
+SELECT DISTINCT a.pid, a.usename, a.application_name, a.xact_start
+  FROM pg_locks AS l
+  JOIN pg_stat_activity AS a ON a.pid = l.pid
+  JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
+  LEFT JOIN pg_class AS c ON c.oid = l.relation
+  LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE l.granted AND l.locktype = 'relation' AND l.pid <> pg_backend_pid()
+   AND (n.nspname = 'hookseal' AND ($1::text IS NULL OR c.relname = $1 AND l.mode <> 'AccessShareLock')
+        OR $1::text IS NULL AND a.application_name = $2::text)
+ ORDER BY a.xact_start NULLS LAST
+ LIMIT 3
+"""
+
+
+async def take(connection: Connection, statement: str, table: str) -> None:
+    """Run a `LOCK TABLE` on that table of ours in the caller's transaction, whose `lock_timeout` does not change.
+
+    Raises `Busy`, which names the holder, after `WAIT_SECONDS`; the transaction is then as it was before.
+    """
+    before: str = await connection.fetchval("SELECT current_setting('lock_timeout')")
+    script = _TAKE.format(seconds=WAIT_SECONDS, statement=statement, before=before)
+    try:
+        await connection.execute(script, timeout=_ANSWER_SECONDS)
+    except asyncpg.LockNotAvailableError:
+        await connection.execute(_UNDO)
+        held_by = await holders(connection, table=table)
+        raise Busy(
+            f"waited {WAIT_SECONDS} s for the lock hookseal.{table}, {held_by}: try again once it has ended"
+        ) from None
+
+
+async def holders(connection: Connection, *, table: str | None = None, application: str | None = None) -> str:
+    """Return a text that names the sessions of others with a lock on that table of ours now.
+
+    Without a table it is a lock on any table of ours, or on any table at all if the session has that application name.
+    """
+    rows = await connection.fetch(_HOLDERS, table, application)
+    if not rows:
+        return "which nobody holds any more"
+    return f"which is held by {' and '.join(map(_described, rows))}"
+
+
+def _described(row: asyncpg.Record) -> str:
+    since = "" if row["xact_start"] is None else f", since {row['xact_start']:%Y-%m-%dT%H:%M:%SZ}"
+    name = row["application_name"] or "without a name"
+    return f"process {row['pid']} (role {row['usename']}, application {name!r}{since})"

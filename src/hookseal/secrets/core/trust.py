@@ -1,0 +1,214 @@
+"""Whether a row of an endpoint may be trusted: its MAC is ours, and no newer generation of it is known. Pure."""
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+from hookseal.errors import Defect, IntegrityKeyUnknown, SecretTampered, StaleRow
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import framed, microseconds
+from hookseal.secrets.core.material import SecretMaterial
+
+_LABEL: Final = b"hookseal.endpoint.pointer.v1"
+_REPAIR: Final = "restore what it was, then run `hookseal secret cache-clear` (runbook, HooksealSecretRefused)"
+_NONE: Final[Mapping[str, SecretMaterial]] = MappingProxyType({})
+_NO_MAC: Final = (
+    "the endpoint row has no MAC, so hookseal did not write it: if it holds the plaintext of an older system, run "
+    "`hookseal migrate-secrets`, else delete the endpoint and add it again (runbook, HooksealPlaintextSecrets)"
+)
+
+
+class IntegrityKey:
+    """The integrity key in all its versions: the newest one makes MACs, older ones only verify them.
+
+    The id of a version is its number, as text: `1` for the first. The object is shared, so a version that is adopted
+    later is known wherever the key is used.
+    """
+
+    __slots__ = ("_newest", "_versions")
+
+    def __init__(self, *, key_id: str, material: SecretMaterial, older: Mapping[str, SecretMaterial] = _NONE) -> None:
+        self._versions = {**older, key_id: material}
+        self._newest = key_id
+
+    @property
+    def key_id(self) -> str:
+        """The id of the version that makes MACs."""
+        return self._newest
+
+    def adopt(self, key_id: str, material: SecretMaterial) -> None:
+        """Add that version. It makes MACs from now on if it is the newest."""
+        self._versions[key_id] = material
+        self._newest = max(self._versions, key=int)
+
+    def make_under(self, key_id: str) -> None:
+        """Make MACs under that version from now on: it is the newest one in the store, and must be known."""
+        if not self.knows(key_id):
+            raise Defect("an integrity key makes MACs under a version that it knows")
+        self._newest = key_id
+
+    def keep_only(self, key_ids: Collection[str]) -> None:
+        """Forget all other versions, and with them the MACs that they made. One of these must be known."""
+        remaining = {key_id: material for key_id, material in self._versions.items() if key_id in key_ids}
+        self._newest = max(remaining, key=int)
+        self._versions = remaining
+
+    def knows(self, key_id: str) -> bool:
+        """Return whether a MAC that names this id can be verified."""
+        return key_id in self._versions
+
+    def authenticate(self, message: bytes, *, under: str | None = None) -> bytes:
+        """Return the HMAC-SHA256 of the message, which must be framed and begin with the label of its kind.
+
+        It is made under the newest version; with `under` it is made under that version, which must be known, to compare
+        it with an older one.
+        """
+        return self._digest(under or self._newest, message)
+
+    def is_authentic(self, message: bytes, mac: bytes, key_id: str) -> bool:
+        """Return whether this is the MAC of the message under that version; False if it is not known."""
+        return self.knows(key_id) and hmac.compare_digest(self._digest(key_id, message), mac)
+
+    def mac(self, pointer: Pointer) -> bytes:
+        """Return the HMAC-SHA256 over every field of the pointer that it covers (`Pointer` says which)."""
+        return self.authenticate(_written(pointer))
+
+    def verify(self, pointer: Pointer) -> None:
+        """Raise `SecretTampered` unless the MAC matches the pointer, and the audit log knows no newer generation.
+
+        It is an `IntegrityKeyUnknown` if the MAC names a version that is not known, and a `StaleRow` if the row was
+        replaced by an older copy.
+        """
+        if pointer.mac is None:
+            raise SecretTampered(_NO_MAC)
+        if pointer.mac_key_id is None or not self.knows(pointer.mac_key_id):
+            raise IntegrityKeyUnknown(
+                f"the MAC of the endpoint row names an integrity key that is not known: {_REPAIR}"
+            )
+        if not self.is_authentic(_written(pointer), pointer.mac, pointer.mac_key_id):
+            raise SecretTampered(f"the endpoint row was altered, its MAC does not match: {_REPAIR}")
+        if pointer.audited_generation is not None and pointer.generation < pointer.audited_generation:
+            raise stale_row(pointer.generation, pointer.audited_generation, "the audit log")
+
+    def __repr__(self) -> str:
+        return f"IntegrityKey({self._newest})"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("an integrity key is neither copied nor pickled")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("an integrity key is neither copied nor pickled")
+
+    def _digest(self, key_id: str, message: bytes) -> bytes:
+        return hmac.digest(self._versions[key_id].reveal(), message, "sha256")
+
+
+def stale_row(found: int, known: int, who: str) -> StaleRow:
+    """Return the error for a row of generation `found`, where `who` knows the higher generation `known`."""
+    return StaleRow(
+        f"the endpoint row is stale: it has generation {found}, {who} knows {known}; "
+        "find out who put it there, and if it is lawful run `hookseal restore accept --head FILE` "
+        "(runbook, HooksealStaleRow)"
+    )
+
+
+def _written(pointer: Pointer) -> bytes:
+    expires_at = pointer.previous_secret_expires_at
+    return framed(
+        _LABEL,
+        pointer.tenant_id.encode(),
+        pointer.endpoint_id.encode(),
+        pointer.url.encode(),
+        pointer.scheme.encode(),
+        pointer.algorithm.encode(),
+        _text(pointer.secret_ref),
+        _text(pointer.previous_secret_ref),
+        None if expires_at is None else b"%d" % microseconds(expires_at),
+        pointer.lead.encode(),
+        b"%d" % pointer.generation,
+        _text(pointer.previous_scheme),
+        _text(pointer.previous_algorithm),
+        _text(pointer.headers_ref),
+        _text(pointer.tls_ref),
+    )
+
+
+def _text(value: str | None) -> bytes | None:
+    return None if value is None else value.encode()
+
+
+MOST_ENDPOINTS: Final = 100_000
+# Two claims at the same time may read in either order. If they are this far apart, the later one reads the newer row.
+APART: Final = timedelta(seconds=2)
+
+
+def require_fresh_record(
+    *, state: str, pointed: str | None, key_id: str, audited_key_id: str | None, key_is_drained: bool
+) -> None:
+    """Raise `StaleRow` if a record contradicts its endpoint or the audit log.
+
+    `pointed` is the state that its endpoint's row implies, None if no endpoint names the record. `key_id` is the master
+    key that sealed it, `audited_key_id` the key in its last audit row, None without one. `key_is_drained`: a re-wrap
+    left no record under its key.
+    """
+    if pointed is not None and state != pointed:
+        raise _stale(f"is {state} and its endpoint has it as {pointed}")
+    if audited_key_id is not None and key_id != audited_key_id:
+        raise _stale("is sealed under another master key than the audit log knows")
+    if key_is_drained:
+        raise _stale("is sealed under a master key that a re-wrap left no record of")
+
+
+def _stale(how: str) -> StaleRow:
+    return StaleRow(
+        f"the secret record {how}, so it is stale: find out who put it there, and if it is lawful run "
+        "`hookseal restore accept --head FILE` (runbook, HooksealStaleRow)"
+    )
+
+
+@dataclass(slots=True)
+class _Highest:
+    generation: int
+    read_at: datetime  # when it was first read
+
+
+class GenerationsSeen:
+    """Remembers the highest generation of the endpoints seen last. Only pass pointers with a verified MAC."""
+
+    def __init__(self, most: int = MOST_ENDPOINTS) -> None:
+        self._most = most
+        self._epoch = -1
+        self._epoch_read_at = datetime.min.replace(tzinfo=UTC)  # when it was first read
+        self._highest: OrderedDict[tuple[TenantId, EndpointId], _Highest] = OrderedDict()
+
+    def require_newest(self, pointer: Pointer) -> None:
+        """Remember the generation; raise `StaleRow` if a higher one was read two seconds or more before.
+
+        An accepted restore begins a new epoch, and generations from before it no longer count. A pointer with an older
+        epoch than one that was read two seconds or more before comes from a stale database: that is a `StaleRow`, too.
+        """
+        if pointer.restore_epoch < self._epoch:
+            if pointer.read_at - self._epoch_read_at >= APART:
+                raise StaleRow(
+                    "the database is stale: it is from before a restore that this process knows was accepted; find "
+                    "out who restored it, and if it is lawful run `hookseal restore accept --head FILE` (runbook, "
+                    "HooksealStaleRow)"
+                )
+            return
+        if pointer.restore_epoch > self._epoch:
+            self._epoch, self._epoch_read_at = pointer.restore_epoch, pointer.read_at
+            self._highest.clear()
+        key = (pointer.tenant_id, pointer.endpoint_id)
+        highest = self._highest.setdefault(key, _Highest(pointer.generation, pointer.read_at))
+        if pointer.generation > highest.generation:
+            highest.generation, highest.read_at = pointer.generation, pointer.read_at
+        elif pointer.generation < highest.generation and pointer.read_at - highest.read_at >= APART:
+            raise stale_row(pointer.generation, highest.generation, "this process")
+        self._highest.move_to_end(key)
+        if len(self._highest) > self._most:
+            self._highest.popitem(last=False)

@@ -1,1 +1,0 @@
-"""What signs: the secret of an endpoint as a key."""

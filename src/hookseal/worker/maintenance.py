@@ -1,0 +1,469 @@
+"""What the leader does in the background: rotations and old secrets, retention, statistics, failing endpoints."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from hookseal.dispatcher.core.endpoint_health import AttemptCounts, FailingEndpoints
+from hookseal.dispatcher.store import endpoint_queries
+from hookseal.dispatcher.store.endpoint_health import BATCH, Failing, failing_too_long, mark_failing, mark_recovered
+from hookseal.dispatcher.store.history import OLDEST, PostgresHistory, Removed
+from hookseal.errors import HooksealError, NotFound, Unavailable
+from hookseal.ground.clock import Clock
+from hookseal.ground.ids import TenantId
+from hookseal.operations.endpoint.endpoints import disable_failing_endpoint
+from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, retire_ended_overlap, take_turn
+from hookseal.operations.operator import Operator
+from hookseal.operations.secret import purge_batch, remove_leftovers
+from hookseal.postgres.pool import Pool, connected
+from hookseal.postgres.translate import translated
+from hookseal.secrets.boot import Unlocked
+from hookseal.secrets.endpoint import schedule
+from hookseal.secrets.endpoint.schedule import Scheduled, Turn
+from hookseal.secrets.store import retention
+from hookseal.secrets.store.retention import EndedOverlap
+from hookseal.worker.metrics import definitions
+from hookseal.worker.metrics.counters import Reading, WorkerMeter
+from hookseal.worker.outage_log import Outage
+from hookseal.worker.timeouts import at_most
+
+EVERY_SECONDS: Final = 60.0
+PURGE_EVERY_SECONDS: Final = 3_600.0
+HOUSEKEEPING_SECONDS: Final = 3.0  # a new leader begins within this time
+UNANSWERED_IN_A_ROW: Final = 3  # one may fail because its row is locked; three mean that PostgreSQL does not answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The actor in the audit log, the length of overlaps, and for how many days retired versions are kept."""
+
+    who: str
+    overlap_seconds: int
+    retention_days: int
+
+
+class Housekeeping:
+    """Rotates every minute while `leads` is true; retires and destroys versions once an hour.
+
+    Each endpoint, and each batch of a tenant's versions, has its own transaction on one connection of the pool, so that
+    deliveries do not wait. If the worker dies, the next leader does the rest.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        unlocked: Unlocked,
+        leads: Callable[[], bool],
+        *,
+        rules: Rules,
+        clock: Clock,
+        log: Any,
+    ) -> None:
+        self._pool = pool
+        self._unlocked = unlocked
+        self._leads = leads
+        self._rules = rules
+        self._clock = clock
+        self._log = log
+        self._outage = Outage("housekeeping", log)
+        self._purge_at = clock.monotonic()
+        self._rotations = Failures("secret.scheduled_rotation", log)
+        self._retirements = Failures("secret.retirement", log)
+        self._purges = Failures("secret.purge", log)
+
+    def report_to(self, meter: WorkerMeter) -> None:
+        """Make the meter report for how many endpoints the rotation failed at the last check."""
+        meter.watch(definitions.ROTATIONS_FAILING, self.figure)
+
+    def figure(self) -> Reading:
+        """Return that number, None if another worker leads."""
+        return float(len(self._rotations.standing)) if self._leads() else None
+
+    async def run(self) -> None:
+        """Do this until cancelled. An outage is logged once. A failure of one endpoint or tenant delays no other."""
+        while True:
+            if self._leads():
+                with self._outage.survived():
+                    await self.once()
+                await self._clock.sleep(EVERY_SECONDS)
+            else:
+                await self._clock.sleep(HOUSEKEEPING_SECONDS)
+
+    async def once(self) -> None:
+        """Do everything that is due now. Raises `Unavailable`; the next look then does the rest."""
+        await self._unlocked.versions.refresh()
+        await self.rotate_due()
+        if self._clock.monotonic() >= self._purge_at:
+            await self.retire()
+            await self.purge()
+            await self.remove_leftovers()
+            self._purge_at = self._clock.monotonic() + PURGE_EVERY_SECONDS
+
+    async def rotate_due(self) -> None:
+        """Announce and make every scheduled rotation that is due. Raises `Unavailable`."""
+        self._rotations.begin()
+        page: list[Scheduled] = []
+        while self._leads():
+            page = await schedule.upcoming(self._pool, page[-1] if page else None)
+            for scheduled in page:
+                if scheduled.turn is not Turn.WAIT:
+                    with self._rotations.survived(tenant_id=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id):
+                        await self._take_turn(scheduled)
+            if len(page) < schedule.PAGE:
+                break
+        self._rotations.end()
+
+    async def retire(self) -> None:
+        """Retire the previous versions of overlaps that have ended. Raises `Unavailable`."""
+        self._retirements.begin()
+        page: list[EndedOverlap] = []
+        while self._leads():
+            page = await retention.ended_overlaps(self._pool, page[-1] if page else None)
+            for each in page:
+                with self._retirements.survived(tenant_id=each.tenant_id, endpoint_id=each.endpoint_id):
+                    async with self._operator() as operator:
+                        with suppress(NotFound):  # it was deleted meanwhile
+                            await retire_ended_overlap(operator, each)
+            if len(page) < retention.PAGE:
+                break
+        self._retirements.end()
+
+    async def purge(self) -> None:
+        """Destroy all retired versions whose retention has ended. Raises `Unavailable`."""
+        self._purges.begin()
+        for tenant in await retention.tenants(self._pool, days=self._rules.retention_days):
+            with self._purges.survived(tenant_id=tenant):
+                await self._purge(tenant)
+        self._purges.end()
+
+    async def remove_leftovers(self) -> None:
+        """Remove at the providers outside PostgreSQL what no version in use needs. Raises `Unavailable`."""
+        removal = await remove_leftovers(self._pool, self._unlocked)
+        if removal.removed:
+            self._log.info("secret.removed_at_provider", versions=removal.removed)
+        if removal.error is not None:
+            self._log.warning("secret.removal_failed", reason=str(removal.error))
+
+    async def _take_turn(self, scheduled: Scheduled) -> None:
+        done = None
+        async with self._operator() as operator:
+            with suppress(NotFound):  # it was deleted meanwhile
+                done = await take_turn(operator, scheduled, overlap_seconds=self._rules.overlap_seconds)
+        log = self._log.bind(tenant_id=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)
+        match done:
+            case Announced():
+                log.warning(
+                    "secret.rotation_announced",
+                    generation=done.generation,
+                    secret_ref=done.secret_ref,
+                    rotates_at=done.rotates_at.isoformat(),
+                )
+            case RotatedBySchedule():
+                log.warning(
+                    "secret.rotated_by_schedule",
+                    generation=done.generation,
+                    secret_ref=done.secret_ref,
+                    both_sign_until=done.both_sign_until.isoformat(),
+                )
+            case None:
+                pass
+            case _:
+                assert_never(done)
+
+    async def _purge(self, tenant: TenantId) -> None:
+        destroyed, more = 0, True
+        while more and self._leads():
+            async with self._operator() as operator:
+                batch = await purge_batch(operator, tenant, days=self._rules.retention_days)
+            destroyed += batch
+            more = batch == retention.BATCH
+        if destroyed:
+            self._log.info("secret.purged", tenant_id=tenant, versions=destroyed)
+
+    @asynccontextmanager
+    async def _operator(self) -> AsyncIterator[Operator]:
+        async with connected(self._pool) as connection:
+            yield Operator(connection=connection, unlocked=self._unlocked, who=self._rules.who)
+
+
+class Failures:
+    """The failures of the last look, each logged when it begins or when its reason changes."""
+
+    def __init__(self, name: str, log: Any) -> None:
+        self._name = name
+        self._log = log
+        self._current: dict[tuple[str, ...], str] = {}
+        self._unanswered = 0
+        self.standing: dict[tuple[str, ...], str] = {}
+
+    def begin(self) -> None:
+        """Begin a look."""
+        self._current = {}
+        self._unanswered = 0
+
+    def end(self) -> None:
+        """End a complete look: the failures in it are now the standing ones."""
+        self.standing = self._current
+
+    @contextmanager
+    def survived(self, **of: str) -> Iterator[None]:
+        """Catch and log every exception of the block. After several `Unavailable` in a row, raise the last one."""
+        try:
+            yield
+        except Unavailable as error:
+            self._unanswered += 1
+            self._failed(str(error), of, is_defect=False)
+            if self._unanswered >= UNANSWERED_IN_A_ROW:
+                raise
+        except HooksealError as error:
+            self._failed(str(error), of, is_defect=False)
+        except Exception as error:  # noqa: BLE001 -- it is logged, and the look continues with the next one
+            self._failed(type(error).__name__, of, is_defect=True)
+        else:
+            self._unanswered = 0
+
+    def _failed(self, reason: str, of: Mapping[str, str], *, is_defect: bool) -> None:
+        key = tuple(of.values())
+        self._current[key] = reason
+        if self.standing.get(key) == reason:
+            return
+        if is_defect:
+            self._log.exception(f"{self._name}_defect", **of)
+        else:
+            self._log.error(f"{self._name}_failed", reason=reason, **of)
+
+
+RETENTION_SECONDS: Final = 60.0
+FOLLOW_SECONDS: Final = 3.0  # a new leader begins within this time
+EVENTS_SECONDS: Final = 3_600.0  # between two walks through the old events, for each reads all that are still in use
+LOG_SECONDS: Final = 60.0
+
+
+class Retention:
+    """Looks once a minute while `leads` is true, and removes batch after batch until nothing is left to remove.
+
+    After each batch it pauses for as long as the batch took: so it uses at most half of the time of one connection,
+    however much there is to remove. A batch is one statement: if the worker dies, it is either removed or not, and the
+    next leader continues.
+    """
+
+    def __init__(
+        self,
+        history: PostgresHistory,
+        leads: Callable[[], bool],
+        *,
+        days: int,
+        clock: Clock,
+        meter: WorkerMeter,
+        log: Any,
+    ) -> None:
+        self._history = history
+        self._leads = leads
+        self._days = days
+        self._clock = clock
+        self._meter = meter
+        self._log = log
+        self._outage = Outage("retention", log)
+        self._deliveries = self._events = OLDEST
+        self._events_at = self._log_at = clock.monotonic()
+        self._unlogged = Removed()
+
+    async def run(self) -> None:
+        """Look until cancelled. An outage is logged once."""
+        while True:
+            if not self._leads():
+                await self._clock.sleep(FOLLOW_SECONDS)
+                continue
+            more, begun_at = False, self._clock.monotonic()
+            with self._outage.survived():
+                more = await self.once()
+            await self._clock.sleep(self._clock.monotonic() - begun_at if more else RETENTION_SECONDS)
+
+    async def once(self) -> bool:
+        """Remove one batch of deliveries, and one of events if it is time; return whether more may be left.
+
+        Raises `Unavailable`.
+        """
+        removed, deliveries = await self._history.remove_deliveries(self._deliveries, days=self._days)
+        self._deliveries = deliveries or OLDEST
+        self._count(removed)
+        more = deliveries is not None
+        if self._clock.monotonic() >= self._events_at:
+            more = await self._remove_events() or more
+        self._report(more=more)
+        return more
+
+    async def _remove_events(self) -> bool:
+        removed, events = await self._history.remove_events(self._events, days=self._days)
+        self._events = events or OLDEST
+        self._count(removed)
+        if events is None:
+            self._events_at = self._clock.monotonic() + EVENTS_SECONDS
+        return events is not None
+
+    def _count(self, removed: Removed) -> None:
+        self._meter.removed(removed)
+        self._unlogged += removed
+
+    def _report(self, *, more: bool) -> None:
+        """Log what was removed, at the end and once a minute."""
+        if self._unlogged and (not more or self._clock.monotonic() >= self._log_at):
+            done, self._unlogged = self._unlogged, Removed()
+            self._log_at = self._clock.monotonic() + LOG_SECONDS
+            self._log.info(
+                "retention.removed",
+                deliveries=done.deliveries,
+                attempts=done.attempts,
+                events=done.events,
+                days=self._days,
+            )
+
+
+STATISTICS_WRITE_SECONDS: Final = 15.0
+FORGET_SECONDS: Final = 300.0
+_GOODBYE_SECONDS: Final = 1.0
+
+
+class Statistics:
+    """Writes every 15 seconds. What cannot be written is kept, and written when PostgreSQL answers again."""
+
+    def __init__(self, pool: Pool, counts: AttemptCounts, leads: Callable[[], bool], *, clock: Clock, log: Any) -> None:
+        self._pool = pool
+        self._counts = counts
+        self._leads = leads
+        self._clock = clock
+        self._outage = Outage("statistics", log)
+        self._forget_at = clock.monotonic()
+
+    async def run(self) -> None:
+        """Write until cancelled. An outage is logged once."""
+        while True:
+            await self._clock.sleep(STATISTICS_WRITE_SECONDS)
+            await self.once()
+
+    async def once(self) -> None:
+        """Write what was counted; delete a batch of old counts if it is time, and this worker leads."""
+        with self._outage.survived():
+            await self._write()
+            if self._leads():
+                await self._forget()
+
+    async def end(self) -> None:
+        """Write what was counted last; if PostgreSQL does not answer within a second, it is lost."""
+        with self._outage.survived(), translated():
+            await at_most(_GOODBYE_SECONDS, self._write())
+
+    async def _forget(self) -> None:
+        if self._clock.monotonic() < self._forget_at:
+            return
+        if await endpoint_queries.forget(self._pool) < endpoint_queries.BATCH:
+            self._forget_at = self._clock.monotonic() + FORGET_SECONDS
+
+    async def _write(self) -> None:
+        taken = self._counts.take()
+        keys = list(taken)
+        while keys:
+            batch = {key: taken[key] for key in keys[: endpoint_queries.BATCH]}
+            try:
+                await endpoint_queries.add(self._pool, batch)
+            except Unavailable:
+                self._counts.put_back({key: taken[key] for key in keys})
+                raise
+            del keys[: endpoint_queries.BATCH]
+
+
+HEALTH_WRITE_SECONDS: Final = 5.0
+DISABLE_SECONDS: Final = 60.0
+
+
+class HealthReports:
+    """Writes every five seconds which endpoints this worker found failing or recovered."""
+
+    def __init__(self, pool: Pool, failing: FailingEndpoints, *, clock: Clock, log: Any) -> None:
+        self._pool = pool
+        self._failing = failing
+        self._clock = clock
+        self._log = log
+        self._outage = Outage("endpoint_health", log)
+
+    async def run(self) -> None:
+        """Do this until cancelled. An outage is logged once; what was not written then is written after it."""
+        while True:
+            with self._outage.survived():
+                await self.once()
+            await self._clock.sleep(HEALTH_WRITE_SECONDS)
+
+    async def once(self) -> None:
+        """Write and log what was noticed. Raises `Unavailable`: all of it is then kept."""
+        changes = self._failing.take()
+        try:
+            if changes.failing:
+                for tenant, endpoint in await mark_failing(self._pool, changes.failing):
+                    self._log.warning("endpoint.failing", tenant_id=tenant, endpoint_id=endpoint)
+            if changes.recovered:
+                for tenant, endpoint in await mark_recovered(self._pool, changes.recovered):
+                    self._log.info("endpoint.recovered", tenant_id=tenant, endpoint_id=endpoint)
+        except Unavailable:
+            self._failing.put_back(changes)
+            raise
+
+
+class Disabling:
+    """Disables the endpoints that fail for too long; it looks once a minute while `leads` is true.
+
+    Each has its own transaction, with its audit row as the actor `who`: the audit log of one tenant delays no other.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        unlocked: Unlocked,
+        leads: Callable[[], bool],
+        *,
+        who: str,
+        after_seconds: int,
+        clock: Clock,
+        meter: WorkerMeter,
+        log: Any,
+    ) -> None:
+        self._pool = pool
+        self._unlocked = unlocked
+        self._leads = leads
+        self._who = who
+        self._after_seconds = after_seconds
+        self._clock = clock
+        self._meter = meter
+        self._log = log
+        self._outage = Outage("disabling", log)
+        self._failures = Failures("endpoint.disabling", log)
+
+    async def run(self) -> None:
+        """Look until cancelled. An outage is logged once."""
+        while True:
+            with self._outage.survived():
+                await self.once()
+            await self._clock.sleep(DISABLE_SECONDS)
+
+    async def once(self) -> None:
+        """Disable every endpoint for which it is time, unless another worker leads. Raises `Unavailable`."""
+        self._failures.begin()
+        page: list[Failing] = []
+        while self._leads():
+            page = await failing_too_long(self._pool, page[-1] if page else None, after_seconds=self._after_seconds)
+            for failing in page:
+                with self._failures.survived(tenant_id=failing.tenant_id, endpoint_id=failing.endpoint_id):
+                    await self._disable(failing)
+            if len(page) < BATCH:
+                break
+        self._failures.end()
+
+    async def _disable(self, failing: Failing) -> None:
+        async with connected(self._pool) as connection:
+            operator = Operator(connection=connection, unlocked=self._unlocked, who=self._who)
+            reason = await disable_failing_endpoint(operator, failing, after_seconds=self._after_seconds)
+        if reason is not None:
+            self._meter.disabled()
+            self._log.warning(
+                "endpoint.disabled", tenant_id=failing.tenant_id, endpoint_id=failing.endpoint_id, reason=reason
+            )
