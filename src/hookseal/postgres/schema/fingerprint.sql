@@ -44,7 +44,7 @@ WITH ours AS MATERIALIZED (
     CROSS JOIN LATERAL aclexplode(g.acl) AS a
     LEFT JOIN pg_roles AS r ON r.oid = a.grantee
     WHERE a.grantee NOT IN (g.owner, ours.nspowner) AND (a.grantee = 0 OR r.rolname IS NOT NULL)
-      -- who may create in the schema is refused by untrusted_roles.py, which names the statement that ends it
+      -- who may create in the schema is refused by roles.py, which names the statement that ends it
       AND NOT (g.object = 'schema hookseal' AND a.privilege_type = 'CREATE')
 ), objects (name, definition) AS (
     SELECT format('%s hookseal.%s', c.kind, c.relname),
