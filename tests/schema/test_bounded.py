@@ -139,12 +139,15 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "retention_lag_seconds": (30,),
     }
     return [
-        *(Read(room="dispatcher", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
-        *(Read(room="dispatcher", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
-        *(Read(room="dispatcher", file="lane_store", name=name, arguments=given) for name, given in lanes.items()),
+        *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
+        *(
+            Read(room="dispatcher.store", file="held_endpoints", name=name, arguments=given)
+            for name, given in held.items()
+        ),
+        *(Read(room="dispatcher.store", file="lanes", name=name, arguments=given) for name, given in lanes.items()),
         *(
             Read(
-                room="dispatcher",
+                room="dispatcher.store",
                 file="held_endpoints",
                 name="release_batch",
                 arguments=(100,),
@@ -153,15 +156,20 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
             for waiting_for in ("order", "concurrency", "endpoint_disabled")
         ),
         *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
-        Read(room="dispatcher", file="batches", name="claim_all", arguments=(*rings, "false", "w", 45.0, None, 2**25)),
         Read(
-            room="dispatcher",
+            room="dispatcher.store",
+            file="batches",
+            name="claim_all",
+            arguments=(*rings, "false", "w", 45.0, None, 2**25),
+        ),
+        Read(
+            room="dispatcher.store",
             file="batches",
             name="claim_all",
             arguments=(*(each.split("\n")[0] for each in rings), "f", "w", 45.0, None, 2**25),
         ),
-        Read(room="dispatcher", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
-        Read(room="dispatcher", file="history", name="remove_events", arguments=(30, "-infinity")),
+        Read(room="dispatcher.store", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
+        Read(room="dispatcher.store", file="history", name="remove_events", arguments=(30, "-infinity")),
     ]
 
 
@@ -170,15 +178,15 @@ def _lists() -> list[Read]:
 
     def page(of: str, *conditions: Any, signed_by: str | None = None) -> Read:
         given = (*conditions, _LAST, 51, signed_by, 1_000, _FIRST)
-        return Read(room="dispatcher", file="delivery_queries", name=f"page_of_{of}", arguments=given)
+        return Read(room="dispatcher.store", file="delivery_queries", name=f"page_of_{of}", arguments=given)
 
     def of_events(*named: str | None) -> Read:
         given = ("acme", None, None, None, _LAST, 51, None, 1_000, _FIRST, *named)
-        return Read(room="dispatcher", file="delivery_queries", name="page_of_events", arguments=given)
+        return Read(room="dispatcher.store", file="delivery_queries", name="page_of_events", arguments=given)
 
     def events(kind: str | None, correlation: str | None, until: datetime | None = None) -> Read:
         given = ("acme", kind, correlation, None, until, None, None, 1_000, 51)
-        return Read(room="dispatcher", file="event_queries", name="page", arguments=given)
+        return Read(room="dispatcher.store", file="event_queries", name="page", arguments=given)
 
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
@@ -194,8 +202,18 @@ def _lists() -> list[Read]:
         page("endpoint", "acme", endpoint, None, None, signed_by="db:acme:x:1"),
         page("state", None, None, None, "dead_letter"),
         page("state", "acme", endpoint, None, "failed"),
-        Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("pending", None, 1_000)),
-        Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("sending", "acme", 1_000)),
+        Read(
+            room="dispatcher.store",
+            file="delivery_queries",
+            name="count_unfinished",
+            arguments=("pending", None, 1_000),
+        ),
+        Read(
+            room="dispatcher.store",
+            file="delivery_queries",
+            name="count_unfinished",
+            arguments=("sending", "acme", 1_000),
+        ),
         page("few", None, None, None, "sending"),
         of_events("e7", None),
         of_events("no-such", None),
@@ -208,7 +226,7 @@ def _lists() -> list[Read]:
         events(None, None, datetime(2020, 1, 1, tzinfo=UTC)),
         *(Read(room="audit", file="audit", name=name, arguments=given) for name, given in audit.items()),
         *(
-            Read(room="dispatcher", file="endpoint_queries", name=name, arguments=given)
+            Read(room="dispatcher.store", file="endpoint_queries", name=name, arguments=given)
             for name, given in endpoints.items()
         ),
     ]
