@@ -36,7 +36,7 @@ WHERE schemaname = 'hookseal'
 _CLAIM = statements("hookseal.dispatcher.store", "batches.sql")["claim_all"]
 _RECORD = statements("hookseal.dispatcher.store", "batches.sql")["record_all"]
 _FILES = {"claim_one": "batches", "claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
-    "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
+    "park": "lanes", "due": "lanes", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
 _STORE = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
@@ -212,7 +212,7 @@ async def test_looks_at_one_lane_share_a_plan(pool: "asyncpg.Pool[asyncpg.Record
 
 async def _plan(connection: Connection, name: str) -> str:
     """Return the plan of this statement for any arguments."""
-    text = statements("hookseal.dispatcher", f"{_FILES[name]}.sql")[name]
+    text = statements("hookseal.dispatcher.store", f"{_FILES[name]}.sql")[name]
     prepared = await connection.prepare(text)
     nothing = ", ".join(["NULL"] * len(prepared.get_parameters()))
     await connection.execute(f"PREPARE planned AS {text}")
