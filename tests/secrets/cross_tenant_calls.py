@@ -301,14 +301,14 @@ CASES: dict[str, Case] = {
     ),
     "secrets.store.records.next_version": lambda a: records.next_version(a.connection, a.tenant, a.signing.name),
     "secrets.store.records.step_back": lambda a: records.step_back(a.connection, a.tenant, a.signing.name),
-    "secrets.store.leftovers.take_number": lambda a: external.take_number(a.connection, a.signing, at_least=1),
-    "secrets.store.leftovers.begin": lambda a: external.begin(a.connection, a.signing, b"share"),
-    "secrets.store.leftovers.burn": lambda a: external.burn(a.connection, a.signing),
-    "secrets.store.leftovers.settle": lambda a: external.settle(a.connection, a.signing),
-    "secrets.store.leftovers.add_left": lambda a: external.add_left(
+    "secrets.store.external.take_number": lambda a: external.take_number(a.connection, a.signing, at_least=1),
+    "secrets.store.external.begin": lambda a: external.begin(a.connection, a.signing, b"share"),
+    "secrets.store.external.burn": lambda a: external.burn(a.connection, a.signing),
+    "secrets.store.external.settle": lambda a: external.settle(a.connection, a.signing),
+    "secrets.store.external.add_left": lambda a: external.add_left(
         a.connection, replace(a.signing, provider=Provider.AWS)
     ),
-    "secrets.store.leftovers.add_destroyed": lambda a: external.add_destroyed(
+    "secrets.store.external.add_destroyed": lambda a: external.add_destroyed(
         a.connection, a.tenant, [(a.signing.name, 1)]
     ),
     "secrets.extras.stored.keep": _keep_extras,
@@ -352,8 +352,8 @@ CASES: dict[str, Case] = {
     ),
     "secrets.endpoint.rotation.status": lambda a: rotation.status(a.connection, a.tenant, a.endpoint, limit=9),
     "secrets.endpoint.schedule.of_endpoint": lambda a: schedule.of_endpoint(a.connection, a.tenant, a.endpoint),
-    "secrets.store.versions.arrange": lambda a: records.arrange(a.connection, active=a.signing, previous=None),
-    "secrets.store.versions.retire": lambda a: records.retire(a.connection, a.signing),
+    "secrets.store.records.arrange": lambda a: records.arrange(a.connection, active=a.signing, previous=None),
+    "secrets.store.records.retire": lambda a: records.retire(a.connection, a.signing),
     "secrets.migrate_secrets.lock": lambda a: plaintexts.lock(a.connection, _held(a)),
     "secrets.migrate_secrets.seal_plaintext": lambda a: plaintexts.seal_plaintext(
         a.connection, a.store, a.operator.unlocked.integrity, found=_older(a), secret=PLAINTEXT
@@ -430,10 +430,10 @@ CASES: dict[str, Case] = {
     "operations.endpoint.rotation.end_overlap": lambda a: rotations.end_overlap(
         a.operator, tenant=a.tenant, endpoint_id=a.endpoint
     ),
-    "operations.endpoint.schedule.retire_ended_overlap": lambda a: turns.retire_ended_overlap(
+    "operations.endpoint.rotation.retire_ended_overlap": lambda a: turns.retire_ended_overlap(
         a.operator, EndedOverlap(tenant_id=a.tenant, endpoint_id=a.endpoint)
     ),
-    "operations.endpoint.schedule.take_turn": lambda a: turns.take_turn(
+    "operations.endpoint.rotation.take_turn": lambda a: turns.take_turn(
         a.operator, a.scheduled, overlap_seconds=86_400
     ),
 }

@@ -39,56 +39,60 @@ BY_PROPERTY = {
     ),
     *(
         f"secrets.store.{kind}.{what}"  # tests/secrets/store/test_provider_laws.py
-        for kind in ("provider_api.ProviderApi", "aws.AwsApi", "gcp.GcpApi", "openbao.OpenBaoApi")
+        for kind in ("port.ProviderApi", "aws.AwsApi", "gcp.GcpApi", "openbao.OpenBaoApi")
         for what in ("write", "read", "remove")
     ),
     *("secrets.store.aws.version_id", "secrets.store.gcp.secret_id"),
-    *(f"secrets.sealing.halves.{what}" for what in ("divide", "divide_again", "join")),  # sealing/test_halves.py
+    *(f"secrets.core.halves.{what}" for what in ("divide", "divide_again", "join")),  # sealing/test_halves.py
     *(
         "secrets.resolve.reader.SecretReader.read",
         "secrets.resolve.cache.SealedCache.get",
         "secrets.resolve.cache.SealedCache.put",
     ),
-    *("operations.events.read_payload", "operations.replay.cancel_replay"),  # tests/admin/test_search.py
+    *("operations.deliveries.read_payload", "operations.replay.cancel_replay"),  # tests/admin/test_search.py
     "operations.replay.skip_delivery",  # tests/admin/test_ordered.py
     *("secrets.resolve.cache.SealedCache.drop", "secrets.resolve.cache.encoded"),
     *("secrets.resolve.service.SecretService.signers", "secrets.resolve.service.SecretService.headers"),
     "secrets.resolve.service.SecretService.tls",
     *(
-        "secrets.sealing.envelope.seal",
-        "secrets.sealing.envelope.open_sealed",
-        "secrets.sealing.envelope.rewrapped",
-        "secrets.ref.SecretContext.of",
+        "secrets.core.envelope.seal",
+        "secrets.core.envelope.open_sealed",
+        "secrets.core.envelope.rewrapped",
+        "secrets.core.ref.SecretContext.of",
     ),
     "secrets.endpoint.pointer.require_own",
-    *("secrets.integrity.IntegrityKey.mac", "secrets.integrity.IntegrityKey.verify"),
+    *("secrets.core.trust.IntegrityKey.mac", "secrets.core.trust.IntegrityKey.verify"),
 }
 PURE = {  # computed from a pointer or id that the caller has
     *(
-        "secrets.endpoint.overlap.changes_of_end",
-        "secrets.endpoint.overlap.require_generation",
-        "secrets.endpoint.overlap.require_rotatable",
+        "secrets.core.overlap.changes_of_end",
+        "secrets.core.overlap.require_generation",
+        "secrets.core.overlap.require_rotatable",
     ),
     *(
-        "secrets.endpoint.overlap.changes_of_rollback",
-        "secrets.endpoint.overlap.changes_of_rotation",
+        "secrets.core.overlap.changes_of_rollback",
+        "secrets.core.overlap.changes_of_rotation",
         "operations.endpoint.rotation.signing",
     ),
     *("secrets.migrate_secrets.require_sealable", "secrets.move.is_at"),
-    *("secrets.ref.endpoint_headers_name", "secrets.ref.endpoint_secret_name", "secrets.ref.endpoint_tls_name"),
+    *(
+        "secrets.core.ref.endpoint_headers_name",
+        "secrets.core.ref.endpoint_secret_name",
+        "secrets.core.ref.endpoint_tls_name",
+    ),
     "secrets.key.compromise.cursor_of",
     *(
         "operations.sending.transport",
         "operations.sending.trust",
         "operations.sending.as_worker",
         "operations.unlocking.unlock_for_changes",
-        "operations.unwrapping.unwrapped",
+        "operations.unlocking.unwrapped",
         "operations.unlocking.outside",
     ),  # read from the settings, which name tenants
     *("operations.deliveries.checked", "operations.endpoint.values.checked"),
     *("secrets.store.port.first_ref", "secrets.store.port.require_provider"),
     *(f"secrets.resolve.due.{what}" for what in ("require_epochs", "require_secret", "versions_due")),
-    "secrets.freshness.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_freshness.py
+    "secrets.core.trust.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_freshness.py
 }
 FOR_ALL = {  # pages over all tenants, for maintenance, and an operator's look-up by a unique id
     # only the installation's own secrets are taken over
@@ -105,7 +109,7 @@ SAME_FOR_ALL = {
     *("secrets.restore.missing_material", "secrets.restore.is_deleted", "secrets.restore.destroy_again"),
     "secrets.restore.lock_records",
     *("operations.restore.accept_endpoint", "operations.endpoint.rotation.wait_until_complete"),
-    *(f"secrets.store.leftovers.{what}" for what in ("settle", "burn", "add_destroyed")),
+    *(f"secrets.store.external.{what}" for what in ("settle", "burn", "add_destroyed")),
     "operations.replay.take_step",  # tests/operations/test_replay_jobs.py::test_a_job_of_another_tenant
 }  # the same for every tenant, since nothing is stale, in flight or left over, and no job runs
 _VARYING = re.compile(
