@@ -92,7 +92,8 @@ PURE = {  # computed from a pointer or id that the caller has
     *("operations.deliveries.checked", "operations.endpoint.values.checked"),
     *("secrets.store.port.first_ref", "secrets.store.port.require_provider"),
     *(f"secrets.resolve.due.{what}" for what in ("require_epochs", "require_secret", "versions_due")),
-    "secrets.core.trust.GenerationsSeen.require_newest",  # keyed by tenant and endpoint: tests/secrets/test_freshness.py
+    # keyed by tenant and endpoint: tests/secrets/test_freshness.py
+    "secrets.core.trust.GenerationsSeen.require_newest",
 }
 FOR_ALL = {  # pages over all tenants, for maintenance, and an operator's look-up by a unique id
     # only the installation's own secrets are taken over
