@@ -1,7 +1,7 @@
 """The names of variables: known ones, those of future versions, typing errors, and those that Kubernetes injects."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Final
@@ -27,7 +27,7 @@ FROM_FILE: Final = {
 OPENBAO: Final = openbao.OURS | {f"{name}_FILE" for name in openbao.CREDENTIALS}
 KNOWN: Final = frozenset(NAMES) | frozenset(PREFERRED) | frozenset(FROM_FILE) | OPENBAO | providers.OURS
 OTHER_NAMES: Final = PREFERRED | openbao.FALLBACKS | providers.FALLBACKS
-_MAX_EDITS: Final = 2
+_MIN_NEARNESS: Final = 0.92  # two wrong characters in the length of our names
 _MIN_SIMILARITY: Final = 0.7
 _TCP: Final = re.compile(r"(?:tcp|udp|sctp)://\S+")
 _NUMBER: Final = re.compile(r"[0-9]{1,5}")
@@ -65,13 +65,13 @@ def looks_injected(name: str, value: str) -> bool:
 
 
 def is_near_known(name: str) -> bool:
-    """Return whether the name is within two edits of a known one, and so a typing error."""
+    """Return whether the name is almost a known one, and so a typing error."""
     return is_near(name, KNOWN)
 
 
-def is_near(name: str, others: Iterable[str]) -> bool:
-    """Return whether the name is within two edits of one of `others`."""
-    return any(edit_distance(name, other) <= _MAX_EDITS for other in others)
+def is_near(name: str, others: Collection[str]) -> bool:
+    """Return whether the name is almost one of `others`: about two of its characters differ."""
+    return bool(get_close_matches(name, others, n=1, cutoff=_MIN_NEARNESS))
 
 
 def variable_set_by(name: str) -> str:
@@ -94,21 +94,6 @@ def did_you_mean(name: str) -> str:
     ends = {_without_prefix(ours): ours for ours in sorted(KNOWN, key=lambda ours: (ours.startswith(prefix), ours))}
     found = get_close_matches(_without_prefix(name), ends, n=1, cutoff=_MIN_SIMILARITY)
     return f", did you mean {ends[found[0]]}?" if found else ""
-
-
-def edit_distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance: how many characters must be inserted, removed or changed."""
-    row = list(range(len(other) + 1))
-    for number, left in enumerate(one, 1):
-        row = _next_row(row, number, (left != right for right in other))
-    return row[-1]
-
-
-def _next_row(above: list[int], first: int, differs: Iterable[bool]) -> list[int]:
-    row = [first]
-    for column, different in enumerate(differs, 1):
-        row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + different))
-    return row
 
 
 def _without_prefix(name: str) -> str:

@@ -19,10 +19,12 @@ from hookseal.secrets.kms.wrapped import FORM, KMS_FORM, WrappedKey
 from hookseal.secrets.store.port import DEFAULT_PREFIX
 
 
-class SecretVariables(BaseModel):
-    """Where data and secrets are, and the keys, in the order in which problems are reported."""
+class Variables(BaseModel):
+    """The variables of this version, in the order in which problems are reported and docs/settings.md lists them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    # --- where this process runs, and PostgreSQL and Redis ---
 
     environment: Environment = Field(
         default=Environment.PRODUCTION,
@@ -44,6 +46,8 @@ class SecretVariables(BaseModel):
         title="redis:// or rediss://USER:PASSWORD@HOST:PORT/NUMBER, percent-encoded, or unix:///PATH",
         description="Redis 6.2 or newer, or Valkey, which notifies the workers of new deliveries.",
     )
+    # --- secrets: where they are stored, and the master keys ---
+
     provider: Provider | None = Field(
         default=None,
         alias="SECRETS_PROVIDER",
@@ -109,6 +113,8 @@ class SecretVariables(BaseModel):
         title="wrapped keys, separated by commas",
         description="In place of `SECRETS_MASTER_KEY_PREVIOUS`.",
     )
+    # --- OpenBao or Vault ---
+
     bao_address: Annotated[str | None, parse_with(openbao.address)] = Field(
         default=None,
         alias=openbao.ADDRESS,
@@ -153,6 +159,8 @@ class SecretVariables(BaseModel):
         description="The certificate authorities that OpenBao's certificate is checked against, in place of those of "
         "the system.",
     )
+    # --- the cache, rotations and old secrets ---
+
     cache_ttl_seconds: Whole = whole_number(
         "SECRETS_CACHE_TTL_SECONDS",
         300,
@@ -185,83 +193,7 @@ class SecretVariables(BaseModel):
         (1, 3_650),
         description="How long the secret of a retired version is stored. A worker then destroys it.",
     )
-
-    @field_validator("database", "redis", "provider")
-    @classmethod
-    def _is_present_if_needed(cls, value: object, info: ValidationInfo) -> object:
-        name, request = _alias(info), load_request(info)
-        if value is None and Part(name) in request.needs and name not in request.present:
-            raise problem(f"{name} is not set: it must be {_field(info).title}")
-        return value
-
-    @field_validator("provider")
-    @classmethod
-    def _is_not_dev_in_production(cls, value: Provider | None, info: ValidationInfo) -> Provider | None:
-        if value is Provider.DEV and info.data.get("environment") is Environment.PRODUCTION:
-            raise problem(
-                "SECRETS_PROVIDER may not be dev in production, where it would lose every secret at a restart: use db"
-            )
-        return value
-
-    @field_validator("master_key", "next_key")
-    @classmethod
-    def _is_a_usable_key(cls, value: MasterKey | None, info: ValidationInfo) -> MasterKey | None:
-        keys.require_consistent(value, _alias(info), info)
-        if value is not None and _alias(info) == keys.NEXT_KEY:
-            keys.require_distinct((value,), keys.NEXT_KEY, info)
-        return value
-
-    @field_validator("previous_keys")
-    @classmethod
-    def _are_usable_keys(cls, value: tuple[MasterKey, ...], info: ValidationInfo) -> tuple[MasterKey, ...]:
-        keys.require_consistent(value, keys.PREVIOUS_KEYS, info)
-        keys.require_distinct(value, keys.PREVIOUS_KEYS, info)
-        return value
-
-    @field_validator("kms_installation")
-    @classmethod
-    def _is_named_with_a_kms(cls, value: str | None, info: ValidationInfo) -> str | None:
-        keys.require_installation(value, info)
-        return value
-
-    @field_validator("wrapped_key", "next_wrapped_key")
-    @classmethod
-    def _is_a_usable_wrapped_key(cls, value: WrappedKey | None, info: ValidationInfo) -> WrappedKey | None:
-        keys.require_unwrappable(value, _alias(info), info)
-        if value is not None:
-            keys.require_distinct((value,), _alias(info), info)
-        return value
-
-    @field_validator("previous_wrapped_keys")
-    @classmethod
-    def _are_usable_wrapped_keys(cls, value: tuple[WrappedKey, ...], info: ValidationInfo) -> tuple[WrappedKey, ...]:
-        keys.require_unwrappable(value, keys.PREVIOUS_WRAPPED_KEYS, info)
-        keys.require_distinct(value, keys.PREVIOUS_WRAPPED_KEYS, info)
-        return value
-
-    @field_validator("bao_token", "bao_secret_id")
-    @classmethod
-    def _is_in_a_private_file(cls, value: SecretMaterial | None, info: ValidationInfo) -> SecretMaterial | None:
-        keys.require_private_file(_alias(info), info)
-        return value
-
-    @field_validator("bao_address")
-    @classmethod
-    def _is_encrypted(cls, value: str | None, info: ValidationInfo) -> str | None:
-        openbao.require_private(value, info)
-        return value
-
-
-def _field(info: ValidationInfo) -> FieldInfo:
-    return SecretVariables.model_fields[info.field_name or ""]
-
-
-def _alias(info: ValidationInfo) -> str:
-    return _field(info).alias or ""
-
-
-class StoreVariables(SecretVariables):
-    """How to reach the providers outside PostgreSQL."""
+    # --- providers outside PostgreSQL ---
 
     also_read: Annotated[InstanceOf[frozenset], parse_with(providers.also_read)] = Field(  # type: ignore[type-arg]
         default=frozenset(),
@@ -308,10 +240,7 @@ class StoreVariables(SecretVariables):
         title="1 to 128 characters of A-Z, a-z, 0-9, '_', '.', '/' and '-'",
         description="Where the engine KV, version 2, is mounted, for `openbao`.",
     )
-
-
-class Variables(StoreVariables):
-    """The variables of this version, in the order in which problems are reported."""
+    # --- the worker ---
 
     concurrency: Whole = whole_number(
         "HOOKSEAL_CONCURRENCY",
@@ -380,6 +309,8 @@ class Variables(StoreVariables):
         title="a url of the form of DATABASE_URL",
         description="The direct url of the same database, without a pooler, for a worker that listens.",
     )
+    # --- how long what is kept ---
+
     held_days: Whole = whole_number(
         "HOOKSEAL_HELD_DAYS",
         HELD_DAYS,
@@ -400,6 +331,8 @@ class Variables(StoreVariables):
         description="How long a finished delivery is kept with its attempts, and an event after its publish. A worker "
         "then deletes it; an event only once it has no delivery left.",
     )
+    # --- health, requests and logs ---
+
     health_url: str | None = Field(
         default=None,
         pattern=r"^http://[A-Za-z0-9:.\[\]_-]{1,260}(/[a-z]*)?\z",
@@ -461,6 +394,73 @@ class Variables(StoreVariables):
         description="One JSON object a line, or lines that people read.",
     )
 
+    # --- what one variable says about another ---
+
+    @field_validator("database", "redis", "provider")
+    @classmethod
+    def _is_present_if_needed(cls, value: object, info: ValidationInfo) -> object:
+        name, request = _alias(info), load_request(info)
+        if value is None and Part(name) in request.needs and name not in request.present:
+            raise problem(f"{name} is not set: it must be {_field(info).title}")
+        return value
+
+    @field_validator("provider")
+    @classmethod
+    def _is_not_dev_in_production(cls, value: Provider | None, info: ValidationInfo) -> Provider | None:
+        if value is Provider.DEV and info.data.get("environment") is Environment.PRODUCTION:
+            raise problem(
+                "SECRETS_PROVIDER may not be dev in production, where it would lose every secret at a restart: use db"
+            )
+        return value
+
+    @field_validator("master_key", "next_key")
+    @classmethod
+    def _is_a_usable_key(cls, value: MasterKey | None, info: ValidationInfo) -> MasterKey | None:
+        keys.require_consistent(value, _alias(info), info)
+        if value is not None and _alias(info) == keys.NEXT_KEY:
+            keys.require_distinct((value,), keys.NEXT_KEY, info)
+        return value
+
+    @field_validator("previous_keys")
+    @classmethod
+    def _are_usable_keys(cls, value: tuple[MasterKey, ...], info: ValidationInfo) -> tuple[MasterKey, ...]:
+        keys.require_consistent(value, keys.PREVIOUS_KEYS, info)
+        keys.require_distinct(value, keys.PREVIOUS_KEYS, info)
+        return value
+
+    @field_validator("kms_installation")
+    @classmethod
+    def _is_named_with_a_kms(cls, value: str | None, info: ValidationInfo) -> str | None:
+        keys.require_installation(value, info)
+        return value
+
+    @field_validator("wrapped_key", "next_wrapped_key")
+    @classmethod
+    def _is_a_usable_wrapped_key(cls, value: WrappedKey | None, info: ValidationInfo) -> WrappedKey | None:
+        keys.require_unwrappable(value, _alias(info), info)
+        if value is not None:
+            keys.require_distinct((value,), _alias(info), info)
+        return value
+
+    @field_validator("previous_wrapped_keys")
+    @classmethod
+    def _are_usable_wrapped_keys(cls, value: tuple[WrappedKey, ...], info: ValidationInfo) -> tuple[WrappedKey, ...]:
+        keys.require_unwrappable(value, keys.PREVIOUS_WRAPPED_KEYS, info)
+        keys.require_distinct(value, keys.PREVIOUS_WRAPPED_KEYS, info)
+        return value
+
+    @field_validator("bao_token", "bao_secret_id")
+    @classmethod
+    def _is_in_a_private_file(cls, value: SecretMaterial | None, info: ValidationInfo) -> SecretMaterial | None:
+        keys.require_private_file(_alias(info), info)
+        return value
+
+    @field_validator("bao_address")
+    @classmethod
+    def _is_encrypted(cls, value: str | None, info: ValidationInfo) -> str | None:
+        openbao.require_private(value, info)
+        return value
+
     @field_validator("drain_seconds")
     @classmethod
     def _ends_before_the_lease(cls, value: int, info: ValidationInfo) -> int:
@@ -474,6 +474,14 @@ class Variables(StoreVariables):
         if value and info.data.get("environment") is Environment.PRODUCTION:
             raise problem("HOOKSEAL_ALLOW_HTTP may be true only outside production: remove it")
         return value
+
+
+def _field(info: ValidationInfo) -> FieldInfo:
+    return Variables.model_fields[info.field_name or ""]
+
+
+def _alias(info: ValidationInfo) -> str:
+    return _field(info).alias or ""
 
 
 NAMES: Final = {field.alias or name: field for name, field in Variables.model_fields.items()}
