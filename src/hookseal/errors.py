@@ -16,19 +16,37 @@ _CODES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 
 
 class HooksealError(Exception):
-    """Something went wrong in hookseal.
+    """Something went wrong in hookseal. The message names no command, and no option of one.
 
     `field` names the argument or setting at fault, and `index` the position of the faulty item in a list, counted from
-    0; each is None if it does not apply.
+    0; each is None if it does not apply. `advice` says, in words of the command line, what an operator can do; None if
+    the message says all. `with_advice` joins both, with `joint` between them.
     """
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 70
 
-    def __init__(self, message: str | None = None, *, field: str | None = None, index: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        field: str | None = None,
+        index: int | None = None,
+        advice: str | None = None,
+        joint: str = ": ",
+    ) -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
         self.field = field
         self.index = index
+        self.advice = advice
+        self.joint = joint
+
+
+def with_advice(error: BaseException) -> str:
+    """Return the message of the error and its advice, for an operator: a reader of a terminal or of a log."""
+    if not isinstance(error, HooksealError) or error.advice is None:
+        return str(error)
+    return f"{error}{error.joint}{error.advice}"
 
 
 class Malformed(HooksealError):
@@ -81,9 +99,11 @@ class Unavailable(HooksealError):
         *,
         field: str | None = None,
         index: int | None = None,
+        advice: str | None = None,
+        joint: str = ": ",
         cause: Cause = Cause.SILENT,
     ) -> None:
-        super().__init__(message, field=field, index=index)
+        super().__init__(message, field=field, index=index, advice=advice, joint=joint)
         self.cause = cause
 
 
@@ -126,9 +146,9 @@ class ConfigError(HooksealError):
     code = "configuration"
     exit_code = 78
 
-    def __init__(self, problems: str | list[str], *, field: str | None = None) -> None:
+    def __init__(self, problems: str | list[str], *, field: str | None = None, advice: str | None = None) -> None:
         self.problems = [problems] if isinstance(problems, str) else problems
-        super().__init__("\n".join(self.problems), field=field)
+        super().__init__("\n".join(self.problems), field=field, advice=advice)
 
 
 class CannotSign(HooksealError):

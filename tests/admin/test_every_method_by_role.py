@@ -149,6 +149,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ("secrets.roll_back", WRITES, _on("rotated", **BY)),
     ("secrets.end_overlap", WRITES, _on("rotated", **BY)),
     ("secrets.wait_until_complete", READS, _on("endpoint", generation=1)),
+    ("secrets.older_claims", READS, _on("endpoint", generation=1)),
+    ("secrets.check_switch", WRITES, _on("rotated", **BY)),
     ("secrets.status", SEES_RESULTS, _on("endpoint")),
     ("secrets.probe", WRITES, _on("rotated", **BY)),
     ("secrets.versions", READS, _on("endpoint")),

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from hookseal.admin import session as sessions
-from hookseal.admin.session import MAX_CONNECTIONS, Session
+from hookseal.admin.session import MAX_CONNECTIONS, PoolSession, Session
 from hookseal.config.admin import admin_settings
 from hookseal.errors import Unavailable
 from hookseal.postgres import opening
@@ -34,7 +34,7 @@ async def test_changes_at_once_do_not_wait_for_each_others_connections(environ: 
     async with opening.pool(
         settings.database, size=MAX_CONNECTIONS, name="test", seconds=ANSWER_SECONDS, close_seconds=5.0
     ) as pool:
-        session = Session(pool, settings)
+        session = PoolSession(pool, settings)
         most = await asyncio.gather(*(read_beside(session) for _ in range(AT_ONCE)))
 
     assert AT_ONCE == len(most)
@@ -49,7 +49,7 @@ async def test_a_change_without_a_turn_says_so(environ: dict[str, str], monkeypa
     async with opening.pool(
         settings.database, size=MAX_CONNECTIONS, name="test", seconds=ANSWER_SECONDS, close_seconds=5.0
     ) as pool:
-        session = Session(pool, settings)
+        session = PoolSession(pool, settings)
         async with AsyncExitStack() as held:
             for _ in range(MAX_CONNECTIONS - 1):
                 await held.enter_async_context(session._turn(None))

@@ -59,7 +59,7 @@ def test_a_protected_name_is_refused(name: str) -> None:
     for spelled in (name, name.upper(), name.title()):
         with pytest.raises(Malformed, match=f"^header {name} is set by hookseal or by the HTTP connection") as caught:
             header_name(spelled)
-        assert "header" == caught.value.field
+        assert "headers" == caught.value.field
 
 
 @pytest.mark.req("DEL-13", part="rules")
@@ -75,7 +75,7 @@ def test_an_invalid_name_is_not_repeated(name: str) -> None:
     """A text that is not a header name is malformed and not repeated, even if its lower case would be valid."""
     with pytest.raises(Malformed, match="a header name must be 1 to 64") as caught:
         header_name(name)
-    assert "header" == caught.value.field
+    assert "headers" == caught.value.field
     assert len(name) < 2 or name not in str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_an_unsendable_value_is_not_repeated(value: str) -> None:
     """A line break, a NUL, a blank at either end or a non-ASCII character is refused by name, without the value."""
     with pytest.raises(Malformed, match="the value of header x-key must be 1 to 4096 visible") as caught:
         require_headers({"x-key": value})
-    assert "header" == caught.value.field
+    assert "headers" == caught.value.field
     assert CANARY not in str(caught.value)
 
 

@@ -29,7 +29,7 @@ def test_an_invalid_tenant_is_refused(text: str) -> None:
     with pytest.raises(Malformed) as caught:
         ids.tenant_id(text)
 
-    assert "tenant" == caught.value.field
+    assert "tenant_id" == caught.value.field
 
 
 @pytest.mark.parametrize("parse", [ids.endpoint_id, ids.delivery_id, ids.replay_id])

@@ -196,7 +196,7 @@ async def test_the_refusal_says_what_a_held_delivery_waits_for(
 
     why = explain(await delivery_queries.facts(installation.pool, ring.delivery_id)).text
     assert f"the delivery is pending, not finished: there is nothing to replay yet. {why}" == str(caught.value)
-    assert "delivery" == caught.value.field
+    assert "delivery_id" == caught.value.field
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
@@ -208,7 +208,7 @@ async def test_a_replay_needs_an_enabled_endpoint(installation: Installation) ->
     unknown = Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=UNKNOWN)
     with pytest.raises(NotFound) as caught:
         await replayed(installation, unknown)
-    assert "delivery" == caught.value.field
+    assert "delivery_id" == caught.value.field
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
     with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}"):
         await replayed(installation, ring)
@@ -219,7 +219,7 @@ async def test_a_replay_needs_an_enabled_endpoint(installation: Installation) ->
         for new_id in (False, True):
             with pytest.raises(NotFound, match="is gone") as gone:
                 await replayed(installation, each, new_id=new_id)
-            assert "endpoint" == gone.value.field
+            assert "endpoint_id" == gone.value.field
     assert "delivery.replayed" not in [row["action"] for row in await audited(installation.pool)]
 
 

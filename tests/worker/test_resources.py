@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from hookseal.config.settings import Settings
-from hookseal.errors import ConfigError, HooksealError, Unavailable
+from hookseal.errors import ConfigError, HooksealError, Unavailable, with_advice
 from hookseal.ground.clock import SystemClock
 from hookseal.postgres.schema import revision
 from hookseal.worker.resources import Resources, opened
@@ -183,7 +183,7 @@ async def test_another_schema_revision_is_refused(
 
     assert isinstance(refused, ConfigError)
     assert found in str(refused)
-    assert remedy in str(refused)
+    assert remedy in with_advice(refused)
 
 
 @pytest.mark.req("OPS-09", part="compared")

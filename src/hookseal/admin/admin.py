@@ -12,21 +12,23 @@ async with Admin.connect() as admin:
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from hookseal.admin.deliveries import Deliveries
 from hookseal.admin.endpoints import Endpoints
 from hookseal.admin.events import Events
 from hookseal.admin.replays import Replays
-from hookseal.admin.session import MAX_CONNECTIONS, Session
+from hookseal.admin.session import MAX_CONNECTIONS, CommandSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.config.admin import admin_settings
+from hookseal.config.settings import Settings
 from hookseal.ground.clock import SystemClock
 from hookseal.operations.unlocking import unwrapped
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS
 from hookseal.postgres.schema import revision
+from hookseal.secrets.core.keyring import KeyRing
 
 _CLOSE_SECONDS: Final = 5.0
 
@@ -63,7 +65,19 @@ class Admin:
             seconds=ANSWER_SECONDS,
             close_seconds=_CLOSE_SECONDS,
         ) as pool:
-            session = Session(pool, settings)
+            session = PoolSession(pool, settings)
             async with session.reading() as connection:
                 await revision.require(connection)
             yield cls(session)
+
+
+@asynccontextmanager
+async def for_command(settings: Settings, keyring: KeyRing | None = None) -> AsyncIterator[Admin]:
+    """Give an Admin for the steps of one command, with one connection, which its first step opens.
+
+    The secrets are unlocked once, with the keyring, by default that of the settings. A step raises `Refused` with the
+    provider `dev`, whose keys last as long as one process, `Unavailable`, and `ConfigError` if the schema or the keys
+    do not fit.
+    """
+    async with AsyncExitStack() as resources:
+        yield Admin(CommandSession(settings, keyring, resources))

@@ -285,7 +285,8 @@ def _parsed(check: Callable[[Value], T], value: Value, name: str) -> T:
     try:
         return check(value)
     except Malformed as error:
-        raise Malformed(str(error), field=name) from None
+        error.field = name
+        raise
 
 
 def _list(values: object, name: str) -> Collection[Any]:

@@ -287,5 +287,5 @@ class Endpoints:
         try:
             return values.checked(self._session.settings.egress, owner, arguments.fields_of_endpoint(fields))
         except Malformed as error:
-            name = "event_types" if error.field == "event_type" else error.field
-            raise Malformed(str(error), field=name) from None
+            error.field = "event_types" if error.field == "event_type" else error.field
+            raise

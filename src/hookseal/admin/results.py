@@ -1,12 +1,14 @@
-"""The results of an Admin. Each has the fields that the command prints with `--json`; no repr shows a secret.
+"""The results of an Admin, which are what commands print with `--json`: field by field, in this order.
 
-Times have the zone UTC. A url and a snippet are left out of the repr, because they may contain what is confidential.
+A field that is declared with `HIDDEN` is not printed, and a secret is printed as null unless somebody asks for it. No
+repr shows a secret. Times have the zone UTC. A url and a snippet are left out of the repr, because they may contain
+what is confidential.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hookseal.secrets.core.material import SecretMaterial
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 else:
     Result = TypeVar("Result")
 T = TypeVar("T")
+
+HIDDEN: Final = {"hidden": True}  # the metadata of a field that no command prints as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,8 +353,8 @@ class EndpointStats:
 class SigningSecrets:
     """The secrets that sign for an endpoint after a change, by reference.
 
-    `older_claims` is the number of requests in flight that may still be signed with a secret that was retired; None if
-    it is not known.
+    Only a rotation has a `rotation_id`, and a `secret` or `public_key` for the receiver. `older_claims` is the number
+    of requests in flight that may still be signed with a secret that was retired; None if it is not known.
     """
 
     tenant_id: str
@@ -359,6 +363,9 @@ class SigningSecrets:
     previous_secret_ref: str | None
     previous_secret_expires_at: datetime | None
     generation: int
+    rotation_id: str | None = None
+    secret: SecretMaterial | None = None
+    public_key: str | None = None
     older_claims: int | None
 
 
@@ -371,9 +378,7 @@ class Rotation(SigningSecrets):
     """
 
     rotation_id: str
-    repeated: bool
-    secret: SecretMaterial | None
-    public_key: str | None
+    repeated: bool = field(metadata=HIDDEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -414,7 +419,8 @@ class Canary:
 class RotationStatus:
     """Which secrets sign for an endpoint, the rest of its overlap, and its last ten rotations, newest first.
 
-    `older_claims` counts requests in flight from before the last change. `canary` is the last one of this generation.
+    `older_claims` counts requests in flight from before the last change; None if it is not known. `canary` is the last
+    one of this generation, or that of this call. `overlap_ended`: this call has ended the overlap.
     """
 
     tenant_id: str
@@ -432,9 +438,10 @@ class RotationStatus:
     seconds_left: int | None
     stale: bool
     rotations: tuple[PastRotation, ...]
-    older_claims: int
+    older_claims: int | None
     schedule: RotationSchedule | None
     canary: Canary | None
+    overlap_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

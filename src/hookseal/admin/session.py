@@ -1,8 +1,9 @@
 """What every operation of an Admin needs: a connection, unlocked secrets for a change, and errors for its caller."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -14,24 +15,14 @@ from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
-from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool, connected
+from hookseal.postgres import opening
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path, require_plain_types
-from hookseal.postgres.translate import Failures, in_use, missing_right
+from hookseal.postgres.schema import revision
+from hookseal.postgres.translate import Failures, for_operator, in_use, missing_right
 from hookseal.secrets.boot import Unlocked
-from hookseal.secrets.key.stores import Outside
+from hookseal.secrets.core.keyring import KeyRing
 
-# The operations name some values as the options of the commands are named.
-_ARGUMENTS: Final = {
-    "ca_file": "ca",
-    "delivery": "delivery_id",
-    "endpoint": "endpoint_id",
-    "header": "headers",
-    "overlap": "overlap_seconds",
-    "replay": "replay_id",
-    "remove_ca": "ca",
-    "remove_client_cert": "client_cert",
-    "tenant": "tenant_id",
-}
 MAX_CONNECTIONS: Final = 10
 # A change may need a second connection while it holds one: a ping reads secrets over it, and a store outside
 # PostgreSQL takes the numbers of versions. So one is always left; a call that takes it needs no other.
@@ -39,15 +30,13 @@ _CHANGES_AT_ONCE: Final = MAX_CONNECTIONS - 1
 _PINGS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
 
 
-class Session:
-    """The connections of an Admin, and its settings."""
+class Session(ABC):
+    """A connection and unlocked secrets for the operations of an Admin, and errors for its caller."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
-        self.pool = pool
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._joined_now = set[int]()  # of the callers' connections: two parts at once would undo each other
         self._pings = asyncio.Semaphore(_PINGS_AT_ONCE)
-        self._changes = asyncio.Semaphore(_CHANGES_AT_ONCE)
 
     @asynccontextmanager
     async def reading(self, connection: Connection | None = None) -> AsyncIterator[Connection]:
@@ -60,22 +49,20 @@ class Session:
     async def changing(self, actor: str, connection: Connection | None = None) -> AsyncIterator[Operator]:
         """Give an operator for a change, which the audit log records under the name `actor`.
 
-        With a connection the change is a part of the caller's transaction. The secrets are unlocked for each change,
-        so it follows every change of keys. Raises `ConfigError` without a master key.
+        With a connection the change is a part of the caller's transaction. Raises `ConfigError` without a master key,
+        and `Refused` with the provider `dev`.
         """
         with self.failures():
             who = arguments.actor(actor)
             if self.settings.loaded_secrets is None:
                 raise ConfigError(
-                    "this process has no master key, so it can only read: set SECRETS_PROVIDER=db, and "
-                    "SECRETS_MASTER_KEY_FILE or SECRETS_MASTER_KEY",
+                    "this process has no master key, so it can only read",
+                    advice="set SECRETS_PROVIDER=db, and SECRETS_MASTER_KEY_FILE or SECRETS_MASTER_KEY",
                     field="SECRETS_MASTER_KEY",
                 )
             require_lasting(self.settings.secrets)
-            async with outside(self.settings, partial(connected, self.pool)) as found:
-                unlocked = await self._unlocked(found)
-                async with self._turn(connection), self._chosen(connection) as chosen:
-                    yield Operator(connection=chosen, unlocked=unlocked, who=who)
+            async with self._unlocked() as unlocked, self._turn(connection), self._chosen(connection) as chosen:
+                yield Operator(connection=chosen, unlocked=unlocked, who=who)
 
     @asynccontextmanager
     async def pinging(self, actor: str) -> AsyncIterator[tuple[Operator, Sending]]:
@@ -86,48 +73,37 @@ class Session:
 
     @contextmanager
     def failures(self) -> Iterator[None]:
-        """Translate errors of PostgreSQL in the block, and name each wrong value as an argument.
-
-        Raises `Refused` if the Admin is closed.
-        """
-        place = f"PostgreSQL at {self.settings.database.address}"
-        if self.pool.is_closing():
-            raise Refused("this Admin is closed: use it within its `async with`")
+        """Translate errors of PostgreSQL in the block."""
         try:
             yield
-        except HooksealError as error:
-            error.field = _ARGUMENTS.get(error.field or "", error.field)
+        except HooksealError:
             raise
         except Exception as error:
-            meaning = Failures(place=place, denied=partial(missing_right, error, place)).meaning(error)
+            meaning = self._meaning(error)
             if meaning is None:
                 raise
             raise meaning from None
 
-    async def _unlocked(self, found: Outside) -> Unlocked:
-        try:
-            return await unlock_for_changes(self.pool, self.settings, outside=found)
-        except SecretDenied as error:  # the role has no right to the tables of secrets
-            raise Refused(str(error)) from None
+    @abstractmethod
+    async def source(self) -> Executor:
+        """Return the pool, or the one connection, for statements that need no transaction."""
 
-    def _chosen(self, connection: Connection | None) -> AbstractAsyncContextManager[Connection]:
-        return connected(self.pool) if connection is None else self._joined(connection)
+    @abstractmethod
+    def _unlocked(self) -> AbstractAsyncContextManager[Unlocked]:
+        """Give the secrets of the installation, unlocked."""
+
+    @abstractmethod
+    def _meaning(self, error: Exception) -> HooksealError | None:
+        """Return the error of a library as an error for the caller; None if it is a fault of hookseal."""
+
+    def _turn(self, _connection: Connection | None) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     @asynccontextmanager
-    async def _turn(self, connection: Connection | None) -> AsyncIterator[None]:
-        """Wait for a turn to hold a connection of the pool, as long as the pool waits for a free one."""
-        if connection is not None:
-            yield
-            return
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._changes.acquire()
-        except TimeoutError:
-            raise Unavailable("this Admin makes too many changes at once: nothing was changed, try again") from None
-        try:
-            yield
-        finally:
-            self._changes.release()
+    async def _chosen(self, connection: Connection | None) -> AsyncIterator[Connection]:
+        own = connected(await self.source()) if connection is None else self._joined(connection)
+        async with own as chosen:
+            yield chosen
 
     @asynccontextmanager
     async def _joined(self, connection: Connection) -> AsyncIterator[Connection]:
@@ -146,3 +122,91 @@ class Session:
                 yield connection
         finally:
             self._joined_now.remove(id(connection))
+
+
+class PoolSession(Session):
+    """A session over a pool: any number of tasks may use it at once.
+
+    The secrets are unlocked for each change, so it follows every change of keys.
+    """
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        super().__init__(settings)
+        self._pool = pool
+        self._changes = asyncio.Semaphore(_CHANGES_AT_ONCE)
+        self._place = f"PostgreSQL at {settings.database.address}"
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Translate errors of PostgreSQL in the block. Raises `Refused` if the Admin is closed."""
+        if self._pool.is_closing():
+            raise Refused("this Admin is closed: use it within its `async with`")
+        with super().failures():
+            yield
+
+    async def source(self) -> Executor:  # noqa: D102
+        return self._pool
+
+    @asynccontextmanager
+    async def _unlocked(self) -> AsyncIterator[Unlocked]:
+        async with outside(self.settings, partial(connected, self._pool)) as found:
+            try:
+                unlocked = await unlock_for_changes(self._pool, self.settings, outside=found)
+            except SecretDenied as error:  # the role has no right to the tables of secrets
+                raise Refused(str(error), advice=error.advice, joint=error.joint) from None
+            yield unlocked
+
+    def _meaning(self, error: Exception) -> HooksealError | None:
+        return Failures(place=self._place, denied=partial(missing_right, error, self._place)).meaning(error)
+
+    @asynccontextmanager
+    async def _turn(self, connection: Connection | None) -> AsyncIterator[None]:
+        """Wait for a turn to hold a connection of the pool, as long as the pool waits for a free one."""
+        if connection is not None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._changes.acquire()
+        except TimeoutError:
+            raise Unavailable("this Admin makes too many changes at once: nothing was changed, try again") from None
+        try:
+            yield
+        finally:
+            self._changes.release()
+
+
+class CommandSession(Session):
+    """A session over one connection, for the steps of one command, one after the other.
+
+    It connects and unlocks the secrets when a step needs it, and again only if that connection was lost.
+    """
+
+    def __init__(self, settings: Settings, keyring: KeyRing | None, resources: AsyncExitStack) -> None:
+        super().__init__(settings)
+        self._keyring = keyring
+        self._resources = resources
+        self._connection: Connection | None = None
+        self._kept: Unlocked | None = None
+
+    async def source(self) -> Executor:
+        """Return the connection. Raises `Unavailable`, and `ConfigError` if the schema is not of this version."""
+        if self._connection is None or self._connection.is_closed():
+            await self._resources.aclose()
+            self._connection = self._kept = None
+            opened = await self._resources.enter_async_context(opening.connection(self.settings.database))
+            await revision.require(opened)
+            self._connection = opened
+        return self._connection
+
+    @asynccontextmanager
+    async def _unlocked(self) -> AsyncIterator[Unlocked]:
+        source = await self.source()
+        if self._kept is None:
+            apart = partial(opening.connection, self.settings.database)
+            found = await self._resources.enter_async_context(outside(self.settings, apart))
+            self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=found)
+        yield self._kept
+
+    def _meaning(self, error: Exception) -> HooksealError | None:
+        return for_operator(error, address=self.settings.database.address)

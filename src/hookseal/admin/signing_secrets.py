@@ -1,8 +1,9 @@
 """The secrets of an Admin: what signs the requests to an endpoint."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Final
+from typing import Any, Final
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
@@ -20,7 +21,7 @@ from hookseal.admin.results import (
 )
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import held
-from hookseal.errors import HooksealError, InDoubt
+from hookseal.errors import Conflict, HooksealError, InDoubt
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -28,13 +29,14 @@ from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import secret as secret_operations
 from hookseal.operations.endpoint import reports
 from hookseal.operations.endpoint import rotation as operations
-from hookseal.operations.endpoint.probe import ask_whether_switched
+from hookseal.operations.endpoint.probe import ask_whether_switched, end_if_switched
 from hookseal.operations.operator import OfEndpoint
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import canary_results
+from hookseal.secrets.endpoint.canary_results import Evidence
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.store.retention import BATCH
 
@@ -49,7 +51,8 @@ class Secrets:
 
     A revocation (an overlap of 0, `end_overlap`, `force`) is complete once no request that was claimed before it can
     begin any more. Without a connection these methods return then; `older_claims` is 0, or None if PostgreSQL stopped
-    answering meanwhile. With a connection they return at once with None: await `wait_until_complete` after the commit.
+    answering meanwhile. With `wait=False` they count them, and return. With `wait=None` or a connection they return at
+    once with None: await `wait_until_complete` after the commit.
     """
 
     def __init__(self, session: Session) -> None:
@@ -68,24 +71,27 @@ class Secrets:
         algorithm: str | None = None,
         lead: str | None = None,
         secret: Text | SecretMaterial | None = None,
+        drawn: SecretMaterial | None = None,
         force: bool = False,
-        wait: bool = True,
+        wait: bool | None = True,
         connection: Connection | None = None,
     ) -> Rotation:
         """Give the endpoint a new signing secret; during the overlap, 0 to 604,800 s, both it and the old one sign.
 
         0 revokes every older secret. The default is `SECRETS_ROTATION_OVERLAP_SECONDS`. Without a `secret` a new one is
-        made. Repeating a `rotation_id` changes nothing and returns the first result, without the secret if it joins a
-        transaction. `force` rotates even while an
-        overlap runs, and retires its previous secret. Raises `Conflict` for another generation than the expected one,
-        a running overlap, and a rotation id that was used with other arguments. `InDoubt` names the rotation id with
-        which to call it again.
+        made, or `drawn` is taken if it suits the endpoint: a new one that the caller has made, and stored where the
+        receiver finds it before the change. Repeating a `rotation_id` changes nothing and returns the first result,
+        without the secret if it joins a transaction. `force` rotates even while an overlap runs, and retires its
+        previous secret. Raises `Conflict` for another generation than the expected one, a running overlap, and a
+        rotation id that was used with other arguments. If no rotation id was given, `InDoubt` names the one with which
+        to call it again.
         """
+        new = generate_signing_secret() if drawn is None else arguments.secret(drawn)
         request = RotationRequest(
             tenant_id=arguments.tenant_id(tenant_id),
             endpoint_id=arguments.endpoint_id(endpoint_id),
             overlap_seconds=self._overlap(overlap_seconds),
-            secret=generate_signing_secret() if secret is None else arguments.secret(secret),
+            secret=new if secret is None else arguments.secret(secret),
             given=secret is not None,
             rotation_id=os.urandom(16).hex() if rotation_id is None else arguments.rotation_id(rotation_id),
             expect_generation=arguments.optional_whole(expect_generation, "expect_generation"),
@@ -98,6 +104,8 @@ class Secrets:
             async with self._session.changing(actor, connection) as operator:
                 rotated = await operations.rotate_secret(operator, request)
         except InDoubt as error:
+            if rotation_id is not None:
+                raise
             again = f"call it again with rotation_id={request.rotation_id!r}: that returns the rotation if it was made"
             raise InDoubt(f"{error}; {again}", field="rotation_id") from None
         is_revocation = rotated.previous_secret_ref is None or force
@@ -114,7 +122,7 @@ class Secrets:
         actor: str,
         overlap_seconds: int | None = None,
         expect_generation: int | None = None,
-        wait: bool = True,
+        wait: bool | None = True,
         connection: Connection | None = None,
     ) -> SigningSecrets:
         """Make the previous secret current again while its overlap runs; then both sign for another overlap.
@@ -141,7 +149,7 @@ class Secrets:
         endpoint_id: str,
         actor: str,
         expect_generation: int | None = None,
-        wait: bool = True,
+        wait: bool | None = True,
         connection: Connection | None = None,
     ) -> SigningSecrets:
         """Retire the previous secret now. Raises `Conflict` if there is none."""
@@ -164,19 +172,59 @@ class Secrets:
         overlap.require_reached(state["generation"], revoked)
         await self._wait(owner, wanted, revoked)
 
+    async def older_claims(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        generation: int,
+        wait: bool = False,
+        report: Callable[[int], None] | None = None,
+    ) -> int:
+        """Return how many requests that were claimed before this generation may still begin.
+
+        With `wait` it returns once there are none; `report` is called with the number after each look. The endpoint
+        may be deleted meanwhile, and it need not have reached the generation.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        revoked = arguments.generation(generation)
+        if wait:
+            await self._wait(owner, wanted, revoked, report)
+        with self._session.failures():
+            return await held.older_claims(await self._session.source(), owner, wanted, revoked)
+
     async def status(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> RotationStatus:
         """Return which secrets sign for the endpoint, the rest of its overlap, its schedule, and its last rotations."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.reading(connection) as chosen:
             state = await reports.rotation_state(chosen, owner, wanted)
-            last = await canary_results.last(chosen, owner, wanted, state["generation"])
-        return of_row(
-            RotationStatus,
-            state,
-            rotations=tuple(of_row(PastRotation, each) for each in state["rotations"]),
-            schedule=None if state["schedule"] is None else of_row(RotationSchedule, state["schedule"]),
-            canary=None if last is None else of_row(Canary, asdict(last)),
-        )
+            return _status(state, await canary_results.last(chosen, owner, wanted, state["generation"]))
+
+    async def check_switch(
+        self, *, tenant_id: str, endpoint_id: str, actor: str, end_overlap: bool = False
+    ) -> RotationStatus:
+        """Probe the receiver, and return the status with its answer.
+
+        With `end_overlap`, end the overlap if the receiver has switched. It waits for no older claim. Raises as `probe`
+        does, and `Conflict` if an overlap is to be ended and none is running.
+        """
+        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        ending = arguments.flag(end_overlap, "end_overlap")
+        async with self._session.pinging(actor) as (operator, how):
+            state = await reports.rotation_state(operator.connection, owner, wanted)
+            if ending and not state["overlapping"]:
+                raise Conflict(
+                    "no overlap is running, so none can be ended",
+                    advice="--probe asks the receiver",
+                    joint="; ",
+                    field="endpoint_id",
+                )
+            found = await ask_whether_switched(
+                operator, how, tenant=owner, endpoint_id=wanted, expect_generation=state["generation"]
+            )
+            has_ended = ending and await end_if_switched(operator, found)
+            after = await reports.rotation_state(operator.connection, owner, wanted)
+        return _status(after, found, overlap_ended=has_ended)
 
     async def probe(
         self, *, tenant_id: str, endpoint_id: str, actor: str, expect_generation: int | None = None
@@ -251,7 +299,7 @@ class Secrets:
         settings = self._session.settings.loaded_secrets
         return 0 if settings is None else settings.rotation_overlap_seconds  # without keys the change is refused
 
-    async def _moved(self, after: Pointer, connection: Connection | None, *, wait: bool) -> SigningSecrets:
+    async def _moved(self, after: Pointer, connection: Connection | None, *, wait: bool | None) -> SigningSecrets:
         is_revocation = after.previous_secret_ref is None
         left = await self._left(after, after.generation, connection, wait=wait) if is_revocation else 0
         return SigningSecrets(
@@ -264,25 +312,45 @@ class Secrets:
             older_claims=left,
         )
 
-    async def _left(self, of: OfEndpoint, generation: int, connection: Connection | None, *, wait: bool) -> int | None:
+    async def _left(
+        self, of: OfEndpoint, generation: int, connection: Connection | None, *, wait: bool | None
+    ) -> int | None:
         """Return how many older claims are left, None if that is not known. The change is made: nothing is raised."""
-        if connection is not None:
+        if connection is not None or wait is None:
             return None
         try:
             if wait:
                 await self._wait(of.tenant_id, of.endpoint_id, generation)
                 return 0
             with self._session.failures():
-                return await held.older_claims(self._session.pool, of.tenant_id, of.endpoint_id, generation)
+                return await held.older_claims(await self._session.source(), of.tenant_id, of.endpoint_id, generation)
         except HooksealError:
             return None
 
-    async def _wait(self, owner: TenantId, wanted: EndpointId, generation: int) -> None:
+    async def _wait(
+        self, owner: TenantId, wanted: EndpointId, generation: int, report: Callable[[int], None] | None = None
+    ) -> None:
         """Wait for older claims. It needs no row: the endpoint may be deleted meanwhile, with requests in flight."""
         with self._session.failures():
             await operations.wait_until_complete(
-                self._session.pool, tenant=owner, endpoint_id=wanted, generation=generation, clock=SystemClock()
+                await self._session.source(),
+                tenant=owner,
+                endpoint_id=wanted,
+                generation=generation,
+                clock=SystemClock(),
+                report=report or (lambda _left: None),
             )
+
+
+def _status(state: dict[str, Any], canary: Evidence | None, *, overlap_ended: bool = False) -> RotationStatus:
+    return of_row(
+        RotationStatus,
+        state,
+        rotations=tuple(of_row(PastRotation, each) for each in state["rotations"]),
+        schedule=None if state["schedule"] is None else of_row(RotationSchedule, state["schedule"]),
+        canary=None if canary is None else of_row(Canary, asdict(canary)),
+        overlap_ended=overlap_ended,
+    )
 
 
 def _rotation(request: RotationRequest, rotated: RotationResult, older_claims: int | None) -> Rotation:

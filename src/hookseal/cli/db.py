@@ -10,7 +10,7 @@ from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.printing import printable
 from hookseal.cli.shared.runtime import Connection, connect, run, start
 from hookseal.config.settings import Database, Part
-from hookseal.errors import ConfigError, Unavailable
+from hookseal.errors import ConfigError, Unavailable, with_advice
 from hookseal.postgres.schema import fingerprint, plaintext, revision
 from hookseal.postgres.schema.fingerprint import Comparison, Difference, explanation
 from hookseal.postgres.schema.plaintext import PlaintextColumn
@@ -138,7 +138,7 @@ async def _advice(connection: Connection) -> str | None:
     try:
         await revision.require(connection)
     except ConfigError as error:
-        return str(error)
+        return with_advice(error)
     return None
 
 

@@ -40,7 +40,7 @@ def tenant_id(text: str) -> TenantId:
     if not _TENANT.fullmatch(text):
         raise Malformed(
             "tenant must be 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
-            field="tenant",
+            field="tenant_id",
         )
     return TenantId(text)
 
@@ -56,21 +56,21 @@ def endpoint_id(text: str) -> EndpointId:
     hookseal creates UUIDv7; an endpoint that was imported from another system keeps the id that its receivers know.
     """
     if not _UUID.fullmatch(text):
-        raise Malformed("endpoint id must be a UUID in lower case", field="endpoint")
+        raise Malformed("endpoint id must be a UUID in lower case", field="endpoint_id")
     return EndpointId(text)
 
 
 def delivery_id(text: str) -> DeliveryId:
     """Return the delivery id, a UUIDv7 in lower case. Raises `Malformed`."""
     if not _UUID7.fullmatch(text):
-        raise Malformed("delivery id must be a UUIDv7 in lower case", field="delivery")
+        raise Malformed("delivery id must be a UUIDv7 in lower case", field="delivery_id")
     return DeliveryId(text)
 
 
 def replay_id(text: str) -> ReplayId:
     """Return the id of a replay job, a UUIDv7 in lower case. Raises `Malformed`."""
     if not _UUID7.fullmatch(text):
-        raise Malformed("replay id must be a UUIDv7 in lower case", field="replay")
+        raise Malformed("replay id must be a UUIDv7 in lower case", field="replay_id")
     return ReplayId(text)
 
 

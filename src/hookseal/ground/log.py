@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TextIO
 import msgspec
 import structlog
 
-from hookseal.errors import HooksealError
+from hookseal.errors import HooksealError, with_advice
 
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -145,7 +145,7 @@ def _json(event: MutableMapping[str, Any], **_: Any) -> str:
 def why(error: BaseException) -> dict[str, Any]:
     """Return the fields of a log line about this error: the text of one of hookseal, else its class, with its calls."""
     if isinstance(error, HooksealError):
-        return {"reason": str(error)}
+        return {"reason": with_advice(error)}
     return {"reason": type(error).__name__, "exc_info": error}
 
 

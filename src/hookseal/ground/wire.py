@@ -103,11 +103,11 @@ def header_name(text: str) -> str:
     # Checks the text as given: the Kelvin sign becomes a plain k in lower case.
     if not (len(text) <= MAX_NAME_CHARACTERS and _NAME.fullmatch(text)):
         raise Malformed(
-            f"a header name must be 1 to {MAX_NAME_CHARACTERS} letters, digits and !#$%&'*+.^_`|~-", field="header"
+            f"a header name must be 1 to {MAX_NAME_CHARACTERS} letters, digits and !#$%&'*+.^_`|~-", field="headers"
         )
     # CGI and WSGI do not distinguish `_` from `-` in header names.
     if (dashed := name.replace("_", "-")) in _PROTECTED or dashed.startswith(_PROTECTED_PREFIXES):
-        raise Malformed(f"header {name} is set by hookseal or by the HTTP connection: remove it", field="header")
+        raise Malformed(f"header {name} is set by hookseal or by the HTTP connection: remove it", field="headers")
     return name
 
 
@@ -117,14 +117,14 @@ def require_headers(headers: Mapping[str, str]) -> None:
     The values must be visible and all must be within the limits. The error names a header, never its value.
     """
     if len(headers) > MAX_HEADERS:
-        raise Malformed(f"an endpoint may have at most {MAX_HEADERS} headers", field="header")
+        raise Malformed(f"an endpoint may have at most {MAX_HEADERS} headers", field="headers")
     for name, value in headers.items():
         if header_name(name) != name:
-            raise Malformed(f"header {name} must be in lower case here", field="header")
+            raise Malformed(f"header {name} must be in lower case here", field="headers")
         _require_value(name, value)
     if sum(len(name) + len(value) for name, value in headers.items()) > MAX_ALL_CHARACTERS:
         raise Malformed(
-            f"the headers of an endpoint may have at most {MAX_ALL_CHARACTERS} characters in total", field="header"
+            f"the headers of an endpoint may have at most {MAX_ALL_CHARACTERS} characters in total", field="headers"
         )
 
 
@@ -133,7 +133,7 @@ def _require_value(name: str, value: str) -> None:
         raise Malformed(
             f"the value of header {name} must be 1 to {MAX_VALUE_CHARACTERS} visible ASCII characters, with spaces "
             "and tabs only between other characters",
-            field="header",
+            field="headers",
         )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from hookseal.audit import log
 from hookseal.audit.chain import Action, Contradiction, Head, heads_to_json
 from hookseal.dispatcher.store import held
-from hookseal.errors import Conflict, HooksealError, NotFound, Unavailable
+from hookseal.errors import Conflict, HooksealError, NotFound, Unavailable, with_advice
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import clear_caches
@@ -148,7 +148,7 @@ async def _try_accept(operator: Operator, found: StaleEndpoint, tally: _Tally) -
     except Unavailable:
         raise
     except HooksealError as error:
-        tally.refused.append((found, str(error)))
+        tally.refused.append((found, with_advice(error)))
 
 
 async def _accept(operator: Operator, found: StaleEndpoint) -> None:
@@ -158,7 +158,7 @@ async def _accept(operator: Operator, found: StaleEndpoint) -> None:
             if await restore.is_lost(connection, found):
                 await _record_deletion(operator, found)
                 if await restore.is_lost(connection, found):
-                    raise Conflict(_FORGED, field="endpoint")
+                    raise Conflict(_FORGED, field="endpoint_id")
             return
         if found.generation is None:  # it was deleted, and only its secrets are back
             await _lock_deleted(connection, found)
@@ -170,7 +170,7 @@ async def _accept(operator: Operator, found: StaleEndpoint) -> None:
         after, facts = await restore.accept(connection, operator.unlocked.integrity, locked)
         missing = await restore.missing_material(connection, found.tenant_id, found.endpoint_id)
         if missing and found.kind is StaleKind.RECORD:  # a stale row is accepted anyway, because a repair needs that
-            raise Conflict(_repairs_of(missing), field="endpoint")
+            raise Conflict(_repairs_of(missing), field="endpoint_id")
         before = {"generation": locked.generation, "audited_generation": locked.audited_generation}
         for known in facts or [{"generation": after.generation}]:
             await operator.audit(Action.RESTORE_ACCEPTED, of=found, before=before, after=known)

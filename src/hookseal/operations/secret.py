@@ -110,7 +110,7 @@ async def reveal(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) 
         if found.mac is not None:
             operator.unlocked.integrity.verify(found)
         if found.mac is None or found.secret_ref is None:
-            raise NotFound("the endpoint has no secret of ours yet", field="endpoint")
+            raise NotFound("the endpoint has no secret of ours yet", field="endpoint_id")
         ref = SecretRef.parse(found.secret_ref)
         require_own(ref, tenant=tenant, endpoint_id=endpoint_id)
         secret = await operator.unlocked.store_on(connection).get(ref, purpose=Purpose.WEBHOOK_SIGNING)

@@ -22,7 +22,7 @@ from hookseal.secrets.store.several import Providers
 def require_lasting(secrets: Secrets) -> None:
     """Raise `Refused` for the provider `dev`, whose keys and secrets end with the process that made them."""
     if secrets.provider is Provider.DEV:
-        raise Refused("the provider dev keeps secrets in the memory of one process: set SECRETS_PROVIDER=db")
+        raise Refused("the provider dev keeps secrets in the memory of one process", advice="set SECRETS_PROVIDER=db")
 
 
 @asynccontextmanager

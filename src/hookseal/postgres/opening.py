@@ -7,7 +7,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncpg
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # the class is generic in the stubs only
 else:
     _Own = asyncpg.Connection
 
+_COMMAND_SECONDS: Final = 3.0  # with the start of Python, a command must have ended within five
+_CLOSE_SECONDS: Final = 1.0
 _ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _FILES: Final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _REFUSED_SETTINGS: Final = (
@@ -60,6 +62,21 @@ async def opened(server: Server, *, name: str, seconds: float, command_timeout: 
             return await connect(
                 server.current_url, application_name=server.application_name or name, command_timeout=command_timeout
             )
+
+
+@asynccontextmanager
+async def connection(server: Server) -> AsyncIterator[_Own]:
+    """Give one connection to a command, which is closed at the end of the block.
+
+    Raises what `opening` raises, within five seconds if the server does not answer.
+    """
+    opened_connection = await opened(server, name="hookseal", seconds=_COMMAND_SECONDS)
+    try:
+        yield opened_connection
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await opened_connection.close(timeout=_CLOSE_SECONDS)
+    finally:
+        opened_connection.terminate()
 
 
 @asynccontextmanager

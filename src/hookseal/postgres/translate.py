@@ -10,6 +10,7 @@ class of the old one, not its text, because the text may contain a row or creden
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -183,8 +184,21 @@ def missing_right(error: BaseException, place: str) -> Refused:
     return Refused(
         f"{place} does not let this role do it ({type(error).__name__}): log in as the owner of the schema, or let "
         "the owner grant this role hookseal_operator (to change), hookseal_worker (to deliver) or hookseal_readonly "
-        "(to look); to let a role publish, run `hookseal producer grant --role ROLE --tenant TENANT` as an operator"
+        "(to look)",
+        advice="to let a role publish, run `hookseal producer grant --role ROLE --tenant TENANT` as an operator",
+        joint="; ",
     )
+
+
+def for_operator(error: Exception, *, address: str | None = None) -> HooksealError | None:
+    """Return the error of a library in a command as an error for its operator; None if it is a fault of hookseal."""
+    postgres = f"PostgreSQL at {address}" if address else "PostgreSQL"
+    if not isinstance(error, OSError):
+        return Failures(place=postgres, denied=partial(missing_right, error, postgres)).meaning(error)
+    if isinstance(error, ConnectionError | TimeoutError):  # other OSErrors may concern a file
+        place = postgres if address else "a server"
+        return Unavailable(f"{place} does not answer ({type(error).__name__}): try again")
+    return None
 
 
 PLAIN: Final = Failures()

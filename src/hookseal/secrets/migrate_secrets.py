@@ -229,7 +229,7 @@ def _already_sealed() -> Conflict:
     return Conflict(
         "a secret of this endpoint is sealed already, and its row names none: find out who put it there, then "
         "`hookseal endpoint delete` the endpoint, which retires it, and add or import it again",
-        field="endpoint",
+        field="endpoint_id",
     )
 
 

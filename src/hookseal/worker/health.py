@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable
+from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
 from hookseal.worker.passes import Passes
 from hookseal.worker.timeouts import retrieve_exception
 
@@ -249,7 +249,7 @@ def _word(error: BaseException) -> str:
 
 def _reason(error: BaseException) -> str:
     """Return what the log may have of this error: the text of another library may contain credentials."""
-    return str(error) if isinstance(error, HooksealError) else type(error).__name__
+    return with_advice(error) if isinstance(error, HooksealError) else type(error).__name__
 
 
 def _all_ok(states: Mapping[str, str]) -> bool:

@@ -9,7 +9,7 @@ from hookseal.dispatcher.core.endpoint_health import AttemptCounts, FailingEndpo
 from hookseal.dispatcher.store import endpoint_queries
 from hookseal.dispatcher.store.endpoint_health import BATCH, Failing, failing_too_long, mark_failing, mark_recovered
 from hookseal.dispatcher.store.history import OLDEST, PostgresHistory, Removed
-from hookseal.errors import HooksealError, NotFound, Unavailable
+from hookseal.errors import HooksealError, NotFound, Unavailable, with_advice
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import disable_failing_endpoint
@@ -213,11 +213,11 @@ class Failures:
             yield
         except Unavailable as error:
             self._unanswered += 1
-            self._failed(str(error), of, is_defect=False)
+            self._failed(with_advice(error), of, is_defect=False)
             if self._unanswered >= UNANSWERED_IN_A_ROW:
                 raise
         except HooksealError as error:
-            self._failed(str(error), of, is_defect=False)
+            self._failed(with_advice(error), of, is_defect=False)
         except Exception as error:  # noqa: BLE001 -- it is logged, and the look continues with the next one
             self._failed(type(error).__name__, of, is_defect=True)
         else:

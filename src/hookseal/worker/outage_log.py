@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hookseal.errors import Unavailable
+from hookseal.errors import Unavailable, with_advice
 from hookseal.ground.log import calls
 from hookseal.worker.passes import Passes
 
@@ -32,7 +32,7 @@ class Outage:
         try:
             yield
         except Unavailable as error:
-            self._begins(str(error))
+            self._begins(with_advice(error))
             if self._passes is not None:
                 self._passes.interrupted()
         except Exception as error:  # noqa: BLE001 -- it is logged, and the loop tries again

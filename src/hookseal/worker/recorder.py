@@ -15,7 +15,7 @@ from hookseal.dispatcher.core.model import Attempt, Claim, Claimed, FinishedAtte
 from hookseal.dispatcher.core.policy import Wait
 from hookseal.dispatcher.core.ports import BatchedLedger
 from hookseal.dispatcher.store.ledger import PostgresLedger
-from hookseal.errors import Unavailable
+from hookseal.errors import Unavailable, with_advice
 from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_left
 from hookseal.ground.clock import Clock, retried
 from hookseal.worker.outage_log import Outage
@@ -297,7 +297,7 @@ class PersistentLedger:
             try:
                 return await self._one_at_a_time(write, is_repeat=is_repeat)
             except Unavailable as error:
-                self.circuit.failed(str(error))
+                self.circuit.failed(with_advice(error))
                 raise
 
         try:
@@ -395,7 +395,7 @@ class PersistentLedger:
                     return await self._one_at_a_time(write, is_repeat=is_repeat)
             except Unavailable as error:
                 if not await self._waits_for_a_row(error):
-                    self.circuit.failed(str(error))
+                    self.circuit.failed(with_advice(error))
                 raise
 
         try:

@@ -7,7 +7,7 @@ from hookseal.dispatcher.core.replay_job import JobState
 from hookseal.dispatcher.store import replays
 from hookseal.dispatcher.store.ledger import Chore
 from hookseal.dispatcher.store.replays import LOCK_WAIT, RunningJob, Step
-from hookseal.errors import HooksealError
+from hookseal.errors import HooksealError, with_advice
 from hookseal.ground.clock import Clock
 from hookseal.operations.operator import Operator
 from hookseal.operations.replay import take_step
@@ -103,8 +103,8 @@ class Replaying:
             async with connected(self._pool) as connection:
                 step = await take_step(self._as_operator(connection), job, lock_wait=lock_wait)
         except HooksealError as error:
-            if self._fails(job, str(error), since=began):
-                log.warning("replay.failed", reason=str(error))
+            if self._fails(job, with_advice(error), since=began):
+                log.warning("replay.failed", reason=with_advice(error))
             return None
         except Exception as error:
             if self._fails(job, type(error).__name__, since=began):

@@ -18,7 +18,7 @@ from hookseal.config.settings import Environment, Settings
 from hookseal.dispatcher.core.endpoint_health import AttemptCounts, FailingEndpoints
 from hookseal.dispatcher.core.ports import Parts, Transport
 from hookseal.dispatcher.store.ledger import AuditDisabled, PostgresLedger
-from hookseal.errors import ConfigError, SecretError, StaleRow, Unavailable
+from hookseal.errors import ConfigError, SecretError, StaleRow, Unavailable, with_advice
 from hookseal.ground.batches import MAX_RUNNING
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import EndpointId, TenantId, plural
@@ -192,7 +192,7 @@ def _reporting(stale: StaleReports, denials: DenialReports) -> Report:
     def report(pointer: Pointer, error: SecretError) -> None:
         denials.add(pointer, error)
         if isinstance(error, StaleRow):
-            stale.add(pointer, str(error))
+            stale.add(pointer, with_advice(error))
 
     return report
 
@@ -222,7 +222,7 @@ async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
     try:
         return await opening.opened(database, name=_NAME, seconds=CONNECT_SECONDS, command_timeout=CONNECT_SECONDS)
     except ConfigError as error:  # the worker also runs without it
-        problem = str(error)
+        problem = with_advice(error)
     raise Unavailable(problem)
 
 

@@ -11,7 +11,7 @@ from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.core.prepare import Prepared
 from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
-from hookseal.errors import Exhausted, Unavailable
+from hookseal.errors import Exhausted, Unavailable, with_advice
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.worker.inflight import InFlight, KeptRings
 from hookseal.worker.metrics.counters import WorkerMeter
@@ -251,7 +251,7 @@ class RingHandler:
         self._failed_until = self._parts.clock.monotonic() + FAILED_SECONDS
         self.keep(rings, FAILED_SECONDS)
         self._meter.claim_failed()
-        if self._failure != (reason := str(error)):  # once for each outage
+        if self._failure != (reason := with_advice(error)):  # once for each outage
             self._parts.log.warning("claim.failed", deliveries=len(rings), reason=reason)
         self._failure = reason
 
@@ -294,10 +294,10 @@ class RingHandler:
         try:
             await finish(prepared, self._parts)
         except Exhausted as error:
-            self._rest(str(error))
+            self._rest(with_advice(error))
         except Unavailable as error:
             self._parts.log.error(  # noqa: TRY400 -- an outage: a traceback would not help
-                "delivery.unrecorded", **_named(prepared.claim), reason=str(error)
+                "delivery.unrecorded", **_named(prepared.claim), reason=with_advice(error)
             )
         except Exception:
             self._parts.log.exception("delivery.defect", **_named(prepared.claim))

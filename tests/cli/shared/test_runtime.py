@@ -8,10 +8,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.cli.shared.runtime import connect, require_schema, run, translate
+from hookseal.cli.shared.runtime import connect, require_schema, run
 from hookseal.config import urls
 from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.postgres.schema import revision
+from hookseal.postgres.translate import for_operator
 from tests.cli.command import python
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing, tls_postgres
 from tests.doubles.certificates import authority, issued
@@ -246,7 +247,7 @@ async def test_the_connection_is_closed_after_the_block(database_url: str) -> No
 )
 def test_each_error_is_translated_or_passed_on(error: Exception, expected: type[HooksealError] | None) -> None:
     """An unanswered request is an outage, a missing right is a refusal, and other errors are not translated."""
-    known = translate(error)
+    known = for_operator(error)
     assert (expected is None and known is None) or (expected is type(known) and type(error).__name__ in str(known))
 
 

@@ -223,8 +223,9 @@ async def test_a_used_rotation_id_is_refused(scene: Scheduling) -> None:
     await scene.pass_(DAY / 2)
     before = await content(scene.installation)
     [each] = await scene.near()
-    with pytest.raises(Conflict, match="by hand"):
+    with pytest.raises(Conflict) as caught:
         await scene.turn(each)
+    assert "run `hookseal endpoint rotate` by hand" == caught.value.advice
     assert before == await content(scene.installation)
 
 

@@ -71,7 +71,7 @@ def test_removing_an_absent_header_is_an_error() -> None:
     """Removing a header that does not exist is an error."""
     with pytest.raises(NotFound, match="no header c") as caught:
         HeaderChange(given={}, removed=frozenset({"a", "c"})).applied({"a": KEY})
-    assert "header" == caught.value.field
+    assert "headers" == caught.value.field
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")

@@ -157,7 +157,7 @@ def test_a_file_may_have_several_authorities() -> None:
     for raw in (AUTHORITY.pem * (MOST_AUTHORITIES + 1), b"#" * (MAX_AUTHORITIES_BYTES + 1)):
         with pytest.raises(Malformed, match="at most") as caught:
             authorities(raw)
-        assert "ca_file" == caught.value.field
+        assert "ca" == caught.value.field
 
 
 def test_an_expired_or_early_certificate_is_refused() -> None:
@@ -170,7 +170,7 @@ def test_an_expired_or_early_certificate_is_refused() -> None:
         assert "client_cert" == caught.value.field
     with pytest.raises(Malformed) as caught:
         require_current(identity(None, AUTHORITY), NOW + timedelta(days=31))
-    assert "ca_file" == caught.value.field
+    assert "ca" == caught.value.field
 
 
 def test_nothing_of_the_key_is_shown() -> None:

@@ -9,8 +9,7 @@ from hookseal.cli.endpoint.add import add
 from hookseal.cli.endpoint.extras import tls_lines
 from hookseal.cli.endpoint.ping import send_ping
 from hookseal.cli.endpoint.public_key import public_key
-from hookseal.cli.endpoint.rotation import end_overlap, rollback, rotate
-from hookseal.cli.endpoint.rotation_status import rotation_status
+from hookseal.cli.endpoint.rotation import end_overlap, rollback, rotate, rotation_status
 from hookseal.cli.endpoint.state import delete, disable, enable
 from hookseal.cli.endpoint.stats import stats
 from hookseal.cli.endpoint.update import update

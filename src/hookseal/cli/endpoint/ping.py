@@ -6,7 +6,6 @@ from typing import Any, Final
 import typer
 
 from hookseal.cli.endpoint import options
-from hookseal.cli.endpoint.canary import sending_as_worker
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, printable, rfc3339
 from hookseal.cli.shared.runtime import start
@@ -15,7 +14,9 @@ from hookseal.dispatcher.core.model import NotBegun, Outcome, Reply
 from hookseal.dispatcher.core.outcome import explain
 from hookseal.dispatcher.http.observation import Observed
 from hookseal.ground import ids
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations import sending
 from hookseal.operations.endpoint import probe
 from hookseal.operations.endpoint.probe import SignedBytes, Tested
 from hookseal.operations.operator import Operator
@@ -49,7 +50,9 @@ def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Js
 
 
 async def _test(settings: Settings, operator: Operator, tenant: ids.TenantId, wanted: ids.EndpointId) -> Tested:
-    async with sending_as_worker(settings.egress) as how:
+    clock = SystemClock()
+    async with sending.transport(settings.egress, clock) as opened:
+        how = sending.as_worker(opened, settings.egress, clock)
         return await probe.send_ping(operator, how, tenant=tenant, endpoint_id=wanted)
 
 

@@ -1,44 +1,73 @@
-"""`hookseal endpoint rotate | rollback | end-overlap`: change the secrets that sign for an endpoint."""
+"""`hookseal endpoint rotate | rollback | end-overlap | rotation-status`: the secrets that sign for an endpoint."""
 
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Final
 
-from hookseal.cli.endpoint import canary
-from hookseal.cli.endpoint import rotation_options as options
-from hookseal.cli.endpoint.older_claims import older_claims, require_known
+import typer
+
+from hookseal.admin import Admin, Canary, Rotation, RotationSchedule, RotationStatus, SigningSecrets
+from hookseal.cli.context import CHANGES, READS, AdminSession, admin_session, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
-from hookseal.cli.endpoint.rotation_output import rotated_text, shape, signing_lines
-from hookseal.cli.shared.operating import NEEDS, OperatorSession, operator_session
-from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.output import Json, emit, fields_of, note, printable, rfc3339
 from hookseal.cli.shared.runtime import start
-from hookseal.cli.shared.secret_files import SecretOutput, for_receiver
+from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.config.settings import Settings
-from hookseal.errors import HooksealError, InDoubt
-from hookseal.ground import ids
-from hookseal.ground.pointer import Pointer
-from hookseal.operations.endpoint import rotation
-from hookseal.operations.operator import Operator
+from hookseal.errors import HooksealError, InDoubt, Unavailable, with_advice
+from hookseal.ground.ids import plural
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.core.material import SecretMaterial
-from hookseal.secrets.endpoint.canary_results import Evidence
-from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.core.overlap import MAX_OVERLAP_SECONDS
+from hookseal.secrets.core.signing import generate_signing_secret
+
+_OVERLAP_HELP: Final = (
+    f"How long both secrets sign, 0 to {MAX_OVERLAP_SECONDS} seconds; 0 revokes every older secret. "
+    "Default: SECRETS_ROTATION_OVERLAP_SECONDS."
+)
+_OUT_HELP: Final = "Write the secret to this new file (mode 0600); for ed25519 it gets the public key."
+
+Overlap = Annotated[int | None, typer.Option(help=_OVERLAP_HELP)]
+Expected = Annotated[int | None, typer.Option(help="Make the change only if the endpoint is at this generation.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Rotate even while an overlap runs, and retire its previous secret.")
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for requests from before the change.")]
 
 
 def rotate(
     *,
     tenant: Tenant,
     endpoint: Endpoint,
-    overlap: options.Overlap = None,
-    rotation_id: options.RotationId = None,
-    expect_generation: options.Expected = None,
-    scheme: options.NewScheme = None,
-    algorithm: options.NewAlgorithm = None,
-    lead: options.Lead = None,
-    secret_file: options.SecretFile = None,
-    secret_out: options.SecretOut = None,
-    print_secret: options.PrintSecret = False,
-    force: options.Force = False,
-    no_wait: options.NoWait = False,
-    verify: options.Verify = False,
+    overlap: Overlap = None,
+    rotation_id: Annotated[
+        str | None,
+        typer.Option(help="An id for this rotation: the same id again rotates nothing, and prints the same answer."),
+    ] = None,
+    expect_generation: Expected = None,
+    scheme: Annotated[
+        Scheme | None, typer.Option(metavar="NAME", help="standard or x-webhook: the scheme from now on.")
+    ] = None,
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(metavar="NAME", help="hmac or ed25519: the algorithm from now on.")
+    ] = None,
+    lead: Annotated[
+        str | None,
+        typer.Option(help="x-webhook: which secret signs the plain header in an overlap, previous or current."),
+    ] = None,
+    secret_file: Annotated[
+        str | None, typer.Option(help="A private file with the secret to use, in place of a new one; - is stdin.")
+    ] = None,
+    secret_out: Annotated[Path | None, typer.Option(help=_OUT_HELP)] = None,
+    print_secret: Annotated[
+        bool, typer.Option("--print-secret", help="Print the secret even to a pipe or as JSON.")
+    ] = False,
+    force: Force = False,
+    no_wait: NoWait = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then send the receiver two pings, which show whether it has switched.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Give the endpoint a new signing secret; during the overlap both the new and the old one sign.
@@ -47,32 +76,52 @@ def rotate(
 
     Example: hookseal endpoint rotate --tenant acme --endpoint ID --overlap 86400 --secret-out new.secret
     """
-    settings = start(NEEDS)
-    wanted = RotationRequest(
-        tenant_id=ids.owner_id(tenant),
-        endpoint_id=ids.endpoint_id(endpoint),
-        overlap_seconds=options.overlap_seconds(settings, overlap),
-        secret=options.new_secret(secret_file, algorithm),
-        given=secret_file is not None,
-        rotation_id=options.require_rotation_id(rotation_id) or str(uuid.uuid4()),
-        expect_generation=expect_generation,
-        scheme=scheme,
-        algorithm=algorithm,
-        lead=options.require_lead(lead),
-        force=force,
-    )
-    output = SecretOutput(secret_out, print_it=print_secret, as_json=as_json)
-    with operator_session(settings) as session:
-        _rotate_and_answer(settings, session, wanted, output, wait=not no_wait, verify=verify, as_json=as_json)
+    settings = start(CHANGES)
+    given = None if secret_file is None else SecretMaterial(read_secret_text(secret_file).encode())
+    secret = generate_signing_secret(algorithm or Algorithm.HMAC) if given is None else given
+    named = str(uuid.uuid4()) if rotation_id is None else rotation_id
+    output, kept = SecretOutput(secret_out, print_it=print_secret, as_json=as_json), for_receiver(secret)
+
+    async def step(admin: Admin) -> Rotation:
+        return await admin.secrets.rotate(
+            tenant_id=tenant,
+            endpoint_id=endpoint,
+            actor=operator_name(),
+            overlap_seconds=overlap,
+            rotation_id=named,
+            expect_generation=expect_generation,
+            scheme=scheme,
+            algorithm=algorithm,
+            lead=lead,
+            secret=given,
+            drawn=secret,
+            force=force,
+            wait=None,
+        )
+
+    with admin_session(settings) as session:
+        with output.keeping(kept) as text:
+            rotated = _rotate_or_doubt(session, step, named)
+            of_receiver = SecretMaterial(rotated.public_key.encode()) if rotated.public_key else rotated.secret
+            shown = text if of_receiver == kept else output.keep_instead(of_receiver)
+        left = _older_claims(session, rotated, wait=not no_wait)
+        canary = _canary(session, rotated) if verify else None
+        changes = {"secret": None if rotated.public_key else shown, "older_claims": left, "canary": canary}
+        emit(
+            fields_of(rotated) | changes,
+            as_json=as_json,
+            text=lambda: _rotated_text(rotated, secret=shown, file=output.path, older_claims=left, canary=canary),
+        )
+        _require_known(left)
 
 
 def rollback(
     *,
     tenant: Tenant,
     endpoint: Endpoint,
-    overlap: options.Overlap = None,
-    expect_generation: options.Expected = None,
-    no_wait: options.NoWait = False,
+    overlap: Overlap = None,
+    expect_generation: Expected = None,
+    no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
     """Make the previous secret current again while its overlap runs; then both sign for another overlap.
@@ -81,27 +130,26 @@ def rollback(
 
     Example: hookseal endpoint rollback --tenant acme --endpoint ID
     """
-    settings = start(NEEDS)
-    seconds = options.overlap_seconds(settings, overlap)
 
-    async def change(operator: Operator) -> Pointer:
-        return await rotation.roll_back(
-            operator,
-            tenant=ids.owner_id(tenant),
-            endpoint_id=ids.endpoint_id(endpoint),
-            overlap_seconds=seconds,
+    async def step(admin: Admin) -> SigningSecrets:
+        return await admin.secrets.roll_back(
+            tenant_id=tenant,
+            endpoint_id=endpoint,
+            actor=operator_name(),
+            overlap_seconds=overlap,
             expect_generation=expect_generation,
+            wait=None,
         )
 
-    _move_and_answer(settings, change, wait=not no_wait, as_json=as_json)
+    _move(start(CHANGES), step, wait=not no_wait, as_json=as_json)
 
 
 def end_overlap(
     *,
     tenant: Tenant,
     endpoint: Endpoint,
-    expect_generation: options.Expected = None,
-    no_wait: options.NoWait = False,
+    expect_generation: Expected = None,
+    no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
     """Retire the previous secret now, and wait until no request signed with it can begin any more.
@@ -109,103 +157,228 @@ def end_overlap(
     Example: hookseal endpoint end-overlap --tenant acme --endpoint ID
     """
 
-    async def change(operator: Operator) -> Pointer:
-        return await rotation.end_overlap(
-            operator,
-            tenant=ids.owner_id(tenant),
-            endpoint_id=ids.endpoint_id(endpoint),
+    async def step(admin: Admin) -> SigningSecrets:
+        return await admin.secrets.end_overlap(
+            tenant_id=tenant,
+            endpoint_id=endpoint,
+            actor=operator_name(),
             expect_generation=expect_generation,
+            wait=None,
         )
 
-    _move_and_answer(start(NEEDS), change, wait=not no_wait, as_json=as_json)
+    _move(start(CHANGES), step, wait=not no_wait, as_json=as_json)
 
 
-def _rotate_and_answer(
-    settings: Settings,
-    session: OperatorSession,
-    wanted: RotationRequest,
-    output: SecretOutput,
+def rotation_status(
     *,
-    wait: bool,
-    verify: bool,
-    as_json: bool,
+    tenant: Tenant,
+    endpoint: Endpoint,
+    probe: Annotated[bool, typer.Option("--probe", help="Ask the receiver now whether it has switched.")] = False,
+    end_when_switched: Annotated[
+        bool, typer.Option("--end-when-switched", help="Ask it now; if it has, end the overlap, else exit 1.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    drawn = for_receiver(wanted.secret)
-    with output.keeping(drawn) as text:
-        rotated = _rotate_or_doubt(session, wanted)
-        for_output = SecretMaterial(rotated.public_key.encode()) if rotated.public_key else rotated.secret
-        shown = text if for_output == drawn else output.keep_instead(for_output)
-    left = _count_older_claims(session, wanted, rotated, wait=wait, retired=wanted.force)
-    sent, said = _canary(settings, session, wanted, rotated) if verify else (None, None)
-    answer = shape(wanted.tenant_id, wanted.endpoint_id, rotated, older_claims=left)
-    emit(
-        answer | {"secret": None if rotated.public_key else shown, "canary": sent},
-        as_json=as_json,
-        text=lambda: rotated_text(wanted, rotated, secret=shown, file=output.path, older_claims=left, canary=said),
-    )
-    require_known(left)
+    """Show the secrets that sign for an endpoint, the rest of the overlap, the schedule and the last ten rotations.
 
+    `canary` is the last answer of the receiver at this generation: switched, not_switched, does_not_verify (it
+    accepts any signature, so nothing is proven) or no_answer; --probe alone exits with 0 for each of them.
+    `older_claims` counts requests in flight from before the last change: they may use an older secret.
 
-def _canary(
-    settings: Settings, session: OperatorSession, wanted: RotationRequest, rotated: RotationResult
-) -> tuple[dict[str, object], str]:
-    """Ask the receiver whether it has switched; return the answer as JSON and as text. The rotation stays made."""
-
-    async def sent(operator: Operator) -> Evidence:
-        return await canary.probed(
-            settings, operator, wanted.tenant_id, wanted.endpoint_id, expect_generation=rotated.generation
+    Example: hookseal endpoint rotation-status --tenant acme --endpoint ID --end-when-switched
+    """
+    if not (probe or end_when_switched):
+        status = call(start(READS), lambda admin: admin.secrets.status(tenant_id=tenant, endpoint_id=endpoint))
+        emit(status, as_json=as_json, text=lambda: _status_text(status, status.older_claims))
+        return
+    with admin_session(start(CHANGES)) as session:
+        found = session.run(
+            lambda admin: admin.secrets.check_switch(
+                tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), end_overlap=end_when_switched
+            )
         )
-
-    try:
-        found = session.run(sent)
-    except HooksealError as error:
-        reason = str(error)
-    except KeyboardInterrupt:
-        reason = "interrupted"
-    else:
-        return canary.shape(found), canary.text(found)
-    note(f"rotated, but whether the receiver has switched is not known: {reason}")
-    return canary.unknown(reason, generation=rotated.generation), f"not known: {reason}"
+        left = _count(session, found, wait=True) if found.overlap_ended else found.older_claims
+        shown = fields_of(found) | {"older_claims": left}
+        emit(shown, as_json=as_json, text=lambda: _status_text(found, left))
+    _require_known(left)
+    if end_when_switched and not found.overlap_ended:
+        raise typer.Exit(1)
 
 
-def _rotate_or_doubt(session: OperatorSession, wanted: RotationRequest) -> RotationResult:
+def _rotate_or_doubt(session: AdminSession, step: Callable[[Admin], Awaitable[Rotation]], rotation_id: str) -> Rotation:
     """Rotate. Raises `InDoubt`, also after an interrupt, with the command that finds out whether it was done."""
     try:
-        return session.run(lambda operator: rotation.rotate_secret(operator, wanted))
+        return session.run(step)
     except (InDoubt, KeyboardInterrupt) as error:
         reason = str(error) or "interrupted: the rotation may have been made all the same"
     raise InDoubt(
-        f"{reason}; run it again with --rotation-id {wanted.rotation_id}, and another --secret-out FILE if "
+        f"{reason}; run it again with --rotation-id {rotation_id}, and another --secret-out FILE if "
         "one was given: it prints whether the rotation was made"
     )
 
 
-def _count_older_claims(
-    session: OperatorSession,
-    of: RotationRequest | Pointer,
-    after: RotationResult | Pointer,
-    *,
-    wait: bool,
-    retired: bool = False,
-) -> int | None:
-    """Return how many older claims may sign with a retired secret; None, with the reason printed, if unknown.
-
-    `retired`: a version may have been retired although an overlap runs now.
-    """
-    if after.previous_secret_ref is not None and not retired:
-        return 0  # an overlap: the secrets of older claims are still valid
-    return older_claims(session, of.tenant_id, of.endpoint_id, after.generation, wait=wait)
-
-
-def _move_and_answer(
-    settings: Settings, change: Callable[[Operator], Awaitable[Pointer]], *, wait: bool, as_json: bool
-) -> None:
-    with operator_session(settings) as session:
-        after = session.run(change)
-        left = _count_older_claims(session, after, after, wait=wait)
+def _move(settings: Settings, step: Callable[[Admin], Awaitable[SigningSecrets]], *, wait: bool, as_json: bool) -> None:
+    with admin_session(settings) as session:
+        after = session.run(step)
+        left = _older_claims(session, after, wait=wait)
         emit(
-            shape(after.tenant_id, after.endpoint_id, after, older_claims=left),
+            fields_of(after) | {"older_claims": left},
             as_json=as_json,
-            text=lambda: "\n".join(signing_lines(after, left)),
+            text=lambda: "\n".join(_signing_lines(after, left)),
         )
-    require_known(left)
+    _require_known(left)
+
+
+def _older_claims(session: AdminSession, after: SigningSecrets, *, wait: bool) -> int | None:
+    """Return how many older claims may sign with a retired secret: 0 if none was retired."""
+    return _count(session, after, wait=wait) if after.older_claims is None else after.older_claims
+
+
+def _count(session: AdminSession, after: SigningSecrets | RotationStatus, *, wait: bool) -> int | None:
+    """Return how many older claims are left: 0 after waiting; None, with the reason printed, if that is unknown.
+
+    The change is committed by now, so the command must print it whatever happens here.
+    """
+    try:
+        return session.run(
+            lambda admin: admin.secrets.older_claims(
+                tenant_id=after.tenant_id,
+                endpoint_id=after.endpoint_id,
+                generation=after.generation,
+                wait=wait,
+                report=_Progress(),
+            )
+        )
+    except HooksealError as error:
+        reason = with_advice(error)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    note(f"changed, but older claims may still be in flight: {reason}")
+    return None
+
+
+def _require_known(left: int | None) -> None:
+    """Return if the number is known; else end the command with the exit code for a server that does not answer."""
+    if left is None:
+        raise typer.Exit(Unavailable.exit_code)
+
+
+class _Progress:
+    """Prints the number on a terminal whenever it changes."""
+
+    _last = 0
+
+    def __call__(self, left: int) -> None:
+        if left != self._last and sys.stderr.isatty():
+            note(f"waiting for {plural(left, 'request', 'requests')} from before the change", prefix="")
+        self._last = left
+
+
+def _canary(session: AdminSession, rotated: Rotation) -> Canary | dict[str, object]:
+    """Ask the receiver whether it has switched; return its answer, or why it is unknown. The rotation stays made."""
+    try:
+        return session.run(
+            lambda admin: admin.secrets.probe(
+                tenant_id=rotated.tenant_id,
+                endpoint_id=rotated.endpoint_id,
+                actor=operator_name(),
+                expect_generation=rotated.generation,
+            )
+        )
+    except HooksealError as error:
+        reason = with_advice(error)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    note(f"rotated, but whether the receiver has switched is not known: {reason}")
+    unknown = dict.fromkeys(("verdict", "status", "control_status", "sent_at"))
+    return unknown | {"detail": reason, "generation": rotated.generation}
+
+
+def _rotated_text(
+    rotated: Rotation,
+    *,
+    secret: str | None,
+    file: Path | None,
+    older_claims: int | None,
+    canary: Canary | dict[str, object] | None,
+) -> str:
+    """Return a rotation as text; `secret` may be printed, `file` has what the receiver gets."""
+    options = f"--tenant {rotated.tenant_id} --endpoint {rotated.endpoint_id}"
+    status = f"hookseal endpoint rotation-status {options}"
+    lines = [*_signing_lines(rotated, older_claims), f"rotation   {rotated.rotation_id}"]
+    if rotated.public_key:
+        kept = [] if file is None else [f"           also in {file}"]
+        lines += [f"public key {rotated.public_key}", *kept, "Give the public key to the receiver."]
+    elif secret is not None:
+        lines += [f"secret     {secret}", "Give the secret to the receiver."]
+    elif rotated.secret is None:
+        lines += ["secret     not shown: this version is not the active one any more"]
+    elif file is not None:
+        lines += [f"secret     in {file}", "Give the secret to the receiver."]
+    else:
+        lines += ["secret     not shown. To get it, run", f"  hookseal secret reveal {options} --secret-out FILE"]
+    if rotated.repeated:
+        lines.append(f"This rotation was made before. What signs now: {status}")
+    elif rotated.previous_secret_ref is not None:
+        lines.append(f"Once the receiver has switched: {status} --end-when-switched")
+    if isinstance(canary, Canary):
+        lines.append(f"canary     {_canary_text(canary)}")
+    elif canary is not None:
+        lines.append(f"canary     not known: {canary['detail']}")
+    return "\n".join(lines)
+
+
+def _signing_lines(after: SigningSecrets, older_claims: int | None) -> list[str]:
+    """Return which secrets sign now, and whether a request with an older secret may still be sent."""
+    expires_at = after.previous_secret_expires_at
+    if after.previous_secret_ref is not None and expires_at is not None:
+        previous = f"{after.previous_secret_ref} until {rfc3339(expires_at)}"
+    elif older_claims == 0:
+        previous = "none: no request signed with an older secret can begin any more"
+    else:
+        some = "some requests" if older_claims is None else plural(older_claims, "request", "requests")
+        previous = f"none, but {some} from before the change may still be sent with an older secret"
+    return [f"current    {after.secret_ref}", f"previous   {previous}", f"generation {after.generation}"]
+
+
+def _canary_text(canary: Canary) -> str:
+    return f"{canary.verdict}, {rfc3339(canary.sent_at)}: {printable(canary.detail or '-')}"
+
+
+def _status_text(status: RotationStatus, older_claims: int | None) -> str:
+    lines = (
+        ["STALE         an older copy replaced the row, so nothing is signed: run `hookseal restore check`"]
+        if status.stale
+        else []
+    )
+    lines.append(f"current       {status.secret_ref or '-'} ({status.scheme}, {status.algorithm})")
+    if status.overlapping and status.previous_secret_expires_at is not None:
+        until = f"until {rfc3339(status.previous_secret_expires_at)}, {_duration(status.seconds_left or 0)} from now"
+        how = f"{status.previous_scheme}, {status.previous_algorithm}"
+        lines += [f"previous      {status.previous_secret_ref} ({how})", f"overlap       {until}; lead {status.lead}"]
+    else:
+        ended = ": the receiver has switched, so the overlap was ended" if status.overlap_ended else ""
+        lines.append(f"previous      none signs{ended}")
+    lines.append(f"generation    {status.generation}")
+    lines.append(f"older claims  {'not known' if older_claims is None else older_claims}")
+    lines += [] if status.schedule is None else [f"schedule      {_schedule_text(status.schedule)}"]
+    canary = "none at this generation; --probe sends one" if status.canary is None else _canary_text(status.canary)
+    lines.append(f"canary        {canary}")
+    lines += [
+        f"rotation      {rfc3339(one.created_at)}  version {one.version}  {one.rotation_id}" for one in status.rotations
+    ]
+    return "\n".join(lines)
+
+
+def _schedule_text(schedule: RotationSchedule) -> str:
+    every = f"every {schedule.rotate_every_days} d"
+    if schedule.announced_at is None or schedule.rotates_at is None:
+        return f"{every}; next {rfc3339(schedule.due_at)}, not announced yet"
+    return f"{every}; announced {rfc3339(schedule.announced_at)}, rotates {rfc3339(schedule.rotates_at)}"
+
+
+def _duration(seconds: int) -> str:
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"

@@ -6,15 +6,17 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.cli.endpoint import rotation_options as options
+from hookseal.cli.endpoint import rotation as options
 from hookseal.cli.key.moves import KeyId, key_id_of
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, table
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
+from hookseal.errors import with_advice
 from hookseal.ground.ids import require_limit
 from hookseal.operations.key.keys import CompromiseOptions, Replaced, drill
 from hookseal.operations.operator import Operator
+from hookseal.secrets.core.overlap import require_overlap
 from hookseal.secrets.key import compromise as exposure
 from hookseal.secrets.key import keys
 from hookseal.secrets.key.compromise import Exposed, Remedy
@@ -42,7 +44,7 @@ class _Done:
         place = {"tenant_id": exposed.tenant_id, "endpoint_id": exposed.endpoint_id, "ref": exposed.ref}
         self.versions += 1
         if error is not None:
-            self.failed.append(place | {"code": error.code, "message": str(error)})
+            self.failed.append(place | {"code": error.code, "message": with_advice(error)})
         elif exposed.remedy is Remedy.ROTATION:
             self.rotated += 1
         elif exposed.remedy is Remedy.END_OF_OVERLAP and self.how.ends_overlaps:
@@ -101,7 +103,7 @@ def compromise(
     """
     settings, wanted = start(NEEDS), key_id_of(key_id)
     how = CompromiseOptions(
-        overlap_seconds=options.overlap_seconds(settings, overlap),
+        overlap_seconds=settings.secrets.rotation_overlap_seconds if overlap is None else require_overlap(overlap),
         force=force,
         dry_run=dry_run,
         random_bytes=os.urandom,
@@ -125,7 +127,7 @@ async def _replace_all(operator: Operator, key_id: str, how: CompromiseOptions) 
         def take(replaced: Replaced) -> None:
             done.take(replaced)
             refused = replaced.error
-            report(1, None if refused is None else f"{replaced.exposed.ref}: {refused}")
+            report(1, None if refused is None else f"{replaced.exposed.ref}: {with_advice(refused)}")
 
         await drill(operator, key_id, how, take)
     return done

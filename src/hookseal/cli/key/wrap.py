@@ -15,7 +15,7 @@ from hookseal.cli.shared.secret_files import read_secret_text
 from hookseal.config.keys import INSTALLATION, KMS, MASTER_KEY, WRAPPED_KEY
 from hookseal.config.load import NOTHING, harden_process, load
 from hookseal.config.settings import Part, Settings
-from hookseal.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused
+from hookseal.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused, with_advice
 from hookseal.ground.clock import SystemClock
 from hookseal.secrets.core.keyring import KEY_BYTES, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
@@ -86,7 +86,7 @@ def never_lost(drawn: Drawn | None) -> Iterator[None]:
     except InDoubt as error:
         if drawn is None:
             raise
-        raise InDoubt(f"{error}. If it was made, {WRAPPED_KEY} is {drawn.text}") from None
+        raise InDoubt(f"{with_advice(error)}. If it was made, {WRAPPED_KEY} is {drawn.text}") from None
     except OutputLost:
         if drawn is not None:  # as text: a JSON object would go to the same standard output
             message = f"the master key is registered; keep its wrapped form: {WRAPPED_KEY} is {drawn.text}"
@@ -133,7 +133,7 @@ def _key(settings: Settings, key_file: str | None, *, new: bool) -> MasterKey:
         try:
             return MasterKey.parse(read_secret_text(key_file), variable="--key-file")
         except ConfigError as error:
-            raise Malformed(str(error), field="key_file") from None
+            raise Malformed(with_advice(error), field="key_file") from None
     key = settings.secrets.master_key
     if key is None:
         raise Refused(f"there is no master key in the settings: set {MASTER_KEY} or {WRAPPED_KEY}, or use --new")

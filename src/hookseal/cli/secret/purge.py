@@ -8,7 +8,7 @@ import typer
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import start
-from hookseal.errors import Malformed, Refused
+from hookseal.errors import Malformed, Refused, with_advice
 from hookseal.ground import ids
 from hookseal.ground.ids import plural
 from hookseal.operations.operator import Operator
@@ -70,8 +70,8 @@ async def _purge(operator: Operator, owner: ids.TenantId | None, days: int, *, d
             else:
                 await _purge_tenant(operator, tenant, days, purged)
         except Refused as error:  # a broken audit log of one tenant does not stop the others
-            purged.failed.append({"tenant_id": tenant, "code": error.code, "message": str(error)})
-            note(f"{tenant}: {error}")
+            purged.failed.append({"tenant_id": tenant, "code": error.code, "message": with_advice(error)})
+            note(f"{tenant}: {with_advice(error)}")
     return purged
 
 

@@ -10,7 +10,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hookseal.cli.shared.printing import PIPE_CLOSED, emit, emit_error, note, printable, printable_body, rfc3339
+from hookseal.cli.shared.printing import (
+    PIPE_CLOSED,
+    emit,
+    emit_error,
+    fields_of,
+    note,
+    printable,
+    printable_body,
+    rfc3339,
+)
 
 __all__ = [
     "HELP_OPTIONS",
@@ -19,6 +28,7 @@ __all__ = [
     "JsonLines",
     "emit",
     "emit_error",
+    "fields_of",
     "key_values",
     "note",
     "printable",

@@ -10,9 +10,10 @@ from typing import Final, TypeVar
 import asyncpg
 
 from hookseal.cli.shared.output import note
+from hookseal.cli.shared.printing import option_named
 from hookseal.cli.shared.runtime import connect
 from hookseal.config.settings import Settings
-from hookseal.errors import Defect, HooksealError, InDoubt, Refused, Unavailable
+from hookseal.errors import Defect, HooksealError, InDoubt, Refused, Unavailable, with_advice
 from hookseal.operations.operator import Operator
 from hookseal.postgres.translate import OUTAGES
 
@@ -72,9 +73,11 @@ class Tally:
         """Count a failure at that place, and report it."""
         self.failures += 1
         if len(self.failed) < MOST_LISTED:
-            self.failed.append({**place, "code": error.code, "message": str(error), "field": error.field})
+            self.failed.append(
+                {**place, "code": error.code, "message": with_advice(error), "field": option_named(error)}
+            )
         named = (f"line {part}" if name == "line" else str(part) for name, part in place.items())
-        note(f"{' '.join(named)}: {error}")
+        note(f"{' '.join(named)}: {with_advice(error)}")
 
     def end(self) -> None:
         """Report the counts after the last row."""

@@ -6,16 +6,33 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from hookseal.errors import HooksealError, LocalFailure
+from hookseal.errors import HooksealError, LocalFailure, NotFound, with_advice
 from hookseal.ground.ids import plural
+from hookseal.secrets.core.material import SecretMaterial
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
+# What an error names is an argument of `Admin`; these options of commands have other names.
+_OPTIONS: Final = {
+    "ca": "ca_file",
+    "delivery_id": "delivery",
+    "endpoint_id": "endpoint",
+    "headers": "header",
+    "new_endpoint_id": "endpoint_id",
+    "overlap_seconds": "overlap",
+    "replay_id": "replay",
+    "tenant_id": "tenant",
+}
+_REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # what is removed was not there
 _MAX_PRINTED: Final = 1_000  # characters of a body
 _COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
 _PARTS: Final = re.compile(rf"(\n|{_COLOUR.pattern})")
@@ -30,12 +47,21 @@ class OutputLost(Exception):
         self.problem = problem
 
 
-def emit(value: Mapping[str, object], *, as_json: bool, text: Callable[[], str] | str) -> None:
-    """Print the value as one JSON object on one line, or the text, on standard output."""
+def emit(value: "Mapping[str, object] | DataclassInstance", *, as_json: bool, text: Callable[[], str] | str) -> None:
+    """Print the result as one JSON object on one line, or the text, on standard output.
+
+    The JSON of a result of an `Admin` has its fields, in their order, but those that are hidden; a secret is null. To
+    print a secret that was asked for, give `fields_of(result) | {"secret": ...}`.
+    """
     if as_json:
         _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
         _print(_harmless(text if isinstance(text, str) else text()))
+
+
+def fields_of(result: "DataclassInstance") -> dict[str, object]:
+    """Return the fields of a result of an `Admin` that its JSON has."""
+    return {each.name: getattr(result, each.name) for each in fields(result) if not each.metadata.get("hidden")}
 
 
 def note(text: str, *, prefix: str = "hookseal: ") -> None:
@@ -58,9 +84,16 @@ def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> 
 
 def report(error: HooksealError, *, as_json: bool, more: str | None = None) -> int:
     """Print the error, with one more line if there is one, and return its exit code."""
-    message = str(error) if more is None else f"{error}\n{more}"
-    emit_error(code=error.code, message=message, field=error.field, as_json=as_json)
+    message = with_advice(error) if more is None else f"{with_advice(error)}\n{more}"
+    emit_error(code=error.code, message=message, field=option_named(error), as_json=as_json)
     return error.exit_code
+
+
+def option_named(error: HooksealError) -> str | None:
+    """Return the option that gives the argument which the error names, or the name of the argument itself."""
+    name = error.field or ""
+    options = _REMOVING if isinstance(error, NotFound) and name in _REMOVING else _OPTIONS
+    return options.get(name, error.field)
 
 
 def lost_output(error: Exception) -> OutputLost | None:
@@ -138,6 +171,10 @@ def _plain(value: object) -> object:
             return rfc3339(value)
         case Mapping():
             return {name: _plain(item) for name, item in value.items()}
+        case SecretMaterial():
+            return None
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return _plain(fields_of(value))
         case list() | tuple():
             return [_plain(item) for item in value]
         case bytes() | bytearray() | memoryview():

@@ -2,26 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias, TypeVar
 
 import asyncpg
 
 from hookseal.cli.shared.starting import begin
 from hookseal.config.load import EVERYTHING
 from hookseal.config.settings import Database, Part, Settings
-from hookseal.errors import HooksealError, Unavailable
 from hookseal.postgres import opening
 from hookseal.postgres.schema import revision
-from hookseal.postgres.translate import Failures, missing_right
+from hookseal.postgres.translate import for_operator
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 T = TypeVar("T")
-
-_CONNECT_SECONDS: Final = 3.0  # with the start of Python, the whole command must have ended within five
-_CLOSE_SECONDS: Final = 1.0
 
 
 def start(needs: frozenset[Part] = EVERYTHING, *, draws_key: bool = False) -> Settings:
@@ -48,14 +43,9 @@ async def connect(database: Database) -> AsyncIterator[Connection]:
     Raises `Unavailable` naming its address, within five seconds if it does not answer, and
     `ConfigError` if its url cannot be used.
     """
-    connection = await opening.opened(database, name="hookseal", seconds=_CONNECT_SECONDS)
-    try:
+    async with opening.connection(database) as connection:
         with translated(address=database.address):
             yield connection
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await connection.close(timeout=_CLOSE_SECONDS)
-    finally:
-        connection.terminate()
 
 
 def reading(settings: Settings, read: Callable[[Connection], Awaitable[T]]) -> T:
@@ -83,18 +73,7 @@ def translated(*, address: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = translate(error, address=address)
+        known = for_operator(error, address=address)
         if known is None:
             raise
         raise known from None
-
-
-def translate(error: Exception, *, address: str | None = None) -> HooksealError | None:
-    """Return the error of a library as an error for the operator; None if it is a fault of hookseal."""
-    postgres = f"PostgreSQL at {address}" if address else "PostgreSQL"
-    if not isinstance(error, OSError):
-        return Failures(place=postgres, denied=partial(missing_right, error, postgres)).meaning(error)
-    if isinstance(error, ConnectionError | TimeoutError):  # other OSErrors may concern a file
-        place = postgres if address else "a server"
-        return Unavailable(f"{place} does not answer ({type(error).__name__}): try again")
-    return None

@@ -38,7 +38,7 @@ from hookseal.dispatcher.core.prepare import (
     wait_after,
     with_headers_and_tls,
 )
-from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure
+from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, with_advice
 
 _URLS_REMEMBERED: Final = 1_024
 
@@ -262,7 +262,7 @@ async def _give_all_back(claims: Sequence[Claim], parts: Parts, *, reason: str |
 async def _postpone(claim: Claim, error: Exception, parts: Parts) -> None:
     """Give back a delivery that could not be prepared, to be tried again later. The caller logs the error."""
     if isinstance(error, Exhausted):
-        await _shielded(_give_back_exhausted(claim, str(error), parts))
+        await _shielded(_give_back_exhausted(claim, with_advice(error), parts))
     else:
         await _shielded(_wait_or_end(claim, await_repair(parts.jitter()), parts))
 

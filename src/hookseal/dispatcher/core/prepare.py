@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from hookseal.dispatcher.core.model import Claim, Request, Target
 from hookseal.dispatcher.core.policy import End, Wait, admit, await_other_worker, await_secret
 from hookseal.dispatcher.core.ports import Parts, Signer, tls_identity
-from hookseal.errors import CannotSign, Defect, LocalFailure, Unavailable
+from hookseal.errors import CannotSign, Defect, LocalFailure, Unavailable, with_advice
 from hookseal.ground.wire import (
     Scheme,
     signed_content,
@@ -154,8 +154,10 @@ async def prepared(claims: Sequence[Claim], asked_at: float, parts: Parts) -> li
 def wait_after(error: CannotSign | LocalFailure, parts: Parts) -> Wait:
     """Return the wait of a delivery that could not be signed, or that this process alone cannot send now."""
     if isinstance(error, CannotSign):
-        return await_secret(str(error), parts.jitter(), is_transient=isinstance(error, Unavailable))
-    return await_other_worker(str(error), parts.jitter())  # the endpoint is not held: another worker may succeed
+        return await_secret(with_advice(error), parts.jitter(), is_transient=isinstance(error, Unavailable))
+    return await_other_worker(
+        with_advice(error), parts.jitter()
+    )  # the endpoint is not held: another worker may succeed
 
 
 async def _sign(admitted: Sequence[tuple[Claim, Target]], asked_at: float, parts: Parts) -> list[Signed]:

@@ -125,7 +125,7 @@ def compose_ping(
     claim = _claim_of(ping)
     target = admit(claim, allow_http=allow_http, jitter=0.0)
     if not isinstance(target, Target):
-        raise Refused(f"nothing is sent: {target.reason}", field="endpoint")
+        raise Refused(f"nothing is sent: {target.reason}", field="endpoint_id")
     return compose(
         claim,
         target,

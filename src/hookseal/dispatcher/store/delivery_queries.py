@@ -93,7 +93,7 @@ async def show(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId 
     """
     rows = [dict(row) for row in await _SQL.rows(executor, "show", delivery_id, tenant)]
     if not rows:
-        raise NotFound("there is no delivery with this id", field="delivery")
+        raise NotFound("there is no delivery with this id", field="delivery_id")
     attempts = [{name: row.pop(name) for name in _ATTEMPT} for row in rows]
     return rows[0] | {"attempt_log": [attempt for attempt in attempts if attempt["number"] is not None]}
 
@@ -105,7 +105,7 @@ async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId
     """
     found = await _SQL.row(executor, "why", delivery_id, LIVE_SECONDS)
     if found is None or tenant not in {None, found["tenant_id"]}:
-        raise NotFound("there is no delivery with this id", field="delivery")
+        raise NotFound("there is no delivery with this id", field="delivery_id")
     row = dict(found)
     attempt = {name: row.pop(name) for name in ("number", "outcome", "status", "ended_at")}
     of_endpoint = ("enabled", "disabled_reason", "disabled_at", "attempts_allowed", "rate")
@@ -149,7 +149,7 @@ def _page_of_matches(rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[
 async def _require_endpoint(executor: Executor, endpoint: EndpointId, tenant: TenantId | None) -> None:
     if not await _SQL.value(executor, "has_endpoint", endpoint, tenant):
         whose = "" if tenant is None else " of this tenant"
-        raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint")
+        raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint_id")
 
 
 _SECRET_USAGE: Final = Statements("hookseal.dispatcher.store", "secret_usage.sql", seconds=None)

@@ -52,7 +52,7 @@ async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) ->
     """
     row = await _SQL.row(executor, "show", tenant, endpoint_id)
     if row is None:
-        raise NotFound("the tenant has no such endpoint", field="endpoint")
+        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
     endpoint, schedule = _with_state(dict(row)), row["retry_schedule"]
     failure = await _SQL.row(executor, "last_failure", tenant, endpoint_id)
     return endpoint | {
@@ -110,7 +110,7 @@ async def stats_page(
     require_limit(limit)
     rows = await _ENDPOINT_STATS.rows(executor, "page", tenant, endpoint, before(cursor), limit + 1)
     if not rows and endpoint is not None and cursor is None:
-        raise NotFound("the tenant has no such endpoint", field="endpoint")
+        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
     found = [list(each) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
     return paged([_item(each) for each in found], limit, "endpoint_id")
 

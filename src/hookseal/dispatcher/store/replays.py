@@ -56,12 +56,12 @@ async def replay(
     enabled = await _REPLAY.value(connection, "endpoint_of", delivery_id, tenant)
     row = await _REPLAY.row(connection, "lock", delivery_id)
     if row is None or tenant not in {None, row["tenant_id"]}:
-        raise NotFound("there is no delivery with this id", field="delivery")
+        raise NotFound("there is no delivery with this id", field="delivery_id")
     tenant = TenantId(row["tenant_id"])
     state = State(row["state"])
     hastened = bool(row["is_put_off"]) and not new_id
     if state in _UNFINISHED and not hastened:
-        raise Conflict(f"the delivery is {state}, not finished: there is nothing to replay yet", field="delivery")
+        raise Conflict(f"the delivery is {state}, not finished: there is nothing to replay yet", field="delivery_id")
     _require_enabled(enabled, tenant, EndpointId(row["endpoint_id"]))
     statement = "hasten" if hastened else "repeat" if new_id else "again"
     [replayed] = await _REPLAY.rows(connection, statement, tenant, [delivery_id])
@@ -93,13 +93,13 @@ async def skip(connection: Connection, delivery_id: DeliveryId, *, tenant: Tenan
     """
     row = await _REPLAY.row(connection, "lock", delivery_id)
     if row is None or tenant not in {None, row["tenant_id"]}:
-        raise NotFound("there is no delivery with this id", field="delivery")
+        raise NotFound("there is no delivery with this id", field="delivery_id")
     tenant, endpoint_id = TenantId(row["tenant_id"]), EndpointId(row["endpoint_id"])
     if not await _REPLAY.execute(connection, "skip", tenant, delivery_id, endpoint_id):
         raise Conflict(
             f"the delivery is {row['state']} and stops no line: only a dead letter or a failed delivery of an ordered "
             "endpoint that stops can be skipped",
-            field="delivery",
+            field="delivery_id",
         )
     return Skipped(tenant_id=tenant, delivery_id=delivery_id, endpoint_id=endpoint_id, state=State(row["state"]))
 
@@ -119,12 +119,12 @@ async def require_endpoint(connection: Connection, tenant: TenantId, endpoint_id
 
 def _require_enabled(enabled: bool | None, tenant: TenantId, endpoint_id: EndpointId) -> None:  # noqa: FBT001 -- read
     if enabled is None:
-        raise NotFound("the endpoint is gone: there is nowhere to replay to", field="endpoint")
+        raise NotFound("the endpoint is gone: there is nowhere to replay to", field="endpoint_id")
     if not enabled:
         raise Refused(
             "the endpoint is disabled: "
             f"first run `hookseal endpoint enable --tenant {tenant} --endpoint {endpoint_id}`",
-            field="endpoint",
+            field="endpoint_id",
         )
 
 
@@ -253,7 +253,7 @@ async def cancel(connection: Connection, replay_id: ReplayId, *, tenant: TenantI
     if row is None or tenant not in {None, row["tenant_id"]}:
         raise _unknown()
     if row["state"] != JobState.RUNNING:
-        raise Conflict(f"the replay job is {row['state']} already: there is nothing to cancel", field="replay")
+        raise Conflict(f"the replay job is {row['state']} already: there is nothing to cancel", field="replay_id")
     cancelled = await _SQL.row(connection, "cancel", row["tenant_id"], replay_id)
     return _job(dict(cancelled or {}))
 
@@ -328,4 +328,4 @@ def _job(row: Mapping[str, Any]) -> ReplayJob:
 
 
 def _unknown() -> NotFound:
-    return NotFound("there is no replay job with this id", field="replay")
+    return NotFound("there is no replay job with this id", field="replay_id")

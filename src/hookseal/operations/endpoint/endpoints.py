@@ -130,7 +130,7 @@ async def require_usable(operator: Operator, tls: TlsIdentity) -> None:
     try:
         tls_context.context_of(tls)
     except SecretUnusable as error:
-        raise Malformed(str(error), field="client_cert" if tls.client else "ca_file") from None
+        raise Malformed(str(error), field="client_cert" if tls.client else "ca") from None
 
 
 def host(url: str) -> str | None:

@@ -16,12 +16,13 @@ from hookseal.dispatcher.core.model import Answer, NotBegun, Outcome, Request, R
 from hookseal.dispatcher.core.outcome import classify
 from hookseal.dispatcher.core.ports import Signer as AnySigner
 from hookseal.dispatcher.core.ports import tls_identity
-from hookseal.dispatcher.core.probe import START_WITHIN_SECONDS, Ping, compose_ping, judge, needs_control
+from hookseal.dispatcher.core.probe import START_WITHIN_SECONDS, CanaryVerdict, Ping, compose_ping, judge, needs_control
 from hookseal.dispatcher.http.observation import Observed
 from hookseal.dispatcher.store import endpoints
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
+from hookseal.operations.endpoint.rotation import end_overlap
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.secrets.core.overlap import require_generation
@@ -110,6 +111,19 @@ async def ask_whether_switched(
     )
     await _keep(operator, found)
     return found
+
+
+async def end_if_switched(operator: Operator, found: Evidence) -> bool:
+    """End the overlap if the receiver has switched; return whether it was ended.
+
+    Raises `Conflict` if the endpoint is at another generation by now, and as `end_overlap` does.
+    """
+    if found.verdict != CanaryVerdict.SWITCHED:
+        return False
+    await end_overlap(
+        operator, tenant=found.tenant_id, endpoint_id=found.endpoint_id, expect_generation=found.generation
+    )
+    return True
 
 
 async def send_ping(operator: Operator, sending: Sending, *, tenant: TenantId, endpoint_id: EndpointId) -> Tested:

@@ -67,7 +67,7 @@ async def public_keys(
     if not any(keys):
         raise Refused(
             f"the endpoint signs with {Algorithm.HMAC}, which has no public key: `{advice}` gives it one",
-            field="endpoint",
+            field="endpoint_id",
         )
     return _public_keys(found, keys)
 

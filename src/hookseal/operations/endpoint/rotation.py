@@ -214,8 +214,8 @@ async def _rotate_by_schedule(operator: Operator, found: Pointer, overlap_second
     rotated = await rotate_secret(operator, request)
     if rotated.before is None or rotated.previous_secret_expires_at is None:
         raise Conflict(
-            f"a rotation {request.rotation_id} was made before, so the row is not as it was then: "
-            "run `hookseal endpoint rotate` by hand",
+            f"a rotation {request.rotation_id} was made before, so the row is not as it was then",
+            advice="run `hookseal endpoint rotate` by hand",
             field="rotation_id",
         )
     return RotatedBySchedule(

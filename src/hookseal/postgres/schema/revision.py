@@ -8,6 +8,7 @@ from hookseal.postgres.pool import Executor
 EXPECTED: Final = "0001"
 LINE: Final = "hookseal, first line of schemas"  # the first migration marks the schema with it, as its comment
 
+_UPGRADE: Final = "run `hookseal db upgrade`"
 _MARK: Final = """
 SELECT pg_catalog.obj_description(n.oid, 'pg_namespace') FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hookseal'
 """
@@ -25,12 +26,10 @@ async def require(connection: Executor) -> None:
     """Raise `ConfigError`, which says what to do, if the schema has another revision."""
     found = await current(connection)
     if found is None:
-        raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
+        raise ConfigError("the database has no schema of hookseal", advice=_UPGRADE)
     await require_upgradable(connection, found)
     if found != EXPECTED:
-        raise ConfigError(
-            f"the schema is at revision {found}, this version needs {EXPECTED}: run `hookseal db upgrade`"
-        )
+        raise ConfigError(f"the schema is at revision {found}, this version needs {EXPECTED}", advice=_UPGRADE)
 
 
 async def is_of_this_line(connection: Executor) -> bool:

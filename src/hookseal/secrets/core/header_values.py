@@ -30,7 +30,7 @@ class HeaderChange:
         if self.replaces_all:
             return self.initial()
         for name in sorted(self.removed - before.keys()):
-            raise NotFound(f"the endpoint has no header {name}", field="header")
+            raise NotFound(f"the endpoint has no header {name}", field="headers")
         return {name: value for name, value in before.items() if name not in self.removed} | dict(self.given)
 
     def initial(self) -> Headers:

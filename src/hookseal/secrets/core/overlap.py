@@ -23,7 +23,7 @@ _NO_PREVIOUS: Final[dict[str, Any]] = {
 def require_overlap(seconds: int) -> int:
     """Return `seconds` if it is 0 to 604,800. Raises `Malformed` otherwise."""
     if not 0 <= seconds <= MAX_OVERLAP_SECONDS:
-        raise Malformed(f"overlap must be 0 to {MAX_OVERLAP_SECONDS} seconds", field="overlap")
+        raise Malformed(f"overlap must be 0 to {MAX_OVERLAP_SECONDS} seconds", field="overlap_seconds")
     return seconds
 
 
@@ -50,8 +50,8 @@ def require_signable(scheme: Scheme, algorithm: Algorithm) -> None:
     """Raise `Malformed`, naming the alternatives, if the scheme has no signatures with that algorithm."""
     if scheme is Scheme.X_WEBHOOK and algorithm is not Algorithm.HMAC:
         raise Malformed(
-            f"{Scheme.X_WEBHOOK} signs with {Algorithm.HMAC} only: give --algorithm {Algorithm.HMAC}, "
-            f"or --scheme {Scheme.STANDARD}",
+            f"{Scheme.X_WEBHOOK} signs with {Algorithm.HMAC} only",
+            advice=f"give --algorithm {Algorithm.HMAC}, or --scheme {Scheme.STANDARD}",
             field="algorithm",
         )
 
@@ -84,13 +84,14 @@ def require_rotatable(pointer: Pointer, *, overlap_seconds: int, force: bool) ->
     secret. A revocation (0 seconds) and `force` cut a running overlap short.
     """
     if pointer.secret_ref is None:
-        raise Conflict("the endpoint has no secret to rotate", field="endpoint")
+        raise Conflict("the endpoint has no secret to rotate", field="endpoint_id")
     if pointer.previous_due and overlap_seconds > 0 and not force:
         raise Conflict(
-            "an overlap is running, and its previous secret would retire at once: wait for its end, end it with "
-            f"`hookseal endpoint rotation-status --tenant {pointer.tenant_id} --endpoint {pointer.endpoint_id} "
-            "--end-when-switched`, or use --force; if the secret leaked, use --overlap 0",
-            field="endpoint",
+            "an overlap is running, and its previous secret would retire at once",
+            advice="wait for its end, end it with `hookseal endpoint rotation-status "
+            f"--tenant {pointer.tenant_id} --endpoint {pointer.endpoint_id} --end-when-switched`, or use --force; "
+            "if the secret leaked, use --overlap 0",
+            field="endpoint_id",
         )
 
 
@@ -100,7 +101,7 @@ def changes_of_rollback(pointer: Pointer, *, expires_at: datetime | None) -> dic
     Without `expires_at` the secret that was current no longer signs. Raises `Conflict` unless an overlap is running.
     """
     if not pointer.previous_due:
-        raise Conflict("no overlap is running: there is nothing to roll back to", field="endpoint")
+        raise Conflict("no overlap is running: there is nothing to roll back to", field="endpoint_id")
     changes = {
         "secret_ref": pointer.previous_secret_ref,
         "scheme": pointer.previous_scheme,
@@ -119,5 +120,5 @@ def changes_of_rollback(pointer: Pointer, *, expires_at: datetime | None) -> dic
 def changes_of_end(pointer: Pointer) -> dict[str, Any]:
     """Return the changes that remove the previous secret. Raises `Conflict` if there is none."""
     if pointer.previous_secret_ref is None:
-        raise Conflict("the endpoint has no previous secret", field="endpoint")
+        raise Conflict("the endpoint has no previous secret", field="endpoint_id")
     return dict(_NO_PREVIOUS)

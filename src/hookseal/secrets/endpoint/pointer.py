@@ -85,7 +85,7 @@ async def lock(connection: Connection, *, tenant: TenantId, endpoint_id: Endpoin
     """
     row = await _SQL.row(connection, "lock", tenant, endpoint_id)
     if row is None:
-        raise NotFound("the tenant has no such endpoint", field="endpoint")
+        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
     return Pointer(**row)
 
 
@@ -164,10 +164,10 @@ async def set_initial(
             require_own(ref, tenant=tenant, endpoint_id=endpoint_id, purpose=purpose)
     found = await lock(connection, tenant=tenant, endpoint_id=endpoint_id)
     if found.secret_ref is not None or found.previous_secret_ref is not None or found.generation != 0:
-        raise Conflict("the endpoint has a secret already: rotate it", field="endpoint")
+        raise Conflict("the endpoint has a secret already: rotate it", field="endpoint_id")
     if found.audited_generation is not None:  # below it, the row would look stale
         raise Conflict(
-            "an endpoint with this id was there before: leave the id out, or take another", field="endpoint_id"
+            "an endpoint with this id was there before: leave the id out, or take another", field="new_endpoint_id"
         )
     return await move(
         connection,

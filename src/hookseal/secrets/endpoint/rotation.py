@@ -131,7 +131,7 @@ async def status(source: Executor, tenant: TenantId, endpoint_id: EndpointId, *,
     """
     row = await _SQL.row(source, "status", tenant, endpoint_id)
     if row is None:
-        raise NotFound("the tenant has no such endpoint", field="endpoint")
+        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
     rotations = await _SQL.rows(source, "latest", tenant, endpoint_id, limit)
     return dict(row) | {"rotations": [dict(rotation) for rotation in rotations]}
 
@@ -176,7 +176,9 @@ async def _require_material(store: SecretStore, found: Pointer, *, how: str) -> 
     current = SecretRef.parse(found.secret_ref or "")
     states = {version.ref: version.state for version in await store.versions(current.tenant, current.name)}
     if states.get(current, VersionState.DESTROYED) is VersionState.DESTROYED:
-        raise Conflict(f"the material of the current secret is gone: {how} with --overlap 0", field="overlap")
+        raise Conflict(
+            "the material of the current secret is gone", advice=f"{how} with --overlap 0", field="overlap_seconds"
+        )
 
 
 def _suitable(request: RotationRequest, scheme: Scheme, algorithm: Algorithm) -> SecretMaterial:

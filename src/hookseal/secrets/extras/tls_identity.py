@@ -139,7 +139,7 @@ MOST_CERTIFICATES: Final = 8
 MOST_AUTHORITIES: Final = 16
 
 _CERT_FIELD: Final = "client_cert"
-_CA_FIELD: Final = "ca_file"
+_CA_FIELD: Final = "ca"
 _SUBJECT_CHARACTERS: Final = 256
 _UNUSABLE: Final = "the sealed TLS identity of the endpoint cannot be used: set it again"
 
@@ -191,9 +191,9 @@ class TlsChange:
     def applied(self, before: TlsIdentity) -> TlsIdentity:
         """Return the identity after the change. Raises `NotFound` if a part to remove is not there."""
         if self.without_client and before.client is None:
-            raise NotFound("the endpoint has no client certificate", field="remove_client_cert")
+            raise NotFound("the endpoint has no client certificate", field="client_cert")
         if self.without_authorities and not before.authorities:
-            raise NotFound("the endpoint has no authorities of its own", field="remove_ca")
+            raise NotFound("the endpoint has no authorities of its own", field="ca")
         return self._result(before)
 
     def initial(self) -> TlsIdentity:

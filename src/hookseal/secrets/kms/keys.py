@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar, assert_never
 
 import structlog
 
-from hookseal.errors import SecretUnavailable, Unavailable
+from hookseal.errors import SecretUnavailable, Unavailable, with_advice
 from hookseal.ground.clock import Clock
 from hookseal.secrets.core.keyring import KEY_BYTES, MasterKey
 from hookseal.secrets.kms.wrapped import (
@@ -109,7 +109,9 @@ class KeyWrapper:
             except SecretUnavailable as error:
                 if self._clock.monotonic() + delay >= self._deadline:
                     raise away(self._settings, str(error)) from None
-                self._log.warning("kms.away", kms=str(self._settings.key), reason=str(error), again_in_seconds=delay)
+                self._log.warning(
+                    "kms.away", kms=str(self._settings.key), reason=with_advice(error), again_in_seconds=delay
+                )
             await self._clock.sleep(delay)
             delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
 

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from yarl import URL
 
-from hookseal.errors import Cause, Defect, SecretDenied, SecretError, SecretNotFound, SecretUnavailable
+from hookseal.errors import Cause, Defect, SecretDenied, SecretError, SecretNotFound, SecretUnavailable, with_advice
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.tls import verifying_context
 from hookseal.secrets.core.material import SecretMaterial
@@ -414,7 +414,9 @@ class Login:
         )
 
     def _warn(self, error: Exception, seconds_left: float) -> None:
-        self._log.warning("openbao.token_ends", reason=str(error), ends_in_seconds=round(max(seconds_left, 0.0)))
+        self._log.warning(
+            "openbao.token_ends", reason=with_advice(error), ends_in_seconds=round(max(seconds_left, 0.0))
+        )
 
     async def _read(self, known: SecretMaterial) -> SecretMaterial:
         """Return what the file of the credential has now, or the known value without one."""

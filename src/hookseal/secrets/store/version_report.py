@@ -88,7 +88,7 @@ async def of_endpoint(executor: Executor, tenant: TenantId, endpoint_id: Endpoin
     rows = await _SQL.rows(executor, "of_endpoint", tenant, name, endpoint_id)
     known = rows or await _SQL.value(executor, "has_endpoint", tenant, endpoint_id)
     if not known:
-        raise NotFound("the tenant has no such endpoint", field="endpoint")
+        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
     return [dict(row) for row in rows]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from hookseal.errors import HooksealError, Unavailable
+from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground.log import why
 from hookseal.worker.health import Probes
 from hookseal.worker.metrics.counters import WorkerMeter
@@ -59,7 +59,7 @@ class ParentProcess:
 
     def refuse(self, error: HooksealError) -> None:
         """Send the error with which this process ends. Does nothing if the parent is gone."""
-        refusal = Refusal(code=error.code, exit_code=error.exit_code, message=str(error), field=error.field)
+        refusal = Refusal(code=error.code, exit_code=error.exit_code, message=with_advice(error), field=error.field)
         self._socket.settimeout(_START_SECONDS)
         try:
             self._socket.sendall(encoded(refusal))

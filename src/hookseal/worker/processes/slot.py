@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hookseal.errors import HooksealError
+from hookseal.errors import HooksealError, with_advice
 from hookseal.ground.clock import Clock
 from hookseal.worker.metrics.runtime import Ending
 from hookseal.worker.processes.figures import lasting, merged
@@ -133,4 +133,4 @@ def relayed(refusal: Refusal) -> HooksealError:
 
 
 def _refusal(error: HooksealError) -> Refusal:
-    return Refusal(code=error.code, exit_code=error.exit_code, message=str(error), field=error.field)
+    return Refusal(code=error.code, exit_code=error.exit_code, message=with_advice(error), field=error.field)

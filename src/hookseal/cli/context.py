@@ -1,0 +1,114 @@
+"""How a command uses an `Admin`: one connection, the operator's name, and interrupts that end one step."""
+
+import asyncio
+import getpass
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from types import FrameType
+from typing import Final, TypeVar
+
+from hookseal.admin.admin import Admin, for_command
+from hookseal.cli.shared.printing import printable
+from hookseal.cli.shared.runtime import run, translated
+from hookseal.config.settings import Part, Settings
+from hookseal.secrets.core.keyring import KeyRing
+
+T = TypeVar("T")
+
+READS: Final = frozenset({Part.DATABASE})
+CHANGES: Final = frozenset({Part.DATABASE, Part.SECRETS})
+_MAX_NAME: Final = 128
+
+
+def call(
+    settings: Settings,
+    step: Callable[[Admin], Awaitable[T]],
+    *,
+    keyring: KeyRing | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
+    """Return the result of the only step of a command. Raises as `for_command` does, and what the step raises."""
+
+    async def once() -> T:
+        async with for_command(settings, keyring) as admin:
+            return await step(admin)
+
+    return run(once(), loop_factory=loop_factory)
+
+
+class AdminSession:
+    """An Admin for several steps; a step that fails or is interrupted does not end the others.
+
+    The session connects and unlocks for the first step, and again only if that connection was lost. After the first
+    step an interrupt between two steps ends the next one: the command must still print what it has changed. After an
+    interrupted step it starts again, because a second interrupt may have cut off anything.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._runner = asyncio.Runner()
+        self._may_be_interrupted = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._is_interrupted = False
+        self._resources = AsyncExitStack()
+        self._admin: Admin | None = None
+
+    def run(self, step: Callable[[Admin], Awaitable[T]]) -> T:
+        """Return the result of the step. Raises as `call` does; an interrupt ends this step only."""
+        if self._is_interrupted:
+            self._is_interrupted = False
+            raise KeyboardInterrupt
+        try:
+            self._handle_interrupt(signal.default_int_handler)
+            with translated():
+                return self._runner.run(self._run(step))
+        except KeyboardInterrupt:
+            self._handle_interrupt(self._note)
+            self._start_again()
+            raise
+        finally:
+            self._handle_interrupt(self._note)
+
+    def close(self) -> None:
+        """Close the connection. An interrupt meanwhile is ignored, because the command has given its answer."""
+        with suppress(KeyboardInterrupt), self._runner:
+            self._runner.run(self._resources.aclose())
+        self._handle_interrupt(signal.default_int_handler)
+
+    def _start_again(self) -> None:
+        before, self._runner = self._runner, asyncio.Runner()
+        self._resources, self._admin = AsyncExitStack(), None
+        with suppress(RuntimeError):  # it may still count as running
+            before.close()  # which also ends the connection
+
+    def _handle_interrupt(self, handler: Callable[[int, FrameType | None], object]) -> None:
+        if self._may_be_interrupted:
+            signal.signal(signal.SIGINT, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_interrupted = True
+
+    async def _run(self, step: Callable[[Admin], Awaitable[T]]) -> T:
+        if self._admin is None:
+            self._admin = await self._resources.enter_async_context(for_command(self._settings))
+        return await step(self._admin)
+
+
+@contextmanager
+def admin_session(settings: Settings) -> Iterator[AdminSession]:
+    """Give a session, which is closed at the end of the block."""
+    session = AdminSession(settings)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def operator_name() -> str:
+    """Return the user and the machine that run this command, for the audit log: `user@machine`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's numeric user has no name
+        user = "unknown"
+    return printable(f"{user}@{socket.gethostname()}".encode("utf-8", "backslashreplace").decode())[:_MAX_NAME]
