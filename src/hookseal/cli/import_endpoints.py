@@ -1,8 +1,8 @@
 """`hookseal import-endpoints`: add the endpoints of an older system, with their secrets, from a CSV file."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 import uvloop
@@ -12,6 +12,7 @@ from hookseal.cli.endpoint import options
 from hookseal.cli.shared.operating import NEEDS, operate
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.parallel import Tally, side_by_side
+from hookseal.cli.shared.printing import option_named
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
 from hookseal.config.settings import Settings
@@ -23,6 +24,8 @@ from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.import_endpoints import import_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.core.material import SecretMaterial
+
+T = TypeVar("T")
 
 _REQUIRED: Final = frozenset({"tenant_id", "url", "event_types", "secret"})
 _NUMBERS: Final = {
@@ -106,7 +109,7 @@ def import_endpoints(
 
     Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
     """
-    settings, tally = start(NEEDS), Tally("rows", labels=_FORETOLD if dry_run else None)
+    settings, tally = start(NEEDS), _tally(dry_run=dry_run)
     with private_file(from_csv, field="from_csv") as file:
         rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
         operate(
@@ -193,7 +196,7 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
     for column in sorted(_REQUIRED):
         if column not in cells:
             raise Malformed(f"{column} is empty", field=column)
-    owner = ids.tenant_id(cells["tenant_id"])
+    owner = _id(ids.tenant_id, cells["tenant_id"])
     numbers = {name: _number(cells, column) for column, name in _NUMBERS.items()}
     timeout_ms = numbers.pop("timeout_ms")
     decided: dict[str, Any] = options.retries(
@@ -221,12 +224,20 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
             tenant_id=owner,
             scheme=_scheme(cells, scheme),
             algorithm=_algorithm(cells),
-            endpoint_id=None if given is None else ids.endpoint_id(given.lower()),
+            endpoint_id=None if given is None else _id(ids.endpoint_id, given.lower()),
             **decided,
         ),
         secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
         enabled=_yes_or_no(cells, "enabled", otherwise="true"),
     )
+
+
+def _id(check: Callable[[str], T], text: str) -> T:
+    try:
+        return check(text)
+    except Malformed as error:
+        error.field = option_named(error)
+        raise
 
 
 def _order(cells: Mapping[str, str]) -> dict[str, Any]:
@@ -235,6 +246,10 @@ def _order(cells: Mapping[str, str]) -> dict[str, Any]:
         ordered=_yes_or_no(cells, "ordered", otherwise="false"),
         on_dead_letter=None if after is None else endpoint_rules.on_dead_letter(after),
     )
+
+
+def _tally(*, dry_run: bool) -> Tally:
+    return Tally("rows", labels=_FORETOLD if dry_run else None, field=lambda error: error.field)  # mostly a column
 
 
 def _duplicate(line: int, what: str, *, field: str) -> Conflict:

@@ -98,7 +98,7 @@ async def _add(
             return None
         if error.field == "name":  # the name of the secret, which contains the id
             raise Conflict(
-                "an endpoint with this id was there before: leave the id out, or take another", field="new_endpoint_id"
+                "an endpoint with this id was there before: leave the id out, or take another", field="endpoint_id"
             ) from None
         raise
     if not enabled:
@@ -109,7 +109,7 @@ async def _add(
 async def _require_same(operator: Operator, endpoint: NewEndpoint, there: EndpointId, secret: SecretMaterial) -> None:
     found = await pointer.lock(operator.connection, tenant=endpoint.tenant_id, endpoint_id=there)
     if endpoint.endpoint_id not in {None, there}:
-        raise Conflict("the endpoint at this url has another id", field="new_endpoint_id")
+        raise Conflict("the endpoint at this url has another id", field="endpoint_id")
     if (await endpoints.locked(operator.connection, endpoint.tenant_id, there)).ordered != endpoint.ordered:
         raise Conflict(
             f"the endpoint at this url is {'not ordered' if endpoint.ordered else 'ordered'}, which cannot be changed",

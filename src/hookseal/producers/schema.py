@@ -8,7 +8,7 @@ from typing import Final
 
 from hookseal.config.producer import producer_settings
 from hookseal.config.settings import Database
-from hookseal.errors import Busy, ConfigError, Defect, HooksealError, Refused, Unavailable
+from hookseal.errors import Busy, ConfigError, Defect, HooksealError, Refused, Unavailable, with_advice
 from hookseal.postgres import opening
 
 _CONNECT_SECONDS: Final = 5.0
@@ -58,7 +58,7 @@ def _main() -> int:
     try:
         answer = {"revision": asyncio.run(_upgrade(_database(sys.stdin.read())))}
     except tuple(_CLASSES.values()) as error:
-        print(json.dumps({"class": type(error).__name__, "message": str(error)}))
+        print(json.dumps({"class": type(error).__name__, "message": with_advice(error)}))
         return error.exit_code
     print(json.dumps(answer))
     return 0

@@ -28,14 +28,22 @@ T = TypeVar("T")
 class Tally:
     """Counts the outcomes of the rows and reports them on standard error; `total` is the number of rows, if known.
 
-    `labels` has other words for the outcomes, for a dry run.
+    `labels` has other words for the outcomes, for a dry run. `field` returns what a failure names.
     """
 
-    def __init__(self, rows: str, *, total: int | None = None, labels: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        rows: str,
+        *,
+        total: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        field: Callable[[HooksealError], str | None] = option_named,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.failed: list[dict[str, object]] = []
         self.failures = 0
         self._rows = rows
+        self._field = field
         self._labels = labels or {}
         self._total = "" if total is None else f" of {total}"
         self._done = self._unavailable = 0
@@ -74,7 +82,7 @@ class Tally:
         self.failures += 1
         if len(self.failed) < MOST_LISTED:
             self.failed.append(
-                {**place, "code": error.code, "message": with_advice(error), "field": option_named(error)}
+                {**place, "code": error.code, "message": with_advice(error), "field": self._field(error)}
             )
         named = (f"line {part}" if name == "line" else str(part) for name, part in place.items())
         note(f"{' '.join(named)}: {with_advice(error)}")

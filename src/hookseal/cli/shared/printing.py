@@ -27,7 +27,6 @@ _OPTIONS: Final = {
     "delivery_id": "delivery",
     "endpoint_id": "endpoint",
     "headers": "header",
-    "new_endpoint_id": "endpoint_id",
     "overlap_seconds": "overlap",
     "replay_id": "replay",
     "tenant_id": "tenant",

@@ -123,7 +123,7 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             await _SQL.execute(connection, "show_tls", endpoint.tenant_id, inserted, json.dumps(endpoint.tls_shown))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name in _OF_ID:
-            raise Conflict("there is an endpoint with this id already", field="new_endpoint_id") from None
+            raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
         raise
     return EndpointId(inserted)
 

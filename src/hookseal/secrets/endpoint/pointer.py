@@ -167,7 +167,7 @@ async def set_initial(
         raise Conflict("the endpoint has a secret already: rotate it", field="endpoint_id")
     if found.audited_generation is not None:  # below it, the row would look stale
         raise Conflict(
-            "an endpoint with this id was there before: leave the id out, or take another", field="new_endpoint_id"
+            "an endpoint with this id was there before: leave the id out, or take another", field="endpoint_id"
         )
     return await move(
         connection,
