@@ -1,4 +1,4 @@
-"""The session of an operator: several steps, of which an interrupt ends one."""
+"""The session of a command: several steps, of which an interrupt ends one."""
 
 import asyncio
 import signal
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hookseal.cli.shared.operating import NEEDS, operator_session
+from hookseal.admin import Admin
+from hookseal.cli.context import CHANGES, admin_session
 from hookseal.config.load import load
-from hookseal.operations.operator import Operator
 from tests.cli.installation import Begun
 
 
@@ -20,9 +20,10 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
-async def step(operator: Operator) -> int:
+async def step(admin: Admin) -> int:
     """Ask for a number."""
-    number: int = await operator.connection.fetchval("SELECT 1")
+    async with admin.secrets._session.reading() as connection:
+        number: int = await connection.fetchval("SELECT 1")
     return number
 
 
@@ -30,7 +31,7 @@ async def step(operator: Operator) -> int:
 def test_an_interrupt_ends_only_the_next_step(begun: Begun) -> None:
     """An interrupt ends the next step only, so that a command whose change was made still prints its answer."""
     before = signal.getsignal(signal.SIGINT)
-    with operator_session(load(dict(begun.settings), needs=NEEDS)) as session:
+    with admin_session(load(dict(begun.settings), needs=CHANGES)) as session:
         assert 1 == session.run(step)
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -46,20 +47,21 @@ def test_the_step_after_an_interrupt_has_a_new_connection(begun: Begun) -> None:
     """The step has its own event loop and connection, whatever two interrupts have done to those before."""
     used: list[object] = []
 
-    async def cut_off(operator: Operator) -> None:
+    async def cut_off(admin: Admin) -> None:
         loop = asyncio.get_running_loop()
-        used.extend([loop, operator.connection])
+        used.extend([loop, await admin.secrets._session.source()])
         loop.call_soon(signal.raise_signal, signal.SIGINT)
         try:
             await loop.create_future()
         finally:
             signal.raise_signal(signal.SIGINT)
 
-    async def next_step(operator: Operator) -> int:
-        assert not {id(each) for each in used} & {id(asyncio.get_running_loop()), id(operator.connection)}
-        return await step(operator)
+    async def next_step(admin: Admin) -> int:
+        now = {id(asyncio.get_running_loop()), id(await admin.secrets._session.source())}
+        assert not {id(each) for each in used} & now
+        return await step(admin)
 
-    with operator_session(load(dict(begun.settings), needs=NEEDS)) as session:
+    with admin_session(load(dict(begun.settings), needs=CHANGES)) as session:
         with pytest.raises(KeyboardInterrupt):
             session.run(cut_off)
         assert 1 == session.run(next_step)

@@ -1,6 +1,5 @@
-"""`hookseal endpoint rotate`, `rollback`, `end-overlap` and `rotation-status`, as an operator runs them."""
+"""`hookseal endpoint rotate`, `rollback` and `end-overlap`: options, JSON, text, files, and exit codes."""
 
-import asyncio
 import base64
 import re
 import stat
@@ -9,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.publish import Event, publish_raw
 from hookseal.ground.ids import TenantId
 from tests.cli.command import Ended
 from tests.cli.installation import Begun
-from tests.worker.waiting import eventually
+from tests.cli.lost_commit_proxy import losing_the_commit
 
 GIVEN = "whsec_" + base64.b64encode(bytes(range(100, 132))).decode()
 MISSING = "01900000-0000-7000-8000-0000000000ff"
+ADD = (
+    *("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*"),
+    "--json",
+)
 ASKS_FOR_OLDER_CLAIMS = """
 SELECT pid, query_start FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%d.claimed_generation < $3%'
@@ -27,20 +29,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%
 
 async def added(begun: Begun) -> str:
     """Add an endpoint and return its id."""
-    ended = await begun.run(
-        *(
-            "endpoint",
-            "add",
-            "--tenant",
-            "acme",
-            "--url",
-            "https://receiver.example/hook",
-            "--event-type",
-            "*",
-            "--json",
-        )
-    )
-    endpoint: str = ended.json["endpoint_id"]
+    endpoint: str = (await begun.run(*ADD)).json["endpoint_id"]
     return endpoint
 
 
@@ -54,153 +43,83 @@ def ref(endpoint: str, version: int) -> str:
     return f"db:acme:webhook-endpoint-{endpoint}:{version}"
 
 
+async def generation(begun: Begun) -> int:
+    """Return the generation of the only endpoint."""
+    found: int = await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
+    return found
+
+
 @pytest.mark.req("SEC-09")
 @pytest.mark.req("OPS-04", part="json")
 async def test_the_json_has_the_documented_fields(begun: Begun) -> None:
-    """The JSON is that of docs/commands.md, with the configured overlap, and a secret only with `--print-secret`."""
+    """The JSON is that of docs/commands.md, in this order, and has a secret only with `--print-secret`."""
     endpoint = await added(begun)
     ended = await run(begun, "rotate", endpoint, "--rotation-id", "r1")
     assert (0, "") == (ended.code, ended.err)
-    expires_at = ended.json["previous_secret_expires_at"]
-    assert {
+    rotated = {
         "tenant_id": "acme",
         "endpoint_id": endpoint,
         "secret_ref": ref(endpoint, 2),
         "previous_secret_ref": ref(endpoint, 1),
-        "previous_secret_expires_at": expires_at,
+        "previous_secret_expires_at": ended.json["previous_secret_expires_at"],
         "generation": 2,
         "rotation_id": "r1",
         "secret": None,
         "public_key": None,
         "older_claims": 0,
         "canary": None,
-    } == ended.json
+    }
+    assert list(rotated.items()) == list(ended.json.items())
     again = await run(begun, "rotate", endpoint, "--rotation-id", "r1", "--print-secret")
-    assert ended.json | {"secret": again.json["secret"]} == again.json
+    assert rotated | {"secret": again.json["secret"]} == again.json
     assert again.json["secret"].startswith("whsec_")
 
+    back = await run(begun, "rollback", endpoint, "--overlap", "60", "--expect-generation", "2")
+    moved = rotated | {"secret_ref": ref(endpoint, 1), "previous_secret_ref": ref(endpoint, 2), "generation": 3}
+    del moved["canary"]
+    moved |= {"previous_secret_expires_at": back.json["previous_secret_expires_at"], "rotation_id": None}
+    assert (0, list(moved.items())) == (back.code, list(back.json.items()))
+    over = await run(begun, "end-overlap", endpoint, "--expect-generation", "3")
+    moved |= {"previous_secret_ref": None, "previous_secret_expires_at": None, "generation": 4}
+    assert (0, list(moved.items())) == (over.code, list(over.json.items()))
+
 
 @pytest.mark.req("SEC-10")
-async def test_the_default_overlap_is_a_day(begun: Begun) -> None:
-    """By default both secrets sign for 24 hours; the text has the rest in hours and minutes."""
+async def test_no_wait_prints_the_older_claims(begun: Begun) -> None:
+    """With `--no-wait`, a revocation and a forced rotation print how many older claims are left."""
     endpoint = await added(begun)
-    await run(begun, "rotate", endpoint)
-    left = (await run(begun, "rotation-status", endpoint)).json["seconds_left"]
-    shown = await begun.run("endpoint", "rotation-status", "--tenant", "acme", "--endpoint", endpoint)
-
-    assert 24 * 3600 - 60 < left <= 24 * 3600
-    assert re.search(r"Z, (23 h 59 min|24 h 0 min) from now; lead previous$", shown.out, re.MULTILINE)
+    [ring] = (await publish_raw(begun.stored.pool, Event(tenant_id=TenantId("acme"), event_type="a"), b"{}")).deliveries
+    assert await PostgresLedger(begun.stored.pool, worker="w1", lease_seconds=60).claim(ring) is not None
+    for options in (("--overlap", "60"), ("--overlap", "60", "--force", "--no-wait"), ("--overlap", "0", "--no-wait")):
+        ended = await run(begun, "rotate", endpoint, *options)
+        assert (0, "--no-wait" in options) == (ended.code, ended.json["older_claims"] == 1)
 
 
 @pytest.mark.req("SEC-09")
-async def test_a_repeat_writes_the_first_answers_secret(begun: Begun, tmp_path: Path) -> None:
-    """A repeated rotation id with a file writes the secret of the first answer to it, for its owner only."""
+async def test_a_file_gets_the_secret_of_the_answer(begun: Begun, tmp_path: Path) -> None:
+    """A new file, for its owner only, gets the secret; a repeat gives the first one again while it is active."""
     endpoint = await added(begun)
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
     await run(begun, "rotate", endpoint, "--rotation-id", "r1", "--secret-out", str(first))
     again = await run(begun, "rotate", endpoint, "--rotation-id", "r1", "--secret-out", str(second))
-
-    assert (0, None) == (again.code, again.json["secret"])
+    assert (0, None, 0o600) == (again.code, again.json["secret"], stat.S_IMODE(second.stat().st_mode))
     assert first.read_text().startswith("whsec_")
     assert first.read_text() == second.read_text()
-    assert 0o600 == stat.S_IMODE(second.stat().st_mode)
 
-
-@pytest.mark.req("SEC-09")
-async def test_a_repeat_without_an_active_version_writes_no_file(begun: Begun, tmp_path: Path) -> None:
-    """If the version is no longer active, a repeat writes no file and its secret is null."""
-    endpoint = await added(begun)
-    await run(begun, "rotate", endpoint, "--rotation-id", "r1")
     await run(begun, "rotate", endpoint, "--overlap", "0")
-    again = await run(begun, "rotate", endpoint, "--rotation-id", "r1", "--secret-out", str(tmp_path / "s"))
-
-    assert (0, None, False) == (again.code, again.json["secret"], (tmp_path / "s").exists())
-
-
-@pytest.mark.req("SEC-10")
-async def test_a_revocation_waits_for_older_claims(begun: Begun) -> None:
-    """With `--overlap 0` the command waits for older claims; with `--no-wait` it reports their number."""
-    endpoint = await added(begun)
-    event = Event(tenant_id=TenantId("acme"), event_type="invoice.paid")
-    [ring] = (await publish_raw(begun.stored.pool, event, b"{}")).deliveries
-    ledger = PostgresLedger(begun.stored.pool, worker="w1", lease_seconds=60)
-    claim = await ledger.claim(
-        Ring(tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, delivery_id=ring.delivery_id)
-    )
-    assert claim is not None
-    at_once = await run(begun, "rotate", endpoint, "--overlap", "0", "--no-wait")
-    assert (0, 1) == (at_once.code, at_once.json["older_claims"])
-
-    waiting = asyncio.create_task(run(begun, "rotate", endpoint, "--overlap", "0"))
-    asked: set[Any] = set()
-
-    async def has_polled_again() -> bool:
-        asked.update(await begun.stored.pool.fetch(ASKS_FOR_OLDER_CLAIMS))
-        return len(asked) > 2
-
-    await eventually(has_polled_again)
-    assert not waiting.done()
-    assert 3 == await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
-    await ledger.release(claim, None)
-    ended = await waiting
-    assert (0, 0, 3) == (ended.code, ended.json["older_claims"], ended.json["generation"])
-
-
-@pytest.mark.req("SEC-10")
-async def test_a_second_rotation_in_an_overlap_is_a_conflict(begun: Begun) -> None:
-    """A second rotation is a conflict (4); rollback and end-overlap work, and status reports the overlap."""
-    endpoint = await added(begun)
-    await run(begun, "rotate", endpoint, "--overlap", "3600")
-    refused = await run(begun, "rotate", endpoint)
-    assert (4, "conflict") == (refused.code, refused.json["error"]["code"])
-
-    back = await run(begun, "rollback", endpoint, "--overlap", "60")
-    assert (0, ref(endpoint, 1), ref(endpoint, 2), 3) == (
-        back.code,
-        back.json["secret_ref"],
-        back.json["previous_secret_ref"],
-        back.json["generation"],
-    )
-    status = await run(begun, "rotation-status", endpoint)
-    assert (0, True, 3, 0, [2]) == (
-        status.code,
-        status.json["overlapping"],
-        status.json["generation"],
-        status.json["older_claims"],
-        [one["version"] for one in status.json["rotations"]],
-    )
-    assert 0 < status.json["seconds_left"] <= 60
-    over = await run(begun, "end-overlap", endpoint)
-    assert (0, None, 4, 0) == (
-        over.code,
-        over.json["previous_secret_ref"],
-        over.json["generation"],
-        over.json["older_claims"],
-    )
-    assert (4, 4) == ((await run(begun, "end-overlap", endpoint)).code, (await run(begun, "rollback", endpoint)).code)
+    late = await run(begun, "rotate", endpoint, "--rotation-id", "r1", "--secret-out", str(third))
+    assert (0, None, False) == (late.code, late.json["secret"], third.exists())
 
 
 @pytest.mark.req("SEC-09")
 async def test_a_given_secret_signs(begun: Begun, tmp_path: Path) -> None:
-    """A secret from a file signs from then on; one of the wrong scheme (2) or that others may read (5) is refused."""
+    """A secret from a file signs from then on; one that others may read (5), or that is empty (2), is refused."""
     endpoint = await added(begun)
     file = tmp_path / "secret"
     file.write_text("a text that is no whsec_ secret\n")
     file.chmod(0o600)
-    refused = await run(begun, "rotate", endpoint, "--secret-file", str(file))
-    assert (2, "secret") == (refused.code, refused.json["error"]["field"])
-    taken = await run(
-        begun,
-        "rotate",
-        endpoint,
-        "--secret-file",
-        str(file),
-        "--scheme",
-        "x-webhook",
-        "--lead",
-        "current",
-        "--print-secret",
-    )
+    how = ("--scheme", "x-webhook", "--lead", "current", "--print-secret")
+    taken = await run(begun, "rotate", endpoint, "--secret-file", str(file), *how)
     assert (0, "a text that is no whsec_ secret") == (taken.code, taken.json["secret"])
     file.chmod(0o644)
     assert 5 == (await run(begun, "rotate", endpoint, "--overlap", "0", "--secret-file", str(file))).code
@@ -208,57 +127,109 @@ async def test_a_given_secret_signs(begun: Begun, tmp_path: Path) -> None:
     assert row is not None
     assert ("x-webhook", "standard", "current") == (row["scheme"], row["previous_scheme"], row["lead"])
 
+    of = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--overlap", "0", "--secret-file", "-")
+    for nothing in (b"", b"\n"):
+        ended = await begun.fed(nothing, *of, "--json")
+        assert (2, "secret") == (ended.code, ended.json["error"]["field"])
+    assert 2 == await generation(begun)
+
+
+@pytest.mark.req("DEL-04", part="standard-ed25519")
+async def test_a_key_pair_prints_its_public_key_only(begun: Begun, tmp_path: Path) -> None:
+    """File, JSON and text have the public key of ed25519, also of a repeat; the private key is in none of them."""
+    endpoint, file, again = await added(begun), tmp_path / "key", tmp_path / "again"
+    options = ("--algorithm", "ed25519", "--rotation-id", "r1", "--print-secret", "--secret-out")
+    ended = await run(begun, "rotate", endpoint, *options, str(file))
+    repeated = await begun.run("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, *options, str(again))
+
+    key = ended.json["public_key"]
+    assert (0, None, 0) == (ended.code, ended.json["secret"], repeated.code)
+    assert key.startswith("whpk_")
+    assert (f"{key}\n", f"{key}\n", 0o600) == (file.read_text(), again.read_text(), stat.S_IMODE(file.stat().st_mode))
+    assert f"public key {key}\n           also in {again}\nGive the public key to the receiver." in repeated.out
+    assert "whsk_" not in ended.out + ended.err + repeated.out + repeated.err
+
 
 @pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(
-    ("options", "code", "field"),
-    [
-        (("--overlap", "604801"), 2, "overlap"),
-        (("--overlap", "-1"), 2, "overlap"),
-        (("--rotation-id", "no/slash"), 2, "rotation_id"),
-        (("--lead", "both"), 2, "lead"),
-        (("--scheme", "none"), 2, "scheme"),
-        (("--expect-generation", "7"), 4, "expect_generation"),
-    ],
-)
-async def test_a_refusal_names_its_option(begun: Begun, options: tuple[str, ...], code: int, field: str) -> None:
-    """Each refusal names its option, and nothing is rotated."""
-    endpoint = await added(begun)
-    ended = await run(begun, "rotate", endpoint, *options)
-
-    assert (code, field) == (ended.code, ended.json["error"]["field"])
-    assert 1 == await begun.stored.pool.fetchval("SELECT generation FROM hookseal.endpoints")
-
-
 @pytest.mark.req("SEC-08")
-@pytest.mark.parametrize("command", ["rotate", "rollback", "end-overlap", "rotation-status"])
-async def test_an_absent_endpoint_is_not_found(begun: Begun, command: str) -> None:
-    """An absent endpoint and one of another tenant exit 3 with the same answer."""
+async def test_a_refusal_names_its_option(begun: Begun) -> None:
+    """Each refusal has its exit code and names its option, and nothing is rotated."""
     endpoint = await added(begun)
-    missing = await run(begun, command, MISSING)
-    foreign = await run(begun, command, endpoint, tenant="globex")
-
-    assert (3, 3) == (missing.code, foreign.code)
-    assert missing.json == foreign.json
+    for command, options, code, field in (
+        ("rotate", ("--overlap", "604801"), 2, "overlap"),
+        ("rotate", ("--overlap", "-1"), 2, "overlap"),
+        ("rotate", ("--rotation-id", "no/slash"), 2, "rotation_id"),
+        ("rotate", ("--rotation-id", ""), 2, "rotation_id"),
+        ("rotate", ("--lead", "both"), 2, "lead"),
+        ("rotate", ("--scheme", "none"), 2, "scheme"),
+        ("rotate", ("--scheme", "x-webhook", "--algorithm", "ed25519"), 2, "algorithm"),
+        ("rotate", ("--secret-file", "\udcff"), 2, "secret_file"),
+        ("rotate", ("--expect-generation", "7"), 4, "expect_generation"),
+        ("rollback", (), 4, "endpoint"),
+        ("end-overlap", (), 4, "endpoint"),
+        ("rotation-status", ("--end-when-switched",), 4, "endpoint"),
+    ):
+        ended = await run(begun, command, endpoint, *options)
+        assert (code, field) == (ended.code, ended.json["error"]["field"]), options
+    for command in ("rotate", "rollback", "end-overlap", "rotation-status"):
+        missing = await run(begun, command, MISSING)
+        assert (3, "endpoint") == (missing.code, missing.json["error"]["field"])
+        assert missing.json == (await run(begun, command, endpoint, tenant="globex")).json
+    assert 1 == await generation(begun)
 
 
 async def test_the_text_says_which_secrets_sign(begun: Begun) -> None:
-    """The text says which secrets sign, until when, and how to show a secret that was not printed."""
+    """The text says which secrets sign, until when, what to do next, and how to show a secret that was not printed."""
     endpoint = await added(begun)
-    arguments: tuple[Any, ...] = ("--tenant", "acme", "--endpoint", endpoint)
-    rotated = await begun.run("endpoint", "rotate", *arguments)
-    status = await begun.run("endpoint", "rotation-status", *arguments)
+    of: tuple[Any, ...] = ("--tenant", "acme", "--endpoint", endpoint)
+    named = f"hookseal endpoint rotation-status --tenant acme --endpoint {endpoint}"
+    rotated = await begun.run("endpoint", "rotate", *of)
+    refused = await begun.run("endpoint", "rotate", *of)
+    status = await begun.run("endpoint", "rotation-status", *of)
 
-    assert (0, 0) == (rotated.code, status.code)
+    assert (0, 4, 0) == (rotated.code, refused.code, status.code)
     assert f"current    {ref(endpoint, 2)}" in rotated.out
     reveal = f"  hookseal secret reveal --tenant acme --endpoint {endpoint} --secret-out FILE"
     assert f"secret     not shown. To get it, run\n{reveal}\n" in rotated.out
-    named = f"hookseal endpoint rotation-status --tenant acme --endpoint {endpoint}"
     assert f"Once the receiver has switched: {named} --end-when-switched" in rotated.out.splitlines()
+    assert (
+        "hookseal: an overlap is running, and its previous secret would retire at once: wait for its end, end it with "
+        f"`{named} --end-when-switched`, or use --force; if the secret leaked, use --overlap 0\n"
+    ) == refused.err
     assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out
+    assert re.search(r"Z, (23 h 59 min|24 h 0 min) from now; lead previous$", status.out, re.MULTILINE)
     for again in (False, True):
-        revoked = await begun.run("endpoint", "rotate", *arguments, "--overlap", "0", "--rotation-id", "r1")
+        revoked = await begun.run("endpoint", "rotate", *of, "--overlap", "0", "--rotation-id", "r1")
         assert (f"This rotation was made before. What signs now: {named}" in revoked.out.splitlines(), False) == (
             again,
             "Once the receiver has switched" in revoked.out,
         )
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_lost_commit_keeps_the_secret_file(begun: Begun, tmp_path: Path) -> None:
+    """The command exits 69 and says how to find out the result; the file stays, and its secret is in use."""
+    endpoint = await added(begun)
+    first, second = tmp_path / "first", tmp_path / "second"
+    of = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint)
+    async with losing_the_commit(begun.settings["DATABASE_URL"]) as url:
+        ended = await begun.run(*of, "--secret-out", str(first), "--json", DATABASE_URL=url)
+
+    assert (69, "in_doubt") == (ended.code, ended.json["error"]["code"])
+    rotation = re.search(r"done all the same; run it again with --rotation-id (\S+?),", ended.json["error"]["message"])
+    assert rotation is not None
+    assert 2 == await generation(begun)
+    again = await begun.run(*of, "--rotation-id", rotation[1], "--secret-out", str(second), "--json")
+    assert (0, 2) == (again.code, again.json["generation"])
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.req("SEC-09")
+async def test_a_lost_commit_of_a_new_endpoint_keeps_the_secret_file(begun: Begun, tmp_path: Path) -> None:
+    """`endpoint add` does the same, and the file of the secret stays, since the endpoint exists."""
+    file = tmp_path / "secret"
+    async with losing_the_commit(begun.settings["DATABASE_URL"]) as url:
+        ended = await begun.run(*ADD, "--secret-out", str(file), DATABASE_URL=url)
+
+    assert (69, "in_doubt", True) == (ended.code, ended.json["error"]["code"], file.exists())
+    assert 1 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")

@@ -6,12 +6,17 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 
 import pytest
 
-from hookseal.cli.shared.output import emit, emit_error, note, printable, rfc3339, table
+from hookseal.admin.results import HIDDEN
+from hookseal.cli.shared.output import emit, emit_error, fields_of, note, printable, rfc3339, table
+from hookseal.cli.shared.printing import report
+from hookseal.errors import Conflict, HooksealError, NotFound
+from hookseal.secrets.core.material import SecretMaterial
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 5_999, tzinfo=UTC)
 
@@ -51,6 +56,54 @@ def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     at = "2026-03-01T12:00:00.005Z"
     items = [{"at": [at], "id": str(identity), "colour": "red", "none": None}]
     assert {"at": at, "items": items, "text": "a\nb"} == json.loads(out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A result within another one."""
+
+    at: datetime
+    never: int = field(metadata=HIDDEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Part):
+    """A result with a secret."""
+
+    secret: SecretMaterial
+    parts: tuple[Part, ...]
+
+
+@pytest.mark.req("SEC-15")
+def test_a_result_is_printed_field_by_field(capsys: pytest.CaptureFixture[str]) -> None:
+    """A result is printed in the order of its fields, without hidden ones; a secret is null unless it is put there."""
+    result = Result(at=NOON, never=1, secret=SecretMaterial(b"s3cret"), parts=(Part(at=NOON, never=1),))
+    emit(result, as_json=True, text="")
+    emit(fields_of(result) | {"secret": "s3cret"}, as_json=True, text="")
+    first, second = capsys.readouterr().out.splitlines()
+
+    at = "2026-03-01T12:00:00.005Z"
+    assert f'{{"at":"{at}","secret":null,"parts":[{{"at":"{at}"}}]}}' == first
+    assert first.replace("null", '"s3cret"') == second
+
+
+@pytest.mark.req("OPS-04", part="errors")
+@pytest.mark.parametrize(
+    ("error", "message", "option"),
+    [
+        (Conflict("it is so"), "it is so", None),
+        (Conflict("it is so", advice="run x", field="lead"), "it is so: run x", "lead"),
+        (Conflict("it is so", advice="run x", joint="; ", field="overlap_seconds"), "it is so; run x", "overlap"),
+        (Conflict("it is so", field="client_cert"), "it is so", "client_cert"),
+        (NotFound("it is so", field="client_cert"), "it is so", "remove_client_cert"),
+    ],
+)
+def test_an_error_is_printed_with_its_advice(
+    error: HooksealError, message: str, option: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error is printed with its advice, and names the option that gives the argument which is wrong."""
+    assert 4 - isinstance(error, NotFound) == report(error, as_json=True)
+    assert {"error": {"code": error.code, "message": message, "field": option}} == json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("value", [b"secret", bytearray(b"secret"), object()])

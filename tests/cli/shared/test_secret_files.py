@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.cli.shared.secret_files import SecretOutput, _write, read_secret
-from hookseal.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.errors import Conflict, HooksealError, InDoubt, Malformed, Refused
 from hookseal.secrets.core.material import SecretMaterial
 
 
@@ -146,3 +146,13 @@ def test_a_secret_in_place_of_a_file_name_is_not_repeated(tmp_path: Path) -> Non
     output = SecretOutput(Path("-"), print_it=False, as_json=True)
     with pytest.raises(Malformed, match="--print-secret"), output.keeping(SecretMaterial(b"x")):
         raise AssertionError
+
+
+@pytest.mark.parametrize(("error", "stays"), [(InDoubt(), True), (KeyboardInterrupt(), True), (Conflict(), False)])
+def test_the_secret_file_stays_if_the_commit_is_in_doubt(tmp_path: Path, error: BaseException, stays: bool) -> None:
+    """The file of the secret stays if the commit is in doubt, and is removed after a refusal."""
+    output = SecretOutput(file := tmp_path / "secret", print_it=False, as_json=True)
+    with pytest.raises(type(error)), output.keeping(SecretMaterial(whsec(24).encode())):
+        raise error
+
+    assert stays is file.exists()
