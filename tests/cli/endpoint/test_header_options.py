@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.cli.endpoint.extras import header_change, read_headers
+from hookseal.cli.shared.printing import option_named
 from hookseal.errors import HooksealError, Malformed, Refused
 
 CANARY = "Zq7-canary"
@@ -81,7 +82,7 @@ def test_an_invalid_header_is_not_repeated(line: str) -> None:
     """Any other text is malformed, and the error does not repeat a value."""
     with pytest.raises(Malformed) as caught:
         read_headers([line], None)
-    assert "header" == caught.value.field
+    assert "header" == option_named(caught.value)
     assert CANARY not in str(caught.value)
 
 
@@ -114,7 +115,7 @@ def test_number_and_size_are_limited(tmp_path: Path) -> None:
     ):
         with pytest.raises(Malformed) as caught:
             read_headers(lines, file)
-        assert field == caught.value.field
+        assert field == option_named(caught.value)
     with pytest.raises(Malformed, match="at most 65536 bytes"):
         read_headers(None, private(tmp_path, b"\n" * 65_537))
 
@@ -160,4 +161,4 @@ def test_contradicting_changes_are_refused(
     file = private(tmp_path, b"x: 1") if from_file else None
     with pytest.raises(Malformed) as caught:
         header_change(given, file, removed)
-    assert field == caught.value.field
+    assert field == option_named(caught.value)
