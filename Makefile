@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate check format fmt lint types floors docs docs-site recording lock clean
+.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate check format fmt lint types floors docs docs-site lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -41,7 +41,7 @@ test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and ou
 bench: $(VENV) ## what a delivery costs, beside other queues, in one run of 25 minutes: docs/proof/performance.md, docs/scaling.md
 	@$(RUN) tools.bench $(ARGS)
 
-fairness: $(VENV) ## the picture of docs/fairness.md, from a simulation: docs/proof/fairness.svg
+fairness: $(VENV) ## the figures of docs/fairness.md, from a simulation: docs/proof/fairness.md
 	@$(RUN) tools.fairness $(ARGS)
 
 bench-secrets: $(VENV) ## what the secret path costs, beside what it could not be cheaper than
@@ -95,9 +95,6 @@ docs: $(VENV) ## write the generated pages, and the fingerprint of the schema
 # Not with --quiet: then mkdocs counts no warning, and `strict` fails at none.
 docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a link that leads nowhere
 	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build
-
-recording: $(VENV) ## what a terminal shows of `hookseal up` and a publish, as docs/recording.svg
-	@$(RUN) tools.site.recording
 
 lock: $(VENV) ## pin the newest versions that pyproject.toml allows
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash requirements/lock.sh

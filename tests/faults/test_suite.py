@@ -6,7 +6,7 @@ from tests.faults.comparison import Report
 from tests.faults.fault import POINTS, Action, Fault
 from tests.faults.suite import SUITE
 from tools.faults.__main__ import main, proven_by, table
-from tools.governance.benchmarks import BENCHMARKS
+from tools.governance.evidence import BENCHMARKS
 
 
 def test_a_fault_is_read_back() -> None:

@@ -1,8 +1,10 @@
 """A benchmark run, and a soak, with simple figures."""
 
 from tools.bench.plan import WIDE
-from tools.bench.results import POSTGRESQL, PRODUCER, REDIS, WORKER, LeftOut, Machine, Round, Row, Run
-from tools.soak.record import Sample, Soak
+from tools.bench.results import LeftOut, Round, Row, Run
+from tools.harness import POSTGRESQL, PRODUCER, REDIS, WORKER
+from tools.records import Machine
+from tools.soak import Sample, Soak
 
 _DELIVERIES = 1_000
 MACHINE = Machine(

@@ -4,23 +4,34 @@ import json
 import re
 import zlib
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from hookseal.config.variables import Variables
-from tests.governance.sample_runs import LEFT_OUT, MACHINE, ROUNDS, a_round, a_run
-from tools.bench import page, plan, results, scaling_page
-from tools.bench.bars import BARS, backlog_ratio, postgresql_to_bare
+from tests.governance.sample_runs import ROUNDS, a_round, a_run
+from tools import records
+from tools.bench import pages, plan, results
 from tools.bench.bodies import order
-from tools.bench.headlines import KEPT, RATE, ROWS, headline, kept, spread
+from tools.bench.measures import tenant_of
+from tools.bench.pages import performance
 from tools.bench.plan import deliveries_for
-from tools.bench.queued import tenant_of
-from tools.bench.results import POSTGRESQL, REDIS, WORKER, Round, Row, percentile, ratio_of_cpu, ratio_of_rates
-from tools.bench.site import TENANT, WIDE, differing
-from tools.bench.tables import number, table
-from tools.governance.history import unknown_commits
+from tools.bench.results import (
+    BARS,
+    RATE,
+    Round,
+    Row,
+    backlog_ratio,
+    headline,
+    kept,
+    postgresql_to_bare,
+    ratio_of_cpu,
+    ratio_of_rates,
+    spread,
+)
+from tools.bench.run import differing
+from tools.harness import POSTGRESQL, REDIS, TENANT, WIDE, WORKER
+from tools.records import number, percentile
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,36 +67,6 @@ def test_a_ratio_is_that_of_rounds_that_ran_side_by_side() -> None:
     assert ratio_of_cpu(ours, theirs, (REDIS,)) is None
 
 
-def test_every_figure_of_speed_in_the_readme_is_one_of_the_record() -> None:
-    """A rate or a ratio is quoted with its range in the record, and so is each row of the first table, in its order.
-
-    Only the row of many endpoints may be left out.
-    """
-    run = results.read(ROOT)
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    quoted = list(
-        dict.fromkeys(re.findall(r"([\d.,]*\d(?: to [\d.,]*\d)?) (?:times|deliveries a second|a second)", text))
-    )
-    figures = (RATE, "to stock arq", "to bare aiohttp")
-    of_rows = {name: {spread(run, name, each).replace("x", "") for each in figures} for name in ROWS}
-
-    first = next(figures for name, figures in of_rows.items() if run.row(*ROWS[name]) is not None)
-
-    assert set(quoted) <= set().union(*of_rows.values())
-    assert set(quoted[: len(first)]) == first
-    for name, (case, contender) in ROWS.items():
-        assert case != "base" or run.row(case, contender) is None or of_rows[name] <= set(quoted), name
-
-
-def test_the_record_has_its_own_headline() -> None:
-    """The last whole run that the record keeps is the one of which it has the rounds, and each is of a known commit."""
-    run = results.read(ROOT)
-
-    assert headline(run) == run.runs[-1]
-    assert len(run.runs) <= KEPT
-    assert frozenset() == unknown_commits(ROOT, (each.commit for each in run.runs))
-
-
 def test_a_range_is_over_the_last_whole_runs() -> None:
     """The record keeps the ratios of the last three; one that an earlier run did not measure has no part in a range."""
     run, name = a_run(), "hookseal, as installed"
@@ -96,20 +77,8 @@ def test_a_range_is_over_the_last_whole_runs() -> None:
     assert [old, slower, headline(run)] == list(newest.runs)
     assert ("1.50x to 2.00x", "800 to 1,000") == (spread(newest, name, "to stock arq"), spread(newest, name, RATE))
     assert ("2.00x", "-") == (spread(run, name, "to stock arq"), spread(run, "no such row", RATE))
-    assert "| hookseal, as installed | 800 to 1,000 | 1.50x to 2.00x | 0.25x | 2.00x |" in page.performance(newest)
-    assert slower.commit[:12] in page.performance(newest)
-
-
-def test_as_installed_comes_first_and_each_setting_is_named() -> None:
-    """The first table has what a user gets, then what a setting gives; the page names all settings."""
-    text = page.performance(a_run())
-    installed, wide = (text.index(f"| {name} |") for name in list(ROWS)[:2])
-
-    assert installed < wide < text.index("## Held to the requirements")
-    assert all(f"`{name}={value}`" in text for name, value in a_run().settings.items())
-    assert "No endpoint of this run was as installed" not in text
-    without = replace(a_run(), rows=tuple(row for row in a_run().rows if row.contender != "hookseal"))
-    assert "No endpoint of this run was as installed" in page.performance(without)
+    assert "| hookseal, as installed | 800 to 1,000 | 1.50x to 2.00x | 0.25x | 2.00x |" in performance(newest)
+    assert slower.commit[:12] in performance(newest)
 
 
 def test_a_setting_that_differs_is_found() -> None:
@@ -159,17 +128,6 @@ def test_a_round_fits_its_time(per_second: float, expected: int) -> None:
     assert expected == deliveries_for(plan.FULL, case_named("tls"), plan.STOCK, rates)
 
 
-def test_a_first_round_has_the_rate_of_the_base_case_and_some_rounds_are_longer() -> None:
-    """With many endpoints the rate of the base case says nothing; a guess is used, as for the base case itself."""
-    rates = {("base", plan.HOOKSEAL): 6_000.0}
-    sizes = [deliveries_for(plan.FULL, case_named(name), plan.HOOKSEAL, rates) for name in ("tls", "base", "50ms")]
-
-    assert [15_000, 30_000, 1_600] == sizes, "32 in flight for 50 ms are at most 640 a second"
-    assert 3 * 7_500 == deliveries_for(plan.FULL, case_named("1000endpoints"), plan.HOOKSEAL, rates)
-    assert 2 * 7_500 == deliveries_for(plan.FULL, case_named("base"), plan.HOOKSEAL, {})
-    assert 2_400 == deliveries_for(plan.QUICK, case_named("base"), plan.HOOKSEAL, {})
-
-
 def test_hookseal_is_as_installed_or_has_a_wider_limit_and_the_others_have_100() -> None:
     """As installed nothing is set. It also runs with a limit, with 100 in flight, and as one process beside two."""
     base, two = case_named("base"), case_named("two")
@@ -190,29 +148,16 @@ def test_hookseal_is_as_installed_or_has_a_wider_limit_and_the_others_have_100()
 
 def test_a_run_is_read_back(tmp_path: Path) -> None:
     """Writing and reading lose nothing."""
-    (tmp_path / results.RESULTS).parent.mkdir(parents=True)
-    (tmp_path / results.RESULTS).write_bytes(results.written(a_run()))
+    records.write(tmp_path, {results.RESULTS: records.stored(a_run())})
 
     assert a_run() == results.read(tmp_path)
 
 
-def test_the_page_names_commit_and_machine() -> None:
-    """The page has commit, date, machine, versions, the command that repeats it, and whether the tree was clean."""
-    run = a_run()
-    text = page.performance(run)
-
-    for fact in (run.commit[:12], run.date, MACHINE.cpu, MACHINE.postgresql, MACHINE.redis, "`make bench`"):
-        assert fact in text
-    assert "with changes that no commit has" not in text
-    assert "with changes that no commit has" in page.performance(replace(run, is_dirty=True))
-    assert "A quick run" in page.performance(replace(run, is_quick=True))
-
-
 def test_the_page_has_the_figures_of_its_run() -> None:
     """A row of the table has the rates, CPU and ratios of its rounds."""
-    lines = page.performance(a_run()).splitlines()
+    lines = performance(a_run()).splitlines()
 
-    assert "| **hookseal** | 1,000 | 400 | 200 | 20.0 | 0 | 0.25 | 2.00 | 2.00 |" in lines
+    assert "| **hookseal** | 1,000 | 400 | 200 | 20.0 | 0 | 0.25 | 2.00 | 2.00 | 1 |" in lines
     assert "| PERF-01: rate at 1,000, to stock arq | >= 3.50x | 4.00x | met |" in lines
     assert "| PERF-01: rate at 1,000, to bare aiohttp | >= 0.45x | 0.50x | met |" in lines
     assert "| PERF-08: PostgreSQL at 1,000, to a bare request | <= 1.00x | 0.50x | met |" in lines
@@ -227,24 +172,15 @@ def test_latency_with_hung_requests_is_divided_by_that_without() -> None:
     ]
     run = replace(a_run(), rows=tuple(rows))
 
-    assert "| PERF-03: p99 at 20/s, 400 hung to none | <= 2.00x | 1.50x | met |" in page.performance(run)
-
-
-def test_a_missing_contender_is_named() -> None:
-    """A contender that could not be installed, and one that failed, are listed with the reason."""
-    text = page.performance(a_run())
-
-    assert "- base: saq: its environment could not be made: no such package" in text
-    assert "- tls: stock arq: failed: it did not end in time" in text
-    assert len(LEFT_OUT) == sum(line.startswith("- ") and ": " in line for line in _section(text, "Not measured"))
+    assert "| PERF-03: p99 at 20/s, 400 hung to none | <= 2.00x | 1.50x | met |" in performance(run)
 
 
 def test_a_bar_is_met_missed_or_not_measured() -> None:
     """A target is met at its limit, missed beyond it, and neither if it was not measured."""
     slow = replace(a_run(), rows=(Row(scenario="idle", contender="hookseal", rounds=ROUNDS["idle, busy"]),))
 
-    assert "| PERF-02: idle, worker | <= 1.00 % CPU | 4.60 % CPU | **missed** |" in page.performance(slow)
-    assert "**missed**" not in page.performance(replace(slow, is_quick=True)), "a quick run judges nothing"
+    assert "| PERF-02: idle, worker | <= 1.00 % CPU | 4.60 % CPU | **missed** |" in performance(slow)
+    assert "**missed**" not in performance(replace(slow, is_quick=True)), "a quick run judges nothing"
     assert all(bar.is_met(bar.gate) for bar in BARS)
     assert not any(bar.is_met(bar.gate * (0.9 if bar.is_least else 1.1)) for bar in BARS)
 
@@ -285,8 +221,8 @@ def test_an_empty_run_makes_pages() -> None:
     """If everything failed, the pages still describe the run, and nothing divides by zero."""
     nothing = replace(a_run(), rows=(), left_out=())
 
-    assert {page.PAGE, scaling_page.PAGE} == set(page.pages(nothing))
-    assert "nothing can be computed" in page.pages(nothing)[scaling_page.PAGE]
+    assert {pages.PAGE, pages.SCALING} == set(pages.pages(nothing))
+    assert "nothing can be computed" in pages.pages(nothing)[pages.SCALING]
 
 
 @pytest.mark.parametrize(
@@ -298,13 +234,6 @@ def test_a_number_has_significant_digits(value: float | None, text: str) -> None
     assert text == number(value)
 
 
-def test_each_line_of_a_table_has_as_many_cells() -> None:
-    """Each line has as many cells as the head."""
-    lines = table(("a", "b"), [("1", "2")]).splitlines()
-
-    assert [3, 3, 3] == [line.count("|") for line in lines]
-
-
 def test_the_pages_in_docs_are_of_the_stored_run() -> None:
     """The page and docs/scaling.md are written from docs/proof/performance.json of a known commit."""
     run = results.read(ROOT)
@@ -312,7 +241,7 @@ def test_the_pages_in_docs_are_of_the_stored_run() -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", run.commit)
     assert {} == {
         name: "differs: run `make docs`"
-        for name, text in page.pages(run).items()
+        for name, text in pages.pages(run).items()
         if text != (ROOT / name).read_text(encoding="utf-8")
     }
 
@@ -329,11 +258,3 @@ def test_every_contender_has_the_same_client_and_loop() -> None:
         assert "://" not in text
         packages = [line for line in text.splitlines() if re.match(r"[a-z0-9]", line)]
         assert all(line.endswith("\\") for line in packages)
-
-
-def _section(text: str, title: str) -> list[str]:
-    sections = [*re.finditer(r"^## (.*)$", text, re.MULTILINE), None]
-    for this, after in pairwise(sections):
-        if this is not None and this[1] == title:
-            return text[this.end() : after.start() if after else None].splitlines()
-    return []

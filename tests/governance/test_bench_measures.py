@@ -12,13 +12,23 @@ import pytest
 from hookseal.demo.installation import Installation
 from hookseal.postgres.pool import Pool
 from tests import forked
-from tools.bench import environments, plan, producer, publishing, steady, throughput
-from tools.bench.cpu import parent_of, resident_mb, tree_seconds
+from tools.bench import environments, measures, plan, producer
 from tools.bench.environments import NotInstalled
-from tools.bench.receiver import Receiver
-from tools.bench.results import POSTGRESQL, PRODUCER, RECEIVER, WORKER, LeftOut, Round
-from tools.bench.runner import OUT_OF_TIME, Runner, Scenario
-from tools.bench.site import Site, environment_of, site
+from tools.bench.results import LeftOut, Round
+from tools.bench.run import OUT_OF_TIME, Runner, Scenario
+from tools.harness import (
+    POSTGRESQL,
+    PRODUCER,
+    RECEIVER,
+    WORKER,
+    Receiver,
+    Site,
+    environment_of,
+    parent_of,
+    resident_mb,
+    site,
+    tree_seconds,
+)
 
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
 PARENT = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]])\nprint(flush=True)\ninput()\n"
@@ -72,7 +82,7 @@ async def test_a_failed_contender_is_named_once() -> None:
 
 async def test_a_round_beyond_the_deadline_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A round is cut off at the deadline, and none is started after it; that is not a failure."""
-    monkeypatch.setattr("tools.bench.runner._LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("tools.bench.run._LEAST_SECONDS", 0.0)
     runner, ran = _runner(0.1), list[str]()
 
     async def endless() -> Round:
@@ -143,11 +153,13 @@ def environments_made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Return a list that gets the environment of each worker of hookseal in a round."""
     made: list[dict[str, str]] = []
 
-    def noted(installation: Installation, receiver: Receiver, concurrency: int | None) -> dict[str, str]:
-        made.append(environment_of(installation, receiver, concurrency))
+    def noted(
+        installation: Installation, receiver: Receiver, concurrency: int | None = None, /, **more: str
+    ) -> dict[str, str]:
+        made.append(environment_of(installation, receiver, concurrency, **more))
         return made[-1]
 
-    monkeypatch.setattr(throughput, "environment_of", noted)
+    monkeypatch.setattr(measures, "environment_of", noted)
     return made
 
 
@@ -162,24 +174,22 @@ async def test_each_kind_of_round_runs_on_real_servers(
     monkeypatch: pytest.MonkeyPatch, environments_made: list[dict[str, str]]
 ) -> None:
     """On real servers: the requested number was sent, and each part has used CPU. As installed nothing is set."""
-    monkeypatch.setattr("tools.bench.processes.start_worker", forked.worker)
+    monkeypatch.setattr("tools.harness.start_worker", forked.worker)
     case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
     async with site() as here:
         limits = await _limits(here)
-        stock = await throughput.theirs(here, case, 1_000, contender=plan.STOCK, environment=environments.ours("arq"))
-        ours = await throughput.ours(here, case, 1_000)  # beside other load the first 200 may be sent before they count
+        stock = await measures.theirs(here, case, 1_000, plan.STOCK, environments.ours("arq"))
+        ours = await measures.ours(here, case, 1_000)  # beside other load the first 200 may be sent before they count
         two_of_them = replace(case, processes=2)
-        two = await throughput.theirs(
-            here, two_of_them, 3_000, contender=plan.BARE, environment=environments.ours("aiohttp")
-        )
-        published = await publishing.publishing(here, "SQL, 100 in one call", 0.1)
-        latency = await publishing.latency(here, publishing.LATENCIES[0], 0.5)
-        statements = await steady.statements(here, 50, None)
+        two = await measures.theirs(here, two_of_them, 3_000, plan.BARE, environments.ours("aiohttp"))
+        published = await measures.publishing(here, "SQL, 100 in one call", 0.1)
+        latency = await measures.latency(here, measures.LATENCIES[0], 0.5)
+        statements = await measures.statements(here, 50, None)
 
     assert [1_000, 1_000, 3_000] == [each.deliveries for each in (stock, ours, two)]
     assert all(each.cpu[WORKER] > 0 and RECEIVER in each.cpu for each in (stock, ours))
     assert ours.cpu[POSTGRESQL] > 0
-    (environment,) = environments_made
+    environment, *_ = environments_made
     assert not {"HOOKSEAL_CONCURRENCY", "HOOKSEAL_ENDPOINT_CONCURRENCY", "HOOKSEAL_LISTEN"} & environment.keys()
     assert {"bench": None, "slow": None, "secure": None} == {name: limits[name] for name in ("bench", "slow", "secure")}
     assert {1_000} == {limit for name, limit in limits.items() if name.endswith("-wide")}
@@ -216,4 +226,4 @@ async def test_every_way_of_publishing_stores_its_events(
 
 def test_every_way_of_the_benchmark_is_one_of_the_producer() -> None:
     """The ways of the benchmark are ways of the producer."""
-    assert set(producer.WAYS) == {*publishing.WAYS.values(), *(each.way for each in publishing.LATENCIES)}
+    assert set(producer.WAYS) == {*measures.WAYS.values(), *(each.way for each in measures.LATENCIES)}

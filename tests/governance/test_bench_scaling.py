@@ -7,20 +7,7 @@ import pytest
 from tests.governance.sample_runs import a_round, a_run
 from tools.bench.plan import ONE_PROCESS, WIDE
 from tools.bench.results import Row
-from tools.bench.scaling import (
-    TARGETS,
-    Assumed,
-    Costs,
-    Fleet,
-    checked,
-    costs_of,
-    days_kept,
-    fleet,
-    limits,
-    load,
-    simulate,
-)
-from tools.bench.scaling_page import scaling
+from tools.bench.scaling import TARGETS, Costs, Fleet, checked, costs_of, days_kept, fleet, limits, load, page, simulate
 
 COSTS = Costs(
     worker_us=300.0,
@@ -31,7 +18,6 @@ COSTS = Costs(
     wal_bytes=3_000.0,
     stored_bytes=2_500.0,
 )
-ASSUMED = Assumed()
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
@@ -68,9 +54,9 @@ def test_workers_cost_more_when_two_share_the_work() -> None:
 
 def test_the_lowest_limit_comes_first() -> None:
     """Each limit is the capacity, times the planned load, divided by the cost."""
-    found = {limit.resource.split(":")[0]: limit.per_second for limit in limits(COSTS, ASSUMED)}
+    found = {limit.resource.split(":")[0]: limit.per_second for limit in limits(COSTS)}
 
-    assert sorted(found.values()) == [limit.per_second for limit in limits(COSTS, ASSUMED)]
+    assert sorted(found.values()) == [limit.per_second for limit in limits(COSTS)]
     assert pytest.approx(0.6 * 64e6 / 500) == found["PostgreSQL, CPU"]
     assert pytest.approx(0.6 * 200e6 / 3_000) == found["PostgreSQL, journal"]
     assert pytest.approx(0.6 * 1e6 / 40) == found["Redis"]
@@ -79,17 +65,15 @@ def test_the_lowest_limit_comes_first() -> None:
 
 def test_a_fleet_is_as_large_as_its_rate_needs() -> None:
     """Processes by the worker's cost, servers by their lowest limit, queues by Redis."""
-    assert Fleet(per_second=100_000, processes=50, servers=3, cores_each=28, queues=7) == fleet(COSTS, ASSUMED, 100_000)
-    assert pytest.approx(16e12 * 3 / (100_000 * 2_500 * 86_400)) == days_kept(
-        COSTS, ASSUMED, fleet(COSTS, ASSUMED, 100_000)
-    )
-    assert Fleet(per_second=100, processes=1, servers=1, cores_each=1, queues=1) == fleet(COSTS, ASSUMED, 100)
+    assert Fleet(per_second=100_000, processes=50, servers=3, cores_each=28, queues=7) == fleet(COSTS, 100_000)
+    assert pytest.approx(16e12 * 3 / (100_000 * 2_500 * 86_400)) == days_kept(COSTS, fleet(COSTS, 100_000))
+    assert Fleet(per_second=100, processes=1, servers=1, cores_each=1, queues=1) == fleet(COSTS, 100)
 
 
 @pytest.mark.parametrize("per_second", TARGETS)
 def test_a_planned_fleet_handles_burst_and_outage(per_second: int) -> None:
     """The burst delays nothing for long, and the backlog of a two-minute outage is sent within five minutes."""
-    hour = simulate(COSTS, ASSUMED, fleet(COSTS, ASSUMED, per_second))
+    hour = simulate(COSTS, fleet(COSTS, per_second))
 
     assert hour.left_waiting < 1
     assert 0 < hour.caught_up_seconds <= 300
@@ -98,44 +82,27 @@ def test_a_planned_fleet_handles_burst_and_outage(per_second: int) -> None:
 
 def test_a_small_fleet_leaves_deliveries_waiting() -> None:
     """With half of the needed processes, deliveries wait at the end, and the page would say so."""
-    planned = fleet(COSTS, ASSUMED, 10_000)
-    hour = simulate(COSTS, ASSUMED, replace(planned, processes=planned.processes // 3))
+    planned = fleet(COSTS, 10_000)
+    hour = simulate(COSTS, planned._replace(processes=planned.processes // 3))
 
     assert hour.left_waiting > 1_000_000
 
 
 def test_publishing_uses_postgresql_before_sending() -> None:
     """A server with cores for publishing only sends nothing."""
-    starved = replace(fleet(COSTS, ASSUMED, 1_000), servers=1, cores_each=1)
-    all_published = replace(COSTS, publish_postgresql_us=1_000.0)
+    starved = fleet(COSTS, 1_000)._replace(servers=1, cores_each=1)
+    all_published = COSTS._replace(publish_postgresql_us=1_000.0)
 
-    assert simulate(all_published, ASSUMED, starved).left_waiting == pytest.approx(sum(n for n, _ in load(1_000)))
-
-
-def test_the_load_loses_nothing() -> None:
-    """Events of the outage are published afterwards, so the hour has its total and the burst."""
-    assert pytest.approx(3_600 * 100 + 300 * 25) == sum(arriving for arriving, _ in load(100))
+    assert simulate(all_published, starved).left_waiting == pytest.approx(sum(n for n, _ in load(1_000)))
 
 
 def test_the_model_is_compared_with_the_run() -> None:
     """A process uses at most one core, and all share the cores of the machine."""
-    (base, many) = checked(a_run())
+    rates = [computed for _, _, computed in checked(a_run())]
+    _, crowded = checked(replace(a_run(), machine=replace(a_run().machine, cpus=1)))
 
-    assert ("hookseal", "hookseal") == (base.contender, many.contender)
-    assert pytest.approx((1e6 / 400, 1e6 / 300)) == (base.computed, many.computed)
-    assert pytest.approx((1_000, 2_000)) == (base.measured, many.measured)
-    (_, crowded) = checked(replace(a_run(), machine=replace(a_run().machine, cpus=1)))
-    assert pytest.approx(1e6 / 420) == crowded.computed
-
-
-def test_the_page_names_the_first_limit_and_what_to_do() -> None:
-    """The page has the figures of these functions."""
-    text, first = scaling(a_run()), limits(COSTS, ASSUMED)[0]
-
-    assert f"The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second" in text
-    assert first.remedy in text
-    assert all(f"| {per_second:,}/s |" in text for per_second in TARGETS)
-    assert a_run().commit[:12] in text
+    assert pytest.approx([1e6 / 400, 1e6 / 300]) == rates
+    assert pytest.approx(1e6 / 420) == crowded[2]
 
 
 def test_a_resource_without_cost_is_no_limit() -> None:
@@ -145,4 +112,4 @@ def test_a_resource_without_cost_is_no_limit() -> None:
         rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows),
     )
 
-    assert "| none |" in scaling(quiet)
+    assert "| none |" in page(quiet)

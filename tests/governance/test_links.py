@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.governance.tree import names
+from tools.governance.report import names
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [name for name in names(ROOT) if name.endswith(".md")]

@@ -1,18 +1,189 @@
-"""`make validate` and `make docs` on a small tree."""
+"""The checker finds every way in which a requirement is not proven, on a small tree; and this tree passes it."""
 
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hookseal.config.page import settings_page
-from hookseal.dispatcher.outcome_page import outcomes_page
-from hookseal.worker.metrics.page import metrics_page
-from tools.governance import report, tree
+from tests.governance.sample_runs import a_run
+from tools.bench import results
+from tools.governance import report
+from tools.governance.evidence import contradictions, read
 from tools.governance.report import Case, Mark, Outcome, Report
-from tools.governance.validate import FROM_SOURCE, main, stored
-from tools.soak import record
+from tools.governance.validate import (
+    Requirement,
+    main,
+    may_skip_names,
+    misquoted,
+    parse,
+    problems,
+    traceability,
+    unknown_commits,
+)
+from tools.records import stored
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
+
+ROOT = Path(__file__).parents[2]
+CLAIMED = Requirement(id="SEC-03", status="claimed")
+PARTIAL = Requirement(id="SEC-01", status="partial", parts=("dev", "db"))
+PLANNED = Requirement(id="SEC-05", status="planned")
+NOWHERE = "0" * 40
+
+
+def _case(name: str, *marks: Mark, outcome: Outcome = Outcome.PASSED) -> Case:
+    return Case(nodeid=f"tests/test_x.py::{name}", outcome=outcome, marks=marks)
+
+
+def _judge(*cases: Case, of: tuple[Requirement, ...] = (), may_skip: frozenset[str] = frozenset()) -> list[str]:
+    return problems(of, Report(tree="t", cases=cases), may_skip, {})
+
+
+def test_proven_claims_are_no_problem() -> None:
+    """A claimed id and every named part with a passing test, and a planned id without, are no problem."""
+    cases = (
+        _case("a", Mark(id="SEC-03", part="envelope"), Mark(id="SEC-01", part="dev")),
+        _case("b[1]", Mark(id="SEC-01", part="db")),
+        _case("c"),
+    )
+    either = (_case("a", Mark(id="SEC-03")), _case("b[root]", Mark(id="SEC-03"), outcome=Outcome.SKIPPED))
+
+    assert [] == _judge(*cases, of=(CLAIMED, PARTIAL, PLANNED))
+    assert [] == _judge(*either, of=(CLAIMED,), may_skip=frozenset({"tests/test_x.py::b"}))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SKIPPED, Outcome.XFAILED, Outcome.FAILED])
+def test_only_a_pass_proves_a_claim(outcome: Outcome) -> None:
+    """A claimed id whose only test was skipped, xfailed or xpassed is unproven, and so is a part without a test."""
+    of_id = _judge(_case("a", Mark(id="SEC-03"), outcome=outcome), _case("b"), of=(CLAIMED,))
+    of_part = _judge(_case("a", Mark(id="SEC-01", part="dev")), of=(PARTIAL,))
+
+    assert "SEC-03: has no passing test: write one with its mark, or set its status to `planned`" in of_id
+    assert ["SEC-01 (db): has no passing test: write one with its mark, or set its status to `planned`"] == of_part
+
+
+@pytest.mark.parametrize(
+    ("mark", "fault"),
+    [
+        (Mark(id="SEC-99"), "is marked SEC-99, which is not in docs/requirements.md"),
+        (Mark(id="SEC-05", part="x"), "is marked SEC-05, which is `planned`"),
+        (Mark(id="SEC-01"), "is marked SEC-01, but SEC-01 is partial"),
+        (Mark(id="SEC-01", part="aws"), "is marked SEC-01 (aws), but SEC-01 is partial"),
+    ],
+)
+def test_a_mark_must_fit_its_requirement(mark: Mark, fault: str) -> None:
+    """A mark with an unknown or planned id, or without a named part of a partial one, is a problem."""
+    proven = _case("p", Mark(id="SEC-03"), Mark(id="SEC-01", part="dev"), Mark(id="SEC-01", part="db"))
+    (line,) = _judge(proven, _case("a", mark), of=(CLAIMED, PARTIAL, PLANNED))
+
+    assert line.startswith(f"tests/test_x.py::a: {fault}")
+
+
+def test_a_failure_a_silent_skip_and_an_empty_run_are_problems() -> None:
+    """Even without marks."""
+    failed, skipped = _judge(_case("a[3]", outcome=Outcome.FAILED), _case("b", outcome=Outcome.SKIPPED))
+
+    assert failed == "tests/test_x.py::a[3]: failed: fix the code or the test, then run `make test`"
+    assert skipped.startswith("tests/test_x.py::b: was skipped")
+    assert ["the run held no test: fix the test setup, then run `make test`"] == _judge()
+    assert frozenset({"tests/a.py::x"}) == may_skip_names("# a comment\n\ntests/a.py::x  needs root\n")
+
+
+def test_the_page_counts_tests_and_the_list_names_them() -> None:
+    """A parametrised test counts once, one that may be skipped does not; the order of the run changes nothing."""
+    of = (PARTIAL, PLANNED, Requirement(id="DEL-01", status="claimed"))
+    both = _case("both", Mark(id="SEC-01", part="db"), Mark(id="SEC-01", part="dev"))
+    cases = (both, *(_case(name, Mark(id="SEC-01", part="db")) for name in ("b[2]", "b[1]", "m")))
+    may_skip = frozenset({"tests/test_x.py::m"})
+
+    page, listed = traceability(of, Report(tree="t", cases=cases), may_skip, {}).values()
+
+    assert [page, listed] == list(traceability(of, Report(tree="u", cases=cases[::-1]), may_skip, {}).values())
+    assert [
+        "## SEC",
+        "| SEC-01 | partial | 2 | db 2, dev 1 |  |",
+        "| SEC-05 | planned | 0 |  |  |",
+        "## DEL",
+        "| DEL-01 | claimed | 0 |  |  |",
+    ] == [line for line in page.splitlines() if line.startswith(("##", "| SEC", "| DEL"))]
+    assert [
+        "| SEC-01 | partial | db | `tests/test_x.py::b` |",
+        "| SEC-01 | partial | db | `tests/test_x.py::both` |",
+        "| SEC-01 | partial | dev | `tests/test_x.py::both` |",
+        "| SEC-05 | planned | | |",
+        "| DEL-01 | claimed | | |",
+    ] == [line for line in listed.splitlines() if line.startswith(("| SEC", "| DEL"))]
+
+
+def test_requirements_are_read_from_their_tables() -> None:
+    """Each row has an id, a status and the parts of a partial one; other tables are ignored."""
+    page = "| status | means |\n|---|---|\n| SEC-01 | partial: dev, db | a | seed |\n\n| SEC-03 | claimed | a `ref` |\n"
+
+    assert [PARTIAL, CLAIMED] == parse(page)
+    for status in ("", "done", "partial", "partial:", "partial: Dev", "partial: a,b", "claimed: a"):
+        with pytest.raises(ValueError, match=r"^line 1: SEC-01 must be"):
+            parse(f"| SEC-01 | {status} | text | seed |\n| SEC-02 | planned | x |")
+    with pytest.raises(ValueError, match=r"^SEC-01 is in more than one row$"):
+        parse("| SEC-01 | planned | x |\n| SEC-01 | claimed | x |")
+    with pytest.raises(ValueError, match="no row of the form"):
+        parse("# Requirements\n")
+
+
+def test_every_figure_of_speed_in_the_readme_is_one_of_the_record() -> None:
+    """A rate or a ratio is quoted with its range in the record, and so is each row of the base case."""
+    text, run = (ROOT / "README.md").read_text(encoding="utf-8"), results.read(ROOT)
+    quotes = (
+        "It sent 1,000 deliveries a second: 2.00 times as many, and 0.25 times as many. Then 2,000 a second: 4.00 times"
+    )
+
+    assert [] == misquoted(text, run)
+    assert [] == misquoted(f"{quotes}, and 0.50 times.", a_run())
+    assert ["9.00 is not in docs/proof/performance.json"] == misquoted(f"{quotes}, 0.50 times, 9.00 times.", a_run())
+    assert ["hookseal, `--concurrency 1000` is not quoted"] == misquoted(quotes, a_run())
+    assert "the first figures are not" in misquoted(f"4.00 times. {quotes}, and 0.50 times.", a_run())[0]
+
+
+def test_the_records_of_this_tree_are_of_its_history() -> None:
+    """Each names commits before this one, and follows from its rounds and counts, and so do the runs that are kept."""
+    found = read(ROOT)
+    commits = [commit for record in found.values() if record is not None for commit in record.commits]
+    runs = results.read(ROOT).runs
+
+    assert None not in found.values()
+    assert [] == [line for record in found.values() if record is not None for line in contradictions(record)]
+    assert frozenset() == unknown_commits(ROOT, [*commits, *(each.commit for each in runs)])
+    assert results.headline(results.read(ROOT)) == runs[-1]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "protocol.file.allow=always")
+    return subprocess.check_output(["git", "-C", str(root), *who, *arguments], text=True).strip()
+
+
+def _commit(root: Path, message: str = "x") -> str:
+    _git(root, "commit", "--quiet", "--allow-empty", f"--message={message}")
+    return _git(root, "rev-parse", "HEAD")
+
+
+def test_only_head_and_its_ancestors_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another branch, an absent commit and what is no commit are not; where nothing is known, none is refused."""
+    (tree := tmp_path / "tree").mkdir()
+    _git(tree, "init", "--quiet")
+    assert {"HEAD"} == unknown_commits(tree, ["HEAD", NOWHERE])
+    first, second = _commit(tree), _commit(tree)
+    _git(tree, "checkout", "--quiet", "-b", "aside", first)
+    aside = _commit(tree, "another")
+    _git(tree, "checkout", "--quiet", "--detach", second)
+    no_commit = _git(tree, "rev-parse", "HEAD^{tree}")
+    _git(tmp_path, "clone", "--quiet", "--depth=1", tree.as_uri(), "shallow")
+    (within := tree / "within").mkdir()
+
+    assert {aside, NOWHERE, no_commit} == unknown_commits(tree, [first, second, aside, NOWHERE, no_commit])
+    for place in (tmp_path / "shallow", within):
+        assert {"--help"} == unknown_commits(place, ["--help", first, NOWHERE])
+    monkeypatch.setenv("PATH", "")
+    assert frozenset() == unknown_commits(tree, [NOWHERE])
 
 
 @pytest.fixture(name="root")
@@ -31,7 +202,7 @@ def _root(tmp_path: Path) -> Path:
 
 def _record(root: Path) -> None:
     case = Case(nodeid="tests/a.py::b", outcome=Outcome.PASSED, marks=(Mark(id="SEC-03"),))
-    report.write(root / report.REPORT, Report(tree=tree.identity(root), cases=(case,)))
+    report.write(root / report.REPORT, Report(tree=report.identity(root), cases=(case,)))
 
 
 def _run(root: Path, *arguments: str) -> int:
@@ -39,7 +210,7 @@ def _run(root: Path, *arguments: str) -> int:
 
 
 def test_a_proven_tree_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """With a current page everything is proven without another test run, and the summary counts the claims."""
+    """With current pages everything is proven without another test run, and the summary counts the claims."""
     written, validated = _run(root, "--write"), _run(root)
 
     assert "| SEC-03 | claimed |  | `tests/a.py::b` |" in (root / ".reports" / "traceability.md").read_text()
@@ -50,86 +221,59 @@ def test_a_proven_tree_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_outdated_page_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A page that is missing, or differs in one byte, is out of date."""
+    """A page that is missing, or differs in one byte, is out of date, whether of the tests or of the sources."""
     missing = _run(root)
     _run(root, "--write")
     with (root / "docs" / "TRACEABILITY.md").open("a") as page:
         page.write("\n")
-
-    assert (1, 1) == (missing, _run(root))
-    assert 2 == capfd.readouterr().err.count("docs/TRACEABILITY.md is stale: run `make docs`")
-
-
-def test_a_page_made_from_the_sources_fails_when_stale(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A page that does not depend on the tests is compared, and written before they run."""
+    differs = _run(root)
     (root / "docs" / "settings.md").write_text("# Old\n")
     _record(root)
-    validated = _run(root)
+    old = _run(root)
     errors = capfd.readouterr().err
     _run(root, "--write")
 
-    assert 1 == validated
+    assert (1, 1, 1) == (missing, differs, old)
+    assert 3 == errors.count("docs/TRACEABILITY.md is stale: run `make docs`")
     assert "docs/settings.md is stale: run `make docs`" in errors
     assert "# Settings\n" == (root / "docs" / "settings.md").read_text()
 
 
-def test_pages_are_written_from_the_sources() -> None:
-    """Settings, outcomes and metrics are written from the tables that the product uses."""
-    assert {
-        "docs/metrics.md": metrics_page,
-        "docs/outcomes.md": outcomes_page,
-        "docs/settings.md": settings_page,
-    } == FROM_SOURCE
-
-
-@pytest.mark.parametrize("content", [None, b"{", b"\xff", b"{}"])
-def test_a_page_whose_record_cannot_be_read_fails(
-    root: Path, capfd: pytest.CaptureFixture[str], content: bytes | None
-) -> None:
-    """A record that is missing, damaged or of another form is named, with what to do."""
-    if content is not None:
-        (root / record.RECORD).parent.mkdir()
-        (root / record.RECORD).write_bytes(content)
-    pages = {"docs/soak.md": lambda: str(stored(record.RECORD, lambda: record.read(root), record.COMMAND))}
-
-    assert (1, 1) == (main(root, [], pages), main(root, ["--write"], pages))
-    advice = "validate: docs/proof/soak.json cannot be read: restore it with git, or run `make soak`\n"
-    assert 2 == capfd.readouterr().err.count(advice)
-
-
-def test_an_unproven_claim_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A claim that the run does not prove fails, even if the page is current."""
+def test_what_is_not_proven_or_not_readable_fails(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A claim without a test, a record of no id, a damaged record, a malformed row, and figures of no run."""
     (root / "docs" / "requirements.md").write_text("| SEC-03 | claimed | x |\n| SEC-02 | claimed | x |\n")
-    _record(root)
-    _run(root, "--write")
-
-    assert 1 == _run(root)
-    assert "validate: SEC-02: has no passing test" in capfd.readouterr().err
-
-
-def test_a_record_of_a_benchmark_is_judged(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The records in `docs/EVIDENCE/` are read with the tree, and an invalid one fails."""
     (root / "docs" / "EVIDENCE").mkdir()
     (root / "docs" / "EVIDENCE" / "PERF-99.json").write_text("{}")
+    (root / "docs" / "proof").mkdir()
+    (root / "docs" / "proof" / "performance.json").write_text(stored(replace(a_run(), rows=())))
+    (root / "README.md").write_text("It sent 9 deliveries a second.\n")
     _record(root)
     _run(root, "--write")
+    codes = [_run(root)]
 
-    assert 1 == _run(root)
-    assert "validate: docs/EVIDENCE/PERF-99.json: docs/requirements.md does not know" in capfd.readouterr().err
+    def unreadable() -> str:
+        return (root / "docs" / "none.json").read_text()
+
+    codes.append(main(root, [], {"docs/soak.md": unreadable}))
+    (root / "docs" / "requirements.md").write_text("| SEC-03 | done | sealed | seed |\n")
+    codes.append(_run(root))
+    errors = capfd.readouterr().err
+
+    assert [1, 1, 1] == codes
+    for text in (
+        "SEC-02: has no passing test",
+        "docs/EVIDENCE/PERF-99.json: docs/requirements.md does not know",
+        "README.md: 9 is not in docs/proof/performance.json",
+        "a record cannot be read",
+        "docs/requirements.md: line 1: SEC-03 must be",
+    ):
+        assert f"validate: {text}" in errors
 
 
-def test_a_record_of_another_tree_is_not_used(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_report_of_another_tree_is_not_used(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """After any change the tests run again; if they write no report of this tree, it fails."""
     (root / "tests" / "new.py").write_text("")
 
     assert 1 == _run(root)
     assert (root / ".reports" / "was-run").exists()
     assert "validate: the test run wrote no report" in capfd.readouterr().err
-
-
-def test_requirements_that_cannot_be_read_fail(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A malformed row fails with its line."""
-    (root / "docs" / "requirements.md").write_text("| SEC-03 | done | sealed | seed |\n")
-
-    assert 1 == _run(root)
-    assert "validate: docs/requirements.md: line 1: SEC-03 must be" in capfd.readouterr().err

@@ -17,7 +17,7 @@ from packaging.version import Version
 
 from tests.install.index import LOCKS, ROOT, Index, build, locked, version
 from tests.install.pythons import SUPPORTED, THIS, Python, clean, oldest
-from tools.governance.tree import names
+from tools.governance.report import names
 
 INSTALL = ROOT / "tools" / "install.sh"
 FROM_A_LOCK = re.compile(r"\binstall\b(?P<options>[^\n&|;]*?)\s(?:--requirement|-r)\b")

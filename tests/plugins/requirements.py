@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from tools.governance import report, tree
+from tools.governance import report
 from tools.governance.report import Case, Mark, Outcome, Report
 
 _PROPERTY: Final = "req"
@@ -87,7 +87,7 @@ class Recorder:
     def __init__(self, config: pytest.Config, omissions: Omissions) -> None:
         self.config = config
         self.omissions = omissions
-        self.tree = tree.identity(config.rootpath)
+        self.tree = report.identity(config.rootpath)
         self.cases: dict[str, Case] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -111,7 +111,7 @@ class Recorder:
             modules = (Case(nodeid=name, outcome=Outcome(end)) for name, end in self.omissions.modules.items())
             cases = sorted([*self.cases.values(), *modules], key=lambda case: case.nodeid)
             root = self.config.rootpath
-            if tree.identity(root) == self.tree:
+            if report.identity(root) == self.tree:
                 report.write(root / report.REPORT, Report(tree=self.tree, cases=tuple(cases)))
         return result
 

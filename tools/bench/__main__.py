@@ -6,26 +6,13 @@ A quick run, one of some parts only, and one of a tree with uncommitted changes 
 import argparse
 import asyncio
 import sys
-from pathlib import Path
-from typing import Final
 
 import uvloop
 
-from tools.bench import headlines, page, plan, results
-from tools.bench.results import Run
+from tools import records
+from tools.bench import pages, plan, results
 from tools.bench.run import PARTS, measured
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-REPORTS: Final = ROOT / ".reports"
-
-
-def write(run: Run, root: Path) -> None:
-    """Write the run and its pages below that folder, under their names in the repository."""
-    for name, text in {results.RESULTS: results.written(run).decode(), **page.pages(run)}.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        print(f"wrote {file.relative_to(ROOT)}", file=sys.stderr)
+from tools.records import ROOT
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +26,7 @@ def main(arguments: list[str]) -> int:
     if unknown := set(only) - set(PARTS):
         parser.error(f"--only does not know {', '.join(sorted(unknown))}")
     options = " ".join(option for option in ("--quick" * asked.quick, f"--only {asked.only}" * bool(only)) if option)
-    command = f"make bench ARGS='{options}'" if options else "make bench"
+    command = f"{results.COMMAND} ARGS='{options}'" if options else results.COMMAND
     earlier = results.read(ROOT).runs if (ROOT / results.RESULTS).is_file() else ()  # before: it may be unreadable
     try:
         run = uvloop.run(measured(plan.QUICK if asked.quick else plan.FULL, only, command))
@@ -47,9 +34,9 @@ def main(arguments: list[str]) -> int:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
     is_kept = not options and not run.is_dirty
-    run = headlines.kept(run, earlier) if is_kept else run
-    write(run, ROOT if is_kept else REPORTS)
-    print(results.written(run).decode() if asked.json else page.performance(run))
+    run = results.kept(run, earlier) if is_kept else run
+    records.write(ROOT if is_kept else ROOT / ".reports", {results.RESULTS: records.stored(run), **pages.pages(run)})
+    print(records.stored(run) if asked.json else pages.performance(run))
     failures = [each for each in run.left_out if each.is_failure]
     for each in failures:
         print(f"failed: {each.scenario}: {each.contender}: {each.reason}", file=sys.stderr)

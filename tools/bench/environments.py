@@ -3,25 +3,22 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tools.records import ROOT
+
 _ENVIRONMENTS: Final = ROOT / ".bench"
 _LOCKS: Final = ROOT / "requirements" / "bench"
-_STAMP: Final = "made-from"
 _SECONDS: Final = 300
-_LAST_LINES: Final = 3
 
 
 class NotInstalled(Exception):
     """A contender that cannot be measured on this machine; the text says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class Environment(NamedTuple):
     """A Python that has the contender, and its version."""
 
     python: Path
@@ -30,7 +27,7 @@ class Environment:
 
 def ours(package: str) -> Environment:
     """Return the environment of hookseal, with the version of that package in it."""
-    return Environment(python=Path(sys.executable), version=_version(package, sys.path))
+    return Environment(Path(sys.executable), _version(package, sys.path))
 
 
 def of(contender: str) -> Environment:
@@ -39,7 +36,7 @@ def of(contender: str) -> Environment:
     Raises `NotInstalled`.
     """
     folder, lock = _ENVIRONMENTS / contender, _LOCKS / f"{contender}.txt"
-    python, stamp = folder / "bin" / "python", folder / _STAMP
+    python, stamp = folder / "bin" / "python", folder / "made-from"
     wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     if not stamp.is_file() or stamp.read_text(encoding="ascii") != wanted:
         print(f"  creating the environment of {contender}, once ...", file=sys.stderr, flush=True)
@@ -47,14 +44,14 @@ def of(contender: str) -> Environment:
         _run("sh", str(ROOT / "tools" / "install.sh"), str(python), str(lock))
         _run(str(python), "-m", "pip", "check")
         stamp.write_text(wanted, encoding="ascii")
-    return Environment(python=python, version=_version(contender, [str(p) for p in folder.glob("lib/*/site-packages")]))
+    return Environment(python, _version(contender, [str(path) for path in folder.glob("lib/*/site-packages")]))
 
 
 def _run(*command: str) -> None:
     try:
         subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=_SECONDS)
     except subprocess.CalledProcessError as error:
-        message = " ".join((error.stderr or error.stdout).split("\n")[-_LAST_LINES:]).strip()
+        message = " ".join((error.stderr or error.stdout).split("\n")[-3:]).strip()
         raise NotInstalled(f"its environment could not be made: {message}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotInstalled(f"its environment could not be made: {type(error).__name__}") from None

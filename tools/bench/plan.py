@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from tools.harness import LIMIT
+
 HOOKSEAL: Final = "hookseal"  # as installed: no setting of the endpoint or of the worker is given
-LIMIT: Final = 1_000
 WIDE: Final = f"hookseal, --concurrency {LIMIT}"  # of its endpoint
 ONE_PROCESS: Final = f"{WIDE}, one process"  # beside two, in the same rounds
 AS_THE_OTHERS: Final = f"{WIDE}, HOOKSEAL_CONCURRENCY=100"

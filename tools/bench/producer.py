@@ -1,6 +1,6 @@
 """A producer in its own process: publishes as ordered, and prints the cost.
 
-To add a way of publishing, add a function here, its name in `WAYS`, and a row in `publishing.WAYS`.
+To add a way of publishing, add a function here, its name in `WAYS`, and a row in `measures.WAYS`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from hookseal.client import Event, Publisher
 from hookseal.errors import Unavailable
 from hookseal.postgres.connect import connection_pool
 from tools.bench import bodies
-from tools.bench.results import percentile
+from tools.records import percentile
 
 ORDER: Final = "HOOKSEAL_BENCH_PUBLISH"
 _AT_ONCE: Final = 50

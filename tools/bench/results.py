@@ -1,23 +1,21 @@
-"""The results of a benchmark run: every round as measured, and the medians and ratios. Pure."""
+"""The results of a run: rounds, ratios, the bounds of docs/requirements.md, and what is quoted. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from tools.bench.plan import HOOKSEAL, WIDE
+from tools.bench.plan import BARE, HOOKSEAL, ONE_PROCESS, STOCK, WIDE
+from tools.harness import POSTGRESQL, WORKER
+from tools.records import Machine, number
 
 RESULTS: Final = "docs/proof/performance.json"
-WORKER: Final = "worker"
-POSTGRESQL: Final = "postgresql"
-REDIS: Final = "redis"
-RECEIVER: Final = "receiver"
-PRODUCER: Final = "producer"
+COMMAND: Final = "make bench"
 _MICROSECONDS: Final = 1e6
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """All rounds of one contender in one scenario."""
+    """All rounds of one contender in one scenario. Its figures are medians."""
 
     scenario: str
     contender: str
@@ -78,19 +76,6 @@ class LeftOut:
     contender: str
     reason: str
     is_failure: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """The machine of the run, without host names and paths."""
-
-    cpu: str
-    cpus: int
-    memory_mb: int
-    kernel: str
-    python: str
-    postgresql: str
-    redis: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +116,7 @@ class Run:
 
     def row(self, scenario: str, contender: str) -> Row | None:
         """Return the rounds of that contender in that scenario, if it has any."""
-        found = [row for row in self.rows if (row.scenario, row.contender) == (scenario, contender)]
-        return found[0] if found else None
+        return next((row for row in self.rows_of(scenario) if row.contender == contender), None)
 
     def rows_of(self, scenario: str) -> tuple[Row, ...]:
         """Return the rows of a scenario, in the order of measurement."""
@@ -144,18 +128,9 @@ class Run:
         return row.figure(name) if row is not None else None
 
 
-def ratio_of_rates(ours: Row | None, theirs: Row | None) -> float | None:
-    """Return the median over the rounds of hookseal's rate divided by the other's; None if one is missing.
-
-    Rounds alternate, so the two of one number ran one after the other: a slower minute of the machine hardly changes
-    their ratio.
-    """
-    return ratio(ours, theirs, lambda each: each.per_second)
-
-
-def ratio_of_cpu(ours: Row | None, theirs: Row | None, parts: Sequence[str] = (WORKER,)) -> float | None:
-    """Return the median over the rounds of hookseal's CPU a delivery in these parts, divided by the other's."""
-    return ratio(ours, theirs, lambda each: sum(each.microseconds(part) for part in parts))
+def read(root: Path) -> Run:
+    """Return the stored run. Raises `msgspec.DecodeError` if it has another form."""
+    return msgspec.json.decode((root / RESULTS).read_bytes(), type=Run)
 
 
 def ratio(
@@ -164,7 +139,11 @@ def ratio(
     value: Callable[[Round], float],
     their_value: Callable[[Round], float] | None = None,
 ) -> float | None:
-    """Return the median over the rounds of hookseal's value divided by the other's, for which a function may differ."""
+    """Return the median over the rounds of hookseal's value divided by the other's, for which a function may differ.
+
+    Rounds alternate, so the two of one number ran one after the other: a slower minute of the machine hardly changes
+    their ratio. None if one is missing.
+    """
     if ours is None or theirs is None:
         return None
     of_theirs = their_value or value
@@ -173,17 +152,131 @@ def ratio(
     return median(found) if found else None
 
 
-def percentile(values: Iterable[float], share: float) -> float:
-    """Return the smallest value that at least this share of the values does not exceed. There must be a value."""
-    ordered = sorted(values)
-    return ordered[max(0, ceil(share * len(ordered)) - 1)]
+def ratio_of_rates(ours: Row | None, theirs: Row | None) -> float | None:
+    """Return hookseal's rate, divided by the other's."""
+    return ratio(ours, theirs, lambda each: each.per_second)
 
 
-def written(run: Run) -> bytes:
-    """Return the run in its stored form."""
-    return msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n"
+def ratio_of_cpu(ours: Row | None, theirs: Row | None, parts: Sequence[str] = (WORKER,)) -> float | None:
+    """Return hookseal's CPU a delivery in these parts, divided by the other's."""
+    return ratio(ours, theirs, lambda each: sum(each.microseconds(part) for part in parts))
 
 
-def read(root: Path) -> Run:
-    """Return the stored run. Raises `msgspec.DecodeError` if it has another form."""
-    return msgspec.json.decode((root / RESULTS).read_bytes(), type=Run)
+# The targets of docs/requirements.md, and whether a run meets them.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar(Generic[T]):
+    """A target for a figure of a run `T`: a minimum if `is_least`, else a maximum."""
+
+    id: str
+    what: str
+    gate: float
+    unit: str
+    value: Callable[[T], float | None]
+    is_least: bool = False
+
+    def is_met(self, value: float) -> bool:
+        """Return whether the value meets the target."""
+        return value >= self.gate if self.is_least else value <= self.gate
+
+
+def values_of(bars: Iterable[Bar[T]], run: T) -> dict[str, float]:
+    """Return the figures that a run has, by the names of their bars."""
+    return {bar.what: value for bar in bars if (value := bar.value(run)) is not None}
+
+
+def two_to_one(run: Run) -> float | None:
+    """Return the CPU of a delivery with two processes, divided by that with one."""
+    return ratio_of_cpu(run.row("two", WIDE), run.row("two", ONE_PROCESS))
+
+
+def postgresql_to_bare(run: Run) -> float | None:
+    """Return the CPU of PostgreSQL for a delivery, divided by that of a request by bare aiohttp."""
+    ours, bare = run.row("base", WIDE), run.row("base", BARE)
+    return ratio(ours, bare, lambda each: each.microseconds(POSTGRESQL), lambda each: each.microseconds(WORKER))
+
+
+def backlog_ratio(run: Run) -> float | None:
+    """Return the CPU of a delivery, worker and PostgreSQL, at a backlog of a million, divided by that at a thousand."""
+    return ratio_of_cpu(run.ours("backlog-1000000"), run.ours("backlog-1000"), (WORKER, POSTGRESQL))
+
+
+def hung_to_none(run: Run) -> float | None:
+    """Return the p99 latency while requests hang, divided by that without."""
+    hung, none = run.row("latency-20", HANGING), run.row("latency-20", RING)
+    return ratio(hung, none, lambda each: each.figures["p99_ms"])
+
+
+def _rate_to(other: str) -> Callable[[Run], float | None]:
+    return lambda run: ratio_of_rates(run.row("base", WIDE), run.row("base", other))
+
+
+def _figure(scenario: str, name: str, contender: str | None = None) -> Callable[[Run], float | None]:
+    return lambda run: run.figure(scenario, name, contender)
+
+
+def _bar(id_: str, what: str, gate: float, unit: str, value: Callable[[Run], float | None]) -> Bar[Run]:
+    return Bar(id=id_, what=what, gate=gate, unit=unit, value=value, is_least=what.startswith("rate"))
+
+
+RING, SQL, LISTEN, HANGING = "by ring", "by SQL, LISTEN off", "by SQL, LISTEN on", "by ring, 400 hung"
+# Those at 1,000 are held to an endpoint with `--concurrency 1000`, not to one as installed.
+BARS: Final = (
+    _bar("PERF-01", "rate at 1,000, to stock arq", 3.5, "x", _rate_to(STOCK)),
+    _bar("PERF-01", "rate at 1,000, to bare aiohttp", 0.45, "x", _rate_to(BARE)),
+    _bar("PERF-02", "20/s by ring, p50", 5, "ms", _figure("latency-20", "p50_ms", RING)),
+    _bar("PERF-02", "20/s by ring, p99", 15, "ms", _figure("latency-20", "p99_ms", RING)),
+    _bar("PERF-02", "20/s by SQL, p99", 150, "ms", _figure("latency-20", "p99_ms", SQL)),
+    _bar("PERF-02", "with LISTEN, p99", 20, "ms", _figure("latency-20", "p99_ms", LISTEN)),
+    _bar("PERF-02", "idle, worker", 1, "% CPU", _figure("idle", "worker_cpu_percent")),
+    _bar("PERF-02", "idle, Redis", 10, "/s", _figure("idle", "redis_commands_per_second")),
+    _bar("PERF-02", "idle, PostgreSQL", 10, "/s", _figure("idle", "statements_per_second")),
+    _bar("PERF-03", "400 hung, worker", 2, "% CPU", _figure("hung", "worker_cpu_percent")),
+    _bar("PERF-03", "p99 at 20/s, 400 hung to none", 2, "x", hung_to_none),
+    _bar("PERF-04", "CPU at 1,000, two processes to one", 1.15, "x", two_to_one),
+    _bar("PERF-05", "CPU, backlog 1,000,000 to 1,000", 1.2, "x", backlog_ratio),
+    _bar("PERF-07", "memory at rest", 100, "MB", _figure("memory-1kb", "rest_mb")),
+    _bar("PERF-07", "500 x 1 KB in flight", 150, "MB", _figure("memory-1kb", "most_mb")),
+    _bar("PERF-07", "500 x 256 KB in flight", 200, "MB", _figure("memory-256kb", "most_mb")),
+    _bar("PERF-08", "statements at 1,000, saturated", 0.1, "", _figure("statements", "statements", WIDE)),
+    _bar("PERF-08", "statements, at 20/s", 2.5, "", _figure("statements-20", "statements")),
+    _bar("PERF-08", "PostgreSQL at 1,000, to a bare request", 1.0, "x", postgresql_to_bare),
+)
+
+
+# The figures that are quoted from whole runs, and their ranges over the last of them.
+
+KEPT: Final = 3  # whole runs
+RATE: Final = "per second"
+UNITS: Final = {RATE: "", "to stock arq": "x", "to bare aiohttp": "x", "worker CPU to bare": "x"}
+# The rows of the first table, by what they are called there: case and contender.
+ROWS: Final = {
+    "hookseal, as installed": ("base", HOOKSEAL),
+    "hookseal, `--concurrency 1000`": ("base", WIDE),
+    "hookseal, as installed, 1,000 endpoints": ("1000endpoints", HOOKSEAL),
+}
+
+
+def headline(run: Run) -> Headline:
+    """Return the headline of a run, with the figures that it measured."""
+    figures = {}
+    for name, (case, contender) in ROWS.items():
+        if (row := run.row(case, contender)) is not None:
+            bare, stock = run.row(case, BARE), run.row(case, STOCK)
+            values = (row.per_second, ratio_of_rates(row, stock), ratio_of_rates(row, bare), ratio_of_cpu(row, bare))
+            figures[name] = {of: value for of, value in zip(UNITS, values, strict=True) if value is not None}
+    return Headline(commit=run.commit, cpu=run.machine.cpu, python=run.machine.python, figures=figures)
+
+
+def kept(run: Run, earlier: tuple[Headline, ...]) -> Run:
+    """Return a whole run with the headlines of the last whole runs, of which it is the newest."""
+    return replace(run, runs=(*earlier, headline(run))[-KEPT:])
+
+
+def spread(run: Run, row: str, figure: str) -> str:
+    """Return the lowest and the highest of that figure over the runs that are kept, or that of this run, as a text."""
+    found = [each.figures.get(row, {}).get(figure) for each in run.runs or (headline(run),)]
+    values = [each for each in found if each is not None]
+    ends = dict.fromkeys(number(end, UNITS[figure]) for end in ((min(values), max(values)) if values else (None,)))
+    return " to ".join(ends)

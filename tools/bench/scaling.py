@@ -1,24 +1,34 @@
-"""What the measured costs mean at 1,000, 10,000 and 100,000 deliveries a second: a calculation, and a simulation.
+"""docs/scaling.md: what the measured costs mean at 1,000, 10,000 and 100,000 deliveries a second.
 
 Costs come from a run; what no run can measure on this machine (the size of a server, its planned load) is assumed, by
 name. Pure.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import ceil
-from typing import Final
+from math import ceil, isinf
+from typing import Final, NamedTuple
 
-from tools.bench.bars import two_to_one
-from tools.bench.results import POSTGRESQL, RECEIVER, REDIS, WORKER, Row, Run
+from tools.bench.plan import CASES
+from tools.bench.results import Row, Run, two_to_one
+from tools.harness import POSTGRESQL, RECEIVER, REDIS, WORKER
+from tools.records import number, table
 
 TARGETS: Final = (1_000, 10_000, 100_000)
 _US: Final = 1e6
+_MB: Final = 1e6
 _DAY: Final = 86_400
 
+# What is not measured: the size of one server of each kind, and its planned load.
+BUSY: Final = 0.6
+CORES: Final = 64
+WAL_PER_SECOND: Final = 200e6
+DISK: Final = 16e12
+RETENTION_DAYS: Final = 30
+CONNECTIONS: Final = 500
+OF_A_PROCESS: Final = 13  # connections: ten, two for the probes, one that listens
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
+
+class Costs(NamedTuple):
     """The cost of one delivery with its publishing: microseconds of CPU, bytes of WAL, bytes on disk."""
 
     worker_us: float
@@ -30,22 +40,7 @@ class Costs:
     stored_bytes: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assumed:
-    """What is not measured: the size of one server of each kind, and its planned load."""
-
-    busy: float = 0.6
-    postgresql_cores: int = 64
-    wal_bytes_per_second: float = 200e6
-    disk_bytes: float = 16e12
-    retention_days: int = 30
-    redis_cores: int = 1
-    connections: int = 500
-    connections_per_process: int = 13  # ten, two for the probes, one that listens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(NamedTuple):
     """A resource that is exhausted at that rate, and what to do then."""
 
     resource: str
@@ -53,8 +48,7 @@ class Limit:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class Fleet(NamedTuple):
     """What a rate needs: worker processes, PostgreSQL servers with that many cores each, and queues in Redis."""
 
     per_second: int
@@ -64,13 +58,7 @@ class Fleet:
     queues: int
 
 
-def days_kept(costs: Costs, assumed: Assumed, of: Fleet) -> float:
-    """Return for how many days the disks of the fleet can store the deliveries."""
-    return _at(assumed.disk_bytes * of.servers, of.per_second * costs.stored_bytes * _DAY)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hour:
+class Hour(NamedTuple):
     """The result of an hour with a burst and an outage: waiting deliveries, and seconds."""
 
     most_waiting: float
@@ -101,53 +89,55 @@ def costs_of(run: Run) -> Costs | None:
     )
 
 
-def limits(costs: Costs, assumed: Assumed) -> tuple[Limit, ...]:
+def limits(costs: Costs) -> list[Limit]:
     """Return the limits of one server of each kind, the lowest rate first."""
-    postgresql_us = costs.postgresql_us + costs.publish_postgresql_us
-    a_process = assumed.busy * _US / costs.worker_us
     found = (
         Limit(
-            resource=f"PostgreSQL, CPU: {assumed.postgresql_cores} cores",
-            per_second=_at(assumed.busy * assumed.postgresql_cores * _US, postgresql_us),
-            remedy="tenants go to several servers (Citus, or a database for each group of tenants)",
+            f"PostgreSQL, CPU: {CORES} cores",
+            _at(BUSY * CORES * _US, costs.postgresql_us + costs.publish_postgresql_us),
+            "tenants go to several servers (Citus, or a database for each group of tenants)",
         ),
         Limit(
-            resource=f"PostgreSQL, journal: {assumed.wal_bytes_per_second / 1e6:,.0f} MB/s",
-            per_second=_at(assumed.busy * assumed.wal_bytes_per_second, costs.wal_bytes),
-            remedy="faster disks and replication slots that keep up; then several servers, by tenant",
+            f"PostgreSQL, journal: {WAL_PER_SECOND / _MB:,.0f} MB/s",
+            _at(BUSY * WAL_PER_SECOND, costs.wal_bytes),
+            "faster disks and replication slots that keep up; then several servers, by tenant",
         ),
         Limit(
-            resource=f"PostgreSQL, disk: {assumed.disk_bytes / 1e12:,.0f} TB, kept {assumed.retention_days} days",
-            per_second=_at(assumed.disk_bytes, costs.stored_bytes * _DAY * assumed.retention_days),
-            remedy="a lower HOOKSEAL_RETENTION_DAYS; several servers",
+            f"PostgreSQL, disk: {DISK / 1e12:,.0f} TB, kept {RETENTION_DAYS} days",
+            _at(DISK, costs.stored_bytes * _DAY * RETENTION_DAYS),
+            "a lower HOOKSEAL_RETENTION_DAYS; several servers",
         ),
         Limit(
-            resource="Redis: one queue, one thread",
-            per_second=_at(assumed.busy * assumed.redis_cores * _US, costs.redis_us + costs.publish_redis_us),
-            remedy="a second Redis, or queue (HOOKSEAL_QUEUE), for a part of the workers and of the producers",
+            "Redis: one queue, one thread",
+            _at(BUSY * _US, costs.redis_us + costs.publish_redis_us),
+            "a second Redis, or queue (HOOKSEAL_QUEUE), for a part of the workers and of the producers",
         ),
         Limit(
-            resource=f"PostgreSQL, {assumed.connections} connections: {assumed.connections_per_process} a process",
-            per_second=assumed.connections / assumed.connections_per_process * a_process,
-            remedy="PgBouncer in transaction mode between workers and PostgreSQL",
+            f"PostgreSQL, {CONNECTIONS} connections: {OF_A_PROCESS} a process",
+            CONNECTIONS / OF_A_PROCESS * BUSY * _US / costs.worker_us,
+            "PgBouncer in transaction mode between workers and PostgreSQL",
         ),
     )
-    return tuple(sorted(found, key=lambda limit: limit.per_second))
+    return sorted(found, key=lambda limit: limit.per_second)
 
 
-def fleet(costs: Costs, assumed: Assumed, per_second: int) -> Fleet:
+def fleet(costs: Costs, per_second: int) -> Fleet:
     """Return the smallest fleet in which no resource is busier than planned, disks not considered."""
-    rates = {limit.resource.split(":")[0]: limit.per_second for limit in limits(costs, assumed)}
-    of_a_server = min(rates[f"PostgreSQL, {what}"] for what in ("CPU", "journal"))
-    servers = max(1, ceil(per_second / of_a_server))
+    rates = {limit.resource.split(":")[0]: limit.per_second for limit in limits(costs)}
+    servers = max(1, ceil(per_second / min(rates["PostgreSQL, CPU"], rates["PostgreSQL, journal"])))
     postgresql_us = costs.postgresql_us + costs.publish_postgresql_us
     return Fleet(
         per_second=per_second,
-        processes=max(1, ceil(per_second * costs.worker_us / _US / assumed.busy)),
+        processes=max(1, ceil(per_second * costs.worker_us / _US / BUSY)),
         servers=servers,
-        cores_each=max(1, ceil(per_second / servers * postgresql_us / _US / assumed.busy)),
+        cores_each=max(1, ceil(per_second / servers * postgresql_us / _US / BUSY)),
         queues=max(1, ceil(per_second / rates["Redis"])),
     )
+
+
+def days_kept(costs: Costs, of: Fleet) -> float:
+    """Return for how many days the disks of the fleet can store the deliveries."""
+    return _at(DISK * of.servers, of.per_second * costs.stored_bytes * _DAY)
 
 
 def load(per_second: float) -> Iterator[tuple[float, bool]]:
@@ -167,7 +157,7 @@ def load(per_second: float) -> Iterator[tuple[float, bool]]:
             held = 0.0
 
 
-def simulate(costs: Costs, assumed: Assumed, of: Fleet) -> Hour:
+def simulate(costs: Costs, of: Fleet) -> Hour:
     """Return the result of the hour for the fleet, second by second. Publishing uses PostgreSQL before sending does."""
     cores = of.servers * of.cores_each * _US
     waiting = most = longest = 0.0
@@ -178,55 +168,192 @@ def simulate(costs: Costs, assumed: Assumed, of: Fleet) -> Hour:
         can = min(
             _at(of.processes * _US, costs.worker_us),
             _at(for_sending, costs.postgresql_us),
-            _at(of.queues * assumed.redis_cores * _US, costs.redis_us + costs.publish_redis_us),
-            _at(of.servers * assumed.wal_bytes_per_second, costs.wal_bytes),
+            _at(of.queues * _US, costs.redis_us + costs.publish_redis_us),
+            _at(of.servers * WAL_PER_SECOND, costs.wal_bytes),
         )
-        sent = min(waiting, can) if sends else 0.0
-        waiting -= sent
+        waiting -= min(waiting, can) if sends else 0.0
         most = max(most, waiting)
         longest = max(longest, waiting / can if sends and can else 0.0)
         if waiting > 1 and second >= 1_920:  # noqa: PLR2004 -- the end of the outage
             last_waiting_second = second
-    return Hour(
-        most_waiting=most,
-        longest_wait_seconds=longest,
-        caught_up_seconds=last_waiting_second - 1_919,
-        left_waiting=waiting,
-    )
+    return Hour(most, longest, last_waiting_second - 1_919, waiting)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """The rate that the model predicts for the machine of the run, and the measured one."""
-
-    scenario: str
-    contender: str
-    computed: float
-    measured: float
-
-
-def checked(run: Run) -> tuple[Checked, ...]:
-    """Compare the model with the run: the predicted rate of each scenario on the machine of the run.
+def checked(run: Run) -> list[tuple[str, Row, float]]:
+    """Return scenarios of the run, and the rate that the model predicts for each on the machine of the run.
 
     All processes share its cores, and a worker process uses at most one.
     """
     names = ("base", "tls", "two", "32kb", "1000endpoints")
-    rows = [(name, row) for name in names if (row := run.ours(name)) is not None]
-    return tuple(
-        Checked(
-            scenario=name,
-            contender=row.contender,
-            computed=_on_one_machine(row, processes=2 if name == "two" else 1, cpus=run.machine.cpus),
-            measured=row.per_second,
-        )
-        for name, row in rows
-    )
+    return [(name, row, _predicted(run, name, row)) for name in names if (row := run.ours(name)) is not None]
 
 
-def _on_one_machine(row: Row, *, processes: int, cpus: int) -> float:
+def _predicted(run: Run, name: str, row: Row) -> float:
     everybody = sum(row.microseconds(part) for part in (WORKER, POSTGRESQL, REDIS, RECEIVER))
-    return min(_at(processes * _US, row.microseconds(WORKER)), _at(cpus * _US, everybody))
+    processes = 2 if name == "two" else 1
+    return min(_at(processes * _US, row.microseconds(WORKER)), _at(run.machine.cpus * _US, everybody))
 
 
 def _at(capacity: float, cost: float) -> float:
     return capacity / cost if cost else float("inf")
+
+
+def page(run: Run) -> str:
+    """Return the page; if the run lacks the needed costs, the page says so."""
+    costs = costs_of(run)
+    head = f"""<!-- Written by `make bench`: do not edit. -->
+# From one worker to 100,000 deliveries a second
+
+Computed from the costs that `{run.command}` measured on {run.date} UTC at commit `{run.commit[:12]}`
+([performance.md](proof/performance.md)). **Measured** is what a delivery costs on one machine. **Computed** is all else
+here: this page was written without a run of 100,000 deliveries a second."""
+    if costs is None:
+        return f"{head}\n\nThe run lacks the base case, 1,000 endpoints or publishing: nothing can be computed.\n"
+    first = limits(costs)[0]
+    return f"""{head}
+
+## What goes in
+
+{_inputs(costs)}
+
+## Where one server reaches its limit
+
+**The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second.** Workers are not a limit: they
+share nothing but PostgreSQL and Redis, so you can start more of them.
+
+{_limits(costs)}
+
+## What it takes
+
+{_fleets(costs)}
+
+## The same, simulated
+
+`tools/bench/scaling.py` runs each of these fleets through an hour, second by second: publishing comes first, and
+sending gets the rest of PostgreSQL. For five minutes a quarter more is published. For two minutes nothing can be sent
+or published; afterwards producers publish everything that they could not.
+
+{_hours(costs)}
+
+## Is the model right?
+
+The same calculation for the machine of the run, whose cores all processes share, including the receiver, beside the
+rate that was measured there. A ratio below 1 is time in which cores waited; for that reason the plan uses {BUSY:.0%} of
+them.
+
+{_model(run)}
+
+{_PLAN}
+"""
+
+
+def _inputs(costs: Costs) -> str:
+    measured = (
+        "CPU of a worker with 1,000 endpoints, times the ratio of two that run together, us",
+        "CPU of PostgreSQL with 1,000 endpoints, us",
+        "CPU of PostgreSQL to publish it, us",
+        "CPU of Redis, us",
+        "CPU of Redis to ring it, us",
+        "journal (WAL), publishing included, bytes",
+        "on disk, with event, attempt and indexes, bytes",
+    )
+    assumed = {
+        "assumed: how busy CPU, Redis and journal are planned to be": f"{BUSY:.0%}",
+        "assumed: cores of the largest server of PostgreSQL": str(CORES),
+        "assumed: journal that it writes and replicates, MB/s": number(WAL_PER_SECOND / _MB),
+        "assumed: its disk, TB": number(DISK / 1e12),
+        "assumed: days that deliveries are kept": str(RETENTION_DAYS),
+        "assumed: its connections": str(CONNECTIONS),
+        "from the source: connections of a worker process": str(OF_A_PROCESS),
+    }
+    rows = [(f"measured: {what}", number(cost)) for what, cost in zip(measured, costs, strict=True)]
+    return table(("of one delivery of 1 KB", ""), [*rows, *assumed.items()])
+
+
+def _limits(costs: Costs) -> str:
+    rows = [
+        (limit.resource, "none" if isinf(limit.per_second) else f"{limit.per_second:,.0f}/s", limit.remedy)
+        for limit in limits(costs)
+    ]
+    return table(("resource", "is used up at", "what to do"), rows)
+
+
+def _fleets(costs: Costs) -> str:
+    rows = [
+        (
+            f"{of.per_second:,}/s",
+            f"{of.processes:,}",
+            f"{of.servers} x {of.cores_each} core{'s' * (of.cores_each > 1)}",
+            f"{of.per_second * costs.wal_bytes / _MB:,.0f} MB/s",
+            f"{of.per_second * costs.stored_bytes * _DAY / 1e9:,.0f} GB",
+            number(days_kept(costs, of)),
+            str(of.queues),
+            f"{of.processes * OF_A_PROCESS:,}",
+        )
+        for of in (fleet(costs, per_second) for per_second in TARGETS)
+    ]
+    counted = ("worker processes", "PostgreSQL", "journal", "stored a day", "days on disk", "queues in Redis")
+    return table(("", *counted, "connections"), rows)
+
+
+def _hours(costs: Costs) -> str:
+    rows = [
+        (
+            f"{per_second:,}/s",
+            f"{hour.most_waiting:,.0f}",
+            f"{hour.longest_wait_seconds:,.1f} s",
+            f"{hour.caught_up_seconds:,} s",
+            "yes" if hour.left_waiting < 1 else f"no: {hour.left_waiting:,.0f} wait",
+        )
+        for per_second in TARGETS
+        for hour in (simulate(costs, fleet(costs, per_second)),)
+    ]
+    return table(("", "most deliveries waiting", "longest wait after", "caught up after", "keeps up"), rows)
+
+
+def _model(run: Run) -> str:
+    titles = {case.name: case.title for case in CASES}
+    rows = [
+        (
+            f"{titles[name]} ({row.contender})",
+            f"{computed:,.0f}/s",
+            f"{row.per_second:,.0f}/s",
+            number(row.per_second / computed),
+        )
+        for name, row, computed in checked(run)
+    ]
+    return table(("", "computed", "measured", "ratio"), rows)
+
+
+_PLAN: Final = """## What to do, in this order
+
+1. **Start more worker processes.** They coordinate through PostgreSQL, which lets only one worker claim a delivery.
+   Add processes until PostgreSQL, not the workers, is busy.
+2. **Use PgBouncer** in transaction mode when workers need more connections than PostgreSQL should hold. Workers that
+   LISTEN (`HOOKSEAL_LISTEN`) need a session of their own for that. The pooler must pass on `search_path`, or its
+   logins must have the right default ([guide](guide/running.md#behind-pgbouncer)).
+3. **Use a larger PostgreSQL.** A managed one works: hookseal needs no extension. Replicas, backups and the network
+   all carry the journal, so watch it before CPU.
+4. **Keep fewer days.** If everything is kept for a month, disk is the first limit. Lower `HOOKSEAL_RETENTION_DAYS`:
+   workers delete what is older. Archive elsewhere what you must keep longer.
+5. **Watch the deletion.** One connection deletes, half of the time. The alert HooksealRetentionBehind reports that it
+   does not keep up. hookseal does not partition its tables by time: a partition key must be part of each primary key,
+   so it would be a migration.
+6. **Add a second Redis**, or a second queue (`HOOKSEAL_QUEUE`), for some of the workers and producers. Redis runs
+   commands on one thread. A ring only says which delivery is due, and any worker may send it; a worker
+   replaces a lost ring from PostgreSQL, so nothing has to be copied.
+7. **Use several servers, by tenant.** Every primary key of a tenant's data begins with `tenant_id`, except for that of
+   `deliveries`, and every statement of the delivery path names the tenant. So each group of tenants can have an
+   installation of its own (database, Redis, workers); this works today. Citus could distribute by the same column. Then
+   ids of endpoints and deliveries could be unique only within a tenant, the key of `deliveries` and a few joins by the
+   id alone must get the tenant, and the tables of the installation (keys, workers, control) must become local or
+   reference tables. This has not been tried.
+
+## What this page does not cover
+
+- Receivers. Slow ones cost memory and connections, not CPU: at 1 s and 10,000/s 10,000 requests are in flight. That
+  is 20 processes at `HOOKSEAL_CONCURRENCY=500`, even if the CPU is idle.
+- TLS to new addresses: a handshake costs more than a delivery (see the row *transport, anew* in
+  [performance.md](proof/performance.md)).
+- Contention within one server at 64 cores, replication that lags, and the network: the calculation is linear.
+- Retries: each costs about as much as a first attempt, without the publishing."""

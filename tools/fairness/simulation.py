@@ -7,8 +7,9 @@ What statements decide it repeats: which delivery may be claimed, what waits, an
 
 import heapq
 import random
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
@@ -23,11 +24,109 @@ from hookseal.dispatcher.store.lanes import FIRST_PROBE_SECONDS, MOST_LEFT_WAITI
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker.holding import LOOK_SECONDS as LINE_SECONDS
 from hookseal.worker.lane_keeper import BUSY_LOOK_SECONDS, LOOK_SECONDS, MOST_FETCHES
-from tools.fairness.rows import Delivery, Endpoint, Line, Receiver
 
 RETRY_SECONDS: Final = 30.0  # the first back-off; each later one is twice as long
 CLAIM_SECONDS: Final = 0.005
 OUTBOX_SECONDS: Final = 0.13  # until what was given back is rung again
+
+# Returns for a time how long the endpoint takes to answer, and its outcome.
+Receiver = Callable[[float], tuple[float, Outcome]]
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A delivery, when it was published, and when its first request began.
+
+    Only for those of ordered endpoints it is noted when they are due, and what they wait for.
+    """
+
+    number: int
+    key: Key
+    published_at: float
+    attempts: int = 0
+    begun_at: float | None = None
+    ended_at: float | None = None
+    spent: int = 0  # attempts since it was published or replayed
+    due_at: float | None = None  # None: it is being sent, or has ended
+    waiting_for: WaitingFor | None = None
+
+
+@dataclass(slots=True)
+class Line:
+    """The deliveries of an ordered endpoint that have not left their line, in the order of publishing."""
+
+    attempts_allowed: int
+    on_dead_letter: OnDeadLetter
+    deliveries: deque[Delivery] = field(default_factory=deque)
+    is_watched: bool = False
+
+    @property
+    def head(self) -> Delivery | None:
+        """The only one that may be claimed."""
+        return self.deliveries[0] if self.deliveries else None
+
+    def join(self, delivery: Delivery, now: float) -> bool:
+        """Give it the last place; return whether it is due, as no other is in the line."""
+        self.deliveries.append(delivery)
+        delivery.spent, delivery.due_at = 0, now
+        is_first = delivery is self.head
+        delivery.waiting_for = None if is_first else WaitingFor.ORDER
+        return is_first
+
+    def leave(self, delivery: Delivery) -> None:
+        """Take it out of its line."""
+        self.deliveries.remove(delivery)  # it is the first, unless the simulation let it overtake
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """An endpoint: its receiver and pace, and what PostgreSQL has about it."""
+
+    receiver: Receiver
+    pace: Pace = NO_PACE
+    line: Line | None = None
+    parked: list[int] = field(default_factory=list)  # a heap: the oldest first. What is in a line is not here
+    is_crowded: bool = False
+    is_held: bool = False
+    step: float = FIRST_PROBE_SECONDS
+    probe: int | None = None
+    reopened_at: float | None = None
+    in_flight: int = 0
+
+    def park(self, delivery: Delivery) -> None:
+        """Let it wait for its lane."""
+        if self.line is None:
+            heapq.heappush(self.parked, delivery.number)
+        else:
+            delivery.waiting_for = WaitingFor.CONCURRENCY
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether one waits for its lane."""
+        head = None if self.line is None else self.line.head
+        return bool(self.parked) or (head is not None and head.waiting_for is WaitingFor.CONCURRENCY)
+
+    def oldest(self, number: int) -> list[int]:
+        """Return the oldest that wait for their lane, or the head of the line if it waits."""
+        if self.line is not None:
+            head = self.line.head
+            return [head.number] if head is not None and head.waiting_for is not None else []
+        return [heapq.heappop(self.parked) for _ in range(min(number, len(self.parked)))]
+
+
+def healthy(seconds: float = 0.02) -> Receiver:
+    """Return a receiver that answers."""
+    return lambda _now: (seconds, Outcome.DELIVERED)
+
+
+def hanging(timeout: float = 5.0) -> Receiver:
+    """Return a receiver that never answers."""
+    return lambda _now: (timeout, Outcome.TIMEOUT)
+
+
+def failing_between(begin: float, end: float, *, seconds: float = 0.02, timeout: float = 5.0) -> Receiver:
+    """Return a receiver that answers, except that it hangs in between."""
+    return lambda now: (timeout, Outcome.TIMEOUT) if begin <= now < end else (seconds, Outcome.DELIVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,3 +479,33 @@ class Simulation:
 
     def _spread(self) -> float:
         return 0.75 + 0.5 * self._random.random()
+
+
+def waits(simulation: Simulation, tenants: set[str]) -> list[float]:
+    """Return how long each delivery of these tenants waited for its first request, in order of the wait."""
+    return sorted(
+        each.begun_at - each.published_at
+        for each in simulation.deliveries
+        if each.key[0] in tenants and each.begun_at is not None
+    )
+
+
+def in_flight_over_time(simulation: Simulation, key: Key) -> "deque[tuple[float, int]]":
+    """Return a record, filled while the simulation runs, of the requests in flight to an endpoint as each begins."""
+    record: deque[tuple[float, int]] = deque()
+    of = simulation.endpoints[key]
+
+    def begun(_delivery: Delivery, endpoint: Endpoint) -> None:
+        if endpoint is of:
+            record.append((simulation.now, endpoint.in_flight))
+
+    simulation.begun = begun
+    return record
+
+
+def most_by_minute(record: "deque[tuple[float, int]]", minutes: int) -> list[int]:
+    """Return the most requests in flight in each minute."""
+    most: dict[int, int] = defaultdict(int)
+    for at, number in record:
+        most[int(at // 60)] = max(most[int(at // 60)], number)
+    return [most[minute] for minute in range(minutes)]

@@ -7,18 +7,15 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from typing import Final
 
 from tests.faults.comparison import Report
 from tests.faults.site import Site
 from tests.faults.suite import SUITE, Scenario, site_for
-from tools.governance.benchmarks import BENCHMARKS
-from tools.governance.evidence import misses, place, write
-from tools.governance.recording import is_dirty, record_of
+from tools.governance.evidence import BENCHMARKS, misses, record_of, write
+from tools.records import ROOT, is_dirty
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 _PROGRESS_SECONDS: Final = 10.0
 
 
@@ -97,7 +94,6 @@ def main(arguments: list[str]) -> int:
             problems += [f"{proven}: {line}" for line in misses(proven, {}, own)]
         if asked.record:
             write(ROOT, record_of(ROOT, proven, {}, own))
-            print(f"wrote {place(proven)}", file=sys.stderr)
     print(json.dumps({"counts": counts, "missed": problems}) if asked.json else table(found))
     for line in problems:
         print(f"missed: {line}", file=sys.stderr)

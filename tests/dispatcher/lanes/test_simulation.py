@@ -11,10 +11,18 @@ import pytest
 from hookseal.dispatcher.core.model import NO_PACE, OnDeadLetter, Outcome, Pace
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
-from tools.fairness.figures import in_flight_over_time, percentile, waits
-from tools.fairness.receivers import failing_between, hanging, healthy
-from tools.fairness.rows import Delivery, Endpoint
-from tools.fairness.simulation import OUTBOX_SECONDS, Simulation
+from tools.fairness.simulation import (
+    OUTBOX_SECONDS,
+    Delivery,
+    Endpoint,
+    Simulation,
+    failing_between,
+    hanging,
+    healthy,
+    in_flight_over_time,
+    waits,
+)
+from tools.records import percentile
 
 HOUR = 3_600.0
 HEALTHY = {f"healthy-{number}" for number in range(10)}

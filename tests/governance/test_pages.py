@@ -1,0 +1,49 @@
+"""The pages of docs/ that are written from tables of the product: complete, and current."""
+
+from pathlib import Path
+
+import pytest
+
+from hookseal.config.names import KNOWN
+from hookseal.config.urls import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
+from hookseal.dispatcher.core.model import Outcome
+from hookseal.worker.metrics.definitions import METRICS
+from hookseal.worker.metrics.runtime import RUNTIME
+from tools.governance.validate import FROM_SOURCE
+from tools.pages.metrics import metrics_page
+from tools.pages.outcomes import outcomes_page
+from tools.pages.settings import settings_page
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", FROM_SOURCE)
+def test_the_page_is_current(name: str) -> None:
+    """The page is what the tables of the product give now."""
+    assert FROM_SOURCE[name]() == (ROOT / name).read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_page_of_settings_has_every_variable_and_parameter() -> None:
+    """Each variable is there, and each parameter that the url of PostgreSQL may have."""
+    page = settings_page()
+    parameters = (*SUPPORTED, *SSLMODE_ALIASES, *IGNORED, *UNSUPPORTED)
+    assert [] == [name for name in (*KNOWN, *parameters) if f"`{name}" not in page]
+    assert "| `SECRETS_MASTER_KEY` | required with `db`, or `SECRETS_MASTER_KEY_WRAPPED` |" in page
+
+
+@pytest.mark.req("OPS-02", part="documented")
+def test_the_page_of_metrics_has_every_metric() -> None:
+    """Each metric has a row, with its kind and what it means."""
+    page = metrics_page()
+    for metric in (*METRICS, *RUNTIME):
+        assert f"| `{metric.name}` | {metric.kind} | " in page
+        assert metric.text in page
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+def test_the_page_of_outcomes_has_every_outcome_once() -> None:
+    """Each outcome has one row of four cells: its name, when it applies, what follows, and what it means."""
+    rows = [line.strip("| ").split(" | ") for line in outcomes_page().splitlines() if line.startswith("| `")]
+
+    assert sorted(f"`{outcome}`" for outcome in Outcome) == sorted(row[0] for row in rows)
+    assert {4} == {len([cell for cell in row if cell]) for row in rows}

@@ -1,1 +1,0 @@
-"""`make bench-keys`: the cost of re-wrapping every record under another master key, while a worker delivers."""

@@ -1,1 +1,0 @@
-"""`make docs-site`: what the documentation needs to be a site."""

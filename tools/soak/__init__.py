@@ -1,1 +1,0 @@
-"""`make soak`: whether database and worker stay bounded, and claims as fast, while deliveries come, end and leave."""
