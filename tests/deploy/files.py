@@ -34,7 +34,6 @@ class Image:
 
 
 def image() -> Image:
-    """Return the image that the Dockerfile describes."""
     stages: list[list[tuple[str, str]]] = []
     for name, rest in _instructions((DEPLOY / "Dockerfile").read_text(encoding="utf-8")):
         if name == "FROM":
@@ -55,12 +54,10 @@ def image() -> Image:
 
 
 def documents(file: Path) -> list[Any]:
-    """Return the documents of a YAML file."""
     return list(yaml.load_all(file.read_text(encoding="utf-8"), _LOADER))
 
 
 def compose() -> dict[str, Any]:
-    """Return the compose file."""
     content: dict[str, Any] = documents(DEPLOY / "compose.yaml")[0]
     return content
 
@@ -71,23 +68,19 @@ def manifests() -> dict[str, list[dict[str, Any]]]:
 
 
 def resources(kind: str) -> list[dict[str, Any]]:
-    """Return every resource of a kind."""
     return [document for found in manifests().values() for document in found if document["kind"] == kind]
 
 
 def pods() -> list[dict[str, Any]]:
-    """Return the template of every pod."""
     return [owner["spec"]["template"] for kind in ("Deployment", "Job") for owner in resources(kind)]
 
 
 def container(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the only container of a pod template."""
     (only,) = pod["spec"]["containers"]
     return dict(only)
 
 
 def container_environment(pod: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of the only container of a pod template."""
     return {variable["name"]: variable["value"] for variable in container(pod)["env"]}
 
 
@@ -104,13 +97,11 @@ def unit_environment() -> dict[str, str]:
 
 
 def alerts() -> list[dict[str, Any]]:
-    """Return every alert."""
     groups = documents(ALERTS)[0]["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
 def seconds(text: str) -> int:
-    """Return the seconds of a duration such as `35s`."""
     found = re.fullmatch(r"(\d+)s", text)
     assert found is not None, text
     return int(found[1])

@@ -39,7 +39,6 @@ def environment(
 
 
 async def ended(words: Sequence[str], variables: Mapping[str, str], folder: Path) -> Ended:
-    """Run a command to its end in that folder."""
     process = await _started(words, variables, folder)
     try:
         out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)

@@ -6,9 +6,9 @@ import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 
-import asyncpg
 import pytest
 
+from hookseal.postgres.pool import Pool
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import closed_port
 from tests.cli.test_worker import get
@@ -50,7 +50,6 @@ def test_every_copied_file_reaches_the_builder() -> None:
 
 
 def test_build_tools_have_locked_versions() -> None:
-    """The build tools in the image have the locked versions."""
     pinned = {
         file: {line.split(" ")[0] for line in (ROOT / "requirements" / file).read_text().splitlines() if "==" in line}
         for file in ("build.txt", "dev.txt")
@@ -61,7 +60,7 @@ def test_build_tools_have_locked_versions() -> None:
 
 
 async def test_the_commands_of_the_image_run_as_written(
-    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+    pool: Pool, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Entry point and default command run a worker; health check and probes report it ready, and SIGTERM ends it.
 

@@ -41,7 +41,6 @@ def _worker() -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid(version: str) -> None:
-    """Every manifest is valid, without a field that this version does not have."""
     for _, document in _everything():
         assert version == kubernetes_validate.validate(document, version, strict=True)
 
@@ -129,7 +128,6 @@ def test_the_worker_reaches_public_addresses_only() -> None:
 
 
 def _widest(networks: list[IPv4Network] | list[IPv6Network]) -> set[IPv4Network | IPv6Network]:
-    """Return the networks that are inside no other."""
     return {one for one in networks if not any(one != other and one.subnet_of(other) for other in networks)}  # type: ignore[arg-type]
 
 

@@ -15,11 +15,7 @@ async def served(app: Any) -> AsyncIterator[str]:
     """Serve the application on a free port of this machine, and yield its URL."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     running = asyncio.create_task(server.serve())
-
-    async def has_started() -> bool:
-        return server.started or running.done()
-
-    await eventually(has_started)
+    await eventually(lambda: server.started or running.done())
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

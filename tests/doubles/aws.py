@@ -52,7 +52,6 @@ def _descriptions_read_once() -> Iterator[None]:
 
 @asynccontextmanager
 async def aws_client(address: str, service: str) -> AsyncIterator[Any]:
-    """Give a client of that service."""
     async with _session().create_client(
         service,
         region_name=REGION,

@@ -59,7 +59,6 @@ class BlockingTls:
 
 @contextmanager
 def blocking_tls(context: ssl.SSLContext) -> Iterator[BlockingTls]:
-    """Yield a server during the block."""
     server = BlockingTls(context)
     try:
         yield server

@@ -25,7 +25,6 @@ class Issued:
 
     @property
     def pem(self) -> str:
-        """The certificate as PEM."""
         return self.certificate.public_bytes(_PEM).decode("ascii")
 
     @property

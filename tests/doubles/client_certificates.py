@@ -23,7 +23,6 @@ DAY = timedelta(days=1)
 
 
 def pem_of(key: Key, form: PrivateFormat = PrivateFormat.PKCS8) -> bytes:
-    """Return the key as PEM."""
     return key.private_bytes(Encoding.PEM, form, NoEncryption())
 
 
@@ -35,7 +34,6 @@ class Pair:
     key: bytes = field(repr=False)
 
     def file(self, folder: Path, name: str) -> Path:
-        """Return a file that contains both."""
         path = folder / name
         path.write_bytes(self.certificate + self.key)
         return path
@@ -88,7 +86,6 @@ class Authority:
 
 
 def identity(client: Pair | None, trusted: Authority | None) -> TlsIdentity:
-    """Return the TLS identity of these parts."""
     return TlsIdentity(
         client=None if client is None else client_certificate(client.certificate, client.key),
         authorities=() if trusted is None else authorities(trusted.pem),
@@ -121,7 +118,6 @@ class AlertingTlsServer:
 
     @property
     def url(self) -> str:
-        """The URL at which it listens."""
         return f"https://localhost:{self._socket.getsockname()[1]}/hook"
 
     def __enter__(self) -> Self:

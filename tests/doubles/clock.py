@@ -1,6 +1,9 @@
 """A clock that tests move."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+
+from tests.worker.waiting import eventually
 
 
 class FakeClock:
@@ -12,7 +15,6 @@ class FakeClock:
         self.slept: list[float] = []
 
     def now(self) -> datetime:
-        """Return the wall time."""
         return self._start + timedelta(seconds=self.elapsed)
 
     def monotonic(self) -> float:
@@ -20,7 +22,6 @@ class FakeClock:
         return self.elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Move the clock."""
         self.slept.append(seconds)
         self.elapsed += seconds
 
@@ -37,3 +38,38 @@ class StallingClock(FakeClock):
         now = super().monotonic()
         self.elapsed += 9.0 if self.stalls else 0.0
         return now
+
+
+class TurningClock(FakeClock):
+    """Its sleepers sleep until the test wakes them, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turns = asyncio.Semaphore(0)
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await self._turns.acquire()
+
+    async def asleep(self, times: int) -> None:
+        """Return when its sleepers have fallen asleep that many times."""
+        await eventually(lambda: len(self.slept) == times)
+
+    async def turn(self) -> None:
+        """Wake a sleeper, and return when one has fallen asleep again."""
+        slept = len(self.slept)
+        self._turns.release()
+        await self.asleep(slept + 1)
+
+
+class EndingClock(FakeClock):
+    """Ends its caller, as a cancellation does, in place of its last pause."""
+
+    def __init__(self, pauses: int = 0) -> None:
+        super().__init__()
+        self.pauses = pauses
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if len(self.slept) == self.pauses:
+            raise asyncio.CancelledError

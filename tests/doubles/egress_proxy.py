@@ -23,15 +23,12 @@ class ProxyServer:
 
     @property
     def targets(self) -> list[str]:
-        """The targets of the requested tunnels."""
         return [head.split(b" ")[1].decode("ascii") for head in self.heads]
 
     def settings(self, credentials: bytes | None = None) -> EgressProxy:
-        """Return the settings of this proxy."""
         return EgressProxy(host="127.0.0.1", port=self.port, credentials=credentials)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one tunnel."""
         with suppress(OSError, asyncio.IncompleteReadError):
             self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             if self.silent:
@@ -65,7 +62,6 @@ async def _piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @asynccontextmanager
 async def proxying() -> AsyncIterator[ProxyServer]:
-    """Yield a proxy during the block."""
     proxy = ProxyServer()
     tasks: set[asyncio.Task[None]] = set()
 

@@ -48,7 +48,6 @@ class LateAnswer:
 
 
 def aws_refusal(code: str, status: int = 400) -> Refusal:
-    """Return an answer of AWS that refuses with this code."""
     body = json.dumps({"__type": code, "message": "do not show me"}).encode()
     return Refusal(status=status, body=body, content_type="application/x-amz-json-1.1")
 
@@ -75,11 +74,9 @@ class FaultyProxy:
         self.url = ""
 
     def end(self) -> None:
-        """Let every request go that hangs."""
         self._ended.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
         self.requests += 1
         body = await request.read()
         self.bodies.append(body)

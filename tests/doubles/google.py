@@ -54,7 +54,6 @@ class GoogleSecrets:
             await self.server.stop(None)
 
     async def create_secret(self, request: types.CreateSecretRequest, context: Any) -> types.Secret:
-        """Create a secret without a version."""
         name = f"{request.parent}/secrets/{request.secret_id}"
         if name in self.secrets:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, "it exists")
@@ -62,17 +61,14 @@ class GoogleSecrets:
         return types.Secret(name=_answered(name), labels=request.secret.labels)
 
     async def get_secret(self, request: types.GetSecretRequest, context: Any) -> types.Secret:
-        """Describe a secret."""
         return types.Secret(name=_answered(request.name), labels=(await self._of(request.name, context)).labels)
 
     async def delete_secret(self, request: types.DeleteSecretRequest, context: Any) -> empty_pb2.Empty:
-        """Delete a secret with its versions."""
         await self._of(request.name, context)
         del self.secrets[request.name]
         return empty_pb2.Empty()
 
     async def add_secret_version(self, request: types.AddSecretVersionRequest, context: Any) -> types.SecretVersion:
-        """Add a version."""
         kept = await self._of(request.parent, context)
         data = request.payload.data
         if request.payload.data_crc32c != google_crc32c.value(data) or not 1 <= len(data) <= 65_536:
@@ -85,7 +81,6 @@ class GoogleSecrets:
     async def access_secret_version(
         self, request: types.AccessSecretVersionRequest, context: Any
     ) -> types.AccessSecretVersionResponse:
-        """Return a version by its number."""
         secret, _, number = request.name.partition("/versions/")
         kept = await self._of(secret, context)
         if not number.isdecimal() or int(number) > len(kept.versions):
@@ -101,7 +96,6 @@ class GoogleSecrets:
         return answer
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler of the service."""
         methods: dict[str, tuple[Any, Any, Any]] = {
             "CreateSecret": (self.create_secret, types.CreateSecretRequest, types.Secret.serialize),
             "GetSecret": (self.get_secret, types.GetSecretRequest, types.Secret.serialize),

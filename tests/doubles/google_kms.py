@@ -32,7 +32,6 @@ class GoogleKms:
         self.keys.setdefault(name, []).append(AESGCM(os.urandom(32)))
 
     async def encrypt(self, request: Any, context: Any) -> Any:
-        """Answer one request."""
         versions = await self._versions(request.name, context)
         nonce = os.urandom(_NONCE_BYTES)
         sealed = versions[-1].encrypt(nonce, request.plaintext, request.additional_authenticated_data)
@@ -47,7 +46,6 @@ class GoogleKms:
         )
 
     async def decrypt(self, request: Any, context: Any) -> Any:
-        """Answer one request."""
         versions = await self._versions(request.name, context)
         text = request.ciphertext
         if request.ciphertext_crc32c != _checksum(text):

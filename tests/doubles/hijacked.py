@@ -65,7 +65,6 @@ async def make(mallory: Executor) -> None:
 
 
 async def called(owner: Executor) -> list[str]:
-    """Return the names of those that were called."""
     rows = await owner.fetch(
         "SELECT pg_catalog.substr(sequencename, 4) AS name FROM pg_catalog.pg_sequences"
         " WHERE schemaname = 'public' AND last_value IS NOT NULL ORDER BY 1"

@@ -9,7 +9,6 @@ _COLUMNS = (
 
 
 async def keep(source: Executor, *tables: str) -> None:
-    """Copy these tables of hookseal."""
     for table in tables:
         await source.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- a name of ours
 

@@ -47,7 +47,6 @@ class MemoryLedger:
         self.rows: dict[str, Row] = {}
 
     def add(self, claim: Claim) -> None:
-        """Add this delivery, pending and due."""
         self.rows[claim.ring.delivery_id] = Row(claim=claim, due_at=self._clock.now())
 
     def target(self, delivery_id: str, target: Target | None) -> None:
@@ -84,7 +83,6 @@ class MemoryLedger:
         )
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Store the attempt and apply the verdict."""
         row = self._fenced(claim)
         if row is None:
             return None
@@ -103,12 +101,10 @@ class MemoryLedger:
         return verdict
 
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
-        """Store these attempts."""
         done = [await self.record(each.claim, each.attempt, each.verdict, each.error) for each in made]
         return [Recorded.LEASE_LOST if each is None else Recorded.STORED for each in done]
 
     async def are_tables_locked(self) -> bool:
-        """Return `tables_locked`."""
         return self.tables_locked
 
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:

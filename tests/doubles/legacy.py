@@ -5,9 +5,9 @@ from typing import Final
 import asyncpg
 
 from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
 
-Pool = asyncpg.Pool
 SECRET: Final = "a plaintext secret, as an older system had it: \u00e4\n"
 _INSERT: Final = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
@@ -17,7 +17,7 @@ RETURNING id::text
 
 
 async def legacy(
-    pool: "Pool[asyncpg.Record]",
+    pool: Pool,
     secret: str = SECRET,
     *,
     tenant: str = "acme",
@@ -28,8 +28,7 @@ async def legacy(
     return PlaintextEndpoint(TenantId(tenant), EndpointId(made))
 
 
-async def row(pool: "Pool[asyncpg.Record]", held: PlaintextEndpoint) -> asyncpg.Record:
-    """Return the endpoint's row."""
+async def row(pool: Pool, held: PlaintextEndpoint) -> asyncpg.Record:
     found = await pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", held.endpoint_id)
     assert found is not None
     return found

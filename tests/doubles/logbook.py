@@ -3,12 +3,10 @@
 import json
 from typing import Any
 
-import asyncpg
-
-Pool = asyncpg.Pool
+from hookseal.postgres.pool import Pool
 
 
-async def audited(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> list[dict[str, Any]]:
+async def audited(pool: Pool, tenant: str = "acme") -> list[dict[str, Any]]:
     """Return the audit rows of the tenant, oldest first: action, subject, who, before and after."""
     rows = await pool.fetch(
         "SELECT action, subject, actor, before, after FROM hookseal.audit_log WHERE tenant_id = $1 ORDER BY sequence",

@@ -4,16 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 
-import asyncpg
+from hookseal.postgres.pool import Pool
 
-Pool = asyncpg.Pool
 _NUMBERS = count(1)
 
 
 @asynccontextmanager
-async def login(
-    pool: "Pool[asyncpg.Record]", database_url: str, *groups: str, suffix: str = ""
-) -> AsyncIterator[tuple[str, str]]:
+async def login(pool: Pool, database_url: str, *groups: str, suffix: str = "") -> AsyncIterator[tuple[str, str]]:
     """Yield the name of a role that is a member of these groups, and the URL with its login."""
     database = await pool.fetchval("SELECT current_database()")
     role = f"hookseal_test_{database[-20:]}_{next(_NUMBERS)}{suffix}"

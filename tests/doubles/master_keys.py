@@ -40,25 +40,21 @@ async def holding(installation: Installation, *keys: MasterKey) -> Installation:
 
 
 async def stage(installation: Installation, key: MasterKey) -> MovedKey:
-    """Stage the key."""
     async with installation.pool.acquire() as connection:
         return await stage_key(installation.operator(connection), key)
 
 
 async def promote(installation: Installation, key: MasterKey) -> MovedKey:
-    """Promote the key."""
     async with installation.pool.acquire() as connection:
         return await promote_key(installation.operator(connection), key.key_id)
 
 
 async def retire(installation: Installation, key: MasterKey) -> MovedKey:
-    """Retire the key."""
     async with installation.pool.acquire() as connection:
         return await retire_key(installation.operator(connection), key.key_id)
 
 
 async def destroy(installation: Installation, key: MasterKey) -> MovedKey:
-    """Destroy the key."""
     async with installation.pool.acquire() as connection:
         return await destroy_key(installation.operator(connection), key.key_id)
 
@@ -114,7 +110,6 @@ async def opened(installation: Installation) -> dict[SecretRef, bytes]:
 
 
 async def stale_now(installation: Installation) -> Sequence[str]:
-    """Return the endpoints that look stale."""
     return [found.endpoint_id async for found in restore.find_stale(installation.pool)]
 
 

@@ -15,7 +15,6 @@ class ListMeter:
         self.lacks = 0
 
     def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
-        """Keep the attempt."""
         self.attempts.append((outcome, seconds, first_after))
 
     def decided(self, verdict: Verdict) -> None:
@@ -27,13 +26,10 @@ class ListMeter:
         self.holds.append(waiting_for)
 
     def given_back(self) -> None:
-        """Count it."""
         self.returns += 1
 
     def exhausted(self) -> None:
-        """Count it."""
         self.lacks += 1
 
     def lease_lost(self) -> None:
-        """Count it."""
         self.leases_lost += 1

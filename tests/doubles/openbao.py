@@ -76,7 +76,6 @@ def running_openbao() -> Iterator[str]:
 
 
 async def as_root(address: str, method: str, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
-    """Send one request with every right."""
     async with opened(OpenBaoServer(address=address, credentials=SecretMaterial(ROOT_TOKEN.encode()))) as client:
         return await client.request(method, path, body)
 

@@ -75,7 +75,6 @@ class _PgBouncer:
 
 
 async def admin(port: int, command: str) -> None:
-    """Run the command in its console."""
     connection = await asyncpg.connect(
         host=HOST, port=port, user=_ADMIN, password=_ADMIN_PASSWORD, database="pgbouncer", ssl=False, timeout=5
     )

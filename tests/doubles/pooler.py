@@ -24,7 +24,6 @@ class Pooler:
     dropped: list[str] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one connection."""
         try:
             body = await _first(reader)
             if body is not None and self.refuses and _NAME in body:
@@ -47,7 +46,6 @@ class Pooler:
             forth.close()
 
     def _without_search_path(self, body: bytes) -> bytes:
-        """Return the parameters without the search path."""
         version, parts = body[:4], body[4:].rstrip(b"\0").split(b"\0")
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         self.dropped += [value.decode() for name, value in pairs if name == _NAME]

@@ -41,19 +41,16 @@ def prefix() -> str:
 
 
 def google_access(port: int, own: str) -> Access:
-    """Return the access to the Google of a test."""
     channel = partial(grpc.aio.insecure_channel, f"127.0.0.1:{port}")
     return Access(gcp=GcpAccess(project=PROJECT, channel=channel), prefix=own)
 
 
 def openbao_access(address: str, own: str, token: str = ROOT_TOKEN) -> Access:
-    """Return the access to the OpenBao of a test."""
     server = OpenBaoServer(address=address, credentials=SecretMaterial(token.encode()))
     return Access(openbao=OpenBaoAccess(server=server), prefix=own)
 
 
 def aws_access(own: str, role_arn: str | None = None) -> Access:
-    """Return the access to the AWS of a test."""
     return Access(aws=AwsAccess(region=REGION, role_arn=role_arn), prefix=own)
 
 
@@ -98,7 +95,6 @@ async def outside(pool: Pool, access: Access) -> AsyncIterator[Outside]:
 
 
 def external(pool: Pool, api: ProviderApi) -> ExternalStore:
-    """Return the store on this interface."""
     return ExternalStore(pool, api, Installation(id=OWNER, apart=partial(connected, pool)))
 
 

@@ -24,7 +24,6 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """The URL at which it listens."""
         return f"https://localhost:{self.port}/hook" if self._secure else f"http://127.0.0.1:{self.port}/hook"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,8 +66,6 @@ async def listening(script: Script, *, tls: ssl.SSLContext | None = None) -> Asy
 
 
 def answers(raw: bytes) -> Script:
-    """Return a script that answers with these bytes."""
-
     async def script(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
 
@@ -86,7 +83,6 @@ async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> N
 
 
 async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Abort the connection without an answer."""
     writer.transport.abort()
     raise ConnectionResetError
 
@@ -115,7 +111,6 @@ def stalls_after(raw: bytes) -> Script:
 
 
 async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send interim replies without an end."""
     while True:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
         await writer.drain()

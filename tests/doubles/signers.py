@@ -50,7 +50,6 @@ class FixedSigners:
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Signer, ...]]:
-        """Yield the signers during the block."""
         if self._error is not None:
             raise self._error
         previous = pointer.previous_scheme or pointer.scheme

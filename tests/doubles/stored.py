@@ -1,8 +1,9 @@
 """Endpoints and deliveries in a real PostgreSQL, written by the product's own functions."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
 
 import asyncpg
 
@@ -14,7 +15,7 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.operator import Operator
-from hookseal.postgres.pool import Connection
+from hookseal.postgres.pool import Connection, Pool
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
@@ -26,8 +27,9 @@ from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
 from hookseal.secrets.key import keys
 from hookseal.secrets.store.postgres import PostgresStore
 
+T = TypeVar("T")
+P = ParamSpec("P")
 MASTER_KEY_TEXT = "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ="
-Pool = asyncpg.Pool
 # Moves the end of what has ended to the past. A trigger would set it to the present.
 AGE = """
 SET LOCAL session_replication_role = replica;
@@ -43,12 +45,18 @@ def keyring() -> KeyRing:
 class Installation:
     """An initialised installation in the database of a test."""
 
-    pool: "Pool[asyncpg.Record]"
+    pool: Pool
     unlocked: Unlocked
 
     def operator(self, connection: Connection) -> Operator:
-        """Return an operator of this installation, on that connection."""
         return Operator(connection=connection, unlocked=self.unlocked, who="ada@desk")
+
+    async def act(
+        self, operation: Callable[Concatenate[Operator, P], Awaitable[T]], *args: P.args, **named: P.kwargs
+    ) -> T:
+        """Call an operation as an operator."""
+        async with self.pool.acquire() as connection:
+            return await operation(self.operator(connection), *args, **named)
 
     async def add(
         self,
@@ -58,14 +66,12 @@ class Installation:
         headers: Mapping[str, bytes] | None = None,
         tls: TlsIdentity = NONE,
     ) -> AddedEndpoint:
-        """Add this endpoint, with these headers and this TLS identity."""
         values = {name: SecretMaterial(value) for name, value in (headers or {}).items()}
         own = EndpointExtras(headers=values, tls=tls)
         async with self.pool.acquire() as connection:
             return await add_endpoint(self.operator(connection), endpoint, secret, own_drain_seconds=25, own=own)
 
     async def endpoint(self, tenant: str = "acme", *, url: str = "https://receiver.example/hook") -> AddedEndpoint:
-        """Add an endpoint that subscribes to everything."""
         return await self.add(NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=("*",)))
 
     async def rotate(
@@ -90,11 +96,9 @@ class Installation:
             return await rotate_secret(self.operator(connection), request)
 
     async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
-        """Publish an event and return its deliveries."""
         return (await self.published(tenant, event_type=event_type)).deliveries
 
     async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> Published:
-        """Publish an event and return the result."""
         event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return await publish_json(self.pool, event, '{"n": 1}')
 
@@ -106,19 +110,17 @@ class Installation:
             pass
 
     async def delivery(self, ring: Ring) -> asyncpg.Record:
-        """Return the row of a delivery."""
         row = await self.pool.fetchrow("SELECT * FROM hookseal.deliveries WHERE id = $1::text::uuid", ring.delivery_id)
         assert row is not None
         return row
 
     async def attempts(self, ring: Ring) -> list[asyncpg.Record]:
-        """Return the attempts of a delivery."""
         return await self.pool.fetch(
             "SELECT * FROM hookseal.attempts WHERE delivery_id = $1::text::uuid ORDER BY number", ring.delivery_id
         )
 
 
-async def begin(pool: "Pool[asyncpg.Record]") -> Installation:
+async def begin(pool: Pool) -> Installation:
     """Return the installation, initialised with the key of these tests: now, or in the template of `begun_pool`."""
     async with pool.acquire() as connection:
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM hookseal.secret_keys)"):
@@ -126,7 +128,7 @@ async def begin(pool: "Pool[asyncpg.Record]") -> Installation:
     return Installation(pool=pool, unlocked=await unlock(pool, Provider.DB, keyring()))
 
 
-async def begin_with_two_tenants(pool: "Pool[asyncpg.Record]") -> Installation:
+async def begin_with_two_tenants(pool: Pool) -> Installation:
     """Return the same, with an endpoint of `acme` and one of `globex`."""
     made = await begin(pool)
     await made.endpoint()

@@ -26,7 +26,6 @@ class ScriptedTransport:
         self.own: list[dict[str, bytes]] = []
 
     async def send(self, request: Request) -> Answer:
-        """Return the next answer of the script."""
         if self._clock.monotonic() >= request.start_by:
             return NotBegun()
         own = {name: value.reveal() for name, value in request.sealed_headers.items()}
@@ -43,5 +42,4 @@ class ScriptedTransport:
         return self._answers.pop(0)
 
     async def observed(self, request: Request) -> tuple[Answer, Observed]:
-        """Return the next answer, and an empty observation."""
         return await self.send(request), Observed(addresses=(), error=None, dialled=None, tls=None)

@@ -8,7 +8,6 @@ from hookseal.embedded.server import HOST
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether the process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -27,7 +26,6 @@ def arguments(pid: int) -> str:
 
 
 def program(pid: int) -> Path:
-    """Return the file that it executes."""
     return Path(f"/proc/{pid}/exe").readlink()
 
 

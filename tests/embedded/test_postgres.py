@@ -22,7 +22,6 @@ pytestmark = pytest.mark.req("OPS-08")
 
 
 async def fetch_value(url: str, question: str) -> object:
-    """Return the single value that the statement returns."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         return await connection.fetchval(question)
@@ -31,22 +30,18 @@ async def fetch_value(url: str, question: str) -> object:
 
 
 def exists(path: Path) -> bool:
-    """Return whether the file exists."""
     return path.exists()
 
 
 def read(path: Path) -> str:
-    """Return the content of the file."""
     return path.read_text()
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of everything in the folder."""
     return [path.name for path in folder.iterdir()]
 
 
 def modes_of_files(folder: Path) -> set[int]:
-    """Return the modes of the files in the folder."""
     return {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
 
 
@@ -66,7 +61,6 @@ def failing_tree(tree: Path) -> Path:
 
 
 def private_copy(folder: Path) -> Path:
-    """Copy the installed tree and its libraries to a private folder."""
     folder.chmod(0o700)
     installed = postgres_tree()
     tree = folder / installed.parent.name / installed.name
@@ -128,7 +122,6 @@ async def test_postgresql_runs_as_the_account(own_postgres: Server) -> None:
 
 
 async def test_a_failing_statement_logs_no_values(servers_folder: Path) -> None:
-    """A failing statement does not write its values to the log."""
     await initialised(servers_folder)
     async with postgres(servers_folder, durable=False) as server:
         await fetch_value(server.url, "CREATE TABLE t (a text PRIMARY KEY)")
@@ -141,7 +134,6 @@ async def test_a_failing_statement_logs_no_values(servers_folder: Path) -> None:
 
 
 async def test_a_second_start_keeps_data_and_password(private_folder: Path) -> None:
-    """A second start in the same folder finds the data and the password of the first."""
     async with postgres(private_folder, durable=False) as first:
         await fetch_value(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
     async with postgres(private_folder, port=first.port, durable=False) as second:
@@ -162,7 +154,6 @@ async def test_a_busy_port_is_skipped(servers_folder: Path) -> None:
 
 
 async def test_a_busy_given_port_is_an_error(servers_folder: Path) -> None:
-    """If the given port is taken, the error says so."""
     await initialised(servers_folder)
     squatter, busy = taken_port()
     with squatter, pytest.raises(Unavailable, match="Address already in use"):
@@ -234,6 +225,5 @@ async def test_a_cancelled_start_leaves_no_process(servers_folder: Path) -> None
 
 
 async def test_the_user_may_create_databases(own_postgres: Server) -> None:
-    """Its user may create databases, as the tests do."""
     await fetch_value(own_postgres.url, "CREATE DATABASE another")
     assert "another" == await fetch_value(sibling(own_postgres.url, "another"), "SELECT current_database()")

@@ -50,7 +50,6 @@ def state_of(pid: int) -> Path:
 
 
 def exists(path: Path) -> bool:
-    """Return whether the file exists."""
     return path.exists()
 
 

@@ -51,7 +51,6 @@ async def test_valkey_runs_as_the_account(own_valkey: Server) -> None:
 
 
 async def test_valkey_has_the_given_number_of_databases(servers_folder: Path) -> None:
-    """The server has the given number of databases."""
     async with (
         valkey(servers_folder, durable=False, databases=100) as server,
         Redis.from_url(server.url.removesuffix("0") + "99") as client,

@@ -16,9 +16,21 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hookseal.dispatcher.core.model import Outcome, State
-from tests.faults.recording_receiver import ReceivedRequest
 
 SHOWN = 5
+
+
+@dataclass(slots=True, kw_only=True)
+class ReceivedRequest:
+    """One request: its delivery, attempt, contents and time. `answered` is the status, None until it is answered."""
+
+    delivery_id: str
+    attempt: int
+    path: str
+    digest: bytes
+    is_verified: bool
+    at: float
+    answered: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +46,6 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAttempt:
-    """One attempt on record."""
-
     delivery_id: str
     number: int
     outcome: str
@@ -168,7 +178,6 @@ class _Findings:
 
 
 def _why_impossible(attempt: RecordedAttempt, request: ReceivedRequest | None, dead: Collection[str]) -> str | None:
-    """Return why an attempt on record is impossible, None if it is possible."""
     answered = None if request is None else request.answered
     match attempt.outcome:
         case Outcome.DELIVERED if answered != attempt.status:

@@ -15,7 +15,6 @@ from tests.faults.site import Site
 
 @pytest.fixture
 async def site(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Site]:
-    """Yield a site on databases of its own."""
     async with sites.open_site(database_url, redis_url, tmp_path) as made:
         yield made
 

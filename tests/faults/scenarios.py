@@ -14,10 +14,9 @@ from random import Random
 from redis.asyncio import Redis
 
 from tests.faults.comparison import Report
-from tests.faults.fault import POINTS, Action, Fault
-from tests.faults.fleet import WorkerProcess
-from tests.faults.recording_receiver import slowly
-from tests.faults.site import LEASE_SECONDS, SWEEP_SECONDS, Site
+from tests.faults.faulty_worker import POINTS, Action, Fault
+from tests.faults.site import FAULTY, LEASE_SECONDS, SWEEP_SECONDS, Site, slowly
+from tests.worker.fleet import Worker
 
 WORKERS = 3
 SETTLES_WITHIN = 300.0
@@ -68,7 +67,9 @@ async def kill_workers(site: Site, size: Size, chance: Random) -> Report:
         while sum(worker.is_running for worker in site.fleet.workers) < WORKERS + 1:
             points.append(points.pop(0))
             doomed = Fault(point=points[0], action=Action.KILL, number=chance.randint(1, 200))
-            starting.add(asyncio.create_task((await site.fleet.start(fault=str(doomed), wait=False)).was_ready()))
+            starting.add(
+                asyncio.create_task((await site.fleet.start(module=FAULTY, FAULT=str(doomed), wait=False)).was_ready())
+            )
         return 1
 
     await cause_faults_under_load(site, size, cause_fault)
@@ -87,7 +88,7 @@ async def restart_workers(site: Site, size: Size, _chance: Random) -> Report:
     async def cause_fault() -> int:
         oldest = site.fleet.running[0]
         await site.fleet.start()
-        assert 0 == await site.fleet.stop(oldest)
+        await oldest.stop()
         return 1
 
     restarts = await cause_faults_under_load(site, size, cause_fault)
@@ -111,7 +112,7 @@ async def send_sigterms(site: Site, size: Size, chance: Random) -> Report:
     return await _report(site, faults=signalled)
 
 
-async def _send_sigterms(worker: WorkerProcess, chance: Random) -> int:
+async def _send_sigterms(worker: Worker, chance: Random) -> int:
     while worker.is_running:
         worker.send(signal.SIGTERM)
         await asyncio.sleep(chance.uniform(0, 0.05))  # like an impatient supervisor
@@ -141,11 +142,11 @@ async def stall_workers(site: Site, size: Size, chance: Random) -> Report:
     points = list(POINTS)
     chance.shuffle(points)
 
-    async def start_stalling() -> WorkerProcess:
+    async def start_stalling() -> Worker:
         points.append(points.pop(0))
         number, seconds = chance.randint(1, 20), LEASE_SECONDS + 2
         worker = await site.fleet.start(
-            fault=str(Fault(point=points[0], action=Action.STALL, number=number, seconds=seconds))
+            module=FAULTY, FAULT=str(Fault(point=points[0], action=Action.STALL, number=number, seconds=seconds))
         )
         site.fleet.dead.add(worker.worker_id)
         return worker
@@ -154,7 +155,7 @@ async def stall_workers(site: Site, size: Size, chance: Random) -> Report:
 
     async def cause_fault() -> int:
         await asyncio.sleep(LEASE_SECONDS + 4)  # long enough to reach the point and be blocked there
-        assert 0 == await site.fleet.stop(waiting.pop())
+        await waiting.pop().stop()
         waiting.append(await start_stalling())
         return 1
 

@@ -1,28 +1,120 @@
-"""What a fault test runs on: an installation on real servers, a receiver, a fleet of workers and a producer."""
+"""What a fault test runs on: an installation, a receiver that records, a fleet of workers, and a producer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
+from aiohttp import web
 from redis.asyncio import Redis
 
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.embedded.postgres import postgres
+from hookseal.embedded.valkey import valkey
 from hookseal.ground.ids import TenantId
-from hookseal.postgres.pool import Connection
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
+from hookseal.postgres.schema.upgrade import upgrade
+from hookseal.postgres.translate import OUTAGES
+from hookseal.receiver import VerificationError, verify
+from tests.doubles.serving import serving
 from tests.doubles.stored import Installation, begin
-from tests.faults.comparison import Delivery, Evidence, RecordedAttempt, Report, compare
-from tests.faults.fleet import Fleet, fleet
-from tests.faults.recording_receiver import RecordingReceiver, recording_receiver
+from tests.faults.comparison import Delivery, Evidence, ReceivedRequest, RecordedAttempt, Report, compare
+from tests.faults.servers import Restartable, restartable
+from tests.faults.tcp_proxy import Disconnector, PostgresFilter, RedisFilter, TcpProxy, tcp_proxy
 from tests.worker.environment import environment
-from tests.worker.waiting import eventually
+from tests.worker.fleet import Fleet, Worker, fleet
+from tests.worker.waiting import PATIENCE_SECONDS, eventually
 
-Pool = asyncpg.Pool
+Answer = Callable[[ReceivedRequest], Awaitable[int]]
+
+
+async def at_once(_request: ReceivedRequest) -> int:
+    return 204
+
+
+def slowly(seconds: float) -> Answer:
+    async def answer(_request: ReceivedRequest) -> int:
+        await asyncio.sleep(seconds)  # a slow receiver is the purpose
+        return 204
+
+    return answer
+
+
+def failing_first(times: int = 1, status: int = 404) -> Answer:
+    """Answer the first attempts of every delivery with that status, and later ones with 204.
+
+    A 404 is retried and opens no breaker; ten answers 503 in a row would open it.
+    """
+
+    async def answer(request: ReceivedRequest) -> int:
+        return status if request.attempt <= times else 204
+
+    return answer
+
+
+class RecordingReceiver:
+    """Records `requests`; `answer` may be changed at any time, `secrets` has the secret of each path."""
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.requests: list[ReceivedRequest] = []
+        self.secrets: dict[str, str] = {}
+        self.answer: Answer = at_once
+        self._arrived = asyncio.Condition()
+
+    async def serve(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        received = ReceivedRequest(
+            delivery_id=request.headers["webhook-id"],
+            attempt=int(request.headers["x-hookseal-attempt"]),
+            path=request.path,
+            digest=sha256(body).digest(),
+            is_verified=self._verified(request, body),
+            at=time.time(),
+        )
+        async with self._arrived:
+            self.requests.append(received)
+            self._arrived.notify_all()
+        status = await self.answer(received)
+        received.answered = status
+        return web.Response(status=status)
+
+    async def wait_for(self, requests: int, *, within: float = PATIENCE_SECONDS) -> list[ReceivedRequest]:
+        """Return all requests so far, when there are that many. Raises `TimeoutError`."""
+        async with asyncio.timeout(within), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.requests) >= requests)
+        return self.requests
+
+    def of(self, delivery_id: str) -> list[ReceivedRequest]:
+        return [each for each in self.requests if each.delivery_id == delivery_id]
+
+    def _verified(self, request: web.Request, body: bytes) -> bool:
+        try:
+            verified = verify(body, request.headers, [self.secrets[request.path]], now=time.time())
+        except (VerificationError, KeyError):
+            return False
+        return verified.delivery_id == request.headers["webhook-id"]
+
+
+@asynccontextmanager
+async def recording_receiver() -> AsyncIterator[RecordingReceiver]:
+    receiver = RecordingReceiver()
+    async with serving(receiver.serve) as receiver.base_url:
+        yield receiver
+
+
+# What a fault test runs on: an installation on real servers, a receiver, a fleet of workers and a producer.
+
+
 TENANT = TenantId("acme")
+FAULTY = "tests.faults.faulty_worker"  # causes the fault of the variable FAULT in itself
 BATCH = 25
 MAX_AHEAD = 2_000
 POLL_SECONDS = 0.1
@@ -67,8 +159,7 @@ class Site:
     _number: int = 0
 
     @property
-    def pool(self) -> "Pool[asyncpg.Record]":
-        """Connections of the test itself."""
+    def pool(self) -> Pool:
         return self.installation.pool
 
     async def publish(
@@ -111,7 +202,6 @@ class Site:
         await eventually(is_settled, within=within)
 
     async def keys(self) -> list[str]:
-        """Return every key in Redis."""
         async with Redis.from_url(self.redis_url) as client:
             return [key.decode(errors="replace") for key in await client.keys("*")]
 
@@ -175,3 +265,140 @@ async def subscribe(site: Site, path: str, **changes: Any) -> None:
     )
     added = await site.installation.add(new)
     site.receiver.secrets[path] = added.secret.reveal().decode()
+
+
+# A site whose workers reach one of their servers through a proxy, and a producer that retries until confirmed.
+
+
+BATCHES_PER_SECOND = 20
+# Long enough to record an attempt after an outage, so that nothing is sent twice.
+SWEEP = "2"
+LONG_LEASE, LONG_DRAIN = "45", "25"
+_PUBLISH_AGAIN = (
+    "SELECT delivery_id::text AS id FROM hookseal.publish($1, 'invoice.paid', json_build_object('n', $2::int),"
+    " event_id => $3)"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class ProxiedSite(Site):
+    """A site, the proxy to one of its servers, the disconnector of the proxy, and the server itself.
+
+    `events` counts the events whose publishing was confirmed.
+    """
+
+    proxy: TcpProxy
+    disconnector: Disconnector
+    server: Restartable
+    events: int = 0
+
+    async def publish_until_confirmed(self, events: int, *, names: Sequence[str] = ()) -> Sequence[str]:
+        """Publish as a producer should: again with the same id until it is confirmed; return the ids."""
+        names = names or [uuid4().hex for _ in range(events)]
+        for name in names:
+
+            async def confirmed(name: str = name) -> bool:
+                with suppress(*OUTAGES):
+                    rows = await self.pool.fetch(_PUBLISH_AGAIN, TENANT, 1, name, timeout=ANSWER_SECONDS)
+                    self.published.update(row["id"] for row in rows)
+                    return True
+                return False
+
+            await eventually(confirmed)
+        self.events += len(names)
+        return names
+
+    @asynccontextmanager
+    async def publishing(self, per_second: int = BATCHES_PER_SECOND) -> AsyncIterator[None]:
+        """Publish that many events a second during the block, each until it is confirmed."""
+        ended = asyncio.Event()
+
+        async def publish() -> None:
+            while not ended.is_set():
+                await self.publish_until_confirmed(max(1, per_second // BATCHES_PER_SECOND))
+                await asyncio.sleep(1 / min(per_second, BATCHES_PER_SECOND))  # the requested rate
+
+        task = asyncio.create_task(publish())
+        try:
+            yield
+        finally:
+            ended.set()
+            await task
+
+    async def wait_for_requests(self, requests: int = 1) -> None:
+        await self.receiver.wait_for(len(self.receiver.requests) + requests)
+
+    async def delivery_ids(self) -> set[str]:
+        async def fetch() -> set[str] | None:
+            with suppress(*OUTAGES):
+                return {row["id"] for row in await self.pool.fetch("SELECT id::text FROM hookseal.deliveries")}
+            return None
+
+        return await eventually(fetch)
+
+
+@asynccontextmanager
+async def site_with_redis_proxy(database_url: str, folder: Path) -> AsyncIterator[ProxiedSite]:
+    """Yield a site on a durable Redis of its own, which its workers reach through a proxy."""
+    disconnector = Disconnector()
+    async with (
+        restartable(valkey, durable=True) as redis,
+        tcp_proxy(redis.server.port, lambda: RedisFilter(disconnector)) as proxy,
+        open_site(
+            database_url,
+            redis.server.url,
+            folder,
+            calm=True,
+            HOOKSEAL_SWEEP_SECONDS=SWEEP,
+            REDIS_URL=proxy.url(redis.server.url),
+        ) as site,
+    ):
+        yield _proxied(site, proxy, disconnector, redis)
+
+
+@asynccontextmanager
+async def site_with_postgres_proxy(
+    redis_url: str, folder: Path, *, lease_seconds: str = LONG_LEASE, drain_seconds: str = LONG_DRAIN
+) -> AsyncIterator[ProxiedSite]:
+    """Yield a site on a PostgreSQL of its own, which all its clients reach through a proxy."""
+    disconnector = Disconnector()
+    async with (
+        restartable(postgres, durable=True) as database,
+        tcp_proxy(database.server.port, lambda: PostgresFilter(disconnector)) as proxy,
+    ):
+        await upgrade(database.server.url)
+        async with open_site(
+            proxy.url(database.server.url),
+            redis_url,
+            folder,
+            calm=True,
+            HOOKSEAL_SWEEP_SECONDS=SWEEP,
+            HOOKSEAL_LEASE_SECONDS=lease_seconds,
+            HOOKSEAL_DRAIN_SECONDS=drain_seconds,
+        ) as site:
+            yield _proxied(site, proxy, disconnector, database)
+
+
+def _proxied(site: Site, proxy: TcpProxy, disconnector: Disconnector, server: Restartable) -> ProxiedSite:
+    return ProxiedSite(
+        installation=site.installation,
+        database_url=site.database_url,
+        redis_url=site.redis_url,
+        receiver=site.receiver,
+        fleet=site.fleet,
+        proxy=proxy,
+        disconnector=disconnector,
+        server=server,
+    )
+
+
+async def wait_for_checks(worker: Worker, **wanted: str) -> None:
+    """Return when `/readyz` reports these states of its checks; `/livez` must succeed."""
+    is_ready = all(state == "ok" for state in wanted.values())
+
+    async def look() -> bool:
+        status, answer = await worker.get("/readyz")
+        return (status == 200) is is_ready and wanted.items() <= answer["checks"].items()
+
+    await eventually(look)
+    assert (200, {"status": "ok"}) == await worker.get("/livez")

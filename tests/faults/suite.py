@@ -14,13 +14,12 @@ from hookseal.embedded.valkey import valkey
 from hookseal.errors import Unavailable
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.faults import faults_at_steps, outages, scenarios, unrecorded
-from tests.faults.clocks import WallClock, library
 from tests.faults.comparison import Report
-from tests.faults.disconnects import Moment
-from tests.faults.fault import POINTS
-from tests.faults.proxied_site import ProxiedSite, site_with_postgres_proxy, site_with_redis_proxy
+from tests.faults.faulty_worker import POINTS
+from tests.faults.outages import WallClock, library
 from tests.faults.scenarios import Size
-from tests.faults.site import Site, open_site
+from tests.faults.site import ProxiedSite, Site, open_site, site_with_postgres_proxy, site_with_redis_proxy
+from tests.faults.tcp_proxy import Moment
 
 
 class Servers(Enum):

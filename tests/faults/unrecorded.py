@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import asyncpg
 
 from hookseal.embedded.folders import for_servers, scratch
@@ -24,12 +23,16 @@ from hookseal.embedded.server import Server
 from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.postgres.translate import OUTAGES
 from tests.faults.comparison import Report
-from tests.faults.fleet import WorkerProcess
-from tests.faults.proxied_site import PATIENCE_SECONDS, probed
-from tests.faults.recording_receiver import at_once, slowly
 from tests.faults.scenarios import ANSWERS_AFTER, SETTLES_WITHIN, Size
-from tests.faults.site import BATCH, Site, open_site, subscribe
-from tests.worker.figures import read
+from tests.faults.site import (
+    BATCH,
+    Site,
+    at_once,
+    open_site,
+    slowly,
+    subscribe,
+)
+from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
 
 WORKERS: Final = 2
@@ -52,7 +55,6 @@ Fault = Callable[[Site], AbstractAsyncContextManager[None]]
 
 @asynccontextmanager
 async def locked(site: Site, *, table: str) -> AsyncIterator[None]:
-    """Lock the table as `VACUUM FULL` and `ALTER TABLE` do."""
     async with site.pool.acquire() as connection, connection.transaction():
         await connection.execute(f"LOCK TABLE hookseal.{table} IN ACCESS EXCLUSIVE MODE")
         yield
@@ -108,7 +110,7 @@ async def survive(site: Site, size: Size, fault: Fault, *, every_worker: bool) -
                 begun = len(site.receiver.requests)
                 await asyncio.sleep(HOLD_SECONDS)  # the length of the fault
                 assert not every_worker or begun == len(site.receiver.requests), "a worker that cannot record sends"
-            await asyncio.gather(*(_until_ready(each) for each in workers))
+            await asyncio.gather(*(each.answers("/readyz", 200) for each in workers))
             faults += 1
         site.receiver.answer = at_once
         made = await publishing
@@ -142,34 +144,25 @@ def _disordered(site: Site, made: Sequence[str]) -> int:
     return sum(later < earlier for earlier, later in pairwise(places))
 
 
-async def _until_reported(workers: Sequence[WorkerProcess], *, every_worker: bool) -> None:
+async def _until_reported(workers: Sequence[Worker], *, every_worker: bool) -> None:
     """Return when these workers, or one, say that they cannot record, in their probes and in their figures."""
 
     async def look() -> bool:
         reported = [await _is_reported(each) for each in workers]
         return all(reported) if every_worker else any(reported)
 
-    await eventually(look, within=PATIENCE_SECONDS)
+    await eventually(look)
     for each in workers:
-        assert (200, {"status": "ok"}) == await probed(each, "/livez")
+        assert (200, {"status": "ok"}) == await each.get("/livez")
 
 
-async def _is_reported(worker: WorkerProcess) -> bool:
-    status, answer = await probed(worker, "/readyz")
+async def _is_reported(worker: Worker) -> bool:
+    status, answer = await worker.get("/readyz")
     if "ok" == answer["checks"]["records"]:
         return False
     assert 503 == status
-    url = f"{worker.ready['health_url']}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        figures = read(await response.text())
+    figures = await worker.figures()
     return 1 <= figures["hookseal_unrecorded", None] and 2 <= figures["hookseal_oldest_unrecorded_seconds", None]
-
-
-async def _until_ready(worker: WorkerProcess) -> None:
-    async def look() -> bool:
-        return (await probed(worker, "/readyz"))[0] == 200
-
-    await eventually(look, within=PATIENCE_SECONDS)
 
 
 @asynccontextmanager
@@ -182,7 +175,6 @@ async def open_unrecorded_site(database_url: str, redis_url: str, folder: Path) 
 
 
 def may_mount() -> bool:
-    """Return whether this process may mount a disk of its own."""
     with scratch(None) as folder:
         return _mounts(folder)
 

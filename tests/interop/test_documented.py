@@ -39,7 +39,6 @@ def signed(secret: str) -> dict[str, str]:
 
 
 def test_the_documented_python_code_verifies() -> None:
-    """The example in Python."""
     secret = generate_signing_secret().reveal().decode()
     names: dict[str, Any] = {}
     exec(example("Python"), names)  # noqa: S102 -- our own page
@@ -50,7 +49,6 @@ def test_the_documented_python_code_verifies() -> None:
 
 
 async def test_the_documented_javascript_code_verifies() -> None:
-    """The example in JavaScript, in Node."""
     folder = await asyncio.to_thread(installed)
     secret = generate_signing_secret().reveal().decode()
     arguments = [[body, signed(secret), secret] for body in (BODY, BODY.replace("12", "13"))]

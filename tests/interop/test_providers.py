@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from standardwebhooks import Webhook
 
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.ref import Provider
 from tests.cli.command import hookseal
 from tests.doubles.aws import aws_client
@@ -100,7 +100,7 @@ async def customers_program(folder: Path, variables: Mapping[str, str]) -> dict[
 async def test_every_door_opens_with_every_provider(
     provider: Provider,
     where: str,
-    pool: "asyncpg.Pool[asyncpg.Record]",
+    pool: Pool,
     database_url: str,
     redis_url: str,
     tmp_path: Path,
@@ -132,8 +132,7 @@ async def test_every_door_opens_with_every_provider(
         async with here.worker(**variables) as worker:
             assert 200 == (await worker.get("/readyz"))[0]
             rings = [ring for tenant in ("acme", "globex", "initech") for ring in await here.publish(tenant)]
-            for ring in rings:
-                await here.state(ring, "delivered")
+            await here.delivered(*rings)
 
     assert 4 == len(rings)
     requests = {each.path: each for each in receiver.received}

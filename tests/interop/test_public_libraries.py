@@ -10,12 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
@@ -37,9 +37,7 @@ class Received:
     secret: str
 
 
-async def received(
-    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, folder: Path
-) -> list[Received]:
+async def received(pool: Pool, database_url: str, redis_url: str, folder: Path) -> list[Received]:
     """Return a worker's requests: before, during (for either secret) and after an overlap."""
     installed_here = await world(pool, database_url, redis_url, folder)
     found = []
@@ -48,10 +46,9 @@ async def received(
         added = await installed_here.installation.add(new, SecretMaterial(OLD.encode()))
         for knows, overlap in (((OLD,), 3600), ((OLD, NEW), 0), ((STRANGERS,), None)):
             number = len(receiver.received) + 1
-            [ring] = await installed_here.publish()
-            await installed_here.state(ring, "delivered")
+            await installed_here.deliver()
             request = await receiver.wait_for(number)
-            headers = {name.lower(): value for name, value in request.headers.items()}
+            headers = request.headers
             found += [Received(body=request.body, headers=headers, secret=secret) for secret in knows]
             if overlap is not None:
                 secret = NEW if overlap else STRANGERS
@@ -68,7 +65,6 @@ async def received(
 
 
 def altered(request: Received) -> list[Received]:
-    """Return the request in every altered form that must be refused."""
     headers = dict(request.headers)
     stale = str(int(headers["webhook-timestamp"]) - 3600)
     return [
@@ -99,7 +95,6 @@ def _verdict(library: Any, request: Received) -> str:
 
 
 async def in_javascript(requests: list[Received]) -> list[dict[str, str]]:
-    """Return the verdicts of the JavaScript libraries."""
     folder = await asyncio.to_thread(installed)
     asked = [
         {"secret": each.secret, "headers": dict(each.headers), "body": base64.b64encode(each.body).decode()}
@@ -117,7 +112,7 @@ REFUSED = {"standardwebhooks": "refused", "svix": "refused"}
 
 
 async def test_public_python_libraries_verify_our_requests(
-    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+    pool: Pool, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Both libraries accept every request, in an overlap with either secret, and refuse each altered one."""
     requests = await received(pool, database_url, redis_url, tmp_path)
@@ -131,9 +126,8 @@ async def test_public_python_libraries_verify_our_requests(
 
 
 async def test_public_javascript_libraries_verify_our_requests(
-    pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path
+    pool: Pool, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    """The JavaScript libraries, in Node, do the same."""
     requests = await received(pool, database_url, redis_url, tmp_path)
     assert [TAKEN] * 4 == await in_javascript(requests)
     others = [each for request in requests for each in altered(request)]

@@ -23,8 +23,9 @@ from tests.restore.sites import (
     secret_of,
     shell,
 )
+from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
-from tests.worker.world import Received, Receiver, Worker, World
+from tests.worker.world import Received, Receiver, World
 
 pytestmark = pytest.mark.req("SEC-21", part="same-key")
 

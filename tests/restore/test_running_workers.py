@@ -14,8 +14,9 @@ from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.restore.documented import Shell, documented
 from tests.restore.sites import OWNER, Site, begun, is_signed_with, restored, secret_of, shell
+from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
-from tests.worker.world import Receiver, Worker, World, held
+from tests.worker.world import Receiver, World, held
 
 pytestmark = pytest.mark.req("SEC-21", part="lived-through")
 

@@ -1,7 +1,6 @@
 """Concurrent work during a dump and a restore: publishing producers, and deliveries in flight."""
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from hookseal.errors import Unavailable
 from hookseal.ground.ids import TenantId
 from tests.restore.sites import OWNER, Site, begun, restored
 from tests.restore.test_running_workers import Swap, swap
+from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
-from tests.worker.world import Receiver, Worker, World, held
+from tests.worker.world import Receiver, World, held
 
 pytestmark = pytest.mark.req("SEC-21", part="beside-it")
 
@@ -107,20 +107,19 @@ async def test_a_dumped_claim_expires_and_is_retried(
         async with after.worker(**_QUICK_LEASES) as alive:
             await after.state(again, "delivered")
             await after.state(last, "dead_letter")
-            await eventually(lambda: leads(after, str(alive.process.ready["worker_id"])), within=40.0)
+            await eventually(lambda: leads(after, str(alive.worker_id)), within=40.0)
         first, second = await after.installation.attempts(again)
         refs = (await after.installation.delivery(again))["claimed_refs"]
-    assert ("unknown", dead.process.ready["worker_id"], refs) == (first["outcome"], first["worker"], first["signed_by"])
+    assert ("unknown", dead.worker_id, refs) == (first["outcome"], first["worker"], first["signed_by"])
     assert "delivered" == second["outcome"]
     assert [again.delivery_id] * 2 == [got.headers["webhook-id"] for got in receiver.received if got.path == "/again"]
 
 
 async def dump_and_kill(swapping: Swap, worker: Worker) -> None:
     """Make the dump while the worker is stopped, so that it records nothing first, then kill it."""
-    os.kill(worker.pid, signal.SIGSTOP)
+    worker.send(signal.SIGSTOP)
     await swapping.dump()
-    os.kill(worker.pid, signal.SIGKILL)
-    await worker.ended()
+    await worker.kill()
 
 
 async def add(world: World, receiver: Receiver) -> None:

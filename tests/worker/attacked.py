@@ -14,7 +14,7 @@ from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.kept_rows import keep, put_back
-from tests.worker.attack import Attack
+from tests.worker.attacks import Attack
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World
 
@@ -62,14 +62,12 @@ class Stage:
 
     @property
     def endpoints_by_path(self) -> dict[str, AttackedEndpoint]:
-        """Every endpoint by the path of its URL."""
         found = [self.other_tenant]
         for scene in self.scenes:
             found += [scene.victim, scene.sibling]
         return {party.path: party for party in found}
 
     async def attack(self, scene: Scene) -> None:
-        """Execute the SQL of the attack."""
         victim = scene.victim.endpoint_id
         await self.world.pool.execute(
             scene.attack.sql.format(
@@ -166,8 +164,7 @@ async def _rotated(world: World, tenant: str, part: str, endpoint_id: EndpointId
     wanted = RotationRequest(
         tenant_id=TenantId(tenant), endpoint_id=endpoint_id, overlap_seconds=3600, secret=generate_signing_secret()
     )
-    async with world.pool.acquire() as connection:
-        rotated = await rotation.rotate_secret(world.installation.operator(connection), wanted)
+    rotated = await world.installation.act(rotation.rotate_secret, wanted)
     assert rotated.secret is not None
     return AttackedEndpoint(
         tenant=tenant,

@@ -58,7 +58,6 @@ def _as_bytes(number: int) -> bytes:
 
 
 def data_key(name: str, keyring: KeyRing, sealed: bytes, context: SecretContext) -> Canary:
-    """Return the canary of the data key of one record."""
     bound, end = context.encode(), envelope._DATA_AT
     level = envelope._Level.read(sealed[envelope._WRAP_AT : end])
     wrapping = keyring.opening(envelope.key_id_of(sealed)).derive(

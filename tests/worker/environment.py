@@ -22,5 +22,4 @@ def environment(database_url: str, redis_url: str, **changes: str) -> dict[str, 
 
 
 def settings(database_url: str, redis_url: str, **changes: str) -> Settings:
-    """Return the same as `Settings`."""
     return load(environment(database_url, redis_url, **changes))

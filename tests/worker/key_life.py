@@ -2,7 +2,6 @@
 
 import base64
 import os
-import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,8 +21,9 @@ from tests import forked
 from tests.cli.command import hookseal
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker.environment import environment
+from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
-from tests.worker.world import Worker, World
+from tests.worker.world import World
 
 OLD = MASTER_KEY_TEXT
 SYSTEM_HEAD = "SELECT FROM hookseal.audit_heads WHERE tenant_id = '_system' FOR UPDATE"
@@ -39,12 +39,10 @@ def another() -> str:
 
 
 def key(text: str) -> MasterKey:
-    """Return the master key of that text."""
     return MasterKey.parse(text, variable="SECRETS_MASTER_KEY")
 
 
 def id_of(text: str) -> str:
-    """Return the id of that master key."""
     return key(text).key_id
 
 
@@ -82,13 +80,11 @@ async def operating(world: World, *keys: str) -> AsyncIterator[Operator]:
 
 
 async def stage(world: World, new: str) -> None:
-    """Stage the next key."""
     async with operating(world, OLD) as operator:
         await stage_key(operator, key(new))
 
 
 async def promote(world: World, new: str) -> None:
-    """Promote the next key."""
     async with operating(world, OLD, new) as operator:
         await promote_key(operator, id_of(new))
 
@@ -106,7 +102,6 @@ async def rewrap(world: World, new: str, *, batches: int | None = None) -> None:
 
 
 async def retire(world: World, new: str) -> None:
-    """Retire the old key."""
     async with operating(world, OLD, new) as operator:
         await retire_key(operator, id_of(OLD))
 
@@ -118,7 +113,6 @@ async def destroy(world: World, new: str) -> None:
 
 
 async def records(world: World, text: str) -> int:
-    """Return the number of records under that key."""
     return int(await world.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE key_id = $1", id_of(text)))
 
 
@@ -138,11 +132,7 @@ async def bulk(world: World, number: int, *, tenant: str) -> None:
 
 async def waits(world: World, statement: str) -> None:
     """Return when a session waits for a lock in a statement that contains this text."""
-
-    async def look() -> bool:
-        return bool(await world.pool.fetchval(_WAITS, statement))
-
-    await eventually(look)
+    await eventually(lambda: world.pool.fetchval(_WAITS, statement))
 
 
 async def killed_in_mid_batch(world: World, **keys: str) -> None:
@@ -166,26 +156,19 @@ async def killed_in_mid_batch(world: World, **keys: str) -> None:
 class Fleet:
     """Workers by name, each of which can be restarted with other keys."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, stack: AsyncExitStack) -> None:
         self._world = world
-        self._stacks: dict[str, AsyncExitStack] = {}
+        self._stack = stack
         self.running: dict[str, Worker] = {}
         self.all: list[Worker] = []
 
     async def start(self, name: str, **keys: str) -> Worker:
-        """Start a worker, and return it when it is ready."""
-        self._stacks[name] = AsyncExitStack()
-        worker = await self._stacks[name].enter_async_context(self._world.worker(**keys))
-        self.running[name] = worker
+        worker = self.running[name] = await self._stack.enter_async_context(self._world.worker(**keys))
         self.all.append(worker)
         return worker
 
     async def stop(self, name: str) -> None:
-        """Stop a worker; it must drain and exit with 0."""
-        worker = self.running.pop(name)
-        os.kill(worker.pid, signal.SIGTERM)
-        assert 0 == await worker.ended()
-        await self._stacks.pop(name).aclose()
+        await self.running.pop(name).stop()
 
     async def restart(self, name: str, **keys: str) -> Worker:
         """Restart a worker with these keys; the others continue."""
@@ -193,30 +176,15 @@ class Fleet:
         return await self.start(name, **keys)
 
     async def leader(self) -> str:
-        """Return the name of the leader, once there is one."""
-
         async def look() -> str | None:
             holder = await self._world.pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")
-            return next((name for name, worker in self.running.items() if name_of(worker) == holder), None)
+            return next((name for name, worker in self.running.items() if worker.worker_id == holder), None)
 
         return await eventually(look)
-
-    async def end(self) -> None:
-        """End all workers that run."""
-        for stack in self._stacks.values():
-            await stack.aclose()
 
 
 @asynccontextmanager
 async def fleet(world: World) -> AsyncIterator[Fleet]:
     """Yield a fleet without workers; none runs after the block."""
-    made = Fleet(world)
-    try:
-        yield made
-    finally:
-        await made.end()
-
-
-def name_of(worker: Worker) -> str:
-    """Return the id of the worker."""
-    return str(worker.process.ready["worker_id"])
+    async with AsyncExitStack() as stack:
+        yield Fleet(world, stack)

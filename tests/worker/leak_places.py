@@ -9,12 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-import asyncpg
 from redis.asyncio import Redis
 
 from hookseal.embedded.server import Server, postgres_tree
+from hookseal.postgres.pool import Pool
 
-Pool = asyncpg.Pool
 PAGES = ("/metrics", "/livez", "/readyz", "/startupz", "/healthz")
 _FILES = (
     "SELECT relname AS name, pg_relation_filepath(oid) AS path FROM pg_class WHERE relkind IN ('r', 'i', 't')"
@@ -36,7 +35,7 @@ async def pages(url: str) -> dict[str, bytes]:
     return found
 
 
-async def tables(pool: "Pool[asyncpg.Record]") -> dict[str, bytes]:
+async def tables(pool: Pool) -> dict[str, bytes]:
     """Return every table, in the text and the binary format of the server."""
     found = {}
     for table in [row["table_name"] for row in await pool.fetch(_TABLES)]:
@@ -61,7 +60,7 @@ async def dump(url: str) -> bytes:
     return out
 
 
-async def files_of(pool: "Pool[asyncpg.Record]", journal_from: str) -> dict[str, bytes]:
+async def files_of(pool: Pool, journal_from: str) -> dict[str, bytes]:
     """Return the files of PostgreSQL: tables and indexes, the WAL from that position on, and the server log."""
     await pool.execute("CHECKPOINT")
     data = Path(await pool.fetchval("SHOW data_directory"))

@@ -166,8 +166,7 @@ async def _added(installation: Installation, url: str, tenant: TenantId = ACME) 
 
 async def _overlapping(installation: Installation, endpoint_id: EndpointId) -> None:
     wanted = RotationRequest(tenant_id=ACME, endpoint_id=endpoint_id, overlap_seconds=3600, secret=NEWER, given=True)
-    async with installation.pool.acquire() as connection:
-        await rotate_secret(installation.operator(connection), wanted)
+    await installation.act(rotate_secret, wanted)
 
 
 async def all_canaries(installation: Installation, *urls: str) -> tuple[Canary, ...]:

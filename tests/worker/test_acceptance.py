@@ -1,55 +1,43 @@
 """A whole worker process, from an event in PostgreSQL to a request at a receiver."""
 
 import asyncio
-import base64
-import os
+import json
+import resource
 import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
 
 import pytest
+import structlog
 from aiohttp import web
 from arq import create_pool
 from arq.connections import RedisSettings
-from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
 from hookseal.client import Event, Publisher
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import OPERATOR_TENANT
+from hookseal.operations.secret import clear_caches
+from hookseal.postgres.pool import Pool
+from hookseal.postgres.schema import revision
+from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.queue.rings import DEFAULT_QUEUE, bell_key
 from hookseal.queue.serializer import job_serializer
-from hookseal.secrets.core.material import SecretMaterial
+from hookseal.receiver import verify
+from hookseal.worker import run
+from hookseal.worker.metrics.definitions import LOOPS
+from tests.cli.command import hookseal
 from tests.queue.contents import contents
-from tests.worker.test_probes import FINE
-from tests.worker.waiting import eventually
+from tests.schema.later import make_later
+from tests.worker.environment import environment, settings
+from tests.worker.fleet import Worker, fleet
+from tests.worker.waiting import eventually, eventually_equals
 from tests.worker.world import Receiver, World, held, status
 
 NEVER_SWEEPS = {"HOOKSEAL_SWEEP_SECONDS": "300"}
-FAILURES = "hookseal_secret_failures_total"
-FLIP_A_BIT = (
-    "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1)"
-    " WHERE name = 'webhook-endpoint-' || $1"
-)
 # Each case: the statement that alters something by hand, and the statement that restores it.
-ALTERED = {
-    "secret": (FLIP_A_BIT, FLIP_A_BIT),
-    "no-secret": (
-        "UPDATE hookseal.secret_records SET name = 'elsewhere-' || $1 WHERE name = 'webhook-endpoint-' || $1",
-        "UPDATE hookseal.secret_records SET name = 'webhook-endpoint-' || $1 WHERE name = 'elsewhere-' || $1",
-    ),
-    "url": (
-        "UPDATE hookseal.endpoints SET url = replace(url, '/altered', '/elsewhere') WHERE id = $1::text::uuid",
-        "UPDATE hookseal.endpoints SET url = replace(url, '/elsewhere', '/altered') WHERE id = $1::text::uuid",
-    ),
-    "ref": (
-        (
-            "UPDATE hookseal.endpoints SET secret_ref = (SELECT secret_ref FROM hookseal.endpoints"
-            " WHERE url LIKE '%/untouched') WHERE id = $1::text::uuid"
-        ),
-        (
-            "UPDATE hookseal.endpoints SET secret_ref = 'db:acme:webhook-endpoint-' || $1::text || ':1'"
-            " WHERE id = $1::text::uuid"
-        ),
-    ),
-}
-SECRET_LOOKS_SECONDS = 30.0  # a held endpoint gets a probe about every 15 s
 
 
 @pytest.mark.req("DEL-02", "DEL-03", "DEL-15")
@@ -64,21 +52,17 @@ async def test_an_event_is_delivered_once(world: World, receiver: Receiver) -> N
     async with world.worker(**NEVER_SWEEPS) as worker:
         got = await receiver.wait_for(1)
         row = await world.state(ring, "delivered")
-
-        async def attempted() -> list[dict[str, object]]:
-            return [line for line in worker.log if line["event"] == "delivery.attempted"]
-
-        [line] = await eventually(attempted)
+        [line] = await eventually(lambda: worker.logged("delivery.attempted"))
 
     Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
     assert b'"data":{"n": 1}}' in got.body
-    headers = {name.lower(): value for name, value in got.headers.items()}
+    headers = got.headers
     assert (ring.delivery_id, "corr-1", "1", "application/json") == tuple(
         headers[name] for name in ("webhook-id", "x-correlation-id", "x-hookseal-attempt", "content-type")
     )
     assert row["event_id"] == headers["x-hookseal-event-id"]
     [kept] = await world.installation.attempts(ring)
-    worker_id = worker.process.ready["worker_id"]
+    worker_id = worker.worker_id
     assert (1, 204, "delivered", [added.pointer.secret_ref], worker_id) == tuple(
         kept[name] for name in ("number", "status", "outcome", "signed_by", "worker")
     )
@@ -114,8 +98,7 @@ async def test_many_are_delivered(world: World, receiver: Receiver) -> None:
             tenant_id="acme", events=[*events, Event(event_type="a", body=b"\xff")]
         )
         rings = [ring for one in published.events for ring in one.deliveries]
-        for ring in rings:
-            await world.state(ring, "delivered")
+        await world.delivered(*rings)
 
     sent = {
         value: got for got in receiver.received for name, value in got.headers.items() if name.lower() == "webhook-id"
@@ -205,68 +188,6 @@ async def test_a_forbidden_address_is_not_dialled(world: World) -> None:
     assert [] == connected
 
 
-@pytest.mark.req("SEC-07")
-@pytest.mark.req("SEC-24", part="pointer-mac")
-@pytest.mark.req("DEL-03")
-async def test_an_altered_row_waits_until_it_is_restored(world: World, receiver: Receiver) -> None:
-    """A delivery whose row or secret was altered waits, is counted, and is delivered after the restoration."""
-    added = {f"/altered/{what}": await world.endpoint(f"{receiver.base_url}/altered/{what}") for what in ALTERED}
-    await world.endpoint(f"{receiver.base_url}/untouched")
-    paths = {made.pointer.endpoint_id: path for path, made in added.items()}
-    for (alter, _), endpoint in zip(ALTERED.values(), paths, strict=True):
-        await world.pool.execute(alter, endpoint)
-    rings = {paths.get(ring.endpoint_id, "/untouched"): ring for ring in await world.publish()}
-    untouched = rings.pop("/untouched")
-    async with world.worker() as worker:
-        rows = {path: await world.state(ring, "pending", waiting_for="secret") for path, ring in rings.items()}
-        await world.state(untouched, "delivered")
-        found = await worker.figures()
-        assert [True, False] == [len(ALTERED) <= found[FAILURES, "definitive"], 0 < found[FAILURES, "transient"]]
-        assert [] == [attempt for ring in rings.values() for attempt in await world.installation.attempts(ring)]
-        assert dict.fromkeys(added, (0, 0, None)) == {
-            path: (row["attempts"], row["budget_spent"], row["lease_token"]) for path, row in rows.items()
-        }
-        assert ["/untouched"] == [request.path for request in receiver.received]
-
-        for (_, restore), endpoint in zip(ALTERED.values(), paths, strict=True):
-            await world.pool.execute(restore, endpoint)
-        await receiver.wait_for(1 + len(ALTERED), within=SECRET_LOOKS_SECONDS)
-        delivered = {path: (await world.state(ring, "delivered"))["attempts"] for path, ring in rings.items()}
-
-    got = {request.path: request for request in receiver.received}
-    assert 1 + len(ALTERED) == len(got) == len(receiver.received)
-    for path, made in added.items():
-        Webhook(made.secret.reveal().decode()).verify(got[path].body, got[path].headers)
-    assert dict.fromkeys(added, 1) == delivered
-
-
-@pytest.mark.req("DEL-01", "DEL-03")
-async def test_a_published_event_needs_no_ring(world: World, receiver: Receiver) -> None:
-    """An event that was published by SQL alone is delivered through the outbox, without a sweep."""
-    await world.endpoint(f"{receiver.base_url}/hook")
-    async with world.worker(**NEVER_SWEEPS) as worker:
-        await worker.figures()  # the sweep at the start has ended
-        await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json, 'evt_1')")
-        got = await receiver.wait_for(1)
-
-    assert got.body.startswith(b'{"type":"invoice.paid"')
-
-
-@pytest.mark.req("DEL-03", "DUR-01")
-async def test_an_emptied_redis_loses_no_event(world: World, receiver: Receiver) -> None:
-    """If Redis loses all rings, every published event is delivered nevertheless."""
-    await world.endpoint(f"{receiver.base_url}/hook")
-    rings = [ring for _ in range(20) for ring in await world.publish()]
-    await world.pool.execute("UPDATE hookseal.deliveries SET rung_at = now()")
-    async with Redis.from_url(world.redis_url) as client:
-        await client.flushdb()
-    async with world.worker():
-        for ring in rings:
-            await world.state(ring, "delivered")
-
-    assert {ring.delivery_id for ring in rings} == {_id(request.headers) for request in receiver.received}
-
-
 @pytest.mark.req("DUR-05")
 async def test_sigterm_finishes_what_is_in_flight(world: World, receiver: Receiver) -> None:
     """After SIGTERM a worker finishes and records what is in flight, claims nothing more, and exits with 0."""
@@ -276,16 +197,12 @@ async def test_sigterm_finishes_what_is_in_flight(world: World, receiver: Receiv
     async with world.worker() as worker:
         [in_flight] = await world.publish()
         await receiver.wait_for(1)
-        os.kill(worker.pid, signal.SIGTERM)
-
-        async def draining() -> bool:
-            return (await worker.get("/readyz"))[0] == 503
-
-        await eventually(draining)
+        worker.send(signal.SIGTERM)
+        await worker.answers("/readyz", 503)
         [later] = await world.publish()
         answer.set()
         assert 0 == await worker.ended()
-        stopped = [line for line in worker.log if line["event"] == "worker.stopped"]
+        stopped = worker.logged("worker.stopped")
 
     [kept] = await world.installation.attempts(in_flight)
     assert ("delivered", 200, "delivered") == (
@@ -307,8 +224,7 @@ async def test_a_hanging_request_ends_before_the_drain(world: World, receiver: R
         await world.pool.execute("UPDATE hookseal.endpoints SET timeout_ms = 20000")
         [ring] = await world.publish()
         await receiver.wait_for(1)
-        os.kill(worker.pid, signal.SIGTERM)
-        assert 0 == await worker.ended()
+        await worker.stop()
 
     [kept] = await world.installation.attempts(ring)
     assert ("timeout", "pending") == (kept["outcome"], (await world.installation.delivery(ring))["state"])
@@ -327,7 +243,7 @@ async def test_a_restart_under_load_leaves_nothing_claimed(world: World, receive
     receiver.answers["/hook"] = held(answer)
     async with world.worker(HOOKSEAL_CONCURRENCY="30") as first:
         await receiver.wait_for(30)
-        os.kill(first.pid, signal.SIGTERM)
+        first.send(signal.SIGTERM)
         answer.set()
         assert 0 == await first.ended()
     assert 0 == await world.pool.fetchval(count, "sending")
@@ -335,113 +251,366 @@ async def test_a_restart_under_load_leaves_nothing_claimed(world: World, receive
     held_back = [key for key in await contents(world.redis_url) if key.startswith(b"arq:in-progress:")]
     assert [] == held_back
     async with world.worker():
+        await eventually_equals(events, lambda: world.pool.fetchval(count, "delivered"))
 
-        async def all_delivered() -> bool:
-            return bool(events == await world.pool.fetchval(count, "delivered"))
-
-        await eventually(all_delivered)
-
-    assert events == len(receiver.received) == len({_id(request.headers) for request in receiver.received})
+    assert events == len(receiver.received) == len({request.headers["webhook-id"] for request in receiver.received})
 
 
-@pytest.mark.req("DEL-15", "DEL-03", "DUR-03")
-async def test_a_killed_workers_attempt_is_unknown(world: World, receiver: Receiver) -> None:
-    """After a kill the lease expires, the attempt is recorded as unknown, and another worker sends the same id."""
-    answer = asyncio.Event()
-    receiver.answers["/held"] = held(answer)
-    added = await world.endpoint(f"{receiver.base_url}/held")
-    async with world.worker() as worker:
-        [ring] = await world.publish()
-        first = await receiver.wait_for(1)
-        os.kill(worker.pid, signal.SIGKILL)
-        assert -signal.SIGKILL == await worker.ended()
-    answer.set()
-    assert "sending" == (await world.installation.delivery(ring))["state"]
-    async with world.worker() as second:
-        await world.pool.execute("UPDATE hookseal.deliveries SET lease_expires_at = now()")  # its lease has expired
-        again = await receiver.wait_for(2)
-        await world.state(ring, "delivered")
-
-    assert _id(first.headers) == _id(again.headers) == ring.delivery_id
-    assert first.body == again.body
-    kept = await world.installation.attempts(ring)
-    assert [(1, "unknown", worker.process.ready["worker_id"]), (2, "delivered", second.process.ready["worker_id"])] == [
-        (row["number"], row["outcome"], row["worker"]) for row in kept
-    ]
-    assert [[added.pointer.secret_ref]] * 2 == [row["signed_by"] for row in kept]
+# The background loops of whole workers: leadership, rings of the outbox, and figures.
 
 
-async def test_a_ready_worker_has_id_and_probes(world: World) -> None:
-    """The ready line has the id of the worker and the URL of its probes, which report that it lives and is ready."""
-    async with world.worker() as worker:
-        ready = worker.process.ready
-        assert ["event", "worker_id", "pid", "health_url"] == list(ready)
-        assert "worker.ready" == ready["event"]
-        os.kill(worker.pid, 0)
-        checks = FINE["/readyz"]
-        assert (200, {"status": "ok", "checks": checks}) == await worker.get("/readyz")
-        assert (200, {"status": "ok"}) == await worker.get("/livez")
-        assert (200, {"status": "ok", "checks": {"schema": "ok", "keys": "ok"}}) == await worker.get("/startupz")
+HOLDER = "SELECT holder FROM hookseal.control WHERE name = 'outbox' AND until > now()"
 
 
-@pytest.mark.parametrize("body", [b"", b"not a job"])
-async def test_foreign_queue_entries_stop_no_delivery(body: bytes, world: World, receiver: Receiver) -> None:
-    """Foreign entries in the queue do not keep a worker from delivering."""
+async def leader(world: World, among: list[Worker]) -> Worker:
+    workers = {worker.worker_id: worker for worker in among}
+
+    async def look() -> Worker | None:
+        return workers.get(await world.pool.fetchval(HOLDER))
+
+    return await eventually(look)
+
+
+async def live(world: World) -> set[str]:
+    """Return the ids of the workers that have a row in the table of workers."""
+    return {row["id"] for row in await world.pool.fetch("SELECT id FROM hookseal.workers")}
+
+
+async def publish_unrung(world: World) -> None:
+    await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_killed_leader_is_replaced(world: World, receiver: Receiver) -> None:
+    """When the leader is killed, another worker leads after the lease has expired, and rings unrung deliveries."""
     await world.endpoint(f"{receiver.base_url}/hook")
-    async with Redis.from_url(world.redis_url) as client:
-        await client.set("arq:job:poison", body)
-        await client.zadd(DEFAULT_QUEUE, {"poison": 1, b"\xff": 2})
-    async with world.worker(**NEVER_SWEEPS) as worker:
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(world.worker(**NEVER_SWEEPS)) for _ in range(2)]
+        first = await leader(world, workers)
+        workers.remove(first)
+        await first.kill()
+        await world.pool.execute("UPDATE hookseal.control SET until = now() WHERE name = 'outbox'")  # it has expired
+        await leader(world, workers)
+        await publish_unrung(world)
+        await receiver.wait_for(1)
+        assert first.worker_id in await live(world)
+
+
+async def test_a_stopped_leader_is_replaced_at_once(world: World, receiver: Receiver) -> None:
+    """A worker that is stopped gives up the lead and deletes its row; another leads before the lease expires."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(world.worker(**NEVER_SWEEPS)) for _ in range(2)]
+        first = await leader(world, workers)
+        workers.remove(first)
+        assert {each.worker_id for each in (first, *workers)} == await live(world)
+        lease_ends = await world.pool.fetchval("SELECT until FROM hookseal.control WHERE name = 'outbox'")
+        await first.stop()
+        second = await leader(world, workers)
+        assert await world.pool.fetchval("SELECT now() < $1", lease_ends), "the lease expired before another worker led"
+        assert {second.worker_id} == await live(world)
+        await publish_unrung(world)
+        await receiver.wait_for(1)
+    assert set() == await live(world)
+    assert await world.pool.fetchval(HOLDER) is None
+
+
+@pytest.mark.req("DEL-06")
+async def test_a_due_retry_needs_no_sweep(world: World, receiver: Receiver) -> None:
+    """The outbox rings a failed delivery again when its back-off has ended."""
+    receiver.answers["/hook"] = status(500)
+    await world.endpoint(f"{receiver.base_url}/hook")
+    await world.pool.execute("UPDATE hookseal.endpoints SET retry_schedule = '{1}'")
+    async with world.worker(**NEVER_SWEEPS):
         [ring] = await world.publish()
-        await world.state(ring, "delivered")
+        await world.tried(ring)
+        del receiver.answers["/hook"]
+        row = await world.state(ring, "delivered")
+
+    assert 2 == row["attempts"]
+
+
+@pytest.mark.req("DEL-01")
+@pytest.mark.parametrize(("listen", "notifies"), [("true", True), ("false", False)])
+async def test_notifications_are_requested_only_if_set(
+    listen: str, notifies: bool, world: World, receiver: Receiver
+) -> None:
+    """With HOOKSEAL_LISTEN a worker asks for notifications, without it does not; events are delivered in both cases."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    until = "SELECT until IS NOT NULL FROM hookseal.control WHERE name = 'notify'"
+    async with world.worker(HOOKSEAL_LISTEN=listen, **NEVER_SWEEPS) as worker:
+        await leader(world, [worker])
+        if notifies:
+            await eventually(lambda: world.pool.fetchval(until))
+        await publish_unrung(world)
+        await receiver.wait_for(1)
+        assert notifies == await world.pool.fetchval(until)
+
+
+@pytest.mark.req("OPS-02", part="scraped")
+async def test_the_figures_count_each_event(world: World, receiver: Receiver) -> None:
+    """After one delivery, one failure, one 410 and one held delivery, the figures say exactly that, without ids."""
+    receiver.answers |= {"/500": status(500), "/410": status(410)}
+    for path in ("/hook", "/500", "/410"):
+        await world.endpoint(receiver.base_url + path)
+    altered = await world.endpoint(f"{receiver.base_url}/altered")
+    await world.pool.execute(
+        "UPDATE hookseal.endpoints SET generation = generation + 1 WHERE id = $1::text::uuid",
+        altered.pointer.endpoint_id,
+    )
+    async with world.worker() as worker:
+        rings = await world.publish()
+        waits = next(ring for ring in rings if ring.endpoint_id == altered.pointer.endpoint_id)
+        await world.state(waits, "pending", waiting_for="secret")
+        await receiver.wait_for(3)
+
+        async def settled() -> dict[tuple[str, str | None], float] | None:
+            found = await worker.figures()
+            attempts = sum(value for (name, _), value in found.items() if name == "hookseal_attempts_total")
+            is_measured = found.get(("hookseal_waiting", "secret")) == 1.0
+            return found if attempts == 3 and is_measured else None
+
+        found = await eventually(settled)
+        key_id = await world.pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
+
+    expected: dict[tuple[str, str | None], float] = {
+        ("hookseal_attempts_total", "delivered"): 1.0,
+        ("hookseal_attempts_total", "server_error"): 1.0,
+        ("hookseal_attempts_total", "gone"): 1.0,
+        ("hookseal_attempts_total", "timeout"): 0.0,
+        ("hookseal_attempt_duration_seconds_count", None): 3.0,
+        ("hookseal_time_to_first_attempt_seconds_count", None): 3.0,
+        ("hookseal_held_total", "secret"): 1.0,
+        ("hookseal_endpoints_disabled_total", None): 1.0,
+        ("hookseal_dead_letters_total", None): 0.0,
+        ("hookseal_leases_lost_total", None): 0.0,
+        ("hookseal_claims_failed_total", None): 0.0,
+        ("hookseal_in_flight", None): 0.0,
+        ("hookseal_secret_cache_misses_total", None): 3.0,
+        ("hookseal_secret_cache_entries", None): 3.0,
+        ("hookseal_ready", "postgresql"): 1.0,
+        ("hookseal_ready", "redis"): 1.0,
+        ("hookseal_ready", "schema"): 1.0,
+        ("hookseal_ready", "secrets"): 1.0,
+        **{("hookseal_ready", f"loop_{name}"): 1.0 for name in LOOPS},
+        ("hookseal_master_key_records", f"{key_id} active"): 6.0,
+        ("hookseal_plaintext_rows", None): 0.0,
+        ("hookseal_workers_live", None): 1.0,
+        ("hookseal_due", None): 0.0,
+    }
+    assert expected == {key: found.get(key) for key in expected}
+    assert 0 <= found["hookseal_loop_lag_seconds", None] < 10
+    labels = {label for _, label in found if label is not None}
+    assert [] == [each for each in labels for ring in rings if each in {ring.tenant_id, ring.endpoint_id}]
+
+
+# An operator gets a verified webhook about a delivery that has spent all its attempts.
+
+
+@pytest.mark.req("DEL-08", part="operator-events")
+async def test_an_operator_gets_a_webhook_about_a_dead_letter(world: World, receiver: Receiver) -> None:
+    """The worker records the dead letter, and delivers the event about it like any other."""
+    new = NewEndpoint(
+        tenant_id=OPERATOR_TENANT, url=f"{receiver.base_url}/operator", event_types=("message.*",), timeout_ms=1000
+    )
+    own = await world.installation.add(new)
+    await world.endpoint(f"{receiver.base_url}/broken")
+    await world.pool.execute(
+        "UPDATE hookseal.endpoints SET retry_schedule = NULL, max_attempts = 1 WHERE tenant_id = 'acme'"
+    )
+    receiver.answers["/broken"] = status(500)
+    async with world.worker():
+        [ring] = await world.publish()
+        await receiver.wait_for(2)
+
+    [got] = [each for each in receiver.received if each.path == "/operator"]
+    verify(got.body, got.headers, [own.secret.reveal().decode()], now=SystemClock().now())
+    event = json.loads(got.body)
+    assert "message.attempt.exhausted" == event["type"]
+    assert ("acme", ring.delivery_id) == (event["data"]["tenant_id"], event["data"]["delivery_id"])
+
+
+# The provider `dev` in a worker: it warns that it loses secrets, stores nothing, and is refused in production.
+
+
+DEV = {"SECRETS_PROVIDER": "dev", "SECRETS_MASTER_KEY": ""}
+
+
+@pytest.mark.req("SEC-19")
+async def test_dev_warns_and_stores_nothing(pool: Pool, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """A worker with `dev` is ready, warns at the start, and stores no key and no secret in the database."""
+    async with fleet(environment(database_url, redis_url, **DEV), tmp_path) as workers:
+        worker = await workers.start()
         assert 200 == (await worker.get("/readyz"))[0]
 
-
-async def test_no_output_or_row_has_the_secret(world: World, receiver: Receiver) -> None:
-    """After successes and failures at DEBUG, no log, probe, Redis key or row contains the secret in any encoding."""
-    canary = os.urandom(32)
-    text = b"whsec_" + base64.b64encode(canary)
-    receiver.answers["/410"] = status(410)
-    await world.endpoint(f"{receiver.base_url}/hook", secret=SecretMaterial(text))
-    await world.endpoint(f"{receiver.base_url}/410", secret=SecretMaterial(text))
-    altered = await world.endpoint(f"{receiver.base_url}/altered", secret=SecretMaterial(text))
-    await world.pool.execute(
-        "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, get_byte(sealed, 150) # 1) WHERE name = $1",
-        f"webhook-endpoint-{altered.pointer.endpoint_id}",
+    [warned] = worker.logged("secrets.in_memory")
+    assert "warning" == warned["level"]
+    assert "every secret is lost when this process ends" in warned["reason"]
+    assert 0 == await pool.fetchval(
+        "SELECT (SELECT count(*) FROM hookseal.secret_records) + (SELECT count(*) FROM hookseal.secret_keys)"
     )
-    async with world.worker(HOOKSEAL_LOG_LEVEL="debug") as worker:
-        states = {f"{receiver.base_url}/hook": "delivered", f"{receiver.base_url}/410": "failed"}
-        rings = await world.publish()
-        in_redis = repr(await contents(world.redis_url)).encode()
-        for ring in rings:
-            endpoint = "SELECT url FROM hookseal.endpoints WHERE id = $1::text::uuid"
-            wanted = states.get(await world.pool.fetchval(endpoint, ring.endpoint_id))
-            await world.state(ring, wanted or "pending", waiting_for=None if wanted else "secret")
-        probes = repr([await worker.get("/readyz"), await worker.get("/startupz"), await worker.figures()]).encode()
-    held_by = {
-        "log": worker.log_file.read_bytes(),
-        "redis": in_redis + repr(await contents(world.redis_url)).encode(),
-        "probes": probes,
-        "database": await _dump(world),
-    }
-
-    assert b"delivery.attempted" in held_by["log"]
-    assert b"delivered" in held_by["database"]
-    spellings = [text[6:], base64.urlsafe_b64encode(canary), canary.hex().encode(), text.hex().encode(), canary]
-    assert [] == [(place, each) for place, found in held_by.items() for each in spellings if each in found]
-    assert [] == [place for place, found in held_by.items() if repr(canary)[2:-1].encode() in found]
 
 
-async def _dump(world: World) -> bytes:
-    """Return every row of every table of hookseal as text, and its binary values also raw."""
-    rows: list[bytes] = []
-    tables = await world.pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hookseal'")
-    for table in tables:
-        for row in await world.pool.fetch(f'SELECT * FROM hookseal."{table["tablename"]}" AS t'):  # noqa: S608 -- the name came from the catalogue
-            rows += [value if isinstance(value, bytes) else repr(value).encode() for value in row.values()]
-            rows += [value.hex().encode() for value in row.values() if isinstance(value, bytes)]
-    return b"\n".join(rows)
+@pytest.mark.req("SEC-19")
+async def test_dev_does_not_start_in_production(database_url: str, redis_url: str) -> None:
+    """In production the provider `dev` is refused (78), with the reason and the provider to use."""
+    settings = environment(database_url, redis_url, **DEV, HOOKSEAL_ENV="production", HOOKSEAL_ALLOW_HTTP="")
+    ended = await hookseal("worker", **settings)
+
+    assert (78, "") == (ended.code, ended.out)
+    assert "SECRETS_PROVIDER may not be dev in production, where it would lose every secret at a restart: use db" in (
+        ended.err
+    )
 
 
-def _id(headers: dict[str, str]) -> str:
-    return {name.lower(): value for name, value in headers.items()}["webhook-id"]
+# `db upgrade` to a later revision while producers publish and a worker delivers: nothing is refused or lost.
+
+
+# What a migration may do to tables in use, and which locks it takes; the second statement rewrites its table.
+STATEMENTS: Final = (
+    "ALTER TABLE hookseal.deliveries ADD COLUMN note text",
+    "ALTER TABLE hookseal.events ADD COLUMN size integer GENERATED ALWAYS AS (octet_length(body)) STORED",
+    "CREATE INDEX deliveries_noted ON hookseal.deliveries (note) WHERE note IS NOT NULL",
+    "ALTER TABLE hookseal.endpoints ALTER COLUMN timeout_ms SET DEFAULT 6000",
+    "CREATE TABLE hookseal.notes (tenant_id text PRIMARY KEY)",
+    "GRANT SELECT ON hookseal.notes TO hookseal_worker",
+)
+AROUND: Final = 40  # events of each producer before and after the upgrade
+DELIVERED: Final = "SELECT DISTINCT delivery_id::text AS id FROM hookseal.attempts WHERE outcome = 'delivered'"
+
+
+class Load:
+    """Publishes without a pause until the upgrade is over, and a fixed number of events more."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.published: list[str] = []
+        self.has_begun, self.upgrade_is_over = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        """Publish, as one of several producers. Raises what publishing raises."""
+        made, left = 0, AROUND
+        while left:
+            [ring] = await self._world.publish()
+            self.published.append(ring.delivery_id)
+            made += 1
+            if made == AROUND:
+                self.has_begun.set()
+            left -= self.upgrade_is_over.is_set()
+
+
+@pytest.mark.req("OPS-09", part="under-load")
+async def test_an_upgrade_under_load_loses_no_delivery(
+    world: World, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During an upgrade producers wait for a moment and are not refused, and every event is delivered."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    load = Load(world)
+
+    async def all_delivered() -> bool:
+        return {row["id"] for row in await world.pool.fetch(DELIVERED)} == set(load.published)
+
+    async with world.worker() as worker:
+        producers = asyncio.gather(load.run(), load.run())
+        await load.has_begun.wait()
+        later = make_later(tmp_path, monkeypatch, *STATEMENTS)
+        assert revision.EXPECTED == later == await upgrade(world.database_url)
+        load.upgrade_is_over.set()
+        await producers
+        await eventually(all_delivered)
+        ready, _ = await worker.get("/readyz")
+
+    assert 200 == ready
+    assert later == await revision.current(world.pool)
+    assert len(load.published) == await world.pool.fetchval("SELECT count(*) FROM hookseal.events WHERE size > 0")
+
+
+# A worker with few file descriptors, and receivers that keep more connections open: no budget is spent.
+
+
+DELIVERIES = 15
+AT_ONCE = 10
+
+
+def few_files(worker: Worker) -> None:
+    """Limit the worker to its open descriptors and ten more, doubled for the reserve."""
+    most = max(int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir())
+    soft = 2 * (most + 1 + AT_ONCE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (soft, soft))
+
+
+@pytest.mark.req("DEL-06")
+async def test_a_delivery_waits_for_a_descriptor_unspent(world: World, receiver: Receiver) -> None:
+    """A delivery without a free descriptor waits for one, unspent, and probes are answered meanwhile."""
+    answer_now = asyncio.Event()
+    receiver.answers["/held"] = held(answer_now)
+    await world.endpoint(f"{receiver.base_url}/held", timeout_ms=20_000)
+    async with world.worker() as worker:
+        few_files(worker)
+        rings = [(await world.publish(rung=False))[0] for _ in range(DELIVERIES)]
+
+        async def lacks() -> bool:
+            return (await worker.figures())["hookseal_exhausted_total", None] > 0
+
+        await eventually(lacks, within=30)
+        assert 200 == (await worker.get("/livez"))[0]
+        assert 200 == (await worker.get("/readyz"))[0]
+        assert AT_ONCE >= len(receiver.received) > 0
+        answer_now.set()
+
+        async def all_delivered() -> bool:
+            return not await world.pool.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE state <> 'delivered'")
+
+        await eventually(all_delivered, within=45)
+
+    spent = [(await world.installation.delivery(ring))["attempts"] for ring in rings]
+    assert [1] * DELIVERIES == spent
+    assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.attempts WHERE outcome <> 'delivered'")
+    rests = [line["rests_seconds"] for line in worker.log if line["event"] == "worker.exhausted"]
+    assert 0.5 == rests[0]
+    assert len(rests) < DELIVERIES
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(755, True), (756, False)])
+def test_a_low_descriptor_limit_is_logged(limit: int, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start a descriptor limit below the need of HOOKSEAL_CONCURRENCY is logged, with what to change."""
+    monkeypatch.setattr(run, "raise_descriptor_limit", lambda: limit)
+    with structlog.testing.capture_logs() as logs:
+        run._raise_limit(settings("postgresql://h/d", "redis://h"), structlog.get_logger())
+
+    logged = [(line["event"], line["limit"], line["needed"]) for line in logs]
+    assert [("worker.few_descriptors", 755, 756)] * warned == logged
+    assert all("raise the hard limit" in line["reason"] for line in logs)
+
+
+# Names stop resolving while no connection is kept: deliveries fail as `dns`, breakers open, and nothing is lost.
+
+
+EVENTS = 40
+HELD = "SELECT count(*) FROM hookseal.deliveries WHERE waiting_for = 'breaker'"
+FAILED = "SELECT outcome, count(*) FROM hookseal.attempts WHERE outcome <> 'delivered' GROUP BY outcome"
+LEFT = "SELECT count(*) FROM hookseal.deliveries WHERE state <> 'delivered'"
+
+
+@pytest.mark.req("DUR-04")
+async def test_an_outage_of_the_name_servers_loses_nothing(world: World, receiver: Receiver, tmp_path: Path) -> None:
+    """It costs an endpoint a few attempts, then its breaker opens; `cache-clear` sends all at once afterwards."""
+    (outage := tmp_path / "outage").touch()
+    await world.endpoint(f"{receiver.base_url.replace('127.0.0.1', 'localhost')}/hook")
+    async with world.worker(module="tests.worker.nameless_worker", NAMELESS=str(outage)):
+        for _ in range(EVENTS):
+            await world.publish()
+        await eventually(lambda: world.pool.fetchval(HELD))
+        [failures] = await world.pool.fetch(FAILED)
+        assert [] == receiver.received
+        outage.unlink()
+
+        async def all_arrived() -> bool:
+            await world.installation.act(clear_caches)
+            return not await world.pool.fetchval(LEFT)
+
+        await eventually(all_arrived, within=60)
+
+    assert "dns" == failures["outcome"]
+    assert 10 <= failures["count"] < EVENTS
+    assert EVENTS == len(receiver.received)

@@ -80,7 +80,6 @@ def test_an_unleaked_secret_is_not_found() -> None:
 
 @pytest.mark.req("SEC-15")
 def test_the_decoded_key_of_a_secret_is_found() -> None:
-    """For a `whsec_` secret its decoded key is found as well."""
     text = generate_signing_secret().reveal()
     key = base64.b64decode(text.removeprefix(b"whsec_"))
     planted = canary.signing("planted", text)
@@ -104,7 +103,6 @@ def test_the_public_key_of_a_pair_is_not_found() -> None:
 
 @pytest.mark.req("SEC-15")
 def test_the_data_key_of_a_record_is_found() -> None:
-    """The canary of a data key is the key that opens the data of its record."""
     sealed = seal(keyring(), SecretMaterial(b"sealed"), CONTEXT)
     [key] = canary.data_key("planted", keyring(), sealed, CONTEXT).values
     level = envelope._Level.read(sealed[envelope._DATA_AT :])

@@ -30,7 +30,6 @@ FLIP_A_BIT = (
 
 
 def endpoint(listener: Listener | AlertingTlsServer, path: str = "/hook") -> NewEndpoint:
-    """Return an endpoint at that listener that subscribes to everything."""
     url = listener.url.removesuffix("/hook") + path
     return NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), timeout_ms=15_000, backoff_base_seconds=3600)
 
@@ -49,8 +48,7 @@ async def test_each_endpoint_shows_its_own_certificate(world: World, tmp_path: P
             await world.installation.add(endpoint(listener, path), tls=identity(client, AUTHORITY))
         async with world.worker() as worker:
             for _ in range(2):
-                for ring in await world.publish():
-                    await world.state(ring, "delivered")
+                await world.delivered(*await world.publish())
             assert (["first", "second"], 4) == (sorted(map(str, listener.clients)), len(listener.requests))
     canaries = [client_key("first", FIRST.key), client_key("second", SECOND.key)]
     assert [] == search({"log": worker.log_file.read_bytes()}, canaries)
@@ -98,24 +96,20 @@ async def test_the_installations_authorities_are_the_default(world: World, tmp_p
     async with listening(status(204), tls=serving(AUTHORITY.server(), served, asks=AUTHORITY)) as listener:
         await world.installation.add(endpoint(listener), tls=identity(FIRST, None))
         async with world.worker(HOOKSEAL_EGRESS_CA_FILE=str(trusted)):
-            [ring] = await world.publish()
-            await world.state(ring, "delivered")
+            await world.deliver()
     assert ["first"] == listener.clients
 
 
 async def test_a_replaced_certificate_is_used_from_the_next_claim(world: World, tmp_path: Path) -> None:
-    """A replaced certificate is used from the next claim on, on a new connection."""
     async with listening(status(204), tls=serving(AUTHORITY.server(), tmp_path, asks=AUTHORITY)) as listener:
         added = await world.installation.add(endpoint(listener), tls=identity(FIRST, AUTHORITY))
         async with world.worker():
-            [ring] = await world.publish()
-            await world.state(ring, "delivered")
+            await world.deliver()
             async with world.pool.acquire() as connection:
                 change = TlsChange(client=identity(SECOND, None).client)
                 operator = world.installation.operator(connection)
                 await update_endpoint(operator, ACME, added.pointer.endpoint_id, {"tls": change}, own_drain_seconds=25)
-            [ring] = await world.publish()
-            await world.state(ring, "delivered")
+            await world.deliver()
     assert ["first", "second"] == listener.clients
 
 
@@ -129,8 +123,7 @@ async def test_an_altered_identity_waits_until_it_is_restored(world: World, tmp_
             held = await world.state(ring, "pending", waiting_for="secret")
             assert (0, []) == (held["attempts"], listener.clients)
             await world.pool.execute(FLIP_A_BIT)
-            async with world.pool.acquire() as connection:
-                await clear_caches(world.installation.operator(connection))
+            await world.installation.act(clear_caches)
             await world.state(ring, "delivered")
     assert ["first"] == listener.clients
 

@@ -15,6 +15,7 @@ from hookseal.errors import InDoubt, SecretDenied, SecretError, SecretNotFound, 
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.audit_reports import audit_denied
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import Unlocked, unlock
 from hookseal.secrets.core.ref import Provider
 from hookseal.worker import audit_reports
@@ -22,7 +23,7 @@ from hookseal.worker.audit_reports import EVERY_SECONDS, MOST_ENDPOINTS, MOST_TE
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles.claims import POINTER
-from tests.doubles.clock import FakeClock
+from tests.doubles.clock import FakeClock, TurningClock
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.replaced import replace
@@ -32,7 +33,6 @@ from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("SEC-14", part="counted")
 
-Pool = asyncpg.Pool
 REFUSED = ("hookseal_audit_rows_refused_total", None)
 
 
@@ -40,16 +40,15 @@ REFUSED = ("hookseal_audit_rows_refused_total", None)
 class Scene:
     """An installation, and the report of refusals of a worker that has the rights of a worker."""
 
-    owner: "Pool[asyncpg.Record]"
-    pool: "Pool[asyncpg.Record]"
+    owner: Pool
+    pool: Pool
     url: str
     unlocked: Unlocked
     clock: FakeClock
     meter: WorkerMeter
     denials: DenialReports
 
-    def counting(self, *, pool: "Pool[asyncpg.Record] | None" = None, clock: Any = None) -> DenialReports:
-        """Return another report of refusals."""
+    def counting(self, *, pool: Pool | None = None, clock: Any = None) -> DenialReports:
         return DenialReports(
             pool or self.pool,
             self.unlocked,
@@ -65,7 +64,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Scene]:
+async def scene(begun_pool: Pool, database_url: str) -> AsyncIterator[Scene]:
     """Yield an installation, and a pool of a login that has the role of a worker only."""
     await begin(begun_pool)
     async with (
@@ -86,39 +85,11 @@ async def scene(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncI
         yield made
 
 
-class Turning(FakeClock):
-    """A clock whose sleepers sleep until the test releases them, one after the other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._turns = asyncio.Semaphore(0)
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until the test releases the sleeper."""
-        await super().sleep(seconds)
-        await self._turns.acquire()
-
-    async def at(self, number: int) -> None:
-        """Return when the sleep of that number has begun."""
-
-        async def look() -> bool:
-            return len(self.slept) == number
-
-        await eventually(look)
-
-    async def turn(self, number: int) -> None:
-        """End the sleep of that number."""
-        await self.at(number)
-        self._turns.release()
-
-
 def of(tenant: str = "acme", endpoint: int = 1) -> Pointer:
-    """Return the pointer of an endpoint of that tenant."""
     return replace(POINTER, tenant_id=TenantId(tenant), endpoint_id=endpoint_of(endpoint))
 
 
 def endpoint_of(number: int) -> EndpointId:
-    """Return the id of an endpoint."""
     return EndpointId(f"01900000-0000-7000-8000-{number:012d}")
 
 
@@ -253,19 +224,20 @@ async def test_a_broken_audit_log_is_logged_and_counted(scene: Scene) -> None:
 
 async def test_the_loop_writes_once_a_minute(scene: Scene) -> None:
     """The report is written every minute; a failure is logged once and the counts are written after it ended."""
-    clock = Turning()
+    clock = TurningClock()
     async with asyncpg.create_pool(scene.url, min_size=1, max_size=1) as pool:
         looping = scene.counting(pool=pool, clock=clock)
         looping.add(of(), SecretDenied())
         await pool.close()
     with capture_logs() as logs:
         task = asyncio.create_task(looping.run())
-        for turn in range(1, 5):
-            if turn == 4:
-                assert [] == await scene.rows()
-                looping._pool = scene.pool
-            await clock.turn(turn)
-        await clock.at(5)
+        await clock.asleep(1)
+        for _ in range(2):
+            await clock.turn()
+        assert [] == await scene.rows()
+        looping._pool = scene.pool
+        for _ in range(2):
+            await clock.turn()
         await cancelled([task])
     assert [EVERY_SECONDS] * 5 == clock.slept
     assert [{"secret_denied": 1}] == [row["denied"] for row in await scene.rows()]
@@ -279,16 +251,12 @@ async def test_counts_survive_a_cancellation(scene: Scene, monkeypatch: pytest.M
     async with scene.owner.acquire() as connection, connection.transaction():
         await log.lock_chain(connection, TenantId("acme"))
         writing = asyncio.create_task(scene.denials.once())
-
-        async def waits() -> bool:
-            return bool(
-                await scene.owner.fetchval(
-                    "SELECT EXISTS (SELECT FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND wait_event_type = 'Lock')"
-                )
+        await eventually(
+            lambda: scene.owner.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock')"
             )
-
-        await eventually(waits)
+        )
         scene.denials.add(of(), SecretTampered())
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import structlog
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
 from hookseal.dispatcher.core.model import Outcome, Ring
-from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.embedded.server import Server
 from hookseal.errors import Unavailable
@@ -30,17 +31,16 @@ from tests.cli.listeners import closed_port
 from tests.doubles.claims import CLAIM, RING
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
+from tests.doubles.parts import parts
 from tests.doubles.replaced import replace
-from tests.doubles.signers import FixedSigners
-from tests.doubles.transport import ScriptedTransport
+from tests.faults.tcp_proxy import tcp_proxy
 from tests.queue.contents import contents
-from tests.worker.waiting import PATIENCE_SECONDS, eventually
+from tests.worker.waiting import PATIENCE_SECONDS, eventually, eventually_equals
 
 POISONED = "01900000-0000-7000-8000-00000000dead"
 
 
 def ring(number: int) -> Ring:
-    """Return the ring of another delivery."""
     return replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
 
 
@@ -58,21 +58,9 @@ class RecordingHandler(RingHandler):
         in_flight: InFlight | None = None,
     ) -> None:
         clock, meter, lanes = SystemClock(), WorkerMeter(), Lanes(1_000)
-        parts = Parts(
-            ledger=MemoryLedger(FakeClock()),
-            transport=ScriptedTransport(),
-            signers=FixedSigners("db:acme:n:1"),
-            clock=clock,
-            jitter=lambda: 0.5,
-            allow_http=False,
-            longest_seconds=20,
-            user_agent="hookseal/test",
-            meter=meter,
-            health=FailingEndpoints(clock),
-            log=structlog.get_logger(),
-        )
+        made = parts(MemoryLedger(FakeClock()), clock, meter=meter)
         slots = InFlight(500) if in_flight is None else in_flight
-        super().__init__(parts, slots, meter, movement or Movement(clock, sweep_seconds=15), lanes=lanes)
+        super().__init__(made, slots, meter, movement or Movement(clock, sweep_seconds=15), lanes=lanes)
         lanes.claimed(CLAIM, 0.0)
         lanes.begin(CLAIM.ring, 0.0)
         lanes.answered(CLAIM.ring, Outcome.DELIVERED, 0.0)
@@ -85,11 +73,9 @@ class RecordingHandler(RingHandler):
 
     @property
     def is_down(self) -> bool:
-        """Whether PostgreSQL does not answer."""
         return self.down
 
     async def pause(self, seconds: float) -> None:
-        """Yield to the event loop."""
         await asyncio.sleep(0)
 
     def drop(self, dropped: Dropped) -> None:
@@ -97,7 +83,6 @@ class RecordingHandler(RingHandler):
         self.dropped.append(dropped)
 
     async def handle(self, rings: Sequence[Ring]) -> None:
-        """Note the deliveries."""
         self.running += 1
         try:
             if self._busy is not None:
@@ -110,13 +95,8 @@ class RecordingHandler(RingHandler):
                 self._lanes.left(each.delivery_id, 0.0)
 
     async def wait_until_handled(self, *rings: Ring, within: float = PATIENCE_SECONDS) -> None:
-        """Return when all of these were handled."""
         wanted = {each.delivery_id for each in rings}
-
-        async def all_heard() -> bool:
-            return wanted <= set(self.handled)
-
-        await eventually(all_heard, within=within)
+        await eventually(lambda: wanted <= set(self.handled), within=within)
 
 
 def beat(engine: Engine) -> float:
@@ -130,18 +110,15 @@ async def all_due(rings: Sequence[Ring]) -> set[str]:
 
 
 async def nothing_due(_rings: Sequence[Ring]) -> set[str]:
-    """Return no id."""
     return set()
 
 
 def engine_of(ringing: Bell, handler: RecordingHandler) -> Engine:
-    """Return an engine for which every delivery is due."""
     return Engine(ringing, handler, due=all_due, clock=SystemClock(), log=structlog.get_logger())
 
 
 @asynccontextmanager
 async def running(url: str, handler: RecordingHandler) -> AsyncIterator[tuple[Engine, Bell]]:
-    """Yield a running engine and a bell on its queue; the engine has stopped afterwards."""
     ringing = bell(url)
     engine = engine_of(ringing, handler)
     task = asyncio.create_task(engine.run())
@@ -184,7 +161,6 @@ async def test_kept_rings_starve_no_other(redis_url: str) -> None:
 
 @pytest.mark.req("DEL-02")
 async def test_rings_are_handled_once(redis_url: str) -> None:
-    """Every ring is handled once and leaves nothing in Redis."""
     handler = RecordingHandler()
     rings = [ring(number) for number in range(30)]
     async with running(redis_url, handler) as (_, ringing):
@@ -218,14 +194,9 @@ async def batches_of(redis_url: str, *, rings: int, slots: int) -> list[int]:
 
 
 async def test_the_beat_moves(redis_url: str) -> None:
-    """The beat moves even when no ring arrives."""
     async with running(redis_url, RecordingHandler()) as (engine, _):
         before = beat(engine)
-
-        async def moved() -> bool:
-            return beat(engine) > before
-
-        await eventually(moved)
+        await eventually(lambda: beat(engine) > before)
 
 
 async def test_a_full_worker_takes_nothing(redis_url: str) -> None:
@@ -309,11 +280,7 @@ async def test_the_loop_restarts_after_a_frozen_redis(own_valkey: Server) -> Non
             await handler.wait_until_handled(ring(1))
             own_valkey.freeze()
             try:
-
-                async def restarted() -> bool:
-                    return "engine.restarted" in [line["event"] for line in logs]
-
-                await eventually(restarted)
+                await eventually(lambda: "engine.restarted" in [line["event"] for line in logs])
             finally:
                 own_valkey.thaw()
             await ringing.ring([ring(2), ring(3)])
@@ -333,11 +300,7 @@ async def test_a_loop_that_fails_again_and_again_is_logged_once(
     with structlog.testing.capture_logs() as logs:
         engine = Engine(ringing, RecordingHandler(), due=all_due, clock=clock, log=structlog.get_logger())
         running = asyncio.create_task(engine.run())
-
-        async def long_ago() -> bool:
-            return len(clock.slept) > 20 and clock.elapsed > BEAT_SECONDS
-
-        await eventually(long_ago)
+        await eventually(lambda: len(clock.slept) > 20 and clock.elapsed > BEAT_SECONDS)
         silence = engine.taking.silence
         await engine.stop()
         await asyncio.wait_for(running, 60)
@@ -366,7 +329,6 @@ async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None
 
 
 async def test_stop_leaves_no_task(redis_url: str) -> None:
-    """After `stop` no task of the engine remains."""
     before = asyncio.all_tasks()
     async with running(redis_url, RecordingHandler()):
         pass
@@ -375,7 +337,6 @@ async def test_stop_leaves_no_task(redis_url: str) -> None:
 
 
 async def test_a_stopped_engine_does_not_start(redis_url: str) -> None:
-    """An engine that is stopped before it runs does not start."""
     ringing = bell(redis_url)
     engine = engine_of(ringing, RecordingHandler())
     await engine.stop()
@@ -395,11 +356,7 @@ async def test_stop_returns_unhandled_rings(redis_url: str) -> None:
 
     handler = RecordingHandler(claim)
     async with running(redis_url, handler) as (engine, _):
-
-        async def some() -> bool:
-            return len(handler.handled) > 5
-
-        await eventually(some)
+        await eventually(lambda: len(handler.handled) > 5)
         handler.keep([ring(2_000), ring(2_001)])
         await engine.stop()
         assert 0 == handler.running
@@ -423,11 +380,7 @@ async def test_rings_that_wait_at_the_stop_are_rung_again(redis_url: str) -> Non
     handler = Waiting()
     async with running(redis_url, handler) as (engine, ringing):
         await ringing.ring([RING])
-
-        async def taken() -> bool:
-            return 0 == await ringing.depth()
-
-        await eventually(taken)
+        await eventually_equals(0, ringing.depth)
         await engine.stop()
         assert [] == handler.handled
         assert 1 == await ringing.depth()
@@ -476,3 +429,122 @@ async def test_other_features_of_arq_are_refused(redis_url: str, wrong: str) -> 
     assert not getattr(worker, wrong)
     with pytest.raises(TypeError):
         type(worker)(ringing, RecordingHandler(), passed=print, **{wrong: True})
+
+
+# What a writer to Redis can do to the loop that takes rings.
+
+
+RUNNING = Path(__file__).parents[2] / "docs" / "guide" / "running.md"
+MEGABYTE = 1_000_000
+FORGED = [f"01900000-0000-7000-8000-{number:012x}" for number in range(0xF000, 0xF000 + 1_000)]
+Poison = Callable[[Redis], Awaitable[object]]
+
+
+async def sent(client: Redis) -> int:
+    return int((await client.info("stats"))["total_net_output_bytes"])
+
+
+async def held_for_ever(client: Redis) -> None:
+    """Queue a thousand forged ids without jobs, with arq's keys for jobs in progress, without expiry."""
+    await client.mset({f"arq:in-progress:{each}": "1" for each in FORGED})
+    await client.zadd(DEFAULT_QUEUE, dict.fromkeys(FORGED, 1))
+
+
+async def held_for_a_day(client: Redis) -> None:
+    """Queue a thousand forged ids without jobs, with arq's keys for jobs in progress, for a day."""
+    async with client.pipeline(transaction=False) as pipeline:
+        for each in FORGED:
+            pipeline.set(f"arq:in-progress:{each}", "1", ex=86_400)
+        pipeline.zadd(DEFAULT_QUEUE, dict.fromkeys(FORGED, 1))
+        await pipeline.execute()
+
+
+@pytest.mark.req("DUR-06")
+@pytest.mark.parametrize("poison", [held_for_ever, held_for_a_day])
+async def test_forged_ids_in_progress_stop_nothing(poison: Poison, redis_url: str) -> None:
+    """A thousand forged ids marked as in progress stop nothing, and all of their keys are deleted."""
+    handler = RecordingHandler()
+    async with Redis.from_url(redis_url) as client, running(redis_url, handler) as (_, ringing):
+        await poison(client)
+        await ringing.ring([ring(1)])
+        await handler.wait_until_handled(ring(1))
+
+        async def clean() -> bool:
+            return not await client.dbsize()
+
+        await eventually(clean)
+
+
+async def _large_jobs(client: Redis) -> None:
+    for each in FORGED[:3]:
+        await client.set(f"arq:job:{each}", b"\x00" * 20 * MEGABYTE)
+    await client.zadd(DEFAULT_QUEUE, dict.fromkeys(FORGED[:3], 1))
+
+
+async def _large_ids(client: Redis) -> None:
+    await client.zadd(DEFAULT_QUEUE, {bytes([each]) * 20 * MEGABYTE: 1 for each in b"abc"})
+
+
+async def _large_holds(client: Redis) -> None:
+    for each in FORGED[:3]:
+        await client.set(f"arq:in-progress:{each}", b"\x00" * 20 * MEGABYTE)
+    await client.zadd(DEFAULT_QUEUE, dict.fromkeys(FORGED[:3], 1))
+
+
+@pytest.mark.req("DUR-06")
+@pytest.mark.parametrize("poison", [_large_jobs, _large_ids, _large_holds])
+async def test_large_values_are_not_loaded(poison: Poison, own_valkey: Server) -> None:
+    """Jobs, ids and in-progress keys of 20 MB are deleted without being sent to the worker."""
+    handler = RecordingHandler()
+    async with Redis.from_url(own_valkey.url) as client:
+        await poison(client)
+        before = await sent(client)
+        async with running(own_valkey.url, handler) as (_, ringing):
+            await ringing.ring([ring(1)])
+            await handler.wait_until_handled(ring(1))
+
+            async def clean() -> bool:
+                return not await client.dbsize()
+
+            await eventually(clean)
+            assert MEGABYTE > await sent(client) - before
+
+
+@pytest.mark.req("DUR-06")
+async def test_the_documented_redis_rights_suffice(own_valkey: Server) -> None:
+    """A Redis user with the rights documented in docs/guide/running.md can run a worker."""
+    [line] = [each for each in RUNNING.read_text(encoding="utf-8").splitlines() if "ACL SETUSER" in each]
+    async with Redis.from_url(own_valkey.url) as client:
+        await cast("Awaitable[object]", client.execute_command(*line.split()))
+        await client.acl_setuser("default", enabled=False)
+    parts = urlsplit(own_valkey.url)
+    url = parts._replace(netloc=f"hookseal:PASSWORD@{parts.hostname}:{parts.port}").geturl()
+    handler = RecordingHandler()
+    async with running(url, handler) as (_, ringing):
+        await ringing.ping()
+        await ringing.ring([ring(1)])
+        await handler.wait_until_handled(ring(1))
+        assert [ring(1)] == await ringing.lost([ring(1)])
+        assert 0 == await ringing.depth()
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_distant_redis_does_not_stop_the_beat(own_valkey: Server) -> None:
+    """With Redis 10 ms away and hundreds of rings due, the beat of the loop never stops for long."""
+    handler, rings = RecordingHandler(), [ring(number) for number in range(300)]
+    ringing = bell(own_valkey.url)
+    await ringing.ring(rings)
+    await ringing.close()
+    loop = asyncio.get_running_loop()
+    longest = [0.0]
+    async with (
+        tcp_proxy(own_valkey.port, seconds=0.01) as proxy,
+        running(proxy.url(own_valkey.url), handler) as (engine, _),
+    ):
+
+        async def all_heard() -> bool:
+            longest[0] = max(longest[0], loop.time() - beat(engine))
+            return len(set(handler.handled)) == len(rings)
+
+        await eventually(all_heard, within=60)
+    assert BEAT_SECONDS / 3 > longest[0]

@@ -1,18 +1,22 @@
 """Lanes in whole workers, with real sockets: an endpoint that hangs, fails or is at its limit delays no other."""
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
 
+from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.ground.ids import TenantId
-from tests.worker.waiting import eventually
-from tests.worker.world import Receiver, World, held, receiving, status
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.replay import replay_delivery
+from tests.doubles.serving import serving
+from tests.worker.test_rotation import rotated
+from tests.worker.waiting import eventually, eventually_equals
+from tests.worker.world import QUICK, Receiver, World, held, status
 
 HEALTHY = 20
 SLOTS = 36
@@ -20,13 +24,6 @@ ENDPOINTS = 12
 BACKLOG = 14_400
 _PUBLISH = "SELECT hookseal.publish($1, 'invoice.paid', '{}'::json) FROM generate_series(1, $2)"
 _COUNT = "SELECT count(*) FROM hookseal.deliveries WHERE tenant_id = $1 AND state = 'delivered'"
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """Yield a receiver on this machine."""
-    async with receiving() as found:
-        yield found
 
 
 async def add(world: World, url: str, *, tenant: str, timeout_ms: int = 20_000, concurrency: int | None = None) -> None:
@@ -43,12 +40,7 @@ async def add(world: World, url: str, *, tenant: str, timeout_ms: int = 20_000, 
 
 
 async def all_delivered(world: World, tenant: str, number: int) -> None:
-    """Return when that many deliveries of the tenant are delivered."""
-
-    async def look() -> bool:
-        return bool(number == await world.pool.fetchval(_COUNT, tenant))
-
-    await eventually(look)
+    await eventually_equals(number, lambda: world.pool.fetchval(_COUNT, tenant))
 
 
 @pytest.mark.req("DEL-09")
@@ -127,7 +119,7 @@ async def test_the_limit_of_an_endpoint_holds_for_all_workers(world: World, rece
     await add(world, f"{receiver.base_url}/few", tenant="acme", concurrency=3)
     await add(world, f"{receiver.base_url}/one", tenant="globex", concurrency=1)
 
-    async with world.worker(), world.worker():
+    async with world.worker(module=QUICK), world.worker(module=QUICK):
         await acquainted(world)
         for tenant in ("acme", "globex"):
             await world.pool.execute(_PUBLISH, tenant, 60)
@@ -146,15 +138,15 @@ async def test_a_draining_worker_stops_no_endpoint(world: World, receiver: Recei
     await add(world, f"{receiver.base_url}/slow", tenant="slow")
     for number in range(ENDPOINTS):  # so many that each worker has the share of some
         await add(world, f"{receiver.base_url}/few/{number}", tenant="good", concurrency=1)
-    async with world.worker() as one, world.worker() as other:
+    async with world.worker(module=QUICK) as one, world.worker(module=QUICK) as other:
         await acquainted(world)
         await world.pool.execute(_PUBLISH, "good", rounds)  # so that both know the limits
         await all_delivered(world, "good", rounds * ENDPOINTS)
         await world.pool.execute(_PUBLISH, "slow", 1)
         await receiver.wait_for(rounds * ENDPOINTS + 1)
         owner = await world.pool.fetchval("SELECT lease_owner FROM hookseal.deliveries WHERE state = 'sending'")
-        [stops] = [each for each in (one, other) if each.process.ready["worker_id"] == owner]
-        os.kill(stops.pid, signal.SIGTERM)
+        [stops] = [each for each in (one, other) if each.worker_id == owner]
+        stops.send(signal.SIGTERM)
         await world.pool.execute(_PUBLISH, "good", 1)
         await all_delivered(world, "good", (rounds + 1) * ENDPOINTS)
         ended = await world.pool.fetchval("SELECT count(*) FROM hookseal.attempts WHERE tenant_id = 'slow'")
@@ -198,10 +190,119 @@ async def test_a_breaker_opens_after_failures_and_closes_after_a_probe(world: Wo
         assert BREAKER_FAILURES <= failed < 100
         assert 1.0 == (await worker.figures())["hookseal_breakers_opened_total", None]
         receiver.answers["/sick"] = status(204)
-        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+        await world.probe_held()
         await all_delivered(world, "acme", 100 - failed)
 
     assert 0 == await world.pool.fetchval(open_)
     assert failed == await world.pool.fetchval(
         "SELECT sum(budget_spent) FROM hookseal.deliveries WHERE state = 'pending'"
     )
+
+
+# An ordered endpoint in whole workers: its deliveries arrive in the order of publishing, whatever happens.
+
+
+ACME = TenantId("acme")
+HELD, DEAD, LAST = 7, 14, 24  # deliveries by number: in flight at the kill, given up at first, the last one
+
+
+@dataclass
+class Reader:
+    """A receiver that fails some attempts, and notes in which order deliveries began and succeeded."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    succeeded: list[int] = field(default_factory=list)
+    overtook: list[tuple[int, list[int]]] = field(default_factory=list)
+    tried: set[int] = field(default_factory=set)
+    answering: int = 0
+    most: int = 0
+    is_repaired: bool = False
+    holds: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, request: web.Request) -> web.Response:
+        """Answer, and note whether a delivery before this one has not succeeded yet."""
+        number = self.numbers[request.headers["webhook-id"]]
+        if number > len(self.succeeded):
+            self.overtook.append((number, list(self.succeeded)))
+        is_first = number not in self.tried
+        self.tried.add(number)
+        if number == HELD and is_first:
+            self.holds.set()
+            await asyncio.Event().wait()  # its worker is killed meanwhile
+        if (number % 4 == 1 and is_first) or (number == DEAD and not self.is_repaired):
+            return web.Response(status=500)
+        if number not in self.succeeded:
+            self.succeeded.append(number)
+        return web.Response(status=204)
+
+    async def has(self, number: int) -> None:
+        """Return once that many deliveries have succeeded."""
+        await eventually(lambda: len(self.succeeded) >= number)
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[tuple[str, Reader]]:
+    """Yield the url of a receiver, and the receiver."""
+    found = Reader()
+    async with serving(found.serve) as url:
+        yield url, found
+
+
+async def ordered(world: World, url: str) -> EndpointId:
+    """Add an ordered endpoint that gives a delivery up after three attempts."""
+    new = NewEndpoint(
+        tenant_id=ACME, url=f"{url}/", event_types=("*",), timeout_ms=2_000, ordered=True, retry_schedule=(1, 1)
+    )
+    return (await world.installation.add(new)).pointer.endpoint_id
+
+
+async def publish(world: World, reader: Reader, number: int) -> list[Ring]:
+    """Publish that many events, and tell the receiver their order."""
+    rings = []
+    for _ in range(number):
+        (ring,) = await world.publish()
+        reader.numbers[ring.delivery_id] = len(reader.numbers)
+        rings.append(ring)
+    return rings
+
+
+@pytest.mark.req("DEL-17")
+async def test_two_workers_keep_the_order(world: World, reader: tuple[str, Reader]) -> None:
+    """Two workers keep the order through retries, a kill, a rotation, a dead letter and its replay."""
+    url, found = reader
+    endpoint = await ordered(world, url)
+    async with world.worker() as first, world.worker() as second:
+        rings = await publish(world, found, LAST)
+        await found.holds.wait()
+        lease = await world.pool.fetchval("SELECT lease_owner FROM hookseal.deliveries WHERE state = 'sending'")
+        owner = next(each for each in (first, second) if each.worker_id == lease)
+        await owner.kill()
+        await world.expire_leases()
+        await rotated(world, endpoint, overlap_seconds=3600)
+        await world.state(rings[DEAD], "dead_letter")
+        rings += await publish(world, found, 1)
+        assert list(range(DEAD)) == found.succeeded
+        found.is_repaired = True
+        await world.installation.act(replay_delivery, rings[DEAD].delivery_id, new_id=False)
+        await found.has(LAST + 1)
+        await world.state(rings[LAST], "delivered")
+
+    assert [] == found.overtook
+    assert list(range(LAST + 1)) == found.succeeded
+    assert 0 == await world.pool.fetchval("SELECT count(*) FROM hookseal.deliveries WHERE position IS NOT NULL")
+
+
+@pytest.mark.req("DEL-17")
+async def test_the_next_delivery_of_a_line_needs_no_ring(world: World, reader: tuple[str, Reader]) -> None:
+    """A delivery behind the head is sent without a ring, as soon as the one before it is recorded."""
+    url, found = reader
+    await ordered(world, url)
+    found.tried = set(range(LAST))  # it fails none
+    found.is_repaired = True
+    rings = await publish(world, found, LAST)
+    async with world.worker() as worker:
+        await world.state(rings[-1], "delivered")
+        rung = (await worker.figures())["hookseal_rings_total", "outbox"]
+
+    assert list(range(LAST)) == found.succeeded
+    assert rung < LAST / 2

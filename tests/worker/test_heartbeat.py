@@ -9,14 +9,14 @@ import structlog
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.errors import Unavailable
+from hookseal.postgres.pool import Pool
 from hookseal.worker.heartbeat import BEAT_SECONDS, Heartbeat, Presence
 from hookseal.worker.recorder import Circuit
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
-from tests.worker.waiting import eventually
+from tests.worker.waiting import eventually, eventually_equals
 
-Pool = asyncpg.Pool
 PRESENCE = Presence(worker_id="w1", version="0.1.0", drain_seconds=25, lease_seconds=45, key_ids=("00112233aabbccdd",))
 
 
@@ -24,19 +24,17 @@ class YieldingClock(FakeClock):
     """Sleeps no time, but yields to other tasks."""
 
     async def sleep(self, seconds: float) -> None:
-        """Yield to other tasks."""
         await super().sleep(seconds)
         await asyncio.sleep(0)
 
 
-def heartbeat(pool: "Pool[asyncpg.Record]", clock: FakeClock | None = None, *, worker_id: str = "w1") -> Heartbeat:
-    """Return the heartbeat of a worker."""
+def heartbeat(pool: Pool, clock: FakeClock | None = None, *, worker_id: str = "w1") -> Heartbeat:
     presence = replace(PRESENCE, worker_id=worker_id)
     clock = clock or FakeClock()
     return Heartbeat(pool, presence, circuit=Circuit(clock), clock=clock, log=structlog.get_logger())
 
 
-async def fleet_of(pool: "Pool[asyncpg.Record]", clock: FakeClock) -> list[Heartbeat]:
+async def fleet_of(pool: Pool, clock: FakeClock) -> list[Heartbeat]:
     """Return the heartbeats of three workers that know of each other."""
     workers = [heartbeat(pool, clock, worker_id=f"w{number}") for number in range(3)]
     for each in workers * 2:
@@ -46,22 +44,20 @@ async def fleet_of(pool: "Pool[asyncpg.Record]", clock: FakeClock) -> list[Heart
 
 
 def ranks(workers: Sequence[Heartbeat]) -> list[tuple[int, int]]:
-    """Return the rank of each worker, and how many workers it knows of."""
     return [(each.fleet.rank, each.fleet.workers) for each in workers]
 
 
-async def pass_time(pool: "Pool[asyncpg.Record]", clock: FakeClock, seconds: float) -> None:
+async def pass_time(pool: Pool, clock: FakeClock, seconds: float) -> None:
     """Let the time pass for the worker and for PostgreSQL."""
     clock.elapsed += seconds
     await pool.execute("UPDATE hookseal.workers SET beaten_at = beaten_at - make_interval(secs => $1)", seconds)
 
 
-async def ids(pool: "Pool[asyncpg.Record]") -> list[str]:
-    """Return the ids of the workers that have a row."""
+async def ids(pool: Pool) -> list[str]:
     return [row["id"] for row in await pool.fetch("SELECT id FROM hookseal.workers ORDER BY id")]
 
 
-async def test_the_row_exists_during_the_block(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_row_exists_during_the_block(pool: Pool) -> None:
     """During the block the row has version, times and keys of the worker; afterwards it is deleted."""
     async with heartbeat(pool).present():
         row = await pool.fetchrow("SELECT * FROM hookseal.workers")
@@ -71,7 +67,7 @@ async def test_the_row_exists_during_the_block(pool: "Pool[asyncpg.Record]") -> 
     assert [] == await ids(pool)
 
 
-async def test_the_row_is_updated_every_five_seconds(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_row_is_updated_every_five_seconds(pool: Pool) -> None:
     """Every five seconds the row is updated, or inserted again if missing; rows older than an hour are deleted."""
     clock = YieldingClock()
     beating = heartbeat(pool, clock)
@@ -83,23 +79,15 @@ async def test_the_row_is_updated_every_five_seconds(pool: "Pool[asyncpg.Record]
             " FROM hookseal.workers"
         )
         task = asyncio.create_task(beating.run())
-
-        async def beaten() -> bool:
-            return ["silent", "w1"] == await ids(pool)
-
-        await eventually(beaten)
+        await eventually_equals(["silent", "w1"], lambda: ids(pool))
         first = await pool.fetchval("SELECT beaten_at FROM hookseal.workers WHERE id = 'w1'")
-
-        async def moved() -> bool:
-            return bool(await pool.fetchval("SELECT beaten_at > $1 FROM hookseal.workers WHERE id = 'w1'", first))
-
-        await eventually(moved)
+        await eventually(lambda: pool.fetchval("SELECT beaten_at > $1 FROM hookseal.workers WHERE id = 'w1'", first))
         await cancelled([task])
     assert {BEAT_SECONDS} == set(clock.slept)
 
 
 @pytest.mark.req("DEL-09")
-async def test_after_an_outage_each_worker_keeps_its_share(pool: "Pool[asyncpg.Record]") -> None:
+async def test_after_an_outage_each_worker_keeps_its_share(pool: Pool) -> None:
     """If no heartbeat could be written for 30 s, the first to beat again does not take the shares of the others."""
     clock = FakeClock()
     workers = await fleet_of(pool, clock)
@@ -113,7 +101,7 @@ async def test_after_an_outage_each_worker_keeps_its_share(pool: "Pool[asyncpg.R
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_worker_that_died_in_an_outage_loses_its_share(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_worker_that_died_in_an_outage_loses_its_share(pool: Pool) -> None:
     """Whoever does not beat within 15 s after an outage is dead: the others divide its share."""
     clock = FakeClock()
     *workers, _ = await fleet_of(pool, clock)
@@ -129,7 +117,7 @@ async def test_a_worker_that_died_in_an_outage_loses_its_share(pool: "Pool[async
 
 
 @pytest.mark.req("DEL-09")
-async def test_without_an_outage_a_dead_worker_loses_its_share_at_once(pool: "Pool[asyncpg.Record]") -> None:
+async def test_without_an_outage_a_dead_worker_loses_its_share_at_once(pool: Pool) -> None:
     """A worker that goes on beating divides the share of one that has been silent for 30 s."""
     clock = FakeClock()
     *workers, _ = await fleet_of(pool, clock)
@@ -142,7 +130,7 @@ async def test_without_an_outage_a_dead_worker_loses_its_share_at_once(pool: "Po
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_draining_worker_leaves_its_share_to_the_others(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_draining_worker_leaves_its_share_to_the_others(pool: Pool) -> None:
     """The others divide the share of a worker that drains. Its row stays, and so does its own share, for its lanes."""
     drains, *others = workers = await fleet_of(pool, FakeClock())
     await drains.drain()
@@ -155,7 +143,7 @@ async def test_a_draining_worker_leaves_its_share_to_the_others(pool: "Pool[asyn
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_late_heartbeat_does_not_end_a_drain(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_late_heartbeat_does_not_end_a_drain(pool: Pool) -> None:
     """A heartbeat that was sent before the drain, and is executed after it, does not take the drain back."""
     drains, other, _ = await fleet_of(pool, FakeClock())
     await drains.drain()
@@ -166,7 +154,7 @@ async def test_a_late_heartbeat_does_not_end_a_drain(pool: "Pool[asyncpg.Record]
 
 
 @pytest.mark.req("DEL-09")
-async def test_an_outage_does_not_delay_a_drain(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_outage_does_not_delay_a_drain(pool: Pool) -> None:
     """A drain waits no longer than a second for PostgreSQL. The next heartbeat says that the worker drains."""
     drains, other, _ = await fleet_of(pool, FakeClock())
     async with pool.acquire() as locking, locking.transaction():
@@ -188,11 +176,7 @@ async def test_without_postgresql_it_does_not_start(database_url: str) -> None:
         async with beating.present():
             await pool.close()
             task = asyncio.create_task(beating.run())
-
-            async def tried_often() -> bool:
-                return len(clock.slept) > 10
-
-            await eventually(tried_often)
+            await eventually(lambda: len(clock.slept) > 10)
             await cancelled([task])
     assert ["heartbeat.failed"] == [line["event"] for line in logs]
     with pytest.raises(Unavailable):
@@ -201,7 +185,7 @@ async def test_without_postgresql_it_does_not_start(database_url: str) -> None:
 
 
 @pytest.mark.req("DUR-04")
-async def test_the_row_says_that_outcomes_cannot_be_recorded(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_row_says_that_outcomes_cannot_be_recorded(pool: Pool) -> None:
     """Once an outcome has waited for 2 s, the next heartbeat says since when; after its record one takes it back."""
     clock = FakeClock()
     circuit = Circuit(clock)
@@ -220,7 +204,7 @@ async def test_the_row_says_that_outcomes_cannot_be_recorded(pool: "Pool[asyncpg
 
 
 @pytest.mark.req("DUR-02", "DUR-04")
-async def test_no_worker_is_taken_for_dead_after_a_missed_heartbeat(pool: "Pool[asyncpg.Record]") -> None:
+async def test_no_worker_is_taken_for_dead_after_a_missed_heartbeat(pool: Pool) -> None:
     """A worker believes for 15 s after its start, and after a heartbeat was missed, that others may yet beat."""
     clock = FakeClock()
     beating = heartbeat(pool, clock)

@@ -1,12 +1,11 @@
 """What the leader does with held endpoints, on a clock that the test moves."""
 
+import asyncio
 from collections.abc import Sequence
 
-import asyncpg
 import pytest
 import structlog
 
-from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
 from hookseal.dispatcher.core.model import Claimed, Reply, Ring
 from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
@@ -14,17 +13,19 @@ from hookseal.dispatcher.store.ledger import Chore, PostgresLedger
 from hookseal.errors import CannotSign
 from hookseal.ground.ids import EndpointId
 from hookseal.operations.operator import Operator
+from hookseal.postgres.pool import Pool
 from hookseal.worker.holding import CANCEL_SECONDS, STRAY_SECONDS, Holding
 from hookseal.worker.metrics.counters import WorkerMeter
+from tests import rows
 from tests.dispatcher.scene import attempt, take
-from tests.doubles.clock import FakeClock
+from tests.doubles.clock import EndingClock, FakeClock
+from tests.doubles.parts import parts
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 from tests.doubles.transport import ScriptedTransport
 from tests.operations.test_probes_after_changes import Change, accept, clear, rotate
 from tests.worker.figures import figures
 
-Pool = asyncpg.Pool
 MANY = 2_500  # more than two batches
 ROUNDS = 4
 IN_FLIGHT = 20
@@ -36,12 +37,11 @@ _PUBLISH = "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM gen
 class CountingLedger(PostgresLedger):
     """Counts the claims that it makes for each tenant."""
 
-    def __init__(self, pool: "Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__(pool, worker="w1", lease_seconds=45)
         self.claims: list[str] = []
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
-        """Count, and claim."""
         self.claims += [each.tenant_id for each in rings]
         return await super().claim_all(rings, token, most_bytes=most_bytes)
 
@@ -67,25 +67,12 @@ class Site:
         )
 
     def may_have(self, _chore: Chore) -> bool:
-        """Say that there may be anything to do."""
         return True
 
     @property
     def parts(self) -> Parts:
-        """The parts that its deliveries use."""
-        return Parts(
-            ledger=self.ledger,
-            transport=ScriptedTransport(*[Reply(status=204, snippet="")] * 2, clock=self.clock),
-            signers=self.signers,
-            clock=self.clock,
-            jitter=lambda: 0.5,
-            allow_http=False,
-            user_agent="hookseal/test",
-            longest_seconds=20,
-            meter=self.meter,
-            health=FailingEndpoints(self.clock),
-            log=structlog.get_logger(),
-        )
+        transport = ScriptedTransport(*[Reply(status=204, snippet="")] * 2, clock=self.clock)
+        return parts(self.ledger, self.clock, transport=transport, signers=self.signers, meter=self.meter)
 
     async def deliver(self, *, at_most: int = MANY) -> int:
         """Ring what is due and unrung, attempt at most that many of the rung; return the number of rings."""
@@ -114,7 +101,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(begun_pool: "Pool[asyncpg.Record]") -> Site:
+async def site(begun_pool: Pool) -> Site:
     """Return a worker with an endpoint of acme and one of globex."""
     stored = await begin(begun_pool)
     await stored.endpoint()
@@ -288,41 +275,12 @@ class Ended(Exception):
     """Ends the loop of the test."""
 
 
-class Turning(FakeClock):
-    """Makes the worker lead from the second sleep on, and ends the loop at the third."""
-
-    def __init__(self, site: Site) -> None:
-        super().__init__()
-        self._site = site
-
-    async def sleep(self, seconds: float) -> None:
-        """Count the sleep and change the leadership."""
-        await super().sleep(seconds)
-        self._site.leads = len(self.slept) > 1
-        if len(self.slept) > 2:
-            raise Ended
-
-
 async def test_only_the_leader_looks_at_held_endpoints(site: Site) -> None:
-    """Only the leader looks at held endpoints, and it finishes what another leader left."""
-    pool = site.stored.pool
-    left = "SELECT count(*) FROM hookseal.held_endpoints"
-    await pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)"
-        " SELECT tenant_id, id, now() FROM hookseal.endpoints"
-    )
-    site.leads = False
-    clock = Turning(site)
-    holding = Holding(
-        PostgresHeldEndpoints(pool),
-        site,
-        held_days=7,
-        clock=clock,
-        meter=site.meter,
-        log=structlog.get_logger(),
-    )
-    with pytest.raises(Ended):
-        await holding.run()
-
-    assert 0 == await pool.fetchval(left)
-    assert len(clock.slept) > 2
+    await rows.hold_all(site.stored.pool, released_at=rows.NOW)
+    found = []
+    for site.leads in (False, True):
+        site.holding._clock = EndingClock(1)
+        with pytest.raises(asyncio.CancelledError):
+            await site.holding.run()
+        found.append(await site.stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints"))
+    assert [2, 0] == found

@@ -16,6 +16,7 @@ from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.rotation import retire_ended_overlap, take_turn
 from hookseal.operations.operator import Operator
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose
@@ -25,17 +26,15 @@ from hookseal.worker.maintenance import Housekeeping, Rules
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles import moved_clock
-from tests.doubles.clock import FakeClock
+from tests.doubles.clock import FakeClock, TurningClock
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import keyring
 from tests.operations.scheduling import DAY, DAY_SECONDS, Scheduling, scheduling
 from tests.worker.figures import figures
-from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("SEC-11")
 
-Pool = asyncpg.Pool
 RETENTION_DAYS = 90
 
 
@@ -45,13 +44,10 @@ class Scene:
 
     scheduling: Scheduling
     role: str
-    pool: "Pool[asyncpg.Record]"
+    pool: Pool
     leads: bool = True
 
-    async def keeper(
-        self, clock: FakeClock, *, name: str = "w1", pool: "Pool[asyncpg.Record] | None" = None
-    ) -> Housekeeping:
-        """Return the housekeeping of a worker with that name."""
+    async def keeper(self, clock: FakeClock, *, name: str = "w1", pool: Pool | None = None) -> Housekeeping:
         source = self.pool if pool is None else pool
         return Housekeeping(
             source,
@@ -281,47 +277,19 @@ async def test_the_newest_integrity_key_is_used(scene: Scene) -> None:
     ]
 
 
-class Turning(FakeClock):
-    """Its sleepers sleep until the test wakes them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._wake = asyncio.Event()
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until the test wakes the sleeper."""
-        await super().sleep(seconds)
-        await self._wake.wait()
-        self._wake.clear()
-
-    async def turned(self) -> None:
-        """Wake the sleeper, and return when it sleeps again."""
-        slept = len(self.slept)
-        self._wake.set()
-        await self.asleep(slept + 1)
-
-    async def asleep(self, times: int) -> None:
-        """Return when it has fallen asleep that many times."""
-
-        async def look() -> bool:
-            return len(self.slept) == times
-
-        await eventually(look)
-
-
 async def test_only_the_leader_looks(scene: Scene) -> None:
     """Only the leader looks: within three seconds after it begins to lead, and then every minute."""
     await scene.scheduling.endpoint(days=1)
     await scene.scheduling.pass_(DAY / 2)
     scene.leads = False
-    clock = Turning()
+    clock = TurningClock()
     task = asyncio.create_task((await scene.keeper(clock)).run())
     await clock.asleep(1)
     assert ["endpoint.added"] == [row["action"] for row in await audited(scene.scheduling.pool)]
     scene.leads = True
-    await clock.turned()
+    await clock.turn()
     await scene.scheduling.pass_(DAY / 2)
-    await clock.turned()
+    await clock.turn()
     await cancelled([task])
     assert [2] == await scene.generations()
     assert [3.0, 60.0, 60.0] == clock.slept
@@ -333,9 +301,7 @@ async def test_housekeeping_purges_once_an_hour(scene: Scene) -> None:
     keeper = await scene.keeper(clock)
     await keeper.once()
     added = await scene.scheduling.endpoint(days=None)
-    async with scene.scheduling.pool.acquire() as connection:
-        operator = scene.scheduling.installation.operator(connection)
-        await delete_endpoint(operator, TenantId("acme"), added.pointer.endpoint_id)
+    await scene.scheduling.installation.act(delete_endpoint, TenantId("acme"), added.pointer.endpoint_id)
     await scene.scheduling.pass_(timedelta(days=RETENTION_DAYS, seconds=1))
     states = "SELECT state FROM hookseal.secret_records WHERE tenant_id = 'acme'"
     for passed, state in ((3_599, "retired"), (1, "destroyed")):
@@ -348,7 +314,7 @@ async def test_an_outage_is_survived(scene: Scene) -> None:
     """While PostgreSQL accepts no connection the outage is logged; afterwards all due work is done."""
     await scene.scheduling.endpoint(days=30)
     await scene.scheduling.pass_(29 * DAY)
-    clock = Turning()
+    clock = TurningClock()
     keeper = await scene.keeper(clock)
     with capture_logs() as logs:
         await scene.scheduling.pool.execute(f"ALTER ROLE {scene.role} CONNECTION LIMIT 0")
@@ -356,10 +322,10 @@ async def test_an_outage_is_survived(scene: Scene) -> None:
         await scene.scheduling.pool.fetch(ended, scene.role)
         task = asyncio.create_task(keeper.run())
         await clock.asleep(1)
-        await clock.turned()
+        await clock.turn()
         assert {"housekeeping.failed"} == set(events(logs))
         await scene.scheduling.pool.execute(f"ALTER ROLE {scene.role} CONNECTION LIMIT -1")
-        await clock.turned()
+        await clock.turn()
         await cancelled([task])
     assert ["secret.rotation_announced", "housekeeping.resumed"] == events(logs)[-2:]
 
@@ -385,14 +351,14 @@ async def test_three_locked_rows_end_the_look(scene: Scene, monkeypatch: pytest.
         await scene.scheduling.endpoint(days=30, number=number)
     await scene.scheduling.pass_(29 * DAY)
     monkeypatch.setattr("hookseal.operations.operator._LIMITS", "SET LOCAL lock_timeout = '50ms'")
-    clock = Turning()
+    clock = TurningClock()
     keeper = await scene.keeper(clock)
     with capture_logs() as logs:
         async with scene.scheduling.pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
             task = asyncio.create_task(keeper.run())
             await clock.asleep(1)
-        await clock.turned()
+        await clock.turn()
         await cancelled([task])
     assert maintenance.UNANSWERED_IN_A_ROW == events(logs).count("secret.scheduled_rotation_failed")
     assert ["housekeeping.failed", *["secret.rotation_announced"] * 5, "housekeeping.resumed"] == [

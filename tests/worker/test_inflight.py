@@ -201,7 +201,6 @@ async def test_a_drain_waits_for_requests() -> None:
 
 
 async def test_an_empty_drain_returns_at_once() -> None:
-    """A drain of nothing returns at once."""
     assert 0 == await InFlight(1).drain(5)
 
 
@@ -254,8 +253,6 @@ async def test_a_task_cancelled_at_its_start_still_runs() -> None:
 
 
 async def test_a_failed_task_frees_its_slot() -> None:
-    """A task that fails frees its slot and its bytes."""
-
     async def fail() -> None:
         raise ValueError
 

@@ -1,6 +1,7 @@
 """What one turn of the lane keeper fetches, on a real PostgreSQL."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -14,11 +15,15 @@ from hookseal.dispatcher.core.model import NO_PACE, Outcome, Ring, WaitingFor
 from hookseal.dispatcher.lanes.crowded import CALM_SECONDS, MOST_EMPTY_ASKED, Asked
 from hookseal.dispatcher.lanes.fleet import Fleet
 from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Parked
+from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.rotation import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.store.lanes import BEGINNING, PAGE, CrowdedLane, PostgresLanes
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId
+from hookseal.postgres.pool import Pool
+from hookseal.postgres.statements import statements
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import (
@@ -34,9 +39,12 @@ from hookseal.worker.run import cancelled
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
+from tests.doubles.stored import Installation, begin_with_two_tenants
+from tests.doubles.transport import ScriptedTransport
 from tests.doubles.virtual_clock import VirtualClock
+from tests.servers import WithoutReset
+from tests.worker.test_ring_handler import OK, Scene
 
-Pool = asyncpg.Pool
 _LANES = 2 * MOST_ASKED
 PARKING_SECONDS: Final = 0.01
 # So many crowded lanes, of which only the last has deliveries that wait.
@@ -57,13 +65,11 @@ class Counting(PostgresLanes):
     statements = lanes = deleted = 0
 
     async def next(self, asked: Sequence[Asked]) -> list[Ring]:
-        """Ask, and count."""
         self.statements += 1
         self.lanes += len(asked)
         return await super().next(asked)
 
     async def delete(self, keys: Sequence[Key]) -> dict[Key, bool]:
-        """Delete, and count."""
         self.deleted += len(keys)
         return await super().delete(keys)
 
@@ -82,7 +88,7 @@ def keeper_of(
     return LaneKeeper(store, lanes, slots, _any(parts), meter=WorkerMeter(), turns=turns or BacklogTurns(clock))
 
 
-async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
+async def full_lane(pool: Pool) -> tuple[Lanes, Ring]:
     """Return lanes with the only delivery of the database, whose ring has no room and no place here, and that ring."""
     stored = await pool.fetchrow(
         "SELECT tenant_id, endpoint_id::text, id::text AS delivery_id FROM hookseal.deliveries"
@@ -95,7 +101,7 @@ async def full_lane(pool: "Pool[asyncpg.Record]") -> tuple[Lanes, Ring]:
     return lanes, ring
 
 
-async def crowded_lanes(pool: "Pool[asyncpg.Record]") -> Lanes:
+async def crowded_lanes(pool: Pool) -> Lanes:
     """Return lanes that look after those of all endpoints."""
     lanes = Lanes(32)
     for key in await pool.fetch("SELECT tenant_id, id::text FROM hookseal.endpoints ORDER BY id"):
@@ -104,7 +110,7 @@ async def crowded_lanes(pool: "Pool[asyncpg.Record]") -> Lanes:
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_turn_asks_every_crowded_lane(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_turn_asks_every_crowded_lane(pool: Pool) -> None:
     """A delivery in one of many crowded lanes is fetched in the turn that sees them, though all others are empty."""
     await pool.execute(_STORE.replace("$1", str(_LANES)))
     lanes = Lanes(32)
@@ -121,7 +127,6 @@ class AnsweringOnce(PostgresLanes):
     has_answered = False
 
     async def next(self, asked: Sequence[Asked]) -> list[Ring]:
-        """Answer once."""
         if self.has_answered:
             raise Unavailable("PostgreSQL does not answer (TimeoutError)")
         self.has_answered = True
@@ -129,7 +134,7 @@ class AnsweringOnce(PostgresLanes):
 
 
 @pytest.mark.req("DEL-09")
-async def test_what_was_fetched_does_not_wait_for_the_next_statement(pool: "Pool[asyncpg.Record]") -> None:
+async def test_what_was_fetched_does_not_wait_for_the_next_statement(pool: Pool) -> None:
     """The handler is woken after each statement, so that the deliveries begin before all crowded lanes were asked."""
     await pool.execute(_STORE.replace("$1", str(_LANES)).replace("DESC", "ASC"))
     lanes, woken = Lanes(32), list[bool]()
@@ -140,7 +145,7 @@ async def test_what_was_fetched_does_not_wait_for_the_next_statement(pool: "Pool
     assert [False, True] == woken
 
 
-async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: Pool) -> None:
     """A ring without room is not tried if its delivery waits in PostgreSQL already: the outbox may have parked it."""
     await pool.execute(_STORE.replace("$1", "1"))
     lanes, _ = await full_lane(pool)
@@ -150,7 +155,7 @@ async def test_the_ring_of_a_delivery_that_waits_already_is_dropped(pool: "Pool[
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_locked_delivery_does_not_begin_in_a_full_lane(pool: Pool) -> None:
     """A ring without room is tried again later if its delivery is locked: the lane stays at its limit."""
     await pool.execute(_STORE.replace("$1", "1"))
     await pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
@@ -174,7 +179,6 @@ class Parking(PostgresLanes):
         self.has_parked_few = asyncio.Event()
 
     async def park(self, parked: Sequence[Parked]) -> dict[str, WaitingFor | None]:
-        """Count. The deliveries wait already."""
         self._clock.elapsed += self._seconds
         self.rings.append(len(parked))
         if len(parked) < FEW_AT_ONCE:
@@ -182,16 +186,13 @@ class Parking(PostgresLanes):
         return {each.ring.delivery_id: None for each in parked}
 
     async def page(self, after: Key = BEGINNING) -> list[CrowdedLane]:
-        """Return no lane."""
         del after
         return []
 
     async def has_one_tenant(self) -> bool:
-        """Return that there are several."""
         return False
 
     async def next(self, asked: Sequence[Asked]) -> list[Ring]:
-        """Return none."""
         del asked
         return []
 
@@ -205,14 +206,12 @@ class Asking(BacklogTurns):
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Say it, and wait for the turn."""
         self.asked.set()
         async with super().turn():
             yield
 
 
 def to_park(number: int) -> Lanes:
-    """Return lanes with so many rings to park."""
     lanes, rings = Lanes(1), number + 1 + LEAST_MAY_WAIT
     lanes.claimed(replace(CLAIM, target=replace(TARGET, pace=NO_PACE)), 0.0)
     lanes.add((replace(CLAIM.ring, delivery_id=DeliveryId(str(each))) for each in range(rings)), 0.0)
@@ -261,7 +260,7 @@ async def test_further_rings_are_parked_at_once() -> None:
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_turn_follows_the_fleet(pool: Pool) -> None:
     """A worker that had no share of an endpoint's limit takes its deliveries once the worker that had it has ended."""
     await pool.execute(_STORE.replace("$1", "2"))
     fleet, clock = Fleet(rank=1, workers=2), FakeClock()
@@ -277,7 +276,7 @@ async def test_a_turn_follows_the_fleet(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_turn_reads_a_raised_limit(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_turn_reads_a_raised_limit(pool: Pool) -> None:
     """A worker that had no share of an endpoint's limit takes its deliveries once the limit was raised."""
     await pool.execute(_STORE.replace("$1", "2"))
     lanes, clock = Lanes(1, lambda: Fleet(rank=1, workers=2)), FakeClock()
@@ -292,7 +291,7 @@ async def test_a_turn_reads_a_raised_limit(pool: "Pool[asyncpg.Record]") -> None
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_lane_that_reopened_waits_for_its_endpoint(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_lane_that_reopened_waits_for_its_endpoint(pool: Pool) -> None:
     """A worker keeps no state for it while its endpoint is disabled; once that is enabled, the lane begins slowly."""
     await pool.execute(_STORE.replace("$1", "1"))
     await pool.execute("UPDATE hookseal.endpoints SET enabled = false; UPDATE hookseal.lanes SET reopened_at = now()")
@@ -308,7 +307,7 @@ async def test_a_lane_that_reopened_waits_for_its_endpoint(pool: "Pool[asyncpg.R
 
 
 @pytest.mark.req("DEL-09")
-async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> None:
+async def test_empty_lanes_cost_few_statements(pool: Pool) -> None:
     """After 5,000 crowded lanes were found empty, a worker asks 2,560 of them a second, in twenty statements."""
     await pool.execute(_STORE.replace("$1", "5000"))
     store, lanes, clock = Counting(pool), await crowded_lanes(pool), FakeClock()
@@ -330,7 +329,7 @@ async def test_empty_lanes_cost_few_statements(pool: "Pool[asyncpg.Record]") -> 
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_deleted_lane_is_looked_after_for_a_while(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_deleted_lane_is_looked_after_for_a_while(pool: Pool) -> None:
     """A publisher that read a lane before it was deleted may let a delivery wait: it is fetched. Then all is over."""
     await pool.execute(_STORE.replace("$1", "2"))
     lanes, clock = await crowded_lanes(pool), FakeClock()
@@ -354,7 +353,7 @@ async def test_a_deleted_lane_is_looked_after_for_a_while(pool: "Pool[asyncpg.Re
 
 
 @pytest.mark.req("DEL-17")
-async def test_what_is_expected_meanwhile_is_fetched(pool: "Pool[asyncpg.Record]") -> None:
+async def test_what_is_expected_meanwhile_is_fetched(pool: Pool) -> None:
     """If more of a lane is expected while PostgreSQL deletes it, the next look asks for it."""
     await pool.execute(_STORE.replace("$1", "1"))
     await pool.execute("DELETE FROM hookseal.lanes")
@@ -381,7 +380,7 @@ async def test_what_is_expected_meanwhile_is_fetched(pool: "Pool[asyncpg.Record]
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_worker_without_free_slots_deletes_no_lane(pool: Pool) -> None:
     """While all slots are taken no lane is asked, so that what waits in it is not known."""
     await pool.execute(_STORE.replace("$1", "2"))
     lanes, clock, slots = await crowded_lanes(pool), FakeClock(), InFlight(1)
@@ -395,7 +394,7 @@ async def test_a_worker_without_free_slots_deletes_no_lane(pool: "Pool[asyncpg.R
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_draining_worker_deletes_no_lane(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_draining_worker_deletes_no_lane(pool: Pool) -> None:
     """A worker that drains begins nothing of what waits in a lane: it fetches nothing, and judges no lane calm."""
     await pool.execute(_STORE.replace("$1", "2"))
     store, lanes, clock, slots = Counting(pool), await crowded_lanes(pool), FakeClock(), InFlight(1)
@@ -412,7 +411,7 @@ async def test_a_draining_worker_deletes_no_lane(pool: "Pool[asyncpg.Record]") -
 
 
 @pytest.mark.req("DEL-09")
-async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_lane_in_which_something_waits_is_looked_after(pool: Pool) -> None:
     """A lane that has become calm is no longer crowded, but what waits in it by then is fetched at once."""
     await pool.execute(_STORE.replace("$1", "2500"))
     store, lanes, clock = Counting(pool), await crowded_lanes(pool), FakeClock()
@@ -433,7 +432,7 @@ async def test_a_lane_in_which_something_waits_is_looked_after(pool: "Pool[async
 
 
 @pytest.mark.req("DEL-09")
-async def test_steady_traffic_does_not_keep_a_lane_crowded(pool: "Pool[asyncpg.Record]") -> None:
+async def test_steady_traffic_does_not_keep_a_lane_crowded(pool: Pool) -> None:
     """Once all that waits has found room for a while, a lane is no longer crowded, though something always waits."""
     await pool.execute(_STORE.replace("$1", "1"))
     lanes, clock = Lanes(32), FakeClock()
@@ -457,3 +456,115 @@ def _any(value: object) -> Any:
 
 
 _HANDLER: Final = _any(SimpleNamespace(is_down=False, wake=lambda: None, keep_busy=lambda _: None))
+
+
+# What a worker does while another transaction holds the row of an endpoint with a backlog, counted in statements.
+
+
+STEP_SECONDS: Final = 0.02
+CLAIM_ALL: Final = statements("hookseal.dispatcher.store", "batches.sql")["claim_all"]
+_BACKLOG: Final = """
+WITH event AS (
+    INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
+    SELECT 'acme', 'e' || n, 'a', now(), '{}', '' FROM generate_series(1, $1) AS n RETURNING tenant_id, id
+)
+INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, next_attempt_at, rung_at)
+SELECT event.tenant_id, hookseal.uuid7(), e.id, event.id, now(), now()
+FROM event JOIN hookseal.endpoints AS e ON e.tenant_id = event.tenant_id
+RETURNING tenant_id, endpoint_id::text, id::text AS delivery_id
+"""
+
+
+class Worker:
+    """A ring handler and a lane keeper on a pool whose statements are counted, and the rings in its queue."""
+
+    def __init__(self, pool: Pool, statements: Counter[str]) -> None:
+        self.statements = statements
+        self.scene = Scene(slots=256)
+        parts = replace(
+            self.scene.handler._parts,
+            ledger=PostgresLedger(pool, worker="w1", lease_seconds=45),
+            transport=ScriptedTransport(*[OK] * 5_000, clock=self.scene.clock),
+        )
+        self.scene.handler._parts = parts
+        store = PostgresLanes(pool)
+        self.keeper = LaneKeeper(
+            *(store, self.scene.lanes, self.scene.in_flight, parts),
+            meter=self.scene.meter,
+            turns=BacklogTurns(self.scene.clock),
+        )
+        self.queue: list[Ring] = []
+
+    @property
+    def claims(self) -> int:
+        return self.statements[CLAIM_ALL]
+
+    async def run(self, seconds: float) -> None:
+        """Take rings, claim, send and look after the lanes as often as something can be done, for so long."""
+        handler = self.scene.handler
+        for _ in range(round(seconds / STEP_SECONDS)):
+            for _ in range(10):
+                space = handler.space
+                handler.add(self.queue[:space])
+                del self.queue[:space]
+                await self.keeper.once(handler)
+                if rings := handler._turn(self.scene.in_flight.room):
+                    await handler.handle(rings)
+                    assert 0 == await self.scene.in_flight.drain(5)
+                elif not (space and self.queue):
+                    break
+            self.scene.clock.elapsed += STEP_SECONDS
+
+
+@pytest.fixture
+async def installation(begun_pool: Pool) -> Installation:
+    return await begin_with_two_tenants(begun_pool)
+
+
+@pytest.fixture
+async def worker(installation: Installation, database_url: str) -> AsyncIterator[Worker]:
+    counted: Counter[str] = Counter()
+
+    class Counting(WithoutReset):
+        async def fetch(self, query: str, *arguments: Any, **options: Any) -> Any:
+            counted.update([query])
+            return await super().fetch(query, *arguments, **options)
+
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=10, connection_class=Counting) as pool:
+        yield Worker(pool, counted)
+
+
+async def published(installation: Installation, number: int) -> list[Ring]:
+    return [Ring(**dict(row)) for row in await installation.pool.fetch(_BACKLOG, number)]
+
+
+async def delivered(installation: Installation, rings: Sequence[Ring]) -> int:
+    found = await installation.pool.fetch(
+        "SELECT FROM hookseal.deliveries WHERE id = ANY($1::text[]::uuid[]) AND state = 'delivered'",
+        [each.delivery_id for each in rings],
+    )
+    return len(found)
+
+
+@pytest.mark.req("DEL-09")
+async def test_a_locked_endpoint_costs_five_claims_a_second(installation: Installation, worker: Worker) -> None:
+    """While its row is locked, 1,000 deliveries cost no more claims than one would, and none of them is left behind.
+
+    The deliveries of another endpoint are all sent at once. When the lock is gone, all of the backlog is sent.
+    """
+    backlog = await published(installation, 1_000)
+    others = [(await installation.deliveries("globex"))[0] for _ in range(20)]
+    worker.queue = [*backlog[:900], *others, *backlog[900:]]
+    with structlog.testing.capture_logs() as logs:
+        async with installation.pool.acquire() as holder, holder.transaction():
+            await holder.execute("SELECT FROM hookseal.endpoints WHERE tenant_id = 'acme' FOR UPDATE")
+            await worker.run(1.0)
+            assert len(others) == await delivered(installation, others)
+            worker.statements.clear()
+            await worker.run(10.0)
+            assert worker.claims <= 10.0 / LOCKED_SECONDS
+            assert worker.statements.total() <= 120
+            assert 0 == await delivered(installation, backlog)
+        await worker.run(10.0)
+    assert len(backlog) == await delivered(installation, backlog)
+    assert [] == [line["event"] for line in logs if line["event"] == "rings.left"]

@@ -58,22 +58,18 @@ class FlakyLedger(MemoryLedger):
             raise self.error
 
     async def claim(self, ring: Ring, token: str | None = None) -> Claim | None:
-        """Fail, or claim."""
         self._flake()
         return await super().claim(ring, token)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Fail, or record."""
         self._flake()
         return await super().record(claim, attempt, verdict, error)
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
-        """Fail, or release."""
         self._flake()
         return await super().release(claim, wait)
 
     async def end(self, claim: Claim, state: State, error: str) -> bool:
-        """Fail, or end."""
         self._flake()
         return await super().end(claim, state, error)
 
@@ -93,7 +89,6 @@ def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], Non
 
 
 async def one(ledger: PersistentLedger) -> Claim:
-    """Claim the only delivery."""
     [claim] = (await ledger.claim_all([RING], most_bytes=MAX_BODY_BYTES)).claims
     return claim
 
@@ -101,7 +96,6 @@ async def one(ledger: PersistentLedger) -> Claim:
 async def claimed(
     kind: type[FlakyLedger] = FlakyLedger,
 ) -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
-    """Return a persistent ledger over a flaky one, with one claimed delivery."""
     clock = FakeClock()
     flaky = kind(clock)
     flaky.add(CLAIM)

@@ -1,7 +1,9 @@
 """Workers that log all they can, through every outcome and failure, leave no canary where it must not be."""
 
 import asyncio
+import copy
 import os
+import pickle
 import resource
 import signal
 from collections.abc import Callable, Mapping
@@ -9,20 +11,31 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import structlog
 
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.embedded.folders import write_private
 from hookseal.embedded.server import Server
-from hookseal.ground.ids import TenantId
+from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.operations.endpoint.rotation import rotate_secret
+from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.worker.resources import opened
+from tests.dispatcher.http.test_transport import request_to
+from tests.doubles.replaced import replace
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker import leak_places
 from tests.worker.canary import search
+from tests.worker.environment import settings
+from tests.worker.fleet import NEW_PYTHON, Worker
 from tests.worker.leaking import (
+    ACME,
     DELIVERED,
     DISABLED,
     HELD,
     HMAC,
+    NEWER,
     OWN,
     TOKEN,
     TRIED,
@@ -33,9 +46,8 @@ from tests.worker.leaking import (
 )
 from tests.worker.verbose_process import verbose_settings
 from tests.worker.waiting import PATIENCE_SECONDS, eventually
-from tests.worker.world import Receiver, Worker, World, held, world
+from tests.worker.world import Receiver, World, held, world
 
-Pool = asyncpg.Pool
 INITECH = TenantId("initech")
 JOURNAL = "SELECT pg_current_wal_insert_lsn()::text"
 IS_AT_ITS_END: Mapping[str, Callable[[asyncpg.Record], bool]] = {
@@ -71,8 +83,6 @@ def arguments_and_environment(worker: Worker) -> dict[str, bytes]:
 
 
 async def wait_for_end(installed: World, ring: Ring, end: str) -> None:
-    """Return when the delivery has reached that end."""
-
     async def look() -> bool:
         row = await installed.installation.delivery(ring)
         assert row["state"] != "dead_letter"
@@ -100,11 +110,7 @@ async def through_outages(installed: World, worker: Worker, receiver: Receiver, 
         server.freeze()
         try:
             answer.set()
-
-            async def unready() -> bool:
-                return (await worker.get("/readyz"))[0] == 503
-
-            await eventually(unready)
+            await worker.answers("/readyz", 503)
         finally:
             server.thaw()
         await wait_for_end(installed, ring, DELIVERED)
@@ -120,16 +126,12 @@ async def through_outages(installed: World, worker: Worker, receiver: Receiver, 
 async def stopped_in_mid_delivery(installed: World, worker: Worker, receiver: Receiver) -> bytes:
     """Stop the worker while a request is in flight; return what it printed after it became ready."""
     ring, answer = await in_mid_delivery(installed, receiver, "/stopped")
-    os.kill(worker.pid, signal.SIGTERM)
-
-    async def draining() -> bool:
-        return (await worker.get("/readyz"))[0] == 503
-
-    await eventually(draining)
+    worker.send(signal.SIGTERM)
+    await worker.answers("/readyz", 503)
     answer.set()
     assert 0 == await worker.ended()
     await wait_for_end(installed, ring, DELIVERED)
-    output = worker.process._process.stdout
+    output = worker.process.stdout
     return b"" if output is None else await output.read()
 
 
@@ -146,12 +148,12 @@ async def written_by(
             found |= arguments_and_environment(worker)
             for ring in rings:
                 await wait_for_end(installed, ring, ends.ends[ring.endpoint_id])
-            found |= await leak_places.pages(worker.process.ready["health_url"])
+            found |= await leak_places.pages(worker.ready["health_url"])
             await through_outages(installed, worker, receiver, servers)
             found |= {f"after {page}": value for page, value in (await leak_places.pages(_url(worker))).items()}
             found["standard output"] = await stopped_in_mid_delivery(installed, worker, receiver)
         found["log"] = worker.log_file.read_bytes()
-        found["ready"] = repr(worker.process.ready).encode()
+        found["ready"] = repr(worker.ready).encode()
     found["monitor"] = bytes(heard)
     found |= await leak_places.keys(redis.url)
     found |= await leak_places.tables(installed.pool)
@@ -160,7 +162,7 @@ async def written_by(
 
 
 def _url(worker: Worker) -> str:
-    return str(worker.process.ready["health_url"])
+    return str(worker.ready["health_url"])
 
 
 @pytest.mark.timeout(300)
@@ -205,7 +207,7 @@ async def test_an_abort_leaves_no_secret(world: World, receiver: Receiver) -> No
     async with world.worker(**verbose_settings(world.folder / "loud", worker=True), **private(world)) as worker:
         await in_mid_delivery(world, receiver, "/aborted")
         assert (0, 0) == resource.prlimit(worker.pid, resource.RLIMIT_CORE)
-        os.kill(worker.pid, signal.SIGABRT)
+        worker.send(signal.SIGABRT)
         assert -signal.SIGABRT == await worker.ended()
 
     known = await all_canaries(world.installation, world.database_url, world.redis_url)
@@ -218,12 +220,67 @@ async def test_an_abort_leaves_no_secret(world: World, receiver: Receiver) -> No
 async def test_settings_in_files_leave_no_trace(world: World) -> None:
     """With settings in files neither arguments nor environment contain a secret; variables are in the environment."""
     known = await all_canaries(world.installation, world.database_url, world.redis_url)
-    async with world.started_worker(**private(world)) as worker:
+    async with world.worker(**NEW_PYTHON, **private(world)) as worker:
         from_files = arguments_and_environment(worker)
     assert [] == search(from_files, known)
     assert b"SECRETS_MASTER_KEY_FILE" in from_files["environ"] or os.geteuid() != 0
-    async with world.started_worker() as worker:
+    async with world.worker(**NEW_PYTHON) as worker:
         shown = arguments_and_environment(worker)
     assert [] == search({"cmdline": shown["cmdline"]}, known)
     if os.geteuid() == 0:  # the exception that docs/guide/running.md names
         assert search({"environ": shown["environ"]}, known)
+
+
+# Objects that contain a secret neither show it nor pass it on.
+
+
+@pytest.mark.req("SEC-15")
+async def test_no_object_of_a_worker_shows_a_secret(world: World) -> None:
+    """Objects of a worker and of a command are shown, formatted, copied and pickled without their secrets."""
+    added = await world.installation.add(
+        NewEndpoint(tenant_id=ACME, url="https://receiver.example/x", event_types=("*",)), HMAC, headers=OWN
+    )
+    known = await all_canaries(world.installation, world.database_url, world.redis_url)
+    asked = settings(world.database_url, world.redis_url)
+    pointer = added.pointer
+    wanted = RotationRequest(
+        tenant_id=ACME, endpoint_id=EndpointId(pointer.endpoint_id), overlap_seconds=9, secret=NEWER, given=True
+    )
+    async with opened(asked, SystemClock(), structlog.get_logger()) as resources, world.pool.acquire() as connection:
+        service = resources.unlocked.service
+        operator = world.installation.operator(connection)
+        async with service.signers(pointer) as signers, service.headers(pointer) as values:
+            request = replace(request_to("https://receiver.example/x"), sealed_headers=values)
+            rotated = await rotate_secret(operator, wanted)
+            parts = [resources, resources.parts, resources.unlocked, resources.keyring, service, service._reader]
+            parts += [service._reader._cache, resources.unlocked.integrity, operator, asked, asked.secrets]
+            parts += [asked.database, asked.redis, added, wanted, rotated, request, values, *signers, *values.values()]
+            shown = {f"{number} {type(part).__name__}": shown_by(part) for number, part in enumerate(parts)}
+
+    assert [] == search(shown, known)
+    [of_wanted] = [value for name, value in shown.items() if name.endswith(" RotationRequest")]
+    assert b"SecretMaterial([masked])" in of_wanted
+
+
+def shown_by(part: object) -> bytes:
+    """Return everything that an object reveals: shown, formatted, logged, and pickled or copied if it allows that."""
+    ways: tuple[Callable[[object], object], ...] = (
+        repr,
+        str,
+        format,
+        "{!r:.500}".format,
+        "%s".__mod__,
+        ascii,
+        pickle.dumps,
+        copy.copy,
+        vars,
+        lambda value: structlog.processors.JSONRenderer(default=repr)(None, "info", {"event": value}),
+    )
+    texts = []
+    for way in ways:
+        try:
+            found = way(part)
+        except Exception as refusal:  # noqa: BLE001 -- the error is searched as well
+            found = refusal
+        texts.append(found if isinstance(found, bytes) else repr(found).encode())
+    return b"\n".join(texts)

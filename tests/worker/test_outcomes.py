@@ -9,6 +9,7 @@ from functools import partial
 
 import asyncpg
 import pytest
+import structlog
 
 from hookseal.dispatcher.core.model import (
     Attempt,
@@ -25,13 +26,13 @@ from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.pool import ANSWER_SECONDS
-from hookseal.worker.recorder import PersistentLedger
+from hookseal.postgres.pool import ANSWER_SECONDS, Pool
+from hookseal.worker.recorder import LostClaims, PersistentLedger
+from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.worker.waiting import eventually
 
-Pool = asyncpg.Pool
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
 DELIVERED = Verdict(state=State.DELIVERED)
 GONE = Verdict(state=State.FAILED, disable="the receiver answered 410 Gone")
@@ -63,16 +64,13 @@ class Batching(PostgresLedger):
     batches: list[int]
 
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
-        """Record a batch, and then call `after`."""
         self.batches.append(len(made))
         found = await super().record_all(made, again=again)
         self.after()
         return found
 
 
-async def scene(
-    pool: "Pool[asyncpg.Record]", number: int, batching: "Pool[asyncpg.Record] | None" = None
-) -> tuple[Scene, Batching]:
+async def scene(pool: Pool, number: int, batching: Pool | None = None) -> tuple[Scene, Batching]:
     """Return a scene with that many claimed deliveries of one endpoint."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -88,7 +86,7 @@ async def scene(
 
 
 @pytest.mark.req("DEL-15")
-async def test_a_refused_outcome_costs_no_other(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_refused_outcome_costs_no_other(pool: Pool) -> None:
     """If PostgreSQL rejects one outcome of eight, the other seven are recorded, and only its caller gets the error."""
     made, real = await scene(pool, 8)
     poisoned = replace(ROW, snippet="a\x00b")  # PostgreSQL does not allow this character
@@ -102,7 +100,7 @@ async def test_a_refused_outcome_costs_no_other(pool: "Pool[asyncpg.Record]") ->
 
 
 @pytest.mark.req("DUR-02")
-async def test_a_locked_row_delays_no_other(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_locked_row_delays_no_other(pool: Pool) -> None:
     """If one of eight rows is locked, seven outcomes are recorded at once, and the eighth after the lock ends."""
     made, _ = await scene(pool, 8)
     async with pool.acquire() as holder:
@@ -121,7 +119,7 @@ async def test_a_locked_row_delays_no_other(pool: "Pool[asyncpg.Record]") -> Non
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")
-async def test_a_locked_endpoint_delays_only_its_410(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_locked_endpoint_delays_only_its_410(pool: Pool) -> None:
     """While the endpoint is locked, only the 410 that disables it waits; the other outcomes are recorded."""
     made, _ = await scene(pool, 3)
     async with pool.acquire() as holder:
@@ -148,9 +146,8 @@ ENDPOINT_LOCKED = "SELECT FROM hookseal.endpoints AS e, unnest($1::text[]) FOR U
     ids=["deliveries", "endpoint"],
 )
 async def test_waiting_outcomes_leave_connections_to_others(
-    database_url: str, pool: "Pool[asyncpg.Record]", locking: str, row: Attempt, verdict: Verdict
+    database_url: str, pool: Pool, locking: str, row: Attempt, verdict: Verdict
 ) -> None:
-    """Outcomes that wait for locked rows, more than the pools have connections, do not delay other outcomes."""
     async with (
         asyncpg.create_pool(database_url, min_size=1, max_size=7) as own,
         asyncpg.create_pool(database_url, min_size=1, max_size=3) as batching,
@@ -173,20 +170,14 @@ async def test_waiting_outcomes_leave_connections_to_others(
 
 
 @pytest.mark.req("DEL-15")
-async def test_an_outcome_whose_row_was_locked_needs_no_connection_of_batches(
-    database_url: str, pool: "Pool[asyncpg.Record]"
-) -> None:
+async def test_an_outcome_whose_row_was_locked_needs_no_connection_of_batches(database_url: str, pool: Pool) -> None:
     """The batch that finds the row locked leaves it; it is recorded again over the other pool."""
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as batching, AsyncExitStack() as busy:
         made, real = await scene(pool, 1, batching)
-
-        async def is_tried_again() -> bool:
-            return len(real.batches) > 1
-
         async with pool.acquire() as holder, holder.transaction():
             await holder.execute(LOCKED, [made.claims[0].ring.delivery_id])
             outcome = made.ledger.record(made.claims[0], ROW, DELIVERED, None)
-            await eventually(is_tried_again)
+            await eventually(lambda: len(real.batches) > 1)
             await busy.enter_async_context(batching.acquire())
         async with asyncio.timeout(ANSWER_SECONDS):
             assert DELIVERED == await outcome
@@ -196,7 +187,7 @@ async def test_an_outcome_whose_row_was_locked_needs_no_connection_of_batches(
 
 @pytest.mark.req("SEC-08", "DUR-04")
 @pytest.mark.parametrize("is_lost", [False, True], ids=["recorded", "lease ended"])
-async def test_a_deleted_attempt_delays_no_other(pool: "Pool[asyncpg.Record]", is_lost: bool) -> None:
+async def test_a_deleted_attempt_delays_no_other(pool: Pool, is_lost: bool) -> None:
     """A transaction that has deleted a forged attempt and stays open delays no outcome and no end of a lease."""
     made, real = await scene(pool, 4)
     forged = made.claims[1].ring
@@ -222,7 +213,7 @@ async def test_a_deleted_attempt_delays_no_other(pool: "Pool[asyncpg.Record]", i
 
 @pytest.mark.req("SEC-08", "DEL-15")
 @pytest.mark.parametrize("others", [0, 3])
-async def test_an_attempt_that_appears_meanwhile_costs_no_outcome(pool: "Pool[asyncpg.Record]", others: int) -> None:
+async def test_an_attempt_that_appears_meanwhile_costs_no_outcome(pool: Pool, others: int) -> None:
     """If another program commits a forged attempt while the batch waits for it, every outcome is recorded."""
     made, _ = await scene(pool, 1 + others)
     forged = made.claims[0].ring
@@ -249,7 +240,7 @@ async def _waits_for(observer: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 @pytest.mark.req("DEL-15", "DUR-04")
 @pytest.mark.parametrize("lost", [0, 1])
-async def test_a_lost_answer_is_looked_up_for_the_whole_batch(pool: "Pool[asyncpg.Record]", lost: int) -> None:
+async def test_a_lost_answer_is_looked_up_for_the_whole_batch(pool: Pool, lost: int) -> None:
     """If the answer to a written batch was lost, its repeat finds all of it; an earlier lost lease is reported."""
     made, real = await scene(pool, 4)
     losing = [True]
@@ -269,7 +260,7 @@ async def test_a_lost_answer_is_looked_up_for_the_whole_batch(pool: "Pool[asyncp
 
 
 @pytest.mark.req("DEL-15")
-async def test_a_lookup_matches_outcome_and_worker(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_lookup_matches_outcome_and_worker(pool: Pool) -> None:
     """An attempt of the same number with another outcome or worker does not count as the one that is looked up."""
     made, real = await scene(pool, 2)
     assert [DELIVERED, DELIVERED] == await made.record(lambda _: (ROW, DELIVERED))
@@ -281,8 +272,7 @@ async def test_a_lookup_matches_outcome_and_worker(pool: "Pool[asyncpg.Record]")
     assert set() == await PostgresLedger(pool, worker="w2", lease_seconds=45).recorded(same)
 
 
-async def test_a_cancelled_attempts_outcome_is_recorded(pool: "Pool[asyncpg.Record]") -> None:
-    """An outcome that is in the batch is recorded, even if its attempt is cancelled."""
+async def test_a_cancelled_attempts_outcome_is_recorded(pool: Pool) -> None:
     made, _ = await scene(pool, 1)
     waiting = asyncio.ensure_future(made.ledger.record(made.claims[0], ROW, DELIVERED, None))
     shielded = asyncio.shield(waiting)
@@ -306,7 +296,7 @@ class Unreadable(PostgresLedger):
 
 
 @pytest.mark.req("SEC-08", "DUR-04")
-async def test_an_unreadable_delivery_costs_no_other_claim(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_unreadable_delivery_costs_no_other_claim(pool: Pool) -> None:
     """If one of eight deliveries cannot be read, the other seven are claimed once each, and the eighth is reported."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -323,3 +313,82 @@ async def test_an_unreadable_delivery_costs_no_other_claim(pool: "Pool[asyncpg.R
         row = await installation.delivery(ring)
         assert ("sending", 0) == (row["state"], row["budget_spent"])
         assert ring in [faulty for faulty, _ in found.faulty] or tokens[ring.delivery_id] == str(row["lease_token"])
+
+
+# Claims whose answer was lost are given back, unspent, however late the server made them.
+
+
+LEASE_SECONDS = 45
+
+
+def looking(ledger: PostgresLedger, clock: FakeClock) -> LostClaims:
+    return LostClaims(ledger, lease_seconds=LEASE_SECONDS, clock=clock, log=structlog.get_logger())
+
+
+@pytest.mark.req("DEL-03")
+async def test_a_lost_claim_is_given_back_unspent(pool: Pool) -> None:
+    """The delivery of a lost claim is due at once, unrung, without an attempt; its next claim has the same number."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    ledger, clock, token = PostgresLedger(pool, worker="w1", lease_seconds=45), FakeClock(), str(uuid.uuid4())
+    lost = looking(ledger, clock)
+    lost.add(token)
+    await lost.once()  # the server has not made the claim yet
+    assert await ledger.claim(ring, token) is not None
+    await lost.once()
+
+    row = await installation.delivery(ring)
+    assert ("pending", 0, 0, None) == tuple(row[name] for name in ("state", "attempts", "budget_spent", "rung_at"))
+    assert [] == await installation.attempts(ring)
+    assert 0 == len(lost)
+    again = await ledger.claim(ring)
+    assert again is not None
+    assert 1 == again.number
+
+
+async def test_other_claims_are_left_alone(pool: Pool) -> None:
+    """A claim with another token is not given back."""
+    installation = await begin(pool)
+    await installation.endpoint()
+    [ring] = await installation.deliveries()
+    ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
+    lost = looking(ledger, FakeClock())
+    lost.add(str(uuid.uuid4()))
+    await ledger.claim(ring)
+    await lost.once()
+
+    assert "sending" == (await installation.delivery(ring))["state"]
+
+
+class UnreachableLedger(PostgresLedger):
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        raise Unavailable("PostgreSQL does not answer")
+
+
+async def test_tokens_are_kept_for_a_lease_after_an_outage(pool: Pool) -> None:
+    """Tokens are kept during an outage, and discarded when PostgreSQL has answered for the length of a lease."""
+    away = UnreachableLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
+    back = PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS)
+    clock = FakeClock()
+    lost = looking(away, clock)
+    lost.add(str(uuid.uuid4()))
+    await clock.sleep(10 * LEASE_SECONDS)
+    await lost.once()
+    lost._ledger = back
+    await clock.sleep(LEASE_SECONDS - 1)
+    await lost.once()
+    assert 1 == len(lost)
+    await clock.sleep(2)
+    await lost.once()
+
+    assert 0 == len(lost)
+
+
+async def test_the_number_of_tokens_is_bounded(pool: Pool) -> None:
+    """At most ten thousand tokens are kept."""
+    lost = looking(PostgresLedger(pool, worker="w1", lease_seconds=LEASE_SECONDS), FakeClock())
+    for _ in range(10_001):
+        lost.add(str(uuid.uuid4()))
+
+    assert 10_000 == len(lost)

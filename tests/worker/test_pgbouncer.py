@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -79,8 +77,7 @@ async def test_an_installation_works_through_pgbouncer(world: World, receiver: R
                 rotated = await run(pooled, *rotate, "--endpoint", added["endpoint_id"])
             await receiver.wait_for(3 * PUBLISHED_BY_EACH)
             await eventually(lambda: nothing_left(world))
-            os.kill(worker.pid, signal.SIGTERM)
-            assert 0 == await worker.ended()
+            await worker.stop()
 
     await arrived_once_at_the_first_attempt(world, receiver)
     assert verifies(rotated["secret"], receiver.received[-1])
@@ -91,11 +88,7 @@ async def test_a_worker_that_cannot_listen_delivers(world: World, receiver: Rece
     """A worker that cannot listen through PgBouncer logs once what to set, requests no notifications, and delivers."""
     await world.endpoint(f"{receiver.base_url}/hook")
     async with behind_pgbouncer(world) as (pooled, _), pooled.worker(HOOKSEAL_LISTEN="true") as worker:
-
-        async def logged_reasons() -> list[str]:
-            return [line["reason"] for line in worker.log if line["event"] == "listen.failed"]
-
-        [reason] = await eventually(logged_reasons)
+        [reason] = await eventually(lambda: [line["reason"] for line in worker.log if line["event"] == "listen.failed"])
         await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
         await receiver.wait_for(1)
         assert "HOOKSEAL_LISTEN_URL" in reason
@@ -107,14 +100,10 @@ async def test_the_listen_url_bypasses_pgbouncer(world: World, receiver: Receive
     await world.endpoint(f"{receiver.base_url}/hook")
     changes = {"HOOKSEAL_LISTEN": "true", "HOOKSEAL_LISTEN_URL": world.database_url}
     async with behind_pgbouncer(world) as (pooled, _), pooled.worker(**changes) as worker:
-
-        async def notified() -> bool:
-            return bool(await world.pool.fetchval(NOTIFIES))
-
-        await eventually(notified)
+        await eventually(lambda: world.pool.fetchval(NOTIFIES))
         await world.pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)")
         await receiver.wait_for(1)
-        assert not [line for line in worker.log if line["event"] == "listen.failed"]
+        assert not worker.logged("listen.failed")
 
 
 async def test_a_wrong_listen_url_is_logged_without_its_password(world: World, receiver: Receiver) -> None:
@@ -122,11 +111,7 @@ async def test_a_wrong_listen_url_is_logged_without_its_password(world: World, r
     await world.endpoint(f"{receiver.base_url}/hook")
     changes = {"HOOKSEAL_LISTEN": "true", "HOOKSEAL_LISTEN_URL": f"{world.database_url}_absent"}
     async with world.worker(**changes) as worker:
-
-        async def logged_reasons() -> list[str]:
-            return [line["reason"] for line in worker.log if line["event"] == "listen.failed"]
-
-        [reason] = await eventually(logged_reasons)
+        [reason] = await eventually(lambda: [line["reason"] for line in worker.log if line["event"] == "listen.failed"])
         await world.publish()
         await receiver.wait_for(1)
 

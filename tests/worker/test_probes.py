@@ -1,21 +1,37 @@
 """The probes of a whole worker, while one dependency after another is broken."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
+import structlog
 
+from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
+from hookseal.errors import Unavailable
+from hookseal.ground.clock import SystemClock
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.bell import bell
+from hookseal.worker.checks import _moves, ready_checks
+from hookseal.worker.engine import Engine
+from hookseal.worker.health import Check
+from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.definitions import LOOPS
+from hookseal.worker.movement import Movement
+from hookseal.worker.resources import opened
+from tests.doubles.clock import FakeClock
 from tests.worker.broken_worker import CANARY
-from tests.worker.test_engine import ring
-from tests.worker.waiting import eventually
-from tests.worker.world import Worker, World, world
+from tests.worker.environment import settings
+from tests.worker.fleet import Worker
+from tests.worker.test_engine import RecordingHandler, all_due, beat, ring
+from tests.worker.waiting import eventually, eventually_equals
+from tests.worker.world import Receiver, World, held, world
 
-Pool = asyncpg.Pool
+BROKEN = "tests.worker.broken_worker"
 WAITING_FOR_A_LOCK = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
@@ -30,11 +46,7 @@ async def wait_for_answer(worker: Worker, path: str, **changes: str) -> None:
     """Return when that probe answers exactly this; the worker must live."""
     checks = FINE[path] | changes
     expected = (503 if changes else 200, {"status": "unavailable" if changes else "ok", "checks": checks})
-
-    async def look() -> bool:
-        return expected == await worker.get(path)
-
-    await eventually(look)
+    await eventually_equals(expected, lambda: worker.get(path))
     assert (200, {"status": "ok"}) == await worker.get("/livez")
 
 
@@ -109,41 +121,17 @@ async def test_a_frozen_postgresql_fails_its_checks(own_postgres: Server, redis_
 
 
 @pytest.mark.req("OPS-01")
-async def test_a_frozen_redis_fails_its_check(
-    pool: "Pool[asyncpg.Record]", database_url: str, own_valkey: Server, tmp_path: Path
-) -> None:
-    """While Redis is frozen only its check is a timeout; afterwards all pass."""
-    installed = await world(pool, database_url, own_valkey.url, tmp_path)
-    async with installed.worker() as worker:
-        await wait_for_answer(worker, "/readyz")
-        own_valkey.freeze()
-        try:
-            await wait_for_answer(worker, "/readyz", redis="timeout")
-            await wait_for_answer(worker, "/startupz")
-        finally:
-            own_valkey.thaw()
-        await wait_for_answer(worker, "/readyz")
-
-
-@pytest.mark.req("OPS-01")
 @pytest.mark.parametrize(("broken", "stuck"), [("taking", True), ("handling", True), ("outbox", False)])
 async def test_a_loop_that_dies_at_each_pass_is_not_healthy(broken: str, stuck: bool, world: World) -> None:
     """Such a worker is never ready, and the log names the place; it lives only if it can send without that loop."""
-    async with world.broken_worker(broken) as worker:
+    async with world.worker(module=BROKEN, BROKEN=broken) as worker:
         expected = dict.fromkeys(FINE["/readyz"], "ok") | {f"loop_{broken}": "unavailable"}
         assert (503, {"status": "unavailable", "checks": expected}) == await worker.get("/readyz")
-
-        async def turned() -> bool:
-            return (503, {"status": "stuck", "loops": [broken]}) == await worker.get("/livez")
-
-        async def logged() -> list[str]:
-            return [line["exception"] for line in worker.log if "exception" in line]
-
         if stuck:
-            await eventually(turned)
+            await eventually_equals((503, {"status": "stuck", "loops": [broken]}), lambda: worker.get("/livez"))
         else:
             assert (200, {"status": "ok"}) == await worker.get("/livez")
-        [exception, *_] = await eventually(logged)
+        [exception, *_] = await eventually(lambda: [line["exception"] for line in worker.log if "exception" in line])
         assert (503, {"status": "unavailable", "checks": expected}) == await worker.get("/readyz")
     assert exception.startswith("TypeError\n")
     assert "tests/worker/broken_worker.py:" in exception
@@ -154,7 +142,7 @@ async def test_a_loop_that_dies_at_each_pass_is_not_healthy(broken: str, stuck: 
 
 async def test_a_loop_that_ends_by_itself_ends_the_worker(world: World) -> None:
     """If a loop ends that never should, the worker ends with 70, and the log names the place."""
-    async with world.broken_worker("pulse") as worker:
+    async with world.worker(module=BROKEN, BROKEN="pulse") as worker:
         assert 70 == await worker.ended()
     *lines, last = worker.log_file.read_text(encoding="utf-8").splitlines()
     assert last.startswith("hookseal: the pulse loop ended by itself")
@@ -180,3 +168,196 @@ async def test_a_busy_worker_is_ready(world: World) -> None:
             await eventually(all_are_locked)
             assert 200 == (await worker.get("/readyz"))[0]
         await wait_for_answer(worker, "/readyz")
+
+
+# The check of the queue fails only if a delivery is due, was rung, and nothing but the queue delays it.
+
+
+SWEEP_SECONDS, STILL_SECONDS = 15, 90.0
+# The delivery came due that many seconds ago and was rung after that.
+RUNG = "UPDATE hookseal.deliveries SET next_attempt_at = now() - $1 * interval '1 second', rung_at = now()"
+
+
+@asynccontextmanager
+async def asking(world: World, movement: Movement) -> AsyncIterator[Check]:
+    """Yield the queue check of a starting worker."""
+    async with opened(
+        settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
+    ) as resources:
+        yield ready_checks(resources, movement)["queue"]
+
+
+async def one_delivery(world: World) -> Ring:
+    await world.endpoint("https://receiver.example/hook")
+    [ring] = await world.publish(rung=False)
+    return ring
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_stuck_queue_fails_the_check(world: World) -> None:
+    """The check fails if a delivery has been rung and due for 90 s and this worker has claimed none for as long."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    async with asking(world, movement) as check:
+        clock.elapsed += STILL_SECONDS - 0.1
+        await check()
+        clock.elapsed += 0.1
+        with pytest.raises(Unavailable, match="none comes through the queue"):
+            await check()
+        movement.moved()
+        await check()
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("state = 'delivered', next_attempt_at = NULL", id="over"),
+        pytest.param("next_attempt_at = now() - interval '80 seconds'", id="due-for-less"),
+        pytest.param("rung_at = NULL", id="never-rung"),
+        pytest.param("rung_at = next_attempt_at - interval '1 second'", id="rung-for-an-earlier-time"),
+        pytest.param("waiting_for = 'secret'", id="held-back"),
+    ],
+)
+async def test_other_delays_do_not_fail_the_check(change: str, world: World) -> None:
+    """A delivery that is finished, due for less time, held or unrung does not make the check fail."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    await world.pool.execute(f"UPDATE hookseal.deliveries SET {change}")  # noqa: S608 -- changes of this file
+    async with asking(world, movement) as check:
+        clock.elapsed += STILL_SECONDS
+        await check()
+
+
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize("table", ["deliveries", "endpoints"])
+async def test_a_locked_delivery_does_not_fail_the_check(table: str, world: World) -> None:
+    """A delivery that cannot be claimed because it or its endpoint is locked does not make the check fail."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    async with asking(world, movement) as check:
+        clock.elapsed += STILL_SECONDS
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute(f"SELECT FROM hookseal.{table} FOR UPDATE")
+            await check()
+        with pytest.raises(Unavailable):
+            await check()
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_full_worker_passes_the_check(world: World) -> None:
+    """While slow receivers fill every slot the check passes, however long; then the time starts again."""
+    clock, in_flight = FakeClock(), InFlight(1)
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    await one_delivery(world)
+    await world.pool.execute(RUNG, STILL_SECONDS + 1)
+    in_flight.take(1)
+    async with opened(
+        settings(world.database_url, world.redis_url), SystemClock(), structlog.get_logger()
+    ) as resources:
+        check = ready_checks(resources, movement)["queue"]
+        engine = Engine(
+            resources.bell,
+            RecordingHandler(movement=movement, in_flight=in_flight),
+            due=all_due,
+            clock=clock,
+            log=structlog.get_logger(),
+        )
+        running = asyncio.create_task(engine.run())
+        try:
+            clock.elapsed += 10 * STILL_SECONDS
+            await eventually(lambda: beat(engine) == clock.elapsed and not movement.is_still)
+            await check()
+            in_flight.free(1)
+            clock.elapsed += STILL_SECONDS
+            with pytest.raises(Unavailable):
+                await check()
+        finally:
+            await engine.stop()
+            await asyncio.wait_for(running, 10)
+
+
+@pytest.mark.req("OPS-01")
+async def test_a_frozen_database_fails_its_own_check_only(own_postgres: Server) -> None:
+    """While PostgreSQL does not answer, only its own check fails, not that of the queue."""
+    clock = FakeClock()
+    movement = Movement(clock, sweep_seconds=SWEEP_SECONDS)
+    clock.elapsed += STILL_SECONDS
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=1) as pool:
+        own_postgres.freeze()
+        try:
+            await _moves(pool, movement)
+        finally:
+            own_postgres.thaw()
+
+
+# A whole worker while a dependency is frozen.
+
+
+async def unready(worker: Worker, name: str) -> None:
+    """Return when the worker reports that dependency as a timeout; it must live."""
+
+    async def look() -> bool:
+        status, body = await worker.get("/readyz")
+        return status == 503 and body["checks"][name] == "timeout"
+
+    await eventually(look)
+    assert (200, {"status": "ok"}) == await worker.get("/livez")
+
+
+async def ready(worker: Worker) -> None:
+    async def look() -> bool:
+        return (await worker.get("/readyz"))[0] == 200
+
+    await eventually(look)
+
+
+async def test_a_stop_does_not_wait_for_a_frozen_postgresql(
+    own_postgres: Server, redis_url: str, tmp_path: Path
+) -> None:
+    """A worker that is stopped while PostgreSQL is frozen does not wait for it, and exits with 0."""
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
+        installed = await world(pool, own_postgres.url, redis_url, tmp_path)
+        async with installed.worker() as worker:
+            await ready(worker)
+            own_postgres.freeze()
+            try:
+                await unready(worker, "postgresql")
+                await worker.stop()
+            finally:
+                own_postgres.thaw()
+
+
+@pytest.mark.req("DUR-04", "DUR-05")
+async def test_a_stop_ends_while_nothing_can_be_recorded(world: World, receiver: Receiver) -> None:
+    """A worker that is stopped while nothing can be recorded tries until its drain ends, logs what is left, exits 0."""
+    answer = asyncio.Event()
+    receiver.answers["/held"] = held(answer)
+    await world.endpoint(f"{receiver.base_url}/held")
+
+    async with world.worker(HOOKSEAL_LEASE_SECONDS="7", HOOKSEAL_DRAIN_SECONDS="6") as worker:
+        [ring] = await world.publish()
+        await receiver.wait_for(1)
+        async with world.pool.acquire() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE hookseal.attempts IN ACCESS EXCLUSIVE MODE")
+            answer.set()
+
+            async def reported() -> bool:
+                found, body = await worker.get("/readyz")
+                return (503, "unavailable", 1) == (
+                    *(found, body["checks"]["records"]),
+                    body.get("unrecorded", {}).get("outcomes"),
+                )
+
+            await eventually(reported)
+            await worker.stop()
+        events = [line["event"] for line in worker.log]
+        assert (1, 1) == (events.count("records.failed"), events.count("delivery.unrecorded"))
+
+    assert "sending" == (await world.installation.delivery(ring))["state"]

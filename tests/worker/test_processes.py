@@ -12,29 +12,22 @@ from prometheus_client import ProcessCollector
 
 from hookseal.ground.version import VERSION
 from hookseal.postgres.schema.revision import EXPECTED
-from tests import forked
 from tests.doubles.stored import MASTER_KEY_TEXT
-from tests.worker.environment import environment
+from tests.worker.fleet import Worker
 from tests.worker.test_probes import FINE
 from tests.worker.waiting import eventually
-from tests.worker.world import Receiver, Worker, World, held
-
-EXPIRED = "UPDATE hookseal.deliveries SET lease_expires_at = now() WHERE state = 'sending'"
+from tests.worker.world import Receiver, World, held
 
 
 def processes(worker: Worker) -> list[dict[str, Any]]:
     """Return what the parent reported about its processes."""
-    found: list[dict[str, Any]] = worker.process.ready["processes"]
+    found: list[dict[str, Any]] = worker.ready["processes"]
     return found
 
 
 async def ended(pid: int) -> None:
     """Return when the process has ended; its parent may not have waited for it yet."""
-
-    async def look() -> bool:
-        return _has_ended(pid)
-
-    await eventually(look)
+    await eventually(lambda: _has_ended(pid))
 
 
 def _has_ended(pid: int) -> bool:
@@ -71,8 +64,7 @@ async def test_two_processes_are_one_worker(world: World, receiver: Receiver, tm
         assert 3 == len({worker.pid, one["pid"], two["pid"]})
         present = await world.pool.fetch("SELECT id FROM hookseal.workers")
         assert {one["worker_id"], two["worker_id"]} == {row["id"] for row in present}
-        for ring in [(await world.publish())[0] for _ in range(6)]:
-            await world.state(ring, "delivered")
+        await world.delivered(*[(await world.publish())[0] for _ in range(6)])
         await _require_both_ready(worker)
         for process in (one, two):
             _shows_no_key(process["pid"], world)
@@ -87,10 +79,10 @@ async def _require_drained(world: World, receiver: Receiver, worker: Worker) -> 
     rings = [(await world.publish())[0] for _ in range(4)]
     await receiver.wait_for(before + 4)  # the concurrency of both together
     assert 4.0 == (await worker.figures())["hookseal_in_flight", None]
-    os.kill(worker.pid, signal.SIGTERM)
+    worker.send(signal.SIGTERM)
     await eventually(lambda: _is_draining(worker))
-    os.kill(worker.pid, signal.SIGTERM)
-    os.kill(worker.pid, signal.SIGINT)
+    worker.send(signal.SIGTERM)
+    worker.send(signal.SIGINT)
     answer.set()
     assert 0 == await worker.ended()
     assert {"delivered"} == {(await world.installation.delivery(ring))["state"] for ring in rings}
@@ -161,7 +153,7 @@ async def test_a_killed_process_is_replaced(world: World, receiver: Receiver) ->
         owner = (await world.installation.delivery(ring))["lease_owner"]
         [victim] = [process for process in processes(worker) if process["worker_id"] == owner]
         os.kill(victim["pid"], signal.SIGKILL)
-        await world.pool.execute(EXPIRED)
+        await world.expire_leases()
         number = str(victim["process"])
 
         async def degraded() -> bool:
@@ -185,7 +177,7 @@ async def _require_one_restart(worker: Worker, number: int) -> None:
         figures["hookseal_process_restarts_total", "killed"],
         figures["hookseal_processes", None],
     )
-    [restart] = [line for line in worker.log if line["event"] == "process.restarting"]
+    [restart] = worker.logged("process.restarting")
     assert (number, -9) == (restart["process"], restart["exit_code"])
 
 
@@ -196,7 +188,7 @@ async def _require_orphans_end(world: World, receiver: Receiver, worker: Worker)
     pids = {line["process"]: line["pid"] for line in worker.log if line["event"] == "process.started"}
     [ring] = await world.publish()
     await receiver.wait_for(before + 1)
-    os.kill(worker.pid, signal.SIGKILL)
+    worker.send(signal.SIGKILL)
     await eventually(lambda: _log_lines(worker, "worker.draining", 2))
     answer.set()
     for pid in pids.values():
@@ -219,25 +211,3 @@ async def test_a_process_that_cannot_restart_ends_the_worker(world: World) -> No
     assert last.startswith("hookseal: the schema is at revision 9999, this version knows up to")
     assert [] == [line for line in lines if line.startswith("hookseal: ")]
     await ended(processes(worker)[1]["pid"])
-
-
-async def test_an_unwritable_ready_line_ends_the_worker(world: World) -> None:
-    """If the ready line cannot be written, the worker drains and ends with an error about its output."""
-    reads, writes = os.pipe()
-    os.close(reads)
-    process = await forked.start(
-        "worker",
-        env=os.environ | environment(world.database_url, world.redis_url, HOOKSEAL_PROCESSES="2"),
-        stdout=writes,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    os.close(writes)
-    _, output = await process.communicate()
-
-    *lines, last = output.decode().splitlines()
-    assert (69, "hookseal: that the worker is ready cannot be written to its standard output (BrokenPipeError): ") == (
-        process.returncode,
-        last.partition("keep ")[0],
-    )
-    assert 2 == sum('"event":"worker.stopped"' in line and '"process"' in line for line in lines)

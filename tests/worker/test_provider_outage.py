@@ -1,7 +1,8 @@
 """A whole worker whose secrets are at a provider outside PostgreSQL, while that is away."""
 
 import asyncio
-import time
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,19 +12,24 @@ import pytest
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.core.why import explain
 from hookseal.dispatcher.store.delivery_queries import facts, show
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.move_secrets import move_endpoint, move_own
 from hookseal.operations.operator import Operator
 from hookseal.secrets.boot import unlock
+from hookseal.secrets.core.keyring import MasterKey
 from hookseal.secrets.core.ref import Provider
+from hookseal.secrets.kms.keys import key_wrapper
+from hookseal.secrets.kms.wrapped import KmsKey, KmsSettings
 from tests.doubles.faulty_proxy import FaultyProxy, Refusal, faulty_proxy
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.providers import openbao_access, outside
-from tests.doubles.stored import keyring
-from tests.secrets.openbao.test_login import approle
-from tests.worker.test_held_end_to_end import waiting
+from tests.doubles.stored import MASTER_KEY_TEXT, keyring
+from tests.secrets.kms.sites import openbao_server
+from tests.worker.fleet import Worker
+from tests.worker.test_waiting_deliveries import waiting
 from tests.worker.waiting import eventually
-from tests.worker.world import Receiver, Worker, World, held
+from tests.worker.world import Receiver, World, held
 
 SETTINGS = {"SECRETS_PROVIDER": "openbao", "SECRETS_CACHE_TTL_SECONDS": "0"}
 SEALED = Refusal(status=503, body=b'{"errors":["Vault is sealed"]}')
@@ -36,19 +42,18 @@ async def test_a_provider_outage_holds_its_deliveries_only(world: World, receive
     moved = (await world.endpoint(f"{receiver.base_url}/hook")).pointer
     await world.endpoint(f"{receiver.base_url}/other", tenant="globex")
     async with at_openbao(world, moved) as (proxy, settings), world.worker(**settings) as worker:
-        await world.state((await world.publish())[0], "delivered")
+        await world.deliver()
         proxy.fault = SEALED
         held = [(await world.publish())[0] for _ in range(3)]
         await waiting(world, 3, "secret")
-        await world.state((await world.publish("globex"))[0], "delivered")
+        await world.deliver("globex")
         rows = [await world.installation.delivery(ring) for ring in held]
         assert [(0, 0)] * 3 == [(row["attempts"], row["budget_spent"]) for row in rows]
         assert 200 == (await worker.get("/livez"))[0]
         await _say_sealed(world, worker, held, f"OpenBao at {proxy.url} is sealed: unseal it")
         proxy.fault = None
-        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
-        for ring in held:
-            await world.state(ring, "delivered")
+        await world.probe_held()
+        await world.delivered(*held)
     [attempt] = await world.installation.attempts(held[0])
     assert ["openbao"] == [ref.partition(":")[0] for ref in attempt["signed_by"]]
 
@@ -84,9 +89,8 @@ async def test_a_lane_behind_a_refused_secret_says_what_holds_it(world: World, r
 
         await eventually(measured)
         proxy.fault = None
-        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
-        for ring in parked:
-            await world.state(ring, "delivered")
+        await world.probe_held()
+        await world.delivered(*parked)
 
 
 @pytest.mark.req("SEC-18")
@@ -106,34 +110,10 @@ async def test_processes_read_a_replaced_token_file(world: World, receiver: Rece
         first = await written(server.url)
         settings = SETTINGS | {"BAO_ADDR": server.url, "BAO_TOKEN_FILE": str(file), "HOOKSEAL_PROCESSES": "2"}
         async with world.worker(**settings):
-            await world.state((await world.publish())[0], "delivered")
+            await world.deliver()
             await written(server.url)
             await as_root(server.url, "POST", "auth/token/revoke", {"token": first})
-            for ring in [(await world.publish())[0] for _ in range(6)]:
-                await world.state(ring, "delivered")
-
-
-@pytest.mark.req("SEC-18")
-async def test_a_secret_id_of_one_use_serves_a_worker_beyond_the_time_of_its_token(
-    world: World, receiver: Receiver
-) -> None:
-    """With a secret id of one use and a token of three seconds, deliveries go on after twice as long."""
-    async with openbao() as server:
-        await _moved_endpoint(world, receiver, server.url)
-        await as_root(
-            server.url, "PUT", "sys/policies/acl/all", {"policy": 'path "secret/*" { capabilities = ["read"] }'}
-        )
-        limits = {"token_ttl": "3s", "token_max_ttl": "1h", "secret_id_num_uses": 1, "token_policies": ["all"]}
-        role = await approle(server.url, "worker", **limits)
-        settings = SETTINGS | {
-            "BAO_ADDR": server.url,
-            "BAO_ROLE_ID": role.role_id,
-            "BAO_SECRET_ID": role.secret_id.reveal().decode(),
-        }
-        async with world.worker(**settings):
-            ends = time.monotonic() + 7.0  # the clock of OpenBao is real
-            while time.monotonic() < ends:
-                await world.state((await world.publish())[0], "delivered")
+            await world.delivered(*[(await world.publish())[0] for _ in range(6)])
 
 
 @asynccontextmanager
@@ -170,3 +150,61 @@ async def _say_sealed(world: World, worker: Worker, held: Sequence[Ring], cause:
     assert reasons["delivery.waiting"].startswith(cause)
     assert reasons["check.failed"].startswith(cause)
     assert ROOT_TOKEN not in worker.log_file.read_text()
+
+
+# A KMS keeps the master key: a worker asks it once, at its start, and never afterwards.
+
+
+async def wrapped(address: str) -> dict[str, str]:
+    """Return the settings of a KMS that has wrapped the master key of the tests."""
+    await as_root(address, "POST", "sys/mounts/transit", {"type": "transit"})
+    await as_root(address, "POST", "transit/keys/hookseal", {})
+    settings = KmsSettings(
+        key=KmsKey.parse("openbao:transit/hookseal"), installation="tests", openbao=openbao_server(address)
+    )
+    async with key_wrapper(settings, clock=SystemClock()) as wrapper:
+        made = await wrapper.wrap(MasterKey.parse(MASTER_KEY_TEXT, variable="of the tests"))
+    return {
+        "SECRETS_MASTER_KEY": "",
+        "SECRETS_MASTER_KEY_WRAPPED": str(made),
+        "SECRETS_KMS": str(settings.key),
+        "SECRETS_KMS_INSTALLATION": settings.installation,
+        "BAO_ADDR": address,
+        "BAO_TOKEN": ROOT_TOKEN,
+    }
+
+
+@pytest.mark.req("SEC-25")
+async def test_a_worker_asks_the_kms_only_at_its_start(world: World, receiver: Receiver) -> None:
+    """While the KMS hangs, deliveries are signed, and a process that was killed starts again with the keys."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    async with openbao() as kms:
+        settings = await wrapped(kms.url)
+        async with world.worker(HOOKSEAL_PROCESSES="2", **settings) as worker:
+            kms.freeze()
+            try:
+                killed = worker.ready["processes"][0]["pid"]
+                _shows_nothing(killed, settings["SECRETS_MASTER_KEY_WRAPPED"])
+                os.kill(killed, signal.SIGKILL)
+                await eventually(lambda: _is_replaced(worker))
+                await world.delivered(*[(await world.publish())[0] for _ in range(4)])
+            finally:
+                kms.thaw()
+
+
+async def _is_replaced(worker: Worker) -> bool:
+    figures = await worker.figures()
+    restarts = figures.get(("hookseal_process_restarts_total", "killed"))
+    return restarts == 1.0 and (await worker.get("/readyz"))[0] == 200 and figures["hookseal_processes", None] == 2.0
+
+
+def _shows_nothing(pid: int, wrapped_key: str) -> None:
+    """Fail if the environment or the arguments of a process have the key, or what unwraps it."""
+    shown = Path(f"/proc/{pid}/cmdline").read_bytes()
+    try:
+        shown += Path(f"/proc/{pid}/environ").read_bytes()
+    except PermissionError:  # it belongs to root, so another user cannot read it
+        assert os.geteuid() != 0
+    assert [] == [
+        text for text in (MASTER_KEY_TEXT, ROOT_TOKEN, wrapped_key, "BAO_", "SECRETS_") if text.encode() in shown
+    ]

@@ -63,7 +63,6 @@ class Leader:
         )
 
     def may_have(self, _chore: Chore) -> bool:
-        """Say that there may be anything to do."""
         return True
 
     def _as_operator(self, connection: Connection) -> Operator:
@@ -71,7 +70,6 @@ class Leader:
         return Operator(connection=connection, unlocked=self._stored.unlocked, who="worker/w-1")
 
     async def look(self) -> bool:
-        """Look once, a second later."""
         await self._stored.pool.execute(_WAITED)
         self.clock.elapsed += 1
         return await self.replaying.once()
@@ -94,7 +92,6 @@ async def test_each_look_replays_what_a_second_allows(installation: Installation
 
 
 async def test_progress_is_logged_once_a_minute(installation: Installation) -> None:
-    """The progress of a long job is logged once a minute."""
     await installation.endpoint()
     await dead_letters(installation, 9)
     leader = Leader(installation)
@@ -240,7 +237,6 @@ async def test_blocked_jobs_take_their_time_from_the_pause(installation: Install
 
 
 async def test_only_the_leader_takes_steps(installation: Installation) -> None:
-    """A worker that stopped leading takes no step."""
     await installation.endpoint()
     await dead_letters(installation, 1)
     leader = Leader(installation)

@@ -3,8 +3,8 @@
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -13,6 +13,7 @@ import structlog
 from hookseal.config.settings import Settings
 from hookseal.errors import ConfigError, HooksealError, Unavailable, with_advice
 from hookseal.ground.clock import SystemClock
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import revision
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.run import run
@@ -20,13 +21,11 @@ from tests.cli.listeners import black_hole, closed_port, refusing
 from tests.doubles.stored import begin
 from tests.worker.environment import settings
 
-Pool = asyncpg.Pool
 _AT_ONCE = 20.0  # without its own limit a start would wait for ever
 
 
 @asynccontextmanager
 async def opening(asked: Settings) -> AsyncIterator[Resources]:
-    """Open the resources of a worker."""
     async with opened(asked, SystemClock(), structlog.get_logger()) as resources:
         yield resources
 
@@ -44,7 +43,7 @@ async def refusal(asked: Settings) -> HooksealError:
     return refused.value
 
 
-async def test_every_resource_is_opened(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_every_resource_is_opened(pool: Pool, database_url: str, redis_url: str) -> None:
     """Every resource answers within the block, and every worker gets its own id."""
     await begin(pool)
     ids = set()
@@ -58,9 +57,7 @@ async def test_every_resource_is_opened(pool: "Pool[asyncpg.Record]", database_u
 
 
 @pytest.mark.req("DEL-03")
-async def test_an_error_of_the_block_is_unchanged(
-    pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
-) -> None:
+async def test_an_error_of_the_block_is_unchanged(pool: Pool, database_url: str, redis_url: str) -> None:
     """An error inside the block is raised unchanged, not as a refusal to start."""
     await begin(pool)
     for error in (TimeoutError("mine"), OSError("mine")):
@@ -69,23 +66,44 @@ async def test_an_error_of_the_block_is_unchanged(
                 raise error
 
 
-async def test_a_missing_postgresql_is_named(redis_url: str) -> None:
-    """A missing PostgreSQL is reported by its address."""
-    port = closed_port()
-    refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
-
-    assert isinstance(refused, Unavailable)
-    assert f"PostgreSQL at 127.0.0.1:{port}" in str(refused)
-    assert "DATABASE_URL" in str(refused)
+@asynccontextmanager
+async def nobody() -> AsyncIterator[int]:
+    yield closed_port()
 
 
-async def test_a_silent_postgresql_is_named(redis_url: str) -> None:
-    """A PostgreSQL that accepts connections and never answers is reported in time, by its address."""
+@asynccontextmanager
+async def silent() -> AsyncIterator[int]:
+    """Yield a port that accepts connections, and never answers."""
     async with black_hole() as (port, _):
-        refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
+        yield port
+
+
+@asynccontextmanager
+async def closing() -> AsyncIterator[int]:
+    """Yield a port that closes every connection at once."""
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("server", [nobody, silent, closing])
+@pytest.mark.parametrize("name", ["PostgreSQL", "Redis"])
+async def test_a_server_that_does_not_answer_is_named(
+    server: Callable[[], AbstractAsyncContextManager[int]], name: str, database_url: str, redis_url: str
+) -> None:
+    """A server that is missing, silent, or closes each connection is reported in time, by its address and setting."""
+    async with server() as port:
+        if name == "PostgreSQL":
+            refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
+        else:
+            refused = await refusal(settings(database_url, f"redis://:hunter2@127.0.0.1:{port}/0"))
 
     assert isinstance(refused, Unavailable)
-    assert f"PostgreSQL at 127.0.0.1:{port}" in str(refused)
+    assert f"{name} at 127.0.0.1:{port}" in str(refused)
+    assert {"PostgreSQL": "DATABASE_URL", "Redis": "REDIS_URL"}[name] in str(refused)
 
 
 @pytest.mark.parametrize(
@@ -117,40 +135,6 @@ async def test_missing_tls_is_named(database_url: str, redis_url: str) -> None:
     assert "offers no TLS, and DATABASE_URL asks for it (sslmode): turn it on there" in str(refused)
 
 
-async def test_a_closing_server_is_named(redis_url: str) -> None:
-    """A server that closes every connection at once is reported as a PostgreSQL that does not answer."""
-
-    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
-        refused = await refusal(settings(f"postgresql://user:hunter2@127.0.0.1:{port}/db", redis_url))
-
-    assert isinstance(refused, Unavailable)
-    assert f"PostgreSQL at 127.0.0.1:{port}" in str(refused)
-
-
-async def test_a_missing_redis_is_named(database_url: str) -> None:
-    """A missing Redis is reported by its address."""
-    port = closed_port()
-    refused = await refusal(settings(database_url, f"redis://:hunter2@127.0.0.1:{port}/0"))
-
-    assert isinstance(refused, Unavailable)
-    assert f"Redis at 127.0.0.1:{port}" in str(refused)
-    assert "REDIS_URL" in str(refused)
-
-
-async def test_a_silent_redis_is_named(database_url: str) -> None:
-    """A Redis that accepts connections and never answers is reported in time, by its address."""
-    async with black_hole() as (port, _):
-        refused = await refusal(settings(database_url, f"redis://:hunter2@127.0.0.1:{port}/0"))
-
-    assert isinstance(refused, Unavailable)
-    assert f"Redis at 127.0.0.1:{port}" in str(refused)
-
-
 async def test_a_refused_password_is_not_shown(database_url: str, redis_url: str) -> None:
     """If Redis refuses the password, the error contains its address and not the password."""
     address = redis_url.rpartition("@")[2]
@@ -172,7 +156,6 @@ async def test_a_refused_password_is_not_shown(database_url: str, redis_url: str
 async def test_another_schema_revision_is_refused(
     found: str, remedy: str, empty_database_url: str, redis_url: str
 ) -> None:
-    """A database at another schema revision is refused, with the remedy."""
     if found != "no schema":
         connection = await asyncpg.connect(empty_database_url)
         await connection.execute("CREATE SCHEMA hookseal; CREATE TABLE hookseal.alembic_version (version_num text)")
@@ -201,7 +184,7 @@ async def test_another_schema_revision_is_refused(
     ],
 )  # fmt: skip
 async def test_a_schema_that_differs_is_refused(
-    change: str, named: str, pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
+    change: str, named: str, pool: Pool, database_url: str, redis_url: str
 ) -> None:
     """A worker starts on no schema that something changed, or that a build of another line made: it is named."""
     await pool.execute(change)
@@ -214,7 +197,6 @@ async def test_a_schema_that_differs_is_refused(
 
 
 async def test_an_installation_without_keys_is_refused(database_url: str, redis_url: str) -> None:
-    """An installation without keys is refused, with the command that makes them."""
     refused = await refusal(settings(database_url, redis_url))
 
     assert isinstance(refused, ConfigError)
@@ -222,7 +204,7 @@ async def test_an_installation_without_keys_is_refused(database_url: str, redis_
 
 
 @pytest.mark.req("SEC-04", part="check-at-boot")
-async def test_another_master_key_is_refused(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_another_master_key_is_refused(pool: Pool, database_url: str, redis_url: str) -> None:
     """A worker with another master key than the installation's is refused, with the ids of both keys."""
     await begin(pool)
     registered = await pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
@@ -236,9 +218,7 @@ async def test_another_master_key_is_refused(pool: "Pool[asyncpg.Record]", datab
 
 
 @pytest.mark.req("SEC-04", part="check-at-boot")
-async def test_dev_is_refused_where_keys_are_registered(
-    pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
-) -> None:
+async def test_dev_is_refused_where_keys_are_registered(pool: Pool, database_url: str, redis_url: str) -> None:
     """Where master keys are registered, a worker with the provider `dev` is refused (78), with the setting to use."""
     await begin(pool)
     refused = await refusal(settings(database_url, redis_url, SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY=""))
@@ -247,9 +227,7 @@ async def test_dev_is_refused_where_keys_are_registered(
 
 
 @pytest.mark.req("DUR-02")
-async def test_a_timeout_longer_than_the_drain_is_refused(
-    pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str
-) -> None:
+async def test_a_timeout_longer_than_the_drain_is_refused(pool: Pool, database_url: str, redis_url: str) -> None:
     """An enabled endpoint whose timeout is longer than the drain is refused, with the value that is needed."""
     installation = await begin(pool)
     await installation.endpoint()
@@ -266,7 +244,7 @@ async def test_a_timeout_longer_than_the_drain_is_refused(
         pass
 
 
-async def test_a_busy_port_names_the_setting(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_a_busy_port_names_the_setting(pool: Pool, database_url: str, redis_url: str) -> None:
     """A worker whose probes cannot listen does not start; the error names the port and the setting."""
     await begin(pool)
     async with black_hole() as (port, _):

@@ -10,7 +10,6 @@ from typing import Any, Never
 import pytest
 import structlog
 
-from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
 from hookseal.dispatcher.core.model import (
     Attempt,
     Claim,
@@ -24,7 +23,6 @@ from hookseal.dispatcher.core.model import (
     WaitingFor,
 )
 from hookseal.dispatcher.core.policy import Wait
-from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
 from hookseal.dispatcher.lanes.unanswered import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
@@ -48,6 +46,7 @@ from hookseal.worker.ring_handler import (
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger, Row
+from tests.doubles.parts import parts
 from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
@@ -60,7 +59,6 @@ OK = Reply(status=204, snippet="")
 
 
 def passes() -> Passes:
-    """Return what records the passes of the handler."""
     return Passes("handling", SystemClock())
 
 
@@ -76,7 +74,6 @@ class FailingLedger(MemoryLedger):
     claims = 0
 
     async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
-        """Fail, or claim what is in none of these."""
         self.claims += 1
         if self.on_claim is not None:
             raise self.on_claim
@@ -87,7 +84,6 @@ class FailingLedger(MemoryLedger):
         return replace(found, busy=busy, behind=behind, locked=locked)
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
-        """Fail, or record after `may_record`."""
         if self.on_record is not None:
             raise self.on_record
         if self.may_record is not None:
@@ -111,30 +107,16 @@ class Scene:
         self.in_flight = InFlight(self.slots)
         self.meter = WorkerMeter()
         self.transport = ScriptedTransport(*[OK] * 4, during=self.reply.wait)
-        parts = Parts(
-            ledger=self.ledger,
-            transport=self.transport,
-            signers=self.signers,
-            clock=self.clock,
-            jitter=lambda: 0.5,
-            allow_http=False,
-            longest_seconds=20,
-            user_agent="hookseal/test",
-            meter=self.meter,
-            health=FailingEndpoints(self.clock),
-            log=structlog.get_logger(),
-        )
+        self.parts = parts(self.ledger, self.clock, transport=self.transport, signers=self.signers, meter=self.meter)
         self.movement = Movement(self.clock, sweep_seconds=15)
         self.lanes = Lanes(32)
-        self.handler = RingHandler(parts, self.in_flight, self.meter, self.movement, lanes=self.lanes)
+        self.handler = RingHandler(self.parts, self.in_flight, self.meter, self.movement, lanes=self.lanes)
 
     @property
     def row(self) -> Row:
-        """Return the row of the delivery."""
         return self.ledger.rows[DELIVERY]
 
     def counted(self, name: str, label: str | None = None) -> float:
-        """Return a figure."""
         return figures(self.meter)[name, label]
 
     @property
@@ -143,7 +125,6 @@ class Scene:
         return self.counted("hookseal_rings_dropped_total", "not_due")
 
     def add(self, number: int, ring: Ring = RING) -> Ring:
-        """Add a pending delivery of the same endpoint as that ring; return its ring."""
         ring = replace(ring, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
         self.ledger.add(replace(CLAIM, ring=ring))
         return ring
@@ -153,7 +134,6 @@ class Scene:
         self.send_by(ScriptedTransport(*[NotBegun(missing_resource="EMFILE")] * times))
 
     def send_by(self, transport: ScriptedTransport) -> None:
-        """Send by this transport."""
         self.transport = transport
         self.handler._parts = replace(self.handler._parts, transport=transport)
 
@@ -199,7 +179,6 @@ async def test_what_lowered_limits_do_not_allow_is_given_back() -> None:
 
 
 async def test_signers_are_requested_once_for_an_endpoint() -> None:
-    """The signers of an endpoint are requested once for all of its claims in a batch."""
     scene = Scene()
     other = scene.add(3, GLOBEX)
     asked: list[str] = []
@@ -626,11 +605,7 @@ async def test_a_burst_does_not_wait_for_slots_that_are_free() -> None:
 
 async def claimed(scene: Scene, *, claims: int, slots: int) -> None:
     """Return once there were so many claims, and so many slots are free."""
-
-    async def reached() -> bool:
-        return (claims, slots) == (scene.ledger.claims, scene.in_flight.slots)
-
-    await eventually(reached)
+    await eventually(lambda: (claims, slots) == (scene.ledger.claims, scene.in_flight.slots))
 
 
 @pytest.mark.req("DEL-09")
@@ -708,10 +683,7 @@ async def test_a_ring_that_is_kept_while_nothing_is_due_is_tried_in_time(monkeyp
         await asyncio.Event().wait()
 
     async def waited(*seconds: float) -> None:
-        async def reached() -> bool:
-            return list(seconds) == waits
-
-        await eventually(reached)
+        await eventually(lambda: list(seconds) == waits)
 
     monkeypatch.setattr(scene.clock, "sleep", sleep)
     running = asyncio.create_task(scene.handler.run(passes(), stop))

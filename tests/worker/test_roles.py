@@ -1,4 +1,4 @@
-"""A login with one SQL role and nothing else can do all the work of that role."""
+"""Whole workers and commands under logins of one SQL role, beside foreign functions, and with replaced passwords."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,16 +6,22 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
+from hookseal.dispatcher.store.publish import Event, publish_json, publish_raw
 from hookseal.embedded.server import Server
+from hookseal.ground.ids import TenantId
+from hookseal.postgres.connect import connection_pool
+from hookseal.postgres.pool import Pool
+from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import Ended, hookseal
 from tests.dispatcher.test_history import MANY
+from tests.doubles import hijacked
+from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.worker import world as worlds
 from tests.worker.waiting import PATIENCE_SECONDS, eventually
 from tests.worker.world import Receiver, World, status
-
-pytestmark = pytest.mark.timeout(300)  # many commands in sequence
 
 PUBLISH = ("publish", "--tenant", "acme", "--event-type", "invoice.paid", "--data", "{}")
 LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly", "sells": None}
@@ -33,13 +39,11 @@ async def roles(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIt
 
 
 def url(world: World, login: str) -> str:
-    """Return the URL of the database for that login."""
     parts = urlsplit(world.database_url)
     return parts._replace(netloc=f"{login}:hunter2@{parts.hostname}:{parts.port}").geturl()
 
 
 async def run(world: World, login: str, *arguments: str) -> Ended:
-    """Run a command as that login, with `--json`."""
     settings = {
         "DATABASE_URL": url(world, login),
         "REDIS_URL": world.redis_url,
@@ -74,6 +78,7 @@ async def published(world: World, receiver: Receiver, answer: int, state: str) -
     return delivery
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.req("OPS-10")
 @pytest.mark.req("DEL-16")
 @pytest.mark.req("SEC-14", part="append")
@@ -112,9 +117,9 @@ async def test_each_role_can_do_its_work(roles: World, receiver: Receiver) -> No
     await done(roles, "decides", "audit", "verify")
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.req("OPS-10")
 async def test_the_read_only_role_shows_everything(roles: World, receiver: Receiver) -> None:
-    """The read-only role can list and show everything."""
     added = await roles.endpoint(f"{receiver.base_url}/hook")
     [ring] = await roles.publish(rung=False)
     of = ("--tenant", "acme", "--endpoint", added.pointer.endpoint_id)
@@ -134,6 +139,7 @@ async def test_the_read_only_role_shows_everything(roles: World, receiver: Recei
     await done(roles, "looks", "producer", "list")
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.req("OPS-10")
 @pytest.mark.req("SEC-14", part="append")
 async def test_the_workers_role_with_the_key_is_audited(roles: World) -> None:
@@ -162,3 +168,166 @@ async def _in(world: World, delivery: str, state: str) -> None:
 
 async def _is_gone(world: World, event: str) -> bool:
     return not await world.pool.fetchval("SELECT EXISTS (SELECT FROM hookseal.events WHERE id = $1)", event)
+
+
+# Functions that a producer's login creates in `public`, which PostgreSQL 14 allows to all, are never called.
+
+
+HIJACKED_LOGINS = {"runs": "hookseal_worker", "decides": "hookseal_operator", "looks": "hookseal_readonly"}
+
+
+@pytest.fixture
+async def hostile(own_postgres: Server, redis_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """Yield an installation where a producer created functions that match our calls better than the built-in ones."""
+    async with connection_pool(own_postgres.url, size=3) as pool:
+        for name, role in HIJACKED_LOGINS.items() | {("mallory", "hookseal_producer"), ("sells", "hookseal_producer")}:
+            await pool.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'hunter2'; GRANT {role} TO {name}")
+        await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        world = await worlds.world(pool, own_postgres.url, redis_url, tmp_path)
+        mallory = await asyncpg.connect(url(world, "mallory"))
+        try:
+            await hijacked.make(mallory)
+        finally:
+            await mallory.close()
+        yield world
+
+
+def settings(world: World, login: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": url(world, login),
+        "REDIS_URL": world.redis_url,
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+    }
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("OPS-10")
+@pytest.mark.timeout(180)
+async def test_a_worker_calls_no_foreign_function(hostile: World, receiver: Receiver) -> None:
+    """A worker claims, delivers and sweeps without calling any of them."""
+    await hostile.endpoint(f"{receiver.base_url}/hook")
+    async with hostile.worker(DATABASE_URL=url(hostile, "runs"), HOOKSEAL_LISTEN="true") as worker:
+        for _ in range(3):
+            await hostile.deliver()
+        assert 200 == (await worker.get("/readyz"))[0]
+        await worker.figures()
+
+    assert [] == await hijacked.called(hostile.pool)
+
+
+COMMANDS = (
+    ("decides", "producer", "grant", "--role", "mallory", "--tenant", "acme"),
+    ("decides", "producer", "list"),
+    ("decides", "key", "status"),
+    ("decides", "audit", "verify"),
+    ("decides", "endpoint", "list"),
+    ("decides", "delivery", "list"),
+    ("decides", "secret", "cache-clear"),
+    ("looks", "audit", "list"),
+)
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("OPS-10")
+@pytest.mark.timeout(180)
+async def test_commands_call_no_foreign_function(hostile: World) -> None:
+    """Commands of an operator and of a reader work without calling any of them."""
+    await hostile.endpoint("https://receiver.example/hook")
+    for name, *command in COMMANDS:
+        ended = await hookseal(*command, "--json", **settings(hostile, name))
+        assert 0 == ended.code, ended.err
+        assert [] == await hijacked.called(hostile.pool), command
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("OPS-10")
+@pytest.mark.timeout(180)
+async def test_publishing_ignores_the_callers_search_path(hostile: World) -> None:
+    """The functions that publish set their own search path, so that the caller's path has no effect."""
+    await hostile.endpoint("https://receiver.example/hook")
+    await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
+    sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
+    try:
+        rows = await sells.fetch("SELECT * FROM hookseal.publish('acme', 'a.b', '{}'::json)")
+    finally:
+        await sells.close()
+
+    assert 1 == len(rows)
+    assert [] == await hijacked.called(hostile.pool)
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("OPS-10")
+@pytest.mark.timeout(180)
+async def test_the_publisher_calls_no_foreign_function(hostile: World) -> None:
+    """The statements of the Publisher on a caller's connection name the types of PostgreSQL with their schema."""
+    sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
+    try:
+        await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
+        await publish_json(sells, Event(tenant_id=TenantId("acme"), event_type="a.b"), "{}")
+        await publish_raw(sells, Event(tenant_id=TenantId("acme"), event_type="a.b"), b"{}")
+    finally:
+        await sells.close()
+
+    assert [] == await hijacked.called(hostile.pool)
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.req("OPS-10")
+@pytest.mark.timeout(180)
+async def test_an_upgrade_calls_no_foreign_function(hostile: World) -> None:
+    """`db upgrade` of an existing schema and of an empty database calls none of them."""
+    await upgrade(hostile.database_url)
+    await hostile.pool.execute("DROP SCHEMA hookseal CASCADE")
+    await upgrade(hostile.database_url)
+
+    assert [] == await hijacked.called(hostile.pool)
+
+
+# The files of the urls of PostgreSQL and Redis are replaced while a worker runs, as an agent of a vault does.
+
+
+def with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user = f"{parts.username or ''}:{password}"
+    return parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def private(file: Path, text: str) -> str:
+    file.write_text(text)
+    file.chmod(0o600)
+    return str(file)
+
+
+@pytest.mark.req("DUR-04", "SEC-13")
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_worker_logs_in_with_what_the_files_say_now(
+    begun_pool: Pool, database_url: str, own_valkey: Server, receiver: Receiver, tmp_path: Path, processes: str
+) -> None:
+    """New passwords, cut sessions and new files: the worker delivers on, without a restart."""
+    world: World = await worlds.world(begun_pool, database_url, own_valkey.url, tmp_path)
+    await world.endpoint(f"{receiver.base_url}/hook")
+    async with (
+        login(begun_pool, database_url, "hookseal_worker") as (role, url),
+        Redis.from_url(own_valkey.url) as redis,
+    ):
+        postgresql, valkey = tmp_path / "postgresql", tmp_path / "valkey"
+        files = {
+            "DATABASE_URL_FILE": private(postgresql, url),
+            "REDIS_URL_FILE": private(valkey, own_valkey.url),
+        }
+        async with world.worker(DATABASE_URL="", REDIS_URL="", HOOKSEAL_PROCESSES=processes, **files) as worker:
+            await world.deliver()
+
+            await begun_pool.execute(f"ALTER ROLE {role} PASSWORD 'hunter-two'")
+            private(postgresql, with_password(url, "hunter-two"))
+            await redis.config_set("requirepass", "hunter-two")
+            private(valkey, with_password(own_valkey.url, "hunter-two"))
+            await begun_pool.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role.strip('"')
+            )
+            await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+            await world.delivered(*[(await world.publish(rung=False))[0] for _ in range(4)])
+            assert "hunter-two" not in worker.log_file.read_text()

@@ -12,8 +12,9 @@ from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.restore import accept_restore
 from hookseal.receiver import verify
 from hookseal.secrets.endpoint.rotation import RotationResult
+from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
-from tests.worker.world import Received, Receiver, Worker, World
+from tests.worker.world import Received, Receiver, World
 
 pytestmark = pytest.mark.req("SEC-24", part="stale")
 
@@ -38,7 +39,6 @@ ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER
 
 
 async def findings(world: World, endpoint: EndpointId) -> list[dict[str, Any]]:
-    """Return the audited findings about the endpoint."""
     rows = await world.pool.fetch(
         "SELECT after::text FROM hookseal.audit_log WHERE action = 'stale.found' AND subject = $1 ORDER BY sequence",
         f"endpoint:{endpoint}",
@@ -54,13 +54,12 @@ async def audited(world: World, worker: Worker, endpoint: EndpointId) -> dict[st
         found = await findings(world, endpoint)
         return found[0] if found and counted else None
 
-    found = await eventually(look)
+    found: dict[str, Any] = await eventually(look)
     assert 1 == len(await findings(world, endpoint))
     return found
 
 
 def secret_of(added: AddedEndpoint | RotationResult) -> str:
-    """Return the secret as its receiver has it."""
     assert added.secret is not None
     return added.secret.reveal().decode()
 
@@ -89,15 +88,13 @@ async def test_a_stale_row_sends_nothing_until_accepted(world: World, receiver: 
         assert "/other" == (await receiver.wait_for(1)).path
         signed_with(receiver.received[0], secret_of(other))
 
-        async with world.pool.acquire() as connection:
-            accepted = await accept_restore(world.installation.operator(connection), ())
+        accepted = await world.installation.act(accept_restore, ())
         assert ([endpoint], [], 2) == (
             [one.endpoint_id for one in accepted.endpoints],
             [*accepted.refused],
             accepted.woken,
         )
-        for delivery in (held, also_held):
-            await world.state(delivery, "delivered")
+        await world.delivered(held, also_held)
     assert ["/other", "/old", "/old"] == [got.path for got in receiver.received]
     signed_with(receiver.received[1], secret_of(added))
     row = await world.pool.fetchrow("SELECT generation, secret_ref FROM hookseal.endpoints WHERE tenant_id = 'acme'")
@@ -120,8 +117,7 @@ async def test_a_worker_detects_a_restored_database(world: World, receiver: Rece
         assert "this process knows 2" in waiting["last_error"]
         await audited(world, worker, added.pointer.endpoint_id)
 
-        async with world.pool.acquire() as connection:
-            await accept_restore(world.installation.operator(connection), ())
+        await accept(world)
         await world.state(held, "delivered")
     signed_with(receiver.received[1], secret_of(added))
 
@@ -137,8 +133,7 @@ async def test_a_shortened_log_stops_no_delivery(world: World, receiver: Receive
     with pytest.raises(Refused, match="hookseal audit verify"):
         await world.rotate(added)
     async with world.worker():
-        [sent] = await world.publish()
-        await world.state(sent, "delivered")
+        await world.deliver()
     signed_with(receiver.received[0], secret_of(new))
 
 
@@ -168,8 +163,7 @@ async def test_a_stale_record_is_not_used_until_accepted(
         await world.state(sent, "delivered")
         await audited(world, worker, added.pointer.endpoint_id)
 
-        async with world.pool.acquire() as connection:
-            accepted = await accept_restore(world.installation.operator(connection), ())
+        accepted = await world.installation.act(accept_restore, ())
         assert ["record"] == [one.kind for one in accepted.endpoints]
         await world.state(held, "delivered")
 
@@ -190,7 +184,7 @@ async def test_the_deliveries_of_a_removed_row_wait(world: World, receiver: Rece
         await world.pool.execute(
             f"INSERT INTO hookseal.endpoints ({columns}) SELECT {columns} FROM kept"  # noqa: S608 -- columns of ours
         )
-        await world.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+        await world.probe_held()
         await world.state(held, "delivered")
     signed_with(receiver.received[0], secret_of(added))
 
@@ -220,3 +214,58 @@ async def test_an_accepted_loss_cancels_the_deliveries(world: World) -> None:
             "SELECT state FROM hookseal.secret_records WHERE name LIKE '%' || $1", added.pointer.endpoint_id
         )
     ]
+
+
+# A whole database, epochs included, that is restored under a running worker, which detects it by what it saw.
+
+
+_KEPT = {"endpoints": "kept", "audit_log": "log", "audit_heads": "heads", "secret_records": "r"}
+_ALL_OF_IT = f"{PUT_BACK}{REST_OF_THE_DATABASE}; UPDATE hookseal.control SET epoch = 0"  # noqa: S608 -- ours
+
+
+async def accept(world: World) -> None:
+    await world.installation.act(accept_restore, ())
+
+
+async def backed_up(world: World, receiver: Receiver) -> AddedEndpoint:
+    added = await world.endpoint(f"{receiver.base_url}/seen")
+    for table, kept in _KEPT.items():
+        await world.pool.execute(f"CREATE TABLE {kept} AS SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
+    return added
+
+
+async def put_back(world: World, receiver: Receiver) -> None:
+    """Deliver once, so that the worker has seen everything, and restore every table."""
+    [first] = await world.publish()
+    seen = await world.state(first, "delivered")
+    await world.pool.execute(_ALL_OF_IT)
+    await eventually(lambda: later(world, seen["claimed_at"]))
+
+
+async def test_a_database_from_before_an_accepted_restore_is_detected(world: World, receiver: Receiver) -> None:
+    """A database from before an accepted restore is detected, and accepting it takes effect at once."""
+    added = await backed_up(world, receiver)
+    await accept(world)
+    await world.rotate(added)
+    async with world.worker():
+        await put_back(world, receiver)
+        [held] = await world.publish()
+        waiting = await world.state(held, "pending", waiting_for="secret")
+        assert "before a restore that this process knows was accepted" in waiting["last_error"]
+        await accept(world)
+        await world.state(held, "delivered")
+    signed_with(receiver.received[1], secret_of(added))
+
+
+async def test_a_reused_version_number_replaces_the_cached_secret(world: World, receiver: Receiver) -> None:
+    """A version made after the restore replaces the lost one of the same number that the worker has cached."""
+    added = await backed_up(world, receiver)
+    lost = await world.rotate(added)
+    async with world.worker():
+        await world.pool.execute("UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'")
+        await put_back(world, receiver)
+        await accept(world)
+        new = await world.rotate(added)
+        assert lost.secret_ref == new.secret_ref
+        await world.deliver()
+    signed_with(receiver.received[1], secret_of(new))

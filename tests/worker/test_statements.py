@@ -8,7 +8,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import asyncpg
 import pytest
 import structlog
 
@@ -18,6 +17,8 @@ from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres import connect
+from hookseal.postgres.connect import connection_pool
+from hookseal.postgres.pool import Pool
 from hookseal.worker import ring_handler
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.chores import BacklogTurns
@@ -28,6 +29,8 @@ from hookseal.worker.passes import Passes
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import RingHandler
 from hookseal.worker.run import cancelled
+from hookseal.worker.warm_up import AGAIN_SECONDS, FIRST_SECONDS, OF_THE_POOL, WarmUp, warm_up_batching
+from tests.doubles.clock import EndingClock
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.doubles.transport import ScriptedTransport
@@ -35,7 +38,6 @@ from tests.doubles.virtual_clock import VirtualClock
 from tests.worker.environment import settings
 from tests.worker.waiting import eventually
 
-Pool = asyncpg.Pool
 _WITHOUT_SLEEP = {"stale"}  # it waits until something is stale
 _SETTLED_SECONDS = 20.0  # after the first look of each loop
 
@@ -68,7 +70,6 @@ class Delivering:
         )
 
     async def deliver(self, rings: Iterable[Ring]) -> None:
-        """Send each of these deliveries alone."""
         for ring in rings:
             await self.handler.handle([ring])
             assert 0 == await self.in_flight.drain(60)
@@ -113,7 +114,6 @@ class Idle:
 
 @asynccontextmanager
 async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
-    """Run the loops of a worker."""
     clock, asked = VirtualClock(), settings(database_url, redis_url, HOOKSEAL_SWEEP_SECONDS="")
     async with opened(asked, clock, structlog.get_logger()) as resources:
         loops = BackgroundLoops(asked, resources, clock, structlog.get_logger(), turns=(turns := BacklogTurns(clock)))
@@ -135,8 +135,7 @@ async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
             await loops.end()
 
 
-async def _count(pool: "Pool[asyncpg.Record]", statements: Counter[str]) -> None:
-    """Count every statement of this pool."""
+async def _count(pool: Pool, statements: Counter[str]) -> None:
     async with AsyncExitStack() as stack:
         for connection in [await stack.enter_async_context(pool.acquire()) for _ in range(pool.get_max_size())]:
             connection.add_query_logger(lambda done: statements.update([" ".join(done.query.split())[:80]]))
@@ -187,10 +186,56 @@ async def test_many_deliveries_share_statements(
         assert worker.statements.total() <= 1_000 / 20, worker.statements
 
 
-async def test_an_idle_worker_asks_little(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_an_idle_worker_asks_little(pool: Pool, database_url: str, redis_url: str) -> None:
     """The only worker of an installation in which nothing happens runs at most seven statements a second."""
     await begin(pool)
     async with idle(database_url, redis_url) as worker:
         await worker.pass_time(60.0)
 
         assert worker.statements.total() <= 7 * 60, worker.statements.most_common()
+
+
+# Which connections are open, and which statements are planned on each, before deliveries need them.
+
+
+_PLANNED = """
+SELECT statement FROM pg_prepared_statements WHERE generic_plans > 0 AND statement ~ '^(WITH|UPDATE|SELECT).*hookseal'
+"""
+_OF_BATCHES = 3  # claim_one, claim_all, record_all
+_OTHERS = 7  # record, release, hold, ring_unrung; park, due, next
+_BATCHING = 3  # connections
+
+
+async def planned(pool: Pool) -> list[int]:
+    """Return how many statements are planned on each open connection."""
+    opened = [await pool.acquire() for _ in range(pool.get_size())]
+    numbers = [len(await each.fetch(_PLANNED)) for each in opened]
+    for each in opened:
+        await pool.release(each)
+    return numbers
+
+
+async def test_the_connections_of_batches_are_warm_before_the_first_delivery(database_url: str) -> None:
+    """At the start all of them are open, and have planned the statements that claim and record."""
+    async with connection_pool(database_url, size=_BATCHING, plans_once=True) as batching:
+        await warm_up_batching(batching)
+        assert [_OF_BATCHES] * _BATCHING == await planned(batching)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_connections_stay_warm(database_url: str, *, is_closed: bool) -> None:
+    """It repeats before the pool closes idle connections, also if PostgreSQL did not answer."""
+    clock = EndingClock(3)
+    async with (
+        connection_pool(database_url, size=7, plans_once=True) as pool,
+        connection_pool(database_url, size=_BATCHING, plans_once=True) as batching,
+    ):
+        if is_closed:
+            await pool.close()
+            await batching.close()
+        with pytest.raises(asyncio.CancelledError):
+            await WarmUp(pool, batching, clock=clock, log=structlog.get_logger()).run()
+        assert is_closed or [_OF_BATCHES] * _BATCHING == await planned(batching)
+        assert is_closed or [_OTHERS] * OF_THE_POOL == await planned(pool)
+
+    assert [FIRST_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS] == clock.slept

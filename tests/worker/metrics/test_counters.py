@@ -38,7 +38,6 @@ def test_counters_begin_at_zero() -> None:
 
 @pytest.mark.req("OPS-02", part="counted")
 def test_every_event_is_counted() -> None:
-    """Each reported event changes its own counter and no other."""
     meter = WorkerMeter()
     before = figures(meter)
     meter.held(WaitingFor.SECRET)
@@ -111,7 +110,6 @@ def test_a_watched_figure_is_read_at_the_scrape() -> None:
 
 @pytest.mark.req("OPS-02", part="secrets")
 def test_secret_figures_equal_their_statistics() -> None:
-    """The figures of the secret cache and store equal their statistics."""
     meter = WorkerMeter()
     statistics = Statistics(
         hits=1, misses=2, definitive_failures=3, transient_failures=4, evictions=5, clears=6, entries=7, bytes=8

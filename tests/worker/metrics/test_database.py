@@ -1,24 +1,23 @@
 """What the leader measures for the whole installation, on a real PostgreSQL and Valkey."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 import structlog
 
-from hookseal.queue.bell import bell
+from hookseal.postgres.pool import Pool
+from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.metrics import database
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.database import Measuring, Rules
 from hookseal.worker.run import cancelled
-from tests.doubles.clock import FakeClock
+from tests import rows
+from tests.doubles.clock import TurningClock
 from tests.doubles.stored import begin
 from tests.worker.figures import Figures, figures
-from tests.worker.producer import publish, subscribe
-from tests.worker.waiting import eventually
 
-Pool = asyncpg.Pool
 SWEEP_SECONDS = 15
 DAY_SECONDS = 86_400
 OF_THE_LEADER = (
@@ -54,16 +53,17 @@ SELECT tenant_id, id, 'breaker' FROM hookseal.endpoints
 class Scene:
     """A worker, its leadership, and what it measures."""
 
-    def __init__(self, pool: "Pool[asyncpg.Record]", redis_url: str, clock: FakeClock) -> None:
+    def __init__(self, pool: Pool, queue: Bell) -> None:
         self.leads = True
-        self.bell = bell(redis_url)
+        self.bell = queue
+        self.clock = TurningClock()
         self.meter = WorkerMeter()
         self.measuring = Measuring(
             pool,
             self.bell.depth,
             lambda: self.leads,
             rules=Rules(seconds=SWEEP_SECONDS, retention_days=30),
-            clock=clock,
+            clock=self.clock,
             log=structlog.get_logger(),
         )
         self.measuring.report_to(self.meter)
@@ -73,12 +73,18 @@ class Scene:
         return {key: value for key, value in figures(self.meter).items() if key[0] in OF_THE_LEADER}
 
 
+@pytest.fixture
+async def scene(pool: Pool, redis_url: str) -> AsyncIterator[Scene]:
+    queue = bell(redis_url)
+    yield Scene(pool, queue)
+    await queue.close()
+
+
 @pytest.mark.req("OPS-02", part="measured")
-async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_figures_equal_database_and_queue(pool: Pool, scene: Scene) -> None:
     """The figures about the installation equal the state of the database and the queue, before and after changes."""
     await begin(pool)
     key_id = await pool.fetchval("SELECT key_id FROM hookseal.secret_keys")
-    scene = Scene(pool, redis_url, FakeClock())
     await scene.measuring.once()
     nothing = {
         ("hookseal_retention_lag_seconds", None): 0.0,
@@ -102,8 +108,8 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
     assert 0 <= found.pop(("hookseal_master_key_age_seconds", f"{key_id} active")) < 60
     assert nothing == found
 
-    await subscribe(pool)
-    await publish(pool, 4)
+    await rows.endpoint(pool)
+    await rows.publish(pool, 4)
     await pool.execute(
         "UPDATE hookseal.deliveries SET waiting_for = 'secret', next_attempt_at = now() - interval '200 s'"
         " WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
@@ -118,12 +124,7 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
     await pool.execute("UPDATE hookseal.endpoints SET secret = 'of an older system'")
     await pool.execute("UPDATE hookseal.secret_records SET sealed = '\\x0101ffffffffffffffff' WHERE name = 'sentinel'")
     for name, age in (("w1", 29), ("w2", 31)):
-        await pool.execute(
-            "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)"
-            " VALUES ($1, '1', 25, 45, '{}', now() - make_interval(secs => $2))",
-            name,
-            age,
-        )
+        await rows.worker(pool, name, beaten_at=rows.ago(seconds=age))
     await pool.execute(REPLAYS_AND_LANES)
     await scene.bell.redis.zadd(DEFAULT_QUEUE, {"a": 1, "b": 2})
     await scene.measuring.once()
@@ -148,42 +149,36 @@ async def test_figures_equal_database_and_queue(pool: "Pool[asyncpg.Record]", re
         ("hookseal_rotations_overdue", None): 0.0,
         ("hookseal_workers_live", None): 1.0,
     } == found
-    await scene.bell.close()
 
 
 @pytest.mark.req("OPS-02", part="measured")
 async def test_a_long_line_for_one_reason_hides_no_other_reason(
-    pool: "Pool[asyncpg.Record]", redis_url: str, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each reason is counted up to the limit: a long line of one tenant does not silence the alert about secrets."""
     monkeypatch.setattr(database, "COUNTED_AT_MOST", 3)
     await begin(pool)
-    await subscribe(pool)
-    await publish(pool, 9)
+    await rows.endpoint(pool)
+    await rows.publish(pool, 9)
     await pool.execute(
         "UPDATE hookseal.deliveries AS d SET waiting_for = CASE WHEN n < 3 THEN 'secret' ELSE 'order' END"
         " FROM (SELECT id, row_number() OVER () AS n FROM hookseal.deliveries) AS of WHERE of.id = d.id"
     )
-    scene = Scene(pool, redis_url, FakeClock())
     await scene.measuring.once()
     found = scene.figures()
     assert (2.0, 3.0, 0.0) == tuple(found["hookseal_waiting", name] for name in ("secret", "order", "rate"))
-    await scene.bell.close()
 
 
 @pytest.mark.req("OPS-02", part="measured")
 async def test_what_waits_in_the_lane_of_a_held_endpoint_counts_for_what_holds_it(
-    pool: "Pool[asyncpg.Record]", redis_url: str, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backlog in the lane of an endpoint whose secret is refused waits for the secret, and hides no other lane."""
     monkeypatch.setattr(database, "COUNTED_AT_MOST", 3)
     await begin(pool)
-    await subscribe(pool)
-    await pool.execute(
-        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
-        " VALUES ('acme', hookseal.uuid7(), 'https://other.example/hook', '{*}')"
-    )
-    await publish(pool, 5)
+    await rows.endpoint(pool)
+    await rows.endpoint(pool)
+    await rows.publish(pool, 5)
     await pool.execute(
         "UPDATE hookseal.deliveries SET waiting_for = CASE endpoint_id WHEN (SELECT min(id::text)::uuid FROM"
         " hookseal.endpoints) THEN 'concurrency' ELSE 'rate' END;"
@@ -191,56 +186,34 @@ async def test_what_waits_in_the_lane_of_a_held_endpoint_counts_for_what_holds_i
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for)"
         " SELECT tenant_id, id, 'secret' FROM hookseal.endpoints ORDER BY id::text LIMIT 1"
     )
-    scene = Scene(pool, redis_url, FakeClock())
     names = ("secret", "concurrency", "rate")
     await scene.measuring.once()
     assert (3.0, 0.0, 3.0) == tuple(scene.figures()["hookseal_waiting", name] for name in names)
     await pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
     await scene.measuring.once()
     assert (0.0, 3.0, 3.0) == tuple(scene.figures()["hookseal_waiting", name] for name in names)
-    await scene.bell.close()
 
 
 @pytest.mark.req("OPS-02", part="measured")
-async def test_only_the_leader_measures(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_only_the_leader_measures(pool: Pool, scene: Scene) -> None:
     """A worker that does not lead measures and reports nothing; within three seconds of leading it does."""
-    turns = asyncio.Event()
-
-    class Turning(FakeClock):
-        async def sleep(self, seconds: float) -> None:
-            await super().sleep(seconds)
-            await turns.wait()
-            turns.clear()
-
-    turning = Turning()
-    scene = Scene(pool, redis_url, turning)
     scene.leads = False
     task = asyncio.create_task(scene.measuring.run())
-
-    async def asleep(times: int) -> None:
-        async def look() -> bool:
-            return times == len(turning.slept)
-
-        await eventually(look)
-
-    await asleep(1)
+    await scene.clock.asleep(1)
     assert {} == scene.figures()
     scene.leads = True
-    turns.set()
-    await asleep(2)
+    await scene.clock.turn()
     of_keys = {"hookseal_master_key_records", "hookseal_master_key_age_seconds"}  # no key is registered here
     assert set(OF_THE_LEADER) - of_keys == {name for name, _ in scene.figures()}
     scene.leads = False
     assert {} == scene.figures()
     await cancelled([task])
-    assert [3.0, SWEEP_SECONDS] == turning.slept
-    await scene.bell.close()
+    assert [3.0, SWEEP_SECONDS] == scene.clock.slept
 
 
-async def test_figures_of_an_unreachable_server_are_absent(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_figures_of_an_unreachable_server_are_absent(pool: Pool, scene: Scene) -> None:
     """While PostgreSQL or Redis does not answer, only its figures are absent; each outage is logged once."""
     with structlog.testing.capture_logs() as logs:
-        scene = Scene(pool, redis_url, FakeClock())
         await scene.measuring.once()
         await scene.bell.redis.set(DEFAULT_QUEUE, "no queue at all")
         for _ in range(2):
@@ -256,12 +229,10 @@ async def test_figures_of_an_unreachable_server_are_absent(pool: "Pool[asyncpg.R
     assert [("measure.failed", "redis"), ("measure.failed", "postgresql"), ("measure.resumed", "redis")] == [
         (line["event"], line["of"]) for line in logs
     ]
-    await scene.bell.close()
 
 
 @pytest.mark.req("OPS-02", part="measured")
-async def test_the_ten_longest_failing_endpoints_are_named(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
-    """The ten enabled endpoints that have failed for longest are named, each with its time."""
+async def test_the_ten_longest_failing_endpoints_are_named(pool: Pool, scene: Scene) -> None:
     await pool.execute(
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, enabled, first_failure_at)"
         " SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{*}', n <> 12,"
@@ -271,7 +242,6 @@ async def test_the_ten_longest_failing_endpoints_are_named(pool: "Pool[asyncpg.R
         "SELECT id::text FROM hookseal.endpoints WHERE enabled AND first_failure_at IS NOT NULL"
         " ORDER BY first_failure_at LIMIT 10"
     )
-    scene = Scene(pool, redis_url, FakeClock())
     await scene.measuring.once()
     found = {
         label: value // 3600
@@ -279,11 +249,10 @@ async def test_the_ten_longest_failing_endpoints_are_named(pool: "Pool[asyncpg.R
         if name == "hookseal_endpoint_failing_seconds"
     }
     assert {id_: float(hours) for (id_,), hours in zip(failing, range(11, 1, -1), strict=True)} == found
-    await scene.bell.close()
 
 
 @pytest.mark.req("OPS-11", part="secrets")
-async def test_the_age_of_a_key_depends_on_its_state(pool: "Pool[asyncpg.Record]", redis_url: str) -> None:
+async def test_the_age_of_a_key_depends_on_its_state(pool: Pool, scene: Scene) -> None:
     """By its state, a key's age counts from its promotion, replacement, registration, retirement or destruction."""
     for number, (state, promoted, ended) in enumerate(
         (
@@ -296,23 +265,12 @@ async def test_the_age_of_a_key_depends_on_its_state(pool: "Pool[asyncpg.Record]
             ("retired", None, None),
         )
     ):
-        await pool.execute(
-            "INSERT INTO hookseal.secret_keys"
-            " (key_id, state, check_value, created_at, promoted_at, retired_at, destroyed_at) VALUES"
-            " ($1, $2, '', now() - interval '100 days', now() - make_interval(days => $3),"
-            " now() - make_interval(days => $4), now() - make_interval(days => $4))",
-            f"{number:016x}",
-            state,
-            promoted,
-            ended,
-        )
-    await pool.execute(
-        "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed)"
-        " VALUES ('acme', 'a', 1, 'db', 'p', $1), ('acme', 'b', 1, 'db', 'p', 'x'),"
-        " ('acme', 'c', 1, 'db', 'p', 'y')",
-        bytes.fromhex(f"0101{2:016x}"),
-    )
-    scene = Scene(pool, redis_url, FakeClock())
+        end = ended and rows.ago(days=ended)
+        times = {"promoted_at": promoted and rows.ago(days=promoted), "retired_at": end, "destroyed_at": end}
+        key = {"key_id": f"{number:016x}", "state": state, "check_value": b"", "created_at": rows.ago(days=100)}
+        await rows.insert(pool, "secret_keys", **key, **times)
+    for name, sealed in (("a", bytes.fromhex(f"0101{2:016x}")), ("b", b"x"), ("c", b"y")):
+        await rows.secret_record(pool, name, sealed=sealed)
     await scene.measuring.once()
     found = {
         (name.removeprefix("hookseal_master_key_"), label): value // DAY_SECONDS if "age" in name else value
@@ -330,7 +288,6 @@ async def test_the_age_of_a_key_depends_on_its_state(pool: "Pool[asyncpg.Record]
         ("records", "0000000000000002 decrypt_only"): 1.0,
         ("records", "unregistered unregistered"): 2.0,
     } == found
-    await scene.bell.close()
 
 
 @pytest.mark.req("OPS-11", part="rotations-due")
@@ -350,8 +307,8 @@ async def test_the_age_of_a_key_depends_on_its_state(pool: "Pool[asyncpg.Record]
     ],
 )
 async def test_a_late_rotation_is_overdue(
-    pool: "Pool[asyncpg.Record]",
-    redis_url: str,
+    pool: Pool,
+    scene: Scene,
     *,
     age: str,
     announced: str | None,
@@ -359,7 +316,7 @@ async def test_a_late_rotation_is_overdue(
     overdue: bool,
 ) -> None:
     """A scheduled rotation is overdue an hour after its time, as announced or as it should have been announced."""
-    await subscribe(pool)
+    await rows.endpoint(pool)
     await pool.execute(
         "UPDATE hookseal.endpoints SET rotate_every_days = 30, secret_ref = 'db:x', previous_secret_ref = 'db:y',"
         " secret_updated_at = now() - $1::text::interval, previous_secret_expires_at = now() - $2::text::interval",
@@ -374,7 +331,5 @@ async def test_a_late_rotation_is_overdue(
             " '{\"generation\": 1}', '', '', '1' FROM hookseal.endpoints",
             announced,
         )
-    scene = Scene(pool, redis_url, FakeClock())
     await scene.measuring.once()
     assert float(overdue) == scene.figures()["hookseal_rotations_overdue", None]
-    await scene.bell.close()

@@ -71,7 +71,6 @@ def test_the_leaders_figures_are_the_maximum() -> None:
 
 
 def test_counters_of_ended_processes_are_kept() -> None:
-    """The counters of an ended process are kept, its gauges are not."""
     dead, alive = meter(IN_FLIGHT=9), meter(IN_FLIGHT=1)
     dead.attempted(Outcome.DELIVERED, 0.2, first_after=None)
     alive.attempted(Outcome.DELIVERED, 0.2, first_after=None)
@@ -145,7 +144,6 @@ def test_process_figures_are_added_up(name: str, expected: float) -> None:
 
 
 def test_an_ended_process_keeps_its_cpu_and_not_its_memory() -> None:
-    """The CPU time of an ended process is kept, its memory is not."""
     ended = [sample("process_cpu_seconds_total", 9.0), sample("process_resident_memory_bytes", 9.0)]
     found = figures_of(lasting(ended), [sample("process_cpu_seconds_total", 1.0)])
 

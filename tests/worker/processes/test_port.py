@@ -14,14 +14,12 @@ asked: list[tuple[str, str]] = []
 
 
 async def answers(path: str, accept: str) -> Reply | None:
-    """Answer `/readyz` only."""
     asked.append((path, accept))
     return Reply(status=503, body=b"{}", content_type="application/json") if path == "/readyz" else None
 
 
 @asynccontextmanager
 async def serving(*, most: int = 64, seconds: float = 10.0) -> AsyncIterator[tuple[str, int]]:
-    """Yield the address of a port."""
     port = Port(answers, most=most, seconds=seconds)
     url = urlsplit(await port.serve("127.0.0.1", 0))
     try:
@@ -31,7 +29,6 @@ async def serving(*, most: int = 64, seconds: float = 10.0) -> AsyncIterator[tup
 
 
 async def send(address: tuple[str, int], text: bytes) -> bytes:
-    """Send the text and return the whole answer."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(text)
     try:
@@ -70,7 +67,6 @@ async def test_a_connection_gets_one_answer() -> None:
     ],
 )
 async def test_an_invalid_request_is_refused(text: bytes, status: bytes) -> None:
-    """An invalid request is refused, and the next request is answered."""
     async with serving() as address:
         found = await send(address, text)
         after = await send(address, b"GET /readyz HTTP/1.1\r\n\r\n")
@@ -86,7 +82,6 @@ async def test_a_slow_request_is_closed() -> None:
 
 
 async def test_one_connection_too_many_closes_the_oldest() -> None:
-    """A connection above the limit closes the oldest one."""
     async with serving(most=2) as address:
         opened = [await asyncio.open_connection(*address) for _ in range(3)]
         oldest, _ = opened[0]

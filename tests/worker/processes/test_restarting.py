@@ -17,7 +17,6 @@ from hookseal.worker.processes.process import (
 
 
 def refusal(exit_code: int) -> Refusal:
-    """Return a refusal with that exit code."""
     return Refusal(code="x", exit_code=exit_code, message="because")
 
 
@@ -37,7 +36,6 @@ def test_the_pause_doubles_up_to_half_a_minute() -> None:
 
 @pytest.mark.parametrize(("ready_seconds", "failures"), [(STABLE_SECONDS - 0.1, 8), (STABLE_SECONDS, 1), (None, 8)])
 def test_a_ready_minute_resets_the_failures(ready_seconds: float | None, failures: int) -> None:
-    """A process that was ready for a minute resets the count of failures; one that was ready for less does not."""
     follows = after(Ended(code=1, ready_seconds=ready_seconds), number=1, failures=7, began=True)
 
     assert isinstance(follows, Restart)

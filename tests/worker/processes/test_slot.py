@@ -40,7 +40,6 @@ COUNTED: Final = Family(name="x", kind="counter", text="x", aggregation=Aggregat
 
 
 def beat(number: int, *, moves: bool = True) -> Answer:
-    """Return the answer to the question of that number."""
     return Answer(id=number, moves=moves, draining=False, figures=[COUNTED])
 
 
@@ -55,7 +54,6 @@ class Scene:
         self.slot = Slot(7, self._start, stop=self.stop, clock=SystemClock(), log=structlog.get_logger())
 
     async def keep(self) -> Ended | None:
-        """Keep the slot until it is stopped."""
         return await self.slot.keep(lambda: self._began)
 
     async def _start(self, number: int) -> Process:
@@ -88,12 +86,7 @@ async def kept_slot(scene: Scene) -> AsyncIterator[asyncio.Task[Ended | None]]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Return when the condition is true."""
-
-    async def look() -> bool:
-        return true()
-
-    await eventually(look)
+    await eventually(true)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +136,6 @@ async def test_a_process_that_never_becomes_ready_is_killed() -> None:
 
 
 async def test_invalid_messages_kill_the_process() -> None:
-    """A process that sends invalid messages is killed."""
     scene = Scene((PROGRAM + WAITS, "00000003ffffff"), sending(READY))
     async with kept_slot(scene):
         await until(lambda: scene.slot.restarts[Ending.STUCK] == 1)
@@ -190,7 +182,6 @@ def test_no_message_shows_a_key() -> None:
 
 
 async def test_an_ended_process_is_counted_once() -> None:
-    """Counters of a process that ends during a scrape are counted once."""
     scene = Scene(
         sending(READY, beat(1), ends="line.recv(65536)\nsys.exit(3)"),
         sending(READY),

@@ -1,4 +1,4 @@
-"""No documented command prints a secret to a log: the output is a terminal or a file."""
+"""What deploy/ and the documents name exists, and no documented command prints a secret to a log."""
 
 import re
 from collections.abc import Iterator
@@ -6,8 +6,72 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import typer
 
-from tests.deploy.files import DEPLOY, ROOT, compose, container, resources
+from hookseal.cli.commands import tree
+from hookseal.config.names import KNOWN
+from tests.deploy.files import (
+    DEPLOY,
+    ROOT,
+    RUNBOOK,
+    compose,
+    container,
+    container_environment,
+    image,
+    pods,
+    resources,
+    unit_environment,
+)
+
+TEXTS = [file for file in sorted(DEPLOY.rglob("*")) if file.is_file() and "secrets" not in file.parts] + [RUNBOOK]
+_SETTING = re.compile(r"\b(?:HOOKSEAL|SECRETS)_[A-Z_]+\b|\b(?:DATABASE|REDIS)_URL(?:_FILE)?\b")
+_COMMAND = re.compile(r"(?:`|    |^|/)hookseal((?: [a-z][a-z-]*)+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: file.name)
+def test_every_named_setting_exists(file: Path) -> None:
+    """Every named setting is known to hookseal, which would otherwise refuse to start."""
+    assert set() == set(_SETTING.findall(file.read_text(encoding="utf-8"))) - KNOWN
+
+
+def test_every_set_variable_is_read() -> None:
+    """Every variable of a process of hookseal is a setting of hookseal or of Python."""
+    environments = [image().environment, unit_environment(), *(container_environment(pod) for pod in pods())]
+    services = (service for service in compose()["services"].values() if service["image"].startswith("hookseal:"))
+    environments += [service["environment"] for service in services]
+    names = {name for environment in environments for name in environment}
+
+    assert set() == names - KNOWN - {"PATH", "PYTHONDONTWRITEBYTECODE"}
+
+
+@pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
+def test_every_written_command_exists(file: Path) -> None:
+    lines = _COMMAND.findall(file.read_text(encoding="utf-8"))
+
+    assert lines
+    assert [] == sorted({line.strip() for line in lines if not _is_there(line.split())})
+
+
+@pytest.mark.parametrize("file", [RUNBOOK, DEPLOY / "README.md"], ids=lambda file: file.name)
+def test_every_linked_file_exists(file: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text(encoding="utf-8"))
+
+    assert links
+    assert [] == [link for link in links if not (file.parent / link).resolve().is_relative_to(ROOT)]
+    assert [] == [link for link in links if not (file.parent / link).exists()]
+
+
+def _is_there(words: list[str]) -> bool:
+    command: Any = typer.main.get_command(tree(None))
+    for word in words:
+        command = command.commands.get(word)
+        if not hasattr(command, "commands"):  # the words after a command are its arguments
+            return command is not None
+    return True
+
+
+# No documented command prints a secret to a log: the output is a terminal or a file.
+
 
 DOCUMENTS: Final = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *DEPLOY.rglob("*.md")})
 GIVES_OUT: Final = re.compile(r"\b(?:endpoint (?:add|rotate)|secret reveal)\b")
@@ -26,7 +90,6 @@ def commands(text: str) -> Iterator[str]:
 
 
 def arguments(manifest: Any) -> Iterator[list[str]]:
-    """Yield the command of each container of a manifest."""
     for job in manifest:
         found = container(job["spec"]["template"])
         yield [*found.get("command", []), *found.get("args", [])]
@@ -71,7 +134,6 @@ def test_only_terminal_and_file_output_is_safe(command: str, safe: bool) -> None
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_documented_command_prints_a_secret(file: Path) -> None:
-    """No documented command outputs a secret elsewhere."""
     assert [] == [command for command in commands(file.read_text(encoding="utf-8")) if not is_safe(command)]
 
 
@@ -93,5 +155,4 @@ def test_nothing_deployed_prints_a_secret() -> None:
 
 
 def test_composes_operator_service_has_no_log() -> None:
-    """The service for operators does not log the output of their terminal."""
     assert {"driver": "none"} == compose()["services"]["operator"]["logging"]
