@@ -8,6 +8,7 @@ its value what PostgreSQL stores; `NOW`, `ago` and `ahead` are times of the data
     await rows.attempt(pool, delivery, outcome="timeout", status=None)
     await rows.hold(pool, endpoint, waiting_for="breaker", probe_at=rows.ahead(minutes=5))
     await rows.lane(pool, endpoint)
+    await rows.grant(pool, role)                                             # may publish for acme
     await rows.secret_record(pool, sealed=b"...")
     [one, two] = await rows.endpoints(pool, 2, tenant="globex")
     deliveries = await rows.publish(pool, 3, tenant="globex")               # by hookseal.publish, for each subscriber
@@ -216,6 +217,12 @@ async def worker(source: Executor, name: str = "w-1", **columns: Any) -> str:
     given = {"version": "1", "drain_seconds": 25, "lease_seconds": 45, "key_ids": [], **columns}
     await insert(source, "workers", id=name, **given)
     return name
+
+
+async def grant(source: Executor, role: str, tenant: str = "acme") -> None:
+    """Let a role publish for a tenant, if it is a member of the group of producers."""
+    regrole = Sql(f"'{role}'::regrole")
+    await insert(source, "producers", role_name=role, tenant_id=tenant, role=regrole)
 
 
 async def secret_record(source: Executor, name: str = "n", version: int = 1, **columns: Any) -> str:

@@ -2,17 +2,17 @@
 
 import hashlib
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
-
-import asyncpg
 
 from hookseal.audit import log
 from hookseal.audit.chain import Action, Change
 from hookseal.ground.ids import TenantId
+from hookseal.postgres.pool import Connection, Executor, Pool
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.trust import IntegrityKey
 
-Pool = asyncpg.Pool
 MATERIAL = SecretMaterial(hashlib.sha256(b"audit").digest())
 KEY = IntegrityKey(key_id="1", material=MATERIAL)
 FORGERS_KEY = IntegrityKey(key_id="1", material=SecretMaterial(hashlib.sha256(b"a forger's").digest()))
@@ -26,7 +26,6 @@ COPIED = (
 
 
 def change(number: int = 1, tenant: str = "acme", action: Action = Action.SECRET_ROTATED) -> Change:
-    """Return a change that contains its number."""
     return Change(
         tenant_id=TenantId(tenant),
         action=action,
@@ -37,24 +36,39 @@ def change(number: int = 1, tenant: str = "acme", action: Action = Action.SECRET
     )
 
 
-async def append(pool: "Pool[asyncpg.Record]", *changes: Change, key: IntegrityKey = KEY) -> list[int]:
+async def append(pool: Pool, *changes: Change, key: IntegrityKey = KEY) -> list[int]:
     """Append the changes in one transaction and return their numbers."""
     async with pool.acquire() as connection, connection.transaction():
         return [await log.append(connection, key, WHO, each) for each in changes]
 
 
-async def chain(pool: "Pool[asyncpg.Record]", length: int, tenant: str = "acme") -> None:
+async def chain(pool: Pool, length: int, tenant: str = "acme") -> None:
     """Write a chain of that many rows for the tenant."""
     await append(pool, *(change(number, tenant) for number in range(1, length + 1)))
 
 
-async def tamper(pool: "Pool[asyncpg.Record]", *statements: str) -> None:
+async def tamper(pool: Pool, *statements: str) -> None:
     """Run the statements as owner of the tables, with the protecting triggers disabled."""
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER")
-        for statement in statements:
-            await connection.execute(statement)
-        await connection.execute("ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER")
+        await _tamper(connection, *statements)
+
+
+@asynccontextmanager
+async def tampered(pool: Pool, *statements: str) -> AsyncIterator[Connection]:
+    """Yield a connection that reads the log as these statements leave it; after the block it is as before."""
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await _tamper(connection, *statements)
+        yield connection
+        await transaction.rollback()
+
+
+async def _tamper(connection: Connection, *statements: str) -> None:
+    await connection.execute("ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER")
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.execute("ALTER TABLE hookseal.audit_log ENABLE TRIGGER USER")
 
 
 def altered(**columns: str) -> str:
@@ -63,9 +77,8 @@ def altered(**columns: str) -> str:
     return f"UPDATE hookseal.audit_log SET {assignments} WHERE sequence = 2"  # noqa: S608 - a test's own text
 
 
-async def broken(pool: "Pool[asyncpg.Record]", tenant: str = "acme") -> tuple[int, str] | None:
-    """Return where and how the chain of the tenant is broken."""
-    (verified,) = await log.verify(pool, KEY, tenant=TenantId(tenant))
+async def broken(source: Executor, tenant: str = "acme") -> tuple[int, str] | None:
+    (verified,) = await log.verify(source, KEY, tenant=TenantId(tenant))
     return verified.broken
 
 

@@ -1,5 +1,6 @@
-"""The chain of audit rows: what a MAC covers, and where a chain breaks."""
+"""The chain of audit rows, and its heads."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -10,7 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.audit.chain import ORIGIN, Broken, Flaw, Link, Row, check_end, follow_chain, json_text, mac_message
+from hookseal.audit.chain import (
+    MAX_HEADS,
+    ORIGIN,
+    Broken,
+    Contradiction,
+    Flaw,
+    Head,
+    Link,
+    Row,
+    check_end,
+    find_contradiction,
+    follow_chain,
+    heads_from_json,
+    heads_to_json,
+    json_text,
+    mac_message,
+    parse_heads,
+)
+from hookseal.errors import Malformed
 from hookseal.ground.wire import framed
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.trust import IntegrityKey
@@ -53,6 +72,9 @@ CHANGES: list[dict[str, Any]] = [
     {"mac_key_id": "2"},
     {"before": '{"generation":2}', "after": '{"generation":1}'},
 ]
+MAC = bytes(range(32))
+HEAD = Head(tenant_id="acme", sequence=3, mac=MAC)
+ONE = json.dumps({"tenant_id": "acme", "head_sequence": 3, "head_mac": MAC.hex()})
 
 
 def links(length: int, key: IntegrityKey = KEY) -> Iterator[tuple[Row, bytes]]:
@@ -65,14 +87,12 @@ def links(length: int, key: IntegrityKey = KEY) -> Iterator[tuple[Row, bytes]]:
 
 
 def linked(row: Row, key: IntegrityKey = KEY) -> tuple[Row, bytes]:
-    """Return the row with its MAC under the key."""
     return row, key.authenticate(mac_message(row))
 
 
 @pytest.mark.req("SEC-14", part="append")
 @pytest.mark.parametrize("case", KNOWN["macs"], ids=lambda case: case["comment"])
 def test_macs_equal_a_second_implementation(case: dict[str, Any]) -> None:
-    """The MAC of a row equals that of a second implementation, and a recorded one."""
     assert case["mac"] == second_opinion(bytes.fromhex(KNOWN["key"]), case["row"])
     row = Row(**{**case["row"], "previous_mac": bytes.fromhex(case["row"]["previous_mac"])})
     key = IntegrityKey(key_id="1", material=SecretMaterial(bytes.fromhex(KNOWN["key"])))
@@ -83,13 +103,11 @@ def test_macs_equal_a_second_implementation(case: dict[str, Any]) -> None:
 @pytest.mark.req("SEC-14", part="verify")
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_every_field_is_covered_by_the_mac(changes: dict[str, Any]) -> None:
-    """A change of any field changes the authenticated bytes and so the MAC."""
     assert {*changes} <= {*Row.__dataclass_fields__}
     assert not KEY.is_authentic(mac_message(replace(ROW, **changes)), KEY.authenticate(mac_message(ROW)), "1")
 
 
 def test_the_table_of_changes_has_every_field() -> None:
-    """The table of changes above contains every field of a row."""
     assert {*Row.__dataclass_fields__} == {name for changes in CHANGES for name in changes}
 
 
@@ -103,7 +121,6 @@ def test_text_cannot_move_between_fields(rows: list[tuple[Any, ...]]) -> None:
 
 
 def test_a_row_begins_with_its_own_label() -> None:
-    """The authenticated bytes of a row begin with a label that no other use of the key has."""
     beginning = framed(*[b"hookseal.audit.row.v1"] * 12)[: 2 + 4 + 21]
 
     assert beginning == mac_message(ROW)[: len(beginning)]
@@ -124,7 +141,6 @@ def test_an_intact_chain_verifies_in_any_batches(length: int) -> None:
 
 @pytest.mark.req("SEC-14", part="verify")
 def test_the_first_wrong_row_is_named() -> None:
-    """The first row that does not belong there is named with the reason, and the rows before it are valid."""
     one, two, three = links(3)
     other_two = linked(replace(two[0], subject="endpoint:other"))
     theirs, nexts = list(links(3, FORGERS_KEY)), list(links(3, NEXT_KEY))
@@ -200,3 +216,101 @@ def test_values_without_json_form_are_refused(value: object) -> None:
     assert "canary" not in str(refused.value)
     with pytest.raises(ValueError, match="JSON"):
         json_text({"value": float("nan")})
+
+
+def printed(**changes: Any) -> str:
+    """Return the output of `audit verify --json` for one chain, with these fields changed."""
+    chain = {"tenant_id": "acme", "rows": 3, "head_sequence": 3, "head_mac": MAC.hex(), "broken": None}
+    return json.dumps({"intact": True, "tenants": [chain | changes]})
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+def test_the_output_of_verify_is_read() -> None:
+    """The output of `audit verify --json` is read; a chain without a head or without a row is left out."""
+    assert (HEAD,) == parse_heads(printed())
+    without = json.loads(printed(tenant_id="b", head_sequence=None, head_mac=None))["tenants"]
+    empty = json.loads(printed(tenant_id="c", head_sequence=0, head_mac="0" * 64))["tenants"]
+    assert (HEAD,) == parse_heads(json.dumps({"tenants": [*without, *empty, *json.loads(printed())["tenants"]]}))
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        "{}",
+        '{"tenants": 3}',
+        '{"tenants": [3]}',
+        '{"tenants": [{}]}',
+        "[" * 100_000,
+        printed(tenant_id=3),
+        printed(head_sequence="3"),
+        printed(head_sequence=True),
+        printed(head_sequence=2**63),
+        printed(head_mac=None),
+        printed(head_mac="0"),
+        printed(tenant_id="a\0b"),
+        printed(tenant_id="\ud800"),
+        printed(head_sequence=-(2**63) - 1),
+        printed(head_mac=MAC.hex().upper()),
+    ],
+)
+def test_another_file_is_refused(text: str) -> None:
+    """A file that is not such an output is refused, and the error names the command that writes one."""
+    with pytest.raises(Malformed, match="audit verify --json"):
+        parse_heads(text)
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+@pytest.mark.parametrize(
+    "changes",
+    [{"tenant_id": "Acme \u202e"}, {"tenant_id": ""}, {"head_mac": "00"}, {"head_mac": ""}, {"head_sequence": -1}],
+)
+def test_a_forged_head_is_contradicted(changes: dict[str, Any]) -> None:
+    """A head that hookseal never wrote stays as it is and does not affect the others; every log contradicts it."""
+    odd, ours = parse_heads(json.dumps({"tenants": json.loads(printed(**changes))["tenants"] + [json.loads(ONE)]}))
+
+    assert (False, True, HEAD) == (odd.is_plausible, ours.is_plausible, ours)
+    assert find_contradiction(odd, ends_at=3, mac_there=None, accepted=()) is not None
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+def test_the_number_of_heads_is_limited() -> None:
+    [chain] = json.loads(printed())["tenants"]
+
+    assert MAX_HEADS == len(parse_heads(json.dumps({"tenants": [chain] * MAX_HEADS})))
+    with pytest.raises(Malformed, match="audit verify --json"):
+        parse_heads(json.dumps({"tenants": [chain] * (MAX_HEADS + 1)}))
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+@pytest.mark.parametrize(
+    ("ends_at", "mac_there", "accepted", "expected"),
+    [
+        (3, MAC, (), None),
+        (9, MAC, (), None),
+        (2, None, (), Contradiction.OLDER),
+        (0, None, (), Contradiction.OLDER),
+        (3, bytes(32), (), Contradiction.FORKED),
+        (9, None, (), Contradiction.FORKED),
+        (2, None, (HEAD,), None),
+        (9, bytes(32), (HEAD,), None),
+        (2, None, (Head(tenant_id="bmce", sequence=3, mac=MAC),), Contradiction.OLDER),
+    ],
+)
+def test_an_older_or_different_log_contradicts_a_head(
+    ends_at: int, mac_there: bytes | None, accepted: tuple[Head, ...], expected: Contradiction | None
+) -> None:
+    """A log that ends before a head is older, one with another row there has another history; unless accepted."""
+    assert expected is find_contradiction(HEAD, ends_at=ends_at, mac_there=mac_there, accepted=accepted)
+
+
+@pytest.mark.req("SEC-24", part="whole-database")
+def test_heads_are_read_back_from_an_audit_row() -> None:
+    """The heads in the row of an accepted restore are read back; other facts contain none."""
+    facts = {"heads": json.loads(json.dumps(heads_to_json([HEAD])))}
+
+    assert (HEAD,) == heads_from_json(facts)
+    assert () == heads_from_json({}) == heads_from_json(None) == heads_from_json("not in our spelling")

@@ -14,26 +14,24 @@ from hookseal.audit.chain import Action, Change, Contradiction, Flaw, Head, head
 from hookseal.audit.exported import verify_export
 from hookseal.errors import Malformed, Refused
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from hookseal.postgres.pool import Pool
 from tests.audit.logs import FORGERS_KEY, KEY, WHO, append, chain, change
 from tests.servers import Servers, database
 
 pytestmark = [pytest.mark.req("SEC-14", part="export"), pytest.mark.pure]
 
-Pool = asyncpg.Pool
 Rows = list[dict[str, Any]]
 
 
-async def exported(pool: "Pool[asyncpg.Record]") -> Rows:
-    """Return every row of the log as exported."""
+async def exported(pool: Pool) -> Rows:
     return [row async for row in log.export(pool)]
 
 
 def lines(rows: Rows) -> list[bytes]:
-    """Return the rows as lines of a file."""
     return [json.dumps(row).encode() + b"\n" for row in rows]
 
 
-async def six_rows(pool: "Pool[asyncpg.Record]") -> Rows:
+async def six_rows(pool: Pool) -> Rows:
     """Export a log with four rows of acme and two of globex."""
     await chain(pool, 4)
     await chain(pool, 2, "globex")
@@ -42,8 +40,6 @@ async def six_rows(pool: "Pool[asyncpg.Record]") -> Rows:
 
 @pytest.fixture(scope="session")
 def made_once(servers: Servers) -> Rows:
-    """Return such an export."""
-
     async def make() -> Rows:
         async with (
             database(servers, f"{servers.prefix}{servers.process}_exported", template=servers.template) as url,
@@ -60,7 +56,7 @@ def rows(made_once: Rows) -> Rows:
     return deepcopy(made_once)
 
 
-async def test_an_export_verifies_as_its_table(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_export_verifies_as_its_table(pool: Pool) -> None:
     """For facts of every kind, the verification of the export gives the result of the verification of the table."""
     await chain(pool, 1_001)
     odd = {"text": "a\n\u00e9\U0001f511", "number": 1.5, "none": None, "list": [["a", 1, True]], "large": 2**70}
@@ -115,7 +111,7 @@ def test_another_key_verifies_no_row(rows: Rows) -> None:
     ]
 
 
-async def test_saved_heads_reveal_missing_rows(pool: "Pool[asyncpg.Record]") -> None:
+async def test_saved_heads_reveal_missing_rows(pool: Pool) -> None:
     """A truncated chain, a missing tenant and another history contradict the saved heads."""
     rows = await six_rows(pool)
     heads = await log.heads(pool)
@@ -127,7 +123,7 @@ async def test_saved_heads_reveal_missing_rows(pool: "Pool[asyncpg.Record]") -> 
     assert [(forked[0], Contradiction.FORKED)] == verify_export(lines(rows), KEY, forked)[1]
 
 
-async def test_an_accepted_restore_is_no_contradiction(pool: "Pool[asyncpg.Record]") -> None:
+async def test_an_accepted_restore_is_no_contradiction(pool: Pool) -> None:
     """Heads that an authentic system row accepts as lost are left out; rows of tenants cannot accept any."""
     await chain(pool, 1)
     lost = Head(tenant_id="acme", sequence=9, mac=bytes(32))
@@ -179,7 +175,6 @@ async def test_an_accepted_restore_is_no_contradiction(pool: "Pool[asyncpg.Recor
     ids=lambda line: str(line)[:30],
 )
 def test_a_line_of_no_export_is_refused(rows: Rows, line: bytes | dict[str, Any]) -> None:
-    """A line that is not of an export, such as the error that ended one, is refused with its number."""
     altered = line if isinstance(line, bytes) else json.dumps(rows[1] | line).encode()
     with pytest.raises(Malformed, match="line 2 ") as refused:
         verify_export([*lines(rows[:1]), altered], KEY)
@@ -189,14 +184,13 @@ def test_a_line_of_no_export_is_refused(rows: Rows, line: bytes | dict[str, Any]
 @pytest.mark.parametrize("more", ['"actor":"eve"', '"note":"eve"', '"after":{"generation":2,"generation":2}'])
 @pytest.mark.parametrize("place", ["before", "behind"])
 def test_a_duplicate_or_extra_name_is_refused(rows: Rows, more: str, place: str) -> None:
-    """A line with a duplicate name or an extra one, which no MAC covers, is refused."""
     line = json.dumps(rows[1])
     altered = f"{{{more},{line[1:]}" if place == "before" else f"{line[:-1]},{more}}}"
     with pytest.raises(Malformed, match="line 2 "):
         verify_export([*lines(rows[:1]), altered.encode()], KEY)
 
 
-async def test_each_chain_has_a_head(pool: "Pool[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_chain_has_a_head(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chain with a row has a head, for one tenant or all; too many for a file are refused."""
     assert [] == await log.heads(pool)
     for tenant in ("globex", "acme"):

@@ -1,61 +1,102 @@
 """Verification finds the first row that a writer of the tables altered, removed, inserted or moved."""
 
-import asyncpg
 import pytest
 
 from hookseal.audit import log
 from hookseal.audit.chain import Flaw, Row, mac_message
 from hookseal.ground.ids import TenantId
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.trust import IntegrityKey
-from tests.audit.logs import COPIED, FORGERS_KEY, KEY, NEXT_KEY, altered, append, broken, chain, change, tamper
+from tests.audit.logs import (
+    COPIED,
+    FORGERS_KEY,
+    KEY,
+    NEXT_KEY,
+    altered,
+    append,
+    broken,
+    chain,
+    change,
+    tamper,
+    tampered,
+)
 
 pytestmark = pytest.mark.req("SEC-14", part="verify")
-Pool = asyncpg.Pool
 
 WITHOUT_KEYS = "ALTER TABLE hookseal.audit_log DROP CONSTRAINT audit_log_pkey, DROP CONSTRAINT audit_log_sequence_check"
+ALTERATIONS = [
+    ("at", "at + interval '1 microsecond'"),
+    ("at", "'infinity'"),
+    ("at", "'-infinity'"),
+    ("at", "'4713-01-01 BC'"),
+    ("at", "'294276-12-31'"),
+    ("actor", "'eve'"),
+    ("action", "'secret.revealed'"),
+    ("subject", "'endpoint:9'"),
+    ("before", "NULL"),
+    ("before", "'null'"),
+    ("before", "'{\"generation\": 1}'"),
+    ("after", "'{\"generation\":9}'"),
+    ("correlation_id", "NULL"),
+    ("correlation_id", "''"),
+    ("previous_mac", "mac"),
+    ("previous_mac", "''"),
+    ("mac", "previous_mac"),
+    ("mac", "''"),
+]
+REMOVALS = [
+    (["DELETE FROM hookseal.audit_log WHERE sequence = 1"], (1, Flaw.MISSING)),
+    (["DELETE FROM hookseal.audit_log WHERE sequence = 2"], (2, Flaw.MISSING)),
+    (["DELETE FROM hookseal.audit_log WHERE sequence = 4"], (4, Flaw.TRUNCATED)),
+    (["DELETE FROM hookseal.audit_log WHERE sequence >= 3"], (3, Flaw.TRUNCATED)),
+    (["TRUNCATE hookseal.audit_log"], (1, Flaw.TRUNCATED)),
+    (["UPDATE hookseal.audit_log SET sequence = 9 WHERE sequence = 2"], (2, Flaw.MISSING)),
+    (["UPDATE hookseal.audit_log SET mac_key_id = '2' WHERE sequence = 3"], (3, Flaw.UNKNOWN_KEY)),
+    (
+        [
+            "UPDATE hookseal.audit_log SET sequence = 9 WHERE sequence = 2",
+            "UPDATE hookseal.audit_log SET sequence = 2 WHERE sequence = 3",
+            "UPDATE hookseal.audit_log SET sequence = 3 WHERE sequence = 9",
+        ],
+        (2, Flaw.ALTERED),
+    ),
+    (
+        [
+            "DELETE FROM hookseal.audit_log WHERE sequence = 2",
+            "UPDATE hookseal.audit_log SET sequence = 2 WHERE sequence = 3",
+            "UPDATE hookseal.audit_log SET sequence = 3 WHERE sequence = 4",
+        ],
+        (2, Flaw.ALTERED),
+    ),
+    ([COPIED.format(number=5)], (5, Flaw.ALTERED)),
+    ([COPIED.format(number=9)], (5, Flaw.MISSING)),
+    ([WITHOUT_KEYS, COPIED.format(number=2)], (2, Flaw.OUT_OF_PLACE)),
+    ([WITHOUT_KEYS, COPIED.format(number=0)], (0, Flaw.OUT_OF_PLACE)),
+    ([WITHOUT_KEYS, COPIED.format(number=-(2**63))], (-(2**63), Flaw.OUT_OF_PLACE)),
+    (["UPDATE hookseal.audit_heads SET sequence = 3"], (4, Flaw.HEAD)),
+    (["UPDATE hookseal.audit_heads SET sequence = 5"], (5, Flaw.TRUNCATED)),
+    (["UPDATE hookseal.audit_heads SET mac = sha256(mac)"], (4, Flaw.HEAD)),
+    (["DELETE FROM hookseal.audit_heads"], (4, Flaw.HEAD)),
+    (["DELETE FROM hookseal.audit_log WHERE sequence = 4", "DELETE FROM hookseal.audit_heads"], (3, Flaw.HEAD)),
+]
 
 
-async def copy_log(pool: "Pool[asyncpg.Record]") -> None:
+async def copy_log(pool: Pool) -> None:
     """Copy the log and its heads, as an attacker does who wants to restore them later."""
     await pool.execute("CREATE TABLE kept_log AS SELECT * FROM hookseal.audit_log")
     await pool.execute("ALTER TABLE kept_log DROP COLUMN generation")
     await pool.execute("CREATE TABLE kept_heads AS SELECT * FROM hookseal.audit_heads")
 
 
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("at", "at + interval '1 microsecond'"),
-        ("at", "'infinity'"),
-        ("at", "'-infinity'"),
-        ("at", "'4713-01-01 BC'"),
-        ("at", "'294276-12-31'"),
-        ("actor", "'eve'"),
-        ("action", "'secret.revealed'"),
-        ("subject", "'endpoint:9'"),
-        ("before", "NULL"),
-        ("before", "'null'"),
-        ("before", "'{\"generation\": 1}'"),
-        ("after", "'{\"generation\":9}'"),
-        ("correlation_id", "NULL"),
-        ("correlation_id", "''"),
-        ("previous_mac", "mac"),
-        ("previous_mac", "''"),
-        ("mac", "previous_mac"),
-        ("mac", "''"),
-    ],
-)
-async def test_an_altered_row_is_found(column: str, value: str, pool: "Pool[asyncpg.Record]") -> None:
-    """An altered row is found, whichever column was altered, and the rows before it are valid."""
+async def test_an_altered_row_is_found(pool: Pool) -> None:
     await chain(pool, 3)
-    await tamper(pool, altered(**{column: value}))
+    for column, value in ALTERATIONS:
+        async with tampered(pool, altered(**{column: value})) as connection:
+            (verified,) = await log.verify(connection, KEY)
+        assert (1, (2, Flaw.ALTERED)) == (verified.rows, verified.broken), f"{column} = {value}"
 
-    (verified,) = await log.verify(pool, KEY)
-    assert (1, (2, Flaw.ALTERED)) == (verified.rows, verified.broken)
 
-
-async def test_the_mac_covers_every_column(pool: "Pool[asyncpg.Record]") -> None:
-    """The MAC covers every column, except the generation, which is derived from `after`."""
+async def test_the_mac_covers_every_column(pool: Pool) -> None:
     columns = await pool.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'hookseal.audit_log'::regclass AND attnum > 0"
     )
@@ -64,56 +105,15 @@ async def test_the_mac_covers_every_column(pool: "Pool[asyncpg.Record]") -> None
     assert covered | {"at", "mac", "generation"} == {column["attname"] for column in columns}
 
 
-@pytest.mark.parametrize(
-    ("statements", "expected"),
-    [
-        (["DELETE FROM hookseal.audit_log WHERE sequence = 1"], (1, Flaw.MISSING)),
-        (["DELETE FROM hookseal.audit_log WHERE sequence = 2"], (2, Flaw.MISSING)),
-        (["DELETE FROM hookseal.audit_log WHERE sequence = 4"], (4, Flaw.TRUNCATED)),
-        (["DELETE FROM hookseal.audit_log WHERE sequence >= 3"], (3, Flaw.TRUNCATED)),
-        (["TRUNCATE hookseal.audit_log"], (1, Flaw.TRUNCATED)),
-        (["UPDATE hookseal.audit_log SET sequence = 9 WHERE sequence = 2"], (2, Flaw.MISSING)),
-        (["UPDATE hookseal.audit_log SET mac_key_id = '2' WHERE sequence = 3"], (3, Flaw.UNKNOWN_KEY)),
-        (
-            [
-                "UPDATE hookseal.audit_log SET sequence = 9 WHERE sequence = 2",
-                "UPDATE hookseal.audit_log SET sequence = 2 WHERE sequence = 3",
-                "UPDATE hookseal.audit_log SET sequence = 3 WHERE sequence = 9",
-            ],
-            (2, Flaw.ALTERED),
-        ),
-        (
-            [
-                "DELETE FROM hookseal.audit_log WHERE sequence = 2",
-                "UPDATE hookseal.audit_log SET sequence = 2 WHERE sequence = 3",
-                "UPDATE hookseal.audit_log SET sequence = 3 WHERE sequence = 4",
-            ],
-            (2, Flaw.ALTERED),
-        ),
-        ([COPIED.format(number=5)], (5, Flaw.ALTERED)),
-        ([COPIED.format(number=9)], (5, Flaw.MISSING)),
-        ([WITHOUT_KEYS, COPIED.format(number=2)], (2, Flaw.OUT_OF_PLACE)),
-        ([WITHOUT_KEYS, COPIED.format(number=0)], (0, Flaw.OUT_OF_PLACE)),
-        ([WITHOUT_KEYS, COPIED.format(number=-(2**63))], (-(2**63), Flaw.OUT_OF_PLACE)),
-        (["UPDATE hookseal.audit_heads SET sequence = 3"], (4, Flaw.HEAD)),
-        (["UPDATE hookseal.audit_heads SET sequence = 5"], (5, Flaw.TRUNCATED)),
-        (["UPDATE hookseal.audit_heads SET mac = sha256(mac)"], (4, Flaw.HEAD)),
-        (["DELETE FROM hookseal.audit_heads"], (4, Flaw.HEAD)),
-        (["DELETE FROM hookseal.audit_log WHERE sequence = 4", "DELETE FROM hookseal.audit_heads"], (3, Flaw.HEAD)),
-    ],
-    ids=lambda value: " ".join(str(value).split()[:9]),
-)
-async def test_removed_inserted_and_moved_rows_are_found(
-    statements: list[str], expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
-) -> None:
+async def test_removed_inserted_and_moved_rows_are_found(pool: Pool) -> None:
     """The first place where the chain differs from what was appended is named, with the reason."""
     await chain(pool, 4)
-    await tamper(pool, *statements)
+    for statements, expected in REMOVALS:
+        async with tampered(pool, *statements) as connection:
+            assert expected == await broken(connection), statements
 
-    assert expected == await broken(pool)
 
-
-async def test_a_row_of_another_tenant_is_found(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_row_of_another_tenant_is_found(pool: Pool) -> None:
     """A moved row is missing in its chain and altered in the other; the chain of a third tenant is valid."""
     for tenant, length in (("acme", 2), ("globex", 1), ("initech", 1)):
         await chain(pool, length, tenant)
@@ -126,9 +126,8 @@ async def test_a_row_of_another_tenant_is_found(pool: "Pool[asyncpg.Record]") ->
 
 @pytest.mark.parametrize(("forger", "expected"), [(FORGERS_KEY, (1, Flaw.ALTERED)), (NEXT_KEY, (1, Flaw.UNKNOWN_KEY))])
 async def test_a_chain_rewritten_without_the_key_is_found(
-    forger: IntegrityKey, expected: tuple[int, Flaw], pool: "Pool[asyncpg.Record]"
+    forger: IntegrityKey, expected: tuple[int, Flaw], pool: Pool
 ) -> None:
-    """A chain that was rewritten with its head, but without the key, is broken at its first row."""
     await chain(pool, 3)
     await tamper(pool, "TRUNCATE hookseal.audit_log, hookseal.audit_heads")
     await append(pool, change(1), change(3), key=forger)
@@ -136,7 +135,7 @@ async def test_a_chain_rewritten_without_the_key_is_found(
     assert expected == await broken(pool)
 
 
-async def test_a_mac_under_another_key_is_found(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_mac_under_another_key_is_found(pool: Pool) -> None:
     """An altered last row with a MAC under another key is found, even if the head was changed, too."""
     await chain(pool, 2)
     record = await pool.fetchrow("SELECT * FROM hookseal.audit_log WHERE sequence = 2")
@@ -153,8 +152,7 @@ async def test_a_mac_under_another_key_is_found(pool: "Pool[asyncpg.Record]") ->
     assert (2, Flaw.ALTERED) == await broken(pool)
 
 
-async def test_a_former_row_breaks_the_chain(pool: "Pool[asyncpg.Record]") -> None:
-    """A former row of hookseal, in place of the row that has its number now, breaks the chain."""
+async def test_a_former_row_breaks_the_chain(pool: Pool) -> None:
     await chain(pool, 2)
     await copy_log(pool)
     await tamper(
@@ -170,7 +168,7 @@ async def test_a_former_row_breaks_the_chain(pool: "Pool[asyncpg.Record]") -> No
     assert (3, Flaw.UNCHAINED) == await broken(pool)
 
 
-async def test_a_restored_log_contradicts_a_saved_head(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_restored_log_contradicts_a_saved_head(pool: Pool) -> None:
     """A log that was restored with its heads to an older state is consistent: only a later saved head shows it."""
     await chain(pool, 2)
     await copy_log(pool)
@@ -188,7 +186,7 @@ async def test_a_restored_log_contradicts_a_saved_head(pool: "Pool[asyncpg.Recor
     assert (3, 2) == (later.head_sequence, now.head_sequence)
 
 
-async def test_a_chain_is_verified_in_batches(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_chain_is_verified_in_batches(pool: Pool) -> None:
     """A chain is verified in batches of 1,000 rows, with progress after each; an error in a later batch is found."""
     progress: list[tuple[str, int]] = []
     for length, reported in ((1_000, [1_000, 1_000]), (1_001, [1_000, 1_001]), (2_000, [1_000, 2_000, 2_000])):
@@ -205,8 +203,7 @@ async def test_a_chain_is_verified_in_batches(pool: "Pool[asyncpg.Record]") -> N
     assert (999, Flaw.MISSING) == await broken(pool)
 
 
-async def test_every_tenant_is_verified(pool: "Pool[asyncpg.Record]") -> None:
-    """Every tenant with rows or a head is verified, or the given one, which may have none."""
+async def test_every_tenant_is_verified(pool: Pool) -> None:
     assert [] == await log.verify(pool, KEY)
     for tenant in ("globex", "acme", "_system"):
         await chain(pool, 1, tenant)

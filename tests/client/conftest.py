@@ -2,23 +2,22 @@
 
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from hookseal.client import Publisher
+from hookseal.postgres.pool import Pool
 from tests.client.stored import Stored
 
 
 @pytest.fixture
 async def publisher(database_url: str, redis_url: str) -> AsyncIterator[Publisher]:
-    """Yield a Publisher."""
     async with Publisher.connect(database_url, redis_url) as publisher:
         yield publisher
 
 
 @pytest.fixture
-async def stored(pool: "asyncpg.Pool[asyncpg.Record]", redis_url: str) -> AsyncIterator[Stored]:
+async def stored(pool: Pool, redis_url: str) -> AsyncIterator[Stored]:
     """Yield a view of the database and Redis; acme has one endpoint, which subscribes to everything."""
     async with Redis.from_url(redis_url) as redis:
         made = Stored(pool, redis)

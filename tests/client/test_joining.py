@@ -56,7 +56,6 @@ async def test_a_connection_of_another_library_is_refused(publisher: Publisher, 
 
 
 async def test_a_rollback_publishes_nothing(publisher: Publisher, stored: Stored) -> None:
-    """After a rollback nothing is published; a ring for it does no harm."""
     async with stored.pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -87,7 +86,6 @@ async def test_a_conflict_leaves_the_transaction_usable(publisher: Publisher, st
 
 
 async def test_a_cancelled_publish_leaves_the_transaction_usable(publisher: Publisher, stored: Stored) -> None:
-    """A publish that is cancelled while it waits for a lock leaves the caller's transaction usable."""
     async with stored.pool.acquire() as other, stored.pool.acquire() as connection:
         holding = other.transaction()
         await holding.start()
@@ -134,7 +132,6 @@ async def test_a_closed_connection_is_an_outage(publisher: Publisher, stored: St
 
 
 async def test_without_a_transaction_the_event_is_stored_at_once(publisher: Publisher, stored: Stored) -> None:
-    """On a connection without a transaction the event is stored at once, and rung when the caller asks for it."""
     async with stored.pool.acquire() as connection:
         published = await publisher.publish(**EVENT, connection=connection)
     assert (True, 1, set()) == (published.is_committed, await stored.count(), await stored.rung())
@@ -179,9 +176,7 @@ async def test_codecs_of_the_caller_change_nothing(publisher: Publisher, stored:
                 tenant_id="acme", event_type="a.raw", body=b"\x00\xff", event_id="evt-2", connection=connection
             )
             many = await publisher.publish_many(
-                tenant_id="acme",
-                events=[Event(event_type="a.b", event_id="evt-3", data=1)],
-                connection=connection,
+                tenant_id="acme", events=[Event(event_type="a.b", event_id="evt-3", data=1)], connection=connection
             )
         await connection.reset_type_codec(kind, schema="pg_catalog")
     assert [False, False, False] == [one.duplicate, raw.duplicate, many.events[0].duplicate]

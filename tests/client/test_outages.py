@@ -1,22 +1,33 @@
-"""A Publisher during outages of Redis or PostgreSQL, and with wrong settings."""
+"""A Publisher in an outage, and without the libraries it does not need."""
 
 import asyncio
 import logging
+import subprocess
+import sys
 from typing import Any
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+import hookseal
 from hookseal import Publisher
 from hookseal.embedded.server import Server
 from hookseal.errors import ConfigError, Refused, Unavailable
+from hookseal.postgres.pool import Pool
 from hookseal.queue.rings import DEFAULT_QUEUE
+from tests import rows
 from tests.cli.listeners import SOON_SECONDS, black_hole, closed_port, refusing
 from tests.client.stored import Stored, ids
 from tests.servers import sibling
 
 EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": {"id": 1}}
+IMPORT = """
+import sys
+import hookseal
+before = set(sys.modules)
+print(sorted({"aiohttp", "arq", "asyncpg", "cryptography", "pydantic", "redis", "structlog"} & before))
+print(hookseal.Publisher.__name__, hookseal.Published.__name__, "asyncpg" in sys.modules, "aiohttp" in sys.modules)
+"""
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -69,7 +80,6 @@ async def test_what_may_not_be_rung_is_left_to_the_outbox(
 
 
 async def test_concurrent_publishes_share_the_wait_for_redis(database_url: str, stored: Stored) -> None:
-    """Concurrent publishes together wait for a silent Redis no longer than a single one."""
     async with black_hole() as (hole, _), Publisher.connect(database_url, f"redis://127.0.0.1:{hole}/0") as publisher:
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(publisher.publish(**EVENT) for _ in range(50)))
@@ -79,7 +89,6 @@ async def test_concurrent_publishes_share_the_wait_for_redis(database_url: str, 
 
 
 async def test_a_publisher_rings_again_after_an_outage(database_url: str, stored: Stored, own_valkey: Server) -> None:
-    """Once a frozen Redis continues, the same Publisher rings again."""
     async with Publisher.connect(database_url, own_valkey.url) as publisher, Redis.from_url(own_valkey.url) as redis:
         first = await publisher.publish(**EVENT)
         own_valkey.freeze()
@@ -96,7 +105,6 @@ async def test_a_publisher_rings_again_after_an_outage(database_url: str, stored
 async def test_without_a_url_of_redis_nothing_is_rung(
     database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no url of Redis, or an empty one, nothing is rung and no error occurs."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("SECRETS_BACKEND", "of another program")
@@ -111,7 +119,6 @@ async def test_without_a_url_of_redis_nothing_is_rung(
 async def test_urls_and_queue_come_from_the_environment(
     database_url: str, redis_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both urls and the queue may come from the environment."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("HOOKSEAL_QUEUE", "another:queue")
@@ -122,7 +129,6 @@ async def test_urls_and_queue_come_from_the_environment(
 
 
 async def test_wrong_settings_are_reported_before_connecting(database_url: str) -> None:
-    """Wrong settings are reported before anything is connected, and without a value."""
     for url, message in ((None, "DATABASE_URL is not set"), ("mysql://u:hunter2@h/d", "DATABASE_URL must be ")):
         with pytest.raises(ConfigError, match=message) as caught:
             async with Publisher.connect(url):
@@ -167,7 +173,6 @@ async def test_without_postgresql_connecting_fails() -> None:
 
 
 async def test_a_missing_database_or_schema_is_named(database_url: str, empty_database_url: str) -> None:
-    """A missing database is reported with the address, a missing schema with the command that creates it."""
     with pytest.raises(
         Unavailable, match=r"has no such database \(InvalidCatalogNameError\): create it or correct DATABASE_URL"
     ):
@@ -194,7 +199,6 @@ async def test_a_frozen_postgresql_is_unavailable(own_postgres: Server) -> None:
 
 
 async def test_a_closed_publisher_says_so(database_url: str) -> None:
-    """After its block a Publisher reports that it is closed, and blames no server."""
     async with Publisher.connect(database_url) as publisher:
         pass
     with pytest.raises(Refused, match="this Publisher is closed"):
@@ -202,8 +206,7 @@ async def test_a_closed_publisher_says_so(database_url: str) -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_another_role_than_a_producer_is_refused(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
-    """A role that is not a producer is refused at once, and so is a producer for a tenant that it was not granted."""
+async def test_another_role_than_a_producer_is_refused(pool: Pool, database_url: str) -> None:
     role = "hookseal_test_" + (await pool.fetchval("SELECT current_database()"))[-24:]
     url = f"postgresql://{role}:p@{database_url.partition('@')[2]}"
     await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
@@ -212,14 +215,23 @@ async def test_another_role_than_a_producer_is_refused(pool: "asyncpg.Pool[async
             async with Publisher.connect(url):
                 raise AssertionError
         await pool.execute(f"GRANT hookseal_producer TO {role}")
-        await pool.execute(
-            "INSERT INTO hookseal.producers (role_name, tenant_id, role)"
-            " SELECT rolname, 'acme', oid FROM pg_roles WHERE rolname = $1",
-            role,
-        )
+        await rows.grant(pool, role)
         async with Publisher.connect(url) as publisher:
             await publisher.publish(**EVENT)
             with pytest.raises(Refused, match=f"producer grant --role {role} --tenant globex`"):
                 await publisher.publish(**(EVENT | {"tenant_id": "globex"}))
     finally:
         await pool.execute(f"REVOKE hookseal_producer FROM {role}; DROP ROLE {role}")
+
+
+def test_an_import_loads_no_library() -> None:
+    """Importing hookseal loads none of its libraries; the first use of the Publisher loads what publishing needs."""
+    run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False)
+
+    assert ("[]\nPublisher Published True False\n", "") == (run.stdout, run.stderr)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    assert all(hasattr(hookseal, name) for name in hookseal.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Publishr'"):
+        hookseal.Publishr  # noqa: B018 -- asking is the test

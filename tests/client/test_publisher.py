@@ -1,23 +1,72 @@
-"""Publishing from Python: what is stored, what is rung, what is refused."""
+"""A Publisher: what it stores and rings, of one event and of many."""
 
 import asyncio
 import json
-from datetime import UTC, datetime
-from decimal import Decimal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from itertools import count
 from typing import Any
 from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
 
-from hookseal import Event, Published, Publisher
-from hookseal.errors import Conflict, Malformed
-from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal import Event, Published, PublishedMany, Publisher
+from hookseal.client.doorbell import Doorbell
+from hookseal.client.publisher import Calls
+from hookseal.embedded.server import Server
+from hookseal.errors import Conflict, Malformed, Refused
+from hookseal.queue.rings import DEFAULT_QUEUE, rings
+from tests import rows
 from tests.admin.refusals import refused_field
+from tests.cli.listeners import black_hole
 from tests.client.stored import Stored, ids
+from tests.doubles.claims import DELIVERY, RING
+from tests.worker.waiting import eventually
 
+NO_TEXT: list[tuple[str, Any, str]] = [
+    ("tenant_id", 7, "int"),
+    ("tenant_id", None, "NoneType"),
+    ("event_type", None, "NoneType"),
+    ("event_type", b"invoice.paid", "bytes"),
+    ("event_id", UUID(int=5), "UUID"),
+    ("event_id", 0, "int"),
+    ("correlation_id", 5, "int"),
+    ("traceparent", [], "list"),
+]
+JSON_VALUES: list[tuple[object, str]] = [
+    ({"z": 1, "a": {"c": [1, 2.5, None], "b": True}}, '{"z":1,"a":{"c":[1,2.5,null],"b":true}}'),
+    ({"name": "Zoë \U0001f680"}, '{"name":"Zoë \U0001f680"}'),
+    (None, "null"),
+    ("text", '"text"'),
+    (2**70, str(2**70)),
+    (((1, "a"), [2]), '[[1,"a"],[2]]'),
+]
 EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid"}
-ENVELOPE_BYTES = len('{"type":"invoice.paid","timestamp":"2026-01-31T12:00:00.000Z","data":}')
+_IS_MARKED = "SELECT rung_at = created_at AS marked FROM hookseal.deliveries WHERE event_id = $1"
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({}, "data"),
+    ({"data": 1, "body": b"1"}, "data"),
+    ({"data": None, "body": b"1"}, "data"),
+    ({"data": object()}, "data"),
+    ({"data": {"a": [1, "\ud800"]}}, "data"),
+    ({"data": 1, "tenant_id": "_system"}, "tenant_id"),
+    ({"data": 1, "event_type": "invoice paid"}, "event_type"),
+    ({"data": 1, "event_id": "a b"}, "event_id"),
+    ({"data": 1, "event_id": "x" * 129}, "event_id"),
+    ({"data": 1, "correlation_id": "a\r\nX: y"}, "correlation_id"),
+    ({"data": 1, "correlation_id": "\ud800"}, "correlation_id"),
+    ({"data": 1, "correlation_id": "x" * 129}, "correlation_id"),
+    ({"data": 1, "traceparent": "\x00"}, "traceparent"),
+    ({"data": 1, "traceparent": "nonsense"}, "traceparent"),
+]
+PAID = "invoice.paid"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+_EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": {"id": 1}}
+_BLOCKED = """
+SELECT count(*) = 5 FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'hookseal-publisher' AND wait_event_type = 'Lock'
+"""
 
 
 @pytest.mark.req("DEL-01")
@@ -36,11 +85,7 @@ async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored)
     assert ("order-7", traceparent) == tuple(row)
 
 
-_IS_MARKED = "SELECT rung_at = created_at AS marked FROM hookseal.deliveries WHERE event_id = $1"
-
-
 async def test_the_outbox_leaves_to_it_what_it_rings(publisher: Publisher, stored: Stored) -> None:
-    """What it commits and rings by itself is marked as rung; what the caller is to ring is not."""
     one = await publisher.publish(**EVENT, data=1)
     raw = await publisher.publish(**EVENT, body=b"x")
     [many] = (await publisher.publish_many(tenant_id="acme", events=[Event(event_type="a.b", data=1)])).events
@@ -70,8 +115,8 @@ async def test_a_repeat_rings_again(publisher: Publisher, stored: Stored, redis_
 async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored) -> None:
     """A delivery for a disabled endpoint is returned and not rung; a repeat does not ring one that has ended."""
     await stored.endpoint()
-    await stored.pool.execute(
-        "UPDATE hookseal.endpoints SET enabled = false WHERE id = (SELECT min(id::text)::uuid FROM hookseal.endpoints)"
+    await rows.change(
+        stored.pool, "endpoints", where="id = (SELECT min(id::text)::uuid FROM hookseal.endpoints)", enabled=False
     )
     published = await publisher.publish(**EVENT, data=1, event_id="evt-1")
     due = await stored.pool.fetchval("SELECT id::text FROM hookseal.deliveries WHERE waiting_for IS NULL")
@@ -80,157 +125,46 @@ async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored)
     assert {due} == set(await stored.rung())
     marked = await stored.pool.fetch("SELECT id::text FROM hookseal.deliveries WHERE rung_at IS NOT NULL")
     assert [due] == [row["id"] for row in marked]
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL WHERE waiting_for IS NULL"
-    )
+    await rows.set_state(stored.pool, "delivered", where="waiting_for IS NULL")
     assert () == (await publisher.publish(**EVENT, data=1, event_id="evt-1"))._due
 
 
 @pytest.mark.req("DEL-01")
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        ({"z": 1, "a": {"c": [1, 2.5, None], "b": True}}, '{"z":1,"a":{"c":[1,2.5,null],"b":true}}'),
-        ({"name": "Zoë \U0001f680"}, '{"name":"Zoë \U0001f680"}'),
-        (None, "null"),
-        ("text", '"text"'),
-        (2**70, str(2**70)),
-        (((1, "a"), [2]), '[[1,"a"],[2]]'),
-    ],
-)
-async def test_data_is_any_json_value(publisher: Publisher, stored: Stored, data: object, text: str) -> None:
-    """Data may be any JSON value, and its keys keep their order."""
-    published = await publisher.publish(**EVENT, data=data)
-    body = (await stored.body(published.event_id)).decode()
+async def test_data_is_any_json_value(publisher: Publisher, stored: Stored) -> None:
+    for data, text in JSON_VALUES:
+        published = await publisher.publish(**EVENT, data=data)
+        body = (await stored.body(published.event_id)).decode()
 
-    assert body.endswith(f',"data":{text}}}')
-    assert {"type", "timestamp", "data"} == json.loads(body).keys()
-
-
-@pytest.mark.req("DEL-01")
-async def test_a_body_is_stored_byte_for_byte(publisher: Publisher, stored: Stored) -> None:
-    """A body is stored byte for byte."""
-    for body in (b"\xff\xfe\x00binary", b""):
-        assert body == await stored.body((await publisher.publish(**EVENT, body=body)).event_id)
-
-
-@pytest.mark.req("DEL-01")
-async def test_an_event_without_subscribers_is_stored(publisher: Publisher, stored: Stored) -> None:
-    """An event without subscribers is stored, has no deliveries, and rings nothing."""
-    published = await publisher.publish(tenant_id="never-seen", event_type="a", data={})
-    await published.ring()
-
-    assert ((), 1, set()) == (published.deliveries, await stored.count(), await stored.rung())
-
-
-MALFORMED: list[tuple[dict[str, Any], str]] = [
-    ({}, "data"),
-    ({"data": 1, "body": b"1"}, "data"),
-    ({"data": None, "body": b"1"}, "data"),
-    ({"data": object()}, "data"),
-    ({"data": {"a": [1, "\ud800"]}}, "data"),
-    ({"data": 1, "tenant_id": "_system"}, "tenant_id"),
-    ({"data": 1, "event_type": "invoice paid"}, "event_type"),
-    ({"data": 1, "event_id": "a b"}, "event_id"),
-    ({"data": 1, "event_id": "x" * 129}, "event_id"),
-    ({"data": 1, "correlation_id": "a\r\nX: y"}, "correlation_id"),
-    ({"data": 1, "correlation_id": "\ud800"}, "correlation_id"),
-    ({"data": 1, "correlation_id": "x" * 129}, "correlation_id"),
-    ({"data": 1, "traceparent": "\x00"}, "traceparent"),
-    ({"data": 1, "traceparent": "nonsense"}, "traceparent"),
-]
+        assert body.endswith(f',"data":{text}}}')
+        assert {"type", "timestamp", "data"} == json.loads(body).keys()
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 async def test_a_malformed_argument_is_named(publisher: Publisher, stored: Stored) -> None:
-    """A malformed argument is refused by its name, and nothing is stored."""
     assert MALFORMED == [(given, await refused_field(publisher.publish(**(EVENT | given)))) for given, _ in MALFORMED]
     assert 0 == await stored.count()
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "kind"),
-    [
-        ("tenant_id", 7, "int"),
-        ("tenant_id", None, "NoneType"),
-        ("event_type", None, "NoneType"),
-        ("event_type", b"invoice.paid", "bytes"),
-        ("event_id", UUID(int=5), "UUID"),
-        ("event_id", 0, "int"),
-        ("correlation_id", 5, "int"),
-        ("traceparent", [], "list"),
-    ],
-)
-async def test_a_value_of_another_type_is_named(
-    publisher: Publisher, stored: Stored, field: str, value: object, kind: str
-) -> None:
+async def test_a_value_of_another_type_is_named(publisher: Publisher, stored: Stored) -> None:
     """An argument that must be text and is not is refused with its name and type, alone and in a batch."""
-    given = EVENT | {"data": 1, field: value}
-    with pytest.raises(Malformed, match=f"^{field} must be text, not {kind}$") as alone:
-        await publisher.publish(**given)
-    with pytest.raises(Malformed, match=f"{field} must be text, not {kind}$") as in_batch:
-        await publisher.publish_many(tenant_id=given.pop("tenant_id"), events=[Event(**given)])
+    for field, value, kind in NO_TEXT:
+        given = EVENT | {"data": 1, field: value}
+        with pytest.raises(Malformed, match=f"^{field} must be text, not {kind}$") as alone:
+            await publisher.publish(**given)
+        with pytest.raises(Malformed, match=f"{field} must be text, not {kind}$") as in_batch:
+            await publisher.publish_many(tenant_id=given.pop("tenant_id"), events=[Event(**given)])
 
-    assert [field] * 2 == [caught.value.field for caught in (alone, in_batch)]
-    assert (None if field == "tenant_id" else 0, 0) == (in_batch.value.index, await stored.count())
-
-
-async def test_data_that_contains_itself_is_refused(publisher: Publisher) -> None:
-    """Data that contains itself is refused with the path."""
-    data: list[object] = []
-    data.append(data)
-    with pytest.raises(Malformed, match=r"^data\[0\] is the object or array that contains it"):
-        await publisher.publish(**EVENT, data=data)
-
-
-@pytest.mark.req("DEL-14", part="publish-limits")
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (float("nan"), "must be a finite number"),
-        (float("-inf"), "must be a finite number"),
-        (Decimal("1.10"), "is of type Decimal, which JSON does not have: give str(value)"),
-        (b"bytes", "is of type bytes, which JSON does not have: give text"),
-        ({1, 2}, "is of type set, which JSON does not have: give a list"),
-        (datetime(2026, 1, 2, tzinfo=UTC), "is of type datetime, which JSON does not have: give value.isoformat()"),
-        ({1: "a"}, "has a key of type int"),
-        ("\ud800", "contains a lone surrogate"),
-    ],
-    ids=["nan", "infinity", "decimal", "bytes", "set", "datetime", "key", "surrogate"],
-)
-async def test_a_value_without_json_form_is_refused(
-    publisher: Publisher, stored: Stored, value: object, message: str
-) -> None:
-    """A value that JSON does not have is refused with its path and an alternative; nothing is stored."""
-    data = {"items": [{"price": 1}, {"price": value}]}
-    with pytest.raises(Malformed) as caught:
-        await publisher.publish(**EVENT, data=data)
-
-    assert ("data", True) == (caught.value.field, str(caught.value).startswith(f"data.items[1].price {message}"))
+        assert [field] * 2 == [caught.value.field for caught in (alone, in_batch)]
+        assert (None if field == "tenant_id" else 0) == in_batch.value.index
     assert 0 == await stored.count()
 
 
 async def test_a_body_must_be_bytes(publisher: Publisher, stored: Stored) -> None:
-    """A body must be bytes: text is refused, not published as data."""
     body: Any = '{"id": 1}'
     with pytest.raises(Malformed) as caught:
         await publisher.publish(**EVENT, body=body)
 
     assert ("body", 0) == (caught.value.field, await stored.count())
-
-
-@pytest.mark.req("DEL-14", part="publish-limits")
-async def test_the_size_of_a_body_is_limited(publisher: Publisher, stored: Stored) -> None:
-    """A body of 262,144 bytes as sent is accepted and one byte more is not, for a body and for data."""
-    most = MAX_BODY_BYTES - ENVELOPE_BYTES - len('""')
-    for fits in ({"body": b"x" * MAX_BODY_BYTES}, {"data": "x" * most}):
-        published = await publisher.publish(**EVENT, **fits)
-        assert MAX_BODY_BYTES == len(await stored.body(published.event_id))
-    for too_long in ({"body": b"x" * (MAX_BODY_BYTES + 1)}, {"data": "x" * (most + 1)}):
-        with pytest.raises(Malformed, match=str(MAX_BODY_BYTES)) as caught:
-            await publisher.publish(**EVENT, **too_long)
-        assert "body" == caught.value.field
-    assert 2 == await stored.count()
 
 
 @pytest.mark.req("DEL-01")
@@ -249,7 +183,6 @@ async def test_a_repeat_returns_the_first_result(publisher: Publisher, stored: S
 
 @pytest.mark.req("DEL-01")
 async def test_concurrent_publishes_create_one_event(publisher: Publisher, stored: Stored) -> None:
-    """200 concurrent publishes of one event create one event, which one of them reports, over five connections."""
     published: list[Published] = await asyncio.gather(
         *(publisher.publish(**EVENT, data={"id": 1}, event_id="evt-1") for _ in range(200))
     )
@@ -279,3 +212,226 @@ async def _connections(stored: Stored) -> int:
         " WHERE datname = current_database() AND application_name = 'hookseal-publisher'"
     )
     return count
+
+
+def numbered(first: int, last: int) -> list[Event]:
+    """Return events with ids and data that contain their numbers."""
+    return [Event(event_type=PAID, data={"id": number}, event_id=f"e{number}") for number in range(first, last + 1)]
+
+
+def all_ids(published: PublishedMany) -> set[str]:
+    return {each for one in published.events for each in ids(one.deliveries)}
+
+
+@pytest.mark.req("DEL-01")
+async def test_all_are_stored_and_rung(publisher: Publisher, stored: Stored) -> None:
+    """Each event has a delivery for each endpoint, each is rung, and the results are in the given order."""
+    await stored.endpoint()
+    published = await publisher.publish_many(tenant_id="acme", events=iter(numbered(1, 30)))
+
+    assert [f"e{number}" for number in range(1, 31)] == [one.event_id for one in published.events]
+    assert [(False, 2)] * 30 == [(one.duplicate, len(one.deliveries)) for one in published.events]
+    assert all_ids(published) == await stored.delivery_ids() == await stored.rung()
+
+
+@pytest.mark.req("DEL-01")
+async def test_an_event_of_a_batch_has_every_field(publisher: Publisher, stored: Stored) -> None:
+    """An event of a batch may have all that a single one may: any data, None too, or bytes, and the other fields."""
+    published = await publisher.publish_many(
+        tenant_id="acme",
+        events=[
+            Event(event_type="a", data=None),
+            Event(event_type="b", data={"name": 'Zoë \U0001f680 \x00 "\\'}),
+            Event(event_type="c", body=b"\xff\x00"),
+            Event(event_type="d", data=1, event_id="evt-1", correlation_id="order-7", traceparent=TRACEPARENT),
+        ],
+    )
+    bodies = [await stored.body(one.event_id) for one in published.events]
+
+    assert [b'"data":null}', b'"data":1}'] == [bodies[0][-12:], bodies[3][-9:]]
+    assert bodies[1].endswith('"data":{"name":"Zoë \U0001f680 \\u0000 \\"\\\\"}}'.encode())
+    assert b"\xff\x00" == bodies[2]
+    row = await stored.pool.fetchrow("SELECT correlation_id, traceparent FROM hookseal.events WHERE id = 'evt-1'")
+    assert row is not None
+    assert ("order-7", TRACEPARENT) == tuple(row)
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+@pytest.mark.parametrize(
+    ("given", "field", "message"),
+    [
+        ({}, "data", "pass exactly one of data and body"),
+        ({"data": 1, "body": b"1"}, "data", "pass exactly one of data and body"),
+        ({"data": {"items": [{"price": {1, 2}}]}}, "data", r"data\.items\[0\]\.price is of type set"),
+        ({"data": "x" * 262_144}, "body", "body must be at most 262144 bytes"),
+        ({"body": b"x" * 262_145}, "body", "body must be at most 262144 bytes"),
+        ({"body": "text"}, "body", "body must be bytes"),
+        ({"data": 1, "event_type": "invoice paid"}, "event_type", "event type must be"),
+        ({"data": 1, "event_id": "a b"}, "event_id", "event id must be"),
+        ({"data": 1, "correlation_id": "\ud800"}, "correlation_id", "correlation_id must be"),
+        ({"data": 1, "traceparent": "nonsense"}, "traceparent", "traceparent must be"),
+    ],
+)
+async def test_a_malformed_event_is_named(
+    publisher: Publisher, stored: Stored, given: dict[str, Any], field: str, message: str
+) -> None:
+    """A malformed event is refused with its index and field, and nothing of the batch is stored or rung."""
+    bad = Event(**({"event_type": PAID} | given))
+    with pytest.raises(Malformed, match=rf"^events\[2\]: {message}") as caught:
+        await publisher.publish_many(tenant_id="acme", events=[*numbered(1, 2), bad, *numbered(3, 4)])
+
+    assert (field, 2) == (caught.value.field, caught.value.index)
+    assert (0, set()) == (await stored.count(), await stored.rung())
+
+
+@pytest.mark.parametrize("given", [{"event_type": PAID, "data": 1}, "text", None])
+async def test_another_value_than_an_event_is_refused(publisher: Publisher, stored: Stored, given: Any) -> None:
+    """A dict, as SQL accepts it, or anything else that is not an `Event` is refused with its index and its type."""
+    with pytest.raises(Malformed, match=rf"^events\[1\] must be an Event, not {type(given).__name__}") as caught:
+        await publisher.publish_many(tenant_id="acme", events=[*numbered(1, 1), given])
+
+    assert ("events", 1, 0) == (caught.value.field, caught.value.index, await stored.count())
+
+
+@pytest.mark.req("DEL-14", part="publish-limits")
+async def test_the_number_of_events_is_limited(publisher: Publisher, stored: Stored) -> None:
+    """More than 1,000 events are refused as soon as the 1,001st is read, even from an endless iterator."""
+
+    def endless() -> Iterator[Event]:
+        return (Event(event_type=PAID, data=number) for number in count())
+
+    with pytest.raises(Malformed, match="at most 1000") as caught:
+        await publisher.publish_many(tenant_id="acme", events=endless())
+
+    assert ("events", None, 0) == (caught.value.field, caught.value.index, await stored.count())
+
+
+async def test_an_empty_batch_stores_nothing(publisher: Publisher, stored: Stored) -> None:
+    """An empty batch is published without a query; a malformed tenant is refused all the same."""
+    published = await publisher.publish_many(tenant_id="acme", events=[])
+    await published.ring()
+    with pytest.raises(Malformed) as caught:
+        await publisher.publish_many(tenant_id="_system", events=[])
+
+    assert ((), 0, "tenant_id") == (published.events, await stored.count(), caught.value.field)
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_batch_joins_the_transaction(publisher: Publisher, stored: Stored) -> None:
+    """A batch joins the caller's transaction, rings when the caller asks for it, and undoes only itself on an error."""
+    async with stored.pool.acquire() as connection:
+        async with connection.transaction():
+            published = await publisher.publish_many(tenant_id="acme", events=numbered(1, 3), connection=connection)
+            with pytest.raises(Conflict):
+                await publisher.publish_many(
+                    tenant_id="acme",
+                    events=[*numbered(4, 5), Event(event_type=PAID, data=0, event_id="e1")],
+                    connection=connection,
+                )
+            await publisher.publish_many(tenant_id="acme", events=numbered(4, 4), connection=connection)
+            assert set() == await stored.rung()
+        await published.ring()
+        transaction = connection.transaction()
+        await transaction.start()
+        await publisher.publish_many(tenant_id="acme", events=numbered(7, 9), connection=connection)
+        await transaction.rollback()
+
+    assert (4, all_ids(published)) == (await stored.count(), await stored.rung())
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_batch_is_one_statement_and_one_script(database_url: str, own_valkey: Server, stored: Stored) -> None:
+    """A batch is one statement in PostgreSQL and one script in Redis, for any number of events and endpoints."""
+    for _ in range(3):
+        await stored.endpoint()
+    async with Publisher.connect(database_url, own_valkey.url) as publisher:
+        await publisher.publish_many(tenant_id="acme", events=numbered(1, 1))
+        async with Redis.from_url(own_valkey.url) as redis:
+            before = await _commands(redis)
+            async with stored.pool.acquire() as connection:
+                asked: list[str] = []
+                connection.add_query_logger(lambda record: asked.append(record.query))
+                published = await publisher.publish_many(
+                    tenant_id="acme", events=numbered(2, 101), connection=connection
+                )
+            await published.ring()
+            after = await _commands(redis)
+
+    assert [True] == ["hookseal.publish_many" in each for each in asked if "hookseal" in each]
+    assert (1, 401) == (after["evalsha"] - before["evalsha"], after["zadd"] - before["zadd"])
+
+
+async def _commands(redis: Redis) -> dict[str, int]:
+    stats: dict[str, Any] = await redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
+
+
+async def test_a_closed_publisher_refuses(database_url: str) -> None:
+    async with Publisher.connect(database_url) as publisher:
+        pass
+    with pytest.raises(Refused, match="closed"):
+        await publisher.publish_many(tenant_id="acme", events=numbered(1, 1))
+
+
+async def test_closing_waits_for_what_is_under_way(database_url: str, redis_url: str, stored: Stored) -> None:
+    """What is under way when the block is left is stored and rung, with a connection or not yet; more is refused."""
+    stack = AsyncExitStack()
+    publisher = await stack.enter_async_context(Publisher.connect(database_url, redis_url))
+    async with stored.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE hookseal.events IN SHARE MODE")
+        ones = [asyncio.create_task(publisher.publish(**_EVENT)) for _ in range(20)]
+        events = [Event(event_type="a.b", data=1)]
+        many = asyncio.create_task(publisher.publish_many(tenant_id="acme", events=events))
+        await eventually(lambda: stored.pool.fetchval(_BLOCKED))
+        closing = asyncio.create_task(stack.aclose())
+        late = asyncio.create_task(publisher.publish(**_EVENT))  # it begins after the close, as tasks begin in order
+        with pytest.raises(Refused, match="closed"):
+            await late
+    published = [*await asyncio.gather(*ones), *(await many).events]
+    await closing
+
+    assert 21 == await stored.count()
+    assert {each for one in published for each in ids(one.deliveries)} == await stored.rung()
+
+
+async def test_closing_waits_only_for_a_while() -> None:
+    calls = Calls()
+    with calls.counted():
+        await asyncio.wait_for(calls.close(seconds=0.01), 60)
+    with pytest.raises(Refused), calls.counted():
+        pass
+
+
+async def test_a_doorbell_rings_the_given_deliveries(redis_url: str) -> None:
+    lost: list[str] = []
+    doorbell = Doorbell(rings(redis_url), lost.append)
+    await doorbell.ring([RING])
+    await doorbell.close()
+
+    async with Redis.from_url(redis_url) as redis:
+        assert [DELIVERY.encode()] == await redis.zrange(DEFAULT_QUEUE, 0, -1)
+    assert [] == lost
+
+
+async def test_a_doorbell_may_be_closed_twice(redis_url: str) -> None:
+    doorbell = Doorbell(rings(redis_url), print)
+    await doorbell.close()
+    await doorbell.close()
+    await doorbell.ring([RING])
+
+    async with Redis.from_url(redis_url) as redis:
+        assert 0 == await redis.dbsize()
+
+
+async def test_a_cancelled_ring_counts_as_failed() -> None:
+    """The caller may have a shorter time limit than the doorbell: what it publishes next is left to the outbox."""
+    async with black_hole() as (hole, _):
+        doorbell = Doorbell(rings(f"redis://127.0.0.1:{hole}/0"), print)
+        before = doorbell.rings
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await doorbell.ring([RING])
+        after = doorbell.rings
+        await doorbell.close()
+
+    assert (True, False) == (before, after)

@@ -17,7 +17,6 @@ pytestmark = pytest.mark.req("DEL-18")
 
 
 def test_a_master_key_is_read_from_a_file(tmp_path: Path) -> None:
-    """A master key is read from a file that the environment names, and the environment is not changed."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     (tmp_path / "key").chmod(0o400)
     environ = {
@@ -37,20 +36,17 @@ def test_a_master_key_is_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_given_url_replaces_the_environments() -> None:
-    """A url in the argument replaces that of the environment, under whichever name."""
     environ = {"HOOKSEAL_DATABASE_URL": "/nowhere"}
     assert DATABASE == admin_settings(database_url=DATABASE, environ=environ).database.url
 
 
 @pytest.mark.parametrize("provider", [{}, {"SECRETS_PROVIDER": "db"}, {"SECRETS_PROVIDER": ""}])
 def test_a_master_key_is_optional(provider: dict[str, str]) -> None:
-    """Without a master key there are no secrets, and that is no problem."""
     assert None is admin_settings(environ=provider | {"DATABASE_URL": DATABASE}).loaded_secrets
 
 
 @pytest.mark.req("SEC-25")
 def test_a_wrapped_key_and_its_kms_are_read() -> None:
-    """A wrapped key and its KMS are read, with the variables of OpenBao if it is the KMS, and only then."""
     openbao = {"BAO_ADDR": "https://bao.internal:8200", "BAO_TOKEN": "s.correct-horse"}
     assert None is admin_settings(environ=openbao | {"DATABASE_URL": DATABASE}).openbao
     environ = {
@@ -76,8 +72,7 @@ EVERYWHERE = {
 }
 
 
-@pytest.mark.req("SEC-16")
-@pytest.mark.req("SEC-17")
+@pytest.mark.req("SEC-16", "SEC-17")
 @pytest.mark.parametrize("also", [False, True])
 @pytest.mark.parametrize("provider", ["aws", "gcp", "openbao"])
 def test_a_provider_is_reached_as_by_a_worker(provider: str, also: bool) -> None:
@@ -107,7 +102,6 @@ def test_a_master_key_needs_a_provider() -> None:
 
 
 def test_other_programs_variables_are_not_checked() -> None:
-    """Other variables of the process, or of a worker of another version, are not checked."""
     others = {
         "SECRETS_BACKEND": "vault",
         "REDIS_URL": "not a url",
@@ -121,6 +115,5 @@ def test_other_programs_variables_are_not_checked() -> None:
 
 @pytest.mark.parametrize("name", ["SECRETS_MASTER_KEYS", "HOOKSEAL_EGRES_ALLOW", "SECRETS_PROVIDR"])
 def test_a_similar_name_is_a_typing_error(name: str) -> None:
-    """A name within two edits of one that an Admin reads is a typing error."""
     with pytest.raises(ConfigError, match=f"{name} is not a setting of hookseal, did you mean"):
         admin_settings(environ={"DATABASE_URL": DATABASE, name: "x"})

@@ -37,7 +37,6 @@ def by_kms(**changes: str | None) -> dict[str, str]:
 
 
 def by_openbao(**changes: str | None) -> dict[str, str]:
-    """Return the same with OpenBao, and these changes."""
     settings: dict[str, str | None] = {
         "SECRETS_KMS": "openbao:transit/hookseal",
         "BAO_ADDR": "https://bao.example:8200/",
@@ -50,8 +49,7 @@ def test_wrapped_keys_replace_plain_ones() -> None:
     """Wrapped keys take the place of the plain ones; nothing uses them before they are unwrapped."""
     settings = load(
         by_kms(
-            SECRETS_MASTER_KEY_NEXT_WRAPPED=wrapped(NEXT),
-            SECRETS_MASTER_KEY_PREVIOUS_WRAPPED=f"{wrapped(PREVIOUS)}",
+            SECRETS_MASTER_KEY_NEXT_WRAPPED=wrapped(NEXT), SECRETS_MASTER_KEY_PREVIOUS_WRAPPED=f"{wrapped(PREVIOUS)}"
         )
     )
     assert settings.kms is not None
@@ -104,13 +102,11 @@ def test_wrapped_keys_replace_plain_ones() -> None:
     ],
 )
 def test_a_wrong_combination_is_named(changes: dict[str, str | None], expected: str) -> None:
-    """Each mistake is reported by name, with what to do."""
     [found] = problems(by_kms(**changes))
     assert found.startswith(expected)
 
 
 def test_the_next_key_may_be_wrapped_alone() -> None:
-    """The next key may be wrapped while the current one is plain, which is how a KMS is introduced."""
     assert [] == problems(
         environment(SECRETS_KMS=ARN, SECRETS_KMS_INSTALLATION="a", SECRETS_MASTER_KEY_NEXT_WRAPPED=wrapped(NEXT))
     )
@@ -121,7 +117,6 @@ def test_the_next_key_may_be_wrapped_alone() -> None:
 
 
 def test_a_drawn_key_needs_settings_without_one() -> None:
-    """A generated key needs settings without a master key, plain or wrapped."""
     needs = frozenset({Part.DATABASE, Part.SECRETS})
     assert load(by_kms(SECRETS_MASTER_KEY_WRAPPED=None), needs=needs, draws_key=True).secrets.keyring is None
     for environ, name in ((by_kms(), "SECRETS_MASTER_KEY_WRAPPED"), (environment(), "SECRETS_MASTER_KEY")):
@@ -183,7 +178,6 @@ def test_vaults_names_are_a_fallback(tmp_path: Path) -> None:
 
 
 def test_openbaos_variables_are_ignored_unless_named() -> None:
-    """Where nothing names OpenBao, its variables belong to another program."""
     for environ in (environment, by_kms):
         theirs = environ(BAO_ADDR="", VAULT_TOKEN_FILE="/nowhere", VAULT_ADDR="x", BAO_TOKEN=TOKEN)
         assert [] == problems(dict(theirs))
@@ -204,7 +198,6 @@ def test_openbaos_variables_are_ignored_unless_named() -> None:
     ],
 )
 def test_a_wrong_openbao_setting_is_named(changes: dict[str, str | None], expected: str) -> None:
-    """Each mistake is reported by name."""
     [found] = problems(by_openbao(**changes))
     assert found.startswith(expected)
 
@@ -213,7 +206,6 @@ def test_a_wrong_openbao_setting_is_named(changes: dict[str, str | None], expect
     "address", ["http://127.0.0.1:8200", "http://localhost", "http://[::1]:8200", "https://bao/prefix"]
 )
 def test_a_plain_connection_must_be_local_in_production(address: str) -> None:
-    """In production a plain connection stays on this machine."""
     found = load(by_openbao(BAO_ADDR=address), needs=NOTHING)
     assert found.openbao is not None
     assert address == found.openbao.address

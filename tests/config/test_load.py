@@ -1,18 +1,22 @@
-"""The environment becomes frozen values, or every problem at once, and no value is ever shown."""
+"""The settings, where they come from, and the problems with them."""
 
+import asyncio
 import base64
 import ipaddress
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.config.load import EVERYTHING, NOTHING, load
+from hookseal.config import names
+from hookseal.config.load import EVERYTHING, NOTHING, load, split_environment
 from hookseal.config.names import FROM_FILE, KNOWN
 from hookseal.config.settings import Environment, Part
+from hookseal.config.source import FileText, is_debugging, is_exposed, read_environment, read_file
 from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.errors import ConfigError, Defect
 from hookseal.ground.ids import TenantId
@@ -25,6 +29,54 @@ OTHER = base64.b64encode(bytes(range(140, 172))).decode()
 THIRD = base64.b64encode(bytes(range(180, 212))).decode()
 PREVIOUS = {"SECRETS_MASTER_KEY_PREVIOUS": KEY}
 PASSWORD = "correct-horse"
+CANARY = "Zq7Xw9"
+SHAPES = st.sampled_from([
+    "{}",
+    " {}\n",
+    "postgresql://user:{}@host/db",
+    "postgresql://user:{}/x@host/db",
+    "postgresql://user:80/{}@host/db",
+    "postgresql://user:x@host:{}/db",
+    "postgresql://[{}/db",
+    "postgresql://u@h/d?sslmode={}",
+    "postgresql+asyncpg://u:{}@h/d?ssl=require",
+    "postgresql://u@h/d?{}=1",
+    "postgresql://u@h/d?options={}&connect_timeout=1",
+    "valkey://:{}@h/0",
+    "redis://:{}@host/0",
+    "redis://:{}#@host/0",
+    "redis://host/{}",
+    "unix://:{}@",
+    "10.0.0.0/8@{}",
+    "tcp://{}:80",
+    "{}\x00",
+    "{}\udcff",
+    "db",
+    "dev",
+    "test",
+    "production",
+    "true",
+    "1",
+    "",
+    KEY,
+    KEY[:-8] + "{}",
+])  # fmt: skip
+NAMES = st.one_of(
+    st.sampled_from(sorted({*KNOWN, *FROM_FILE, "PATH", "HOOKSEAL_TEST_X", "HOOKSEAL_PORT_80_TCP_ADDR"})),
+    st.text("ABCDEFGHIKLNOPRSTUVY_\x1b", max_size=16).map("HOOKSEAL_".__add__),
+)
+_PROGRAM = """
+import ctypes, resource
+from hookseal.config.hardening import harden_process
+harden_process()
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
+"""
+_FILES = """
+import resource
+from hookseal.config.hardening import raise_descriptor_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 90))
+print(raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
 
 
 def environment(**changes: str | None) -> dict[str, str]:
@@ -49,7 +101,6 @@ def problems(environ: dict[str, str], *, needs: frozenset[Part] = EVERYTHING) ->
 
 
 def test_unset_variables_have_their_defaults() -> None:
-    """Variables that are not set have their documented defaults; the environment is production."""
     settings = load(environment())
     assert Environment.PRODUCTION is settings.environment
     assert (500, 15, 45, 25, "hookseal:deliveries") == (
@@ -66,37 +117,22 @@ def test_unset_variables_have_their_defaults() -> None:
     assert ("info", "json") == (settings.log.level, settings.log.style)
 
 
-@pytest.mark.req("SEC-10")
-def test_the_overlap_is_a_day_by_default() -> None:
-    """By default both secrets of a rotation sign for 24 hours."""
-    assert 24 * 3600 == load(environment()).secrets.rotation_overlap_seconds
-
-
-@pytest.mark.req("SEC-11")
-def test_retired_material_is_kept_for_90_days_by_default() -> None:
-    """By default retired secrets are stored for 90 days; another value can be set."""
-    assert 90 == load(environment()).secrets.retired_retention_days
-    assert 1 == load(environment(SECRETS_RETIRED_RETENTION_DAYS="1")).secrets.retired_retention_days
-
-
-@pytest.mark.req("DEL-22")
-def test_a_delivery_waits_for_a_disabled_endpoint_for_7_days_by_default() -> None:
-    """By default a delivery waits 7 days for a disabled endpoint; another value can be set."""
-    assert 7 == load(environment()).worker.held_days
-    assert 30 == load(environment(HOOKSEAL_HELD_DAYS="30")).worker.held_days
-    assert 5 * 86_400 == load(environment()).worker.disable_after_seconds
-    assert 3_600 == load(environment(HOOKSEAL_DISABLE_AFTER_SECONDS="3600")).worker.disable_after_seconds
-
-
-@pytest.mark.req("DEL-16")
-def test_finished_deliveries_are_kept_for_30_days_by_default() -> None:
-    """By default finished deliveries are kept for 30 days; another value can be set."""
-    assert 30 == load(environment()).worker.retention_days
-    assert 3_650 == load(environment(HOOKSEAL_RETENTION_DAYS="3650")).worker.retention_days
+@pytest.mark.req("SEC-10", "SEC-11", "DEL-16", "DEL-22")
+def test_periods_have_their_defaults_and_can_be_set() -> None:
+    """An overlap lasts a day, retired material 90 days, a wait for a disabled endpoint 7 days, and an end 30 days."""
+    days = {"SECRETS_RETIRED_RETENTION_DAYS": "1", "HOOKSEAL_HELD_DAYS": "30", "HOOKSEAL_RETENTION_DAYS": "3650"}
+    seconds = {"SECRETS_ROTATION_OVERLAP_SECONDS": "604800", "HOOKSEAL_DISABLE_AFTER_SECONDS": "3600"}
+    found = [
+        (
+            *(each.secrets.rotation_overlap_seconds, each.secrets.retired_retention_days, each.worker.held_days),
+            *(each.worker.retention_days, each.worker.disable_after_seconds),
+        )
+        for each in (load(environment()), load(environment(**days, **seconds)))
+    ]
+    assert [(86_400, 90, 7, 30, 5 * 86_400), (604_800, 1, 30, 3_650, 3_600)] == found
 
 
 def test_a_set_value_has_its_type() -> None:
-    """A value that is set is returned in its type."""
     settings = load(
         environment(
             HOOKSEAL_ENV="development",
@@ -108,11 +144,9 @@ def test_a_set_value_has_its_type() -> None:
             SECRETS_CACHE_TTL_SECONDS="0",
             SECRETS_CACHE_MAX_ENTRIES="1",
             SECRETS_CACHE_MAX_BYTES="131072",
-            SECRETS_ROTATION_OVERLAP_SECONDS="604800",
         )
     )
     assert CacheLimits(ttl_seconds=0, max_entries=1, max_bytes=131_072) == settings.secrets.cache
-    assert 604_800 == settings.secrets.rotation_overlap_seconds
     assert "db.internal:5432" == settings.database.address
     assert "redis.internal:6380" == settings.redis.address
     assert settings.redis.url.endswith("@redis.internal:6380/2")
@@ -203,10 +237,7 @@ def test_a_set_value_has_its_type() -> None:
             {"SECRETS_ROTATION_OVERLAP_SECONDS": "604801"},
             "SECRETS_ROTATION_OVERLAP_SECONDS must be a whole number from 0",
         ),
-        (
-            {"HOOKSEAL_HELD_DAYS": "31"},
-            "HOOKSEAL_HELD_DAYS must be a whole number from 1 to 30",
-        ),
+        ({"HOOKSEAL_HELD_DAYS": "31"}, "HOOKSEAL_HELD_DAYS must be a whole number from 1 to 30"),
         (
             {"SECRETS_RETIRED_RETENTION_DAYS": "0"},
             "SECRETS_RETIRED_RETENTION_DAYS must be a whole number from 1 to 3650",
@@ -241,13 +272,11 @@ def test_a_set_value_has_its_type() -> None:
     ],
 )
 def test_each_problem_names_its_variable(changes: dict[str, str | None], expected: str) -> None:
-    """Every kind of bad setting is one problem that begins with the name of the variable."""
     found = problems(environment(**changes))
     assert [True] == [text.startswith(expected) for text in found], found
 
 
 def test_an_unneeded_empty_variable_is_not_required() -> None:
-    """Where a part is not needed, its empty variable is not called required."""
     (found,) = problems(environment(REDIS_URL=""), needs=frozenset({Part.DATABASE, Part.SECRETS}))
     assert "REDIS_URL is empty: give it a value or remove it" == found
     (found,) = problems(environment(SECRETS_MASTER_KEY=""), needs=frozenset({Part.DATABASE}))
@@ -273,13 +302,11 @@ def test_prefixed_urls_take_precedence() -> None:
     ],
 )
 def test_a_problem_names_the_variable_with_the_url(url: str, message: str) -> None:
-    """A problem with a url names the variable that has the url."""
     (found,) = problems(environment(DATABASE_URL=None, HOOKSEAL_DATABASE_URL=url))
     assert found.startswith(message)
 
 
 def test_all_problems_are_reported_together() -> None:
-    """Problems of names, of forms and of rules between variables are reported together."""
     found = problems(
         environment(
             DATABASE_URL=None,
@@ -304,7 +331,6 @@ def test_all_problems_are_reported_together() -> None:
 
 @pytest.mark.parametrize("part", list(Part))
 def test_an_unneeded_part_is_checked_and_not_used(part: Part) -> None:
-    """A part that is not needed may be absent, is checked if present, and must not be used."""
     needs = EVERYTHING - {part}
     assert [] == problems(environment(**{part.value: None, "SECRETS_MASTER_KEY": KEY}), needs=needs)
     assert [True] == [text.startswith(part) for text in problems(environment(**{part.value: "bad"}), needs=needs)]
@@ -315,19 +341,16 @@ def test_an_unneeded_part_is_checked_and_not_used(part: Part) -> None:
 
 
 def test_an_empty_environment_suffices_if_nothing_is_needed() -> None:
-    """An empty environment is enough if no part is needed."""
     assert Environment.PRODUCTION is load({}, needs=NOTHING).environment
 
 
 def test_dev_works_outside_production_only() -> None:
-    """The provider dev needs no key, and works outside production only."""
     settings = load(environment(SECRETS_PROVIDER="dev", SECRETS_MASTER_KEY=None, HOOKSEAL_ENV="test"))
     assert (Provider.DEV, None) == (settings.secrets.provider, settings.secrets.master_key)
 
 
 @pytest.mark.req("SEC-15", part="settings")
 def test_no_repr_shows_a_password_or_key() -> None:
-    """No repr shows a password or a key, and the key cannot be pickled."""
     settings = load(environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD))
     for shown in (repr(settings), repr(settings.secrets), repr(settings.secrets.keyring)):
         for hidden in (PASSWORD, KEY, OTHER, THIRD, *(base64.b64decode(text).hex() for text in (KEY, OTHER, THIRD))):
@@ -369,7 +392,6 @@ def test_the_default_is_the_process_environment(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.req("SEC-04", part="file")
 def test_a_key_file_must_be_private_in_production(tmp_path: Path) -> None:
-    """The key may be in a file; in production no other user may be able to read it."""
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
     by_file = {"SECRETS_MASTER_KEY": None, "SECRETS_MASTER_KEY_FILE": str(file)}
@@ -413,7 +435,6 @@ def test_other_key_files_must_be_private_in_production(name: str, tmp_path: Path
 
 @pytest.mark.req("SEC-04")
 def test_the_keyring_has_the_configured_keys() -> None:
-    """The keyring has all configured keys, or all but the next one where that may not be registered yet."""
     environ = environment(SECRETS_MASTER_KEY_NEXT=OTHER, SECRETS_MASTER_KEY_PREVIOUS=THIRD)
     secrets = load(environ).secrets
     ids = [MasterKey.parse(text, variable="x").key_id for text in (KEY, OTHER, THIRD)]
@@ -432,44 +453,6 @@ def test_a_missing_file_is_one_problem(tmp_path: Path) -> None:
     """A file that cannot be read is one problem, which names the variable and not the path."""
     missing = environment(DATABASE_URL=None, DATABASE_URL_FILE=str(tmp_path / "missing"))
     assert ["DATABASE_URL_FILE names a file that cannot be read (FileNotFoundError)"] == problems(missing)
-
-
-CANARY = "Zq7Xw9"
-SHAPES = st.sampled_from([
-    "{}",
-    " {}\n",
-    "postgresql://user:{}@host/db",
-    "postgresql://user:{}/x@host/db",
-    "postgresql://user:80/{}@host/db",
-    "postgresql://user:x@host:{}/db",
-    "postgresql://[{}/db",
-    "postgresql://u@h/d?sslmode={}",
-    "postgresql+asyncpg://u:{}@h/d?ssl=require",
-    "postgresql://u@h/d?{}=1",
-    "postgresql://u@h/d?options={}&connect_timeout=1",
-    "valkey://:{}@h/0",
-    "redis://:{}@host/0",
-    "redis://:{}#@host/0",
-    "redis://host/{}",
-    "unix://:{}@",
-    "10.0.0.0/8@{}",
-    "tcp://{}:80",
-    "{}\x00",
-    "{}\udcff",
-    "db",
-    "dev",
-    "test",
-    "production",
-    "true",
-    "1",
-    "",
-    KEY,
-    KEY[:-8] + "{}",
-])  # fmt: skip
-NAMES = st.one_of(
-    st.sampled_from(sorted({*KNOWN, *FROM_FILE, "PATH", "HOOKSEAL_TEST_X", "HOOKSEAL_PORT_80_TCP_ADDR"})),
-    st.text("ABCDEFGHIKLNOPRSTUVY_\x1b", max_size=16).map("HOOKSEAL_".__add__),
-)
 
 
 @pytest.mark.req("SEC-15", part="settings")
@@ -494,7 +477,6 @@ def test_no_error_shows_a_value(environ: dict[str, str], needs: frozenset[Part])
 
 
 def test_the_listen_url_is_checked() -> None:
-    """The url for LISTEN is checked like that of the database, under its own name, and is not shown."""
     url = "postgresql://user:hunter2@db.example:5433/app"
     settings = load(environment(HOOKSEAL_LISTEN_URL=url))
     assert settings.listen_database is not None
@@ -533,3 +515,223 @@ def test_a_replaced_file_gives_the_next_connection_its_login(part: str, scheme: 
     file.unlink()
     assert second == server.current_url()
     assert "second" not in repr(server)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOOKSEAL_SERVICE_HOST", "10.0.0.1"),
+        ("HOOKSEAL_SERVICE_HOST", "fd00::1"),
+        ("HOOKSEAL_SERVICE_PORT", "8080"),
+        ("HOOKSEAL_SERVICE_PORT_HTTP_METRICS", "8080"),
+        ("HOOKSEAL_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKSEAL_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("HOOKSEAL_PORT_8080_TCP_PROTO", "tcp"),
+        ("HOOKSEAL_PORT_8080_TCP_PORT", "8080"),
+        ("HOOKSEAL_PORT_53_UDP_ADDR", "10.0.0.1"),
+        ("SECRETS_WORKER_SERVICE_HOST", "10.0.0.1"),
+    ],
+)
+def test_an_injected_name_is_recognised(name: str, value: str) -> None:
+    """The name of a service with a value of that kind looks injected, and is not near a known name."""
+    assert names.looks_injected(name, value)
+    assert not names.is_near_known(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOOKSEAL_PORT", "8080"),
+        ("HOOKSEAL_SERVICE_HOST", "example.com"),
+        ("HOOKSEAL_SERVICE_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKSEAL_PORT_8080_TCP_PROTO", "http"),
+        ("HOOKSEAL_MAX_THREADS", "5"),
+        ("HOOKSEAL_HEALTH_PORT", "8080"),
+    ],
+)
+def test_name_or_value_alone_is_not_injected(name: str, value: str) -> None:
+    assert not names.looks_injected(name, value)
+
+
+def test_two_wrong_characters_are_a_typing_error() -> None:
+    assert names.is_near_known("HOOKSEAL_HEALTHY_PORTS")
+    assert not names.is_near_known("HOOKSEAL_WEALTHY_PORTS")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HOOKSEAL_CONCURENCY", "HOOKSEAL_CONCURRENCY"),
+        ("HOOKSEAL_DATABASE_ULR", "HOOKSEAL_DATABASE_URL"),
+        ("HOOKSEAL_REDISURL", "HOOKSEAL_REDIS_URL"),
+        ("HOOKSEAL_MASTER_KEY", "SECRETS_MASTER_KEY"),
+        ("SECRETS_MASTERKEY_FILE", "SECRETS_MASTER_KEY_FILE"),
+        ("HOOKSEAL_LOGLEVEL", "HOOKSEAL_LOG_LEVEL"),
+    ],
+)
+def test_a_similar_name_is_suggested(name: str, meant: str) -> None:
+    assert f", did you mean {meant}?" == names.did_you_mean(name)
+
+
+def test_an_unsimilar_name_has_no_suggestion() -> None:
+    assert "" == names.did_you_mean("HOOKSEAL_COLOUR")
+
+
+def test_known_names_and_prefixes_are_claimed() -> None:
+    assert all(map(names.is_for_hookseal, ("DATABASE_URL", "REDIS_URL_FILE", "HOOKSEAL_X", "SECRETS_X")))
+    assert not any(
+        map(
+            names.is_for_hookseal,
+            ("PATH", "HOOKSEAL_TEST_DATABASE_URL", "AWS_REGION", "BAO_MOUNT", "VAULT_ADDR", "HOOKSEAL"),
+        )
+    )
+
+
+def test_variables_and_their_files_are_read() -> None:
+    source = read_environment(
+        {"PATH": "/bin", "HOOKSEAL_ENV": "test", "REDIS_URL_FILE": "/a", "HOOKSEAL_TEST_REDIS_URL": "x"},
+        read_file=lambda path: FileText(text=f"text of {path}", exposed=True),
+    )
+    assert {"HOOKSEAL_ENV": "test", "REDIS_URL": "text of /a"} == source.values
+    assert frozenset({"REDIS_URL"}) == source.exposed
+    assert () == source.problems
+    assert "REDIS_URL" in source.present
+
+
+def test_a_variable_and_its_file_are_refused() -> None:
+    source = read_environment({"REDIS_URL": "redis://h", "REDIS_URL_FILE": "/nowhere"})
+    assert ("REDIS_URL and REDIS_URL_FILE are both set: remove one",) == source.problems
+
+
+def test_overridden_names_are_not_read() -> None:
+    """Overridden plain names are neither read nor checked, whether they have a value or a file."""
+    files = {"HOOKSEAL_REDIS_URL_FILE": "/ours", "REDIS_URL": "", "REDIS_URL_FILE": "/nowhere"}
+    source = read_environment(
+        {"HOOKSEAL_DATABASE_URL": "ours", "DATABASE_URL": "mysql://an.app"} | files,
+        read_file=lambda path: FileText(text=f"text of {path}", exposed=False),
+    )
+    assert {"DATABASE_URL": "ours", "REDIS_URL": "text of /ours"} == source.values
+    assert {"DATABASE_URL": "HOOKSEAL_DATABASE_URL", "REDIS_URL": "HOOKSEAL_REDIS_URL"} == source.written_as
+    assert ((), True) == (source.problems, {"DATABASE_URL", "REDIS_URL"} <= source.present)
+
+
+def test_an_empty_preferred_name_has_no_fallback() -> None:
+    """An empty preferred variable does not fall back to the plain one; two forms of one are refused by their names."""
+    both = {"HOOKSEAL_REDIS_URL": "redis://h", "HOOKSEAL_REDIS_URL_FILE": "/a"}
+    source = read_environment({"HOOKSEAL_DATABASE_URL": "", "DATABASE_URL": "postgresql://h/d"} | both)
+    assert (
+        "HOOKSEAL_REDIS_URL and HOOKSEAL_REDIS_URL_FILE are both set: remove one",
+        "HOOKSEAL_DATABASE_URL is empty: give it a value or remove it",
+    ) == source.problems
+
+
+def test_injected_names_are_ignored() -> None:
+    source = read_environment({"HOOKSEAL_SERVICE_HOST": "10.0.0.1", "HOOKSEAL_PORT": "tcp://10.0.0.1:80"})
+    assert ({}, ()) == (source.values, source.problems)
+
+
+def test_control_characters_in_a_name_are_escaped() -> None:
+    (problem,) = read_environment({"HOOKSEAL_\x1b[2J": "x"}).problems
+    assert problem.startswith(r"HOOKSEAL_\x1b[2J is not a setting of hookseal")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"a", "a"), (b"a\n", "a"), (b"a\r\n", "a"), (b"a\n\n", "a\n"), (b" a ", " a "), (b"", "")]
+)
+def test_one_newline_is_removed(tmp_path: Path, content: bytes, text: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    assert text == read_file(str(file)).text
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a" * 16_385])
+def test_a_file_that_is_not_text_is_not_shown(tmp_path: Path, content: bytes) -> None:
+    """A file that is not UTF-8 or too long cannot be read, and its content is not shown."""
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    source = read_environment({"DATABASE_URL_FILE": str(file)})
+    assert [True] == [text.startswith("DATABASE_URL_FILE names a file that cannot be read") for text in source.problems]
+
+
+def test_an_empty_file_is_reported(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("\n")
+    assert ("DATABASE_URL_FILE names an empty file: write the value into it",) == read_environment(
+        {"DATABASE_URL_FILE": str(file)}
+    ).problems
+
+
+@pytest.mark.parametrize(("mode", "exposed"), [(0o400, False), (0o600, False), (0o440, True), (0o604, True)])
+def test_an_own_file_is_exposed_if_others_may_read_it(tmp_path: Path, mode: int, *, exposed: bool) -> None:
+    file = tmp_path / "file"
+    file.write_text("text")
+    file.chmod(mode)
+    assert exposed == read_file(str(file)).exposed
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "reader", "exposed"),
+    [
+        (0o440, 0, 1000, False),
+        (0o444, 0, 1000, True),
+        (0o440, 1000, 1000, True),
+        (0o440, 1000, 0, True),
+        (0o400, 0, 0, False),
+    ],
+)
+def test_a_mounted_file_may_be_readable_by_its_group(mode: int, owner: int, reader: int, *, exposed: bool) -> None:
+    assert exposed == is_exposed(mode, owner=owner, reader=reader)
+
+
+def test_the_log_level_is_known_without_settings() -> None:
+    assert is_debugging({"HOOKSEAL_LOG_LEVEL": "debug"})
+    assert is_debugging({"HOOKSEAL_LOG_LEVEL": "DEBUG"})
+    assert not is_debugging({"HOOKSEAL_LOG_LEVEL": "info"})
+    assert not is_debugging()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_GET_DUMPABLE is Linux's")
+async def test_a_hardened_process_cannot_be_dumped() -> None:
+    """The kernel reports the process as not dumpable, and core files cannot be enabled again."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert (0, b"0 (0, 0)\n") == (process.returncode, out)
+
+
+async def test_the_file_limit_is_raised() -> None:
+    """The process may open as many files as the system permits."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _FILES, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert (0, b"90 (90, 90)\n") == (process.returncode, out)
+
+
+@pytest.mark.req("SEC-01", part="db")
+def test_no_setting_stays_in_the_environment() -> None:
+    """The environment has no variable of hookseal left, except the log level."""
+    given = split_environment(
+        environment(HOOKSEAL_LOG_LEVEL="debug", HOOKSEAL_QUEUE="q", LANG="C", HOOKSEAL_DATABASE_URL=None)
+    )
+
+    assert {"PATH": "/usr/bin", "LANG": "C", "HOOKSEAL_LOG_LEVEL": "debug"} == given.environment
+    assert (KEY, "q") == (given.variables["SECRETS_MASTER_KEY"], given.variables["HOOKSEAL_QUEUE"])
+    assert KEY not in repr(given)
+    assert PASSWORD not in repr(given)
+
+
+def test_a_child_loads_the_same_settings(tmp_path: Path) -> None:
+    """A value from a file is passed as the value, under the name that was used; overridden variables are left out."""
+    key = tmp_path / "key"
+    key.write_text(KEY + "\n")
+    key.chmod(0o400)
+    url = f"postgresql://user:{PASSWORD}@db.internal/ours"
+    environ = environment(
+        SECRETS_MASTER_KEY=None, SECRETS_MASTER_KEY_FILE=str(key), HOOKSEAL_DATABASE_URL=url, HOOKSEAL_CONCURRENCY="7"
+    )
+    given = split_environment(environ)
+    key.unlink()
+    settings = load(dict(given.variables))
+
+    assert (url, "HOOKSEAL_DATABASE_URL") == (settings.database.url, settings.database.variable)
+    assert 7 == settings.worker.concurrency
+    assert settings.secrets.master_key is not None
+    assert {"PATH": "/usr/bin"} == given.environment

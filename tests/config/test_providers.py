@@ -39,7 +39,6 @@ def test_the_region_of_aws_is_read() -> None:
 
 
 def test_gcp_needs_a_project() -> None:
-    """The project is all that is needed."""
     assert GcpAccess(project="acme-prod") == _access(**GCP).gcp
 
 
@@ -70,11 +69,7 @@ def test_a_token_leaves_the_environment() -> None:
 @pytest.mark.req("SEC-18")
 @pytest.mark.parametrize(
     ("name", "more"),
-    [
-        ("BAO_TOKEN_FILE", {}),
-        ("VAULT_TOKEN_FILE", {}),
-        ("BAO_SECRET_ID_FILE", {"BAO_ROLE_ID": "role"}),
-    ],
+    [("BAO_TOKEN_FILE", {}), ("VAULT_TOKEN_FILE", {}), ("BAO_SECRET_ID_FILE", {"BAO_ROLE_ID": "role"})],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_file_of_a_credential_is_read_again(name: str, more: dict[str, str], tmp_path: Path) -> None:
@@ -136,7 +131,6 @@ def test_what_can_be_read_only_once_is_not_read_again(tmp_path: Path) -> None:
 
 
 def test_several_providers_are_read_during_a_move() -> None:
-    """During a move the other providers are read as well; the master key may be there or not."""
     found = _access(**AWS | {"SECRETS_ALSO_READ": "gcp , openbao", "SECRETS_MASTER_KEY": KEY}, **GCP_ONLY, **BAO_ONLY)
     assert frozenset({Provider.AWS, Provider.GCP, Provider.OPENBAO}) == found.providers
     back = load(environment(SECRETS_ALSO_READ="aws", AWS_REGION="eu-central-1")).secrets
@@ -144,7 +138,6 @@ def test_several_providers_are_read_during_a_move() -> None:
 
 
 def test_an_unused_providers_variables_are_not_read() -> None:
-    """Without these providers their variables are not read, whatever another program has in them."""
     foreign: dict[str, str | None] = {
         "AWS_REGION": "",
         "AWS_DEFAULT_REGION": "NOT A REGION",
@@ -159,7 +152,6 @@ def test_an_unused_providers_variables_are_not_read() -> None:
 
 
 def test_a_prefix_separates_installations() -> None:
-    """Two installations in one account have names of their own by a prefix."""
     assert ("hookseal", "staging") == (_access(**AWS).prefix, _access(**AWS, SECRETS_NAME_PREFIX="staging").prefix)
 
 
@@ -181,11 +173,9 @@ def test_a_prefix_separates_installations() -> None:
     ],
 )
 def test_each_problem_names_its_variable(changes: dict[str, str | None], problem: str) -> None:
-    """Each problem names the variable and what it must be."""
     [found] = problems(environment(**changes))
     assert found.startswith(problem)
 
 
 def test_a_command_without_secrets_needs_no_provider() -> None:
-    """A command that needs no secrets runs without the settings of the provider."""
     assert [] == problems(environment(**AWS | {"AWS_REGION": None}), needs=frozenset({Part.DATABASE}))

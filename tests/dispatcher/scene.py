@@ -8,7 +8,7 @@ import structlog
 
 from hookseal.dispatcher.core.deliver import claim, finish, prepare
 from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
-from hookseal.dispatcher.core.model import Answer, Claim, Reply, Ring
+from hookseal.dispatcher.core.model import Answer, Claim, Reply, Ring, State
 from hookseal.dispatcher.core.ports import Parts
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.doubles.claims import CLAIM, DELIVERY, RING
@@ -64,14 +64,22 @@ class Scene:
 
     @property
     def row(self) -> Row:
-        """Return the row of the delivery."""
         return self.ledger.rows[DELIVERY]
+
+    async def take(self) -> tuple[Claim, float]:
+        """Claim the delivery, which must be due; return the claim and the time just before it."""
+        taken = await take(RING, self.parts)
+        assert taken is not None
+        return taken
 
     async def run(self) -> None:
         """Process one ring."""
-        taken = await take(RING, self.parts)
-        assert taken is not None
-        await attempt(*taken, self.parts)
+        await attempt(*await self.take(), self.parts)
+
+    def require_unsent(self) -> None:
+        """Require that nothing was sent, that no attempt is on record or spent, and that the delivery is pending."""
+        found = (self.transport.sent, self.row.attempts, self.row.budget_spent, self.row.state)
+        assert ([], [], 0, State.PENDING) == found
 
     def lose_lease(self) -> None:
         """Change the lease, as the sweep does once it has expired."""

@@ -1,20 +1,35 @@
-"""Since when an endpoint is failing, as its row says it, and when it is disabled for that."""
+"""Failing endpoints, and when they are disabled."""
 
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.core.endpoint_health import Key
+from hookseal.dispatcher.core.endpoint_health import (
+    AGAIN_SECONDS,
+    FAILING_SECONDS,
+    MOST_REMEMBERED,
+    Changes,
+    FailingEndpoints,
+    Key,
+)
+from hookseal.dispatcher.core.model import Outcome, Target
 from hookseal.dispatcher.store import endpoint_health
 from hookseal.dispatcher.store.endpoint_health import failing_too_long, mark_failing, mark_recovered
 from hookseal.dispatcher.store.ledger import PostgresLedger
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import disable_failing_endpoint
+from tests import rows
+from tests.doubles.claims import TARGET
+from tests.doubles.clock import FakeClock
+from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
 
-Pool = asyncpg.Pool
 pytestmark = pytest.mark.req("DEL-08", part="health")
+
 ACME = TenantId("acme")
 DAY = 86_400
+KEY = (TARGET.pointer.tenant_id, TARGET.pointer.endpoint_id)
+MARKED = replace(TARGET, is_failing=True)
+NOTHING = Changes(failing=[], recovered=[])
 
 
 async def added(installation: Installation, url: str = "https://receiver.example/hook") -> Key:
@@ -24,24 +39,17 @@ async def added(installation: Installation, url: str = "https://receiver.example
 
 async def failed(installation: Installation, key: Key, *, first_days: float, last_days: float) -> None:
     """Make the row say that the first and the last failure were that many days ago."""
-    await installation.pool.execute(
-        "UPDATE hookseal.endpoints SET first_failure_at = now() - $2 * interval '1 day',"
-        " last_failure_at = now() - $3 * interval '1 day' WHERE id = $1::text::uuid",
-        key[1],
-        first_days,
-        last_days,
-    )
+    times = {"first_failure_at": rows.ago(days=first_days), "last_failure_at": rows.ago(days=last_days)}
+    await rows.change(installation.pool, "endpoints", key[1], **times)
 
 
 async def row(installation: Installation, key: Key) -> asyncpg.Record:
-    """Return the row of the endpoint."""
     found = await installation.pool.fetchrow("SELECT * FROM hookseal.endpoints WHERE id = $1::text::uuid", key[1])
     assert found is not None
     return found
 
 
 async def test_failing_again_moves_the_last_failure_only(installation: Installation) -> None:
-    """Failing again moves only the last failure, and is reported once; a recovery clears both."""
     key = await added(installation)
 
     assert [key] == await mark_failing(installation.pool, [key])
@@ -56,7 +64,6 @@ async def test_failing_again_moves_the_last_failure_only(installation: Installat
 
 
 async def test_a_locked_row_is_left_out(installation: Installation) -> None:
-    """A row that another transaction has locked is left out; the others are written."""
     locked, free = await added(installation), await added(installation, "https://receiver.example/other")
     async with installation.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints WHERE id = $1::text::uuid FOR UPDATE", locked[1])
@@ -65,7 +72,6 @@ async def test_a_locked_row_is_left_out(installation: Installation) -> None:
 
 
 async def test_a_claim_says_whether_the_endpoint_is_failing(installation: Installation) -> None:
-    """A claim says whether the row calls the endpoint failing."""
     key = await added(installation)
     ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
     found = []
@@ -116,16 +122,6 @@ async def test_an_endpoint_that_fails_too_long_is_disabled(
     assert [] == await disabled(installation)
 
 
-async def test_a_disabled_endpoints_delivery_waits(installation: Installation) -> None:
-    """A delivery that is published for the disabled endpoint waits."""
-    key = await added(installation)
-    await failed(installation, key, first_days=6, last_days=0)
-    await disabled(installation)
-    await installation.deliveries()
-
-    assert "endpoint_disabled" == await installation.pool.fetchval("SELECT waiting_for FROM hookseal.deliveries")
-
-
 async def test_failing_endpoints_are_found_in_pages(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,3 +150,85 @@ async def test_an_endpoint_that_recovered_stays_enabled(installation: Installati
         await mark_recovered(installation.pool, [key])
         assert await disable_failing_endpoint(operator, found, after_seconds=5 * DAY) is None
     assert (await row(installation, key))["enabled"]
+
+
+class Worker:
+    """A worker that attempts, and the time."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.failing = FailingEndpoints(self.clock)
+
+    async def after(self, seconds: float, outcome: Outcome, target: Target = TARGET) -> Changes:
+        """Attempt after that many seconds; return what is to be written then."""
+        await self.clock.sleep(seconds)
+        self.failing.attempted(target, outcome)
+        return self.failing.take()
+
+
+async def test_a_minute_of_failures_is_failing() -> None:
+    worker = Worker()
+
+    assert NOTHING == await worker.after(0, Outcome.TIMEOUT)
+    assert NOTHING == await worker.after(FAILING_SECONDS - 1, Outcome.SERVER_ERROR)
+    assert [KEY] == (await worker.after(1, Outcome.CLIENT_ERROR)).failing
+    assert NOTHING == await worker.after(AGAIN_SECONDS - 1, Outcome.TIMEOUT, MARKED)
+    assert [KEY] == (await worker.after(1, Outcome.TIMEOUT, MARKED)).failing
+
+
+async def test_a_success_restarts_the_minute() -> None:
+    worker = Worker()
+    await worker.after(0, Outcome.TIMEOUT)
+
+    assert NOTHING == await worker.after(FAILING_SECONDS, Outcome.DELIVERED)
+    assert NOTHING == await worker.after(1, Outcome.TIMEOUT)
+
+
+@pytest.mark.parametrize("target", [TARGET, MARKED])
+async def test_a_success_clears_a_failing_row(target: Target) -> None:
+    """A success is written if the row says failing, or if this worker has written that since the claim."""
+    worker = Worker()
+    await worker.after(0, Outcome.TIMEOUT)
+    await worker.after(FAILING_SECONDS, Outcome.TIMEOUT)
+
+    assert Changes(failing=[], recovered=[KEY]) == await worker.after(1, Outcome.DELIVERED, target)
+
+
+async def test_a_success_clears_another_workers_row() -> None:
+    assert [KEY] == (await Worker().after(0, Outcome.DELIVERED, MARKED)).recovered
+
+
+async def test_an_unknown_outcome_changes_nothing() -> None:
+    worker = Worker()
+    await worker.after(0, Outcome.UNKNOWN)
+
+    assert NOTHING == await worker.after(FAILING_SECONDS, Outcome.UNKNOWN)
+
+
+async def test_unwritten_states_are_kept() -> None:
+    """A state that could not be written is kept, unless a newer one was noticed since."""
+    worker = Worker()
+    await worker.after(0, Outcome.TIMEOUT)
+    unwritten = await worker.after(FAILING_SECONDS, Outcome.TIMEOUT)
+
+    worker.failing.put_back(unwritten)
+    assert unwritten == worker.failing.take()
+    recovered = await worker.after(1, Outcome.DELIVERED)
+    worker.failing.put_back(unwritten)
+    assert NOTHING == worker.failing.take()
+    worker.failing.put_back(recovered)
+    assert recovered == worker.failing.take()
+    await worker.after(1, Outcome.TIMEOUT)
+    worker.failing.put_back(recovered)
+    assert NOTHING == worker.failing.take()
+
+
+async def test_the_number_of_endpoints_is_bounded() -> None:
+    """Beyond the limit the endpoint that failed first is forgotten, and its minute restarts."""
+    worker = Worker()
+    await worker.after(0, Outcome.TIMEOUT)
+    for number in range(MOST_REMEMBERED):
+        pointer = replace(TARGET.pointer, endpoint_id=EndpointId(str(number)))
+        worker.failing.attempted(replace(TARGET, pointer=pointer), Outcome.TIMEOUT)
+
+    assert NOTHING == await worker.after(FAILING_SECONDS, Outcome.TIMEOUT)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hookseal.dispatcher.core import endpoint_rules as rules
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed, Refused
+from hookseal.postgres.pool import Pool
 
-Pool = asyncpg.Pool
 DAY = 86_400
 
 
@@ -42,7 +42,6 @@ def test_a_valid_schedule_is_read(text: str, expected: tuple[int, ...]) -> None:
     ],
 )
 def test_an_invalid_schedule_states_the_rule(text: str) -> None:
-    """A text that is not a valid schedule is malformed, and the error states the rule."""
     with pytest.raises(
         Malformed, match=r"1 to 30 delays as in 5s,5m,2h .* each 1 s to 7 d, at most 30 d in all"
     ) as caught:
@@ -54,14 +53,12 @@ def test_an_invalid_schedule_states_the_rule(text: str) -> None:
 @pytest.mark.req("DEL-06")
 @given(st.lists(st.integers(1, 7 * DAY), min_size=1, max_size=30).filter(lambda delays: sum(delays) <= 30 * DAY))
 def test_every_schedule_can_be_written_in_seconds(delays: list[int]) -> None:
-    """Every schedule that the table accepts can be written in seconds."""
     assert tuple(delays) == rules.retry_schedule(",".join(f"{delay}s" for delay in delays))
 
 
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("seconds", [(), (0,), (-1,), (7 * DAY + 1,), (1,) * 31, (7 * DAY,) * 5])
 def test_a_schedule_in_seconds_has_the_same_limits(seconds: tuple[int, ...]) -> None:
-    """A schedule that is given in seconds has the same limits."""
     assert (5, 300) == rules.retry_delays([5, 300])
     with pytest.raises(Malformed, match="1 to 30 delays"):
         rules.retry_delays(seconds)
@@ -69,7 +66,6 @@ def test_a_schedule_in_seconds_has_the_same_limits(seconds: tuple[int, ...]) -> 
 
 @given(st.text())
 def test_any_text_is_a_schedule_or_malformed(text: str) -> None:
-    """Any text is either a schedule within the limits or malformed."""
     try:
         delays = rules.retry_schedule(text)
     except Malformed:
@@ -99,7 +95,7 @@ def test_a_number_out_of_range_names_its_field(rule: Callable[[int], int], least
         assert rule.__name__ == caught.value.field
 
 
-async def test_rules_and_table_have_equal_limits(pool: "Pool[asyncpg.Record]") -> None:
+async def test_rules_and_table_have_equal_limits(pool: Pool) -> None:
     """The table refuses the same numbers as these rules, so that no other way of writing has wider limits."""
     add = (
         "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, {0})"
@@ -122,7 +118,6 @@ async def test_rules_and_table_have_equal_limits(pool: "Pool[asyncpg.Record]") -
 
 @pytest.mark.parametrize(("name", "most"), [("name", 128), ("reason", 256)])
 def test_a_name_is_printable_and_limited(name: str, most: int) -> None:
-    """A name and a reason are printable and have a maximum length; an endpoint may have no name."""
     rule = {"name": rules.endpoint_name, "reason": rules.disabled_reason}[name]
     assert "ü" * most == rule("ü" * most)
     assert rules.endpoint_name(None) is None
@@ -146,7 +141,6 @@ def test_order_and_on_dead_letter_are_chosen_together() -> None:
 
 
 def test_a_time_out_is_shorter_than_the_drain() -> None:
-    """A time-out is accepted if it is at least five seconds shorter than the drain."""
     rules.require_drainable(5_000, 10)
     with pytest.raises(Refused, match="at most 5000 ms, 5 s less than HOOKSEAL_DRAIN_SECONDS"):
         rules.require_drainable(5_001, 10)
@@ -163,7 +157,6 @@ def test_a_rate_is_limited() -> None:
 
 
 def test_a_numeric_rate_has_the_same_limits() -> None:
-    """A rate that is a number has the limits of one that is a text."""
     assert [1, 10_000] == [rules.requests_a_second(value) for value in (1, 10_000)]
     for value in (0, 10_001):
         with pytest.raises(Malformed) as caught:

@@ -4,10 +4,9 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
-from hookseal.dispatcher.core.model import Claim, Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.model import Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.core.policy import Wait, admit
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.errors import CannotSign, Exhausted, LocalFailure
@@ -17,13 +16,13 @@ from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.secret import clear_caches
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
+from tests import rows
 from tests.dispatcher.scene import Scene, attempt, take
 from tests.dispatcher.test_ledger import ROW, ledger
 from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation
 
-Pool = asyncpg.Pool
 ACME = TenantId("acme")
 REFUSED = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="the record was altered")
 UNANSWERED = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="no answer", is_transient=True)
@@ -33,24 +32,9 @@ DELIVERED = Verdict(state=State.DELIVERED)
 _HELD = "SELECT * FROM hookseal.held_endpoints WHERE released_at IS NULL ORDER BY since"
 
 
-@pytest.fixture
-async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
-    """Return an installation with one endpoint of acme."""
-    installation = await begin(begun_pool)
-    await installation.endpoint()
-    return installation
-
-
 async def one(stored: Installation) -> EndpointId:
     """Return the id of acme's endpoint."""
     return EndpointId(await stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints WHERE tenant_id = 'acme'"))
-
-
-async def claimed(stored: Installation, ring: Ring) -> Claim:
-    """Return the claim of a delivery that can be claimed."""
-    claim = await ledger(stored.pool).claim(ring)
-    assert claim is not None
-    return claim
 
 
 async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
@@ -61,13 +45,13 @@ async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
 async def held(stored: Installation, number: int = 1, wait: Wait = REFUSED) -> list[Ring]:
     """Publish that many events, report that the secret is refused for the first delivery, and return the rings."""
     rings = [(await stored.deliveries())[0] for _ in range(number)]
-    assert await ledger(stored.pool).release(await claimed(stored, rings[0]), wait)
+    assert await ledger(stored.pool).release(await stored.claim(rings[0]), wait)
     return rings
 
 
 async def probe(stored: Installation) -> int:
     """Make every probe due now, release the probes, and return how many there were."""
-    await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+    await rows.change(stored.pool, "held_endpoints", probe_at=rows.NOW)
     return await PostgresHeldEndpoints(stored.pool).probe()
 
 
@@ -88,7 +72,7 @@ async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> Non
     """After a refused secret, new deliveries of the endpoint wait; one that is claimed already is not the probe."""
     rings = await held(stored, 2)
     rings.append((await stored.deliveries())[0])
-    behind = await claimed(stored, rings[1])
+    behind = await stored.claim(rings[1])
 
     assert behind.is_probe is False
     assert ["secret", None, "secret"] == await waiting(stored, rings)
@@ -102,14 +86,12 @@ async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> Non
     assert isinstance(admit(behind, allow_http=False, jitter=0.5), Wait)
 
 
-@pytest.mark.req("SEC-07")
-@pytest.mark.req("DEL-06")
+@pytest.mark.req("SEC-07", "DEL-06")
 @pytest.mark.parametrize(
     ("error", "holds"),
     [(CannotSign("altered"), True), (Exhausted("no descriptor"), False), (LocalFailure("too many"), False)],
 )
 async def test_a_failure_of_one_worker_holds_no_endpoint(error: Exception, holds: bool, stored: Installation) -> None:
-    """A refused secret holds the endpoint for all workers; a failure of one worker holds nothing."""
     rings = [(await stored.deliveries())[0] for _ in range(2)]
     parts = replace(Scene(signers=FixedSigners("db:acme:n:1", error=error)).parts, ledger=ledger(stored.pool))
     taken = await take(rings[0], parts)
@@ -120,20 +102,20 @@ async def test_a_failure_of_one_worker_holds_no_endpoint(error: Exception, holds
 
     assert [holds, False, holds] == [each is not None for each in await waiting(stored, rings)]
     assert holds == bool(await stored.pool.fetch(_HELD))
-    assert holds == ((await claimed(stored, rings[1])).is_probe is False)
+    assert holds == ((await stored.claim(rings[1])).is_probe is False)
 
 
 @pytest.mark.req("SEC-07")
 async def test_probes_come_one_at_a_time_with_growing_distance(stored: Installation) -> None:
     """Only the oldest delivery is the probe, after 15 s, 30 s and so on, in the end at least every five minutes."""
     rings = await held(stored, 3)
-    await ledger(stored.pool).release(await claimed(stored, rings[1]), BEHIND_IT)
+    await ledger(stored.pool).release(await stored.claim(rings[1]), BEHIND_IT)
     steps: list[float] = []
     for _ in range(7):
         assert 0 == await PostgresHeldEndpoints(stored.pool).probe(), "a probe was released before its time"
         assert 1 == await probe(stored)
         assert [None, "secret", None] == await waiting(stored, rings)
-        claim = await claimed(stored, rings[0])
+        claim = await stored.claim(rings[0])
         assert claim.is_probe is True
         await ledger(stored.pool).release(claim, REFUSED)
         steps.append(await stored.pool.fetchval("SELECT step_seconds FROM hookseal.held_endpoints"))
@@ -149,10 +131,10 @@ async def test_probes_come_one_at_a_time_with_growing_distance(stored: Installat
 async def test_a_refused_probe_gives_the_reason(stored: Installation) -> None:
     """If an endpoint was held without a reason, later deliveries get the reason of the refused probe."""
     [ring] = await stored.deliveries()
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'secret'")
+    await rows.change(stored.pool, "deliveries", waiting_for="secret")
     assert 1 == await PostgresHeldEndpoints(stored.pool).release_strays()
     await stored.settle()
-    claim = await claimed(stored, ring)
+    claim = await stored.claim(ring)
     assert claim.is_probe is True
     await ledger(stored.pool).release(claim, REFUSED)
     rings = await stored.deliveries()
@@ -168,7 +150,7 @@ async def test_a_probe_that_was_signed_releases_the_rest(stored: Installation) -
     rings += [(await stored.deliveries())[0] for _ in range(5)]
     await probe(stored)
     failed = Verdict(state=State.PENDING, retry_in_seconds=60)
-    assert failed == await ledger(stored.pool).record(await claimed(stored, rings[0]), ROW, failed, "503")
+    assert failed == await ledger(stored.pool).record(await stored.claim(rings[0]), ROW, failed, "503")
     assert [None, *["secret"] * 5] == await waiting(stored, rings), "only the leader releases them"
     assert [None] == await waiting(stored, [*await stored.deliveries()]), "a new delivery waits"
     holds = PostgresHeldEndpoints(stored.pool)
@@ -184,17 +166,16 @@ async def test_a_probe_that_was_signed_releases_the_rest(stored: Installation) -
 
 @pytest.mark.req("SEC-07")
 async def test_a_probe_that_ends_releases_the_rest(stored: Installation) -> None:
-    """A probe that ends without a secret releases the others; another delivery that ends does not."""
     rings = await held(stored, 2)
     rings += [(await stored.deliveries())[0] for _ in range(3)]
     real = ledger(stored.pool)
-    assert await real.end(await claimed(stored, rings[1]), State.FAILED, "the url is not allowed")
+    assert await real.end(await stored.claim(rings[1]), State.FAILED, "the url is not allowed")
     await stored.settle()
     assert ["secret"] * 4 == await waiting(stored, [rings[0], *rings[2:]]), (
         "a delivery that is not the probe released them"
     )
     await probe(stored)
-    assert await real.end(await claimed(stored, rings[0]), State.FAILED, "the url is not allowed")
+    assert await real.end(await stored.claim(rings[0]), State.FAILED, "the url is not allowed")
     await stored.settle()
 
     assert [None] * 3 == await waiting(stored, rings[2:])
@@ -207,9 +188,9 @@ async def test_a_refusal_while_it_is_released_holds_it_again(stored: Installatio
     rings = await held(stored)
     rings += [(await stored.deliveries())[0] for _ in range(4)]
     await probe(stored)
-    await ledger(stored.pool).record(await claimed(stored, rings[0]), ROW, DELIVERED, None)
+    await ledger(stored.pool).record(await stored.claim(rings[0]), ROW, DELIVERED, None)
     await PostgresHeldEndpoints(stored.pool).release_batch(at_most=2)
-    await ledger(stored.pool).release(await claimed(stored, rings[1]), REFUSED)
+    await ledger(stored.pool).release(await stored.claim(rings[1]), REFUSED)
 
     assert await PostgresHeldEndpoints(stored.pool).release_batch() is None
     assert [None, "secret", None, "secret", "secret"] == await waiting(stored, rings)
@@ -221,7 +202,7 @@ async def test_a_refusal_while_it_is_released_holds_it_again(stored: Installatio
 async def test_a_refusal_from_before_a_rotation_holds_nothing(stored: Installation, change: str) -> None:
     """A refusal from before a rotation or `cache-clear` holds nothing afterwards: the delivery is due at once."""
     [ring] = await stored.deliveries()
-    claim = await claimed(stored, ring)
+    claim = await stored.claim(ring)
     async with stored.pool.acquire() as connection:
         operator = stored.operator(connection)
         if change == "rotate":
@@ -241,12 +222,11 @@ async def test_a_refusal_from_before_a_rotation_holds_nothing(stored: Installati
 
 @pytest.mark.req("SEC-07")
 async def test_a_recovered_store_probes_its_endpoints(stored: Installation) -> None:
-    """After an outage of the store, all endpoints that it did not answer for are probed at once, and no others."""
     await held(stored, wait=UNANSWERED)
     for tenant, wait in (("globex", UNANSWERED), ("initech", REFUSED)):
         await stored.endpoint(tenant)
         [ring] = await stored.deliveries(tenant)
-        await ledger(stored.pool).release(await claimed(stored, ring), wait)
+        await ledger(stored.pool).release(await stored.claim(ring), wait)
     holds = PostgresHeldEndpoints(stored.pool)
     await holds.probe_transient()
 
@@ -266,7 +246,7 @@ async def test_a_disabled_endpoint_loses_nothing(stored: Installation) -> None:
     await disable(stored)
     rings = [before, *[(await stored.deliveries())[0] for _ in range(3)]]
     assert [None, *["endpoint_disabled"] * 3] == await waiting(stored, rings)
-    claim = await claimed(stored, before)
+    claim = await stored.claim(before)
     await ledger(stored.pool).release(claim, DISABLED)
     assert ["endpoint_disabled"] * 4 == await waiting(stored, rings)
     await stored.settle()
@@ -285,8 +265,8 @@ async def test_a_claim_during_enable_releases_its_delivery(stored: Installation)
     """A claim that read the endpoint as disabled does not leave its delivery waiting once the endpoint is enabled."""
     await disable(stored)
     rings = [(await stored.deliveries())[0] for _ in range(2)]
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL, held_at = NULL")
-    first, second = [await claimed(stored, ring) for ring in rings]
+    await rows.wait_for(stored.pool, None)
+    first, second = [await stored.claim(ring) for ring in rings]
     async with stored.pool.acquire() as connection, connection.transaction():
         await enable_endpoint(stored.operator(connection), ACME, await one(stored), own_drain_seconds=25)
         async with asyncio.timeout(2):
@@ -320,7 +300,6 @@ async def test_an_event_published_during_enable_is_released(stored: Installation
 
 @pytest.mark.req("DEL-22")
 async def test_an_event_published_during_disable_waits(stored: Installation) -> None:
-    """A delivery that was published before `disable`, and commits after it, waits after its first claim."""
     async with stored.pool.acquire() as publishing, publishing.transaction():
         await publishing.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}')")
         await disable(stored)
@@ -329,7 +308,7 @@ async def test_an_event_published_during_disable_waits(stored: Installation) -> 
     )
     assert row is not None
     ring = Ring(**dict(row))
-    claim = await claimed(stored, ring)
+    claim = await stored.claim(ring)
     verdict = admit(claim, allow_http=False, jitter=0.5)
     assert isinstance(verdict, Wait)
     await ledger(stored.pool).release(claim, verdict)
@@ -345,10 +324,10 @@ async def test_deliveries_without_a_reason_to_wait_are_found_in_pages(stored: In
     for number in range(7):
         await stored.endpoint(f"t{number}")
         await stored.deliveries(f"t{number}")
-    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id IN ('t1', 't4')")
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET held_at = now(), waiting_for ="
-        " (ARRAY['secret', 'endpoint_disabled', 'rate', 'order'])[1 + substr(tenant_id, 2)::integer % 4]"
+    await rows.change(stored.pool, "endpoints", where="tenant_id IN ('t1', 't4')", enabled=False)
+    await rows.wait_for(
+        stored.pool,
+        rows.Sql("(ARRAY['secret', 'endpoint_disabled', 'rate', 'order'])[1 + substr(tenant_id, 2)::integer % 4]"),
     )
     assert 6 == await PostgresHeldEndpoints(stored.pool).release_strays(at_most=2), (
         "all but t1, whose deliveries wait because it is disabled"
@@ -356,9 +335,9 @@ async def test_deliveries_without_a_reason_to_wait_are_found_in_pages(stored: In
     assert ["t0", "t4"] == [row["tenant_id"] for row in await stored.pool.fetch(_HELD + ", tenant_id")]
     await stored.settle()
 
-    rows = await stored.pool.fetch("SELECT tenant_id, waiting_for FROM hookseal.deliveries WHERE waiting_for <> ''")
+    found = await stored.pool.fetch("SELECT tenant_id, waiting_for FROM hookseal.deliveries WHERE waiting_for <> ''")
     crowded = {"t2": "rate", "t6": "rate"}
-    assert {"t1": "endpoint_disabled", "t4": "endpoint_disabled"} | crowded == {row[0]: row[1] for row in rows}
+    assert {"t1": "endpoint_disabled", "t4": "endpoint_disabled"} | crowded == {row[0]: row[1] for row in found}
     assert list(crowded) == [
         row[0] for row in await stored.pool.fetch("SELECT tenant_id FROM hookseal.lanes ORDER BY 1")
     ]
@@ -366,7 +345,6 @@ async def test_deliveries_without_a_reason_to_wait_are_found_in_pages(stored: In
 
 
 async def test_a_disabled_held_endpoint_waits_for_enable(stored: Installation) -> None:
-    """If a held endpoint is disabled, its deliveries wait for `enable`, which then releases them."""
     rings = await held(stored)
     rings += await stored.deliveries()
     await disable(stored)
@@ -380,7 +358,6 @@ async def test_a_disabled_held_endpoint_waits_for_enable(stored: Installation) -
 
 
 async def test_a_deleted_endpoint_holds_no_delivery(stored: Installation) -> None:
-    """If a held endpoint is deleted, none of its deliveries waits any more, and it is no longer held."""
     await held(stored)
     async with stored.pool.acquire() as connection:
         assert 1 == await delete_endpoint(stored.operator(connection), ACME, await one(stored))
@@ -390,16 +367,14 @@ async def test_a_deleted_endpoint_holds_no_delivery(stored: Installation) -> Non
 
 
 async def test_a_forged_probe_time_does_not_prevent_the_probe(stored: Installation) -> None:
-    """A probe time later than any that hookseal sets does not prevent the probe."""
     await held(stored)
-    await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now() + interval '1 y'")
+    await rows.change(stored.pool, "held_endpoints", probe_at=rows.Sql("now() + interval '1 y'"))
 
     assert 1 == await PostgresHeldEndpoints(stored.pool).probe()
 
 
 @pytest.mark.req("DEL-22")
 async def test_held_at_is_set_for_waiting_deliveries(stored: Installation) -> None:
-    """The database sets `held_at` for every delivery that waits, and for no other, even if the writer leaves it out."""
     [ring] = await stored.deliveries()
     write = "UPDATE hookseal.deliveries SET waiting_for = $1"
     is_now = "SELECT held_at = now() FROM hookseal.deliveries"
@@ -408,9 +383,9 @@ async def test_held_at_is_set_for_waiting_deliveries(stored: Installation) -> No
         assert await connection.fetchval(is_now)
         await connection.execute(write, None)
         assert await connection.fetchval(is_now) is None
-    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    await rows.change(stored.pool, "endpoints", enabled=False)
     await stored.pool.execute(write, "endpoint_disabled")
-    await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '8 days'")
+    await rows.change(stored.pool, "deliveries", held_at=rows.ago(days=8))
     await stored.pool.execute(write, "endpoint_disabled")
 
     assert (1, None) == await PostgresHeldEndpoints(stored.pool).cancel(days=7), (
@@ -426,10 +401,9 @@ async def test_a_delivery_held_too_long_is_cancelled(stored: Installation) -> No
     old, young = [(await stored.deliveries())[0] for _ in range(2)]
     await stored.endpoint("globex")
     [other] = await stored.deliveries("globex")
-    await ledger(stored.pool).release(await claimed(stored, other), REFUSED)
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET held_at = now() - interval '7 days 1 s' WHERE id <> $1::text::uuid",
-        young.delivery_id,
+    await ledger(stored.pool).release(await stored.claim(other), REFUSED)
+    await rows.change(
+        stored.pool, "deliveries", old.delivery_id, other.delivery_id, held_at=rows.ago(days=7, seconds=1)
     )
     holds = PostgresHeldEndpoints(stored.pool)
 
@@ -446,14 +420,16 @@ async def test_a_delivery_held_too_long_is_cancelled(stored: Installation) -> No
 async def test_a_stopped_release_does_not_stop_cancellations(stored: Installation) -> None:
     """What waits too long is cancelled, however many older deliveries of an enabled endpoint are still held."""
     await stored.endpoint("globex")
-    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'globex'")
+    await rows.change(stored.pool, "endpoints", where="tenant_id = 'globex'", enabled=False)
     await stored.pool.execute(
         "SELECT hookseal.publish(tenant, 'invoice.paid', '{}'::json)"
         " FROM (VALUES ('acme', 9), ('globex', 1)) AS of (tenant, number) CROSS JOIN generate_series(1, number)"
     )
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET waiting_for = 'endpoint_disabled',"
-        " held_at = now() - make_interval(days => CASE tenant_id WHEN 'acme' THEN 9 ELSE 8 END)"
+    await rows.change(
+        stored.pool,
+        "deliveries",
+        waiting_for="endpoint_disabled",
+        held_at=rows.Sql("now() - make_interval(days => CASE tenant_id WHEN 'acme' THEN 9 ELSE 8 END)"),
     )
 
     holds = PostgresHeldEndpoints(stored.pool)
@@ -468,10 +444,10 @@ async def test_an_enabled_endpoints_delivery_is_not_cancelled(stored: Installati
     await disable(stored)
     [ring] = await stored.deliveries()
     await enable(stored)
-    await stored.pool.execute("UPDATE hookseal.deliveries SET held_at = now() - interval '30 days'")
+    await rows.change(stored.pool, "deliveries", held_at=rows.ago(days=30))
 
     assert (0, None) == await PostgresHeldEndpoints(stored.pool).cancel(days=7)
     await stored.settle()
-    claim = await claimed(stored, ring)
+    claim = await stored.claim(ring)
     delivered = await ledger(stored.pool).record(claim, ROW, DELIVERED, None)
     assert (DELIVERED, Outcome.SERVER_ERROR) == (delivered, ROW.outcome)

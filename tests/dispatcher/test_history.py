@@ -1,19 +1,24 @@
-"""Which rows the retention deletes, and which it never does, on the tables. The clock is moved by moving rows."""
+"""What leaves after the retention, and what is replayed."""
 
 import asyncio
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Protocol
 
 import asyncpg
 import pytest
 
+from hookseal.dispatcher.core import replay_job
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.replay_job import NOT_DELIVERED, JobState, ReplayJob, Selection, Tally
 from hookseal.dispatcher.store.history import BATCH, OLDEST, Place, PostgresHistory, Removed
-from hookseal.errors import NotFound
-from hookseal.ground.ids import DeliveryId
+from hookseal.errors import Malformed, NotFound
+from hookseal.ground.ids import DeliveryId, ReplayId, TenantId
 from hookseal.operations.replay import replay_delivery
+from hookseal.postgres.pool import Pool
+from tests import rows
+from tests.doubles.replaced import replace
 from tests.doubles.stored import AGE, begin
 
-Pool = asyncpg.Pool
 DAYS = 30
 EARLIER = datetime(2026, 1, 1, tzinfo=UTC)
 ENDPOINT = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
@@ -45,16 +50,25 @@ WITH e AS (
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, finished_at)
 SELECT 'acme', hookseal.uuid7(), gen_random_uuid(), id, 'delivered', NULL, now() - interval '31 days' FROM e
 """
-
-_FORBIDDEN = (
-    "DELETE FROM hookseal.deliveries",
-    "DELETE FROM hookseal.attempts",
-    "DELETE FROM hookseal.events",
-)
+_FORBIDDEN = ("DELETE FROM hookseal.deliveries", "DELETE FROM hookseal.attempts", "DELETE FROM hookseal.events")
 _LEFT = """
 SELECT (SELECT count(*) FROM hookseal.deliveries), (SELECT count(*) FROM hookseal.attempts),
        (SELECT count(*) FROM hookseal.events)
 """
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+EAST, WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))
+ACME = TenantId("acme")
+JOB = ReplayJob(
+    replay_id=ReplayId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394"),
+    selection=Selection(tenant_id=ACME),
+    state=JobState.RUNNING,
+    rate=100,
+    matched=10,
+    started_at=NOW,
+    moved_at=NOW,
+    ended_at=None,
+    tally=Tally(replayed=4, disabled=2, deleted=1),
+)
 
 
 class Remove(Protocol):
@@ -67,7 +81,7 @@ class Remove(Protocol):
 class History:
     """The history of one database."""
 
-    def __init__(self, pool: "Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.history = PostgresHistory(pool)
 
@@ -110,8 +124,8 @@ class History:
 
     async def delivered_events(self) -> list[str]:
         """Return the ids of the events that have a delivery, in order."""
-        rows = await self.pool.fetch("SELECT DISTINCT event_id FROM hookseal.deliveries ORDER BY 1")
-        return [row["event_id"] for row in rows]
+        kept = await self.pool.fetch("SELECT DISTINCT event_id FROM hookseal.deliveries ORDER BY 1")
+        return [row["event_id"] for row in kept]
 
     async def events(self) -> list[str]:
         """Return the ids of all events, in order."""
@@ -119,7 +133,7 @@ class History:
 
 
 @pytest.fixture
-def stored(pool: "Pool[asyncpg.Record]") -> History:
+def stored(pool: Pool) -> History:
     """Return the history of an empty database."""
     return History(pool)
 
@@ -149,13 +163,12 @@ async def test_the_retention_counts_from_the_end(stored: History) -> None:
     await stored.event("e")
     ring = await stored.delivery("e", "pending", ended=None)
     finished = "SELECT finished_at FROM hookseal.deliveries WHERE id = $1::text::uuid"
-    ends = "UPDATE hookseal.deliveries SET state = $2, next_attempt_at = $3 WHERE id = $1::text::uuid"
     now = await stored.pool.fetchval("SELECT now()")
 
-    await stored.pool.execute(ends, ring, "dead_letter", None)
+    await rows.set_state(stored.pool, "dead_letter", ring)
     assert now <= await stored.pool.fetchval(finished, ring)
     assert not await stored.pass_()
-    await stored.pool.execute(ends, ring, "pending", now)
+    await rows.set_state(stored.pool, "pending", ring)
     assert await stored.pool.fetchval(finished, ring) is None
 
 
@@ -178,13 +191,12 @@ async def test_an_event_leaves_with_its_last_delivery(stored: History) -> None:
 async def test_an_event_id_is_idempotent_for_the_retention(stored: History) -> None:
     """The same id is answered as a repeat as long as the event is stored, and publishes a new event after that."""
     publish = "SELECT duplicate FROM hookseal.publish('acme', 'invoice.paid', '{}', 'order-1')"
-    age = "UPDATE hookseal.events SET occurred_at = now() - $1::text::interval"
     assert not await stored.pool.fetchval(publish)
 
-    await stored.pool.execute(age, "29 days 23 hours")
+    await rows.change(stored.pool, "events", occurred_at=rows.ago(days=29, hours=23))
     assert not await stored.pass_()
     assert await stored.pool.fetchval(publish)
-    await stored.pool.execute(age, "30 days 2 minutes")
+    await rows.change(stored.pool, "events", occurred_at=rows.ago(days=30, minutes=2))
     assert Removed(events=1) == await stored.pass_()
     assert not await stored.pool.fetchval(publish)
 
@@ -195,9 +207,7 @@ async def test_a_statement_removes_one_batch(stored: History) -> None:
     await stored.pool.execute(MANY, 2 * BATCH + 1)
     await stored.event("older")
     oldest = await stored.delivery("older", ended="39 days")
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET finished_at = now() WHERE event_id IN ('many1', 'many700')"
-    )
+    await rows.change(stored.pool, "deliveries", where="event_id IN ('many1', 'many700')", finished_at=rows.NOW)
 
     first, place = await stored.history.remove_deliveries(OLDEST, days=DAYS)
     assert (BATCH, True) == (first.deliveries, place is not None)
@@ -220,7 +230,6 @@ async def test_events_of_one_time_are_in_one_batch(stored: History) -> None:
 
 @pytest.mark.req("DEL-16")
 async def test_two_leaders_remove_each_row_once(stored: History) -> None:
-    """Two leaders at once remove each row once, and neither they nor a row that is locked make the other wait."""
     await stored.pool.execute(MANY, 2 * BATCH)
     await stored.event("locked")
     locked = await stored.delivery("locked", "dead_letter", ended="39 days")
@@ -237,7 +246,6 @@ async def test_two_leaders_remove_each_row_once(stored: History) -> None:
 
 @pytest.mark.req("DEL-16")
 async def test_a_locked_event_is_left_for_the_next_walk(stored: History) -> None:
-    """An event that another transaction has locked is passed at once, and the others leave."""
     await stored.event("locked")
     await stored.event("free")
     async with stored.pool.acquire() as other, other.transaction():
@@ -252,7 +260,6 @@ async def test_a_locked_event_is_left_for_the_next_walk(stored: History) -> None
 
 @pytest.mark.req("DEL-16")
 async def test_an_uncommitted_batch_removes_nothing(stored: History) -> None:
-    """A batch that is not committed has removed nothing, and the next leader removes it whole."""
     await stored.event("e")
     await stored.pool.execute(_ATTEMPTS, await stored.delivery("e"), 2)
     async with stored.pool.acquire() as connection:
@@ -267,7 +274,7 @@ async def test_an_uncommitted_batch_removes_nothing(stored: History) -> None:
 
 
 @pytest.mark.req("DEL-16")
-async def test_a_removed_delivery_is_not_replayed(begun_pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_removed_delivery_is_not_replayed(begun_pool: Pool) -> None:
     """A replay that begins before the removal wins; one after it finds nothing."""
     stored, installation = History(begun_pool), await begin(begun_pool)
     added = await installation.endpoint()
@@ -279,7 +286,7 @@ async def test_a_removed_delivery_is_not_replayed(begun_pool: "Pool[asyncpg.Reco
             assert not await stored.pass_()
         assert not await stored.pass_(), "it is pending"
 
-        await begun_pool.execute("UPDATE hookseal.deliveries SET state = 'delivered', next_attempt_at = NULL")
+        await rows.set_state(begun_pool, "delivered")
         await begun_pool.execute(AGE)
         assert Removed(deliveries=1, events=1) == await stored.pass_()
         with pytest.raises(NotFound, match="no delivery with this id"):
@@ -293,8 +300,7 @@ def _without_yesterday() -> str:
     return f"AAA0BBB-24,{today}/{now.hour},{(today + 20) % 365}"
 
 
-@pytest.mark.req("DEL-16")
-@pytest.mark.req("OPS-10")
+@pytest.mark.req("DEL-16", "OPS-10")
 async def test_a_worker_deletes_rows_only_through_the_functions(stored: History) -> None:
     """A worker deletes no row itself, and through the functions nothing younger than a day, whatever it passes."""
     for name, age in (("old", "1 day 2 minutes"), ("young", "1 day"), ("dated", "1 hour")):
@@ -306,7 +312,7 @@ async def test_a_worker_deletes_rows_only_through_the_functions(stored: History)
         for forbidden in _FORBIDDEN:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(forbidden)
-        await connection.execute("UPDATE hookseal.deliveries SET finished_at = '2020-01-01Z' WHERE event_id = 'dated'")
+        await rows.change(connection, "deliveries", where="event_id = 'dated'", finished_at=rows.Sql("'2020-01-01Z'"))
         await connection.execute(f"SET TimeZone = '{_without_yesterday()}'")
         for days in (None, -1_000, 0):
             await connection.fetch("SELECT * FROM hookseal.remove_deliveries($1, '-infinity')", days)
@@ -325,7 +331,6 @@ async def test_a_worker_deletes_rows_only_through_the_functions(stored: History)
 
 @pytest.mark.req("DEL-16")
 async def test_an_update_dates_an_end_with_the_present_only(stored: History) -> None:
-    """No update moves the end of a delivery to another time, and a delivery that has not ended has none."""
     await stored.event("ended")
     await stored.event("waiting")
     await stored.delivery("ended", ended="2 days")
@@ -348,18 +353,16 @@ async def test_an_update_dates_an_end_with_the_present_only(stored: History) -> 
 
 @pytest.mark.req("DEL-16")
 async def test_a_long_transaction_dates_an_end_with_the_present(stored: History) -> None:
-    """A delivery is dated with the time of its end, not with the beginning of the transaction that ends it."""
     await stored.event("waiting")
     await stored.delivery("waiting", "pending")
-    end = "UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL"
     async with stored.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT pg_sleep(0.01)")
-        await connection.execute(end)
+        await rows.set_state(connection, "failed")
         assert await connection.fetchval("SELECT finished_at >= now() + interval '0.01 s' FROM hookseal.deliveries")
 
 
 @pytest.mark.req("DEL-16")
-async def test_attempts_are_found_by_their_index(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+async def test_attempts_are_found_by_their_index(pool: Pool) -> None:
     """A session that has deleted from small tables reads no more than it must when these have grown."""
     grow = """
     WITH made AS (
@@ -373,31 +376,97 @@ async def test_attempts_are_found_by_their_index(pool: "asyncpg.Pool[asyncpg.Rec
     await History(pool).event("e")
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(grow, 30)
-        await connection.execute(
-            "DELETE FROM hookseal.deliveries WHERE id = (SELECT min(id::text)::uuid FROM hookseal.deliveries)"
-        )
+        await rows.remove(connection, "deliveries", where="id = (SELECT min(id::text)::uuid FROM hookseal.deliveries)")
         await connection.execute(grow, 1_000)
         before = await connection.fetchval(read)
-        await connection.execute("DELETE FROM hookseal.deliveries")
+        await rows.remove(connection, "deliveries")
         assert await connection.fetchval(read) - before <= 10_000
         assert 0 == await connection.fetchval("SELECT count(*) FROM hookseal.attempts")
 
 
 @pytest.mark.req("DEL-16")
 async def test_attempts_leave_with_their_deliveries(stored: History) -> None:
-    """Whoever deletes a delivery deletes its attempts, and no others."""
     await stored.event("e", days=1)
     for attempts in (2, 3):
         await stored.pool.execute(_ATTEMPTS, await stored.delivery("e", replay=True), attempts)
-    await stored.pool.execute(
-        "DELETE FROM hookseal.deliveries WHERE id = (SELECT delivery_id FROM hookseal.attempts WHERE number = 3)"
+    await rows.remove(
+        stored.pool, "deliveries", where="id = (SELECT delivery_id FROM hookseal.attempts WHERE number = 3)"
     )
 
     assert [1, 2] == [row[0] for row in await stored.pool.fetch("SELECT number FROM hookseal.attempts ORDER BY number")]
 
 
 async def test_counts_of_removed_rows_are_added_up() -> None:
-    """Counts of removed rows are added up; a count of nothing is false."""
     assert not Removed()
     assert Removed(events=1)
     assert Removed(deliveries=1, attempts=5, events=1) == Removed(deliveries=1, attempts=5) + Removed(events=1)
+
+
+@pytest.mark.req("DEL-07", part="jobs")
+@pytest.mark.parametrize(("text", "number"), [("1/s", 1), ("100", 100), ("1000/s", 1_000)])
+def test_a_rate_is_1_to_1000(text: str, number: int) -> None:
+    assert number == replay_job.rate(text)
+
+
+@pytest.mark.req("DEL-07", part="jobs")
+@pytest.mark.parametrize("text", ["", "0/s", "1001/s", "5/m", "-1/s", "1.5/s", "1/s ", "٣/s", "9999999/s"])
+def test_an_invalid_rate_names_the_limits(text: str) -> None:
+    with pytest.raises(Malformed, match="1/s to 1000/s") as caught:
+        replay_job.rate(text)
+    assert "rate" == caught.value.field
+
+
+@pytest.mark.req("DEL-07", part="jobs")
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"states": ()}, "state"),
+        ({"states": (State.PENDING,)}, "state"),
+        ({"states": (State.FAILED, State.SENDING)}, "state"),
+        ({"since": datetime(1999, 12, 31, tzinfo=UTC)}, "since"),
+        ({"until": datetime(9000, 1, 1, tzinfo=UTC)}, "until"),
+        ({"since": datetime(2000, 1, 1, tzinfo=EAST)}, "since"),
+        ({"until": datetime(8999, 12, 31, 23, tzinfo=WEST)}, "until"),
+        ({"since": datetime(1, 1, 1, tzinfo=EAST)}, "since"),
+        ({"until": datetime(9999, 12, 31, 23, tzinfo=WEST)}, "until"),
+        ({"since": NOW, "until": NOW}, "since"),
+    ],
+)
+def test_an_impossible_condition_is_refused(given: dict[str, Any], field: str) -> None:
+    """Unfinished states, and times that PostgreSQL or Python cannot use, are refused."""
+    with pytest.raises(Malformed) as caught:
+        Selection(tenant_id=ACME, **given)
+    assert field == caught.value.field
+
+
+@pytest.mark.req("DEL-07", part="jobs")
+def test_the_default_selects_undelivered_deliveries() -> None:
+    """Without conditions a selection is everything of the tenant that is finished and was not delivered."""
+    assert set(State) - {State.PENDING, State.SENDING, State.DELIVERED} == set(NOT_DELIVERED)
+    assert {
+        "endpoint_id": None, "event_type": None, "event_id": None, "since": None, "until": None,
+        "states": ["dead_letter", "failed", "cancelled"],
+    } == Selection(tenant_id=ACME).shown()  # fmt: skip
+
+
+@pytest.mark.req("DEL-07", part="jobs")
+@pytest.mark.parametrize(
+    ("state", "matched", "remaining", "changed"),
+    [
+        (JobState.RUNNING, 10, 3, 0),
+        (JobState.DONE, 10, 0, 3),
+        (JobState.CANCELLED, 10, 3, 0),
+        (JobState.RUNNING, 5, 0, 0),
+        (JobState.DONE, 5, 0, 0),
+    ],
+)
+def test_remaining_deliveries_are_known_until_the_end(
+    state: JobState, matched: int, remaining: int, changed: int
+) -> None:
+    """Deliveries that the job has not reached count as remaining, and as changed once it is done."""
+    shown = replace(JOB, state=state, matched=matched).shown()
+
+    assert (4, {"endpoint_disabled": 2, "endpoint_deleted": 1, "changed": changed}, remaining) == (
+        shown["replayed"], shown["skipped"], shown["remaining"],
+    )  # fmt: skip
+    assert Tally(replayed=8, disabled=4, deleted=2) == JOB.tally + JOB.tally

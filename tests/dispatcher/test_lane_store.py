@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-import asyncpg
 import pytest
 
 from hookseal.dispatcher.core.model import NO_PACE, Attempt, Outcome, Pace, Ring, State, Verdict, WaitingFor
@@ -15,27 +14,21 @@ from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.lanes import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, PostgresLanes
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
+from tests import rows
 from tests.dispatcher.test_ledger import ledger
 from tests.doubles.replaced import replace
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import Installation
 
-Pool = asyncpg.Pool
+pytestmark = pytest.mark.req("DEL-09")
+
+
 AGAIN = Verdict(state=State.PENDING, retry_in_seconds=60)
 REFUSED = "OpenBao at https://bao.internal is sealed: unseal it"
 DONE = Verdict(state=State.DELIVERED)
 
 
 def attempt(outcome: Outcome) -> Attempt:
-    """Return an attempt with this outcome."""
     return Attempt(outcome=outcome, status=None, duration_ms=5, snippet=None, signed_by=("db:acme:n:1",))
-
-
-@pytest.fixture
-async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
-    """Return an installation with one endpoint of acme."""
-    installation = await begin(begun_pool)
-    await installation.endpoint()
-    return installation
 
 
 async def published(stored: Installation, number: int) -> list[Ring]:
@@ -52,7 +45,6 @@ async def waiting(stored: Installation, rings: list[Ring]) -> list[str | None]:
 
 
 def parked(rings: list[Ring], reason: WaitingFor = WaitingFor.CONCURRENCY) -> list[Parked]:
-    """Return these rings, to be parked."""
     return [Parked(ring, reason) for ring in rings]
 
 
@@ -73,12 +65,11 @@ async def open_breaker(stored: Installation, ring: Ring) -> None:
 
 async def probe(stored: Installation) -> int:
     """Make every probe due now, release the probes, and return how many there were."""
-    await stored.pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+    await rows.change(stored.pool, "held_endpoints", probe_at=rows.NOW)
     return await PostgresHeldEndpoints(stored.pool).probe()
 
 
 @pytest.mark.req("SEC-07")
-@pytest.mark.req("DEL-09")
 async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(stored: Installation) -> None:
     """While a secret is refused, everything of the endpoint says so, whatever it waited for before; then as before."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
@@ -86,11 +77,8 @@ async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(s
     lane: list[tuple[str | None, str | None]] = [("rate", None), ("concurrency", None), ("concurrency", None)]
     assert lane == await shown(stored, rings)
 
-    await stored.pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, reason, since, probe_at)"
-        " VALUES ($1, $2::text::uuid, 'secret', $3, now() + interval '1 s', now() + interval '15 s')",
-        *(rings[0].tenant_id, rings[0].endpoint_id, REFUSED),
-    )
+    await rows.hold(stored.pool, rings[0].endpoint_id, reason=REFUSED, since=rows.ahead(seconds=1))
+    await rows.change(stored.pool, "held_endpoints", probe_at=rows.ahead(seconds=15))
     assert [("secret", REFUSED)] * 3 == await shown(stored, rings)
     for ring in rings:
         found = await delivery_queries.facts(stored.pool, ring.delivery_id)
@@ -102,7 +90,7 @@ async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(s
         assert f"a secret of its endpoint is refused ({REFUSED})" in told.text
         assert "hookseal secret cache-clear" == told.command
 
-    await stored.pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
+    await rows.change(stored.pool, "held_endpoints", released_at=rows.NOW)
     assert lane == await shown(stored, rings)
 
 
@@ -120,7 +108,6 @@ async def shown(stored: Installation, rings: list[Ring]) -> list[tuple[str | Non
     return [listed[ring.delivery_id] for ring in rings]
 
 
-@pytest.mark.req("DEL-09")
 async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installation) -> None:
     """Parked deliveries spend no attempt, are in no queue, and are claimed from their lane, the oldest first."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
@@ -145,20 +132,18 @@ async def test_parked_deliveries_are_claimed_from_their_lane(stored: Installatio
     assert ([], []) == (again.claims, again.busy)
 
 
-@pytest.mark.req("DEL-09")
 async def test_a_page_has_the_limits_of_each_endpoint(stored: Installation) -> None:
     """A look at the crowded lanes reads the limits of their endpoints; of one whose row is missing it reads none."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
     await lanes.park(parked(rings))
     assert [NO_PACE] == [lane.pace for lane in await lanes.page()]
-    await stored.pool.execute("UPDATE hookseal.endpoints SET concurrency = 3, rate = 5")
+    await rows.change(stored.pool, "endpoints", concurrency=3, rate=5)
     assert [Pace(concurrency=3, rate=5)] == [lane.pace for lane in await lanes.page()]
-    await stored.pool.execute("UPDATE hookseal.lanes SET endpoint_id = gen_random_uuid()")
+    await rows.change(stored.pool, "lanes", endpoint_id=rows.Sql("gen_random_uuid()"))
 
     assert [(None, True)] == [(lane.pace, lane.is_open) for lane in await lanes.page()]
 
 
-@pytest.mark.req("DEL-09")
 async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Installation) -> None:
     """A worker handles a ring while the lane has room. The ring begins nothing of a rate, or of a held endpoint."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
@@ -171,15 +156,11 @@ async def test_a_ring_begins_what_waits_for_room_and_nothing_else(stored: Instal
     assert await ledger(stored.pool).claim(rings[2]) is None
 
 
-@pytest.mark.req("DEL-09")
 async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
     """A delivery that is due, waiting or not, is returned, and one for later is not; the probe is named."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
     await lanes.park(parked(rings[1:2]))
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '1 h' WHERE id = $1::text::uuid",
-        rings[2].delivery_id,
-    )
+    await rows.change(stored.pool, "deliveries", rings[2].delivery_id, next_attempt_at=rows.ahead(hours=1))
     due = {rings[0].delivery_id, rings[1].delivery_id, rings[3].delivery_id}
     assert dict.fromkeys(due, False) == await lanes.due(rings)
     await open_breaker(stored, rings[0])
@@ -190,7 +171,6 @@ async def test_what_is_due_is_found_beside_probes(stored: Installation) -> None:
     assert dict.fromkeys(due, False) | {probed: True} == await lanes.due(rings)
 
 
-@pytest.mark.req("DEL-09")
 async def test_a_lane_is_deleted_unless_many_wait(stored: Installation) -> None:
     """A lane with many waiting deliveries stays. Once it is deleted, new ones are due at once; others can be read."""
     rings, lanes = await published(stored, MOST_LEFT_WAITING + 1), PostgresLanes(stored.pool)
@@ -207,7 +187,6 @@ async def test_a_lane_is_deleted_unless_many_wait(stored: Installation) -> None:
     assert {lane.key: True} == await lanes.delete([lane.key]), "something waits still"
 
 
-@pytest.mark.req("DEL-09")
 async def test_a_lane_that_was_stored_is_looked_after_further(stored: Installation) -> None:
     """A lane in which nothing waits is returned while it is stored, since a transaction may have read it before."""
     rings, lanes = await published(stored, 1), PostgresLanes(stored.pool)
@@ -224,7 +203,6 @@ async def test_a_lane_that_was_stored_is_looked_after_further(stored: Installati
     assert {} == await lanes.delete([lane.key])
 
 
-@pytest.mark.req("DEL-09")
 async def test_the_lane_of_a_held_endpoint_is_left_alone(stored: Installation) -> None:
     """What waits for a probe is not looked after, and its lane stays. So does a lane whose breaker has just closed."""
     rings, lanes = await published(stored, 2), PostgresLanes(stored.pool)
@@ -235,16 +213,15 @@ async def test_the_lane_of_a_held_endpoint_is_left_alone(stored: Installation) -
     assert ["concurrency", "breaker"] == await waiting(stored, rings)
     assert {} == await lanes.delete([lane.key])
 
-    await stored.pool.execute("DELETE FROM hookseal.held_endpoints")
-    await stored.pool.execute("UPDATE hookseal.lanes SET reopened_at = now()")
+    await rows.remove(stored.pool, "held_endpoints")
+    await rows.change(stored.pool, "lanes", reopened_at=rows.NOW)
     assert {lane.key: True} == await lanes.delete([lane.key])
     assert 1 == len(await lanes.page())
-    await stored.pool.execute("UPDATE hookseal.lanes SET reopened_at = now() - interval '11 s'")
+    await rows.change(stored.pool, "lanes", reopened_at=rows.ago(seconds=11))
     await lanes.delete([lane.key])
     assert [] == await lanes.page()
 
 
-@pytest.mark.req("DEL-09")
 async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installation) -> None:
     """The outbox parks due, unrung deliveries of a crowded lane, and rings those of other endpoints."""
     rings = await published(stored, 3)
@@ -256,7 +233,6 @@ async def test_the_outbox_parks_deliveries_of_a_crowded_lane(stored: Installatio
     assert ["rate"] * 3 == await waiting(stored, rings)
 
 
-@pytest.mark.req("DEL-09")
 async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Installation) -> None:
     """Due and newly published deliveries wait for the breaker; a request in flight is recorded as always."""
     rings = await published(stored, 3)
@@ -274,7 +250,6 @@ async def test_an_open_breaker_holds_due_and_published_deliveries(stored: Instal
     assert AGAIN == await real.record(flying, attempt(Outcome.TIMEOUT), AGAIN, "timeout")
 
 
-@pytest.mark.req("DEL-09")
 async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> None:
     """A failed probe leaves the breaker open, and is then no longer the probe; an answered one makes a crowded lane."""
     rings, lanes = await published(stored, 3), PostgresLanes(stored.pool)
@@ -287,7 +262,7 @@ async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> Non
     assert claim is not None
     assert (True, WaitingFor.BREAKER) == (claim.is_probe, claim.held_for)
     await real.record(claim, attempt(Outcome.SERVER_ERROR), AGAIN, "503")
-    await stored.pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() WHERE waiting_for IS NULL")
+    await rows.change(stored.pool, "deliveries", where="waiting_for IS NULL", next_attempt_at=rows.NOW)
     assert [] == await unrung(stored), "the failed probe is no probe when it is due again"
     assert ["breaker"] * 3 == await waiting(stored, rings)
     assert [] == await lanes.page()
@@ -305,7 +280,6 @@ async def test_an_answered_probe_closes_the_breaker(stored: Installation) -> Non
     assert ["concurrency"] == await waiting(stored, await published(stored, 1))
 
 
-@pytest.mark.req("DEL-09")
 async def test_rings_of_a_held_endpoint_are_parked_for_its_reason(stored: Installation) -> None:
     """Rings of a held endpoint are parked for its reason, except the probe and locked ones, and no lane is made."""
     rings, lanes = await published(stored, 4), PostgresLanes(stored.pool)
@@ -325,7 +299,6 @@ async def test_rings_of_a_held_endpoint_are_parked_for_its_reason(stored: Instal
     assert [] == await lanes.next([Asked(lane.key, 9)])
 
 
-@pytest.mark.req("DEL-09")
 async def test_a_breaker_without_a_delivery_to_probe_closes(stored: Installation) -> None:
     """If nothing waits when the probe is due, the endpoint is released; it is opened again at the next failures."""
     [ring] = await published(stored, 1)
@@ -336,7 +309,6 @@ async def test_a_breaker_without_a_delivery_to_probe_closes(stored: Installation
 
 
 async def test_disabling_closes_a_lane_and_deleting_removes_it(stored: Installation) -> None:
-    """Disabled, its deliveries wait for `enable`; deleted, the lane is gone with them."""
     rings, lanes = await published(stored, 2), PostgresLanes(stored.pool)
     await lanes.park(parked(rings))
     endpoint = EndpointId(rings[0].endpoint_id)
@@ -354,13 +326,10 @@ async def test_disabling_closes_a_lane_and_deleting_removes_it(stored: Installat
 async def test_a_breaker_does_not_replace_a_refused_secret(stored: Installation) -> None:
     """A breaker does not take the place of a refused secret, and takes that of an endpoint that is being released."""
     [ring] = await published(stored, 1)
-    await stored.pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, reason) SELECT tenant_id, id, 'x'"
-        " FROM hookseal.endpoints"
-    )
+    await rows.hold_all(stored.pool, reason="x")
     why = "SELECT waiting_for FROM hookseal.held_endpoints"
     await open_breaker(stored, ring)
     assert "secret" == await stored.pool.fetchval(why)
-    await stored.pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
+    await rows.change(stored.pool, "held_endpoints", released_at=rows.NOW)
     await open_breaker(stored, ring)
     assert "breaker" == await stored.pool.fetchval(why)

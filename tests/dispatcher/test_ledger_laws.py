@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import asyncpg
 import pytest
 
 from hookseal.dispatcher.core.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
@@ -17,14 +16,15 @@ from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.postgres.pool import Pool
 from hookseal.worker.recorder import PersistentLedger
+from tests import rows
 from tests.doubles.claims import CLAIM, RETRIES, RING, target
 from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import MemoryLedger
 from tests.doubles.replaced import replace
 from tests.doubles.stored import begin
 
-Pool = asyncpg.Pool
 OTHER = "01900000-0000-7000-8000-0000000000ff"
 SIBLING = DeliveryId("01900000-0000-7000-8000-00000000000b")
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
@@ -48,8 +48,7 @@ class Case:
 
 
 @pytest.fixture(params=["memory", "postgres", "persistent"])
-async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]") -> Case:
-    """Return a case for each ledger."""
+async def case(request: pytest.FixtureRequest, begun_pool: Pool) -> Case:
     if request.param == "memory":
         clock = FakeClock()
         ledger = MemoryLedger(clock)
@@ -75,12 +74,8 @@ async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]
     [sibling] = await installation.deliveries()
 
     async def later(seconds: float) -> object:
-        await begun_pool.execute(
-            "UPDATE hookseal.deliveries SET next_attempt_at = next_attempt_at - make_interval(secs => $1)", seconds
-        )
-        await begun_pool.execute(
-            "UPDATE hookseal.held_endpoints SET probe_at = probe_at - make_interval(secs => $1)", seconds
-        )
+        for table, column in (("deliveries", "next_attempt_at"), ("held_endpoints", "probe_at")):
+            await rows.change(begun_pool, table, **{column: rows.Sql(f"{column} - interval '{seconds} s'")})
         return await PostgresHeldEndpoints(begun_pool).probe()
 
     async def move() -> object:
@@ -99,7 +94,6 @@ async def one(ledger: Ledger, ring: Ring) -> Claim | None:
 
 
 async def claimed(ledger: Ledger, ring: Ring) -> Claim:
-    """Return the claim of a delivery that can be claimed."""
     claim = await one(ledger, ring)
     assert claim is not None
     return claim
@@ -120,7 +114,6 @@ async def test_a_claim_has_all_an_attempt_needs(case: Case) -> None:
 
 @pytest.mark.req("DEL-03")
 async def test_of_concurrent_claims_one_succeeds(case: Case) -> None:
-    """Of twenty concurrent claims exactly one gets the delivery."""
     ledger, ring = case.ledger, case.ring
     claims = await asyncio.gather(*(one(ledger, ring) for _ in range(20)))
 
@@ -144,7 +137,6 @@ async def test_a_ring_must_match_in_all_three_ids(case: Case, field: str) -> Non
 
 @pytest.mark.req("DEL-03")
 async def test_a_recorded_delivery_is_not_claimed_again(case: Case) -> None:
-    """A delivery that was recorded as delivered is never claimed again, and its claim cannot write any more."""
     ledger, ring = case.ledger, case.ring
     claim = await claimed(ledger, ring)
 
@@ -168,7 +160,6 @@ async def test_a_retry_is_due_at_its_time(case: Case) -> None:
 
 
 async def test_a_retry_without_a_wait_is_due_at_once(case: Case) -> None:
-    """A delivery whose retry has no wait can be claimed at once."""
     ledger, ring = case.ledger, case.ring
     unknown = replace(ROW, outcome=Outcome.UNKNOWN, status=None)
     await ledger.record(await claimed(ledger, ring), unknown, Verdict(state=State.PENDING), "cut off")
@@ -192,8 +183,7 @@ async def test_every_attempt_reduces_the_budget(case: Case) -> None:
     assert [0, 1, 2] == spent
 
 
-@pytest.mark.req("DEL-06")
-@pytest.mark.req("SEC-07")
+@pytest.mark.req("DEL-06", "SEC-07")
 @pytest.mark.parametrize("wait", [None, WAIT])
 async def test_a_delivery_given_back_spends_no_budget(case: Case, wait: Wait | None) -> None:
     """A delivery that was not sent, for whatever reason, has spent nothing of its budget."""
@@ -208,7 +198,6 @@ async def test_a_delivery_given_back_spends_no_budget(case: Case, wait: Wait | N
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED])
 async def test_a_dead_letter_is_never_due(case: Case, state: State) -> None:
-    """A dead letter or a failed delivery is never due again."""
     ledger, ring = case.ledger, case.ring
     assert await ledger.record(await claimed(ledger, ring), FAILED_ROW, Verdict(state=state), "why")
     await case.later(1e6)
@@ -229,7 +218,6 @@ async def test_a_verdict_disables_the_endpoint(case: Case) -> None:
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_a_verdict_on_a_moved_pointer_disables_nothing(case: Case) -> None:
-    """If the pointer was moved, a verdict disables nothing, and the delivery is due at once and unspent."""
     ledger = case.ledger
     claim = await claimed(ledger, case.ring)
     await case.move()
@@ -243,7 +231,6 @@ async def test_a_verdict_on_a_moved_pointer_disables_nothing(case: Case) -> None
 
 @pytest.mark.req("DEL-05", part="each-delivery")
 async def test_a_lost_lease_disables_nothing(case: Case) -> None:
-    """A verdict under a lost lease leaves the endpoint enabled."""
     ledger = case.ledger
     first = await claimed(ledger, case.ring)
     await ledger.release(first, None)
@@ -265,7 +252,6 @@ async def test_a_delivery_given_back_keeps_its_attempt_number(case: Case) -> Non
 
 
 async def test_a_delivery_without_its_secret_is_not_claimed(case: Case) -> None:
-    """A delivery that waits for a secret cannot be claimed before its probe."""
     ledger, ring = case.ledger, case.ring
 
     assert await ledger.release(await claimed(ledger, ring), WAIT)
@@ -290,7 +276,6 @@ async def test_an_older_lease_writes_nothing(case: Case) -> None:
 
 
 async def test_a_delivery_ended_without_an_attempt_is_not_claimed(case: Case) -> None:
-    """A delivery that was ended without an attempt is never claimed again."""
     ledger, ring = case.ledger, case.ring
 
     assert await ledger.end(await claimed(ledger, ring), State.FAILED, "why")

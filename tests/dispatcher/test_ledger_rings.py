@@ -1,26 +1,42 @@
-"""Which deliveries the ledger returns to the sweep and the outbox for ringing."""
+"""Statements over many rows: batches of claims and records, and the rings of due deliveries."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Final
 
-import asyncpg
 import pytest
 
-from hookseal.dispatcher.core.model import Claim, FinishedAttempt, Ring, State, Verdict
+from hookseal.dispatcher.core.model import Claim, Claimed, FinishedAttempt, Ring, State, Verdict
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
-from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung
+from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung, claim_all
+from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.operations.audit_reports import Stale, audit_stale
+from hookseal.operations.endpoint.endpoints import delete_endpoint
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import statements
+from tests import rows
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
-from tests.doubles.stored import begin
+from tests.doubles.replaced import replace
+from tests.doubles.stored import Installation, begin_with_two_tenants
 
-Pool = asyncpg.Pool
 pytestmark = pytest.mark.usefixtures("begun_pool")
+
 RETRY = Verdict(state=State.PENDING, retry_in_seconds=60)
 NOBODY = "00000000-0000-4000-8000-000000000000"
+TOKEN: Final = "01900000-0000-4000-8000-00000000000f"
+ENOUGH: Final = 256 * MAX_BODY_BYTES
+_UNCLAIM: Final = """
+UPDATE hookseal.deliveries
+SET state = 'pending', next_attempt_at = now(), lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+"""
+STRANGE: Final = "01900000-0000-7000-8000-0000000000ff"
 
 
-async def lead(pool: "Pool[asyncpg.Record]", seconds: float = 10) -> str:
+async def lead(pool: Pool, seconds: float = 10) -> str:
     """Take the lease of the outbox for so long, and return its token."""
     token: str = await pool.fetchval(
         "UPDATE hookseal.control SET token = gen_random_uuid(), until = now() + make_interval(secs => $1)"
@@ -44,9 +60,8 @@ async def due(real: PostgresLedger) -> list[Ring]:
     return found.rings
 
 
-async def test_a_look_says_what_else_there_is_to_do(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_look_says_what_else_there_is_to_do(pool: Pool, installation: Installation) -> None:
     """It says whether an endpoint is held, whether one is ordered, and whether a replay job runs."""
-    installation = await begin(pool)
     added = await installation.endpoint()
     real, chores = ledger(pool), []
     replay = """
@@ -72,51 +87,34 @@ async def test_a_look_says_what_else_there_is_to_do(pool: "Pool[asyncpg.Record]"
     ]
 
 
-async def test_each_due_delivery_is_rung_once(pool: "Pool[asyncpg.Record]") -> None:
-    """Each due delivery is rung once, and again only when it becomes due again; one that waits is not rung."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    [ready] = await installation.deliveries()
-    [waiting] = await installation.deliveries()
-    await pool.execute(
-        "UPDATE hookseal.deliveries SET waiting_for = 'secret' WHERE id = $1::text::uuid", waiting.delivery_id
-    )
+async def test_each_due_delivery_is_rung_once(pool: Pool, stored: Installation) -> None:
+    [ready] = await stored.deliveries()
+    [waiting] = await stored.deliveries()
+    await rows.change(pool, "deliveries", waiting.delivery_id, waiting_for="secret")
 
     assert [ready] == await due(ledger(pool))
     assert [] == await due(ledger(pool))
-    claim = await ledger(pool).claim(ready)
-    assert claim is not None
+    claim = await stored.claim(ready)
     await ledger(pool).release(claim, None)
     assert [ready] == await due(ledger(pool))
 
 
-async def test_the_longest_due_delivery_is_rung_first(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_longest_due_delivery_is_rung_first(pool: Pool, stored: Installation) -> None:
     """The sweep and the outbox ring deliveries in the order in which they came due, not in that of their creation."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    rings = [(await installation.deliveries())[0] for _ in range(4)]
+    rings = [(await stored.deliveries())[0] for _ in range(4)]
     for age, ring in enumerate(rings, start=1):
-        await pool.execute(
-            "UPDATE hookseal.deliveries SET next_attempt_at = now() - make_interval(hours => $1)"
-            " WHERE id = $2::text::uuid",
-            age,
-            ring.delivery_id,
-        )
+        await rows.change(pool, "deliveries", ring.delivery_id, next_attempt_at=rows.ago(hours=age))
     oldest_first = rings[::-1]
 
     assert oldest_first == await unrung(ledger(pool), await lead(pool))
-    await pool.execute("UPDATE hookseal.deliveries SET rung_at = NULL")
+    await rows.change(pool, "deliveries", rung_at=None)
     assert oldest_first == await due(ledger(pool))
 
 
 @pytest.mark.parametrize("at_most", [59, 60, 200])
-async def test_batches_return_every_due_delivery_once(pool: "Pool[asyncpg.Record]", at_most: int) -> None:
+async def test_batches_return_every_due_delivery_once(pool: Pool, stored: Installation, at_most: int) -> None:
     """For any batch size, every due delivery is returned once and in order, even if many came due at the same time."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    await pool.execute(
-        "SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 600)",
-    )
+    await pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json) FROM generate_series(1, 600)")
     await pool.execute(
         "WITH numbered AS (SELECT id, row_number() OVER (ORDER BY md5(id::text)) AS n FROM hookseal.deliveries)"
         " UPDATE hookseal.deliveries AS d"
@@ -138,32 +136,26 @@ async def test_batches_return_every_due_delivery_once(pool: "Pool[asyncpg.Record
     assert [at_most] * (600 // at_most) + [600 % at_most] == sizes
 
 
-async def test_a_search_for_lost_rings_starts_at_its_index_position(pool: "Pool[asyncpg.Record]") -> None:
-    """A batch starts at its position in an index of what was rung, so earlier rows cost nothing."""
+async def test_a_search_for_lost_rings_starts_at_its_index_position(pool: Pool) -> None:
+    """A batch starts at its position in an index of what was rung, so earlier found cost nothing."""
     statement = statements("hookseal.dispatcher.store", "ledger.sql")["rung_before"]
     now = await ledger(pool).seconds_ago(0)
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         place = (BEGINNING.due_at, BEGINNING.delivery_id)
-        rows = await connection.fetch(f"EXPLAIN {statement}", 10, now, *place, now, 100)
-        plan = "\n".join(row[0] for row in rows)
+        found = await connection.fetch(f"EXPLAIN {statement}", 10, now, *place, now, 100)
+        plan = "\n".join(row[0] for row in found)
 
     assert "deliveries_rung" in plan
     condition = plan.split("Index Cond:")[1].split("\n")[0]
     assert "ROW((next_attempt_at)::timestamp with time zone, id) > ROW(" in condition
 
 
-async def publish_for(pool: "Pool[asyncpg.Record]", **backlogs: int) -> None:
+async def publish_for(pool: Pool, **backlogs: int) -> None:
     """Insert an endpoint for each of these tenants, and publish that many events for it, tenant after tenant."""
     for tenant, number in backlogs.items():
-        await pool.execute(
-            "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
-            " VALUES ($1, hookseal.uuid7(), 'https://receiver.example/hook', '{*}')",
-            tenant,
-        )
-        await pool.execute(
-            "SELECT hookseal.publish($1, 'invoice.paid', '{}'::json) FROM generate_series(1, $2::int)", tenant, number
-        )
+        await rows.endpoint(pool, tenant)
+        await rows.publish(pool, number, tenant)
 
 
 def tenants(found: Unrung) -> dict[str, int]:
@@ -172,7 +164,7 @@ def tenants(found: Unrung) -> dict[str, int]:
 
 
 @pytest.mark.req("DEL-09")
-async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> None:
+async def test_tenants_take_turns_in_a_backlog(pool: Pool) -> None:
     """In a backlog each tenant gets the same share of a batch, whatever is older; what one leaves goes to no other."""
     await publish_for(pool, ant=500, bee=1, cow=40)
     found = await ledger(pool).ring_unrung(None, waited_seconds=0, at_most=90)
@@ -188,7 +180,7 @@ async def test_tenants_take_turns_in_a_backlog(pool: "Pool[asyncpg.Record]") -> 
 
 
 @pytest.mark.req("DEL-09")
-async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_next_batch_begins_after_the_last_tenant(pool: Pool) -> None:
     """A batch that is smaller than the number of tenants continues where the last one ended, then begins anew."""
     await publish_for(pool, ant=500, bee=500, cow=1)
     real, place = ledger(pool), ""
@@ -202,8 +194,7 @@ async def test_the_next_batch_begins_after_the_last_tenant(pool: "Pool[asyncpg.R
 
 
 @pytest.mark.req("DEL-09")
-async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]") -> None:
-    """With `each` every tenant gets that many at most, even if no more than a batch is due."""
+async def test_the_rings_of_each_tenant_are_limited(pool: Pool) -> None:
     await publish_for(pool, ant=5, bee=1, cow=2)
     found = await ledger(pool).ring_unrung(None, waited_seconds=0, each=1)
 
@@ -214,7 +205,7 @@ async def test_the_rings_of_each_tenant_are_limited(pool: "Pool[asyncpg.Record]"
 
 
 @pytest.mark.req("DEL-09")
-async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Record]") -> None:
+async def test_tenants_without_due_deliveries_are_passed(pool: Pool) -> None:
     """A look passes at most 500 tenants, also those that have only later retries; the next look continues there."""
     await publish_for(pool, zebra=20)
     await pool.execute(
@@ -225,9 +216,7 @@ async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Rec
     await pool.execute(
         "SELECT hookseal.publish('later' || n, 'invoice.paid', '{}'::json) FROM generate_series(1000, 1600) AS n"
     )
-    await pool.execute(
-        "UPDATE hookseal.deliveries SET next_attempt_at = now() + interval '1 hour' WHERE tenant_id <> 'zebra'"
-    )
+    await rows.change(pool, "deliveries", where="tenant_id <> 'zebra'", next_attempt_at=rows.ahead(hours=1))
     real = ledger(pool)
     first = await real.ring_unrung(None, waited_seconds=0, at_most=10)
     second = await real.ring_unrung(None, waited_seconds=0, at_most=10, after=first.place)
@@ -237,7 +226,7 @@ async def test_tenants_without_due_deliveries_are_passed(pool: "Pool[asyncpg.Rec
 
 
 @pytest.mark.req("DEL-09")
-async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") -> None:
+async def test_locked_deliveries_delay_no_other(pool: Pool) -> None:
     """If others have locked the oldest of a backlog, the rest is rung, and no look is repeated for nothing."""
     await publish_for(pool, ant=30)
     real = ledger(pool)
@@ -250,11 +239,9 @@ async def test_locked_deliveries_delay_no_other(pool: "Pool[asyncpg.Record]") ->
 
 
 @pytest.mark.req("DEL-01")
-async def test_the_outbox_rings_each_unrung_delivery_once(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_outbox_rings_each_unrung_delivery_once(pool: Pool, stored: Installation) -> None:
     """The leader of the outbox gets every due unrung delivery exactly once, even with concurrent requests."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    rings = {(await installation.deliveries())[0] for _ in range(5)}
+    rings = {(await stored.deliveries())[0] for _ in range(5)}
     token = await lead(pool)
     answers = await asyncio.gather(*(ledger(pool).ring_unrung(token, waited_seconds=0) for _ in range(4)))
     rung = [ring for answer in answers for ring in answer.rings]
@@ -264,11 +251,9 @@ async def test_the_outbox_rings_each_unrung_delivery_once(pool: "Pool[asyncpg.Re
 
 
 @pytest.mark.req("DEL-01")
-async def test_only_the_leader_rings(pool: "Pool[asyncpg.Record]") -> None:
+async def test_only_the_leader_rings(pool: Pool, stored: Installation) -> None:
     """Without the token of a valid lease, nothing is returned, and nothing counts as rung."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    [ring] = await installation.deliveries()
+    [ring] = await stored.deliveries()
     real = ledger(pool)
 
     assert [] == await unrung(real, NOBODY), "there is no leader yet"
@@ -280,17 +265,13 @@ async def test_only_the_leader_rings(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("DEL-01")
-async def test_a_producer_has_time_to_ring_before_the_outbox(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_producer_has_time_to_ring_before_the_outbox(pool: Pool, stored: Installation) -> None:
     """The outbox gets a delivery only after it was due and unrung for `waited_seconds`: its producer rings first."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    [ring] = await installation.deliveries()
+    [ring] = await stored.deliveries()
     token, real = await lead(pool, seconds=600), ledger(pool)
     found = []
     for due_for in (-60, 30, 61):
-        await pool.execute(
-            "UPDATE hookseal.deliveries SET next_attempt_at = now() - make_interval(secs => $1)", due_for
-        )
+        await rows.change(pool, "deliveries", next_attempt_at=rows.ago(seconds=due_for))
         found.append(await unrung(real, token, waited_seconds=60))
 
     assert [[], [], [ring]] == found
@@ -308,37 +289,30 @@ async def test_a_producer_has_time_to_ring_before_the_outbox(pool: "Pool[asyncpg
     ids=["retry", "retry in a batch", "given back", "wait"],
 )
 async def test_a_delivery_due_again_counts_as_unrung(
-    pool: "Pool[asyncpg.Record]", write: Callable[[PostgresLedger, Claim], Awaitable[object]]
+    pool: Pool, stored: Installation, write: Callable[[PostgresLedger, Claim], Awaitable[object]]
 ) -> None:
     """A delivery that is retried, given back or released counts as unrung, so the outbox rings it when it is due."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    [ring] = await installation.deliveries()
+    [ring] = await stored.deliveries()
     real, token = ledger(pool), await lead(pool)
     claim = await real.claim(ring)
     assert claim is not None
-    assert (await installation.delivery(ring))["rung_at"] is not None, "a claim did not count as a ring"
+    assert (await stored.delivery(ring))["rung_at"] is not None, "a claim did not count as a ring"
 
     assert await write(real, claim)
-    assert (await installation.delivery(ring))["rung_at"] is None
-    await pool.execute("UPDATE hookseal.held_endpoints SET probe_at = now()")
+    assert (await stored.delivery(ring))["rung_at"] is None
+    await rows.change(pool, "held_endpoints", probe_at=rows.NOW)
     await PostgresHeldEndpoints(pool).probe()
-    await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now()")
+    await rows.change(pool, "deliveries", next_attempt_at=rows.NOW)
     assert [ring] == await unrung(real, token)
 
 
 @pytest.mark.req("DEL-22")
 @pytest.mark.parametrize("waiting_for", ["endpoint_disabled", "secret"])
-async def test_a_held_delivery_is_neither_rung_nor_changed(pool: "Pool[asyncpg.Record]", waiting_for: str) -> None:
+async def test_a_held_delivery_is_neither_rung_nor_changed(pool: Pool, stored: Installation, waiting_for: str) -> None:
     """Neither the outbox nor a sweep returns, claims or changes a delivery that waits, however long it was due."""
-    installation = await begin(pool)
-    await installation.endpoint()
-    [ring] = await installation.deliveries()
-    await pool.execute(
-        "UPDATE hookseal.deliveries SET waiting_for = $1, held_at = now(), next_attempt_at = now() - interval '1 h'",
-        waiting_for,
-    )
-    before = await installation.delivery(ring)
+    [ring] = await stored.deliveries()
+    await rows.change(pool, "deliveries", waiting_for=waiting_for, held_at=rows.NOW, next_attempt_at=rows.ago(hours=1))
+    before = await stored.delivery(ring)
     real, now = ledger(pool), await ledger(pool).seconds_ago(0)
 
     assert [] == await unrung(real, await lead(pool, 3600))
@@ -346,33 +320,243 @@ async def test_a_held_delivery_is_neither_rung_nor_changed(pool: "Pool[asyncpg.R
     assert ([], None) == await real.rung_before(now, now)
     assert ([], 0) == await real.ring_again([ring], now)
     assert await real.claim(ring) is None
-    assert before == await installation.delivery(ring)
+    assert before == await stored.delivery(ring)
 
 
-async def test_a_sweep_rings_only_deliveries_due_at_its_start(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_sweep_rings_only_deliveries_due_at_its_start(pool: Pool, stored: Installation) -> None:
     """A delivery that comes due during a sweep is left to the next one, so that each sweep ends."""
-    installation = await begin(pool)
-    await installation.endpoint()
     began = await ledger(pool).seconds_ago(0)
-    [ring] = await installation.deliveries()
+    [ring] = await stored.deliveries()
     found = await ledger(pool).ring_unrung(None, waited_seconds=0, now=began)
 
     assert [] == found.rings
     assert [ring] == await due(ledger(pool))
 
 
-async def test_a_search_for_lost_rings_examines_a_limited_number(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_search_for_lost_rings_examines_a_limited_number(pool: Pool, stored: Installation) -> None:
     """The search for lost rings examines the first `walked` of those that were rung, behind any unrung backlog."""
-    installation = await begin(pool)
-    await installation.endpoint()
     for _ in range(3):
-        await installation.deliveries()
-    [recent] = await installation.deliveries()
-    [lost] = await installation.deliveries()
-    ring = "UPDATE hookseal.deliveries SET rung_at = now() + make_interval(secs => $2) WHERE id = $1::text::uuid"
-    await pool.execute(ring, recent.delivery_id, 60)
-    await pool.execute(ring, lost.delivery_id, 0)
+        await stored.deliveries()
+    [recent] = await stored.deliveries()
+    [lost] = await stored.deliveries()
+    await rows.change(pool, "deliveries", recent.delivery_id, rung_at=rows.ahead(seconds=60))
+    await rows.change(pool, "deliveries", lost.delivery_id, rung_at=rows.NOW)
     real, now = ledger(pool), await ledger(pool).seconds_ago(0)
 
     assert ([], None) == await real.rung_before(now, now, walked=1)
     assert ([lost], None) == await real.rung_before(now, now, walked=2)
+
+
+@pytest.fixture
+async def two_tenants(begun_pool: Pool) -> Installation:
+    """Return an installation with two endpoints, of two tenants."""
+    return await begin_with_two_tenants(begun_pool)
+
+
+async def claimed(installation: Installation, rings: list[Ring], *, most_bytes: int = ENOUGH) -> Claimed:
+    """Claim the deliveries of these rings."""
+    return await claim_all(installation.pool, rings, worker="w1", lease_seconds=45, token=TOKEN, most_bytes=most_bytes)
+
+
+async def published(installation: Installation, number: int, tenant: str = "acme") -> list[Ring]:
+    """Return the rings of that many new deliveries."""
+    return [(await installation.deliveries(tenant))[0] for _ in range(number)]
+
+
+def names(found: Claimed) -> set[str]:
+    """Return the ids of the claimed deliveries."""
+    return {claim.ring.delivery_id for claim in found.claims}
+
+
+@pytest.mark.req("DEL-03", "DUR-02")
+async def test_all_are_claimed_under_one_lease(two_tenants: Installation) -> None:
+    """Every due delivery is claimed for its own ring, all under one token; claims for one endpoint share a target."""
+    rings = await published(two_tenants, 3) + await published(two_tenants, 2, "globex")
+    found = await claimed(two_tenants, rings)
+
+    assert ({each.delivery_id for each in rings}, []) == (names(found), found.busy)
+    assert set(rings) == {claim.ring for claim in found.claims}
+    assert {TOKEN} == {claim.lease_token for claim in found.claims}
+    assert {(each.endpoint_id, each.endpoint_id) for each in rings} == {
+        (claim.ring.endpoint_id, claim.target and claim.target.pointer.endpoint_id) for claim in found.claims
+    }
+    assert 2 == len({id(claim.target) for claim in found.claims})
+    assert Claimed(claims=[], busy=[]) == await claimed(two_tenants, rings)
+
+
+@pytest.mark.req("DUR-04")
+async def test_a_locked_delivery_holds_up_no_other(two_tenants: Installation) -> None:
+    """If the row of the first delivery is locked, the others are claimed at once, and that one is reported as busy.
+
+    The others get what was read of their endpoint, which the statement returns only once.
+    """
+    rings = await published(two_tenants, 5)
+    async with two_tenants.pool.acquire() as holder, holder.transaction():
+        await holder.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[0].delivery_id
+        )
+        found = await claimed(two_tenants, rings)
+
+    assert 1 == len({claim.target for claim in found.claims} - {None})
+    assert ({each.delivery_id for each in rings} - {rings[0].delivery_id}, [rings[0]]) == (names(found), found.busy)
+    assert {rings[0].delivery_id} == names(await claimed(two_tenants, rings))
+
+
+@pytest.mark.req("SEC-10", "DUR-04")
+async def test_a_locked_endpoint_holds_up_no_other(two_tenants: Installation) -> None:
+    """While an endpoint's row is locked, the claim says so of its deliveries, and claims those of other endpoints."""
+    mine, other = await published(two_tenants, 3), await published(two_tenants, 2, "globex")
+    async with two_tenants.pool.acquire() as holder, holder.transaction():
+        await holder.execute("SELECT FROM hookseal.endpoints WHERE tenant_id = 'acme' FOR UPDATE")
+        found = await claimed(two_tenants, mine + other)
+        alone = await claimed(two_tenants, mine[:1])
+
+    assert ({each.delivery_id for each in other}, set(mine), []) == (names(found), set(found.locked), found.busy)
+    assert Claimed(claims=[], busy=[], locked=mine[:1]) == alone
+
+
+@pytest.mark.req("DUR-04")
+async def test_a_locked_delivery_of_a_locked_endpoint_is_busy(two_tenants: Installation) -> None:
+    rings = await published(two_tenants, 2)
+    async with two_tenants.pool.acquire() as holder, holder.transaction():
+        await holder.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
+        await holder.execute(
+            "SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", rings[1].delivery_id
+        )
+        found = await claimed(two_tenants, rings)
+
+    assert Claimed(claims=[], busy=rings[1:], locked=rings[:1]) == found
+
+
+@pytest.mark.req("SEC-08", "DEL-02")
+async def test_a_ring_with_a_wrong_id_claims_nothing(two_tenants: Installation) -> None:
+    mine, other = await published(two_tenants, 3), await published(two_tenants, 1, "globex")
+    forged = [
+        replace(mine[0], tenant_id=TenantId("globex")),
+        replace(mine[1], endpoint_id=other[0].endpoint_id),
+        replace(mine[2], delivery_id=DeliveryId(STRANGE)),
+    ]
+    found = await claimed(two_tenants, forged + other)
+
+    assert ({other[0].delivery_id}, []) == (names(found), found.busy)
+    assert {each.delivery_id for each in mine} == names(await claimed(two_tenants, mine))
+
+
+async def test_the_later_ring_of_one_delivery_counts(two_tenants: Installation) -> None:
+    """Of several rings for one delivery the last one counts, and it claims only if all three of its ids match."""
+    [ring] = await published(two_tenants, 1)
+    forged = replace(ring, tenant_id=TenantId("globex"))
+
+    assert Claimed(claims=[], busy=[]) == await claimed(two_tenants, [ring, forged])
+    found = await claimed(two_tenants, [forged, ring])
+    assert [ring] == [claim.ring for claim in found.claims]
+
+
+async def test_bodies_beyond_the_limit_of_bytes_are_not_claimed(two_tenants: Installation) -> None:
+    """Deliveries are claimed in ring order while their bodies fit into the size limit; the rest are busy."""
+    event = Event(tenant_id=TenantId("acme"), event_type="invoice.paid")
+    large = (await publish_json(two_tenants.pool, event, json.dumps("x" * 200_000))).deliveries[0]
+    first, last = await published(two_tenants, 1), await published(two_tenants, 2)
+    found = await claimed(two_tenants, [*first, large, *last], most_bytes=200_200)
+
+    assert ({first[0].delivery_id, large.delivery_id}, set(last)) == (names(found), set(found.busy))
+    assert sum(len(claim.body) for claim in found.claims) <= 200_200
+    assert {each.delivery_id for each in last} == names(await claimed(two_tenants, [*first, large, *last]))
+
+
+async def test_an_endpoint_of_which_nothing_fits_has_no_row(two_tenants: Installation) -> None:
+    [fits], left = await published(two_tenants, 1), await published(two_tenants, 2, "globex")
+    most = len((await claimed(two_tenants, [fits])).claims[0].body)
+    await two_tenants.pool.execute(_UNCLAIM)
+    found = await claimed(two_tenants, [fits, *left], most_bytes=most)
+
+    assert ({fits.delivery_id}, left) == (names(found), found.busy)
+
+
+@pytest.mark.parametrize("is_reported", [False, True])
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_delivery_of_a_missing_endpoint_has_no_target(
+    two_tenants: Installation, is_lost: bool, is_reported: bool
+) -> None:
+    """A delivery without its endpoint is claimed without a target, and reported as lost if no command deleted it.
+
+    What a worker has reported since then, from a copy of the row that it had read before, changes nothing.
+    """
+    [ring], [other] = await published(two_tenants, 1), await published(two_tenants, 1, "globex")
+    if is_lost:
+        await rows.remove(two_tenants.pool, "endpoints", where="tenant_id = 'acme'")
+    else:
+        async with two_tenants.pool.acquire() as connection:
+            await delete_endpoint(two_tenants.operator(connection), ring.tenant_id, ring.endpoint_id)
+        await rows.change(
+            two_tenants.pool, "deliveries", where="state = 'cancelled'", state="pending", next_attempt_at=rows.NOW
+        )
+    if is_reported:
+        found_old = Stale(
+            tenant_id=ring.tenant_id, endpoint_id=ring.endpoint_id, generation=0, reason="it is old", restore_epoch=0
+        )
+        async with two_tenants.pool.acquire() as connection:
+            assert await audit_stale(two_tenants.operator(connection), found_old)
+    found = {claim.ring: claim for claim in (await claimed(two_tenants, [ring, other])).claims}
+
+    assert (None, is_lost) == (found[ring].target, found[ring].endpoint_lost)
+    assert found[other].target is not None
+
+
+async def test_a_ring_without_a_due_delivery_claims_nothing(two_tenants: Installation) -> None:
+    [ring] = await published(two_tenants, 1)
+    await rows.change(two_tenants.pool, "deliveries", next_attempt_at=rows.ahead(hours=1))
+
+    assert Claimed(claims=[], busy=[]) == await claimed(
+        two_tenants, [ring, replace(ring, endpoint_id=EndpointId(STRANGE))]
+    )
+
+
+@pytest.mark.req("SEC-08", "DUR-04")
+@pytest.mark.parametrize("year", ["20000-01-01Z", "4000-01-01Z BC", "infinity"])
+async def test_a_time_outside_pythons_range_is_claimed(two_tenants: Installation, year: str) -> None:
+    mine, other = await published(two_tenants, 1), await published(two_tenants, 2, "globex")
+    await rows.change(two_tenants.pool, "deliveries", mine[0].delivery_id, created_at=rows.Sql(f"'{year}'"))
+
+    assert {each.delivery_id for each in mine + other} == names(await claimed(two_tenants, mine + other))
+
+
+async def test_one_statement_says_what_it_did_not_claim(two_tenants: Installation) -> None:
+    """A claim runs one statement, also if it leaves out deliveries that are locked, and others that are not due."""
+    free, locked, ended = await published(two_tenants, 3)
+    await rows.set_state(two_tenants.pool, "delivered", ended.delivery_id)
+    asked: list[str] = []
+    async with two_tenants.pool.acquire() as connection, two_tenants.pool.acquire() as holder, holder.transaction():
+        connection.add_query_logger(lambda done: asked.append(done.query))
+        await holder.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", locked.delivery_id)
+        found = await claim_all(
+            connection, [free, locked, ended], worker="w1", lease_seconds=45, token=TOKEN, most_bytes=ENOUGH
+        )
+
+    assert ({free.delivery_id}, [locked], []) == (names(found), found.busy, found.behind)
+    assert 1 == len(asked)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+async def test_claims_of_a_few_deliveries_share_a_plan(
+    two_tenants: Installation, at_once: int, *, analyzed: bool
+) -> None:
+    """After the first five, PostgreSQL makes no new plan for a claim of a few deliveries."""
+    # As if nothing had ever been in the tables, or analysed them.
+    await two_tenants.pool.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
+    rings = await published(two_tenants, 20 * at_once)
+    if analyzed:
+        await two_tenants.pool.execute("ANALYZE")
+    async with two_tenants.pool.acquire() as connection:
+        for first in range(0, len(rings), at_once):
+            some = rings[first : first + at_once]
+            found = await claim_all(
+                connection, some, worker="w1", lease_seconds=45, token=TOKEN, most_bytes=at_once * MAX_BODY_BYTES
+            )
+            assert {each.delivery_id for each in some} == names(found)
+        row = await connection.fetchrow(
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE $1",
+            "WITH asked%" if at_once > 1 else "WITH due%",
+        )
+    assert (5, 15) == tuple(row or ())

@@ -1,6 +1,8 @@
-"""Lines: the deliveries of an ordered endpoint are sent one after another, in the order of publishing."""
+"""The line of an ordered endpoint."""
 
 import asyncio
+import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -19,8 +21,9 @@ from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint, enable_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.replay import replay_delivery, skip_delivery
-from hookseal.postgres.pool import Connection
+from hookseal.postgres.pool import Connection, Pool
 from hookseal.postgres.statements import statements
+from tests import rows
 from tests.dispatcher.test_ledger import ledger
 from tests.dispatcher.test_publish import event
 from tests.doubles.logbook import audited
@@ -29,7 +32,8 @@ from tests.doubles.replaced import replace
 from tests.doubles.stored import AGE, Installation, begin
 from tests.operations.blocked import blocked
 
-Pool = asyncpg.Pool
+pytestmark = pytest.mark.req("DEL-17")
+
 ACME = TenantId("acme")
 FAILED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))
 LATER = Verdict(state=State.PENDING, retry_in_seconds=60)
@@ -38,22 +42,25 @@ MANY = (
     " FROM generate_series(1, $1::integer) AS n))"
 )
 REMOVED = "SELECT deliveries FROM hookseal.remove_deliveries(1, '-infinity')"
-
-pytestmark = pytest.mark.req("DEL-17")
+ANSWERED = Attempt(outcome=Outcome.SERVER_ERROR, status=500, duration_ms=1, snippet=None, signed_by=("r",))
+AGAIN = Verdict(state=State.PENDING)
+ENDS = (AGAIN, AGAIN, Verdict(state=State.DELIVERED), Verdict(state=State.DELIVERED), Verdict(state=State.DEAD_LETTER))
+_CLAIMED = """
+SELECT d.position, (SELECT count(*) FROM hookseal.deliveries WHERE state = 'sending') AS in_flight
+FROM hookseal.deliveries AS d WHERE d.id = $1::text::uuid
+"""
+PUBLISHED, REPLAYED, WORKERS = 15, 8, 4
 
 
 @pytest.fixture
-async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+async def stored(begun_pool: Pool) -> Installation:
     """Return an installation with one ordered endpoint of acme."""
     installation = await begin(begun_pool)
     await add(installation)
     return installation
 
 
-async def test_what_waits_in_line_is_not_marked_as_rung(
-    stored: Installation, begun_pool: "Pool[asyncpg.Record]"
-) -> None:
-    """If the producer rings, only the head is marked as rung: the others are rung when it is their turn."""
+async def test_what_waits_in_line_is_not_marked_as_rung(stored: Installation, begun_pool: Pool) -> None:
     one = "SELECT is_due FROM hookseal.publish('acme', 'a.b', '{}'::json, rings => true)"
     assert [True, False] == [await begun_pool.fetchval(one) for _ in range(2)]
     many = """
@@ -68,7 +75,6 @@ async def test_what_waits_in_line_is_not_marked_as_rung(
 async def add(
     stored: Installation, url: str = "https://receiver.example/1", *, what: OnDeadLetter = OnDeadLetter.STOP
 ) -> EndpointId:
-    """Add an ordered endpoint."""
     new = NewEndpoint(tenant_id=ACME, url=url, event_types=("*",), ordered=True, on_dead_letter=what)
     return (await stored.add(new)).pointer.endpoint_id
 
@@ -89,7 +95,6 @@ async def claimed(stored: Installation, *rings: Ring) -> list[Claim]:
 
 
 async def end(stored: Installation, ring: Ring, state: State = State.DELIVERED) -> None:
-    """Claim the delivery, and end it in this state."""
     [claim] = await claimed(stored, ring)
     assert await ledger(stored.pool).record(claim, FAILED, Verdict(state=state), None)
 
@@ -111,7 +116,6 @@ async def moved(stored: Installation) -> int:
 
 
 async def replayed(stored: Installation, ring: Ring, *, new_id: bool = False) -> DeliveryId:
-    """Replay the delivery, and return the id under which it is sent."""
     async with stored.pool.acquire() as connection:
         return (await replay_delivery(stored.operator(connection), ring.delivery_id, new_id=new_id)).delivery_id
 
@@ -140,7 +144,6 @@ async def test_only_the_first_delivery_of_a_line_is_due(stored: Installation) ->
 
 
 async def test_an_endpoint_without_order_has_no_line(stored: Installation) -> None:
-    """A delivery of an endpoint that is not ordered has no position, and does not wait."""
     await stored.endpoint("globex")
     rings = [(await stored.deliveries("globex"))[0] for _ in range(2)]
 
@@ -151,7 +154,7 @@ async def test_an_endpoint_without_order_has_no_line(stored: Installation) -> No
 async def test_only_the_head_of_a_line_is_claimed(stored: Installation) -> None:
     """Even if all are due and rung, one claim takes only the head, and none takes the next while that is sent."""
     rings = await published(stored, 3)
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL")
+    await rows.change(stored.pool, "deliveries", waiting_for=None)
     found = await ledger(stored.pool).claim_all(rings[::-1], None, most_bytes=1_000_000)
 
     assert [rings[0]] == [claim.ring for claim in found.claims]
@@ -163,7 +166,7 @@ async def test_only_the_head_of_a_line_is_claimed(stored: Installation) -> None:
 async def test_a_ring_behind_the_head_is_parked(stored: Installation) -> None:
     """A ring that claims nothing because others are ahead waits for its order, and makes no lane crowded."""
     rings = await published(stored, 2)
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = NULL")
+    await rows.change(stored.pool, "deliveries", waiting_for=None)
     await PostgresLanes(stored.pool).park([Parked(rings[1], WaitingFor.ORDER)])
 
     assert [(1, None), (2, "order")] == await line(stored, rings)
@@ -171,7 +174,6 @@ async def test_a_ring_behind_the_head_is_parked(stored: Installation) -> None:
 
 
 async def test_a_worker_takes_the_next_delivery_of_its_line(stored: Installation) -> None:
-    """When the head is delivered it leaves the line, and its worker can take the next one, and no other."""
     rings = await published(stored, 3)
     assert [] == await next_of_line(stored, rings[0]), "the head was rung"
     await end(stored, rings[0])
@@ -198,9 +200,7 @@ async def test_a_dead_workers_head_keeps_its_place(stored: Installation) -> None
     """If the worker of the head dies, the head is due again in its place, and nothing overtakes it."""
     rings = await published(stored, 2)
     await claimed(stored, rings[0])
-    await stored.pool.execute(
-        "UPDATE hookseal.deliveries SET lease_expires_at = now() - interval '1 s' WHERE lease_token IS NOT NULL"
-    )
+    await rows.change(stored.pool, "deliveries", where="lease_token IS NOT NULL", lease_expires_at=rows.ago(seconds=1))
     assert [State.PENDING] == await ledger(stored.pool).end_lost_leases()
 
     assert [] == await claimed(stored, rings[1])
@@ -229,7 +229,6 @@ async def test_a_dead_letter_stops_its_line_until_it_is_skipped(stored: Installa
 
 
 async def test_only_a_given_up_delivery_is_skipped(stored: Installation) -> None:
-    """A pending delivery is not skipped, and an unknown one is not found."""
     [ring] = await published(stored, 1)
     with pytest.raises(Conflict, match="the delivery is pending"):
         await skipped(stored, ring)
@@ -250,8 +249,7 @@ async def test_a_replay_of_the_head_keeps_its_place(stored: Installation) -> Non
 
 
 @pytest.mark.parametrize("state", [State.DEAD_LETTER, State.FAILED, State.CANCELLED, State.DELIVERED])
-async def test_with_skip_every_ended_delivery_leaves_the_line(begun_pool: "Pool[asyncpg.Record]", state: State) -> None:
-    """With `on_dead_letter` `skip`, every delivery that ends leaves the line, and the next one follows."""
+async def test_with_skip_every_ended_delivery_leaves_the_line(begun_pool: Pool, state: State) -> None:
     stored = await begin(begun_pool)
     await add(stored, what=OnDeadLetter.SKIP)
     rings = await published(stored, 2)
@@ -269,9 +267,7 @@ async def test_a_stopped_line_continues_once_skip_is_set(stored: Installation) -
     assert [(None, None), (2, "order"), (3, "order")] == await line(stored, rings)
     await moved(stored)
     await end(stored, rings[1], State.DEAD_LETTER)
-    await stored.pool.execute(  # as if it had ended while the endpoint was changed
-        "UPDATE hookseal.deliveries SET position = 2 WHERE id = $1::text::uuid", rings[1].delivery_id
-    )
+    await rows.change(stored.pool, "deliveries", rings[1].delivery_id, position=2)
 
     assert [0, 1] == [await moved(stored), await moved(stored)]
     assert [(None, None), (None, None), (3, None)] == await line(stored, rings)
@@ -311,7 +307,6 @@ async def test_positions_have_the_order_of_commits(stored: Installation) -> None
 
 
 async def test_a_batch_waits_for_other_publishers(stored: Installation) -> None:
-    """A batch that waited for an earlier publisher of the line is behind what that one published."""
     async with stored.pool.acquire() as first:
         transaction = first.transaction()
         await transaction.start()
@@ -321,12 +316,11 @@ async def test_a_batch_waits_for_other_publishers(stored: Installation) -> None:
         await transaction.commit()
     await after
 
-    rows = await stored.pool.fetch("SELECT position, waiting_for FROM hookseal.deliveries ORDER BY position")
-    assert [(1, None), (2, "order"), (3, "order")] == [tuple(row) for row in rows]
+    found = await stored.pool.fetch("SELECT position, waiting_for FROM hookseal.deliveries ORDER BY position")
+    assert [(1, None), (2, "order"), (3, "order")] == [tuple(row) for row in found]
 
 
 async def test_a_rolled_back_publish_leaves_the_next_at_the_head(stored: Installation) -> None:
-    """If the earlier publisher rolls back, the later one is at the head, and due at once."""
     async with stored.pool.acquire() as first:
         transaction = first.transaction()
         await transaction.start()
@@ -349,15 +343,14 @@ async def test_an_open_publisher_does_not_lock_the_endpoint(stored: Installation
 
 
 async def test_a_batch_gets_positions_in_its_order(stored: Installation) -> None:
-    """The events of a batch get their positions in the order of the batch, at each ordered endpoint."""
     await add(stored, "https://receiver.example/2")
     await stored.pool.execute(MANY, 20)
-    rows = await stored.pool.fetch(
+    found = await stored.pool.fetch(
         "SELECT convert_from(e.body, 'UTF8')::json ->> 'data', d.position, d.waiting_for FROM hookseal.deliveries AS d"
         " JOIN hookseal.events AS e ON e.id = d.event_id ORDER BY d.endpoint_id, d.position"
     )
 
-    assert [(str(n), n, None if n == 1 else "order") for n in range(1, 21)] * 2 == list(map(tuple, rows))
+    assert [(str(n), n, None if n == 1 else "order") for n in range(1, 21)] * 2 == list(map(tuple, found))
 
 
 async def test_a_batch_takes_positions_once(stored: Installation) -> None:
@@ -391,7 +384,7 @@ async def test_the_leader_releases_an_event_committed_after_the_heads_end(stored
 async def test_the_leader_releases_a_head_without_a_reason_to_wait(stored: Installation, reason: WaitingFor) -> None:
     """Whatever the head waits for, the leader makes it due if nothing holds its endpoint."""
     rings = await published(stored, 2)
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = $1 WHERE position = 1", reason)
+    await rows.change(stored.pool, "deliveries", where="position = 1", waiting_for=reason)
     if reason in {WaitingFor.SECRET, WaitingFor.BREAKER}:
         held = "INSERT INTO hookseal.held_endpoints SELECT tenant_id, id FROM hookseal.endpoints"
         over = "DELETE FROM hookseal.held_endpoints"
@@ -414,10 +407,9 @@ async def test_lines_are_read_in_pages(stored: Installation) -> None:
     for number in range(2, 6):
         await add(stored, f"https://receiver.example/{number}")
     await stored.deliveries()
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'order'")
-    await stored.pool.execute(  # as if an endpoint had been deleted while triggers were off
-        "INSERT INTO hookseal.lines SELECT 'a', '00000000-0000-4000-8000-000000000001'"
-    )
+    await rows.change(stored.pool, "deliveries", waiting_for="order")
+    # As if an endpoint had been deleted while triggers were off.
+    await rows.insert(stored.pool, "lines", tenant_id="a", endpoint_id="00000000-0000-4000-8000-000000000001")
     holds, place, found = PostgresHeldEndpoints(stored.pool), FIRST_LINE, []
     for _ in range(3):
         due, place = await holds.move_lines(place, at_most=2)
@@ -428,7 +420,6 @@ async def test_lines_are_read_in_pages(stored: Installation) -> None:
 
 
 async def test_a_line_waits_while_its_endpoint_is_disabled(stored: Installation) -> None:
-    """The whole line waits while its endpoint is disabled, and goes out in order after that."""
     rings = await published(stored, 2)
     async with stored.pool.acquire() as connection:
         await disable_endpoint(stored.operator(connection), ACME, rings[0].endpoint_id, reason="x")
@@ -440,26 +431,22 @@ async def test_a_line_waits_while_its_endpoint_is_disabled(stored: Installation)
     await stored.settle()
 
     assert [(2, "order"), (3, "order")] == await line(stored, rings[1:])
-    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
+    await rows.change(stored.pool, "endpoints", enabled=False)
     await moved(stored)
     await stored.settle()
     assert [(2, "endpoint_disabled"), (3, "endpoint_disabled")] == await line(stored, rings[1:])
 
 
 async def test_the_head_of_a_held_endpoint_is_its_probe(stored: Installation) -> None:
-    """While the endpoint is held, the head is its probe; after the release the line continues with the head."""
     rings = await published(stored, 3)
-    await stored.pool.execute(
-        "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for) SELECT tenant_id, id, 'breaker'"
-        " FROM hookseal.endpoints"
-    )
-    await stored.pool.execute("UPDATE hookseal.deliveries SET waiting_for = 'breaker' WHERE position = 1")
+    await rows.hold_all(stored.pool, waiting_for="breaker")
+    await rows.change(stored.pool, "deliveries", where="position = 1", waiting_for="breaker")
     await PostgresHeldEndpoints(stored.pool).probe()
     probe = await stored.pool.fetchval("SELECT probe_id::text FROM hookseal.held_endpoints")
     assert rings[0].delivery_id == probe
     await end(stored, rings[0])
     assert [] == await next_of_line(stored, rings[0])
-    await stored.pool.execute("UPDATE hookseal.held_endpoints SET released_at = now()")
+    await rows.change(stored.pool, "held_endpoints", released_at=rows.NOW)
     await stored.settle()
 
     assert [(2, "order"), (3, "order")] == await line(stored, rings[1:])
@@ -506,10 +493,9 @@ async def test_a_deletion_waits_for_open_publishers(stored: Installation) -> Non
 
 
 async def test_a_changed_endpoint_id_keeps_the_line(stored: Installation) -> None:
-    """If the id in the row of an endpoint is changed by hand, its line keeps its deliveries."""
     other = "00000000-0000-4000-8000-000000000001"
     await published(stored, 1)
-    await stored.pool.execute("UPDATE hookseal.endpoints SET id = $1::text::uuid", other)
+    await rows.change(stored.pool, "endpoints", id=other)
 
     assert [(2, None)] == await line(stored, await published(stored, 1))
     assert [other] == [str(row["endpoint_id"]) for row in await stored.pool.fetch("SELECT * FROM hookseal.lines")]
@@ -535,16 +521,16 @@ async def test_forged_positions_affect_no_other_endpoint(stored: Installation) -
 
     async def as_worker(connection: Connection) -> None:
         await connection.execute("SET LOCAL ROLE hookseal_worker")
-        await connection.execute("UPDATE hookseal.deliveries SET position = 1 WHERE tenant_id = 'globex'")
+        await rows.change(connection, "deliveries", where="tenant_id = 'globex'", position=1)
         with pytest.raises(asyncpg.CheckViolationError):
             async with connection.transaction():
-                await connection.execute("UPDATE hookseal.deliveries SET position = 0")
+                await rows.change(connection, "deliveries", position=0)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with connection.transaction():
-                await connection.execute("UPDATE hookseal.lines SET last_position = 0")
+                await rows.change(connection, "lines", last_position=0)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with connection.transaction():
-                await connection.execute("UPDATE hookseal.endpoints SET ordered = true")
+                await rows.change(connection, "endpoints", ordered=True)
 
     async with stored.pool.acquire() as connection, connection.transaction():
         await as_worker(connection)
@@ -590,10 +576,7 @@ async def test_each_role_has_the_rights_for_its_part(stored: Installation, datab
         asyncpg.create_pool(working, min_size=1, max_size=2) as worker,
         asyncpg.create_pool(operating, min_size=1, max_size=2) as operator,
     ):
-        await stored.pool.execute(
-            "INSERT INTO hookseal.producers (tenant_id, role_name, role) VALUES ('acme', $1, $1::text::regrole)",
-            producer,
-        )
+        await rows.grant(stored.pool, producer)
         publisher = await asyncpg.connect(producing)
         rings = [(await publish_json(publisher, event(), "{}")).deliveries[0] for _ in range(2)]
         await publisher.close()
@@ -610,3 +593,98 @@ async def test_each_role_has_the_rights_for_its_part(stored: Installation, datab
 
     copy = replace(rings[0], delivery_id=other)
     assert [(3, "order"), (4, "order")] == await line(stored, [rings[1], copy])
+
+
+@dataclass
+class Race:
+    """The deliveries of one ordered endpoint, which several workers claim by any ring, and what was claimed."""
+
+    stored: Installation
+    chance: random.Random
+    rings: list[Ring] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    most: int = 0
+    is_writing: bool = True
+
+    async def publish(self) -> None:
+        for _ in range(PUBLISHED):
+            (ring,) = await self.stored.deliveries()
+            self.rings.append(ring)
+            await asyncio.sleep(0)
+
+    async def replay(self) -> None:
+        """Replay what is finished, in its place or at the end, or skip what stops the line."""
+        for _ in range(REPLAYED):
+            await asyncio.sleep(0.01)  # others go on meanwhile
+            async with self.stored.pool.acquire() as connection:
+                operator = self.stored.operator(connection)
+                for row in await connection.fetch(
+                    "SELECT id::text, position FROM hookseal.deliveries WHERE state IN ('delivered', 'dead_letter')"
+                    " ORDER BY position LIMIT 2"
+                ):
+                    try:
+                        if row["position"] is not None and self.chance.random() < 0.5:
+                            await skip_delivery(operator, DeliveryId(row["id"]))
+                        else:
+                            await replay_delivery(operator, DeliveryId(row["id"]), new_id=False)
+                    except Conflict:  # it is on its way again
+                        pass
+
+    async def write(self) -> None:
+        """Publish and replay; then let what stops the line be skipped, so that it ends."""
+        await asyncio.gather(self.publish(), self.publish(), self.replay())
+        await rows.change(self.stored.pool, "endpoints", on_dead_letter="skip")
+        self.is_writing = False
+
+    async def work(self) -> None:
+        """Claim whatever is pending, in any order, and end it in some way, until all of it has ended."""
+        mine = ledger(self.stored.pool)
+        while self.is_writing or await self.unfinished():
+            rings = [replace(ring, is_parked=True) for ring in self.rings]
+            self.chance.shuffle(rings)
+            if not rings:
+                await asyncio.sleep(0.01)  # nothing is published yet
+                continue
+            claimed = await mine.claim_all(rings, None, most_bytes=1_000_000)
+            for claim in claimed.claims:
+                row = await self.stored.pool.fetchrow(_CLAIMED, claim.ring.delivery_id)
+                assert row is not None
+                self.positions.append(row["position"])
+                self.most = max(self.most, row["in_flight"])
+                assert await mine.record(claim, ANSWERED, self.chance.choice(ENDS), None)
+            await asyncio.sleep(0)
+
+    async def lead(self) -> None:
+        """Move lines on, as the leader does, until all has ended."""
+        while self.is_writing or await self.unfinished():
+            await PostgresHeldEndpoints(self.stored.pool).move_lines()
+            await asyncio.sleep(0.01)
+
+    async def unfinished(self) -> bool:
+        """Return whether a delivery is in the line."""
+        found: bool = await self.stored.pool.fetchval(
+            "SELECT EXISTS (SELECT FROM hookseal.deliveries WHERE position IS NOT NULL)"
+        )
+        return found
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_concurrent_claims_keep_the_order(begun_pool: Pool, seed: int) -> None:
+    """One delivery is in flight at a time, and no claim has a lower position than a claim before it."""
+    stored = await begin(begun_pool)
+    await stored.add(
+        NewEndpoint(
+            tenant_id=TenantId("acme"),
+            url="https://receiver.example/",
+            event_types=("*",),
+            ordered=True,
+            on_dead_letter=OnDeadLetter.STOP,
+        )
+    )
+    race = Race(stored, random.Random(seed))
+    async with asyncio.timeout(120):
+        await asyncio.gather(race.write(), race.lead(), *(race.work() for _ in range(WORKERS)))
+
+    assert 1 == race.most
+    assert sorted(race.positions) == race.positions
+    assert set(race.positions) >= set(range(1, 2 * PUBLISHED + 1))

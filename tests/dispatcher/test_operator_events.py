@@ -15,12 +15,13 @@ from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import OPERATOR_TENANT, TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint, disable_endpoint
 from hookseal.operations.endpoint.rotation import rotate_secret, take_turn
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.rotation import RotationRequest
+from tests import rows
 from tests.doubles.stored import Installation, begin
 
-Pool = asyncpg.Pool
 pytestmark = pytest.mark.req("DEL-08", part="operator-events")
 ACME = TenantId("acme")
 ROW = Attempt(outcome=Outcome.SERVER_ERROR, status=503, duration_ms=12, snippet="later", signed_by=("db:acme:n:1",))
@@ -28,7 +29,7 @@ LAST = Verdict(state=State.DEAD_LETTER)
 
 
 @pytest.fixture
-async def stored(begun_pool: "Pool[asyncpg.Record]") -> Installation:
+async def stored(begun_pool: Pool) -> Installation:
     """Return an installation in which an endpoint of the operator subscribes to everything."""
     installation = await begin(begun_pool)
     await installation.add(
@@ -45,11 +46,11 @@ async def key(stored: Installation) -> Key:
 
 async def events(stored: Installation) -> list[tuple[str, dict[str, Any]]]:
     """Return the type and the data of every event of the operator that has a delivery, oldest first."""
-    rows = await stored.pool.fetch(
+    found = await stored.pool.fetch(
         "SELECT e.event_type, e.body FROM hookseal.events AS e JOIN hookseal.deliveries AS d"
         " ON d.tenant_id = e.tenant_id AND d.event_id = e.id WHERE e.tenant_id = '_operator' ORDER BY d.id"
     )
-    return [(row["event_type"], json.loads(row["body"])["data"]) for row in rows]
+    return [(row["event_type"], json.loads(row["body"])["data"]) for row in found]
 
 
 async def exhausted(stored: Installation, ring: Ring) -> None:
@@ -77,11 +78,7 @@ async def rotate(stored: Installation, key: Key) -> None:
 
 async def announce(stored: Installation, key: Key) -> None:
     """Announce a rotation by schedule."""
-    await stored.pool.execute(
-        "UPDATE hookseal.endpoints SET rotate_every_days = 1, secret_updated_at = now() - interval '2 days'"
-        " WHERE id = $1::text::uuid",
-        key[1],
-    )
+    await rows.change(stored.pool, "endpoints", key[1], rotate_every_days=1, secret_updated_at=rows.ago(days=2))
     [due] = await schedule.upcoming(stored.pool, None)
     async with stored.pool.acquire() as connection:
         await take_turn(stored.operator(connection), due, overlap_seconds=DAY)
@@ -141,13 +138,13 @@ async def test_repeats_within_ten_minutes_are_counted(stored: Installation, key:
     """Further ones are counted, and the next one that is published says how many there were."""
     for _ in range(2):
         await exhaust(stored, key)
-    await stored.pool.execute("UPDATE hookseal.operator_notices SET last_at = now() - interval '590 s'")
+    await rows.change(stored.pool, "operator_notices", last_at=rows.ago(seconds=590))
     await exhaust(stored, key)
     assert 1 == len(await events(stored))
     await disable(stored, key)
     assert ["message.attempt.exhausted", "endpoint.disabled"] == [kind for kind, _ in await events(stored)]
-    await stored.pool.execute("UPDATE hookseal.endpoints SET enabled = true")
-    await stored.pool.execute("UPDATE hookseal.operator_notices SET last_at = now() - interval '601 s'")
+    await rows.change(stored.pool, "endpoints", enabled=True)
+    await rows.change(stored.pool, "operator_notices", last_at=rows.ago(seconds=601))
     await exhaust(stored, key)
 
     kind, data = (await events(stored))[-1]
@@ -155,7 +152,6 @@ async def test_repeats_within_ten_minutes_are_counted(stored: Installation, key:
 
 
 async def test_an_outcome_waits_for_no_other_publish(stored: Installation, key: Key) -> None:
-    """An outcome does not wait for another transaction that publishes about the same endpoint."""
     rings = [(await stored.deliveries())[0] for _ in range(2)]
     await exhausted(stored, rings[0])
     async with stored.pool.acquire() as other, other.transaction():
@@ -176,7 +172,6 @@ async def test_a_failed_event_keeps_the_change(stored: Installation, key: Key) -
 
 
 async def test_the_operators_own_endpoints_publish_nothing(stored: Installation) -> None:
-    """No operator event is about an endpoint of the operator: it would cause the next event."""
     own = OPERATOR_TENANT, (await stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints"))
     await recover(stored, own)
     await rotate(stored, own)
@@ -198,10 +193,7 @@ async def test_the_operators_own_endpoints_publish_nothing(stored: Installation)
 async def test_only_subscribed_events_are_stored(
     stored: Installation, key: Key, *, subscription: str, kinds: list[str]
 ) -> None:
-    """Only event types to which an endpoint of the operator subscribes are stored."""
-    await stored.pool.execute(
-        "UPDATE hookseal.endpoints SET event_types = $1 WHERE tenant_id = '_operator'", [subscription]
-    )
+    await rows.change(stored.pool, "endpoints", where="tenant_id = '_operator'", event_types=[subscription])
     await exhaust(stored, key)
     await disable(stored, key)
 
@@ -212,18 +204,16 @@ async def test_only_subscribed_events_are_stored(
 
 
 async def test_a_rolled_back_change_leaves_no_event(stored: Installation, key: Key) -> None:
-    """A change that is rolled back leaves no event."""
     async with stored.pool.acquire() as connection:
         change = connection.transaction()
         await change.start()
-        await connection.execute("UPDATE hookseal.endpoints SET enabled = false WHERE id = $1::text::uuid", key[1])
+        await rows.change(connection, "endpoints", key[1], enabled=False)
         await change.rollback()
 
     assert [] == await events(stored)
 
 
 async def test_a_deleted_endpoint_leaves_nothing(stored: Installation, key: Key) -> None:
-    """Nothing is remembered about it."""
     await fail(stored, key)
     async with stored.pool.acquire() as connection:
         await delete_endpoint(stored.operator(connection), *key)

@@ -93,7 +93,6 @@ values = st.recursive(
 
 @given(values)
 def test_json_values_are_read_back_unchanged(data: object) -> None:
-    """Every JSON value is accepted as data and as text, and is read back unchanged."""
     text = encoded(data)
     assert data == json.loads(text)
     require_json(text)
@@ -145,7 +144,6 @@ def test_tuples_and_enumerations_are_converted(data: object, text: str) -> None:
     ],
 )
 def test_a_value_without_json_form_names_its_path(value: object, message: str) -> None:
-    """A value that JSON does not have is refused with its path and an alternative; the value is not repeated."""
     for data, path in (
         (value, "data"),
         ({"ok": 1, "items": [{"price": 1}, {"price": value, "later": math.nan}]}, "data.items[1].price"),
@@ -158,8 +156,6 @@ def test_a_value_without_json_form_names_its_path(value: object, message: str) -
 
 
 def test_a_value_with_a_failing_comparison_is_checked() -> None:
-    """A value whose comparison raises an error is checked like any other."""
-
     class Wrong(dict[str, Any]):
         def __eq__(self, _other: object) -> bool:
             raise ValueError
@@ -172,7 +168,6 @@ def test_a_value_with_a_failing_comparison_is_checked() -> None:
 
 
 def test_data_that_contains_itself_is_refused() -> None:
-    """Data that contains itself is refused, with the path where it does."""
     data: dict[str, Any] = {"name": "a", "children": [{}]}
     data["children"][0]["parent"] = data
     with pytest.raises(Malformed) as caught:

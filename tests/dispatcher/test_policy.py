@@ -1,16 +1,39 @@
-"""Decisions about a delivery, made without I/O."""
+"""What follows an attempt: its outcome, the delay, and the state."""
 
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookseal.dispatcher.core.model import Outcome, Retries, State, Target, Verdict, WaitingFor
+from hookseal.dispatcher.core.model import (
+    Failure,
+    FailureKind,
+    Outcome,
+    Reply,
+    Retries,
+    State,
+    Target,
+    Verdict,
+    WaitingFor,
+)
+from hookseal.dispatcher.core.outcome import RULES, Consequence, OtherCondition, classify, consequence, explain, hundred
 from hookseal.dispatcher.core.policy import End, Wait, admit, again, await_secret, back_off, decide
 from tests.doubles.claims import CLAIM, TARGET, claim, target
 from tests.doubles.replaced import replace
+
+NOW = datetime(2015, 10, 21, 7, 26, tzinfo=UTC)
+RETRIES = Retries(attempts_allowed=10, backoff_base_seconds=30, backoff_cap_seconds=43_200, schedule=None)
+SPARE = {Outcome.DELIVERED, Outcome.GONE, Outcome.INVALID_URL}  # outcomes that end a delivery, whatever its budget
+RETRIED = sorted(set(Outcome) - SPARE)
+JITTER = st.floats(min_value=0, max_value=1, exclude_max=True)
+TRIED_AGAIN: Final = {
+    *(Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.UNEXPECTED_STATUS, Outcome.TIMEOUT),
+    *(Outcome.TLS, Outcome.DNS, Outcome.CONNECTION, Outcome.FORBIDDEN_ADDRESS, Outcome.PROTOCOL),
+    *(Outcome.PROXY, Outcome.UNKNOWN),
+}
 
 
 def admitted(given_target: Target | None) -> Target | Wait | End:
@@ -20,21 +43,18 @@ def admitted(given_target: Target | None) -> Target | Wait | End:
 
 @pytest.mark.req("DEL-03")
 def test_a_valid_claim_may_be_sent() -> None:
-    """A claim of an enabled endpoint with a valid row may be sent."""
     assert TARGET is admit(CLAIM, allow_http=False, jitter=0.5)
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
 @pytest.mark.parametrize("scheme", ["standard", "x-webhook"])
 def test_both_schemes_may_be_sent(scheme: str) -> None:
-    """Both schemes may be sent, signed with hmac."""
     usable = target(scheme=scheme, algorithm="hmac")
 
     assert usable is admitted(usable)
 
 
 def test_a_missing_endpoint_cancels() -> None:
-    """A delivery without an endpoint is cancelled."""
     assert End(state=State.CANCELLED, reason="the endpoint is gone") == admitted(None)
 
 
@@ -96,7 +116,6 @@ def test_a_forbidden_http_url_waits() -> None:
 
 
 def test_a_missing_secret_waits() -> None:
-    """A delivery without its secret waits for it, with the given reason."""
     assert Wait(waiting_for=WaitingFor.SECRET, seconds=11.25, reason="why") == await_secret("why", 0.0)
 
 
@@ -104,13 +123,6 @@ def test_a_missing_secret_waits() -> None:
 def test_the_wait_has_bounded_jitter(jitter: float) -> None:
     """The wait of a delivery that waits is 15 seconds, plus or minus a quarter."""
     assert 11.25 <= again(jitter) <= 18.75
-
-
-NOW = datetime(2015, 10, 21, 7, 26, tzinfo=UTC)
-RETRIES = Retries(attempts_allowed=10, backoff_base_seconds=30, backoff_cap_seconds=43_200, schedule=None)
-SPARE = {Outcome.DELIVERED, Outcome.GONE, Outcome.INVALID_URL}  # outcomes that end a delivery, whatever its budget
-RETRIED = sorted(set(Outcome) - SPARE)
-JITTER = st.floats(min_value=0, max_value=1, exclude_max=True)
 
 
 def verdict(
@@ -148,17 +160,11 @@ def test_each_outcome_has_its_verdict(outcome: Outcome) -> None:
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("outcome", RETRIED)
 def test_the_last_attempt_makes_a_dead_letter(outcome: Outcome) -> None:
-    """The last attempt of the budget makes a dead letter, whatever `Retry-After` is; the one before does not."""
+    """So does a failure after more attempts than the endpoint allows now."""
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=9, retry_after=("60",))
     assert State.PENDING is verdict(outcome, budget_spent=8).state
-    assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, retries=replace(RETRIES, attempts_allowed=1))
-
-
-@pytest.mark.req("DEL-07", part="one-delivery")
-@pytest.mark.parametrize("outcome", RETRIED)
-def test_a_lowered_limit_of_attempts_makes_a_dead_letter(outcome: Outcome) -> None:
-    """If an endpoint allows fewer attempts than were spent already, the next failure makes a dead letter."""
     assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, budget_spent=10)
+    assert Verdict(state=State.DEAD_LETTER) == verdict(outcome, retries=replace(RETRIES, attempts_allowed=1))
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
@@ -180,7 +186,6 @@ def test_back_off_doubles() -> None:
 
 @pytest.mark.req("DEL-06")
 def test_no_delay_exceeds_the_cap() -> None:
-    """No delay exceeds the cap, except by jitter, after any number of attempts."""
     endless = replace(RETRIES, attempts_allowed=10**30)
 
     assert [30_720, 43_200, 43_200] == [
@@ -194,7 +199,6 @@ def test_no_delay_exceeds_the_cap() -> None:
 
 @pytest.mark.req("DEL-06")
 def test_the_largest_cap_is_reached() -> None:
-    """Even the smallest base reaches the largest cap that a row can have."""
     widest = replace(RETRIES, attempts_allowed=10**6, backoff_base_seconds=1, backoff_cap_seconds=2**31 - 1)
 
     assert 2**31 - 1 == verdict(budget_spent=31, retries=widest).retry_in_seconds
@@ -220,7 +224,6 @@ def test_jitter_is_a_quarter_either_way(jitter: float, seconds: float) -> None:
 
 @pytest.mark.req("DEL-06")
 def test_a_schedule_replaces_base_and_cap() -> None:
-    """A schedule replaces base and cap, entry by entry; an entry may be longer than a day."""
     days = scheduled(5, 300, 604_800)
     found = [verdict(budget_spent=spent, retries=days) for spent in range(4)]
 
@@ -231,7 +234,6 @@ def test_a_schedule_replaces_base_and_cap() -> None:
 
 @pytest.mark.req("DEL-06")
 def test_a_schedules_last_entry_is_repeated() -> None:
-    """After the end of a schedule its last entry is repeated; an empty schedule counts as none."""
     assert 300 == back_off(scheduled(5, 300), 7, 0.5)
     assert 30 == back_off(replace(RETRIES, schedule=()), 1, 0.5)
 
@@ -270,16 +272,91 @@ def test_retry_after_shortens_nothing() -> None:
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("outcome", sorted(SPARE))
 def test_retry_after_needs_a_retry(outcome: Outcome) -> None:
-    """`Retry-After` has no effect on an outcome that is not tried again."""
     assert verdict(outcome) == verdict(outcome, retry_after=("60",))
 
 
 @pytest.mark.req("DEL-06")
 @given(st.sampled_from(Outcome), st.lists(st.text() | st.integers().map(str)), st.integers(0, 10**6), JITTER)
 def test_every_verdict_is_within_its_bounds(outcome: Outcome, values: list[str], spent: int, jitter: float) -> None:
-    """For any answer, the wait is within its bounds, and only a pending delivery has one."""
     found = verdict(outcome, retry_after=tuple(values), budget_spent=spent, jitter=jitter)
 
     assert 0 <= found.retry_in_seconds <= 86_400
     assert found.state is State.PENDING or 0 == found.retry_in_seconds
     assert (outcome is Outcome.GONE) is (found.disable is not None)
+
+
+@pytest.mark.req("DEL-03")
+@pytest.mark.req("DEL-05", part="each-delivery")
+@pytest.mark.parametrize(
+    ("outcome", "statuses"),
+    [
+        (Outcome.DELIVERED, [200, 204, 299]),
+        (Outcome.REDIRECT, [300, 304, 308, 399]),
+        (Outcome.CLIENT_ERROR, [400, 401, 404, 409, 411, 428, 430, 499]),
+        (Outcome.GONE, [410]),
+        (Outcome.THROTTLED, [429, 502, 503, 504]),
+        (Outcome.SERVER_ERROR, [500, 501, 505, 599]),
+        (Outcome.UNEXPECTED_STATUS, [0, 100, 199, 600, 999]),
+    ],
+)
+def test_each_status_has_its_outcome(outcome: Outcome, statuses: list[int]) -> None:
+    for status in statuses:
+        assert outcome is classify(Reply(status=status, snippet="")), status
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+@given(st.integers())
+def test_only_2xx_is_delivered(status: int) -> None:
+    """Every number has an outcome, which is `delivered` exactly from 200 to 299."""
+    outcome = classify(Reply(status=status, snippet=""))
+
+    assert (200 <= status <= 299) is (outcome is Outcome.DELIVERED)
+
+
+@pytest.mark.req("DEL-03")
+@pytest.mark.req("DEL-05", part="each-delivery")
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_each_failure_has_its_outcome(kind: FailureKind) -> None:
+    failure = Failure(kind=kind, detail="how")
+
+    assert kind.value == classify(failure).value
+    assert "how" == explain(failure)
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+def test_a_cancelled_request_is_unknown() -> None:
+    assert Outcome.UNKNOWN is classify(None)
+    assert "the worker was stopped before the answer came" == explain(None)
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+def test_every_outcome_has_one_rule() -> None:
+    """The table has one row for each outcome, and each failure and each other case is in exactly one row."""
+    assert Counter(Outcome) == Counter(rule.outcome for rule in RULES)
+    assert Counter([*FailureKind, *OtherCondition]) == Counter(
+        rule.when for rule in RULES if not isinstance(rule.when, frozenset)
+    )
+
+
+@pytest.mark.req("DEL-05", part="each-delivery")
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_each_outcome_has_its_consequence(outcome: Outcome) -> None:
+    """`gone` disables the endpoint, `throttled` throttles, `invalid_url` fails, and the others are tried again."""
+    expected = {
+        Outcome.DELIVERED: Consequence.DELIVERED,
+        Outcome.GONE: Consequence.DISABLE,
+        Outcome.THROTTLED: Consequence.THROTTLE,
+        Outcome.INVALID_URL: Consequence.FAIL,
+        **dict.fromkeys(TRIED_AGAIN, Consequence.RETRY),
+    }
+
+    assert expected[outcome] is consequence(outcome)
+
+
+def test_hundred_returns_a_class_of_statuses() -> None:
+    assert (100, 400, 499) == (len(hundred(4)), min(hundred(4)), max(hundred(4)))
+
+
+def test_a_reply_is_explained_by_its_status() -> None:
+    assert explain(Reply(status=204, snippet="")) is None
+    assert "the receiver answered 503" == explain(Reply(status=503, snippet="secret words"))

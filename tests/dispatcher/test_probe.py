@@ -34,7 +34,6 @@ pytestmark = pytest.mark.req("OPS-12", part="rotate-verify")
 
 
 def reply(status: int) -> Reply:
-    """Return an answer with that status."""
     return Reply(status=status, snippet="as it likes")
 
 
@@ -83,10 +82,7 @@ def test_only_the_current_secret_signs(lead: str) -> None:
 
     assert ["x-webhook-signature"] == [name for name in request.headers if "signature" in name]
     assert request.headers["x-webhook-signature"].startswith("sha256=db:acme:x:2/")
-    assert ("hookseal.ping", DELIVERY) == (
-        request.headers["x-webhook-event"],
-        request.headers["x-webhook-delivery-id"],
-    )
+    assert ("hookseal.ping", DELIVERY) == (request.headers["x-webhook-event"], request.headers["x-webhook-delivery-id"])
 
 
 @pytest.mark.parametrize(
@@ -98,13 +94,11 @@ def test_only_the_current_secret_signs(lead: str) -> None:
     ],
 )
 def test_an_endpoint_without_deliveries_gets_no_ping(found: Target, reason: str) -> None:
-    """An endpoint that may get no delivery gets no ping, and the error says why."""
     with pytest.raises(Refused, match=reason):
         composed(found)
 
 
 def test_a_ping_has_a_deliverys_time_to_begin() -> None:
-    """A ping must begin within the same time after reading its pointer as a delivery after its claim."""
     assert prepare.START_WITHIN_SECONDS == probe.START_WITHIN_SECONDS
 
 
@@ -118,7 +112,6 @@ def test_a_ping_has_a_deliverys_time_to_begin() -> None:
     ],
 )  # fmt: skip
 def test_a_status_means_accepted_refused_or_neither(status: int, reaction: Reaction) -> None:
-    """A 2xx means accepted, a 4xx refused unless it means "not now"; any other status means neither."""
     assert reaction is reaction_to(reply(status))
 
 
@@ -160,7 +153,6 @@ def test_a_status_means_accepted_refused_or_neither(status: int, reaction: React
     ],
 )
 def test_each_pair_of_answers_has_its_verdict(first: Answer, second: Answer | None, verdict: str, detail: str) -> None:
-    """Each pair of answers has its verdict, its statuses and an explanation in our words."""
     judged = judge(first, second)
 
     assert verdict == judged.verdict.value
@@ -183,5 +175,4 @@ def test_switched_needs_a_2xx_and_a_4xx(first: Answer, second: Answer | None) ->
 
 @given(ANSWERS.filter(lambda answer: not needs_control(answer)), ANSWERS)
 def test_the_control_counts_after_an_accepted_canary_only(first: Answer, second: Answer) -> None:
-    """If the canary was not accepted, the answer to a control does not change the verdict."""
     assert judge(first, None).verdict is judge(first, second).verdict

@@ -37,7 +37,6 @@ MOMENTS: Final = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime
     ],
 )
 def test_seconds_are_rounded_up_to_a_day(value: str, expected: float) -> None:
-    """A number is seconds, a fraction is rounded up, and the result is at most a day."""
     assert expected == seconds((value,), NOW)
 
 
@@ -82,12 +81,10 @@ def test_a_one_digit_day_is_read(value: str) -> None:
     "value", ["Wed, 21 Oct 2015 07:25:59 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Thu Jan  1 00:00:00 1970"]
 )
 def test_a_past_date_is_no_wait(value: str) -> None:
-    """A date in the past is a wait of zero."""
     assert 0 == seconds((value,), NOW)
 
 
 def test_a_far_date_is_a_wait_of_one_day() -> None:
-    """A date more than a day ahead is a wait of one day."""
     assert DAY == seconds(("Thu, 22 Oct 2015 07:26:01 GMT",), NOW)
     assert DAY == seconds(("Fri, 31 Dec 9999 23:59:59 GMT",), NOW)
 
@@ -112,7 +109,6 @@ def test_a_two_digit_year_is_at_most_50_years_ahead(now: datetime, year: str, ex
 
 
 def test_an_invalid_leap_day_is_no_date() -> None:
-    """The 29th of February of a year that is not a leap year is not a date."""
     assert seconds(("Monday, 29-Feb-00 00:00:00 GMT",), datetime(2099, 12, 31, tzinfo=UTC)) is None
 
 
@@ -129,7 +125,6 @@ def test_an_invalid_leap_day_is_no_date() -> None:
     ],
 )
 def test_the_longest_wait_counts(values: tuple[str, ...], expected: float | None) -> None:
-    """Of several values the longest wait counts; an unreadable value does not affect the others."""
     assert expected == seconds(values, NOW)
 
 

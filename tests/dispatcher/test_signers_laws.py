@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import asyncpg
 import pytest
 
 from hookseal.dispatcher.core.model import TlsIdentity
@@ -15,6 +14,7 @@ from hookseal.errors import CannotSign
 from hookseal.ground.ids import TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.pointer import lock, move
@@ -24,7 +24,6 @@ from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
 from tests.doubles.stored import Installation, begin
 
-Pool = asyncpg.Pool
 OWN = {"authorization": b"Bearer canary-4f1d", "x-inside": b"a \t b"}
 
 
@@ -68,7 +67,7 @@ async def rotated(installation: Installation, first: Pointer) -> Pointer:
 
 
 @pytest.fixture(params=["fixed", "service"])
-async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]") -> Case:
+async def case(request: pytest.FixtureRequest, begun_pool: Pool) -> Case:
     """Return a case for each implementation, with an endpoint in an overlap."""
     if request.param == "fixed":
         refs = ("db:acme:n:2", "db:acme:n:1")
@@ -116,7 +115,6 @@ async def case(request: pytest.FixtureRequest, begun_pool: "Pool[asyncpg.Record]
 
 @pytest.mark.req("DEL-03")
 async def test_the_current_secret_signs_first(case: Case) -> None:
-    """Every secret that is due signs, the current one first, each under its ref."""
     async with case.signers.signers(case.pointer) as signers:
         assert case.refs == tuple(signer.ref for signer in signers)
 
@@ -137,7 +135,6 @@ async def test_signatures_are_header_words(case: Case) -> None:
 @pytest.mark.parametrize("current", Scheme)
 @pytest.mark.parametrize("previous", Scheme)
 async def test_each_secret_signs_in_its_scheme(case: Case, current: Scheme, previous: Scheme) -> None:
-    """Each of the two secrets signs in the scheme that the pointer names for it."""
     spelled = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
     pointer = case.sealed(replace(case.pointer, scheme=current.value, previous_scheme=previous.value))
     async with case.signers.signers(pointer) as signers:
@@ -151,14 +148,12 @@ async def test_each_secret_signs_in_its_scheme(case: Case, current: Scheme, prev
 
 @pytest.mark.req("SEC-07")
 async def test_all_signers_or_none_are_yielded(case: Case) -> None:
-    """If one secret that is due is not available, no signer is handed out."""
     with pytest.raises(CannotSign):
         async with case.broken.signers(case.unusable):
             pytest.fail("a signer was handed out")
 
 
 async def test_blocks_of_one_pointer_may_overlap(case: Case) -> None:
-    """Several blocks for the same pointer may be open at the same time."""
     async with case.signers.signers(case.pointer) as one, case.signers.signers(case.pointer) as other:
         assert [signer.sign(b"x") for signer in one] == [signer.sign(b"x") for signer in other]
 
@@ -173,14 +168,12 @@ async def test_header_values_are_masked(case: Case) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_an_endpoint_without_a_ref_gets_no_headers(case: Case) -> None:
-    """An endpoint without headers of its own gets none, and no error is raised."""
     async with case.signers.headers(case.pointer) as values:
         assert {} == values
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_header_values_end_with_the_block(case: Case) -> None:
-    """After the block, however it ends, the mapping is empty."""
     async with case.signers.headers(case.carrying) as values:
         assert OWN.keys() == values.keys()
     with pytest.raises(KeyError):

@@ -7,9 +7,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import asyncpg
 
-from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.core.model import Claim, Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
+from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.publish import Event, Published, publish_json
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
@@ -101,6 +102,16 @@ class Installation:
     async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> Published:
         event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return await publish_json(self.pool, event, '{"n": 1}')
+
+    def ledger(self, worker: str = "w1", *, lease_seconds: float = 45) -> PostgresLedger:
+        """Return the ledger of a worker."""
+        return PostgresLedger(self.pool, worker=worker, lease_seconds=lease_seconds)
+
+    async def claim(self, ring: Ring, worker: str = "w1", *, lease_seconds: float = 45) -> Claim:
+        """Claim the delivery for a worker, which must be possible."""
+        claim = await self.ledger(worker, lease_seconds=lease_seconds).claim(ring)
+        assert claim is not None
+        return claim
 
     async def settle(self) -> None:
         """Release the due probes and all released deliveries, as the leader does."""

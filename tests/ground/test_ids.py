@@ -1,109 +1,23 @@
-"""Each identifier has exactly one valid form."""
+"""Ids, pages, errors and other small values."""
 
+import base64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hookseal
+from hookseal import errors
 from hookseal.errors import Malformed
 from hookseal.ground import ids
+from hookseal.ground.ids import before, decode_cursor, encode_cursor, paged, plural, require_limit
+from hookseal.ground.version import VERSION
 
 UUID7 = "01900000-0000-7000-8000-000000000001"
-
-
-@pytest.mark.parametrize("text", ["a", "acme", "0.a_b-c", "Org_2aB", "A" * 63])
-def test_a_valid_tenant_is_accepted(text: str) -> None:
-    """A tenant is 1 to 63 of the allowed characters."""
-    assert text == ids.tenant_id(text)
-
-
-@pytest.mark.req("SEC-08")
-@pytest.mark.parametrize(
-    "text", ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"]
-)
-def test_an_invalid_tenant_is_refused(text: str) -> None:
-    """Any other tenant, a reserved one too, is refused with its field and without its value."""
-    with pytest.raises(Malformed) as caught:
-        ids.tenant_id(text)
-
-    assert "tenant_id" == caught.value.field
-
-
-@pytest.mark.parametrize("parse", [ids.endpoint_id, ids.delivery_id, ids.replay_id])
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        UUID7.upper().replace("0", "A"),
-        UUID7[:-1],
-        UUID7 + "\n",
-        "{" + UUID7 + "}",
-        UUID7.replace("-", ""),
-    ],
-)
-def test_an_invalid_uuid_is_refused(parse: object, text: str) -> None:
-    """Only a UUID in lower case, with dashes, is the id of an endpoint, a delivery or a replay job."""
-    with pytest.raises(Malformed):
-        parse(text)  # type: ignore[operator]
-
-
-def test_a_valid_uuid_is_accepted() -> None:
-    """A UUIDv7 is an id of each of them."""
-    assert [UUID7] * 3 == [ids.endpoint_id(UUID7), ids.delivery_id(UUID7), ids.replay_id(UUID7)]
-
-
-@pytest.mark.parametrize("other", [UUID7.replace("-7", "-4"), "00000000-0000-0000-0000-000000000000"])
-def test_an_endpoint_may_have_any_uuid(other: str) -> None:
-    """An imported endpoint keeps its id, a UUID of any version; hookseal itself creates the ids of deliveries."""
-    assert other == ids.endpoint_id(other)
-    with pytest.raises(Malformed, match="UUIDv7"):
-        ids.delivery_id(other)
-    with pytest.raises(Malformed, match="UUIDv7"):
-        ids.replay_id(other)
-
-
-@pytest.mark.parametrize("text", ["a", "A-b_9", "x" * 128])
-def test_a_valid_event_id_is_accepted(text: str) -> None:
-    """An event id is 1 to 128 of the allowed characters."""
-    assert text == ids.event_id(text)
-
-
-@pytest.mark.parametrize("text", ["", "a.b", "a b", "a\n", "x" * 129, "é"])
-def test_an_invalid_event_id_is_refused(text: str) -> None:
-    """An event id must not contain a dot, which would make the signed bytes ambiguous."""
-    with pytest.raises(Malformed):
-        ids.event_id(text)
-
-
-@pytest.mark.parametrize("text", ["a", "invoice.paid", "a_1.b.c", "Invoice.payment-failed", "-", "x" * 128])
-def test_a_valid_event_type_is_accepted(text: str) -> None:
-    """An event type is words with dots between, and is a valid subscription."""
-    assert text == ids.event_type(text) == ids.subscription(text)
-
-
-@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "x" * 129, "a\n"])
-def test_an_invalid_event_type_is_refused(text: str) -> None:
-    """Wildcards and empty words are not event types."""
-    with pytest.raises(Malformed):
-        ids.event_type(text)
-
-
-@pytest.mark.parametrize("text", ["*", "a.*", "a.b.*", "User.sign-in.*"])
-def test_a_valid_subscription_is_accepted(text: str) -> None:
-    """A subscription may end in `.*` or be `*`."""
-    assert text == ids.subscription(text)
-
-
-@pytest.mark.parametrize("text", ["**", "a*", "*.a", "a.*.b", "", ".*"])
-def test_an_invalid_subscription_is_refused(text: str) -> None:
-    """A `*` is allowed only as the whole last word of a subscription."""
-    with pytest.raises(Malformed):
-        ids.subscription(text)
-
-
 PARSERS: list[Callable[[str], str]] = [
     ids.tenant_id,
     ids.endpoint_id,
@@ -114,6 +28,69 @@ PARSERS: list[Callable[[str], str]] = [
     ids.subscription,
     ids.correlation_id,
 ]
+IDS = [f"0197c1f0-5e6a-7c3b-9d2e-4f506172839{number}" for number in range(3)]
+ROWS = [{"id": each} for each in IDS]
+
+
+@pytest.mark.parametrize(
+    ("parse", "texts"),
+    [
+        (ids.tenant_id, ["a", "acme", "0.a_b-c", "Org_2aB", "A" * 63]),
+        (ids.endpoint_id, [UUID7]),
+        (ids.delivery_id, [UUID7]),
+        (ids.replay_id, [UUID7]),
+        (ids.event_id, ["a", "A-b_9", "x" * 128]),
+        (ids.event_type, ["a", "invoice.paid", "a_1.b.c", "Invoice.payment-failed", "-", "x" * 128]),
+        (ids.subscription, ["a", "invoice.paid", "a_1.b.c", "-", "x" * 128, "*", "a.*", "a.b.*", "User.sign-in.*"]),
+        (ids.correlation_id, ["~" * 128]),
+    ],
+)
+def test_a_valid_id_is_accepted(parse: Callable[[str], str], texts: list[str]) -> None:
+    for text in texts:
+        assert text == parse(text)
+
+
+@pytest.mark.req("SEC-08")
+@pytest.mark.parametrize(
+    ("parse", "field", "texts"),
+    [
+        (
+            *(ids.tenant_id, "tenant"),
+            ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"],
+        ),
+        # A dot would make the signed bytes ambiguous.
+        (ids.event_id, "event_id", ["", "a.b", "a b", "a\n", "x" * 129, "é"]),
+        (ids.event_type, "event_type", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "x" * 129, "a\n"]),
+        (ids.subscription, "event_type", ["**", "a*", "*.a", "a.*.b", "", ".*"]),
+        (ids.correlation_id, "correlation_id", ["", "a b", "é", "x" * 129]),
+    ],
+)
+def test_an_invalid_id_is_refused(parse: Callable[[str], str], field: str, texts: list[str]) -> None:
+    """Any other text, a reserved tenant too, is refused with its field; none of the texts is repeated (see below)."""
+    for text in texts:
+        with pytest.raises(Malformed) as caught:
+            parse(text)
+        assert field == caught.value.field, text
+
+
+@pytest.mark.parametrize("parse", [ids.endpoint_id, ids.delivery_id, ids.replay_id])
+@pytest.mark.parametrize(
+    "text", ["", UUID7.upper().replace("0", "A"), UUID7[:-1], UUID7 + "\n", "{" + UUID7 + "}", UUID7.replace("-", "")]
+)
+def test_an_invalid_uuid_is_refused(parse: object, text: str) -> None:
+    """Only a UUID in lower case, with dashes, is the id of an endpoint, a delivery or a replay job."""
+    with pytest.raises(Malformed):
+        parse(text)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("other", [UUID7.replace("-7", "-4"), "00000000-0000-0000-0000-000000000000"])
+def test_an_endpoint_may_have_any_uuid(other: str) -> None:
+    """An imported endpoint keeps its id, a UUID of any version; hookseal itself creates the ids of deliveries."""
+    assert other == ids.endpoint_id(other)
+    with pytest.raises(Malformed, match="UUIDv7"):
+        ids.delivery_id(other)
+    with pytest.raises(Malformed, match="UUIDv7"):
+        ids.replay_id(other)
 
 
 @pytest.mark.parametrize("milliseconds", [-1, 0, 1, 1_767_225_600_123, 253_402_300_799_999])
@@ -128,7 +105,6 @@ def test_the_first_id_of_a_time_begins_with_it(milliseconds: int) -> None:
 
 @pytest.mark.parametrize(("microseconds", "milliseconds"), [(-1, 0), (0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)])
 def test_ids_of_a_time_or_later_begin_with_a_whole_millisecond(microseconds: int, milliseconds: int) -> None:
-    """The first id that is not before a time begins with the first millisecond that is not."""
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
     assert ids.first_uuid7(first) == ids.first_uuid7_after(at)
@@ -149,16 +125,84 @@ def test_any_text_is_an_id_or_malformed(parse: Callable[[str], str], text: str) 
 
 
 def test_the_operator_owns_endpoints() -> None:
-    """An owner of endpoints is a tenant or the operator; the installation owns none."""
     assert ["acme", ids.OPERATOR_TENANT] == [ids.owner_id("acme"), ids.owner_id("_operator")]
     with pytest.raises(Malformed):
         ids.owner_id("_system")
 
 
-@pytest.mark.parametrize("text", ["", "a b", "\u00e9", "x" * 129])
-def test_an_invalid_correlation_id_is_refused(text: str) -> None:
-    """A correlation id is 1 to 128 visible ASCII characters."""
-    assert "~" * 128 == ids.correlation_id("~" * 128)
-    with pytest.raises(Malformed) as caught:
-        ids.correlation_id(text)
-    assert "correlation_id" == caught.value.field
+def test_a_page_has_1_to_1000_rows() -> None:
+    require_limit(1)
+    require_limit(1_000)
+    for limit in (0, 1_001):
+        with pytest.raises(Malformed):
+            require_limit(limit)
+
+
+@pytest.mark.parametrize("place", ["", "acme/7", "0197c1f0-5e6a-7c3b-9d2e-4f5061728390", "\u00e4"])
+def test_a_cursor_decodes_to_its_position(place: str) -> None:
+    assert encode_cursor(place).isascii()
+    assert place == decode_cursor(encode_cursor(place))
+
+
+@pytest.mark.parametrize("cursor", ["!", "abc", "\u00e4", base64.urlsafe_b64encode(b"\xff").decode()])
+def test_an_invalid_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(Malformed, match="cursor must be one that an earlier page returned"):
+        decode_cursor(cursor)
+
+
+def test_a_full_page_has_a_cursor() -> None:
+    """If more rows are left, the cursor contains the id of the last row of the page."""
+    items, cursor = paged(list(ROWS), 2, "id")
+
+    assert ROWS[:2] == items
+    assert IDS[1] == before(cursor)
+
+
+@pytest.mark.parametrize("rows", [ROWS[:2], ROWS[:1], []])
+def test_the_last_page_has_no_cursor(rows: list[dict[str, str]]) -> None:
+    assert (rows, None) == paged(rows, 2, "id")
+    assert before(None) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", IDS[0].upper(), IDS[0].replace("-", ""), "{" + IDS[0] + "}", "\udcff"])
+def test_a_foreign_cursor_is_malformed(text: str) -> None:
+    for cursor in (base64.urlsafe_b64encode(text.encode(errors="surrogatepass")).decode(), text or "!"):
+        with pytest.raises(Malformed):
+            before(cursor)
+
+
+@pytest.mark.parametrize(("number", "phrase"), [(0, "0 workers do"), (1, "1 worker does"), (2, "2 workers do")])
+def test_one_takes_the_singular(number: int, phrase: str) -> None:
+    assert phrase == plural(number, "worker does", "workers do")
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert version("hookseal") == VERSION == hookseal.__version__
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.Malformed, 2),
+        (errors.NotFound, 3),
+        (errors.Conflict, 4),
+        (errors.Refused, 5),
+        (errors.Unavailable, 69),
+        (errors.Exhausted, 69),
+        (errors.LocalFailure, 69),
+        (errors.Defect, 70),
+        (errors.CannotSign, 70),
+    ],
+)
+def test_each_error_class_has_its_exit_code(kind: type[errors.HooksealError], code: int) -> None:
+    """Each class has its documented exit code, and its docstring is its message unless another is passed."""
+    assert code == kind.exit_code
+    assert str(kind()) == (kind.__doc__ or "").splitlines()[0]
+    assert ("text", "url") == (str(kind("text")), kind("text", field="url").field)
+
+
+def test_config_error_holds_every_problem() -> None:
+    error = errors.ConfigError(["a", "b"])
+
+    assert (78, ["a", "b"], "a\nb") == (error.exit_code, error.problems, str(error))
+    assert ["only"] == errors.ConfigError("only").problems

@@ -1,8 +1,11 @@
-"""Logs are one JSON object a line, and contain nothing that looks like a secret."""
+"""What is logged, and how its lines are written."""
 
+import asyncio
+import io
 import json
 import logging
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import structlog
 
 from hookseal.errors import Unavailable
 from hookseal.ground import log
+from hookseal.ground.log import PORTION_BYTES, LineWriter
 
 CANARY = "canary of a message, 51a7"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
@@ -135,7 +139,6 @@ def test_a_deep_or_circular_exception_is_logged_in_part() -> None:
 
 
 def test_refs_are_not_masked(capsys: pytest.CaptureFixture[str]) -> None:
-    """Secret refs are not masked: they contain no secret, and operators need them."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("x", secret_ref="db:acme:n:1", secrets_provider="db")
 
@@ -180,3 +183,81 @@ def test_half_a_surrogate_pair_is_escaped(capsys: pytest.CaptureFixture[str]) ->
 
     [line] = capsys.readouterr().err.splitlines()
     assert "\ud800" == json.loads(line)["text"]
+
+
+class Stream(io.StringIO):
+    """A stream that records each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    @property
+    def writes(self) -> int:
+        return len(self.texts)
+
+    def write(self, text: str) -> int:
+        self.texts.append(text)
+        return super().write(text)
+
+
+def test_without_a_loop_each_line_is_written_at_once() -> None:
+    """Outside an event loop each line is written at once, since nothing could write it later."""
+    stream = Stream()
+    lines = LineWriter(stream)
+    lines.write("one")
+    assert "one\n" == stream.getvalue()
+    lines.write("two")
+    assert ("one\ntwo\n", 2) == (stream.getvalue(), stream.writes)
+
+
+async def test_the_lines_of_one_turn_are_written_together() -> None:
+    stream = Stream()
+    lines = LineWriter(stream)
+    for number in range(100):
+        lines.write(str(number))
+    assert "" == stream.getvalue()
+    await asyncio.sleep(0)
+    assert ("".join(f"{number}\n" for number in range(100)), 1) == (stream.getvalue(), stream.writes)
+    lines.write("next")
+    await asyncio.sleep(0)
+    assert 2 == stream.writes
+
+
+async def test_no_write_is_longer_than_a_pipe_accepts() -> None:
+    """No write is longer than a pipe accepts as a whole, except for a single long line; no line is split."""
+    stream = Stream()
+    lines = LineWriter(stream)
+    logged_lines = ["é" * 300 for _ in range(20)] + ["x" * 5_000, "y"]
+    for line in logged_lines:
+        lines.write(line)
+    await asyncio.sleep(0)
+
+    assert "".join(f"{line}\n" for line in logged_lines) == stream.getvalue()
+    assert [6, 6, 6, 2, 1, 1] == [text.count("\n") for text in stream.texts]
+    assert all(len(text.encode()) <= PORTION_BYTES for text in stream.texts if not text.startswith("x"))
+
+
+async def test_a_line_of_another_thread_is_written_at_once() -> None:
+    stream = Stream()
+    lines = LineWriter(stream)
+    lines.write("loop")
+    thread = threading.Thread(target=lines.write, args=("thread",))
+    thread.start()
+    thread.join()
+    assert "loop\nthread\n" == stream.getvalue()
+    await asyncio.sleep(0)
+    assert "loop\nthread\n" == stream.getvalue()
+
+
+def test_flush_writes_waiting_lines() -> None:
+    """If the loop ends in the turn of a line, the line still waits; `flush`, which runs at exit, writes it."""
+    stream = Stream()
+    lines = LineWriter(stream)
+
+    async def last() -> None:
+        lines.write("last")
+
+    asyncio.run(last())
+    lines.flush()
+    assert "last\n" == stream.getvalue()

@@ -56,7 +56,6 @@ def test_no_eight_characters_are_left(value: str, before: str, after: str) -> No
 
 @given(st.text(max_size=60), PRINTABLE)
 def test_other_text_is_unchanged(text: str, value: str) -> None:
-    """A text that shares no character with a value is returned unchanged."""
     other = "".join(character for character in text if character not in value)
 
     assert other == redact_echo(other, [value]) == redact_echo(other, [])
@@ -78,13 +77,11 @@ def test_other_text_is_unchanged(text: str, value: str) -> None:
     ],
 )
 def test_a_truncated_value_is_masked(value: str, text: str, left: str) -> None:
-    """A value of 4 or more characters is masked, also truncated to 4 or more characters at the end of the text."""
     assert left == redact_echo(text, [value])
 
 
 @pytest.mark.parametrize("echo", ["no user svc:hunter22", "wrong password hunter22 for svc"])
 def test_decoded_basic_credentials_are_masked(echo: str) -> None:
-    """User and password are masked in their decoded form."""
     value = "Basic " + base64.b64encode(b"svc:hunter22").decode()
 
     assert "hunter" not in redact_echo(echo, [value])
@@ -92,7 +89,6 @@ def test_decoded_basic_credentials_are_masked(echo: str) -> None:
 
 
 def test_invalid_basic_credentials_are_masked() -> None:
-    """A Basic value that is not base64 is masked as it is."""
     assert "[masked]!" == redact_echo("basic ?????!", ["basic ?????"])
 
 
@@ -151,7 +147,6 @@ def echoed(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 @given(echoed())
 def test_masking_finds_what_a_naive_search_finds(case: tuple[str, list[str]]) -> None:
-    """For any text and values it masks exactly what a search at every position finds."""
     text, values = case
 
     assert naive(text, values) == redact_echo(text, values)

@@ -22,7 +22,7 @@ from hookseal.secrets.boot import unlock
 from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
-from tests.dispatcher.test_ledger_race import wait_for_a_blocked_connection
+from tests.dispatcher.test_ledger import wait_for_a_blocked_connection
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, keyring
 

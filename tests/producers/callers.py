@@ -57,7 +57,6 @@ class _Thread:
         return do
 
     def end(self) -> None:
-        """End the thread."""
         self._pool.shutdown()
 
 
@@ -103,11 +102,7 @@ async def with_pg8000(url: str, autocommit: bool) -> AsyncIterator[Caller]:
     parts = urlsplit(url)
     async with thread() as of, _with_usual_iterations(url) as user:
         connection = pg8000.dbapi.connect(
-            user=user,
-            password="p",
-            host=parts.hostname or "",
-            port=parts.port or 5432,
-            database=parts.path[1:],
+            user=user, password="p", host=parts.hostname or "", port=parts.port or 5432, database=parts.path[1:]
         )
         connection.autocommit = autocommit
         try:
@@ -176,10 +171,7 @@ async def with_psycopg_pipeline(url: str, autocommit: bool) -> AsyncIterator[Cal
 @asynccontextmanager
 async def with_async_psycopg_pipeline(url: str, autocommit: bool) -> AsyncIterator[Caller]:
     """Use psycopg in asyncio and in pipeline mode."""
-    async with (
-        await psycopg.AsyncConnection.connect(url, autocommit=autocommit) as connection,
-        connection.pipeline(),
-    ):
+    async with await psycopg.AsyncConnection.connect(url, autocommit=autocommit) as connection, connection.pipeline():
 
         async def publish(**event: Any) -> Published:
             return await for_psycopg.publish_async(connection, **event)

@@ -4,16 +4,16 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from hookseal.errors import Conflict, Malformed, Refused
+from hookseal.postgres.pool import Pool
+from tests import rows
 from tests.doubles.logins import login
 from tests.producers.callers import CALLERS
 
 pytestmark = [pytest.mark.req("DEL-19"), pytest.mark.parametrize("opened", CALLERS.values(), ids=CALLERS)]
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Opened: TypeAlias = Callable[[str, bool], Any]
 EVENT: dict[str, Any] = {
     "tenant_id": "acme",
@@ -34,10 +34,7 @@ async def stored(pool: Pool) -> tuple[int, int]:
 async def url(database_url: str, pool: Pool) -> str:
     """Return the url of a database with an endpoint of acme, and a table of the application."""
     await pool.execute("CREATE TABLE public.own (id integer GENERATED ALWAYS AS IDENTITY)")
-    await pool.execute(
-        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
-        " VALUES ('acme', hookseal.uuid7(), 'https://receiver.example/', '{*}')"
-    )
+    await rows.endpoint(pool)
     return database_url
 
 
@@ -126,7 +123,6 @@ async def test_a_value_of_another_type_is_named(opened: Opened, url: str, pool: 
 
 
 async def test_without_a_transaction_the_event_is_stored_at_once(opened: Opened, url: str, pool: Pool) -> None:
-    """A connection that is in no transaction and commits by itself stores the event at once, and the answer says so."""
     async with opened(url, True) as caller:
         published = await caller.publish(**EVENT)
         assert (True, 1) == (published.is_committed, (await stored(pool))[0])
@@ -136,7 +132,6 @@ async def test_without_a_transaction_the_event_is_stored_at_once(opened: Opened,
 
 
 async def test_a_role_without_the_right_is_refused(opened: Opened, url: str, pool: Pool) -> None:
-    """A role without the right to publish is refused, and the error says who must grant it."""
     async with login(pool, url) as (_, own_url), opened(own_url, False) as caller:
         with pytest.raises(Refused, match="hookseal producer grant --role"):
             await caller.publish(**EVENT)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import aiohttp
 import alembic.command
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from hookseal.errors import ConfigError, Conflict, Refused
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import revision
 from hookseal.producers import dbapi as for_dbapi
 from hookseal.producers import django as for_django
@@ -30,7 +31,6 @@ from tests.producers.callers import ALIAS, thread, use_django
 
 pytestmark = pytest.mark.req("DEL-19")
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 PAGE: Final = Path(__file__).parents[2] / "docs" / "guide" / "frameworks.md"
 _ENV: Final = """
 from alembic import context
@@ -65,7 +65,6 @@ async def installed(url: str) -> str | None:
 
 
 async def test_alembics_revision_installs_the_schema(empty_database_url: str, tmp_path: Path) -> None:
-    """The revision of the page installs the schema, although Alembic runs inside of Alembic."""
     (tmp_path / "versions").mkdir()
     (tmp_path / "env.py").write_text(_ENV)
     (tmp_path / "versions" / "a1.py").write_text(recipe("from alembic import op"))
@@ -79,7 +78,6 @@ async def test_alembics_revision_installs_the_schema(empty_database_url: str, tm
 
 
 async def test_djangos_migration_installs_the_schema(empty_database_url: str) -> None:
-    """The migration of the page installs the schema."""
     made: dict[str, Any] = {}
     exec(compile(recipe("from django.db import migrations"), str(PAGE), "exec"), made)  # noqa: S102 -- our own page
     with_hookseal = made["Migration"]("0001_hookseal", "shop")
@@ -111,14 +109,12 @@ async def test_the_sqlalchemy_application_publishes_what_it_commits(
 
 
 async def test_a_refused_upgrade_prints_its_statements(empty_database_url: str, pool: Pool) -> None:
-    """A migration refuses what `hookseal db upgrade` refuses, and prints the statements to run."""
     async with login(pool, empty_database_url) as (_, url):
         with pytest.raises(Refused, match="may not"):
             install(url)
 
 
 def test_another_url_is_refused_without_its_text() -> None:
-    """A url of another kind is refused with the name of what is wrong, and without its text."""
     with pytest.raises(ConfigError, match="DATABASE_URL") as caught:
         install("mysql://u:hunter2@h/d")
 
@@ -126,7 +122,6 @@ def test_another_url_is_refused_without_its_text() -> None:
 
 
 async def test_djangos_on_commit_finds_the_event(database_url: str, pool: Pool) -> None:
-    """A function of `on_commit` finds the event stored, and may publish another, which is stored at once."""
     event: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1, "using": ALIAS}
     use_django(database_url)
     seen: list[tuple[int, bool]] = []
@@ -169,7 +164,6 @@ async def test_a_session_of_the_other_kind_is_named(database_url: str) -> None:
 
 
 async def test_a_scoped_session_publishes(database_url: str, pool: Pool) -> None:
-    """A scoped session, which is no Session but stands for one, publishes as the session does."""
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
     session: Any = scoped_session(sessionmaker(engine))
 
@@ -191,7 +185,6 @@ async def test_a_scoped_session_publishes(database_url: str, pool: Pool) -> None
 
 
 async def test_a_connection_of_psycopg_of_the_other_kind_is_named(database_url: str) -> None:
-    """Each function of psycopg says which one takes the connection that was given."""
     event: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": 1}
     of_asyncio: Any
     other: Any

@@ -1,43 +1,56 @@
-"""What a ring stores in Redis, and how the bell behaves without Redis."""
+"""Rings into the queue, as a bell and as arq write them."""
 
+import asyncio
+import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 import msgspec
 import pytest
 import redis
-from arq.jobs import Job, serialize_job
+from arq.jobs import DeserializationError, deserialize_job, serialize_job, serialize_result
 from arq.worker import Worker, func
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as ConnectionEnded
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
 from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, TenantId
 from hookseal.queue.bell import Bell, bell
-from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job
+from hookseal.queue.direct import Direct
+from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.secrets.core.material import SecretMaterial
 from tests.cli.listeners import closed_port
 from tests.doubles.claims import DELIVERY, ENDPOINT, RING
 from tests.doubles.replaced import replace
 from tests.queue.contents import contents
+from tests.worker.waiting import eventually
 
 OTHER = replace(RING, delivery_id=DeliveryId("01900000-0000-7000-8000-00000000000b"))
 JOB_KEY = f"arq:job:{DELIVERY}"
 YEAR_MS = 365 * 86_400_000
 FAR = 9_000_000_000_000.0
+Command = Callable[..., Awaitable[object]]
+FULL = ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0")
+STANDBY = ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")  # a fixed port: a random one would change the name of the test
+ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
+UNASKED = b"+UNASKED\r\n"
+JOB: dict[str, Any] = {"t": None, "f": "deliver", "a": ["acme", "e", "d"], "k": {}, "et": 1_700_000_000_000}
 
 
 @pytest.fixture
 async def ringing(redis_url: str) -> AsyncIterator[Bell]:
-    """Yield a bell on an empty Redis."""
     made = bell(redis_url)
     yield made
     await made.close()
 
 
 def many(count: int) -> list[Ring]:
-    """Return that many rings, each of another delivery."""
     return [replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012x}")) for number in range(count)]
 
 
@@ -45,20 +58,6 @@ async def now_ms(ringing: Bell) -> float:
     """Return the time of Redis."""
     seconds, microseconds = await ringing.redis.time()
     return float(seconds * 1000 + microseconds // 1000 + 1)
-
-
-@pytest.mark.req("DEL-02")
-async def test_a_ring_is_an_arq_job(ringing: Bell) -> None:
-    """A ring is an arq job with the id of the delivery that calls `deliver` with the three ids; arq can read it."""
-    assert 1 == await ringing.ring([RING])
-
-    job = msgspec.msgpack.decode(await ringing.redis.get(JOB_KEY))
-    assert ("deliver", ["acme", ENDPOINT, DELIVERY], {}) == (job["f"], job["a"], job["k"])
-    info = await Job(DELIVERY, ringing.redis, DEFAULT_QUEUE, job_deserializer).info()
-    assert info is not None
-    assert ["deliver", "acme", ENDPOINT, DELIVERY, {}] == [info.function, *info.args, info.kwargs]
-    assert info.score is not None
-    assert info.score <= await now_ms(ringing)
 
 
 @pytest.mark.req("DEL-02")
@@ -101,7 +100,6 @@ async def test_a_queued_id_is_not_queued_twice(ringing: Bell) -> None:
 
 
 async def test_a_ring_for_later_becomes_due(ringing: Bell) -> None:
-    """An id that is queued for later becomes due now."""
     await ringing.ring([RING])
     await ringing.redis.zadd(DEFAULT_QUEUE, {DELIVERY: FAR})
     await ringing.ring([RING])
@@ -112,7 +110,6 @@ async def test_a_ring_for_later_becomes_due(ringing: Bell) -> None:
 
 
 async def test_an_id_without_a_queue_entry_is_queued_again(ringing: Bell) -> None:
-    """An id that has only a job key is queued again."""
     await ringing.ring([RING])
     await ringing.redis.zrem(DEFAULT_QUEUE, DELIVERY)
     await ringing.ring([RING])
@@ -179,7 +176,6 @@ async def test_few_rings_are_not_behind_the_many_of_another_tenant(own_valkey: S
 
 
 async def test_accepted_rings_survive_a_full_redis(own_valkey: Server) -> None:
-    """A Redis that becomes full during a ring is `Unavailable`; the accepted rings remain."""
     ringing = bell(own_valkey.url)
 
     def rings() -> Iterator[Ring]:
@@ -197,14 +193,12 @@ async def test_accepted_rings_survive_a_full_redis(own_valkey: Server) -> None:
 
 
 async def test_no_rings_write_nothing(ringing: Bell, redis_url: str) -> None:
-    """Without rings there are no write commands."""
     nothing: list[Ring] = []
     assert 0 == await ringing.ring(nothing)
     assert {} == await contents(redis_url)
 
 
 async def test_a_bell_rings_its_own_queue(redis_url: str) -> None:
-    """A bell rings its own queue."""
     ringing = bell(redis_url, "another:queue")
     await ringing.ring([RING])
     await ringing.close()
@@ -213,7 +207,6 @@ async def test_a_bell_rings_its_own_queue(redis_url: str) -> None:
 
 
 async def test_a_missing_redis_is_unavailable() -> None:
-    """A missing Redis is `Unavailable` with the class of the error, without the password."""
     ringing = bell(f"redis://:hunter2@127.0.0.1:{closed_port()}/0")
     with pytest.raises(Unavailable, match="Redis does not answer") as raised:
         await ringing.ring([RING])
@@ -251,18 +244,11 @@ async def test_rings_are_taken_in_order(ringing: Bell) -> None:
 
 @pytest.mark.req("DUR-07")
 async def test_a_ring_is_due_whatever_a_workers_clock(ringing: Bell) -> None:
-    """A ring is due for a worker whose clock is years behind that of Redis."""
     await ringing.ring([RING])
     score = await ringing.redis.zscore(DEFAULT_QUEUE, RING.delivery_id)
 
     assert score is not None
     assert 0 < score <= await now_ms(ringing) - 9 * YEAR_MS
-
-
-Command = Callable[..., Awaitable[object]]
-FULL = ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0")
-STANDBY = ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")  # a fixed port: a random one would change the name of the test
-ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
 
 
 @pytest.mark.req("DUR-04", "OPS-01")
@@ -272,7 +258,6 @@ ANOTHER_KIND = (f"SET {DEFAULT_QUEUE} x", f"DEL {DEFAULT_QUEUE}")
 async def test_a_redis_that_accepts_no_rings_is_unavailable(
     own_valkey: Server, break_redis: str, repair_redis: str
 ) -> None:
-    """A Redis that answers but accepts no rings is `Unavailable`, with another message than a silent one."""
     ringing = bell(own_valkey.url)
     await ringing.ping()
     await cast("Command", ringing.redis.execute_command)(*break_redis.split())
@@ -321,7 +306,280 @@ async def wait_a_millisecond(ringing: Bell) -> None:
 
 
 def test_a_job_is_as_arq_stores_it() -> None:
-    """The job of a ring is what arq stores: a producer makes it without arq."""
     called_with = (RING.tenant_id, RING.endpoint_id, RING.delivery_id)
 
     assert serialize_job(FUNCTION, called_with, {}, None, 7, serializer=job_serializer) == job(RING, 7)
+
+
+@pytest.fixture
+async def observer(own_valkey: Server) -> AsyncIterator[Redis]:
+    async with Redis.from_url(own_valkey.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def direct(own_valkey: Server) -> AsyncIterator[Direct]:
+    """Give what sends commands."""
+    found = Direct(pool(own_valkey.url, None))
+    yield found
+    await found.close()
+
+
+async def sent(direct: Direct, *commands: list[Any]) -> list[Any]:
+    """Send these; the answer to the last one is no refusal."""
+    return await direct.send(*commands, is_answer=lambda answer: not isinstance(answer, Exception))
+
+
+async def others(observer: Redis, *, only_blocked: bool = False) -> list[int]:
+    """Return the ids of the connections that are not the observer's own."""
+    own = await observer.client_id()
+    clients = [each for each in await observer.client_list() if int(each["id"]) != own]
+    return [int(each["id"]) for each in clients if "b" in each["flags"] or not only_blocked]
+
+
+async def blocked(direct: Direct, observer: Redis) -> "asyncio.Task[list[Any]]":
+    """Return a call that waits for its answer."""
+    waiting = asyncio.create_task(sent(direct, ["BLPOP", "nothing", 0]))
+    await eventually(lambda: others(observer, only_blocked=True))
+    return waiting
+
+
+async def none(observer: Redis) -> bool:
+    """Return whether no other connection is open."""
+    return not await others(observer)
+
+
+@pytest.mark.req("DEL-02")
+async def test_each_command_has_its_answer(direct: Direct, observer: Redis) -> None:
+    """A refusal is an answer, too, and the same connection serves the next call."""
+    [first, echoed, refused] = await sent(direct, ["CLIENT", "ID"], ["ECHO", "a b"], ["NONSENSE"])
+    [second] = await sent(direct, ["CLIENT", "ID"])
+
+    assert isinstance(refused, ResponseError)
+    assert (first, b"a b") == (second, echoed)
+    assert [first] == await others(observer)
+
+
+@pytest.mark.req("DEL-02")
+async def test_calls_at_once_get_their_own_answers(direct: Direct) -> None:
+    answers = await asyncio.gather(*(sent(direct, ["ECHO", str(number)]) for number in range(20)))
+
+    assert [[str(number).encode()] for number in range(20)] == answers
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_cancelled_call_leaves_no_answer_behind(direct: Direct, observer: Redis) -> None:
+    """Its connection is closed, since its answer may still come: the next call must not take it for its own."""
+    waiting = await blocked(direct, observer)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    assert [b"mine"] == await sent(direct, ["ECHO", "mine"])
+    assert 1 == len(await others(observer))
+
+
+@pytest.mark.req("DEL-02", "DUR-04")
+async def test_a_connection_that_redis_ended_is_replaced(direct: Direct, observer: Redis) -> None:
+    """A firewall or a restart may end connections between two calls: the next call is sent over a new one."""
+    await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(3)))
+    ended = await others(observer)
+    for each in ended:
+        await observer.client_kill_filter(_id=str(each))
+
+    [anew] = await sent(direct, ["CLIENT", "ID"])
+
+    assert anew not in ended
+    assert [anew] == await others(observer)
+
+
+@pytest.mark.req("DEL-02", "DUR-04")
+async def test_a_ring_gets_through_although_redis_ended_every_connection(own_valkey: Server, observer: Redis) -> None:
+    ringing = bell(own_valkey.url)
+    await ringing.ring([RING])
+    await observer.script_flush()
+    await ringing.ring([RING])
+    for each in await others(observer):
+        await observer.client_kill_filter(_id=str(each))
+
+    assert 1 == await ringing.ring([RING])
+    assert 1 == await ringing.depth()
+    await ringing.close()
+
+
+@pytest.mark.req("DEL-02")
+@pytest.mark.parametrize("unasked", [UNASKED, b"-ERR unasked\r\n", b":7\r\n"])
+async def test_an_answer_that_was_not_asked_for_ends_the_connection(own_valkey: Server, unasked: bytes) -> None:
+    """Else each later answer would be that of the command before: a worker would lose the rings that it takes."""
+    writers: list[asyncio.StreamWriter] = []
+    ended: list[asyncio.Event] = []
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        ended.append(asyncio.Event())
+        end = ended[-1]
+        host, port = own_valkey.url.rpartition("@")[2].partition("/")[0].split(":")
+        upstream, down = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_pump(reader, down), _pump(upstream, writer), return_exceptions=True)
+        end.set()
+
+    async with await asyncio.start_server(between, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        direct = Direct(pool(own_valkey.url.rpartition(":")[0] + f":{port}/0", None))
+
+        async def echo(text: str) -> list[Any]:
+            return await direct.send(
+                ["ECHO", text], is_answer=lambda answer: isinstance(answer, bytes) and len(answer) == 1
+            )
+
+        await echo("a")
+        writers[0].write(unasked)
+        await writers[0].drain()
+        with pytest.raises((InvalidResponse, ResponseError)):
+            raise next(each for each in await echo("b") if isinstance(each, Exception))
+        assert [b"c"] == await echo("c")
+        await direct.close()
+        for each in ended:
+            await each.wait()
+
+
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dropped: asyncio.Event | None = None
+) -> None:
+    try:
+        while data := await reader.read(4096):
+            if dropped is None or not dropped.is_set():
+                writer.write(data)
+    finally:
+        writer.close()
+
+
+@pytest.mark.req("DEL-02", "DUR-04")
+async def test_after_a_call_without_an_answer_the_next_one_has_a_new_connection(own_valkey: Server) -> None:
+    host, port = own_valkey.url.rpartition("@")[2].partition("/")[0].split(":")
+    dropped: list[asyncio.Event] = []
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        drop = asyncio.Event()
+        dropped.append(drop)
+        upstream, down = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_pump(reader, down, drop), _pump(upstream, writer, drop), return_exceptions=True)
+
+    async with await asyncio.start_server(between, "127.0.0.1", 0) as server:
+        port_between = server.sockets[0].getsockname()[1]
+        direct = Direct(pool(own_valkey.url.rpartition(":")[0] + f":{port_between}/0", None))
+        await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(4)))
+        for each in dropped:
+            each.set()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await sent(direct, ["PING"])
+        async with asyncio.timeout(5):
+            assert [b"mine"] == await sent(direct, ["ECHO", "mine"])
+        await direct.close()
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_call_after_the_close_connects_no_more(direct: Direct, observer: Redis) -> None:
+    await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(3)))
+
+    await direct.close()
+
+    for _ in range(4):
+        with pytest.raises(ConnectionEnded):
+            await sent(direct, ["PING"])
+    await eventually(lambda: none(observer))
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_close_at_any_moment_of_a_call_is_an_error_of_the_client(own_valkey: Server) -> None:
+    """With a time limit the client sends in a task of its own, a turn later, when its connection may be closed."""
+    for turns in range(20):
+        direct = Direct(pool(own_valkey.url, 5.0))
+        await sent(direct, ["PING"])
+        sending = asyncio.create_task(sent(direct, ["PING"]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await direct.close()
+        with suppress(RedisError):
+            assert [b"PONG"] == await sending, turns
+
+
+@pytest.mark.req("DEL-02")
+async def test_close_closes_every_connection(direct: Direct, observer: Redis) -> None:
+    """A call that waits for its answer, or comes later, ends with an error of the client."""
+    await asyncio.gather(*(sent(direct, ["PING"]) for _ in range(3)))
+    waiting = await blocked(direct, observer)
+
+    await direct.close()
+
+    with pytest.raises(ConnectionEnded):
+        await waiting
+    with pytest.raises(ConnectionEnded):
+        await sent(direct, ["PING"])
+    await eventually(lambda: none(observer))
+
+
+@pytest.mark.req("DEL-02")
+async def test_a_call_that_connects_while_all_is_closed_leaves_no_connection(direct: Direct, observer: Redis) -> None:
+    connecting = asyncio.create_task(sent(direct, ["PING"]))
+    await asyncio.sleep(0)
+    await direct.close()
+
+    assert [b"PONG"] == await connecting
+    await eventually(lambda: none(observer))
+
+
+@pytest.mark.req("DEL-02")
+def test_a_job_is_read_as_it_was_written() -> None:
+    raw = job_serializer(JOB)
+
+    assert JOB == job_deserializer(raw) == msgspec.msgpack.decode(raw)
+
+
+@pytest.mark.req("DEL-02")
+def test_arqs_functions_read_and_write_jobs() -> None:
+    raw = serialize_job("deliver", ("acme", "e", "d"), {}, None, 1_700_000_000_000, serializer=job_serializer)
+    job = deserialize_job(raw, deserializer=job_deserializer)
+
+    assert ["deliver", "acme", "e", "d", {}] == [job.function, *job.args, job.kwargs]
+
+
+@pytest.mark.req("DEL-02")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_is_refused(protocol: int) -> None:
+    """No protocol of pickle is read, so a foreign job runs no code."""
+    pickled = pickle.dumps(JOB, protocol)
+
+    with pytest.raises(msgspec.DecodeError):
+        job_deserializer(pickled)
+    with pytest.raises(DeserializationError):
+        deserialize_job(pickled, deserializer=job_deserializer)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc1", msgspec.msgpack.encode([1]), job_serializer(JOB)[:-1], b"\x81\x01\x01"])
+def test_other_values_than_a_job_are_refused(raw: bytes) -> None:
+    """Anything but a whole msgpack map with text keys is not a job."""
+    with pytest.raises(msgspec.DecodeError):
+        job_deserializer(raw)
+
+
+@pytest.mark.req("DEL-02")
+def test_an_exception_is_written_as_its_class() -> None:
+    raw = serialize_result(
+        *("deliver", ("acme",), {}, 1, 0, False, ValueError("postgresql://u:hunter2@h/d"), 0, 0, "ref", "queue"),
+        job_id="d",
+        serializer=job_serializer,
+    )
+
+    assert raw is not None
+    assert "ValueError" == job_deserializer(raw)["r"]
+    assert b"hunter2" not in raw
+
+
+@pytest.mark.req("DEL-02")
+def test_a_secret_is_written_as_its_class() -> None:
+    raw = job_serializer({**JOB, "a": [SecretMaterial(b"whsec_canary")]})
+
+    assert ["SecretMaterial"] == job_deserializer(raw)["a"]
+    assert b"canary" not in raw

@@ -34,7 +34,6 @@ LONG = 4.0  # less than Redis may take for an answer
 
 
 def ring(number: int) -> Ring:
-    """Return the ring of another delivery."""
     return replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012d}"))
 
 
@@ -48,7 +47,6 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
 
 @pytest.fixture
 def intake(ringing: Bell) -> Intake:
-    """Give the intake of the same queue."""
     return Intake(ringing)
 
 
@@ -110,7 +108,6 @@ async def test_an_arq_pools_job_is_a_ring(ringing: Bell, intake: Intake, redis_u
 
 @pytest.mark.req("DEL-02")
 async def test_a_bell_ends_the_wait(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """A wait ends with a ring and takes all rings that are there; without a ring it ends at its limit."""
     assert Taken([], []) == await intake.take(3, SHORT)
     waiting = asyncio.create_task(intake.take(3, LONG))
     await _blocked(redis_url, 1)
@@ -169,7 +166,6 @@ async def test_a_bell_of_another_type_loses_no_ring(ringing: Bell, intake: Intak
 
 @pytest.mark.req("DUR-06")
 async def test_a_look_empties_the_bell(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """What another program writes into the bell costs one look at the queue."""
     async with Redis.from_url(redis_url) as client:
         await client.zadd(bell_key(DEFAULT_QUEUE), {f"x{number}": number for number in range(1_000)})
     await ringing.ring([ring(1)])
@@ -179,7 +175,6 @@ async def test_a_look_empties_the_bell(ringing: Bell, intake: Intake, redis_url:
 
 
 async def test_a_redis_that_lost_its_scripts_gives_rings(ringing: Bell, intake: Intake, redis_url: str) -> None:
-    """After a restart Redis has no script: it gets it again, and no ring is lost."""
     await ringing.ring([ring(1)])
     async with Redis.from_url(redis_url) as client:
         await client.script_flush()

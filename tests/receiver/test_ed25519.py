@@ -16,7 +16,6 @@ from hookseal.ground.wire import Scheme, signed_content, x_webhook_content
 from hookseal.receiver import (
     MalformedHeader,
     NoMatchingSignature,
-    OutsideTolerance,
     UntrimmedSecret,
     UnusableSecret,
     Verified,
@@ -94,7 +93,6 @@ def test_known_signatures_verify(case: dict[str, Any]) -> None:
     st.binary(max_size=100),
 )
 def test_every_private_keys_signature_verifies(seed: bytes, delivery: str, at: int, body: bytes) -> None:
-    """A signature by any private key is verified by its public key."""
     key = Ed25519PrivateKey.from_private_bytes(seed)
     signature = _spelled("v1a,", key.sign(f"{delivery}.{at}.".encode() + body))
     headers = {"webhook-id": delivery, "webhook-timestamp": str(at), "webhook-signature": signature}
@@ -131,7 +129,6 @@ def test_in_a_change_of_algorithm_either_key_suffices(entries: list[str]) -> Non
 
 
 def test_in_an_overlap_each_public_key_verifies() -> None:
-    """In an overlap of two private keys each public key verifies the request."""
     key = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
     other = _spelled("whpk_", key.public_key().public_bytes_raw())
     headers = standard(signature=f"{_spelled('v1a,', key.sign(CONTENT))} {SIGNATURE}")
@@ -141,25 +138,12 @@ def test_in_an_overlap_each_public_key_verifies() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "is_accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)]
-)
-def test_the_signed_time_may_differ_by_300_seconds(seconds: int, is_accepted: bool) -> None:
-    """The signed time may be 300 seconds from now in either direction, and not 301."""
-    if is_accepted:
-        assert AT == verify(BODY, standard(ASYMMETRIC), [PUBLIC], now=AT + seconds).timestamp
-        return
-    with pytest.raises(OutsideTolerance):
-        verify(BODY, standard(ASYMMETRIC), [PUBLIC], now=AT + seconds)
-
-
 def _flipped(value: bytes) -> Iterator[bytes]:
     for n in range(len(value) * 8):
         yield bytes([*value[: n // 8], value[n // 8] ^ 1 << n % 8, *value[n // 8 + 1 :]])
 
 
 def test_a_flipped_bit_does_not_match() -> None:
-    """Another body or signature, even by one bit, another time and another id do not match."""
     for body in (*_flipped(BODY), BODY + b"\n", BODY[:-1], b""):
         with pytest.raises(NoMatchingSignature):
             verify(body, standard(ASYMMETRIC), [PUBLIC], now=AT)
@@ -235,7 +219,6 @@ def test_a_public_key_has_one_form(key: str, headers: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("padded", ["{}\n", "{}\r\n", " {}", "\t{} "], ids=repr)
 def test_white_space_around_a_public_key_is_named(padded: str) -> None:
-    """A public key with white space around it is distinguished from a wrong one."""
     with pytest.raises(UntrimmedSecret, match="secret 1 is a public key with white space around it: strip it"):
         verify(BODY, standard(ASYMMETRIC), [padded.format(PUBLIC)], now=AT)
 
@@ -353,7 +336,6 @@ def _with_neutral_point(point: bytes) -> bytes:
 
 
 def test_a_non_canonical_point_is_refused() -> None:
-    """The point of a signature, too, is accepted in its canonical encoding only."""
     one_spelling = _with_neutral_point((1).to_bytes(32, "little"))
     headers = standard(signature=_spelled("v1a,", one_spelling))
     assert AT == verify(BODY, headers, [PUBLIC], now=AT).timestamp

@@ -44,7 +44,6 @@ def _x_webhook(body: bytes, signer: Signer) -> dict[str, str]:
 def test_receivers_of_any_two_algorithms_verify_an_overlap(
     current: Algorithm, previous: Algorithm, body: bytes
 ) -> None:
-    """If two secrets of any algorithms sign a request, the receiver of each verifies it."""
     made = {
         algorithm: (generate_signing_secret(algorithm), generate_signing_secret(algorithm)) for algorithm in Algorithm
     }
@@ -77,7 +76,6 @@ def test_every_text_that_may_sign_may_verify(text: str, body: bytes) -> None:
     st.text(st.characters(codec="ascii"), min_size=16, max_size=50),
 )
 def test_both_sides_refuse_the_same_ed25519_texts(before: str, prefix: str, after: str) -> None:
-    """A text that looks like an ed25519 key is refused as an HMAC text by both sides or by neither."""
     text = before + prefix + after
     headers = _x_webhook(b"", Signer("ref", SecretMaterial(b"x" * 16), Scheme.X_WEBHOOK, Algorithm.HMAC))
     is_taken = True

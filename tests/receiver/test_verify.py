@@ -65,7 +65,6 @@ def test_known_standard_signatures_verify(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", vectors("x_webhook.json")["tests"], ids=lambda case: case["comment"])
 def test_known_x_webhook_signatures_verify(case: dict[str, Any]) -> None:
-    """Signatures by openssl with the text of the secret are verified."""
     verified = verify(bytes.fromhex(case["body"]), x_webhook(case), [case["secret"]], now=case["timestamp"])
 
     assert (
@@ -81,7 +80,6 @@ def test_known_x_webhook_signatures_verify(case: dict[str, Any]) -> None:
     st.binary(min_size=24, max_size=64),
 )
 def test_the_public_librarys_signatures_verify(delivery: str, at: int, body: str, key: bytes) -> None:
-    """Any signature of the public library of Standard Webhooks is verified."""
     secret = "whsec_" + base64.b64encode(key).decode()
     signature = Webhook(secret).sign(delivery, EPOCH + timedelta(seconds=at), body)
     headers = {"webhook-id": delivery, "webhook-timestamp": str(at), "webhook-signature": signature}
@@ -95,7 +93,6 @@ def test_the_public_librarys_signatures_verify(delivery: str, at: int, body: str
     st.binary(),
 )
 def test_arbitrary_headers_are_refused(headers: dict[str, str], secrets: list[str], body: bytes) -> None:
-    """Arbitrary headers lead to a refusal and to no other error."""
     with pytest.raises(VerificationError):
         verify(body, headers, secrets, now=AT)
 
@@ -103,28 +100,17 @@ def test_arbitrary_headers_are_refused(headers: dict[str, str], secrets: list[st
 @pytest.mark.parametrize("spell", [str.upper, str.title, str.lower])
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_the_case_of_header_names_does_not_matter(headers: dict[str, str], secret: str, spell: Any) -> None:
-    """The case of header names does not matter, and other headers are ignored."""
     spelled = {spell(name): value for name, value in headers.items()} | {"Host": "a", "HOST": "b"}
 
     assert AT == verify(BODY, spelled, [secret], now=AT).timestamp
 
 
-@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature"])
-def test_standard_needs_three_headers(name: str) -> None:
-    """Each of the three headers is required."""
-    headers = standard()
-    del headers[name]
-    with pytest.raises(MissingHeader, match=name):
-        verify(BODY, headers, [SECRET], now=AT)
-
-
-@pytest.mark.parametrize("name", ["x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-signature"])
-def test_x_webhook_needs_three_headers(name: str) -> None:
-    """Id, time and a signature are required."""
-    headers = x_webhook()
-    del headers[name]
-    with pytest.raises(MissingHeader, match=name):
-        verify(BODY, headers, [X_SECRET], now=AT)
+@pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
+def test_each_scheme_needs_three_headers(headers: dict[str, str], secret: str) -> None:
+    assert 3 == len(headers)
+    for name in headers:
+        with pytest.raises(MissingHeader, match=name):
+            verify(BODY, {other: value for other, value in headers.items() if other != name}, [secret], now=AT)
 
 
 @pytest.mark.parametrize("headers", [standard() | {"Webhook-Id": "other"}, x_webhook() | {"X-WEBHOOK-SIGNATURE": ""}])
@@ -135,20 +121,16 @@ def test_a_repeated_header_is_refused(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hello", "", "-1", "+1614265330", "01614265330", "1614265330.0", "1_614_265_330", " 1614265330", "1e9"]
+    "text",
+    [
+        *("hello", "", "-1", "+1614265330", "01614265330", "1614265330.0", "1_614_265_330", " 1614265330", "1e9"),
+        *("١٦١٤٢٦٥٣٣٠", "1614265330\n", "9" * 5_000),  # what Python reads as a number
+    ],
 )
 def test_another_form_of_time_is_refused(text: str) -> None:
-    """A time is whole unix seconds in one form."""
     for headers, secret in ((standard(timestamp=text), SECRET), (x_webhook(timestamp=text), X_SECRET)):
         with pytest.raises(MalformedHeader, match="timestamp must be whole unix seconds"):
             verify(BODY, headers, [secret], now=AT)
-
-
-@pytest.mark.parametrize("text", ["١٦١٤٢٦٥٣٣٠", "1614265330\n", "9" * 5_000])
-def test_pythons_other_numbers_are_no_time(text: str) -> None:
-    """Digits of other scripts, a trailing newline and very long numbers are not a time."""
-    with pytest.raises(MalformedHeader):
-        verify(BODY, standard(timestamp=text), [SECRET], now=AT)
 
 
 @pytest.mark.parametrize("text", ["", "msg.1", "a b", "zoë", "a\n", "x" * 257])
@@ -182,7 +164,6 @@ def test_the_signed_time_may_differ_by_300_seconds(
 
 
 def test_the_receiver_chooses_the_tolerance() -> None:
-    """The receiver chooses the tolerance; with a negative one no request is accepted."""
     assert AT == verify(BODY, standard(), [SECRET], now=AT + 86_400, tolerance_seconds=86_400).timestamp
     for age, tolerance in ((1, 0), (0.5, 0.25), (0, -1)):
         with pytest.raises(OutsideTolerance):
@@ -191,14 +172,12 @@ def test_the_receiver_chooses_the_tolerance() -> None:
 
 @pytest.mark.parametrize(("now", "tolerance"), [(nan, 300), (inf, 300), (-inf, 300), (AT, nan)])
 def test_nan_and_infinity_are_refused(now: float, tolerance: float) -> None:
-    """A time that is NaN or infinite, and a tolerance that is NaN, lead to a refusal."""
     with pytest.raises(OutsideTolerance):
         verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=tolerance)
 
 
 @pytest.mark.parametrize("hours", [-5, 0, 7, 13])
 def test_now_needs_a_time_zone(hours: int) -> None:
-    """Now may be a datetime in any time zone, but not one without a time zone."""
     now = datetime.fromtimestamp(AT, UTC).astimezone(timezone(timedelta(hours=hours)))
 
     assert AT == verify(BODY, standard(), [SECRET], now=now, tolerance_seconds=0).timestamp
@@ -227,7 +206,6 @@ def test_now_needs_a_time_zone(hours: int) -> None:
     ],
 )
 def test_a_malformed_standard_signature_does_not_match(signature: str) -> None:
-    """A signature that is truncated, in another encoding or of another version, and a list of such, do not match."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, standard(signature=signature), [SECRET], now=AT)
 
@@ -246,14 +224,12 @@ def test_one_matching_signature_of_a_list_is_enough(before: str) -> None:
     ["", "sha256=", X_KNOWN["signature"][:-1], X_KNOWN["signature"].removeprefix("sha256="), "sha256=é", "sha1=00"],
 )
 def test_a_malformed_x_webhook_signature_does_not_match(signature: str) -> None:
-    """A truncated signature, or one in another encoding, does not match."""
     with pytest.raises(NoMatchingSignature):
         verify(BODY, x_webhook(signature=signature), [X_SECRET], now=AT)
 
 
 @pytest.mark.parametrize("name", ["signature", "signature_current", "signature_previous"])
 def test_any_of_the_three_headers_may_match(name: str) -> None:
-    """In an overlap three headers contain signatures, and a match in any of them is enough."""
     wrong = "sha256=" + "0" * 64
     others = dict.fromkeys(("signature", "signature_current", "signature_previous"), wrong)
     alone: dict[str, str | None] = {"signature": None, name: X_KNOWN["signature"]}
@@ -283,32 +259,23 @@ def test_an_altered_body_does_not_match(headers: dict[str, str], secret: str) ->
 
 
 def test_another_time_or_id_does_not_match() -> None:
-    """Another time does not match; another id does not in `standard`, but `x-webhook` does not sign the id."""
     for headers in (standard(timestamp=str(AT + 1)), standard(id="msg_other"), x_webhook(timestamp=str(AT + 1))):
         with pytest.raises(NoMatchingSignature):
             verify(BODY, headers, [SECRET, X_SECRET], now=AT)
     assert "other" == verify(BODY, x_webhook(delivery_id="other"), [X_SECRET], now=AT).delivery_id
 
 
-@pytest.mark.parametrize("secret", [SECRET.removeprefix("whsec_"), SECRET + "=", SECRET])
-def test_prefix_and_padding_are_optional(secret: str) -> None:
-    """A secret of `standard` may be written with or without its prefix and padding."""
-    assert AT == verify(BODY, standard(), [secret], now=AT).timestamp
-
-
-def test_base64_without_padding_is_accepted() -> None:
-    """Base64 without padding is accepted, as by the public library in Python."""
-    secret, signature = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr", "v1,yK2tMbA6BHPrMEJ1lLv7UlJJbgFoqGenJkiajZ29evg="
-    assert AT == verify(BODY, standard(signature=signature), [secret], now=AT).timestamp
+def test_prefix_and_padding_are_optional() -> None:
+    for secret in (SECRET.removeprefix("whsec_"), SECRET + "=", SECRET):
+        assert AT == verify(BODY, standard(), [secret], now=AT).timestamp
+    unpadded, signature = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr", "v1,yK2tMbA6BHPrMEJ1lLv7UlJJbgFoqGenJkiajZ29evg="
+    assert AT == verify(BODY, standard(signature=signature), [unpadded], now=AT).timestamp
 
 
 @pytest.mark.req("SEC-20")
 @pytest.mark.parametrize(
     ("secret", "signature"),
-    [
-        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "v1,LVOXivKoo4FWasi/IaHvzhE/u+7/cu2AME+zS/nXqzk="),
-        ("AA==", "v1,AAAA"),
-    ],
+    [("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "v1,LVOXivKoo4FWasi/IaHvzhE/u+7/cu2AME+zS/nXqzk="), ("AA==", "v1,AAAA")],
 )
 def test_a_short_key_is_refused(secret: str, signature: str) -> None:
     """A key of less than 24 bytes is refused even if it made the signature, since it can be guessed."""
@@ -318,7 +285,6 @@ def test_a_short_key_is_refused(secret: str, signature: str) -> None:
 
 @pytest.mark.parametrize("secrets", [[], [""], ["whsec_"], [" "], ["whsec_ \n"], [SECRET, ""], [X_SECRET, "whsec_"]])
 def test_an_empty_secret_verifies_nothing(secrets: list[str]) -> None:
-    """No secret, or an empty one among others, verifies nothing: anybody could sign with it."""
     for headers in (standard(), x_webhook()):
         with pytest.raises(UnusableSecret):
             verify(BODY, headers, secrets, now=AT)
@@ -327,7 +293,6 @@ def test_an_empty_secret_verifies_nothing(secrets: list[str]) -> None:
 @pytest.mark.parametrize("padded", ["{}\n", "{}\r\n", " {}", "\t{}", "{} "], ids=repr)
 @pytest.mark.parametrize(("headers", "secret"), [(standard(), SECRET), (x_webhook(), X_SECRET)])
 def test_white_space_around_a_secret_is_named(headers: dict[str, str], secret: str, padded: str) -> None:
-    """If no secret matches and one has white space around it, the error says which one and what to do."""
     with pytest.raises(UntrimmedSecret, match=r"secret 2 begins or ends with white space.*strip it") as caught:
         verify(BODY, headers, [OTHER_SECRET, padded.format(secret)], now=AT)
 
@@ -337,7 +302,6 @@ def test_white_space_around_a_secret_is_named(headers: dict[str, str], secret: s
 
 @pytest.mark.parametrize("secret", [" sixteen bytes or more", "sixteen bytes or more\n"])
 def test_white_space_may_be_part_of_an_x_webhook_secret(secret: str) -> None:
-    """The key of `x-webhook` is the whole text, byte for byte."""
     signature = hmac.new(secret.encode(), b"%d.%b" % (AT, BODY), "sha256").hexdigest()
 
     assert Scheme.X_WEBHOOK is verify(BODY, x_webhook(signature=f"sha256={signature}"), [secret], now=AT).scheme
@@ -354,7 +318,6 @@ def test_a_secret_of_another_form_is_skipped(secret: str) -> None:
 
 
 def test_a_text_in_place_of_a_list_is_an_error() -> None:
-    """A text in place of a list is an error: its characters would count as secrets."""
     with pytest.raises(TypeError, match="list of secrets"):
         verify(BODY, standard(), SECRET, now=AT)
 
@@ -369,7 +332,6 @@ def test_a_body_that_is_not_bytes_is_an_error(headers: dict[str, str], body: Any
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_a_body_may_be_in_a_buffer(kind: Any) -> None:
-    """A body may be in any buffer of bytes."""
     for headers in (standard(), x_webhook()):
         assert AT == verify(kind(BODY), headers, [SECRET, X_SECRET], now=AT).timestamp
 
@@ -384,7 +346,6 @@ def test_either_secret_verifies_a_request_in_both_schemes() -> None:
 
 
 def test_the_error_is_that_of_the_scheme_that_went_further() -> None:
-    """For a request that is signed in both schemes, the error is that of the scheme whose checks went further."""
     both = standard() | x_webhook()
 
     with pytest.raises(OutsideTolerance):

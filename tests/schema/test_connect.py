@@ -31,7 +31,6 @@ CONTENDERS = ROOT / "tools" / "bench" / "contenders"  # other programs, with con
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Connection]:
-    """Open a connection for the block."""
     connection = await connect(url)
     try:
         yield connection
@@ -40,7 +39,6 @@ async def opened(url: str) -> AsyncIterator[Connection]:
 
 
 async def path(connection: Connection) -> str:
-    """Return the search path of the connection."""
     found: str = await connection.fetchval("SHOW search_path")
     return found
 
@@ -55,7 +53,6 @@ async def test_the_url_cannot_change_the_search_path(database_url: str, query: s
 
 
 async def test_role_and_database_cannot_change_the_search_path(pool: Pool, database_url: str) -> None:
-    """Defaults of the role or the database do not change the search path."""
     name = await pool.fetchval("SELECT quote_ident(current_database())")
     async with login(pool, database_url) as (role, url):
         await pool.execute(
@@ -66,7 +63,6 @@ async def test_role_and_database_cannot_change_the_search_path(pool: Pool, datab
 
 
 async def test_each_connection_of_a_pool_has_the_search_path(database_url: str) -> None:
-    """Each connection of a pool has our search path, and is returned to the pool without a statement."""
     sent: list[str] = []
     async with connection_pool(database_url, size=2) as pool:
         async with pool.acquire() as one, pool.acquire() as other:
@@ -92,7 +88,6 @@ async def test_a_statement_is_planned_once(database_url: str) -> None:
 
 
 async def test_an_open_transaction_is_rolled_back(database_url: str) -> None:
-    """An open transaction is rolled back when its connection is returned to the pool."""
     async with connection_pool(database_url, size=1) as pool:
         async with pool.acquire() as connection:
             await connection.transaction().start()
@@ -161,7 +156,6 @@ async def test_a_refused_parameter_is_treated_as_dropped(pool: Pool, database_ur
 
 
 async def test_a_command_behind_a_refused_pooler_exits_78(database_url: str) -> None:
-    """Behind such a pooler a command ends with 78 and names the address and the statement."""
     async with pooler(database_url, drops=True, hides=True) as between:
         ended = await hookseal("db", "status", DATABASE_URL=between.url)
 
@@ -171,7 +165,6 @@ async def test_a_command_behind_a_refused_pooler_exits_78(database_url: str) -> 
 
 
 async def test_a_worker_behind_a_refused_pooler_exits_78(database_url: str, redis_url: str) -> None:
-    """Behind such a pooler a worker ends with 78 and names the statement, too."""
     async with pooler(database_url, drops=True, hides=True) as between:
         ended = await hookseal(
             "worker",
@@ -216,7 +209,6 @@ def _opening(file: Path) -> list[str]:
 
 
 def test_one_module_opens_connections() -> None:
-    """In hookseal and its tools only one module opens connections with asyncpg."""
     assert THE_PLACE.is_file()
     assert _opening(THE_PLACE)
     files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]

@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.errors import ConfigError
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import fingerprint, revision
 from hookseal.postgres.schema.fingerprint import Difference
 from hookseal.postgres.schema.upgrade import upgrade
@@ -14,7 +15,6 @@ from tools.governance.fingerprint import PATH, in_each_state
 
 pytestmark = pytest.mark.req("OPS-09", part="compared")
 
-Pool = asyncpg.Pool
 # What is changed, and what is named; what begins with + may be added.
 CHANGES = {
     "DROP TRIGGER deliveries_leave_line ON hookseal.deliveries":
@@ -80,7 +80,7 @@ SET bytea_output = 'escape'; SET quote_all_identifiers = on; SET search_path = h
 """
 
 
-async def test_the_stored_fingerprint_is_that_of_the_migrations(pool: "Pool[asyncpg.Record]") -> None:
+async def test_the_stored_fingerprint_is_that_of_the_migrations(pool: Pool) -> None:
     """The stored file is what the migrations make, in each state of the plaintext column: else run `make docs`."""
     async with pool.acquire() as connection:
         made = fingerprint.written(await in_each_state(connection))
@@ -88,7 +88,7 @@ async def test_the_stored_fingerprint_is_that_of_the_migrations(pool: "Pool[asyn
     assert json.loads(PATH.read_text(encoding="utf-8"))[revision.EXPECTED] == made
 
 
-async def test_each_change_is_named(pool: "Pool[asyncpg.Record]") -> None:
+async def test_each_change_is_named(pool: Pool) -> None:
     """What somebody changes, removes or adds is named, and nothing else is."""
     found = {}
     async with pool.acquire() as connection:
@@ -104,8 +104,7 @@ async def test_each_change_is_named(pool: "Pool[asyncpg.Record]") -> None:
     assert CHANGES == found
 
 
-async def test_the_settings_of_the_session_do_not_matter(pool: "Pool[asyncpg.Record]") -> None:
-    """The fingerprint is the same with other settings of time and text, which stay as they were."""
+async def test_the_settings_of_the_session_do_not_matter(pool: Pool) -> None:
     async with pool.acquire() as connection:
         before = await fingerprint.read(connection)
         await connection.execute(_OTHER_SETTINGS)
@@ -113,7 +112,7 @@ async def test_the_settings_of_the_session_do_not_matter(pool: "Pool[asyncpg.Rec
         assert "America/New_York" == await connection.fetchval("SHOW TimeZone")
 
 
-async def test_only_what_matters_is_refused(pool: "Pool[asyncpg.Record]") -> None:
+async def test_only_what_matters_is_refused(pool: Pool) -> None:
     """A schema with a further index is accepted; one without parts of ours is refused, naming the first five."""
     await pool.execute("CREATE INDEX mine ON hookseal.deliveries (attempts)")
     await fingerprint.require(pool)
@@ -135,7 +134,6 @@ async def test_an_empty_database_has_none(empty_database_url: str) -> None:
 
 
 def test_differences_are_found_by_name() -> None:
-    """An object is missing, unknown, or differs; one that is the same is not named."""
     expected = {
         "table hookseal.a": "1",
         "table hookseal.c": "1",

@@ -14,7 +14,7 @@ from hookseal.errors import Busy, SecretUnavailable
 from hookseal.ground.ids import TenantId
 from hookseal.postgres import pool as locks
 from hookseal.postgres.connect import connect
-from hookseal.postgres.pool import ANSWER_SECONDS
+from hookseal.postgres.pool import ANSWER_SECONDS, Pool
 from hookseal.postgres.schema import revision
 from hookseal.postgres.schema import upgrade as upgrading
 from hookseal.postgres.schema.upgrade import upgrade
@@ -26,7 +26,6 @@ from tests.secrets.samples import FIRST
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-10")
-Pool = asyncpg.Pool
 KEYS = 0x686F6F6B7365616C  # advisory locks: every login may take them
 UPGRADES = 0x686F6F6B
 
@@ -44,7 +43,7 @@ async def session(url: str, *statements: str) -> AsyncIterator["asyncpg.Connecti
         await connection.close()
 
 
-async def settled(pool: "Pool[asyncpg.Record]") -> str:
+async def settled(pool: Pool) -> str:
     """Return the key that a sealing transaction gets."""
     async with pool.acquire() as connection, connection.transaction():
         return await active_key.lock_shared(connection)
@@ -62,9 +61,7 @@ async def waits(url: str) -> bool:
 
 @pytest.mark.req("SEC-05")
 @pytest.mark.parametrize("group", ["hookseal_producer", "hookseal_readonly", None])
-async def test_a_login_with_few_rights_delays_nothing(
-    pool: "Pool[asyncpg.Record]", database_url: str, group: str | None
-) -> None:
+async def test_a_login_with_few_rights_delays_nothing(pool: Pool, database_url: str, group: str | None) -> None:
     """A login with few rights cannot delay sealing, moves of keys or upgrades, not even with advisory locks."""
     await register(pool)
     async with login(pool, database_url, *([group] if group else [])) as (_, url):
@@ -85,9 +82,7 @@ async def test_a_login_with_few_rights_delays_nothing(
 
 
 @pytest.mark.req("SEC-05")
-async def test_the_wait_to_seal_is_limited(
-    pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_wait_to_seal_is_limited(pool: Pool, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait to seal ends and names process, role and application of the holder; the caller's settings stay."""
     monkeypatch.setattr(locks, "WAIT_SECONDS", 0.2)
     await register(pool)
@@ -108,9 +103,8 @@ async def test_the_wait_to_seal_is_limited(
 
 @pytest.mark.req("OPS-09", part="one-at-a-time")
 async def test_the_wait_of_an_upgrade_is_limited(
-    pool: "Pool[asyncpg.Record]", database_url: str, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait of an upgrade for another one ends and names the holder."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 0.2)
     lock = "LOCK TABLE hookseal.alembic_version IN SHARE ROW EXCLUSIVE MODE"
     async with session(database_url, lock) as holder:
@@ -124,7 +118,7 @@ async def test_the_wait_of_an_upgrade_is_limited(
 
 @pytest.mark.req("OPS-09", part="under-load")
 async def test_a_waiting_upgrade_delays_nobody(
-    pool: "Pool[asyncpg.Record]", database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a table is read for long, as by a dump, publishing continues; the upgrade fails and names the reader."""
     monkeypatch.setattr(upgrading, "_WAIT_SECONDS", 6)
@@ -166,7 +160,7 @@ async def test_the_wait_of_the_first_upgrade_is_limited(
 
 
 @pytest.mark.req("OPS-09", part="one-at-a-time")
-async def test_no_lock_outlives_an_upgrade(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_no_lock_outlives_an_upgrade(pool: Pool, database_url: str) -> None:
     """No session keeps a lock of an upgrade: behind a pooler it would delay the next upgrade."""
     connection = await connect(database_url)
     try:

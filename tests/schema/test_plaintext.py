@@ -8,9 +8,11 @@ import pytest
 
 from hookseal.dispatcher.store import endpoint_queries
 from hookseal.errors import Busy, Refused
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import plaintext
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.upgrade import upgrade
+from tests import rows
 from tests.doubles.legacy import legacy
 from tests.doubles.stored import begin
 from tests.schema.test_rights import _PARTS, PARTS, ROLES
@@ -18,23 +20,21 @@ from tests.schema.test_upgrade import made
 
 pytestmark = pytest.mark.req("SEC-12")
 
-Pool = asyncpg.Pool
 FORBID = "SELECT hookseal.forbid_plaintext()"
 _COLUMNS = "SELECT attname::text FROM pg_attribute WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0"
 
 
-async def columns(pool: "Pool[asyncpg.Record]") -> set[str]:
+async def columns(pool: Pool) -> set[str]:
     """Return the columns of the table of endpoints."""
     return {row["attname"] for row in await pool.fetch(f"{_COLUMNS} AND NOT attisdropped")}
 
 
-async def state(pool: "Pool[asyncpg.Record]") -> PlaintextColumn | None:
-    """Return the state of the column."""
+async def state(pool: Pool) -> PlaintextColumn | None:
     async with pool.acquire() as connection:
         return await plaintext.state(connection)
 
 
-async def test_the_column_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_the_column_stays_until_it_is_forbidden(pool: Pool, database_url: str) -> None:
     """An upgrade keeps the column until plaintext is forbidden, then removes it; a further upgrade does nothing."""
     before = await columns(pool)
     await upgrade(database_url)
@@ -50,7 +50,6 @@ async def test_the_column_stays_until_it_is_forbidden(pool: "Pool[asyncpg.Record
 
 
 async def test_without_a_schema_there_is_no_column(empty_database_url: str) -> None:
-    """Without a schema the column has no state, and its removal does nothing."""
     connection = await asyncpg.connect(empty_database_url)
     try:
         assert await plaintext.state(connection) is None
@@ -59,7 +58,7 @@ async def test_without_a_schema_there_is_no_column(empty_database_url: str) -> N
         await connection.close()
 
 
-async def test_without_the_column_endpoints_work(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_without_the_column_endpoints_work(pool: Pool, database_url: str) -> None:
     """Without the column endpoints are added, shown and counted as before, and none can claim to have plaintext."""
     await pool.execute(FORBID)
     await upgrade(database_url)
@@ -72,13 +71,12 @@ async def test_without_the_column_endpoints_work(pool: "Pool[asyncpg.Record]", d
     assert shown["has_plaintext"] is False
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext")
     with pytest.raises(asyncpg.CheckViolationError):
-        await pool.execute("UPDATE hookseal.endpoints SET has_plaintext = true")
+        await rows.change(pool, "endpoints", has_plaintext=True)
     with pytest.raises(asyncpg.UndefinedColumnError):
         await legacy(pool)
 
 
-async def test_the_index_stays_after_the_removal(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """After the removal, the index that counts rows with plaintext still exists."""
+async def test_the_index_stays_after_the_removal(pool: Pool, database_url: str) -> None:
     await pool.execute(FORBID)
     await upgrade(database_url)
 
@@ -86,26 +84,24 @@ async def test_the_index_stays_after_the_removal(pool: "Pool[asyncpg.Record]", d
 
 
 @pytest.mark.req("OPS-10")
-async def test_other_columns_keep_their_rights(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Every role keeps its rights to every other column, including `has_plaintext`."""
+async def test_other_columns_keep_their_rights(pool: Pool, database_url: str) -> None:
     await pool.execute(FORBID)
     await upgrade(database_url)
-    rows = await pool.fetch(_PARTS, list(ROLES))
+    found = await pool.fetch(_PARTS, list(ROLES))
 
     assert {right: set(names.split()) - {"secret"} for right, names in PARTS.items()} == {
-        (row["role"], row["word"], row["name"]): set(row["columns"]) for row in rows
+        (row["role"], row["word"], row["name"]): set(row["columns"]) for row in found
     }
 
 
-async def test_concurrent_upgrades_remove_the_column_once(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """Concurrent upgrades remove the column once, without an error."""
+async def test_concurrent_upgrades_remove_the_column_once(pool: Pool, database_url: str) -> None:
     await pool.execute(FORBID)
     await asyncio.gather(*(upgrade(database_url) for _ in range(3)))
 
     assert PlaintextColumn.GONE is await state(pool)
 
 
-async def test_a_locked_table_is_busy(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_a_locked_table_is_busy(pool: Pool, database_url: str) -> None:
     """If the table stays locked, the upgrade ends as `Busy` without a change, and can be repeated."""
     await pool.execute(FORBID)
     async with pool.acquire() as other, other.transaction():
@@ -117,8 +113,7 @@ async def test_a_locked_table_is_busy(pool: "Pool[asyncpg.Record]", database_url
     assert PlaintextColumn.GONE is await state(pool)
 
 
-async def test_only_the_owner_removes_the_column(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """A role that does not own the schema cannot remove the column."""
+async def test_only_the_owner_removes_the_column(pool: Pool, database_url: str) -> None:
     await pool.execute(FORBID)
     name = urlsplit(database_url).path.removeprefix("/")
     await pool.execute(f"CREATE ROLE {name}_other LOGIN PASSWORD 'hunter2' NOSUPERUSER")

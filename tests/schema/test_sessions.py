@@ -53,7 +53,6 @@ def _leaving(file: Path) -> bool:
     ],
 )
 def test_the_pattern_matches_lasting_effects(statement: str, leaves: bool) -> None:
-    """The pattern matches what outlives its transaction, and nothing else."""
     assert leaves == bool(_LEAVES.search(statement))
 
 

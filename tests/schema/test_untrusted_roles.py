@@ -7,6 +7,7 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.errors import Refused
+from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import revision, roles
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import hookseal
@@ -16,10 +17,9 @@ from tests.schema.test_upgrade import as_role, execute
 from tests.servers import sibling
 
 pytestmark = pytest.mark.req("SEC-08")
-Pool = asyncpg.Pool
 
 
-async def statements(pool: "Pool[asyncpg.Record]", database_url: str) -> list[str]:
+async def statements(pool: Pool, database_url: str) -> list[str]:
     """Return the statements that an upgrade says to run."""
     with pytest.raises(Refused) as refused:
         await upgrade(database_url)
@@ -29,7 +29,7 @@ async def statements(pool: "Pool[asyncpg.Record]", database_url: str) -> list[st
     return [line.strip() for line in str(refused.value).splitlines() if line.startswith("  ")]
 
 
-async def test_owners_may_create_objects(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
+async def test_owners_may_create_objects(pool: Pool, database_url: str) -> None:
     """Owners may create objects; so may everybody in `public`, which is not in hookseal's search path."""
     await pool.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     await roles.refuse(pool)
@@ -38,7 +38,7 @@ async def test_owners_may_create_objects(pool: "Pool[asyncpg.Record]", database_
 
 
 @pytest.mark.parametrize("schema", ["hookseal", "pg_catalog"])
-async def test_a_right_of_public_is_named(pool: "Pool[asyncpg.Record]", database_url: str, schema: str) -> None:
+async def test_a_right_of_public_is_named(pool: Pool, database_url: str, schema: str) -> None:
     """A right of PUBLIC to create is named, and once it is revoked, the upgrade succeeds."""
     await pool.execute(f"GRANT CREATE ON SCHEMA {schema} TO PUBLIC")
     listed = await statements(pool, database_url)
@@ -48,8 +48,7 @@ async def test_a_right_of_public_is_named(pool: "Pool[asyncpg.Record]", database
     await upgrade(database_url)
 
 
-async def test_a_roles_right_and_function_are_named(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """The right of a single role is named, too, and so is a function that the role has created with it."""
+async def test_a_roles_right_and_function_are_named(pool: Pool, database_url: str) -> None:
     async with login(pool, database_url, suffix=" x") as (role, _):
         await pool.execute(f'GRANT USAGE, CREATE ON SCHEMA hookseal TO "{role}"')
         await pool.execute(
@@ -103,7 +102,7 @@ async def test_a_member_of_the_owner_is_accepted(
         )
 
 
-async def test_a_worker_is_refused(pool: "Pool[asyncpg.Record]", database_url: str, redis_url: str) -> None:
+async def test_a_worker_is_refused(pool: Pool, database_url: str, redis_url: str) -> None:
     """A worker is refused (exit code 5) before it reads a secret."""
     await pool.execute("GRANT CREATE ON SCHEMA hookseal TO PUBLIC")
     ended = await hookseal(
@@ -139,8 +138,7 @@ async def test_a_constraint_with_a_foreign_function_is_refused(
         await connection.close()
 
 
-async def test_every_function_sets_its_search_path(pool: "Pool[asyncpg.Record]") -> None:
-    """Every function of hookseal sets its own search path, so the caller's path has no effect."""
+async def test_every_function_sets_its_search_path(pool: Pool) -> None:
     rows = await pool.fetch("SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'hookseal'::regnamespace")
     paths = [[each for each in row["proconfig"] or () if each.startswith("search_path=")] for row in rows]
 

@@ -1,4 +1,4 @@
-"""The migrations run once, even with concurrent upgrades, and only with the rights of the role."""
+"""The revision of a schema, and its upgrade."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -53,13 +53,11 @@ async def owned(server: Server, *attributes: str) -> str:
 
 
 def as_role(url: str, role: str) -> str:
-    """Return the URL for another role."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{role}:hunter2@{parts.hostname}:{parts.port}").geturl()
 
 
 async def test_a_second_upgrade_creates_nothing(empty_database_url: str) -> None:
-    """A second upgrade returns the same revision and creates nothing."""
     assert revision.EXPECTED == await upgrade(empty_database_url)
     first = await made(empty_database_url)
     assert revision.EXPECTED == await upgrade(empty_database_url)
@@ -69,7 +67,6 @@ async def test_a_second_upgrade_creates_nothing(empty_database_url: str) -> None
 
 
 async def test_concurrent_upgrades_succeed(empty_database_url: str) -> None:
-    """Concurrent upgrades of one database wait for each other, and all succeed."""
     ended = await asyncio.gather(*(upgrade(empty_database_url) for _ in range(4)))
 
     assert [revision.EXPECTED] * 4 == ended
@@ -134,7 +131,6 @@ async def test_a_second_installation_gets_one_statement(bare_postgres: Server) -
 
 
 async def test_a_role_without_rights_is_refused(own_postgres: Server) -> None:
-    """A role without rights to the database is refused, whether the schema exists or not."""
     await execute(
         own_postgres.url, "CREATE ROLE stranger LOGIN PASSWORD 'hunter2' NOSUPERUSER", "CREATE DATABASE another"
     )
@@ -154,8 +150,18 @@ async def test_a_schema_of_another_role_is_refused(bare_postgres: Server) -> Non
 
 
 async def test_a_schema_without_the_right_to_create_is_refused(bare_postgres: Server) -> None:
-    """A role without the right to create in its schema is refused, and the error says what helps."""
     url = await owned(bare_postgres, "CREATEROLE")
     await execute(url, "CREATE SCHEMA hookseal", "REVOKE CREATE ON SCHEMA hookseal FROM owner")
     with pytest.raises(Refused, match="WITH ADMIN OPTION"):
         await upgrade(url)
+
+
+@pytest.mark.req("OPS-09", part="compared")
+async def test_a_migrated_database_has_the_current_revision(database_url: str, empty_database_url: str) -> None:
+    found = []
+    for url in (empty_database_url, database_url):
+        connection = await asyncpg.connect(url)
+        found.append(await revision.current(connection))
+        await connection.close()
+
+    assert [None, revision.EXPECTED] == found

@@ -23,8 +23,8 @@ from hookseal.worker.maintenance import (
     Statistics,
 )
 from hookseal.worker.metrics.counters import WorkerMeter
-from tests.dispatcher.test_attempt_counts import DELIVERED, made
 from tests.dispatcher.test_history import MANY, History
+from tests.dispatcher.test_ledger import ARRIVED, made
 from tests.doubles.claims import TARGET
 from tests.doubles.clock import EndingClock, FakeClock
 from tests.doubles.logbook import audited
@@ -151,11 +151,11 @@ _OLDER = "UPDATE hookseal.attempt_counts SET since = since - interval '26 h'"
 async def test_counts_survive_a_failed_write(pool: Pool) -> None:
     counts = AttemptCounts()
     statistics = Statistics(pool, counts, lambda: False, clock=FakeClock(), log=structlog.get_logger())
-    counts.add(made(DELIVERED, ENDPOINT))
+    counts.add(made(ARRIVED, ENDPOINT))
     await pool.execute("ALTER TABLE hookseal.attempt_counts RENAME TO away")
     await statistics.once()
     await pool.execute("ALTER TABLE hookseal.away RENAME TO attempt_counts")
-    counts.add(made(DELIVERED, ENDPOINT))
+    counts.add(made(ARRIVED, ENDPOINT))
     await statistics.once()
     await statistics.end()
     assert 2 == await pool.fetchval(_DELIVERED)
@@ -169,7 +169,7 @@ async def test_the_leader_deletes_old_counts(pool: Pool) -> None:
     found = []
     for standing[0], later in ((False, 0.0), (True, 0.0), (True, 1.0), (True, FORGET_SECONDS)):
         clock.elapsed += later
-        counts.add(made(DELIVERED, ENDPOINT))
+        counts.add(made(ARRIVED, ENDPOINT))
         await statistics.end()
         await pool.execute(_OLDER)
         await statistics.once()

@@ -6,7 +6,7 @@ from hookseal.dispatcher.store import endpoint_queries
 from hookseal.ground.ids import TenantId
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
-from tests.dispatcher.test_endpoint_stats import UNKNOWN, counted
+from tests.dispatcher.test_queries import UNKNOWN, counted
 
 
 @pytest.mark.req("DEL-20")

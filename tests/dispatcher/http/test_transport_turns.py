@@ -127,7 +127,6 @@ async def test_costly_answers_are_parsed_to_the_limit(name: str, most: int, watc
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_costly_answers_use_little_memory(name: str) -> None:
-    """Thirty such receivers at once use no more memory than the buffers of their answers may have."""
     script = HOSTILE[name]
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK), limits=QUICK) as transport:
         gc.collect()
@@ -144,7 +143,6 @@ async def test_costly_answers_use_little_memory(name: str) -> None:
 @pytest.mark.req("DEL-11", part="bounds")
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_healthy_answer_waits_one_slice_of_each(name: str, watch: Watch) -> None:
-    """The answer of a healthy receiver waits for at most one slice of each answer that arrived before it."""
     parsed_before: list[int] = []
 
     async def noted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -170,7 +168,6 @@ async def test_a_healthy_answer_waits_one_slice_of_each(name: str, watch: Watch)
 
 @pytest.mark.req("DEL-11", part="bounds")
 async def test_sixteen_interim_replies_are_accepted() -> None:
-    """Sixteen interim replies are accepted before an answer; after one more the connection is closed."""
     for count, expected in (
         (INTERIM_REPLIES, Reply(status=204, snippet="")),
         (
@@ -203,7 +200,6 @@ async def test_too_many_headers_end_the_attempt() -> None:
 
 @pytest.mark.req("DEL-11", part="bounds")
 async def test_an_answer_in_many_chunks_is_read() -> None:
-    """An answer in a thousand chunks is read to its end, and its connection is kept."""
     script = answers(CHUNKED + b"5\r\nhello\r\n" * 1_000 + b"0\r\n\r\n")
     async with listening(script) as listener, HttpTransport(AddressRules(LOOPBACK)) as transport:
         found = [await transport.send(request_to(listener.url, timeout_seconds=PATIENCE)) for _ in range(2)]
@@ -226,7 +222,6 @@ async def test_bytes_after_an_answer_close_the_connection(more: bytes, watch: Wa
 
 @pytest.mark.parametrize("length", [b"", b"content-length: 60000\r\n"])
 async def test_an_answer_before_the_end_is_read_whole(length: bytes, watch: Watch) -> None:
-    """Answers that still wait to be parsed when their connections end are read completely."""
     head = b"HTTP/1.1 500 no\r\nconnection: close\r\n" + length + b"\r\n"
 
     async def closes(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -286,8 +281,6 @@ async def test_a_cancelled_request_drops_its_turn() -> None:
 
 
 async def test_an_error_in_one_connection_stops_no_other() -> None:
-    """An error in one connection does not stop the parsing of others."""
-
     class Bytes:
         def __init__(self, count: int, *, faulty: bool = False) -> None:
             self.count = count

@@ -28,16 +28,13 @@ from hookseal.dispatcher.lanes.unanswered import (
     Unanswered,
 )
 from hookseal.dispatcher.lanes.waiting import MOST_BLOCKED
-from hookseal.dispatcher.lanes.worker_lanes import (
-    LONGEST_WAIT_SECONDS,
-    LOOK_AHEAD,
-    MOST_ASKED,
-    MOST_TO_PARK,
-    Lanes,
-)
+from hookseal.dispatcher.lanes.worker_lanes import LONGEST_WAIT_SECONDS, LOOK_AHEAD, MOST_ASKED, MOST_TO_PARK, Lanes
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.replaced import replace
+
+pytestmark = pytest.mark.req("DEL-09")
+
 
 AFTER_PAUSE_SECONDS = 1.01 * PAUSE_SECONDS
 
@@ -80,13 +77,10 @@ def fill(lanes: Lanes, tenant: str) -> None:
 
 
 def key(ring: Ring) -> tuple[str, str]:
-    """Return the lane of a ring."""
     return ring.tenant_id, ring.endpoint_id
 
 
-@pytest.mark.req("DEL-09")
 def test_tenants_and_then_their_endpoints_take_turns() -> None:
-    """A backlog of one tenant, or of one endpoint, delays no other by more than its own turn."""
     lanes = Lanes(32)
     backlog = rings(30) + rings(30, endpoint=2)
     others = rings(3, tenant="globex") + rings(3, tenant="initech")
@@ -100,10 +94,8 @@ def test_tenants_and_then_their_endpoints_take_turns() -> None:
     assert [0, 1, 2] == [int(each.delivery_id[-1]) for each in picked if each.tenant_id == "globex"], "not in order"
 
 
-@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("tenants", [1, 2, 5])
 def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
-    """Tenants whose requests all hang leave slots for others, and together use most of them."""
     slots, free = 500, 500
     lanes = Lanes(32)
     for tenant in range(tenants):
@@ -122,7 +114,6 @@ def test_hanging_tenants_leave_slots_for_others(tenants: int) -> None:
     assert new[:1] == lanes.pick(free, now)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     """The rings of a tenant that has its share of the slots take no space, and most of them are parked."""
     lanes = Lanes(8)
@@ -147,7 +138,6 @@ def test_a_tenant_with_its_share_does_not_fill_this_worker() -> None:
     assert 1 == len(lanes.pick(free + 1, 0.0))
 
 
-@pytest.mark.req("DEL-09")
 def test_a_turn_begins_few_requests_to_unresponsive_endpoints() -> None:
     """Each such request opens a connection. Endpoints that answered their last request are not limited by this."""
     lanes = Lanes(32)
@@ -179,7 +169,6 @@ def holes() -> tuple[Lanes, float]:
     return lanes, now
 
 
-@pytest.mark.req("DEL-09")
 def test_hanging_requests_begin_with_pauses(holes: tuple[Lanes, float]) -> None:
     """While many requests hang, few more begin at a time, and the rings that wait take no space from others."""
     lanes, now = holes
@@ -195,7 +184,6 @@ def test_hanging_requests_begin_with_pauses(holes: tuple[Lanes, float]) -> None:
     assert float("inf") == lanes.next_at(now + 200)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, float]) -> None:
     """During a pause the first requests to the endpoints of another tenant, its probes and its other requests begin."""
     lanes, now = holes
@@ -211,7 +199,6 @@ def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, f
     assert kept[0] in lanes.pick(500, now + PAUSE_SECONDS)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_ring_waits_for_a_pause_in_its_turn(holes: tuple[Lanes, float]) -> None:
     """A ring that comes during or after a pause waits behind those before it, unless its endpoint answers."""
     lanes, now = holes
@@ -227,7 +214,6 @@ def test_a_ring_waits_for_a_pause_in_its_turn(holes: tuple[Lanes, float]) -> Non
     assert MOST_AFTER_PAUSE + 1 == len(picked)
 
 
-@pytest.mark.req("DEL-09")
 def test_pauses_end_with_the_requests_that_hang(holes: tuple[Lanes, float]) -> None:
     """Once the requests have ended, no pause begins any more; what waited begins in turns without one."""
     lanes, now = holes
@@ -244,7 +230,6 @@ def test_pauses_end_with_the_requests_that_hang(holes: tuple[Lanes, float]) -> N
     assert 200 - MANY_UNANSWERED + 1 == begun
 
 
-@pytest.mark.req("DEL-09")
 def test_few_rings_of_crowded_lanes_wait_for_a_pause(holes: tuple[Lanes, float]) -> None:
     """While many endpoints wait, nothing is fetched for others that do not answer; for those that answer it is."""
     lanes, now = holes
@@ -257,7 +242,6 @@ def test_few_rings_of_crowded_lanes_wait_for_a_pause(holes: tuple[Lanes, float])
     assert {key(well[0]), other} == {each.key for each in lanes.wanted(500, now)}
 
 
-@pytest.mark.req("DEL-09")
 def test_what_may_not_wait_here_is_not_fetched() -> None:
     """While rings of a tenant that wait for a pause have no place here, they would be fetched again and again."""
     lanes, hanging = Lanes(30), MANY_UNANSWERED
@@ -272,7 +256,6 @@ def test_what_may_not_wait_here_is_not_fetched() -> None:
     assert [] == lanes.wanted(500, 0.0)
 
 
-@pytest.mark.req("DEL-09")
 def test_what_need_not_wait_is_fetched_without_a_place() -> None:
     """While no pause holds requests to endpoints of a tenant back, the next one begins, and needs no place."""
     unanswered = Unanswered()
@@ -286,9 +269,7 @@ def test_what_need_not_wait_is_fetched_without_a_place() -> None:
     assert not unanswered.has_enough("globex", 0.0, 0)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_worker_that_stops_leaves_what_waits_for_a_pause(holes: tuple[Lanes, float]) -> None:
-    """Their rings are put back, and nothing waits any more."""
     lanes, now = holes
     lanes.pick(500, now)
 
@@ -297,7 +278,6 @@ def test_a_worker_that_stops_leaves_what_waits_for_a_pause(holes: tuple[Lanes, f
     assert [] == lanes.pick(500, now + PAUSE_SECONDS)
 
 
-@pytest.mark.req("DEL-09")
 def test_many_probes_at_once_leave_room_for_others() -> None:
     """Of the probes of many endpoints a turn begins half of what it may begin to endpoints that have not answered."""
     lanes = Lanes(32)
@@ -313,9 +293,7 @@ def test_many_probes_at_once_leave_room_for_others() -> None:
     assert {*probes[half : 2 * half], *silent[half : 2 * half]} == set(lanes.pick(500, 0.0))
 
 
-@pytest.mark.req("DEL-09")
 def test_a_single_tenant_has_every_slot() -> None:
-    """In an installation of one tenant no slot is left free."""
     lanes = Lanes(1_000)
     read_settings(lanes, *(waiting := rings(500)))
     mark_answered(lanes, *rings(1, first=500))
@@ -324,7 +302,6 @@ def test_a_single_tenant_has_every_slot() -> None:
     assert waiting[:100] == lanes.pick(100, 0.0)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_full_lane_is_parked_and_blocks_no_other() -> None:
     """Behind an endpoint at its limit one more round waits here; the rest is parked, and other endpoints go on."""
     lanes = Lanes(8)
@@ -342,7 +319,6 @@ def test_a_full_lane_is_parked_and_blocks_no_other() -> None:
     assert crowd[8:9] == lanes.pick(100, 1.0)
 
 
-@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize(
     ("tenants", "held"), [(["acme"], [MOST_BLOCKED]), (["acme", "globex"], [MOST_BLOCKED // 2, MOST_BLOCKED // 4])]
 )
@@ -359,7 +335,6 @@ def test_many_crowded_lanes_do_not_fill_this_worker(tenants: list[str], held: li
 
 
 def test_many_rings_to_park_stop_the_intake() -> None:
-    """While very many rings are to be parked, no more are taken."""
     lanes = Lanes(1)
     read_settings(lanes, *(crowd := rings(MOST_TO_PARK + 10)))
     lanes.add(crowd, 0.0)
@@ -383,7 +358,6 @@ def test_a_ring_waits_and_runs_once() -> None:
     assert twice[:1] == lanes.pick(100, 0.0)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_closed_lane_begins_nothing() -> None:
     """Once the breaker opens, its rings are parked, and the opening is reported once; a ring that was refused goes."""
     lanes = Lanes(32)
@@ -421,7 +395,6 @@ def test_a_lane_closed_by_another_worker_is_closed_here() -> None:
 
 @pytest.mark.req("DEL-10")
 def test_rings_beyond_the_rate_are_parked() -> None:
-    """Rings beyond the rate are parked for it at once."""
     lanes = Lanes(32)
     waiting = rings(5)
     read_settings(lanes, waiting[0], pace=Pace(rate=1))
@@ -436,7 +409,6 @@ def test_rings_beyond_the_rate_are_parked() -> None:
 
 @pytest.mark.req("DEL-10")
 def test_the_first_request_counts_for_the_rate() -> None:
-    """The request with which a worker learns of a rate is one of those of the first second."""
     lanes = Lanes(32)
     lanes.add(waiting := rings(9), 1.0)
     [first] = lanes.pick(100, 1.0)
@@ -445,7 +417,6 @@ def test_the_first_request_counts_for_the_rate() -> None:
     assert waiting[1:5] == lanes.pick(100, 1.0)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_first_request_beyond_the_limit_is_given_back() -> None:
     """A worker that learns with its first claim that it has no share of the limit sends nothing, and keeps nothing."""
     lanes = Lanes(32, lambda: Fleet(rank=1, workers=2))
@@ -460,9 +431,7 @@ def test_a_first_request_beyond_the_limit_is_given_back() -> None:
     assert set(some) == {each.ring for each in lanes.take_parked(9)}
 
 
-@pytest.mark.req("DEL-09")
 def test_a_ring_that_could_not_be_parked_begins_within_its_tenants_share() -> None:
-    """A ring that could not be parked begins when its tenant has slots, and is left to the sweep after a while."""
     lanes = Lanes(32)
     read_settings(lanes, *(crowd := rings(9)))
     lanes.add(crowd[:8], 0.0)
@@ -490,7 +459,6 @@ def test_a_ring_that_waited_for_long_is_parked() -> None:
     assert waiting[1:] == [each.ring for each in lanes.take_parked(10)]
 
 
-@pytest.mark.req("DEL-09")
 def test_a_crowded_lane_asks_for_as_many_as_fit() -> None:
     """A crowded lane asks for as many as it has room for, once several have ended; these are not parked again."""
     lanes = Lanes(8)
@@ -514,9 +482,7 @@ def test_a_crowded_lane_asks_for_as_many_as_fit() -> None:
     assert [] == lanes.take_parked(100), "it waits in PostgreSQL already"
 
 
-@pytest.mark.req("DEL-09")
 def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
-    """A look asks for a few deliveries of each lane, since most may be empty; the next look asks the others."""
     lanes = Lanes(32)
     of = [rings(1, endpoint=endpoint)[0] for endpoint in range(MOST_ASKED + 20)]
     read_settings(lanes, *of)
@@ -528,9 +494,7 @@ def test_a_look_asks_few_deliveries_of_many_crowded_lanes() -> None:
     assert [Asked(key(ring), 1) for ring in of[MOST_ASKED:]] == lanes.wanted(500, 0.0)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_look_asks_each_lane_once() -> None:
-    """Tenants with few crowded lanes are asked once, and so are all lanes of a tenant with many."""
     lanes = Lanes(32)
     of = [*rings(1, tenant="one"), *rings(1, tenant="other"), *(rings(1, endpoint=each)[0] for each in range(20))]
     for ring in of:
@@ -541,7 +505,6 @@ def test_a_look_asks_each_lane_once() -> None:
     assert asked == lanes.wanted(500, ASK_AGAIN_SECONDS), "the statement failed: nothing was found"
 
 
-@pytest.mark.req("DEL-09")
 def test_lanes_that_were_empty_take_turns() -> None:
     """Of many lanes that were empty a look asks some, whenever it comes; one that has more is asked beside them."""
     lanes = Lanes(32)
@@ -561,7 +524,6 @@ def test_lanes_that_were_empty_take_turns() -> None:
     assert {key(ring) for ring in of[MOST_EMPTY_ASKED:]} <= {each.key for each in lanes.wanted(500, 0.2)}
 
 
-@pytest.mark.req("DEL-09")
 def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:
     """The oldest deliveries in PostgreSQL wait in this worker already, so the lane asks for as many more."""
     lanes = Lanes(8)
@@ -574,7 +536,6 @@ def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:
     assert [] == lanes.wanted(100, 0.0), "it had no more"
 
 
-@pytest.mark.req("DEL-09")
 def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
     """What was fetched is not read again, except once a second, after the end, and after some was dropped here."""
     lanes = Lanes(8)
@@ -603,7 +564,6 @@ def test_a_lane_is_read_on_from_where_the_last_look_ended() -> None:
 
 
 def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
-    """With more than half of what a worker looks ahead waiting here, it asks only the other lanes."""
     lanes = Lanes(200)
     many, few = rings(LOOK_AHEAD // 2 + 1), rings(1, endpoint=2)
     read_settings(lanes, *many, *few)
@@ -616,7 +576,6 @@ def test_a_lane_is_not_asked_while_many_of_it_wait_here() -> None:
     assert {key(many[0]), key(few[0])} == {asked.key for asked in lanes.wanted(100, ASK_AGAIN_SECONDS)}
 
 
-@pytest.mark.req("DEL-09")
 def test_a_lane_that_stays_empty_becomes_calm() -> None:
     """A lane that was found empty is asked again soon, and is calm when it stays empty, however rarely it is asked."""
     lanes = Lanes(8)
@@ -639,7 +598,6 @@ def test_a_lane_that_stays_empty_becomes_calm() -> None:
     assert (0, []) == (len(lanes.crowded), lanes.wanted(100, 9.0))
 
 
-@pytest.mark.req("DEL-09")
 def test_a_lane_with_room_for_all_that_waits_becomes_calm() -> None:
     """A lane with traffic is calm if, for a while, no second has passed without a look that found all that waits."""
     lanes = Lanes(8)
@@ -666,9 +624,7 @@ def test_a_lane_with_room_for_all_that_waits_becomes_calm() -> None:
     assert [] == look(7.4, 7), "more than a second passed without a look"
 
 
-@pytest.mark.req("DEL-09")
 def test_a_lane_without_room_is_not_calm() -> None:
-    """A lane that was not asked for a second, because it has no room, is not calm when it is asked again."""
     lanes = Lanes(1)
     read_settings(lanes, *(some := rings(1)))
     lanes.crowded.learn(key(some[0]))
@@ -697,7 +653,6 @@ def test_an_ordered_lane_with_traffic_becomes_calm() -> None:
     assert [lane] == lanes.crowded.calm(CALM_SECONDS)
 
 
-@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("concurrency", [None, 1])
 def test_a_worker_without_a_share_gets_one_when_others_end(concurrency: int | None) -> None:
     """With more workers than an endpoint takes requests, some have no share: until one that had one ends."""
@@ -717,10 +672,8 @@ def test_a_worker_without_a_share_gets_one_when_others_end(concurrency: int | No
     assert [Asked(key(ring), 1)] == lanes.wanted(100, 1.0)
 
 
-@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("concurrency", [None, 1])
 def test_a_worker_without_a_share_keeps_no_ring(concurrency: int | None) -> None:
-    """What this worker may not send waits in PostgreSQL, where another worker takes it."""
     lanes = Lanes(1, lambda: Fleet(rank=1, workers=2))
     some = rings(3, endpoint=2)
     if concurrency:
@@ -731,7 +684,6 @@ def test_a_worker_without_a_share_keeps_no_ring(concurrency: int | None) -> None
     assert {ring.delivery_id for ring in some} == {each.ring.delivery_id for each in lanes.take_parked(9)}
 
 
-@pytest.mark.req("DEL-09")
 @pytest.mark.parametrize("was_known", [True, False])
 def test_a_worker_without_a_share_learns_of_a_higher_limit(was_known: bool) -> None:
     """A worker without a share never claims; it gets one when a look reads a higher limit."""
@@ -747,7 +699,6 @@ def test_a_worker_without_a_share_learns_of_a_higher_limit(was_known: bool) -> N
     assert [Asked(key(ring), 15)] == lanes.wanted(100, 1.0)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_look_during_a_claim_leaves_the_limit_to_the_claim() -> None:
     """If a look reads a lower limit while a claim runs, the claim still gives back what that does not allow."""
     lanes = Lanes(32, lambda: Fleet(rank=1, workers=2))
@@ -799,7 +750,6 @@ def test_the_number_of_idle_lanes_with_a_rate_is_limited(monkeypatch: pytest.Mon
 
 
 def test_turns_rotate_and_skip_removed_tenants() -> None:
-    """Tenants take turns; a removed tenant has none."""
     rotation = Rotation()
     for each in (("a", "1"), ("a", "2"), ("b", "3"), ("a", "1")):
         rotation.add(each)
@@ -816,7 +766,6 @@ def test_turns_rotate_and_skip_removed_tenants() -> None:
 
 
 def test_a_ring_begins_once_and_ends_once() -> None:
-    """A ring begins once and ends once, and one that never began does not end."""
     lanes = Lanes(2)
     [ring, other] = rings(2)
     read_settings(lanes, ring)
@@ -848,7 +797,6 @@ def test_a_ring_behind_the_head_is_parked_for_its_order() -> None:
 
 @pytest.mark.req("DEL-17")
 def test_a_lane_with_an_expected_delivery_is_asked_at_once() -> None:
-    """A lane of which more is expected is asked at once, even if nothing was found in it just before."""
     lanes = Lanes(32)
     (ring,) = rings(1)
     read_settings(lanes, ring, pace=Pace(ordered=True))
@@ -871,7 +819,6 @@ def test_the_number_of_expected_lanes_is_limited(monkeypatch: pytest.MonkeyPatch
     assert 0 == len(lanes.crowded)
 
 
-@pytest.mark.req("DEL-09")
 def test_a_little_room_is_used_while_other_requests_hang() -> None:
     """A lane of whose 32 requests 26 hang is asked again after 0.1 s, not when one of them ends."""
     lanes = Lanes(32)
@@ -964,7 +911,6 @@ def test_a_probe_of_a_locked_endpoint_waits_as_long() -> None:
     assert [probe] == lanes.pick(9, LOCKED_SECONDS)
 
 
-@pytest.mark.req("DEL-09")
 def test_no_probe_waits_behind_many_that_may_not_begin() -> None:
     """The second turn begins a probe that waits behind more probes of a tenant with its share than a turn looks at."""
     lanes, crowd = Lanes(1_000), rings(TENANT_SHARE)

@@ -27,7 +27,7 @@ from hookseal.secrets.extras.tls_context import (
     context_of,
 )
 from hookseal.secrets.extras.tls_identity import TlsIdentity, authorities, written
-from tests.dispatcher.http.test_transport_exhaustion import none_left
+from tests.dispatcher.http.test_transport_receivers import none_left
 from tests.doubles.client_certificates import Authority, identity
 from tests.doubles.clock import FakeClock
 from tests.worker.canary import client_key, search
