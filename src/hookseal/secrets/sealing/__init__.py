@@ -1,1 +1,0 @@
-"""What seals: master keys, and the envelope of a record."""
