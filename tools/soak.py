@@ -309,7 +309,7 @@ async def _removing(database_url: str, observer: Connection, keep_seconds: int) 
         retention = Retention(
             PostgresHistory(pool), lambda: True, days=1, clock=_FastClock(), meter=meter, log=structlog.get_logger()
         )
-        running = asyncio.create_task(retention.run())
+        running = asyncio.create_task(retention.loop.run())
         try:
             yield meter
         finally:

@@ -12,8 +12,8 @@ from typing import Any, Never
 from hookseal.cli.main import main
 from hookseal.worker import health
 from hookseal.worker.engine import ArqWorker
-from hookseal.worker.loop_lag import Pulse
 from hookseal.worker.outbox import Outbox
+from hookseal.worker.periodic import Pulse
 from hookseal.worker.ring_handler import RingHandler
 
 CANARY = "canary of an argument, 9b1e"

@@ -230,7 +230,7 @@ async def test_the_loop_writes_once_a_minute(scene: Scene) -> None:
         looping.add(of(), SecretDenied())
         await pool.close()
     with capture_logs() as logs:
-        task = asyncio.create_task(looping.run())
+        task = asyncio.create_task(looping.loop.run())
         await clock.asleep(1)
         for _ in range(2):
             await clock.turn()

@@ -25,8 +25,7 @@ from hookseal.worker.engine import ArqWorker, Engine
 from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.movement import Movement
-from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
+from hookseal.worker.ring_handler import MOST_AT_ONCE, Movement, RingHandler
 from tests.cli.listeners import closed_port
 from tests.doubles.claims import CLAIM, RING
 from tests.doubles.clock import FakeClock

@@ -16,7 +16,7 @@ from hookseal.errors import Cause, HooksealError, SecretDenied, SecretTampered, 
 from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, MOST_CONNECTIONS, Check, ProbePort, Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import READY
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes
 from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.clock import FakeClock
 from tests.worker.figures import read

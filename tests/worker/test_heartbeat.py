@@ -78,7 +78,7 @@ async def test_the_row_is_updated_every_five_seconds(pool: Pool) -> None:
             " SELECT 'silent', version, 1, 2, '{}', '{}', now(), now() - interval '59 minutes'"
             " FROM hookseal.workers"
         )
-        task = asyncio.create_task(beating.run())
+        task = asyncio.create_task(beating.loop.run())
         await eventually_equals(["silent", "w1"], lambda: ids(pool))
         first = await pool.fetchval("SELECT beaten_at FROM hookseal.workers WHERE id = 'w1'")
         await eventually(lambda: pool.fetchval("SELECT beaten_at > $1 FROM hookseal.workers WHERE id = 'w1'", first))
@@ -175,7 +175,7 @@ async def test_without_postgresql_it_does_not_start(database_url: str) -> None:
     with structlog.testing.capture_logs() as logs:
         async with beating.present():
             await pool.close()
-            task = asyncio.create_task(beating.run())
+            task = asyncio.create_task(beating.loop.run())
             await eventually(lambda: len(clock.slept) > 10)
             await cancelled([task])
     assert ["heartbeat.failed"] == [line["event"] for line in logs]

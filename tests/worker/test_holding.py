@@ -281,6 +281,6 @@ async def test_only_the_leader_looks_at_held_endpoints(site: Site) -> None:
     for site.leads in (False, True):
         site.holding._clock = EndingClock(1)
         with pytest.raises(asyncio.CancelledError):
-            await site.holding.run()
+            await site.holding.loop.run()
         found.append(await site.stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints"))
     assert [2, 0] == found

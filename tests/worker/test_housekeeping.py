@@ -320,7 +320,7 @@ async def test_an_outage_is_survived(scene: Scene) -> None:
         await scene.scheduling.pool.execute(f"ALTER ROLE {scene.role} CONNECTION LIMIT 0")
         ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
         await scene.scheduling.pool.fetch(ended, scene.role)
-        task = asyncio.create_task(keeper.run())
+        task = asyncio.create_task(keeper.loop.run())
         await clock.asleep(1)
         await clock.turn()
         assert {"housekeeping.failed"} == set(events(logs))
@@ -356,7 +356,7 @@ async def test_three_locked_rows_end_the_look(scene: Scene, monkeypatch: pytest.
     with capture_logs() as logs:
         async with scene.scheduling.pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
-            task = asyncio.create_task(keeper.run())
+            task = asyncio.create_task(keeper.loop.run())
             await clock.asleep(1)
         await clock.turn()
         await cancelled([task])

@@ -251,7 +251,7 @@ async def test_a_worker_that_stops_parks_nothing() -> None:
 async def test_further_rings_are_parked_at_once() -> None:
     """While rings are to be parked, the next turn does not wait for the next look."""
     lanes, clock = to_park(2 * FEW_AT_ONCE + 1), VirtualClock()
-    running = asyncio.create_task(keeper_of(store := Parking(clock), lanes, clock).run(_HANDLER))
+    running = asyncio.create_task(keeper_of(store := Parking(clock), lanes, clock).loop(_HANDLER).run())
     async with asyncio.timeout(10):
         await store.has_parked_few.wait()
     await cancelled([running])

@@ -16,13 +16,10 @@ from hookseal.ground.clock import SystemClock
 from hookseal.queue.rings import translate_redis_errors
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import BEAT_SECONDS
-from hookseal.worker.loop_lag import Pulse
-from hookseal.worker.movement import Movement
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.passes import LATE_SECONDS, Passes
+from hookseal.worker.periodic import LATE_SECONDS, Outage, Passes, Pulse, at_most, set_within
 from hookseal.worker.resources import opened
+from hookseal.worker.ring_handler import Movement
 from hookseal.worker.run import cancelled, probes_of
-from hookseal.worker.timeouts import at_most, set_within
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
 from tests.worker.test_engine import RecordingHandler, all_due

@@ -153,7 +153,7 @@ async def test_counts_survive_a_failed_write(pool: Pool) -> None:
     statistics = Statistics(pool, counts, lambda: False, clock=FakeClock(), log=structlog.get_logger())
     counts.add(made(ARRIVED, ENDPOINT))
     await pool.execute("ALTER TABLE hookseal.attempt_counts RENAME TO away")
-    await statistics.once()
+    await statistics.loop.one_pass()
     await pool.execute("ALTER TABLE hookseal.away RENAME TO attempt_counts")
     counts.add(made(ARRIVED, ENDPOINT))
     await statistics.once()
@@ -217,7 +217,7 @@ class Site:
         """Run the loop for that many pauses, and return their lengths."""
         self.clock.pauses = len(self.clock.slept) + pauses
         with pytest.raises(asyncio.CancelledError):
-            await self.retention.run()
+            await self.retention.loop.run()
         return self.clock.slept[-pauses:]
 
     async def left(self) -> tuple[int, int]:

@@ -96,7 +96,9 @@ async def rings(leader: Outbox, ringing: RecordingBell, *, waited_seconds: float
 
 @asynccontextmanager
 async def running(*outboxes: Outbox, poll_seconds: float = 0.1) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(each.run(poll_seconds=poll_seconds)) for each in outboxes]
+    for each in outboxes:
+        each.poll_seconds = poll_seconds
+    tasks = [asyncio.create_task(each.loop.run()) for each in outboxes]
     try:
         yield
         assert [] == [task for task in tasks if task.done()]
@@ -151,7 +153,7 @@ async def test_it_begins_a_moment_after_the_worker(pool: Pool, ringing: Recordin
     ids = set(await rows.publish(pool, 3))
     await pool.execute("UPDATE hookseal.deliveries SET next_attempt_at = now() - interval '1 h'")
     clock = VirtualClock()
-    task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).run())
+    task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).loop.run())
     await clock.run(0.9 * QUIET_POLL_SECONDS, sleepers=1)
     assert [] == ringing.rung
     await clock.run(0.1 * QUIET_POLL_SECONDS, sleepers=1)
@@ -163,7 +165,7 @@ async def test_the_outbox_polls_slowly_without_work(pool: Pool, ringing: Recordi
     """After a ring the outbox polls fast for ten seconds, and then as slowly as before."""
     await rows.endpoint(pool)
     clock = FakeClock()
-    task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).run())
+    task = asyncio.create_task(outbox(pool, ringing, "w1", clock=clock).loop.run())
 
     async def is_busy() -> bool:
         return POLL_SECONDS in clock.slept
@@ -503,7 +505,7 @@ async def listening(url: str, wake: Callable[[], None] = lambda: None) -> AsyncI
         return await asyncpg.connect(url, timeout=5, server_settings={"application_name": "listener"})
 
     made = Listening(connect, wake, clock=SystemClock(), log=structlog.get_logger())
-    task = asyncio.create_task(made.run())
+    task = asyncio.create_task(made.loop.run())
     try:
         yield
         assert not task.done()
@@ -564,7 +566,7 @@ async def test_an_outage_is_logged_once(pool: Pool, database_url: str) -> None:
     wakes = list[None]()
     with structlog.testing.capture_logs() as logs:
         task = asyncio.create_task(
-            Listening(connect, lambda: wakes.append(None), clock=clock, log=structlog.get_logger()).run()
+            Listening(connect, lambda: wakes.append(None), clock=clock, log=structlog.get_logger()).loop.run()
         )
         await notified(pool)
         await cancelled([task])

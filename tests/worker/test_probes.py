@@ -21,8 +21,8 @@ from hookseal.worker.engine import Engine
 from hookseal.worker.health import Check
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.definitions import LOOPS
-from hookseal.worker.movement import Movement
 from hookseal.worker.resources import opened
+from hookseal.worker.ring_handler import Movement
 from tests.doubles.clock import FakeClock
 from tests.worker.broken_worker import CANARY
 from tests.worker.environment import settings

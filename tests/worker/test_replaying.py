@@ -230,7 +230,7 @@ async def test_blocked_jobs_take_their_time_from_the_pause(installation: Install
 
     clock = Recording()
     async with blocked(installation, ["acme"]):
-        looking = asyncio.create_task(Leader(installation, clock).replaying.run())
+        looking = asyncio.create_task(Leader(installation, clock).replaying.loop.run())
         pauses = [await clock.slept.get() for _ in range(3)]
         await cancelled([looking])
     assert all(pause <= LOOK_SECONDS - LOCK_WAIT for pause in pauses), pauses

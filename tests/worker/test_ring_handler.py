@@ -32,8 +32,7 @@ from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.worker import ring_handler
 from hookseal.worker.inflight import MOST_BYTES, InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.movement import Movement
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes
 from hookseal.worker.recorder import PersistentLedger
 from hookseal.worker.ring_handler import (
     BUSY_SECONDS,
@@ -41,6 +40,7 @@ from hookseal.worker.ring_handler import (
     LOOK_SECONDS,
     MOST_KEPT,
     UNRECORDABLE_SECONDS,
+    Movement,
     RingHandler,
 )
 from tests.doubles.claims import CLAIM, DELIVERY, ENDPOINT, RING, TARGET

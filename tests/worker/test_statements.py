@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,10 +23,9 @@ from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
-from hookseal.worker.movement import Movement
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes
 from hookseal.worker.resources import Resources, opened
-from hookseal.worker.ring_handler import RingHandler
+from hookseal.worker.ring_handler import Movement, RingHandler
 from hookseal.worker.run import cancelled
 from hookseal.worker.warm_up import AGAIN_SECONDS, FIRST_SECONDS, OF_THE_POOL, WarmUp, warm_up_batching
 from tests.doubles.clock import EndingClock
@@ -125,7 +123,7 @@ async def idle(database_url: str, redis_url: str) -> AsyncIterator[Idle]:
         worker = Idle(clock, resources, loops)
         for pool in (resources.pool, resources.batching):
             await _count(pool, worker.statements)
-        running: list[Loop] = [*loops.loops.values(), partial(keeper.run, _any(SimpleNamespace(wake=lambda: None)))]
+        running: list[Loop] = [*loops.loops.values(), keeper.loop(_any(SimpleNamespace(wake=lambda: None))).run]
         tasks = [asyncio.create_task(loop()) for loop in running]
         try:
             await worker.pass_time(_SETTLED_SECONDS)
@@ -234,7 +232,7 @@ async def test_connections_stay_warm(database_url: str, *, is_closed: bool) -> N
             await pool.close()
             await batching.close()
         with pytest.raises(asyncio.CancelledError):
-            await WarmUp(pool, batching, clock=clock, log=structlog.get_logger()).run()
+            await WarmUp(pool, batching, clock=clock, log=structlog.get_logger()).loop.run()
         assert is_closed or [_OF_BATCHES] * _BATCHING == await planned(batching)
         assert is_closed or [_OTHERS] * OF_THE_POOL == await planned(pool)
 

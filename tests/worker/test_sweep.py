@@ -130,7 +130,7 @@ async def test_a_lost_ring_costs_at_most_one_sweep(pool: Pool, ringing: Bell) ->
     ids = await unrung(pool)
     clock = TurningClock()
     sweeping = sweep(ledger_of(pool), ringing, clock)
-    running = asyncio.create_task(sweeping.run())
+    running = asyncio.create_task(sweeping.loop.run())
     await clock.asleep(1)
     await clock.turn()
     await cancelled([running])
@@ -250,7 +250,7 @@ async def test_an_outage_is_survived(pool: Pool, ringing: Bell) -> None:
     await unrung(pool)
     clock, away = TurningClock(), bell(f"redis://127.0.0.1:{closed_port()}/0")
     with structlog.testing.capture_logs() as logs:
-        running = asyncio.create_task(sweep(ledger_of(pool), away, clock).run())
+        running = asyncio.create_task(sweep(ledger_of(pool), away, clock).loop.run())
         await clock.asleep(1)
         for _ in range(2):
             await rows.change(pool, "deliveries", rung_at=None)
@@ -280,7 +280,7 @@ async def test_a_defect_is_survived() -> None:
     ledger = Broken.__new__(Broken)
     ledger.errors = [KeyError("a column"), Unavailable("PostgreSQL does not answer"), ValueError("?")]
     with structlog.testing.capture_logs() as logs:
-        running = asyncio.create_task(sweep(ledger, away, clock).run())
+        running = asyncio.create_task(sweep(ledger, away, clock).loop.run())
         await clock.asleep(1)
         for _ in range(2):
             await clock.turn()

@@ -22,8 +22,7 @@ from hookseal.postgres.pool import Pool, connected
 from hookseal.postgres.translate import translated
 from hookseal.secrets.boot import Unlocked
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.timeouts import at_most
+from hookseal.worker.periodic import Periodic, at_most
 
 EVERY_SECONDS: Final = 60.0
 MOST_TENANTS: Final = 1_000  # refusals of further tenants are counted together under `_system`
@@ -89,7 +88,7 @@ class DenialReports(_Reports):
         self, pool: Pool, unlocked: Unlocked, *, worker_id: str, clock: Clock, meter: WorkerMeter, log: Any
     ) -> None:
         super().__init__(pool, unlocked, worker_id=worker_id, clock=clock, meter=meter, log=log)
-        self._outage = Outage("denials", log)
+        self.loop = Periodic("denials", self.once, first=EVERY_SECONDS, every=EVERY_SECONDS, clock=clock, log=log)
         self._counting: dict[TenantId, _Count] = {}
         self._rows: dict[TenantId, Denied] = {}
         self._tried: set[TenantId] = set()
@@ -101,13 +100,6 @@ class DenialReports(_Reports):
             tenant = SYSTEM_TENANT
         count = self._counting.setdefault(tenant, _Count(since=now, until=now))
         count.add(pointer.endpoint_id, error.code, now)
-
-    async def run(self) -> None:
-        """Audit the counted refusals every minute until cancelled."""
-        while True:
-            await self._clock.sleep(EVERY_SECONDS)
-            with self._outage.survived():
-                await self.once()
 
     async def end(self) -> None:
         """Audit all counted refusals within two seconds, and log those that cannot be audited. Raises nothing."""
@@ -187,7 +179,7 @@ class StaleReports(_Reports):
         self, pool: Pool, unlocked: Unlocked, *, worker_id: str, clock: Clock, meter: WorkerMeter, log: Any
     ) -> None:
         super().__init__(pool, unlocked, worker_id=worker_id, clock=clock, meter=meter, log=log)
-        self._outage = Outage("stale", log)
+        self.loop = Periodic("stale", self._next, every=_AGAIN_SECONDS, clock=clock, log=log)
         self._waiting: dict[Stale, None] = {}
         self._audited: dict[Stale, None] = {}
         self._unaudited: set[Stale] = set()
@@ -207,14 +199,11 @@ class StaleReports(_Reports):
         self._waiting[stale] = None
         self._some.set()
 
-    async def run(self) -> None:
-        """Audit the queued stale rows until cancelled."""
-        while True:
-            await self._some.wait()
-            with self._outage.survived():
-                await self.once()
-            if self._outage.lasts:
-                await self._clock.sleep(_AGAIN_SECONDS)
+    async def _next(self) -> bool:
+        """Wait for a stale row, and audit it."""
+        await self._some.wait()
+        await self.once()
+        return True
 
     async def once(self) -> None:
         """Audit the queued stale rows. One whose audit log or key is broken does not delay the others.

@@ -13,13 +13,12 @@ from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint import schedule
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.holding import Holding
-from hookseal.worker.loop_lag import Pulse
 from hookseal.worker.maintenance import Disabling, HealthReports, Housekeeping, Retention, Rules, Statistics
 from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
 from hookseal.worker.metrics.definitions import LOOP_LAG
 from hookseal.worker.outbox import Lease, Listening, Outbox
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes, Pulse
 from hookseal.worker.recorder import KeptLeases
 from hookseal.worker.replaying import Replaying
 from hookseal.worker.resources import Resources, listener
@@ -35,12 +34,20 @@ class BackgroundLoops:
     def __init__(
         self, settings: Settings, resources: Resources, clock: Clock, log: Any, *, turns: BacklogTurns
     ) -> None:
-        seconds = settings.worker.sweep_seconds
-        pool, bell, meter = resources.pool, resources.bell, resources.meter
-        sweep = Sweep(
-            resources.ledger,
+        pool, bell, ledger, meter = resources.pool, resources.bell, resources.ledger, resources.meter
+        self._denials = resources.denials
+        self._outbox = Outbox(
+            Lease(pool, holder=resources.worker_id),
+            UnrungRings(ledger, bell, clock=clock, turns=turns),
             bell,
-            seconds=seconds,
+            clock=clock,
+            meter=meter,
+            log=log,
+        )
+        sweep = Sweep(
+            ledger,
+            bell,
+            seconds=settings.worker.sweep_seconds,
             clock=clock,
             turns=turns,
             meter=meter,
@@ -48,17 +55,6 @@ class BackgroundLoops:
             may_end=lambda: resources.heartbeat.believes_others,
             failed=resources.heartbeat.doubt_others,
         )
-        kept = KeptLeases(
-            resources.circuit,
-            resources.ledger.prolong_leases,
-            lease_seconds=settings.worker.lease_seconds,
-            clock=clock,
-            log=log,
-            announce=resources.heartbeat.beat,
-        )
-        self._denials = resources.denials
-        unrung = UnrungRings(resources.ledger, bell, clock=clock, turns=turns)
-        self._outbox = Outbox(Lease(pool, holder=resources.worker_id), unrung, bell, clock=clock, meter=meter, log=log)
         holding = Holding(
             PostgresHeldEndpoints(pool),
             self._outbox,
@@ -67,7 +63,14 @@ class BackgroundLoops:
             meter=meter,
             log=log,
         )
-        measuring = self._measuring(settings, resources, clock, log)
+        kept_leases = KeptLeases(
+            resources.circuit,
+            ledger.prolong_leases,
+            lease_seconds=settings.worker.lease_seconds,
+            clock=clock,
+            log=log,
+            announce=resources.heartbeat.beat,
+        )
         self._statistics = Statistics(pool, resources.counts, lambda: self._outbox.leads, clock=clock, log=log)
         pulse = Pulse(clock)
         meter.watch(LOOP_LAG, lambda: pulse.lag_seconds)
@@ -78,29 +81,29 @@ class BackgroundLoops:
             holding.passes,
             resources.heartbeat.passes,
         )
-        self.loops: Mapping[str, Loop] = {
-            "sweep": sweep.run,
-            "outbox": self._outbox.run,
-            "holding": holding.run,
-            "endpoint_health": HealthReports(pool, resources.failing, clock=clock, log=log).run,
-            "disabling": self._disabling(settings, resources, clock, log).run,
-            "retention": self._retention(settings, resources, clock, log).run,
-            "lost_claims": resources.lost_claims.run,
-            "kept_leases": kept.run,
-            "stale": resources.stale.run,
-            "heartbeat": resources.heartbeat.run,
-            "measure": measuring.run,
-            "statistics": self._statistics.run,
-            "pulse": pulse.run,
-        }
+        periodic = [
+            sweep.loop,
+            self._outbox.loop,
+            holding.loop,
+            HealthReports(pool, resources.failing, clock=clock, log=log).loop,
+            self._disabling(settings, resources, clock, log).loop,
+            self._retention(settings, resources, clock, log).loop,
+            resources.lost_claims.loop,
+            kept_leases.loop,
+            resources.stale.loop,
+            resources.heartbeat.loop,
+            self._measuring(settings, resources, clock, log).loop,
+            self._statistics.loop,
+        ]
         if settings.secrets.provider is not Provider.DEV:  # its secrets exist in this process only
-            housekeeping = self._housekeeping(settings, resources, clock, log)
-            replaying = self._replaying(resources, clock, log)
-            self.loops = {**self.loops, "housekeeping": housekeeping.run, "denials": resources.denials.run}
-            self.loops = {**self.loops, "replaying": replaying.run}
+            periodic += [
+                self._housekeeping(settings, resources, clock, log).loop,
+                self._denials.loop,
+                self._replaying(resources, clock, log).loop,
+            ]
         if settings.worker.listen:
-            listening = Listening(partial(listener, settings), self._outbox.wake, clock=clock, log=log)
-            self.loops = {**self.loops, "listen": listening.run}
+            periodic.append(Listening(partial(listener, settings), self._outbox.wake, clock=clock, log=log).loop)
+        self.loops: Mapping[str, Loop] = {"pulse": pulse.run, **{loop.name: loop.run for loop in periodic}}
 
     def _disabling(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> Disabling:
         return Disabling(

@@ -13,10 +13,10 @@ from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import OUTAGES
 from hookseal.secrets.key.stores import arrange_keyring
 from hookseal.worker.health import CHECK_SECONDS, Check
-from hookseal.worker.movement import Movement
+from hookseal.worker.periodic import at_most
 from hookseal.worker.recorder import Circuit
 from hookseal.worker.resources import Resources
-from hookseal.worker.timeouts import at_most
+from hookseal.worker.ring_handler import Movement
 
 _SQL: Final = Statements("hookseal.worker", "checks.sql", seconds=None)
 

@@ -15,9 +15,8 @@ from hookseal.queue.bell import Bell
 from hookseal.queue.intake import Intake
 from hookseal.queue.rings import FUNCTION, translate_redis_errors
 from hookseal.queue.serializer import job_deserializer, job_serializer
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes, at_most
 from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
-from hookseal.worker.timeouts import at_most
 
 WAIT_SECONDS: Final = 1.0  # how long one look waits for a ring
 _FIRST_WAIT_SECONDS: Final = 0.001

@@ -14,8 +14,7 @@ import structlog
 from aiohttp import web
 
 from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
-from hookseal.worker.passes import Passes
-from hookseal.worker.timeouts import retrieve_exception
+from hookseal.worker.periodic import Passes, retrieve_exception
 
 MOST_CONNECTIONS: Final = 64
 CONNECTION_SECONDS: Final = 10.0  # to ask, and to be answered: a check takes a second

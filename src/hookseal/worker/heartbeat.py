@@ -11,10 +11,8 @@ from hookseal.ground.clock import Clock
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes, Periodic, at_most
 from hookseal.worker.recorder import Circuit
-from hookseal.worker.timeouts import at_most
 
 BEAT_SECONDS: Final = 5.0
 FORGET_SECONDS: Final = 60.0
@@ -55,7 +53,15 @@ class Heartbeat:
         self._presence = presence
         self._clock = clock
         self.passes = Passes("heartbeat", clock)
-        self._outage = Outage("heartbeat", log)
+        self.loop = Periodic(
+            "heartbeat",
+            self.once,
+            first=BEAT_SECONDS,
+            every=BEAT_SECONDS,
+            retry=_AGAIN_SECONDS,
+            clock=clock,
+            log=log,
+        )
         self._forget_at = self._beaten_at = clock.monotonic()
         self._doubts_until = float("-inf")
         self._believes_from = self._believing()
@@ -86,16 +92,13 @@ class Heartbeat:
         try:
             yield
         finally:
-            with self._outage.survived(), translated():
+            with self.loop.outage.survived(), translated():
                 await at_most(_GOODBYE_SECONDS, self._execute("leave", self._presence.worker_id))
 
-    async def run(self) -> None:
-        """Write the row every five seconds until cancelled, during an outage every second; log each outage once."""
-        while True:
-            await self._clock.sleep(_AGAIN_SECONDS if self._outage.lasts else BEAT_SECONDS)
-            with self._outage.survived():
-                await self.beat()
-                await self._forget()
+    async def once(self) -> None:
+        """Write the row, and delete old ones if it is time. Raises `Unavailable`."""
+        await self.beat()
+        await self._forget()
 
     async def drain(self) -> None:
         """Leave the share of this worker to the others, which learn of it at their next heartbeat.
@@ -104,7 +107,7 @@ class Heartbeat:
         shrinks. If PostgreSQL does not answer within a second, the next heartbeat says it.
         """
         self._drains = True
-        with self._outage.survived(), translated():
+        with self.loop.outage.survived(), translated():
             await at_most(_GOODBYE_SECONDS, self.beat())
 
     async def beat(self) -> None:

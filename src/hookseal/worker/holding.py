@@ -7,8 +7,7 @@ from hookseal.dispatcher.store.ledger import Chore
 from hookseal.ground.clock import Clock
 from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes, Periodic
 
 LOOK_SECONDS: Final = 0.5
 STRAY_SECONDS: Final = 15.0
@@ -43,22 +42,19 @@ class Holding:
         self._meter = meter
         self._log = log
         self.passes = Passes("holding", clock)
-        self._outage = Outage("holding", log, passes=self.passes)
+        self.loop = Periodic(
+            "holding",
+            self.once,
+            every=LOOK_SECONDS,
+            leads=lambda: leader.leads,
+            follow=LOOK_SECONDS,
+            passes=self.passes,
+            clock=clock,
+            log=log,
+        )
         self._stray_at = self._cancel_at = clock.monotonic()
         self._line = FIRST_LINE
         self._late: Held | None = None
-
-    async def run(self) -> None:
-        """Look until cancelled. An outage is logged once."""
-        while True:
-            more = False
-            if self._leader.leads:
-                with self._outage.survived():
-                    more = await self.once()
-            else:
-                self.passes.passed()
-            if not more:
-                await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> bool:
         """Do what is due now, one batch of each kind; return whether more may be left. Raises `Unavailable`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from hookseal.dispatcher.core.model import WaitingFor
@@ -14,10 +15,8 @@ from hookseal.dispatcher.store.lanes import BEGINNING, PAGE, PostgresLanes
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes, Periodic
 from hookseal.worker.ring_handler import RingHandler
-from hookseal.worker.timeouts import set_within
 
 LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other workers
 BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
@@ -50,7 +49,6 @@ class LaneKeeper:
         self._turns = turns
         self._log = parts.log
         self.passes = Passes("lanes", parts.clock)
-        self._outage = Outage("lanes", parts.log, passes=self.passes)
         self._woken = asyncio.Event()
         self._place: Key = BEGINNING
         self._look_at = self._count_at = parts.clock.monotonic()
@@ -59,13 +57,17 @@ class LaneKeeper:
         """Look at once: something is to be written, or a lane has room."""
         self._woken.set()
 
-    async def run(self, handler: RingHandler) -> None:
-        """Look until cancelled. A failure is logged once for each outage."""
-        while True:
-            self._woken.clear()
-            with self._outage.survived():
-                await self.once(handler)
-            await set_within(self._woken, BUSY_LOOK_SECONDS if self._lanes.crowded else LOOK_SECONDS, self._clock)
+    def loop(self, handler: RingHandler) -> Periodic:
+        """Return the loop that looks for this handler."""
+        return Periodic(
+            "lanes",
+            partial(self.once, handler),
+            every=lambda: BUSY_LOOK_SECONDS if self._lanes.crowded else LOOK_SECONDS,
+            woken=self._woken,
+            passes=self.passes,
+            clock=self._clock,
+            log=self._log,
+        )
 
     async def once(self, handler: RingHandler) -> None:
         """Write what is to be written, look for crowded lanes, and fetch the next deliveries. Raises `Unavailable`."""

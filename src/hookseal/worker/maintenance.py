@@ -25,8 +25,7 @@ from hookseal.secrets.store import retention
 from hookseal.secrets.store.retention import EndedOverlap
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import Reading, WorkerMeter
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.timeouts import at_most
+from hookseal.worker.periodic import Periodic, at_most
 
 EVERY_SECONDS: Final = 60.0
 PURGE_EVERY_SECONDS: Final = 3_600.0
@@ -66,7 +65,15 @@ class Housekeeping:
         self._rules = rules
         self._clock = clock
         self._log = log
-        self._outage = Outage("housekeeping", log)
+        self.loop = Periodic(
+            "housekeeping",
+            self.once,
+            every=EVERY_SECONDS,
+            leads=leads,
+            follow=HOUSEKEEPING_SECONDS,
+            clock=clock,
+            log=log,
+        )
         self._purge_at = clock.monotonic()
         self._rotations = Failures("secret.scheduled_rotation", log)
         self._retirements = Failures("secret.retirement", log)
@@ -80,18 +87,11 @@ class Housekeeping:
         """Return that number, None if another worker leads."""
         return float(len(self._rotations.standing)) if self._leads() else None
 
-    async def run(self) -> None:
-        """Do this until cancelled. An outage is logged once. A failure of one endpoint or tenant delays no other."""
-        while True:
-            if self._leads():
-                with self._outage.survived():
-                    await self.once()
-                await self._clock.sleep(EVERY_SECONDS)
-            else:
-                await self._clock.sleep(HOUSEKEEPING_SECONDS)
-
     async def once(self) -> None:
-        """Do everything that is due now. Raises `Unavailable`; the next look then does the rest."""
+        """Do everything that is due now. A failure of one endpoint or tenant delays no other.
+
+        Raises `Unavailable`; the next look then does the rest.
+        """
         await self._unlocked.versions.refresh()
         await self.rotate_due()
         if self._clock.monotonic() >= self._purge_at:
@@ -259,32 +259,27 @@ class Retention:
         log: Any,
     ) -> None:
         self._history = history
-        self._leads = leads
         self._days = days
         self._clock = clock
         self._meter = meter
         self._log = log
-        self._outage = Outage("retention", log)
+        self._pause = RETENTION_SECONDS  # after the last batch
+        self.loop = Periodic(
+            "retention",
+            self.once,
+            every=lambda: self._pause,
+            leads=leads,
+            follow=FOLLOW_SECONDS,
+            clock=clock,
+            log=log,
+        )
         self._deliveries = self._events = OLDEST
         self._events_at = self._log_at = clock.monotonic()
         self._unlogged = Removed()
 
-    async def run(self) -> None:
-        """Look until cancelled. An outage is logged once."""
-        while True:
-            if not self._leads():
-                await self._clock.sleep(FOLLOW_SECONDS)
-                continue
-            more, begun_at = False, self._clock.monotonic()
-            with self._outage.survived():
-                more = await self.once()
-            await self._clock.sleep(self._clock.monotonic() - begun_at if more else RETENTION_SECONDS)
-
-    async def once(self) -> bool:
-        """Remove one batch of deliveries, and one of events if it is time; return whether more may be left.
-
-        Raises `Unavailable`.
-        """
+    async def once(self) -> None:
+        """Remove one batch of deliveries, and one of events if it is time. Raises `Unavailable`."""
+        self._pause, began_at = RETENTION_SECONDS, self._clock.monotonic()
         removed, deliveries = await self._history.remove_deliveries(self._deliveries, days=self._days)
         self._deliveries = deliveries or OLDEST
         self._count(removed)
@@ -292,7 +287,8 @@ class Retention:
         if self._clock.monotonic() >= self._events_at:
             more = await self._remove_events() or more
         self._report(more=more)
-        return more
+        if more:
+            self._pause = self._clock.monotonic() - began_at
 
     async def _remove_events(self) -> bool:
         removed, events = await self._history.remove_events(self._events, days=self._days)
@@ -333,25 +329,28 @@ class Statistics:
         self._counts = counts
         self._leads = leads
         self._clock = clock
-        self._outage = Outage("statistics", log)
+        self.loop = Periodic(
+            "statistics",
+            self.once,
+            first=STATISTICS_WRITE_SECONDS,
+            every=STATISTICS_WRITE_SECONDS,
+            clock=clock,
+            log=log,
+        )
         self._forget_at = clock.monotonic()
 
-    async def run(self) -> None:
-        """Write until cancelled. An outage is logged once."""
-        while True:
-            await self._clock.sleep(STATISTICS_WRITE_SECONDS)
-            await self.once()
-
     async def once(self) -> None:
-        """Write what was counted; delete a batch of old counts if it is time, and this worker leads."""
-        with self._outage.survived():
-            await self._write()
-            if self._leads():
-                await self._forget()
+        """Write what was counted; delete a batch of old counts if it is time, and this worker leads.
+
+        Raises `Unavailable`.
+        """
+        await self._write()
+        if self._leads():
+            await self._forget()
 
     async def end(self) -> None:
         """Write what was counted last; if PostgreSQL does not answer within a second, it is lost."""
-        with self._outage.survived(), translated():
+        with self.loop.outage.survived(), translated():
             await at_most(_GOODBYE_SECONDS, self._write())
 
     async def _forget(self) -> None:
@@ -383,16 +382,8 @@ class HealthReports:
     def __init__(self, pool: Pool, failing: FailingEndpoints, *, clock: Clock, log: Any) -> None:
         self._pool = pool
         self._failing = failing
-        self._clock = clock
         self._log = log
-        self._outage = Outage("endpoint_health", log)
-
-    async def run(self) -> None:
-        """Do this until cancelled. An outage is logged once; what was not written then is written after it."""
-        while True:
-            with self._outage.survived():
-                await self.once()
-            await self._clock.sleep(HEALTH_WRITE_SECONDS)
+        self.loop = Periodic("endpoint_health", self.once, every=HEALTH_WRITE_SECONDS, clock=clock, log=log)
 
     async def once(self) -> None:
         """Write and log what was noticed. Raises `Unavailable`: all of it is then kept."""
@@ -432,18 +423,10 @@ class Disabling:
         self._leads = leads
         self._who = who
         self._after_seconds = after_seconds
-        self._clock = clock
         self._meter = meter
         self._log = log
-        self._outage = Outage("disabling", log)
+        self.loop = Periodic("disabling", self.once, every=DISABLE_SECONDS, clock=clock, log=log)
         self._failures = Failures("endpoint.disabling", log)
-
-    async def run(self) -> None:
-        """Look until cancelled. An outage is logged once."""
-        while True:
-            with self._outage.survived():
-                await self.once()
-            await self._clock.sleep(DISABLE_SECONDS)
 
     async def once(self) -> None:
         """Disable every endpoint for which it is time, unless another worker leads. Raises `Unavailable`."""

@@ -20,9 +20,7 @@ from hookseal.queue.bell import Bell
 from hookseal.worker.chores import Chores
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.passes import Passes
-from hookseal.worker.timeouts import at_most, set_within
+from hookseal.worker.periodic import Passes, Periodic, at_most, set_within
 from hookseal.worker.unrung import UnrungRings
 
 LEASE_SECONDS: Final = 10.0
@@ -68,7 +66,14 @@ class Lease:
 
 
 class Outbox:
-    """Tries to lead, and rings while it leads. Every worker has one. It is the `Leader` of the other loops."""
+    """Tries to lead, and rings while it leads. Every worker has one. It is the `Leader` of the other loops.
+
+    It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `QUIET_POLL_SECONDS` after there
+    was nothing to ring for `QUIET_AFTER_SECONDS`. The first look comes a moment after the start: until then the worker
+    claims what is in Redis, and a look would lock these deliveries and ring them again.
+    """
+
+    poll_seconds: float | None = None
 
     def __init__(
         self,
@@ -87,12 +92,22 @@ class Outbox:
         self._clock = clock
         self._meter = meter
         self._log = log
-        self.passes = Passes("outbox", clock)
-        self._outage = Outage("outbox", log, passes=self.passes)
         self._token: str | None = None
         self._ask_at = self._lead_until = clock.monotonic()
         self._quiet_at = clock.monotonic()
         self._woken = asyncio.Event()
+        self.passes = Passes("outbox", clock)
+        self.loop = Periodic(
+            "outbox",
+            self._look,
+            first=QUIET_POLL_SECONDS,
+            every=self._pause,
+            retry=_TRY_SECONDS,
+            woken=self._woken,
+            passes=self.passes,
+            clock=clock,
+            log=log,
+        )
 
     @property
     def leads(self) -> bool:
@@ -108,23 +123,8 @@ class Outbox:
         if self.leads:
             self._woken.set()
 
-    async def run(self, *, poll_seconds: float | None = None) -> None:
-        """Try to lead, and ring while leading, until cancelled. A failure is logged once for each outage.
-
-        It looks every `poll_seconds`. By default it looks every `POLL_SECONDS`, or every `QUIET_POLL_SECONDS` after
-        there was nothing to ring for `QUIET_AFTER_SECONDS`. The first look comes a moment after the start: until then
-        the worker claims what is in Redis, and a look would lock these deliveries and ring them again.
-        """
-        await self._clock.sleep(QUIET_POLL_SECONDS)
-        waited_seconds = WAITED_SECONDS
-        while True:
-            more = False
-            with self._outage.survived():
-                more = await self.once(waited_seconds=waited_seconds)
-            if not more:
-                woken = await set_within(self._woken, self._pause(poll_seconds), self._clock)
-                self._woken.clear()
-                waited_seconds = 0.0 if woken else WAITED_SECONDS
+    async def _look(self) -> bool:
+        return await self.once(waited_seconds=0.0 if self.loop.was_woken else WAITED_SECONDS)
 
     async def once(self, *, waited_seconds: float = WAITED_SECONDS) -> bool:
         """Take or renew the lease when it is time to, and ring a batch if it leads; return whether more may be left.
@@ -135,14 +135,14 @@ class Outbox:
             await self._ask()
         if self._token is None:
             return False
-        if self._outage.lasts:
+        if self.loop.outage.lasts:
             await self._require_bell()
         return await self._ring(self._token, waited_seconds)
 
     async def step_down(self) -> None:
         """Stop leading, so that another worker can lead at once. If PostgreSQL does not answer, the lease expires."""
         self._token = None
-        with self._outage.survived(), translated():
+        with self.loop.outage.survived(), translated():
             await at_most(_GOODBYE_SECONDS, self._lease.give_back())
 
     async def _ask(self) -> None:
@@ -170,13 +170,11 @@ class Outbox:
             self._quiet_at = self._clock.monotonic() + QUIET_AFTER_SECONDS
         return rung.has_more
 
-    def _pause(self, poll_seconds: float | None) -> float:
-        if self._outage.lasts:
-            return _TRY_SECONDS
+    def _pause(self) -> float:
         now = self._clock.monotonic()
         if self._token is None:
             return max(self._ask_at - now, 0.0)
-        return poll_seconds or (POLL_SECONDS if now < self._quiet_at else QUIET_POLL_SECONDS)
+        return self.poll_seconds or (POLL_SECONDS if now < self._quiet_at else QUIET_POLL_SECONDS)
 
 
 class Listening:
@@ -192,18 +190,15 @@ class Listening:
         self._connect = connect
         self._wake = wake
         self._clock = clock
-        self._outage = Outage("listen", log)
         self._again_seconds = _AGAIN_SECONDS
+        self.loop = Periodic("listen", self.once, every=lambda: self._again_seconds, clock=clock, log=log)
 
-    async def run(self) -> None:
-        """Listen until cancelled. A lost connection is replaced. A failure is logged once for each outage."""
-        while True:
-            with self._outage.survived(), translated():
-                await self._listen()
-            await self._clock.sleep(self._again_seconds)
+    async def once(self) -> None:
+        """Listen until the connection is lost. Raises `Unavailable`."""
+        with translated():
+            await self._listen()
 
     async def _listen(self) -> None:
-        """Listen until the connection is lost. Raises one of the `OUTAGES`."""
         connection = await self._connect()
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _connection: lost.set())
@@ -217,7 +212,7 @@ class Listening:
             self._wake()
             while not lost.is_set():
                 await _SQL.execute(connection, "ask_for_notice", NOTICE_SECONDS)
-                self._outage.over()
+                self.loop.outage.over()
                 await set_within(lost, _ASK_SECONDS, self._clock)
         finally:
             connection.terminate()

@@ -18,7 +18,7 @@ from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Unavailable, with_advice
 from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_left
 from hookseal.ground.clock import Clock, retried
-from hookseal.worker.outage_log import Outage
+from hookseal.worker.periodic import Outage, Periodic
 
 ALONE_AT_ONCE: Final = 4  # statements for one delivery, of those that do not wait for the next batch
 PATIENCE_SECONDS: Final = 2.0  # how long an outcome may wait for its record before nothing more is begun
@@ -496,14 +496,9 @@ class KeptLeases:
         self._clock = clock
         self._log = log
         self._outage = Outage("leases", log)
+        self.loop = Periodic("kept_leases", self.once, every=LOOK_SECONDS, clock=clock, log=log)
         self._prolong_at = float("-inf")
         self._opened_at: float | None = None
-
-    async def run(self) -> None:
-        """Look twice a second until cancelled."""
-        while True:
-            await self.once()
-            await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> None:
         """Log what has changed, and prolong the leases if an outcome waits and they were not prolonged lately.
@@ -556,7 +551,7 @@ class LostClaims:
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._log = log
-        self._outage = Outage("lost_claims", log)
+        self.loop = Periodic("lost_claims", self.once, every=LOST_LOOK_SECONDS, clock=clock, log=log)
         self._until: dict[str, float] = {}
 
     def __len__(self) -> int:
@@ -568,21 +563,17 @@ class LostClaims:
             del self._until[next(iter(self._until))]
         self._until[token] = self._clock.monotonic() + self._lease_seconds
 
-    async def run(self) -> None:
-        """Look every second until cancelled."""
-        while True:
-            await self.once()
-            await self._clock.sleep(LOST_LOOK_SECONDS)
-
     async def once(self) -> None:
-        """Look once, and give the deliveries that are found back."""
+        """Look once, and give the deliveries that are found back. Raises `Unavailable`: then every token is kept."""
         if not self._until:
             return
-        with self._outage.survived():
-            for token in await self._ledger.give_back(list(self._until)):
-                self._until.pop(token, None)
-                self._log.warning("claim.given_back", reason="PostgreSQL answered too late")
+        try:
+            given_back = await self._ledger.give_back(list(self._until))
+        except Exception:
+            self._until = dict.fromkeys(self._until, self._clock.monotonic() + self._lease_seconds)
+            raise
+        for token in given_back:
+            self._until.pop(token, None)
+            self._log.warning("claim.given_back", reason="PostgreSQL answered too late")
         now = self._clock.monotonic()
-        if self._outage.lasts:
-            self._until = dict.fromkeys(self._until, now + self._lease_seconds)
         self._until = {token: until for token, until in self._until.items() if until > now}

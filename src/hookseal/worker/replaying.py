@@ -14,7 +14,7 @@ from hookseal.operations.replay import take_step
 from hookseal.postgres.pool import Connection, Pool, connected
 from hookseal.worker.chores import Leader
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.outage_log import Outage
+from hookseal.worker.periodic import Periodic
 
 LOOK_SECONDS: Final = 1.0
 LOGGED_SECONDS: Final = 60.0
@@ -46,22 +46,19 @@ class Replaying:
         self._clock = clock
         self._meter = meter
         self._log = log
-        self._outage = Outage("replaying", log)
+        self.loop = Periodic(
+            "replaying",
+            self.once,
+            every=self._pause,
+            leads=lambda: leader.leads and leader.may_have(Chore.REPLAYS),
+            follow=LOOK_SECONDS,
+            clock=clock,
+            log=log,
+        )
         self._log_at: dict[RunningJob, float] = {}
         self._failures: dict[RunningJob, str] = {}  # why a job failed at its last step; last tried, last here
         self._lost_seconds = 0.0  # which the steps of this look took that failed
         self._try_at = 0.0  # when jobs that failed may be tried again
-
-    async def run(self) -> None:
-        """Look until cancelled. An outage is logged once. The time that failing jobs took comes out of the pause."""
-        while True:
-            more = False
-            self._lost_seconds = 0.0
-            if self._leader.leads and self._leader.may_have(Chore.REPLAYS):
-                with self._outage.survived():
-                    more = await self.once()
-            if not more:
-                await self._clock.sleep(max(LOOK_SECONDS - self._lost_seconds, 0.0))
 
     async def once(self) -> bool:
         """Take a step of each running job; return whether one of them may go on at once.
@@ -80,6 +77,10 @@ class Replaying:
         tried = set(jobs)
         steps += await self._try_again([job for job in self._failures if job not in tried])
         return any(step is not None and step.may_go_on for step in steps)
+
+    def _pause(self) -> float:
+        """Return the pause until the next look, less the time that failing jobs took in this one."""
+        return max(LOOK_SECONDS - self._lost_seconds, 0.0)
 
     async def _try_again(self, failed: list[RunningJob]) -> list[Step | None]:
         """Take a step of the jobs that failed before this look, the one first that was tried least recently."""

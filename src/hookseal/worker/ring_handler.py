@@ -12,12 +12,11 @@ from hookseal.dispatcher.core.prepare import Prepared
 from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.errors import Exhausted, Unavailable, with_advice
+from hookseal.ground.clock import Clock
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.worker.inflight import InFlight, KeptRings
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.movement import Movement
-from hookseal.worker.passes import Passes
-from hookseal.worker.timeouts import set_within
+from hookseal.worker.periodic import Passes, set_within
 
 BUSY_SECONDS: Final = 0.2  # how long a ring is kept if another transaction has locked its delivery
 MOST_KEPT: Final = 1_000  # rings; the sweep rings the deliveries of the others again
@@ -29,7 +28,29 @@ UNRECORDABLE_SECONDS: Final = 0.2  # between two looks whether outcomes can be r
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
 QUARTER_AT_LEAST: Final = 50  # deliveries in one claim, if a quarter of the slots is less
 LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
+STILL_SECONDS: Final = 60.0
 GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while more rings wait for slots
+
+
+class Movement:
+    """The time at which a delivery last came through the queue, or at which this worker had no room for one.
+
+    If that is `still_seconds` ago, the queue may have stopped.
+    """
+
+    def __init__(self, clock: Clock, *, sweep_seconds: float) -> None:
+        self.still_seconds = STILL_SECONDS + 2 * sweep_seconds
+        self._clock = clock
+        self._moved_at = clock.monotonic()
+
+    def moved(self) -> None:
+        """Record that a delivery came, or that there is no room for one."""
+        self._moved_at = self._clock.monotonic()
+
+    @property
+    def is_still(self) -> bool:
+        """Whether no delivery came for `still_seconds`."""
+        return self._clock.monotonic() - self._moved_at >= self.still_seconds
 
 
 class RingHandler:

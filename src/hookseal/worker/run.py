@@ -5,7 +5,6 @@ import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 import structlog
@@ -26,10 +25,9 @@ from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter, watch_records, watch_secrets
 from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
-from hookseal.worker.movement import Movement
-from hookseal.worker.passes import Passes
+from hookseal.worker.periodic import Passes
 from hookseal.worker.resources import Resources, opened
-from hookseal.worker.ring_handler import RingHandler
+from hookseal.worker.ring_handler import Movement, RingHandler
 from hookseal.worker.stopping import on_stop, print_ready
 from hookseal.worker.warm_up import WarmUp
 
@@ -170,8 +168,8 @@ class _Worker:
         port, url = await opening(self._probes, self._meter)
         running: dict[str, Loop] = {
             "engine": self._engine.run,
-            "lanes": partial(self._keeper.run, self._handler),
-            "warm_up": self._warm_up.run,
+            "lanes": self._keeper.loop(self._handler).run,
+            "warm_up": self._warm_up.loop.run,
             **self._background.loops,
         }
         loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]

@@ -12,8 +12,7 @@ from hookseal.queue.bell import MAX_QUEUED, Bell
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
-from hookseal.worker.outage_log import Outage
-from hookseal.worker.passes import LATE_SECONDS, Passes
+from hookseal.worker.periodic import LATE_SECONDS, Outage, Passes, Periodic
 from hookseal.worker.unrung import UnrungRings
 
 # A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
@@ -59,20 +58,26 @@ class Sweep:
         self._meter = meter
         self._log = log
         self.passes = Passes("sweep", clock, late_seconds=LATE_SECONDS + 2 * self._between)
+        self.loop = Periodic("sweep", self._look, every=self._pause, clock=clock, log=log)
+        self._is_whole = False
         self._outages = {half: Outage("sweep", log.bind(half=half)) for half in ("take_back", "ring_due")}
 
-    async def run(self) -> None:
-        """Look now and then repeatedly until cancelled. A half that fails is logged, and the other half still runs."""
-        while True:
-            is_whole = None not in await self.once()
-            await self._clock.sleep(self._between if is_whole else min(self._between, _AGAIN_SECONDS))
-
     async def once(self) -> tuple[int | None, int | None]:
-        """End leases and ring; return how many of each, None for a half that failed, which is logged once an outage."""
+        """End leases and ring; return how many of each, None for a half that failed, which is logged once an outage.
+
+        If one half fails, the other one still runs.
+        """
         ended, rung = await self._logged(self.take_back), await self._logged(self.ring_due)
-        if ended is not None and rung is not None:
+        self._is_whole = ended is not None and rung is not None
+        if self._is_whole:
             self.passes.passed()
         return ended, rung
+
+    async def _look(self) -> None:
+        await self.once()
+
+    def _pause(self) -> float:
+        return self._between if self._is_whole else min(self._between, _AGAIN_SECONDS)
 
     async def take_back(self) -> int:
         """End every expired lease; return how many. Raises `Unavailable`.

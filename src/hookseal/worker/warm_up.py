@@ -17,7 +17,7 @@ from hookseal.dispatcher.store import lanes, ledger
 from hookseal.ground.clock import Clock
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
 from hookseal.postgres.translate import translated
-from hookseal.worker.outage_log import Outage
+from hookseal.worker.periodic import Periodic
 
 OF_THE_POOL: Final = 3  # connections: for a look of the outbox, for lanes, and for what is recorded alone
 FIRST_SECONDS: Final = 1.0  # after the start
@@ -31,18 +31,12 @@ class WarmUp:
     def __init__(self, pool: Pool, batching: Pool, *, clock: Clock, log: Any) -> None:
         self._pool = pool
         self._batching = batching
-        self._clock = clock
-        self._outage = Outage("warm_up", log)
+        self.loop = Periodic("warm_up", self.once, first=FIRST_SECONDS, every=AGAIN_SECONDS, clock=clock, log=log)
 
-    async def run(self) -> None:
-        """Warm them up, soon and then again and again, until cancelled."""
-        seconds = FIRST_SECONDS
-        while True:
-            await self._clock.sleep(seconds)
-            seconds = AGAIN_SECONDS
-            with self._outage.survived():
-                await warm_up_batching(self._batching)
-                await _warm_up(self._pool, [ledger.plan, lanes.plan], connections=OF_THE_POOL)
+    async def once(self) -> None:
+        """Warm them up. Raises `Unavailable`."""
+        await warm_up_batching(self._batching)
+        await _warm_up(self._pool, [ledger.plan, lanes.plan], connections=OF_THE_POOL)
 
 
 async def warm_up_batching(pool: Pool) -> None:

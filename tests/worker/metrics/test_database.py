@@ -198,7 +198,7 @@ async def test_what_waits_in_the_lane_of_a_held_endpoint_counts_for_what_holds_i
 async def test_only_the_leader_measures(pool: Pool, scene: Scene) -> None:
     """A worker that does not lead measures and reports nothing; within three seconds of leading it does."""
     scene.leads = False
-    task = asyncio.create_task(scene.measuring.run())
+    task = asyncio.create_task(scene.measuring.loop.run())
     await scene.clock.asleep(1)
     assert {} == scene.figures()
     scene.leads = True

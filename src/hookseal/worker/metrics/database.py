@@ -24,7 +24,7 @@ from hookseal.worker.metrics.definitions import (
     RETENTION_LAG,
 )
 from hookseal.worker.metrics.runtime import Metric
-from hookseal.worker.outage_log import Outage
+from hookseal.worker.periodic import Outage, Periodic
 
 COUNTED_AT_MOST: Final = 100_000
 _NAMED_AT_MOST: Final = 10  # endpoints that a metric names at once
@@ -77,7 +77,15 @@ class Measuring:
         self._queue_depth = queue_depth
         self._leads = leads
         self._rules = rules
-        self._clock = clock
+        self.loop = Periodic(
+            "measure",
+            self.once,
+            every=rules.seconds,
+            leads=leads,
+            follow=min(rules.seconds, _LOOK_SECONDS),
+            clock=clock,
+            log=log,
+        )
         self._outage = {name: Outage("measure", log.bind(of=name)) for name in ("postgresql", "redis")}
         self._figures: dict[str, Reading] = {}
 
@@ -90,17 +98,8 @@ class Measuring:
         """Return the last value, None if it could not be measured or another worker leads."""
         return self._figures.get(metric.name) if self._leads() else None
 
-    async def run(self) -> None:
-        """Measure until cancelled. A failure is logged once for each outage, and its figures are absent meanwhile."""
-        while True:
-            if self._leads():
-                await self.once()
-                await self._clock.sleep(self._rules.seconds)
-            else:
-                await self._clock.sleep(min(self._rules.seconds, _LOOK_SECONDS))
-
     async def once(self) -> None:
-        """Measure everything that can be measured now."""
+        """Measure everything that can be measured now. What fails is logged, and its figures are absent."""
         figures: dict[str, Reading] = {}
         with self._outage["postgresql"].survived(), translated():
             async with connected(self._pool) as connection:

@@ -17,6 +17,7 @@ from hookseal.worker.health import Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME, aggregations
+from hookseal.worker.periodic import retrieve_exception
 from hookseal.worker.processes.figures import families
 from hookseal.worker.processes.messages import (
     LENGTH_BYTES,
@@ -34,7 +35,6 @@ from hookseal.worker.processes.messages import (
     to_process,
 )
 from hookseal.worker.run import Opening
-from hookseal.worker.timeouts import retrieve_exception
 
 _START_SECONDS: Final = 10.0  # the parent writes as soon as it has started us
 _AGGREGATIONS: Final = aggregations((*METRICS, *RUNTIME))

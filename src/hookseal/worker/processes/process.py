@@ -13,6 +13,7 @@ from typing import Final, assert_never
 from hookseal.errors import ConfigError, Defect, Exhausted, Refused
 from hookseal.ground.clock import Clock
 from hookseal.worker.metrics.runtime import Ending
+from hookseal.worker.periodic import set_within
 from hookseal.worker.processes.messages import (
     Answer,
     Ask,
@@ -26,7 +27,6 @@ from hookseal.worker.processes.messages import (
     channel_on,
     to_parent,
 )
-from hookseal.worker.timeouts import set_within
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
