@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from hookseal.dispatcher.core.deliver import claim, finish, prepare
+from hookseal.dispatcher.core.deliver import finish, prepare
 from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
 from hookseal.dispatcher.core.model import Answer, Claim, Reply, Ring, State
 from hookseal.dispatcher.core.ports import Parts
@@ -24,7 +24,8 @@ GONE = Reply(status=410, snippet="")
 
 async def take(ring: Ring, parts: Parts) -> tuple[Claim, float] | None:
     """Claim the delivery of one ring; return the claim and the time just before it, or None if nothing was claimed."""
-    claimed, asked_at = await claim([ring], parts, most_bytes=MAX_BODY_BYTES)
+    asked_at = parts.clock.monotonic()
+    claimed = await parts.claims.claim_all([ring], most_bytes=MAX_BODY_BYTES)
     return (claimed.claims[0], asked_at) if claimed.claims else None
 
 
@@ -49,6 +50,7 @@ class Scene:
         self.meter = ListMeter()
         self.transport = ScriptedTransport(*self.answers, during=self.during, clock=self.clock)
         self.parts = Parts(
+            claims=self.ledger,
             ledger=self.ledger,
             transport=self.transport,
             signers=self.signers,

@@ -349,7 +349,7 @@ async def test_signers_end_before_and_values_after_the_request() -> None:
     scene = with_headers(signers, during=lambda: in_memory.append(("sending", signers.open, signers.headers_open)))
     scene.ledger = WatchingLedger(scene.clock)
     scene.ledger.add(replace(CLAIM, target=WITH_HEADERS))
-    scene.parts = replace(scene.parts, ledger=scene.ledger)
+    scene.parts = replace(scene.parts, claims=scene.ledger, ledger=scene.ledger)
     await scene.run()
 
     assert [("sending", 0, 1), ("recording", 0, 0)] == in_memory
@@ -691,9 +691,9 @@ def with_ledger(scene: Scene, ledger: MemoryLedger) -> Scene:
     """Return the pipeline with the ledger of a worker over this one."""
     scene.ledger = ledger
     ledger.add(CLAIM)
-    used = PersistentLedger(ledger, clock=scene.clock, new_token=lambda: "lease", lost=lambda _token: None)
+    used = PersistentLedger(ledger, clock=scene.clock)
     used.give_up_after(5)
-    scene.parts = replace(scene.parts, ledger=used)
+    scene.parts = replace(scene.parts, claims=ledger, ledger=used)
     return scene
 
 

@@ -93,7 +93,8 @@ async def test_the_first_refusal_holds_the_endpoint(stored: Installation) -> Non
 )
 async def test_a_failure_of_one_worker_holds_no_endpoint(error: Exception, holds: bool, stored: Installation) -> None:
     rings = [(await stored.deliveries())[0] for _ in range(2)]
-    parts = replace(Scene(signers=FixedSigners("db:acme:n:1", error=error)).parts, ledger=ledger(stored.pool))
+    store = ledger(stored.pool)
+    parts = replace(Scene(signers=FixedSigners("db:acme:n:1", error=error)).parts, claims=store, ledger=store)
     taken = await take(rings[0], parts)
     assert taken is not None
     with suppress(Exhausted):

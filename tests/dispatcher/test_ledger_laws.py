@@ -9,7 +9,6 @@ import pytest
 
 from hookseal.dispatcher.core.model import Attempt, Claim, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.core.policy import Wait
-from hookseal.dispatcher.core.ports import Ledger
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import PostgresLedger
@@ -17,11 +16,10 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres.pool import Pool
-from hookseal.worker.recorder import PersistentLedger
 from tests import rows
 from tests.doubles.claims import CLAIM, RETRIES, RING, target
 from tests.doubles.clock import FakeClock
-from tests.doubles.ledger import MemoryLedger
+from tests.doubles.ledger import MemoryLedger, WholeLedger, WorkerLedger
 from tests.doubles.replaced import replace
 from tests.doubles.stored import begin
 
@@ -40,7 +38,7 @@ WAIT = Wait(waiting_for=WaitingFor.SECRET, seconds=15, reason="why")
 class Case:
     """A ledger with two due deliveries for one endpoint; `later` lets time pass, `move` moves the pointer."""
 
-    ledger: Ledger
+    ledger: WholeLedger
     ring: Ring
     sibling: Ring
     later: Callable[[float], Awaitable[object]]
@@ -82,18 +80,18 @@ async def case(request: pytest.FixtureRequest, begun_pool: Pool) -> Case:
         return await begun_pool.execute("UPDATE hookseal.endpoints SET generation = generation + 1")
 
     real = PostgresLedger(begun_pool, worker="w1", lease_seconds=45)
-    persistent = PersistentLedger(real, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=lambda _: None)
+    persistent = WorkerLedger(real, SystemClock(), new_token=lambda: str(uuid.uuid4()))
     ledger_of_param = real if request.param == "postgres" else persistent
     return Case(ledger=ledger_of_param, ring=ring, sibling=sibling, later=later, move=move)
 
 
-async def one(ledger: Ledger, ring: Ring) -> Claim | None:
+async def one(ledger: WholeLedger, ring: Ring) -> Claim | None:
     """Return the claim of one ring's delivery, or None if there is nothing to claim."""
     found = await ledger.claim_all([ring], None, most_bytes=MAX_BODY_BYTES)
     return found.claims[0] if found.claims else None
 
 
-async def claimed(ledger: Ledger, ring: Ring) -> Claim:
+async def claimed(ledger: WholeLedger, ring: Ring) -> Claim:
     claim = await one(ledger, ring)
     assert claim is not None
     return claim

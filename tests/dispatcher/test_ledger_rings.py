@@ -10,7 +10,7 @@ import pytest
 
 from hookseal.dispatcher.core.model import Claim, Claimed, FinishedAttempt, Ring, State, Verdict
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
-from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung, claim_all
+from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung
 from hookseal.dispatcher.store.publish import Event, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
@@ -355,7 +355,8 @@ async def two_tenants(begun_pool: Pool) -> Installation:
 
 async def claimed(installation: Installation, rings: list[Ring], *, most_bytes: int = ENOUGH) -> Claimed:
     """Claim the deliveries of these rings."""
-    return await claim_all(installation.pool, rings, worker="w1", lease_seconds=45, token=TOKEN, most_bytes=most_bytes)
+    ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
+    return await ledger.claim_all(rings, TOKEN, most_bytes=most_bytes)
 
 
 async def published(installation: Installation, number: int, tenant: str = "acme") -> list[Ring]:
@@ -529,9 +530,8 @@ async def test_one_statement_says_what_it_did_not_claim(two_tenants: Installatio
     async with two_tenants.pool.acquire() as connection, two_tenants.pool.acquire() as holder, holder.transaction():
         connection.add_query_logger(lambda done: asked.append(done.query))
         await holder.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", locked.delivery_id)
-        found = await claim_all(
-            connection, [free, locked, ended], worker="w1", lease_seconds=45, token=TOKEN, most_bytes=ENOUGH
-        )
+        ledger = PostgresLedger(connection, worker="w1", lease_seconds=45)
+        found = await ledger.claim_all([free, locked, ended], TOKEN, most_bytes=ENOUGH)
 
     assert ({free.delivery_id}, [locked], []) == (names(found), found.busy, found.behind)
     assert 1 == len(asked)
@@ -551,9 +551,8 @@ async def test_claims_of_a_few_deliveries_share_a_plan(
     async with two_tenants.pool.acquire() as connection:
         for first in range(0, len(rings), at_once):
             some = rings[first : first + at_once]
-            found = await claim_all(
-                connection, some, worker="w1", lease_seconds=45, token=TOKEN, most_bytes=at_once * MAX_BODY_BYTES
-            )
+            ledger = PostgresLedger(connection, worker="w1", lease_seconds=45)
+            found = await ledger.claim_all(some, TOKEN, most_bytes=at_once * MAX_BODY_BYTES)
             assert {each.delivery_id for each in some} == names(found)
         row = await connection.fetchrow(
             "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE $1",

@@ -1,9 +1,10 @@
 """A ledger in memory, under the same laws as the one in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
+from typing import Protocol
 
 from hookseal.dispatcher.core.model import (
     Attempt,
@@ -18,6 +19,10 @@ from hookseal.dispatcher.core.model import (
     WaitingFor,
 )
 from hookseal.dispatcher.core.policy import Wait
+from hookseal.dispatcher.core.ports import BatchedLedger, Claims, ClaimStore, Ledger
+from hookseal.ground.clock import Clock
+from hookseal.worker.claims import KnownClaims
+from hookseal.worker.recorder import PersistentLedger
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
 
@@ -159,3 +164,31 @@ def _has_moved(claim: Claim, now: Claim) -> bool:
         and now.target is not None
         and claim.target.pointer.generation != now.target.pointer.generation
     )
+
+
+class WholeLedger(Claims, Ledger, Protocol):
+    """Claims deliveries, and stores what became of them."""
+
+
+class Store(BatchedLedger, ClaimStore, Protocol):
+    """The same, as the parts of a worker need it."""
+
+
+class WorkerLedger(PersistentLedger):
+    """What a worker makes of a store: it claims and records as a worker does."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        new_token: Callable[[], str] = lambda: "token",
+        lost: Callable[[str], object] = lambda _token: None,
+        stored: Callable[[FinishedAttempt], None] = lambda _made: None,
+    ) -> None:
+        super().__init__(store, clock=clock, stored=stored)
+        self._claims = KnownClaims(store, new_token=new_token, lost=lost)
+
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+        """Claim as a worker does."""
+        return await self._claims.claim_all(rings, token, most_bytes=most_bytes)

@@ -5,14 +5,15 @@ from typing import Any
 import structlog
 
 from hookseal.dispatcher.core.endpoint_health import FailingEndpoints
-from hookseal.dispatcher.core.ports import Ledger, Parts
+from hookseal.dispatcher.core.ports import Parts
 from hookseal.ground.clock import Clock
 from hookseal.worker.metrics.counters import WorkerMeter
+from tests.doubles.ledger import WholeLedger
 from tests.doubles.signers import FixedSigners
 from tests.doubles.transport import ScriptedTransport
 
 
-def parts(ledger: Ledger, clock: Clock, **given: Any) -> Parts:
+def parts(ledger: WholeLedger, clock: Clock, **given: Any) -> Parts:
     """Return the parts of a delivery, by default with signers of one version and a transport without answers."""
     by_default: dict[str, Any] = {
         "transport": ScriptedTransport(clock=clock),
@@ -25,4 +26,4 @@ def parts(ledger: Ledger, clock: Clock, **given: Any) -> Parts:
         "health": FailingEndpoints(clock),
         "log": structlog.get_logger(),
     }
-    return Parts(ledger=ledger, clock=clock, **by_default | given)
+    return Parts(claims=ledger, ledger=ledger, clock=clock, **by_default | given)

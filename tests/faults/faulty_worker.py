@@ -178,12 +178,14 @@ def install_fault(fault: Fault) -> None:
 
     def parts_with_points(*args: Any, **kwargs: Any) -> Parts:
         parts = make_parts(*args, **kwargs)
-        ledger: Any = PartWithPoints(parts.ledger, {"claim_all": "claim", "record": "record"}, trigger)
+        claims: Any = PartWithPoints(parts.claims, {"claim_all": "claim"}, trigger)
+        ledger: Any = PartWithPoints(parts.ledger, {"record": "record"}, trigger)
         transport: Any = PartWithPoints(parts.transport, {"send": "send"}, trigger)
         signers: Any = Signers(parts.signers, trigger)
         meter: Any = Meter(parts.meter, trigger)
         log = Log(parts.log, trigger)
-        return replace(parts, ledger=ledger, transport=transport, signers=signers, meter=meter, log=log)
+        given = {"claims": claims, "ledger": ledger, "transport": transport, "signers": signers, "meter": meter}
+        return replace(parts, **given, log=log)
 
     resources._parts = parts_with_points
 

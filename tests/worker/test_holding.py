@@ -41,7 +41,7 @@ class CountingLedger(PostgresLedger):
         super().__init__(pool, worker="w1", lease_seconds=45)
         self.claims: list[str] = []
 
-    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
         self.claims += [each.tenant_id for each in rings]
         return await super().claim_all(rings, token, most_bytes=most_bytes)
 

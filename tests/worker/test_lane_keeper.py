@@ -481,9 +481,11 @@ class Worker:
     def __init__(self, pool: Pool, statements: Counter[str]) -> None:
         self.statements = statements
         self.scene = Scene(slots=256)
+        ledger = PostgresLedger(pool, worker="w1", lease_seconds=45)
         parts = replace(
             self.scene.handler._parts,
-            ledger=PostgresLedger(pool, worker="w1", lease_seconds=45),
+            claims=ledger,
+            ledger=ledger,
             transport=ScriptedTransport(*[OK] * 5_000, clock=self.scene.clock),
         )
         self.scene.handler._parts = parts

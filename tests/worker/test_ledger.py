@@ -24,10 +24,10 @@ from hookseal.errors import Unavailable
 from hookseal.ground.batches import MAX_ITEMS, MAX_RUNNING
 from hookseal.ground.ids import DeliveryId
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.worker.recorder import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, Circuit, KeptLeases, PersistentLedger
+from hookseal.worker.recorder import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, Circuit, KeptLeases
 from tests.doubles.claims import CLAIM, DELIVERY, RING
 from tests.doubles.clock import FakeClock
-from tests.doubles.ledger import MemoryLedger
+from tests.doubles.ledger import MemoryLedger, WorkerLedger
 from tests.doubles.replaced import replace
 
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="", signed_by=("db:acme:n:1",))
@@ -36,7 +36,7 @@ DELIVERED = Verdict(state=State.DELIVERED)
 SECONDS = 22.5
 SLOW_SECONDS = 5.0
 
-Write = Callable[[PersistentLedger, Claim], Awaitable[object]]
+Write = Callable[[WorkerLedger, Claim], Awaitable[object]]
 WRITES: list[Write] = [
     lambda ledger, claim: ledger.record(claim, ROW, DELIVERED, None),
     lambda ledger, claim: ledger.release(claim, WAIT),
@@ -82,20 +82,20 @@ class SlowLedger(FlakyLedger):
         super()._flake()
 
 
-def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], None] = print) -> PersistentLedger:
+def persistent(ledger: MemoryLedger, clock: FakeClock, lost: Callable[[str], None] = print) -> WorkerLedger:
     """Return a persistent ledger over this one; its lease tokens are numbered."""
     numbers = count(1)
-    return PersistentLedger(ledger, clock=clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
+    return WorkerLedger(ledger, clock, new_token=lambda: f"token-{next(numbers)}", lost=lost)
 
 
-async def one(ledger: PersistentLedger) -> Claim:
+async def one(ledger: WorkerLedger) -> Claim:
     [claim] = (await ledger.claim_all([RING], most_bytes=MAX_BODY_BYTES)).claims
     return claim
 
 
 async def claimed(
     kind: type[FlakyLedger] = FlakyLedger,
-) -> tuple[FlakyLedger, PersistentLedger, FakeClock, Claim]:
+) -> tuple[FlakyLedger, WorkerLedger, FakeClock, Claim]:
     clock = FakeClock()
     flaky = kind(clock)
     flaky.add(CLAIM)
@@ -338,7 +338,7 @@ async def test_an_error_in_a_report_concerns_no_outcome() -> None:
     def failing(_made: FinishedAttempt) -> None:
         raise ValueError
 
-    ledger = PersistentLedger(inner, clock=clock, new_token=lambda: "token", lost=print, stored=failing)
+    ledger = WorkerLedger(inner, clock, stored=failing)
     claim = await one(ledger)
     outcomes = [asyncio.ensure_future(ledger.record(claim, ROW, DELIVERED, None)) for _ in range(3)]
     await asyncio.wait(outcomes, timeout=60)
@@ -366,7 +366,7 @@ async def test_an_error_in_a_report_costs_no_other_report() -> None:
     rings = [replace(RING, delivery_id=DeliveryId(f"{DELIVERY[:-1]}{number}")) for number in range(3)]
     for each in rings:
         inner.add(replace(CLAIM, ring=each))
-    ledger = PersistentLedger(inner, clock=FakeClock(), new_token=lambda: "token", lost=print, stored=report)
+    ledger = WorkerLedger(inner, FakeClock(), stored=report)
     claims = (await ledger.claim_all(rings, most_bytes=MAX_BODY_BYTES)).claims
 
     assert [DELIVERED] * 3 == await asyncio.gather(*(ledger.record(each, ROW, DELIVERED, None) for each in claims))

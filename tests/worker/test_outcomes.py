@@ -27,8 +27,9 @@ from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres.pool import ANSWER_SECONDS, Pool
-from hookseal.worker.recorder import LostClaims, PersistentLedger
+from hookseal.worker.claims import LostClaims
 from tests.doubles.clock import FakeClock
+from tests.doubles.ledger import WorkerLedger
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
 from tests.worker.waiting import eventually
@@ -43,7 +44,7 @@ class Scene:
     """A real ledger whose batches can be made to fail, and claimed deliveries."""
 
     installation: Installation
-    ledger: PersistentLedger
+    ledger: WorkerLedger
     claims: list[Claim]
 
     async def record(self, change: Callable[[int], tuple[Attempt, Verdict]]) -> list[Verdict | BaseException | None]:
@@ -77,9 +78,7 @@ async def scene(pool: Pool, number: int, batching: Pool | None = None) -> tuple[
     rings = [(await installation.deliveries())[0] for _ in range(number)]
     real = Batching(pool, worker="w1", lease_seconds=45, batching=batching)
     real.batches = []
-    ledger = PersistentLedger(
-        real, clock=SystemClock(), new_token=lambda: "01900000-0000-4000-8000-00000000000f", lost=print
-    )
+    ledger = WorkerLedger(real, SystemClock(), new_token=lambda: "01900000-0000-4000-8000-00000000000f")
     found = await ledger.claim_all(rings, most_bytes=number * MAX_BODY_BYTES)
     by_id = {each.ring.delivery_id: each for each in found.claims}
     return Scene(installation, ledger, [by_id[each.delivery_id] for each in rings]), real
@@ -287,7 +286,7 @@ class Unreadable(PostgresLedger):
 
     unreadable: frozenset[str] = frozenset()
 
-    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
         """Claim, and fail if one cannot be read."""
         found = await super().claim_all(rings, token, most_bytes=most_bytes)
         if self.unreadable & {claim.ring.delivery_id for claim in found.claims}:
@@ -303,7 +302,7 @@ async def test_an_unreadable_delivery_costs_no_other_claim(pool: Pool) -> None:
     rings = [(await installation.deliveries())[0] for _ in range(8)]
     real = Unreadable(pool, worker="w1", lease_seconds=45)
     real.unreadable = frozenset({rings[5].delivery_id})
-    ledger = PersistentLedger(real, clock=SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=pytest.fail)
+    ledger = WorkerLedger(real, SystemClock(), new_token=lambda: str(uuid.uuid4()), lost=pytest.fail)
     found = await ledger.claim_all(rings, most_bytes=8 * MAX_BODY_BYTES)
 
     assert {each.delivery_id for each in rings} - real.unreadable == {each.ring.delivery_id for each in found.claims}
@@ -375,7 +374,7 @@ async def test_tokens_are_kept_for_a_lease_after_an_outage(pool: Pool) -> None:
     lost.add(str(uuid.uuid4()))
     await clock.sleep(10 * LEASE_SECONDS)
     await lost.loop.one_pass()
-    lost._ledger = back
+    lost._store = back
     await clock.sleep(LEASE_SECONDS - 1)
     await lost.once()
     assert 1 == len(lost)

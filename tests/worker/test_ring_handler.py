@@ -474,7 +474,7 @@ async def test_a_failed_write_of_a_drain_is_logged_once(writes: str) -> None:
         scene.lack(1)
     if writes == "outcome":
         scene.reply.set()
-    persistent = PersistentLedger(ledger, clock=scene.clock, new_token=lambda: "token", lost=print)
+    persistent = PersistentLedger(ledger, clock=scene.clock)
     persistent.give_up_after(5)
     scene.handler._parts = replace(scene.handler._parts, ledger=persistent)
     with structlog.testing.capture_logs() as logs:

@@ -11,10 +11,9 @@ from typing import Any, Final, TypeVar
 import asyncpg
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from hookseal.dispatcher.core.model import Attempt, Claim, Claimed, FinishedAttempt, Recorded, Ring, State, Verdict
+from hookseal.dispatcher.core.model import Attempt, Claim, FinishedAttempt, Recorded, State, Verdict
 from hookseal.dispatcher.core.policy import Wait
 from hookseal.dispatcher.core.ports import BatchedLedger
-from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Unavailable, with_advice
 from hookseal.ground.batches import Batch, Batches, Uncancellable, resolve, resolve_left
 from hookseal.ground.clock import Clock, retried
@@ -156,15 +155,14 @@ class _Result(Uncancellable[Any]):
 
 
 class PersistentLedger:
-    """A `Ledger` over another one: claims fail at once, and writes, which stay fenced, are repeated until they succeed.
+    """A `Ledger` over another one, which repeats every write, still fenced, until it succeeds.
 
     So an outcome that is known stays in memory until it is on record, or its lease is found to be lost, however long
     that takes. While the `circuit` is open, one record at a time is tried, each at most `LONGEST_PAUSE_SECONDS` after
     it failed. Only `give_up_after`, when the process ends, sets a limit. What begins later than that is tried once; but
     it is not tried if PostgreSQL has not answered another one since then.
 
-    `new_token` returns a new UUID. `lost` is called with the token of a claim whose answer did not arrive: the
-    database may have made the claim. `stored` is called with each attempt that was recorded.
+    `stored` is called with each attempt that was recorded.
     """
 
     def __init__(
@@ -172,16 +170,12 @@ class PersistentLedger:
         ledger: BatchedLedger,
         *,
         clock: Clock,
-        new_token: Callable[[], str],
-        lost: Callable[[str], None],
         stored: Callable[[FinishedAttempt], None] = lambda _made: None,
         circuit: Circuit | None = None,
     ) -> None:
         self.circuit = circuit or Circuit(clock)
         self._ledger = ledger
         self._clock = clock
-        self._new_token = new_token
-        self._lost = lost
         self._stored = stored
         self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(
             self._record_all, lambda: _Result(self.circuit)
@@ -197,48 +191,6 @@ class PersistentLedger:
     def give_up_after(self, seconds: float) -> None:
         """Repeat no write that fails later than `seconds` from now: it raises `Unavailable`, and its lease expires."""
         self._gives_up_at = self._clock.monotonic() + seconds
-
-    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
-        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
-
-        If one cannot be read, the rings are halved until it is found; the others are claimed. Raises `Unavailable`.
-        """
-        token = token or self._new_token()
-        try:
-            return await self._ledger.claim_all(rings, token, most_bytes=most_bytes)
-        except (Unavailable, asyncio.CancelledError):
-            self._lost(token)
-            raise
-        except Exception as error:  # noqa: BLE001 -- the caller reports it
-            if len(rings) == 1:  # if it has a lease now, the lease expires, so that it is not tried again before
-                return Claimed(claims=[], busy=[], faulty=[(rings[0], error)])
-        return await self._claim_by_halves(rings, token, most_bytes)
-
-    async def _claim_by_halves(self, rings: Sequence[Ring], token: str, most_bytes: int) -> Claimed:
-        """Claim them in two statements, after giving back what the database may have claimed under this token."""
-        try:
-            await self._ledger.give_back([token])
-        except (Unavailable, asyncio.CancelledError):
-            self._lost(token)
-            raise
-        middle = len(rings) // 2
-        first = await self.claim_all(rings[:middle], most_bytes=most_bytes)
-        room = most_bytes - sum(len(each.body) for each in first.claims)
-        try:
-            second = await self.claim_all(rings[middle:], most_bytes=room)
-        except Unavailable:  # the claims of the first half are sent
-            second = Claimed(claims=[], busy=list(rings[middle:]))
-        except asyncio.CancelledError:
-            for each in {claim.lease_token for claim in first.claims}:
-                self._lost(each)
-            raise
-        return Claimed(
-            claims=first.claims + second.claims,
-            busy=first.busy + second.busy,
-            locked=first.locked + second.locked,
-            behind=first.behind + second.behind,
-            faulty=first.faulty + second.faulty,
-        )
 
     def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Awaitable[Verdict | None]:
         """Record the attempt and apply the verdict, in one statement with others; return the verdict that was applied.
@@ -533,47 +485,3 @@ class KeptLeases:
 def _changes_its_endpoint(made: FinishedAttempt) -> bool:
     """Return whether it disables its endpoint, or is the probe after which the endpoint is released."""
     return made.verdict.disable is not None or made.claim.is_probe is True
-
-
-LOST_LOOK_SECONDS: Final = 1.0
-_MOST: Final = 10_000  # beyond this the oldest are forgotten; their leases expire, and the sweep ends them
-
-
-class LostClaims:
-    """Gives the deliveries of such claims back unspent, for as long as the server may still make the claim.
-
-    A server that was stopped may commit the claim as soon as it continues. So a token is looked for until PostgreSQL
-    has answered for the length of a lease.
-    """
-
-    def __init__(self, ledger: PostgresLedger, *, lease_seconds: float, clock: Clock, log: Any) -> None:
-        self._ledger = ledger
-        self._lease_seconds = lease_seconds
-        self._clock = clock
-        self._log = log
-        self.loop = Periodic("lost_claims", self.once, every=LOST_LOOK_SECONDS, clock=clock, log=log)
-        self._until: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def add(self, token: str) -> None:
-        """From now on, look for deliveries that were claimed under this token."""
-        if len(self._until) >= _MOST:
-            del self._until[next(iter(self._until))]
-        self._until[token] = self._clock.monotonic() + self._lease_seconds
-
-    async def once(self) -> None:
-        """Look once, and give the deliveries that are found back. Raises `Unavailable`: then every token is kept."""
-        if not self._until:
-            return
-        try:
-            given_back = await self._ledger.give_back(list(self._until))
-        except Exception:
-            self._until = dict.fromkeys(self._until, self._clock.monotonic() + self._lease_seconds)
-            raise
-        for token in given_back:
-            self._until.pop(token, None)
-            self._log.warning("claim.given_back", reason="PostgreSQL answered too late")
-        now = self._clock.monotonic()
-        self._until = {token: until for token, until in self._until.items() if until > now}

@@ -41,9 +41,10 @@ from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.resolve.service import Report
 from hookseal.worker import unlocking
 from hookseal.worker.audit_reports import DenialReports, StaleReports
+from hookseal.worker.claims import KnownClaims, LostClaims
 from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.metrics.counters import WorkerMeter
-from hookseal.worker.recorder import Circuit, LostClaims, PersistentLedger
+from hookseal.worker.recorder import Circuit, PersistentLedger
 from hookseal.worker.warm_up import warm_up_batching
 
 CONNECT_SECONDS = 3.0  # so that a start without PostgreSQL or Redis fails within five seconds
@@ -125,7 +126,10 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
             await _require_time(settings, ledger)
             await _warm_up(batching)
             await unlocking.require_keys(pool, unlocked.keyring)
-            persistent = _persistent(ledger, lost_claims, instruments)
+            claims = KnownClaims(ledger, new_token=lambda: str(uuid.uuid4()), lost=lost_claims.add)
+            persistent = PersistentLedger(
+                ledger, clock=clock, circuit=instruments.circuit, stored=instruments.counts.add
+            )
             yield Resources(
                 worker_id=worker_id,
                 pool=pool,
@@ -144,7 +148,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 meter=instruments.meter,
                 failing=instruments.failing,
                 counts=instruments.counts,
-                parts=_parts(settings, transport, unlocked, ledger=persistent, instruments=instruments),
+                parts=_parts(settings, transport, unlocked, claims=claims, ledger=persistent, instruments=instruments),
             )
 
 
@@ -160,9 +164,16 @@ def _instruments(worker_id: str, clock: Clock, log: Any) -> _Instruments:
 
 
 def _parts(
-    settings: Settings, transport: Transport, unlocked: Unlocked, *, ledger: PersistentLedger, instruments: _Instruments
+    settings: Settings,
+    transport: Transport,
+    unlocked: Unlocked,
+    *,
+    claims: KnownClaims,
+    ledger: PersistentLedger,
+    instruments: _Instruments,
 ) -> Parts:
     return Parts(
+        claims=claims,
         ledger=ledger,
         transport=transport,
         signers=unlocked.service,
@@ -203,17 +214,6 @@ def _auditing(unlocked: Unlocked, worker_id: str) -> AuditDisabled:
         await audit_gone(operator, tenant, endpoint_id, reason)
 
     return audit
-
-
-def _persistent(ledger: PostgresLedger, lost: LostClaims, instruments: _Instruments) -> PersistentLedger:
-    return PersistentLedger(
-        ledger,
-        clock=instruments.clock,
-        circuit=instruments.circuit,
-        new_token=lambda: str(uuid.uuid4()),
-        lost=lost.add,
-        stored=instruments.counts.add,
-    )
 
 
 async def listener(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":

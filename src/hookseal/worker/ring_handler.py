@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from hookseal.dispatcher.core.deliver import by_endpoint, claim, finish, give_back, prepare
+from hookseal.dispatcher.core.deliver import by_endpoint, finish, give_back, prepare
 from hookseal.dispatcher.core.model import Claim, Claimed, Outcome, Ring
 from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.core.prepare import Prepared
@@ -213,9 +213,9 @@ class RingHandler:
         now = self._parts.clock.monotonic()
         for each in rings:
             self._lanes.begin(each, now)
-        claims, asked_at = list[Claim](), 0.0
+        claims, asked_at = list[Claim](), self._parts.clock.monotonic()
         try:
-            claimed, asked_at = await claim(rings, self._parts, most_bytes=self._in_flight.bytes_room)
+            claimed = await self._parts.claims.claim_all(rings, most_bytes=self._in_flight.bytes_room)
             claims = claimed.claims
             self._sort_out(rings, claimed)
         except Unavailable as error:

@@ -1,4 +1,4 @@
-"""One delivery, in ten steps, top to bottom; steps 2 to 5 are those of `prepare`.
+"""One delivery, in ten steps, top to bottom. Step 1, the claim, is the caller's; steps 2 to 5 are those of `prepare`.
 
 Steps 1, 3, 6 and 9 wait for something outside; the others are pure. After a claim, every path ends with a write to the
 ledger, so that no lease remains while PostgreSQL answers. The signers are released before anything is sent. Only the
@@ -17,11 +17,9 @@ from hookseal.dispatcher.core.model import (
     Answer,
     Attempt,
     Claim,
-    Claimed,
     Failure,
     NotBegun,
     Reply,
-    Ring,
     State,
     Verdict,
 )
@@ -41,12 +39,6 @@ from hookseal.dispatcher.core.prepare import (
 from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, with_advice
 
 _URLS_REMEMBERED: Final = 1_024
-
-
-async def claim(rings: Sequence[Ring], parts: Parts, *, most_bytes: int) -> tuple[Claimed, float]:
-    """Step 1: return what was claimed, and the monotonic time just before the claim."""
-    asked_at = parts.clock.monotonic()
-    return await parts.ledger.claim_all(rings, None, most_bytes=most_bytes), asked_at
 
 
 def by_endpoint(claims: Iterable[Claim]) -> list[list[Claim]]:

@@ -32,10 +32,10 @@ from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
 
 
-class Ledger(Protocol):
-    """Stores the state of deliveries. Every write is fenced: with a lost lease it changes nothing."""
+class Claims(Protocol):
+    """Claims deliveries: takes each under a lease, with all that an attempt needs."""
 
-    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
         """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
 
         A ring must match in all three ids. A held delivery is not due. Of several claims at the same time at most one
@@ -43,6 +43,21 @@ class Ledger(Protocol):
         is lost; without one a token is made. Raises `Unavailable`: all or none of the deliveries may then be claimed.
         """
         ...
+
+
+class ClaimStore(Claims, Protocol):
+    """Where deliveries are claimed, and a claim whose answer did not arrive is undone."""
+
+    async def give_back(self, tokens: list[str]) -> list[str]:
+        """Make the deliveries claimed under these lease tokens due at once and unspent; return the tokens found.
+
+        Raises `Unavailable`.
+        """
+        ...
+
+
+class Ledger(Protocol):
+    """Stores what became of claimed deliveries. Every write is fenced: with a lost lease it changes nothing."""
 
     def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Awaitable[Verdict | None]:
         """Record the attempt and apply the verdict in one transaction; return the verdict that was applied.
@@ -88,13 +103,6 @@ class BatchedLedger(Ledger, Protocol):
 
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
-        ...
-
-    async def give_back(self, tokens: list[str]) -> list[str]:
-        """Make the deliveries claimed under these lease tokens due at once and unspent; return the tokens found.
-
-        Raises `Unavailable`.
-        """
         ...
 
 
@@ -220,6 +228,7 @@ class Parts:
     running when its lease expires would be sent again.
     """
 
+    claims: Claims
     ledger: Ledger
     transport: Transport
     signers: Signers

@@ -39,70 +39,20 @@ _NO_RINGS: Final = (None,) * 4
 _NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 9, [], [])
 
 
-async def claim_all(
-    executor: Executor, rings: Sequence[Ring], *, worker: str, lease_seconds: float, token: str | None, most_bytes: int
-) -> Claimed:
-    """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
-
-    `token`, a UUID, becomes the token of every lease; without one each lease has its own. The claims of one endpoint
-    share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
-    """
-    by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
-    arguments = (*_ids(by_id.values()), worker, lease_seconds, token, most_bytes)
-    is_alone = len(by_id) == 1 and not rings[-1].is_parked  # one that was parked is more often locked
-    rows = await _rows(executor, "claim_one", *arguments) if is_alone else []  # rare cases are left to the other
-    rows = rows or await _rows(executor, "claim_all", *arguments)
-    targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
-    left: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}
-    claims = []
-    for row in rows:
-        if row[-1] is None:
-            claims.append(_claim(by_id[row[0]], row, targets))
-        else:
-            left[row[-1]].append(by_id[row[0]])
-    return Claimed(claims=claims, busy=left["delivery"], locked=left["endpoint"], behind=left["order"])
-
-
-async def record_all(executor: Executor, made: Sequence[FinishedAttempt], *, worker: str) -> list[Recorded]:
-    """Record these attempts and apply their verdicts; return the result of each, in order.
-
-    No verdict may disable an endpoint, and no claim may be the probe of a held endpoint. Raises `Unavailable`: all or
-    none of them may then be recorded. If PostgreSQL refuses one of them (`asyncpg.PostgresError`), none is recorded.
-    """
-    rows = await _rows(executor, "record_all", *_outcomes(made), worker)
-    stored = {row[0] for row in rows}
-    left = [each for each in made if each.claim.ring.delivery_id not in stored]
-    busy = {row[0] for row in await _rows(executor, "leased_still", *_fences(left))} if left else set()
-    return [_recorded(each.claim.ring.delivery_id, stored, busy) for each in made]
-
-
-async def recorded(executor: Executor, made: Sequence[FinishedAttempt], *, worker: str) -> set[str]:
-    """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
-    columns = _lines([
-        (each.claim.ring.tenant_id, each.claim.ring.delivery_id, str(each.claim.number), each.attempt.outcome.value)
-        for each in made
-    ])  # fmt: skip
-    return {row[0] for row in await _rows(executor, "recorded_of", *columns, worker)}
-
-
 async def plan_batches(connection: Connection) -> None:
     """Have PostgreSQL plan the statements that claim and record, on this connection. Nothing is changed.
 
     Raises `Unavailable`.
     """
     for name in ("claim_one", "claim_all"):
-        await _rows(connection, name, *_NO_RINGS, "", 0.0, None, 0)
-    await _rows(connection, "record_all", *_NO_OUTCOMES, "")
+        await _BATCHES.rows(connection, name, *_NO_RINGS, "", 0.0, None, 0)
+    await _BATCHES.rows(connection, "record_all", *_NO_OUTCOMES, "")
 
 
 def _recorded(delivery_id: str, stored: set[str], busy: set[str]) -> Recorded:
     if delivery_id in stored:
         return Recorded.STORED
     return Recorded.BUSY if delivery_id in busy else Recorded.LEASE_LOST
-
-
-async def _rows(executor: Executor, name: str, *arguments: Any) -> list[Any]:
-    return await _BATCHES.rows(executor, name, *arguments)
 
 
 def _ids(rings: Iterable[Ring]) -> list[str]:
@@ -294,29 +244,53 @@ class PostgresLedger:
             raise Busy("the delivery or its endpoint is being changed")
         return claimed.claims[0] if claimed.claims else None
 
-    async def claim_all(self, rings: Sequence[Ring], token: str | None, *, most_bytes: int) -> Claimed:
-        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies."""
-        return await claim_all(
-            self._batching,
-            rings,
-            worker=self._worker,
-            lease_seconds=self._lease_seconds,
-            token=token,
-            most_bytes=most_bytes,
+    async def claim_all(self, rings: Sequence[Ring], token: str | None = None, *, most_bytes: int) -> Claimed:
+        """Take every due, pending delivery of these rings under a new lease, at most `most_bytes` of bodies.
+
+        `token`, a UUID, becomes the token of every lease; without one each lease has its own. The claims of one
+        endpoint share one `Target`. Raises `Unavailable`: all or none of the deliveries may then be claimed.
+        """
+        by_id = {str(ring.delivery_id): ring for ring in rings}  # if two rings name one delivery, the later one is used
+        arguments = (*_ids(by_id.values()), self._worker, self._lease_seconds, token, most_bytes)
+        is_alone = len(by_id) == 1 and not rings[-1].is_parked  # one that was parked is more often locked
+        # Rare cases are left to the second statement.
+        rows = await _BATCHES.rows(self._batching, "claim_one", *arguments) if is_alone else []
+        rows = rows or await _BATCHES.rows(self._batching, "claim_all", *arguments)
+        targets = {_endpoint(by_id[row[0]]): _target(by_id[row[0]], row) for row in rows if row["has_endpoint"]}
+        unclaimed: dict[str, list[Ring]] = {"delivery": [], "endpoint": [], "order": []}  # by what was in the way
+        claims = []
+        for row in rows:
+            if row[-1] is None:
+                claims.append(_claim(by_id[row[0]], row, targets))
+            else:
+                unclaimed[row[-1]].append(by_id[row[0]])
+        return Claimed(
+            claims=claims, busy=unclaimed["delivery"], locked=unclaimed["endpoint"], behind=unclaimed["order"]
         )
 
     async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
-        """Record these attempts in one statement; return the result of each, in order.
+        """Record these attempts in one statement and apply their verdicts; return the result of each, in order.
 
         None of them may disable an endpoint or be the probe of a held endpoint. `again`: one whose row was busy is
-        recorded over the other pool.
+        recorded over the other pool. Raises `Unavailable`: all or none of them may then be recorded. If PostgreSQL
+        refuses one of them (`asyncpg.PostgresError`), none is recorded.
         """
         executor = self._executor if again else self._batching
-        return await record_all(executor, made, worker=self._worker)
+        rows = await _BATCHES.rows(executor, "record_all", *_outcomes(made), self._worker)
+        stored = {row[0] for row in rows}
+        missing = [each for each in made if each.claim.ring.delivery_id not in stored]
+        busy = set[str]()
+        if missing:
+            busy = {row[0] for row in await _BATCHES.rows(executor, "leased_still", *_fences(missing))}
+        return [_recorded(each.claim.ring.delivery_id, stored, busy) for each in made]
 
     async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
-        """Return the delivery ids of those attempts that are recorded with this outcome."""
-        return await recorded(self._executor, made, worker=self._worker)
+        """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
+        columns = _lines([
+            (each.claim.ring.tenant_id, each.claim.ring.delivery_id, str(each.claim.number), each.attempt.outcome.value)
+            for each in made
+        ])  # fmt: skip
+        return {row[0] for row in await _BATCHES.rows(self._executor, "recorded_of", *columns, self._worker)}
 
     async def record(self, claim: Claim, attempt: Attempt, verdict: Verdict, error: str | None) -> Verdict | None:
         """Record the attempt and apply the verdict in one statement; return the verdict that was applied.
