@@ -2,25 +2,22 @@
 
 import asyncio
 import gc
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
 import structlog
-from aiohttp import web
 
 from hookseal.errors import Cause, HooksealError, SecretDenied, SecretTampered, SecretUnavailable
-from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, MOST_CONNECTIONS, Check, ProbePort, Probes
+from hookseal.worker.health import BEAT_SECONDS, CHECK_SECONDS, Check, Probes
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import READY
 from hookseal.worker.periodic import Passes
 from tests.cli.listeners import SOON_SECONDS
 from tests.doubles.clock import FakeClock
 from tests.worker.figures import read
-from tests.worker.waiting import eventually
 
 HOST = "127.0.0.1"
 Answer = tuple[int, dict[str, Any]]
@@ -264,88 +261,3 @@ async def test_readiness_says_since_when_and_why_nothing_is_recorded() -> None:
     states = {"status": "unavailable", "checks": {"records": "unavailable"}}
     assert states | {"unrecorded": {"since": "2026-01-02T03:04:05Z", "outcomes": 7, "reason": "disk full"}} == during
     assert states == after
-
-
-# The port of the probes when a client opens more connections than the limit and leaves them open.
-
-
-ASKED = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def live(_request: web.Request) -> web.Response:
-    return web.Response(text="ok")
-
-
-@asynccontextmanager
-async def serving_port(port: ProbePort) -> AsyncIterator[int]:
-    """Answer on this port during the block."""
-    application = web.Application()
-    application.router.add_get("/livez", live)
-    _, number = await port.serve(application, "127.0.0.1", 0)
-    try:
-        yield number
-    finally:
-        await port.close()
-
-
-@asynccontextmanager
-async def opened(number: int, source: str) -> AsyncIterator[Streams]:
-    """Yield a connection from that loopback address."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", number, local_addr=(source, 0))
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def answered(streams: Streams) -> bytes:
-    """Send a request, and return everything until the connection is closed."""
-    reader, writer = streams
-    writer.write(ASKED)
-    return await reader.read()
-
-
-@pytest.mark.req("OPS-01")
-async def test_many_connections_keep_no_other_client_out() -> None:
-    """Connections above the limit are closed, and a client at another address is answered."""
-    port = ProbePort()
-    async with serving_port(port) as number, AsyncExitStack() as open_ones:
-        kubelet = await open_ones.enter_async_context(opened(number, "127.0.0.2"))
-        for _ in range(5 * MOST_CONNECTIONS):
-            await open_ones.enter_async_context(opened(number, "127.0.0.3"))
-        await eventually(lambda: len(port) == MOST_CONNECTIONS)
-        assert b"HTTP/1.1 200 OK" in await answered(kubelet)
-        late = await open_ones.enter_async_context(opened(number, "127.0.0.2"))
-        assert b"HTTP/1.1 200 OK" in await answered(late)
-        last = await open_ones.enter_async_context(opened(number, "127.0.0.3"))
-        assert b"HTTP/1.1 200 OK" in await answered(last)
-
-
-@pytest.mark.req("OPS-01")
-async def test_a_connection_gets_one_answer() -> None:
-    port = ProbePort()
-    async with serving_port(port) as number, opened(number, "127.0.0.1") as streams:
-        streams[1].write(ASKED)
-        answer = await answered(streams)
-
-        assert 1 == answer.count(b"HTTP/1.1")
-        assert b"Connection: close" in answer
-        await eventually(lambda: len(port) == 0)
-
-
-@pytest.mark.req("OPS-01")
-@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nhost:"])
-async def test_a_silent_connection_is_closed(sent: bytes) -> None:
-    """A connection without a whole request is closed at its time limit."""
-    port = ProbePort(seconds=0.05)
-    async with serving_port(port) as number, opened(number, "127.0.0.1") as (reader, writer):
-        writer.write(sent)
-        assert b"" == await reader.read()
-        assert 0 == len(port)
-
-
-@pytest.mark.req("OPS-01")
-async def test_a_busy_port_is_an_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        await ProbePort().serve(web.Application(), "127.0.0.1", taken.getsockname()[1])

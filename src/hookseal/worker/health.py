@@ -5,114 +5,134 @@ text: once when a check begins to fail, when its reason changes, and when it pas
 """
 
 import asyncio
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 import structlog
-from aiohttp import web
 
 from hookseal.errors import HooksealError, SecretDenied, SecretError, Unavailable, with_advice
 from hookseal.worker.periodic import Passes, retrieve_exception
 
 MOST_CONNECTIONS: Final = 64
-CONNECTION_SECONDS: Final = 10.0  # to ask, and to be answered: a check takes a second
+CONNECTION_SECONDS: Final = 10.0  # to ask, and to be answered
+_HEAD_BYTES: Final = 16_384
 _WAITING: Final = 64  # connections that the system queues until they are accepted
-_SHUTDOWN_SECONDS: Final = 1.0
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+_PLAIN: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json; charset=utf-8"
 
 
-class ProbePort:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to a request."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = _PLAIN
+
+
+# Takes a path without its query, and the value of the header `Accept`; returns None if there is no such path.
+Answers = Callable[[str, str], Awaitable[Reply | None]]
+
+
+class Port:
     """Answers each connection once, within ten seconds, and 64 at a time.
 
     One more closes the oldest connection of the address that has most: a client that opens many cannot shut out others.
     """
 
-    def __init__(self, *, most: int = MOST_CONNECTIONS, seconds: float = CONNECTION_SECONDS) -> None:
+    def __init__(self, answers: Answers, *, most: int = MOST_CONNECTIONS, seconds: float = CONNECTION_SECONDS) -> None:
+        self._answers = answers
         self._most = most
-        self.seconds = seconds
-        self._open: defaultdict[str, OrderedDict[_Connection, None]] = defaultdict(OrderedDict)
+        self._seconds = seconds
+        self._open: dict[asyncio.Task[None], str] = {}  # the oldest first, each with the address it came from
+        self._ending: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._runner: web.AppRunner | None = None
+        self._log: Any = structlog.get_logger()
 
-    async def serve(self, application: web.Application, host: str, port: int) -> tuple[str, int]:
-        """Listen until `close`, and return the address and port. Raises `OSError`."""
-        application.on_response_prepare.append(_once)
-        self._runner = runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
-        await runner.setup()
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: _Connection(runner.server, port=self, loop=loop, access_log=None),
-                host,
-                port,
-                backlog=_WAITING,
-            )
-        except OSError:
-            await self.close()
-            raise
-        bound: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
-        return bound
+    async def serve(self, host: str, port: int) -> str:
+        """Listen until `close`, and return the base url. Raises `OSError`."""
+        self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES, backlog=_WAITING)
+        bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
+        return f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
 
     async def close(self) -> None:
         """Stop listening, and close every connection."""
         if self._server is not None:
             self._server.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        tasks = [*self._open, *self._ending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def __len__(self) -> int:
-        return sum(map(len, self._open.values()))
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._connection(reader, writer))
+        self._open[task] = str((writer.get_extra_info("peername") or ("",))[0])
+        task.add_done_callback(partial(self._ended, writer))
+        if len(self._open) > self._most:
+            self._end_one()
 
-    def entered(self, connection: "_Connection") -> None:
-        """Count a connection that was opened, and close another one if there are too many."""
-        self._open[connection.address][connection] = None
-        if len(self) > self._most:
-            crowd = max(self._open.values(), key=len)
-            next(iter(crowd)).end()
+    def _end_one(self) -> None:
+        [(crowd, _)] = Counter(self._open.values()).most_common(1)
+        task = next(task for task, address in self._open.items() if address == crowd)
+        del self._open[task]  # now, because more connections may come before it has ended
+        self._ending.add(task)
+        task.cancel()
 
-    def left(self, connection: "_Connection") -> None:
-        """Stop counting a connection that has closed, or is about to."""
-        here = self._open.get(connection.address)
-        if here is not None and connection in here:
-            del here[connection]
-            if not here:
-                del self._open[connection.address]
+    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        writer.transport.abort()  # here, because a task that is cancelled before it begins runs none of its code
+        self._open.pop(task, None)
+        self._ending.discard(task)
 
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                writer.write(await self._answer(await reader.readuntil(b"\r\n\r\n")))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # a client that sends too slowly, too much or nothing gets no answer
 
-class _Connection(web.RequestHandler):
-    """A connection that is counted and has a time limit."""
+    async def _answer(self, request: bytes) -> bytes:
+        """Return the answer to a request; one to HEAD has no body."""
+        line, *lines = request.decode("latin-1").split("\r\n")
+        words = line.split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):  # noqa: PLR2004 -- method, path and version
+            return _written(Reply(status=400))
+        method, target, _ = words
+        if method not in {"GET", "HEAD"}:
+            return _written(Reply(status=405))
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        reply = await self._reply(target.partition("?")[0], headers.get("accept", ""))
+        return _written(reply, with_body=method == "GET")
 
-    def __init__(self, manager: Any, *, port: ProbePort, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._port = port
-        self._end: asyncio.TimerHandle | None = None
-        self.address = ""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection, and start its time limit."""
-        super().connection_made(transport)
-        self.address = str((transport.get_extra_info("peername") or ("",))[0])
-        self._end = asyncio.get_running_loop().call_later(self._port.seconds, self.end)
-        self._port.entered(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop counting the connection."""
-        self._port.left(self)
-        if self._end is not None:
-            self._end.cancel()
-        super().connection_lost(exc)
-
-    def end(self) -> None:
-        """Close the connection at once."""
-        self._port.left(self)
-        if self.transport is not None:
-            self.transport.abort()
+    async def _reply(self, path: str, accept: str) -> Reply:
+        try:
+            return await self._answers(path, accept) or Reply(status=404)
+        except Exception:  # noqa: BLE001 -- it is logged, and the port goes on
+            self._log.exception("probe.defect")
+            return Reply(status=500)
 
 
-async def _once(_request: web.Request, response: web.StreamResponse) -> None:
-    response.force_close()
-    response.headers["Connection"] = "close"
+def _written(reply: Reply, *, with_body: bool = True) -> bytes:
+    body = reply.body or f"{reply.status} {_REASONS[reply.status]}\n".encode()
+    head = (
+        f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}\r\nContent-Type: {reply.content_type}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (body if with_body else b"")
 
 
 Check = Callable[[], Coroutine[object, object, object]]
@@ -167,32 +187,38 @@ class Probes:
         """Return whether the schema and the keys still fit those with which this worker started."""
         return await self._asked(self._startup)
 
-    async def live(self, _request: web.Request) -> web.Response:
+    async def answer(self, path: str, accept: str) -> Reply | None:
+        """Answer a probe or a scrape of Prometheus; None if there is no such path."""
+        match path:
+            case "/livez":
+                return self._live()
+            case "/readyz" | "/healthz":
+                return await self._ready_now()
+            case "/startupz":
+                states = await self.startup_states()
+                ok = _all_ok(states)
+                return answer({"status": "ok" if ok else "unavailable", "checks": states}, ok=ok)
+            case "/metrics":
+                await self.ready_states()  # every dependency is checked for it
+                body, content_type = self._scrape(accept)
+                return Reply(status=200, body=body, content_type=content_type)
+            case _:
+                return None
+
+    def _live(self) -> Reply:
         """Answer whether the loops of this process run, and which do not; dependencies do not count."""
         if stuck := self.stuck:
-            return _answer({"status": "stuck", "loops": stuck}, ok=False)
-        return _answer({"status": "ok"}, ok=True)
+            return answer({"status": "stuck", "loops": stuck}, ok=False)
+        return answer({"status": "ok"}, ok=True)
 
-    async def ready(self, _request: web.Request) -> web.Response:
+    async def _ready_now(self) -> Reply:
         """Answer whether every dependency is available and this worker does not drain."""
         states = await self.ready_states()
         ok = _all_ok(states) and not self.draining
         status = "draining" if self.draining else "ok" if ok else "unavailable"
         unrecorded = self.unrecorded()
         more = {} if unrecorded is None else {"unrecorded": unrecorded}
-        return _answer({"status": status, "checks": states} | more, ok=ok)
-
-    async def started(self, _request: web.Request) -> web.Response:
-        """Answer whether the schema and the keys still fit those with which this worker started."""
-        states = await self.startup_states()
-        ok = _all_ok(states)
-        return _answer({"status": "ok" if ok else "unavailable", "checks": states}, ok=ok)
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        """Answer a scrape of Prometheus; every dependency is checked for it."""
-        await self.ready_states()
-        body, content_type = self._scrape(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return answer({"status": status, "checks": states} | more, ok=ok)
 
     def readiness(self) -> dict[str, float]:
         """Return 1 for each dependency whose last check passed, else 0."""
@@ -226,17 +252,10 @@ class Probes:
             self._logged[check] = reason
             self._log.warning("check.failed", check=name, reason=reason)
 
-    async def serve(self, host: str, port: int) -> tuple[ProbePort, str]:
+    async def serve(self, host: str, port: int) -> tuple[Port, str]:
         """Listen, and return the port, which the caller closes, with the base url. Raises `OSError`."""
-        application = web.Application()
-        application.router.add_get("/livez", self.live)
-        application.router.add_get("/startupz", self.started)
-        application.router.add_get("/readyz", self.ready)
-        application.router.add_get("/healthz", self.ready)
-        application.router.add_get("/metrics", self.metrics)
-        listening = ProbePort()
-        bound_host, bound_port = await listening.serve(application, host, port)
-        return listening, f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        listening = Port(self.answer)
+        return listening, await listening.serve(host, port)
 
 
 def _word(error: BaseException) -> str:
@@ -255,7 +274,6 @@ def _all_ok(states: Mapping[str, str]) -> bool:
     return all(state == "ok" for state in states.values())
 
 
-def _answer(body: dict[str, Any], *, ok: bool) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(body), status=200 if ok else 503, content_type="application/json", charset="utf-8"
-    )
+def answer(body: dict[str, Any], *, ok: bool) -> Reply:
+    """Return the answer of a probe."""
+    return Reply(status=200 if ok else 503, body=msgspec.json.encode(body), content_type=_JSON)

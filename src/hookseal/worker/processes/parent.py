@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
-import msgspec
 import structlog
 from prometheus_client.registry import CollectorRegistry
 
@@ -16,10 +15,10 @@ from hookseal.config.load import SplitEnvironment
 from hookseal.config.settings import Settings
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.worker.health import Port, Reply, answer
 from hookseal.worker.metrics.runtime import RUNTIME, Ending, aggregations, collect_runtime
 from hookseal.worker.processes import health
 from hookseal.worker.processes.figures import families, merged, rendered, restart_counts
-from hookseal.worker.processes.health import Port, Reply
 from hookseal.worker.processes.messages import Start, Topic
 from hookseal.worker.processes.process import COMMAND, Ended, Patience, Process, failure_of_drain, started
 from hookseal.worker.processes.slot import Slot, relayed
@@ -28,7 +27,6 @@ from hookseal.worker.stopping import on_stop, print_ready
 # A supervisor that stops the parent should allow ten seconds more than a drain takes.
 _AFTER_DRAIN_SECONDS: Final = 8.0
 _AGGREGATIONS: Final = aggregations(RUNTIME)
-_JSON: Final = "application/json; charset=utf-8"
 
 
 class Parent:
@@ -191,4 +189,4 @@ class Parent:
 
 def _probed(probed: health.Probed) -> Reply:
     ok, body = probed
-    return Reply(status=200 if ok else 503, body=msgspec.json.encode(body), content_type=_JSON)
+    return answer(body, ok=ok)

@@ -1,4 +1,4 @@
-"""The HTTP port of the parent, over real sockets."""
+"""The HTTP port of the probes, over real sockets."""
 
 import asyncio
 import socket
@@ -8,18 +8,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hookseal.worker.processes.health import Port, Reply
+from hookseal.worker.health import MOST_CONNECTIONS, Port, Reply
 
 asked: list[tuple[str, str]] = []
 
 
 async def answers(path: str, accept: str) -> Reply | None:
+    """Answer `/readyz` only; one path has a defect."""
     asked.append((path, accept))
+    if path == "/defect":
+        raise TypeError("canary of an argument, 7c1d")
     return Reply(status=503, body=b"{}", content_type="application/json") if path == "/readyz" else None
 
 
 @asynccontextmanager
 async def serving(*, most: int = 64, seconds: float = 10.0) -> AsyncIterator[tuple[str, int]]:
+    """Yield the address of a port."""
     port = Port(answers, most=most, seconds=seconds)
     url = urlsplit(await port.serve("127.0.0.1", 0))
     try:
@@ -29,6 +33,7 @@ async def serving(*, most: int = 64, seconds: float = 10.0) -> AsyncIterator[tup
 
 
 async def send(address: tuple[str, int], text: bytes) -> bytes:
+    """Send the text and return the whole answer."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(text)
     try:
@@ -56,17 +61,26 @@ async def test_a_connection_gets_one_answer() -> None:
     ] == head.split(b"\r\n")
 
 
+async def test_an_answer_to_head_has_no_body() -> None:
+    """HEAD is answered as GET, without the body."""
+    async with serving() as address:
+        got, head = [await send(address, b"%s /readyz HTTP/1.1\r\n\r\n" % word) for word in (b"GET", b"HEAD")]
+    assert got == head + b"{}"
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [
         (b"GET /nothing HTTP/1.0\r\n\r\n", b"HTTP/1.1 404 "),
         (b"POST /readyz HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
+        (b"GET /defect HTTP/1.1\r\n\r\n", b"HTTP/1.1 500 "),
         (b"GET /readyz\r\n\r\n", b"HTTP/1.1 400 "),
         (b"\x16\x03\x01\xff\r\n\r\n", b"HTTP/1.1 400 "),
         (b"GET /readyz HTTP/1.1\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", b""),  # more than the limit of a request
     ],
 )
 async def test_an_invalid_request_is_refused(text: bytes, status: bytes) -> None:
+    """An invalid request is refused, and the next request is answered."""
     async with serving() as address:
         found = await send(address, text)
         after = await send(address, b"GET /readyz HTTP/1.1\r\n\r\n")
@@ -75,13 +89,15 @@ async def test_an_invalid_request_is_refused(text: bytes, status: bytes) -> None
     assert after.startswith(b"HTTP/1.1 503 ")
 
 
-async def test_a_slow_request_is_closed() -> None:
+@pytest.mark.parametrize("sent", [b"", b"GET /rea"])
+async def test_a_slow_request_is_closed(sent: bytes) -> None:
     """A connection without a whole request is closed at its time limit."""
     async with serving(seconds=0.05) as address:
-        assert b"" == await send(address, b"GET /rea")
+        assert b"" == await send(address, sent)
 
 
 async def test_one_connection_too_many_closes_the_oldest() -> None:
+    """A connection above the limit closes the oldest one."""
     async with serving(most=2) as address:
         opened = [await asyncio.open_connection(*address) for _ in range(3)]
         oldest, _ = opened[0]
@@ -116,3 +132,27 @@ async def test_an_address_with_many_connections_loses_one() -> None:
         assert (await other.read()).startswith(b"HTTP/1.1 503 ")
         for writer in (other_writer, *(writer for _, writer in opened)):
             writer.close()
+
+
+@pytest.mark.req("OPS-01")
+async def test_many_connections_keep_no_other_client_out() -> None:
+    """Connections above the limit are closed, and a client at another address is answered."""
+    ask = b"GET /readyz HTTP/1.1\r\n\r\n"
+    async with serving(most=MOST_CONNECTIONS) as (host, port):
+        kubelet, to_kubelet = await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0))
+        crowd = [await asyncio.open_connection(host, port) for _ in range(5 * MOST_CONNECTIONS)]
+        async with asyncio.timeout(60):
+            for reader, _ in crowd[: 4 * MOST_CONNECTIONS + 1]:
+                assert b"" == await reader.read()
+        late, to_late = await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0))
+        for reader, writer in ((kubelet, to_kubelet), (late, to_late), crowd[-1]):
+            writer.write(ask)
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        for _, writer in (*crowd, (late, to_late), (kubelet, to_kubelet)):
+            writer.close()
+
+
+async def test_a_busy_port_is_an_error() -> None:
+    """A port in use is an error."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        await Port(answers).serve("127.0.0.1", taken.getsockname()[1])
