@@ -19,7 +19,7 @@ from hookseal.worker.ring_handler import RingHandler
 CANARY = "canary of an argument, 9b1e"
 _PASSES: dict[str, tuple[Any, str]] = {
     "taking": (ArqWorker, "_rings"),
-    "handling": (RingHandler, "_turn"),
+    "handling": (RingHandler, "_next_rings"),
     "outbox": (Outbox, "once"),
     "pulse": (Pulse, "run"),
 }

@@ -369,7 +369,7 @@ async def test_stop_returns_unhandled_rings(redis_url: str) -> None:
 class Waiting(RecordingHandler):
     """Lets every ring wait for its turn."""
 
-    def _turn(self, room: int) -> list[Ring]:
+    def _next_rings(self, room: int) -> list[Ring]:
         return []
 
 

@@ -510,7 +510,7 @@ class Worker:
                 handler.add(self.queue[:space])
                 del self.queue[:space]
                 await self.keeper.once(handler)
-                if rings := handler._turn(self.scene.in_flight.room):
+                if rings := handler._next_rings(self.scene.in_flight.room):
                     await handler.handle(rings)
                     assert 0 == await self.scene.in_flight.drain(5)
                 elif not (space and self.queue):

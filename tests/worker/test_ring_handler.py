@@ -796,10 +796,14 @@ async def test_nothing_is_claimed_while_outcomes_cannot_be_recorded() -> None:
     may_begin = False
     scene.handler._parts = replace(scene.handler._parts, may_begin=lambda: may_begin)
     scene.handler.add([RING])
-    assert ([], True, UNRECORDABLE_SECONDS) == (scene.handler._turn(4), scene.handler.is_down, scene.handler.next_in())
+    assert ([], True, UNRECORDABLE_SECONDS) == (
+        scene.handler._next_rings(4),
+        scene.handler.is_down,
+        scene.handler.next_in(),
+    )
     may_begin = True
 
-    assert ([RING], False) == (scene.handler._turn(4), scene.handler.is_down)
+    assert ([RING], False) == (scene.handler._next_rings(4), scene.handler.is_down)
 
 
 @pytest.mark.req("DUR-04")

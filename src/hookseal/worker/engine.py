@@ -125,9 +125,8 @@ class Engine:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_GOODBYE_SECONDS)
-        left = self._handler.leave()
-        if left:
-            await self._ring_again(left)
+        if rings := self._handler.leave():
+            await self._ring_again(rings)
 
     async def _take(self) -> None:
         try:
@@ -173,8 +172,8 @@ class Engine:
     async def _ring_again(self, rings: list[Ring]) -> None:
         """Ring those that are still due for other workers. If Redis does not accept them now, the sweep rings them."""
         try:
-            if wanted := await self._still_due(rings):
-                await at_most(_GOODBYE_SECONDS, self._bell.ring(wanted))
+            if still_due := await self._still_due(rings):
+                await at_most(_GOODBYE_SECONDS, self._bell.ring(still_due))
         except Exception as error:  # noqa: BLE001 -- whatever it is, the requests in flight are to end
             self._log.warning("rings.left", rings=len(rings), **why(error))
 

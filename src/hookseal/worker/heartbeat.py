@@ -121,7 +121,7 @@ class Heartbeat:
         if row is not None:
             self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))
 
-    def _learn(self, found: Fleet) -> None:
+    def _learn(self, fleet: Fleet) -> None:
         now = self._clock.monotonic()
         if now - self._beaten_at > _LATE_SECONDS:
             self._doubts_until = now + _DOUBT_SECONDS
@@ -130,8 +130,8 @@ class Heartbeat:
         self._beaten_at = now
         if self._drains:
             return
-        if found.workers >= self.fleet.workers or now >= self._doubts_until:
-            self.fleet = found
+        if fleet.workers >= self.fleet.workers or now >= self._doubts_until:
+            self.fleet = fleet
 
     async def _forget(self) -> None:
         if self._clock.monotonic() >= self._forget_at:

@@ -19,12 +19,12 @@ from hookseal.worker.periodic import Passes, Periodic
 from hookseal.worker.ring_handler import RingHandler
 
 LOOK_SECONDS: Final = 1.0  # between two looks for crowded lanes of other workers
-BUSY_LOOK_SECONDS: Final = 0.1  # between two turns while this worker looks after a crowded lane
+BUSY_LOOK_SECONDS: Final = 0.1  # between two passes while this worker looks after a crowded lane
 COUNT_SECONDS: Final = 30.0  # between two looks whether there is a second tenant
 FEW_AT_ONCE: Final = 32  # rings parked in one statement
 MOST_AT_ONCE: Final = 128  # the same, while more than `MANY_TO_PARK` are to be parked
 MANY_TO_PARK: Final = 1_000
-MOST_FETCHES: Final = 80  # statements in one turn: each asks 128 lanes, and a worker looks after 10,000
+MOST_FETCHES: Final = 80  # statements in one pass: each asks 128 lanes, and a worker looks after 10,000
 
 
 class LaneKeeper:
@@ -50,7 +50,7 @@ class LaneKeeper:
         self._log = parts.log
         self.passes = Passes("lanes", parts.clock)
         self._woken = asyncio.Event()
-        self._place: Key = BEGINNING
+        self._page_after: Key = BEGINNING
         self._look_at = self._count_at = parts.clock.monotonic()
 
     def wake(self) -> None:
@@ -79,7 +79,7 @@ class LaneKeeper:
                 if parked := self._lanes.take_parked(at_once):  # a worker that stops has put them back meanwhile
                     await self._park(parked, handler)
                     self._turns.parked()
-            if self._lanes.to_park:  # in the next turn, after what has room meanwhile
+            if self._lanes.to_park:  # in the next pass, after what has room meanwhile
                 self._woken.set()
         if self._clock.monotonic() >= self._look_at:
             await self._look()
@@ -99,8 +99,8 @@ class LaneKeeper:
             due = await self._store.due(refused)
             locked = {delivery for delivery, is_probe in due.items() if not is_probe}
             handler.keep_busy([each for each in refused if each.delivery_id in locked])
-            left = [each for each in refused if each.delivery_id not in locked]
-            self._lanes.add_first(left, self._clock.monotonic())
+            gone = [each for each in refused if each.delivery_id not in locked]
+            self._lanes.add_first(gone, self._clock.monotonic())
 
     async def _open(self, opened: Sequence[Opened]) -> None:
         """Open the breakers. If that fails, the next failure of the endpoint opens it."""
@@ -124,8 +124,8 @@ class LaneKeeper:
             self._lanes.tenants.has_one = await self._store.has_one_tenant()
         if (room := self._in_flight.room) and self._lanes.space(room):  # else no lane is asked
             await self._delete(self._lanes.crowded.calm(now)[:PAGE], now)
-        page = await self._store.page(self._place)
-        self._place = page[-1].key if len(page) == PAGE else BEGINNING
+        page = await self._store.page(self._page_after)
+        self._page_after = page[-1].key if len(page) == PAGE else BEGINNING
         for lane in page:
             if lane.is_open:
                 self._lanes.crowded.learn(lane.key)
@@ -138,12 +138,12 @@ class LaneKeeper:
 
     async def _delete(self, calm: Sequence[Key], now: float) -> None:
         """Delete these lanes. One that was stored is looked after further: a publisher may have read it before."""
-        left = await self._store.delete(calm) if calm else {}
+        still_stored = await self._store.delete(calm) if calm else {}
         is_calm = set(self._lanes.crowded.calm(now))  # more of an ordered lane may be expected meanwhile
         for key in is_calm.intersection(calm):
-            if key not in left:
+            if key not in still_stored:
                 self._lanes.crowded.forget(key)
-            elif left[key]:
+            elif still_stored[key]:
                 self._lanes.crowded.learn_again(key)
             else:
                 self._lanes.crowded.keep(key)
@@ -155,8 +155,8 @@ class LaneKeeper:
         """
         for _ in range(MOST_FETCHES):
             room = 0 if handler.is_down else self._in_flight.room  # nothing can be claimed then
-            wanted = self._lanes.wanted(room, self._clock.monotonic()) if room else []
-            if not wanted:
+            asked = self._lanes.wanted(room, self._clock.monotonic()) if room else []
+            if not asked:
                 return
-            self._lanes.found(wanted, await self._store.next(wanted), self._clock.monotonic())
+            self._lanes.found(asked, await self._store.next(asked), self._clock.monotonic())
             handler.wake()

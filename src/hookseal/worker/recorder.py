@@ -201,17 +201,17 @@ class PersistentLedger:
         """
         return self._outcomes.add(FinishedAttempt(claim=claim, attempt=attempt, verdict=verdict, error=error))
 
-    def _report(self, made: Sequence[FinishedAttempt]) -> None:
+    def _report(self, finished: Sequence[FinishedAttempt]) -> None:
         """Report these as recorded, in a call of the event loop of its own: an error then concerns no outcome."""
-        if made:
-            asyncio.get_running_loop().call_soon(self._report_now, made)
+        if finished:
+            asyncio.get_running_loop().call_soon(self._report_now, finished)
 
-    def _report_now(self, made: Sequence[FinishedAttempt]) -> None:
-        for place, each in enumerate(made, start=1):
+    def _report_now(self, finished: Sequence[FinishedAttempt]) -> None:
+        for number, each in enumerate(finished, start=1):
             try:
                 self._stored(each)
             except Exception:
-                self._report(made[place:])
+                self._report(finished[number:])
                 raise
 
     async def release(self, claim: Claim, wait: Wait | None) -> bool:
@@ -239,11 +239,11 @@ class PersistentLedger:
 
     async def _record_together(self, outcomes: Sequence[Outcome]) -> None:
         """Record them, and set the result of each. If PostgreSQL refuses one, the batch is halved until it is found."""
-        made = [each for each, _ in outcomes]
+        finished = [each for each, _ in outcomes]
 
         async def write(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- `_retried` passes it
             with _faults_of_all():
-                return await self._recorded(made, is_repeat=is_repeat)
+                return await self._recorded(finished, is_repeat=is_repeat)
 
         async def tried(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- the same
             try:
@@ -282,31 +282,33 @@ class PersistentLedger:
                 self._begin(self._record_once_unlocked(each), [each])
             else:
                 resolve(each[1], each[0].verdict if result is Recorded.STORED else None)
-        self._report([made for (made, _), result in zip(outcomes, results, strict=True) if result is Recorded.STORED])
+        self._report(
+            [finished for (finished, _), result in zip(outcomes, results, strict=True) if result is Recorded.STORED]
+        )
 
     async def _recorded(
-        self, made: Sequence[FinishedAttempt], *, is_repeat: bool, again: bool = False
+        self, finished: Sequence[FinishedAttempt], *, is_repeat: bool, again: bool = False
     ) -> list[Recorded]:
         """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
-        results = await self._ledger.record_all(made, again=again)
+        results = await self._ledger.record_all(finished, again=again)
         if not is_repeat or Recorded.LEASE_LOST not in results:
             return results
-        lost = [each for each, result in zip(made, results, strict=True) if result is Recorded.LEASE_LOST]
+        lost = [each for each, result in zip(finished, results, strict=True) if result is Recorded.LEASE_LOST]
         recorded = await self._ledger.recorded(lost)
         return [
             Recorded.STORED if each.claim.ring.delivery_id in recorded else result
-            for each, result in zip(made, results, strict=True)
+            for each, result in zip(finished, results, strict=True)
         ]
 
     async def _record_once_unlocked(self, outcome: Outcome) -> None:
         """Record it once its row is not locked. It retries with pauses, so that no connection waits for the lock."""
-        made = outcome[0]
+        finished = outcome[0]
 
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
-            [result] = await self._recorded([made], is_repeat=is_repeat, again=True)
+            [result] = await self._recorded([finished], is_repeat=is_repeat, again=True)
             if result is Recorded.BUSY:
                 raise _RowLockedError
-            return made.verdict if result is Recorded.STORED else None
+            return finished.verdict if result is Recorded.STORED else None
 
         await self._write_and_resolve(outcome, write)
 
@@ -328,12 +330,12 @@ class PersistentLedger:
         del self._alone[endpoint]
 
     async def _record_one(self, outcome: Outcome) -> None:
-        made = outcome[0]
+        finished = outcome[0]
 
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
-            done = await self._ledger.record(made.claim, made.attempt, made.verdict, made.error)
-            if done is None and is_repeat and await self._ledger.recorded([made]):
-                return made.verdict  # the first try has recorded it, and only its answer was lost
+            done = await self._ledger.record(finished.claim, finished.attempt, finished.verdict, finished.error)
+            if done is None and is_repeat and await self._ledger.recorded([finished]):
+                return finished.verdict  # the first try has recorded it, and only its answer was lost
             return done
 
         await self._write_and_resolve(outcome, write)
@@ -369,12 +371,12 @@ class PersistentLedger:
         except Unavailable:
             return False
 
-    def _begin(self, recording: Coroutine[object, object, None], left: Iterable[Outcome]) -> "asyncio.Future[None]":
-        """Begin to record these. If the task fails or is cancelled, those that are left then are resolved."""
+    def _begin(self, recording: Coroutine[object, object, None], outcomes: Iterable[Outcome]) -> "asyncio.Future[None]":
+        """Begin to record these. If the task fails or is cancelled, the `outcomes` that are left then are resolved."""
         task = asyncio.ensure_future(recording)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
-        task.add_done_callback(lambda ended: resolve_left(ended, left))
+        task.add_done_callback(lambda ended: resolve_left(ended, outcomes))
         return task
 
     @property
@@ -482,6 +484,6 @@ class KeptLeases:
             self._opened_at = None
 
 
-def _changes_its_endpoint(made: FinishedAttempt) -> bool:
+def _changes_its_endpoint(finished: FinishedAttempt) -> bool:
     """Return whether it disables its endpoint, or is the probe after which the endpoint is released."""
-    return made.verdict.disable is not None or made.claim.is_probe is True
+    return finished.verdict.disable is not None or finished.claim.is_probe is True

@@ -106,9 +106,9 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
     create objects in the schema.
     """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
-    async with _connections(settings) as (pool, batching, probing, ringing, found):
+    async with _connections(settings) as (pool, batching, probing, ringing, stores):
         await _require_schema(settings, pool, log)
-        unlocked = await unlocking.unlocked(settings, pool, found, clock=clock, log=log)
+        unlocked = await unlocking.unlocked(settings, pool, stores, clock=clock, log=log)
         instruments = _instruments(worker_id, clock, log)
         stale, denials = _reports(pool, unlocked, worker_id, instruments=instruments, log=log)
         ledger = PostgresLedger(
@@ -233,9 +233,9 @@ async def _connections(settings: Settings) -> AsyncIterator[tuple[_Pool, _Pool, 
         _pool(settings, size=_BATCHING_CONNECTIONS) as batching,
         _pool(settings, size=_PROBING_CONNECTIONS) as probing,
         _bell(settings) as ringing,
-        outside(settings, partial(connected, pool)) as found,
+        outside(settings, partial(connected, pool)) as stores,
     ):
-        yield pool, batching, probing, ringing, found
+        yield pool, batching, probing, ringing, stores
 
 
 def _presence(settings: Settings, worker_id: str, unlocked: Unlocked) -> Presence:

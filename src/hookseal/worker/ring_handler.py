@@ -27,7 +27,7 @@ FAILED_SECONDS: Final = 1.0  # how long rings are kept after PostgreSQL did not 
 UNRECORDABLE_SECONDS: Final = 0.2  # between two looks whether outcomes can be recorded again
 MOST_AT_ONCE: Final = 128  # deliveries in one claim
 QUARTER_AT_LEAST: Final = 50  # deliveries in one claim, if a quarter of the slots is less
-LOOK_SECONDS: Final = 1.0  # how long one turn waits for a ring, or for a free slot
+LOOK_SECONDS: Final = 1.0  # how long the handler waits for a ring, or for a free slot
 STILL_SECONDS: Final = 60.0
 GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while more rings wait for slots
 
@@ -122,7 +122,7 @@ class RingHandler:
     async def run(self, passes: Passes, stop: asyncio.Event) -> None:
         """Handle the rings whose turn it is until `stop`, or until nothing may begin.
 
-        A turn is no pass as long as the last claim failed, for whatever reason.
+        A round of this loop is no pass as long as the last claim failed, for whatever reason.
         """
         while not (stop.is_set() or self._in_flight.is_closed):
             if self._gathered:  # one claim of many deliveries costs much less than many claims of one
@@ -134,7 +134,7 @@ class RingHandler:
                 self._record(passes)
                 continue
             self._awake.clear()
-            rings = self._turn(room)
+            rings = self._next_rings(room)
             self._spacious.set()
             self._gathered = self._to_gather(len(rings), room)
             self._gathered_for = self._lanes.at_their_share or frozenset(each.tenant_id for each in rings)
@@ -150,10 +150,10 @@ class RingHandler:
         passes.passed() if self._failure is None else passes.interrupted()
 
     def _to_gather(self, begun: int, room: int) -> int:
-        left = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
-        return left + self._quarter if left or begun == room or begun > MOST_UNANSWERED else 0
+        spare = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
+        return spare + self._quarter if spare or begun == room or begun > MOST_UNANSWERED else 0
 
-    def _turn(self, room: int) -> list[Ring]:
+    def _next_rings(self, room: int) -> list[Ring]:
         """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
         if self.is_down:
             self._movement.moved()  # deliveries wait for PostgreSQL, not for the queue
@@ -192,8 +192,10 @@ class RingHandler:
     def keep_busy(self, rings: Sequence[Ring]) -> None:
         """Keep these rings, whose deliveries other transactions have locked, for a moment."""
         self.keep(rings[: (room := max(MOST_KEPT - len(self._kept), 0))], BUSY_SECONDS)
-        if left := sum(not each.is_parked for each in rings[room:]):  # a parked one is fetched again
-            self._parts.log.warning("rings.left", rings=left, reason=f"{MOST_KEPT} rings of locked deliveries are kept")
+        if dropped := sum(not each.is_parked for each in rings[room:]):  # a parked one is fetched again
+            self._parts.log.warning(
+                "rings.left", rings=dropped, reason=f"{MOST_KEPT} rings of locked deliveries are kept"
+            )
 
     def leave(self) -> list[Ring]:
         """Remove and return every ring that is kept or waits for its turn, for another worker."""
@@ -290,11 +292,11 @@ class RingHandler:
         for ring, error in claimed.faulty:
             self._meter.claim_failed()
             self._parts.log.error("claim.defect", deliveries=1, delivery_id=ring.delivery_id, exc_info=error)
-        left = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.locked)
-        left -= len(claimed.behind) + len(claimed.faulty)
-        if left < len(rings):
+        unclaimed = len(rings) - len(claimed.claims) - len(claimed.busy) - len(claimed.locked)
+        unclaimed -= len(claimed.behind) + len(claimed.faulty)
+        if unclaimed < len(rings):
             self._movement.moved()
-        if left and (not_due := min(left, sum(not each.is_parked for each in rings))):
+        if unclaimed and (not_due := min(unclaimed, sum(not each.is_parked for each in rings))):
             self._meter.ring_dropped(DropReason.NOT_DUE, not_due)  # another worker may have begun a parked one
 
     async def _group(self, claims: Sequence[Claim], asked_at: float) -> None:

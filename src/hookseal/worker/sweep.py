@@ -130,22 +130,22 @@ class Sweep:
         ring that is lost behind these is found later: to read a whole backlog in every look would cost too much.
         """
         old = now - self._old
-        count = left = found = 0
-        place: Cursor | None = BEGINNING
-        while place is not None:
-            rings, place = await self._ledger.rung_before(now, old, place)
+        count = of_producers = still_in_redis = 0
+        cursor: Cursor | None = BEGINNING
+        while cursor is not None:
+            rings, cursor = await self._ledger.rung_before(now, old, cursor)
             lost = await self._bell.lost(rings)
-            rung, of_producers = await self._ledger.ring_again(lost, old) if lost else ([], 0)
-            self._meter.rang(RungBy.SWEEP, of_producers)
-            left += of_producers
+            rung, others = await self._ledger.ring_again(lost, old) if lost else ([], 0)
+            self._meter.rang(RungBy.SWEEP, others)
+            of_producers += others
             count += await self._ring(rung, RungBy.SWEEP)
-            found += len(rings) - len(lost)
-            if found >= self.most_found and len(lost) < len(rings) / 2:
+            still_in_redis += len(rings) - len(lost)
+            if still_in_redis >= self.most_found and len(lost) < len(rings) / 2:
                 break
-            if place is not None:
+            if cursor is not None:
                 self.passes.passed()  # the same
-        if left:
-            self._log.warning("sweep.producer_rings_missing", deliveries=left)
+        if of_producers:
+            self._log.warning("sweep.producer_rings_missing", deliveries=of_producers)
         return count
 
     async def _ring(self, rings: Sequence[Ring], by: RungBy) -> int:

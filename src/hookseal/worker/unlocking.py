@@ -18,7 +18,7 @@ async def unlocked(settings: Settings, pool: Pool, outside: Outside, *, clock: C
     """Return the unlocked secrets of the worker, read through its cache. Raises as `unlock` does."""
     if settings.secrets.provider is Provider.DEV:
         log.warning("secrets.in_memory", reason="SECRETS_PROVIDER is dev: every secret is lost when this process ends")
-    found = await unlock(
+    secrets = await unlock(
         pool,
         settings.secrets.provider,
         settings.secrets.keyring,
@@ -27,13 +27,13 @@ async def unlocked(settings: Settings, pool: Pool, outside: Outside, *, clock: C
         trust=sending.trust(settings.egress),
         outside=outside,
     )
-    if found.stores is not None and found.stores.unreachable:
+    if secrets.stores is not None and secrets.stores.unreachable:
         log.warning(
             "secrets.unreachable",
-            providers=sorted(found.stores.unreachable),
+            providers=sorted(secrets.stores.unreachable),
             reason="secrets in use are kept by providers that this worker has no settings for: their deliveries wait",
         )
-    return found
+    return secrets
 
 
 async def require_keys(pool: Pool, ring: KeyRing | None) -> None:

@@ -42,7 +42,7 @@ class UnrungRings:
         self._bell = bell
         self._clock = clock
         self._turns = turns
-        self._place = ""
+        self._after_tenant = ""
         self._ends = 0
         self._at_once = FEW_AT_ONCE
         self._is_busy = True
@@ -59,20 +59,20 @@ class UnrungRings:
         async with self._turns.turn():
             if self._turns.is_parking and each is None:
                 room = min(room, FEW_AT_ONCE)
-            found = await self._ledger.ring_unrung(
-                token, waited_seconds=waited_seconds, now=now, after=self._place, at_most=room, each=each
+            unrung = await self._ledger.ring_unrung(
+                token, waited_seconds=waited_seconds, now=now, after=self._after_tenant, at_most=room, each=each
             )
-        self._place = found.place
-        self._at_once = max(min(2 * room, MOST_AT_ONCE), FEW_AT_ONCE) if found.has_backlog else FEW_AT_ONCE
-        self._is_busy = found.has_backlog or bool(found.rings)
+        self._after_tenant = unrung.place
+        self._at_once = max(min(2 * room, MOST_AT_ONCE), FEW_AT_ONCE) if unrung.has_backlog else FEW_AT_ONCE
+        self._is_busy = unrung.has_backlog or bool(unrung.rings)
         self._rung_at = moment
-        await self._put(found)
-        has_more = not self._is_vain(found) and found.has_more and each is None
-        return Rung(len(found.rings), has_more=has_more, chores=found.chores)
+        await self._put(unrung)
+        has_more = not self._is_vain(unrung) and unrung.has_more and each is None
+        return Rung(len(unrung.rings), has_more=has_more, chores=unrung.chores)
 
-    def _is_vain(self, found: Unrung) -> bool:
+    def _is_vain(self, unrung: Unrung) -> bool:
         """Return whether a look at all tenants rang nothing: other transactions have locked what is due."""
-        self._ends = self._ends + (not found.place) if found.has_backlog and found.is_empty else 0
+        self._ends = self._ends + (not unrung.place) if unrung.has_backlog and unrung.is_empty else 0
         if self._ends < _ENDS:
             return False
         self._ends = 0
@@ -85,6 +85,6 @@ class UnrungRings:
             standing = min(standing, await self._ledger.standing(self.most_standing))
         return max(self.most_standing - standing, 0)
 
-    async def _put(self, found: Unrung) -> None:
-        if found.rings:
-            await self._bell.ring(found.rings, backlogged=found.backlogged)
+    async def _put(self, unrung: Unrung) -> None:
+        if unrung.rings:
+            await self._bell.ring(unrung.rings, backlogged=unrung.backlogged)

@@ -64,19 +64,19 @@ def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["\n".join(column) for column in zip(*rows, strict=True)]
 
 
-def _fences(made: Sequence[FinishedAttempt]) -> list[str]:
+def _fences(finished: Sequence[FinishedAttempt]) -> list[str]:
     return _lines([
-        (each.claim.ring.tenant_id, each.claim.ring.delivery_id, each.claim.lease_token) for each in made
+        (each.claim.ring.tenant_id, each.claim.ring.delivery_id, each.claim.lease_token) for each in finished
     ])  # fmt: skip
 
 
-def _outcomes(made: Sequence[FinishedAttempt]) -> list[str | list[str | None]]:
-    texts = [[each.error for each in made], [each.attempt.snippet for each in made]]
-    return [*_lines([_outcome(each) for each in made]), *texts]
+def _outcomes(finished: Sequence[FinishedAttempt]) -> list[str | list[str | None]]:
+    texts = [[each.error for each in finished], [each.attempt.snippet for each in finished]]
+    return [*_lines([_outcome(each) for each in finished]), *texts]
 
 
-def _outcome(made: FinishedAttempt) -> tuple[str, ...]:
-    claim, attempt, verdict = made.claim, made.attempt, made.verdict
+def _outcome(finished: FinishedAttempt) -> tuple[str, ...]:
+    claim, attempt, verdict = finished.claim, finished.attempt, finished.verdict
     return (
         claim.ring.tenant_id,
         claim.ring.delivery_id,
@@ -438,13 +438,13 @@ class PostgresLedger:
         """
         rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
         has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]
-        found = [row for row in rows if row["delivery_id"] is not None]
+        changed = [row for row in rows if row["delivery_id"] is not None]
         return Unrung(
-            rings=_rings([row for row in found if not row["waits"]]),
-            backlogged=frozenset(row["tenant_id"] for row in found if row["is_backlogged"]),
+            rings=_rings([row for row in changed if not row["waits"]]),
+            backlogged=frozenset(row["tenant_id"] for row in changed if row["is_backlogged"]),
             has_backlog=has_backlog,
-            has_more=has_backlog and bool(found or place or after),
-            is_empty=not found,
+            has_more=has_backlog and bool(changed or place or after),
+            is_empty=not changed,
             place=place,
             chores=frozenset(map(Chore, rows[0]["chores"].split())),
         )

@@ -111,7 +111,7 @@ class Measuring:
 
 async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str, Reading]:
     """Return all figures of the database, which are measured in one statement."""
-    given: Mapping[str, object] = {
+    parameters: Mapping[str, object] = {
         "retention_lag_seconds": retention_days,
         "due": COUNTED_AT_MOST,
         "waiting": COUNTED_AT_MOST,
@@ -119,10 +119,10 @@ async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str
         "rotations_overdue": WARNING.total_seconds(),
         "workers_live": LIVE_SECONDS,
     }
-    places = {name: f"${place}" for place, name in enumerate(given, 1)}
-    text = "\nUNION ALL\n".join(_part(name, places.get(name, "")) for name in _MEASURED)
+    numbered = {name: f"${number}" for number, name in enumerate(parameters, 1)}
+    text = "\nUNION ALL\n".join(_part(name, numbered.get(name, "")) for name in _MEASURED)
     figures: dict[str, Any] = {metric.name: {} for metric in _MEASURED.values() if metric.labels}
-    for name, labels, number in await connection.fetch(text, *given.values(), timeout=ANSWER_SECONDS):
+    for name, labels, number in await connection.fetch(text, *parameters.values(), timeout=ANSWER_SECONDS):
         metric = _MEASURED[name]
         if metric.labels:
             figures[metric.name][labels[0] if len(labels) == 1 else tuple(labels)] = number
@@ -131,10 +131,10 @@ async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str
     return figures
 
 
-def _part(name: str, place: str) -> str:
-    """Return the part of the whole statement that measures this figure, with its parameter at this place."""
+def _part(name: str, parameter: str) -> str:
+    """Return the part of the whole statement that measures this figure, with this parameter."""
     labels = [f"label_{number}" for number in range(len(_MEASURED[name].labels))]
     return (
         f"SELECT '{name}' AS name, ARRAY[{', '.join(labels)}]::text[] AS labels, number::float8 AS number\n"
-        f"FROM ({_SQL[name].replace('$1', place)}) AS of ({', '.join([*labels, 'number'])})"
+        f"FROM ({_SQL[name].replace('$1', parameter)}) AS of ({', '.join([*labels, 'number'])})"
     )
