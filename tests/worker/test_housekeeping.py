@@ -283,7 +283,7 @@ async def test_only_the_leader_looks(scene: Scene) -> None:
     await scene.scheduling.pass_(DAY / 2)
     scene.leads = False
     clock = TurningClock()
-    task = asyncio.create_task((await scene.keeper(clock)).run())
+    task = asyncio.create_task((await scene.keeper(clock)).loop.run())
     await clock.asleep(1)
     assert ["endpoint.added"] == [row["action"] for row in await audited(scene.scheduling.pool)]
     scene.leads = True
