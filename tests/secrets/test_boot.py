@@ -1,5 +1,6 @@
 """Unlocking at start: valid settings are arranged as the table says, and invalid ones refused before any write."""
 
+import re
 from collections.abc import Iterable
 
 import pytest
@@ -8,7 +9,7 @@ from hookseal.errors import ConfigError, KeyRetired, SecretNotFound, SecretTampe
 from hookseal.ground.ids import SYSTEM_TENANT
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.postgres.pool import Pool
-from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.boot import BASIS, Unlocked, basis, unlock
 from hookseal.secrets.core.envelope import key_id_of
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.ref import Provider, Purpose
@@ -232,3 +233,49 @@ async def test_dev_unlocks_with_keys_in_memory(pool: Pool) -> None:
     async with pool.acquire() as connection:
         assert one.store is one.store_on(connection)
     assert isinstance(one.store, DevStore)
+
+
+_CHANGES_THE_BASIS = (
+    "UPDATE hookseal.secret_keys SET state = 'retired'",
+    "UPDATE hookseal.secret_keys SET check_value = sha256(check_value)",
+    "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ('0123456789abcdef', 'staged', 'x')",
+    "DELETE FROM hookseal.secret_keys",
+    "UPDATE hookseal.secret_records SET sealed = sealed || 'x' WHERE name = 'integrity'",
+    "UPDATE hookseal.secret_records SET sealed = sealed || 'x' WHERE name = 'sentinel'",
+    "UPDATE hookseal.secret_records SET state = 'retired' WHERE name = 'integrity'",
+    "UPDATE hookseal.secret_records SET purpose = 'x' WHERE name = 'sentinel'",
+    "UPDATE hookseal.secret_records SET provider = 'aws', sealed = NULL WHERE name = 'sentinel'",
+    "DELETE FROM hookseal.secret_records WHERE name = 'sentinel'",
+    "UPDATE hookseal.secret_records SET provider = 'gcp', sealed = NULL WHERE tenant_id = 'acme'",
+    "DELETE FROM hookseal.secret_records WHERE key_id IS NOT NULL",
+    "UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'cache'",
+    "UPDATE hookseal.control SET epoch = epoch + 1 WHERE name = 'restore'",
+    "UPDATE hookseal.control SET token = gen_random_uuid() WHERE name = 'installation'",
+)
+_KEEPS_THE_BASIS = (
+    "UPDATE hookseal.secret_records SET state = 'retired', sealed = sealed || 'x' WHERE tenant_id = 'acme'",
+    "UPDATE hookseal.control SET token = gen_random_uuid(), holder = 'w', until = now() WHERE name = 'outbox'",
+    "DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme'",
+)
+
+
+async def test_the_basis_of_unlocking_is_what_it_reads(begun: Pool) -> None:
+    """It differs after a change of anything that unlocking reads, and not when endpoints and workers change."""
+    await sealed_under(begun, FIRST)
+    before, changed = await basis(begun), set[str]()
+    async with begun.acquire() as connection:
+        for statement in (*_CHANGES_THE_BASIS, *_KEEPS_THE_BASIS):
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute(statement)
+            if before != await basis(connection):
+                changed.add(statement)
+            await transaction.rollback()
+
+    assert {*_CHANGES_THE_BASIS} == changed
+
+
+def test_the_basis_asks_for_every_provider_outside_postgresql() -> None:
+    """None of them can be in use without being noticed."""
+    [named] = re.findall(r"ARRAY\[(.*?)\]", BASIS)
+    assert {*Provider} - {Provider.DB} == {Provider(name.strip(" '")) for name in named.split(",")}

@@ -12,7 +12,7 @@ async with Admin.connect() as admin:
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
 
 from hookseal.admin.deliveries import Deliveries
@@ -58,14 +58,16 @@ class Admin:
         read.
         """
         settings = await unwrapped(admin_settings(database_url=database_url, environ=environ), clock=SystemClock())
-        async with opening.pool(
-            settings.database,
-            size=MAX_CONNECTIONS,
-            name="hookseal-admin",
-            seconds=ANSWER_SECONDS,
-            close_seconds=_CLOSE_SECONDS,
-        ) as pool:
-            session = PoolSession(pool, settings)
+        async with (
+            opening.pool(
+                settings.database,
+                size=MAX_CONNECTIONS,
+                name="hookseal-admin",
+                seconds=ANSWER_SECONDS,
+                close_seconds=_CLOSE_SECONDS,
+            ) as pool,
+            aclosing(PoolSession(pool, settings)) as session,
+        ):
             async with session.reading() as connection:
                 await revision.require(connection)
             yield cls(session)

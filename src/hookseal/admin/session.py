@@ -3,18 +3,18 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.config.settings import Settings
-from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, SecretDenied, Unavailable
+from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
-from hookseal.operations.unlocking import outside, require_lasting, unlock_for_changes
+from hookseal.operations.unlocking import KeptSecrets, outside, require_lasting, unlock_for_changes
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool, connected
 from hookseal.postgres.savepoint import part_with_our_path, require_plain_types
@@ -61,8 +61,8 @@ class Session(ABC):
                     field="SECRETS_MASTER_KEY",
                 )
             require_lasting(self.settings.secrets)
-            async with self._unlocked() as unlocked, self._turn(connection), self._chosen(connection) as chosen:
-                yield Operator(connection=chosen, unlocked=unlocked, who=who)
+            async with self._operator(who, connection) as operator:
+                yield operator
 
     @asynccontextmanager
     async def pinging(self, actor: str) -> AsyncIterator[tuple[Operator, Sending]]:
@@ -89,15 +89,12 @@ class Session(ABC):
         """Return the pool, or the one connection, for statements that need no transaction."""
 
     @abstractmethod
-    def _unlocked(self) -> AbstractAsyncContextManager[Unlocked]:
-        """Give the secrets of the installation, unlocked."""
+    def _operator(self, who: str, connection: Connection | None) -> AbstractAsyncContextManager[Operator]:
+        """Give an operator on the caller's connection, or on one of its own, with the secrets unlocked."""
 
     @abstractmethod
     def _meaning(self, error: Exception) -> HooksealError | None:
         """Return the error of a library as an error for the caller; None if it is a fault of hookseal."""
-
-    def _turn(self, _connection: Connection | None) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
 
     @asynccontextmanager
     async def _chosen(self, connection: Connection | None) -> AsyncIterator[Connection]:
@@ -127,12 +124,14 @@ class Session(ABC):
 class PoolSession(Session):
     """A session over a pool: any number of tasks may use it at once.
 
-    The secrets are unlocked for each change, so it follows every change of keys.
+    The secrets are unlocked once, and again if anything that this depends on has changed, so it follows every change of
+    keys.
     """
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         super().__init__(settings)
         self._pool = pool
+        self._secrets = KeptSecrets(pool, settings)
         self._changes = asyncio.Semaphore(_CHANGES_AT_ONCE)
         self._place = f"PostgreSQL at {settings.database.address}"
 
@@ -147,14 +146,15 @@ class PoolSession(Session):
     async def source(self) -> Executor:  # noqa: D102
         return self._pool
 
+    async def aclose(self) -> None:
+        """Close what the changes have opened outside PostgreSQL."""
+        await self._secrets.aclose()
+
     @asynccontextmanager
-    async def _unlocked(self) -> AsyncIterator[Unlocked]:
-        async with outside(self.settings, partial(connected, self._pool)) as found:
-            try:
-                unlocked = await unlock_for_changes(self._pool, self.settings, outside=found)
-            except SecretDenied as error:  # the role has no right to the tables of secrets
-                raise Refused(str(error), advice=error.advice, joint=error.joint) from None
-            yield unlocked
+    async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
+        unlocked = await self._secrets.for_change(is_joined=connection is not None)
+        async with self._turn(connection), self._chosen(connection) as chosen:
+            yield Operator(connection=chosen, who=who, unlocked=unlocked, follow=self._secrets.of)
 
     def _meaning(self, error: Exception) -> HooksealError | None:
         return Failures(place=self._place, denied=partial(missing_right, error, self._place)).meaning(error)
@@ -200,13 +200,14 @@ class CommandSession(Session):
         return self._connection
 
     @asynccontextmanager
-    async def _unlocked(self) -> AsyncIterator[Unlocked]:
+    async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
         source = await self.source()
         if self._kept is None:
             apart = partial(opening.connection, self.settings.database)
             found = await self._resources.enter_async_context(outside(self.settings, apart))
             self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=found)
-        yield self._kept
+        async with self._chosen(connection) as chosen:
+            yield Operator(connection=chosen, unlocked=self._kept, who=who)
 
     def _meaning(self, error: Exception) -> HooksealError | None:
         return for_operator(error, address=self.settings.database.address)

@@ -1,20 +1,21 @@
 """The context of a change: a connection, the installation's unlocked secrets, and a name for the audit log."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import asyncpg
 
 from hookseal.audit.chain import Action, Change
 from hookseal.audit.log import append
-from hookseal.errors import InDoubt, SecretError, Unavailable
+from hookseal.errors import Defect, InDoubt, SecretError, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.postgres.pool import Connection
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.translate import OUTAGES, translated
-from hookseal.secrets.boot import Unlocked
+from hookseal.secrets.boot import BASIS, Unlocked
+
+Follow = Callable[[str], Awaitable[Unlocked]]
 
 # Errors that prove that PostgreSQL did not commit.
 _NOT_COMMITTED: Final = (
@@ -23,14 +24,19 @@ _NOT_COMMITTED: Final = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 # A wait for one lock ends before the time-out of a statement (5 s), so that the error says that a row is locked.
-# One statement also reads the newest version of the integrity key, to save each change a round trip.
+# One statement also reads what the secrets depend on, to save each change a round trip.
 _LIMITS: Final = """
-SELECT (SELECT max(version)::text
-          FROM hookseal.secret_records
-         WHERE tenant_id = '_system' AND name = 'integrity' AND state <> 'destroyed') AS newest,
+SELECT ({asked}),
        set_config('idle_in_transaction_session_timeout', '5s', true),
        set_config('lock_timeout', '4500ms', true)
 """
+_NEWEST: Final = """
+SELECT max(version)::text
+  FROM hookseal.secret_records
+ WHERE tenant_id = '_system' AND name = 'integrity' AND state <> 'destroyed'
+"""
+_LIMITS_AND_NEWEST: Final = _LIMITS.format(asked=_NEWEST)
+_LIMITS_AND_BASIS: Final = _LIMITS.format(asked=BASIS)
 
 
 async def limit_transaction(connection: Connection) -> str | None:
@@ -38,7 +44,7 @@ async def limit_transaction(connection: Connection) -> str | None:
 
     Returns the id of the newest version of the integrity key, None if the store is not in PostgreSQL.
     """
-    newest: str | None = await connection.fetchval(_LIMITS)
+    newest: str | None = await connection.fetchval(_LIMITS_AND_NEWEST)
     return newest
 
 
@@ -56,13 +62,39 @@ class OfEndpoint(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """The context in which an operator changes the installation. The audit log stores `who` and the database role."""
+    """The context in which an operator changes the installation. The audit log stores `who` and the database role.
 
-    connection: Connection
-    unlocked: Unlocked
-    who: str
+    It has the `unlocked` secrets, or `follow`, which returns those that fit a basis (`secrets.boot.basis`): then the
+    first transaction reads the basis.
+    """
+
+    __slots__ = ("_follow", "_unlocked", "connection", "who")
+
+    def __init__(
+        self, *, connection: Connection, who: str, unlocked: Unlocked | None = None, follow: Follow | None = None
+    ) -> None:
+        self.connection: Final = connection
+        self.who: Final = who
+        self._unlocked = unlocked
+        self._follow = follow
+
+    @property
+    def unlocked(self) -> Unlocked:
+        """The secrets of the installation. With `follow` there are none before the first `changing`."""
+        if self._unlocked is None:
+            raise Defect("secrets are used before they were compared with the database")
+        return self._unlocked
+
+    async def compare(self) -> None:
+        """Make the secrets ready for use outside of `changing`. Raises as `changing` does."""
+        if self._unlocked is None:
+            async with self.changing():
+                pass
+
+    def on(self, connection: Connection) -> "Operator":
+        """Return this operator on another connection."""
+        return Operator(connection=connection, who=self.who, unlocked=self._unlocked, follow=self._follow)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Connection]:
@@ -70,19 +102,19 @@ class Operator:
 
         If a transaction is open already, the block becomes a part of it, which an error undoes alone. A newer version
         of the integrity key is read first, and used in the block. Raises `Unavailable` if PostgreSQL does not answer,
-        or if another transaction has a row locked for longer than the limit, and `InDoubt` if PostgreSQL did not
-        answer to the commit.
+        or if another transaction has a row locked for longer than the limit, `InDoubt` if PostgreSQL did not
+        answer to the commit, and what `follow` raises.
         """
         with translated():
             if not self.connection.is_closed() and self.connection.is_in_transaction():  # a closed one raises here
                 async with savepoint(self.connection):
-                    await self._learn_integrity_key(await limit_transaction(self.connection))
+                    await self._begin()
                     yield self.connection
                 return
             transaction = self.connection.transaction()
             await transaction.start()
             try:
-                await self._learn_integrity_key(await limit_transaction(self.connection))
+                await self._begin()
                 yield self.connection
             except BaseException:
                 with suppress(*OUTAGES):  # without an answer it is rolled back with its session
@@ -97,6 +129,13 @@ class Operator:
             except OUTAGES as error:
                 said = f"PostgreSQL did not answer to the commit ({type(error).__name__})"
                 raise InDoubt(f"{said}: it may have been done all the same") from error
+
+    async def _begin(self) -> None:
+        """Limit the open transaction, and bring the secrets up to date."""
+        if self._unlocked is None and self._follow is not None:
+            self._unlocked = await self._follow(await self.connection.fetchval(_LIMITS_AND_BASIS))
+        else:
+            await self._learn_integrity_key(await limit_transaction(self.connection))
 
     async def _learn_integrity_key(self, newest: str | None) -> None:
         if newest not in {None, self.unlocked.integrity.key_id}:

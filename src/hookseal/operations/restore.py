@@ -70,6 +70,7 @@ async def accept_restore(
     can be repeated. `heads` are heads that the operator kept: if the log contradicts one, that is accepted, too. Raises
     `Unavailable`.
     """
+    await operator.compare()
     await operator.unlocked.versions.refresh()  # rows may name a version that is newer
     contradicted = await log.find_contradictions(operator.connection, operator.unlocked.integrity, heads)
     tally = _Tally()
@@ -86,6 +87,7 @@ async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
 
     An endpoint that is not stale is not changed. Raises `NotFound` if it never existed, and `Unavailable`.
     """
+    await operator.compare()
     await operator.unlocked.versions.refresh()
     tally = _Tally()
     async for found in restore.find_stale(operator.connection, tenant):

@@ -20,12 +20,15 @@ from hookseal.secrets.key.stores import Outside
 from hookseal.secrets.resolve.cache import CacheLimits, SealedCache
 from hookseal.secrets.resolve.reader import SecretReader
 from hookseal.secrets.resolve.service import SecretService
+from hookseal.secrets.statements import statements
 from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import SecretStore
 from hookseal.secrets.store.several import SeveralStores
 
 _SYSTEM_CLOCK: Final = SystemClock()
 _DEFAULT_LIMITS: Final = CacheLimits()
+_SQL: Final = statements("boot.sql")
+BASIS: Final = _SQL["basis"]  # the query of `basis`, for a statement that asks more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +97,11 @@ async def unlock(
     Secrets for signing are read through a cache with these limits; `store` has no cache. `trust` makes the TLS context
     of an endpoint that has a client certificate and no authorities of its own.
 
-    `db` needs the ring and follows the table: the key that is active there seals, retired keys open nothing. A provider
-    outside PostgreSQL needs `outside`, and the ring only as long as versions are sealed under it. `dev` makes its own
-    keys in memory. Raises `ConfigError` if the installation is not initialised, the ring does not match the table, or
-    the provider has no settings, or, with `dev`, if it is initialised; `SecretError` if the installation's own secrets
-    do not open, and `SecretUnavailable`.
+    `db` needs the keyring and follows the table: the key that is active there seals, retired keys open nothing. A
+    provider outside PostgreSQL needs `outside`, and the keyring only as long as versions are sealed under it. `dev`
+    makes its own keys in memory. Raises `ConfigError` if the installation is not initialised, the keyring does not
+    match the table, or the provider has no settings, or, with `dev`, if it is initialised; `SecretError` if the
+    installation's own secrets do not open, and `SecretUnavailable`.
     """
     sealed_cache = SealedCache(cache, clock=clock, chance=random.SystemRandom().random, random_bytes=os.urandom)
     contexts = TlsContexts(clock=clock, ttl_seconds=cache.ttl_seconds, trust=trust)
@@ -110,6 +113,16 @@ async def unlock(
     else:
         store = await stores.opened(source, provider, keyring, outside)
     return await _unlocked(store, sealed_cache, contexts, clock)
+
+
+async def basis(source: Executor) -> str:
+    """Return a fingerprint of everything in PostgreSQL that `unlock` reads, for a provider with rows there.
+
+    As long as it is the same, what was unlocked after it was read is as it would be now. Raises `SecretDenied` and
+    `SecretUnavailable`.
+    """
+    fingerprint: str = await _SQL.value(source, "basis")
+    return fingerprint
 
 
 async def _require_unregistered(source: Executor) -> None:

@@ -11,7 +11,7 @@ from hookseal.errors import ConfigError, Conflict, KeyRetired, KeyUnknown, NotFo
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule
-from hookseal.operations.key.keys import MovedKey, finish_rewrap, records_of, ring_of
+from hookseal.operations.key.keys import MovedKey, finish_rewrap, keyring_of, records_of
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import unlock
@@ -354,4 +354,4 @@ async def test_dev_has_no_master_keys(pool: Pool) -> None:
     async with pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
         with pytest.raises(Refused, match="has no master keys"):
-            ring_of(operator)
+            keyring_of(operator)

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from typing import Final, TypeVar
 
 import asyncpg
@@ -122,7 +121,7 @@ async def side_by_side(
         try:
             async with asyncio.TaskGroup() as tasks:
                 for connection in connections:
-                    tasks.create_task(_work_on_queue(replace(operator, connection=connection), queue, work))
+                    tasks.create_task(_work_on_queue(operator.on(connection), queue, work))
                 async for item in source:
                     await queue.put((item,))
                 for _ in connections:

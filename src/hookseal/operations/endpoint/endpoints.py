@@ -1,8 +1,7 @@
 """Adds, enables, disables and deletes an endpoint, each in one transaction with its audit row."""
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from hookseal.audit.chain import Action
@@ -23,9 +22,11 @@ from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored as extras_stored
 from hookseal.secrets.extras import tls_context, tls_identity
-from hookseal.secrets.extras.stored import NO_EXTRAS, EndpointExtras
+from hookseal.secrets.extras.stored import NO_EXTRAS, EndpointExtras, Extra
 from hookseal.secrets.extras.tls_identity import TlsIdentity
 from hookseal.secrets.store import records
+
+T = TypeVar("T")
 
 # Shorter than the time after which PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s).
 _BRIEFLY: Final = "SET LOCAL lock_timeout = '700ms'"
@@ -152,7 +153,13 @@ async def _sealed(
     """Seal the secrets of the new endpoint, and return their refs."""
     tenant, store = endpoint.tenant_id, operator.unlocked.store_on(operator.connection)
     name, scheme = endpoint_secret_name(endpoint_id), endpoint.scheme
-    keep = partial(extras_stored.keep, operator.connection, store, tenant=tenant, endpoint_id=endpoint_id)
+
+    async def keep(extra: Extra[T], value: T) -> SecretRef | None:
+        if value == extra.none:  # nor has the endpoint an older one, since it is new
+            return None
+        connection = operator.connection
+        return await extras_stored.keep(connection, store, extra, value, tenant=tenant, endpoint_id=endpoint_id)
+
     return pointer.InitialSecrets(
         ref=await store.put(tenant, name, secret, purpose=Purpose.WEBHOOK_SIGNING, scheme=scheme.value),
         scheme=scheme,

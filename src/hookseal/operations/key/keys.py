@@ -54,31 +54,31 @@ async def begin(
     provider already, only its first master key is registered, for a move to `db`. Raises `Conflict` if it was
     initialised before, what the provider raises, and `Unavailable`.
     """
-    ring = keyring if provider is Provider.DB else None
+    used = keyring if provider is Provider.DB else None
     with translated():
         async with connection.transaction():
             await limit_transaction(connection)
-            store = await _new_store(connection, ring, provider, outside)
-            made = await keys.initialise(connection, ring, store, random_bytes)
-            unlocked = await unlock(connection, provider, ring, outside=outside)
+            store = await _new_store(connection, used, provider, outside)
+            status = await keys.initialise(connection, used, store, random_bytes)
+            unlocked = await unlock(connection, provider, used, outside=outside)
             await Operator(connection=connection, unlocked=unlocked, who=who).audit(
                 Action.KEY_INITIALISED,
-                of=f"key:{made.key_id or provider}",
+                of=f"key:{status.key_id or provider}",
                 after={
-                    "key_id": made.key_id,
-                    "state": made.state,
-                    "integrity_ref": str(made.integrity_ref),
-                    "sentinel_ref": str(made.sentinel_ref),
+                    "key_id": status.key_id,
+                    "state": status.state,
+                    "integrity_ref": str(status.integrity_ref),
+                    "sentinel_ref": str(status.sentinel_ref),
                 },
             )
-    return made
+    return status
 
 
 async def _new_store(
-    connection: Connection, ring: KeyRing | None, provider: Provider, outside: Outside | None
+    connection: Connection, keyring: KeyRing | None, provider: Provider, outside: Outside | None
 ) -> SecretStore:
-    if ring is not None:
-        return PostgresStore(connection, ring)
+    if keyring is not None:
+        return PostgresStore(connection, keyring)
     return await stores.opened(connection, provider, None, outside, is_begun=False)
 
 
@@ -154,16 +154,16 @@ async def destroy_key(operator: Operator, key_id: str) -> MovedKey:
         return MovedKey(life=await keys.life(connection, key_id), was=found.state)
 
 
-def ring_of(operator: Operator) -> KeyRing:
+def keyring_of(operator: Operator) -> KeyRing:
     """Return the master keys of this process, with the roles that they had when it started."""
-    ring = operator.unlocked.keyring
-    if ring is None:
+    keyring = operator.unlocked.keyring
+    if keyring is None:
         raise Refused("this process has no master keys: they belong to SECRETS_PROVIDER db")
-    return ring
+    return keyring
 
 
 def _holds(operator: Operator, key_id: str) -> bool:
-    return key_id in {key.key_id for key in ring_of(operator).keys}
+    return key_id in {key.key_id for key in keyring_of(operator).keys}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +181,9 @@ async def rotate_integrity_key(operator: Operator, random_bytes: Callable[[int],
     Another process learns the new version when it reads a row that names it. Raises what the store raises, and
     `Unavailable`.
     """
-    integrity = operator.unlocked.integrity
     material = SecretMaterial(random_bytes(KEY_BYTES))
     async with operator.changing() as connection:
+        integrity = operator.unlocked.integrity
         store = operator.unlocked.store_on(connection)
         ref = await store.rotate(SYSTEM_TENANT, INTEGRITY_NAME, material, purpose=Purpose.INTEGRITY)
         older = [version.ref for version in await store.versions(SYSTEM_TENANT, INTEGRITY_NAME) if version.ref != ref]
@@ -207,14 +207,14 @@ async def rewrap_batch(operator: Operator, key_id: str, after: Cursor, *, wait: 
     With `wait` it waits for locked rows, else it skips them. Raises `NotFound`, `Conflict` if it is the active key,
     `Refused` if this process lacks one of the two keys, and `Unavailable`.
     """
-    ring = ring_of(operator)
-    has_key = key_id in {key.key_id for key in ring.keys}
     async with operator.changing() as connection:
+        keyring = keyring_of(operator)
+        has_key = key_id in {key.key_id for key in keyring.keys}
         to = await active_key.lock_shared(connection)  # it stays active, so that a batch has one new key
         found = await keys.life(connection, key_id)
         if not key_rules.must_rewrap(found.state, key_id, held=has_key, drained=found.drained_at is not None):
             return None
-        done = await rewrap.batch(connection, ring.sealing_as(to), key_id, after, wait=wait)
+        done = await rewrap.batch(connection, keyring.sealing_as(to), key_id, after, wait=wait)
         if done.moved:
             facts = {"to": done.to, "records": done.moved, "digest": done.digest}
             await operator.audit(Action.KEY_REWRAPPED, of=f"key:{key_id}", after=facts)
