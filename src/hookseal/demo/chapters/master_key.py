@@ -85,10 +85,10 @@ class _Change:
 
     async def turn(self) -> None:
         """Promote, re-wrap and retire, with more requests before each step, and after the last one."""
-        ring = self._stage.unlocked.keyring
-        if ring is None:
+        keyring = self._stage.unlocked.keyring
+        if keyring is None:
             raise Defect("the installation of the demo must have master keys")
-        old, new = [key.key_id for key in ring.keys]
+        old, new = [key.key_id for key in keyring.keys]
         await self._more()
         self.began_at = self.arrived()
         async with self._stage.operator() as operator:

@@ -64,7 +64,7 @@ class _Level:
 
 
 def seal(keyring: KeyRing, material: SecretMaterial, context: SecretContext) -> bytes:
-    """Return a record that opens only with the sealing key of the ring and in this context.
+    """Return a record that opens only with the sealing key of the keyring and in this context.
 
     Raises `Malformed` if the secret is empty or longer than 64 KiB.
     """

@@ -1,4 +1,4 @@
-"""Master keys, and the ring that chooses which one seals or opens. A key is chosen by its id, never by trial."""
+"""Master keys, and the keyring that chooses which one seals or opens. A key is chosen by its id, never by trial."""
 
 import base64
 import binascii
@@ -103,11 +103,11 @@ class KeyRing:
 
     @property
     def keys(self) -> tuple[MasterKey, ...]:
-        """All keys of the ring, the sealing one first, each once."""
+        """All keys of the keyring, the sealing one first, each once."""
         return tuple(self._keys.values())
 
     def opening(self, key_id: str) -> MasterKey:
-        """Return the key of that id. Raises `KeyRetired` if it is retired, `KeyUnknown` if it is not in the ring."""
+        """Return the key of that id. Raises `KeyRetired` if it is retired, `KeyUnknown` if it is not in the keyring."""
         if key_id in self._retired:
             raise KeyRetired(f"master key {key_id} is retired: it opens nothing any more")
         key = self._keys.get(key_id)
@@ -116,13 +116,13 @@ class KeyRing:
         return key
 
     def sealing_as(self, key_id: str) -> "KeyRing":
-        """Return this ring with that key sealing. Raises `KeyUnknown` if it is not in the ring, and `KeyRetired`."""
+        """Return this keyring with that key sealing. Raises `KeyUnknown` if it is not in it, and `KeyRetired`."""
         return self if key_id == self._sealing.key_id else self.arranged(sealing=key_id, retired=self._retired)
 
     def arranged(self, *, sealing: str, retired: Iterable[str]) -> "KeyRing":
-        """Return a ring of the same keys in which `sealing` seals and the `retired` ids open nothing.
+        """Return a keyring of the same keys in which `sealing` seals and the `retired` ids open nothing.
 
-        Raises `KeyUnknown` if the sealing key is not in the ring, and `KeyRetired` if it is retired.
+        Raises `KeyUnknown` if the sealing key is not in the keyring, and `KeyRetired` if it is retired.
         """
         refused = frozenset(retired)
         key = KeyRing(self._sealing, self.keys, retired=refused).opening(sealing)

@@ -71,9 +71,9 @@ async def initialise(
 ) -> KeyStatus:
     """Initialise an installation: register the sealing key as active, and create the integrity key and the sentinel.
 
-    Without a ring no key is registered. In an installation without a master key, whose secrets are outside PostgreSQL,
-    only the key is registered. It is one transaction, so the store must write on the same connection. Raises `Conflict`
-    if the installation was initialised before, and what the store raises.
+    Without a keyring no key is registered. In an installation without a master key, whose secrets are outside
+    PostgreSQL, only the key is registered. It is one transaction, so the store must write on the same connection.
+    Raises `Conflict` if the installation was initialised before, and what the store raises.
     """
     key = None if keyring is None else keyring.sealing
     async with _SQL.transaction(connection) as own:

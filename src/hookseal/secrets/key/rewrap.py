@@ -53,7 +53,7 @@ class Batch:
 
 
 async def batch(connection: Connection, keyring: KeyRing, key_id: str, after: Cursor, *, wait: bool) -> Batch:
-    """Re-wrap the next records of that key under the sealing key of the ring, in the caller's transaction.
+    """Re-wrap the next records of that key under the sealing key of the keyring, in the caller's transaction.
 
     With `wait` it waits for the first row if that is locked, and ends before the next locked one; else it skips locked
     rows. Raises `SecretUnavailable`.
@@ -112,12 +112,12 @@ def _altered(row: asyncpg.Record) -> Unopened:
 
 
 def _heads(
-    ring: KeyRing, key_id: str, rows: Sequence[asyncpg.Record]
+    keyring: KeyRing, key_id: str, rows: Sequence[asyncpg.Record]
 ) -> tuple[list[tuple[asyncpg.Record, bytes]], tuple[Unopened, ...]]:
     heads, unopened = [], []
     for row in rows:
         try:
-            heads.append((row, rewrapped(ring, row["head"], _context(row), of=key_id)))
+            heads.append((row, rewrapped(keyring, row["head"], _context(row), of=key_id)))
         except (RecordRefused, ValueError) as error:
             code = error.code if isinstance(error, RecordRefused) else "record_malformed"
             tenant, name, version = _place(row)

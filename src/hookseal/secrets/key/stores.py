@@ -82,9 +82,9 @@ async def _database(source: Executor, provider: Provider, keyring: KeyRing | Non
 
 
 async def arrange_keyring(source: Executor, keyring: KeyRing) -> KeyRing:
-    """Return the ring with the roles of the table of keys: the active key seals, retired keys open nothing.
+    """Return the keyring with the roles of the table of keys: the active key seals, retired keys open nothing.
 
-    Raises `ConfigError` with every mismatch between ring and table, and `SecretUnavailable`.
+    Raises `ConfigError` with every mismatch between keyring and table, and `SecretUnavailable`.
     """
     rows = await registered(source)
     if not rows:
@@ -111,7 +111,7 @@ async def arrange_keyring(source: Executor, keyring: KeyRing) -> KeyRing:
 
 
 def _mismatches(rows: tuple[RegisteredKey, ...], keyring: KeyRing) -> list[str]:
-    """Return a message for each key of the ring that this process must not have."""
+    """Return a message for each key of the keyring that this process must not have."""
     known = {row.key_id: row for row in rows}
     problems: list[str] = []
     for key in keyring.keys:
