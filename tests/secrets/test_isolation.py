@@ -60,7 +60,7 @@ BY_PROPERTY = {
         "secrets.core.envelope.rewrapped",
         "secrets.core.ref.SecretContext.of",
     ),
-    "secrets.endpoint.pointer.require_own",
+    "secrets.core.trust.require_own",
     *("secrets.core.trust.IntegrityKey.mac", "secrets.core.trust.IntegrityKey.verify"),
 }
 PURE = {  # computed from a pointer or id that the caller has
@@ -90,8 +90,9 @@ PURE = {  # computed from a pointer or id that the caller has
         "operations.unlocking.outside",
     ),  # read from the settings, which name tenants
     *("operations.deliveries.checked", "operations.endpoint.values.checked"),
-    *("secrets.store.port.first_ref", "secrets.store.port.require_provider"),
-    *(f"secrets.resolve.due.{what}" for what in ("require_epochs", "require_secret", "versions_due")),
+    "secrets.store.port.first_ref",
+    *(f"secrets.core.trust.{what}" for what in ("require_epochs", "require_provider", "require_secret")),
+    *("secrets.core.trust.require_trusted", "secrets.core.trust.require_trusted_extra"),
     # keyed by tenant and endpoint: tests/secrets/test_freshness.py
     "secrets.core.trust.GenerationsSeen.require_newest",
 }

@@ -14,6 +14,7 @@ from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.core.signing import require_signing_secret
+from hookseal.secrets.core.trust import require_own
 from hookseal.secrets.endpoint import pointer
 
 DISABLED: Final = "imported as disabled"
@@ -122,7 +123,7 @@ async def _require_same(operator: Operator, endpoint: NewEndpoint, there: Endpoi
         )
     operator.unlocked.integrity.verify(found)
     ref = SecretRef.parse(found.secret_ref)
-    pointer.require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+    require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
     store = operator.unlocked.store_on(operator.connection)
     if await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING) != secret:
         raise Conflict(

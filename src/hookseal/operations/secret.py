@@ -14,8 +14,8 @@ from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.core.signing import public_key_of
+from hookseal.secrets.core.trust import require_own
 from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.pointer import require_own
 from hookseal.secrets.resolve import epoch
 from hookseal.secrets.store import external, retention
 from hookseal.secrets.store.external import Removal

@@ -12,7 +12,7 @@ from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.core.signing import require_signing_secret
-from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.core.trust import IntegrityKey, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store.port import SecretStore, VersionState
@@ -180,7 +180,7 @@ async def require_same(store: SecretStore, integrity: IntegrityKey, found: Point
         )
     integrity.verify(found)
     current = SecretRef.parse(found.secret_ref or "")
-    pointer.require_own(current, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+    require_own(current, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
     if await store.get(current, purpose=Purpose.WEBHOOK_SIGNING) == secret:
         return
     is_destroyed = False

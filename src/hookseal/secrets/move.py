@@ -14,7 +14,7 @@ from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
-from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.core.trust import IntegrityKey, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
 from hookseal.secrets.integrity_versions import INTEGRITY_NAME
@@ -105,7 +105,7 @@ class _Opened:
 
 async def _opened(store: SeveralStores, found: Pointer, text: str, purpose: Purpose) -> _Opened:
     ref = SecretRef.parse(text)
-    pointer.require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id, purpose=purpose)
+    require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id, purpose=purpose)
     material = await store.get(ref, purpose=purpose)
     scheme = next(version.scheme for version in await store.versions(ref.tenant, ref.name) if version.ref == ref)
     return _Opened(ref=ref, purpose=purpose, scheme=scheme, material=material)

@@ -16,7 +16,7 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.core.ref import SecretRef
-from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.core.trust import IntegrityKey, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
 from hookseal.secrets.statements import statements
@@ -134,12 +134,12 @@ async def accept(
     refs = [None if text is None else SecretRef.parse(text) for text in (after.secret_ref, after.previous_secret_ref)]
     for ref in refs:
         if ref is not None:
-            pointer.require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id)
+            require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id)
     own: list[tuple[str, SecretRef]] = []
     for extra in stored.ALL:
         if (text := getattr(after, extra.ref_field)) is not None:
             ref = SecretRef.parse(text)
-            pointer.require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id, purpose=extra.purpose)
+            require_own(ref, tenant=after.tenant_id, endpoint_id=after.endpoint_id, purpose=extra.purpose)
             await _set_states(connection, ref, None)
             own.append((extra.ref_field, ref))
     current, previous = refs

@@ -13,9 +13,9 @@ from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core.ref import Purpose
 from hookseal.secrets.core.signing import public_key_of
+from hookseal.secrets.core.trust import Due, GenerationsSeen, require_secret, require_trusted
 from hookseal.secrets.endpoint import pointer, rotation, schedule
 from hookseal.secrets.endpoint.schedule import Scheduled
-from hookseal.secrets.resolve.due import Due, require_epochs, require_secret, versions_due
 from hookseal.secrets.store import version_report
 from hookseal.secrets.store.port import SecretStore, VersionState
 
@@ -59,11 +59,12 @@ async def public_keys(
     async with operator.changing() as connection:  # the row is locked, so that no rotation changes it meanwhile
         found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         require_secret(found)
-        require_epochs(found)
-        operator.unlocked.integrity.verify(found)
         # On this connection: it sees a change of the caller's transaction, and no second one is taken from the pool.
         store = operator.unlocked.store_on(connection)
-        keys = [await _public_key(store, version) for version in versions_due(found, store.providers)]
+        versions = require_trusted(
+            found, key=operator.unlocked.integrity, seen=GenerationsSeen(), providers=store.providers
+        )
+        keys = [await _public_key(store, version) for version in versions]
     if not any(keys):
         raise Refused(
             f"the endpoint signs with {Algorithm.HMAC}, which has no public key: `{advice}` gives it one",

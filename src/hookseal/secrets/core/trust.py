@@ -1,18 +1,37 @@
-"""Whether a row of an endpoint may be trusted: its MAC is ours, and no newer generation of it is known. Pure."""
+"""Whether a row of an endpoint may sign: it is genuine, the newest, and names what is its own and can be used. Pure."""
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
-from hookseal.errors import Defect, IntegrityKeyUnknown, SecretTampered, StaleRow
+from hookseal.errors import (
+    Defect,
+    IntegrityKeyUnknown,
+    Malformed,
+    SecretDenied,
+    SecretNotFound,
+    SecretTampered,
+    SecretUnusable,
+    StaleRow,
+)
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import framed, microseconds
+from hookseal.ground.wire import Algorithm, Scheme, framed, microseconds
 from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import (
+    Provider,
+    Purpose,
+    SecretRef,
+    endpoint_headers_name,
+    endpoint_secret_name,
+    endpoint_tls_name,
+)
 
 _LABEL: Final = b"hookseal.endpoint.pointer.v1"
 _REPAIR: Final = "restore what it was, then run `hookseal secret cache-clear` (runbook, HooksealSecretRefused)"
@@ -212,3 +231,157 @@ class GenerationsSeen:
         self._highest.move_to_end(key)
         if len(self._highest) > self._most:
             self._highest.popitem(last=False)
+
+
+_SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
+_ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
+_REFS_REMEMBERED: Final = 16_384  # every claim has refs as text, and parsing one costs ten times a look-up
+
+_NO_EPOCHS: Final = (
+    "hookseal.control lacks its row `cache` or `restore`, or an epoch there is below zero: put the row back, with an "
+    "epoch above the one that it had (docs/threat-model.md)"
+)
+
+
+class _Own(NamedTuple):
+    """For one purpose: the name of an endpoint's secret, and the messages if a ref names another's secret."""
+
+    name_of: Callable[[EndpointId], str]
+    of_another_tenant: str
+    of_another_endpoint: str
+
+
+_OWN: Final = {
+    Purpose.WEBHOOK_SIGNING: _Own(
+        endpoint_secret_name,
+        "the secret belongs to another tenant than the endpoint",
+        "the secret is not the signing secret of this endpoint",
+    ),
+    Purpose.ENDPOINT_HEADERS: _Own(
+        endpoint_headers_name,
+        "the header values belong to another tenant than the endpoint",
+        "the secret does not hold the header values of this endpoint",
+    ),
+    Purpose.ENDPOINT_TLS: _Own(
+        endpoint_tls_name,
+        "the TLS identity belongs to another tenant than the endpoint",
+        "the secret does not hold the TLS identity of this endpoint",
+    ),
+}
+
+
+class Due(NamedTuple):
+    """A version that must sign: its ref, as text and parsed, with its scheme and algorithm."""
+
+    text: str
+    ref: SecretRef
+    scheme: Scheme
+    algorithm: Algorithm
+
+
+def require_trusted(
+    pointer: Pointer, *, key: IntegrityKey, seen: GenerationsSeen, providers: AbstractSet[Provider]
+) -> tuple[Due, ...]:
+    """Return the versions that must sign for this row: the current one, then the previous one while it is due.
+
+    Else the error says why none may, in this order: `SecretTampered` (the database has lost an epoch; no MAC, or not
+    ours; a newer generation is known), `SecretUnusable` (an unknown scheme or algorithm), `SecretTampered` (a malformed
+    ref), `SecretDenied` (a ref of another tenant, endpoint or provider) and `SecretNotFound`. Of these an
+    `IntegrityKeyUnknown` names a version of the key that the caller may not have read yet.
+    """
+    _require_genuine(pointer, key, seen)
+    return _versions_due(pointer, providers)
+
+
+def require_trusted_extra(
+    pointer: Pointer,
+    ref: str,
+    purpose: Purpose,
+    *,
+    key: IntegrityKey,
+    seen: GenerationsSeen,
+    providers: AbstractSet[Provider],
+) -> SecretRef:
+    """Return the `ref` of the row to its header values or TLS identity, or raise as `require_trusted` why not."""
+    _require_genuine(pointer, key, seen)
+    return _own_ref(pointer, ref, purpose, providers)
+
+
+def _require_genuine(pointer: Pointer, key: IntegrityKey, seen: GenerationsSeen) -> None:
+    require_epochs(pointer)
+    key.verify(pointer)
+    seen.require_newest(pointer)
+
+
+def require_secret(pointer: Pointer) -> None:
+    """Raise `SecretNotFound` if the endpoint has neither a secret nor a MAC."""
+    if pointer.secret_ref is None and pointer.mac is None:
+        raise SecretNotFound("the endpoint has no secret yet")
+
+
+def require_epochs(pointer: Pointer) -> None:
+    """Raise `SecretTampered` if the database has lost one of its epochs."""
+    if pointer.cache_epoch < 0 or pointer.restore_epoch < 0:
+        raise SecretTampered(_NO_EPOCHS)
+
+
+def _versions_due(pointer: Pointer, providers: AbstractSet[Provider]) -> tuple[Due, ...]:
+    how = _usable(pointer.scheme, pointer.algorithm)
+    current, previous = [
+        None if text is None else (text, _own_ref(pointer, text, Purpose.WEBHOOK_SIGNING, providers))
+        for text in (pointer.secret_ref, pointer.previous_secret_ref)
+    ]
+    if current is None or (pointer.previous_due and previous is None):
+        raise SecretNotFound("the endpoint lacks a secret that is due")
+    first = Due(*current, *how)
+    if previous is None or not pointer.previous_due:
+        return (first,)
+    if pointer.previous_scheme is None or pointer.previous_algorithm is None:
+        raise SecretTampered("the endpoint row lacks the scheme or the algorithm of its previous secret")
+    how = _usable(pointer.previous_scheme, pointer.previous_algorithm)
+    return first, Due(*previous, *how)
+
+
+def _own_ref(pointer: Pointer, text: str, purpose: Purpose, providers: AbstractSet[Provider]) -> SecretRef:
+    ref = _parsed(text)
+    require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id, purpose=purpose)
+    require_provider(ref, *providers)
+    return ref
+
+
+def require_own(
+    ref: SecretRef, *, tenant: TenantId, endpoint_id: EndpointId, purpose: Purpose = Purpose.WEBHOOK_SIGNING
+) -> None:
+    """Raise `SecretDenied` unless the ref names the secret of that tenant's endpoint for that purpose."""
+    own = _OWN[purpose]
+    if ref.tenant != tenant:
+        raise SecretDenied(own.of_another_tenant)
+    if ref.name != own.name_of(endpoint_id):
+        raise SecretDenied(own.of_another_endpoint)
+
+
+def require_provider(ref: SecretRef, *providers: Provider) -> None:
+    """Raise `SecretDenied` unless the provider of the reference is one of these."""
+    if ref.provider not in providers:
+        uses = " and ".join(sorted(providers))
+        raise SecretDenied(
+            f"the secret is kept by provider {ref.provider}, this process uses {uses}: give it the settings of "
+            f"{ref.provider}, or run `hookseal secret move --to` one that it uses"
+        )
+
+
+@lru_cache(maxsize=_REFS_REMEMBERED)
+def _parsed(text: str) -> SecretRef:
+    """Return the ref. Raises `SecretTampered` if it is malformed."""
+    try:
+        return SecretRef.parse(text)
+    except Malformed as error:
+        raise SecretTampered(str(error)) from None
+
+
+def _usable(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
+    """Return both as their enums. Raises `SecretUnusable` if one is unknown."""
+    known_scheme, known_algorithm = _SCHEMES.get(scheme), _ALGORITHMS.get(algorithm)
+    if known_scheme is None or known_algorithm is None:
+        raise SecretUnusable
+    return known_scheme, known_algorithm

@@ -1,11 +1,11 @@
 """Reads, locks and moves the pointer of an endpoint. Each move raises the generation and writes a new MAC."""
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import asyncpg
 from msgspec.structs import replace
@@ -16,8 +16,8 @@ from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.statements import Statements
-from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name, endpoint_tls_name
-from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.core.ref import Purpose, SecretRef
+from hookseal.secrets.core.trust import IntegrityKey, require_own
 from hookseal.secrets.statements import FAILURES
 
 HIGHEST_GENERATION: Final = 2**63 - 1
@@ -38,33 +38,6 @@ _SIGNS: Final = (
     *("secret_ref", "previous_secret_ref", "previous_secret_expires_at", "previous_scheme", "previous_algorithm"),
     *("generation", "mac", "mac_key_id"),
 )
-
-
-class _Own(NamedTuple):
-    """For one purpose: the name of an endpoint's secret, and the messages if a ref names another's secret."""
-
-    name_of: Callable[[EndpointId], str]
-    of_another_tenant: str
-    of_another_endpoint: str
-
-
-_OWN: Final = {
-    Purpose.WEBHOOK_SIGNING: _Own(
-        endpoint_secret_name,
-        "the secret belongs to another tenant than the endpoint",
-        "the secret is not the signing secret of this endpoint",
-    ),
-    Purpose.ENDPOINT_HEADERS: _Own(
-        endpoint_headers_name,
-        "the header values belong to another tenant than the endpoint",
-        "the secret does not hold the header values of this endpoint",
-    ),
-    Purpose.ENDPOINT_TLS: _Own(
-        endpoint_tls_name,
-        "the TLS identity belongs to another tenant than the endpoint",
-        "the secret does not hold the TLS identity of this endpoint",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,14 +163,3 @@ async def time_after(connection: Connection, seconds: float) -> datetime:
     """Return the time `seconds` after the start of the transaction, by the database's clock."""
     at: datetime = await _SQL.value(connection, "time_after", float(seconds))
     return at
-
-
-def require_own(
-    ref: SecretRef, *, tenant: TenantId, endpoint_id: EndpointId, purpose: Purpose = Purpose.WEBHOOK_SIGNING
-) -> None:
-    """Raise `SecretDenied` unless the ref names the secret of that tenant's endpoint for that purpose."""
-    own = _OWN[purpose]
-    if ref.tenant != tenant:
-        raise SecretDenied(own.of_another_tenant)
-    if ref.name != own.name_of(endpoint_id):
-        raise SecretDenied(own.of_another_endpoint)

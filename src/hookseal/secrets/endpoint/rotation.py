@@ -20,7 +20,7 @@ from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.core.signing import generate_signing_secret, public_key_of, require_signing_secret
-from hookseal.secrets.core.trust import IntegrityKey
+from hookseal.secrets.core.trust import IntegrityKey, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store import records
@@ -213,7 +213,7 @@ async def _repeated(
     fields = _fields(json.loads(row["answer"]))
     ref = SecretRef.parse(str(fields["secret_ref"]))
     # The row has no MAC, so the public key is derived from the secret itself.
-    pointer.require_own(ref, tenant=request.tenant_id, endpoint_id=request.endpoint_id)
+    require_own(ref, tenant=request.tenant_id, endpoint_id=request.endpoint_id)
     secret = await _if_active(store, ref)
     pair = secret if secret is not None or fields["public_key"] is None else await _unless_destroyed(store, ref)
     public_key = None if pair is None else public_key_of(pair)

@@ -11,7 +11,7 @@ from hookseal.secrets.core import header_values
 from hookseal.secrets.core.header_values import Headers
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_headers_name, endpoint_tls_name
-from hookseal.secrets.endpoint.pointer import require_own
+from hookseal.secrets.core.trust import require_own
 from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.extras.tls_identity import TlsIdentity
 from hookseal.secrets.store import records

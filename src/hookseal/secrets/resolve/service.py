@@ -14,12 +14,16 @@ from hookseal.secrets.core import header_values
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose
 from hookseal.secrets.core.signing import Signer
-from hookseal.secrets.core.trust import GenerationsSeen, IntegrityKey
-from hookseal.secrets.endpoint.pointer import require_own
+from hookseal.secrets.core.trust import (
+    GenerationsSeen,
+    IntegrityKey,
+    require_epochs,
+    require_secret,
+    require_trusted,
+    require_trusted_extra,
+)
 from hookseal.secrets.extras.tls_context import EndpointTls, TlsContexts
-from hookseal.secrets.resolve.due import parsed, require_epochs, require_secret, versions_due
 from hookseal.secrets.resolve.reader import SecretReader, Statistics
-from hookseal.secrets.store.port import require_provider
 
 Learn = Callable[[str], Awaitable[None]]
 ReadAgain = Callable[[], Awaitable[None]]
@@ -160,8 +164,7 @@ class SecretService:
         try:
             with self._refusals:
                 require_secret(pointer)
-                await self._require_trusted(pointer)
-                due = versions_due(pointer, self._reader.providers)
+                due = await self._trusted(pointer, require_trusted)
             secrets = await self._reader.read([version.ref for version in due], purpose=Purpose.WEBHOOK_SIGNING)
             with self._refusals:
                 return tuple(
@@ -185,10 +188,7 @@ class SecretService:
         self._use_epoch_of(pointer)
         try:
             with self._refusals:
-                await self._require_trusted(pointer)
-                ref = parsed(text)
-                require_own(ref, tenant=pointer.tenant_id, endpoint_id=pointer.endpoint_id, purpose=purpose)
-                require_provider(ref, *self._reader.providers)
+                ref = await self._trusted(pointer, partial(require_trusted_extra, ref=text, purpose=purpose))
             [sealed] = await self._reader.read([ref], purpose=purpose)
             with self._refusals:
                 return await read(sealed)
@@ -207,20 +207,20 @@ class SecretService:
         if self._reader.forgotten != forgotten:
             self._contexts.clear()
 
-    async def _require_trusted(self, pointer: Pointer) -> None:
-        """Raise `SecretTampered` unless the row is genuine, and no newer generation of it is known."""
-        require_epochs(pointer)
+    async def _trusted(self, pointer: Pointer, decide: Callable[..., _Read]) -> _Read:
+        """Return what `decide` returns for the row, once the integrity key has the version that the row names."""
         if (under := (pointer.database, pointer.restore_epoch)) != self._read_under:
+            require_epochs(pointer)
             await self._read_again()
             self._read_under = under
+        ask = partial(decide, pointer, key=self._integrity, seen=self._seen, providers=self._reader.providers)
         try:
-            self._integrity.verify(pointer)
+            return ask()
         except IntegrityKeyUnknown:
             if pointer.mac_key_id is None:
                 raise
             await self._learn(pointer.mac_key_id)
-            self._integrity.verify(pointer)
-        self._seen.require_newest(pointer)
+            return ask()
 
 
 async def _header_values(sealed: SecretMaterial) -> dict[str, SecretMaterial]:

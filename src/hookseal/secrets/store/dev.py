@@ -11,7 +11,8 @@ from hookseal.secrets.core.envelope import open_sealed, seal
 from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.store.port import SecretVersion, VersionState, first_ref, require_provider, require_purpose
+from hookseal.secrets.core.trust import require_provider
+from hookseal.secrets.store.port import SecretVersion, VersionState, first_ref, require_purpose
 
 _SYSTEM_CLOCK: Final = SystemClock()
 _AGED: Final = {VersionState.ACTIVE: VersionState.PREVIOUS, VersionState.PREVIOUS: VersionState.RETIRED}

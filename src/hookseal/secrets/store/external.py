@@ -13,7 +13,7 @@ from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.core.halves import Halves, divide, divide_again, join
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.core.trust import require_fresh_record
+from hookseal.secrets.core.trust import require_fresh_record, require_provider
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store import records
 from hookseal.secrets.store.port import (
@@ -23,7 +23,6 @@ from hookseal.secrets.store.port import (
     SecretVersion,
     first_ref,
     no_answer,
-    require_provider,
     require_purpose,
 )
 from hookseal.secrets.store.records import Records

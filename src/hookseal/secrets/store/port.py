@@ -107,16 +107,6 @@ def first_ref(provider: Provider, tenant: TenantId, name: str) -> SecretRef:
     return SecretRef(provider=provider, tenant=tenant, name=name, version=1)
 
 
-def require_provider(ref: SecretRef, *providers: Provider) -> None:
-    """Raise `SecretDenied` unless the provider of the reference is one of these."""
-    if ref.provider not in providers:
-        uses = " and ".join(sorted(providers))
-        raise SecretDenied(
-            f"the secret is kept by provider {ref.provider}, this process uses {uses}: give it the settings of "
-            f"{ref.provider}, or run `hookseal secret move --to` one that it uses"
-        )
-
-
 def require_purpose(stored: str, asked: Purpose) -> None:
     """Raise `SecretDenied` if the secret was stored for another purpose."""
     if stored != asked:

@@ -10,11 +10,11 @@ from hookseal.secrets.core.envelope import key_id_of, open_sealed, seal
 from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
-from hookseal.secrets.core.trust import require_fresh_record
+from hookseal.secrets.core.trust import require_fresh_record, require_provider
 from hookseal.secrets.key import active_key
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store import external, records
-from hookseal.secrets.store.port import SecretVersion, first_ref, require_provider, require_purpose
+from hookseal.secrets.store.port import SecretVersion, first_ref, require_purpose
 from hookseal.secrets.store.records import Records
 
 _SQL: Final = statements("postgres.sql", package="hookseal.secrets.store")
@@ -76,7 +76,7 @@ class PostgresStore:
         require_purpose(row["purpose"], purpose)
         if row["sealed"] is None:
             raise SecretDestroyed
-        if row["key_is_closed"]:  # closed since this process started, so its ring does not know it
+        if row["key_is_closed"]:  # closed since this process started, so its keyring does not know it
             raise KeyRetired(f"master key {key_id_of(row['sealed'])} is retired: it opens nothing any more")
         material = open_sealed(self._keyring, row["sealed"], SecretContext.of(ref, purpose))
         require_fresh_record(
@@ -127,8 +127,8 @@ class PostgresStore:
         self, connection: Connection, ref: SecretRef, material: SecretMaterial, purpose: Purpose
     ) -> bytes:
         # The active key may have changed since this process started.
-        ring = self._keyring.sealing_as(await active_key.lock_shared(connection))
-        return seal(ring, material, SecretContext.of(ref, purpose))
+        keyring = self._keyring.sealing_as(await active_key.lock_shared(connection))
+        return seal(keyring, material, SecretContext.of(ref, purpose))
 
 
 def _columns(

@@ -9,9 +9,10 @@ from hookseal.ground.ids import TenantId
 from hookseal.postgres.pool import Executor
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.trust import require_provider
 from hookseal.secrets.store import records
 from hookseal.secrets.store.external import ExternalStore, Installation
-from hookseal.secrets.store.port import Access, ProviderApi, SecretVersion, require_provider
+from hookseal.secrets.store.port import Access, ProviderApi, SecretVersion
 from hookseal.secrets.store.postgres import PostgresStore
 
 # What must be set for a provider, for messages; docs/providers.md says more.
