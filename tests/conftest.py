@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
+from hookseal.postgres.pool import FairPool
 from tests.doubles.aws import running_aws
 from tests.doubles.openbao import running_openbao
 from tests.doubles.stored import Installation, begin
@@ -147,7 +148,7 @@ async def empty_database_url(servers: Servers) -> AsyncIterator[str]:
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
     """Yield a pool on the database of `database_url`."""
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=10, connection_class=WithoutReset) as pool:
+    async with FairPool(database_url, max_size=10, connection_class=WithoutReset) as pool:
         yield pool
 
 

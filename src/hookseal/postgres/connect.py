@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import asyncpg
 from asyncpg.connection import LoggedQuery
 
+from hookseal.postgres.pool import FairPool
+
 # A statement that takes longer may have a plan for smaller tables. On a busy machine all may: plans last for some time.
 SLOW_SECONDS: Final = 0.02
 PLANS_LAST_SECONDS: Final = 5.0
@@ -86,10 +88,8 @@ _HAS_PROBE: Final = (
 
 if TYPE_CHECKING:  # the class is generic in the stubs only
     _Connection = asyncpg.Connection[asyncpg.Record]
-    _Pool = asyncpg.Pool[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection
-    _Pool = asyncpg.Pool
 
 
 class PoolerRefused(asyncpg.InterfaceError):
@@ -205,7 +205,7 @@ def connection_pool(
     timeout: float = _CONNECT_SECONDS,
     command_timeout: float | None = None,
     plans_once: bool = False,
-) -> _Pool:
+) -> FairPool:
     """Return a pool of one to `size` connections of `connect`. The caller must await or enter it."""
     return _pool(
         url,
@@ -220,7 +220,7 @@ def connection_pool(
 
 def pool_of_qualified_statements(
     url: Url, *, size: int, application_name: str, timeout: float = _CONNECT_SECONDS, command_timeout: float
-) -> _Pool:
+) -> FairPool:
     """Return a pool for a caller whose statements are all safe under any search path.
 
     It sets nothing in the sessions of a pooler: the login belongs to an application, which needs its own search path.
@@ -236,18 +236,12 @@ def pool_of_qualified_statements(
     )
 
 
-def _pool(url: Url, size: int, *, connect: Callable[..., Awaitable[_Connection]], **options: Any) -> _Pool:
+def _pool(url: Url, size: int, *, connect: Callable[..., Awaitable[_Connection]], **options: Any) -> FairPool:
     async def connect_now(*_no_url: Any, **more: Any) -> _Connection:
         return await connect(url, **more)
 
-    pool: _Pool = asyncpg.create_pool(
-        connect=connect_now,
-        min_size=1,
-        max_size=size,
-        max_queries=_MOST_STATEMENTS,
-        **options,  # it passes other options on
-    )
-    return pool
+    # It passes other options on.
+    return FairPool(connect=connect_now, min_size=1, max_size=size, max_queries=_MOST_STATEMENTS, **options)
 
 
 async def _with_any_path(url: Url = None, **options: Any) -> _Connection:

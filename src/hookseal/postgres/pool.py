@@ -1,9 +1,9 @@
 """The types of connections and pools, and context managers that give a connection or a transaction of either."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -30,102 +30,103 @@ def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
     After a block that raised nothing the caller continues at once, and the connection is back in the pool a few turns
     of the event loop later. After an error it continues when the connection is back. The time-out of `acquire` limits
     the release, too: without one, a statement that timed out on a frozen server would block its caller until the
-    server continues.
+    server continues. A pool that is no `FairPool` has no such order, and its callers wait for the release.
     """
-    return _Connected(source)
+    if isinstance(source, FairPool):
+        return _Connected(source)
+    if isinstance(source, asyncpg.Pool):
+        return source.acquire(timeout=ANSWER_SECONDS)
+    return nullcontext(source)
 
 
-class _Places:
-    """The places of a pool, one for each of its connections: its callers get them in the order in which they ask.
+class _Permits:
+    """One permit for each connection of a pool; callers get them in the order in which they ask."""
 
-    From asyncpg's own queue a later caller may take the connection for which an earlier one waits, again and again.
-    """
+    __slots__ = ("_free", "releasing")
 
-    __slots__ = ("_callers", "_free", "_pool", "releasing")
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._free = asyncio.Semaphore(pool.get_max_size())
-        self._callers = 0
+    def __init__(self, number: int) -> None:
+        self._free = asyncio.Semaphore(number)
         self.releasing = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
 
     async def take(self) -> None:
-        """Wait for a place. Raises `TimeoutError`.
+        """Wait for a permit. Raises `TimeoutError`.
 
         The time to open a connection begins after this wait. If both shared it, a caller that has waited long would
         give the connection up just before it is open, and so would the next one, for as long as there are callers.
         """
-        self._callers += 1
         if not self._free.locked():
             await self._free.acquire()  # at once
             return
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._free.acquire()
-        except BaseException:
-            self._leave()
-            raise
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._free.acquire()
 
     def give_back(self) -> None:
-        """Let the next caller have the place. The connection must be back in the pool."""
-        self._leave()
+        """Let the next caller have the permit. The connection must be back in the pool."""
         self._free.release()
 
-    def _leave(self) -> None:
-        self._callers -= 1
-        if not self._callers:
-            del _PLACES[self._pool]
+
+# What `asyncpg.create_pool` passes by default: the class itself has no defaults.
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "min_size": 1,
+    "max_queries": 50_000,
+    "max_inactive_connection_lifetime": 300.0,
+    "loop": None,
+    "connection_class": asyncpg.Connection,
+    "record_class": asyncpg.Record,
+}
 
 
-_PLACES: Final = dict[Pool, _Places]()  # of each pool that has callers now
+class FairPool(Pool):
+    """A pool whose callers get a connection in the order in which they ask, by `connected`.
+
+    From asyncpg's own queue a later caller may take the connection for which an earlier one waits, again and again.
+    """
+
+    def __init__(self, *given: Any, max_size: int, **options: Any) -> None:
+        super().__init__(*given, max_size=max_size, **{**_DEFAULTS, **options})
+        self.permits: Final = _Permits(max_size)
 
 
 class _Connected:  # a generator takes twice the time, and each statement is in such a block
-    __slots__ = ("_acquired", "_places", "_source")
+    __slots__ = ("_acquired", "_pool")
 
     _acquired: "PoolConnectionProxy[asyncpg.Record]"
-    _places: _Places
 
-    def __init__(self, source: Executor) -> None:
-        self._source = source
+    def __init__(self, pool: FairPool) -> None:
+        self._pool = pool
 
     async def __aenter__(self) -> Connection:
-        source = self._source
-        if not isinstance(source, asyncpg.Pool):
-            return source
-        self._places = places = _PLACES.get(source) or _PLACES.setdefault(source, _Places(source))
-        await places.take()
+        pool, permits = self._pool, self._pool.permits
+        await permits.take()
         try:
             for _ in range(_TURNS):  # else statements that follow each other would open a second connection
-                if not places.releasing or source.get_idle_size():
+                if not permits.releasing or pool.get_idle_size():
                     break
                 await asyncio.sleep(0)  # noqa: TID251 -- a turn of the event loop, in which no time passes
-            self._acquired = await source.acquire(timeout=ANSWER_SECONDS)
+            self._acquired = await pool.acquire(timeout=ANSWER_SECONDS)
         except BaseException:
-            places.give_back()
+            permits.give_back()
             raise
         return self._acquired
 
     async def __aexit__(self, kind: object, _error: object, _traceback: object) -> None:
-        source = self._source
-        if not isinstance(source, asyncpg.Pool):
-            return
-        releasing = asyncio.ensure_future(source.release(self._acquired))
-        self._places.releasing.add(releasing)
+        releasing = asyncio.ensure_future(self._pool.release(self._acquired))
+        self._pool.permits.releasing.add(releasing)
         releasing.add_done_callback(self._released)
         if kind is not None:
             await asyncio.wait([releasing])  # it goes on if the caller is cancelled here
 
     def _released(self, task: asyncio.Task[None]) -> None:
+        permits = self._pool.permits
         try:
-            self._places.releasing.discard(task)
+            permits.releasing.discard(task)
             if task.cancelled():
                 with suppress(asyncpg.InterfaceError):  # it is in the pool already
                     self._acquired.terminate()  # else the pool would wait for it for ever
             else:
                 task.exception()  # asyncio would log it; a connection that cannot be released is closed
         finally:
-            self._places.give_back()
+            permits.give_back()
 
 
 @asynccontextmanager
