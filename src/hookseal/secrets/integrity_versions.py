@@ -23,11 +23,11 @@ async def integrity_key(store: SecretStore) -> IntegrityKey:
 
     Raises `SecretNotFound` if there is none, and what the store raises.
     """
-    found = await _with_material(store)
-    if not found:
+    refs = await _with_material(store)
+    if not refs:
         raise SecretNotFound(f"the installation has no active secret {SYSTEM_TENANT}/{INTEGRITY_NAME}")
-    materials = {str(ref.version): await store.get(ref, purpose=Purpose.INTEGRITY) for ref in found}
-    newest = str(found[-1].version)
+    materials = {str(ref.version): await store.get(ref, purpose=Purpose.INTEGRITY) for ref in refs}
+    newest = str(refs[-1].version)
     return IntegrityKey(key_id=newest, material=materials.pop(newest), older=materials)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -44,10 +45,10 @@ async def kept(pool: Pool) -> dict[str, dict[str, Any]]:
     ("move", "writes"),
     [
         (moves.promote, {"state": "active", "promoted_at": datetime}),
-        (moves.drained, {"drained_at": datetime}),
-        (moves.compromised, {"compromised_at": datetime}),
-        (moves.retire, {"state": "retired", "retired_at": datetime}),
-        (moves.destroy, {"state": "destroyed", "destroyed_at": datetime}),
+        (partial(moves.write_change, change="drained"), {"drained_at": datetime}),
+        (partial(moves.write_change, change="compromised"), {"compromised_at": datetime}),
+        (partial(moves.write_change, change="retired"), {"state": "retired", "retired_at": datetime}),
+        (partial(moves.write_change, change="destroyed"), {"state": "destroyed", "destroyed_at": datetime}),
     ],
 )
 async def test_each_move_writes_state_and_time(pool: Pool, move: Move, writes: dict[str, Any]) -> None:
@@ -95,7 +96,7 @@ async def test_first_times_stay(pool: Pool) -> None:
     )
     async with pool.acquire() as connection:
         await moves.promote(connection, FIRST.key_id)
-        await moves.compromised(connection, FIRST.key_id)
+        await moves.write_change(connection, FIRST.key_id, "compromised")
         life = await moves.life(connection, FIRST.key_id)
 
     assert (KeyState.ACTIVE, long_ago, long_ago, None) == (
@@ -176,10 +177,10 @@ async def test_a_closed_connection_is_unavailable(database_url: str) -> None:
         moves.workers_without(connection, key_id, live_seconds=15),
         moves.register(connection, FIRST),
         moves.promote(connection, key_id),
-        moves.drained(connection, key_id),
-        moves.compromised(connection, key_id),
-        moves.retire(connection, key_id),
-        moves.destroy(connection, key_id),
+        moves.write_change(connection, key_id, "drained"),
+        moves.write_change(connection, key_id, "compromised"),
+        moves.write_change(connection, key_id, "retired"),
+        moves.write_change(connection, key_id, "destroyed"),
     ):
         with pytest.raises(SecretUnavailable):
             await asking

@@ -132,7 +132,7 @@ async def retire_key(operator: Operator, key_id: str) -> MovedKey:
         await active_key.lock_exclusive(connection)
         found = await keys.life(connection, key_id)
         if key_rules.must_retire(found.state, key_id, await keys.use(connection, key_id)):
-            await keys.retire(connection, key_id)
+            await keys.write_change(connection, key_id, "retired")
             before = {"state": found.state, "drained_at": found.drained_at}
             await operator.audit(Action.KEY_RETIRED, of=f"key:{key_id}", before=before, after={"state": "retired"})
         return MovedKey(life=await keys.life(connection, key_id), was=found.state)
@@ -148,7 +148,7 @@ async def destroy_key(operator: Operator, key_id: str) -> MovedKey:
         found = await keys.life(connection, key_id)
         holding = await keys.workers_with(connection, key_id, live_seconds=LIVE_SECONDS)
         if key_rules.must_destroy(found.state, key_id, held=_holds(operator, key_id), holding=holding):
-            await keys.destroy(connection, key_id)
+            await keys.write_change(connection, key_id, "destroyed")
             before = {"state": found.state}
             await operator.audit(Action.KEY_DESTROYED, of=f"key:{key_id}", before=before, after={"state": "destroyed"})
         return MovedKey(life=await keys.life(connection, key_id), was=found.state)
@@ -229,11 +229,11 @@ async def finish_rewrap(operator: Operator, key_id: str) -> Use:
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
         found = await keys.life(connection, key_id)
-        left = await keys.use(connection, key_id)
-        if not left.records and key_rules.may_be_drained(found.state) and found.drained_at is None:
-            await keys.drained(connection, key_id)
+        use = await keys.use(connection, key_id)
+        if not use.records and key_rules.may_be_drained(found.state) and found.drained_at is None:
+            await keys.write_change(connection, key_id, "drained")
             await operator.audit(Action.KEY_DRAINED, of=f"key:{key_id}", after={"records": 0})
-    return left
+    return use
 
 
 async def altered(operator: Operator, key_id: str) -> tuple[Unopened, ...]:
@@ -298,7 +298,7 @@ async def mark_compromised(operator: Operator, key_id: str) -> None:
         await active_key.lock_exclusive(connection)
         found = await keys.life(connection, key_id)
         key_rules.require_replaced(found.state, key_id)
-        await keys.compromised(connection, key_id)
+        await keys.write_change(connection, key_id, "compromised")
         facts = {
             "versions": await compromise.count(connection, key_id),
             "cache_epoch": await epoch.move_cache(connection),  # workers discard their cached secrets

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from hookseal.errors import Conflict, NotFound, SecretError, SecretNotFound, SecretUnavailable
 from hookseal.ground.clock import Clock
@@ -20,6 +20,8 @@ from hookseal.secrets.store import records
 from hookseal.secrets.store.port import SecretStore, VersionState
 
 SENTINEL_NAME: Final = "sentinel"
+
+KeyChange = Literal["compromised", "destroyed", "drained", "retired"]
 
 _SQL: Final = statements("keys.sql", package="hookseal.secrets.key")
 
@@ -82,7 +84,7 @@ async def initialise(
         if not is_empty and (key is None or not await _SQL.value(own, "has_no_key")):
             raise Conflict("the keys of this installation were made before: see `hookseal key status`")
         if key is not None:
-            await _SQL.execute(own, "register", key.key_id, key.check_value)
+            await _SQL.execute(own, "register_first", key.key_id, key.check_value)
         integrity_ref, sentinel_ref = (
             await make_own_secrets(store, random_bytes) if is_empty else await _own_secrets(own)
         )
@@ -142,9 +144,6 @@ async def needed(connection: Executor, key_ids: list[str]) -> tuple[str, ...]:
     return tuple(row["id"] for row in rows)
 
 
-_MOVES: Final = statements("moves.sql", package="hookseal.secrets.key")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLife:
     """The state of a master key, and the times of its changes.
@@ -163,63 +162,52 @@ class KeyLife:
 
 async def life(connection: Connection, key_id: str) -> KeyLife:
     """Return the key. Raises `NotFound` if it is not registered, and `SecretUnavailable`."""
-    found = await known(connection, key_id)
-    if found is None:
+    key = await known(connection, key_id)
+    if key is None:
         raise NotFound(f"there is no master key {key_id}: see `hookseal key status`", field="key_id")
-    return found
+    return key
 
 
 async def known(connection: Connection, key_id: str) -> KeyLife | None:
     """Return the key, None if it is not registered. Raises `SecretUnavailable`."""
-    row = await _MOVES.row(connection, "life", key_id)
+    row = await _SQL.row(connection, "life", key_id)
     return None if row is None else KeyLife(**dict(row) | {"state": KeyState(row["state"])})
 
 
 async def workers_without(connection: Connection, key_id: str, *, live_seconds: float) -> Sequence[str]:
     """Return the live workers that do not hold the key. Raises `SecretUnavailable`."""
-    return [row["id"] for row in await _MOVES.rows(connection, "workers_without", key_id, live_seconds)]
+    return [row["id"] for row in await _SQL.rows(connection, "workers_without", key_id, live_seconds)]
 
 
 async def workers_with(connection: Connection, key_id: str, *, live_seconds: float) -> Sequence[str]:
     """Return the live workers that hold the key. Raises `SecretUnavailable`."""
-    return [row["id"] for row in await _MOVES.rows(connection, "workers_with", key_id, live_seconds)]
+    return [row["id"] for row in await _SQL.rows(connection, "workers_with", key_id, live_seconds)]
 
 
 async def use(connection: Connection, key_id: str) -> Use:
     """Return the records and pending deliveries that need the key. Raises `SecretUnavailable`."""
-    [row] = await _MOVES.rows(connection, "use", key_id)
+    [row] = await _SQL.rows(connection, "use", key_id)
     return Use(records=row["records"], deliveries=row["deliveries"])
 
 
 async def register(connection: Connection, key: MasterKey) -> None:
     """Register the key as staged: processes may have it, and it seals nothing yet. Raises `SecretUnavailable`."""
-    await _MOVES.execute(connection, "register", key.key_id, key.check_value)
+    await _SQL.execute(connection, "register", key.key_id, key.check_value)
 
 
 async def promote(connection: Connection, key_id: str) -> None:
     """Make the key the active one; the key that was active only opens from now on. Raises `SecretUnavailable`."""
-    await _MOVES.execute(connection, "step_back")
-    await _MOVES.execute(connection, "promote", key_id)
+    await _SQL.execute(connection, "step_back")
+    await _SQL.execute(connection, "promote", key_id)
 
 
-async def drained(connection: Connection, key_id: str) -> None:
-    """Mark the key as drained: a record under it is stale from now on. Raises `SecretUnavailable`."""
-    await _MOVES.execute(connection, "drained", key_id)
+async def write_change(connection: Connection, key_id: str, change: KeyChange) -> None:
+    """Write this change of the key with its time; the time of a first compromise stays. Raises `SecretUnavailable`.
 
-
-async def compromised(connection: Connection, key_id: str) -> None:
-    """Mark the key as compromised; the time of the first call stays. Raises `SecretUnavailable`."""
-    await _MOVES.execute(connection, "compromised", key_id)
-
-
-async def retire(connection: Connection, key_id: str) -> None:
-    """Stop using this key for decryption. Raises `SecretUnavailable`."""
-    await _MOVES.execute(connection, "retire", key_id)
-
-
-async def destroy(connection: Connection, key_id: str) -> None:
-    """Mark the key as destroyed: a process that has it does not start. Raises `SecretUnavailable`."""
-    await _MOVES.execute(connection, "destroy", key_id)
+    `key_rules` has decided that it may change, and the caller holds `active_key.lock_exclusive`. Under a drained key a
+    record is stale from then on, a retired key opens nothing, and a process that has a destroyed one does not start.
+    """
+    await _SQL.execute(connection, change, key_id)
 
 
 PAID_SECONDS: Final = 60.0  # for which a result counts at a provider that charges for each read
