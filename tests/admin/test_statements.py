@@ -23,7 +23,7 @@ async def test_a_change_costs_few_statements(admin: Admin) -> None:
     sent: list[str] = []
     async with AsyncExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
-            connection = await stack.enter_async_context(connected(admin.endpoints._session.pool))
+            connection = await stack.enter_async_context(connected(await admin.endpoints._session.source()))
             connection.add_query_logger(lambda query: sent.append(query.query))
     # The warm-up: after it the secrets are unlocked.
     added = await admin.endpoints.add(tenant_id="acme", url=f"{URL}/1", event_types=["*"], actor=JANE)
