@@ -55,7 +55,7 @@ def test_a_valid_id_is_accepted(parse: Callable[[str], str], texts: list[str]) -
     ("parse", "field", "texts"),
     [
         (
-            *(ids.tenant_id, "tenant"),
+            *(ids.tenant_id, "tenant_id"),
             ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"],
         ),
         # A dot would make the signed bytes ambiguous.

@@ -113,8 +113,8 @@ _PLACES = [
     (("secrets", "restore.sql", "endpoints"), (None, "acme", _ENDPOINT, 100), "endpoints_pkey"),
     (("audit", "audit.sql", "facts_since"), ("acme", f"endpoint:{_ENDPOINT}", "x", "y"), "audit_log_last_of_subject"),
     (("audit", "audit.sql", "is_recorded"), ("acme", f"endpoint:{_ENDPOINT}", "x", "{}"), "audit_log_last_of_subject"),
-    (("secrets.key", "moves.sql", "use"), ("0000000000000001",), "deliveries_pending"),
-    (("secrets.key", "moves.sql", "use"), ("0000000000000001",), "deliveries_leased"),
+    (("secrets.key", "keys.sql", "use"), ("0000000000000001",), "deliveries_pending"),
+    (("secrets.key", "keys.sql", "use"), ("0000000000000001",), "deliveries_leased"),
     (("worker.metrics", "database.sql", "waiting"), (1000,), "deliveries_waiting"),
     (("worker.metrics", "database.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
     (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),
@@ -175,7 +175,7 @@ WHERE schemaname = 'hookseal'
 _CLAIM = statements("hookseal.dispatcher.store", "batches.sql")["claim_all"]
 _RECORD = statements("hookseal.dispatcher.store", "batches.sql")["record_all"]
 _FILES = {"claim_one": "batches", "claim_all": "batches", "record_all": "batches", "leased_still": "batches"} | {
-    "park": "lane_store", "due": "lane_store", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
+    "park": "lanes", "due": "lanes", "ring_unrung": "ledger", "ring_again": "ledger", "give_back": "ledger",
 }  # fmt: skip
 _STORE_500 = """
 INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)
@@ -581,7 +581,7 @@ async def test_looks_at_one_lane_share_a_plan(pool: Pool) -> None:
 
 async def _plan(connection: Connection, name: str) -> str:
     """Return the plan of this statement for any arguments."""
-    text = statements("hookseal.dispatcher", f"{_FILES[name]}.sql")[name]
+    text = statements("hookseal.dispatcher.store", f"{_FILES[name]}.sql")[name]
     prepared = await connection.prepare(text)
     nothing = ", ".join(["NULL"] * len(prepared.get_parameters()))
     await connection.execute(f"PREPARE planned AS {text}")
@@ -645,12 +645,12 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "retention_lag_seconds": (30,),
     }
     return [
-        *(Read(room="dispatcher", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
-        *(Read(room="dispatcher", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
-        *(Read(room="dispatcher", file="lane_store", name=name, arguments=given) for name, given in lanes.items()),
+        *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
+        *(Read(room="dispatcher.store", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
+        *(Read(room="dispatcher.store", file="lanes", name=name, arguments=given) for name, given in lanes.items()),
         *(
             Read(
-                room="dispatcher",
+                room="dispatcher.store",
                 file="held_endpoints",
                 name="release_batch",
                 arguments=(100,),
@@ -659,15 +659,15 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
             for waiting_for in ("order", "concurrency", "endpoint_disabled")
         ),
         *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
-        Read(room="dispatcher", file="batches", name="claim_all", arguments=(*rings, "false", "w", 45.0, None, 2**25)),
+        Read(room="dispatcher.store", file="batches", name="claim_all", arguments=(*rings, "false", "w", 45.0, None, 2**25)),
         Read(
-            room="dispatcher",
+            room="dispatcher.store",
             file="batches",
             name="claim_all",
             arguments=(*(each.split("\n")[0] for each in rings), "f", "w", 45.0, None, 2**25),
         ),
-        Read(room="dispatcher", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
-        Read(room="dispatcher", file="history", name="remove_events", arguments=(30, "-infinity")),
+        Read(room="dispatcher.store", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
+        Read(room="dispatcher.store", file="history", name="remove_events", arguments=(30, "-infinity")),
     ]
 
 
@@ -676,15 +676,15 @@ def _lists() -> list[Read]:
 
     def page(of: str, *conditions: Any, signed_by: str | None = None) -> Read:
         given = (*conditions, _LAST, 51, signed_by, 1_000, _FIRST)
-        return Read(room="dispatcher", file="delivery_queries", name=f"page_of_{of}", arguments=given)
+        return Read(room="dispatcher.store", file="delivery_queries", name=f"page_of_{of}", arguments=given)
 
     def of_events(*named: str | None) -> Read:
         given = ("acme", None, None, None, _LAST, 51, None, 1_000, _FIRST, *named)
-        return Read(room="dispatcher", file="delivery_queries", name="page_of_events", arguments=given)
+        return Read(room="dispatcher.store", file="delivery_queries", name="page_of_events", arguments=given)
 
     def events(kind: str | None, correlation: str | None, until: datetime | None = None) -> Read:
         given = ("acme", kind, correlation, None, until, None, None, 1_000, 51)
-        return Read(room="dispatcher", file="event_queries", name="page", arguments=given)
+        return Read(room="dispatcher.store", file="event_queries", name="page", arguments=given)
 
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
@@ -700,8 +700,8 @@ def _lists() -> list[Read]:
         page("endpoint", "acme", endpoint, None, None, signed_by="db:acme:x:1"),
         page("state", None, None, None, "dead_letter"),
         page("state", "acme", endpoint, None, "failed"),
-        Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("pending", None, 1_000)),
-        Read(room="dispatcher", file="delivery_queries", name="count_unfinished", arguments=("sending", "acme", 1_000)),
+        Read(room="dispatcher.store", file="delivery_queries", name="count_unfinished", arguments=("pending", None, 1_000)),
+        Read(room="dispatcher.store", file="delivery_queries", name="count_unfinished", arguments=("sending", "acme", 1_000)),
         page("few", None, None, None, "sending"),
         of_events("e7", None),
         of_events("no-such", None),
@@ -714,7 +714,7 @@ def _lists() -> list[Read]:
         events(None, None, datetime(2020, 1, 1, tzinfo=UTC)),
         *(Read(room="audit", file="audit", name=name, arguments=given) for name, given in audit.items()),
         *(
-            Read(room="dispatcher", file="endpoint_queries", name=name, arguments=given)
+            Read(room="dispatcher.store", file="endpoint_queries", name=name, arguments=given)
             for name, given in endpoints.items()
         ),
     ]
