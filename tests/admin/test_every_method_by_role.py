@@ -13,10 +13,11 @@ import pytest
 
 from hookseal import Admin
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.errors import Refused, SecretDenied
+from hookseal.errors import Conflict, Refused, SecretDenied
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from tests.doubles.logins import login
+from tests.doubles.master_keys import OLD
 from tests.doubles.stored import Installation
 from tests.operations.test_replay_jobs import dead_letters, started
 
@@ -86,6 +87,8 @@ class Targets:
         return {"tenant_id": "acme", "replay_id": (await started(self._installation)).replay_id}
 
 
+KEY: Final = {"key_id": OLD.key_id}
+HEADS: Final = '{"tenants":[{"tenant_id":"acme","head_sequence":1,"head_mac":"00"}]}'
 ACME: Final[dict[str, Any]] = {"tenant_id": "acme"}
 BY: Final[dict[str, Any]] = {"actor": "jane"}
 Call = Callable[[Any, Targets], Awaitable[object]]
@@ -106,6 +109,16 @@ def _on(kind: str, **arguments: Any) -> Call:
 def _with(**arguments: Any) -> Call:
     async def call(method: Any, _make: Targets) -> object:
         return await method(**arguments)
+
+    return call
+
+
+def _conflicts(**arguments: Any) -> Call:
+    """Return a call for the active key, which everybody with the rights is told to be a conflict."""
+
+    async def call(method: Any, _make: Targets) -> None:
+        with pytest.raises(Conflict):
+            await method(**arguments)
 
     return call
 
@@ -138,6 +151,26 @@ TABLE: Final[tuple[Row, ...]] = (
     ("deliveries.why", READS, _on("dead")),
     ("deliveries.replay", ALSO_WORKER, _on("dead", **BY)),
     ("deliveries.skip", ALSO_WORKER, _skipped),
+    ("audit.list", READS, _with(**ACME)),
+    ("audit.heads", READS, _with(tenant_id="*")),
+    ("audit.verify", ALSO_WORKER, _with(tenant_id="*")),
+    ("audit.verify_export", ALSO_WORKER, _with(**ACME, from_export=(), heads=HEADS)),
+    ("restores.check", ALSO_WORKER, _with(tenant_id="*")),
+    ("restores.accept", WRITES, _with(heads=HEADS, **BY)),
+    ("restores.accept", WRITES, _on("endpoint", heads=HEADS, **BY)),
+    ("keys.initialise", ALSO_WORKER, _conflicts(**BY)),
+    ("keys.status", READS, _with()),
+    ("keys.registered", READS, _with()),
+    ("keys.stage", frozenset(), _with(**BY)),  # there is no next key
+    ("keys.promote", WRITES, _with(**KEY, **BY)),
+    ("keys.retire", WRITES, _conflicts(**KEY, **BY)),
+    ("keys.destroy", WRITES, _conflicts(**KEY, **BY)),
+    ("keys.records", ALSO_WORKER, _with(**KEY)),
+    ("keys.rewrap", ALSO_WORKER, _conflicts(**KEY, **BY)),
+    ("keys.count_versions", ALSO_WORKER, _with(**KEY)),
+    ("keys.versions", ALSO_WORKER, _with(**KEY)),
+    ("keys.compromise", WRITES, _conflicts(**KEY, **BY)),
+    ("keys.rotate_integrity", WRITES, _with(**BY)),
     ("replays.start", WRITES, _with(**ACME, **BY)),
     ("replays.count", ALSO_WORKER, _with(**ACME)),
     ("replays.get", READS, _on("replay")),

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,6 +75,54 @@ async def test_each_filter_selects_deliveries(admin: Admin, installation: Instal
     shown = await admin.deliveries.get(tenant_id="acme", delivery_id=one.delivery_id)
     [attempt] = shown.attempt_log
     assert ("corr-1", 204, (endpoint.secret_ref,)) == (shown.correlation_id, attempt.status, attempt.signed_by)
+
+
+async def test_an_absent_endpoint_has_no_list(admin: Admin, installation: Installation) -> None:
+    """An endpoint that does not exist is not found; one without deliveries has an empty list, a deleted one has its."""
+    with pytest.raises(NotFound) as caught:
+        await admin.deliveries.list(tenant_id="*", endpoint_id="0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
+    assert "endpoint_id" == caught.value.field
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    assert () == (await admin.deliveries.list(tenant_id="*", endpoint_id=endpoint)).items
+    (ring,) = await installation.deliveries()
+    await installation.pool.execute("DELETE FROM hookseal.endpoints")
+    [left] = (await admin.deliveries.list(tenant_id="*", endpoint_id=endpoint)).items
+    assert ring.delivery_id == left.delivery_id
+    assert () == (await admin.deliveries.list(tenant_id="*", endpoint_id=endpoint, state="failed")).items
+
+
+async def test_a_cursor_lists_every_delivery_once(admin: Admin, installation: Installation) -> None:
+    """Following the cursor lists every delivery exactly once, newest first, while others are added."""
+    await installation.endpoint()
+    made = [(await installation.deliveries())[0].delivery_id for _ in range(5)]
+    seen: list[str] = []
+    cursor = None
+    while not seen or cursor is not None:
+        page = await admin.deliveries.list(tenant_id="*", limit=2, cursor=cursor)
+        seen += [each.delivery_id for each in page.items]
+        cursor = page.next_cursor
+        await installation.deliveries()
+    assert sorted(made, reverse=True) == seen
+
+
+async def test_one_of_any_tenant_is_named_by_its_id(admin: Admin, installation: Installation) -> None:
+    """With `*` a delivery or a job of any tenant is found and changed, and the audit row is its tenant's."""
+    await installation.endpoint()
+    (ring,) = await installation.deliveries()
+    named: dict[str, Any] = {"tenant_id": "*", "delivery_id": ring.delivery_id}
+    assert "acme" == (await admin.deliveries.get(**named)).tenant_id
+    assert "pending" == (await admin.deliveries.why(**named)).state
+    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
+    job = await admin.replays.start(tenant_id="acme", actor=JANE)
+    assert job == await admin.replays.get(tenant_id="*", replay_id=job.replay_id)
+    assert "cancelled" == (await admin.replays.cancel(tenant_id="*", replay_id=job.replay_id, actor=JANE)).state
+    replayed = await admin.deliveries.replay(**named, actor=JANE)
+    assert ("acme", None) == (replayed.tenant_id, replayed.explanation)
+    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
+    await installation.pool.execute("UPDATE hookseal.deliveries SET position = 1")
+    assert "acme" == (await admin.deliveries.skip(**named, actor=JANE)).tenant_id
+    actions = [row["action"] for row in await audited(installation.pool)]
+    assert ["replay.started", "replay.cancelled", "delivery.replayed", "delivery.skipped"] == actions[-4:]
 
 
 async def test_a_replay_makes_a_delivery_due_again(admin: Admin, installation: Installation) -> None:
@@ -239,7 +288,15 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("deliveries", {"signed_by": 5}, "signed_by"),
     ("deliveries", {"signed_by": []}, "signed_by"),
     ("deliveries", {"signed_by": "db:globex:webhook-endpoint-x:1"}, "signed_by"),
+    ("deliveries", {"signed_by": "db:acme:webhook-endpoint-x:1", "event_id": "e"}, "signed_by"),
     ("deliveries", {"tenant_id": None}, "tenant_id"),
+    ("deliveries", {"endpoint_id": "0197C1F0-5E6A-7C3B-9D2E-4F5061728394"}, "endpoint_id"),
+    ("deliveries", {"limit": 0}, "limit"),
+    ("deliveries", {"limit": 1001}, "limit"),
+    ("deliveries", {"cursor": ""}, "cursor"),
+    ("deliveries", {"cursor": "!"}, "cursor"),
+    ("deliveries", {"cursor": "\u00e9"}, "cursor"),
+    ("deliveries", {"cursor": "bm90aGluZw=="}, "cursor"),
     ("deliveries", {"tenant_id": "*", "event_id": "e"}, "event_id"),
     ("deliveries", {"tenant_id": "*", "correlation_id": "c"}, "correlation_id"),
     ("replays", {"state": "lost"}, "state"),
@@ -261,8 +318,14 @@ async def test_a_malformed_filter_is_named(admin: Admin) -> None:
 
 async def test_an_id_without_its_tenant_names_the_argument(admin: Admin) -> None:
     """The error for an id that says nothing without its tenant names the argument for the tenant."""
-    with pytest.raises(Malformed, match="event ids are those of a tenant: name it with tenant_id"):
-        await admin.deliveries.list(tenant_id="*", event_id="e")
+    listed = admin.deliveries.list
+    for name, said, call in (
+        ("event_id", "event ids", partial(listed, event_id="e")),
+        ("correlation_id", "correlation ids", partial(listed, correlation_id="e")),
+    ):
+        with pytest.raises(Malformed, match=f"{said} are those of a tenant") as caught:
+            await call(tenant_id="*")
+        assert (name, "name it with --tenant") == (caught.value.field, caught.value.advice)
 
 
 @pytest.mark.parametrize(

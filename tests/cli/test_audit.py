@@ -14,7 +14,6 @@ from hookseal.ground.ids import TenantId
 from tests import forked
 from tests.cli.command import hookseal
 from tests.cli.installation import Begun
-from tests.cli.listeners import closed_port
 
 STEERING = "a\x1b[2J\x9b31m\r\u202eb"
 SHOWN = [
@@ -242,7 +241,6 @@ async def quoted(begun: Begun) -> str:
         (("list", "--tenant", ""), "tenant"),
         (("list", "--action", "endpoint.burnt"), "action"),
         (("list", "--limit", "many"), "limit"),
-        (("verify", "--tenant", ".a"), "tenant"),
         (("export", "--tenant", "a b"), "tenant"),
     ],
 )
@@ -257,21 +255,3 @@ async def test_an_invalid_page_names_its_field(options: tuple[str, ...], field: 
     """A page size out of range and an invalid cursor exit 2 with their field."""
     ended = await begun.run("audit", "list", *options, "--json")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
-
-
-@pytest.mark.parametrize("command", ["list", "export"])
-async def test_a_missing_database_or_schema_is_named(command: str, empty_database_url: str) -> None:
-    """Without a schema the error names the command that creates it; without an answer it names the address."""
-    empty = await hookseal("audit", command, "--json", DATABASE_URL=empty_database_url)
-    assert 78 == empty.code
-    assert "hookseal db upgrade" in empty.json["error"]["message"]
-    port = closed_port()
-    dead = await hookseal("audit", command, "--json", DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
-    assert 69 == dead.code
-    assert f"PostgreSQL at 127.0.0.1:{port}" in dead.json["error"]["message"]
-
-
-@pytest.mark.parametrize("command", ["list", "verify", "export"])
-async def test_help_has_an_example(command: str) -> None:
-    """The help has an example."""
-    assert f"Example: hookseal audit {command}" in (await hookseal("audit", command, "--help")).out

@@ -194,8 +194,3 @@ async def test_the_verification_of_an_export_shows_progress(begun: Begun, tmp_pa
 
     assert json.loads(out)["intact"]
     assert "\r\x1b[Kacme: 1000 rows\r\x1b[K" == progress
-
-
-async def test_help_has_an_example() -> None:
-    """The help has an example."""
-    assert "Example: hookseal audit heads --json" in (await hookseal("audit", "heads", "--help")).out

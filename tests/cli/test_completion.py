@@ -51,7 +51,7 @@ async def test_only_the_named_command_is_loaded() -> None:
     assert {"rotate", "rollback", "rotation-status"} == set(ended.out.split())
     assert {"hookseal.cli.endpoint.rotation"} == loaded & {
         "hookseal.cli.endpoint.rotation",  # of `endpoint`
-        "hookseal.cli.key.moves",  # of `key`
+        "hookseal.cli.key",
         "hookseal.cli.csv_rows",  # of `import-endpoints`
     }
 

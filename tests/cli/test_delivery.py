@@ -157,9 +157,9 @@ async def test_the_text_is_a_table(begun: Begun) -> None:
 
 
 @pytest.mark.req("DEL-20")
-async def test_all_filters_must_match(begun: Begun) -> None:
-    """Each filter selects what it names, and all given filters must match."""
-    acme = (await begun.stored.endpoint()).pointer.endpoint_id
+async def test_each_option_is_a_filter(begun: Begun) -> None:
+    """Each option selects what it names, a time also as so long ago; `tests/admin` tries the filters together."""
+    endpoint = (await begun.stored.endpoint()).pointer
     (first,) = await begun.stored.deliveries()
     (second,) = await begun.stored.deliveries(event_type="user.created")
     globex = (await begun.stored.endpoint("globex")).pointer.endpoint_id
@@ -169,65 +169,32 @@ async def test_all_filters_must_match(begun: Begun) -> None:
     three = first_uuid7(datetime.now(UTC) - timedelta(days=1))
     move = "UPDATE hookseal.deliveries SET id = $2::text::uuid WHERE id = $1::text::uuid"
     await begun.stored.pool.execute(move, third.delivery_id, three)
-    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    sign = "UPDATE hookseal.attempts SET signed_by = $1"
+    await begun.stored.pool.execute(sign, [endpoint.secret_ref])
     event = (await begun.stored.delivery(first))["event_id"]
     for options, expected in (
         ((), [two, one, three]),
         (("--tenant", "acme"), [two, one]),
         (("--endpoint", globex), [three]),
-        (("--event-type", "invoice.paid"), [one, three]),
+        (("--event-type", "user.created"), [two]),
         (("--state", "delivered"), [one]),
-        (("--state", "dead_letter"), []),
-        (("--since", "2020-01-31T12:00:00Z"), [two, one, three]),
         (("--since", "1h"), [two, one]),
-        (("--since", "36h", "--until", "1h"), [three]),
-        (("--until", "36h"), []),
+        (("--until", "1h"), [three]),
         (("--tenant", "acme", "--event-id", event), [one]),
-        (("--tenant", "globex", "--event-id", event), []),
-        (("--tenant", "acme", "--correlation-id", "corr-1"), [two, one]),
-        (("--tenant", "acme", "--correlation-id", "corr-1", "--state", "delivered"), [one]),
         (("--tenant", "acme", "--correlation-id", "corr-2"), []),
-        (("--since", since), [two, one]),
-        (("--since", "2999-01-31T12:00:00+02:00"), []),
-        (("--tenant", "acme", "--event-type", "invoice.paid"), [one]),
-        (("--endpoint", acme, "--state", "cancelled"), []),
-        (("--tenant", "never-seen"), []),
+        (("--signed-by", str(endpoint.secret_ref)), [one]),
     ):
         assert expected == await listed(begun, *options), options
 
 
-async def test_an_absent_endpoint_is_not_found(begun: Begun) -> None:
-    """An absent endpoint and another tenant's are not found; one without deliveries has an empty list."""
-    acme = (await begun.stored.endpoint()).pointer.endpoint_id
-    assert [] == await listed(begun, "--endpoint", acme)
-    for options in (("--endpoint", UNKNOWN), ("--endpoint", acme, "--tenant", "globex")):
-        ended = await begun.run("delivery", "list", *options, "--json")
-        assert (3, "endpoint") == (ended.code, ended.json["error"]["field"])
-
-
-async def test_a_deleted_endpoints_deliveries_are_listed(begun: Begun) -> None:
-    """A deleted endpoint's deliveries are listed, and an empty list of one is no error."""
-    acme = (await begun.stored.endpoint()).pointer.endpoint_id
-    (ring,) = await begun.stored.deliveries()
-    await begun.stored.pool.execute("DELETE FROM hookseal.endpoints")
-    assert [ring.delivery_id] == await listed(begun, "--endpoint", acme)
-    assert [] == await listed(begun, "--endpoint", acme, "--state", "failed")
-
-
-async def test_the_cursor_lists_every_delivery_once(begun: Begun) -> None:
-    """Following the cursor lists every delivery exactly once, newest first, while others are added."""
+async def test_the_cursor_continues_the_list(begun: Begun) -> None:
+    """The next page begins behind the one that returned the cursor."""
     await begun.stored.endpoint()
-    made = [(await begun.stored.deliveries())[0].delivery_id for _ in range(5)]
-    seen: list[str] = []
-    cursor: tuple[str, ...] = ()
-    while True:
-        page = (await begun.run("delivery", "list", "--limit", "2", *cursor, "--json")).json
-        seen += [item["delivery_id"] for item in page["items"]]
-        await begun.stored.deliveries()
-        if page["next_cursor"] is None:
-            break
-        cursor = ("--cursor", page["next_cursor"])
-    assert sorted(made, reverse=True) == seen
+    (first,) = await begun.stored.deliveries()
+    (second,) = await begun.stored.deliveries()
+    page = (await begun.run("delivery", "list", "--limit", "1", "--json")).json
+    assert [second.delivery_id] == [item["delivery_id"] for item in page["items"]]
+    assert [first.delivery_id] == await listed(begun, "--cursor", page["next_cursor"])
 
 
 @pytest.mark.req("OPS-04", part="errors")
@@ -236,18 +203,9 @@ async def test_the_cursor_lists_every_delivery_once(begun: Begun) -> None:
     [
         (("list", "--tenant", "_system"), "tenant"),
         (("list", "--endpoint", "x"), "endpoint"),
-        (("list", "--endpoint", UNKNOWN.upper()), "endpoint"),
-        (("list", "--event-type", "invoice.*"), "event_type"),
         (("list", "--state", "lost"), "state"),
         (("list", "--since", "yesterday"), "since"),
-        (("list", "--since", "2026-01-31T12:00:00"), "since"),
-        (("list", "--since", "0001-01-01T00:00:00+14:00"), "since"),
         (("list", "--until", "1w"), "until"),
-        (("list", "--event-id", "a b"), "event_id"),
-        (("list", "--event-id", "e1"), "event_id"),
-        (("list", "--tenant", "acme", "--correlation-id", "a b"), "correlation_id"),
-        (("list", "--correlation-id", "c1"), "correlation_id"),
-        (("list", "--tenant", "acme", "--event-id", "e1", "--signed-by", REF), "signed_by"),
         (("list", "--limit", "many"), "limit"),
         (("show", "x"), "delivery"),
     ],
@@ -263,23 +221,6 @@ async def test_an_id_without_its_tenant_names_the_option(begun: Begun) -> None:
     for option, name in (("--event-id", "event ids"), ("--correlation-id", "correlation ids")):
         ended = await begun.run("delivery", "list", option, "e1")
         assert (2, f"hookseal: {name} are those of a tenant: name it with --tenant\n") == (ended.code, ended.err)
-
-
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [
-        (("--limit", "0"), "limit"),
-        (("--limit", "1001"), "limit"),
-        (("--cursor", ""), "cursor"),
-        (("--cursor", "!"), "cursor"),
-        (("--cursor", "é"), "cursor"),
-        (("--cursor", "bm90aGluZw=="), "cursor"),
-    ],
-)
-async def test_an_invalid_page_names_its_field(options: tuple[str, ...], field: str, begun: Begun) -> None:
-    """A page size out of range and an invalid cursor exit 2 with their field."""
-    ended = await begun.run("delivery", "list", *options, "--json")
-    assert (2, field) == (ended.code, ended.json["error"]["field"])
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
@@ -381,19 +322,12 @@ async def test_an_absent_delivery_is_not_found(begun: Begun) -> None:
     assert (3, "hookseal: there is no delivery with this id\n") == (ended.code, ended.err)
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("show", UNKNOWN)])
-async def test_a_missing_database_or_schema_is_named(arguments: tuple[str, ...], empty_database_url: str) -> None:
+async def test_a_missing_database_or_schema_is_named(empty_database_url: str) -> None:
     """Without a schema the error names the command that creates it; without an answer it names the address."""
-    empty = await hookseal("delivery", *arguments, "--json", DATABASE_URL=empty_database_url)
+    empty = await hookseal("delivery", "list", "--json", DATABASE_URL=empty_database_url)
     assert 78 == empty.code
     assert "hookseal db upgrade" in empty.json["error"]["message"]
     port = closed_port()
-    dead = await hookseal("delivery", *arguments, "--json", DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
+    dead = await hookseal("delivery", "list", "--json", DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
     assert 69 == dead.code
     assert f"PostgreSQL at 127.0.0.1:{port}" in dead.json["error"]["message"]
-
-
-@pytest.mark.parametrize("command", ["list", "show", "replay"])
-async def test_help_has_an_example(command: str) -> None:
-    """The help has an example."""
-    assert f"Example: hookseal delivery {command}" in (await hookseal("delivery", command, "--help")).out

@@ -23,7 +23,6 @@ async def test_events_are_listed_by_every_filter(begun: Begun) -> None:
     for options, expected in (
         ((), [second.event_id, first.event_id]),
         (("--event-type", "invoice.paid"), [first.event_id]),
-        (("--correlation-id", "corr-1"), [second.event_id, first.event_id]),
         (("--correlation-id", "corr-2"), []),
         (("--since", "1h"), [second.event_id, first.event_id]),
         (("--until", "1h"), []),
@@ -91,7 +90,6 @@ async def test_an_absent_event_is_not_found(begun: Begun) -> None:
     ("arguments", "field"),
     [
         (("list", "--tenant", "_system"), "tenant"),
-        (("list", "--tenant", "acme", "--event-type", "a.*"), "event_type"),
         (("list", "--tenant", "acme", "--since", "yesterday"), "since"),
         (("show", "a b", "--tenant", "acme"), "event_id"),
     ],
@@ -100,9 +98,3 @@ async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], fie
     """Each kind of bad value exits 2 with its field, before a database is contacted."""
     ended = await hookseal("event", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
     assert (2, field) == (ended.code, ended.json["error"]["field"])
-
-
-@pytest.mark.parametrize("command", ["list", "show"])
-async def test_help_has_an_example(command: str) -> None:
-    """The help has an example."""
-    assert f"Example: hookseal event {command}" in (await hookseal("event", command, "--help")).out

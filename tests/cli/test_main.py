@@ -212,6 +212,16 @@ def test_every_command_has_json_and_help() -> None:
     ]
 
 
+def test_the_help_of_every_command_has_an_example() -> None:
+    """The help of every command has an example; `up` needs none."""
+    without = {
+        path
+        for path, command in leaves(typer.main.get_command(tree(None)), "hookseal")
+        if path not in str(getattr(command, "help", "")).partition("Example: ")[2]
+    }
+    assert {"hookseal", "hookseal up", "hookseal up env"} == without
+
+
 async def test_a_flag_shows_no_type() -> None:
     """The help of a flag names no type, because a flag takes no value; an option with a value names its type."""
     out = " ".join((await hookseal("endpoint", "rotate", "--help", COLUMNS="200")).out.split())

@@ -420,9 +420,9 @@ def test_an_invalid_rate_names_the_limits(text: str) -> None:
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ({"states": ()}, "state"),
-        ({"states": (State.PENDING,)}, "state"),
-        ({"states": (State.FAILED, State.SENDING)}, "state"),
+        ({"states": ()}, "states"),
+        ({"states": (State.PENDING,)}, "states"),
+        ({"states": (State.FAILED, State.SENDING)}, "states"),
         ({"since": datetime(1999, 12, 31, tzinfo=UTC)}, "since"),
         ({"until": datetime(9000, 1, 1, tzinfo=UTC)}, "until"),
         ({"since": datetime(2000, 1, 1, tzinfo=EAST)}, "since"),

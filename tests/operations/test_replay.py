@@ -11,7 +11,7 @@ from hookseal.dispatcher.store import delivery_queries
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.replays import Replayed
-from hookseal.errors import Conflict, NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused, with_advice
 from hookseal.ground.ids import DeliveryId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.replay import replay_delivery
@@ -195,7 +195,7 @@ async def test_the_refusal_says_what_a_held_delivery_waits_for(
         await replayed(installation, ring)
 
     why = explain(await delivery_queries.facts(installation.pool, ring.delivery_id)).text
-    assert f"the delivery is pending, not finished: there is nothing to replay yet. {why}" == str(caught.value)
+    assert f"the delivery is pending, not finished: there is nothing to replay yet. {why}" == with_advice(caught.value)
     assert "delivery_id" == caught.value.field
 
 
@@ -210,8 +210,9 @@ async def test_a_replay_needs_an_enabled_endpoint(installation: Installation) ->
         await replayed(installation, unknown)
     assert "delivery_id" == caught.value.field
     await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
-    with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}"):
+    with pytest.raises(Refused, match="the endpoint is disabled") as refused:
         await replayed(installation, ring)
+    assert f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}" in (refused.value.advice or "")
 
     async with installation.pool.acquire() as connection:
         await delete_endpoint(installation.operator(connection), ring.tenant_id, added.pointer.endpoint_id)

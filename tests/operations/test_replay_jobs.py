@@ -282,8 +282,9 @@ async def test_a_disabled_or_unknown_endpoint_is_refused(installation: Installat
     await dead_letters(installation, 1)
     async with installation.pool.acquire() as connection:
         await disable_endpoint(installation.operator(connection), ACME, endpoint, reason="it moves")
-    with pytest.raises(Refused, match=f"hookseal endpoint enable --tenant acme --endpoint {endpoint}"):
+    with pytest.raises(Refused, match="the endpoint is disabled") as refused:
         await started(installation, Selection(tenant_id=ACME, endpoint_id=endpoint))
+    assert f"hookseal endpoint enable --tenant acme --endpoint {endpoint}" in (refused.value.advice or "")
     with pytest.raises(Refused, match="1 delivery; enable them first"):
         await started(installation)
     with pytest.raises(NotFound):

@@ -646,7 +646,10 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     }
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
-        *(Read(room="dispatcher.store", file="held_endpoints", name=name, arguments=given) for name, given in held.items()),
+        *(
+            Read(room="dispatcher.store", file="held_endpoints", name=name, arguments=given)
+            for name, given in held.items()
+        ),
         *(Read(room="dispatcher.store", file="lanes", name=name, arguments=given) for name, given in lanes.items()),
         *(
             Read(
@@ -659,7 +662,12 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
             for waiting_for in ("order", "concurrency", "endpoint_disabled")
         ),
         *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
-        Read(room="dispatcher.store", file="batches", name="claim_all", arguments=(*rings, "false", "w", 45.0, None, 2**25)),
+        Read(
+            room="dispatcher.store",
+            file="batches",
+            name="claim_all",
+            arguments=(*rings, "false", "w", 45.0, None, 2**25),
+        ),
         Read(
             room="dispatcher.store",
             file="batches",
@@ -700,8 +708,18 @@ def _lists() -> list[Read]:
         page("endpoint", "acme", endpoint, None, None, signed_by="db:acme:x:1"),
         page("state", None, None, None, "dead_letter"),
         page("state", "acme", endpoint, None, "failed"),
-        Read(room="dispatcher.store", file="delivery_queries", name="count_unfinished", arguments=("pending", None, 1_000)),
-        Read(room="dispatcher.store", file="delivery_queries", name="count_unfinished", arguments=("sending", "acme", 1_000)),
+        Read(
+            room="dispatcher.store",
+            file="delivery_queries",
+            name="count_unfinished",
+            arguments=("pending", None, 1_000),
+        ),
+        Read(
+            room="dispatcher.store",
+            file="delivery_queries",
+            name="count_unfinished",
+            arguments=("sending", "acme", 1_000),
+        ),
         page("few", None, None, None, "sending"),
         of_events("e7", None),
         of_events("no-such", None),

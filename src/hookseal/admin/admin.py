@@ -15,10 +15,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
 
+from hookseal.admin.audit import Audit
 from hookseal.admin.deliveries import Deliveries
 from hookseal.admin.endpoints import Endpoints
 from hookseal.admin.events import Events
+from hookseal.admin.keys import Keys
 from hookseal.admin.replays import Replays
+from hookseal.admin.restores import Restores
 from hookseal.admin.session import MAX_CONNECTIONS, CommandSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.config.admin import admin_settings
@@ -42,6 +45,9 @@ class Admin:
         self.deliveries: Final = Deliveries(session)
         self.replays: Final = Replays(session)
         self.events: Final = Events(session)
+        self.audit: Final = Audit(session)
+        self.restores: Final = Restores(session)
+        self.keys: Final = Keys(session)
 
     @classmethod
     @asynccontextmanager

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
+from hookseal.audit.chain import Head, parse_heads
 from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
@@ -13,7 +14,7 @@ from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
 from hookseal.ground.wire import header_name
-from hookseal.secrets.core import overlap
+from hookseal.secrets.core import keyring, overlap
 from hookseal.secrets.core.header_values import Headers
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint import rotation as rotations
@@ -65,9 +66,24 @@ def tenant_or_every(text: str) -> TenantId | None:
     return None if text == EVERY_TENANT else tenant_id(text)
 
 
+def audited_tenant(text: str) -> TenantId | None:
+    """Return the tenant of audit rows, also `_system`; None for `*`, which means every one. Raises `Malformed`."""
+    return ids.SYSTEM_TENANT if text == ids.SYSTEM_TENANT else tenant_or_every(text)
+
+
+def heads(text: str) -> tuple[Head, ...]:
+    """Return the heads of the audit log that `hookseal audit heads --json` printed. Raises `Malformed`."""
+    return _text(parse_heads, text, "heads")
+
+
 def endpoint_id(text: str) -> EndpointId:
     """Return the endpoint id. Raises `Malformed`."""
     return _text(ids.endpoint_id, text, "endpoint_id")
+
+
+def key_id(text: str) -> str:
+    """Return the id of a master key. Raises `Malformed`."""
+    return _text(keyring.require_key_id, text, "key_id")
 
 
 def delivery_id(text: str) -> DeliveryId:
@@ -97,10 +113,7 @@ def event_type(text: str) -> str:
 
 def states(texts: Sequence[str]) -> tuple[State, ...]:
     """Return states in which a delivery has ended. Raises `Malformed`, which names all of them."""
-    _list(texts, "states")
-    if not texts or not set(texts) <= set(replay_job.FINAL):
-        raise Malformed(f"states must be some of {', '.join(replay_job.FINAL)}", field="states")
-    return tuple(State(text) for text in texts)
+    return replay_job.final_states(_list(texts, "states"))
 
 
 def rate_per_second(value: int) -> int:

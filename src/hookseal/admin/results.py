@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from hookseal.dispatcher.core.why import Explanation
 from hookseal.secrets.core.material import SecretMaterial
 
 if TYPE_CHECKING:
@@ -241,7 +242,10 @@ class DeliveryDetails(Delivery):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedDelivery:
-    """A delivery that is due again, or held with its endpoint. `replay_of` is what it repeats, if it has a new id."""
+    """A delivery that is due again, or held with its endpoint. `replay_of` is what it repeats, if it has a new id.
+
+    `explanation` says what it waits for, as `deliveries.why` does; None if it is due.
+    """
 
     tenant_id: str
     delivery_id: str
@@ -250,6 +254,7 @@ class ReplayedDelivery:
     replay_of: str | None
     state: str
     waiting_for: str | None
+    explanation: Explanation | None = field(default=None, metadata=HIDDEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -488,3 +493,261 @@ class PublicKeys:
     previous_secret_ref: str | None
     previous_secret_expires_at: datetime | None
     previous_public_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRow:
+    """A row of the audit log: who changed what. `before` and `after` have the facts; their text, if it is forged."""
+
+    tenant_id: str
+    sequence: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    before: Mapping[str, Any] | str | None
+    after: Mapping[str, Any] | str | None
+    correlation_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedRow(AuditRow):
+    """A row of the audit log with its MACs, in hex."""
+
+    previous_mac: str
+    mac: str
+    mac_key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The last row of a tenant's audit log. One that is not `is_plausible` was not written by hookseal."""
+
+    tenant_id: str
+    head_sequence: int
+    head_mac: str
+    is_plausible: bool = field(metadata=HIDDEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHeads:
+    """The head of each tenant's audit log."""
+
+    tenants: tuple[AuditHead, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenRow:
+    """The first row of an audit log that is not as hookseal wrote it, and how it differs."""
+
+    sequence: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedTenant:
+    """A tenant's audit log up to its first broken row. The head is None if there is no row."""
+
+    tenant_id: str
+    rows: int
+    head_sequence: int | None
+    head_mac: str | None
+    broken: BrokenRow | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContradictedHead:
+    """A saved head that the log contradicts: the log is `older`, or `forked`. In JSON `how` has the name `is`."""
+
+    tenant_id: str
+    head_sequence: int
+    head_mac: str
+    how: str = field(metadata={"printed": "is"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedLog:
+    """Whether the audit log is as hookseal wrote it, each tenant's log, and the saved heads that it contradicts."""
+
+    intact: bool
+    tenants: tuple[VerifiedTenant, ...]
+    contradicted: tuple[ContradictedHead, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleEndpoint:
+    """An endpoint that contradicts the audit log or its MAC.
+
+    `kind` is endpoint, if the row is older than the log says; record, if one of its secrets is; lost, if the row is
+    gone; altered, if something other than hookseal changed it.
+    """
+
+    tenant_id: str
+    endpoint_id: str
+    kind: str
+    generation: int | None
+    audited_generation: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedEndpoint(StaleEndpoint):
+    """An endpoint that cannot be accepted, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleEndpoints:
+    """All endpoints that are stale: there is no next page."""
+
+    items: tuple[StaleEndpoint, ...]
+    next_cursor: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedRestore:
+    """What was accepted: endpoints, and saved heads that the log contradicts. `refused` are the others.
+
+    `epoch` is the new restore epoch, None if only one endpoint was accepted. `woken` deliveries waited for a secret: of
+    each endpoint the oldest is tried, and the others follow once it is signed.
+    """
+
+    epoch: int | None
+    woken: int
+    accepted: tuple[StaleEndpoint, ...]
+    refused: tuple[RefusedEndpoint, ...]
+    contradicted: tuple[ContradictedHead, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialisedKeys:
+    """The first master key, None with a provider that has none, and the references of the secrets that were created."""
+
+    key_id: str | None
+    state: str | None
+    created: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterKey:
+    """A master key. `held`: the settings have it. `records` are under it, and `workers` live workers have it.
+
+    An `unregistered` key has records, but is not in the table of keys: they cannot be opened.
+    """
+
+    key_id: str
+    state: str
+    held: bool
+    records: int
+    workers: int
+    promoted_at: datetime | None
+    drained_at: datetime | None
+    compromised_at: datetime | None
+    retired_at: datetime | None
+    destroyed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterKeys:
+    """All master keys, oldest first: there is no next page; and how many endpoints have a plaintext secret."""
+
+    items: tuple[MasterKey, ...]
+    next_cursor: None
+    plaintext_endpoints: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedKey:
+    """A master key after a change; `was` is its state before, None if it was not registered.
+
+    `older` are the keys whose records must be re-wrapped after it was promoted.
+    """
+
+    key_id: str
+    state: str
+    was: str | None
+    promoted_at: datetime | None
+    drained_at: datetime | None
+    compromised_at: datetime | None
+    retired_at: datetime | None
+    destroyed_at: datetime | None
+    older: tuple[str, ...] = field(metadata=HIDDEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnopenedRecord:
+    """A record that the key in its row does not open, and the code of the error."""
+
+    tenant_id: str
+    name: str
+    version: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewrappedKey:
+    """How many records were moved `to` another key, how many are left, and those that did not open."""
+
+    key_id: str
+    to: str | None
+    moved: int
+    left: int
+    failed: tuple[UnopenedRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedVersion:
+    """A secret version that was ever sealed under a key. Its endpoint uses it as current, previous, headers or tls."""
+
+    tenant_id: str
+    ref: str
+    purpose: str
+    state: str
+    endpoint_id: str | None
+    used_as: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposedPlace:
+    """What a leaked key sealed, and its endpoint."""
+
+    tenant_id: str
+    endpoint_id: str | None
+    ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedReplacement(ExposedPlace):
+    """What could not be replaced, and why."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compromise:
+    """What was replaced after a master key leaked; in a dry run, what would be. Of `versions` most no longer sign.
+
+    Owners must replace the `header_values` and the `client_keys`.
+    """
+
+    key_id: str
+    dry_run: bool
+    overlap_seconds: int
+    versions: int
+    rotated: int
+    overlaps_ended: int
+    previous_still_signing: int
+    integrity_rotated: bool
+    header_values: tuple[ExposedPlace, ...]
+    client_keys: tuple[ExposedPlace, ...]
+    failed: tuple[FailedReplacement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntegrityKey:
+    """The version of the integrity key that makes MACs now, and the ids of those that only verify, oldest first."""
+
+    key_id: str
+    integrity_ref: str
+    older: tuple[str, ...]

@@ -22,7 +22,9 @@ from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import Failures, for_operator, in_use, missing_right
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.core.keyring import KeyRing
+from hookseal.secrets.key.stores import Outside
 
+NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
 MAX_CONNECTIONS: Final = 10
 # A change may need a second connection while it holds one: a ping reads secrets over it, and a store outside
 # PostgreSQL takes the numbers of versions. So one is always left; a call that takes it needs no other.
@@ -89,6 +91,10 @@ class Session(ABC):
         """Return the pool, or the one connection, for statements that need no transaction."""
 
     @abstractmethod
+    def outside(self) -> AbstractAsyncContextManager[Outside]:
+        """Give what stores outside PostgreSQL need, until the block ends."""
+
+    @abstractmethod
     def _operator(self, who: str, connection: Connection | None) -> AbstractAsyncContextManager[Operator]:
         """Give an operator on the caller's connection, or on one of its own, with the secrets unlocked."""
 
@@ -146,6 +152,9 @@ class PoolSession(Session):
     async def source(self) -> Executor:  # noqa: D102
         return self._pool
 
+    def outside(self) -> AbstractAsyncContextManager[Outside]:  # noqa: D102
+        return outside(self.settings, partial(connected, self._pool))
+
     async def aclose(self) -> None:
         """Close what the changes have opened outside PostgreSQL."""
         await self._secrets.aclose()
@@ -199,12 +208,14 @@ class CommandSession(Session):
             self._connection = opened
         return self._connection
 
+    def outside(self) -> AbstractAsyncContextManager[Outside]:  # noqa: D102
+        return outside(self.settings, partial(opening.connection, self.settings.database))
+
     @asynccontextmanager
     async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
         source = await self.source()
         if self._kept is None:
-            apart = partial(opening.connection, self.settings.database)
-            found = await self._resources.enter_async_context(outside(self.settings, apart))
+            found = await self._resources.enter_async_context(self.outside())
             self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=found)
         async with self._chosen(connection) as chosen:
             yield Operator(connection=chosen, unlocked=self._kept, who=who)

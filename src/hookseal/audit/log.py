@@ -123,7 +123,7 @@ async def heads(source: Executor, *, tenant: TenantId | None = None) -> list[Hea
     """
     rows = await _SQL.rows(source, "heads", tenant, MAX_HEADS + 1)
     if len(rows) > MAX_HEADS:
-        raise Refused(f"more than {MAX_HEADS} tenants have a chain: request them one by one with --tenant")
+        raise Refused(f"more than {MAX_HEADS} tenants have a chain", advice="request them one by one with --tenant")
     return [Head(tenant_id=row["tenant_id"], sequence=row["sequence"], mac=row["mac"]) for row in rows]
 
 

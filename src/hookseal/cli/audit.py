@@ -1,31 +1,27 @@
 """`hookseal audit`: list the audit log, and verify that it is complete and unchanged."""
 
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from hookseal.audit import log
-from hookseal.audit.chain import Action, ChainKey, Contradiction, Flaw, Head
-from hookseal.audit.exported import MAX_LINE_BYTES, verify_export
-from hookseal.audit.log import Verified
-from hookseal.cli.restore import head_shape, read_heads
-from hookseal.cli.shared.input_files import STANDARD_INPUT, read_lines
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, JsonLines, emit, note, printable, table
-from hookseal.cli.shared.runtime import Connection, reading, start
-from hookseal.config.settings import Part
-from hookseal.errors import Malformed, NotFound
-from hookseal.ground import ids
-from hookseal.operations.operator import Operator
+from hookseal.admin import Admin, AuditHead, AuditRow, Page, VerifiedLog, VerifiedTenant
+from hookseal.audit.chain import MAX_HEADS, Action, Contradiction, Flaw
+from hookseal.audit.exported import MAX_LINE_BYTES
+from hookseal.cli.context import CHANGES, EVERY_TENANT, READS, call
+from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input, read_lines
+from hookseal.cli.shared.output import Json, JsonLines, emit, fields_of, note, page_text, printable
+from hookseal.cli.shared.runtime import start
+from hookseal.errors import Malformed
 
 app: Final = typer.Typer(help="List, verify and export the audit log: who changed what.", no_args_is_help=True)
 
-_NEEDS: Final = frozenset({Part.DATABASE})
-_MEANING: Final = {
+_COLUMNS: Final = ("at", "tenant_id", "sequence", "actor", "action", "subject")
+_BYTES_A_HEAD: Final = 512
+_MEANING: Final[dict[str, str]] = {
     Flaw.MISSING: "the row is missing",
     Flaw.OUT_OF_PLACE: "the row does not belong to the chain",
     Flaw.UNKNOWN_KEY: "the row names an unknown integrity key",
@@ -35,7 +31,7 @@ _MEANING: Final = {
     Flaw.HEAD: "the last row is not the one that the head of the chain names",
 }
 
-_CONTRADICTS: Final = {
+_CONTRADICTS: Final[dict[str, str]] = {
     Contradiction.OLDER: "the log ends before the head in the file",
     Contradiction.FORKED: "the log has another row in place of the head in the file",
 }
@@ -56,12 +52,11 @@ def list_(
 
     Example: hookseal audit list --tenant acme --action secret.rotated
     """
-    owner = _tenant(tenant)
-    items, following = reading(
-        start(_NEEDS),
-        lambda connection: log.page(connection, tenant=owner, action=action, limit=limit, cursor=cursor),
+    page = call(
+        start(READS),
+        lambda admin: admin.audit.list(tenant_id=_of(tenant), action=action, limit=limit, cursor=cursor),
     )
-    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+    emit(page, as_json=as_json, text=lambda: _list_text(page))
 
 
 @app.command()
@@ -84,27 +79,23 @@ def verify(
 
     Example: hookseal audit verify --head heads.json --json
     """
-    owner = _tenant(tenant)
     if from_export is not None and str(head) == str(from_export) == STANDARD_INPUT:
         raise Malformed("only one of --head and --from-export can be standard input", field="from_export")
-    kept = () if head is None else tuple(one for one in read_heads(head) if owner in {None, one.tenant_id})
-    settings = start(NEEDS)
-    if from_export is None:
-        verified, contradicted = operate(settings, lambda operator: _verify(operator, owner, kept))
-    else:
-        verified, contradicted = _verify_export(from_export, operate(settings, _integrity), owner, kept)
-    _require_rows(verified, owner, kept)
-    intact = not contradicted and all(each.broken is None for each in verified)
-    emit(
-        {
-            "intact": intact,
-            "tenants": [_verified_shape(each) for each in verified],
-            "contradicted": [head_shape(one, how) for one, how in contradicted],
-        },
-        as_json=as_json,
-        text=lambda: _verify_text(verified, contradicted),
-    )
-    raise typer.Exit(0 if intact else 1)
+    settings = start(CHANGES)
+    kept = None if head is None else read_heads(head)
+
+    async def step(admin: Admin) -> VerifiedLog:
+        with _progress() as on_progress:
+            if from_export is None:
+                return await admin.audit.verify(tenant_id=_of(tenant), heads=kept, on_progress=on_progress)
+            lines = read_lines(str(from_export), MAX_LINE_BYTES, field="from_export")
+            return await admin.audit.verify_export(
+                tenant_id=_of(tenant), from_export=lines, heads=kept, on_progress=on_progress
+            )
+
+    found = call(settings, step)
+    emit(found, as_json=as_json, text=lambda: _verify_text(found))
+    raise typer.Exit(0 if found.intact else 1)
 
 
 @app.command()
@@ -117,18 +108,11 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
 
     Example: hookseal audit heads --json > heads.json
     """
-    owner = _tenant(tenant)
-    found = reading(start(_NEEDS), lambda connection: log.heads(connection, tenant=owner))
-    if owner is not None and not found:
-        raise _no_rows()
-    for one in found:
+    found = call(start(READS), lambda admin: admin.audit.heads(tenant_id=_of(tenant)))
+    for one in found.tenants:
         if not one.is_plausible:
             note(f"{one.tenant_id}: hookseal did not write this head: run `hookseal audit verify`")
-    emit(
-        {"tenants": [_head_shape(one) for one in found]},
-        as_json=as_json,
-        text=lambda: "\n".join(_head_text(one) for one in found) or "no audit rows",
-    )
+    emit(found, as_json=as_json, text=lambda: "\n".join(map(_head_text, found.tenants)) or "no audit rows")
 
 
 @app.command()
@@ -143,112 +127,66 @@ def export(
 
     Example: hookseal audit export --tenant acme > audit.jsonl
     """
-    owner = _tenant(tenant)
-    reading(start(_NEEDS), lambda connection: _export(connection, owner))
+
+    async def step(admin: Admin) -> None:
+        async with aclosing(admin.audit.export(tenant_id=_of(tenant))) as rows:
+            async for row in rows:
+                emit(row, as_json=True, text="")
+
+    call(start(READS), step)
 
 
-def _tenant(text: str | None) -> ids.TenantId | None:
-    if text is None or text == ids.SYSTEM_TENANT:
-        return None if text is None else ids.SYSTEM_TENANT
-    return ids.owner_id(text)
+def read_heads(source: Path) -> str:
+    """Return the text of a file with heads, or of standard input for `-`. Raises `Malformed`."""
+    raw = read_input(str(source), most := MAX_HEADS * _BYTES_A_HEAD, field="head")
+    try:
+        return raw[:most].decode("utf-8")
+    except UnicodeDecodeError:
+        raise Malformed("the file must be text in UTF-8", field="head") from None
 
 
-async def _verify(
-    operator: Operator, tenant: ids.TenantId | None, heads: Sequence[Head]
-) -> tuple[list[Verified], list[tuple[Head, Contradiction]]]:
-    shows_progress = sys.stderr.isatty()
-    verify_log = partial(
-        log.verify,
-        operator.connection,
-        operator.unlocked.integrity,
-        tenant=tenant,
-        on_progress=_show_progress if shows_progress else None,
-    )
-    verified = await verify_log()
-    await operator.unlocked.versions.refresh()  # the key may have been rotated meanwhile
-    if any(each.broken is not None and each.broken.reason is Flaw.UNKNOWN_KEY for each in verified):
-        verified = await verify_log()
-    contradicted = await log.find_contradictions(operator.connection, operator.unlocked.integrity, heads)
-    if shows_progress:
-        typer.echo("\r\x1b[K", err=True, nl=False)
-    return verified, contradicted
+def _of(tenant: str | None) -> str:
+    return EVERY_TENANT if tenant is None else tenant
 
 
-async def _integrity(operator: Operator) -> ChainKey:
-    return operator.unlocked.integrity
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], None] | None]:
+    """Give what shows the progress on a terminal; the line is removed at the end."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    is_shown = False
+
+    def show(tenant: str, rows: int) -> None:
+        nonlocal is_shown
+        is_shown = True
+        typer.echo(f"\r\x1b[K{printable(tenant)}: {rows} rows", err=True, nl=False)
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            typer.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _verify_export(
-    source: Path, key: ChainKey, tenant: ids.TenantId | None, heads: Sequence[Head]
-) -> tuple[list[Verified], list[tuple[Head, Contradiction]]]:
-    lines = read_lines(str(source), MAX_LINE_BYTES, field="from_export")
-    shows_progress = sys.stderr.isatty()
-    found = verify_export(lines, key, heads, tenant=tenant, on_progress=_show_progress if shows_progress else None)
-    if shows_progress:
-        typer.echo("\r\x1b[K", err=True, nl=False)
-    if tenant is None and not found[0]:
-        raise Malformed("the file has no row: it is no export, or the export of an empty log", field="from_export")
-    return found
+def _list_text(page: Page[AuditRow]) -> str:
+    return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none="no audit rows")
 
 
-async def _export(connection: Connection, tenant: ids.TenantId | None) -> None:
-    async for row in log.export(connection, tenant=tenant):
-        emit(row, as_json=True, text="")
-
-
-def _require_rows(verified: list[Verified], tenant: ids.TenantId | None, heads: Sequence[Head]) -> None:
-    # A mistyped tenant, or a log that was removed, must not be reported as intact.
-    nothing = all(each.broken is None and each.head_sequence is None for each in verified)
-    if tenant is not None and nothing and not heads:
-        raise _no_rows()
-
-
-def _no_rows() -> NotFound:
-    return NotFound(
-        "the audit log has no rows of this tenant: correct --tenant, or find out who removed its log", field="tenant"
-    )
-
-
-def _verify_text(verified: list[Verified], contradicted: list[tuple[Head, Contradiction]]) -> str:
-    lines = [_verified_text(each) for each in verified]
+def _verify_text(found: VerifiedLog) -> str:
+    lines = [_verified_text(each) for each in found.tenants]
     lines += [
-        f"{printable(head.tenant_id)}: STALE: {_CONTRADICTS[how]} (row {head.sequence}, MAC {head.mac.hex()})"
-        for head, how in contradicted
+        f"{printable(head.tenant_id)}: STALE: {_CONTRADICTS[head.how]} (row {head.head_sequence}, MAC {head.head_mac})"
+        for head in found.contradicted
     ]
     return "\n".join(lines) or "no audit rows"
 
 
-def _show_progress(tenant: str, rows: int) -> None:
-    typer.echo(f"\r\x1b[K{printable(tenant)}: {rows} rows", err=True, nl=False)
+def _head_text(head: AuditHead) -> str:
+    return f"{printable(head.tenant_id)}: row {head.head_sequence}, MAC {head.head_mac}"
 
 
-def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
-    if not items:
-        return "no audit rows"
-    shown = table(items, ["at", "tenant_id", "sequence", "actor", "action", "subject"])
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
-
-
-def _head_shape(head: Head) -> dict[str, Any]:
-    return {"tenant_id": head.tenant_id, "head_sequence": head.sequence, "head_mac": head.mac.hex()}
-
-
-def _head_text(head: Head) -> str:
-    return f"{printable(head.tenant_id)}: row {head.sequence}, MAC {head.mac.hex()}"
-
-
-def _verified_shape(verified: Verified) -> dict[str, Any]:
-    broken = verified.broken
-    return {
-        "tenant_id": verified.tenant_id,
-        "rows": verified.rows,
-        "head_sequence": verified.head_sequence,
-        "head_mac": verified.head_mac,
-        "broken": None if broken is None else {"sequence": broken.sequence, "reason": broken.reason.value},
-    }
-
-
-def _verified_text(verified: Verified) -> str:
+def _verified_text(verified: VerifiedTenant) -> str:
     tenant, broken = printable(verified.tenant_id), verified.broken
     if broken is not None:
         return f"{tenant}: BROKEN at row {broken.sequence}: {_MEANING[broken.reason]}"

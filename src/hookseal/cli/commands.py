@@ -46,7 +46,7 @@ _NAMES: Final = (
     *("verify", "listen"),
     *("secret", "migrate-secrets", "import-endpoints", "producer", "audit", "restore"),
 )
-_FOLDERS: Final = frozenset({"endpoint", "key", "secret"})
+_FOLDERS: Final = frozenset({"endpoint", "secret"})
 
 
 class _Command(TyperCommand):

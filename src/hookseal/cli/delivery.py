@@ -1,30 +1,23 @@
 """`hookseal delivery`: list deliveries, show their attempts, explain what one waits for, replay or skip one."""
 
-from dataclasses import asdict
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
+from hookseal.admin import Delivery, DeliveryDetails, Page
+from hookseal.cli.context import CHANGES, EVERY_TENANT, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit, key_values, printable, table
-from hookseal.cli.shared.runtime import reading, start
-from hookseal.config.settings import Part
-from hookseal.dispatcher.core.delivery_facts import Facts
+from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable
+from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
-from hookseal.dispatcher.core.why import explain
-from hookseal.dispatcher.store import delivery_queries
-from hookseal.dispatcher.store.replays import Replayed
-from hookseal.ground import ids
-from hookseal.operations import deliveries
-from hookseal.operations.operator import Operator
-from hookseal.operations.replay import replay_delivery, skip_delivery
 
 app: Final = typer.Typer(
     help="List deliveries, show their attempts, explain, replay or skip one.", no_args_is_help=True
 )
 
-_NEEDS: Final = frozenset({Part.DATABASE})
+_COLUMNS: Final = (
+    "delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "created_at", "last_error",
+)  # fmt: skip
 _Id: TypeAlias = Annotated[
     str,
     typer.Argument(
@@ -69,23 +62,23 @@ def list_(
 
     Example: hookseal delivery list --tenant acme --state failed --since 1h
     """
-    wanted = deliveries.checked(
-        delivery_queries.Filter(
-            tenant_id=None if tenant is None else ids.owner_id(tenant),
-            endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
-            event_type=None if event_type is None else ids.event_type(event_type),
-            event_id=None if event_id is None else ids.event_id(event_id),
-            correlation_id=None if correlation_id is None else ids.correlation_id(correlation_id),
+    page = call(
+        start(READS),
+        lambda admin: admin.deliveries.list(
+            tenant_id=EVERY_TENANT if tenant is None else tenant,
+            endpoint_id=endpoint,
+            event_type=event_type,
+            event_id=event_id,
+            correlation_id=correlation_id,
             state=state,
             since=moment(since, "since"),
             until=moment(until, "until"),
             signed_by=signed_by,
-        )
+            limit=limit,
+            cursor=cursor,
+        ),
     )
-    items, following = reading(
-        start(_NEEDS), lambda connection: deliveries.page(connection, wanted, limit=limit, cursor=cursor)
-    )
-    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+    emit(page, as_json=as_json, text=lambda: _list_text(page))
 
 
 @app.command()
@@ -98,8 +91,7 @@ def show(
 
     Example: hookseal delivery show 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    wanted = ids.delivery_id(delivery)
-    found = reading(start(_NEEDS), lambda connection: delivery_queries.show(connection, wanted))
+    found = call(start(READS), lambda admin: admin.deliveries.get(tenant_id=EVERY_TENANT, delivery_id=delivery))
     emit(found, as_json=as_json, text=lambda: _show_text(found))
 
 
@@ -113,9 +105,8 @@ def why(
 
     Example: hookseal delivery why 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    wanted = ids.delivery_id(delivery)
-    answer = explain(reading(start(_NEEDS), lambda connection: delivery_queries.facts(connection, wanted)))
-    emit(asdict(answer), as_json=as_json, text=printable(answer.text))
+    answer = call(start(READS), lambda admin: admin.deliveries.why(tenant_id=EVERY_TENANT, delivery_id=delivery))
+    emit(answer, as_json=as_json, text=printable(answer.text))
 
 
 @app.command()
@@ -140,31 +131,20 @@ def replay(
 
     Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    wanted = ids.delivery_id(delivery)
-    replayed, facts = operate(start(NEEDS), lambda operator: _replayed(operator, wanted, new_id=new_id))
-    held = "" if replayed.waiting_for is None else f", but is held now\n{printable(explain(facts).text)}"
-    emit(
-        {
-            "tenant_id": replayed.tenant_id,
-            "delivery_id": replayed.delivery_id,
-            "endpoint_id": replayed.endpoint_id,
-            "event_id": replayed.event_id,
-            "replay_of": replayed.replay_of,
-            "state": State.PENDING,
-            "waiting_for": replayed.waiting_for,
-        },
-        as_json=as_json,
-        text=f"delivery {replayed.delivery_id} {'is to be sent' if held else 'is due now'}"
-        + (f", a replay of {wanted}" if new_id else "")
-        + held,
+    replayed = call(
+        start(CHANGES),
+        lambda admin: admin.deliveries.replay(
+            tenant_id=EVERY_TENANT, delivery_id=delivery, actor=operator_name(), new_id=new_id
+        ),
     )
-
-
-async def _replayed(operator: Operator, wanted: ids.DeliveryId, *, new_id: bool) -> tuple[Replayed, Facts]:
-    """Replay the delivery, and read in the same transaction where it stands then."""
-    async with operator.changing() as connection:
-        replayed = await replay_delivery(operator, wanted, new_id=new_id)
-        return replayed, await delivery_queries.facts(connection, replayed.delivery_id)
+    held = replayed.explanation
+    emit(
+        replayed,
+        as_json=as_json,
+        text=f"delivery {replayed.delivery_id} {'is due now' if held is None else 'is to be sent'}"
+        + (f", a replay of {delivery}" if new_id else "")
+        + ("" if held is None else f", but is held now\n{printable(held.text)}"),
+    )
 
 
 @app.command()
@@ -180,34 +160,29 @@ def skip(
 
     Example: hookseal delivery skip 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    wanted = ids.delivery_id(delivery)
-    skipped = operate(start(NEEDS), lambda operator: skip_delivery(operator, wanted))
+    skipped = call(
+        start(CHANGES),
+        lambda admin: admin.deliveries.skip(tenant_id=EVERY_TENANT, delivery_id=delivery, actor=operator_name()),
+    )
     emit(
-        {
-            "tenant_id": skipped.tenant_id,
-            "delivery_id": skipped.delivery_id,
-            "endpoint_id": skipped.endpoint_id,
-            "state": skipped.state,
-        },
+        skipped,
         as_json=as_json,
         text=f"delivery {skipped.delivery_id} stops endpoint {skipped.endpoint_id} no more; the next one follows",
     )
 
 
-def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
-    columns = ["delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "created_at", "last_error"]
-    none = "no deliveries" if following is None else "no deliveries among those that were searched"
-    shown = table(items, columns) if items else none
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+def _list_text(page: Page[Delivery]) -> str:
+    none = "no deliveries" if page.next_cursor is None else "no deliveries among those that were searched"
+    return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
 
 
-def _show_text(found: dict[str, Any]) -> str:
+def _show_text(found: DeliveryDetails) -> str:
     # While it is held, nothing happens at the time of its next attempt.
-    hidden = {"attempt_log"} if found["waiting_for"] is None else {"attempt_log", "next_attempt_at"}
-    known = {name: fact for name, fact in found.items() if name not in hidden}
+    hidden = {"attempt_log"} if found.waiting_for is None else {"attempt_log", "next_attempt_at"}
+    known = {name: fact for name, fact in fields_of(found).items() if name not in hidden}
     lines = key_values(known)
-    for attempt in found["attempt_log"]:
-        lines += ["", f"attempt {attempt['number']}"]
-        tried = {name: fact for name, fact in attempt.items() if name != "number"}
+    for attempt in found.attempt_log:
+        lines += ["", f"attempt {attempt.number}"]
+        tried = {name: fact for name, fact in fields_of(attempt).items() if name != "number"}
         lines += key_values(tried, width=max(map(len, known)), indent="  ")
     return "\n".join(lines)

@@ -1,23 +1,18 @@
 """`hookseal event`: list events, and show one with its deliveries and, audited, its payload."""
 
 import base64
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
+from hookseal.admin import Admin, Event, EventDetails, Page
+from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit, key_values, printable, table
-from hookseal.cli.shared.runtime import reading, start
-from hookseal.config.settings import Part
-from hookseal.dispatcher.store import event_queries
-from hookseal.ground import ids
-from hookseal.operations.deliveries import read_payload
-from hookseal.operations.operator import Operator
+from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable, table
+from hookseal.cli.shared.runtime import start
 
 app: Final = typer.Typer(help="List events, and show one with its deliveries.", no_args_is_help=True)
 
-_NEEDS: Final = frozenset({Part.DATABASE})
 _COLUMNS: Final = ("event_id", "event_type", "occurred_at", "correlation_id")
 _DELIVERY_COLUMNS: Final = ("delivery_id", "endpoint_id", "state", "attempts", "created_at", "last_error")
 
@@ -42,17 +37,19 @@ def list_(
 
     Example: hookseal event list --tenant acme --event-type invoice.paid --since 1h
     """
-    wanted = event_queries.EventFilter(
-        tenant_id=ids.owner_id(tenant),
-        event_type=None if event_type is None else ids.event_type(event_type),
-        correlation_id=None if correlation_id is None else ids.correlation_id(correlation_id),
-        since=moment(since, "since"),
-        until=moment(until, "until"),
+    page = call(
+        start(READS),
+        lambda admin: admin.events.list(
+            tenant_id=tenant,
+            event_type=event_type,
+            correlation_id=correlation_id,
+            since=moment(since, "since"),
+            until=moment(until, "until"),
+            limit=limit,
+            cursor=cursor,
+        ),
     )
-    items, following = reading(
-        start(_NEEDS), lambda connection: event_queries.page(connection, wanted, limit=limit, cursor=cursor)
-    )
-    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+    emit(page, as_json=as_json, text=lambda: _list_text(page))
 
 
 @app.command()
@@ -67,18 +64,22 @@ def show(
 
     Example: hookseal event show invoice-1-paid --tenant acme --payload
     """
-    wanted, owner = ids.event_id(event), ids.owner_id(tenant)
-    if payload:
-        found = operate(start(NEEDS), lambda operator: _with_payload(operator, owner, wanted))
-    else:
-        found = reading(start(_NEEDS), lambda connection: event_queries.show(connection, owner, wanted))
-    emit(found, as_json=as_json, text=lambda: _show_text(found))
+    if not payload:
+        found = call(start(READS), lambda admin: admin.events.get(tenant_id=tenant, event_id=event))
+        emit(found, as_json=as_json, text=lambda: _show_text(found))
+        return
 
+    async def step(admin: Admin) -> tuple[EventDetails, bytes]:
+        details = await admin.events.get(tenant_id=tenant, event_id=event)
+        return details, await admin.events.payload(tenant_id=tenant, event_id=event, actor=operator_name())
 
-async def _with_payload(operator: Operator, tenant: ids.TenantId, event_id: ids.EventId) -> dict[str, Any]:
-    found = await event_queries.show(operator.connection, tenant, event_id)
-    body = await read_payload(operator, tenant, event_id)
-    return found | {"payload": _text_of(body), "payload_base64": base64.b64encode(body).decode("ascii")}
+    found, body = call(start(CHANGES), step)
+    sent, encoded = _text_of(body), base64.b64encode(body).decode("ascii")
+    emit(
+        fields_of(found) | {"payload": sent, "payload_base64": encoded},
+        as_json=as_json,
+        text=lambda: "\n".join([_show_text(found), "", f"base64: {encoded}" if sent is None else printable(sent)]),
+    )
 
 
 def _text_of(body: bytes) -> str | None:
@@ -88,17 +89,12 @@ def _text_of(body: bytes) -> str | None:
         return None
 
 
-def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
-    none = "no events" if following is None else "no events among those that were searched"
-    shown = table(items, _COLUMNS) if items else none
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+def _list_text(page: Page[Event]) -> str:
+    none = "no events" if page.next_cursor is None else "no events among those that were searched"
+    return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
 
 
-def _show_text(found: dict[str, Any]) -> str:
-    apart = {"deliveries", "payload", "payload_base64"}
-    lines = key_values({name: fact for name, fact in found.items() if name not in apart})
-    lines += ["", table(found["deliveries"], _DELIVERY_COLUMNS) if found["deliveries"] else "no deliveries"]
-    if "payload" in found:
-        shown = found["payload"]
-        lines += ["", f"base64: {found['payload_base64']}" if shown is None else printable(shown)]
-    return "\n".join(lines)
+def _show_text(found: EventDetails) -> str:
+    lines = key_values({name: fact for name, fact in fields_of(found).items() if name != "deliveries"})
+    made = [fields_of(each) for each in found.deliveries]
+    return "\n".join([*lines, "", table(made, _DELIVERY_COLUMNS) if made else "no deliveries"])

@@ -1,38 +1,25 @@
 """`hookseal replay`: jobs that send many finished deliveries again."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
+from hookseal.admin import Admin, Page, ReplayCount, ReplayJob
+from hookseal.cli.context import CHANGES, EVERY_TENANT, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit, key_values, table
+from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text
 from hookseal.cli.shared.progress import progress
-from hookseal.cli.shared.runtime import Connection, reading, start
-from hookseal.config.settings import Part
+from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
-from hookseal.dispatcher.core.replay_job import (
-    DEFAULT_RATE,
-    FINAL,
-    NOT_DELIVERED,
-    JobState,
-    ReplayJob,
-    Selection,
-    Tally,
-    rate,
-)
-from hookseal.dispatcher.store import replays
+from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, FINAL, NOT_DELIVERED, JobState, rate
 from hookseal.errors import Malformed
-from hookseal.ground import ids
 from hookseal.ground.ids import plural
-from hookseal.operations.replay import cancel_replay, start_replay
 
 app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", no_args_is_help=True)
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
-_NEEDS: Final = frozenset({Part.DATABASE})
 _FINAL: Final = "|".join(FINAL)
 _LOOK_SECONDS: Final = 1.0
 _DEFAULT: Final = f"{DEFAULT_RATE}/s"
@@ -85,23 +72,26 @@ def start_(
 
     Example: hookseal replay start --tenant acme --since 1h --rate 50/s
     """
-    selection = Selection(
-        tenant_id=ids.owner_id(tenant),
-        endpoint_id=None if endpoint is None else ids.endpoint_id(endpoint),
-        event_type=None if event_type is None else ids.event_type(event_type),
-        event_id=None if event_id is None else ids.event_id(event_id),
-        states=_states(state, all_states=all_states),
-        since=moment(since, "since"),
-        until=moment(until, "until"),
-    )
+    selection: dict[str, Any] = {
+        "tenant_id": tenant,
+        "endpoint_id": endpoint,
+        "event_type": event_type,
+        "event_id": event_id,
+        "states": _states(state, all_states=all_states),
+        "since": moment(since, "since"),
+        "until": moment(until, "until"),
+    }
     limit = rate(per_second)
     if dry_run:
-        found = reading(start(_NEEDS), lambda connection: replays.count(connection, selection))
-        emit(_dry_run_shape(found), as_json=as_json, text=lambda: "\n".join(key_values(_flat(_dry_run_shape(found)))))
+        found = call(start(READS), lambda admin: admin.replays.count(**selection))
+        emit(found, as_json=as_json, text=lambda: _facts_text(found))
         return
-    job = operate(start(NEEDS), lambda operator: start_replay(operator, selection, rate=limit))
+    job = call(
+        start(CHANGES),
+        lambda admin: admin.replays.start(**selection, actor=operator_name(), rate_per_second=limit),
+    )
     emit(
-        job.shown(),
+        job,
         as_json=as_json,
         text=f"replay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}, "
         f"at most {job.rate} a second\nsee `hookseal replay status {job.replay_id}`",
@@ -124,11 +114,10 @@ def status(
     if replay is None and wait:
         raise Malformed("name the job to wait for: `hookseal replay list` shows their ids", field="replay")
     if replay is None:
-        _list(None, JobState.RUNNING, limit=50, cursor=None, as_json=as_json, none=_NONE_RUNS)
+        _list(EVERY_TENANT, JobState.RUNNING, limit=50, cursor=None, as_json=as_json, none=_NONE_RUNS)
         return
-    wanted = ids.replay_id(replay)
-    read = _ended if wait else replays.show
-    _show(reading(start(_NEEDS), lambda connection: read(connection, wanted)), as_json=as_json)
+    job = call(start(READS), lambda admin: _get(admin, replay, until_it_has_ended=wait))
+    emit(job, as_json=as_json, text=lambda: _facts_text(job))
 
 
 @app.command(name="list")
@@ -144,7 +133,7 @@ def list_(
 
     Example: hookseal replay list --tenant acme --state running
     """
-    _list(None if tenant is None else ids.owner_id(tenant), state, limit=limit, cursor=cursor, as_json=as_json)
+    _list(EVERY_TENANT if tenant is None else tenant, state, limit=limit, cursor=cursor, as_json=as_json)
 
 
 @app.command()
@@ -153,21 +142,28 @@ def cancel(*, replay: _Id, as_json: Json = False) -> None:
 
     Example: hookseal replay cancel 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    wanted = ids.replay_id(replay)
-    _show(operate(start(NEEDS), lambda operator: cancel_replay(operator, wanted)), as_json=as_json)
+    job = call(
+        start(CHANGES),
+        lambda admin: admin.replays.cancel(tenant_id=EVERY_TENANT, replay_id=replay, actor=operator_name()),
+    )
+    emit(job, as_json=as_json, text=lambda: _facts_text(job))
 
 
-async def _ended(connection: Connection, replay: ids.ReplayId) -> ReplayJob:
-    """Return the job once it has ended; meanwhile report how far it is. Raises `NotFound`, `Unavailable`."""
-    job, done = await replays.show(connection, replay), 0
+async def _get(admin: Admin, replay: str, *, until_it_has_ended: bool) -> ReplayJob:
+    """Return the job, also once it has ended; meanwhile report how far it is. Raises `NotFound`, `Unavailable`."""
+    job = await admin.replays.get(tenant_id=EVERY_TENANT, replay_id=replay)
+    if not until_it_has_ended:
+        return job
+    reported = 0
     with progress("replayed or skipped", job.matched) as report:
         while True:
-            report(job.tally.total - done)
-            if job.state is not JobState.RUNNING:
+            done = job.replayed + job.skipped["endpoint_disabled"] + job.skipped["endpoint_deleted"]
+            report(done - reported)
+            if job.state != JobState.RUNNING:
                 return job
-            done = job.tally.total
+            reported = done
             await asyncio.sleep(_LOOK_SECONDS)
-            job = await replays.show(connection, replay)
+            job = await admin.replays.get(tenant_id=EVERY_TENANT, replay_id=replay)
 
 
 def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, ...]:
@@ -175,48 +171,32 @@ def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, 
         raise Malformed("--all-states selects every final state: leave out --state", field="all_states")
     if all_states:
         return FINAL
-    return tuple(dict.fromkeys(given)) if given else NOT_DELIVERED
-
-
-def _dry_run_shape(found: Tally) -> dict[str, Any]:
-    skipped = {"endpoint_disabled": found.disabled, "endpoint_deleted": found.deleted}
-    return {"would_replay": found.replayed, "would_skip": skipped}
+    return tuple(given) if given else NOT_DELIVERED
 
 
 def _list(
-    tenant: ids.TenantId | None,
-    state: JobState | None,
-    *,
-    limit: int,
-    cursor: str | None,
-    as_json: bool,
-    none: str = "no replay jobs",
+    tenant: str, state: JobState | None, *, limit: int, cursor: str | None, as_json: bool, none: str = "no replay jobs"
 ) -> None:
-    jobs, following = reading(
-        start(_NEEDS), lambda connection: replays.page(connection, tenant, state, limit=limit, cursor=cursor)
+    page = call(
+        start(READS),
+        lambda admin: admin.replays.list(tenant_id=tenant, state=state, limit=limit, cursor=cursor),
     )
-    items = [job.shown() for job in jobs]
-    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following, none))
+    emit(page, as_json=as_json, text=lambda: _list_text(page, none))
 
 
-def _show(job: ReplayJob, *, as_json: bool) -> None:
-    emit(job.shown(), as_json=as_json, text=lambda: "\n".join(key_values(_flat(job.shown()))))
+def _list_text(page: Page[ReplayJob], none: str) -> str:
+    items = [fields_of(job) | {"skipped": sum(job.skipped.values())} for job in page.items]
+    return page_text(items, _COLUMNS, page.next_cursor, none=none)
 
 
-def _flat(shown: dict[str, Any]) -> dict[str, Any]:
-    """Return the same facts without objects inside: the conditions that are set, and one line for each count."""
-    flat: dict[str, Any] = {}
-    for name, fact in shown.items():
-        if name == "filter":
+def _facts_text(found: ReplayJob | ReplayCount) -> str:
+    """Return the facts without objects inside: the conditions that are set, and one line for each count."""
+    flat: dict[str, object] = {}
+    for name, fact in fields_of(found).items():
+        if name == "filter" and isinstance(fact, Mapping):
             flat |= {part: value for part, value in fact.items() if value is not None}
-        elif isinstance(fact, dict):
+        elif isinstance(fact, Mapping):
             flat |= {f"{name} {part}": value for part, value in fact.items()}
         else:
             flat[name] = fact
-    return flat
-
-
-def _list_text(items: list[dict[str, Any]], following: str | None, none: str) -> str:
-    rows = [item | {"skipped": sum(item["skipped"].values())} for item in items]
-    shown = table(rows, _COLUMNS) if rows else none
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+    return "\n".join(key_values(flat))

@@ -3,30 +3,24 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from hookseal.audit.chain import MAX_HEADS, Contradiction, Head, parse_heads
-from hookseal.cli.shared.input_files import read_input
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit, printable, table
+from hookseal.admin import AcceptedRestore, StaleEndpoint
+from hookseal.cli.audit import read_heads
+from hookseal.cli.context import CHANGES, EVERY_TENANT, call, operator_name
+from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
-from hookseal.ground import ids
 from hookseal.ground.ids import plural
-from hookseal.operations.operator import Operator
-from hookseal.operations.restore import Accepted, accept_endpoint, accept_restore
-from hookseal.secrets import restore
-from hookseal.secrets.restore import StaleEndpoint, StaleKind
+from hookseal.secrets.restore import StaleKind
 
 app: Final = typer.Typer(
     help="Find rows that are older than the audit log says, and accept a restore.", no_args_is_help=True
 )
 
-_BYTES_A_HEAD: Final = 512
 _COLUMNS: Final = ("tenant_id", "endpoint_id", "kind", "generation", "audited_generation")
-_REASON: Final = "reason"
 _AGREES: Final = (
     "rows and audit log agree; they cannot show whether all of the database is stale: compare it with a head that you "
     "kept elsewhere, hookseal audit verify --head FILE"
@@ -54,14 +48,12 @@ def check(
 
     Example: hookseal restore check --json
     """
-    owner = None if tenant is None else ids.owner_id(tenant)
-    items = [_shape(found) for found in operate(start(NEEDS), lambda operator: _stale_endpoints(operator, owner))]
-    emit(
-        {"items": items, "next_cursor": None},
-        as_json=as_json,
-        text=lambda: _checked_text(items) if items else _AGREES,
+    found = call(
+        start(CHANGES),
+        lambda admin: admin.restores.check(tenant_id=EVERY_TENANT if tenant is None else tenant),
     )
-    raise typer.Exit(1 if items else 0)
+    emit(found, as_json=as_json, text=lambda: _checked_text(found.items) if found.items else _AGREES)
+    raise typer.Exit(1 if found.items else 0)
 
 
 @app.command()
@@ -85,87 +77,49 @@ def accept(
 
     Example: hookseal restore accept --head heads.json
     """
-    settings = start(NEEDS)
+    settings = start(CHANGES)
     if (tenant is None) != (endpoint is None):
         raise Malformed("--tenant and --endpoint go together: they name the one endpoint to accept", field="endpoint")
     heads = read_heads(head)
-    one = None if tenant is None or endpoint is None else (ids.owner_id(tenant), ids.endpoint_id(endpoint))
-    accepted = operate(settings, lambda operator: _accept(operator, heads, one))
-    emit(
-        {
-            "epoch": accepted.epoch,
-            "woken": accepted.woken,
-            "accepted": [_shape(found) for found in accepted.endpoints],
-            "refused": [_shape(found) | {_REASON: reason} for found, reason in accepted.refused],
-            "contradicted": [head_shape(one, how) for one, how in accepted.contradicted],
-        },
-        as_json=as_json,
-        text=lambda: _accepted_text(accepted),
+    accepted = call(
+        settings,
+        lambda admin: admin.restores.accept(
+            heads=heads,
+            actor=operator_name(),
+            tenant_id=tenant,
+            endpoint_id=endpoint,
+            on_progress=_show_progress if sys.stderr.isatty() else None,
+        ),
     )
+    emit(accepted, as_json=as_json, text=lambda: _accepted_text(accepted))
     raise typer.Exit(1 if accepted.refused else 0)
-
-
-def head_shape(head: Head, how: Contradiction) -> dict[str, Any]:
-    """Return a head that the log contradicts, as the commands print it."""
-    return {"tenant_id": head.tenant_id, "head_sequence": head.sequence, "head_mac": head.mac.hex(), "is": how.value}
-
-
-def read_heads(source: Path) -> tuple[Head, ...]:
-    """Return the heads in a file, or on standard input for `-`. Raises `Malformed`."""
-    return parse_heads(_text(source))
-
-
-async def _stale_endpoints(operator: Operator, tenant: ids.TenantId | None) -> list[StaleEndpoint]:
-    found = [one async for one in restore.find_stale(operator.connection, tenant)]
-    known = {one.endpoint_id for one in found}
-    others = restore.find_altered(operator.connection, operator.unlocked.integrity, tenant)
-    return found + [one async for one in others if one.endpoint_id not in known]
-
-
-async def _accept(
-    operator: Operator, heads: Sequence[Head], one: tuple[ids.TenantId, ids.EndpointId] | None
-) -> Accepted:
-    if one is not None:
-        return await accept_endpoint(operator, *one)
-    return await accept_restore(operator, heads, on_progress=_show_progress if sys.stderr.isatty() else None)
 
 
 def _show_progress(endpoints: int) -> None:
     typer.echo(f"\r\x1b[K{endpoints} endpoints", err=True, nl=False)
 
 
-def _text(source: Path) -> str:
-    raw = read_input(str(source), most := MAX_HEADS * _BYTES_A_HEAD, field="head")
-    try:
-        return raw[:most].decode("utf-8")
-    except UnicodeDecodeError:
-        raise Malformed("the file must be text in UTF-8", field="head") from None
+def _checked_text(items: Sequence[StaleEndpoint]) -> str:
+    is_altered = {item.kind == StaleKind.ALTERED for item in items}
+    rows = table([fields_of(each) for each in items], _COLUMNS)
+    return "\n".join([rows, *(text for kind, text in _NEXT.items() if kind in is_altered)])
 
 
-def _shape(found: StaleEndpoint) -> dict[str, Any]:
-    return {column: getattr(found, column) for column in _COLUMNS}
-
-
-def _checked_text(items: Sequence[dict[str, Any]]) -> str:
-    is_altered = {item["kind"] == StaleKind.ALTERED for item in items}
-    return "\n".join([table(items, _COLUMNS), *(text for kind, text in _NEXT.items() if kind in is_altered)])
-
-
-def _accepted_text(accepted: Accepted) -> str:
-    count, woken = len(accepted.endpoints), accepted.woken
+def _accepted_text(accepted: AcceptedRestore) -> str:
+    count, woken = len(accepted.accepted), accepted.woken
     epoch = "" if accepted.epoch is None else f"epoch {accepted.epoch}: "
     tried = "the oldest of each endpoint is tried now, and the others are released once it is signed"
     accepted_now = f"{epoch}{plural(count, 'endpoint', 'endpoints')} accepted"
     lines = [f"{accepted_now}; deliveries held for a secret: {woken}; {tried}"]
     lines += [
-        f"{printable(head.tenant_id)}: the log is {how.value}: it does not contain row {head.sequence} of the head"
-        for head, how in accepted.contradicted
+        f"{printable(head.tenant_id)}: the log is {head.how}: it does not contain row {head.head_sequence} of the head"
+        for head in accepted.contradicted
     ]
     lines += [
         f"endpoint {found.endpoint_id} of {found.tenant_id}: its secrets sign again, even if one was revoked "
         "later; to stop that, run `hookseal endpoint rotate --overlap 0`"
-        for found in accepted.endpoints
-        if found.kind is StaleKind.ENDPOINT
+        for found in accepted.accepted
+        if found.kind == StaleKind.ENDPOINT
     ]
-    lines += [f"NOT accepted: endpoint {found.endpoint_id}: {reason}" for found, reason in accepted.refused]
+    lines += [f"NOT accepted: endpoint {found.endpoint_id}: {found.reason}" for found in accepted.refused]
     return "\n".join(lines)

@@ -14,11 +14,10 @@ from hookseal.secrets.core.ref import SecretRef
 from hookseal.secrets.store import version_report
 
 
-def checked(wanted: Filter, *, tenant_by: str = "--tenant") -> Filter:
+def checked(wanted: Filter) -> Filter:
     """Return the filter, with the tenant and the endpoint of the secret in `signed_by`.
 
-    Raises `Malformed` with the field if conditions contradict each other, or need a tenant; the caller names that with
-    `tenant_by`.
+    Raises `Malformed` with the field if conditions contradict each other, or need a tenant.
     """
     if wanted.signed_by is not None:
         if wanted.event_id is not None or wanted.correlation_id is not None:
@@ -33,7 +32,7 @@ def checked(wanted: Filter, *, tenant_by: str = "--tenant") -> Filter:
         for name in ("event_id", "correlation_id"):
             if getattr(wanted, name) is not None:
                 raise Malformed(
-                    f"{name.replace('_', ' ')}s are those of a tenant: name it with {tenant_by}", field=name
+                    f"{name.replace('_', ' ')}s are those of a tenant", advice="name it with --tenant", field=name
                 )
     return wanted
 

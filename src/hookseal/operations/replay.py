@@ -18,15 +18,15 @@ async def replay_delivery(
     """Make a finished delivery, by default of any tenant, due again with a new budget; with `new_id`, as a new one.
 
     A delivery whose next attempt is due later is due at once, with its budget as it is. If its endpoint is held, it
-    waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise not finished, which says what it
-    waits for and which command ends that, `Refused` if its endpoint is disabled, and `Unavailable`.
+    waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise not finished, whose advice says
+    what it waits for and which command ends that, `Refused` if its endpoint is disabled, and `Unavailable`.
     """
     async with operator.changing() as connection:
         try:
             replayed = await replays.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
         except Conflict as error:
             standing = explain(await delivery_queries.facts(connection, delivery_id, tenant=tenant)).text
-            raise Conflict(f"{error}. {standing}", field=error.field) from None
+            raise Conflict(str(error), advice=standing, joint=". ", field=error.field) from None
         state, attempts = replayed.before
         await operator.audit(
             Action.DELIVERY_REPLAYED,
@@ -90,8 +90,9 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
         # The log lets one transaction of the tenant after another append, so that this count is exact.
         if await replays.count_running(connection, selection.tenant_id) > MAX_RUNNING:
             raise Conflict(
-                f"{MAX_RUNNING} replay jobs of this tenant run already: wait until one is done, or cancel one "
-                f"(`hookseal replay list --tenant {selection.tenant_id} --state running`)"
+                f"{MAX_RUNNING} replay jobs of this tenant run already: wait until one is done, or cancel one",
+                advice=f"(`hookseal replay list --tenant {selection.tenant_id} --state running`)",
+                joint=" ",
             )
     return job
 

@@ -107,9 +107,3 @@ async def test_a_bad_setting_is_named_without_its_value(changes: dict[str, str],
     assert (78, "") == (ended.code, ended.out)
     assert ended.err.startswith(f"hookseal: {expected}")
     assert 1 == len(ended.err.splitlines())
-
-
-@pytest.mark.parametrize("command", ["init", "status"])
-async def test_help_has_an_example(command: str) -> None:
-    """The help has an example."""
-    assert f"Example: hookseal key {command}" in (await hookseal("key", command, "--help")).out

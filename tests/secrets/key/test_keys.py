@@ -79,8 +79,9 @@ async def test_an_installation_begins_once(pool: Pool) -> None:
     await begin(pool)
     before = await pool.fetch("SELECT * FROM hookseal.secret_records ORDER BY name")
     for keyring in (RING, KeyRing(SECOND)):
-        with pytest.raises(Conflict, match="hookseal key status"):
+        with pytest.raises(Conflict, match="were made before") as caught:
             await begin(pool, keyring)
+        assert "see `hookseal key status`" == caught.value.advice
 
     assert before == await pool.fetch("SELECT * FROM hookseal.secret_records ORDER BY name")
     assert 1 == len(await registered(pool))

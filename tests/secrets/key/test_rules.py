@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from hookseal.errors import Conflict, HooksealError, Refused
+from hookseal.errors import Conflict, HooksealError, Refused, with_advice
 from hookseal.secrets.core.key_rules import (
     KeyState,
     Use,
@@ -126,7 +126,7 @@ def test_every_move_of_every_state(move: Move, state: KeyState, expected: bool |
     with pytest.raises(HooksealError) as caught:
         move(state)
     assert isinstance(caught.value, Refused if "supply it" in expected else Conflict)
-    assert expected in str(caught.value)
+    assert expected in with_advice(caught.value)
     assert KEY in str(caught.value)
 
 

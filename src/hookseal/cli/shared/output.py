@@ -31,6 +31,7 @@ __all__ = [
     "fields_of",
     "key_values",
     "note",
+    "page_text",
     "printable",
     "printable_body",
     "rfc3339",
@@ -55,6 +56,12 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     headings = [column.replace("_", " ") for column in columns]
     return _drawn(columns, headings, cells) if sys.stdout.isatty() else _aligned([headings, *cells])
+
+
+def page_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str], following: str | None, *, none: str) -> str:
+    """Return the rows of a page as a table, or `none` if there are none, and the option for the next page."""
+    shown = table(rows, columns) if rows else none
+    return shown if following is None else f"{shown}\nmore: --cursor {following}"
 
 
 def _drawn(columns: Sequence[str], headings: list[str], cells: list[list[str]]) -> str:
@@ -104,13 +111,13 @@ def key_values(found: Mapping[str, object], *, width: int | None = None, indent:
 def value(fact: object) -> str:
     """Return a fact as a person reads it: `-` for nothing, times in UTC, nothing that steers a terminal."""
     match fact:
-        case None | "" | []:
+        case None | "" | [] | ():
             return "-"
         case bool():
             return "yes" if fact else "no"
         case datetime():
             return rfc3339(fact)
-        case list():
+        case list() | tuple():
             return " ".join(map(value, fact))
         case _:
             return printable(str(fact))

@@ -27,8 +27,10 @@ _OPTIONS: Final = {
     "delivery_id": "delivery",
     "endpoint_id": "endpoint",
     "headers": "header",
+    "heads": "head",
     "overlap_seconds": "overlap",
     "replay_id": "replay",
+    "states": "state",
     "tenant_id": "tenant",
 }
 _REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # what is removed was not there
@@ -60,7 +62,11 @@ def emit(value: "Mapping[str, object] | DataclassInstance", *, as_json: bool, te
 
 def fields_of(result: "DataclassInstance") -> dict[str, object]:
     """Return the fields of a result of an `Admin` that its JSON has."""
-    return {each.name: getattr(result, each.name) for each in fields(result) if not each.metadata.get("hidden")}
+    return {
+        each.metadata.get("printed", each.name): getattr(result, each.name)
+        for each in fields(result)
+        if not each.metadata.get("hidden")
+    }
 
 
 def note(text: str, *, prefix: str = "hookseal: ") -> None:

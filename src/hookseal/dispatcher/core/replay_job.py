@@ -1,6 +1,7 @@
 """What a replay job is: which deliveries it sends again, how fast, and how far it is. Pure."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -49,10 +50,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
-        if not self.states or not set(self.states) <= set(FINAL):
-            raise Malformed(
-                f"state must be one of {', '.join(FINAL)}: what is not finished is sent anyway", field="state"
-            )
+        final_states(self.states)
         for name, moment in (("since", self.since), ("until", self.until)):
             if moment is not None and not _FIRST <= moment < _END:
                 raise Malformed(
@@ -149,6 +147,13 @@ class ReplayJob:
             "moved_at": self.moved_at,
             "ended_at": self.ended_at,
         }
+
+
+def final_states(given: Collection[str]) -> tuple[State, ...]:
+    """Return the states, each once, if a delivery ends in each of them. Raises `Malformed`, which names all of them."""
+    if not given or not set(given) <= set(FINAL):
+        raise Malformed(f"state must be one of {', '.join(FINAL)}: what is not finished is sent anyway", field="states")
+    return tuple(dict.fromkeys(map(State, given)))
 
 
 def rate(text: str) -> int:

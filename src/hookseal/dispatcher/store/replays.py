@@ -122,8 +122,8 @@ def _require_enabled(enabled: bool | None, tenant: TenantId, endpoint_id: Endpoi
         raise NotFound("the endpoint is gone: there is nowhere to replay to", field="endpoint_id")
     if not enabled:
         raise Refused(
-            "the endpoint is disabled: "
-            f"first run `hookseal endpoint enable --tenant {tenant} --endpoint {endpoint_id}`",
+            "the endpoint is disabled",
+            advice=f"first run `hookseal endpoint enable --tenant {tenant} --endpoint {endpoint_id}`",
             field="endpoint_id",
         )
 

@@ -98,8 +98,8 @@ def must_retire(state: KeyState, key_id: str, use: Use) -> bool:
     if use.records:
         raise Conflict(
             f"{plural(use.records, 'record is', 'records are')} sealed under master key {key_id}, and "
-            f"{plural(use.deliveries, 'pending delivery needs', 'pending deliveries need')} them: "
-            f"run `hookseal key rewrap {key_id}` first"
+            f"{plural(use.deliveries, 'pending delivery needs', 'pending deliveries need')} them",
+            advice=f"run `hookseal key rewrap {key_id}` first",
         )
     return True
 

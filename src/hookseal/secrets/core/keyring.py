@@ -9,11 +9,12 @@ from typing import Final, NoReturn
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from hookseal.errors import ConfigError, Defect, KeyRetired, KeyUnknown
+from hookseal.errors import ConfigError, Defect, KeyRetired, KeyUnknown, Malformed
 from hookseal.secrets.core.material import SecretMaterial
 
 KEY_BYTES: Final = 32
 _SHA256: Final = SHA256()
+_ID: Final = re.compile(r"[0-9a-f]{16}")
 _SPELLING: Final = re.compile(r"(?:[A-Za-z0-9+/]+|[A-Za-z0-9_-]+)={0,2}")
 _EXPECTED: Final = "32 random bytes in base64, for instance from `openssl rand -base64 32`"
 _ID_LABEL: Final = b"hookseal.master-key.id.v1"
@@ -21,6 +22,15 @@ _CHECK_LABEL: Final = b"hookseal.master-key.check.v1"
 _ID_BYTES: Final = 8
 _CHECK_BYTES: Final = 8
 _LONGEST_PERIOD: Final = KEY_BYTES // 2
+
+
+def require_key_id(text: str) -> str:
+    """Return the id of a master key if it has its form. Raises `Malformed`."""
+    if not _ID.fullmatch(text):
+        raise Malformed(
+            "a master-key id has 16 lowercase hex digits", advice="see `hookseal key status`", field="key_id"
+        )
+    return text
 
 
 def derived(key: bytes, length: int, *, salt: bytes | None, info: bytes) -> bytes:

@@ -82,7 +82,7 @@ async def initialise(
         await active_key.lock_exclusive(own)
         is_empty = await _SQL.value(own, "is_empty")
         if not is_empty and (key is None or not await _SQL.value(own, "has_no_key")):
-            raise Conflict("the keys of this installation were made before: see `hookseal key status`")
+            raise Conflict("the keys of this installation were made before", advice="see `hookseal key status`")
         if key is not None:
             await _SQL.execute(own, "register_first", key.key_id, key.check_value)
         integrity_ref, sentinel_ref = (
@@ -164,7 +164,7 @@ async def life(connection: Connection, key_id: str) -> KeyLife:
     """Return the key. Raises `NotFound` if it is not registered, and `SecretUnavailable`."""
     key = await known(connection, key_id)
     if key is None:
-        raise NotFound(f"there is no master key {key_id}: see `hookseal key status`", field="key_id")
+        raise NotFound(f"there is no master key {key_id}", advice="see `hookseal key status`", field="key_id")
     return key
 
 
