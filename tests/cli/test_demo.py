@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from hookseal.cli.demo import show
-from hookseal.demo.result import Chapter, Line, Result
+from hookseal.demo.script import Chapter, Line, Result
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, Ended, hookseal, python
 from tests.cli.process_leaks import files_in, processes_in

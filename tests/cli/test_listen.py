@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from hookseal.cli import listen
-from hookseal.demo import served
+from hookseal.demo import sink as served
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES, Algorithm, Scheme, signed_content, standard_headers, x_webhook_content
 from hookseal.secrets.core.material import SecretMaterial

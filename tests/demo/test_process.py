@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.demo.process import worker_process
-from hookseal.demo.watch import watch
+from hookseal.demo.up import watch
 from hookseal.errors import Unavailable
 from tests.cli.listeners import black_hole
 from tests.cli.test_worker import SETTINGS

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 
-from hookseal.demo import served
+from hookseal.demo import sink as served
 from hookseal.demo.receiver import run_receiver
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from hookseal.demo.sink import run_sink
-from hookseal.demo.verdicts import verified_by_endpoint
+from hookseal.demo.up import verified_by_endpoint
 from hookseal.dispatcher.core.model import Attempt, Outcome, Ring, State, Verdict
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.ledger import PostgresLedger

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.demo.watch import how_ended, watch
+from hookseal.demo.up import how_ended, watch
 from hookseal.errors import Unavailable
 
 

@@ -11,7 +11,7 @@ import typer
 
 from hookseal.cli.shared.output import Json, emit, note, table
 from hookseal.cli.shared.runtime import run
-from hookseal.demo.result import Chapter, Result
+from hookseal.demo.script import Chapter, Result
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
 
@@ -32,7 +32,7 @@ def demo(*, as_json: Json = False) -> None:
 
     Example: hookseal demo
     """
-    module = embedded_part("hookseal.demo.story")
+    module = embedded_part("hookseal.demo.script")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
     show(run(_run_story(module.run_demo)), as_json=as_json)
 

@@ -11,8 +11,7 @@ from hookseal.cli.shared.output import JsonLines, emit, printable, printable_bod
 from hookseal.cli.shared.runtime import run
 from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.cli.shared.verification import verdict
-from hookseal.demo.served import LOOPBACK
-from hookseal.demo.sink import Judge, accept_everything, readable, run_sink
+from hookseal.demo.sink import LOOPBACK, Judge, accept_everything, readable, run_sink
 from hookseal.errors import Malformed
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.ids import plural

@@ -5,6 +5,8 @@ no public library, with the verifier of hookseal.
 """
 
 import asyncio
+import base64
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +15,14 @@ from typing import assert_never
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from hookseal.demo.served import served
+from hookseal.demo.sink import served
 from hookseal.ground.clock import Clock
 from hookseal.ground.wire import Scheme
 from hookseal.receiver import VerificationError, verify
 
 _OK = 204
 _UNAUTHORIZED = 401
+_SECRET_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,12 @@ class Receiver:
         expected = self._path(path)
         expected.scheme = scheme
         expected.secrets.append(secret)
+
+    def expect_another(self, path: str) -> str:
+        """Return a new secret that requests to this path may be signed with as well."""
+        secret = "whsec_" + base64.b64encode(os.urandom(_SECRET_BYTES)).decode("ascii")
+        self.expect(path, secret, self._path(path).scheme)
+        return secret
 
     def answer(self, path: str, answers: Iterable[Answer]) -> None:
         """Answer the next verified requests with these, one each, and later ones with 204."""

@@ -4,23 +4,26 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hookseal.demo import state
 from hookseal.demo.installation import Installation, install
 from hookseal.demo.process import STOP_SECONDS, worker_process
-from hookseal.demo.sink import run_sink
-from hookseal.demo.verdicts import verified_by_endpoint
-from hookseal.demo.watch import watch
+from hookseal.demo.sink import Judge, delivery_of, run_sink
 from hookseal.embedded.stack import stack
-from hookseal.errors import Unavailable
-from hookseal.ground.clock import SystemClock
+from hookseal.errors import HooksealError, Unavailable
+from hookseal.ground import ids
+from hookseal.ground.clock import Clock, SystemClock
 from hookseal.postgres.connect import connection_pool
-from hookseal.secrets.boot import unlock
-from hookseal.secrets.core.ref import Provider
+from hookseal.postgres.pool import Pool
+from hookseal.postgres.statements import Statements
+from hookseal.receiver import VerificationError, verify
+from hookseal.secrets.boot import Unlocked, unlock
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.core.signing import public_key_of
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
 _OTHER_PORT: Final = (
@@ -96,3 +99,118 @@ async def _hold(
                 except Unavailable:
                     at_once.set()  # without a server the worker could wait for it until the end of its drain
                     raise
+
+
+_LOOK_EVERY_SECONDS: Final = 0.2
+
+
+class Watched(Protocol):
+    """A process that should run until `up` ends it."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        ...
+
+    @property
+    def log(self) -> Path:
+        """The file with its log."""
+        ...
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        ...
+
+
+async def watch(servers: Sequence[Watched], worker: Watched, stop: asyncio.Event) -> None:
+    """Return once `stop` is set. Raises `Unavailable`, with what to do, if a process ends before.
+
+    If a server and the worker end at the same moment, the error names the server.
+    """
+    while not stop.is_set():
+        # Before the pause, so that a server that dies with the worker has ended when the servers are looked at.
+        worker_ended = worker.exit_code is not None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _LOOK_EVERY_SECONDS)
+        if stop.is_set():
+            return
+        for part in (*servers, *([worker] if worker_ended else [])):
+            if part.exit_code is not None:
+                others = [other.name for other in (worker, *servers) if other is not part]
+                raise Unavailable(_message(part, part.exit_code, others))
+
+
+def how_ended(exit_code: int) -> str:
+    """Return how a process with this exit code ended, as the end of a sentence."""
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"was killed by signal {-exit_code}"
+
+
+def _message(part: Watched, exit_code: int, others: Sequence[str]) -> str:
+    stopped = " and ".join(others)
+    return (
+        f"{part.name} {how_ended(exit_code)}; its log is {part.log}. {stopped[0].upper()}{stopped[1:]} are stopped "
+        "too, and the data is kept: start `hookseal up` again, then repeat the eval in the second terminal, since the "
+        "ports are new"
+    )
+
+
+_SQL: Final = Statements("hookseal.demo", "up.sql", seconds=5)
+_ACCEPTED: Final = 204
+_UNAUTHORIZED: Final = 401
+
+
+def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
+    """Return a judge that answers 401 if no secret of the endpoints with the url verifies the request.
+
+    It answers 204 if one does, if no endpoint has the url, and if a secret cannot be read. The report has `verified`
+    (None if no endpoint has the url, or its secrets cannot be read), `message`, `body`, and `replay`: whether this is
+    the first attempt of a replay.
+    """
+
+    async def judge(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
+        try:
+            secrets = await _secrets_at(url, pool, unlocked)
+        except HooksealError as error:
+            verified, message = None, f"the secret of the endpoint cannot be read: {error}"
+        else:
+            verified, message = _verdict(body, headers, secrets, clock)
+        text = body.decode("utf-8", errors="replace")
+        replay = await _is_replay(delivery_of(headers) or "", pool)
+        status = _UNAUTHORIZED if verified is False else _ACCEPTED
+        return status, {"verified": verified, "message": message, "body": text, "replay": replay}
+
+    return judge
+
+
+def _verdict(body: bytes, headers: Mapping[str, str], secrets: list[str], clock: Clock) -> tuple[bool | None, str]:
+    if not secrets:
+        return None, "no endpoint has this url"
+    try:
+        verify(body, headers, secrets, now=clock.now())
+    except VerificationError as refusal:
+        return False, str(refusal)
+    return True, "with the secret of its endpoint"
+
+
+async def _is_replay(delivery: str, pool: Pool) -> bool:
+    """Return whether the delivery is replayed now; False if there is none with this id, or it cannot be read."""
+    try:
+        return await _SQL.value(pool, "is_replay", ids.delivery_id(delivery)) is True
+    except HooksealError:
+        return False
+
+
+async def _secrets_at(url: str, pool: Pool, unlocked: Unlocked) -> list[str]:
+    """Return the secrets of the endpoints with this url as their receivers get them. Raises `HooksealError`."""
+    spellings = [url, url.removesuffix("/")]  # without a path both are the same
+    found = []
+    for row in await _SQL.rows(pool, "refs_at", spellings):
+        secret = await unlocked.store.get(SecretRef.parse(row["ref"]), purpose=Purpose.WEBHOOK_SIGNING)
+        found.append(public_key_of(secret) or secret.reveal().decode("utf-8", errors="replace"))
+    return found
