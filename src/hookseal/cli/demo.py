@@ -5,15 +5,17 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from hookseal.cli.shared.output import Json, emit, note, table
 from hookseal.cli.shared.runtime import run
-from hookseal.demo.script import Chapter, Result
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
+
+if TYPE_CHECKING:  # it needs the extra `embedded`
+    from hookseal.demo.script import Chapter, Result
 
 COLUMNS: Final = ("tenant", "endpoint", "deliveries", "delivered", "verified", "refused")
 _INDENT: Final = 13
@@ -37,20 +39,20 @@ def demo(*, as_json: Json = False) -> None:
     show(run(_run_story(module.run_demo)), as_json=as_json)
 
 
-def show(result: Result, *, as_json: bool) -> None:
+def show(result: "Result", *, as_json: bool) -> None:
     """Print the result, and exit with 0 if everything in it worked, else with 1."""
     emit(_shape(result), as_json=as_json, text=lambda: _text(result))
     raise typer.Exit(0 if result.holds else 1)
 
 
-async def _run_story(story: Callable[[Callable[[str], None], SystemClock], Awaitable[Result]]) -> Result:
+async def _run_story(story: Callable[[Callable[[str], None], SystemClock], Awaitable["Result"]]) -> "Result":
     # SIGTERM and SIGHUP end it with the same cleaning up as Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signal.raise_signal, signal.SIGINT)
     return await story(lambda line: note(f"{line} ...", prefix="  "), SystemClock())
 
 
-def _shape(result: Result) -> dict[str, object]:
+def _shape(result: "Result") -> dict[str, object]:
     return {
         "ok": result.holds,
         "events": result.events,
@@ -69,7 +71,7 @@ def _shape(result: Result) -> dict[str, object]:
     }
 
 
-def _text(result: Result) -> str:
+def _text(result: "Result") -> str:
     verdict = "all verified" if result.all_verified else "NOT all verified"
     passed = sum(chapter.holds for chapter in result.chapters)
     chapters = f"{passed} of {len(result.chapters)} chapters passed"
@@ -85,12 +87,12 @@ def _text(result: Result) -> str:
     )
 
 
-def _chapter_lines(chapter: Chapter) -> list[str]:
+def _chapter_lines(chapter: "Chapter") -> list[str]:
     summary = chapter.detail if chapter.holds else f"MISSING: {'; '.join(chapter.missing)}"
     return [f"{chapter.name:<{_INDENT}}{summary}", *(" " * _INDENT + line for line in _attempts(chapter))]
 
 
-def _attempts(chapter: Chapter) -> Iterator[str]:
+def _attempts(chapter: "Chapter") -> Iterator[str]:
     attempts = chapter.seen.get("attempt_log", ())
     for attempt in attempts if isinstance(attempts, Sequence) else ():
         waited = "" if attempt["waited_seconds"] is None else f"waited {attempt['waited_seconds']:.2f} s"
