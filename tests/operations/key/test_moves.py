@@ -258,9 +258,8 @@ async def test_a_needed_key_is_not_retired(installation: Installation) -> None:
     before = await rows(installation)
     with pytest.raises(Conflict) as caught:
         await retire(process, OLD)
-    assert str(caught.value).startswith(
-        f"4 records are sealed under master key {OLD.key_id}, and 1 pending delivery needs them: run `hookseal key"
-    )
+    needed = f"4 records are sealed under master key {OLD.key_id}, and 1 pending delivery needs them"
+    assert (needed, f"run `hookseal key rewrap {OLD.key_id}` first") == (str(caught.value), caught.value.advice)
     assert before == await rows(installation)
     async with installation.pool.acquire() as connection:
         assert 4 == await records_of(process.operator(connection), OLD.key_id)
