@@ -151,22 +151,12 @@ def _of(tenant: str | None) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int], None] | None]:
-    """Give what shows the progress on a terminal; the line is removed at the end."""
+    """Give what shows the progress on a terminal; the line is removed at the end, unless there was an error."""
     if not sys.stderr.isatty():
         yield None
         return
-    is_shown = False
-
-    def show(tenant: str, rows: int) -> None:
-        nonlocal is_shown
-        is_shown = True
-        typer.echo(f"\r\x1b[K{printable(tenant)}: {rows} rows", err=True, nl=False)
-
-    try:
-        yield show
-    finally:
-        if is_shown:
-            typer.echo("\r\x1b[K", err=True, nl=False)
+    yield lambda tenant, rows: typer.echo(f"\r\x1b[K{printable(tenant)}: {rows} rows", err=True, nl=False)
+    typer.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _list_text(page: Page[AuditRow]) -> str:
