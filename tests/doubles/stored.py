@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import asyncpg
 
@@ -13,6 +13,8 @@ from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.publish import Event, Published, publish_json
 from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.pointer import Pointer
+from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.operator import Operator
@@ -22,6 +24,7 @@ from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.endpoint.pointer import lock
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
@@ -81,20 +84,47 @@ class Installation:
         *,
         tenant: str = "acme",
         overlap_seconds: int = 0,
-        force: bool = False,
-        rotation_id: str | None = None,
+        secret: SecretMaterial | None = None,
+        **changes: Any,
     ) -> RotationResult:
-        """Rotate the secret of an endpoint; by default the previous one is revoked."""
+        """Rotate the secret of an endpoint; by default the new one is drawn, and the previous one is revoked."""
+        drawn = generate_signing_secret(changes.get("algorithm") or Algorithm.HMAC)
         request = RotationRequest(
             tenant_id=TenantId(tenant),
             endpoint_id=endpoint_id,
             overlap_seconds=overlap_seconds,
-            secret=generate_signing_secret(),
-            force=force,
-            rotation_id=rotation_id,
+            secret=secret or drawn,
+            **changes,
         )
-        async with self.pool.acquire() as connection:
-            return await rotate_secret(self.operator(connection), request)
+        return await self.act(rotate_secret, request)
+
+    async def pointer(self, endpoint_id: EndpointId, tenant: str = "acme") -> Pointer:
+        """Return the pointer of an endpoint, as a claim would read it now."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            return await lock(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
+
+    def ledger(self, worker: str = "w1", *, lease_seconds: float = 45) -> PostgresLedger:
+        """Return the ledger of a worker."""
+        return PostgresLedger(self.pool, worker=worker, lease_seconds=lease_seconds)
+
+    async def claim(self, ring: Ring | None = None, worker: str = "w1", *, lease_seconds: float = 45) -> Claim:
+        """Claim a delivery for a worker, which must be possible; by default the only delivery of a new event."""
+        if ring is None:
+            [ring] = await self.deliveries()
+        claim = await self.ledger(worker, lease_seconds=lease_seconds).claim(ring)
+        assert claim is not None
+        return claim
+
+    async def claimed(self, ring: Ring | None = None) -> Pointer:
+        """Claim a delivery in the same way, and return the pointer that the claim has read."""
+        claim = await self.claim(ring)
+        assert claim.target is not None
+        return claim.target.pointer
+
+    async def signed(self, pointer: Pointer) -> list[str]:
+        """Return the signatures of the content `x` by this pointer, current first."""
+        async with self.unlocked.service.signers(pointer) as signers:
+            return [signer.sign(b"x") for signer in signers]
 
     async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
         return (await self.published(tenant, event_type=event_type)).deliveries
@@ -102,16 +132,6 @@ class Installation:
     async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> Published:
         event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return await publish_json(self.pool, event, '{"n": 1}')
-
-    def ledger(self, worker: str = "w1", *, lease_seconds: float = 45) -> PostgresLedger:
-        """Return the ledger of a worker."""
-        return PostgresLedger(self.pool, worker=worker, lease_seconds=lease_seconds)
-
-    async def claim(self, ring: Ring, worker: str = "w1", *, lease_seconds: float = 45) -> Claim:
-        """Claim the delivery for a worker, which must be possible."""
-        claim = await self.ledger(worker, lease_seconds=lease_seconds).claim(ring)
-        assert claim is not None
-        return claim
 
     async def settle(self) -> None:
         """Release the due probes and all released deliveries, as the leader does."""

@@ -13,12 +13,13 @@ from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, take_turn
 from hookseal.operations.operator import Operator
-from hookseal.secrets.endpoint import pointer, schedule
+from hookseal.postgres.pool import Pool
+from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.schedule import Scheduled, Turn
+from tests import rows
 from tests.doubles import moved_clock
 from tests.doubles.stored import Installation, begin
 
-Pool = asyncpg.Pool
 DAY = timedelta(days=1)
 DAY_SECONDS = 86_400
 
@@ -30,8 +31,7 @@ class Scheduling:
     installation: Installation
 
     @property
-    def pool(self) -> "Pool[asyncpg.Record]":
-        """The pool of its database."""
+    def pool(self) -> Pool:
         return self.installation.pool
 
     async def pass_(self, by: timedelta) -> None:
@@ -42,11 +42,7 @@ class Scheduling:
         """Add an endpoint with a rotation period of that many days."""
         new = NewEndpoint(tenant_id=TenantId(tenant), url=f"https://receiver.example/{number}", event_types=("*",))
         added = await self.installation.add(new)
-        await self.pool.execute(
-            "UPDATE hookseal.endpoints SET rotate_every_days = $2 WHERE id = $1::text::uuid",
-            added.pointer.endpoint_id,
-            days,
-        )
+        await rows.change(self.pool, "endpoints", added.pointer.endpoint_id, rotate_every_days=days)
         return added
 
     async def near(self) -> list[Scheduled]:
@@ -65,8 +61,7 @@ class Scheduling:
 
     async def pointer(self, endpoint_id: EndpointId, tenant: str = "acme") -> Pointer:
         """Return the pointer as a claim would read it now."""
-        async with self.pool.acquire() as connection, connection.transaction():
-            return await pointer.lock(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
+        return await self.installation.pointer(endpoint_id, tenant)
 
     async def signed_by(self, endpoint_id: EndpointId) -> list[str]:
         """Return the versions that would sign an attempt now, current first."""

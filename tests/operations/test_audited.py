@@ -6,7 +6,6 @@ import os
 import pkgutil
 from collections.abc import Awaitable, Callable
 
-import asyncpg
 import pytest
 
 import hookseal.operations
@@ -28,6 +27,7 @@ from hookseal.operations.endpoint import update as endpoint_update
 from hookseal.operations.key import keys
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.core.material import SecretMaterial
@@ -42,8 +42,7 @@ from tests.doubles.logins import login
 from tests.doubles.providers import google_outside
 from tests.doubles.stored import Installation, keyring
 from tests.doubles.transport import ScriptedTransport
-from tests.secrets.key.registered import register
-from tests.secrets.samples import master_key
+from tests.secrets.samples import master_key, register
 
 ACME = TenantId("acme")
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
@@ -64,7 +63,7 @@ ONLY_READ = {
         "versions",
         "public_keys",
         "remove_leftovers",  # only what was audited when it was destroyed, or never was in use
-    ),
+    )
 }
 COMPOSED = {"retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay"}
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
@@ -103,11 +102,7 @@ def operations() -> set[str]:
 def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     """Return one call of each operation, in order, on an installation with that endpoint, delivery and role."""
     request = RotationRequest(
-        tenant_id=ACME,
-        endpoint_id=endpoint,
-        overlap_seconds=60,
-        secret=generate_signing_secret(),
-        rotation_id="r1",
+        tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=60, secret=generate_signing_secret(), rotation_id="r1"
     )
     other = NewEndpoint(tenant_id=ACME, url="https://receiver.example/other", event_types=("*",))
     add, update, delete = endpoints.add_endpoint, endpoint_update.update_endpoint, endpoints.delete_endpoint
@@ -158,18 +153,10 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.SECRET_REVEALED, secret_operations.reveal, lambda by: secret_operations.reveal(by, ACME, endpoint)),
         (Action.SECRET_ROTATION_ANNOUNCED, endpoint_schedule.take_turn, lambda by: due(by, endpoint)),
         (Action.SECRET_DESTROYED, secret_operations.purge_batch, purged),
-        (
-            Action.SECRET_DENIED,
-            audit_denied,
-            lambda by: audit_denied(by, denied, again=False),
-        ),
+        (Action.SECRET_DENIED, audit_denied, lambda by: audit_denied(by, denied, again=False)),
         (Action.STALE_FOUND, audit_stale, lambda by: audit_stale(by, found)),
         (Action.RESTORE_ACCEPTED, restore.accept_restore, lambda by: restore.accept_restore(by, ())),
-        (
-            Action.INTEGRITY_ROTATED,
-            keys.rotate_integrity_key,
-            lambda by: keys.rotate_integrity_key(by, os.urandom),
-        ),
+        (Action.INTEGRITY_ROTATED, keys.rotate_integrity_key, lambda by: keys.rotate_integrity_key(by, os.urandom)),
         (Action.PRODUCER_GRANTED, producers.grant, lambda by: producers.grant(by, role, ACME)),
         (Action.PRODUCER_REVOKED, producers.revoke, lambda by: producers.revoke(by, role, ACME)),
         (Action.CACHE_CLEARED, secret_operations.clear_caches, secret_operations.clear_caches),
@@ -290,13 +277,11 @@ async def stepped(operator: Operator) -> object:
 
 
 async def cancelled(operator: Operator) -> object:
-    """Cancel the job."""
     [job] = await replays.running(operator.connection, at_most=2)
     return await replay.cancel_replay(operator, job.replay_id)
 
 
 async def payload_read(operator: Operator) -> object:
-    """Read the payload of the only event."""
     event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
     return await deliveries.read_payload(operator, ACME, event)
 
@@ -315,7 +300,7 @@ async def purged(operator: Operator) -> object:
     return await secret_operations.purge_batch(operator, ACME, days=90)
 
 
-async def actions(pool: "asyncpg.Pool[asyncpg.Record]") -> list[str]:
+async def actions(pool: Pool) -> list[str]:
     """Return every audited action, oldest first; the actor must be the operator of these tests."""
     rows = await pool.fetch("SELECT action, actor FROM hookseal.audit_log ORDER BY at, tenant_id, sequence")
     assert {"ada@desk"} == {row["actor"].partition("/")[2] for row in rows}
@@ -323,7 +308,6 @@ async def actions(pool: "asyncpg.Pool[asyncpg.Record]") -> list[str]:
 
 
 async def dead(installation: Installation) -> DeliveryId:
-    """Return a delivery that is a dead letter."""
     [ring] = await installation.deliveries()
     ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
     claim = await ledger.claim(ring)
@@ -334,8 +318,7 @@ async def dead(installation: Installation) -> DeliveryId:
 
 
 @pytest.mark.req("OPS-10")
-async def test_every_operation_is_audited_once(pool: "asyncpg.Pool[asyncpg.Record]", database_url: str) -> None:
-    """Every operation writes one audit row with its action and actor, and every action is covered."""
+async def test_every_operation_is_audited_once(pool: Pool, database_url: str) -> None:
     async with (
         pool.acquire() as connection,
         login(pool, database_url) as (role, _),

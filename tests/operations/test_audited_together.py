@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import asyncpg
 import pytest
 
 import hookseal.operations
@@ -23,6 +22,7 @@ from hookseal.operations.endpoint import endpoints, reports, rotation
 from hookseal.operations.key import keys
 from hookseal.operations.operator import Operator
 from hookseal.operations.unlocking import unwrapped
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.core.ref import Provider
 from tests.audit.logs import tamper
@@ -31,24 +31,11 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.logins import login
 from tests.doubles.providers import google_outside
 from tests.doubles.stored import Installation, begin, keyring
-from tests.operations.test_audited import (
-    ACME,
-    COMPOSED,
-    NEW,
-    OLDER,
-    ONLY_READ,
-    RING,
-    SECOND,
-    added,
-    dead,
-    older,
-    steps,
-)
-from tests.secrets.key.registered import register
+from tests.operations.test_audited import ACME, COMPOSED, NEW, OLDER, ONLY_READ, RING, SECOND, added, dead, older, steps
+from tests.secrets.samples import register
 
 pytestmark = pytest.mark.req("SEC-14", part="in-its-transaction")
 
-Pool = asyncpg.Pool
 # Columns that the steps set themselves as a precondition of an operation.
 BY_THE_STEPS = {"secret_updated_at", "rotate_every_days", "changed_at"}
 BREAK = "UPDATE hookseal.audit_heads SET sequence = sequence - 1"
@@ -96,7 +83,7 @@ async def preview_migration(by: Operator) -> object:
     return await migrate_secrets.preview(by, await older(by))
 
 
-async def everything(pool: "Pool[asyncpg.Record]") -> dict[str, list[str]]:
+async def everything(pool: Pool) -> dict[str, list[str]]:
     """Return every row of every table of hookseal."""
     found = {}
     for table in await pool.fetch(TABLES, [*BY_THE_STEPS]):
@@ -106,7 +93,7 @@ async def everything(pool: "Pool[asyncpg.Record]") -> dict[str, list[str]]:
 
 
 @asynccontextmanager
-async def broken(pool: "Pool[asyncpg.Record]") -> AsyncIterator[None]:
+async def broken(pool: Pool) -> AsyncIterator[None]:
     """Make every chain refuse rows within the block, in which nothing may be changed."""
     await pool.execute(BREAK)
     before = await everything(pool)
@@ -115,8 +102,7 @@ async def broken(pool: "Pool[asyncpg.Record]") -> AsyncIterator[None]:
     await pool.execute(RESTORE_HEADS)
 
 
-async def test_without_its_row_nothing_is_changed(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """If the audit log refuses rows, every operation is refused and leaves every table unchanged."""
+async def test_without_its_row_nothing_is_changed(pool: Pool, database_url: str) -> None:
     async with (
         pool.acquire() as connection,
         login(pool, database_url) as (role, _),
@@ -146,16 +132,14 @@ async def test_without_its_row_nothing_is_changed(pool: "Pool[asyncpg.Record]", 
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_READ))
-async def test_an_operation_without_an_audit_row_only_reads(name: str, pool: "Pool[asyncpg.Record]") -> None:
-    """An operation without an audit row changes no row of any table."""
+async def test_an_operation_without_an_audit_row_only_reads(name: str, pool: Pool) -> None:
     installation = await begin(pool)
     endpoint = (await installation.add(replace(NEW, algorithm=Algorithm.ED25519))).pointer.endpoint_id
     other = (await installation.endpoint(url="https://receiver.example/other")).pointer
     await pool.execute(RETIRE, other.secret_ref)
     await pool.execute(OLDER)
     before = await everything(pool)
-    async with pool.acquire() as connection:
-        await READS[name](installation.operator(connection), endpoint)
+    await installation.act(READS[name], endpoint)
 
     assert before == await everything(pool)
 

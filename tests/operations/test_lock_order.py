@@ -23,6 +23,7 @@ from hookseal.operations.secret import purge_batch
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.resolve import epoch
 from hookseal.secrets.store import retention
+from tests import rows
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 from tests.operations.blocked import blocked
@@ -37,7 +38,6 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 
 
 async def test_a_replay_during_a_deletion_finds_no_endpoint(installation: Installation) -> None:
-    """The replay of a delivery in its back-off waits for the deletion of its endpoint, and then finds no endpoint."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     [ring] = await installation.deliveries()
     ledger = PostgresLedger(installation.pool, worker="w", lease_seconds=45)
@@ -60,7 +60,6 @@ async def test_a_replay_during_a_deletion_finds_no_endpoint(installation: Instal
 
 
 async def test_a_purge_and_an_acceptance_do_not_deadlock(installation: Installation) -> None:
-    """A purge and the acceptance of destroyed secrets that are back lock records, cache epoch and log in this order."""
     pool = installation.pool
     gone = (await installation.endpoint()).pointer.endpoint_id
     await pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.secret_records WHERE tenant_id = 'acme'")
@@ -88,14 +87,11 @@ async def test_a_purge_and_an_acceptance_do_not_deadlock(installation: Installat
 
 
 async def test_cache_clear_and_opening_breakers_do_not_deadlock(installation: Installation) -> None:
-    """All held endpoints are probed in the order in which breakers open, and not in that of their rows."""
     pool = installation.pool
     urls = ("https://a.example/", "https://b.example/")
     first, second = sorted([(await installation.endpoint(url=url)).pointer.endpoint_id for url in urls])
     for endpoint in (second, first):
-        await pool.execute(
-            "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id) VALUES ('acme', $1::text::uuid)", endpoint
-        )
+        await rows.hold(pool, endpoint)
 
     async def both_are_blocked() -> bool:
         return (2, False) == tuple(await pool.fetchrow(_WAITING, waited_for) or ())

@@ -3,18 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 
 import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Conflict, HooksealError, Malformed, Refused, SecretDenied, SecretTampered, Unavailable
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme, x_webhook_content
 from hookseal.operations.endpoint.endpoints import delete_endpoint
-from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.operations.migrate_secrets import Migration, empty_batch, forbid_plaintext, migrate_endpoint, preview
 from hookseal.operations.operator import Operator
 from hookseal.operations.secret import purge_batch
@@ -22,16 +21,16 @@ from hookseal.postgres.schema import plaintext
 from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_secret_name
-from hookseal.secrets.core.signing import Signer, generate_signing_secret
-from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
+from hookseal.secrets.core.signing import Signer
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint
+from tests import rows
 from tests.doubles.legacy import SECRET, legacy, row
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
 from tests.doubles.stored import Installation
 from tests.operations.blocked import blocked
-from tests.operations.endpoint.test_rotation_crash import content
+from tests.operations.cut_off import content
+from tests.operations.every_await import Program, require_one_moment
 
 pytestmark = pytest.mark.req("SEC-12")
 
@@ -40,7 +39,6 @@ NO_ROW = PlaintextEndpoint(SYSTEM_TENANT, EndpointId("01890a5d-ac96-774b-bcce-b3
 
 @asynccontextmanager
 async def operating(installation: Installation) -> AsyncIterator[Operator]:
-    """Yield an operator on its own connection."""
     async with installation.pool.acquire() as connection:
         yield installation.operator(connection)
 
@@ -72,14 +70,12 @@ async def refused(installation: Installation, held: PlaintextEndpoint) -> Hookse
 
 async def pointed(installation: Installation, held: PlaintextEndpoint) -> Pointer:
     """Return the pointer of the endpoint, with a valid MAC."""
-    async with installation.pool.acquire() as connection, connection.transaction():
-        found = await pointer.lock(connection, tenant=held.tenant_id, endpoint_id=held.endpoint_id)
+    found = await installation.pointer(held.endpoint_id, held.tenant_id)
     installation.unlocked.integrity.verify(found)
     return found
 
 
 def ref(held: PlaintextEndpoint, version: int = 1) -> SecretRef:
-    """Return the ref of a version of the endpoint's secret."""
     name = endpoint_secret_name(held.endpoint_id)
     return SecretRef(provider=Provider.DB, tenant=held.tenant_id, name=name, version=version)
 
@@ -92,7 +88,6 @@ async def broken(installation: Installation) -> Sequence[str]:
 
 
 async def test_a_plaintext_secret_is_sealed_and_signs(installation: Installation) -> None:
-    """The secret is sealed byte for byte, signs as x-webhook and is audited; a repeat changes nothing."""
     endpoint = await legacy(installation.pool)
     assert Migration.MIGRATED is await migrated(installation, endpoint)
 
@@ -131,7 +126,6 @@ async def test_a_plaintext_secret_is_sealed_and_signs(installation: Installation
 
 @pytest.mark.parametrize("secret", ["x", "\u00e4", " with spaces ", "line\n", "x" * 256, "whsec_" + "A" * 40, "'\";--"])
 async def test_any_text_of_1_to_256_bytes_is_sealed(installation: Installation, secret: str) -> None:
-    """A text of 1 to 256 bytes is sealed unchanged, and its signatures verify as before."""
     endpoint = await legacy(installation.pool, secret)
     assert Migration.MIGRATED is await migrated(installation, endpoint)
 
@@ -156,7 +150,6 @@ async def test_any_text_of_1_to_256_bytes_is_sealed(installation: Installation, 
 async def test_a_text_that_cannot_sign_is_refused(
     installation: Installation, secret: str, error: type[HooksealError], message: str
 ) -> None:
-    """A text that cannot sign as x-webhook is refused with the reason and without the value."""
     reason = await refused(installation, await legacy(installation.pool, secret))
 
     assert type(reason) is error
@@ -177,7 +170,6 @@ async def test_a_text_that_cannot_sign_is_refused(
     ],
 )
 async def test_a_row_with_other_columns_set_is_refused(installation: Installation, change: str) -> None:
-    """A row without a ref but with other columns of hookseal set is refused."""
     endpoint = await legacy(installation.pool)
     await installation.pool.execute(f"UPDATE hookseal.endpoints SET {change}")  # noqa: S608 -- ours
 
@@ -189,7 +181,6 @@ async def test_a_row_with_other_columns_set_is_refused(installation: Installatio
 @pytest.mark.req("SEC-24")
 @pytest.mark.parametrize("named", ["", "vault:acme/1", "db:acme:webhook-endpoint-1:1"])
 async def test_a_ref_without_a_mac_has_its_repair(installation: Installation, named: str) -> None:
-    """For a row with a ref and without a MAC the error has the repair, and does not suggest a repeat."""
     endpoint = await legacy(installation.pool)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret_ref = $1", named)
 
@@ -213,7 +204,6 @@ async def test_a_row_without_its_former_refs_is_refused(installation: Installati
 
 
 async def test_an_existing_record_is_not_used(installation: Installation) -> None:
-    """An existing secret under the endpoint's name is neither used nor replaced."""
     endpoint = await legacy(installation.pool)
     name, material = endpoint_secret_name(endpoint.endpoint_id), SecretMaterial(SECRET.encode())
     await installation.unlocked.store.put(endpoint.tenant_id, name, material, purpose=Purpose.WEBHOOK_SIGNING)
@@ -224,7 +214,6 @@ async def test_an_existing_record_is_not_used(installation: Installation) -> Non
 
 
 async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: Installation) -> None:
-    """A plaintext beside a ref is accepted only if it is a current or earlier secret of that endpoint."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
     await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id, overlap_seconds=60)
@@ -250,7 +239,6 @@ async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: In
     ids=["rotated", "short", "empty", "long", "public"],
 )
 async def test_later_plaintext_has_its_repair(installation: Installation, later: str, message: str) -> None:
-    """The error says how the later plaintext can sign, only if it is a valid secret."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret = $1", later)
@@ -261,7 +249,6 @@ async def test_later_plaintext_has_its_repair(installation: Installation, later:
 
 
 async def test_plaintext_of_a_destroyed_version_has_its_repair(installation: Installation) -> None:
-    """If versions were destroyed the error gives both possible explanations and the repair."""
     endpoint = await legacy(installation.pool)
     await migrated(installation, endpoint)
     await installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id)
@@ -287,7 +274,6 @@ async def test_an_altered_row_is_refused(installation: Installation) -> None:
 
 
 async def test_a_deleted_endpoint_is_no_failure(installation: Installation) -> None:
-    """An endpoint that was deleted or emptied meanwhile is no failure."""
     endpoint = await legacy(installation.pool)
     assert Migration.GONE is await migrated(installation, NO_ROW)
     await installation.pool.execute("UPDATE hookseal.endpoints SET secret = NULL")
@@ -295,18 +281,13 @@ async def test_a_deleted_endpoint_is_no_failure(installation: Installation) -> N
 
 
 async def test_a_held_delivery_is_released(installation: Installation) -> None:
-    """A delivery held for the secret is released, unspent."""
     endpoint = await legacy(installation.pool)
     [ring] = await installation.deliveries()
-    await installation.pool.execute(
-        "UPDATE hookseal.deliveries"
-        " SET waiting_for = 'secret', next_attempt_at = now() + interval '1 h', rung_at = now()"
-    )
+    await rows.wait_for(installation.pool, "secret", next_attempt_at=rows.ahead(hours=1), rung_at=rows.NOW)
     await migrated(installation, endpoint)
     await installation.settle()
 
-    claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
-    assert claim is not None
+    claim = await installation.claim(ring)
     assert 1 == claim.number
     assert claim.target is not None
     async with installation.unlocked.service.signers(claim.target.pointer) as signers:
@@ -314,7 +295,6 @@ async def test_a_held_delivery_is_released(installation: Installation) -> None:
 
 
 async def test_of_concurrent_migrations_one_migrates(installation: Installation) -> None:
-    """Of two concurrent migrations of one endpoint one migrates it, and the other finds it done."""
     endpoint = await legacy(installation.pool)
 
     async def one() -> Migration:
@@ -329,7 +309,6 @@ async def test_of_concurrent_migrations_one_migrates(installation: Installation)
 
 
 async def test_a_migration_waits_for_a_deletion(installation: Installation) -> None:
-    """A migration waits for a concurrent deletion, and then seals nothing."""
     endpoint = await legacy(installation.pool)
     async with operating(installation) as bob, installation.pool.acquire() as other:
         transaction = other.transaction()
@@ -345,19 +324,14 @@ async def test_a_migration_waits_for_a_deletion(installation: Installation) -> N
 
 
 async def test_a_rotation_waits_for_the_migration(installation: Installation) -> None:
-    """A rotation waits for the migration; the plaintext is then the previous secret."""
     endpoint = await legacy(installation.pool)
-    request = RotationRequest(
-        tenant_id=endpoint.tenant_id,
-        endpoint_id=endpoint.endpoint_id,
-        overlap_seconds=60,
-        secret=generate_signing_secret(),
-    )
-    async with operating(installation) as bob, installation.pool.acquire() as other:
+    async with installation.pool.acquire() as other:
         transaction = other.transaction()
         await transaction.start()
         await migrate_endpoint(installation.operator(other), endpoint)
-        rotating = asyncio.create_task(rotate_secret(bob, request))
+        rotating = asyncio.create_task(
+            installation.rotate(endpoint.endpoint_id, tenant=endpoint.tenant_id, overlap_seconds=60)
+        )
         await blocked(installation)
         await transaction.commit()
         await rotating
@@ -368,7 +342,6 @@ async def test_a_rotation_waits_for_the_migration(installation: Installation) ->
 
 @pytest.mark.req("SEC-15")
 async def test_a_failed_constraints_message_is_not_repeated(installation: Installation) -> None:
-    """The message of a failed constraint, which contains the row, is not repeated anywhere."""
     endpoint = await legacy(installation.pool)
     await installation.pool.execute("ALTER TABLE hookseal.endpoints ADD CONSTRAINT theirs CHECK (scheme = 'standard')")
     async with operating(installation) as operator:
@@ -384,7 +357,6 @@ async def test_a_failed_constraints_message_is_not_repeated(installation: Instal
 
 
 async def test_a_locked_row_is_unavailable(installation: Installation) -> None:
-    """A locked row is waited for up to five seconds; then it is unavailable, and nothing is changed."""
     endpoint = await legacy(installation.pool)
     async with operating(installation) as operator, installation.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints FOR UPDATE")
@@ -408,7 +380,6 @@ async def test_other_roles_cannot_migrate(installation: Installation, database_u
 
 
 async def test_the_column_is_emptied_and_forbidden(installation: Installation) -> None:
-    """Once all is sealed the column is emptied and forbids plaintext, each step audited; a repeat changes nothing."""
     endpoints = [await legacy(installation.pool, url=f"https://receiver.example/{number}") for number in range(3)]
     for each in endpoints:
         await migrated(installation, each)
@@ -431,23 +402,19 @@ async def test_the_column_is_emptied_and_forbidden(installation: Installation) -
 
 
 async def test_a_batch_with_an_unsealed_row_is_not_emptied(installation: Installation) -> None:
-    """A batch with a row that is not migrated, or has another plaintext, is not emptied, and the row is named."""
     endpoints = [await legacy(installation.pool, url=f"https://receiver.example/{number}") for number in range(2)]
     await migrated(installation, endpoints[0])
     async with operating(installation) as operator:
         with pytest.raises(Refused, match=rf"{endpoints[1].endpoint_id} is not migrated"):
             await empty_batch(operator, endpoints)
         await migrate_endpoint(operator, endpoints[1])
-        await installation.pool.execute(
-            "UPDATE hookseal.endpoints SET secret = 'another' WHERE id = $1::text::uuid", endpoints[1].endpoint_id
-        )
+        await rows.change(installation.pool, "endpoints", endpoints[1].endpoint_id, secret="another")
         with pytest.raises(Refused, match=rf"acme {endpoints[1].endpoint_id}: the plaintext is none of the secrets"):
             await empty_batch(operator, endpoints)
     assert 2 == await installation.pool.fetchval("SELECT count(secret) FROM hookseal.endpoints")
 
 
 async def test_concurrent_plaintext_prevents_the_end(installation: Installation) -> None:
-    """If an endpoint has a plaintext, also one written concurrently, plaintext is not forbidden."""
     await legacy(installation.pool)
     async with operating(installation) as operator:
         with pytest.raises(Refused, match="find out who writes them"):
@@ -456,10 +423,7 @@ async def test_concurrent_plaintext_prevents_the_end(installation: Installation)
         async with installation.pool.acquire() as other:
             transaction = other.transaction()
             await transaction.start()
-            await other.execute(
-                "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)"
-                " VALUES ('acme', gen_random_uuid(), 'https://receiver.example/x', '{*}', 'late')"
-            )
+            await rows.endpoint(other, secret="late")
             forbidding = asyncio.create_task(forbid_plaintext(operator, emptied=0))
             await blocked(installation)
             await transaction.commit()
@@ -470,8 +434,53 @@ async def test_concurrent_plaintext_prevents_the_end(installation: Installation)
 
 
 async def test_a_table_lock_is_waited_for_two_seconds(installation: Installation) -> None:
-    """A lock on the table is waited for up to two seconds, so that no other session waits behind it."""
     async with operating(installation) as operator, installation.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.endpoints")
         with pytest.raises(Unavailable):
             await forbid_plaintext(operator, emptied=0)
+
+
+# A process that migrates an endpoint, killed at every await, leaves the plaintext or the complete sealed state.
+
+
+async def is_migrated(installation: Installation, held: PlaintextEndpoint) -> bool:
+    """Return whether everything stored shows the endpoint as migrated; fail if it disagrees."""
+    stored = await row(installation.pool, held)
+    versions = await installation.pool.fetch(
+        "SELECT version, state FROM hookseal.secret_records WHERE name LIKE '%' || $1", held.endpoint_id
+    )
+    entries = [each for each in await audited(installation.pool) if each["subject"] == f"endpoint:{held.endpoint_id}"]
+    assert SECRET == stored["secret"]
+    [chain] = await log.verify(installation.pool, installation.unlocked.integrity, tenant=held.tenant_id)
+    assert chain.broken is None
+    if stored["secret_ref"] is None:
+        assert ([], [], 0, None) == (versions, entries, stored["generation"], stored["mac"])
+        return False
+    assert [(1, "active")] == [tuple(version) for version in versions]
+    assert ["secret.migrated"] == [each["action"] for each in entries]
+    ref = SecretRef.parse(stored["secret_ref"])
+    assert SECRET.encode() == (await installation.unlocked.store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)).reveal()
+    return True
+
+
+async def test_a_migration_killed_at_any_await_can_be_repeated(installation: Installation, program: Program) -> None:
+    endings: list[bool] = []
+    for kill_at in count(1):
+        endpoint = await legacy(installation.pool, url=f"https://receiver.example/{kill_at}")
+        ending = await program.run("migrate", endpoint.endpoint_id, kill_at)
+        if not ending.was_killed:
+            assert len(endings) == ending.places
+            assert await is_migrated(installation, endpoint)
+            break
+        endings.append(done := await is_migrated(installation, endpoint))
+        if endings.count(done) == 1:  # else what is stored is the same as after the kill before
+            await require_repeatable(installation, endpoint, done=done)
+
+    require_one_moment(endings, least=10)
+
+
+async def require_repeatable(installation: Installation, held: PlaintextEndpoint, *, done: bool) -> None:
+    """Fail unless a repeat completes the migration, or finds it done."""
+    again = await installation.act(migrate_endpoint, held)
+    assert (Migration.PRESENT if done else Migration.MIGRATED) is again.what
+    assert await is_migrated(installation, held)

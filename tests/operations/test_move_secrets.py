@@ -48,7 +48,6 @@ class Scene:
         return await unlock(self.pool, provider, keyring() if has_key else None, outside=self.outside)
 
     async def moved(self, to: Provider = GCP) -> Movement:
-        """Move the endpoint."""
         async with self.pool.acquire() as connection:
             operator = Operator(connection=connection, unlocked=await self.unlocked(to), who="ada@desk")
             return await move_endpoint(operator, ACME, self.endpoint_id, to)
@@ -88,7 +87,6 @@ async def scene(begun_pool: Pool) -> AsyncIterator[Scene]:
 
 
 async def test_the_same_secrets_sign_after_a_move_and_return(scene: Scene) -> None:
-    """After a move, and after the way back, the same secrets sign, and the overlap ends at the same time."""
     before, signs = await scene.pointer(), await scene.signatures(await scene.unlocked(DB))
     changed_at = "SELECT secret_updated_at, secret_provider FROM hookseal.endpoints"
     since = await scene.pool.fetchval(changed_at)
@@ -114,7 +112,6 @@ async def test_the_same_secrets_sign_after_a_move_and_return(scene: Scene) -> No
 
 
 async def test_a_moved_endpoint_is_not_moved_again(scene: Scene) -> None:
-    """An endpoint that is there already is left alone, and so is one that is gone."""
     await scene.moved()
     there, calls = await scene.pointer(), len(scene.kept.calls)
 
@@ -126,7 +123,6 @@ async def test_a_moved_endpoint_is_not_moved_again(scene: Scene) -> None:
 
 
 async def test_a_failed_move_leaves_the_endpoint(scene: Scene) -> None:
-    """If the provider fails at any call, the endpoint stays where it was; a repeat then moves all of it."""
     signs = await scene.signatures(await scene.unlocked(DB))
     for fails_at in range(1, 9):
         calls = iter(range(100))
@@ -148,7 +144,6 @@ async def test_a_failed_move_leaves_the_endpoint(scene: Scene) -> None:
 
 
 async def test_an_overlap_continues_after_a_move(scene: Scene) -> None:
-    """After the move a rollback works as before, and a rotation adds a version at the new provider."""
     await scene.moved()
     unlocked = await scene.unlocked()
     there = await scene.pointer()
@@ -163,7 +158,6 @@ async def test_an_overlap_continues_after_a_move(scene: Scene) -> None:
 
 
 async def test_before_the_move_a_rotation_goes_to_the_new_provider(scene: Scene) -> None:
-    """With the new provider and the master key set, old versions sign from PostgreSQL, and new ones from there."""
     unlocked = await scene.unlocked()
     async with scene.pool.acquire() as connection:
         operator = Operator(connection=connection, unlocked=unlocked, who="ada@desk")
@@ -175,7 +169,6 @@ async def test_before_the_move_a_rotation_goes_to_the_new_provider(scene: Scene)
 
 
 async def test_a_moved_installation_starts_without_a_master_key(scene: Scene) -> None:
-    """Once everything is moved and the rest purged, a process starts without a master key, and not before."""
     signs = await scene.signatures(await scene.unlocked(DB))
     await scene.moved()
     own = await scene.moved_own()
@@ -193,7 +186,6 @@ async def test_a_moved_installation_starts_without_a_master_key(scene: Scene) ->
 
 
 async def test_a_running_worker_follows_the_installation(scene: Scene) -> None:
-    """A process that started before the move finds the sentinel and the integrity key at the new provider."""
     running = await scene.unlocked()
     await scene.moved_own()
     await running.check_sentinel()
@@ -203,7 +195,6 @@ async def test_a_running_worker_follows_the_installation(scene: Scene) -> None:
 
 
 async def test_leftovers_at_a_provider_are_removed(scene: Scene) -> None:
-    """After the way back and a purge nothing of this installation is left at the provider."""
     for to in (GCP, DB):
         await scene.moved(to)
         await scene.moved_own(to)
@@ -217,7 +208,6 @@ async def test_leftovers_at_a_provider_are_removed(scene: Scene) -> None:
 
 
 async def test_a_live_worker_without_the_provider_prevents_the_move(scene: Scene) -> None:
-    """The move is refused while a live worker would not find the secrets, and names it and what to do."""
     await scene.pool.execute(
         "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, providers)"
         " VALUES ('old', '0', 25, 45, '{}', '{db}'), ('new', '0', 25, 45, '{}', '{db,gcp}')"
@@ -232,7 +222,6 @@ async def test_a_live_worker_without_the_provider_prevents_the_move(scene: Scene
 
 
 async def test_a_process_knows_versions_that_it_cannot_read(scene: Scene) -> None:
-    """A process without the settings of a provider that has versions in use knows it, and signs nothing for them."""
     await scene.moved()
     unlocked = await unlock(scene.pool, DB, keyring())
     assert unlocked.stores is not None
@@ -244,7 +233,6 @@ async def test_a_process_knows_versions_that_it_cannot_read(scene: Scene) -> Non
 
 @pytest.mark.req("SEC-05")
 async def test_moved_secrets_of_a_leaked_key_are_still_reported(scene: Scene) -> None:
-    """The drill for a leaked master key still names the secrets that were sealed under it and have moved."""
     await scene.moved()
     async with scene.pool.acquire() as connection:
         exposed = [each async for each in compromise.exposed(connection, keyring().sealing.key_id)]
@@ -254,7 +242,6 @@ async def test_moved_secrets_of_a_leaked_key_are_still_reported(scene: Scene) ->
 
 
 async def test_an_installation_at_a_provider_needs_no_master_key(pool: Pool) -> None:
-    """`key init` with a provider outside PostgreSQL needs no master key, and is done once."""
     async with google_outside(pool) as (kept, outside), pool.acquire() as connection:
         with pytest.raises(ConfigError, match="hookseal key init"):
             await unlock(pool, GCP, None, outside=outside)
@@ -272,7 +259,6 @@ async def test_an_installation_at_a_provider_needs_no_master_key(pool: Pool) -> 
 
 
 async def test_an_installation_moves_from_a_provider_to_postgresql(pool: Pool) -> None:
-    """Its first master key is registered by `key init`, once; then everything moves, and nothing needs the provider."""
     async with google_outside(pool) as (_, outside), pool.acquire() as connection:
         await begin_installation(connection, None, "ada@desk", os.urandom, provider=GCP, outside=outside)
         added = await Installation(pool=pool, unlocked=await unlock(pool, GCP, None, outside=outside)).endpoint()

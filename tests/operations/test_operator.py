@@ -8,21 +8,17 @@ import pytest
 from hookseal.errors import InDoubt, SecretDenied, SecretDestroyed, Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint import rotation
-from hookseal.operations.operator import Operator
-from hookseal.postgres.pool import Connection
+from hookseal.postgres.pool import Connection, Pool
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from tests.doubles.stored import begin
 
-Pool = asyncpg.Pool
-
 
 @pytest.mark.req("SEC-09")
-async def test_an_idle_or_waiting_change_ends(pool: "Pool[asyncpg.Record]") -> None:
-    """PostgreSQL ends a change that is idle for five seconds, and one that waits 4.5 seconds for a row."""
+async def test_an_idle_or_waiting_change_ends(pool: Pool) -> None:
     installation = await begin(pool)
     async with pool.acquire() as connection:
-        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
+        operator = installation.operator(connection)
         async with operator.changing():
             bounds = [
                 await connection.fetchval(f"SHOW {name}")
@@ -33,13 +29,12 @@ async def test_an_idle_or_waiting_change_ends(pool: "Pool[asyncpg.Record]") -> N
     assert (["5s", "4500ms"], "0") == (bounds, after)
 
 
-async def test_a_long_wait_is_unavailable(pool: "Pool[asyncpg.Record]") -> None:
-    """A row that is locked for longer raises `Unavailable`, and nothing is changed."""
+async def test_a_long_wait_is_unavailable(pool: Pool) -> None:
     installation = await begin(pool)
     await installation.endpoint()
 
     async def rename(connection: Connection) -> None:
-        async with Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk").changing():
+        async with installation.operator(connection).changing():
             await connection.execute("SET LOCAL lock_timeout = '50ms'")
             await connection.execute("UPDATE hookseal.endpoints SET name = 'x'")
 
@@ -52,7 +47,7 @@ async def test_a_long_wait_is_unavailable(pool: "Pool[asyncpg.Record]") -> None:
 
 
 @pytest.mark.req("SEC-08")
-async def test_a_forged_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") -> None:
+async def test_a_forged_answer_reveals_nothing(pool: Pool) -> None:
     """A recorded answer that names another tenant's secret is denied, since the table of rotations has no MAC."""
     installation = await begin(pool)
     own = (await installation.endpoint()).pointer
@@ -64,44 +59,36 @@ async def test_a_forged_answer_reveals_nothing(pool: "Pool[asyncpg.Record]") -> 
         secret=generate_signing_secret(),
         rotation_id="r1",
     )
-    async with pool.acquire() as connection:
-        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
-        await rotation.rotate_secret(operator, request)
-        await pool.execute(
-            "UPDATE hookseal.secret_rotations SET answer = replace(answer::text, $1, $2)::json",
-            f"{str(own.secret_ref)[:-1]}2",
-            victim.secret_ref,
-        )
-        with pytest.raises(SecretDenied):
-            await rotation.rotate_secret(operator, request)
+    await installation.act(rotation.rotate_secret, request)
+    await pool.execute(
+        "UPDATE hookseal.secret_rotations SET answer = replace(answer::text, $1, $2)::json",
+        f"{str(own.secret_ref)[:-1]}2",
+        victim.secret_ref,
+    )
+    with pytest.raises(SecretDenied):
+        await installation.act(rotation.rotate_secret, request)
 
 
 @pytest.mark.req("SEC-10")
-async def test_a_rollback_to_a_destroyed_version_is_refused(pool: "Pool[asyncpg.Record]") -> None:
-    """A rollback to a destroyed version is refused, and the pointer is not changed."""
+async def test_a_rollback_to_a_destroyed_version_is_refused(pool: Pool) -> None:
     installation = await begin(pool)
     own = (await installation.endpoint()).pointer
     request = RotationRequest(
-        tenant_id=TenantId("acme"),
-        endpoint_id=own.endpoint_id,
-        overlap_seconds=60,
-        secret=generate_signing_secret(),
+        tenant_id=TenantId("acme"), endpoint_id=own.endpoint_id, overlap_seconds=60, secret=generate_signing_secret()
     )
-    async with pool.acquire() as connection:
-        operator = Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk")
-        await rotation.rotate_secret(operator, request)
-        await pool.execute(
-            "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL"
-            " WHERE tenant_id = 'acme' AND version = 1"
+    await installation.act(rotation.rotate_secret, request)
+    await pool.execute(
+        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE tenant_id = 'acme' AND version = 1"
+    )
+    with pytest.raises(SecretDestroyed):
+        await installation.act(
+            rotation.roll_back, tenant=TenantId("acme"), endpoint_id=own.endpoint_id, overlap_seconds=60
         )
-        with pytest.raises(SecretDestroyed):
-            await rotation.roll_back(operator, tenant=TenantId("acme"), endpoint_id=own.endpoint_id, overlap_seconds=60)
 
     assert 2 == await pool.fetchval("SELECT generation FROM hookseal.endpoints")
 
 
-async def test_a_stalled_change_is_not_made(pool: "Pool[asyncpg.Record]", database_url: str) -> None:
-    """If PostgreSQL ended the session before the commit, the error says that nothing was changed."""
+async def test_a_stalled_change_is_not_made(pool: Pool, database_url: str) -> None:
     installation = await begin(pool)
     await installation.endpoint()
     connection = await asyncpg.connect(database_url)
@@ -109,7 +96,7 @@ async def test_a_stalled_change_is_not_made(pool: "Pool[asyncpg.Record]", databa
     connection.add_termination_listener(lambda _: ended.set())
 
     async def stall() -> None:
-        async with Operator(connection=connection, unlocked=installation.unlocked, who="ada@desk").changing():
+        async with installation.operator(connection).changing():
             await connection.execute("UPDATE hookseal.endpoints SET name = 'x'")
             await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
             await ended.wait()

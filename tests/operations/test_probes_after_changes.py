@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from hookseal.dispatcher.core.model import Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.model import State, Verdict, WaitingFor
 from hookseal.dispatcher.core.policy import Wait
-from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.update import update_endpoint
@@ -24,19 +23,16 @@ Change = Callable[[Operator, EndpointId], Awaitable[object]]
 
 
 async def rotate(operator: Operator, endpoint: EndpointId) -> object:
-    """Rotate the secret."""
     secret = generate_signing_secret()
     request = RotationRequest(tenant_id=ACME, endpoint_id=endpoint, overlap_seconds=3600, secret=secret, force=True)
     return await rotation.rotate_secret(operator, request)
 
 
 async def roll_back(operator: Operator, endpoint: EndpointId) -> object:
-    """Roll back the rotation."""
     return await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=3600)
 
 
 async def end_overlap(operator: Operator, endpoint: EndpointId) -> object:
-    """End the overlap."""
     return await rotation.end_overlap(operator, tenant=ACME, endpoint_id=endpoint)
 
 
@@ -47,36 +43,24 @@ async def update(operator: Operator, endpoint: EndpointId) -> object:
 
 
 async def clear(operator: Operator, _endpoint: EndpointId) -> object:
-    """Clear the caches."""
     return await clear_caches(operator)
 
 
 async def accept(operator: Operator, _endpoint: EndpointId) -> object:
-    """Accept a restore."""
     return await accept_restore(operator, ())
-
-
-async def deliver(ledger: PostgresLedger, ring: Ring) -> None:
-    """Record a signed attempt."""
-    claim = await ledger.claim(ring)
-    assert claim is not None
-    await ledger.record(claim, ROW, Verdict(state=State.DELIVERED), None)
 
 
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("change", [rotate, roll_back, end_overlap, update, clear, accept])
 async def test_each_change_probes_held_deliveries(installation: Installation, change: Change) -> None:
-    """After the change one delivery is due; once it is signed all are. A rolled-back change releases nothing."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
         operator = installation.operator(connection)
         await rotate(operator, endpoint)
         rings = [(await installation.deliveries())[0] for _ in range(3)]
-        ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
+        ledger = installation.ledger()
         for ring in rings:
-            claim = await ledger.claim(ring)
-            assert claim is not None
-            await ledger.release(claim, REFUSED)
+            await ledger.release(await installation.claim(ring), REFUSED)
         transaction = connection.transaction()
         await transaction.start()
         await change(operator, endpoint)
@@ -87,7 +71,7 @@ async def test_each_change_probes_held_deliveries(installation: Installation, ch
         await change(operator, endpoint)
     await installation.settle()
     assert [None, "secret", "secret"] == [(await installation.delivery(ring))["waiting_for"] for ring in rings]
-    await deliver(ledger, rings[0])
+    await ledger.record(await installation.claim(rings[0]), ROW, Verdict(state=State.DELIVERED), None)
     await installation.settle()
 
     assert [None] * 3 == [(await installation.delivery(ring))["waiting_for"] for ring in rings]

@@ -26,15 +26,12 @@ _PUBLISH = "SELECT hookseal.publish('acme', 'a.b', '{}'::json)"
 
 
 async def granted(installation: Installation, role: str, tenant: TenantId = ACME) -> Granted:
-    """Grant on its own connection."""
-    async with installation.pool.acquire() as connection:
-        return await grant(installation.operator(connection), role, tenant)
+    return await installation.act(grant, role, tenant)
 
 
 async def revoked(installation: Installation, role: str, tenant: TenantId = ACME) -> str | None:
     """Revoke on its own connection; return the statement that is left to run."""
-    async with installation.pool.acquire() as connection:
-        return (await revoke(installation.operator(connection), role, tenant)).statement
+    return (await installation.act(revoke, role, tenant)).statement
 
 
 async def publishes(url: str, tenant: TenantId = ACME) -> bool:
@@ -79,7 +76,6 @@ async def test_a_granted_role_publishes_until_revoked(installation: Installation
 
 
 async def test_a_repeated_grant_changes_nothing(installation: Installation, database_url: str) -> None:
-    """A repeated grant changes and audits nothing, but restores a lost membership."""
     async with login(installation.pool, database_url) as (role, url):
         first = await granted(installation, role)
         again = await granted(installation, role)
@@ -102,7 +98,6 @@ async def test_a_role_may_have_any_name(installation: Installation, database_url
 
 
 async def test_an_absent_role_or_right_is_not_found(installation: Installation, database_url: str) -> None:
-    """A role that does not exist, and a right that was not granted, are not found."""
     with pytest.raises(NotFound, match="no role of this name"):
         await granted(installation, "nobody-of-this-name")
     async with login(installation.pool, database_url) as (role, _):
@@ -134,7 +129,6 @@ async def recreate_role(pool: Pool, role: str) -> None:
 
 @pytest.mark.req("OPS-10")
 async def test_a_new_role_of_the_name_has_no_right(installation: Installation, database_url: str) -> None:
-    """A new role of the same name has no right until it is granted one, which is audited."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
         await granted(installation, role)
@@ -159,7 +153,6 @@ async def test_a_new_role_of_the_name_has_no_right(installation: Installation, d
 
 @pytest.mark.req("OPS-10")
 async def test_a_renamed_role_has_no_right(installation: Installation, database_url: str) -> None:
-    """Name and id of the role must both match the grant: a renamed role has no right until renamed back."""
     pool = installation.pool
     async with login(pool, database_url) as (role, url):
         await granted(installation, role)
@@ -171,7 +164,6 @@ async def test_a_renamed_role_has_no_right(installation: Installation, database_
 
 @pytest.mark.req("OPS-10")
 async def test_a_member_publishes_after_set_role(installation: Installation, database_url: str) -> None:
-    """A member without inheritance may publish after SET ROLE to the granted role."""
     pool = installation.pool
     async with login(pool, database_url) as (role, _), login(pool, database_url) as (member, url):
         await granted(installation, role)
@@ -188,7 +180,6 @@ async def test_a_member_publishes_after_set_role(installation: Installation, dat
 
 @pytest.mark.req("OPS-10")
 async def test_a_refused_grant_has_its_statement(installation: Installation, database_url: str) -> None:
-    """Without the right to grant, the error has the statement and nothing is changed; a revocation still counts."""
     pool = installation.pool
     rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA hookseal"
     async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, url):
@@ -210,7 +201,6 @@ async def test_a_refused_grant_has_its_statement(installation: Installation, dat
 
 @pytest.mark.req("OPS-10")
 async def test_the_operator_role_suffices(installation: Installation, database_url: str) -> None:
-    """The operator role grants and revokes, without a right of its own over other roles."""
     pool = installation.pool
     async with (
         login(pool, database_url, "hookseal_operator") as (_, operators_url),
@@ -227,7 +217,6 @@ async def test_the_operator_role_suffices(installation: Installation, database_u
 
 
 async def test_concurrent_grants_and_revocations_agree(installation: Installation, database_url: str) -> None:
-    """After concurrent grants and revocations, a role with a right is a member."""
     async with login(installation.pool, database_url) as (role, url):
         await granted(installation, role)
         for _ in range(5):
@@ -239,7 +228,6 @@ async def test_concurrent_grants_and_revocations_agree(installation: Installatio
 
 @pytest.mark.parametrize("text", ["", "x" * 64, "ü" * 32, "a\x00b", "a\nb", "\udcff"])
 def test_an_impossible_role_name_is_malformed(text: str) -> None:
-    """A name that PostgreSQL cannot have is malformed."""
     with pytest.raises(Malformed) as caught:
         rules.role_name(text)
     assert "role" == caught.value.field
@@ -254,7 +242,6 @@ def test_hookseals_own_roles_are_refused(role: str) -> None:
 
 @pytest.mark.parametrize("text", ["**", "_system", "ac me", ""])
 def test_a_reserved_or_invalid_tenant_is_refused(text: str) -> None:
-    """The tenant is a valid one or `*`, and never a reserved one."""
     assert "*" == rules.producer_tenant("*")
     with pytest.raises(Malformed):
         rules.producer_tenant(text)

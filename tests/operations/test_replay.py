@@ -34,12 +34,10 @@ UNKNOWN = DeliveryId("0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
 
 
 def ledger(installation: Installation) -> PostgresLedger:
-    """Return the ledger of a worker."""
     return PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
 
 
 async def claimed(installation: Installation, ring: Ring) -> Claim:
-    """Claim the delivery."""
     claim = await ledger(installation).claim(ring)
     assert claim is not None
     return claim
@@ -55,14 +53,12 @@ async def in_state(installation: Installation, state: State = State.DEAD_LETTER)
 
 async def replayed(installation: Installation, ring: Ring, *, new_id: bool = False) -> Replayed:
     """Replay the delivery on its own connection."""
-    async with installation.pool.acquire() as connection:
-        return await replay_delivery(installation.operator(connection), ring.delivery_id, new_id=new_id)
+    return await installation.act(replay_delivery, ring.delivery_id, new_id=new_id)
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.parametrize("state", [State.DELIVERED, State.DEAD_LETTER, State.FAILED])
 async def test_a_replay_has_a_new_budget(installation: Installation, state: State) -> None:
-    """A replayed delivery is due and unrung with a new budget; its attempt numbers continue; the log has the actor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ring = await in_state(installation, state)
     answer = await replayed(installation, ring)
@@ -89,7 +85,6 @@ async def test_a_replay_has_a_new_budget(installation: Installation, state: Stat
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_a_replay_with_a_new_id_is_a_new_delivery(installation: Installation) -> None:
-    """The delivery is unchanged; a new one of the same event refers to it and begins with attempt 1."""
     await installation.endpoint()
     ring = await in_state(installation)
     answers = [await replayed(installation, ring, new_id=True) for _ in range(2)]
@@ -112,7 +107,6 @@ async def renewed(installation: Installation, ring: Ring) -> Ring:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_a_delivery_in_back_off_is_due_at_once(installation: Installation) -> None:
-    """A delivery in its back-off is due at once with its budget as it is; with a new id it is not repeated."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
     again = Verdict(state=State.PENDING, retry_in_seconds=3_600)
@@ -187,7 +181,6 @@ async def test_an_unfinished_delivery_is_not_replayed(installation: Installation
 async def test_the_refusal_says_what_a_held_delivery_waits_for(
     installation: Installation, waiting_for: WaitingFor
 ) -> None:
-    """A held delivery is refused with the words of `delivery why`, which name the command that ends the wait."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
     await installation.pool.execute("UPDATE hookseal.deliveries SET waiting_for = $1, held_at = now()", waiting_for)
@@ -201,7 +194,6 @@ async def test_the_refusal_says_what_a_held_delivery_waits_for(
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_a_replay_needs_an_enabled_endpoint(installation: Installation) -> None:
-    """An unknown delivery or one without its endpoint is not found; a disabled endpoint is refused with the repair."""
     added = await installation.endpoint()
     ring = await in_state(installation)
     (cancelled,) = await installation.deliveries()
@@ -214,8 +206,7 @@ async def test_a_replay_needs_an_enabled_endpoint(installation: Installation) ->
         await replayed(installation, ring)
     assert f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}" in (refused.value.advice or "")
 
-    async with installation.pool.acquire() as connection:
-        await delete_endpoint(installation.operator(connection), ring.tenant_id, added.pointer.endpoint_id)
+    await installation.act(delete_endpoint, ring.tenant_id, added.pointer.endpoint_id)
     for each in (ring, cancelled):
         for new_id in (False, True):
             with pytest.raises(NotFound, match="is gone") as gone:
@@ -241,7 +232,6 @@ async def test_a_cancelled_delivery_is_replayed(installation: Installation) -> N
 
 
 async def test_of_concurrent_replays_one_succeeds(installation: Installation) -> None:
-    """Of many concurrent replays of one delivery one succeeds; the others find it pending."""
     await installation.endpoint()
     ring = await in_state(installation)
     ended = await asyncio.gather(*(replayed(installation, ring) for _ in range(5)), return_exceptions=True)
@@ -271,7 +261,6 @@ async def test_a_replay_and_a_deletion_are_ordered(installation: Installation) -
 
 
 async def test_a_repeated_event_returns_no_replays(installation: Installation) -> None:
-    """Publishing the event again returns its own deliveries and not their replays."""
     await installation.endpoint()
     ring = await in_state(installation)
     await replayed(installation, ring, new_id=True)
@@ -284,7 +273,6 @@ async def test_a_repeated_event_returns_no_replays(installation: Installation) -
 
 
 async def test_without_its_audit_row_nothing_is_replayed(installation: Installation) -> None:
-    """If it cannot be audited, nothing is replayed."""
     await installation.endpoint()
     ring = await in_state(installation)
     await installation.pool.execute("ALTER TABLE hookseal.audit_log ADD CHECK (action <> 'delivery.replayed')")

@@ -52,7 +52,6 @@ async def dead_letters(installation: Installation, number: int, event_type: str 
 
 
 async def rings(installation: Installation) -> list[Ring]:
-    """Return the rings of all deliveries."""
     rows = await installation.pool.fetch(
         "SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM hookseal.deliveries"
     )
@@ -60,7 +59,6 @@ async def rings(installation: Installation) -> list[Ring]:
 
 
 async def in_state(installation: Installation, *states: str) -> list[str]:
-    """Return the deliveries in these states."""
     rows = await installation.pool.fetch(
         "SELECT id::text FROM hookseal.deliveries WHERE state = ANY ($1) ORDER BY id", list(states)
     )
@@ -68,16 +66,13 @@ async def in_state(installation: Installation, *states: str) -> list[str]:
 
 
 async def started(installation: Installation, selection: Selection = EVERYTHING, *, rate: int = 1_000) -> ReplayJob:
-    """Start a job."""
-    async with installation.pool.acquire() as connection:
-        return await start_replay(installation.operator(connection), selection, rate=rate)
+    return await installation.act(start_replay, selection, rate=rate)
 
 
 async def stepped(installation: Installation, job: ReplayJob, *, after: float = 60.0) -> Step | None:
     """Take the next step of the job, as if that many seconds had passed since its last one."""
     await installation.pool.execute(_WAITED, after)
-    async with installation.pool.acquire() as connection:
-        return await take_step(installation.operator(connection), RunningJob(ACME, job.replay_id))
+    return await installation.act(take_step, RunningJob(ACME, job.replay_id))
 
 
 async def ended(installation: Installation, job: ReplayJob) -> ReplayJob:
@@ -109,7 +104,6 @@ async def test_what_is_not_finished_any_more_is_not_changed(installation: Instal
 
 
 async def test_dead_letters_are_replayed(installation: Installation) -> None:
-    """Each dead letter is due and unrung with a new budget under its own id; start and end of the job are audited."""
     await installation.endpoint()
     deliveries = await dead_letters(installation, 3)
     job = await started(installation, rate=7)
@@ -132,7 +126,6 @@ async def test_dead_letters_are_replayed(installation: Installation) -> None:
 
 
 async def test_a_list_shows_what_is_replayed(installation: Installation) -> None:
-    """A list and a job select the same by the time of the call that published, also in a long transaction."""
     await installation.endpoint()
     async with installation.pool.acquire() as producer, producer.transaction():
         began = await producer.fetchval("SELECT now() FROM pg_sleep(0.01)")
@@ -159,7 +152,6 @@ async def test_a_list_shows_what_is_replayed(installation: Installation) -> None
 
 
 async def test_each_condition_selects(installation: Installation) -> None:
-    """Tenant, endpoint, type, event, state and time each select, and all that are given must be true."""
     one = (await installation.endpoint()).pointer.endpoint_id
     await installation.endpoint("globex")
     [ours] = await dead_letters(installation, 1)
@@ -204,7 +196,6 @@ async def test_each_condition_selects(installation: Installation) -> None:
 
 
 async def test_delivered_ones_are_replayed_on_request_only(installation: Installation) -> None:
-    """By default only what never reached the receiver is replayed, never attempted or not; on request all of it."""
     await installation.endpoint()
     deliveries = await dead_letters(installation, 4)
     for delivery, state in zip(deliveries, FINAL, strict=True):
@@ -218,11 +209,9 @@ async def test_delivered_ones_are_replayed_on_request_only(installation: Install
 
 
 async def test_a_job_of_an_event_includes_its_replays(installation: Installation) -> None:
-    """A job about an event also replays the deliveries that `delivery replay --new-id` made of it."""
     await installation.endpoint()
     [delivery] = await dead_letters(installation, 1)
-    async with installation.pool.acquire() as connection:
-        await replay_delivery(installation.operator(connection), DeliveryId(delivery), new_id=True)
+    await installation.act(replay_delivery, DeliveryId(delivery), new_id=True)
     await installation.pool.execute(_DEAD)
     event = EventId(await installation.pool.fetchval("SELECT id FROM hookseal.events"))
     job = await started(installation, Selection(tenant_id=ACME, event_id=event))
@@ -230,14 +219,12 @@ async def test_a_job_of_an_event_includes_its_replays(installation: Installation
 
 
 async def test_what_has_arrived_as_a_copy_is_left_out(installation: Installation) -> None:
-    """What was delivered under another id after it ended is not replayed, unless delivered ones are wanted, too."""
     await installation.endpoint()
     delivered, early, late, alone = await dead_letters(installation, 4)
     await installation.pool.execute(_ARRIVED, delivered)
 
     async def copied(delivery: str) -> str:
-        async with installation.pool.acquire() as connection:
-            made = await replay_delivery(installation.operator(connection), DeliveryId(delivery), new_id=True)
+        made = await installation.act(replay_delivery, DeliveryId(delivery), new_id=True)
         return made.delivery_id
 
     again, early_copy, late_copy = [await copied(each) for each in (delivered, early, late)]
@@ -256,13 +243,11 @@ async def test_what_has_arrived_as_a_copy_is_left_out(installation: Installation
 
 
 async def test_disabled_and_deleted_endpoints_are_skipped(installation: Installation) -> None:
-    """Deliveries of disabled and deleted endpoints, and those that changed meanwhile, are counted and left alone."""
     urls = [f"https://receiver.example/{n}" for n in range(3)]
     endpoints = [(await installation.endpoint(url=url)).pointer.endpoint_id for url in urls]
     deliveries = await dead_letters(installation, 2)
-    async with installation.pool.acquire() as connection:
-        await disable_endpoint(installation.operator(connection), ACME, endpoints[0], reason="it moves")
-        await delete_endpoint(installation.operator(connection), ACME, endpoints[1])
+    await installation.act(disable_endpoint, ACME, endpoints[0], reason="it moves")
+    await installation.act(delete_endpoint, ACME, endpoints[1])
     job = await started(installation)
     await installation.pool.execute(
         "DELETE FROM hookseal.deliveries"
@@ -277,11 +262,9 @@ async def test_disabled_and_deleted_endpoints_are_skipped(installation: Installa
 
 
 async def test_a_disabled_or_unknown_endpoint_is_refused(installation: Installation) -> None:
-    """A disabled endpoint is refused with the command that enables it; an unknown one is not found."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await dead_letters(installation, 1)
-    async with installation.pool.acquire() as connection:
-        await disable_endpoint(installation.operator(connection), ACME, endpoint, reason="it moves")
+    await installation.act(disable_endpoint, ACME, endpoint, reason="it moves")
     with pytest.raises(Refused, match="the endpoint is disabled") as refused:
         await started(installation, Selection(tenant_id=ACME, endpoint_id=endpoint))
     assert f"hookseal endpoint enable --tenant acme --endpoint {endpoint}" in (refused.value.advice or "")
@@ -293,7 +276,6 @@ async def test_a_disabled_or_unknown_endpoint_is_refused(installation: Installat
 
 
 async def test_a_held_endpoints_delivery_waits(installation: Installation) -> None:
-    """A delivery of an endpoint whose secret is refused waits with the others, and costs no claim."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     [delivery] = await dead_letters(installation, 1)
     await installation.pool.execute(
@@ -320,7 +302,6 @@ async def test_a_step_replays_what_the_rate_allows(installation: Installation) -
 
 
 async def test_small_steps_replay_all_once(installation: Installation) -> None:
-    """Steps that look at two deliveries each replay all of them once, oldest first."""
     await installation.endpoint()
     deliveries = await dead_letters(installation, 7)
     job = await started(installation)
@@ -339,7 +320,6 @@ async def test_small_steps_replay_all_once(installation: Installation) -> None:
 
 
 async def test_one_worker_at_a_time_steps_a_job(installation: Installation) -> None:
-    """While one worker takes a step, another takes none of the same job."""
     await installation.endpoint()
     await dead_letters(installation, 2)
     running = RunningJob(ACME, (await started(installation)).replay_id)
@@ -351,35 +331,29 @@ async def test_one_worker_at_a_time_steps_a_job(installation: Installation) -> N
 
 @pytest.mark.req("SEC-08")
 async def test_a_step_needs_the_jobs_tenant(installation: Installation) -> None:
-    """A step is taken only under the tenant of the job, and replays nothing of another tenant."""
     await installation.endpoint()
     await installation.endpoint("globex")
     await installation.deliveries("globex")
     await dead_letters(installation, 1)
     job = await started(installation)
     await installation.pool.execute(_WAITED, 60.0)
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        assert await take_step(operator, RunningJob(TenantId("globex"), job.replay_id)) is None
-        assert await take_step(operator, RunningJob(ACME, job.replay_id)) is not None
+    assert await installation.act(take_step, RunningJob(TenantId("globex"), job.replay_id)) is None
+    assert await installation.act(take_step, RunningJob(ACME, job.replay_id)) is not None
     rows = await installation.pool.fetch("SELECT tenant_id, state FROM hookseal.deliveries ORDER BY 1")
     assert [("acme", "pending"), ("globex", "dead_letter")] == [tuple(row) for row in rows]
 
 
 async def test_a_cancelled_job_replays_nothing(installation: Installation) -> None:
-    """A cancelled job replays nothing more, keeps its counts, and cannot be cancelled again; it is audited."""
     await installation.endpoint()
     await dead_letters(installation, 3)
     job = await started(installation, rate=1)
     assert await stepped(installation, job, after=1.5) is not None
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        cancelled = await cancel_replay(operator, job.replay_id)
-        assert (JobState.CANCELLED, Tally(replayed=1), 2) == (cancelled.state, cancelled.tally, cancelled.remaining)
-        with pytest.raises(Conflict, match="cancelled already"):
-            await cancel_replay(operator, job.replay_id)
-        with pytest.raises(NotFound):
-            await cancel_replay(operator, UNKNOWN)
+    cancelled = await installation.act(cancel_replay, job.replay_id)
+    assert (JobState.CANCELLED, Tally(replayed=1), 2) == (cancelled.state, cancelled.tally, cancelled.remaining)
+    with pytest.raises(Conflict, match="cancelled already"):
+        await installation.act(cancel_replay, job.replay_id)
+    with pytest.raises(NotFound):
+        await installation.act(cancel_replay, UNKNOWN)
     assert await stepped(installation, job) is None
     assert 2 == len(await in_state(installation, "dead_letter"))
     *_, entry = await audited(installation.pool)
@@ -410,7 +384,6 @@ async def test_a_tenant_has_at_most_five_running_jobs(installation: Installation
 
 
 async def test_without_its_audit_row_a_job_does_not_end(installation: Installation) -> None:
-    """If its end cannot be audited, the last step is not done; the job continues when it can."""
     await installation.endpoint()
     await dead_letters(installation, 1)
     job = await started(installation)
@@ -423,31 +396,27 @@ async def test_without_its_audit_row_a_job_does_not_end(installation: Installati
 
 
 async def test_enabling_starts_the_job_in_one_transaction(installation: Installation) -> None:
-    """`enable_and_replay` enables the endpoint and starts the job in one transaction, or does neither."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     [delivery] = await dead_letters(installation, 1)
     missed = Selection(tenant_id=ACME, endpoint_id=endpoint, since=datetime(2026, 1, 1, tzinfo=UTC))
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        await disable_endpoint(operator, ACME, endpoint, reason="it moves")
-        await installation.pool.execute(
-            "ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (action <> 'replay.started')"
-        )
-        with pytest.raises(asyncpg.CheckViolationError):
-            await enable_and_replay(operator, ACME, endpoint, missed, own_drain_seconds=25)
-        assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")
-        await installation.pool.execute("ALTER TABLE hookseal.audit_log DROP CONSTRAINT no")
-        enabled, job = await enable_and_replay(operator, ACME, endpoint, missed, own_drain_seconds=25)
-        assert enabled.changed
-        assert job is not None
-        await ended(installation, job)
-        assert [delivery] == await in_state(installation, "pending")
-        again, none = await enable_and_replay(operator, ACME, endpoint, missed, own_drain_seconds=25)
-        assert (False, None) == (again.changed, none)
+    await installation.act(disable_endpoint, ACME, endpoint, reason="it moves")
+    await installation.pool.execute(
+        "ALTER TABLE hookseal.audit_log ADD CONSTRAINT no CHECK (action <> 'replay.started')"
+    )
+    with pytest.raises(asyncpg.CheckViolationError):
+        await installation.act(enable_and_replay, ACME, endpoint, missed, own_drain_seconds=25)
+    assert not await installation.pool.fetchval("SELECT enabled FROM hookseal.endpoints")
+    await installation.pool.execute("ALTER TABLE hookseal.audit_log DROP CONSTRAINT no")
+    enabled, job = await installation.act(enable_and_replay, ACME, endpoint, missed, own_drain_seconds=25)
+    assert enabled.changed
+    assert job is not None
+    await ended(installation, job)
+    assert [delivery] == await in_state(installation, "pending")
+    again, none = await installation.act(enable_and_replay, ACME, endpoint, missed, own_drain_seconds=25)
+    assert (False, None) == (again.changed, none)
 
 
 async def test_a_step_killed_at_any_statement_can_be_repeated(installation: Installation, database_url: str) -> None:
-    """Whenever a worker is killed, deliveries and cursor agree, and the job ends with each delivery replayed once."""
     await installation.endpoint()
     await dead_letters(installation, 2)
     job = await started(installation, rate=2)
@@ -489,7 +458,6 @@ _GROWN = _ENDPOINT + _FILL.format(tenant="acme", number=20_000) + "ANALYZE;"
 
 
 async def test_a_step_reads_little_of_a_new_tenant(installation: Installation) -> None:
-    """PostgreSQL expects almost no rows of a tenant that came after the last ANALYZE; a step reads no more for that."""
     await installation.pool.execute(_GROWN)
     await installation.pool.execute(_FILL.format(tenant="new", number=2_000))
     walk = statements("hookseal.dispatcher.store", "replay_jobs.sql")["walk"]
@@ -506,7 +474,6 @@ async def test_a_step_reads_little_of_a_new_tenant(installation: Installation) -
 
 
 async def test_a_step_reads_by_indexes(installation: Installation) -> None:
-    """A step on a large table reads what it looks at, by an index, and nothing else."""
     await installation.pool.execute(_GROWN)
     walk = statements("hookseal.dispatcher.store", "replay_jobs.sql")["walk"]
     least, most = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"

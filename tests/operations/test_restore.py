@@ -22,6 +22,7 @@ from hookseal.secrets.boot import unlock
 from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
+from tests import rows
 from tests.dispatcher.test_ledger import wait_for_a_blocked_connection
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, keyring
@@ -35,7 +36,6 @@ WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0 AND attgenerated 
 
 
 async def test_a_row_restored_meanwhile_is_not_deleted(installation: Installation) -> None:
-    """A missing row that comes back before its loss is accepted is not treated as deleted."""
     pool = installation.pool
     await installation.endpoint("aaaa")
     await installation.endpoint()
@@ -60,13 +60,11 @@ async def test_a_row_restored_meanwhile_is_not_deleted(installation: Installatio
 
 
 async def test_of_concurrent_acceptances_one_records_the_deletion(installation: Installation) -> None:
-    """Of many concurrent acceptances of the same lost endpoint one records its deletion."""
     added = await installation.endpoint()
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
 
     async def accept() -> None:
-        async with installation.pool.acquire() as connection:
-            await accept_endpoint(installation.operator(connection), ACME, added.pointer.endpoint_id)
+        await installation.act(accept_endpoint, ACME, added.pointer.endpoint_id)
 
     await asyncio.gather(*(accept() for _ in range(3)))
 
@@ -76,7 +74,6 @@ async def test_of_concurrent_acceptances_one_records_the_deletion(installation: 
 
 
 async def test_an_update_audits_no_unverified_generation(installation: Installation) -> None:
-    """An update outside of the pointer does not audit a generation, which may be forged."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     async with installation.pool.acquire() as connection:
         await connection.execute("UPDATE hookseal.endpoints SET generation = 1000000")
@@ -88,7 +85,6 @@ async def test_an_update_audits_no_unverified_generation(installation: Installat
 
 
 async def test_concurrent_releases_do_not_deadlock(installation: Installation) -> None:
-    """Concurrent probes of one endpoint, of all endpoints, and their releases never deadlock."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.deliveries()
     await installation.pool.execute(
@@ -110,9 +106,7 @@ async def test_concurrent_releases_do_not_deadlock(installation: Installation) -
 
 
 async def accepted(installation: Installation) -> Accepted:
-    """Accept everything."""
-    async with installation.pool.acquire() as connection:
-        return await accept_restore(installation.operator(connection), ())
+    return await installation.act(accept_restore, ())
 
 
 @pytest.mark.parametrize(
@@ -123,7 +117,6 @@ async def accepted(installation: Installation) -> Accepted:
     ],
 )
 async def test_an_endpoint_without_its_secret_is_not_accepted(installation: Installation, statement: str) -> None:
-    """An endpoint whose secret is missing is not accepted, and the repair in the error is the only one that works."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(statement)
     for _ in range(2):
@@ -147,7 +140,6 @@ async def test_an_endpoint_without_its_secret_is_not_accepted(installation: Inst
 
 
 async def test_accepting_activates_header_values(installation: Installation) -> None:
-    """Accepting makes the record of header values active again, and the audit row has its master key."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     added = await installation.add(new, headers={"x-key": b"value"})
     await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
@@ -176,15 +168,11 @@ async def test_accepting_activates_header_values(installation: Installation) -> 
     ],
 )
 async def test_a_missing_secret_has_its_repair(installation: Installation, which: str, todo: str) -> None:
-    """The error names the missing secret and its repair, which works; before it nothing is audited."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     endpoint = (await installation.add(new, headers={"x-key": b"value"})).pointer.endpoint_id
     await installation.rotate(endpoint, overlap_seconds=600)
     ref = await installation.pool.fetchval(f"SELECT {which} FROM hookseal.endpoints")  # noqa: S608 -- ours
-    await installation.pool.execute(
-        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE ref = $1",
-        ref,
-    )
+    await rows.change(installation.pool, "secret_records", ref, state="destroyed", sealed=None)
     before = await installation.pool.fetchval("SELECT count(*) FROM hookseal.audit_log WHERE tenant_id = 'acme'")
     for _ in range(2):
         answer = await accepted(installation)
@@ -193,20 +181,18 @@ async def test_a_missing_secret_has_its_repair(installation: Installation, which
         "SELECT count(*) FROM hookseal.audit_log WHERE tenant_id = 'acme'"
     )
 
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        if which == "secret_ref":
-            with pytest.raises(Conflict) as caught:
-                await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)
-            assert "roll back with --overlap 0" == caught.value.advice
-            await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=0)
-        elif which == "previous_secret_ref":
-            with pytest.raises(SecretDestroyed, match="rotate the secret"):
-                await rotation.roll_back(operator, tenant=ACME, endpoint_id=endpoint, overlap_seconds=0)
-            await rotation.end_overlap(operator, tenant=ACME, endpoint_id=endpoint)
-        else:
-            anew = HeaderChange(given={"x-key": SecretMaterial(b"value")}, replaces_all=True)
-            await update_endpoint(operator, ACME, endpoint, {"headers": anew}, own_drain_seconds=25)
+    if which == "secret_ref":
+        with pytest.raises(Conflict) as caught:
+            await installation.act(rotation.roll_back, tenant=ACME, endpoint_id=endpoint, overlap_seconds=60)
+        assert "roll back with --overlap 0" == caught.value.advice
+        await installation.act(rotation.roll_back, tenant=ACME, endpoint_id=endpoint, overlap_seconds=0)
+    elif which == "previous_secret_ref":
+        with pytest.raises(SecretDestroyed, match="rotate the secret"):
+            await installation.act(rotation.roll_back, tenant=ACME, endpoint_id=endpoint, overlap_seconds=0)
+        await installation.act(rotation.end_overlap, tenant=ACME, endpoint_id=endpoint)
+    else:
+        anew = HeaderChange(given={"x-key": SecretMaterial(b"value")}, replaces_all=True)
+        await installation.act(update_endpoint, ACME, endpoint, {"headers": anew}, own_drain_seconds=25)
 
     answer = await accepted(installation)
     assert ([], []) == ([*answer.endpoints], [*answer.refused])
@@ -242,15 +228,12 @@ async def test_an_old_row_without_its_secret_is_accepted_once(installation: Inst
 async def rotated_key_and_row(installation: Installation, endpoint: EndpointId) -> None:
     """Rotate the integrity key as another process, and move the row under the new version."""
     other = replace(installation, unlocked=await unlock(installation.pool, Provider.DB, keyring()))
-    async with installation.pool.acquire() as connection:
-        operator = other.operator(connection)
-        await rotate_integrity_key(operator, os.urandom)
-        await update_endpoint(operator, ACME, endpoint, {"url": "https://new.example/"}, own_drain_seconds=25)
+    await other.act(rotate_integrity_key, os.urandom)
+    await other.act(update_endpoint, ACME, endpoint, {"url": "https://new.example/"}, own_drain_seconds=25)
 
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_a_row_under_a_newer_integrity_key_is_accepted(alone: bool, installation: Installation) -> None:
-    """A row under a version unknown to this process is not called altered, and is accepted."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await rotated_key_and_row(installation, endpoint)
     await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
@@ -261,7 +244,6 @@ async def test_a_row_under_a_newer_integrity_key_is_accepted(alone: bool, instal
 
 
 async def test_the_final_check_uses_newer_versions(installation: Installation) -> None:
-    """The final check uses versions made since the first one."""
     await installation.endpoint("aaaa")
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("DELETE FROM hookseal.endpoints WHERE tenant_id = 'aaaa'")
@@ -276,39 +258,32 @@ async def test_the_final_check_uses_newer_versions(installation: Installation) -
 
 
 async def test_an_altered_or_unknown_endpoint_is_not_accepted(installation: Installation) -> None:
-    """An altered row is never accepted, alone or with all others; an unknown endpoint is not found."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        for answer in (await accept_restore(operator, ()), await accept_endpoint(operator, ACME, endpoint)):
-            assert [("altered", True)] == [(found.kind, "restore what it was" in why) for found, why in answer.refused]
-        with pytest.raises(NotFound):
-            await accept_endpoint(operator, TenantId("bmce"), endpoint)
+    for answer in (await installation.act(accept_restore, ()), await installation.act(accept_endpoint, ACME, endpoint)):
+        assert [("altered", True)] == [(found.kind, "restore what it was" in why) for found, why in answer.refused]
+    with pytest.raises(NotFound):
+        await installation.act(accept_endpoint, TenantId("bmce"), endpoint)
 
 
 async def test_each_finding_is_audited_once(installation: Installation) -> None:
-    """Alternating reasons are audited once each, and again after an accepted restore or a new restore epoch."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     findings = [
         Stale(tenant_id=ACME, endpoint_id=endpoint, generation=1, reason=reason, restore_epoch=1)
         for reason in ("one", "other")
     ]
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        assert [True, True, *[False] * 4] == [await audit_stale(operator, found) for found in findings * 3]
-        await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
-        await accept_restore(operator, ())
-        assert [True, False] == [await audit_stale(operator, findings[0]) for _ in range(2)]
-        in_next = replace(findings[0], restore_epoch=2)
-        assert [True, False] == [await audit_stale(operator, in_next) for _ in range(2)]
+    assert [True, True, *[False] * 4] == [await installation.act(audit_stale, found) for found in findings * 3]
+    await installation.pool.execute("UPDATE hookseal.secret_records SET state = 'retired' WHERE tenant_id = 'acme'")
+    await installation.act(accept_restore, ())
+    assert [True, False] == [await installation.act(audit_stale, findings[0]) for _ in range(2)]
+    in_next = replace(findings[0], restore_epoch=2)
+    assert [True, False] == [await installation.act(audit_stale, in_next) for _ in range(2)]
 
 
 @pytest.mark.parametrize(("purged", "state"), [(False, "retired"), (True, "destroyed")])
 async def test_restored_secrets_of_a_deleted_endpoint_are_destroyed_again(
     purged: bool, state: str, installation: Installation
 ) -> None:
-    """Records that come back without their endpoint are listed, and accepting retires or destroys them again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.rotate(endpoint, overlap_seconds=60)
     await installation.pool.execute(

@@ -16,7 +16,6 @@ from tests.doubles.receivers import listening, status
 
 @pytest.mark.req("DEL-11", part="proxy")
 async def test_requests_follow_the_settings(tmp_path: Path) -> None:
-    """With settings from the environment a request uses the proxy, the allowed addresses and the trusted CA."""
     vouching = authority()
     trusted = tmp_path / "ca.pem"
     trusted.write_text(vouching.pem, encoding="ascii")

@@ -86,7 +86,6 @@ class Watched(asyncpg.Connection):
         return any(map(_commits, self.done))
 
     async def execute(self, query: str, *args: Any, **kwargs: Any) -> str:
-        """Execute, watched."""
         return await self._watched(super().execute, query, *args, **kwargs)  # type: ignore[no-any-return]
 
     async def fetch(self, query: str, *args: Any, **kwargs: Any) -> Any:
@@ -148,7 +147,6 @@ class Pause:
 
 
 async def connect(database_url: str, settings: dict[str, str]) -> Watched:
-    """Return a watched connection."""
     connection: Watched = await asyncpg.connect(database_url, connection_class=Watched, server_settings=settings)
     return connection
 

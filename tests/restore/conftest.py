@@ -24,6 +24,5 @@ async def new() -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Yield a receiver on this machine."""
     async with receiving() as made:
         yield made

@@ -7,8 +7,7 @@ import pytest
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.secrets import restore
 from tests.cli.command import Ended
-from tests.restore.documented import Shell, documented
-from tests.restore.sites import OWNER, Site, begun, deleted, is_signed_with, secret_of, shell
+from tests.restore.sites import OWNER, Shell, Site, begun, deleted, documented, is_signed_with, secret_of, shell
 from tests.worker.world import Receiver, World
 
 pytestmark = pytest.mark.req("SEC-21", part="in-part")
@@ -52,7 +51,6 @@ class Part:
 
 
 def shell_of(at: Site, folder: Path, redis_url: str) -> Shell:
-    """Return a shell for that server."""
     sh = shell(folder, redis_url, DATABASE=at.bare_url(OWNER), RESTORED=at.bare_url(OWNER), DATABASE_URL=at.url(OWNER))
     at.store_passwords(sh)
     return sh
@@ -94,7 +92,6 @@ async def test_older_endpoint_rows_are_held_until_accepted(
 async def test_older_secret_records_are_refused_with_their_repair(
     old: Site, redis_url: str, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """A missing secret is refused with its repair; no record of a deleted endpoint stays active."""
     async with begun(old, redis_url, tmp_path) as world:
         part = Part(world, receiver, shell_of(old, tmp_path, redis_url))
         await part.continue_after_dump()

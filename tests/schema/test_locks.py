@@ -21,8 +21,7 @@ from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.secrets.key import active_key
 from tests.doubles.logins import login
 from tests.schema.later import make_later
-from tests.secrets.key.registered import register
-from tests.secrets.samples import FIRST
+from tests.secrets.samples import FIRST, register
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-10")

@@ -4,11 +4,19 @@ Each case gets the scene, the calling tenant and the endpoint; it runs in a tran
 A pointer or ref that a function takes combines the calling tenant with the parts of the endpoint.
 """
 
-from collections.abc import Awaitable, Callable
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any
+
+import msgspec
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import Reply
@@ -38,6 +46,7 @@ from hookseal.postgres.pool import Connection
 from hookseal.secrets import migrate_secrets as plaintexts
 from hookseal.secrets import move
 from hookseal.secrets import restore as stale_rows
+from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import (
@@ -89,12 +98,10 @@ class Asked:
 
     @property
     def connection(self) -> Connection:
-        """The connection, in a transaction."""
         return self.operator.connection
 
     @property
     def store(self) -> SecretStore:
-        """The store on that connection."""
         return self.operator.unlocked.store_on(self.connection)
 
     @property
@@ -104,12 +111,10 @@ class Asked:
 
     @property
     def headers(self) -> SecretRef:
-        """The same for its header values."""
         return self._ref(endpoint_headers_name(self.endpoint))
 
     @property
     def tls(self) -> SecretRef:
-        """The same for its TLS identity."""
         return self._ref(endpoint_tls_name(self.endpoint))
 
     @property
@@ -161,7 +166,6 @@ class Asked:
 
 
 def proven(tenant: TenantId, endpoint: EndpointId, *, generation: int) -> Evidence:
-    """Return evidence of a canary for this endpoint."""
     return Evidence(
         id=DeliveryId(f"01890a5d-ac96-774b-bcce-b302099a800{generation}"),
         tenant_id=tenant,
@@ -194,11 +198,7 @@ async def _every(asked: Asked) -> list[Any]:
 
 def _lost(asked: Asked) -> StaleEndpoint:
     return StaleEndpoint(
-        tenant_id=asked.tenant,
-        endpoint_id=asked.endpoint,
-        kind=StaleKind.LOST,
-        generation=None,
-        audited_generation=1,
+        tenant_id=asked.tenant, endpoint_id=asked.endpoint, kind=StaleKind.LOST, generation=None, audited_generation=1
     )
 
 
@@ -396,11 +396,7 @@ CASES: dict[str, Case] = {
         a.operator,
         a.tenant,
         a.endpoint,
-        {
-            "lead": "current",
-            "headers": HeaderChange(given=HEADERS, replaces_all=True),
-            "tls": TLS_CHANGE,
-        },
+        {"lead": "current", "headers": HeaderChange(given=HEADERS, replaces_all=True), "tls": TLS_CHANGE},
         own_drain_seconds=25,
     ),
     "operations.endpoint.endpoints.add_endpoint": lambda a: endpoints.add_endpoint(
@@ -437,3 +433,57 @@ CASES: dict[str, Case] = {
         a.operator, a.scheduled, overlap_seconds=86_400
     ),
 }
+
+
+_OWNED = {TenantId, EndpointId, DeliveryId}
+_ACTORS = {Unlocked}  # belongs to the installation and acts for any tenant
+
+
+def functions_with_a_tenant(*packages: str) -> set[str]:
+    """Return every public function and method of these packages that takes a tenant, or an object with one."""
+    return {name for package in packages for module in _modules(package) for name in _of_module(module)}
+
+
+def _modules(package: str) -> Iterator[ModuleType]:
+    root = importlib.import_module(package)
+    yield root
+    for found in pkgutil.walk_packages(root.__path__, f"{package}."):
+        yield importlib.import_module(found.name)
+
+
+def _of_module(module: ModuleType) -> Iterator[str]:
+    home = module.__name__.removeprefix("hookseal.")
+    for name, found in vars(module).items():
+        if name.startswith("_") or getattr(found, "__module__", None) != module.__name__:
+            continue
+        if inspect.isclass(found):
+            for method, function in _methods(found):
+                if _takes(function):
+                    yield f"{home}.{name}.{method}"
+        elif isinstance(found, FunctionType) and _takes(found):
+            yield f"{home}.{name}"
+
+
+def _methods(owner: type) -> Iterator[tuple[str, Any]]:
+    for name, found in vars(owner).items():
+        function = found.__func__ if isinstance(found, classmethod | staticmethod) else found
+        if not name.startswith("_") and isinstance(function, FunctionType):
+            yield name, function
+
+
+def _takes(function: Any) -> bool:
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    return any(_holds(hint, set()) for name, hint in hints.items() if name != "return")
+
+
+def _holds(hint: Any, seen: set[Any]) -> bool:
+    """Return whether a value of this type belongs to a tenant, or contains one that does."""
+    if hint in _OWNED:
+        return True
+    if hint in _ACTORS:
+        return False
+    is_record = isinstance(hint, type) and (dataclasses.is_dataclass(hint) or issubclass(hint, msgspec.Struct))
+    if is_record and hint not in seen:
+        seen.add(hint)
+        return any(_holds(field, seen) for field in typing.get_type_hints(hint).values())
+    return any(_holds(part, seen) for part in typing.get_args(hint) if not isinstance(part, str | list))

@@ -1,10 +1,12 @@
-"""Shared samples of these tests: keys, a context, a pointer. None of them is a real secret."""
+"""Samples of these tests: keys, a context, a pointer, records under a key. None of them is a real secret."""
 
 import hashlib
 from datetime import UTC, datetime
 
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.postgres.pool import Executor, connected
+from hookseal.secrets.core.envelope import seal
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef, endpoint_secret_name
@@ -20,7 +22,6 @@ READ_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def master_key(seed: str) -> MasterKey:
-    """Return the same key for the same seed."""
     return MasterKey(SecretMaterial(hashlib.sha256(seed.encode()).digest()))
 
 
@@ -64,3 +65,25 @@ BARE = Pointer(
 def signed(pointer: Pointer) -> Pointer:
     """Return the pointer with a valid MAC."""
     return replace(pointer, mac=INTEGRITY.mac(pointer), mac_key_id=INTEGRITY.key_id)
+
+
+_KEY = "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ($1, $2, $3)"
+_RECORD = """
+INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed, wrapped_by)
+VALUES ($1, $2, $3, 'db', $4, $5, ARRAY[$6::text])
+"""
+
+
+async def register(source: Executor, key: MasterKey = FIRST, state: str = "active") -> None:
+    async with connected(source) as connection:
+        await connection.execute(_KEY, key.key_id, state, key.check_value)
+
+
+async def sealed_under(source: Executor, key: MasterKey, of: SecretRef | None = None) -> SecretRef:
+    """Store the sample secret under this key, as the version that the ref names, and return the ref."""
+    kept = ref(1, Provider.DB) if of is None else of
+    record = seal(KeyRing(key), SECRET, SecretContext.of(kept, Purpose.WEBHOOK_SIGNING))
+    async with connected(source) as connection:
+        purpose = Purpose.WEBHOOK_SIGNING.value
+        await connection.execute(_RECORD, kept.tenant, kept.name, kept.version, purpose, record, key.key_id)
+    return kept

@@ -7,21 +7,15 @@ import pytest
 
 from hookseal.errors import ConfigError, KeyRetired, SecretNotFound, SecretTampered, SecretUnavailable
 from hookseal.ground.ids import SYSTEM_TENANT
-from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.boot import BASIS, Unlocked, basis, unlock
-from hookseal.secrets.core.envelope import key_id_of
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.ref import Provider, Purpose
-from hookseal.secrets.core.signing import Signer
-from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.postgres import PostgresStore
 from hookseal.secrets.store.several import NEEDS
-from tests.doubles.replaced import replace
-from tests.secrets.key.registered import register, sealed_under
-from tests.secrets.key.test_keys import begin
-from tests.secrets.samples import BARE, ENDPOINT, FIRST, NAME, RING, SECOND, SECRET, TENANT, THIRD
+from tests.secrets.samples import FIRST, RING, SECOND, SECRET, THIRD, register, sealed_under
+from tests.secrets.test_key import begin
 
 pytestmark = pytest.mark.req("SEC-04", part="check-at-boot")
 
@@ -54,25 +48,21 @@ def _named(keys: Iterable[MasterKey], text: str) -> bool:
 
 
 async def test_an_uninitialised_installation_names_the_command(pool: Pool) -> None:
-    """With an empty table of keys the start is refused, and the error names the command to run."""
     assert "run `hookseal key init`" in await _problems(pool, RING)
 
 
 async def test_the_provider_db_needs_a_master_key(begun: Pool) -> None:
-    """Without a key ring, the error names the missing variable."""
     assert "SECRETS_MASTER_KEY" in await _problems(begun, None)
 
 
 @pytest.mark.parametrize("provider", [Provider.AWS, Provider.GCP, Provider.OPENBAO])
 async def test_a_provider_without_settings_is_refused(begun: Pool, provider: Provider) -> None:
-    """A provider that the settings say nothing of is refused, and the error names what must be set."""
     problems = await _problems(begun, RING, provider)
     assert problems.startswith("SECRETS_PROVIDER: ")
     assert NEEDS[provider] in problems
 
 
 async def test_the_active_key_unlocks_without_a_write(begun: Pool) -> None:
-    """With the active key, store and integrity key are ready and the sentinel opens, without a write."""
     before = await _all(begun)
     unlocked = await unlock(begun, Provider.DB, RING)
     await unlocked.check_sentinel()
@@ -82,36 +72,7 @@ async def test_the_active_key_unlocks_without_a_write(begun: Pool) -> None:
     assert Provider.DB == unlocked.store.provider
 
 
-async def test_a_stored_secret_signs_for_its_endpoint(begun: Pool) -> None:
-    """A secret that was stored and set in the caller's transaction signs for its endpoint."""
-    unlocked = await unlock(begun, Provider.DB, RING)
-    async with begun.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types) VALUES ($1, $2, $3, '{*}')",
-            TENANT,
-            ENDPOINT,
-            BARE.url,
-        )
-        ref = await unlocked.store_on(connection).put(TENANT, NAME, SECRET, purpose=SIGNING)
-        found = await pointer.set_initial(
-            connection,
-            unlocked.integrity,
-            tenant=TENANT,
-            endpoint_id=ENDPOINT,
-            to=pointer.InitialSecrets(ref=ref, scheme=Scheme.STANDARD, algorithm=Algorithm.HMAC),
-        )
-
-    async with unlocked.service.signers(found) as signers:
-        assert [Signer("", SECRET, Scheme.STANDARD, Algorithm.HMAC).sign(b"x")] == [
-            signer.sign(b"x") for signer in signers
-        ]
-    with pytest.raises(SecretTampered):
-        async with unlocked.service.signers(replace(found, url="https://attacker.example/")):
-            pass
-
-
 async def test_a_wrong_key_is_refused_naming_both_ids(begun: Pool) -> None:
-    """An unregistered key is refused, and the error names it and the missing active key."""
     problems = await _problems(begun, KeyRing(SECOND))
 
     assert _named((FIRST, SECOND), problems)
@@ -120,7 +81,6 @@ async def test_a_wrong_key_is_refused_naming_both_ids(begun: Pool) -> None:
 
 
 async def test_an_additional_unregistered_key_is_refused(begun: Pool) -> None:
-    """A key ring with an unregistered key beside the right one is refused."""
     problems = await _problems(begun, KeyRing(FIRST, (THIRD,)))
 
     assert problems.startswith(f"master key {THIRD.key_id} is not registered: this installation has other keys")
@@ -129,25 +89,12 @@ async def test_an_additional_unregistered_key_is_refused(begun: Pool) -> None:
 
 
 async def test_a_key_that_fails_its_check_value_is_refused(begun: Pool) -> None:
-    """A key whose check value differs from the table is refused with its id."""
     await begun.execute("UPDATE hookseal.secret_keys SET check_value = '\\x0000000000000000'")
 
     assert f"master key {FIRST.key_id} fails its check value" in await _problems(begun, RING)
 
 
-async def test_the_table_decides_which_key_seals(begun: Pool) -> None:
-    """The active key of the table seals, whatever the settings call the master key; the other keys only open."""
-    await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
-    await register(begun, SECOND, "active")
-    unlocked = await unlock(begun, Provider.DB, KeyRing(FIRST, (SECOND,)))
-    await unlocked.store.put(TENANT, NAME, SECRET, purpose=SIGNING)
-
-    sealed = await begun.fetchval("SELECT sealed FROM hookseal.secret_records WHERE tenant_id = $1", TENANT)
-    assert SECOND.key_id == key_id_of(sealed)
-
-
 async def test_a_needed_older_key_must_be_configured(begun: Pool) -> None:
-    """A key ring without an older key is refused while records are sealed under that key."""
     await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
     await register(begun, SECOND, "active")
 
@@ -155,14 +102,12 @@ async def test_a_needed_older_key_must_be_configured(begun: Pool) -> None:
 
 
 async def test_an_unneeded_staged_key_may_be_missing(begun: Pool) -> None:
-    """A staged key may be missing in a key ring."""
     await register(begun, SECOND, "staged")
 
     assert isinstance(await unlock(begun, Provider.DB, RING), Unlocked)
 
 
 async def test_a_destroyed_key_must_not_be_configured(begun: Pool) -> None:
-    """A key ring with a destroyed key is refused."""
     await register(begun, SECOND, "destroyed")
 
     assert f"master key {SECOND.key_id} was destroyed" in await _problems(begun, KeyRing(FIRST, (SECOND,)))
@@ -170,7 +115,6 @@ async def test_a_destroyed_key_must_not_be_configured(begun: Pool) -> None:
 
 
 async def test_a_configured_retired_key_opens_nothing(begun: Pool) -> None:
-    """A record under a retired key is refused even if the ring has the key; other records open."""
     await register(begun, SECOND, "retired")
     ref = await sealed_under(begun, SECOND)
     unlocked = await unlock(begun, Provider.DB, KeyRing(FIRST, (SECOND,)))
@@ -181,7 +125,6 @@ async def test_a_configured_retired_key_opens_nothing(begun: Pool) -> None:
 
 
 async def test_a_table_without_an_active_key_is_refused(begun: Pool) -> None:
-    """Without an active key in the table the start is refused."""
     await begun.execute("UPDATE hookseal.secret_keys SET state = 'decrypt_only'")
 
     assert "no master key is active" in await _problems(begun, RING)
@@ -189,7 +132,6 @@ async def test_a_table_without_an_active_key_is_refused(begun: Pool) -> None:
 
 @pytest.mark.parametrize("name", ["integrity", "sentinel"])
 async def test_a_missing_integrity_key_or_sentinel_prevents_unlocking(begun: Pool, name: str) -> None:
-    """A missing or altered integrity key or sentinel prevents unlocking."""
     await begun.execute("UPDATE hookseal.secret_records SET sealed = sealed || '\\x00' WHERE name = $1", name)
     with pytest.raises(SecretTampered):
         await unlock(begun, Provider.DB, RING)
@@ -199,14 +141,12 @@ async def test_a_missing_integrity_key_or_sentinel_prevents_unlocking(begun: Poo
 
 
 async def test_readiness_opens_the_active_sentinel(begun: Pool) -> None:
-    """After a rotation of the sentinel, readiness opens its new version."""
     await PostgresStore(begun, RING).rotate(SYSTEM_TENANT, "sentinel", SECRET, purpose=Purpose.SENTINEL)
 
     assert 2 == (await unlock(begun, Provider.DB, RING)).sentinel.version
 
 
 async def test_a_silent_store_fails_the_readiness_check(begun: Pool) -> None:
-    """If the database is gone, the readiness check raises a transient error."""
     unlocked = await unlock(begun, Provider.DB, RING)
     await begun.close()
 
@@ -215,7 +155,6 @@ async def test_a_silent_store_fails_the_readiness_check(begun: Pool) -> None:
 
 
 async def test_dev_is_refused_where_keys_are_registered(begun: Pool) -> None:
-    """The provider `dev` is refused in an installation with registered keys, and the error says what to set."""
     problems = await _problems(begun, None, Provider.DEV)
 
     assert problems.startswith("SECRETS_PROVIDER: this installation has registered master keys")
@@ -223,7 +162,6 @@ async def test_dev_is_refused_where_keys_are_registered(begun: Pool) -> None:
 
 
 async def test_dev_unlocks_with_keys_in_memory(pool: Pool) -> None:
-    """The provider `dev` unlocks with keys in memory, writes nothing, and shares nothing between processes."""
     before = await _all(pool)
     one, other = await unlock(pool, Provider.DEV, None), await unlock(pool, Provider.DEV, None)
     await one.check_sentinel()

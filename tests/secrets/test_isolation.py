@@ -1,33 +1,45 @@
-"""Isolation of two tenants on the real parts: no call of one reveals, changes or detects anything of the other."""
+"""No tenant reaches what belongs to another: each call by a table, and each store and cache by a property."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
-import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.errors import HooksealError
+from hookseal.errors import HooksealError, SecretDenied, SecretNotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.operations import producers
-from hookseal.postgres.pool import Connection
+from hookseal.postgres.pool import Connection, Pool
+from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider, Purpose, SecretRef, endpoint_headers_name, endpoint_secret_name
 from hookseal.secrets.endpoint import canary_results, pointer
+from hookseal.secrets.key import keys
+from hookseal.secrets.resolve.reader import SecretReader, Statistics
+from hookseal.secrets.resolve.service import SecretService
+from hookseal.secrets.store.dev import DevStore
+from hookseal.secrets.store.port import SecretStore
+from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.logins import login
+from tests.doubles.providers import external, google_api
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
-from tests.secrets.cross_tenant_calls import CASES, TLS, Asked, proven
-from tests.secrets.tenant_functions import functions_with_a_tenant
+from tests.secrets.cross_tenant_calls import CASES, TLS, Asked, functions_with_a_tenant, proven
+from tests.secrets.doubles import ScriptedStore, reader_on
+from tests.secrets.samples import BARE, ENDPOINT, INTEGRITY, OTHER_ENDPOINT, RING, TENANT, register, signed
 
 pytestmark = pytest.mark.req("SEC-08")
 
-Pool = asyncpg.Pool
+
 ACME, RIVAL = TenantId("acme"), TenantId("rival")
 NOBODY = EndpointId("01890a5d-ac96-774b-bcce-b302099a8099")
 
-# Functions with a law of their own in test_isolation_laws.py.
+# Functions with a law of their own below, or in the module of their subject.
 BY_PROPERTY = {
     *(
         f"secrets.store.{kind}.{what}"
@@ -43,7 +55,7 @@ BY_PROPERTY = {
         for what in ("write", "read", "remove")
     ),
     *("secrets.store.aws.version_id", "secrets.store.gcp.secret_id"),
-    *(f"secrets.core.halves.{what}" for what in ("divide", "divide_again", "join")),  # sealing/test_halves.py
+    *(f"secrets.core.halves.{what}" for what in ("divide", "divide_again", "join")),  # test_sealing.py
     *(
         "secrets.resolve.reader.SecretReader.read",
         "secrets.resolve.cache.SealedCache.get",
@@ -93,7 +105,7 @@ PURE = {  # computed from a pointer or id that the caller has
     "secrets.store.port.first_ref",
     *(f"secrets.core.trust.{what}" for what in ("require_epochs", "require_provider", "require_secret")),
     *("secrets.core.trust.require_trusted", "secrets.core.trust.require_trusted_extra"),
-    # keyed by tenant and endpoint: tests/secrets/test_freshness.py
+    # keyed by tenant and endpoint: tests/secrets/test_integrity.py
     "secrets.core.trust.GenerationsSeen.require_newest",
 }
 FOR_ALL = {  # pages over all tenants, for maintenance, and an operator's look-up by a unique id
@@ -120,7 +132,6 @@ _VARYING = re.compile(
 
 
 def test_every_function_is_covered() -> None:
-    """Every function that takes something of a tenant has a case, or is listed with the reason why it needs none."""
     covered = [*CASES, *BY_PROPERTY, *PURE, *FOR_ALL]
 
     assert len(covered) == len(set(covered))
@@ -137,7 +148,7 @@ class Two:
 
 
 @pytest.fixture
-async def two(begun_pool: "Pool[asyncpg.Record]", database_url: str) -> AsyncIterator[Two]:
+async def two(begun_pool: Pool, database_url: str) -> AsyncIterator[Two]:
     """Yield an installation in which acme and rival have an endpoint each, with headers and in an overlap."""
     installation = await begin(begun_pool)
     ids = []
@@ -225,7 +236,6 @@ async def asked_for(two: Two, connection: Connection, tenant: TenantId, endpoint
 
 
 async def test_a_call_for_another_tenants_endpoint_does_nothing(two: Two) -> None:
-    """A call of rival for acme's endpoint has the result of one for a missing endpoint, and changes nothing of acme."""
     for name in CASES:
         theirs = await run_case(two, name, RIVAL, two.own)
         assert theirs == await run_case(two, name, RIVAL, NOBODY), name
@@ -233,3 +243,138 @@ async def test_a_call_for_another_tenants_endpoint_does_nothing(two: Two) -> Non
         assert name in SAME_FOR_ALL or theirs != await run_case(two, name, ACME, two.own), (
             f"{name}: the case cannot distinguish tenants"
         )
+
+
+# Laws of isolation: names, versions, refs and rows of one tenant never affect another tenant.
+
+NAMES = ("n", "webhook-endpoint-x", "N.")
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1]),
+        st.sampled_from(["put", "get", "read", "rotate", "versions", "destroy"]),
+        st.sampled_from(NAMES),
+        st.integers(1, 4),
+        st.sampled_from([Purpose.WEBHOOK_SIGNING, Purpose.ENDPOINT_HEADERS]),
+    ),
+    max_size=30,
+)
+Step = tuple[int, str, str, int, Purpose]
+_RUNS = count()
+
+
+class Tenant:
+    """A tenant that does steps on a store and records their results."""
+
+    def __init__(self, store: SecretStore, reader: SecretReader, tenant: str) -> None:
+        self.store, self.reader, self.tenant = store, reader, TenantId(tenant)
+        self.seen: list[object] = []
+
+    async def do(self, step: Step) -> None:
+        """Do the step. Its material contains the tenant and the number of its steps."""
+        try:
+            self.seen.append(await self._done(step))
+        except HooksealError as error:
+            self.seen.append((type(error), str(error)))
+
+    async def _done(self, step: Step) -> object:
+        _, what, name, version, purpose = step
+        ref = SecretRef(provider=self.store.provider, tenant=self.tenant, name=name, version=version)
+        material = SecretMaterial(f"{self.tenant[-1]}{len(self.seen)}".encode())
+        match what:
+            case "put" | "rotate":
+                made = await getattr(self.store, what)(self.tenant, name, material, purpose=purpose)
+                return made.name, made.version
+            case "get":
+                return (await self.store.get(ref, purpose=purpose)).reveal()
+            case "read":
+                return [secret.reveal() for secret in await self.reader.read([ref], purpose=purpose)]
+            case "versions":
+                known = await self.store.versions(self.tenant, name)
+                return [(version.ref.version, version.state, version.purpose) for version in known]
+            case _:
+                await self.store.destroy(ref)
+                return None
+
+
+async def together(store: SecretStore, steps: Sequence[Step]) -> tuple[list[list[object]], Statistics]:
+    """Do all steps of both tenants on this store through one cache; return the results of each."""
+    reader, run = reader_on(store), next(_RUNS)
+    both = [Tenant(store, reader, f"t{run}-{which}") for which in "ab"]
+    for step in steps:
+        await both[step[0]].do(step)
+    return [tenant.seen for tenant in both], reader.statistics()
+
+
+async def undisturbed(store: SecretStore, steps: Sequence[Step]) -> None:
+    """Assert that each tenant has the same results on this store as it would have alone."""
+    seen, counted = await together(store, steps)
+    alone = [await together(DevStore(), [step for step in steps if step[0] == which]) for which in (0, 1)]
+    assert seen == [saw[which] for which, (saw, _) in enumerate(alone)]
+    sums = [sum(getattr(statistics, name) for _, statistics in alone) for name in ("hits", "misses", "entries")]
+    assert sums == [counted.hits, counted.misses, counted.entries]
+
+
+@given(steps=STEPS)
+async def test_tenants_in_memory_are_isolated(steps: list[Step]) -> None:
+    await undisturbed(DevStore(), steps)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+async def test_tenants_in_postgresql_are_isolated(pool: Pool, steps: list[Step]) -> None:
+    if not await keys.registered(pool):
+        await register(pool)
+    await undisturbed(PostgresStore(pool, RING), steps)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+async def test_tenants_at_providers_are_isolated(pool: Pool, steps: list[Step]) -> None:
+    async with google_api() as (_, api):
+        await undisturbed(external(pool, api), steps)
+
+
+TENANTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True).map(TenantId)
+ENDPOINTS = st.sampled_from([ENDPOINT, OTHER_ENDPOINT])
+REFS = st.builds(
+    SecretRef,
+    provider=st.sampled_from(Provider),
+    tenant=st.one_of(st.just(TENANT), TENANTS),
+    name=st.one_of(
+        ENDPOINTS.map(endpoint_secret_name),
+        ENDPOINTS.map(endpoint_headers_name),
+        st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True),
+    ),
+    version=st.integers(1, 2**63 - 1),
+)
+
+
+@given(tenant=st.one_of(st.just(TENANT), TENANTS), endpoint=ENDPOINTS, current=REFS, previous=REFS, headers=REFS)
+async def test_a_foreign_ref_is_refused_without_a_read(
+    tenant: TenantId, endpoint: EndpointId, current: SecretRef, previous: SecretRef, headers: SecretRef
+) -> None:
+    store = ScriptedStore()
+    service = SecretService(reader_on(store), INTEGRITY)
+    row = signed(
+        replace(
+            BARE,
+            tenant_id=tenant,
+            endpoint_id=endpoint,
+            secret_ref=str(current),
+            previous_secret_ref=str(previous),
+            previous_scheme="standard",
+            previous_algorithm="hmac",
+            previous_due=True,
+            headers_ref=str(headers),
+        )
+    )
+    for given_out, name, refs in (
+        (service.signers(row), endpoint_secret_name(endpoint), (current, previous)),
+        (service.headers(row), endpoint_headers_name(endpoint), (headers,)),
+    ):
+        own = all((ref.tenant, ref.name, ref.provider) == (tenant, name, store.provider) for ref in refs)
+        with pytest.raises(SecretNotFound if own else SecretDenied):
+            async with given_out:
+                raise AssertionError("something was given out")
+        assert own or not store.fetched
+        store.fetched.clear()

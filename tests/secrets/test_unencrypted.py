@@ -75,7 +75,6 @@ def aws_settings(settings: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 async def test_http_to_another_machine_is_refused(
     way: str, of_kms: bool, aws_settings: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Wherever the address comes from, nothing is sent to it, and the error names what may have set it."""
     own = "AWS_ENDPOINT_URL_KMS" if of_kms else "AWS_ENDPOINT_URL_SECRETS_MANAGER"
     service = "kms" if of_kms else "secrets_manager"
     call: Callable[..., Awaitable[None]] = _wrap if of_kms else _prepare
@@ -97,7 +96,6 @@ async def test_http_to_another_machine_is_refused(
 
 
 async def test_a_read_in_mid_run_is_denied(aws_settings: pytest.MonkeyPatch) -> None:
-    """A provider that is first used in mid-run refuses the read, and not the process."""
     aws_settings.setenv("AWS_ENDPOINT_URL", ELSEWHERE)
     providers = Providers(Access(aws=AwsAccess(region=REGION)))
     with pytest.raises(SecretDenied, match="over http"):
@@ -109,7 +107,6 @@ async def test_a_read_in_mid_run_is_denied(aws_settings: pytest.MonkeyPatch) -> 
 async def test_the_client_that_gets_a_role_is_refused_too(
     of: str, aws_settings: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """STS, which gives out the credentials of a role, is not asked over http either."""
     aws_settings.setenv("AWS_ENDPOINT_URL_STS", ELSEWHERE)
     if of == "web identity":
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -124,7 +121,6 @@ async def test_the_client_that_gets_a_role_is_refused_too(
 
 
 async def test_no_client_of_a_session_sends_in_the_clear(aws_settings: pytest.MonkeyPatch) -> None:
-    """Whatever client the credentials use, such as SSO, the session stops its request before it is sent."""
     made = aws_session.session(may_be_plain=False, seconds=SECONDS)
     async with made.create_client("sts", region_name=REGION, endpoint_url=ELSEWHERE, config=AioConfig()) as client:
         with pytest.raises(ConfigError, match="over http"):
@@ -238,7 +234,6 @@ _ELSEWHERE = f"{ELSEWHERE}/token"
 async def test_tokens_of_google_are_not_asked_for_over_http(
     content: Callable[[], dict[str, object]], refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No kind of credentials of Google may ask another machine over http, in the store or in the KMS."""
     file = tmp_path / "google.json"
     file.write_text(json.dumps(content()))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
@@ -249,7 +244,6 @@ async def test_tokens_of_google_are_not_asked_for_over_http(
 async def test_a_server_of_metadata_is_beside_this_machine(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What gives tokens to a machine of Google must be at an address that no router passes on."""
     file = tmp_path / "google.json"
     file.write_bytes(service_account())
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
@@ -307,7 +301,6 @@ async def _google(refused: bool, named: str) -> None:
 
 @pytest.mark.parametrize(("where", "expected"), [("production", False), ("development", True), ("test", True)])
 def test_only_outside_production_it_may_be_plain(where: str, expected: bool) -> None:
-    """The settings permit http to another machine outside production only."""
     more = {"SECRETS_PROVIDER": "aws", "SECRETS_ALSO_READ": "gcp", "AWS_REGION": REGION, "GOOGLE_CLOUD_PROJECT": "acme"}
     kms = {"SECRETS_KMS": str(AWS_KEY), "SECRETS_KMS_INSTALLATION": "production"}
     settings = load(environment(HOOKSEAL_ENV=where, **more, **kms))
@@ -319,7 +312,6 @@ def test_only_outside_production_it_may_be_plain(where: str, expected: bool) -> 
 
 
 async def test_key_wrap_ends_with_78(aws_settings: pytest.MonkeyPatch) -> None:
-    """In production `key wrap` sends no key over http, and its error says which variables to correct."""
     ended = await hookseal(
         *("key", "wrap"),
         **AWS_ENVIRONMENT,

@@ -25,7 +25,7 @@ from tests.doubles.faulty_proxy import FaultyProxy, Refusal, faulty_proxy
 from tests.doubles.openbao import ROOT_TOKEN, as_root, openbao
 from tests.doubles.providers import openbao_access, outside
 from tests.doubles.stored import MASTER_KEY_TEXT, keyring
-from tests.secrets.kms.sites import openbao_server
+from tests.secrets.kms_sites import openbao_server
 from tests.worker.fleet import Worker
 from tests.worker.test_waiting_deliveries import waiting
 from tests.worker.waiting import eventually

@@ -17,7 +17,7 @@ from hookseal.secrets.core.signing import Signer
 from tests import forked
 from tests.cli.installation import Begun
 from tests.operations.blocked import blocked
-from tests.operations.endpoint.test_rotation_crash import TABLES, content
+from tests.operations.cut_off import TABLES, content
 from tests.worker.waiting import eventually
 
 SLOW_COMMIT = """

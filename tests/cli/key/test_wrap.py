@@ -13,7 +13,7 @@ from tests.cli.command import DEADLINE_SECONDS, fed, hookseal
 from tests.cli.installation import Begun
 from tests.doubles.openbao import ROOT_TOKEN, token_for
 from tests.doubles.stored import MASTER_KEY_TEXT
-from tests.secrets.kms.sites import openbao_site
+from tests.secrets.kms_sites import openbao_site
 
 pytestmark = pytest.mark.req("SEC-25")
 

@@ -44,16 +44,10 @@ async def probed(
     clock: FakeClock | None = None,
     expect_generation: int | None = None,
 ) -> Evidence:
-    """Probe on its own connection."""
     sending = Sending(transport=transport, clock=clock or FakeClock(), allow_http=False, user_agent="hookseal/1")
-    async with installation.pool.acquire() as connection:
-        return await ask_whether_switched(
-            installation.operator(connection),
-            sending,
-            tenant=ACME,
-            endpoint_id=endpoint,
-            expect_generation=expect_generation,
-        )
+    return await installation.act(
+        ask_whether_switched, sending, tenant=ACME, endpoint_id=endpoint, expect_generation=expect_generation
+    )
 
 
 async def canary_count(installation: Installation) -> int:
@@ -71,7 +65,6 @@ async def endpoint(installation: Installation) -> EndpointId:
 
 
 async def test_the_answer_is_recorded(installation: Installation, endpoint: EndpointId) -> None:
-    """The answer is recorded as the newest canary of its generation only."""
     first = await probed(installation, endpoint, ScriptedTransport(REFUSED))
     second = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
 
@@ -83,7 +76,6 @@ async def test_the_answer_is_recorded(installation: Installation, endpoint: Endp
 
 
 async def test_the_canary_is_signed_and_the_control_is_not(installation: Installation, endpoint: EndpointId) -> None:
-    """The canary is signed by the current secret, the control by no stored secret."""
     transport = ScriptedTransport(TAKEN, REFUSED)
     await probed(installation, endpoint, transport)
     async with installation.pool.acquire() as connection, connection.transaction():
@@ -111,7 +103,6 @@ async def test_the_canary_is_signed_and_the_control_is_not(installation: Install
 async def test_a_changed_generation_proves_nothing(
     installation: Installation, endpoint: EndpointId, answers: tuple[Answer, ...], during: int | None
 ) -> None:
-    """If the generation is not the requested one, or changes meanwhile, nothing is proven or recorded."""
     transport = ScriptedTransport(
         *answers, during=lambda: installation.rotate(endpoint, overlap_seconds=60, force=True)
     )
@@ -124,14 +115,12 @@ async def test_a_changed_generation_proves_nothing(
 
 
 async def test_an_older_generations_proof_ends_no_overlap(installation: Installation, endpoint: EndpointId) -> None:
-    """A proof ends the overlap of its own generation, and no overlap that began later."""
     found = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
     await installation.rotate(endpoint, overlap_seconds=60, force=True)
-    async with installation.pool.acquire() as connection:
-        with pytest.raises(Conflict, match="generation 3, not 2"):
-            await end_if_switched(installation.operator(connection), found)
-        again = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
-        assert await end_if_switched(installation.operator(connection), again)
+    with pytest.raises(Conflict, match="generation 3, not 2"):
+        await installation.act(end_if_switched, found)
+    again = await probed(installation, endpoint, ScriptedTransport(TAKEN, REFUSED))
+    assert await installation.act(end_if_switched, again)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +132,8 @@ async def test_an_older_generations_proof_ends_no_overlap(installation: Installa
     ],
 )
 async def test_neither_request_begins_late(
-    installation: Installation,
-    endpoint: EndpointId,
-    clock: Slow,
-    answers: tuple[Answer, ...],
-    sent: int,
-    detail: str,
+    installation: Installation, endpoint: EndpointId, clock: Slow, answers: tuple[Answer, ...], sent: int, detail: str
 ) -> None:
-    """Neither request begins more than two seconds after its reading of the pointer."""
     transport = ScriptedTransport(*answers, clock=clock)
     found = await probed(installation, endpoint, transport, clock=clock)
 
@@ -160,7 +143,6 @@ async def test_neither_request_begins_late(
 
 
 async def test_a_failed_request_is_an_outcome(installation: Installation, endpoint: EndpointId) -> None:
-    """A request without a status is no error: its outcome is returned."""
     failure = Failure(kind=FailureKind.TLS, detail="the TLS handshake failed")
     found = await probed(installation, endpoint, ScriptedTransport(failure))
 
@@ -169,7 +151,6 @@ async def test_a_failed_request_is_an_outcome(installation: Installation, endpoi
 
 
 async def test_an_absent_endpoint_gets_no_request(installation: Installation) -> None:
-    """An absent endpoint is not found, and nothing is sent."""
     transport = ScriptedTransport(TAKEN)
     with pytest.raises(NotFound):
         await probed(installation, EndpointId("01900000-0000-7000-8000-0000000000ff"), transport)
@@ -178,7 +159,6 @@ async def test_an_absent_endpoint_gets_no_request(installation: Installation) ->
 
 
 async def test_the_newest_hundred_are_kept(installation: Installation, endpoint: EndpointId) -> None:
-    """The newest hundred canaries of each endpoint are stored, independently of other endpoints."""
     other = (await installation.endpoint(url="https://other.example/")).pointer.endpoint_id
     await probed(installation, other, ScriptedTransport(REFUSED))
     first = await probed(installation, endpoint, ScriptedTransport(REFUSED))
@@ -198,8 +178,7 @@ async def test_nothing_is_recorded_after_a_deletion(installation: Installation, 
     """After a deletion nothing is recorded for the endpoint: its deletion stays the last audit row."""
 
     async def gone() -> None:
-        async with installation.pool.acquire() as connection:
-            await delete_endpoint(installation.operator(connection), ACME, endpoint)
+        await installation.act(delete_endpoint, ACME, endpoint)
 
     with pytest.raises(NotFound):
         await probed(installation, endpoint, ScriptedTransport(REFUSED, during=gone))

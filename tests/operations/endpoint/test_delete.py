@@ -19,13 +19,10 @@ DELIVERED = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=1, snippe
 
 
 async def deleted(installation: Installation, endpoint: EndpointId, *, tenant: TenantId = TENANT) -> int:
-    """Delete the endpoint on its own connection."""
-    async with installation.pool.acquire() as connection:
-        return await delete_endpoint(installation.operator(connection), tenant, endpoint)
+    return await installation.act(delete_endpoint, tenant, endpoint)
 
 
 def ledger(source: Any) -> PostgresLedger:
-    """Return the ledger of a worker."""
     return PostgresLedger(source, worker="w-1", lease_seconds=45)
 
 
@@ -36,7 +33,6 @@ async def states(installation: Installation) -> list[str]:
 
 @pytest.mark.req("OPS-10")
 async def test_a_deletion_cancels_and_retires(installation: Installation) -> None:
-    """The row is gone, the url is free, pending deliveries are cancelled, secrets are retired, the history stays."""
     added = await installation.endpoint()
     other = await installation.endpoint("globex")
     done, waiting = [(await installation.deliveries())[0] for _ in range(2)]
@@ -79,7 +75,6 @@ async def test_a_deletion_cancels_and_retires(installation: Installation) -> Non
 
 @pytest.mark.req("SEC-08")
 async def test_an_absent_endpoint_is_not_found(installation: Installation) -> None:
-    """An absent, deleted or other tenant's endpoint is not found, and nothing is audited."""
     endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
     for wanted in (UNKNOWN, endpoint):
         with pytest.raises(NotFound):
@@ -101,7 +96,6 @@ async def test_an_absent_endpoint_is_not_found(installation: Installation) -> No
     ],
 )
 async def test_an_altered_row_is_deleted(installation: Installation, alteration: str) -> None:
-    """An altered row, which gets no requests, can still be deleted, and its own secret is retired."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(
         "ALTER TABLE hookseal.endpoints DROP CONSTRAINT endpoints_previous_secret_expires_at_check"
@@ -116,7 +110,6 @@ async def test_an_altered_row_is_deleted(installation: Installation, alteration:
 
 
 async def test_a_delivery_in_flight_is_recorded(installation: Installation) -> None:
-    """A delivery in flight is still recorded; if it would need a retry it is cancelled instead."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     first, second = [(await installation.deliveries())[0] for _ in range(2)]
     books = ledger(installation.pool)
@@ -137,7 +130,6 @@ async def test_a_delivery_in_flight_is_recorded(installation: Installation) -> N
 
 @pytest.mark.req("SEC-10")
 async def test_a_claim_during_the_deletion_takes_nothing(installation: Installation) -> None:
-    """A claim during the deletion takes nothing, so its delivery is cancelled."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
     async with installation.pool.acquire() as connection:
@@ -154,7 +146,6 @@ async def test_a_claim_during_the_deletion_takes_nothing(installation: Installat
 
 
 async def test_of_concurrent_deletions_one_succeeds(installation: Installation) -> None:
-    """Of many concurrent deletions of one endpoint one succeeds."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ended = await asyncio.gather(*(deleted(installation, endpoint) for _ in range(5)), return_exceptions=True)
 

@@ -13,6 +13,7 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint, delete_endpoint
 from hookseal.operations.endpoint.update import Updated, update_endpoint
+from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint import pointer
@@ -34,22 +35,21 @@ def values(**headers: str) -> dict[str, SecretMaterial]:
 
 async def added(installation: Installation, **headers: str) -> AddedEndpoint:
     """Add an endpoint with these headers."""
-    async with installation.pool.acquire() as connection:
-        by = installation.operator(connection)
-        return await add_endpoint(by, NEW, None, own_drain_seconds=25, own=EndpointExtras(headers=values(**headers)))
+    return await installation.act(
+        add_endpoint, NEW, None, own_drain_seconds=25, own=EndpointExtras(headers=values(**headers))
+    )
 
 
 async def updated(installation: Installation, endpoint: EndpointId, change: HeaderChange | None, **to: Any) -> Updated:
     """Change the headers, and these fields, on its own connection."""
     expect = to.pop("expect", None)
     wanted = to | ({} if change is None else {"headers": change})
-    async with installation.pool.acquire() as connection:
-        by = installation.operator(connection)
-        return await update_endpoint(by, TENANT, endpoint, wanted, own_drain_seconds=25, expect_generation=expect)
+    return await installation.act(
+        update_endpoint, TENANT, endpoint, wanted, own_drain_seconds=25, expect_generation=expect
+    )
 
 
 async def pointed(installation: Installation, endpoint: EndpointId) -> Pointer:
-    """Return the current pointer."""
     async with installation.pool.acquire() as connection, connection.transaction():
         return await pointer.lock(connection, tenant=TENANT, endpoint_id=endpoint)
 
@@ -74,7 +74,7 @@ async def names(installation: Installation) -> list[str]:
     return found
 
 
-async def everything(pool: "asyncpg.Pool[asyncpg.Record]") -> str:
+async def everything(pool: Pool) -> str:
     """Return every row of every table as text."""
     tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'hookseal' ORDER BY 1")
     rows = [await pool.fetch(f'SELECT * FROM hookseal."{table[0]}"') for table in tables]  # noqa: S608 -- ours
@@ -85,7 +85,6 @@ async def everything(pool: "asyncpg.Pool[asyncpg.Record]") -> str:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_header_values_are_stored_sealed(installation: Installation) -> None:
-    """The row has the names and a ref under its MAC, a worker can open them, and no table has a value in the clear."""
     endpoint = await added(installation, authorization="Bearer x", x_key="k")
     found = endpoint.pointer
 
@@ -103,7 +102,6 @@ async def test_header_values_are_stored_sealed(installation: Installation) -> No
 
 @pytest.mark.req("DEL-13", part="rules")
 async def test_headers_that_may_not_be_sent_add_nothing(installation: Installation) -> None:
-    """A protected name or an injected line adds no endpoint, and the error does not repeat the value."""
     for headers in ({"webhook_id": "x"}, {"x": "a\r\nhost: b"}, {"x": "a\0"}, {"x": "\u00e4"}):
         with pytest.raises(Malformed) as caught:
             await added(installation, **headers)
@@ -114,7 +112,6 @@ async def test_headers_that_may_not_be_sent_add_nothing(installation: Installati
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_a_change_makes_one_version(installation: Installation) -> None:
-    """Setting, replacing and removing makes one new version, raises the generation by one, and is audited by name."""
     endpoint = (await added(installation, a="1", b="2", c="3")).pointer.endpoint_id
     change = HeaderChange(given=values(b="9", d="4"), removed=frozenset({"c"}))
     answer = await updated(installation, endpoint, change, name="Billing")
@@ -145,7 +142,6 @@ async def test_a_change_makes_one_version(installation: Installation) -> None:
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 async def test_version_numbers_continue_after_a_removal(installation: Installation) -> None:
-    """Without headers the row has no ref; setting one again continues the version numbers."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await updated(installation, endpoint, HeaderChange(given={}, removed=frozenset({"a"})))
 
@@ -161,7 +157,6 @@ async def test_version_numbers_continue_after_a_removal(installation: Installati
 
 
 async def test_present_headers_change_nothing(installation: Installation) -> None:
-    """A change to the present headers, single or as a whole, makes no version and no audit row."""
     endpoint = (await added(installation, a="1", b="2")).pointer.endpoint_id
     for change in (
         HeaderChange(given=values(a="1")),
@@ -174,7 +169,6 @@ async def test_present_headers_change_nothing(installation: Installation) -> Non
 
 
 async def test_a_refused_change_changes_nothing(installation: Installation) -> None:
-    """Removing an absent header, or exceeding a limit, changes nothing."""
     endpoint = (await added(installation, a="1", **{f"h{number}": "x" for number in range(19)})).pointer.endpoint_id
     with pytest.raises(NotFound, match="no header zz"):
         await updated(installation, endpoint, HeaderChange(given={}, removed=frozenset({"zz"})), name="Billing")
@@ -190,7 +184,6 @@ async def test_a_refused_change_changes_nothing(installation: Installation) -> N
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
 async def test_an_altered_row_gives_no_headers(installation: Installation) -> None:
-    """No headers are opened or replaced through a row with an invalid MAC."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
     for change in (HeaderChange(given=values(a="2")), HeaderChange(given={}, replaces_all=True)):
@@ -200,7 +193,6 @@ async def test_an_altered_row_gives_no_headers(installation: Installation) -> No
 
 
 async def test_replacing_all_repairs_an_altered_record(installation: Installation) -> None:
-    """A record that does not open refuses single changes; replacing all headers repairs it."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 200, get_byte(sealed, 200) # 1)"
@@ -215,7 +207,6 @@ async def test_replacing_all_repairs_an_altered_record(installation: Installatio
 
 @pytest.mark.req("SEC-09")
 async def test_of_concurrent_changes_one_succeeds(installation: Installation) -> None:
-    """Of changes that expect one generation exactly one succeeds; without an expectation all do, one after another."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     ended = await asyncio.gather(
         *(updated(installation, endpoint, HeaderChange(given=values(a=f"n{n}")), expect=1) for n in range(6)),
@@ -232,7 +223,6 @@ async def test_of_concurrent_changes_one_succeeds(installation: Installation) ->
 
 @pytest.mark.req("SEC-07")
 async def test_new_values_release_a_held_delivery(installation: Installation) -> None:
-    """Changing the values releases a delivery held because they were unavailable; changing the name does not."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     await installation.deliveries()
     await installation.pool.execute(
@@ -250,15 +240,13 @@ async def test_new_values_release_a_held_delivery(installation: Installation) ->
 
 @pytest.mark.req("SEC-24", part="pointer-mac")
 async def test_a_restored_row_is_refused_as_stale(installation: Installation) -> None:
-    """Deletion retires the header values, and a row that is put back afterwards is refused as stale."""
     endpoint = (await added(installation, a="1")).pointer.endpoint_id
     columns = await installation.pool.fetchval(
         "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
         " WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0 AND attgenerated = '' AND NOT attisdropped"
     )
     await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
-    async with installation.pool.acquire() as connection:
-        await delete_endpoint(installation.operator(connection), TENANT, endpoint)
+    await installation.act(delete_endpoint, TENANT, endpoint)
     assert ["retired"] == await states(installation)
     *_, entry = await audited(installation.pool)
     assert (f"db:acme:endpoint-headers-{endpoint}:1", 2) == (
@@ -273,7 +261,6 @@ async def test_a_restored_row_is_refused_as_stale(installation: Installation) ->
 
 @pytest.mark.req("OPS-10")
 async def test_the_operator_role_suffices(installation: Installation, database_url: str) -> None:
-    """The operator role alone can add, change and remove headers and the rotation period."""
     async with login(installation.pool, database_url, "hookseal_operator") as (_, url):
         connection = await asyncpg.connect(url)
         try:
@@ -295,7 +282,6 @@ async def test_the_operator_role_suffices(installation: Installation, database_u
 
 
 async def test_the_rotation_period_is_audited(installation: Installation) -> None:
-    """The rotation period is stored and audited, and changing it leaves the generation."""
     endpoint = (await installation.add(replace(NEW, rotate_every_days=30))).pointer.endpoint_id
     stored = "SELECT rotate_every_days FROM hookseal.endpoints"
     assert 30 == await installation.pool.fetchval(stored)

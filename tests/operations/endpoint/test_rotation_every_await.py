@@ -6,7 +6,6 @@ from itertools import count
 import pytest
 
 from hookseal.audit import log
-from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Conflict
 from hookseal.ground.ids import EndpointId
 from hookseal.ground.pointer import Pointer
@@ -62,7 +61,6 @@ REVEALED = Expected(generation=2, signing=(2, 1), states=OVERLAP.states, actions
 async def test_a_rotation_killed_at_any_await_can_be_repeated(
     installation: Installation, program: Program, name: str, old: Expected, new: Expected
 ) -> None:
-    """Killed at any await, an operation has done all or nothing, and may be repeated."""
     endings: list[bool] = []
     for kill_at in count(1):
         endpoint = await prepared(installation, old, number=kill_at)
@@ -88,9 +86,7 @@ async def prepared(installation: Installation, old: Expected, *, number: int) ->
 
 async def rotated(installation: Installation, endpoint: EndpointId, *, overlap_seconds: int) -> RotationResult:
     """Send the order for the rotation of the program."""
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        return await rotate_secret(operator, wanted(endpoint, overlap_seconds=overlap_seconds))
+    return await installation.act(rotate_secret, wanted(endpoint, overlap_seconds=overlap_seconds))
 
 
 async def is_done(installation: Installation, endpoint: EndpointId, old: Expected, new: Expected) -> bool:
@@ -129,10 +125,7 @@ async def stored_state(installation: Installation, endpoint: EndpointId) -> Expe
 async def claimed(installation: Installation, endpoint: EndpointId) -> Pointer:
     """Publish an event, claim its delivery for the endpoint, and return what the claim read."""
     [ring] = [each for each in await installation.deliveries() if each.endpoint_id == endpoint]
-    claim = await PostgresLedger(installation.pool, worker="w-1", lease_seconds=45).claim(ring)
-    assert claim is not None
-    assert claim.target is not None
-    return claim.target.pointer
+    return await installation.claimed(ring)
 
 
 async def require_repeatable(

@@ -18,8 +18,9 @@ from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.core.ref import SecretRef
 from hookseal.secrets.endpoint.rotation import RotationResult
 from tests.doubles.replaced import replace
-from tests.operations.endpoint.rotation_model import (
+from tests.operations.endpoint.rotation_world import (
     GIVEN,
+    LEASE_SECONDS,
     EndOverlap,
     Model,
     Operation,
@@ -27,10 +28,11 @@ from tests.operations.endpoint.rotation_model import (
     RollBack,
     Rotate,
     Version,
+    World,
+    answered,
     drawn_key,
+    signed,
 )
-from tests.operations.endpoint.rotation_stored import answered
-from tests.operations.endpoint.rotation_world import LEASE_SECONDS, World, signed
 from tests.operations.watched import COMMIT, End
 
 # A long run: ROTATION_EXAMPLES=2000, with other examples each time.
@@ -55,9 +57,7 @@ ROTATES = st.builds(
     given=st.sampled_from([None, None, *GIVEN]),
 )
 OPERATIONS = st.one_of(
-    ROTATES,
-    st.builds(RollBack, overlap_seconds=OVERLAPS, expect=EXPECTED),
-    st.builds(EndOverlap, expect=EXPECTED),
+    ROTATES, st.builds(RollBack, overlap_seconds=OVERLAPS, expect=EXPECTED), st.builds(EndOverlap, expect=EXPECTED)
 )
 
 
@@ -275,7 +275,6 @@ class Rotations(RuleBasedStateMachine):
 @pytest.mark.req("SEC-09", "SEC-10")
 @pytest.mark.timeout(600 + EXAMPLES * 5)  # a failing example is minimised first
 def test_every_sequence_of_operations_agrees_with_the_model(database_url: str) -> None:
-    """After any sequence of operations, crashes and interleavings, state and signatures are those of the model."""
     how = settings(
         max_examples=EXAMPLES or 8,
         stateful_step_count=40,

@@ -3,27 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from itertools import count
 from typing import Any
 
-import asyncpg
 import pytest
 
 from hookseal.audit import log
-from hookseal.errors import Conflict, HooksealError, NotFound, SecretTampered, StaleRow
+from hookseal.errors import Conflict, NotFound, SecretTampered, StaleRow
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
-from hookseal.operations.endpoint import endpoints, rotation
+from hookseal.operations.endpoint import endpoints
 from hookseal.operations.endpoint.rotation import Announced, RotatedBySchedule, take_turn
 from hookseal.operations.endpoint.update import update_endpoint
-from hookseal.operations.operator import Operator
-from hookseal.secrets.core.signing import generate_signing_secret
-from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.endpoint.schedule import Turn
+from tests import rows
 from tests.doubles import moved_clock
 from tests.doubles.logbook import audited
-from tests.operations.endpoint.test_rotation_crash import TABLES, CutOff, content
+from tests.operations.cut_off import TABLES, content, require_whole
 from tests.operations.scheduling import DAY, DAY_SECONDS, Scheduling, scheduling
 
 pytestmark = pytest.mark.req("SEC-11")
@@ -40,7 +35,6 @@ async def scene(database_url: str) -> AsyncIterator[Scheduling]:
 
 
 async def test_a_rotation_is_announced_and_made_once(scene: Scheduling) -> None:
-    """A rotation is announced once, a day before it is due, made once when it is due, and both are audited."""
     endpoint_id = (await scene.endpoint(days=30)).pointer.endpoint_id
     await scene.pass_(29 * DAY - HOUR)
     assert [] == await scene.near()
@@ -75,7 +69,6 @@ async def test_a_rotation_is_announced_and_made_once(scene: Scheduling) -> None:
 
 
 async def test_each_period_has_its_rotation(scene: Scheduling) -> None:
-    """Each period has its own announcement and rotation, and its overlap ends by itself in between."""
     endpoint_id = (await scene.endpoint(days=1)).pointer.endpoint_id
     for _ in range(3):
         await scene.pass_(DAY / 2)
@@ -88,45 +81,22 @@ async def test_each_period_has_its_rotation(scene: Scheduling) -> None:
     ]
 
 
-@pytest.mark.parametrize("age", [31, 200])
-async def test_an_overdue_rotation_is_announced_a_day_ahead(scene: Scheduling, age: int) -> None:
-    """An overdue rotation is also announced a full day before it is made."""
-    await scene.endpoint(days=30)
-    await scene.pass_(age * DAY)
-    assert [Announced] == [type(turn) for turn in await scene.turns()]
-    await scene.pass_(DAY - LITTLE * 60)
-    assert [] == await scene.turns()
-    await scene.pass_(LITTLE * 61)
-    assert [RotatedBySchedule] == [type(turn) for turn in await scene.turns()]
-
-
 async def test_a_manual_rotation_restarts_the_period(scene: Scheduling) -> None:
-    """Changing the url does not delay a scheduled rotation; rotating by hand does, and it is announced again."""
     added = await scene.endpoint(days=30)
     endpoint_id = added.pointer.endpoint_id
     await scene.pass_(29 * DAY)
     await scene.turns()
-    async with scene.pool.acquire() as connection:
-        operator = scene.installation.operator(connection)
-        async with operator.changing():
-            found = await pointer.lock(connection, tenant=TenantId("acme"), endpoint_id=endpoint_id)
-            await pointer.move(connection, operator.unlocked.integrity, found, url="https://receiver.example/new")
-        await scene.pass_(DAY)
-        assert [Turn.ROTATE] == [each.turn for each in await scene.near()]
-        request = RotationRequest(
-            tenant_id=TenantId("acme"),
-            endpoint_id=endpoint_id,
-            overlap_seconds=60,
-            secret=generate_signing_secret(),
-        )
-        await rotation.rotate_secret(operator, request)
+    change = {"url": "https://receiver.example/new"}
+    await scene.installation.act(update_endpoint, TenantId("acme"), endpoint_id, change, own_drain_seconds=25)
+    await scene.pass_(DAY)
+    assert [Turn.ROTATE] == [each.turn for each in await scene.near()]
+    await scene.installation.rotate(endpoint_id, overlap_seconds=60)
     assert [] == await scene.near()
     await scene.pass_(29 * DAY)
     assert [Turn.ANNOUNCE] == [each.turn for each in await scene.near()]
 
 
 async def test_of_concurrent_workers_one_rotates(scene: Scheduling) -> None:
-    """Of many concurrent workers one announces and one rotates; the others change and reveal nothing."""
     await scene.endpoint(days=30)
     for passed, kind in ((29 * DAY, Announced), (DAY, RotatedBySchedule)):
         await scene.pass_(passed)
@@ -140,21 +110,9 @@ async def test_of_concurrent_workers_one_rotates(scene: Scheduling) -> None:
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 async def test_scheme_algorithm_and_lead_stay(scene: Scheduling, algorithm: Algorithm) -> None:
-    """Scheme, algorithm and lead stay; a disabled endpoint without traffic is rotated, too."""
     endpoint_id = (await scene.endpoint(days=1)).pointer.endpoint_id
-    request = RotationRequest(
-        tenant_id=TenantId("acme"),
-        endpoint_id=endpoint_id,
-        overlap_seconds=0,
-        secret=generate_signing_secret(algorithm),
-        algorithm=algorithm,
-        lead="current",
-    )
-    async with scene.pool.acquire() as connection:
-        await rotation.rotate_secret(scene.installation.operator(connection), request)
-    await scene.pool.execute(
-        "UPDATE hookseal.endpoints SET enabled = false, disabled_reason = 'x', disabled_at = now()"
-    )
+    await scene.installation.rotate(endpoint_id, algorithm=algorithm, lead="current")
+    await rows.change(scene.pool, "endpoints", enabled=False, disabled_reason="x", disabled_at=rows.NOW)
     for _ in range(2):
         await scene.pass_(DAY / 2)
         await scene.turns()
@@ -204,15 +162,7 @@ async def test_a_stale_row_is_refused(scene: Scheduling) -> None:
 async def test_a_used_rotation_id_is_refused(scene: Scheduling) -> None:
     """If the id of this rotation has an answer already, it is refused: an operator must look at it."""
     endpoint_id = (await scene.endpoint(days=1)).pointer.endpoint_id
-    request = RotationRequest(
-        tenant_id=TenantId("acme"),
-        endpoint_id=endpoint_id,
-        overlap_seconds=DAY_SECONDS,
-        secret=generate_signing_secret(),
-        expect_generation=1,
-    )
-    async with scene.pool.acquire() as connection:
-        await rotation.rotate_secret(scene.installation.operator(connection), request)
+    await scene.installation.rotate(endpoint_id, overlap_seconds=DAY_SECONDS, expect_generation=1)
     await scene.pool.execute(
         "UPDATE hookseal.secret_rotations SET rotation_id = $1,"
         " intent = (intent::jsonb || '{\"expect_generation\": 2}')::json",
@@ -230,15 +180,12 @@ async def test_a_used_rotation_id_is_refused(scene: Scheduling) -> None:
 
 
 async def test_a_deleted_endpoint_is_not_found(scene: Scheduling) -> None:
-    """A deleted endpoint is not found; one whose schedule was turned off is not rotated."""
     added = await scene.endpoint(days=1)
     await scene.pass_(DAY)
     [each] = await scene.near()
     await scene.pool.execute("UPDATE hookseal.endpoints SET rotate_every_days = NULL")
     assert await scene.turn(each) is None
-    async with scene.pool.acquire() as connection:
-        operator = scene.installation.operator(connection)
-        await endpoints.delete_endpoint(operator, TenantId("acme"), added.pointer.endpoint_id)
+    await scene.installation.act(endpoints.delete_endpoint, TenantId("acme"), added.pointer.endpoint_id)
     with pytest.raises(NotFound):
         await scene.turn(each)
 
@@ -247,7 +194,6 @@ async def test_a_deleted_endpoint_is_not_found(scene: Scheduling) -> None:
 async def test_a_step_interrupted_at_any_statement_changes_nothing(
     scene: Scheduling, database_url: str, kind: type[Any]
 ) -> None:
-    """Cut before any of its statements, a scheduled step has changed nothing; the next one does it."""
     await scene.endpoint(days=1)
     await scene.pass_(DAY / 2)
     if kind is RotatedBySchedule:
@@ -255,35 +201,27 @@ async def test_a_step_interrupted_at_any_statement_changes_nothing(
         await scene.pass_(DAY / 2)
     [each] = await scene.near()
     before = await content(scene.installation)
-    done: object = None
-    for statements in count():
-        connection = await asyncpg.connect(database_url, connection_class=CutOff, server_settings=moved_clock.SETTINGS)
-        connection.left = iter(range(statements))
-        operator = Operator(connection=connection, unlocked=scene.installation.unlocked, who="worker/w1")
-        try:
-            done = await take_turn(operator, each, overlap_seconds=DAY_SECONDS)
-        except (HooksealError, asyncpg.InterfaceError, OSError):
-            assert before == await content(scene.installation), f"cut off before statement {statements + 1}"
-        else:
-            break
-        finally:
-            await connection.end(scene.pool)
+    done = await require_whole(
+        scene.installation,
+        database_url,
+        lambda operator: take_turn(operator, each, overlap_seconds=DAY_SECONDS),
+        least=4,
+        server_settings=moved_clock.SETTINGS,
+    )
     after = await content(scene.installation)
+
     moved = {table for table in TABLES if before[table] != after[table]}
     assert ({"audit_log", "audit_heads"} if kind is Announced else set(TABLES)) == moved
     assert (kind, 1) == (type(done), len(after["audit_log"]) - len(before["audit_log"]))
 
 
 async def test_a_resumed_schedule_announces_again(scene: Scheduling) -> None:
-    """A schedule that was turned off and on again announces its rotation again."""
     endpoint_id = (await scene.endpoint(days=30)).pointer.endpoint_id
 
     async def every(days: int | None) -> None:
-        async with scene.pool.acquire() as connection:
-            operator = scene.installation.operator(connection)
-            await update_endpoint(
-                operator, TenantId("acme"), endpoint_id, {"rotate_every_days": days}, own_drain_seconds=25
-            )
+        await scene.installation.act(
+            update_endpoint, TenantId("acme"), endpoint_id, {"rotate_every_days": days}, own_drain_seconds=25
+        )
 
     await scene.pass_(29 * DAY)
     assert [Announced] == [type(turn) for turn in await scene.turns()]

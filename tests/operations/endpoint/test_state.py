@@ -17,20 +17,15 @@ TENANT = TenantId("acme")
 
 
 async def enabled(installation: Installation, endpoint: EndpointId, *, tenant: TenantId = TENANT) -> Enabled:
-    """Enable the endpoint on its own connection."""
-    async with installation.pool.acquire() as connection:
-        return await enable_endpoint(installation.operator(connection), tenant, endpoint, own_drain_seconds=25)
+    return await installation.act(enable_endpoint, tenant, endpoint, own_drain_seconds=25)
 
 
 async def disabled(installation: Installation, endpoint: EndpointId, reason: str = "moves on Sunday") -> Disabled:
-    """Disable the endpoint on its own connection."""
-    async with installation.pool.acquire() as connection:
-        return await disable_endpoint(installation.operator(connection), TENANT, endpoint, reason=reason)
+    return await installation.act(disable_endpoint, TENANT, endpoint, reason=reason)
 
 
 @pytest.mark.req("OPS-10")
 async def test_disabling_holds_new_deliveries(installation: Installation) -> None:
-    """From the next claim on nothing is sent, new deliveries are held, and the audit row has the reason."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
 
@@ -57,7 +52,6 @@ async def test_disabling_holds_new_deliveries(installation: Installation) -> Non
 
 @pytest.mark.req("OPS-10")
 async def test_enabling_releases_held_deliveries(installation: Installation) -> None:
-    """Held deliveries are due and unrung, the reason is removed, and the audit row has the actor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     waiting, late = [(await installation.deliveries())[0] for _ in range(2)]
     await disabled(installation, endpoint)
@@ -118,7 +112,6 @@ async def test_enabling_counts_what_waits_in_line(installation: Installation) ->
 
 
 async def test_a_repeat_changes_nothing(installation: Installation) -> None:
-    """Repeating it changes neither state nor reason, and is not audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     assert Enabled(changed=False, woken=0, probed=False) == await enabled(installation, endpoint)
     await disabled(installation, endpoint, "first")
@@ -129,7 +122,6 @@ async def test_a_repeat_changes_nothing(installation: Installation) -> None:
 
 @pytest.mark.req("OPS-10")
 async def test_enabling_again_probes_a_held_endpoint(installation: Installation) -> None:
-    """Enabling it again makes its probe due, says that the oldest held delivery is tried now, and is audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(
         "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for, probe_at) "
@@ -151,7 +143,6 @@ async def test_enabling_again_probes_a_held_endpoint(installation: Installation)
 
 @pytest.mark.req("SEC-08")
 async def test_another_tenants_endpoint_is_not_found(installation: Installation) -> None:
-    """Another tenant's endpoint is not found, enabled or disabled, and is not changed."""
     endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
     with pytest.raises(NotFound):
         await disabled(installation, endpoint)
@@ -163,7 +154,6 @@ async def test_another_tenants_endpoint_is_not_found(installation: Installation)
 
 
 async def test_a_time_out_that_fits_no_drain_prevents_enabling(installation: Installation) -> None:
-    """An endpoint whose time-out does not fit a live worker's drain cannot be enabled."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await disabled(installation, endpoint)
     await installation.pool.execute(

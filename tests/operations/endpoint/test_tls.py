@@ -48,13 +48,10 @@ async def added(installation: Installation, tls: TlsIdentity = BOTH) -> Pointer:
 
 async def updated(installation: Installation, endpoint: EndpointId, change: TlsChange, **to: Any) -> Updated:
     """Change the identity, and these fields."""
-    async with installation.pool.acquire() as connection:
-        operator = installation.operator(connection)
-        return await update_endpoint(operator, TENANT, endpoint, to | {"tls": change}, own_drain_seconds=25)
+    return await installation.act(update_endpoint, TENANT, endpoint, to | {"tls": change}, own_drain_seconds=25)
 
 
 async def pointed(installation: Installation, endpoint: EndpointId) -> Pointer:
-    """Return the current pointer."""
     async with installation.pool.acquire() as connection, connection.transaction():
         return await pointer.lock(connection, tenant=TENANT, endpoint_id=endpoint)
 
@@ -79,7 +76,6 @@ async def shown_in_the_row(installation: Installation) -> Any:
 
 
 async def test_an_identity_is_stored_sealed(installation: Installation) -> None:
-    """The row has the ref under its MAC and readable facts, a worker gets a context, and no table has the key."""
     found = await added(installation)
 
     assert f"db:acme:endpoint-tls-{found.endpoint_id}:1" == found.tls_ref
@@ -95,7 +91,6 @@ async def test_an_identity_is_stored_sealed(installation: Installation) -> None:
 
 
 async def test_an_invalid_certificate_adds_nothing(installation: Installation) -> None:
-    """A certificate that has expired, or is not valid yet, adds no endpoint and seals nothing."""
     for days in ((-9, -1), (1, 9)):
         with pytest.raises(Malformed, match="certificate 1 of the file"):
             await added(installation, identity(AUTHORITY.client(days=days), None))
@@ -147,7 +142,6 @@ async def test_each_part_is_replaced_kept_or_removed(installation: Installation)
 
 
 async def test_a_new_identity_releases_a_held_delivery(installation: Installation) -> None:
-    """A new identity releases a held delivery, also if the stored one was altered."""
     endpoint = (await added(installation)).endpoint_id
     [ring] = await installation.deliveries()
     await installation.pool.execute(
@@ -167,7 +161,6 @@ async def test_a_new_identity_releases_a_held_delivery(installation: Installatio
 
 
 async def test_a_database_writer_cannot_change_an_identity(installation: Installation) -> None:
-    """A database writer cannot remove an identity, use another endpoint's, or restore an older one."""
     found = await added(installation)
     stranger = replace(NEW, url="https://receiver.example/other")
     others = (await installation.add(stranger, tls=identity(NEXT, OTHER))).pointer.tls_ref
@@ -194,25 +187,21 @@ async def test_a_database_writer_cannot_change_an_identity(installation: Install
 
 
 async def test_a_stale_record_is_refused_until_accepted(installation: Installation) -> None:
-    """A record whose state contradicts the endpoint is refused; once accepted it has its former state."""
     found = await added(installation)
     await installation.pool.execute(
         "UPDATE hookseal.secret_records SET state = 'retired' WHERE name LIKE 'endpoint-tls-%'"
     )
     with pytest.raises(StaleRow, match="is retired and its endpoint has it as active"):
         await identity_of(installation, found.endpoint_id)
-    async with installation.pool.acquire() as connection:
-        accepted = await accept_endpoint(installation.operator(connection), TENANT, found.endpoint_id)
+    accepted = await installation.act(accept_endpoint, TENANT, found.endpoint_id)
     assert (1, 0) == (len(accepted.endpoints), len(accepted.refused))
     assert await identity_of(installation, found.endpoint_id) is not None
 
 
 async def test_a_deleted_record_is_not_accepted(installation: Installation) -> None:
-    """If the record was deleted, accepting is refused with the repair."""
     found = await added(installation)
     await installation.pool.execute("DELETE FROM hookseal.secret_records WHERE name LIKE 'endpoint-tls-%'")
-    async with installation.pool.acquire() as connection:
-        accepted = await accept_endpoint(installation.operator(connection), TENANT, found.endpoint_id)
+    accepted = await installation.act(accept_endpoint, TENANT, found.endpoint_id)
     [(_, why)] = accepted.refused
     assert "--client-cert" in why
     await updated(installation, found.endpoint_id, TlsChange(client=BOTH.client, without_authorities=True))
@@ -220,7 +209,6 @@ async def test_a_deleted_record_is_not_accepted(installation: Installation) -> N
 
 
 async def test_unused_versions_are_purged(installation: Installation) -> None:
-    """Unused versions are purged once no claim can need them; with the endpoint, all of them."""
     endpoint = (await added(installation)).endpoint_id
     ledger = PostgresLedger(installation.pool, worker="w1", lease_seconds=45)
     [ring] = await installation.deliveries()
@@ -231,14 +219,12 @@ async def test_unused_versions_are_purged(installation: Installation) -> None:
     await updated(installation, endpoint, TlsChange(client=identity(NEXT, None).client))
 
     async def purged() -> int:
-        async with installation.pool.acquire() as connection:
-            return await purge_batch(installation.operator(connection), TENANT, days=0)
+        return await installation.act(purge_batch, TENANT, days=0)
 
     assert (0, ["retired", "active"]) == (await purged(), await states(installation))
     await ledger.release(claim, None)
     assert (1, ["destroyed", "active"]) == (await purged(), await states(installation))
-    async with installation.pool.acquire() as connection:
-        await delete_endpoint(installation.operator(connection), TENANT, endpoint)
+    await installation.act(delete_endpoint, TENANT, endpoint)
     assert ["destroyed", "retired"] == await states(installation)
     assert 2 == await purged()
     assert ["destroyed", "destroyed"] == await states(installation)

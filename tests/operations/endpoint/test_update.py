@@ -22,15 +22,10 @@ OTHER = "https://other.example/new?token=hunter2"
 async def updated(
     installation: Installation, endpoint: EndpointId, *, expect: int | None = None, tenant: TenantId = TENANT, **to: Any
 ) -> Updated:
-    """Update the endpoint on its own connection."""
-    async with installation.pool.acquire() as connection:
-        return await update_endpoint(
-            installation.operator(connection), tenant, endpoint, to, own_drain_seconds=25, expect_generation=expect
-        )
+    return await installation.act(update_endpoint, tenant, endpoint, to, own_drain_seconds=25, expect_generation=expect)
 
 
 async def row(installation: Installation) -> Any:
-    """Return the only endpoint."""
     return await installation.pool.fetchrow("SELECT * FROM hookseal.endpoints")
 
 
@@ -43,7 +38,6 @@ async def verified(installation: Installation, endpoint: EndpointId) -> None:
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.req("OPS-10")
 async def test_all_fields_change_together(installation: Installation) -> None:
-    """Fields inside and outside of the pointer change together, with a new MAC, one generation and an audit row."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     changes: dict[str, Any] = {
         "url": OTHER,
@@ -90,7 +84,6 @@ async def test_all_fields_change_together(installation: Installation) -> None:
 
 @pytest.mark.req("DEL-06")
 async def test_the_next_claim_uses_the_new_url(installation: Installation) -> None:
-    """The next claim of an older delivery uses the new url and the new retry settings."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     (ring,) = await installation.deliveries()
     await updated(installation, endpoint, url=OTHER, retry_schedule=(5, 300), timeout_ms=100)
@@ -106,7 +99,6 @@ async def test_the_next_claim_uses_the_new_url(installation: Installation) -> No
 
 
 async def test_other_fields_need_no_new_generation(installation: Installation) -> None:
-    """Fields outside of the pointer change without a new generation, even in a row with an invalid MAC."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute("UPDATE hookseal.endpoints SET mac = NULL")
 
@@ -127,7 +119,6 @@ async def test_an_altered_pointer_is_not_changed(installation: Installation) -> 
 
 
 async def test_present_values_change_nothing(installation: Installation) -> None:
-    """Values that are already stored change nothing and are not audited."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     same: dict[str, Any] = {
         "url": "https://receiver.example/hook",
@@ -142,7 +133,6 @@ async def test_present_values_change_nothing(installation: Installation) -> None
 
 @pytest.mark.req("SEC-09")
 async def test_of_concurrent_updates_one_succeeds(installation: Installation) -> None:
-    """Of updates that expect one generation exactly one succeeds; the others get the current generation."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     ended = await asyncio.gather(
         *(updated(installation, endpoint, expect=1, url=f"https://other.example/{number}") for number in range(8)),
@@ -157,7 +147,6 @@ async def test_of_concurrent_updates_one_succeeds(installation: Installation) ->
 
 
 async def test_a_url_in_use_is_a_conflict(installation: Installation) -> None:
-    """The url of another endpoint of the tenant is a conflict, and no other field is changed."""
     await installation.endpoint(url=OTHER)
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     with pytest.raises(Conflict) as caught:
@@ -169,7 +158,6 @@ async def test_a_url_in_use_is_a_conflict(installation: Installation) -> None:
 
 @pytest.mark.req("SEC-08")
 async def test_another_tenants_endpoint_is_not_found(installation: Installation) -> None:
-    """Another tenant's endpoint is not found, and is not changed."""
     endpoint = (await installation.endpoint("globex")).pointer.endpoint_id
     with pytest.raises(NotFound):
         await updated(installation, endpoint, url=OTHER)
@@ -182,7 +170,6 @@ async def test_another_tenants_endpoint_is_not_found(installation: Installation)
 @pytest.mark.req("DEL-06")
 @pytest.mark.parametrize("value", [10, 3])
 async def test_back_off_replaces_the_default_schedule(installation: Installation, value: int) -> None:
-    """Back-off replaces the default schedule, and is used even if its value is stored already."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     answer = await updated(installation, endpoint, max_attempts=value)
 
@@ -193,7 +180,6 @@ async def test_back_off_replaces_the_default_schedule(installation: Installation
 
 @pytest.mark.req("DEL-06")
 async def test_back_off_with_a_schedule_is_refused(installation: Installation) -> None:
-    """Back-off is refused while a schedule replaces it, unless the same update removes the schedule."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await updated(installation, endpoint, retry_schedule=(5,))
     names = ("max_attempts", "backoff_base_seconds", "backoff_cap_seconds")
@@ -207,7 +193,6 @@ async def test_back_off_with_a_schedule_is_refused(installation: Installation) -
 
 
 async def test_a_time_out_must_fit_the_shortest_live_drain(installation: Installation) -> None:
-    """A new time-out must fit the shortest live drain; the stored one is not checked again."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     await installation.pool.execute(
         "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids)"
@@ -224,7 +209,6 @@ async def test_a_time_out_must_fit_the_shortest_live_drain(installation: Install
 
 @pytest.mark.req("SEC-08")
 async def test_a_url_of_another_tenant_is_free(installation: Installation) -> None:
-    """The endpoint of one tenant keeps no other from its url, and no error says that it exists."""
     theirs = await installation.endpoint("globex", url=OTHER)
     mine = await installation.endpoint()
     assert ("url",) == (await updated(installation, mine.pointer.endpoint_id, url=OTHER)).changed

@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.errors import Conflict, Defect, InDoubt, NotFound
+from hookseal.errors import Conflict, Defect, NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoint import rotation
 from hookseal.operations.endpoint.endpoints import delete_endpoint
 from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.operations.key import keys
@@ -20,10 +19,8 @@ from hookseal.operations.key.keys import CompromiseOptions, Replaced, drill, rot
 from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef
-from hookseal.secrets.core.signing import generate_signing_secret
-from hookseal.secrets.endpoint import pointer
-from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.key.compromise import Exposed, Remedy
+from tests import rows
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import (
     NEW,
@@ -39,7 +36,6 @@ from tests.doubles.master_keys import (
     stale_now,
 )
 from tests.doubles.stored import Installation
-from tests.operations.watched import Broken
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("SEC-22")
@@ -52,8 +48,7 @@ DAY = 86_400
 async def replace_exposed(process: Installation, how: CompromiseOptions = HOW) -> list[Replaced]:
     """Replace everything that the older key sealed."""
     found: list[Replaced] = []
-    async with process.pool.acquire() as connection:
-        await drill(process.operator(connection), OLD.key_id, how, found.append)
+    await process.act(drill, OLD.key_id, how, found.append)
     return found
 
 
@@ -63,9 +58,7 @@ def fail(replaced: Replaced) -> None:
 
 
 async def pointer_of(process: Installation, endpoint: EndpointId, tenant: TenantId = ACME) -> Pointer:
-    """Return the verified pointer of the endpoint."""
-    async with process.pool.acquire() as connection, connection.transaction():
-        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint)
+    found = await process.pointer(endpoint, tenant)
     await process.unlocked.versions.refresh()
     process.unlocked.integrity.verify(found)
     return found
@@ -83,7 +76,6 @@ def error_codes(found: list[Replaced]) -> dict[str, str | None]:
 
 
 async def test_everything_the_key_sealed_is_replaced(installation: Installation) -> None:
-    """Current secrets and the integrity key are replaced, re-wrapped or not; older versions are only listed."""
     one = (await installation.endpoint()).pointer.endpoint_id
     for _ in range(2):
         await installation.rotate(one, overlap_seconds=0)
@@ -123,7 +115,6 @@ async def test_everything_the_key_sealed_is_replaced(installation: Installation)
 
 @pytest.mark.req("SEC-06")
 async def test_the_key_is_marked_and_caches_are_cleared(installation: Installation) -> None:
-    """The audit row has the number of versions, the key has the time of its mark, and worker caches are cleared."""
     await installation.endpoint()
     process = await changed(installation, OLD, NEW)
     await replace_exposed(process)
@@ -152,7 +143,6 @@ async def test_secrets_under_a_retired_key_are_replaced(installation: Installati
 
 
 async def test_both_secrets_sign_in_the_overlap(installation: Installation) -> None:
-    """With an overlap both secrets sign until it ends."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     await replace_exposed(process, replace(HOW, overlap_seconds=DAY))
@@ -165,7 +155,6 @@ async def test_both_secrets_sign_in_the_overlap(installation: Installation) -> N
 
 
 async def test_a_newer_secret_is_not_replaced(installation: Installation) -> None:
-    """A secret already under another key is not replaced again; `--overlap 0` ends the overlap with its predecessor."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     await process.rotate(endpoint, overlap_seconds=DAY)
@@ -188,7 +177,6 @@ async def test_a_newer_secret_is_not_replaced(installation: Installation) -> Non
 
 
 async def test_one_rotation_replaces_both_secrets(installation: Installation) -> None:
-    """If both secrets of an overlap were exposed one rotation replaces both; after the overlap nothing is needed."""
     both = (await installation.endpoint()).pointer.endpoint_id
     await installation.rotate(both, overlap_seconds=DAY)
     over = (await installation.endpoint(url="https://r.example/over")).pointer.endpoint_id
@@ -205,11 +193,7 @@ async def test_one_rotation_replaces_both_secrets(installation: Installation) ->
         each.exposed.remedy for each in found if each.exposed.tenant_id == ACME
     )
     now = await pointer_of(process, both)
-    assert (3, f"db:acme:webhook-endpoint-{both}:3", None) == (
-        now.generation,
-        now.secret_ref,
-        now.previous_secret_ref,
-    )
+    assert (3, f"db:acme:webhook-endpoint-{both}:3", None) == (now.generation, now.secret_ref, now.previous_secret_ref)
     assert 2 == (await pointer_of(process, over)).generation
 
 
@@ -233,7 +217,6 @@ async def test_a_running_overlap_needs_force(installation: Installation) -> None
 
 
 async def test_header_values_are_listed_until_replaced(installation: Installation) -> None:
-    """Header values are listed until their owner replaces them."""
     new = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
     added = await installation.add(new, headers={"x-token": b"bearer"})
     process = await changed(installation, OLD, NEW)
@@ -242,26 +225,13 @@ async def test_header_values_are_listed_until_replaced(installation: Installatio
         assert (added.pointer.headers_ref, None) == (headers.exposed.ref, headers.error)
 
     change = HeaderChange(given={"x-token": SecretMaterial(b"another")}, replaces_all=True)
-    async with installation.pool.acquire() as connection:
-        await update_endpoint(
-            process.operator(connection), ACME, added.pointer.endpoint_id, {"headers": change}, own_drain_seconds=25
-        )
+    await process.act(update_endpoint, ACME, added.pointer.endpoint_id, {"headers": change}, own_drain_seconds=25)
     assert {Remedy.NONE} == {each.exposed.remedy for each in await replace_exposed(process)}
 
 
 async def test_an_ed25519_endpoint_gets_a_new_pair(installation: Installation) -> None:
-    """An endpoint that signs with ed25519 gets a new key pair."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
-    request = RotationRequest(
-        tenant_id=ACME,
-        endpoint_id=endpoint,
-        overlap_seconds=0,
-        secret=generate_signing_secret(Algorithm.ED25519),
-        scheme=Scheme.STANDARD,
-        algorithm=Algorithm.ED25519,
-    )
-    async with installation.pool.acquire() as connection:
-        await rotation.rotate_secret(installation.operator(connection), request)
+    await installation.rotate(endpoint, scheme=Scheme.STANDARD, algorithm=Algorithm.ED25519)
     process = await changed(installation, OLD, NEW)
     assert {None} == set(error_codes(await replace_exposed(process)).values())
 
@@ -272,12 +242,10 @@ async def test_an_ed25519_endpoint_gets_a_new_pair(installation: Installation) -
 
 
 async def test_only_existing_endpoints_get_new_secrets(installation: Installation) -> None:
-    """Versions of a deleted endpoint are listed and need nothing; a disabled endpoint's secret is replaced."""
     gone = (await installation.endpoint()).pointer.endpoint_id
     off = (await installation.endpoint("bmce")).pointer.endpoint_id
-    await installation.pool.execute("UPDATE hookseal.endpoints SET enabled = false WHERE tenant_id = 'bmce'")
-    async with installation.pool.acquire() as connection:
-        await delete_endpoint(installation.operator(connection), ACME, gone)
+    await rows.change(installation.pool, "endpoints", off, enabled=False)
+    await installation.act(delete_endpoint, ACME, gone)
     process = await changed(installation, OLD, NEW)
     found = {each.exposed.tenant_id: each.exposed for each in await replace_exposed(process)}
 
@@ -296,7 +264,6 @@ async def test_only_existing_endpoints_get_new_secrets(installation: Installatio
 async def test_an_altered_row_is_reported_and_not_changed(
     installation: Installation, statement: str, code: str
 ) -> None:
-    """An altered row, or a log that refuses rows, is reported and not changed; other tenants are processed."""
     await installation.endpoint()
     after = (await installation.endpoint("bmce")).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
@@ -321,25 +288,20 @@ async def test_the_active_key_is_refused(installation: Installation) -> None:
 
 
 async def test_an_unregistered_key_is_not_found(installation: Installation) -> None:
-    """An unregistered key is not found."""
-    async with installation.pool.acquire() as connection:
-        for how in (HOW, replace(HOW, dry_run=True)):
-            with pytest.raises(NotFound):
-                await drill(installation.operator(connection), NEWER.key_id, how, fail)
+    for how in (HOW, replace(HOW, dry_run=True)):
+        with pytest.raises(NotFound):
+            await installation.act(drill, NEWER.key_id, how, fail)
 
 
 async def test_a_marked_staged_key_is_never_promoted(installation: Installation) -> None:
-    """A staged key has sealed nothing; it is marked, and can never be promoted."""
     await stage(installation, NEW)
-    async with installation.pool.acquire() as connection:
-        await drill(installation.operator(connection), NEW.key_id, HOW, fail)
+    await installation.act(drill, NEW.key_id, HOW, fail)
     assert await installation.pool.fetchval(
         "SELECT compromised_at IS NOT NULL FROM hookseal.secret_keys WHERE key_id = $1", NEW.key_id
     )
 
 
 async def test_a_dry_run_changes_nothing(installation: Installation) -> None:
-    """A dry run reports everything that would be done, and changes nothing."""
     await installation.endpoint()
     process = await changed(installation, OLD, NEW)
     tables = ("secret_keys", "secret_records", "endpoints", "audit_log", "control")
@@ -353,62 +315,7 @@ async def test_a_dry_run_changes_nothing(installation: Installation) -> None:
     assert before == await content()
 
 
-async def replace_interrupted(
-    process: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> list[Replaced]:
-    """Replace, with the second rotation raising this error."""
-    rotated = rotation.rotate_secret
-    asked: list[EndpointId] = []
-
-    async def rotate_once(operator: object, wanted: RotationRequest) -> object:
-        asked.append(wanted.endpoint_id)
-        if len(asked) == 2:
-            raise error
-        return await rotated(operator, wanted)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(keys, "rotate_secret", rotate_once)
-        return await replace_exposed(process)
-
-
-@pytest.mark.parametrize("error", [InDoubt("no answer to the commit"), Broken()], ids=["in-doubt", "ended"])
-async def test_a_repeat_replaces_the_rest(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    """A rotation in doubt ends the run; a repeat replaces the rest, and nothing twice."""
-    ids = [(await installation.endpoint(url=f"https://r.example/{n}")).pointer.endpoint_id for n in range(3)]
-    process = await changed(installation, OLD, NEW)
-    with pytest.raises(type(error)):
-        await replace_interrupted(process, monkeypatch, error)
-    assert [1, 1, 2] == sorted([(await pointer_of(process, each)).generation for each in ids])
-
-    assert {None} == set(error_codes(await replace_exposed(process)).values())
-    assert [2, 2, 2] == [(await pointer_of(process, each)).generation for each in ids]
-    assert 2 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE name='integrity'")
-    await require_sound_log(process)
-
-
-async def test_a_concurrently_rotated_endpoint_is_not_rotated_again(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An endpoint that was rotated since it was read is not rotated again, since its new secret is not exposed."""
-    endpoint = (await installation.endpoint()).pointer.endpoint_id
-    process = await changed(installation, OLD, NEW)
-    replace_one: Callable[..., Awaitable[None]] = keys._replace
-
-    async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
-        if exposed.remedy is Remedy.ROTATION:
-            await process.rotate(endpoint, overlap_seconds=0)
-        await replace_one(operator, key_id, exposed, how)
-
-    monkeypatch.setattr(keys, "_replace", beside)
-    failed = {code for code in error_codes(await replace_exposed(process)).values() if code is not None}
-
-    assert ({"conflict"}, 2) == (failed, (await pointer_of(process, endpoint)).generation)
-
-
 async def test_a_concurrent_run_is_a_conflict(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that another run moved meanwhile under a newer integrity key is a conflict and not called altered."""
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     process = await changed(installation, OLD, NEW)
     other = await holding(installation, OLD, NEW)
@@ -416,8 +323,7 @@ async def test_a_concurrent_run_is_a_conflict(installation: Installation, monkey
 
     async def beside(operator: object, key_id: str, exposed: Exposed, how: CompromiseOptions) -> None:
         if exposed.remedy is Remedy.ROTATION:
-            async with other.pool.acquire() as connection:
-                await rotate_integrity_key(other.operator(connection), os.urandom)
+            await other.act(rotate_integrity_key, os.urandom)
             await other.rotate(endpoint, overlap_seconds=0)
         await replace_one(operator, key_id, exposed, how)
 

@@ -80,7 +80,6 @@ class Chain:
 
 
 async def state(installation: Installation, key: MasterKey) -> str | None:
-    """Return the state of the key, None if it is not registered."""
     found: str | None = await installation.pool.fetchval(
         "SELECT CASE WHEN drained_at IS NULL THEN state ELSE 'drained ' || state END"
         " FROM hookseal.secret_keys WHERE key_id = $1",
@@ -133,7 +132,6 @@ async def prepared(chain: Chain, name: str) -> tuple[str, list[str]]:
 async def test_a_move_killed_at_any_await_can_be_repeated(
     installation: Installation, program: Program, name: str, was: str | None, becomes: str, action: str
 ) -> None:
-    """Killed at any await, a move has done all or nothing, and may be repeated."""
     await installation.endpoint()
     before = await opened(installation)
     chain, endings = Chain(installation), list[bool]()
@@ -161,14 +159,12 @@ async def test_a_move_killed_at_any_await_can_be_repeated(
 async def again(installation: Installation, name: str, seed: str, held: list[str]) -> Installation:
     """Run the move in a new process; return that process."""
     process = await holding(installation, *map(key_of, held))
-    async with installation.pool.acquire() as connection:
-        await operation(process.operator(connection), name, seed)
+    await process.act(operation, name, seed)
     return process
 
 
 @pytest.mark.req("SEC-24", part="stale")
 async def test_a_batch_killed_at_any_await_can_be_repeated(installation: Installation, program: Program) -> None:
-    """A batch has moved all of its records with the audit row, or none; a repeat moves the rest."""
     await installation.endpoint()
     before = await opened(installation)
     total, chain, endings = len(before), Chain(installation), list[bool]()

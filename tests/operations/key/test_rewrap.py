@@ -7,14 +7,12 @@ from dataclasses import astuple
 import pytest
 
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Conflict, KeyRetired, Refused, StaleRow
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import framed
 from hookseal.operations.key.keys import altered
 from hookseal.operations.restore import accept_restore
-from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.core.envelope import HEAD_BYTES, seal
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
@@ -69,22 +67,15 @@ async def many(installation: Installation) -> Installation:
 
 async def pointers(installation: Installation) -> Sequence[Pointer]:
     """Publish for acme, and return the claimed pointers of its endpoints."""
-    ledger = PostgresLedger(installation.pool, worker="w-1", lease_seconds=45)
-    claims = [await ledger.claim(ring) for ring in await installation.deliveries()]
-    return [claim.target.pointer for claim in claims if claim is not None and claim.target is not None]
+    return [await installation.claimed(ring) for ring in await installation.deliveries()]
 
 
-async def signed(unlocked: Unlocked, of: Sequence[Pointer]) -> list[list[str]]:
+async def signed(process: Installation, of: Sequence[Pointer]) -> list[list[str]]:
     """Return the signatures of `x` by a worker with these secrets, for each pointer."""
-    found = []
-    for pointer in of:
-        async with unlocked.service.signers(pointer) as signers:
-            found.append([signer.sign(b"x") for signer in signers])
-    return found
+    return [await process.signed(pointer) for pointer in of]
 
 
 async def test_each_batch_is_one_audit_row(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch is audited with the new key, its size and a digest of the new heads; the end is audited once."""
     monkeypatch.setattr(rewrap, "BATCH", 4)
     before = await many.pool.fetch(ORDERED)
     process = await changed(many, OLD, NEW)
@@ -115,7 +106,6 @@ async def test_each_batch_is_one_audit_row(many: Installation, monkeypatch: pyte
 
 
 async def test_a_re_wrap_changes_no_body(many: Installation) -> None:
-    """The body of every record is unchanged byte for byte, as are all other columns."""
     before = {tuple(row)[:3]: row for row in await many.pool.fetch("SELECT * FROM hookseal.secret_records")}
     process = await changed(many, OLD, NEW)
     await replaced(process, OLD)
@@ -145,16 +135,15 @@ async def test_a_re_wrap_changes_no_body(many: Installation) -> None:
     ],
 )
 async def test_nothing_looks_stale(many: Installation, history: list[tuple[MasterKey, MasterKey]]) -> None:
-    """After each key change every record opens, cached or not, newer ones included, and none is called stale."""
     known = await pointers(many)
-    signatures = await signed(many.unlocked, known)
+    signatures = await signed(many, known)
     held = [OLD]
     for number, (older, newer) in enumerate(history):
         if newer not in held:
             await master_keys.stage(many, newer)
             held.append(newer)
         warm = await holding(many, *held)
-        assert signatures == await signed(warm.unlocked, known)
+        assert signatures == await signed(warm, known)
         await promote(warm, newer)
         await warm.rotate(await add(warm, 10 + number, token=b"v"), overlap_seconds=60, force=True)
         assert [] == await stale_now(many)
@@ -162,14 +151,13 @@ async def test_nothing_looks_stale(many: Installation, history: list[tuple[Maste
         await replaced(warm, older)
         assert [] == await stale_now(many)
         assert before == await opened(warm) == await opened(await holding(many, *held))
-        assert signatures == await signed(warm.unlocked, known)
+        assert signatures == await signed(warm, known)
         assert 0 == await under(many, older)
     await require_sound_log(many)
 
 
 @pytest.mark.req("SEC-24", part="stale")
 async def test_records_under_two_key_changes_open(many: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records that were re-wrapped twice and records that were re-wrapped once all open, and none is stale."""
     monkeypatch.setattr(rewrap, "BATCH", 3)
     before = await opened(many)
     process = await changed(many, OLD, NEW)
@@ -190,7 +178,6 @@ async def test_records_under_two_key_changes_open(many: Installation, monkeypatc
 
 @pytest.mark.req("SEC-24", part="stale")
 async def test_a_stale_record_is_re_wrapped_once_accepted(many: Installation) -> None:
-    """A record from before the re-wrap is listed and does not sign; once accepted, it is re-wrapped again."""
     await many.pool.execute(KEEP)
     before = await opened(many)
     process = await changed(many, OLD, NEW)
@@ -200,9 +187,9 @@ async def test_a_stale_record_is_re_wrapped_once_accepted(many: Installation) ->
     await many.pool.execute(f"{PUT_BACK} AND r.tenant_id = 'acme' AND r.name LIKE '%' || $1", endpoint)
 
     assert [endpoint] == await stale_now(many)
-    for unlocked in (process.unlocked, (await holding(many, NEW, OLD)).unlocked):
+    for each in (process, await holding(many, NEW, OLD)):
         with pytest.raises(StaleRow, match="that a re-wrap left no record of"):
-            await signed(unlocked, known[:1])
+            await signed(each, known[:1])
     returned = await under(many, OLD)
     assert returned > 0
     assert 0 == await master_keys.rewrap(process, OLD)  # a stale record is not re-wrapped
@@ -210,8 +197,7 @@ async def test_a_stale_record_is_re_wrapped_once_accepted(many: Installation) ->
     with pytest.raises(Conflict, match=f"{returned} record"):
         await retire(process, OLD)
 
-    async with many.pool.acquire() as connection:
-        accepted = await accept_restore(process.operator(connection), ())
+    accepted = await process.act(accept_restore, ())
     assert ([endpoint], []) == ([found.endpoint_id for found in accepted.endpoints], [*accepted.refused])
     assert returned == await replaced(process, OLD)
     assert [] == await stale_now(many)
@@ -223,21 +209,18 @@ async def test_a_stale_record_is_re_wrapped_once_accepted(many: Installation) ->
 @pytest.mark.req("SEC-24", part="accept")
 @pytest.mark.parametrize("whose", ["r.tenant_id = '_system'", "r.name IN (SELECT 'webhook-endpoint-' || $1)"])
 async def test_records_without_an_endpoint_are_accepted(many: Installation, whose: str) -> None:
-    """Stale records without an endpoint are also accepted and then re-wrapped."""
     await many.pool.execute(KEEP)
     process = await changed(many, OLD, NEW)
     await replaced(process, OLD)
     [gone, *_] = [row["id"] for row in await many.pool.fetch("SELECT id::text FROM hookseal.endpoints ORDER BY id")]
     await many.pool.execute("DELETE FROM hookseal.endpoints WHERE id = $1::text::uuid", gone)
-    async with many.pool.acquire() as connection:
-        await accept_restore(process.operator(connection), ())  # the missing row counts as deleted
+    await process.act(accept_restore, ())  # the missing row counts as deleted
     await many.pool.execute(f"{PUT_BACK} AND ({whose} OR $1::text IS NULL)", gone)
     returned = await under(many, OLD)
     assert returned > 0
     assert (0, returned) == (await master_keys.rewrap(process, OLD), await finish(process, OLD))
 
-    async with many.pool.acquire() as connection:
-        await accept_restore(process.operator(connection), ())
+    await process.act(accept_restore, ())
 
     [*_, entry] = await audited(many.pool, "_system")
     assert ("restore.accepted", [OLD.key_id]) == (entry["action"], entry["after"]["keys_with_records_again"])
@@ -250,7 +233,6 @@ async def test_records_without_an_endpoint_are_accepted(many: Installation, whos
 async def test_a_record_restored_meanwhile_is_re_wrapped_again(
     many: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record that is put back during the re-wrap is the same version, and is re-wrapped again."""
     monkeypatch.setattr(rewrap, "BATCH", 4)
     await many.pool.execute(KEEP)
     before = await opened(many)
@@ -277,7 +259,6 @@ async def forge(installation: Installation, pointer: Pointer, key: MasterKey) ->
 
 @pytest.mark.req("SEC-24", part="stale")
 async def test_a_record_under_an_unexpected_key_is_refused(many: Installation) -> None:
-    """A record under a key to which no batch moved it is refused and listed."""
     process = await changed(many, OLD, NEW)
     process = await changed(process, OLD, NEW, NEWER)
     await replaced(process, OLD)  # from the first key to the third
@@ -285,20 +266,19 @@ async def test_a_record_under_an_unexpected_key_is_refused(many: Installation) -
     await forge(many, known[0], NEW)
 
     with pytest.raises(StaleRow, match="under another master key"):
-        await signed(process.unlocked, known[:1])
+        await signed(process, known[:1])
     assert [known[0].endpoint_id] == await stale_now(many)
 
 
 @pytest.mark.req("SEC-24", part="stale")
 async def test_a_record_under_a_drained_key_is_refused(many: Installation) -> None:
-    """A record under a drained key is refused and listed."""
     process = await changed(many, OLD, NEW)
     await replaced(process, OLD)
     known = await pointers(process)
     await forge(many, known[0], OLD)
 
     with pytest.raises(StaleRow):
-        await signed(process.unlocked, known[:1])
+        await signed(process, known[:1])
     assert [known[0].endpoint_id] == await stale_now(many)
     assert 1 == await finish(process, OLD)
 
@@ -315,8 +295,7 @@ async def test_a_record_with_a_wrong_key_id_prevents_the_end(many: Installation)
     await master_keys.rewrap(process, OLD)
 
     assert 1 == await finish(process, OLD)
-    async with many.pool.acquire() as connection:
-        [found] = await altered(process.operator(connection), OLD.key_id)
+    [found] = await process.act(altered, OLD.key_id)
     assert ("acme", ref.name, ref.version, "record_tampered") == astuple(found)
     with pytest.raises(Conflict, match="1 record"):
         await retire(process, OLD)
@@ -326,7 +305,6 @@ async def test_a_record_with_a_wrong_key_id_prevents_the_end(many: Installation)
 
 
 async def test_a_re_wrap_needs_the_older_key(many: Installation) -> None:
-    """The active key is refused, as is a process without the older key; a key that sealed nothing has no batch."""
     with pytest.raises(Conflict, match="is the active one"):
         await master_keys.batch(many, OLD)
     await master_keys.stage(many, NEW)
@@ -361,20 +339,18 @@ async def without_old(installation: Installation) -> Installation:
 
 @pytest.mark.req("SEC-24", part="accept")
 async def test_a_record_under_a_retired_key_is_not_accepted(many: Installation) -> None:
-    """Such a record cannot be accepted, the reason has the repair, and the time of draining stays."""
     await many.pool.execute(KEEP)
     process = await changed(many, OLD, NEW)
     await replaced(process, OLD)
     known = await pointers(process)
     before = (await retire(process, OLD)).life
     await many.pool.execute(f"{PUT_BACK} AND r.tenant_id = 'acme'")
-    async with many.pool.acquire() as connection:
-        accepted = await accept_restore(process.operator(connection), ())
+    accepted = await process.act(accept_restore, ())
 
     assert {pointer.endpoint_id for pointer in known} == {found.endpoint_id for found, _ in accepted.refused}
     assert all("rotate it with --overlap 0" in why for _, why in accepted.refused)
     assert before == (await retire(process, OLD)).life
     for pointer in known:
         with pytest.raises(KeyRetired):
-            await signed(process.unlocked, [pointer])
+            await signed(process, [pointer])
         await process.rotate(pointer.endpoint_id, overlap_seconds=0, force=True)

@@ -10,8 +10,7 @@ from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import ProviderApi, SecretStore
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.doubles.providers import AWS_ENVIRONMENT, api_of, external
-from tests.secrets.key.registered import register
-from tests.secrets.samples import RING
+from tests.secrets.samples import RING, register
 
 EXTERNAL = (Provider.OPENBAO, Provider.AWS, Provider.GCP)
 

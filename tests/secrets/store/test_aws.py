@@ -53,7 +53,6 @@ async def _stages(name: str) -> dict[str, list[str]]:
 
 
 def test_the_id_of_a_version_never_changes() -> None:
-    """The id is derived from tenant, name and number; another one would lose every secret that is stored."""
     assert "0875f3bb-3de5-5936-8057-e8d40ecb08a0" == version_id(FIRST)
     assert len({version_id(ref) for ref in (FIRST, SECOND, replace(FIRST, name="n"))}) == 3
     assert version_id(FIRST) == version_id(replace(FIRST, provider=Provider.DB))
@@ -63,7 +62,6 @@ def test_the_id_of_a_version_never_changes() -> None:
 async def test_a_source_of_credentials_that_fails_is_named(
     aws_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program or service that gives the credentials and fails is not a store that is silent."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
@@ -78,7 +76,6 @@ async def test_a_source_of_credentials_that_fails_is_named(
 async def test_a_server_that_is_not_trusted_is_named(
     aws_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server whose certificate is not trusted is not a store that is silent."""
     async with tls_echo(issued("127.0.0.1").server(tmp_path)) as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
         async with _api() as api:
@@ -95,7 +92,6 @@ async def tls_echo(context: ssl.SSLContext) -> AsyncIterator[int]:
 
 
 async def test_each_write_moves_the_stages(aws_url: str) -> None:
-    """The newest version is current, the one before previous; all are read by their own id."""
     own = prefix()
     async with _api(own=own) as api:
         for number, ref in enumerate((FIRST, SECOND, THIRD)):
@@ -106,7 +102,6 @@ async def test_each_write_moves_the_stages(aws_url: str) -> None:
 
 
 async def test_an_abandoned_version_gives_the_current_stage_back(aws_url: str) -> None:
-    """When a version that was never used is removed, the active one is current again, and the other has no stage."""
     own = prefix()
     async with _api(own=own) as api:
         for ref in (FIRST, SECOND, THIRD):
@@ -119,7 +114,6 @@ async def test_an_abandoned_version_gives_the_current_stage_back(aws_url: str) -
 
 
 async def test_a_rotation_at_aws_changes_no_pinned_version(aws_url: str) -> None:
-    """A version that another program adds becomes current at AWS, and the pinned versions are read as before."""
     own = prefix()
     async with _api(own=own) as api:
         await api.write(FIRST, b"ours", owner=OWNER, is_first=True)
@@ -128,7 +122,6 @@ async def test_a_rotation_at_aws_changes_no_pinned_version(aws_url: str) -> None
 
 
 async def test_a_secret_scheduled_for_deletion_is_not_found(aws_url: str) -> None:
-    """Such a secret is not found by a read, and not written to; the errors say how to restore it."""
     own = prefix()
     async with _api(own=own) as api:
         await api.write(FIRST, b"x", owner=OWNER, is_first=True)
@@ -143,7 +136,6 @@ async def test_a_secret_scheduled_for_deletion_is_not_found(aws_url: str) -> Non
 
 
 async def test_requests_use_the_given_region_and_role(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are signed for the region that was given, with credentials of the role; only its own are asked for."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     async with faulty_proxy(aws_url) as proxy:
@@ -160,7 +152,6 @@ async def test_requests_use_the_given_region_and_role(aws_url: str, monkeypatch:
 
 
 async def test_missing_credentials_are_denied(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has no credentials is denied, with where they are looked for."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for role in (None, ROLE):
@@ -171,7 +162,6 @@ async def test_missing_credentials_are_denied(aws_url: str, monkeypatch: pytest.
 
 
 async def test_a_missing_right_is_named(aws_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call that is denied names the right that it needs; with the right, the same call succeeds."""
     async with faulty_proxy(aws_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         async with _api() as api:
@@ -199,7 +189,6 @@ async def test_a_missing_right_is_named(aws_url: str, monkeypatch: pytest.Monkey
 async def test_a_wrong_profile_or_address_is_no_outage(
     aws_url: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing profile or a malformed address is not reported as an unreachable server."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     async with _api() as api:
@@ -210,7 +199,6 @@ async def test_a_wrong_profile_or_address_is_no_outage(
 
 @pytest.mark.req("SEC-15", part="logs")
 async def test_no_log_contains_a_value(aws_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Even with every logger at the level of debugging, the client logs neither what is stored nor a credential."""
     caplog.set_level(logging.DEBUG)
     for name in ("botocore", "aiobotocore", "botocore.parsers", "botocore.endpoint"):
         logging.getLogger(name).setLevel(logging.NOTSET)

@@ -1,24 +1,28 @@
-"""A store outside PostgreSQL when a change fails half-way, and when content at the provider is changed by hand."""
+"""A store outside PostgreSQL: how often it is asked, changes that fail half-way, and content that others changed."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import asyncpg
 import grpc
 import pytest
 
-from hookseal.errors import Conflict, SecretDenied, SecretDestroyed, SecretNotFound, SecretTampered, SecretUnavailable
+from hookseal.errors import Conflict, SecretDestroyed, SecretNotFound, SecretTampered, SecretUnavailable
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.key.keys import PAID_SECONDS, Sentinel
 from hookseal.secrets.store import external as leftovers
 from hookseal.secrets.store.external import ExternalStore, Removal
 from hookseal.secrets.store.postgres import PostgresStore
+from tests import rows
+from tests.doubles.clock import FakeClock
 from tests.doubles.google import GoogleSecrets
 from tests.doubles.providers import OWNER, api_of, external, google_api
-from tests.secrets.key.registered import register
-from tests.secrets.samples import NAME, OTHER_SECRET, RING, SECRET, TENANT
+from tests.secrets.doubles import reader_on
+from tests.secrets.samples import ENDPOINT, NAME, OTHER_SECRET, RING, SECRET, TENANT, register
 
 SIGNING = Purpose.WEBHOOK_SIGNING
 LEFTOVERS = "SELECT version, why FROM hookseal.secret_leftovers ORDER BY version"
@@ -34,7 +38,6 @@ class Scene:
     ref: SecretRef
 
     async def left(self) -> list[tuple[object, ...]]:
-        """Return the leftovers."""
         return [tuple(row) for row in await self.pool.fetch(LEFTOVERS)]
 
     async def remove(self, *, after: float = 0.0) -> Removal:
@@ -43,24 +46,20 @@ class Scene:
         return await leftovers.remove(self.pool, apis, owner=OWNER, unsettled_seconds=after)
 
     async def put(self, name: str) -> SecretRef:
-        """Put a secret of that name."""
         return await self.store.put(TENANT, name, SECRET, purpose=SIGNING)
 
     async def rotate(self) -> SecretRef:
-        """Rotate the secret of the endpoint."""
         return await self.store.rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
 
 
 @pytest.fixture
 async def scene(pool: Pool) -> AsyncIterator[Scene]:
-    """Yield the scene."""
     async with google_api() as (kept, api):
         store = external(pool, api)
         yield Scene(pool, kept, store, await store.put(TENANT, NAME, SECRET, purpose=SIGNING))
 
 
 async def test_a_successful_change_leaves_nothing_to_remove(scene: Scene) -> None:
-    """A put and a rotation leave nothing to remove."""
     await scene.rotate()
 
     assert [] == await scene.left()
@@ -69,17 +68,15 @@ async def test_a_successful_change_leaves_nothing_to_remove(scene: Scene) -> Non
 
 @pytest.mark.req("SEC-15", part="secrets")
 async def test_neither_postgresql_nor_the_provider_has_the_secret(scene: Scene) -> None:
-    """Neither PostgreSQL nor the provider contains the secret, as text or as bytes."""
-    rows = repr([tuple(row) for row in await scene.pool.fetch("SELECT * FROM hookseal.secret_records")])
+    shown = repr([tuple(row) for row in await scene.pool.fetch("SELECT * FROM hookseal.secret_records")])
     there = b"".join(version for kept in scene.kept.secrets.values() for version in kept.versions)
 
-    assert SECRET.reveal().decode() not in rows
+    assert SECRET.reveal().decode() not in shown
     assert SECRET.reveal()[6:18] not in there
     assert len(SECRET) == len(there)
 
 
 async def test_an_uncommitted_rotation_uses_up_its_number(scene: Scene, database_url: str) -> None:
-    """The bytes of an uncommitted rotation stay unused and are removed; a later rotation has the next number."""
     doomed = await asyncpg.connect(database_url)
     await doomed.transaction().start()
     abandoned = await scene.store.joined_to(doomed).rotate(TENANT, NAME, OTHER_SECRET, purpose=SIGNING)
@@ -99,7 +96,6 @@ async def test_an_uncommitted_rotation_uses_up_its_number(scene: Scene, database
 
 
 async def test_a_put_that_is_rolled_back_leaves_the_name_free(scene: Scene) -> None:
-    """After a rolled-back put the name can be put again, with the next number."""
     async with scene.pool.acquire() as connection:
         outer = connection.transaction()
         await outer.start()
@@ -110,8 +106,6 @@ async def test_a_put_that_is_rolled_back_leaves_the_name_free(scene: Scene) -> N
 
 
 async def test_a_lost_reply_uses_up_a_number_only(scene: Scene) -> None:
-    """If the reply to a write is lost, the rotation fails and changes no state; a repeat has the next number."""
-
     async def lost(method: str, context: grpc.aio.ServicerContext[object, object]) -> None:
         if method == "AddSecretVersion":
             await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
@@ -127,7 +121,6 @@ async def test_a_lost_reply_uses_up_a_number_only(scene: Scene) -> None:
 
 
 async def test_a_rotation_skips_numbers_used_at_the_provider(scene: Scene) -> None:
-    """If PostgreSQL is older than the provider, after a restore, a rotation takes the first free number."""
     for version in (2, 3):
         await scene.store.api.write(replace(scene.ref, version=version), b"later", owner=OWNER, is_first=False)
 
@@ -138,7 +131,6 @@ async def test_a_rotation_skips_numbers_used_at_the_provider(scene: Scene) -> No
 
 
 async def test_a_destroyed_version_is_removed_at_the_provider(scene: Scene) -> None:
-    """After `destroy` the version cannot be read; then it is removed at the provider, too."""
     await scene.rotate()
     await scene.store.destroy(scene.ref)
     with pytest.raises(SecretDestroyed):
@@ -150,7 +142,6 @@ async def test_a_destroyed_version_is_removed_at_the_provider(scene: Scene) -> N
 
 
 async def test_a_failed_removal_is_repeated_and_stops_no_other(scene: Scene) -> None:
-    """A version that the provider does not remove stays listed, with the reason; the others are removed."""
     for name in ("a", "b"):
         await scene.store.destroy(await scene.put(name))
     asked: list[str] = []
@@ -169,7 +160,6 @@ async def test_a_failed_removal_is_repeated_and_stops_no_other(scene: Scene) -> 
 
 
 async def test_several_workers_remove_each_version_once(scene: Scene) -> None:
-    """Removals at the same time share the work."""
     for number in range(6):
         await scene.store.destroy(await scene.put(f"n{number}"))
     removals = await asyncio.gather(scene.remove(), scene.remove(), scene.remove())
@@ -179,7 +169,6 @@ async def test_several_workers_remove_each_version_once(scene: Scene) -> None:
 
 
 async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None:
-    """Bytes that were replaced at the provider are not used, and the error says what to do."""
     (kept,) = scene.kept.secrets.values()
     kept.versions[0] = SECRET.reveal()
     with pytest.raises(SecretTampered, match=r"somebody changed it.*rotate --overlap 0"):
@@ -188,7 +177,6 @@ async def test_a_secret_changed_at_the_provider_is_refused(scene: Scene) -> None
 
 @pytest.mark.req("SEC-08")
 async def test_exchanged_secrets_are_refused(scene: Scene) -> None:
-    """Two secrets that were exchanged at the provider do not open in the place of each other."""
     other = await scene.put("other")
     one, two = scene.kept.secrets.values()
     one.versions, two.versions = two.versions, one.versions
@@ -197,27 +185,7 @@ async def test_exchanged_secrets_are_refused(scene: Scene) -> None:
             await scene.store.get(ref, purpose=SIGNING)
 
 
-async def test_a_secret_removed_at_the_provider_is_named(scene: Scene) -> None:
-    """If the secret was removed at the provider, the error says so and what to do."""
-    scene.kept.secrets.clear()
-    with pytest.raises(SecretNotFound, match=r"somebody removed it\. Restore it there"):
-        await scene.store.get(scene.ref, purpose=SIGNING)
-
-
-async def test_a_name_used_by_another_owner_is_denied(scene: Scene) -> None:
-    """A put under a name that another owner has at the provider is denied, and neither side changes."""
-    theirs = replace(scene.ref, name="theirs")
-    await scene.store.api.write(theirs, b"theirs", owner="somebody-else", is_first=True)
-    with pytest.raises(SecretDenied, match="this installation of hookseal did not make it"):
-        await scene.put("theirs")
-    await scene.remove()
-
-    assert () == await scene.store.versions(TENANT, "theirs")
-    assert b"theirs" == await scene.store.api.read(theirs)
-
-
 async def test_a_conflict_writes_nothing_to_the_provider(scene: Scene) -> None:
-    """A put of a name that exists asks the provider nothing."""
     asked = len(scene.kept.calls)
     with pytest.raises(Conflict):
         await scene.put(NAME)
@@ -228,15 +196,8 @@ async def test_a_conflict_writes_nothing_to_the_provider(scene: Scene) -> None:
 
 @pytest.mark.req("SEC-11")
 async def test_a_restored_version_is_stale(scene: Scene) -> None:
-    """A record whose state contradicts its endpoint is stale, as with `db`, and the provider is not asked."""
-    await scene.pool.execute(
-        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret_ref)"
-        " VALUES ($1, $2::text::uuid, 'https://a.example/', '{*}', $3)",
-        TENANT,
-        NAME.removeprefix("webhook-endpoint-"),
-        str(scene.ref),
-    )
-    await scene.pool.execute("UPDATE hookseal.secret_records SET state = 'retired'")
+    await rows.endpoint(scene.pool, TENANT, id=ENDPOINT, secret_ref=str(scene.ref))
+    await rows.change(scene.pool, "secret_records", state="retired")
     asked = len(scene.kept.calls)
     with pytest.raises(SecretTampered, match="stale"):
         await scene.store.get(scene.ref, purpose=SIGNING)
@@ -245,11 +206,7 @@ async def test_a_restored_version_is_stale(scene: Scene) -> None:
 
 
 async def test_a_version_keeps_its_number_when_it_moves(scene: Scene) -> None:
-    """Taking over a version of another provider, also after a failure, leaves one version of that number."""
-    await scene.pool.execute(
-        "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose)"
-        " VALUES ('acme', 'n', 7, 'aws', 'integrity')"
-    )
+    await rows.secret_record(scene.pool, "n", 7, provider="aws", purpose="integrity", scheme=None)
     before = replace(scene.ref, provider=Provider.AWS, name="n", version=7)
     material = SecretMaterial(b"m" * 32)
     moved = before
@@ -282,7 +239,6 @@ async def test_what_stays_at_a_provider_outlives_what_left(pool: Pool, aws_url: 
 
 
 async def test_a_version_that_returns_before_its_removal_is_used(scene: Scene) -> None:
-    """A version that left for PostgreSQL, and returns before its bytes were removed, finds them and is used."""
     await register(scene.pool)
     material, here = SecretMaterial(b"m" * 32), PostgresStore(scene.pool, RING)
     ref = await here.put(TENANT, "n", material, purpose=Purpose.INTEGRITY)
@@ -295,3 +251,56 @@ async def test_a_version_that_returns_before_its_removal_is_used(scene: Scene) -
     assert Provider.GCP is ref.provider
     assert material == await scene.store.get(ref, purpose=Purpose.INTEGRITY)
     assert [] == await scene.left()
+
+
+# How often a provider that charges for each call is asked.
+
+READ = "AccessSecretVersion"
+
+
+@pytest.mark.req("SEC-01", part="calls")
+async def test_a_thousand_concurrent_deliveries_cost_one_call(scene: Scene) -> None:
+    """A thousand attempts at once read a secret once, and not again until its time in the cache is over."""
+    kept, store, ref = scene.kept, scene.store, scene.ref
+    clock = FakeClock()
+    reader = reader_on(store, clock, ttl_seconds=300)
+
+    async def attempts() -> int:
+        before = kept.calls.count(READ)
+        found = await asyncio.gather(*[reader.read([ref], purpose=Purpose.WEBHOOK_SIGNING) for _ in range(1_000)])
+        assert [(SECRET,)] * 1_000 == found
+        return kept.calls.count(READ) - before
+
+    assert [1, 0] == [await attempts(), await attempts()]
+    clock.elapsed += 299
+    assert 0 == await attempts()
+    clock.elapsed += 1
+    assert 1 == await attempts()
+
+
+@pytest.mark.req("SEC-01", part="calls")
+async def test_the_sentinel_is_read_once_a_minute(scene: Scene) -> None:
+    kept, store = scene.kept, scene.store
+    clock = FakeClock()
+    sentinel = Sentinel(await store.put(TENANT, "sentinel", SECRET, purpose=Purpose.SENTINEL), clock=clock)
+
+    async def calls() -> int:
+        before = kept.calls.count(READ)
+        for _ in range(5):
+            await sentinel.check(store)
+        return kept.calls.count(READ) - before
+
+    assert [1, 0] == [await calls(), await calls()]
+    clock.elapsed += PAID_SECONDS
+
+    async def away(_: str, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+    kept.fault, before = away, kept.calls.count(READ)
+    for _ in range(5):
+        with pytest.raises(SecretUnavailable):
+            await sentinel.check(store)
+    assert before + 1 == kept.calls.count(READ)
+    kept.fault = None
+    clock.elapsed += PAID_SECONDS
+    assert 1 == await calls()

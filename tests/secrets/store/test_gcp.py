@@ -42,14 +42,12 @@ REF = SecretRef(provider=Provider.GCP, tenant=TENANT, name=NAME, version=1)
 
 
 def test_names_never_change() -> None:
-    """The id of a secret is derived from tenant, name and number; another one would lose what is stored."""
     assert f"hookseal__acme__{NAME}__1" == secret_id("hookseal", REF)
     long = SecretRef(provider=Provider.GCP, tenant=TENANT, name="_" * 128, version=1)
     assert 255 >= len(secret_id("hookseal", long)) == len("hookseal__") + 64
 
 
 async def test_a_service_account_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a service account is found by GOOGLE_APPLICATION_CREDENTIALS; the client is made without a call."""
     file = tmp_path / "google.json"
     file.write_bytes(service_account())
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
@@ -59,7 +57,6 @@ async def test_a_service_account_file_is_found(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_missing_credentials_are_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process without credentials is denied, with where they are looked for."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     api = GcpApi(GcpAccess(project="tests"), prefix="hookseal")
     for call in (api.prepare, lambda: api.read(REF)):
@@ -85,7 +82,6 @@ async def test_missing_credentials_are_denied(tmp_path: Path, monkeypatch: pytes
 async def test_a_failed_write_can_be_repeated(
     method: str, code: grpc.StatusCode, error: type[HooksealError], message: str
 ) -> None:
-    """Whichever call of a repeated write fails, the error says what to do; afterwards the write succeeds."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
@@ -102,7 +98,6 @@ async def test_a_failed_write_can_be_repeated(
 
 
 async def test_a_wrong_clock_is_reported_as_unavailable() -> None:
-    """With a clock that is an hour off no token is given out. Google's client reports that as a server that is away."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
@@ -116,7 +111,6 @@ async def test_a_wrong_clock_is_reported_as_unavailable() -> None:
 
 @pytest.mark.req("SEC-07", part="causes")
 async def test_a_server_of_tokens_that_is_away_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    """If no token is given out, the error says which server is away, and Google's client logs no traceback."""
     ours = authority()
     of_google = issued("127.0.0.1", by=ours)
     tls = grpc.ssl_server_credentials([(of_google.both, of_google.pem.encode())])
@@ -140,7 +134,6 @@ async def test_a_server_of_tokens_that_is_away_is_named(caplog: pytest.LogCaptur
 
 
 async def test_a_server_that_is_not_trusted_is_named() -> None:
-    """A server whose certificate is not trusted is not a store that is silent."""
     of_google = issued("127.0.0.1")
     tls = grpc.ssl_server_credentials([(of_google.both, of_google.pem.encode())])
     trusted = grpc.ssl_channel_credentials(authority().pem.encode())
@@ -154,7 +147,6 @@ async def test_a_server_that_is_not_trusted_is_named() -> None:
 
 
 async def test_another_server_in_place_of_google_is_named() -> None:
-    """A server that speaks another protocol, such as a proxy with a page, is not called silent."""
     runner = web.ServerRunner(web.Server(_page), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -226,7 +218,6 @@ async def test_the_first_read_after_an_outage_succeeds() -> None:
 
 @pytest.mark.parametrize("method", ["GetSecret", "DeleteSecret"])
 async def test_a_refused_removal_names_the_remedy(method: str) -> None:
-    """A removal that Google refuses is an error of hookseal, which says what to do."""
     async with google_api() as (kept, api):
         await api.write(REF, b"ours", owner=OWNER, is_first=True)
 
@@ -251,7 +242,6 @@ async def test_versions_are_pinned() -> None:
 
 @pytest.mark.req("SEC-15", part="logs")
 async def test_no_log_contains_a_value(caplog: pytest.LogCaptureFixture) -> None:
-    """Even with every logger at the level of debugging, the client does not log what is stored."""
     caplog.set_level(logging.DEBUG)
     logging.getLogger("google").setLevel(logging.NOTSET)
     async with google_api() as (_, api):
@@ -264,7 +254,6 @@ async def test_no_log_contains_a_value(caplog: pytest.LogCaptureFixture) -> None
 
 
 async def test_a_hanging_server_of_tokens_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request for a token ends in time, and so does its thread; by default Google's library waits for 120 s."""
     released = asyncio.Event()
 
     async def hang(_request: web.Request) -> web.Response:

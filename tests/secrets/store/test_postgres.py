@@ -1,8 +1,11 @@
-"""The store `db` under manual changes of the database and during outages."""
+"""The stores dev and db, also under manual changes of the database and during outages, and the report of versions."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,8 +14,8 @@ from hookseal.embedded.server import Server
 from hookseal.errors import (
     ContextMismatch,
     HooksealError,
-    KeyRetired,
-    KeyUnknown,
+    Malformed,
+    NotFound,
     RecordMalformed,
     SecretDenied,
     SecretNotFound,
@@ -22,13 +25,16 @@ from hookseal.errors import (
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.envelope import key_id_of
-from hookseal.secrets.core.keyring import KeyRing
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
+from hookseal.secrets.store import version_report
+from hookseal.secrets.store.dev import DevStore
 from hookseal.secrets.store.port import VersionState
 from hookseal.secrets.store.postgres import PostgresStore
-from tests.secrets.key.registered import register
-from tests.secrets.samples import FIRST, NAME, OTHER_SECRET, OTHER_TENANT, RING, SECOND, SECRET, TENANT, ref
+from hookseal.secrets.store.version_report import need, require_known, signing_ref
+from tests.doubles.clock import FakeClock
+from tests.doubles.stored import begin
+from tests.secrets.samples import ENDPOINT, FIRST, NAME, OTHER_SECRET, OTHER_TENANT, RING, SECRET, TENANT, ref, register
 
 SIGNING = Purpose.WEBHOOK_SIGNING
 RECORDS = "SELECT * FROM hookseal.secret_records ORDER BY tenant_id, name, version"
@@ -64,7 +70,6 @@ async def store(pool: Pool) -> PostgresStore:
     ],
 )
 async def test_a_row_moved_by_hand_does_not_open(store: PostgresStore, pool: Pool, change: str, moved: str) -> None:
-    """A record that was moved to another tenant, name or version is refused there and missing at its place."""
     await pool.execute(f"UPDATE hookseal.secret_records SET {change} WHERE version = 1")  # noqa: S608
 
     with pytest.raises(ContextMismatch):
@@ -75,7 +80,6 @@ async def test_a_row_moved_by_hand_does_not_open(store: PostgresStore, pool: Poo
 
 @pytest.mark.req("SEC-03")
 async def test_sealed_bytes_swapped_between_rows_do_not_open(store: PostgresStore, pool: Pool) -> None:
-    """Two versions with exchanged records are both refused."""
     await pool.execute(
         "UPDATE hookseal.secret_records r SET sealed = o.sealed FROM hookseal.secret_records o "
         "WHERE o.version = 3 - r.version"
@@ -87,7 +91,6 @@ async def test_sealed_bytes_swapped_between_rows_do_not_open(store: PostgresStor
 
 @pytest.mark.req("SEC-03")
 async def test_a_purpose_changed_by_hand_does_not_open(store: PostgresStore, pool: Pool) -> None:
-    """If the purpose in a row was changed, neither the old nor the new purpose opens the record."""
     await pool.execute("UPDATE hookseal.secret_records SET purpose = 'integrity'")
 
     with pytest.raises(SecretDenied):
@@ -97,7 +100,6 @@ async def test_a_purpose_changed_by_hand_does_not_open(store: PostgresStore, poo
 
 
 async def test_an_unknown_purpose_is_tampering(store: PostgresStore, pool: Pool) -> None:
-    """If a row has an unknown purpose, listing the versions reports tampering."""
     await pool.execute("UPDATE hookseal.secret_records SET purpose = 'other' WHERE version = 1")
 
     with pytest.raises(SecretTampered):
@@ -106,7 +108,6 @@ async def test_an_unknown_purpose_is_tampering(store: PostgresStore, pool: Pool)
 
 @pytest.mark.req("SEC-03")
 async def test_a_record_overwritten_by_hand_does_not_open(store: PostgresStore, pool: Pool) -> None:
-    """Bytes that are not a record, such as plaintext, are never used as a secret."""
     await pool.execute("UPDATE hookseal.secret_records SET sealed = $1 WHERE version = 1", SECRET.reveal())
 
     with pytest.raises(RecordMalformed):
@@ -114,7 +115,6 @@ async def test_a_record_overwritten_by_hand_does_not_open(store: PostgresStore, 
 
 
 async def test_a_row_of_another_provider_is_not_found(store: PostgresStore, pool: Pool) -> None:
-    """A version of another provider is not found in this store."""
     await pool.execute("UPDATE hookseal.secret_records SET provider = 'aws', sealed = NULL WHERE version = 1")
 
     with pytest.raises(SecretNotFound):
@@ -123,21 +123,8 @@ async def test_a_row_of_another_provider_is_not_found(store: PostgresStore, pool
     assert 3 == (await store.rotate(TENANT, NAME, SECRET, purpose=SIGNING)).version
 
 
-@pytest.mark.req("SEC-03")
-async def test_missing_and_retired_keys_have_different_errors(store: PostgresStore, pool: Pool) -> None:
-    """A missing key and a retired key of a record are two different errors."""
-    with pytest.raises(KeyUnknown, match=FIRST.key_id):
-        await PostgresStore(pool, KeyRing(SECOND)).get(ref(1, Provider.DB), purpose=SIGNING)
-    with pytest.raises(KeyRetired, match=FIRST.key_id):
-        await PostgresStore(pool, KeyRing(SECOND, (FIRST,), retired=[FIRST.key_id])).get(
-            ref(1, Provider.DB), purpose=SIGNING
-        )
-    assert SECRET == await PostgresStore(pool, KeyRing(SECOND, (FIRST,))).get(ref(1, Provider.DB), purpose=SIGNING)
-
-
 @pytest.mark.req("SEC-15", part="secrets")
 async def test_no_column_contains_a_secret(store: PostgresStore, pool: Pool) -> None:
-    """No column of the table contains a secret as text or bytes; each row names the key of its record."""
     rows = await pool.fetch(RECORDS)
 
     for row in rows:
@@ -149,18 +136,8 @@ async def test_no_column_contains_a_secret(store: PostgresStore, pool: Pool) -> 
     assert VersionState.ACTIVE == (await store.versions(TENANT, NAME))[1].state
 
 
-async def test_a_destroyed_version_keeps_its_row(store: PostgresStore, pool: Pool) -> None:
-    """After `destroy` the sealed bytes and the key id are null; the row remains."""
-    await store.destroy(ref(1, Provider.DB))
-    row = await pool.fetchrow("SELECT state, sealed, key_id FROM hookseal.secret_records WHERE version = 1")
-
-    assert row is not None
-    assert ("destroyed", None, None) == tuple(row)
-
-
 @pytest.mark.parametrize("call", [CALLS[0], CALLS[2], CALLS[4]], ids=["put", "rotate", "destroy"])
 async def test_a_call_on_a_connection_joins_its_transaction(store: PostgresStore, pool: Pool, call: Call) -> None:
-    """Calls on a connection are part of the caller's transaction and are rolled back with it."""
     before = await pool.fetch(RECORDS)
     async with pool.acquire() as connection:
         outer = connection.transaction()
@@ -173,7 +150,6 @@ async def test_a_call_on_a_connection_joins_its_transaction(store: PostgresStore
 
 
 async def test_a_refusal_leaves_the_callers_transaction_usable(store: PostgresStore, pool: Pool) -> None:
-    """After a conflict the caller's transaction can still commit."""
     async with pool.acquire() as connection, connection.transaction():
         joined = store.joined_to(connection)
         with pytest.raises(HooksealError):
@@ -188,7 +164,6 @@ async def test_a_refusal_leaves_the_callers_transaction_usable(store: PostgresSt
 async def test_a_rotation_lost_before_its_commit_changes_nothing(
     store: PostgresStore, pool: Pool, database_url: str
 ) -> None:
-    """A rotation whose connection is lost before the commit changes nothing, and the next one succeeds."""
     before = await pool.fetch(RECORDS)
     doomed = await asyncpg.connect(database_url)
     await doomed.transaction().start()
@@ -204,7 +179,6 @@ async def test_a_rotation_lost_before_its_commit_changes_nothing(
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("call", CALLS, ids=["put", "get", "rotate", "versions", "destroy"])
 async def test_an_unreachable_database_is_unavailable(database_url: str, call: Call) -> None:
-    """With a closed pool or connection, every call raises a transient error that names only the type of the cause."""
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as closed:
         pass
     connection = await asyncpg.connect(database_url)
@@ -218,7 +192,6 @@ async def test_an_unreachable_database_is_unavailable(database_url: str, call: C
 @pytest.mark.req("SEC-07")
 @pytest.mark.parametrize("call", CALLS, ids=["put", "get", "rotate", "versions", "destroy"])
 async def test_a_role_without_the_right_is_denied(store: PostgresStore, pool: Pool, call: Call) -> None:
-    """A role without the right to the table gets a definitive error without any value."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL ROLE pg_read_all_settings")
         with pytest.raises(SecretDenied, match="SQL role"):
@@ -227,7 +200,6 @@ async def test_a_role_without_the_right_is_denied(store: PostgresStore, pool: Po
 
 @pytest.mark.req("SEC-08")
 async def test_reads_of_one_turn_are_one_statement(store: PostgresStore, database_url: str) -> None:
-    """Reads of a hundred tenants in one turn are one statement, and each gets its own secret."""
     tenants = [TenantId(f"tenant{number}") for number in range(100)]
     put = {
         await store.put(tenant, NAME, SecretMaterial(tenant.encode()), purpose=SIGNING): tenant for tenant in tenants
@@ -251,7 +223,6 @@ async def test_reads_of_one_turn_are_one_statement(store: PostgresStore, databas
 
 @pytest.mark.req("SEC-07")
 async def test_a_read_from_a_frozen_server_fails_within_two_seconds(own_postgres: Server) -> None:
-    """While PostgreSQL is frozen a read fails within two seconds; after that the next one succeeds."""
     async with asyncpg.create_pool(own_postgres.url, min_size=2, max_size=10) as pool:
         await register(pool)
         store = PostgresStore(pool, RING)
@@ -262,3 +233,142 @@ async def test_a_read_from_a_frozen_server_fails_within_two_seconds(own_postgres
         own_postgres.thaw()
 
         assert SECRET == await store.get(stored, purpose=SIGNING)
+
+
+# Which version of a secret is still needed, and which versions are known.
+
+UNTIL = datetime(2026, 3, 1, tzinfo=UTC)
+ACTIVE, PREVIOUS, RETIRED, DESTROYED = VersionState
+
+
+@pytest.mark.req("SEC-23")
+@pytest.mark.parametrize(
+    ("state", "signs", "until", "claims", "needed", "reason"),
+    [
+        pytest.param(ACTIVE, True, None, 0, True, "every new attempt is signed with it$", id="current"),
+        pytest.param(ACTIVE, True, None, 7, True, "every new attempt is signed with it$", id="current-in-flight"),
+        pytest.param(PREVIOUS, True, UNTIL, 0, True, "until its overlap ends$", id="overlap"),
+        pytest.param(RETIRED, True, None, 0, True, "every new attempt is signed with it$", id="retired-by-hand"),
+        pytest.param(DESTROYED, True, None, 0, True, "destroyed, so deliveries wait: rotate$", id="current-destroyed"),
+        pytest.param(DESTROYED, True, UNTIL, 0, True, "destroyed, so deliveries wait: rotate$", id="overlap-destroyed"),
+        pytest.param(PREVIOUS, False, None, 1, True, "wait until they end$", id="over-in-flight"),
+        pytest.param(RETIRED, False, None, 2, True, "wait until they end$", id="retired-in-flight"),
+        pytest.param(DESTROYED, False, None, 1, True, "wait until they end$", id="destroyed-in-flight"),
+        pytest.param(ACTIVE, False, None, 0, True, "its endpoint does not name it", id="active-unnamed"),
+        pytest.param(PREVIOUS, False, None, 0, False, "overlap is over .* safe to destroy; .*purge --older", id="over"),
+        pytest.param(RETIRED, False, None, 0, False, "signs no more .* safe to destroy; .*purge --older", id="retired"),
+        pytest.param(DESTROYED, False, None, 0, False, "what it signed stays on record$", id="destroyed"),
+    ],
+)
+def test_a_version_is_needed_while_it_may_sign(
+    state: VersionState, signs: bool, until: datetime | None, claims: int, needed: bool, reason: str
+) -> None:
+    found = need(state, signs=signs, signs_until=until, claims_in_flight=claims)
+    assert needed is found.needed
+    assert re.search(reason, found.reason)
+
+
+@pytest.mark.req("SEC-23")
+@pytest.mark.parametrize("state", VersionState)
+def test_a_version_in_a_stale_row_is_needed(state: VersionState) -> None:
+    found = need(state, signs=False, signs_until=None, claims_in_flight=0, named_by_old_row=True)
+    assert found.needed
+    assert "restore check" in found.reason
+
+
+@pytest.mark.req("SEC-23")
+@pytest.mark.parametrize("provider", Provider)
+def test_the_ref_of_an_endpoints_secret_names_the_endpoint(provider: Provider) -> None:
+    assert (ref(7, provider), ENDPOINT) == signing_ref(str(ref(7, provider)))
+
+
+@pytest.mark.req("SEC-23")
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "shape"),
+        (f"db:acme:{NAME}:07", "version"),
+        (f"db:acme:{NAME}", "shape"),
+        (f"DB:acme:{NAME}:7", "provider"),
+        (f"db:_system:{NAME}:7", "tenant"),
+        ("db:_system:integrity:1", "tenant"),
+        (f"db:acme:{ENDPOINT}:7", "name"),
+        (f"db:acme:endpoint-headers-{ENDPOINT}:7", "name"),
+        (f"db:acme:webhook-endpoint-{NAME}:7", "name"),
+        ("db:acme:webhook-endpoint-:7", "name"),
+        (f"db:acme:{NAME.upper()}:7", "name"),
+        ("db:acme:" + "x" * 512 + ":7", "length"),
+    ],
+)
+def test_a_ref_of_no_endpoint_is_refused(text: str, part: str) -> None:
+    with pytest.raises(Malformed, match=rf"^secret ref: its {part} must be ") as caught:
+        signing_ref(text)
+    assert "signed_by" == caught.value.field
+    assert ENDPOINT not in str(caught.value)
+
+
+@pytest.mark.req("SEC-23")
+async def test_an_unknown_version_is_not_found(pool: Pool) -> None:
+    added = await (await begin(pool)).endpoint()
+    stored = SecretRef.parse(added.pointer.secret_ref or "")
+    parts: dict[str, Any] = {"provider": stored.provider, "tenant": stored.tenant, "name": stored.name, "version": 1}
+    await require_known(pool, stored)
+    for changed in ({"version": 2}, {"name": NAME}, {"provider": Provider.AWS}, {"tenant": OTHER_TENANT}):
+        with pytest.raises(NotFound) as caught:
+            await require_known(pool, SecretRef(**parts | changed))
+        assert "signed_by" == caught.value.field
+    await pool.execute("UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL")
+    await require_known(pool, stored)
+
+
+async def test_only_the_previous_secret_has_an_end_of_signing(pool: Pool) -> None:
+    installation = await begin(pool)
+    endpoint = (await installation.endpoint()).pointer
+    first = SecretRef.parse(endpoint.secret_ref or "")
+    second = SecretRef(provider=first.provider, tenant=TENANT, name=first.name, version=2)
+    await pool.execute("UPDATE hookseal.secret_records SET state = 'previous' WHERE tenant_id = 'acme'")
+    await pool.execute(
+        "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, scheme, sealed)"
+        " SELECT tenant_id, name, 2, provider, purpose, scheme, sealed FROM hookseal.secret_records"
+        " WHERE tenant_id = 'acme'"
+    )
+    overlap = (
+        "UPDATE hookseal.endpoints SET secret_ref = $1, previous_secret_ref = $2,"
+        " previous_secret_expires_at = now() + make_interval(secs => $3) RETURNING previous_secret_expires_at"
+    )
+    until = await pool.fetchval(overlap, str(second), str(first), 60.0)
+
+    async def read() -> list[tuple[bool, datetime | None]]:
+        found = await version_report.of_endpoint(pool, TENANT, endpoint.endpoint_id)
+        return [(one["signs"], one["signs_until"]) for one in found]
+
+    assert [(True, until), (True, None)] == await read()
+    await pool.execute(overlap, str(second), str(first), -1.0)
+    assert [(False, None), (True, None)] == await read()
+    await pool.execute(overlap, str(first), str(first), 60.0)
+    assert [(True, None), (False, None)] == await read()
+    await pool.execute("DELETE FROM hookseal.endpoints")
+    assert [(False, None), (False, None)] == await read()
+
+
+# Properties of the store `dev` that other stores do not have.
+
+
+async def test_times_come_from_the_stores_clock() -> None:
+    clock = FakeClock()
+    store = DevStore(clock)
+    start = clock.now()
+    await store.put(TENANT, NAME, SECRET, purpose=Purpose.SENTINEL)
+    await clock.sleep(5)
+    await store.rotate(TENANT, NAME, OTHER_SECRET, purpose=Purpose.SENTINEL)
+
+    first, second = await store.versions(TENANT, NAME)
+    assert (start, start + timedelta(seconds=5)) == (first.created_at, first.changed_at)
+    assert (start + timedelta(seconds=5),) * 2 == (second.created_at, second.changed_at)
+
+
+async def test_two_dev_stores_share_nothing() -> None:
+    ref = await DevStore().put(TENANT, NAME, SECRET, purpose=Purpose.SENTINEL)
+
+    with pytest.raises(SecretNotFound):
+        await DevStore().get(ref, purpose=Purpose.SENTINEL)
