@@ -30,7 +30,7 @@ async def test_each_step_of_an_endpoint_is_audited(admin: Admin, installation: I
     assert (added.endpoint_id, URL, ("invoice.*",)) == (listed.endpoint_id, listed.url, listed.event_types)
 
     updated = await admin.endpoints.update(**changing, name="billing", timeout_ms=7000, expect_generation=1)
-    assert ("name", "timeout_ms") == updated.changed
+    assert ("timeout_ms", "name") == updated.changed
     assert () == (await admin.endpoints.update(**changing, name="billing")).changed
     disabled = await admin.endpoints.disable(**changing, reason="it moves")
     assert (True, False, "it moves") == (disabled.changed, disabled.enabled, disabled.disabled_reason)
@@ -91,6 +91,17 @@ async def test_every_setting_is_set_and_removed(admin: Admin) -> None:
         *(found.retry_schedule, found.rotate_every_days, found.header_names, found.tls, found.lead),
         found.attempts_allowed,
     )
+
+
+async def test_some_headers_are_changed(admin: Admin) -> None:
+    """A change of headers sets those with a value, removes those that are None, and leaves the others."""
+    added = await admin.endpoints.add(**NEW, headers={"x-a": "1", "x-b": "2", "x-c": "3"})
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    changed = await admin.endpoints.update(**named, actor=JANE, change_headers={"X-B": "4", "X-C": None, "x-d": "5"})
+
+    assert ("x-a", "x-b", "x-d") == (await admin.endpoints.get(**named)).header_names
+    assert ("headers",) == changed.changed
+    assert "4" not in str((changed.before, changed.after))
 
 
 async def test_a_refusal_names_its_field_and_changes_nothing(admin: Admin) -> None:
@@ -165,6 +176,11 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("update", {"retry_schedule": 5}, "retry_schedule"),
     ("update", {"headers": None}, "headers"),
     ("update", {"headers": ["x-a"]}, "headers"),
+    ("update", {"headers": {"a": "\n"}}, "headers"),
+    ("update", {"change_headers": ["x-a"]}, "change_headers"),
+    ("update", {"change_headers": {"a": "1", "A": None}}, "change_headers"),
+    ("update", {"change_headers": {"Host": None}}, "change_headers"),
+    ("update", {"change_headers": {"a": "1"}, "headers": {}}, "change_headers"),
     ("update", {"timeout_ms": None}, "timeout_ms"),
     ("update", {"max_attempts": None}, "max_attempts"),
     ("update", {"backoff_base_seconds": None}, "backoff_base_seconds"),

@@ -16,6 +16,7 @@ from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Conflict, Refused, SecretDenied
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
+from hookseal.operations import producers
 from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
 from tests.doubles.stored import Installation
@@ -81,6 +82,13 @@ class Targets:
         """Return the arguments that name an event."""
         return {"tenant_id": "acme", "event_id": (await self._installation.published()).event_id}
 
+    async def granted(self) -> str:
+        """Return the name of a role that may publish for acme."""
+        role = await self._installation.pool.fetchval("SELECT session_user")
+        async with self._installation.pool.acquire() as connection:
+            await producers.grant(self._installation.operator(connection), role, TenantId("acme"))
+        return str(role)
+
     async def replay(self) -> dict[str, Any]:
         """Return the arguments that name a replay job, the only one that runs."""
         await self._installation.pool.execute("DELETE FROM hookseal.replays")
@@ -129,6 +137,10 @@ async def _moved(method: Any, make: Targets) -> object:
 
 async def _skipped(method: Any, make: Targets) -> object:
     return await method(**await make.dead(in_line=True), **BY)
+
+
+async def _of_producer(method: Any, make: Targets) -> object:
+    return await method(role=await make.granted(), **ACME, **BY)
 
 
 TABLE: Final[tuple[Row, ...]] = (
@@ -190,6 +202,11 @@ TABLE: Final[tuple[Row, ...]] = (
     ("secrets.versions", READS, _on("endpoint")),
     ("secrets.public_keys", ALSO_WORKER, _on("ed25519")),
     ("secrets.purge", ALSO_WORKER, _with(**ACME, **BY, older_than_days=7)),
+    ("secrets.purge", ALSO_WORKER, _with(tenant_id="*", **BY, dry_run=True)),
+    ("secrets.clear_caches", WRITES, _with(**BY)),
+    ("producers.grant", WRITES, _of_producer),
+    ("producers.revoke", WRITES, _of_producer),
+    ("producers.list", SEES_RESULTS, _with()),
     ("secrets.reveal", ALSO_WORKER, _on("endpoint", **BY)),
 )  # fmt: skip
 

@@ -92,7 +92,7 @@ async def test_versions_and_counts_need_their_rights(installation: Installation,
     endpoint = (await installation.endpoint()).pointer.endpoint_id
     purged: dict[str, Any] = {"tenant_id": "acme", "actor": "jane", "older_than_days": 7}
     async with login(pool, url, "hookseal_operator") as (_, its), Admin.connect(its, environ=environ) as admin:
-        assert 0 == await admin.secrets.purge(**purged)
+        assert 0 == (await admin.secrets.purge(**purged)).versions
         assert 0 == (await admin.replays.count(tenant_id="acme")).would_replay
     async with login(pool, url, "hookseal_readonly") as (_, its), Admin.connect(its, environ=environ) as admin:
         assert 1 == len(await admin.secrets.versions(tenant_id="acme", endpoint_id=endpoint))

@@ -20,6 +20,7 @@ from hookseal.admin.deliveries import Deliveries
 from hookseal.admin.endpoints import Endpoints
 from hookseal.admin.events import Events
 from hookseal.admin.keys import Keys
+from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
 from hookseal.admin.session import MAX_CONNECTIONS, CommandSession, PoolSession, Session
@@ -48,6 +49,7 @@ class Admin:
         self.audit: Final = Audit(session)
         self.restores: Final = Restores(session)
         self.keys: Final = Keys(session)
+        self.producers: Final = Producers(session)
 
     @classmethod
     @asynccontextmanager

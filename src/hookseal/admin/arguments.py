@@ -9,13 +9,14 @@ from hookseal.audit.chain import Head, parse_heads
 from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.store import producers
 from hookseal.dispatcher.store.producers import EVERY_TENANT
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
-from hookseal.ground.wire import header_name
+from hookseal.ground.wire import header_name, require_headers
 from hookseal.secrets.core import keyring, overlap
-from hookseal.secrets.core.header_values import Headers
+from hookseal.secrets.core.header_values import HeaderChange, Headers
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.endpoint import rotation as rotations
 from hookseal.secrets.extras import tls_identity
@@ -74,6 +75,16 @@ def audited_tenant(text: str) -> TenantId | None:
 def heads(text: str) -> tuple[Head, ...]:
     """Return the heads of the audit log that `hookseal audit heads --json` printed. Raises `Malformed`."""
     return _text(parse_heads, text, "heads")
+
+
+def producer_role(text: str) -> str:
+    """Return the name of a database role. Raises `Malformed`, and `Refused` for a group role of hookseal."""
+    return _text(producers.role_name, text, "role")
+
+
+def producer_tenant(text: str) -> TenantId:
+    """Return the tenant that a producer may publish for; `*` is every tenant. Raises `Malformed`."""
+    return _text(producers.producer_tenant, text, "tenant_id")
 
 
 def endpoint_id(text: str) -> EndpointId:
@@ -177,7 +188,7 @@ def days(value: int) -> int:
     """Return `older_than_days`, 0 to 3,650. Raises `Malformed`."""
     whole(value, "older_than_days")
     if not 0 <= value <= MOST_DAYS:
-        raise Malformed(f"older_than_days must be 0 to {MOST_DAYS}", field="older_than_days")
+        raise Malformed(f"older-than must be 0 to {MOST_DAYS} days", field="older_than_days")
     return value
 
 
@@ -207,16 +218,29 @@ def secret(value: Text | SecretMaterial) -> SecretMaterial:
     return value if isinstance(value, SecretMaterial) else SecretMaterial(encoded(value, "secret"))
 
 
-def headers(values: Mapping[str, str]) -> Headers:
-    """Return the headers of an endpoint, names in lower case. Raises `Malformed`, which never contains a value."""
-    _require(Mapping, values, "headers")
-    found: dict[str, SecretMaterial] = {}
+def headers(values: Mapping[str, Text], name: str = "headers") -> Headers:
+    """Return headers that may be sent, names in lower case. Raises `Malformed`, which never contains a value."""
+    _require(Mapping, values, name)
+    found: dict[str, str] = {}
     for spelled, value in values.items():
-        name = _text(header_name, spelled, "headers")
-        if name in found:
-            raise Malformed(f"header {name} is given twice", field="headers")
-        found[name] = SecretMaterial(encoded(value, "headers"))
-    return found
+        header = _text(header_name, spelled, name)
+        if header in found:
+            raise Malformed(f"header {header} is given twice", field=name)
+        _require(str | bytes, value, name)
+        found[header] = value if isinstance(value, str) else value.decode("latin-1")
+    _parsed(require_headers, found, name)
+    return {header: SecretMaterial(value.encode("ascii")) for header, value in found.items()}
+
+
+def header_change(values: Mapping[str, str | None]) -> HeaderChange:
+    """Return the change that sets the headers which have a value, and removes the others. Raises `Malformed`."""
+    name = "change_headers"
+    _require(Mapping, values, name)
+    removed = frozenset(_text(header_name, spelled, name) for spelled, value in values.items() if value is None)
+    given = headers({spelled: value for spelled, value in values.items() if value is not None}, name)
+    if removed & given.keys():
+        raise Malformed(f"header {min(removed & given.keys())} is to be set and to be removed", field=name)
+    return HeaderChange(given=given, removed=removed)
 
 
 def client_certificate(certificates: Text | None, key: Text | None) -> tls_identity.ClientCertificate | None:

@@ -1,24 +1,28 @@
 """The endpoints of an Admin: where the events of a tenant are sent."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from hookseal.admin import arguments, translation
 from hookseal.admin.arguments import UNSET, Text, Unset
 from hookseal.admin.results import (
     AddedEndpoint,
-    Changed,
     DeletedEndpoint,
+    DisabledEndpoint,
+    EnabledEndpoint,
     Endpoint,
     EndpointDetails,
     EndpointStats,
     FailedAttempt,
     Page,
     Ping,
+    ReplayJob,
     UpdatedEndpoint,
     of_row,
 )
 from hookseal.admin.session import Session
+from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import endpoint_queries
 from hookseal.dispatcher.store.endpoint_queries import EndpointFilter
 from hookseal.dispatcher.store.endpoints import NewEndpoint
@@ -26,8 +30,11 @@ from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import endpoints, probe, update, values
+from hookseal.operations.replay import enable_and_replay
 from hookseal.postgres.pool import Connection
+from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.signing import require_signing_secret
 
 
 class Endpoints:
@@ -57,7 +64,7 @@ class Endpoints:
         max_attempts: int | Unset = UNSET,
         backoff_base_seconds: int | Unset = UNSET,
         backoff_cap_seconds: int | Unset = UNSET,
-        retry_schedule: Sequence[int] | None = None,
+        retry_schedule: Sequence[int] | Unset | None = UNSET,
         rotate_every_days: int | None = None,
         concurrency: int | None = None,
         rate: int | None = None,
@@ -72,11 +79,12 @@ class Endpoints:
     ) -> AddedEndpoint:
         """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
 
-        `retry_schedule` has the seconds between the attempts, `concurrency` limits the requests in flight, and `rate`
-        those that begin in a second, over all workers. If it is `ordered`, which cannot be changed later, one delivery
-        is sent at a time, in the order of publishing; `on_dead_letter` is `stop` or `skip`. `headers` are sent with
-        every request. `client_cert`, `client_key` and `ca` are PEM. All of these are stored sealed. Raises `Conflict`
-        if the tenant has an endpoint with this url, `Refused` for a url to which this installation sends nothing.
+        `retry_schedule` has the seconds between the attempts; None leaves them to the three settings of back-off.
+        `concurrency` limits the requests in flight, and `rate` those that begin in a second, over all workers. If it is
+        `ordered`, which cannot be changed later, one delivery is sent at a time, in the order of publishing;
+        `on_dead_letter` is `stop` or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
+        `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url,
+        `Refused` for a url to which this installation sends nothing.
         """
         owner = arguments.tenant_id(tenant_id)
         decided = self._checked(
@@ -88,7 +96,7 @@ class Endpoints:
             max_attempts=max_attempts,
             backoff_base_seconds=backoff_base_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
-            retry_schedule=UNSET if retry_schedule is None else retry_schedule,
+            retry_schedule=retry_schedule,
             rotate_every_days=UNSET if rotate_every_days is None else rotate_every_days,
             concurrency=UNSET if concurrency is None else concurrency,
             rate=UNSET if rate is None else rate,
@@ -102,7 +110,10 @@ class Endpoints:
             **decided,
         )
         own = translation.extras(headers, client_cert, client_key, ca)
+        overlap.require_signable(wanted.scheme, wanted.algorithm)
         material = None if secret is None else arguments.secret(secret)
+        if material is not None:
+            require_signing_secret(material, wanted.scheme, wanted.algorithm)
         async with self._session.changing(actor, connection) as operator:
             added = await endpoints.add_endpoint(
                 operator, wanted, material, own_drain_seconds=self._drain_seconds, own=own
@@ -169,6 +180,7 @@ class Endpoints:
         rate: int | Unset | None = UNSET,
         on_dead_letter: str | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
+        change_headers: Mapping[str, str | None] | Unset = UNSET,
         client_cert: Text | Unset | None = UNSET,
         client_key: Text | None = None,
         ca: Text | Unset | None = UNSET,
@@ -178,17 +190,14 @@ class Endpoints:
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
 
-        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities; `headers`
-        replaces all headers. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another
-        endpoint of the tenant has the url, or if the generation is not the expected one.
+        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities. `headers`
+        replaces all headers; `change_headers` sets those that have a value, removes those that are None, and leaves the
+        others. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another endpoint of the
+        tenant has the url, or if the generation is not the expected one.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        changes = self._checked(
+        changes = self._checked(  # in the order in which the result names them
             owner,
-            url=url,
-            event_types=event_types,
-            name=name,
-            timeout_ms=timeout_ms,
             max_attempts=max_attempts,
             backoff_base_seconds=backoff_base_seconds,
             backoff_cap_seconds=backoff_cap_seconds,
@@ -196,14 +205,18 @@ class Endpoints:
             rotate_every_days=rotate_every_days,
             concurrency=concurrency,
             rate=rate,
-            on_dead_letter=on_dead_letter,
+            timeout_ms=timeout_ms,
+            url=url,
+            event_types=event_types,
+            name=name,
         )
-        changes |= translation.extras_changes(headers, client_cert, client_key, ca)
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)
+        changes |= self._checked(owner, on_dead_letter=on_dead_letter)
+        changes |= translation.extras_changes(headers, change_headers, client_cert, client_key, ca)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         if not changes:
-            raise Malformed("give at least one thing to change")
+            raise Malformed("give at least one thing to change", advice="`hookseal endpoint update --help` lists them")
         async with self._session.changing(actor, connection) as operator:
             updated = await update.update_endpoint(
                 operator,
@@ -214,34 +227,50 @@ class Endpoints:
                 expect_generation=expected,
             )
         return UpdatedEndpoint(
-            tenant_id=owner, endpoint_id=wanted, generation=updated.generation, changed=updated.changed
+            tenant_id=owner,
+            endpoint_id=wanted,
+            generation=updated.generation,
+            changed=updated.changed,
+            before=updated.before,
+            after=updated.after,
         )
 
     async def enable(
-        self, *, tenant_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
-    ) -> Changed:
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        actor: str,
+        since: datetime | None = None,
+        connection: Connection | None = None,
+    ) -> EnabledEndpoint:
         """Send deliveries to the endpoint again, and release its held deliveries, the oldest first.
 
-        If it is enabled already and its deliveries are held, the oldest of them is tried now: `probed`.
+        If it is enabled already and its deliveries are held, the oldest of them is tried now: `probed`. With `since` a
+        replay job is started for its deliveries that were made since then and not delivered, if there are any. Raises
+        as `replays.start` does.
         """
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        earliest = arguments.moment(since, "since")
+        missed = None if earliest is None else Selection(tenant_id=owner, endpoint_id=wanted, since=earliest)
         async with self._session.changing(actor, connection) as operator:
-            enabled = await endpoints.enable_endpoint(operator, owner, wanted, own_drain_seconds=self._drain_seconds)
-        return Changed(
+            enabled, job = await enable_and_replay(
+                operator, owner, wanted, missed, own_drain_seconds=self._drain_seconds
+            )
+        return EnabledEndpoint(
             tenant_id=owner,
             endpoint_id=wanted,
-            enabled=True,
-            disabled_reason=None,
             changed=enabled.changed,
             woken=enabled.woken,
-            probed=enabled.probed,
             in_line=enabled.in_line,
             line_head=enabled.line_head,
+            probed=enabled.probed,
+            replay=None if job is None else of_row(ReplayJob, job.shown()),
         )
 
     async def disable(
         self, *, tenant_id: str, endpoint_id: str, actor: str, reason: str, connection: Connection | None = None
-    ) -> Changed:
+    ) -> DisabledEndpoint:
         """Send nothing to the endpoint until it is enabled again; its deliveries, old and new, are held.
 
         An endpoint that is disabled already keeps its `disabled_reason`.
@@ -250,14 +279,8 @@ class Endpoints:
         why = arguments.reason(reason)
         async with self._session.changing(actor, connection) as operator:
             disabled = await endpoints.disable_endpoint(operator, owner, wanted, reason=why)
-        return Changed(
-            tenant_id=owner,
-            endpoint_id=wanted,
-            enabled=False,
-            disabled_reason=disabled.reason,
-            changed=disabled.changed,
-            woken=0,
-            probed=False,
+        return DisabledEndpoint(
+            tenant_id=owner, endpoint_id=wanted, disabled_reason=disabled.reason, changed=disabled.changed
         )
 
     async def delete(

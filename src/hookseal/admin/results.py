@@ -118,44 +118,66 @@ class EndpointDetails(Endpoint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddedEndpoint:
-    """A new endpoint. `secret.reveal()` is what its receiver needs; for ed25519 that is the `public_key` instead."""
+    """A new endpoint. `secret.reveal()` is what its receiver needs; for ed25519 that is the `public_key` instead.
+
+    What only a rotation has is None.
+    """
 
     tenant_id: str
     endpoint_id: str
     secret_ref: str
+    previous_secret_ref: str | None = None
+    previous_secret_expires_at: datetime | None = None
     generation: int
+    rotation_id: str | None = None
     secret: SecretMaterial | None
     public_key: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdatedEndpoint:
-    """The fields that were changed, and the generation of the endpoint after that."""
+    """The fields that were changed, and the generation of the endpoint after that.
+
+    `before` and `after` have the values of these fields: of headers the names, of TLS the part that may be shown.
+    """
 
     tenant_id: str
     endpoint_id: str
     generation: int
     changed: tuple[str, ...]
+    before: Mapping[str, Any] = field(repr=False, metadata=HIDDEN)
+    after: Mapping[str, Any] = field(repr=False, metadata=HIDDEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
-    """An endpoint that is enabled or disabled now. `changed`: it was not before.
+class EnabledEndpoint:
+    """An endpoint that is enabled now. `changed`: it was not before.
 
-    `woken` is the number of held deliveries that are released, 0 for a disabled endpoint. If it is ordered, `in_line`
-    more wait behind delivery `line_head`. `probed`: it was enabled already, and its deliveries are held; the oldest of
-    them is tried now.
+    `woken` is the number of held deliveries that are released. If it is ordered, `in_line` more wait behind delivery
+    `line_head`. `probed`: it was enabled already, and its deliveries are held; the oldest of them is tried now.
+    `replay` is the job that sends what it missed, None if none was asked for, or if nothing is to be replayed.
     """
 
     tenant_id: str
     endpoint_id: str
-    enabled: bool
-    disabled_reason: str | None
+    enabled: bool = True
     changed: bool
     woken: int
+    in_line: int
+    line_head: str | None
     probed: bool
-    in_line: int = 0
-    line_head: str | None = None
+    replay: "ReplayJob | None"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisabledEndpoint:
+    """An endpoint that is disabled now, and why. `changed`: it was not before."""
+
+    tenant_id: str
+    endpoint_id: str
+    enabled: bool = False
+    disabled_reason: str | None
+    changed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,29 +186,107 @@ class DeletedEndpoint:
 
     tenant_id: str
     endpoint_id: str
+    deleted: bool = True
     cancelled: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ping:
-    """A signed ping and its answer. `delivered`: the receiver answered with 2xx.
+class PingAddress:
+    """An address of the receiver's host name. One that is not `allowed` is not dialled; `reason` says why."""
 
-    `outcome` is one of docs/outcomes.md, None if the ping could not begin. `dialled` is the address that was used.
-    `signed_by` has the references of the secrets that signed it.
+    address: str
+    allowed: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingTls:
+    """The result of a TLS handshake, and the certificate of the receiver."""
+
+    version: str | None
+    cipher: str | None
+    subject: str
+    issuer: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingRequest:
+    """A ping as it was sent. Of the headers that the endpoint adds, `own_headers`, only the names are known."""
+
+    headers: Mapping[str, str]
+    own_headers: tuple[str, ...]
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedContent:
+    """What one secret signed, the headers with the signature, and what a receiver computes to verify it."""
+
+    secret_ref: str
+    scheme: str
+    algorithm: str
+    content: str
+    content_base64: str
+    headers: Mapping[str, str]
+    receiver_computes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingAnswer:
+    """The answer to a ping. `outcome` is one of docs/outcomes.md, None if the ping could not begin."""
+
+    outcome: str | None
+    status: int | None
+    duration_ms: int
+    snippet: str | None = field(repr=False)
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """A signed ping, how it reached the receiver, and the answer.
+
+    If the host name could not be resolved, there are no `addresses`, and `addresses_error` says why. `dialled` is the
+    address that was used, None if no request was sent.
     """
 
     tenant_id: str
     endpoint_id: str
     enabled: bool
     url: str = field(repr=False)
-    delivered: bool
-    outcome: str | None
-    status: int | None
-    detail: str | None
-    duration_ms: int
-    snippet: str | None = field(repr=False)
+    addresses: tuple[PingAddress, ...]
+    addresses_error: str | None
     dialled: str | None
-    signed_by: tuple[str, ...]
+    tls: PingTls | None
+    request: PingRequest = field(repr=False)
+    signed: tuple[SignedContent, ...] = field(repr=False)
+    answer: PingAnswer
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the receiver answered with 2xx."""
+        return self.answer.outcome == "delivered"
+
+    @property
+    def outcome(self) -> str | None:
+        """The outcome of the answer."""
+        return self.answer.outcome
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status of the answer."""
+        return self.answer.status
+
+    @property
+    def detail(self) -> str | None:
+        """What the answer means, in words."""
+        return self.answer.detail
+
+    @property
+    def signed_by(self) -> tuple[str, ...]:
+        """The references of the secrets that signed it."""
+        return tuple(each.secret_ref for each in self.signed)
 
 
 def of_row(kind: "type[Result]", row: Mapping[str, Any], **more: Any) -> "Result":
@@ -720,6 +820,12 @@ class ExposedPlace:
 class FailedReplacement(ExposedPlace):
     """What could not be replaced, and why."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedPurge:
+    """A tenant whose versions were not destroyed, or not all, and why."""
+
+    tenant_id: str
     code: str
     message: str
 
@@ -751,3 +857,59 @@ class IntegrityKey:
     key_id: str
     integrity_ref: str
     older: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purge:
+    """How many versions were destroyed, or would be in a `dry_run`, and the tenants for which it failed.
+
+    `tenant_id` is None if it was for every tenant.
+    """
+
+    tenant_id: str | None
+    older_than_days: int
+    dry_run: bool
+    versions: int
+    failed: tuple[FailedPurge, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearedCaches:
+    """The new epoch of the caches, and how many deliveries waited for a secret."""
+
+    epoch: int
+    woken: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantedProducer:
+    """The right of a database role to publish for a tenant. `changed`: it did not have it before."""
+
+    role: str
+    tenant_id: str
+    granted_at: datetime
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedProducer:
+    """A right that was revoked. `left_to_run` is a statement for a role with more rights, None if none is left.
+
+    `still_for_every_tenant`: the role may publish for this tenant nevertheless, because it may for every one.
+    """
+
+    role: str
+    tenant_id: str
+    left_to_run: str | None
+    still_for_every_tenant: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Producer:
+    """The right of a role to publish for a tenant. It is `stale`, and no right, if its role was dropped."""
+
+    role: str
+    tenant_id: str
+    granted_at: datetime
+    role_exists: bool
+    stale: bool

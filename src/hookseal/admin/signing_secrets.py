@@ -9,8 +9,11 @@ from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
 from hookseal.admin.results import (
     Canary,
+    ClearedCaches,
+    FailedPurge,
     PastRotation,
     PublicKeys,
+    Purge,
     RevealedSecret,
     Rotation,
     RotationSchedule,
@@ -21,7 +24,7 @@ from hookseal.admin.results import (
 )
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import held
-from hookseal.errors import Conflict, HooksealError, InDoubt
+from hookseal.errors import Conflict, HooksealError, InDoubt, Refused, with_advice
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -38,10 +41,10 @@ from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import canary_results
 from hookseal.secrets.endpoint.canary_results import Evidence
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
+from hookseal.secrets.store import retention
 from hookseal.secrets.store.retention import BATCH
 
 _NOBODY: Final = "-"  # reads with the master key, and leaves nothing on record
-_GIVE_KEY: Final = f'admin.secrets.rotate(algorithm="{Algorithm.ED25519}", ...)'
 
 
 class Secrets:
@@ -258,21 +261,54 @@ class Secrets:
         """Return the public keys with which the receiver verifies. Raises `Refused` if the endpoint has none."""
         owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(_NOBODY, connection) as operator:
-            return of_row(PublicKeys, await reports.public_keys(operator, owner, wanted, advice=_GIVE_KEY))
+            return of_row(PublicKeys, await reports.public_keys(operator, owner, wanted))
 
-    async def purge(self, *, tenant_id: str, actor: str, older_than_days: int) -> int:
-        """Destroy the material of the tenant's versions that were retired so many days ago; return how many.
+    async def purge(
+        self,
+        *,
+        tenant_id: str,
+        actor: str,
+        older_than_days: int | None = None,
+        dry_run: bool = False,
+        report: Callable[[str, int | HooksealError], None] | None = None,
+    ) -> Purge:
+        """Destroy the material of the tenant's versions that were retired so many days ago; `*` is every tenant.
 
-        It destroys no version that still signs or that a request in flight may need. It joins no transaction, because
-        each batch is one. Workers do it by themselves.
+        The default is `SECRETS_RETIRED_RETENTION_DAYS`. It destroys no version that still signs or that a request in
+        flight may need. A broken audit log keeps the versions of its tenant, who is then in `failed`, and does not stop
+        the others. `report` is called with a tenant, and how many of its versions are destroyed so far, or why no more
+        are. It joins no transaction, because each batch is one. Workers do it by themselves.
         """
-        owner, days = arguments.tenant_id(tenant_id), arguments.days(older_than_days)
-        destroyed, batch = 0, BATCH
+        owner, is_dry = arguments.tenant_or_every(tenant_id), arguments.flag(dry_run, "dry_run")
+        days = self._retention_days if older_than_days is None else arguments.days(older_than_days)
+        tell = report or (lambda _tenant, _destroyed: None)
+        versions, failed = 0, list[FailedPurge]()
         async with self._session.changing(actor) as operator:
-            while batch == BATCH:
-                batch = await secret_operations.purge_batch(operator, owner, days=days)
-                destroyed += batch
-        return destroyed
+            tenants = await retention.tenants(operator.connection, days=days) if owner is None else [owner]
+            for tenant in tenants:
+                destroyed, batch = 0, BATCH
+                try:
+                    if is_dry:
+                        versions += await secret_operations.purgeable(operator, tenant, days=days)
+                        continue
+                    while batch == BATCH:
+                        batch = await secret_operations.purge_batch(operator, tenant, days=days)
+                        destroyed, versions = destroyed + batch, versions + batch
+                        if batch:
+                            tell(tenant, destroyed)
+                except Refused as error:
+                    failed.append(FailedPurge(tenant_id=tenant, code=error.code, message=with_advice(error)))
+                    tell(tenant, error)
+        return Purge(tenant_id=owner, older_than_days=days, dry_run=is_dry, versions=versions, failed=tuple(failed))
+
+    async def clear_caches(self, *, actor: str, connection: Connection | None = None) -> ClearedCaches:
+        """Make every worker discard its cached secrets at its next claim, and try held deliveries again.
+
+        The oldest delivery of every held endpoint is tried now; the others are released once it is signed.
+        """
+        async with self._session.changing(actor, connection) as operator:
+            cleared = await secret_operations.clear_caches(operator)
+        return ClearedCaches(epoch=cleared.epoch, woken=cleared.woken)
 
     async def reveal(self, *, tenant_id: str, endpoint_id: str, actor: str) -> RevealedSecret:
         """Return the current secret of the endpoint, or its public key; the audit log records it.
@@ -292,6 +328,10 @@ class Secrets:
             secret=found.secret,
             public_key=found.public_key,
         )
+
+    @property
+    def _retention_days(self) -> int:
+        return self._session.settings.secrets.retired_retention_days
 
     def _overlap(self, seconds: int | None) -> int:
         if seconds is not None:

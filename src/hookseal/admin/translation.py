@@ -1,19 +1,44 @@
 """The arguments and results of an Admin that need more than one line to translate."""
 
+import base64
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Final
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import UNSET, Text, Unset
-from hookseal.admin.results import AddedEndpoint, EndpointStats, PeriodStats, Ping, of_row
-from hookseal.dispatcher.core.model import NotBegun, Outcome, Reply
+from hookseal.admin.results import (
+    AddedEndpoint,
+    EndpointStats,
+    PeriodStats,
+    Ping,
+    PingAddress,
+    PingAnswer,
+    PingRequest,
+    PingTls,
+    SignedContent,
+    of_row,
+)
+from hookseal.dispatcher.core.model import NotBegun, Reply
 from hookseal.dispatcher.core.outcome import explain
+from hookseal.errors import Malformed
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import update
 from hookseal.operations.endpoint.endpoints import AddedEndpoint as StoredEndpoint
-from hookseal.operations.endpoint.probe import Tested
+from hookseal.operations.endpoint.probe import SignedBytes, Tested
 from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
+
+_SIGNATURES: Final = ("webhook-", "x-webhook-", "x-tenant-id")
+_KEY: Final = {
+    (Scheme.STANDARD, Algorithm.HMAC): "HMAC-SHA256; its key is the text after whsec_, decoded from base64; "
+    "the result in base64 follows 'v1,' in webhook-signature",
+    (Scheme.STANDARD, Algorithm.ED25519): "verify as ed25519; the public key is the base64 after whpk_; the signature "
+    "is the base64 after 'v1a,' in webhook-signature",
+    (Scheme.X_WEBHOOK, Algorithm.HMAC): "HMAC-SHA256; its key is the whole text of the secret in UTF-8; "
+    "the result in hex follows 'sha256=' in x-webhook-signature",
+}
 
 
 def extras(
@@ -47,12 +72,17 @@ def stats(item: Mapping[str, Any]) -> EndpointStats:
 
 def extras_changes(
     headers: Mapping[str, str] | Unset,
+    change_headers: Mapping[str, str | None] | Unset,
     client_cert: Text | Unset | None,
     client_key: Text | None,
     ca: Text | Unset | None,
 ) -> dict[str, Any]:
     """Return the changes of an endpoint's headers and TLS identity. Raises `Malformed`."""
     changes: dict[str, Any] = {}
+    if headers is not UNSET and change_headers is not UNSET:
+        raise Malformed("headers replaces all headers: give it without change_headers", field="change_headers")
+    if change_headers is not UNSET:
+        changes[update.HEADERS] = arguments.header_change(change_headers)
     if headers is not UNSET:
         changes[update.HEADERS] = HeaderChange(given=arguments.headers(headers), replaces_all=True)
     if client_cert is not UNSET or client_key is not None or ca is not UNSET:
@@ -67,19 +97,46 @@ def extras_changes(
 
 
 def ping(tested: Tested) -> Ping:
-    """Return the ping and its answer."""
-    answer = tested.answer
+    """Return the ping, how it reached the receiver, and its answer."""
+    request, way, answer = tested.request, tested.way, tested.answer
     return Ping(
         tenant_id=tested.pointer.tenant_id,
         endpoint_id=tested.pointer.endpoint_id,
         enabled=tested.enabled,
-        url=tested.request.url,
-        delivered=tested.outcome is Outcome.DELIVERED,
-        outcome=None if tested.outcome is None else tested.outcome.value,
-        status=answer.status if isinstance(answer, Reply) else None,
-        detail="the request could not begin in time" if isinstance(answer, NotBegun) else explain(answer),
-        duration_ms=round(tested.seconds * 1000),
-        snippet=answer.snippet if isinstance(answer, Reply) else None,
-        dialled=tested.way.dialled,
-        signed_by=tuple(each.secret_ref for each in tested.signed),
+        url=request.url,
+        addresses=tuple(
+            PingAddress(address=each.address, allowed=each.refusal is None, reason=each.refusal)
+            for each in way.addresses
+        ),
+        addresses_error=way.error,
+        dialled=way.dialled,
+        tls=None if way.tls is None else of_row(PingTls, asdict(way.tls)),
+        request=PingRequest(headers=request.headers, own_headers=tested.own_headers, body=request.body.decode("utf-8")),
+        signed=tuple(_signed(each, request.headers) for each in tested.signed),
+        answer=PingAnswer(
+            outcome=None if tested.outcome is None else tested.outcome.value,
+            status=answer.status if isinstance(answer, Reply) else None,
+            duration_ms=round(tested.seconds * 1000),
+            snippet=answer.snippet if isinstance(answer, Reply) else None,
+            detail=_not_begun(answer) if isinstance(answer, NotBegun) else explain(answer),
+        ),
+    )
+
+
+def _not_begun(answer: NotBegun) -> str:
+    if answer.missing_resource is None:
+        return "the request could not begin in time: try again"
+    return f"this machine had no free socket ({answer.missing_resource}): close some files"
+
+
+def _signed(signed: SignedBytes, headers: Mapping[str, str]) -> SignedContent:
+    of_scheme = _SIGNATURES[:1] if signed.scheme is Scheme.STANDARD else _SIGNATURES[1:]
+    return SignedContent(
+        secret_ref=signed.secret_ref,
+        scheme=signed.scheme.value,
+        algorithm=signed.algorithm,
+        content=signed.content.decode("utf-8"),
+        content_base64=base64.b64encode(signed.content).decode("ascii"),
+        headers={name: value for name, value in headers.items() if name.startswith(of_scheme)},
+        receiver_computes=_KEY[signed.scheme, Algorithm(signed.algorithm)],
     )
