@@ -21,6 +21,7 @@ from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Conflict, HooksealError, Malformed
 from hookseal.ground import ids
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations.endpoint import values
 from hookseal.operations.import_endpoints import import_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.core.material import SecretMaterial
@@ -28,12 +29,7 @@ from hookseal.secrets.core.material import SecretMaterial
 T = TypeVar("T")
 
 _REQUIRED: Final = frozenset({"tenant_id", "url", "event_types", "secret"})
-_NUMBERS: Final = {
-    "timeout_ms": "timeout_ms",
-    "max_attempts": "max_attempts",
-    "backoff_base_seconds": "base",
-    "backoff_cap_seconds": "cap",
-}
+_NUMBERS: Final = ("timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds")
 _OPTIONAL: Final = frozenset(
     {"endpoint_id", "name", "scheme", "algorithm", "retry_schedule", "rotate_every_days", "enabled", *_NUMBERS}
     | {"concurrency", "rate", "ordered", "on_dead_letter"}
@@ -197,34 +193,20 @@ def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None)
         if column not in cells:
             raise Malformed(f"{column} is empty", field=column)
     owner = _id(ids.tenant_id, cells["tenant_id"])
-    numbers = {name: _number(cells, column) for column, name in _NUMBERS.items()}
-    timeout_ms = numbers.pop("timeout_ms")
-    decided: dict[str, Any] = options.retries(
-        max_attempts=numbers["max_attempts"],
-        base=numbers["base"],
-        cap=numbers["cap"],
-        schedule=cells.get("retry_schedule"),
-    )
-    decided |= options.rotation_period(cells.get("rotate_every_days"))
-    decided |= options.limits(cells.get("concurrency"), cells.get("rate"))
-    decided |= _order(cells)
-    decided |= options.decided(
-        settings,
-        owner,
-        url=cells["url"],
-        event_type=cells["event_types"].replace(";", " ").split(),
-        name=cells.get("name"),
-        timeout_ms=timeout_ms,
-    )
-    if "event_types" not in decided:
+    numbers = {name: _number(cells, name) for name in _NUMBERS}
+    event_types = cells["event_types"].replace(";", " ").split()
+    if not event_types:
         raise Malformed("event_types has no event type", field="event_types")
-    given = cells.get("endpoint_id")
+    as_given = ("url", "name", "retry_schedule", "rotate_every_days", "concurrency", "rate")
+    given = {name: cells.get(name) for name in as_given} | numbers | {"event_types": event_types}
+    decided = values.checked(settings.egress, owner, options.parsed(given)) | _order(cells)
+    own_id = cells.get("endpoint_id")
     return _Wanted(
         endpoint=NewEndpoint(
             tenant_id=owner,
             scheme=_scheme(cells, scheme),
             algorithm=_algorithm(cells),
-            endpoint_id=None if given is None else _id(ids.endpoint_id, given.lower()),
+            endpoint_id=None if own_id is None else _id(ids.endpoint_id, own_id.lower()),
             **decided,
         ),
         secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
@@ -241,11 +223,10 @@ def _id(check: Callable[[str], T], text: str) -> T:
 
 
 def _order(cells: Mapping[str, str]) -> dict[str, Any]:
-    after = cells.get("on_dead_letter")
-    return options.order(
-        ordered=_yes_or_no(cells, "ordered", otherwise="false"),
-        on_dead_letter=None if after is None else endpoint_rules.on_dead_letter(after),
-    )
+    ordered, after = _yes_or_no(cells, "ordered", otherwise="false"), cells.get("on_dead_letter")
+    found = {} if after is None else {"on_dead_letter": endpoint_rules.on_dead_letter(after)}
+    endpoint_rules.require_order(ordered=ordered, on_dead_letter=after)
+    return {"ordered": ordered} | found
 
 
 def _tally(*, dry_run: bool) -> Tally:

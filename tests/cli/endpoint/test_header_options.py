@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.cli.endpoint.extras import header_change, read_headers
+from hookseal.admin import arguments
+from hookseal.cli.endpoint.options import EndpointOptions
 from hookseal.cli.shared.printing import option_named
 from hookseal.errors import HooksealError, Malformed, Refused
+from hookseal.secrets.core.header_values import Headers
 
 CANARY = "Zq7-canary"
 
@@ -22,6 +24,12 @@ def private(folder: Path, content: bytes, mode: int = 0o600) -> str:
 def revealed(lines: list[str] | None, file: str | None = None) -> dict[str, str]:
     """Return the parsed headers with their values in the clear."""
     return {name: value.reveal().decode() for name, value in read_headers(lines, file).items()}
+
+
+def read_headers(lines: list[str] | None, file: str | None) -> Headers:
+    """Return the headers that these options give to an endpoint, as an `Admin` accepts them."""
+    found = EndpointOptions(header=lines, headers_file=file).arguments()
+    return arguments.headers(found.get("change_headers", found.get("headers", {})))
 
 
 @pytest.mark.req("DEL-13", part="sealed-values")
@@ -136,13 +144,11 @@ def test_a_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> No
 
 def test_only_named_headers_change(tmp_path: Path) -> None:
     """Without options nothing changes; a file replaces all headers; single options change only the named ones."""
-    assert header_change(None, None, None) is None
-    one = header_change(["A: 1"], None, ["B", "b"])
-    assert one is not None
-    assert ({"a"}, {"b"}, False) == (set(one.given), set(one.removed), one.replaces_all)
-    all_of_them = header_change(["a: 1"], private(tmp_path, b"b: 2"), None)
-    assert all_of_them is not None
-    assert ({"a", "b"}, True) == (set(all_of_them.given), all_of_them.replaces_all)
+    assert {} == EndpointOptions().arguments()
+    one = EndpointOptions(header=["A: 1"], remove_header=["B", "b"]).arguments()
+    assert {"change_headers": {"a": "1", "b": None}} == one
+    file = private(tmp_path, b"b: 2")
+    assert {"headers": {"a": "1", "b": "2"}} == EndpointOptions(header=["a: 1"], headers_file=file).arguments()
 
 
 @pytest.mark.parametrize(
@@ -160,5 +166,5 @@ def test_contradicting_changes_are_refused(
     """A header cannot be set and removed at once, nor removed when a file replaces all; removal takes a name."""
     file = private(tmp_path, b"x: 1") if from_file else None
     with pytest.raises(Malformed) as caught:
-        header_change(given, file, removed)
+        EndpointOptions(header=given, headers_file=file, remove_header=removed).arguments()
     assert field == option_named(caught.value)

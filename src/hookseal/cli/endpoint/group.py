@@ -1,31 +1,45 @@
 """`hookseal endpoint`: the endpoints of a tenant."""
 
+import sys
 from typing import Annotated, Any, Final
 
 import typer
 
+from hookseal.admin import (
+    EnabledEndpoint,
+    Endpoint,
+    EndpointDetails,
+    EndpointStats,
+    Page,
+    PeriodStats,
+    Ping,
+    PublicKeys,
+)
+from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.endpoint import options
-from hookseal.cli.endpoint.add import add
-from hookseal.cli.endpoint.extras import tls_lines
-from hookseal.cli.endpoint.ping import send_ping
-from hookseal.cli.endpoint.public_key import public_key
 from hookseal.cli.endpoint.rotation import end_overlap, rollback, rotate, rotation_status
-from hookseal.cli.endpoint.state import delete, disable, enable
-from hookseal.cli.endpoint.stats import stats
-from hookseal.cli.endpoint.update import update
-from hookseal.cli.shared.output import Json, emit, key_values, rfc3339, table
-from hookseal.cli.shared.runtime import reading, start
-from hookseal.config.settings import Part
-from hookseal.dispatcher.store import endpoint_queries
+from hookseal.cli.endpoint.settings import add, tls_lines, update
+from hookseal.cli.shared.moments import moment
+from hookseal.cli.shared.output import Json, emit, fields_of, key_values, printable, rfc3339, table
+from hookseal.cli.shared.runtime import start
+from hookseal.dispatcher.store.producers import EVERY_TENANT
+from hookseal.errors import Malformed
 from hookseal.ground import ids
+from hookseal.ground.ids import plural
+from hookseal.ground.wire import Algorithm
 
 app: Final = typer.Typer(help="Add, change and show the endpoints of a tenant.", no_args_is_help=True)
 
-_NEEDS: Final = frozenset({Part.DATABASE})
 _FREE: Final = "free"  # a lane that nothing waits for
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _WITHOUT_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _ONLY_IF_TRUE: Final = frozenset({"has_plaintext", "stale"})
+_STATS: Final = (
+    "endpoint_id", "state", "pending", "waiting", "oldest_due_at", "hour_success", "hour_p99_ms", "day_success",
+)  # fmt: skip
+
+Limit = Annotated[int, typer.Option(help="How many to list, 1 to 1000.")]
+Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the page before.")]
 
 app.command()(add)
 
@@ -37,21 +51,20 @@ def list_(
     enabled: Annotated[
         bool | None, typer.Option("--enabled/--disabled", help="Only enabled, or only disabled, endpoints.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """List endpoints, the highest id first: the newest, if hookseal made the ids.
 
     Example: hookseal endpoint list --tenant acme --disabled
     """
-    sought = endpoint_queries.EndpointFilter(
-        tenant_id=None if tenant is None else ids.owner_id(tenant), enabled=enabled
+    owner = EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
+    page = call(
+        start(READS),
+        lambda admin: admin.endpoints.list(tenant_id=owner, enabled=enabled, limit=limit, cursor=cursor),
     )
-    items, following = reading(
-        start(_NEEDS), lambda connection: endpoint_queries.page(connection, sought, limit=limit, cursor=cursor)
-    )
-    emit({"items": items, "next_cursor": following}, as_json=as_json, text=lambda: _list_text(items, following))
+    emit(page, as_json=as_json, text=lambda: _list_text(page))
 
 
 @app.command()
@@ -60,42 +73,193 @@ def show(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = 
 
     Example: hookseal endpoint show --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    owner, wanted = ids.owner_id(tenant), ids.endpoint_id(endpoint)
-    found = reading(start(_NEEDS), lambda connection: endpoint_queries.show(connection, owner, wanted))
+    found = call(start(READS), lambda admin: admin.endpoints.get(tenant_id=tenant, endpoint_id=endpoint))
     emit(found, as_json=as_json, text=lambda: _show_text(found))
 
 
-app.command()(stats)
+@app.command()
+def stats(
+    *,
+    tenant: options.Tenant,
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """Show how the attempts of endpoints went in the last hour and day, and what is left to do.
+
+    An attempt is counted within 15 seconds. Of each endpoint at most 10,000 pending deliveries are counted.
+
+    Example: hookseal endpoint stats --tenant acme
+    """
+    page = call(
+        start(READS),
+        lambda admin: admin.endpoints.stats(tenant_id=tenant, endpoint_id=endpoint, limit=limit, cursor=cursor),
+    )
+    emit(page, as_json=as_json, text=lambda: _stats_text(page, is_one=endpoint is not None))
+
+
 app.command()(update)
-app.command()(enable)
-app.command()(disable)
-app.command()(delete)
-app.command(name="public-key")(public_key)
+
+
+@app.command()
+def enable(
+    *,
+    tenant: options.Tenant,
+    endpoint: options.Endpoint,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Also start a replay job for its deliveries that were made since then and not delivered: "
+            "2026-01-31T12:00:00Z, or 1h, 7d (ago)."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send deliveries to an endpoint again, and release its held deliveries, the oldest first.
+
+    If it is enabled and its breaker is open, or its secret is refused, its oldest delivery is tried now.
+
+    Example: hookseal endpoint enable --tenant acme --endpoint ID --since 2026-01-31T12:00:00Z
+    """
+    missed_since = moment(since, "since")
+    enabled = call(
+        start(CHANGES),
+        lambda admin: admin.endpoints.enable(
+            tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), since=missed_since
+        ),
+    )
+    nothing = "\nnothing is to be replayed" if since is not None and enabled.replay is None else ""
+    emit(enabled, as_json=as_json, text=_enabled_text(enabled) + nothing)
+
+
+@app.command()
+def disable(
+    *,
+    tenant: options.Tenant,
+    endpoint: options.Endpoint,
+    reason: Annotated[
+        str, typer.Option(help="The reason, for people, at most 256 characters.")
+    ] = "disabled by an operator",
+    as_json: Json = False,
+) -> None:
+    """Send nothing to an endpoint until it is enabled again; its deliveries, old and new, are held.
+
+    A delivery that is held for HOOKSEAL_HELD_DAYS is cancelled.
+
+    Example: hookseal endpoint disable --tenant acme --endpoint ID --reason 'moves on Sunday'
+    """
+    disabled = call(
+        start(CHANGES),
+        lambda admin: admin.endpoints.disable(
+            tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), reason=reason
+        ),
+    )
+    before = f"was disabled already ({printable(disabled.disabled_reason or '-')}): nothing was changed"
+    emit(
+        disabled,
+        as_json=as_json,
+        text=f"endpoint {disabled.endpoint_id} {'is disabled' if disabled.changed else before}",
+    )
+
+
+@app.command()
+def delete(
+    *,
+    tenant: options.Tenant,
+    endpoint: options.Endpoint,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Required without a terminal.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete an endpoint: cancel its pending deliveries, retire its secrets, and free its URL.
+
+    Its finished deliveries and their attempts stay on record until HOOKSEAL_RETENTION_DAYS have passed.
+
+    Example: hookseal endpoint delete --tenant acme --endpoint ID --yes
+    """
+    owner, wanted = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before it asks whether to delete it
+    settings = start(CHANGES)
+    asked = f"Delete endpoint {wanted} of {owner}, and cancel its pending deliveries?"
+    if not yes and not sys.stdin.isatty():
+        raise Malformed("standard input is no terminal, so the command cannot ask: add --yes to delete", field="yes")
+    if not yes and not typer.confirm(asked, err=True):
+        emit({"tenant_id": owner, "endpoint_id": wanted, "deleted": False}, as_json=as_json, text="nothing was deleted")
+        raise typer.Exit(1)
+    deleted = call(
+        settings,
+        lambda admin: admin.endpoints.delete(tenant_id=owner, endpoint_id=wanted, actor=operator_name()),
+    )
+    emit(
+        deleted,
+        as_json=as_json,
+        text=f"endpoint {wanted} is deleted; pending deliveries cancelled: {deleted.cancelled}",
+    )
+
+
+@app.command()
+def public_key(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
+    """Show the public key of the current secret, and of the previous one while an overlap runs.
+
+    An endpoint that signs with hmac has no public key: its receiver needs the secret.
+
+    Example: hookseal endpoint public-key --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    found = call(start(CHANGES), lambda admin: admin.secrets.public_keys(tenant_id=tenant, endpoint_id=endpoint))
+    emit(found, as_json=as_json, text=lambda: _keys_text(found))
+
+
 app.command()(rotate)
 app.command()(rollback)
 app.command(name="end-overlap")(end_overlap)
 app.command(name="rotation-status")(rotation_status)
-app.command(name="test")(send_ping)
 
 
-def _show_text(found: dict[str, Any]) -> str:
-    found = {name: fact for name, fact in found.items() if name not in _ONLY_IF_TRUE or fact}
-    if found["previous_secret_ref"] is None:
+@app.command(name="test")
+def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
+    """Send one signed ping; show addresses, TLS, the signed bytes and the answer: exit 0 if it is 2xx, else 1.
+
+    The ping is sent as a delivery is: with these settings, signed with every secret that is due. A disabled endpoint
+    is tested, too. Of the headers that the endpoint adds, only the names are shown.
+
+    Example: hookseal endpoint test --tenant acme --endpoint ID
+    """
+    ping = call(
+        start(CHANGES),
+        lambda admin: admin.endpoints.test(tenant_id=tenant, endpoint_id=endpoint, actor=operator_name()),
+    )
+    emit(ping, as_json=as_json, text=lambda: _ping_text(ping))
+    raise typer.Exit(0 if ping.delivered else 1)
+
+
+def _list_text(page: Page[Endpoint]) -> str:
+    if not page.items:
+        return "no endpoints"
+    rows = [fields_of(item) | {"lane": item.lane or _FREE} for item in page.items]
+    return _paged(table(rows, ["tenant_id", "endpoint_id", "name", "url", "state", "lane"]), page.next_cursor)
+
+
+def _paged(shown: str, following: str | None) -> str:
+    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+
+
+def _show_text(details: EndpointDetails) -> str:
+    found: dict[str, Any] = {
+        name: fact for name, fact in fields_of(details).items() if name not in _ONLY_IF_TRUE or fact
+    }
+    if details.previous_secret_ref is None:
         del found["lead"]  # it has an effect only while two secrets sign
-    if found["retry_schedule"] is not None:
-        waits = ",".join(map(_delay, found["retry_schedule"]))  # as the option takes it
+    if details.retry_schedule is not None:
+        waits = ",".join(map(_delay, details.retry_schedule))  # as the option takes it
         found = {name: fact for name, fact in found.items() if name not in _WITHOUT_SCHEDULE} | {
             "retry_schedule": waits
         }
-    found["lane"] = found["lane"] or _FREE
-    if (failure := found.pop("last_failure")) is not None:
-        answer = failure["outcome"] if failure["status"] is None else f"{failure['status']} ({failure['outcome']})"
-        found["last_failure"] = f"{rfc3339(failure['started_at'])} {answer}, delivery {failure['delivery_id']}"
-    shown = [
-        *key_values(found | {"tls": None if found["tls"] is None else "its own: see below"}),
-        *tls_lines(found["tls"]),
-    ]
-    return "\n".join(shown)
+    found["lane"] = details.lane or _FREE
+    del found["last_failure"]
+    if (failure := details.last_failure) is not None:
+        answer = failure.outcome if failure.status is None else f"{failure.status} ({failure.outcome})"
+        found["last_failure"] = f"{rfc3339(failure.started_at)} {answer}, delivery {failure.delivery_id}"
+    found["tls"] = None if details.tls is None else "its own: see below"
+    return "\n".join([*key_values(found), *tls_lines(details.tls)])
 
 
 def _delay(seconds: int) -> str:
@@ -103,9 +267,84 @@ def _delay(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def _list_text(items: list[dict[str, Any]], following: str | None) -> str:
-    if not items:
-        return "no endpoints"
-    rows = [item | {"lane": item["lane"] or _FREE} for item in items]
-    shown = table(rows, ["tenant_id", "endpoint_id", "name", "url", "state", "lane"])
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+def _stats_text(page: Page[EndpointStats], *, is_one: bool) -> str:
+    if is_one:
+        return "\n".join(key_values(_flat(page.items[0])))
+    rows = [
+        fields_of(item)
+        | {
+            "hour_success": _percent(item.last_hour.success_rate),
+            "hour_p99_ms": _whole(item.last_hour.p99_ms),
+            "day_success": _percent(item.last_day.success_rate),
+        }
+        for item in page.items
+    ]
+    return _paged(table(rows, _STATS) if rows else "no endpoints", page.next_cursor)
+
+
+def _flat(item: EndpointStats) -> dict[str, object]:
+    flat = {name: fact for name, fact in fields_of(item).items() if not isinstance(fact, PeriodStats)}
+    for period, found in (("last_hour", item.last_hour), ("last_day", item.last_day)):
+        flat |= {f"{period} attempts": found.attempts, f"{period} delivered": found.delivered}
+        flat[f"{period} success rate"] = _percent(found.success_rate)
+        flat |= {f"{period} p50": _whole(found.p50_ms, " ms"), f"{period} p99": _whole(found.p99_ms, " ms")}
+    return flat
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.1f}%"
+
+
+def _whole(number: float | None, unit: str = "") -> str | None:
+    return None if number is None else f"{number:.0f}{unit}"
+
+
+def _enabled_text(enabled: EnabledEndpoint) -> str:
+    job = enabled.replay
+    if enabled.changed:
+        done = f"is enabled; held deliveries that are released: {enabled.woken}"
+        if enabled.in_line:
+            done += f"; that wait in line behind delivery {enabled.line_head}: {enabled.in_line}"
+    elif enabled.probed:
+        done = "was enabled already; its deliveries are held, and the oldest of them is tried now"
+    else:
+        done = f"was enabled already{'' if job else ': nothing was changed'}"
+    if job is not None:
+        done += f"\nreplay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}"
+    return f"endpoint {enabled.endpoint_id} {done}"
+
+
+def _keys_text(found: PublicKeys) -> str:
+    hmac = f"none, for it signs with {Algorithm.HMAC}"
+    lines = [f"current   {found.public_key or hmac}"]
+    if found.previous_secret_ref is not None and found.previous_secret_expires_at is not None:
+        until = rfc3339(found.previous_secret_expires_at)
+        lines.append(f"previous  {found.previous_public_key or hmac}, until {until}")
+    return "\n".join(lines)
+
+
+def _ping_text(ping: Ping) -> str:
+    answer, tls = ping.answer, ping.tls
+    lines = [f"endpoint   {ping.endpoint_id}{'' if ping.enabled else ' (disabled)'}", f"url        {ping.url}"]
+    lines += [f"address    {each.address}  {each.reason or 'allowed'}" for each in ping.addresses]
+    lines += [] if ping.addresses_error is None else [f"address    {ping.addresses_error}"]
+    lines.append(f"connected  {ping.dialled or 'to none: no request was sent'}")
+    if tls is not None:
+        until = "-" if tls.expires_at is None else rfc3339(tls.expires_at)
+        lines.append(f"tls        {tls.version}  {tls.cipher}")
+        lines.append(f"           {printable(tls.subject)}; from {printable(tls.issuer)}; until {until}")
+    lines += [f"header     {name}: {printable(value)}" for name, value in ping.request.headers.items()]
+    lines += [f"header     {name}: (sealed)" for name in ping.request.own_headers]
+    for each in ping.signed:
+        lines += [
+            f"signed     by {each.secret_ref} ({each.scheme}, {each.algorithm})",
+            f"           {printable(each.content)}",
+            f"receiver   {each.receiver_computes}",
+        ]
+    status = answer.detail if answer.status is None else f"{answer.status} ({answer.outcome})"
+    lines.append(f"answer     {status}, {answer.duration_ms} ms")
+    lines += [f"           {printable(answer.snippet)}"] if answer.snippet else []
+    lines.append(
+        "to check   hookseal verify --secret-file F --headers-file H --body-file B, with headers and body as received"
+    )
+    return "\n".join(lines)

@@ -1,112 +1,272 @@
-"""The options that `endpoint add` and `endpoint update` share, and the values that they give."""
+"""The options of an endpoint, declared once for `endpoint add` and `update`, and the arguments that they give."""
 
-from typing import Annotated, Any, Final
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import typer
 
-from hookseal.config.settings import Settings
+from hookseal.cli.shared.input_files import read_input, require_one_from_stdin
+from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.dispatcher.core import endpoint_rules
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed
-from hookseal.ground import ids
-from hookseal.operations.endpoint import values
+from hookseal.ground.wire import Algorithm, Scheme, header_name
+from hookseal.secrets.extras.tls_identity import MAX_AUTHORITIES_BYTES, MAX_CERTIFICATE_BYTES, MAX_KEY_BYTES
 
 NONE: Final = "none"
 DEFAULT: Final = "default"
+_GIVEN: Final = "given"  # the parameter of a command that the options of an endpoint replace
+_REQUIRED: Final = inspect.Parameter.empty
 _MOST_DIGITS: Final = 9
+_MAX_HEADER_BYTES: Final = 65_536  # more than the limits of all headers together
+_SETTINGS: Final = (
+    "url", "name", "scheme", "algorithm", "timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds",
+    "retry_schedule", "concurrency", "rate", "on_dead_letter", "rotate_every_days",
+)  # fmt: skip
+_REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 Tenant = Annotated[str, typer.Option(help="The tenant of the endpoint.")]
 Endpoint = Annotated[str, typer.Option(help="The id of the endpoint.")]
-Name = Annotated[str | None, typer.Option(help="A name for people, at most 128 characters.")]
-MaxAttempts = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Attempts before a dead letter, 1 to 100; replaces the default schedule."),
-]
-BackoffBase = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Wait after the first attempt, 1 to 86400; each later wait is twice as long."),
-]
-BackoffCap = Annotated[int | None, typer.Option(metavar="N", help="The longest wait between attempts, 1 to 604800.")]
-RotateEvery = Annotated[
-    str | None,
-    typer.Option(
-        "--rotate-every", metavar="DAYS", help="Rotate the secret at this age, 1 to 30 days; none: never by itself."
-    ),
-]
-
-Concurrency = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N",
-        help="The most requests in flight, 1 to 1000, over all workers; none: HOOKSEAL_ENDPOINT_CONCURRENCY.",
-    ),
-]
-Rate = Annotated[
-    str | None,
-    typer.Option(metavar="N/s", help="The most requests a second, 1/s to 10000/s, over all workers; none: no limit."),
-]
 
 
-AfterDeadLetter = Annotated[
-    OnDeadLetter | None,
-    typer.Option(
-        "--on-dead-letter",
-        metavar="WHAT",
-        help="Of an ordered endpoint: a dead letter or a failed delivery stops the others (stop, the default) or not "
-        "(skip).",
-    ),
-]
+class _Declared:
+    """An option: its help, of `both` commands or of each. A command without a help does not have it.
 
-
-def decided(
-    settings: Settings,
-    owner: ids.TenantId,
-    *,
-    url: str | None,
-    event_type: list[str] | None,
-    name: str | None,
-    timeout_ms: int | None,
-) -> dict[str, Any]:
-    """Return the values of the given options by the names of their fields, each event type once.
-
-    Raises `Malformed` and `Refused`.
+    `new` is its default in `add`, if it is not that of the field. `update` changes only what is given.
     """
-    given = {"timeout_ms": timeout_ms, "url": url, "event_types": event_type or None, "name": name}
-    return values.checked(settings.egress, owner, {name: value for name, value in given.items() if value is not None})
+
+    def __init__(
+        self,
+        *names: str,
+        both: str | None = None,
+        add: str | None = None,
+        update: str | None = None,
+        metavar: str | None = None,
+        new: object = None,
+    ) -> None:
+        self._names = names
+        self._help = {"add": add or both, "update": update or both}
+        self._metavar = metavar
+        self._new = new
+
+    def parameter(self, command: str, name: str, kind: Any, default: object) -> inspect.Parameter | None:
+        """Return the parameter that gives the command this option, None if it does not have it."""
+        if self._help[command] is None:
+            return None
+        option = typer.Option(*self._names, metavar=self._metavar, help=self._help[command])
+        return inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=self._new if command == "add" and self._new is not None else default,
+            annotation=Annotated[kind, option],
+        )
 
 
-def rotation_period(text: str | None) -> dict[str, Any]:
-    """Return the period of rotation in days by the name of its field: None for `none`, no field if not given.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EndpointOptions:
+    """What a command says of an endpoint, in the order of its help; None is what was not given."""
 
-    Raises `Malformed`.
+    url: Annotated[
+        str | None,
+        _Declared(
+            add="Where to POST: https://host[:port]/path. Each request checks the address of the host.",
+            update="Where to POST from now on.",
+            new=_REQUIRED,
+        ),
+    ] = None
+    event_type: Annotated[
+        list[str] | None,
+        _Declared(
+            metavar="TYPE",
+            add="The event types that it gets: a type, 'a.*' or '*'. Repeatable.",
+            update="The event types that it gets, in place of all that it has. Repeatable.",
+            new=_REQUIRED,
+        ),
+    ] = None
+    name: Annotated[str | None, _Declared(both="A name for people, at most 128 characters.")] = None
+    scheme: Annotated[Scheme | None, _Declared(metavar="NAME", add="standard or x-webhook.", new=Scheme.STANDARD)] = (
+        None
+    )
+    algorithm: Annotated[Algorithm | None, _Declared(metavar="NAME", add="hmac or ed25519.", new=Algorithm.HMAC)] = None
+    timeout_ms: Annotated[int | None, _Declared(both="The limit for one request, 100 to 20000 ms.", new=5000)] = None
+    max_attempts: Annotated[
+        int | None,
+        _Declared(metavar="N", both="Attempts before a dead letter, 1 to 100; replaces the default schedule."),
+    ] = None
+    backoff_base_seconds: Annotated[
+        int | None,
+        _Declared(metavar="N", both="Wait after the first attempt, 1 to 86400; each later wait is twice as long."),
+    ] = None
+    backoff_cap_seconds: Annotated[
+        int | None, _Declared(metavar="N", both="The longest wait between attempts, 1 to 604800.")
+    ] = None
+    retry_schedule: Annotated[
+        str | None,
+        _Declared(
+            add="The waits between attempts: 5s,5m,2h; default: ten waits, about three days in all.",
+            update="The waits between attempts: 5s,5m,2h; none: use --max-attempts and the two back-off options; "
+            "default: the default schedule.",
+        ),
+    ] = None
+    concurrency: Annotated[
+        str | None,
+        _Declared(
+            metavar="N",
+            both="The most requests in flight, 1 to 1000, over all workers; none: HOOKSEAL_ENDPOINT_CONCURRENCY.",
+        ),
+    ] = None
+    rate: Annotated[
+        str | None,
+        _Declared(metavar="N/s", both="The most requests a second, 1/s to 10000/s, over all workers; none: no limit."),
+    ] = None
+    ordered: Annotated[
+        bool,
+        _Declared(
+            "--ordered",
+            add="Send its deliveries one after another, in the order of publishing. Cannot be changed later.",
+        ),
+    ] = False
+    on_dead_letter: Annotated[
+        OnDeadLetter | None,
+        _Declared(
+            "--on-dead-letter",
+            metavar="WHAT",
+            both="Of an ordered endpoint: a dead letter or a failed delivery stops the others (stop, the default) "
+            "or not (skip).",
+        ),
+    ] = None
+    ordered_later: Annotated[
+        bool, _Declared("--ordered", update="Refused: an endpoint is ordered when it is added, or never.")
+    ] = False
+    rotate_every_days: Annotated[
+        str | None,
+        _Declared(
+            "--rotate-every", metavar="DAYS", both="Rotate the secret at this age, 1 to 30 days; none: never by itself."
+        ),
+    ] = None
+    header: Annotated[
+        list[str] | None,
+        _Declared(
+            metavar="'K: V'",
+            both="A header to add to its requests. Repeatable. Other users of this machine can read arguments: "
+            "prefer --headers-file.",
+        ),
+    ] = None
+    headers_file: Annotated[
+        str | None,
+        _Declared(
+            metavar="FILE",
+            add="A private file with headers, one 'K: V' a line; - is stdin.",
+            update="A private file with headers, one 'K: V' a line; - is stdin. They replace all its headers.",
+        ),
+    ] = None
+    remove_header: Annotated[list[str] | None, _Declared(metavar="K", update="Remove this header. Repeatable.")] = None
+    client_cert: Annotated[
+        str | None, _Declared(metavar="F", both="The client certificate for its requests, with its chain (PEM).")
+    ] = None
+    client_key: Annotated[
+        str | None, _Declared(metavar="F", both="A private file with the key of --client-cert (PEM).")
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        _Declared(
+            metavar="F", both="The only certificate authorities (PEM) that it trusts, in place of the usual ones."
+        ),
+    ] = None
+    remove_client_cert: Annotated[
+        bool, _Declared("--remove-client-cert", update="Send no client certificate from now on.")
+    ] = False
+    remove_ca: Annotated[bool, _Declared("--remove-ca", update="Trust the usual certificate authorities again.")] = (
+        False
+    )
+
+    def arguments(self, *, secret_file: str | None = None) -> dict[str, Any]:
+        """Return what was given as arguments of `Admin.endpoints`; the files are read, but not that of the secret.
+
+        Raises `Malformed`, which never contains text of a file or of a header, and `Refused` if others may read a file
+        that must be private.
+        """
+        if self.ordered_later:
+            raise endpoint_rules.order_stays()
+        found = parsed({name: getattr(self, name) for name in _SETTINGS} | {"event_types": self.event_type or None})
+        if self.ordered:
+            found["ordered"] = True
+        require_one_from_stdin(secret_file, self.headers_file, self.client_cert, self.client_key, self.ca_file)
+        return found | self._headers() | self._tls()
+
+    def _headers(self) -> dict[str, Any]:
+        """Return the headers. A file replaces all of an endpoint; an option sets one, or removes one, as None."""
+        removed = [header_name(text) for text in self.remove_header or []]
+        if removed and self.headers_file is not None:
+            raise Malformed("--headers-file replaces all headers: leave out --remove-header", field="remove_header")
+        given = _read_headers([*(self.header or []), *_lines(self.headers_file)])
+        for name in sorted(given.keys() & set(removed)):
+            raise Malformed(f"header {name} is to be set and to be removed: give one of them", field="remove_header")
+        if self.headers_file is not None:
+            return {"headers": given}
+        changes = {**given, **dict.fromkeys(removed)}
+        return {"change_headers": changes} if changes else {}
+
+    def _tls(self) -> dict[str, Any]:
+        """Return the client certificate, its key and the authorities; None is what is to be removed."""
+        found: dict[str, bytes | None] = {}
+        if (self.client_cert is None) != (self.client_key is None):
+            raise Malformed("--client-cert and --client-key belong together: give both", field="client_cert")
+        if self.client_cert is not None and self.client_key is not None:
+            found["client_cert"] = read_input(self.client_cert, MAX_CERTIFICATE_BYTES, field="client_cert")
+            found["client_key"] = private_bytes(self.client_key, MAX_KEY_BYTES, field="client_key")
+        if self.ca_file is not None:
+            found["ca"] = read_input(self.ca_file, MAX_AUTHORITIES_BYTES, field="ca_file")
+        for name, is_removed, subject in (
+            ("client_cert", self.remove_client_cert, "the client certificate is"),
+            ("ca", self.remove_ca, "the authorities are"),
+        ):
+            if is_removed and name in found:
+                raise Malformed(f"{subject} to be given and to be removed", field=f"remove_{name}")
+            if is_removed:
+                found[name] = None
+        return found
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the options of an endpoint in place of its parameter `given`."""
+    kinds = get_type_hints(EndpointOptions, include_extras=True)
+    declared: list[inspect.Parameter] = []
+    for each in fields(EndpointOptions):
+        kind, declaration = get_args(kinds[each.name])
+        option = declaration.parameter(command.__name__, each.name, kind, each.default)
+        declared += [] if option is None else [option]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        parameters += declared if parameter.name == _GIVEN else [parameter]
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        command(given=EndpointOptions(**{each.name: values.pop(each.name) for each in declared}), **values)
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return called
+
+
+def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not None as an `Admin` takes them: numbers and waits of texts, None for `none`.
+
+    Raises `Malformed` for a text of another form, and for a schedule together with the options that it replaces.
     """
-    if text is None:
-        return {}
-    if text == NONE:
-        return {"rotate_every_days": None}
-    return {"rotate_every_days": endpoint_rules.rotate_every_days(_number(text))}
-
-
-def limits(concurrency: str | None, rate: str | None) -> dict[str, Any]:
-    """Return the given limits of the lane by the names of their fields: None for `none`, no field if not given.
-
-    Raises `Malformed`.
-    """
-    given: dict[str, Any] = {}
-    if concurrency is not None:
-        given["concurrency"] = None if concurrency == NONE else endpoint_rules.concurrency(_number(concurrency))
-    if rate is not None:
-        given["rate"] = None if rate == NONE else endpoint_rules.rate(rate)
-    return given
-
-
-def order(*, ordered: bool, on_dead_letter: OnDeadLetter | None) -> dict[str, Any]:
-    """Return what a new endpoint is to have of order, by the names of the fields.
-
-    Raises `Malformed` if `on_dead_letter` is given for an endpoint that is not ordered.
-    """
-    endpoint_rules.require_order(ordered=ordered, on_dead_letter=on_dead_letter)
-    return {"ordered": ordered} | ({} if on_dead_letter is None else {"on_dead_letter": on_dead_letter})
+    found = {name: value for name, value in given.items() if value is not None}
+    if found.get("retry_schedule") not in {None, NONE} and _REPLACED_BY_SCHEDULE & found.keys():
+        raise Malformed(
+            "--retry-schedule replaces --max-attempts, --backoff-base-seconds and --backoff-cap-seconds: "
+            "give it without them",
+            field="retry_schedule",
+        )
+    for name, read in _READ.items():
+        if name in found:
+            found[name] = None if found[name] == NONE else read(found[name])
+    return found
 
 
 def _number(text: str) -> int:
@@ -114,32 +274,43 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
 
 
-def pace(
-    backoff: tuple[int | None, int | None, int | None], schedule: str | None, rotate_every_days: str | None
-) -> dict[str, Any]:
-    """Return the given retry settings (`backoff`: attempts, base, cap) and the given period of rotation.
-
-    Raises `Malformed`.
-    """
-    attempts, base, cap = backoff
-    return retries(max_attempts=attempts, base=base, cap=cap, schedule=schedule) | rotation_period(rotate_every_days)
+def _waits(text: str) -> tuple[int, ...]:
+    return endpoint_rules.DEFAULT_RETRY_SCHEDULE if text == DEFAULT else endpoint_rules.retry_schedule(text)
 
 
-def retries(*, max_attempts: int | None, base: int | None, cap: int | None, schedule: str | None) -> dict[str, Any]:
-    """Return the given retry settings by the names of their fields.
+_READ: Final[Mapping[str, Callable[[str], Any]]] = {
+    "retry_schedule": _waits,
+    "rotate_every_days": _number,
+    "concurrency": _number,
+    "rate": endpoint_rules.rate,
+}
 
-    Raises `Malformed` for a value out of its limits, and for a schedule together with the options that it replaces.
-    """
-    backoff = {"max_attempts": max_attempts, "backoff_base_seconds": base, "backoff_cap_seconds": cap}
-    given: dict[str, Any] = {name: value for name, value in backoff.items() if value is not None}
-    if schedule == DEFAULT:
-        schedule = ",".join(f"{seconds}s" for seconds in endpoint_rules.DEFAULT_RETRY_SCHEDULE)
-    if schedule not in {None, NONE} and given:
-        raise Malformed(
-            "--retry-schedule replaces --max-attempts, --backoff-base-seconds and --backoff-cap-seconds: "
-            "give it without them",
-            field="retry_schedule",
-        )
-    if schedule is not None:
-        given["retry_schedule"] = None if schedule == NONE else endpoint_rules.retry_schedule(schedule)
-    return values.retries(given)
+
+def _read_headers(lines: list[str]) -> dict[str, str]:
+    """Return the headers, names in lower case. Raises `Malformed`, which never contains a value."""
+    given: dict[str, str] = {}
+    for line in lines:
+        spelled, colon, value = line.partition(":")
+        if not colon:
+            raise Malformed("a header is given as 'K: V'", field="header")
+        name = header_name(spelled)
+        if name in given:
+            raise Malformed(f"header {name} is given twice", field="header")
+        given[name] = value.strip(" \t")
+    return given
+
+
+def _lines(file: str | None) -> list[str]:
+    """Return the lines of the file that are not empty."""
+    if file is None:
+        return []
+    raw = private_bytes(file, _MAX_HEADER_BYTES + 1, field="headers_file")
+    if len(raw) > _MAX_HEADER_BYTES:
+        raise Malformed(f"a file of headers has at most {_MAX_HEADER_BYTES} bytes", field="headers_file")
+    lines = [
+        line.removesuffix("\r") for line in raw.decode("latin-1").split("\n")
+    ]  # a value that is not ASCII is refused later
+    filled = [line for line in lines if line.strip(" \t")]
+    if not filled:  # a pipe that broke must not leave an endpoint without its headers
+        raise Malformed("there is no header in the file: to remove one, give --remove-header", field="headers_file")
+    return filled

@@ -24,10 +24,13 @@ PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 # What an error names is an argument of `Admin`; these options of commands have other names.
 _OPTIONS: Final = {
     "ca": "ca_file",
+    "change_headers": "header",
     "delivery_id": "delivery",
     "endpoint_id": "endpoint",
+    "event_types": "event_type",
     "headers": "header",
     "heads": "head",
+    "older_than_days": "older_than",
     "overlap_seconds": "overlap",
     "replay_id": "replay",
     "states": "state",

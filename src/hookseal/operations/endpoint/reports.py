@@ -20,7 +20,6 @@ from hookseal.secrets.store import version_report
 from hookseal.secrets.store.port import SecretStore, VersionState
 
 _ROTATIONS: Final = 10
-_COMMAND: Final = f"hookseal endpoint rotate --algorithm {Algorithm.ED25519}"
 
 
 async def rotation_state(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
@@ -48,13 +47,10 @@ async def versions(connection: Connection, tenant: TenantId, endpoint_id: Endpoi
     return [_version(version, uses.get(version["ref"], Use())) for version in found]
 
 
-async def public_keys(
-    operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, advice: str = _COMMAND
-) -> dict[str, Any]:
+async def public_keys(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
     """Return the public key of the current secret, and of the previous one while an overlap runs.
 
     Raises `NotFound`, `Refused` if neither has one, `CannotSign` for a row that was altered, and `Unavailable`.
-    `advice` is how the caller gives the endpoint a key, for the error.
     """
     async with operator.changing() as connection:  # the row is locked, so that no rotation changes it meanwhile
         found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
@@ -67,7 +63,8 @@ async def public_keys(
         keys = [await _public_key(store, version) for version in versions]
     if not any(keys):
         raise Refused(
-            f"the endpoint signs with {Algorithm.HMAC}, which has no public key: `{advice}` gives it one",
+            f"the endpoint signs with {Algorithm.HMAC}, which has no public key",
+            advice=f"`hookseal endpoint rotate --algorithm {Algorithm.ED25519}` gives it one",
             field="endpoint_id",
         )
     return _public_keys(found, keys)

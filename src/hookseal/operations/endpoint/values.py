@@ -39,11 +39,6 @@ def checked(egress: Egress, tenant: TenantId, given: Mapping[str, Any]) -> dict[
     return _within({**_RULES, "url": partial(_url, egress, tenant), "event_types": _subscriptions}, given)
 
 
-def retries(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given fields of retries and rotation, each within its rules. Raises as `checked` does."""
-    return _within(_RULES, given)
-
-
 def _within(rules: Mapping[str, Callable[[Any], Any]], given: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         name: None if value is None and name in _MAY_BE_REMOVED else rules[name](value) for name, value in given.items()
