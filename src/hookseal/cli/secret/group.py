@@ -1,26 +1,120 @@
 """`hookseal secret`: list, reveal, move and destroy versions of secrets, and clear the caches of workers."""
 
-from typing import Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
+from hookseal.admin import RevealedSecret, SecretVersion
+from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.secret.move import move
-from hookseal.cli.secret.purge import purge
-from hookseal.cli.secret.reveal import reveal
-from hookseal.cli.secret.versions import versions
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit
+from hookseal.cli.shared.output import Json, emit, fields_of, note, rfc3339, table
 from hookseal.cli.shared.runtime import start
-from hookseal.operations.secret import clear_caches
+from hookseal.cli.shared.secret_files import SecretOutput
+from hookseal.dispatcher.store.producers import EVERY_TENANT
+from hookseal.errors import HooksealError, Malformed, with_advice
+from hookseal.ground import ids
+from hookseal.ground.ids import plural
+from hookseal.secrets.core.material import SecretMaterial
 
 app: Final = typer.Typer(
     help="List, reveal and move secrets, destroy old versions, and clear the caches of workers.", no_args_is_help=True
 )
 
+_COLUMNS: Final = ("ref", "state", "scheme", "signs", "attempts", "needed")
 
-app.command()(versions)
-app.command()(reveal)
-app.command()(purge)
+
+@app.command()
+def versions(*, tenant: Tenant, endpoint: Endpoint, as_json: Json = False) -> None:
+    """List every version of an endpoint's secret, oldest first: whether it signs, how often it did, if it is needed.
+
+    A version that is not needed may be destroyed. `hookseal delivery list --signed-by REF` lists what it signed.
+
+    Example: hookseal secret versions --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    items = call(start(READS), lambda admin: admin.secrets.versions(tenant_id=tenant, endpoint_id=endpoint))
+    emit({"items": items, "next_cursor": None}, as_json=as_json, text=lambda: _versions_text(items))
+
+
+@app.command()
+def reveal(
+    *,
+    tenant: Tenant,
+    endpoint: Endpoint,
+    secret_out: Annotated[Path | None, typer.Option(help="Write the secret to this new file (mode 0600).")] = None,
+    print_secret: Annotated[
+        bool, typer.Option("--print-secret", help="Print the secret even to a pipe or as JSON.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the current secret of an endpoint, for example after a rotation on schedule. The audit log records it.
+
+    For ed25519 it prints the public key, which is all that a receiver needs.
+
+    Example: hookseal secret reveal --tenant acme --endpoint ID --secret-out current.secret
+    """
+    settings = start(CHANGES)
+    output = SecretOutput(secret_out, print_it=print_secret, as_json=as_json)
+    if output.has_no_destination:  # first, because a secret that is not printed must not be on record as revealed
+        raise Malformed(
+            "the secret would be neither printed nor written: add --secret-out FILE, or --print-secret to print it; "
+            "`hookseal endpoint public-key` prints a public key",
+            field="secret_out",
+        )
+    with output.reserving():  # first, so that a secret on record as revealed can be written
+        found = call(
+            settings,
+            lambda admin: admin.secrets.reveal(tenant_id=tenant, endpoint_id=endpoint, actor=operator_name()),
+        )
+        public_key = SecretMaterial((found.public_key or "").encode())
+        text = output.keep_instead(public_key if found.secret is None else found.secret)
+    emit(
+        fields_of(found) | {"secret": None if found.secret is None else text},
+        as_json=as_json,
+        text=lambda: _revealed_text(found, text, secret_out),
+    )
+
+
+@app.command()
+def purge(
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Only versions of this tenant.")] = None,
+    older_than: Annotated[
+        int | None,
+        typer.Option(metavar="DAYS", help="Only versions retired this long ago, 0 to 3650 days. Default: the setting."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Destroy nothing; count the versions.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Destroy the material of versions that were retired SECRETS_RETIRED_RETENTION_DAYS ago; workers do it hourly.
+
+    It destroys no version that still signs or that a request in flight may need. The record that the version existed
+    stays. You may run it again: it continues where it stopped. Exit 1 if it failed for a tenant.
+
+    Example: hookseal secret purge --older-than 30 --dry-run
+    """
+    owner = EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
+    purged = call(
+        start(CHANGES),
+        lambda admin: admin.secrets.purge(
+            tenant_id=owner,
+            actor=operator_name(),
+            older_than_days=older_than,
+            dry_run=dry_run,
+            report=_report_purge,
+        ),
+    )
+    emit(
+        purged,
+        as_json=as_json,
+        text=f"versions {'that would be ' if dry_run else ''}destroyed: {purged.versions} "
+        f"(retired at least {purged.older_than_days} days ago)",
+    )
+    raise typer.Exit(1 if purged.failed else 0)
+
+
 app.command()(move)
 
 
@@ -32,11 +126,38 @@ def cache_clear(*, as_json: Json = False) -> None:
 
     Example: hookseal secret cache-clear
     """
-    cleared = operate(start(NEEDS), clear_caches)
+    cleared = call(start(CHANGES), lambda admin: admin.secrets.clear_caches(actor=operator_name()))
     emit(
-        {"epoch": cleared.epoch, "woken": cleared.woken},
+        cleared,
         as_json=as_json,
         text=f"secrets cached before epoch {cleared.epoch} are not used again; "
         f"deliveries held for a secret: {cleared.woken}; the oldest of each endpoint is tried now, "
         "and the others are released once it is signed",
     )
+
+
+def _versions_text(items: Sequence[SecretVersion]) -> str:
+    if not items:
+        return "the endpoint has no sealed secret"
+    words = {True: "yes", False: "no"}
+    rows = [fields_of(item) | {"signs": words[item.signs], "needed": words[item.needed]} for item in items]
+    return "\n".join([table(rows, _COLUMNS), "", *map(_reason, items)])
+
+
+def _reason(item: SecretVersion) -> str:
+    version = item.ref.rpartition(":")[2]
+    until = "" if item.signs_until is None else f" ({rfc3339(item.signs_until)})"
+    signed = "" if item.last_signed_at is None else f"; last signed {rfc3339(item.last_signed_at)}"
+    return f"version {version}: {item.reason}{until}{signed}"
+
+
+def _revealed_text(found: RevealedSecret, text: str | None, file: Path | None) -> str:
+    what = "secret    " if found.public_key is None else "public key"
+    return f"current    {found.secret_ref}\n{what} {f'in {file}' if text is None else text}"
+
+
+def _report_purge(tenant: str, destroyed: int | HooksealError) -> None:
+    if isinstance(destroyed, HooksealError):
+        note(f"{tenant}: {with_advice(destroyed)}")
+    else:
+        note(f"{tenant}: {plural(destroyed, 'version', 'versions')} destroyed")
