@@ -4,18 +4,15 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.cli.shared.operating import NEEDS, operate
-from hookseal.cli.shared.output import Json, emit, printable, table
-from hookseal.cli.shared.runtime import reading, start
-from hookseal.config.settings import Part
-from hookseal.dispatcher.store import producers
-from hookseal.ground.ids import TenantId
-from hookseal.operations.producers import grant as grant_publishing
-from hookseal.operations.producers import revoke as revoke_publishing
+from hookseal.admin import Page, Producer, RevokedProducer
+from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
+from hookseal.cli.shared.runtime import start
+from hookseal.dispatcher.store.producers import EVERY_TENANT
 
 app: Final = typer.Typer(help="Let database roles publish for tenants.", no_args_is_help=True)
 
-_NEEDS: Final = frozenset({Part.DATABASE})
+_COLUMNS: Final = ("role", "tenant_id", "granted_at", "role_exists", "stale")
 
 Role = Annotated[str, typer.Option(help="The database role that the producer logs in as.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that it may publish for; '*' is every tenant.")]
@@ -27,17 +24,13 @@ def grant(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
 
     Example: hookseal producer grant --role billing_app --tenant acme
     """
-    publisher, granted_tenant = producers.role_name(role), producers.producer_tenant(tenant)
-    granted = operate(start(NEEDS), lambda operator: grant_publishing(operator, publisher, granted_tenant))
+    granted = call(
+        start(CHANGES), lambda admin: admin.producers.grant(role=role, tenant_id=tenant, actor=operator_name())
+    )
     emit(
-        {
-            "role": granted.role,
-            "tenant_id": granted.tenant_id,
-            "granted_at": granted.granted_at,
-            "changed": granted.changed,
-        },
+        granted,
         as_json=as_json,
-        text=f"{printable(publisher)} may publish for {_tenant_name(granted_tenant)}"
+        text=f"{printable(granted.role)} may publish for {_tenant_name(granted.tenant_id)}"
         + ("" if granted.changed else " already: nothing was changed"),
     )
 
@@ -50,27 +43,10 @@ def revoke(*, role: Role, tenant: Tenant, as_json: Json = False) -> None:
 
     Example: hookseal producer revoke --role billing_app --tenant acme
     """
-    publisher, granted_tenant = producers.role_name(role), producers.producer_tenant(tenant)
-    revoked = operate(start(NEEDS), lambda operator: revoke_publishing(operator, publisher, granted_tenant))
-    left = (
-        ""
-        if revoked.statement is None
-        else f"\none statement is left, which needs a role with more rights: {revoked.statement};"
+    revoked = call(
+        start(CHANGES), lambda admin: admin.producers.revoke(role=role, tenant_id=tenant, actor=operator_name())
     )
-    name, tenants = printable(publisher), _tenant_name(granted_tenant)
-    emit(
-        {
-            "role": revoked.role,
-            "tenant_id": revoked.tenant_id,
-            "left_to_run": revoked.statement,
-            "still_for_every_tenant": revoked.still_for_every_tenant,
-        },
-        as_json=as_json,
-        text=f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
-        f"to end that, run hookseal producer revoke --role {name} --tenant '*'"
-        if revoked.still_for_every_tenant
-        else f"{name} may no longer publish for {tenants}{left}",
-    )
+    emit(revoked, as_json=as_json, text=lambda: _revoked_text(revoked))
 
 
 @app.command(name="list")
@@ -86,21 +62,29 @@ def list_(
 
     Example: hookseal producer list --tenant acme
     """
-    publisher = None if role is None else producers.role_name(role)
-    granted_tenant = None if tenant is None else producers.producer_tenant(tenant)
-    items = reading(
-        start(_NEEDS), lambda connection: producers.every(connection, role=publisher, tenant=granted_tenant)
-    )
+    page = call(start(READS), lambda admin: admin.producers.list(role=role, tenant_id=tenant))
+    emit(page, as_json=as_json, text=lambda: _list_text(page))
+
+
+def _revoked_text(revoked: RevokedProducer) -> str:
+    name, tenants = printable(revoked.role), _tenant_name(revoked.tenant_id)
+    if revoked.still_for_every_tenant:
+        return (
+            f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
+            f"to end that, run hookseal producer revoke --role {name} --tenant '*'"
+        )
+    left = revoked.left_to_run
+    more = "" if left is None else f"\none statement is left, which needs a role with more rights: {left};"
+    return f"{name} may no longer publish for {tenants}{more}"
+
+
+def _list_text(page: Page[Producer]) -> str:
     words = {True: "yes", False: "no"}
-    shown = [item | {name: words[item[name]] for name in ("role_exists", "stale")} for item in items]
-    emit(
-        {"items": items, "next_cursor": None},
-        as_json=as_json,
-        text=lambda: (
-            table(shown, ["role", "tenant_id", "granted_at", "role_exists", "stale"]) if shown else "no producers"
-        ),
-    )
+    rows = [
+        fields_of(item) | {"role_exists": words[item.role_exists], "stale": words[item.stale]} for item in page.items
+    ]
+    return table(rows, _COLUMNS) if rows else "no producers"
 
 
-def _tenant_name(tenant: TenantId) -> str:
-    return "every tenant" if tenant == producers.EVERY_TENANT else tenant
+def _tenant_name(tenant: str) -> str:
+    return "every tenant" if tenant == EVERY_TENANT else tenant
