@@ -201,7 +201,7 @@ class Model:
             case EndOverlap():
                 self._require_generation(operation.expect)
                 if self.previous is None:
-                    raise _Refused(Conflict, "endpoint")
+                    raise _Refused(Conflict, "endpoint_id")
                 return self._move("secret.overlap_ended", self.current)
 
     def _how(self, number: int) -> tuple[int, str, str]:
@@ -213,7 +213,7 @@ class Model:
             return self._again(asked)
         self._require_generation(asked.expect)
         if len(self.due()) > 1 and asked.overlap_seconds and not asked.force:
-            raise _Refused(Conflict, "endpoint")
+            raise _Refused(Conflict, "endpoint_id")
         before = self.versions[self.current]
         how = (asked.scheme or before.scheme, asked.algorithm or before.algorithm)
         if how not in _FITS:
@@ -243,7 +243,7 @@ class Model:
 
     def _roll_back(self, asked: RollBack) -> Answer:
         if len(self.due()) == 1 or self.previous is None:
-            raise _Refused(Conflict, "endpoint")
+            raise _Refused(Conflict, "endpoint_id")
         return self._move("secret.rolled_back", self.previous, asked.overlap_seconds)
 
     def _require_generation(self, expected: int | None) -> None:
