@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import aiohttp
 import uvloop
 
-from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.errors import SecretError
 from hookseal.ground.ids import TenantId
 from hookseal.operations.key.keys import finish_rewrap, promote_key, rewrap_batch
@@ -284,7 +284,7 @@ async def _streaming(pool: Pool, ringing: Bell, per_second: float) -> AsyncItera
         loop = asyncio.get_running_loop()
         due, number = loop.time(), 0
         while not over.is_set():
-            event = Event(tenant_id=_TENANT, event_type=f"steady.n{number % _ENDPOINTS}")
+            event = NewEvent(tenant_id=_TENANT, event_type=f"steady.n{number % _ENDPOINTS}")
             await ringing.ring((await publish_json(pool, event, "{}")).deliveries)
             number += 1
             due += 1 / per_second

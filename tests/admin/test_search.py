@@ -8,11 +8,19 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
-from hookseal.admin import Delivery, DeliveryDetails, Endpoint, EndpointDetails, Event, EventDetails, RotationStatus
+from hookseal.admin import (
+    Delivery,
+    DeliveryDetails,
+    Endpoint,
+    EndpointDetails,
+    EventDetails,
+    RotationStatus,
+    StoredEvent,
+)
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries, event_queries
 from hookseal.dispatcher.store.delivery_queries import Filter
-from hookseal.dispatcher.store.publish import Event as GivenEvent
+from hookseal.dispatcher.store.publish import NewEvent as GivenEvent
 from hookseal.dispatcher.store.publish import publish_json
 from hookseal.errors import Conflict, Malformed, NotFound, Unavailable
 from hookseal.ground.ids import EventId, TenantId
@@ -444,7 +452,7 @@ async def test_results_have_every_column(installation: Installation) -> None:
     )
     rows = [*(page[0][0] for page in pages), *shown]
     for kind, row in zip(
-        (Endpoint, Delivery, Event, EndpointDetails, DeliveryDetails, EventDetails), rows, strict=True
+        (Endpoint, Delivery, StoredEvent, EndpointDetails, DeliveryDetails, EventDetails), rows, strict=True
     ):
         assert row.keys() == {each.name for each in fields(kind)}, kind
     assert {"older_claims", "rotations", "schedule", "canary"} < {each.name for each in fields(RotationStatus)}

@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.admin import session as sessions
 from hookseal.admin.session import MAX_CONNECTIONS, PoolSession, Session
-from hookseal.config.admin import admin_settings
+from hookseal.config.producer import admin_settings
 from hookseal.errors import Unavailable
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS

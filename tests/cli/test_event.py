@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from hookseal.dispatcher.store.publish import Event, publish_raw
+from hookseal.dispatcher.store.publish import NewEvent, publish_raw
 from hookseal.ground.ids import EventId, TenantId
 from tests.cli.command import hookseal
 from tests.cli.documented import documented
@@ -59,7 +59,7 @@ async def test_a_payload_is_shown_on_request_and_audited(begun: Begun) -> None:
 
 async def test_a_binary_payload_is_shown_in_base64(begun: Begun) -> None:
     """A raw body that is not UTF-8 is shown in base64."""
-    event = Event(tenant_id=TenantId("acme"), event_type="a.b", event_id=EventId("e1"))
+    event = NewEvent(tenant_id=TenantId("acme"), event_type="a.b", event_id=EventId("e1"))
     await publish_raw(begun.stored.pool, event, b"\xff\x00")
     shown = await begun.run("event", "show", "e1", "--tenant", "acme", "--payload", "--json")
     assert (None, "/wA=") == (shown.json["payload"], shown.json["payload_base64"])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hookseal.config.admin import admin_settings
 from hookseal.config.load import load
+from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Part
 from hookseal.errors import ConfigError
 from hookseal.secrets.core.ref import Provider

@@ -11,7 +11,7 @@ import pytest
 from hookseal.dispatcher.core.model import Claim, Claimed, FinishedAttempt, Ring, State, Verdict
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung
-from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.operations.audit_reports import Stale, audit_stale
@@ -455,7 +455,7 @@ async def test_the_later_ring_of_one_delivery_counts(two_tenants: Installation) 
 
 async def test_bodies_beyond_the_limit_of_bytes_are_not_claimed(two_tenants: Installation) -> None:
     """Deliveries are claimed in ring order while their bodies fit into the size limit; the rest are busy."""
-    event = Event(tenant_id=TenantId("acme"), event_type="invoice.paid")
+    event = NewEvent(tenant_id=TenantId("acme"), event_type="invoice.paid")
     large = (await publish_json(two_tenants.pool, event, json.dumps("x" * 200_000))).deliveries[0]
     first, last = await published(two_tenants, 1), await published(two_tenants, 2)
     found = await claimed(two_tenants, [*first, large, *last], most_bytes=200_200)

@@ -15,8 +15,8 @@ import pytest
 from hookseal.dispatcher.store.publish import (
     MOST_BYTES,
     MOST_EVENTS,
-    Event,
-    Published,
+    NewEvent,
+    PublishResult,
     batch,
     publish_json,
     publish_many,
@@ -85,9 +85,9 @@ MALFORMED = [
 ]
 
 
-def event(event_type: str = "invoice.paid", **changes: object) -> Event:
+def event(event_type: str = "invoice.paid", **changes: object) -> NewEvent:
     given: dict[str, object] = {"tenant_id": TenantId("acme"), "event_type": event_type, **changes}
-    return Event(**given)  # type: ignore[arg-type]
+    return NewEvent(**given)  # type: ignore[arg-type]
 
 
 async def endpoint(pool: Pool, tenant: str, *types: str) -> str:
@@ -206,7 +206,7 @@ async def test_a_repeat_returns_the_first_result(pool: Pool, raw: bool) -> None:
 async def test_a_used_event_id_is_a_conflict(pool: Pool, change: str) -> None:
     await publish_json(pool, event(event_id=EventId("e1")), '{"a":1}')
 
-    publishing: Callable[[], Awaitable[Published]] = {
+    publishing: Callable[[], Awaitable[PublishResult]] = {
         "type": lambda: publish_json(pool, event("other", event_id=EventId("e1")), '{"a":1}'),
         "data": lambda: publish_json(pool, event(event_id=EventId("e1")), '{"a":2}'),
         "spacing": lambda: publish_json(pool, event(event_id=EventId("e1")), '{"a": 1}'),
@@ -358,7 +358,7 @@ async def test_an_endpoint_added_with_its_secret_gets_deliveries(installation: I
     assert [added.pointer.endpoint_id] == [ring.endpoint_id for ring in await installation.deliveries()]
 
 
-async def many(pool: Pool, *events: tuple[Event, str | bytes]) -> list[Published]:
+async def many(pool: Pool, *events: tuple[NewEvent, str | bytes]) -> list[PublishResult]:
     return await publish_many(pool, ACME, batch(events))
 
 
@@ -373,7 +373,7 @@ async def count(pool: Pool, table: str = "events") -> int:
     return found
 
 
-def numbered(first: int, last: int) -> list[tuple[Event, str | bytes]]:
+def numbered(first: int, last: int) -> list[tuple[NewEvent, str | bytes]]:
     """Return events with ids and data that contain their numbers."""
     return [(event(event_id=EventId(f"e{number}")), str(number)) for number in range(first, last + 1)]
 
@@ -503,7 +503,7 @@ async def test_an_event_given_twice_is_created_once(pool: Pool) -> None:
     ids=["type", "data", "raw"],
 )
 async def test_a_used_event_id_in_a_batch_is_a_conflict(
-    pool: Pool, kept: bool, other: tuple[Event, str | bytes]
+    pool: Pool, kept: bool, other: tuple[NewEvent, str | bytes]
 ) -> None:
     if kept:
         await many(pool, *numbered(3, 3))
@@ -637,7 +637,7 @@ async def test_a_role_publishes_batches_only_for_its_tenants(pool: Pool, databas
     assert 2 == await count(pool)
 
 
-async def _outcome(connection: object, events: Sequence[tuple[Event, str | bytes]]) -> list[bool]:
+async def _outcome(connection: object, events: Sequence[tuple[NewEvent, str | bytes]]) -> list[bool]:
     published = await publish_many(connection, ACME, batch(events))  # type: ignore[arg-type]
     return [one.duplicate for one in published]
 

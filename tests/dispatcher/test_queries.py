@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from hookseal.dispatcher.core.delivery_facts import EndpointFacts, Facts, LastAttempt
 from hookseal.dispatcher.core.endpoint_health import BOUNDS_MS, Counts
 from hookseal.dispatcher.core.model import Attempt, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.core.url import PLAIN_HTTP
-from hookseal.dispatcher.core.why import explain
+from hookseal.dispatcher.core.why import EndpointFacts, Facts, LastAttempt, explain
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
 from hookseal.dispatcher.store.delivery_queries import Filter, Use, page
 from hookseal.dispatcher.store.endpoints import NewEndpoint

@@ -11,7 +11,7 @@ from hookseal.dispatcher.core.model import Claim, Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import PostgresLedger
-from hookseal.dispatcher.store.publish import Event, Published, publish_json
+from hookseal.dispatcher.store.publish import NewEvent, PublishResult, publish_json
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm
@@ -129,8 +129,8 @@ class Installation:
     async def deliveries(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> tuple[Ring, ...]:
         return (await self.published(tenant, event_type=event_type)).deliveries
 
-    async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> Published:
-        event = Event(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
+    async def published(self, tenant: str = "acme", *, event_type: str = "invoice.paid") -> PublishResult:
+        event = NewEvent(tenant_id=TenantId(tenant), event_type=event_type, correlation_id="corr-1")
         return await publish_json(self.pool, event, '{"n": 1}')
 
     async def settle(self) -> None:

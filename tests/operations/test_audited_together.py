@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import hookseal.operations
-from hookseal.config.admin import admin_settings
+from hookseal.config.producer import admin_settings
 from hookseal.dispatcher.store.delivery_queries import Filter
 from hookseal.errors import HooksealError, Refused
 from hookseal.ground.ids import EndpointId

@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.dispatcher.store import producers as rules
 from hookseal.dispatcher.store.producers import EVERY_TENANT, Granted
-from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.errors import Malformed, NotFound, Refused
 from hookseal.ground.ids import TenantId
 from hookseal.operations.producers import grant, revoke
@@ -38,7 +38,7 @@ async def publishes(url: str, tenant: TenantId = ACME) -> bool:
     """Return whether a login with that url may publish for the tenant."""
     connection = await asyncpg.connect(url)
     try:
-        await publish_json(connection, Event(tenant_id=tenant, event_type="a.b"), "{}")
+        await publish_json(connection, NewEvent(tenant_id=tenant, event_type="a.b"), "{}")
     except Refused:
         return False
     finally:

@@ -23,7 +23,7 @@ from hookseal.producers import dbapi
 from hookseal.producers import django as for_django
 from hookseal.producers import psycopg as for_psycopg
 from hookseal.producers import sqlalchemy as for_sqlalchemy
-from hookseal.producers.call import Published
+from hookseal.producers.call import PublishedEvent
 
 T = TypeVar("T")
 Do: TypeAlias = Callable[..., Awaitable[Any]]
@@ -35,7 +35,7 @@ ALIAS: Final = "shop"
 class Caller:
     """What the application does, in one transaction after the other."""
 
-    publish: Callable[..., Awaitable[Published]]
+    publish: Callable[..., Awaitable[PublishedEvent]]
     write: Do
     commit: Do
     rollback: Do
@@ -146,7 +146,7 @@ async def with_async_psycopg(url: str, autocommit: bool) -> AsyncIterator[Caller
     """Use psycopg in asyncio."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=autocommit, row_factory=dict_row) as connection:
 
-        async def publish(**event: Any) -> Published:
+        async def publish(**event: Any) -> PublishedEvent:
             return await for_psycopg.publish_async(connection, **event)
 
         async def write() -> None:
@@ -173,7 +173,7 @@ async def with_async_psycopg_pipeline(url: str, autocommit: bool) -> AsyncIterat
     """Use psycopg in asyncio and in pipeline mode."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=autocommit) as connection, connection.pipeline():
 
-        async def publish(**event: Any) -> Published:
+        async def publish(**event: Any) -> PublishedEvent:
             return await for_psycopg.publish_async(connection, **event)
 
         async def write() -> None:
@@ -224,7 +224,7 @@ async def with_async_session(url: str, autocommit: bool) -> AsyncIterator[Caller
     engine = create_async_engine(_engine_of(url, "asyncpg"), poolclass=NullPool, **_level(autocommit))
     async with AsyncSession(engine) as session:
 
-        async def publish(**event: Any) -> Published:
+        async def publish(**event: Any) -> PublishedEvent:
             return await for_sqlalchemy.publish_async(session, **event)
 
         async def write() -> None:
@@ -239,7 +239,7 @@ async def with_async_connection(url: str, autocommit: bool) -> AsyncIterator[Cal
     engine = create_async_engine(_engine_of(url, "asyncpg"), poolclass=NullPool, **_level(autocommit))
     async with engine.connect() as connection:
 
-        async def publish(**event: Any) -> Published:
+        async def publish(**event: Any) -> PublishedEvent:
             return await for_sqlalchemy.publish_async(connection, **event)
 
         async def write() -> None:
@@ -276,7 +276,7 @@ async def with_django(url: str, autocommit: bool) -> AsyncIterator[Caller]:
             blocks.append(transaction.atomic(using=ALIAS))
             blocks[0].__enter__()
 
-    def publish(**event: Any) -> Published:
+    def publish(**event: Any) -> PublishedEvent:
         begin()
         return for_django.publish(using=ALIAS, **event)
 

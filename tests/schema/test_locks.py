@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hookseal.dispatcher.store.publish import Event, publish_raw
+from hookseal.dispatcher.store.publish import NewEvent, publish_raw
 from hookseal.errors import Busy, SecretUnavailable
 from hookseal.ground.ids import TenantId
 from hookseal.postgres import pool as locks
@@ -127,7 +127,7 @@ async def test_a_waiting_upgrade_delays_nobody(
         await eventually(partial(waits, database_url))
         while not upgrades.done():
             async with asyncio.timeout(ANSWER_SECONDS):
-                await publish_raw(pool, Event(tenant_id=TenantId("acme"), event_type="a"), b"{}")
+                await publish_raw(pool, NewEvent(tenant_id=TenantId("acme"), event_type="a"), b"{}")
             await asyncio.sleep(0.02)  # the rate of a producer
 
         with pytest.raises(Busy, match=rf"process {reader.get_server_pid()} "):

@@ -22,7 +22,7 @@ from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose
 from hookseal.secrets.store import retention
 from hookseal.worker import maintenance
-from hookseal.worker.maintenance import Housekeeping, Rules
+from hookseal.worker.maintenance import Housekeeping, HousekeepingRules
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.run import cancelled
 from tests.doubles import moved_clock
@@ -53,7 +53,7 @@ class Scene:
             source,
             await unlock(source, Provider.DB, keyring()),
             lambda: self.leads,
-            rules=Rules(who=f"worker/{name}", overlap_seconds=DAY_SECONDS, retention_days=RETENTION_DAYS),
+            rules=HousekeepingRules(who=f"worker/{name}", overlap_seconds=DAY_SECONDS, retention_days=RETENTION_DAYS),
             clock=clock,
             log=structlog.get_logger(),
         )

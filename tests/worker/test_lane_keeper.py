@@ -13,10 +13,8 @@ import structlog
 
 from hookseal.dispatcher.core.model import NO_PACE, Outcome, Ring, WaitingFor
 from hookseal.dispatcher.lanes.crowded import CALM_SECONDS, MOST_EMPTY_ASKED, Asked
-from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Parked
-from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
-from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, LOCKED_SECONDS, Fleet, Parked
+from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.worker_lanes import MOST_ASKED, Lanes
 from hookseal.dispatcher.store.lanes import BEGINNING, PAGE, CrowdedLane, PostgresLanes
 from hookseal.dispatcher.store.ledger import PostgresLedger

@@ -21,6 +21,9 @@ from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.chores import FRESH_SECONDS, LONGEST_PAUSE_SECONDS, BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.outbox import (
+    FEW_AT_ONCE,
+    FULL_SECONDS,
+    MOST_AT_ONCE,
     NOTICE_SECONDS,
     POLL_SECONDS,
     QUIET_AFTER_SECONDS,
@@ -28,9 +31,10 @@ from hookseal.worker.outbox import (
     Lease,
     Listening,
     Outbox,
+    Rung,
+    UnrungRings,
 )
 from hookseal.worker.run import cancelled
-from hookseal.worker.unrung import FEW_AT_ONCE, FULL_SECONDS, MOST_AT_ONCE, Rung, UnrungRings
 from tests import rows
 from tests.doubles.clock import FakeClock
 from tests.doubles.virtual_clock import VirtualClock

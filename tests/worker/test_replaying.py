@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from hookseal.dispatcher.core.replay_job import JobState, Selection
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.ledger import Chore
-from hookseal.dispatcher.store.publish import Event, publish_json
+from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.dispatcher.store.replays import LOCK_WAIT
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.ids import TenantId
@@ -135,7 +135,7 @@ async def test_an_open_publisher_delays_no_other_tenant(installation: Installati
     await started(installation, Selection(tenant_id=TenantId("globex")))
     leader = Leader(installation)
     async with installation.pool.acquire() as publisher, publisher.transaction():
-        await publish_json(publisher, Event(tenant_id=ACME, event_type="a.b"), "{}")
+        await publish_json(publisher, NewEvent(tenant_id=ACME, event_type="a.b"), "{}")
         with capture_logs() as logged:
             async with asyncio.timeout(3):
                 await leader.look()
@@ -163,7 +163,7 @@ async def blocked(installation: Installation, tenants: Sequence[str]) -> AsyncIt
     await installation.pool.execute("UPDATE hookseal.deliveries SET position = NULL")
     async with installation.pool.acquire() as publisher, publisher.transaction():
         for tenant in tenants:
-            await publish_json(publisher, Event(tenant_id=TenantId(tenant), event_type="a.b"), "{}")
+            await publish_json(publisher, NewEvent(tenant_id=TenantId(tenant), event_type="a.b"), "{}")
         selected = [Selection(tenant_id=TenantId(tenant)) for tenant in tenants for _ in range(5)]
         jobs = [(await started(installation, selection)).replay_id for selection in selected]
         await started(installation, Selection(tenant_id=TenantId("globex")))

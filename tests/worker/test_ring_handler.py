@@ -23,8 +23,8 @@ from hookseal.dispatcher.core.model import (
     WaitingFor,
 )
 from hookseal.dispatcher.core.policy import Wait
-from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
-from hookseal.dispatcher.lanes.unanswered import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
+from hookseal.dispatcher.lanes.lane import LOCKED_SECONDS
+from hookseal.dispatcher.lanes.tenants import MANY_UNANSWERED, MOST_AFTER_PAUSE, MOST_UNANSWERED, PAUSE_SECONDS
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.errors import CannotSign, Unavailable
 from hookseal.ground.clock import SystemClock

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.store.publish import Event, publish_json, publish_raw
+from hookseal.dispatcher.store.publish import NewEvent, publish_json, publish_raw
 from hookseal.embedded.server import Server
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.connect import connection_pool
@@ -265,8 +265,8 @@ async def test_the_publisher_calls_no_foreign_function(hostile: World) -> None:
     sells = await asyncpg.connect(url(hostile, "sells"), server_settings={"search_path": "public, pg_catalog"})
     try:
         await hostile.pool.execute("INSERT INTO hookseal.producers VALUES ('sells', 'acme', now(), 'sells')")
-        await publish_json(sells, Event(tenant_id=TenantId("acme"), event_type="a.b"), "{}")
-        await publish_raw(sells, Event(tenant_id=TenantId("acme"), event_type="a.b"), b"{}")
+        await publish_json(sells, NewEvent(tenant_id=TenantId("acme"), event_type="a.b"), "{}")
+        await publish_raw(sells, NewEvent(tenant_id=TenantId("acme"), event_type="a.b"), b"{}")
     finally:
         await sells.close()
 

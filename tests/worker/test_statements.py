@@ -27,7 +27,7 @@ from hookseal.worker.periodic import Passes
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import Movement, RingHandler
 from hookseal.worker.run import cancelled
-from hookseal.worker.warm_up import AGAIN_SECONDS, FIRST_SECONDS, OF_THE_POOL, WarmUp, warm_up_batching
+from hookseal.worker.unlocking import AGAIN_SECONDS, FIRST_SECONDS, OF_THE_POOL, WarmUp, warm_up_batching
 from tests.doubles.clock import EndingClock
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin

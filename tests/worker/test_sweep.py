@@ -17,9 +17,9 @@ from hookseal.queue.bell import MAX_QUEUED, Bell, bell
 from hookseal.queue.rings import DEFAULT_QUEUE
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
+from hookseal.worker.outbox import FULL_SECONDS
 from hookseal.worker.run import cancelled
 from hookseal.worker.sweep import LOOKS, Sweep
-from hookseal.worker.unrung import FULL_SECONDS
 from tests import rows
 from tests.cli.listeners import closed_port
 from tests.doubles.clock import FakeClock, TurningClock

@@ -16,9 +16,8 @@ from typing import Any, Final
 from hookseal.dispatcher.core.model import NO_PACE, OnDeadLetter, Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.core.policy import LONGEST_PROBE_SECONDS
 from hookseal.dispatcher.lanes.crowded import Asked
-from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import TROUBLE
-from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.lane import TROUBLE, Fleet
+from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, REOPENED_SECONDS
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId

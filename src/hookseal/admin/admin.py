@@ -25,7 +25,7 @@ from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
 from hookseal.admin.session import MAX_CONNECTIONS, CommandSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
-from hookseal.config.admin import admin_settings
+from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Settings
 from hookseal.ground.clock import SystemClock
 from hookseal.operations.unlocking import unwrapped

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from hookseal.admin import arguments
-from hookseal.admin.results import Event, EventDelivery, EventDetails, Page, of_row
+from hookseal.admin.results import EventDelivery, EventDetails, Page, StoredEvent, of_row
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import event_queries
 from hookseal.dispatcher.store.event_queries import EventFilter
@@ -28,7 +28,7 @@ class Events:
         limit: int = 50,
         cursor: str | None = None,
         connection: Connection | None = None,
-    ) -> Page[Event]:
+    ) -> Page[StoredEvent]:
         """Return up to `limit` (1 to 1000) events for which every given condition is true, the newest first.
 
         They were published at `since` or later, and before `until`. With an `event_type` a page searches at most
@@ -44,7 +44,7 @@ class Events:
         arguments.page(limit, cursor)
         async with self._session.reading(connection) as chosen:
             items, following = await event_queries.page(chosen, wanted, limit=limit, cursor=cursor)
-        return Page(items=tuple(of_row(Event, item) for item in items), next_cursor=following)
+        return Page(items=tuple(of_row(StoredEvent, item) for item in items), next_cursor=following)
 
     async def get(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> EventDetails:
         """Return an event with its deliveries, without its payload."""

@@ -398,7 +398,7 @@ class ReplayCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class StoredEvent:
     """An event in a list, without its payload."""
 
     tenant_id: str
@@ -423,7 +423,7 @@ class EventDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventDetails(Event):
+class EventDetails(StoredEvent):
     """An event with its deliveries, the oldest thousand of them, oldest first."""
 
     deliveries: tuple[EventDelivery, ...]

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import Admin, Event, EventDetails, Page
+from hookseal.admin import Admin, EventDetails, Page, StoredEvent
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable, table
@@ -89,7 +89,7 @@ def _text_of(body: bytes) -> str | None:
         return None
 
 
-def _list_text(page: Page[Event]) -> str:
+def _list_text(page: Page[StoredEvent]) -> str:
     none = "no events" if page.next_cursor is None else "no events among those that were searched"
     return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
 

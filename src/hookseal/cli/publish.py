@@ -11,10 +11,10 @@ from hookseal.cli.shared.input_files import read_input
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import Connection, reading, run, start
 from hookseal.client.doorbell import doorbell
-from hookseal.client.event import event
+from hookseal.client.publisher import event
 from hookseal.config.settings import Part, Settings
 from hookseal.dispatcher.store import endpoints
-from hookseal.dispatcher.store.publish import Event, Published, publish_json, publish_raw
+from hookseal.dispatcher.store.publish import NewEvent, PublishResult, publish_json, publish_raw
 from hookseal.errors import HooksealError, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
@@ -75,7 +75,7 @@ def _read(source: str) -> bytes:
     return content
 
 
-async def _publish(connection: Connection, given: Event, payload: str | bytes) -> tuple[Published, bool]:
+async def _publish(connection: Connection, given: NewEvent, payload: str | bytes) -> tuple[PublishResult, bool]:
     """Return what was published, and whether a worker has reported lately, as far as this role may know."""
     if isinstance(payload, bytes):
         published = await publish_raw(connection, given, payload)
@@ -86,7 +86,7 @@ async def _publish(connection: Connection, given: Event, payload: str | bytes) -
     return published, True
 
 
-async def _ring(settings: Settings, published: Published) -> None:
+async def _ring(settings: Settings, published: PublishResult) -> None:
     async with doorbell(settings, partial(_report_lost, settings)) as ringing:
         await ringing.ring(published.due)
 
@@ -98,7 +98,7 @@ def _report_lost(settings: Settings, reason: str) -> None:
     )
 
 
-def _shape(published: Published) -> dict[str, object]:
+def _shape(published: PublishResult) -> dict[str, object]:
     return {
         "event_id": published.event_id,
         "duplicate": published.duplicate,
@@ -108,7 +108,7 @@ def _shape(published: Published) -> dict[str, object]:
     }
 
 
-def _text(given: Event, published: Published) -> str:
+def _text(given: NewEvent, published: PublishResult) -> str:
     repeat = " (published before: nothing was changed)" if published.duplicate else ""
     if not published.deliveries:
         subscribed = f"no endpoint of tenant {given.tenant_id} subscribes to {given.event_type}: nothing is sent"

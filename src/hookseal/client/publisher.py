@@ -13,6 +13,7 @@ async with Publisher.connect() as publisher:
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,19 +22,77 @@ from typing import Final
 import asyncpg
 
 from hookseal.client.doorbell import Doorbell, doorbell
-from hookseal.client.event import UNSET, check_tenant, encode_payload, event
 from hookseal.config.producer import producer_settings
 from hookseal.config.settings import Database
 from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.core.payload import encoded
 from hookseal.dispatcher.store import publish as stored
+from hookseal.dispatcher.store.publish import NewEvent
 from hookseal.errors import ConfigError, Malformed, Refused
-from hookseal.ground.ids import EventId
+from hookseal.ground import ids
+from hookseal.ground.ids import EventId, TenantId
+from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres import opening
 from hookseal.postgres.connect import pool_of_qualified_statements
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import translated
+
+UNSET: Final = object()  # None is valid data, the JSON null
+_VISIBLE: Final = re.compile(r"[!-~]{1,128}")
+
+
+def check_tenant(text: str) -> TenantId:
+    """Return the tenant id. Raises `Malformed`, whose field is the argument's name, `tenant_id`."""
+    try:
+        return ids.tenant_id(_text(text, "tenant_id"))
+    except Malformed as error:
+        raise Malformed(str(error), field="tenant_id") from None
+
+
+def event(
+    *,
+    tenant_id: str,
+    event_type: str,
+    event_id: str | None = None,
+    correlation_id: str | None = None,
+    traceparent: str | None = None,
+) -> NewEvent:
+    """Return the event. Raises `Malformed` with the field."""
+    return NewEvent(
+        tenant_id=ids.tenant_id(tenant_id),
+        event_type=ids.event_type(_text(event_type, "event_type")),
+        event_id=None if event_id is None else ids.event_id(_text(event_id, "event_id")),
+        correlation_id=_visible(correlation_id, "correlation_id"),
+        traceparent=_visible(traceparent, "traceparent"),
+    )
+
+
+def encode_payload(data: object, body: object) -> str | bytes:
+    """Return the data as JSON text, or the body. Raises `Malformed` with the field and the path of the faulty value."""
+    if (data is UNSET) == (body is None):
+        raise Malformed("pass exactly one of data and body", field="data")
+    if body is None:
+        return encoded(data)
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise Malformed("body must be bytes: pass `data` for a payload that is to be sent as JSON", field="body")
+    if memoryview(body).nbytes > MAX_BODY_BYTES:
+        raise Malformed(f"body must be at most {MAX_BODY_BYTES} bytes as sent", field="body")
+    return bytes(body)
+
+
+def _visible(text: str | None, field: str) -> str | None:
+    if text is not None and not _VISIBLE.fullmatch(_text(text, field)):
+        raise Malformed(f"{field} must be 1 to 128 visible ASCII characters", field=field)
+    return text
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise Malformed(f"{field} must be text, not {type(value).__name__}", field=field)
+    return value
+
 
 WAIT_SECONDS: Final = 7.0  # five for PostgreSQL and two for Redis: a call with a connection does not take longer
 
@@ -155,7 +214,7 @@ def encode_batch(tenant_id: str, events: Iterable[Event]) -> list[str]:
     return stored.batch(_checked(tenant_id, index, each) for index, each in enumerate(events))
 
 
-def _checked(tenant_id: str, index: int, given: object) -> tuple[stored.Event, str | bytes]:
+def _checked(tenant_id: str, index: int, given: object) -> tuple[stored.NewEvent, str | bytes]:
     if not isinstance(given, Event):
         kind = type(given).__name__
         raise Malformed(f"events[{index}] must be an Event, not {kind}: pass Event(...)", field="events", index=index)
@@ -315,7 +374,7 @@ class Publisher:
     async def _stored(
         self,
         executor: Executor,
-        given: stored.Event,
+        given: stored.NewEvent,
         content: str | bytes,
         *,
         is_committed: bool,
@@ -327,11 +386,11 @@ class Publisher:
             result = await stored.publish_raw(executor, given, content, rings=rings)
         return self._one(result, is_committed=is_committed)
 
-    def _many(self, results: list[stored.Published], *, is_committed: bool) -> PublishedMany:
+    def _many(self, results: list[stored.PublishResult], *, is_committed: bool) -> PublishedMany:
         events = tuple(self._one(result, is_committed=is_committed) for result in results)
         return PublishedMany(events=events, _doorbell=self._doorbell)
 
-    def _one(self, result: stored.Published, *, is_committed: bool) -> Published:
+    def _one(self, result: stored.PublishResult, *, is_committed: bool) -> Published:
         return Published(
             event_id=result.event_id,
             duplicate=result.duplicate,

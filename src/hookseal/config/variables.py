@@ -8,8 +8,8 @@ from pydantic.fields import FieldInfo
 from hookseal.config import egress, keys, openbao, providers, urls
 from hookseal.config.forms import Flag, Whole, in_any_case, load_request, parse_with, problem, whole_number
 from hookseal.config.settings import MAX_PROCESSES, Database, Environment, Part, Redis
-from hookseal.dispatcher.core.delivery_facts import HELD_DAYS
 from hookseal.dispatcher.core.url import AllowedNetwork
+from hookseal.dispatcher.core.why import HELD_DAYS
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.ground.log import LogFormat, LogLevel
 from hookseal.secrets.core.keyring import MasterKey

@@ -4,6 +4,6 @@ Each module is for one library, and imports it: `hookseal.producers.sqlalchemy`,
 any other driver. `schema` installs the schema from a migration of an application.
 """
 
-from hookseal.producers.call import EventFields, Published
+from hookseal.producers.call import EventFields, PublishedEvent
 
-__all__ = ["EventFields", "Published"]
+__all__ = ["EventFields", "PublishedEvent"]

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, NotRequired, TypeAlias, TypedDict
 
-from hookseal.client.event import UNSET, check_tenant, encode_payload, event
-from hookseal.dispatcher.store.publish import Event, publish_error
+from hookseal.client.publisher import UNSET, check_tenant, encode_payload, event
+from hookseal.dispatcher.store.publish import NewEvent, publish_error
 from hookseal.errors import Conflict, HooksealError
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId
 from hookseal.producers.driver_errors import described
 
 Rows: TypeAlias = Sequence[Sequence[Any]]
 Statement: TypeAlias = tuple[str, tuple[object, ...]]
-Conversation: TypeAlias = Generator[Statement, Rows, "Published"]
+Conversation: TypeAlias = Generator[Statement, Rows, "PublishedEvent"]
 Execute: TypeAlias = Callable[[str, tuple[object, ...]], Rows]
 AsyncExecute: TypeAlias = Callable[[str, tuple[object, ...]], Awaitable[Rows]]
 
@@ -50,7 +50,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedEvent:
     """The event and its deliveries. `duplicate` is true if this event had already been published.
 
     `is_committed` is true if the connection was in no transaction and commits each statement by itself: then the event
@@ -85,7 +85,7 @@ def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversati
     return _published(rows, is_committed=not is_joined)
 
 
-def run(talk: Conversation, execute: Execute) -> Published:
+def run(talk: Conversation, execute: Execute) -> PublishedEvent:
     """Run each statement with `execute`, and return the result. Raises as the conversation does."""
     try:
         statement = next(talk)
@@ -97,11 +97,11 @@ def run(talk: Conversation, execute: Execute) -> Published:
             else:
                 statement = talk.send(rows)
     except StopIteration as end:
-        published: Published = end.value
+        published: PublishedEvent = end.value
         return published
 
 
-async def run_async(talk: Conversation, execute: AsyncExecute) -> Published:
+async def run_async(talk: Conversation, execute: AsyncExecute) -> PublishedEvent:
     """Do the same where a statement is awaited."""
     try:
         statement = next(talk)
@@ -113,7 +113,7 @@ async def run_async(talk: Conversation, execute: AsyncExecute) -> Published:
             else:
                 statement = talk.send(rows)
     except StopIteration as end:
-        published: Published = end.value
+        published: PublishedEvent = end.value
         return published
 
 
@@ -141,7 +141,7 @@ def _require_names(fields: Mapping[str, object]) -> None:
         raise TypeError(f"publish() missing {len(missing)} required keyword-only argument{plural}: {names}")
 
 
-def _checked(fields: EventFields) -> tuple[Event, str | bytes]:
+def _checked(fields: EventFields) -> tuple[NewEvent, str | bytes]:
     content = encode_payload(fields.get("data", UNSET), fields.get("body"))
     return event(
         tenant_id=check_tenant(fields["tenant_id"]),
@@ -172,7 +172,7 @@ def _undo() -> Generator[Statement, Rows, None]:
         yield f"RELEASE SAVEPOINT {_SAVEPOINT}", ()
 
 
-def _statement(given: Event, content: str | bytes, placeholders: Sequence[str]) -> Statement:
+def _statement(given: NewEvent, content: str | bytes, placeholders: Sequence[str]) -> Statement:
     function, kind = ("publish", "json") if isinstance(content, str) else ("publish_raw", "bytea")
     types = ("text", "text", kind, "text", "text", "text")
     arguments = ", ".join(f"CAST({place} AS {type_})" for place, type_ in zip(placeholders, types, strict=True))
@@ -184,14 +184,14 @@ def _statement(given: Event, content: str | bytes, placeholders: Sequence[str]) 
     return sql, values
 
 
-def _meaning(error: Exception, given: Event) -> Exception:
+def _meaning(error: Exception, given: NewEvent) -> Exception:
     found = described(error)
     known: HooksealError | None = publish_error(found.sqlstate, found.message, found.column, given.tenant_id)
     return error if known is None else known
 
 
-def _published(rows: Rows, *, is_committed: bool) -> Published:
-    return Published(
+def _published(rows: Rows, *, is_committed: bool) -> PublishedEvent:
+    return PublishedEvent(
         event_id=EventId(rows[0][0]),
         duplicate=rows[0][3],
         deliveries=tuple(

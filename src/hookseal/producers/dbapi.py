@@ -2,12 +2,12 @@
 
 from typing import Any, Unpack
 
-from hookseal.producers.call import EventFields, Published, Rows, conversation, refuse_pipeline, run
+from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, refuse_pipeline, run
 
 _PLACES = ("%s",) * 6  # the styles `format` and `pyformat`, which the drivers of PostgreSQL have
 
 
-def publish(connection: Any, /, **event: Unpack[EventFields]) -> Published:
+def publish(connection: Any, /, **event: Unpack[EventFields]) -> PublishedEvent:
     """Store an event and its deliveries in the transaction of the connection, which begins one unless it autocommits.
 
     In autocommit and outside of a transaction it commits at once; `is_committed` says so. Nothing is rung: after the

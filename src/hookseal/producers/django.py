@@ -4,12 +4,12 @@ from typing import Any, Unpack
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from hookseal.producers.call import EventFields, Published, Rows, conversation, refuse_pipeline, run
+from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, refuse_pipeline, run
 
 _PLACES = ("%s",) * 6
 
 
-def publish(*, using: str = DEFAULT_DB_ALIAS, **event: Unpack[EventFields]) -> Published:
+def publish(*, using: str = DEFAULT_DB_ALIAS, **event: Unpack[EventFields]) -> PublishedEvent:
     """Store an event and its deliveries in the transaction of `atomic`.
 
     Call it inside the block, not in `on_commit`: the event is in the same transaction as your rows, so workers see it

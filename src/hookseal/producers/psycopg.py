@@ -7,12 +7,12 @@ from psycopg import AsyncConnection, Connection
 from psycopg.pq import PipelineStatus
 from psycopg.rows import tuple_row
 
-from hookseal.producers.call import EventFields, Published, Rows, conversation, run, run_async
+from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, run, run_async
 
 _PLACES = ("%s",) * 6
 
 
-def publish(connection: Connection[Any], /, **event: Unpack[EventFields]) -> Published:
+def publish(connection: Connection[Any], /, **event: Unpack[EventFields]) -> PublishedEvent:
     """Store an event and its deliveries in the transaction of the connection, as `hookseal.producers.dbapi` does.
 
     In pipeline mode it synchronises the pipeline before each of its statements and after. An error of a statement that
@@ -29,7 +29,7 @@ def publish(connection: Connection[Any], /, **event: Unpack[EventFields]) -> Pub
         return run(conversation(event, _PLACES), execute)
 
 
-async def publish_async(connection: AsyncConnection[Any], /, **event: Unpack[EventFields]) -> Published:
+async def publish_async(connection: AsyncConnection[Any], /, **event: Unpack[EventFields]) -> PublishedEvent:
     """Do the same through a connection of asyncio."""
     _refuse(Connection, connection, "a Connection goes to publish")
     async with _synced_async(connection), connection.cursor(row_factory=tuple_row) as cursor:

@@ -6,12 +6,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
-from hookseal.producers.call import EventFields, Published, Rows, conversation, refuse_pipeline, run
+from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, refuse_pipeline, run
 
 _PLACES = tuple(f":p{number}" for number in range(6))
 
 
-def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Published:
+def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> PublishedEvent:
     """Store an event and its deliveries in the transaction of the session or connection.
 
     SQLAlchemy begins that transaction now, if it has not yet: nothing is stored before the caller's commit. Only with
@@ -32,7 +32,7 @@ def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> Pu
 
 async def publish_async(
     target: AsyncSession | async_scoped_session[AsyncSession] | AsyncConnection, /, **event: Unpack[EventFields]
-) -> Published:
+) -> PublishedEvent:
     """Do the same through a session or connection of asyncio."""
     session = target() if isinstance(target, async_scoped_session) else target
     _require_async(session)

@@ -13,17 +13,16 @@ from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint import schedule
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.holding import Holding
-from hookseal.worker.maintenance import Disabling, HealthReports, Housekeeping, Retention, Rules, Statistics
+from hookseal.worker.maintenance import Disabling, HealthReports, Housekeeping, HousekeepingRules, Retention, Statistics
 from hookseal.worker.metrics.database import Measuring
 from hookseal.worker.metrics.database import Rules as Measured
 from hookseal.worker.metrics.definitions import LOOP_LAG
-from hookseal.worker.outbox import Lease, Listening, Outbox
+from hookseal.worker.outbox import Lease, Listening, Outbox, UnrungRings
 from hookseal.worker.periodic import Passes, Pulse
 from hookseal.worker.recorder import KeptLeases
 from hookseal.worker.replaying import Replaying
 from hookseal.worker.resources import Resources, listener
 from hookseal.worker.sweep import Sweep
-from hookseal.worker.unrung import UnrungRings
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 
@@ -145,7 +144,7 @@ class BackgroundLoops:
             resources.pool,
             resources.unlocked,
             lambda: self._outbox.leads,
-            rules=Rules(
+            rules=HousekeepingRules(
                 who=f"worker/{resources.worker_id}",
                 overlap_seconds=schedule.overlap_seconds(secrets.rotation_overlap_seconds),
                 retention_days=secrets.retired_retention_days,

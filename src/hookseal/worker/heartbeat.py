@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
-from hookseal.dispatcher.lanes.fleet import Fleet
+from hookseal.dispatcher.lanes.lane import Fleet
 from hookseal.ground.clock import Clock
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import Statements

@@ -9,7 +9,7 @@ from hookseal.dispatcher.core.model import WaitingFor
 from hookseal.dispatcher.core.policy import SPREAD
 from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.lanes.lane import Opened, Parked
-from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import BEGINNING, PAGE, PostgresLanes
 from hookseal.worker.chores import BacklogTurns

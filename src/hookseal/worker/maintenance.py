@@ -34,7 +34,7 @@ UNANSWERED_IN_A_ROW: Final = 3  # one may fail because its row is locked; three 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class HousekeepingRules:
     """The actor in the audit log, the length of overlaps, and for how many days retired versions are kept."""
 
     who: str
@@ -55,7 +55,7 @@ class Housekeeping:
         unlocked: Unlocked,
         leads: Callable[[], bool],
         *,
-        rules: Rules,
+        rules: HousekeepingRules,
         clock: Clock,
         log: Any,
     ) -> None:
@@ -75,9 +75,9 @@ class Housekeeping:
             log=log,
         )
         self._purge_at = clock.monotonic()
-        self._rotations = Failures("secret.scheduled_rotation", log)
-        self._retirements = Failures("secret.retirement", log)
-        self._purges = Failures("secret.purge", log)
+        self._rotations = FailureLog("secret.scheduled_rotation", log)
+        self._retirements = FailureLog("secret.retirement", log)
+        self._purges = FailureLog("secret.purge", log)
 
     def report_to(self, meter: WorkerMeter) -> None:
         """Make the meter report for how many endpoints the rotation failed at the last check."""
@@ -187,7 +187,7 @@ class Housekeeping:
             yield Operator(connection=connection, unlocked=self._unlocked, who=self._rules.who)
 
 
-class Failures:
+class FailureLog:
     """The failures of the last look, each logged when it begins or when its reason changes."""
 
     def __init__(self, name: str, log: Any) -> None:
@@ -426,7 +426,7 @@ class Disabling:
         self._meter = meter
         self._log = log
         self.loop = Periodic("disabling", self.once, every=DISABLE_SECONDS, clock=clock, log=log)
-        self._failures = Failures("endpoint.disabling", log)
+        self._failures = FailureLog("endpoint.disabling", log)
 
     async def once(self) -> None:
         """Disable every endpoint for which it is time, unless another worker leads. Raises `Unavailable`."""

@@ -45,7 +45,7 @@ from hookseal.worker.claims import KnownClaims, LostClaims
 from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.recorder import Circuit, PersistentLedger
-from hookseal.worker.warm_up import warm_up_batching
+from hookseal.worker.unlocking import warm_up_batching
 
 CONNECT_SECONDS = 3.0  # so that a start without PostgreSQL or Redis fails within five seconds
 _CLOSE_SECONDS = 1.0

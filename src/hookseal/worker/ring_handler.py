@@ -9,7 +9,7 @@ from hookseal.dispatcher.core.deliver import by_endpoint, finish, give_back, pre
 from hookseal.dispatcher.core.model import Claim, Claimed, Outcome, Ring
 from hookseal.dispatcher.core.ports import Parts
 from hookseal.dispatcher.core.prepare import Prepared
-from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED
+from hookseal.dispatcher.lanes.tenants import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.errors import Exhausted, Unavailable, with_advice
 from hookseal.ground.clock import Clock

@@ -29,7 +29,7 @@ from hookseal.worker.periodic import Passes
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import Movement, RingHandler
 from hookseal.worker.stopping import on_stop, print_ready
-from hookseal.worker.warm_up import WarmUp
+from hookseal.worker.unlocking import WarmUp
 
 _CANCEL_AGAIN_SECONDS: Final = 0.1
 _OBJECTS_UNTIL_COLLECTION: Final = 5_000  # to search so many new ones takes 1 to 2 ms

@@ -12,8 +12,8 @@ from hookseal.queue.bell import MAX_QUEUED, Bell
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import RungBy
+from hookseal.worker.outbox import UnrungRings
 from hookseal.worker.periodic import LATE_SECONDS, Outage, Passes, Periodic
-from hookseal.worker.unrung import UnrungRings
 
 # A ring that was lost just after one look is too young for the next look. With one look a sweep, that would double the
 # time until it is rung again.

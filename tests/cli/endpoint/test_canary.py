@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hookseal.dispatcher.store.ledger import PostgresLedger
-from hookseal.dispatcher.store.publish import Event, publish_raw
+from hookseal.dispatcher.store.publish import NewEvent, publish_raw
 from hookseal.ground.ids import TenantId
 from tests import forked
 from tests.cli.command import Ended
@@ -216,7 +216,7 @@ async def test_a_lost_connection_leaves_older_claims_unknown(
     endpoint = await added(sending, receiver.url, tmp_path)
     receiver.secrets = [NEW]
     pool = sending.stored.pool
-    [ring] = (await publish_raw(pool, Event(tenant_id=TenantId("acme"), event_type="a"), b"{}")).deliveries
+    [ring] = (await publish_raw(pool, NewEvent(tenant_id=TenantId("acme"), event_type="a"), b"{}")).deliveries
     assert await PostgresLedger(pool, worker="w1", lease_seconds=60).claim(ring) is not None
     command = asyncio.create_task(rotated(sending, endpoint, tmp_path, "--overlap", "0", "--verify"))
 

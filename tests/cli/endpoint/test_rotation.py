@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hookseal.dispatcher.store.ledger import PostgresLedger
-from hookseal.dispatcher.store.publish import Event, publish_raw
+from hookseal.dispatcher.store.publish import NewEvent, publish_raw
 from hookseal.ground.ids import TenantId
 from tests.cli.command import Ended
 from tests.cli.installation import Begun
@@ -88,7 +88,9 @@ async def test_the_json_has_the_documented_fields(begun: Begun) -> None:
 async def test_no_wait_prints_the_older_claims(begun: Begun) -> None:
     """With `--no-wait`, a revocation and a forced rotation print how many older claims are left."""
     endpoint = await added(begun)
-    [ring] = (await publish_raw(begun.stored.pool, Event(tenant_id=TenantId("acme"), event_type="a"), b"{}")).deliveries
+    [ring] = (
+        await publish_raw(begun.stored.pool, NewEvent(tenant_id=TenantId("acme"), event_type="a"), b"{}")
+    ).deliveries
     assert await PostgresLedger(begun.stored.pool, worker="w1", lease_seconds=60).claim(ring) is not None
     for options in (("--overlap", "60"), ("--overlap", "60", "--force", "--no-wait"), ("--overlap", "0", "--no-wait")):
         ended = await run(begun, "rotate", endpoint, *options)

@@ -25,7 +25,7 @@ from hookseal.dispatcher.core.url import (
 )
 from hookseal.dispatcher.http import egress_guard
 from hookseal.dispatcher.http.egress_guard import Addresses, Guard, LookUps, Names, is_of_this_machine
-from hookseal.dispatcher.http.request_progress import Limits
+from hookseal.dispatcher.http.observation import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.errors import HooksealError, Malformed, Refused
 from hookseal.ground.clock import SystemClock

@@ -29,7 +29,7 @@ from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork, Networks,
 from hookseal.dispatcher.http import connection, dial, egress_guard, exchange
 from hookseal.dispatcher.http import sessions as rules
 from hookseal.dispatcher.http.exchange import MOMENT_SECONDS, RESPONSE_BYTES_READ, SNIPPET_BYTES, Deadlines
-from hookseal.dispatcher.http.request_progress import Limits
+from hookseal.dispatcher.http.observation import Limits
 from hookseal.dispatcher.http.sessions import Sessions
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context

@@ -19,7 +19,7 @@ import pytest
 from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, NotBegun, Reply, Request, TlsIdentity
 from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork
 from hookseal.dispatcher.http.egress_guard import LookUps
-from hookseal.dispatcher.http.request_progress import Limits
+from hookseal.dispatcher.http.observation import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context
 from hookseal.dispatcher.http.tunnel import EgressProxy

@@ -23,7 +23,7 @@ from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http import egress_guard
 from hookseal.dispatcher.http.connection import SLICE_BYTES
 from hookseal.dispatcher.http.egress_guard import ForbiddenAddressError, Guard, begun_socket, exhaustion_error
-from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Progress
+from hookseal.dispatcher.http.observation import PROGRESS, Limits, Progress
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.errors import exhausted_resource

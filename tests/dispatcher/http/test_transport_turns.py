@@ -20,7 +20,7 @@ from hookseal.dispatcher.http.connection import (
     IdleConnections,
     Turns,
 )
-from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Progress
+from hookseal.dispatcher.http.observation import PROGRESS, Limits, Progress
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId

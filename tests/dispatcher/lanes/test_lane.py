@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from hookseal.dispatcher.core.model import NO_PACE, OnDeadLetter, Outcome, Pace, WaitingFor
-from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, CLOSED_SECONDS, LEAST_MAY_WAIT, NEUTRAL, TROUBLE, Lane
-from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.lane import (
+    BREAKER_FAILURES,
+    CLOSED_SECONDS,
+    LEAST_MAY_WAIT,
+    NEUTRAL,
+    TROUBLE,
+    Fleet,
+    Lane,
+)
+from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
 from tests.doubles.claims import ENDPOINT
 from tests.doubles.replaced import replace

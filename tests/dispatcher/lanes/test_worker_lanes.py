@@ -7,7 +7,7 @@ import pytest
 
 from hookseal.dispatcher.core.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes import crowded
-from hookseal.dispatcher.lanes import known as known_module
+from hookseal.dispatcher.lanes import lane as known_module
 from hookseal.dispatcher.lanes.crowded import (
     ASK_AGAIN_SECONDS,
     CALM_SECONDS,
@@ -15,16 +15,14 @@ from hookseal.dispatcher.lanes.crowded import (
     START_OVER_SECONDS,
     Asked,
 )
-from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, MOST_LOCKED_IN_A_ROW
-from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
-from hookseal.dispatcher.lanes.rotation import Rotation
-from hookseal.dispatcher.lanes.tenants import TENANT_SHARE
-from hookseal.dispatcher.lanes.unanswered import (
+from hookseal.dispatcher.lanes.lane import BREAKER_FAILURES, LOCKED_SECONDS, MOST_LOCKED_IN_A_ROW, Fleet
+from hookseal.dispatcher.lanes.round_robin import RoundRobin
+from hookseal.dispatcher.lanes.tenants import (
     MANY_UNANSWERED,
     MOST_AFTER_PAUSE,
     MOST_UNANSWERED,
     PAUSE_SECONDS,
+    TENANT_SHARE,
     Unanswered,
 )
 from hookseal.dispatcher.lanes.waiting import MOST_BLOCKED
@@ -750,7 +748,7 @@ def test_the_number_of_idle_lanes_with_a_rate_is_limited(monkeypatch: pytest.Mon
 
 
 def test_turns_rotate_and_skip_removed_tenants() -> None:
-    rotation = Rotation()
+    rotation = RoundRobin()
     for each in (("a", "1"), ("a", "2"), ("b", "3"), ("a", "1")):
         rotation.add(each)
     turns = []

@@ -7,7 +7,7 @@ from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME, Aggregation, Ending, Kind, aggregations
-from hookseal.worker.processes.figures import families, lasting, merged, rendered, restart_counts
+from hookseal.worker.processes.health import families, lasting, merged, rendered, restart_counts
 from hookseal.worker.processes.messages import Family
 from tests.worker.figures import Figures, read
 

@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 from hookseal.errors import HooksealError
 from hookseal.ground.clock import SystemClock
 from hookseal.worker.metrics.runtime import Aggregation, Ending
-from hookseal.worker.processes.figures import merged
-from hookseal.worker.processes.health import Health
+from hookseal.worker.processes.health import Health, merged
 from hookseal.worker.processes.messages import Answer, Family, Ready, Refusal, Start, Topic, encoded
 from hookseal.worker.processes.process import Ended, Patience, Process, started
 from hookseal.worker.processes.slot import Slot

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hookseal.dispatcher.core.model import Reply, Request
 from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork
-from hookseal.dispatcher.http.request_progress import Limits
+from hookseal.dispatcher.http.observation import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context
 from hookseal.ground.clock import SystemClock

@@ -12,7 +12,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage
 from aiohttp.streams import StreamReader
 
-from hookseal.dispatcher.http.request_progress import PROGRESS, Phase, Progress
+from hookseal.dispatcher.http.observation import PROGRESS, Phase, Progress
 
 SLICE_BYTES: Final = 2_048
 TURN_BYTES: Final = 16_384

@@ -25,7 +25,7 @@ from hookseal.dispatcher.http import failures
 from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections, Place, Turns
 from hookseal.dispatcher.http.egress_guard import Addresses, AddressInfo, Guard, Names, begun_socket
 from hookseal.dispatcher.http.failures import NotConnectedError
-from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Phase, Progress
+from hookseal.dispatcher.http.observation import PROGRESS, Limits, Phase, Progress
 from hookseal.dispatcher.http.tunnel import EgressProxy, tunnel
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, 5: the connection attempt delay

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from hookseal.dispatcher.core.url import Networks, refusal
-from hookseal.dispatcher.http.request_progress import PROGRESS, Limits
+from hookseal.dispatcher.http.observation import PROGRESS, Limits
 from hookseal.errors import exhausted_resource
 from hookseal.ground.ids import TenantId
 

@@ -9,7 +9,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from hookseal.dispatcher.core.model import Failure, FailureKind, NotBegun
 from hookseal.dispatcher.http.egress_guard import ForbiddenAddressError, TooLateError
-from hookseal.dispatcher.http.request_progress import Phase, Progress
+from hookseal.dispatcher.http.observation import Phase, Progress
 from hookseal.errors import exhausted_resource
 
 _LATE: Final = {

@@ -24,8 +24,15 @@ from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections,
 from hookseal.dispatcher.http.dial import Connector, DialOptions
 from hookseal.dispatcher.http.egress_guard import Guard, LookUps, Names
 from hookseal.dispatcher.http.exchange import Deadlines, exchange, head
-from hookseal.dispatcher.http.observation import Observed, SeenTls, resolved, seen_connection
-from hookseal.dispatcher.http.request_progress import PROGRESS, Limits, Progress
+from hookseal.dispatcher.http.observation import (
+    PROGRESS,
+    Limits,
+    Observed,
+    Progress,
+    SeenTls,
+    resolved,
+    seen_connection,
+)
 from hookseal.dispatcher.http.sessions import Sessions
 from hookseal.dispatcher.http.trust import client_context
 from hookseal.dispatcher.http.tunnel import EgressProxy

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hookseal.dispatcher.core.model import Ring
-from hookseal.dispatcher.lanes.rotation import Key, Rotation
+from hookseal.dispatcher.lanes.round_robin import Key, RoundRobin
 
 MOST_CROWDED: Final = 10_000  # lanes whose waiting deliveries this worker looks after
 MOST_LOOKED_AT: Final = 256  # lanes in one look; the next look continues behind them
@@ -56,7 +56,7 @@ class CrowdedLanes:
 
     def __init__(self) -> None:
         self._known: dict[Key, _Known] = {}
-        self._turns = Rotation()
+        self._turns = RoundRobin()
         self._later: OrderedDict[Key, float] = OrderedDict()
         self._empty: OrderedDict[Key, float] = OrderedDict()
         self._empty_left = 0

@@ -1,17 +1,60 @@
-"""One lane: how many requests to one endpoint this worker may have in flight. Pure: times are passed in.
+"""One lane: how many requests to one endpoint this worker may have in flight; and all lanes that it knows. Pure.
 
 The limit grows while the endpoint answers and halves when it is in trouble, at most once for all requests that were in
-flight together. After many failures in a row the breaker opens.
+flight together. After many failures in a row the breaker opens. All live workers share the limit of an endpoint.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from hookseal.dispatcher.core.model import NO_PACE, Outcome, Pace, Ring, WaitingFor
-from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.locked import LOCKED_SECONDS
-from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.round_robin import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The number of live workers, and the rank of this one among them, from 0."""
+
+    rank: int = 0
+    workers: int = 1
+
+    def share(self, whole: int, endpoint_id: str) -> int:
+        """Return this worker's part of a whole number. The parts of all workers together are the whole.
+
+        Which workers get one more than others differs by endpoint; with fewer than one for each, some get none.
+        """
+        each, rest = divmod(whole, self.workers)
+        turn = (self.rank + int(endpoint_id[-8:], 16)) % self.workers
+        return each + (turn < rest)
+
+
+LOCKED_SECONDS: Final = 0.2  # how long a worker claims nothing for an endpoint after it found its row locked
+
+
+class LockedEndpoints:
+    """The endpoints for which nothing is claimed for a moment, those first whose time ends first."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[Key, float] = OrderedDict()
+
+    @property
+    def next_at(self) -> float:
+        """When the first of them may be tried again; infinity if there is none."""
+        return next(iter(self._until.values()), inf)
+
+    def add(self, key: Key, now: float) -> None:
+        """Claim nothing for this endpoint for a moment."""
+        self._until[key] = now + LOCKED_SECONDS
+        self._until.move_to_end(key)
+
+    def ended(self, now: float) -> Iterator[Key]:
+        """Remove and yield those that may be tried again."""
+        while self.next_at <= now:
+            yield self._until.popitem(last=False)[0]
+
 
 BREAKER_FAILURES: Final = 10  # in a row
 CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lane; then it asks PostgreSQL again
@@ -200,3 +243,68 @@ class Lane:
         """Add the tokens of the time since the last call: `rate` for each second, and at most those of one second."""
         self.tokens = min(self.tokens + (now - self.filled_at) * rate, max(rate, 1.0))
         self.filled_at = now
+
+
+MOST_LANES: Final = 10_000  # idle lanes whose state is kept
+
+
+class KnownLanes:
+    """The lanes by endpoint. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
+
+    A lane with rings that wait, which is one of `waiting`, is kept.
+    """
+
+    def __init__(self, ceiling: int, fleet: Callable[[], Fleet], waiting: Container[Key]) -> None:
+        self._default = ceiling
+        self._fleet = fleet
+        self._shared = fleet()
+        self._waiting = waiting
+        self._lanes: OrderedDict[Key, Lane] = OrderedDict()
+        self._now = float("-inf")  # the time of the last claim
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def __getitem__(self, key: Key) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            ceiling = self._fleet().share(self._default, key[1])
+            lane = self._lanes[key] = Lane(ceiling, limit=float(max(ceiling, 1)), threshold=float(max(ceiling, 1)))
+            self._drop_idle()
+        return lane
+
+    def configure(self, key: Key, pace: Pace, number: int, now: float) -> int:
+        """Take over the settings that a claim of so many has read; return how many of these they do not allow."""
+        self._now = now
+        lane = self[key]
+        is_new, most, rate = not lane.is_known or pace != lane.pace, lane.most, lane.rate
+        lane.configure(pace, self._fleet(), key[1], default=self._default)
+        return lane.lowered(number, now, most_before=most, rate_before=rate) if is_new else 0
+
+    def read(self, key: Key, pace: Pace, now: float) -> bool:
+        """Take over the settings that a look has read, if they are new; return whether they were taken over.
+
+        If requests have begun, that is left to the claims: a claim that runs gives back what lower limits do not allow.
+        """
+        lane = self[key]
+        is_new = not lane.in_flight and (pace != lane.pace or not lane.is_known)
+        if is_new:  # each look would otherwise restart the count of tries that found the row locked
+            self.configure(key, pace, 0, now)
+        return is_new
+
+    def share_again(self) -> None:
+        """If workers came or went, take another share in the limit of each lane: one without a share claims nothing."""
+        fleet = self._fleet()
+        if fleet != self._shared:
+            self._shared = fleet
+            for key, lane in self._lanes.items():
+                lane.share(fleet, key[1], default=self._default)
+
+    def _drop_idle(self) -> None:
+        """Forget the oldest lane if there are too many, unless something would be lost."""
+        for _ in range(min(len(self._lanes) - MOST_LANES, 2)):  # two, so that those that are kept do not add up
+            key, lane = next(iter(self._lanes.items()))
+            if lane.is_idle(self._now) and key not in self._waiting:
+                del self._lanes[key]
+            else:
+                self._lanes.move_to_end(key)

@@ -1,6 +1,12 @@
-"""How the slots of a worker are shared out among tenants. Pure."""
+"""What one tenant may not take from others: slots of a worker, and its pace with endpoints that hang. Pure.
+
+A request to an endpoint that has not answered yet, or did not answer last, opens a connection, and may last until its
+time-out. Many at the same moment would hold up all others: once when they begin, and again when they time out together.
+"""
 
 from typing import Final
+
+from hookseal.dispatcher.lanes.round_robin import Key, RoundRobin
 
 TENANT_SHARE: Final = 8  # one tenant gets at most 8 of 9 slots, two get 8 of 17 each
 
@@ -62,3 +68,84 @@ class Tenants:
     def leave(self) -> None:
         """Count no waiting rings any more."""
         self._waiting.clear()
+
+
+MOST_UNANSWERED: Final = 8  # such requests in one turn
+MANY_UNANSWERED: Final = 32  # such requests in flight; with so many, a pause follows each turn that begins one
+MOST_AFTER_PAUSE: Final = 3  # waiting endpoints that may begin after a pause
+PAUSE_SECONDS: Final = 0.02  # in it, tenants with `MOST_UNANSWERED` or more in flight begin none; others may
+ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; with so many, nothing is fetched for others
+
+
+class Unanswered:
+    """The requests in flight to such endpoints, and the endpoints that wait for the end of a pause."""
+
+    def __init__(self) -> None:
+        self._in_flight: dict[str, str] = {}
+        self._of_tenant: dict[str, int] = {}
+        self._waiting = RoundRobin()
+        self._paused_until = float("-inf")
+
+    def begin(self, delivery_id: str, tenant: str) -> None:
+        """Count a request."""
+        self._in_flight[delivery_id] = tenant
+        self._of_tenant[tenant] = self._of_tenant.get(tenant, 0) + 1
+
+    def end(self, delivery_id: str) -> None:
+        """Count the end of a request, if it was counted."""
+        tenant = self._in_flight.pop(delivery_id, None)
+        if tenant is None:
+            return
+        if left := self._of_tenant[tenant] - 1:
+            self._of_tenant[tenant] = left
+        else:
+            del self._of_tenant[tenant]
+
+    def pause(self, now: float, *, after: int) -> None:
+        """Begin a pause after a turn that began so many, if many are in flight, unless there is a pause."""
+        if after and len(self._in_flight) >= MANY_UNANSWERED and now >= self._paused_until:
+            self._paused_until = now + PAUSE_SECONDS
+
+    def is_paused(self, tenant: str, now: float) -> bool:
+        """Return whether this tenant may not begin one now."""
+        return now < self._paused_until and self._has_many(tenant)
+
+    def ends_pause_at(self, now: float, *, others_wait: bool) -> float:
+        """Return when the pause ends, infinity if nothing waits for that: no endpoint here, and no others."""
+        return self._paused_until if self._waiting or (others_wait and now < self._paused_until) else float("inf")
+
+    def must_wait(self, key: Key, now: float, *, unless: bool) -> bool:
+        """Return whether this endpoint waits from now on: for the end of a pause, or behind others. Not if `unless`."""
+        if unless or not self._has_many(key[0]) or not (self._waiting or now < self._paused_until):
+            self._waiting.discard(key)
+            return False
+        self._waiting.add(key)
+        return True
+
+    def forget(self, key: Key) -> None:
+        """Let this endpoint wait no longer: it has nothing to begin."""
+        self._waiting.discard(key)
+
+    def has_enough(self, tenant: str, now: float, places: int) -> bool:
+        """Return whether nothing is to be fetched for such an endpoint of this tenant.
+
+        Either enough others wait, or it would have to wait, too, and has no place for that.
+        """
+        must_wait = bool(self._waiting) or now < self._paused_until
+        return (len(self._waiting) >= ENOUGH_WAITING or (must_wait and not places)) and self._has_many(tenant)
+
+    def take_next(self, now: float) -> list[Key]:
+        """Remove and return the endpoints whose turn it is, none during a pause. Tenants take turns."""
+        taken: list[Key] = []
+        while self._waiting and len(taken) < MOST_AFTER_PAUSE and now >= self._paused_until:
+            taken.append(key := self._waiting.first())
+            self._waiting.pass_turn(key)
+            self._waiting.discard(key)
+        return taken
+
+    def leave(self) -> None:
+        """Let no endpoint wait any more."""
+        self._waiting = RoundRobin()
+
+    def _has_many(self, tenant: str) -> bool:
+        return self._of_tenant.get(tenant, 0) >= MOST_UNANSWERED

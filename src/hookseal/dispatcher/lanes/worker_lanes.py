@@ -9,16 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from hookseal.dispatcher.core.model import Claim, Outcome, Pace, Ring, WaitingFor
-from hookseal.dispatcher.lanes.begun import Begun
 from hookseal.dispatcher.lanes.crowded import Asked, CrowdedLanes
-from hookseal.dispatcher.lanes.fleet import Fleet
-from hookseal.dispatcher.lanes.known import KnownLanes
-from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Opened, Parked
-from hookseal.dispatcher.lanes.locked import LockedEndpoints
-from hookseal.dispatcher.lanes.rotation import Key, Rotation
-from hookseal.dispatcher.lanes.tenants import Tenants
-from hookseal.dispatcher.lanes.unanswered import MOST_UNANSWERED, Unanswered
-from hookseal.dispatcher.lanes.waiting import WaitingRings
+from hookseal.dispatcher.lanes.lane import LEAST_MAY_WAIT, Fleet, KnownLanes, LockedEndpoints, Opened, Parked
+from hookseal.dispatcher.lanes.round_robin import Key, RoundRobin
+from hookseal.dispatcher.lanes.tenants import MOST_UNANSWERED, Tenants, Unanswered
+from hookseal.dispatcher.lanes.waiting import Begun, WaitingRings
 
 LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot for them yet
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones
@@ -37,7 +32,7 @@ class Lanes:
         self.tenants = Tenants()
         self._waiting = WaitingRings(self.tenants)
         self._lanes = KnownLanes(ceiling, fleet, self._waiting.by_lane)
-        self._ready = Rotation()
+        self._ready = RoundRobin()
         self._first: OrderedDict[str, tuple[float, Ring]] = OrderedDict()
         self.crowded, self.locked = CrowdedLanes(), LockedEndpoints()
         self._unanswered = Unanswered()
@@ -247,7 +242,7 @@ class Lanes:
         left = [*(ring for _, ring in self._first.values()), *(each.ring for each in self.to_park)]
         self._first.clear()
         self.to_park.clear()
-        self._ready = Rotation()
+        self._ready = RoundRobin()
         self._unanswered.leave()
         return left + self._waiting.leave()
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from hookseal.dispatcher.core.delivery_facts import EndpointFacts, Facts, LastAttempt
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.core.model import State, WaitingFor
+from hookseal.dispatcher.core.why import EndpointFacts, Facts, LastAttempt
 from hookseal.errors import NotFound
 from hookseal.ground import ids
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId, before, encode_cursor, paged, require_limit

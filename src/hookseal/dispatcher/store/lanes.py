@@ -8,7 +8,7 @@ from typing import Any, Final
 from hookseal.dispatcher.core.model import Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes.crowded import Asked
 from hookseal.dispatcher.lanes.lane import Opened, Parked
-from hookseal.dispatcher.lanes.rotation import Key
+from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.statements import Statements

@@ -65,7 +65,7 @@ MOST_BYTES: Final = 33_554_432
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class NewEvent:
     """An event without its payload. If it has no id, the database makes a UUIDv7."""
 
     tenant_id: TenantId
@@ -76,7 +76,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishResult:
     """The event, its deliveries, and those that are `due` and to be rung.
 
     `duplicate` says whether the same event was already published.
@@ -88,7 +88,7 @@ class Published:
     due: tuple[Ring, ...]
 
 
-async def publish_json(executor: Executor, event: Event, data: str) -> Published:
+async def publish_json(executor: Executor, event: NewEvent, data: str) -> PublishResult:
     """Publish JSON text, wrapped as docs/wire.md says. The order and spelling of its keys are not changed.
 
     Raises `Malformed` with the field, and with the path of a value that is not allowed; `Conflict` if another event has
@@ -98,7 +98,7 @@ async def publish_json(executor: Executor, event: Event, data: str) -> Published
     return await publish_encoded(executor, event, data)
 
 
-async def publish_encoded(executor: Executor, event: Event, data: str, *, rings: bool = False) -> Published:
+async def publish_encoded(executor: Executor, event: NewEvent, data: str, *, rings: bool = False) -> PublishResult:
     """Publish the result of `payload.encoded` without checking it again. Raises as `publish_json` does.
 
     With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone.
@@ -106,12 +106,12 @@ async def publish_encoded(executor: Executor, event: Event, data: str, *, rings:
     return await _publish(executor, "publish", event, data, rings=rings)
 
 
-async def publish_raw(executor: Executor, event: Event, body: bytes, *, rings: bool = False) -> Published:
+async def publish_raw(executor: Executor, event: NewEvent, body: bytes, *, rings: bool = False) -> PublishResult:
     """Publish a body that is sent unchanged, byte for byte; otherwise as `publish_encoded`."""
     return await _publish(executor, "publish_raw", event, body, rings=rings)
 
 
-def batch(events: Iterable[tuple[Event, str | bytes]]) -> list[str]:
+def batch(events: Iterable[tuple[NewEvent, str | bytes]]) -> list[str]:
     """Return the events in the form that `publish_many` takes. `str` is JSON of `payload.encoded`, `bytes` a raw body.
 
     Raises `Malformed`, with the field `events`, if they are more than 1,000 or more than 32 MiB as JSON.
@@ -131,7 +131,7 @@ def batch(events: Iterable[tuple[Event, str | bytes]]) -> list[str]:
 
 async def publish_many(
     executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False
-) -> list[Published]:
+) -> list[PublishResult]:
     """Publish the result of `batch`, all events or none, in one statement; the results are in the same order.
 
     `rings` is that of `publish_encoded`.
@@ -144,7 +144,7 @@ async def publish_many(
     return [_published(tenant_id, list(of_event)) for _, of_event in groupby(rows, key=lambda row: row["index"])]
 
 
-def _as_json(event: Event, content: str | bytes) -> bytes:
+def _as_json(event: NewEvent, content: str | bytes) -> bytes:
     fields: dict[str, object] = {
         "event_type": event.event_type,
         "event_id": event.event_id,
@@ -158,7 +158,9 @@ def _as_json(event: Event, content: str | bytes) -> bytes:
     return msgspec.json.encode(fields)
 
 
-async def _publish(executor: Executor, function: str, event: Event, content: str | bytes, *, rings: bool) -> Published:
+async def _publish(
+    executor: Executor, function: str, event: NewEvent, content: str | bytes, *, rings: bool
+) -> PublishResult:
     with _errors_translated(event.tenant_id):
         rows = await _SQL.rows(
             executor,
@@ -174,9 +176,9 @@ async def _publish(executor: Executor, function: str, event: Event, content: str
     return _published(event.tenant_id, rows)
 
 
-def _published(tenant_id: TenantId, rows: list[Any]) -> Published:
+def _published(tenant_id: TenantId, rows: list[Any]) -> PublishResult:
     rings = [(_ring(tenant_id, row), row["is_due"] == _TRUE) for row in rows if row["delivery_id"] is not None]
-    return Published(
+    return PublishResult(
         event_id=EventId(rows[0]["event_id"]),
         duplicate=rows[0]["duplicate"] == _TRUE,
         deliveries=tuple(ring for ring, _ in rings),

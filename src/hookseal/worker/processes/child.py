@@ -18,7 +18,7 @@ from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME, aggregations
 from hookseal.worker.periodic import retrieve_exception
-from hookseal.worker.processes.figures import families
+from hookseal.worker.processes.health import families
 from hookseal.worker.processes.messages import (
     LENGTH_BYTES,
     Answer,

@@ -18,7 +18,7 @@ from hookseal.ground.clock import Clock, SystemClock
 from hookseal.worker.health import Port, Reply, answer
 from hookseal.worker.metrics.runtime import RUNTIME, Ending, aggregations, collect_runtime
 from hookseal.worker.processes import health
-from hookseal.worker.processes.figures import families, merged, rendered, restart_counts
+from hookseal.worker.processes.health import families, merged, rendered, restart_counts
 from hookseal.worker.processes.messages import Start, Topic
 from hookseal.worker.processes.process import COMMAND, Ended, Patience, Process, failure_of_drain, started
 from hookseal.worker.processes.slot import Slot, relayed

@@ -9,8 +9,7 @@ from hookseal.errors import HooksealError, with_advice
 from hookseal.ground.clock import Clock
 from hookseal.worker.metrics.runtime import Ending
 from hookseal.worker.periodic import set_within
-from hookseal.worker.processes.figures import lasting, merged
-from hookseal.worker.processes.health import Health, ProcessState, of_states
+from hookseal.worker.processes.health import Health, ProcessState, lasting, merged, of_states
 from hookseal.worker.processes.messages import Family, Refusal, Topic
 from hookseal.worker.processes.process import Ended, GiveUp, Process, after
 

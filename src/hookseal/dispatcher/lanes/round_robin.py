@@ -7,7 +7,7 @@ from typing import TypeAlias
 Key: TypeAlias = tuple[str, str]  # tenant and endpoint
 
 
-class Rotation:
+class RoundRobin:
     """A set of endpoints. Every operation takes the same time, however many there are."""
 
     def __init__(self) -> None:
