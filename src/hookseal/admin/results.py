@@ -51,6 +51,7 @@ class Endpoint:
     event_types: tuple[str, ...]
     enabled: bool
     disabled_reason: str | None
+    failing_since: datetime | None
     scheme: str
     algorithm: str
     generation: int
@@ -58,10 +59,9 @@ class Endpoint:
     rate: int | None
     ordered: bool
     on_dead_letter: str
-    stopped_by: str | None
-    lane: str | None
     created_at: datetime
-    failing_since: datetime | None
+    lane: str | None
+    stopped_by: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,23 +76,38 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointDetails(Endpoint):
-    """An endpoint, the secrets that sign for it, and how many of its deliveries wait.
+class EndpointDetails:
+    """An endpoint as in a list, its other settings, the secrets that sign for it, and how many of its deliveries wait.
 
     `retry_schedule`, in seconds, replaces attempts and back-off. `tls` has the subject, the fingerprint and the expiry
     time of each of its certificates. `last_failure` is the last failed attempt among its newest thousand deliveries.
     `last_disabled_reason` and `last_disabled_at` say why and when it was disabled before it was enabled last.
     """
 
+    tenant_id: str
+    endpoint_id: str
+    state: str
+    name: str | None
+    url: str = field(repr=False)
+    event_types: tuple[str, ...]
+    enabled: bool
+    disabled_reason: str | None
     disabled_at: datetime | None
     last_disabled_reason: str | None
     last_disabled_at: datetime | None
+    failing_since: datetime | None
+    scheme: str
+    algorithm: str
     timeout_ms: int
     max_attempts: int
     backoff_base_seconds: int
     backoff_cap_seconds: int
     retry_schedule: tuple[int, ...] | None
     attempts_allowed: int
+    concurrency: int | None
+    rate: int | None
+    ordered: bool
+    on_dead_letter: str
     secret_ref: str | None
     previous_secret_ref: str | None
     previous_secret_expires_at: datetime | None
@@ -106,12 +121,16 @@ class EndpointDetails(Endpoint):
     tls: Mapping[str, Any] | None
     tls_ref: str | None
     lead: str
+    generation: int
     has_plaintext: bool
+    created_at: datetime
     stale: bool
     pending_deliveries: int
     waiting_deliveries: int
     waiting_since: datetime | None
     waiting_for: tuple[str, ...]
+    lane: str | None
+    stopped_by: str | None
     next_probe_at: datetime | None
     last_failure: FailedAttempt | None
 

@@ -55,6 +55,7 @@ def reveal(
 
     Example: hookseal secret reveal --tenant acme --endpoint ID --secret-out current.secret
     """
+    owner, wanted = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before what it says of the output
     settings = start(CHANGES)
     output = SecretOutput(secret_out, print_it=print_secret, as_json=as_json)
     if output.has_no_destination:  # first, because a secret that is not printed must not be on record as revealed
@@ -66,7 +67,7 @@ def reveal(
     with output.reserving():  # first, so that a secret on record as revealed can be written
         found = call(
             settings,
-            lambda admin: admin.secrets.reveal(tenant_id=tenant, endpoint_id=endpoint, actor=operator_name()),
+            lambda admin: admin.secrets.reveal(tenant_id=owner, endpoint_id=wanted, actor=operator_name()),
         )
         public_key = SecretMaterial((found.public_key or "").encode())
         text = output.keep_instead(public_key if found.secret is None else found.secret)
