@@ -372,6 +372,9 @@ CASES: dict[str, Case] = {
     "operations.endpoint.probe.ask_whether_switched": lambda a: probe.ask_whether_switched(
         a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint
     ),
+    "operations.endpoint.probe.end_if_switched": lambda a: probe.end_if_switched(
+        a.operator, proven(a.tenant, a.endpoint, generation=a.pointer.generation)
+    ),
     "operations.endpoint.probe.send_ping": lambda a: probe.send_ping(
         a.operator, a.observing, tenant=a.tenant, endpoint_id=a.endpoint
     ),
