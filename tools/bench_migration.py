@@ -14,7 +14,8 @@ from typing import Final
 
 import uvloop
 
-from hookseal.cli.shared.operating import NEEDS, operating
+from hookseal.cli.context import CHANGES
+from hookseal.cli.shared.operating import operating
 from hookseal.cli.shared.parallel import LANES, side_by_side
 from hookseal.config.load import load
 from hookseal.config.settings import Settings
@@ -90,7 +91,7 @@ async def measured(*, rows: int, tenants: int, lanes: int, baseline_rows: int) -
             "SECRETS_PROVIDER": "db",
             "SECRETS_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
         }
-        settings = load(variables, needs=NEEDS)
+        settings = load(variables, needs=CHANGES)
         master_key = settings.secrets.master_key
         assert master_key is not None  # noqa: S101 -- it was given
         await begin(connection, KeyRing(master_key), "bench", os.urandom)

@@ -137,7 +137,7 @@ async def test_a_malformed_url_exits_2(url: str) -> None:
     assert (2, "malformed", "url") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
 
 
-@pytest.mark.parametrize("port", ["0", "", "http", "-1"])
+@pytest.mark.parametrize("port", ["0", "", "http", "-1", "65536"])
 async def test_an_unknown_port_asks_for_the_url(port: str) -> None:
     """If only the worker knows its port, the error says that `--url` is needed."""
     ended = await hookseal("check", HOOKSEAL_HEALTH_PORT=port)

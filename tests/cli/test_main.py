@@ -305,6 +305,10 @@ def test_an_interrupt_says_whether_anything_changed() -> None:
     """The message says if a command only reads or can be resumed; any other may have made its change."""
     leaf = dict(leaves(typer.main.get_command(tree(None)), ""))
     assert {f" {' '.join(words)}" for words in KNOWN} <= leaf.keys()
+    resumed = {
+        name for name, command in leaf.items() if "continues where it stopped" in str(getattr(command, "help", ""))
+    }
+    assert resumed <= {f" {' '.join(words)}" for words, text in KNOWN.items() if text is CONTINUES}
     for arguments, text in (
         (["--json", "audit", "verify", "--tenant", "acme"], READS_ONLY),
         (["replay", "status", "0123", "--wait"], READS_ONLY),

@@ -839,6 +839,9 @@ class ExposedPlace:
 class FailedReplacement(ExposedPlace):
     """What could not be replaced, and why."""
 
+    code: str
+    message: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPurge:

@@ -30,7 +30,7 @@ DATABASE_URL, REDIS_URL, SECRETS_PROVIDER and SECRETS_MASTER_KEY_FILE:
 
 5. hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
 
-Every command has --help and --json. --json prints exactly one JSON object.
+Every command has --help and --json. --json prints exactly one JSON object; up, listen and audit export: one a line.
 
 Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 

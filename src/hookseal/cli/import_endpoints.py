@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 import uvloop
 
+from hookseal.cli.context import CHANGES
 from hookseal.cli.csv_rows import CsvRow, csv_rows
 from hookseal.cli.endpoint import options
-from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.shared.operating import operate
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.printing import option_named
@@ -105,7 +106,7 @@ def import_endpoints(
 
     Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
     """
-    settings, tally = start(NEEDS), _tally(dry_run=dry_run)
+    settings, tally = start(CHANGES), _tally(dry_run=dry_run)
     with private_file(from_csv, field="from_csv") as file:
         rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
         operate(

@@ -18,7 +18,7 @@ _COMMANDS: Final = {
     ),
     CONTINUES: (
         *("db upgrade", "import-endpoints", "key compromise", "key rewrap", "migrate-secrets", "restore accept"),
-        *("secret purge",),
+        *("secret move", "secret purge"),
     ),
 }
 KNOWN: Final = {tuple(words.split()): text for text, commands in _COMMANDS.items() for words in commands}

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.context import CHANGES
+from hookseal.cli.shared.operating import operate
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
@@ -109,7 +110,7 @@ def migrate_secrets(
     Example: hookseal migrate-secrets --dry-run
     """
     how = _How(scheme=scheme, dry_run=dry_run, finalize=finalize)
-    settings = start(NEEDS)
+    settings = start(CHANGES)
     outcome = operate(settings, lambda operator: _migrate(settings, operator, how), loop_factory=uvloop.new_event_loop)
     emit(_shape(outcome, how), as_json=as_json, text=lambda: _text(outcome, how))
     raise typer.Exit(1 if outcome.tally is not None and outcome.tally.failures else 0)

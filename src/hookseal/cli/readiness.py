@@ -17,6 +17,7 @@ DEFAULT_PORT: Final = "8080"
 _LOOPBACK_FOR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- the address of a worker; nothing is bound here
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _MOST_BYTES: Final = 65_536
+_MAX_PORT: Final = 65_535
 _READY: Final = 200
 _NOT_SAID: Final = {"outcomes": "?", "since": "?", "reason": "?"}
 
@@ -44,7 +45,7 @@ def own_url(environ: Mapping[str, str]) -> str:
         return url
     host = environ.get("HOOKSEAL_HEALTH_HOST", DEFAULT_HOST)
     port = environ.get("HOOKSEAL_HEALTH_PORT", DEFAULT_PORT)
-    if not _PORT.fullmatch(port) or int(port) == 0:
+    if not _PORT.fullmatch(port) or not 0 < int(port) <= _MAX_PORT:
         raise ConfigError(
             "HOOKSEAL_HEALTH_PORT does not name a port (0: the worker took a free one): give with --url the "
             "health_url that the worker printed when it was ready",

@@ -14,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http import HttpProcessingError, RawResponseMessage
@@ -85,7 +84,6 @@ PRIVATE: dict[str, tuple[Any, type, set[str]]] = {
     "Connector": (dial, aiohttp.BaseConnector, {"_create_connection", "_loop"}),
     # `_reading_paused` says whether aiohttp waits until its reader has caught up.
     "HttpConnection": (connection, ResponseHandler, {"_reading_paused"}),
-    "_Connection": (health, web.RequestHandler, set()),
 }
 # Public names of undocumented classes of aiohttp that we call or override.
 UNDOCUMENTED: dict[type, set[str]] = {
@@ -96,7 +94,6 @@ UNDOCUMENTED: dict[type, set[str]] = {
     HttpProcessingError: {"message"},
     RawResponseMessage: {"code", "headers"},
     aiohttp.StreamReader: {"at_eof", "iter_any", "total_bytes"},
-    web.RequestHandler: {"connection_lost", "connection_made", "transport"},
 }
 PARAMETERS: dict[str, tuple[Any, list[str]]] = {
     "BaseConnector.connect": (aiohttp.BaseConnector.connect, ["self", "req", "traces", "timeout"]),
@@ -770,8 +767,6 @@ def used(module: Any, name: str) -> set[str]:
 
 async def instance(base: type) -> object:
     """Return an object of a class of aiohttp."""
-    if base is web.RequestHandler:
-        return web.RequestHandler(web.Server(lambda _: web.Response()), loop=asyncio.get_running_loop())  # type: ignore[arg-type, return-value]
     if base is ResponseHandler:
         return ResponseHandler(asyncio.get_running_loop())
     return base()

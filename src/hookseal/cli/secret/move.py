@@ -7,7 +7,8 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from hookseal.cli.shared.operating import NEEDS, operate
+from hookseal.cli.context import CHANGES
+from hookseal.cli.shared.operating import operate
 from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.parallel import Tally, side_by_side
 from hookseal.cli.shared.runtime import start
@@ -57,7 +58,7 @@ def move(
     Example: hookseal secret move --to openbao
     """
     provider, owner = _provider(to), None if tenant is None else ids.tenant_id(tenant)
-    settings = start(NEEDS)
+    settings = start(CHANGES)
     outcome = operate(
         settings,
         lambda operator: _move(settings, operator, provider, owner, is_dry=dry_run),

@@ -1,4 +1,4 @@
-"""The metrics of hookseal in one table, from which `page` writes docs/metrics.md.
+"""The metrics of hookseal in one table, from which `tools/pages/metrics.py` writes docs/metrics.md.
 
 No label holds a tenant or a url: the values of every label are a closed set, the registered master keys, or the ids
 of ten endpoints.
@@ -219,7 +219,7 @@ OLDEST_UNRECORDED: Final = Metric(
     name="hookseal_oldest_unrecorded_seconds",
     kind=Kind.GAUGE,
     aggregation=Aggregation.MAX,
-    text="How long the oldest of these has waited for its record; 0 if there is none.",
+    text="How long the oldest outcome that is not on record has waited for it; 0 if there is none.",
 )
 CACHE_HITS: Final = Metric(
     name="hookseal_secret_cache_hits_total", kind=Kind.COUNTER, text="Reads of a secret that the cache answered."

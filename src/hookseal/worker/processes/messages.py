@@ -1,4 +1,4 @@
-"""The messages between a parent and its worker processes, and the socket pair that carries them."""
+"""The messages between a parent and its worker processes, and how they are sent over their socket pair."""
 
 import asyncio
 import socket
