@@ -33,7 +33,7 @@ FOR_ALL = {
     *("compromise.sql: count", "restore.sql: reopen_drained_keys"),
     *("held_deliveries.sql: probe_all", "held_deliveries.sql: count_all"),
     # The receiver of `hookseal up` gets the requests of every tenant.
-    *("verdicts.sql: refs_at", "verdicts.sql: is_replay"),
+    *("up.sql: refs_at", "up.sql: is_replay"),
     *("replay_jobs.sql: lock", "replay_jobs.sql: show"),
 }
 WHOLE_FILES = {"database.sql"}  # counts of the whole installation, for the metrics
