@@ -16,7 +16,7 @@ _CODES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 
 
 class HooksealError(Exception):
-    """Something went wrong in hookseal. The message names no command, and no option of one.
+    """Something went wrong in hookseal. Its message names no command, but for errors of stored secrets and their MACs.
 
     `field` names the argument or setting at fault, and `index` the position of the faulty item in a list, counted from
     0; each is None if it does not apply. `advice` says, in words of the command line, what an operator can do; None if

@@ -202,7 +202,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("secrets.versions", READS, _on("endpoint")),
     ("secrets.public_keys", ALSO_WORKER, _on("ed25519")),
     ("secrets.purge", ALSO_WORKER, _with(**ACME, **BY, older_than_days=7)),
-    ("secrets.purge", ALSO_WORKER, _with(tenant_id="*", **BY, dry_run=True)),
+    ("secrets.purge", ALSO_WORKER, _with(tenant_id="acme", **BY, dry_run=True)),
     ("secrets.clear_caches", WRITES, _with(**BY)),
     ("producers.grant", WRITES, _of_producer),
     ("producers.revoke", WRITES, _of_producer),

@@ -168,6 +168,22 @@ async def test_a_joined_change_follows_keys_that_its_transaction_does_not_see(
             )
 
 
+async def test_a_joined_change_does_not_turn_the_integrity_key_back(process: Installation, admin: Admin) -> None:
+    """A transaction that began before the integrity key was rotated changes nothing for the others: MACs are new."""
+    added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor=JANE)
+    of: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}
+    async with process.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+        await connection.fetchval("SELECT count(*) FROM hookseal.secret_records")  # this takes the snapshot
+        rotated = await admin.keys.rotate_integrity(actor=JANE)
+        await admin.endpoints.add(
+            tenant_id="acme", url="https://b.example", event_types=["*"], actor=JANE, connection=connection
+        )
+    await admin.endpoints.update(**of, url="https://c.example")
+    assert rotated.key_id == await process.pool.fetchval(
+        "SELECT mac_key_id FROM hookseal.endpoints WHERE url = 'https://c.example'"
+    )
+
+
 async def test_a_change_while_it_unlocks_is_noticed(
     process: Installation, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

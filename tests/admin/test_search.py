@@ -112,24 +112,25 @@ async def test_a_cursor_lists_every_delivery_once(admin: Admin, installation: In
     assert sorted(made, reverse=True) == seen
 
 
-async def test_one_of_any_tenant_is_named_by_its_id(admin: Admin, installation: Installation) -> None:
-    """With `*` a delivery or a job of any tenant is found and changed, and the audit row is its tenant's."""
+async def test_one_object_is_found_in_its_own_tenant_only(admin: Admin, installation: Installation) -> None:
+    """`*` is no tenant for a delivery, a job or a purge: a program may pass on what its user gave as the tenant."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
-    named: dict[str, Any] = {"tenant_id": "*", "delivery_id": ring.delivery_id}
-    assert "acme" == (await admin.deliveries.get(**named)).tenant_id
-    assert "pending" == (await admin.deliveries.why(**named)).state
-    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
-    job = await admin.replays.start(tenant_id="acme", actor=JANE)
-    assert job == await admin.replays.get(tenant_id="*", replay_id=job.replay_id)
-    assert "cancelled" == (await admin.replays.cancel(tenant_id="*", replay_id=job.replay_id, actor=JANE)).state
-    replayed = await admin.deliveries.replay(**named, actor=JANE)
-    assert ("acme", None) == (replayed.tenant_id, replayed.explanation)
-    await installation.pool.execute("UPDATE hookseal.deliveries SET state = 'failed', next_attempt_at = NULL")
-    await installation.pool.execute("UPDATE hookseal.deliveries SET position = 1")
-    assert "acme" == (await admin.deliveries.skip(**named, actor=JANE)).tenant_id
-    actions = [row["action"] for row in await audited(installation.pool)]
-    assert ["replay.started", "replay.cancelled", "delivery.replayed", "delivery.skipped"] == actions[-4:]
+    every: dict[str, Any] = {"tenant_id": "*"}
+    delivery = every | {"delivery_id": ring.delivery_id}
+    job = every | {"replay_id": "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"}
+    for call in (
+        admin.deliveries.get(**delivery),
+        admin.deliveries.why(**delivery),
+        admin.deliveries.replay(**delivery, actor=JANE),
+        admin.deliveries.skip(**delivery, actor=JANE),
+        admin.replays.get(**job),
+        admin.replays.cancel(**job, actor=JANE),
+        admin.secrets.purge(**every, actor=JANE, older_than_days=0),
+    ):
+        with pytest.raises(Malformed) as caught:
+            await call
+        assert "tenant_id" == caught.value.field
 
 
 async def test_a_replay_makes_a_delivery_due_again(admin: Admin, installation: Installation) -> None:

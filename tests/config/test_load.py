@@ -67,13 +67,13 @@ NAMES = st.one_of(
 )
 _PROGRAM = """
 import ctypes, resource
-from hookseal.config.hardening import harden_process
+from hookseal.config.load import harden_process
 harden_process()
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
 """
 _FILES = """
 import resource
-from hookseal.config.hardening import raise_descriptor_limit
+from hookseal.config.load import raise_descriptor_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (50, 90))
 print(raise_descriptor_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))
 """

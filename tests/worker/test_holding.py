@@ -279,7 +279,7 @@ async def test_only_the_leader_looks_at_held_endpoints(site: Site) -> None:
     await rows.hold_all(site.stored.pool, released_at=rows.NOW)
     found = []
     for site.leads in (False, True):
-        site.holding._clock = EndingClock(1)
+        site.holding.loop._clock = EndingClock(1)
         with pytest.raises(asyncio.CancelledError):
             await site.holding.loop.run()
         found.append(await site.stored.pool.fetchval("SELECT count(*) FROM hookseal.held_endpoints"))

@@ -12,7 +12,7 @@ async with Admin.connect() as admin:
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from hookseal.admin.audit import Audit
@@ -67,6 +67,7 @@ class Admin:
         """
         settings = await unwrapped(admin_settings(database_url=database_url, environ=environ), clock=SystemClock())
         async with (
+            AsyncExitStack() as after_the_pool,  # which waits for the changes in flight
             opening.pool(
                 settings.database,
                 size=MAX_CONNECTIONS,
@@ -74,8 +75,9 @@ class Admin:
                 seconds=ANSWER_SECONDS,
                 close_seconds=_CLOSE_SECONDS,
             ) as pool,
-            aclosing(PoolSession(pool, settings)) as session,
         ):
+            session = PoolSession(pool, settings)
+            after_the_pool.push_async_callback(session.aclose)
             async with session.reading() as connection:
                 await revision.require(connection)
             yield cls(session)

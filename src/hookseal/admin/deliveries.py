@@ -69,16 +69,16 @@ class Deliveries:
         return Page(items=tuple(of_row(Delivery, item) for item in items), next_cursor=following)
 
     async def get(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> DeliveryDetails:
-        """Return a delivery of the tenant, for `*` of any, with every attempt."""
-        owner, wanted = arguments.tenant_or_every(tenant_id), arguments.delivery_id(delivery_id)
+        """Return a delivery of the tenant with every attempt."""
+        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         async with self._session.reading(connection) as chosen:
             found = await delivery_queries.show(chosen, wanted, tenant=owner)
         log = tuple(of_row(AttemptRecord, attempt) for attempt in found["attempt_log"])
         return of_row(DeliveryDetails, found, attempt_log=log)
 
     async def why(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> Explanation:
-        """Explain where a delivery stands, for `*` of any tenant: what it waits for, since when, what releases it."""
-        owner, wanted = arguments.tenant_or_every(tenant_id), arguments.delivery_id(delivery_id)
+        """Explain where a delivery of the tenant stands: what it waits for, since when, and what releases it."""
+        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         async with self._session.reading(connection) as chosen:
             return explain(await delivery_queries.facts(chosen, wanted, tenant=owner))
 
@@ -93,11 +93,11 @@ class Deliveries:
     ) -> ReplayedDelivery:
         """Send a finished delivery of the tenant again, with a new budget of attempts, or a waiting one at once.
 
-        `*` is any tenant. With `new_id` it gets a new webhook-id, so that the receiver processes it again. Raises
+        With `new_id` it gets a new webhook-id, so that the receiver processes it again. Raises
         `Conflict` if it is not finished and has no later attempt to wait for: its `advice` says what it waits for.
         Raises `Refused` if its endpoint is disabled.
         """
-        owner, wanted = arguments.tenant_or_every(tenant_id), arguments.delivery_id(delivery_id)
+        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         is_new = arguments.flag(new_id, "new_id")
         explanation = None
         async with self._session.changing(actor, connection) as operator, operator.changing() as chosen:
@@ -120,10 +120,10 @@ class Deliveries:
     ) -> SkippedDelivery:
         """Let an ordered endpoint go on behind a dead letter or a failed delivery that stops it.
 
-        The delivery, of any tenant for `*`, stays what it is, and a later replay sends it after all others. Raises
+        The delivery stays what it is, and a later replay sends it after all others. Raises
         `Conflict` if it stops nothing.
         """
-        owner, wanted = arguments.tenant_or_every(tenant_id), arguments.delivery_id(delivery_id)
+        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         async with self._session.changing(actor, connection) as operator:
             skipped = await skip_delivery(operator, wanted, tenant=owner)
         return SkippedDelivery(

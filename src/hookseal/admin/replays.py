@@ -81,8 +81,8 @@ class Replays:
         return ReplayCount(would_replay=found.replayed, would_skip=skipped)
 
     async def get(self, *, tenant_id: str, replay_id: str, connection: Connection | None = None) -> ReplayJob:
-        """Return how far a job of the tenant is, for `*` of any."""
-        owner, wanted = arguments.tenant_or_every(tenant_id), arguments.replay_id(replay_id)
+        """Return how far a job of the tenant has come."""
+        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
         async with self._session.reading(connection) as chosen:
             return of_row(ReplayJob, (await replays.show(chosen, wanted, tenant=owner)).shown())
 
@@ -106,11 +106,11 @@ class Replays:
     async def cancel(
         self, *, tenant_id: str, replay_id: str, actor: str, connection: Connection | None = None
     ) -> ReplayJob:
-        """Cancel a running job; what it has replayed stays replayed. `*` is any tenant.
+        """Cancel a running job; what it has replayed stays replayed.
 
         Raises `Conflict` if it has ended.
         """
-        owner, wanted = arguments.tenant_or_every(tenant_id), arguments.replay_id(replay_id)
+        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
         async with self._session.changing(actor, connection) as operator:
             job = await cancel_replay(operator, wanted, tenant=owner)
         return of_row(ReplayJob, job.shown())

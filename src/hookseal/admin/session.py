@@ -11,6 +11,7 @@ from hookseal.admin import arguments
 from hookseal.config.settings import Settings
 from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import TenantId
 from hookseal.operations import sending
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
@@ -85,6 +86,14 @@ class Session(ABC):
             if meaning is None:
                 raise
             raise meaning from None
+
+    def tenant_of_one(self, tenant_id: str) -> TenantId | None:
+        """Return the tenant of an object that its own id names. Raises `Malformed`, also for `*`.
+
+        A program may pass on what its user gave as the tenant, and a delivery id is no secret: so only a command, whose
+        operator may act for every tenant, may leave the tenant open.
+        """
+        return arguments.tenant_id(tenant_id)
 
     @abstractmethod
     async def source(self) -> Executor:
@@ -197,6 +206,10 @@ class CommandSession(Session):
         self._resources = resources
         self._connection: Connection | None = None
         self._kept: Unlocked | None = None
+
+    def tenant_of_one(self, tenant_id: str) -> TenantId | None:
+        """Return the tenant, None for `*`, which is every tenant. Raises `Malformed`."""
+        return arguments.tenant_or_every(tenant_id)
 
     async def source(self) -> Executor:
         """Return the connection. Raises `Unavailable`, and `ConfigError` if the schema is not of this version."""

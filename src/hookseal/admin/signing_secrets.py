@@ -272,14 +272,14 @@ class Secrets:
         dry_run: bool = False,
         report: Callable[[str, int | HooksealError], None] | None = None,
     ) -> Purge:
-        """Destroy the material of the tenant's versions that were retired so many days ago; `*` is every tenant.
+        """Destroy the material of the tenant's versions that were retired so many days ago.
 
         The default is `SECRETS_RETIRED_RETENTION_DAYS`. It destroys no version that still signs or that a request in
         flight may need. A broken audit log keeps the versions of its tenant, who is then in `failed`, and does not stop
         the others. `report` is called with a tenant, and how many of its versions are destroyed so far, or why no more
         are. It joins no transaction, because each batch is one. Workers do it by themselves.
         """
-        owner, is_dry = arguments.tenant_or_every(tenant_id), arguments.flag(dry_run, "dry_run")
+        owner, is_dry = self._session.tenant_of_one(tenant_id), arguments.flag(dry_run, "dry_run")
         days = self._retention_days if older_than_days is None else arguments.days(older_than_days)
         tell = report or (lambda _tenant, _destroyed: None)
         versions, failed = 0, list[FailedPurge]()

@@ -111,7 +111,9 @@ async def _check(operator: Operator, connection: Connection, endpoint: Plaintext
     try:
         return (await _migrate(operator, connection, endpoint, migrate_secrets.SCHEME, is_dry=True)).what
     except (Conflict, Malformed, SecretError) as error:
-        raise Refused(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {error}") from None
+        raise Refused(
+            f"{endpoint.tenant_id} {endpoint.endpoint_id}: {error}", advice=error.advice, joint=error.joint
+        ) from None
 
 
 async def _migrate(

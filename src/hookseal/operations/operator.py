@@ -69,7 +69,7 @@ class Operator:
     first transaction reads the basis.
     """
 
-    __slots__ = ("_follow", "_unlocked", "connection", "who")
+    __slots__ = ("_follow", "_is_joined", "_unlocked", "connection", "who")
 
     def __init__(
         self, *, connection: Connection, who: str, unlocked: Unlocked | None = None, follow: Follow | None = None
@@ -78,6 +78,8 @@ class Operator:
         self.who: Final = who
         self._unlocked = unlocked
         self._follow = follow
+        # The secrets were compared a moment before, and the transaction of the caller may see older versions of keys.
+        self._is_joined = unlocked is not None and follow is not None
 
     @property
     def unlocked(self) -> Unlocked:
@@ -133,9 +135,12 @@ class Operator:
     async def _begin(self) -> None:
         """Limit the open transaction, and bring the secrets up to date."""
         if self._unlocked is None and self._follow is not None:
-            self._unlocked = await self._follow(await self.connection.fetchval(_LIMITS_AND_BASIS))
-        else:
-            await self._learn_integrity_key(await limit_transaction(self.connection))
+            basis = await self.connection.fetchval(_LIMITS_AND_BASIS)
+            self._unlocked = await self._follow(basis)
+            return
+        newest = await limit_transaction(self.connection)
+        if not self._is_joined:
+            await self._learn_integrity_key(newest)
 
     async def _learn_integrity_key(self, newest: str | None) -> None:
         if newest not in {None, self.unlocked.integrity.key_id}:

@@ -65,7 +65,7 @@ class _Permits:
         self._free.release()
 
 
-# What `asyncpg.create_pool` passes by default: the class itself has no defaults.
+# What `asyncpg.create_pool` passes by default, but for `min_size`: the class itself has no defaults.
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "min_size": 1,
     "max_queries": 50_000,

@@ -46,7 +46,7 @@ class KnownClaims:
         """Claim them in two statements, after giving back what the database may have claimed under this token."""
         try:
             await self._store.give_back([token])
-        except (Unavailable, asyncio.CancelledError):
+        except BaseException:
             self._lost(token)
             raise
         middle = len(rings) // 2
@@ -56,7 +56,7 @@ class KnownClaims:
             second = await self.claim_all(rings[middle:], most_bytes=room)
         except Unavailable:  # the claims of the first half are sent
             second = Claimed(claims=[], busy=list(rings[middle:]))
-        except asyncio.CancelledError:
+        except BaseException:
             for each in {claim.lease_token for claim in first.claims}:
                 self._lost(each)
             raise

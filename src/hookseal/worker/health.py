@@ -163,7 +163,7 @@ class Probes:
         self._scrape = scrape
         self.unrecorded = unrecorded
         self._states: dict[str, str] = {}
-        self._running: dict[str, asyncio.Task[object]] = {}
+        self._running: dict[Check, asyncio.Task[object]] = {}
         self._log: Any = structlog.get_logger()
         self._logged: dict[Check, str] = {}  # the reason for which it fails
         self.draining = False
@@ -230,9 +230,9 @@ class Probes:
 
     async def _state(self, name: str, check: Check) -> str:
         """Return the state of one dependency. A check that hangs stays alone: no second one is started beside it."""
-        task = self._running.get(name)
+        task = self._running.get(check)
         if task is None or task.done():
-            task = self._running[name] = asyncio.ensure_future(check())
+            task = self._running[check] = asyncio.ensure_future(check())
             task.add_done_callback(retrieve_exception)
         await asyncio.wait({task}, timeout=CHECK_SECONDS)
         if not task.done():

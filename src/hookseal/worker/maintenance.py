@@ -143,7 +143,7 @@ class Housekeeping:
         if removal.removed:
             self._log.info("secret.removed_at_provider", versions=removal.removed)
         if removal.error is not None:
-            self._log.warning("secret.removal_failed", reason=str(removal.error))
+            self._log.warning("secret.removal_failed", reason=with_advice(removal.error))
 
     async def _take_turn(self, scheduled: Scheduled) -> None:
         done = None

@@ -194,8 +194,9 @@ class _Worker:
         finally:
             stopped.cancel()
         for task in ended - {stopped}:
-            self._log.error("worker.loop_ended", loop=task.get_name(), exc_info=task.exception())
-            raise Defect(f"the {task.get_name()} loop ended by itself") from task.exception()
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            self._log.error("worker.loop_ended", loop=task.get_name(), exc_info=error)
+            raise Defect(f"the {task.get_name()} loop ended by itself") from error
 
     async def _drain(self) -> None:
         self._probes.draining = True

@@ -1,4 +1,4 @@
-"""Unlocks the secrets at the start of a worker, and reads those that the first deliveries will need."""
+"""Unlocks the secrets at the start of a worker, and opens the connections that the first deliveries will need."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

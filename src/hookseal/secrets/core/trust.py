@@ -285,8 +285,9 @@ def require_trusted(
     """Return the versions that must sign for this row: the current one, then the previous one while it is due.
 
     Else the error says why none may, in this order: `SecretTampered` (the database has lost an epoch; no MAC, or not
-    ours; a newer generation is known), `SecretUnusable` (an unknown scheme or algorithm), `SecretTampered` (a malformed
-    ref), `SecretDenied` (a ref of another tenant, endpoint or provider) and `SecretNotFound`. Of these an
+    ours; a newer generation is known); of the current version, then of the previous one, `SecretTampered` (a malformed
+    ref) and `SecretDenied` (a ref of another tenant, endpoint or provider); `SecretNotFound`. An unknown scheme or
+    algorithm is `SecretUnusable`: of the current version before its ref, of the previous one last. Of these an
     `IntegrityKeyUnknown` names a version of the key that the caller may not have read yet.
     """
     _require_genuine(pointer, key, seen)
