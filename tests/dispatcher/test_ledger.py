@@ -718,6 +718,7 @@ def key(endpoint: str) -> Key:
 
 
 @pytest.mark.req("DEL-08")
+@pytest.mark.pure
 def test_a_duration_is_counted_at_its_bound() -> None:
     """A duration is counted at the first bound that it does not exceed; counts that were taken start at zero again."""
     counts = AttemptCounts()
@@ -734,6 +735,7 @@ def test_a_duration_is_counted_at_its_bound() -> None:
 
 
 @pytest.mark.req("DEL-08")
+@pytest.mark.pure
 def test_returned_counts_are_added() -> None:
     counts = AttemptCounts()
     counts.add(made(ARRIVED))
@@ -747,6 +749,7 @@ def test_returned_counts_are_added() -> None:
 
 
 @pytest.mark.req("DEL-08")
+@pytest.mark.pure
 def test_the_number_of_endpoints_is_bounded() -> None:
     """Beyond the bound no further endpoint is counted; those that are counted go on."""
     counts = AttemptCounts(most=1)

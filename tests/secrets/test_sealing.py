@@ -42,7 +42,7 @@ from hookseal.secrets.core.envelope import (
     seal,
 )
 from hookseal.secrets.core.halves import Halves, divide, divide_again, join
-from hookseal.secrets.core.keyring import KeyRing, MasterKey
+from hookseal.secrets.core.keyring import KeyRing, MasterKey, require_key_id
 from hookseal.secrets.core.material import MAX_BYTES, SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext
 from hookseal.secrets.key import active_key
@@ -728,3 +728,11 @@ async def test_without_an_active_key_nothing_is_sealed(pool: Pool) -> None:
     await register(pool, FIRST, "decrypt_only")
     with pytest.raises(ConfigError, match="no master key is active"):
         await PostgresStore(pool, RING).put(TENANT, NAME, SECRET, purpose=SIGNING)
+
+
+def test_a_key_id_has_sixteen_hex_digits() -> None:
+    assert "0123456789abcdef" == require_key_id("0123456789abcdef")
+    for text in ("", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0"):
+        with pytest.raises(Malformed) as caught:
+            require_key_id(text)
+        assert "key_id" == caught.value.field
