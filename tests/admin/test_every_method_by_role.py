@@ -122,7 +122,7 @@ def _with(**arguments: Any) -> Call:
 
 
 def _conflicts(**arguments: Any) -> Call:
-    """Return a call for the active key, which everybody with the rights is told to be a conflict."""
+    """Return a call for the active key, which is a conflict for everybody with the rights."""
 
     async def call(method: Any, _make: Targets) -> None:
         with pytest.raises(Conflict):

@@ -261,3 +261,21 @@ async def test_readiness_says_since_when_and_why_nothing_is_recorded() -> None:
     states = {"status": "unavailable", "checks": {"records": "unavailable"}}
     assert states | {"unrecorded": {"since": "2026-01-02T03:04:05Z", "outcomes": 7, "reason": "disk full"}} == during
     assert states == after
+
+
+async def test_two_probes_do_not_share_a_check_of_the_same_name() -> None:
+    """While `/readyz` waits for its check, `/startupz` reports its own, though both have one name."""
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await release.wait()
+
+    async with serving(probes({"schema": slow}, {"schema": broken})) as url:
+        ready = asyncio.create_task(get(f"{url}/readyz"))
+        await begun.wait()
+        start = asyncio.create_task(get(f"{url}/startupz"))
+        await asyncio.wait({start}, timeout=CHECK_SECONDS / 2)
+        release.set()
+        assert (503, {"status": "unavailable", "checks": {"schema": "unavailable"}}) == await start
+        assert (200, "ok") == ((answer := await ready)[0], answer[1]["checks"]["schema"])

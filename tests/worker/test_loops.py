@@ -11,7 +11,7 @@ import pytest
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from hookseal.errors import Unavailable
+from hookseal.errors import Defect, Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.queue.rings import translate_redis_errors
 from hookseal.worker.engine import Engine
@@ -19,7 +19,7 @@ from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.periodic import LATE_SECONDS, Outage, Passes, Pulse, at_most, set_within
 from hookseal.worker.resources import opened
 from hookseal.worker.ring_handler import Movement
-from hookseal.worker.run import cancelled, probes_of
+from hookseal.worker.run import cancelled, probes_of, run_until
 from tests.doubles.clock import FakeClock
 from tests.worker.environment import settings
 from tests.worker.test_engine import RecordingHandler, all_due
@@ -331,3 +331,14 @@ def test_a_signal_ends_the_wait_of_the_loop(loop: str) -> None:
     run = subprocess.run([sys.executable, "-c", _SLEEPS, loop], capture_output=True, text=True, check=False)
 
     assert (0, "") == (run.returncode, run.stderr)
+
+
+async def test_a_loop_that_something_else_cancels_is_a_defect() -> None:
+    """A loop that ends before the stop is logged with its name, also if it was cancelled: it is no clean end."""
+
+    async def cut_off() -> None:
+        raise asyncio.CancelledError
+
+    with structlog.testing.capture_logs() as lines, pytest.raises(Defect, match="the sweep loop ended by itself"):
+        await run_until(asyncio.Event(), [asyncio.create_task(cut_off(), name="sweep")], structlog.get_logger())
+    assert [("worker.loop_ended", "sweep")] == [(line["event"], line["loop"]) for line in lines]

@@ -93,6 +93,19 @@ def _raise_limit(settings: Settings, log: Any) -> None:
         )
 
 
+async def run_until(stop: asyncio.Event, loops: Sequence[asyncio.Task[None]], log: Any) -> None:
+    """Return when `stop` is set. Raises `Defect` if a loop ends before, also one that something else cancelled."""
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        ended, _ = await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+    for task in ended - {stopped}:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        log.error("worker.loop_ended", loop=task.get_name(), exc_info=error)
+        raise Defect(f"the {task.get_name()} loop ended by itself") from error
+
+
 async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     """Cancel the tasks repeatedly until they have ended.
 
@@ -176,7 +189,7 @@ class _Worker:
         _freeze_objects()
         try:
             self._say_ready(url, output)
-            await self._serve(stop, loops)
+            await run_until(stop, loops, self._log)
             await self._drain()
         finally:
             await cancelled(loops)
@@ -186,17 +199,6 @@ class _Worker:
     def _say_ready(self, url: str, output: TextIO) -> None:
         print_ready(output, {"worker_id": self._worker_id, "pid": os.getpid(), "health_url": url})
         self._log.info("worker.ready", health_url=url)
-
-    async def _serve(self, stop: asyncio.Event, loops: list[asyncio.Task[None]]) -> None:
-        stopped = asyncio.create_task(stop.wait(), name="stop")
-        try:
-            ended, _ = await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopped.cancel()
-        for task in ended - {stopped}:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            self._log.error("worker.loop_ended", loop=task.get_name(), exc_info=error)
-            raise Defect(f"the {task.get_name()} loop ended by itself") from error
 
     async def _drain(self) -> None:
         self._probes.draining = True

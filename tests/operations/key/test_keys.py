@@ -334,7 +334,7 @@ async def test_an_unregistered_key_is_not_found(
     installation: Installation, move: Callable[..., Awaitable[Any]]
 ) -> None:
     with pytest.raises(NotFound) as caught:
-        await move(installation, master_key("nobody's"))
+        await move(installation, master_key("unknown"))
     assert ("key_id", "see `hookseal key status`") == (caught.value.field, caught.value.advice)
 
 
