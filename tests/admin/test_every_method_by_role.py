@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from hookseal import Admin
+from hookseal.admin import ImportRow
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Conflict, Refused, SecretDenied
 from hookseal.ground.ids import TenantId
@@ -107,6 +108,13 @@ async def _added(method: Any, make: Targets) -> object:
     return await method(**ACME, url=make.url(), event_types=["*"], **BY)
 
 
+async def _imported(method: Any, make: Targets) -> None:
+    """Import a row; a role without the right to add an endpoint is refused row by row."""
+    values = {**ACME, "url": make.url(), "event_types": ["*"], "secret": "of an older system"}
+    if (await method(rows=[ImportRow(line=2, values=values)], **BY)).failures:
+        raise Refused
+
+
 def _on(kind: str, **arguments: Any) -> Call:
     async def call(method: Any, make: Targets) -> object:
         return await method(**await getattr(make, kind)(), **arguments)
@@ -145,6 +153,7 @@ async def _of_producer(method: Any, make: Targets) -> object:
 
 TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.add", WRITES, _added),
+    ("endpoints.import_rows", WRITES, _imported),
     ("endpoints.get", READS, _on("endpoint")),
     ("endpoints.list", READS, _with(**ACME)),
     ("endpoints.stats", READS, _with(**ACME)),
@@ -203,6 +212,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ("secrets.public_keys", ALSO_WORKER, _on("ed25519")),
     ("secrets.purge", ALSO_WORKER, _with(**ACME, **BY, older_than_days=7)),
     ("secrets.purge", ALSO_WORKER, _with(tenant_id="acme", **BY, dry_run=True)),
+    ("secrets.move", ALSO_WORKER, _with(to="db", **BY)),  # nothing is to be moved
+    ("secrets.migrate", WRITES, _with(**BY)),
     ("secrets.clear_caches", WRITES, _with(**BY)),
     ("producers.grant", WRITES, _of_producer),
     ("producers.revoke", WRITES, _of_producer),

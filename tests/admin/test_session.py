@@ -9,6 +9,7 @@ from hookseal.admin import session as sessions
 from hookseal.admin.session import MAX_CONNECTIONS, PoolSession, Session
 from hookseal.config.producer import admin_settings
 from hookseal.errors import Unavailable
+from hookseal.operations.bulk import LANES
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS
 
@@ -58,3 +59,27 @@ async def test_a_change_without_a_turn_says_so(environ: dict[str, str], monkeypa
                     pass
         async with session.changing("jane@product.example"):
             pass
+
+
+@pytest.mark.usefixtures("installation")
+async def test_changes_of_many_rows_take_turns(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a change holds five connections and leaves four to other changes; a second one waits, and holds none."""
+    monkeypatch.setattr(sessions, "ANSWER_SECONDS", 0.5)
+    settings = admin_settings(environ=environ)
+
+    async def second(session: Session) -> None:
+        async with session.changing_many("jane@product.example") as (_, further), further():
+            pass
+
+    async with opening.pool(
+        settings.database, size=MAX_CONNECTIONS, name="test", seconds=ANSWER_SECONDS, close_seconds=5.0
+    ) as pool:
+        session = PoolSession(pool, settings)
+        async with session.changing_many("jane@product.example") as (_, further), AsyncExitStack() as held:
+            for _ in range(LANES):
+                await held.enter_async_context(further())
+            waiting = asyncio.create_task(second(session))
+            for _ in range(MAX_CONNECTIONS - 1 - 1 - LANES):
+                await held.enter_async_context(session.changing("jane@product.example"))
+            assert not waiting.done()
+        await waiting

@@ -65,7 +65,10 @@ ONLY_READ = {
         "remove_leftovers",  # only what was audited when it was destroyed, or never was in use
     )
 }
-COMPOSED = {"retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay", "end_if_switched"}
+COMPOSED = {
+    *("retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay", "end_if_switched"),
+    *("side_by_side", "import_rows", "migrate_all", "move_all"),
+}
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
 RING = KeyRing(FIRST, (SECOND,))
 DUE = """

@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -40,6 +41,7 @@ from hookseal.operations import (
 from hookseal.operations.endpoint import endpoints, probe, reports, update
 from hookseal.operations.endpoint import rotation as rotations
 from hookseal.operations.endpoint import rotation as turns
+from hookseal.operations.import_endpoints import CheckedRow, OlderEndpoint
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.postgres.pool import Connection
@@ -289,6 +291,20 @@ async def _move(a: Asked) -> object:
     )
 
 
+async def _import_rows(a: Asked) -> object:
+    wanted = OlderEndpoint(endpoint=_new(a), secret=generate_signing_secret(), enabled=True)
+    rows = [CheckedRow(line=2, wanted=wanted)]  # one, so that the connections may be the same
+    tally = await import_endpoints.import_rows(
+        a.operator,
+        lambda: nullcontext(a.connection),
+        rows,
+        own_drain_seconds=25,
+        is_dry=False,
+        report=lambda _line: None,
+    )
+    return tally.counts, tally.failed
+
+
 CASES: dict[str, Case] = {
     "operations.move_secrets.move_endpoint": lambda a: move_secrets.move_endpoint(
         a.operator, a.tenant, a.endpoint, Provider.DB
@@ -369,6 +385,7 @@ CASES: dict[str, Case] = {
     "operations.import_endpoints.import_endpoint": lambda a: import_endpoints.import_endpoint(
         a.operator, _new(a), generate_signing_secret(), own_drain_seconds=25
     ),
+    "operations.import_endpoints.import_rows": _import_rows,
     "operations.endpoint.probe.ask_whether_switched": lambda a: probe.ask_whether_switched(
         a.operator, a.sending, tenant=a.tenant, endpoint_id=a.endpoint
     ),

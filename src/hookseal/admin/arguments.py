@@ -6,6 +6,7 @@ from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
 from hookseal.audit.chain import Head, parse_heads
+from hookseal.config.settings import Egress
 from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
@@ -15,9 +16,11 @@ from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
 from hookseal.ground.wire import header_name, require_headers
+from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
 from hookseal.secrets.core.header_values import HeaderChange, Headers
 from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint import rotation as rotations
 from hookseal.secrets.extras import tls_identity
 from hookseal.secrets.store.retention import MOST_DAYS
@@ -60,6 +63,11 @@ def reason(text: str) -> str:
 def tenant_id(text: str) -> TenantId:
     """Return the tenant id, or `_operator`. Raises `Malformed`."""
     return _text(ids.owner_id, text, "tenant_id")
+
+
+def customer_id(text: str) -> TenantId:
+    """Return the tenant id of a customer, which is not `_operator`. Raises `Malformed`."""
+    return _text(ids.tenant_id, text, "tenant_id")
 
 
 def tenant_or_every(text: str) -> TenantId | None:
@@ -163,6 +171,14 @@ def choice(kind: type[Member], text: str, name: str) -> Member:
         return kind(text)
     except ValueError:
         raise Malformed(f"{name} must be one of {', '.join(kind)}", field=name) from None
+
+
+def provider(text: str, name: str) -> Provider:
+    """Return the provider, one that keeps secrets for longer than a process lives. Raises `Malformed`."""
+    _require(str, text, name)
+    if text not in frozenset(Provider) - {Provider.DEV}:
+        raise Malformed("the provider must be db, aws, gcp or openbao", field=name)
+    return Provider(text)
 
 
 def lead(text: str) -> str:
@@ -283,8 +299,31 @@ def optional_whole(value: int | None, name: str) -> int | None:
     return value
 
 
-def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that were given, each of the right type. Raises `Malformed`."""
+def endpoint_fields(egress: Egress, owner: TenantId, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that were given, each of the right type and within its rules, in their order.
+
+    Raises `Malformed`, and `Refused` for a url to which these settings send nothing.
+    """
+    try:
+        return rules.checked(egress, owner, _typed(values))
+    except Malformed as error:
+        error.field = "event_types" if error.field == "event_type" else error.field
+        raise
+
+
+def order(*, ordered: bool, on_dead_letter: str | Unset) -> dict[str, bool]:
+    """Return whether the endpoint is ordered. Raises `Malformed` for `on_dead_letter` without order."""
+    _require(bool, ordered, "ordered")
+    endpoint_rules.require_order(ordered=ordered, on_dead_letter=None if on_dead_letter is UNSET else on_dead_letter)
+    return {"ordered": ordered}
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that were given: all that are not `UNSET`."""
+    return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     found = given(values)
     for name in sorted(_TEXTS & found.keys()):
         _require(str, found[name], name)
@@ -299,18 +338,6 @@ def fields_of_endpoint(values: Mapping[str, Any]) -> dict[str, Any]:
         for seconds in _list(found["retry_schedule"], "retry_schedule"):
             whole(seconds, "retry_schedule")
     return found
-
-
-def order(*, ordered: bool, on_dead_letter: str | Unset) -> dict[str, bool]:
-    """Return whether the endpoint is ordered. Raises `Malformed` for `on_dead_letter` without order."""
-    _require(bool, ordered, "ordered")
-    endpoint_rules.require_order(ordered=ordered, on_dead_letter=None if on_dead_letter is UNSET else on_dead_letter)
-    return {"ordered": ordered}
-
-
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that were given: all that are not `UNSET`."""
-    return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def _text(check: Callable[[str], T], text: str, name: str) -> T:

@@ -1,11 +1,12 @@
 """The endpoints of an Admin: where the events of a tenant are sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hookseal.admin import arguments, translation
+from hookseal.admin import arguments, imports, translation
 from hookseal.admin.arguments import UNSET, Text, Unset
+from hookseal.admin.imports import ImportRow
 from hookseal.admin.results import (
     AddedEndpoint,
     DeletedEndpoint,
@@ -15,6 +16,8 @@ from hookseal.admin.results import (
     EndpointDetails,
     EndpointStats,
     FailedAttempt,
+    FailedRow,
+    ImportedEndpoints,
     Page,
     Ping,
     ReplayJob,
@@ -29,7 +32,9 @@ from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoint import endpoints, probe, update, values
+from hookseal.operations import import_endpoints
+from hookseal.operations.endpoint import endpoints, probe, update
+from hookseal.operations.import_endpoints import Import
 from hookseal.operations.replay import enable_and_replay
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
@@ -119,6 +124,44 @@ class Endpoints:
                 operator, wanted, material, own_drain_seconds=self._drain_seconds, own=own
             )
         return translation.added(added)
+
+    async def import_rows(
+        self,
+        *,
+        rows: Iterable[ImportRow],
+        actor: str,
+        scheme: str | None = None,
+        dry_run: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> ImportedEndpoints:
+        """Add endpoints of an older system with the secrets that their receivers have, each in one transaction.
+
+        A row whose endpoint exists with the same secret changes nothing, so a call may be repeated; of two rows for one
+        endpoint the first counts. `scheme` is that of rows which name none, by default `x-webhook`; a `whsec_` needs
+        one. A row that fails is in `failed`, and does not stop the others; an outage does. `report` is called with a
+        line for a person: each failure, the counts after every 1,000 rows, and in a `dry_run`, which changes nothing,
+        what would be done with each row. It joins no transaction, and works over five connections: while it does, four
+        other changes can be made, and another call of this kind waits.
+        """
+        is_dry = arguments.flag(dry_run, "dry_run")
+        otherwise = None if scheme is None else arguments.choice(Scheme, scheme, "scheme")
+        wanted = imports.checked(self._session.settings.egress, rows, otherwise)
+        async with self._session.changing_many(actor) as (operator, further):
+            tally = await import_endpoints.import_rows(
+                operator,
+                further,
+                wanted,
+                own_drain_seconds=self._drain_seconds,
+                is_dry=is_dry,
+                report=report or (lambda _line: None),
+            )
+        return ImportedEndpoints(
+            dry_run=is_dry,
+            added=tally.counts[Import.ADDED],
+            present=tally.counts[Import.PRESENT],
+            failures=tally.failures,
+            failed=tuple(of_row(FailedRow, each) for each in tally.failed),
+        )
 
     async def get(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> EndpointDetails:
         """Return an endpoint with its settings, the secrets that sign for it, and its waiting deliveries."""
@@ -307,8 +350,4 @@ class Endpoints:
         return self._session.settings.worker.drain_seconds
 
     def _checked(self, owner: TenantId, **fields: Any) -> dict[str, Any]:
-        try:
-            return values.checked(self._session.settings.egress, owner, arguments.fields_of_endpoint(fields))
-        except Malformed as error:
-            error.field = "event_types" if error.field == "event_type" else error.field
-            raise
+        return arguments.endpoint_fields(self._session.settings.egress, owner, fields)

@@ -935,3 +935,78 @@ class Producer:
     granted_at: datetime
     role_exists: bool
     stale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRow:
+    """A row that was not imported, by its line, and why. `field` names the value at fault, if it is one."""
+
+    line: int
+    code: str
+    message: str
+    field: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedEndpoints:
+    """How many endpoints were added, or would be in a `dry_run`, and how many were `present` with the same secret.
+
+    `failed` has the first 100 of the failures.
+    """
+
+    dry_run: bool
+    added: int
+    present: int
+    failures: int
+    failed: tuple[FailedRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedEndpoint:
+    """An endpoint whose secret stays as it was, and why."""
+
+    tenant_id: str
+    endpoint_id: str
+    code: str
+    message: str
+    field: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigratedSecrets:
+    """How many endpoints were migrated, or would be in a `dry_run`, and how many were sealed before (`present`).
+
+    `column` is the state of the column of plaintext secrets afterwards: there, forbidden or gone. `also_standard`
+    counts endpoints that sign in `x-webhook` with a secret that would be valid for `standard`, too. `emptied` endpoints
+    have no plaintext any more. `failed` has the first 100 of the failures. `finalized`: this call forbade plaintext.
+    """
+
+    dry_run: bool
+    finalize: bool
+    scheme: str
+    column: str
+    migrated: int
+    present: int
+    also_standard: int
+    emptied: int
+    failures: int
+    failed: tuple[FailedEndpoint, ...]
+    finalized: bool = field(metadata=HIDDEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedSecrets:
+    """How many endpoints have their secrets at the provider `to` by this call, had them before, or are gone.
+
+    A `dry_run` counts those that would be moved. `own` are the references of the installation's own secrets that were
+    moved. `failed` has the first 100 of the failures.
+    """
+
+    to: str
+    dry_run: bool
+    moved: int
+    present: int
+    gone: int
+    own: tuple[str, ...]
+    failures: int
+    failed: tuple[FailedEndpoint, ...]

@@ -13,6 +13,7 @@ from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, Unav
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.operations import sending
+from hookseal.operations.bulk import Further
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.operations.unlocking import KeptSecrets, outside, require_lasting, unlock_for_changes
@@ -40,6 +41,7 @@ class Session(ABC):
         self.settings = settings
         self._joined_now = set[int]()  # of the callers' connections: two parts at once would undo each other
         self._pings = asyncio.Semaphore(_PINGS_AT_ONCE)
+        self._many = asyncio.Lock()  # two that hold some of the connections could wait for each other's
 
     @asynccontextmanager
     async def reading(self, connection: Connection | None = None) -> AsyncIterator[Connection]:
@@ -74,6 +76,15 @@ class Session(ABC):
         async with self._pings, self.changing(actor) as operator, sending.transport(egress, clock) as opened:
             yield operator, sending.as_worker(opened, egress, clock)
 
+    @asynccontextmanager
+    async def changing_many(self, actor: str) -> AsyncIterator[tuple[Operator, Further]]:
+        """Give an operator for the change of many rows, and what opens further connections for it.
+
+        One such change is made at a time; another one waits until it has ended. Raises as `changing` does.
+        """
+        async with self._many, self.changing(actor) as operator:
+            yield operator, self._further
+
     @contextmanager
     def failures(self) -> Iterator[None]:
         """Translate errors of PostgreSQL in the block."""
@@ -106,6 +117,10 @@ class Session(ABC):
     @abstractmethod
     def _operator(self, who: str, connection: Connection | None) -> AbstractAsyncContextManager[Operator]:
         """Give an operator on the caller's connection, or on one of its own, with the secrets unlocked."""
+
+    @abstractmethod
+    def _further(self) -> AbstractAsyncContextManager[Connection]:
+        """Give one more connection, for a part of a change."""
 
     @abstractmethod
     def _meaning(self, error: Exception) -> HooksealError | None:
@@ -174,6 +189,11 @@ class PoolSession(Session):
         async with self._turn(connection), self._chosen(connection) as chosen:
             yield Operator(connection=chosen, who=who, unlocked=unlocked, follow=self._secrets.of)
 
+    @asynccontextmanager
+    async def _further(self) -> AsyncIterator[Connection]:
+        async with self._turn(None), self._chosen(None) as chosen:
+            yield chosen
+
     def _meaning(self, error: Exception) -> HooksealError | None:
         return Failures(place=self._place, denied=partial(missing_right, error, self._place)).meaning(error)
 
@@ -197,7 +217,8 @@ class PoolSession(Session):
 class CommandSession(Session):
     """A session over one connection, for the steps of one command, one after the other.
 
-    It connects and unlocks the secrets when a step needs it, and again only if that connection was lost.
+    It connects and unlocks the secrets when a step needs it, and again only if that connection was lost. A change of
+    many rows opens further connections, and closes them when it ends.
     """
 
     def __init__(self, settings: Settings, keyring: KeyRing | None, resources: AsyncExitStack) -> None:
@@ -232,6 +253,9 @@ class CommandSession(Session):
             self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=found)
         async with self._chosen(connection) as chosen:
             yield Operator(connection=chosen, unlocked=self._kept, who=who)
+
+    def _further(self) -> AbstractAsyncContextManager[Connection]:
+        return opening.connection(self.settings.database)
 
     def _meaning(self, error: Exception) -> HooksealError | None:
         return for_operator(error, address=self.settings.database.address)

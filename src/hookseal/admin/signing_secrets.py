@@ -10,7 +10,10 @@ from hookseal.admin.arguments import Text
 from hookseal.admin.results import (
     Canary,
     ClearedCaches,
+    FailedEndpoint,
     FailedPurge,
+    MigratedSecrets,
+    MovedSecrets,
     PastRotation,
     PublicKeys,
     Purge,
@@ -29,10 +32,14 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
+from hookseal.operations import migrate_secrets, move_secrets
 from hookseal.operations import secret as secret_operations
+from hookseal.operations.bulk import Tally
 from hookseal.operations.endpoint import reports
 from hookseal.operations.endpoint import rotation as operations
 from hookseal.operations.endpoint.probe import ask_whether_switched, end_if_switched
+from hookseal.operations.migrate_secrets import Migration
+from hookseal.operations.move_secrets import Movement
 from hookseal.operations.operator import OfEndpoint
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
@@ -301,6 +308,76 @@ class Secrets:
                     tell(tenant, error)
         return Purge(tenant_id=owner, older_than_days=days, dry_run=is_dry, versions=versions, failed=tuple(failed))
 
+    async def move(
+        self,
+        *,
+        to: str,
+        actor: str,
+        tenant_id: str | None = None,
+        dry_run: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> MovedSecrets:
+        """Move the secrets of all endpoints, or of those of a tenant, to the provider `to`: db, aws, gcp or openbao.
+
+        Each endpoint is moved in one transaction; its overlap, schemes and schedule stay, and the versions that it
+        leaves are retired. If no tenant is named and none failed, the installation's own secrets follow. Failures,
+        `dry_run`, `report` and connections are as for `Endpoints.import_rows`; a repeat continues. Raises `Refused` if
+        this process does not use the provider, and `Conflict` while a live worker does not read it.
+        """
+        provider, owner = arguments.provider(to, "to"), arguments.optional(arguments.customer_id, tenant_id)
+        is_dry = arguments.flag(dry_run, "dry_run")
+        async with self._session.changing_many(actor) as (operator, further):
+            moved = await move_secrets.move_all(
+                operator, further, provider, owner, is_dry=is_dry, report=report or (lambda _line: None)
+            )
+        return MovedSecrets(
+            to=provider.value,
+            dry_run=is_dry,
+            moved=moved.tally.counts[Movement.MOVED],
+            present=moved.tally.counts[Movement.PRESENT],
+            gone=moved.tally.counts[Movement.GONE],
+            own=moved.own,
+            failures=moved.tally.failures,
+            failed=_failed(moved.tally),
+        )
+
+    async def migrate(
+        self,
+        *,
+        actor: str,
+        scheme: str = Scheme.X_WEBHOOK,
+        dry_run: bool = False,
+        finalize: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> MigratedSecrets:
+        """Seal the plaintext secrets of an older system, byte for byte, each endpoint in one transaction.
+
+        A migrated endpoint signs in `scheme`. The plaintext stays in its column until a call with `finalize`, which
+        migrates nothing: if every secret is sealed, it empties the column, and PostgreSQL refuses plaintext afterwards.
+        Failures, `dry_run`, `report` and connections are as for `Endpoints.import_rows`; a repeat continues. Raises
+        `SecretDenied` if the database role may not read plaintext, and `Refused` if `finalize` finds an endpoint that
+        is not migrated.
+        """
+        how = arguments.choice(Scheme, scheme, "scheme")
+        is_dry, is_final = arguments.flag(dry_run, "dry_run"), arguments.flag(finalize, "finalize")
+        async with self._session.changing_many(actor) as (operator, further):
+            found = await migrate_secrets.migrate_all(
+                operator, further, how, is_dry=is_dry, finalize=is_final, report=report or (lambda _line: None)
+            )
+        return MigratedSecrets(
+            dry_run=is_dry,
+            finalize=is_final,
+            scheme=how.value,
+            column=found.column.value,
+            migrated=found.tally.counts[Migration.MIGRATED],
+            present=found.tally.counts[Migration.PRESENT],
+            also_standard=found.also_standard,
+            emptied=found.emptied,
+            failures=found.tally.failures,
+            failed=_failed(found.tally),
+            finalized=found.is_final,
+        )
+
     async def clear_caches(self, *, actor: str, connection: Connection | None = None) -> ClearedCaches:
         """Make every worker discard its cached secrets at its next claim, and try held deliveries again.
 
@@ -380,6 +457,10 @@ class Secrets:
                 clock=SystemClock(),
                 report=report or (lambda _left: None),
             )
+
+
+def _failed(tally: Tally) -> tuple[FailedEndpoint, ...]:
+    return tuple(of_row(FailedEndpoint, each) for each in tally.failed)
 
 
 def _status(state: dict[str, Any], canary: Evidence | None, *, overlap_ended: bool = False) -> RotationStatus:

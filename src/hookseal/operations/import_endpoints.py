@@ -1,13 +1,15 @@
-"""Imports an endpoint of an older system with the secret that its receiver has. A repeat changes nothing."""
+"""Imports endpoints of an older system with the secrets that their receivers have. A repeat changes nothing."""
 
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
 
 from hookseal.dispatcher.store import endpoints
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.errors import Conflict
+from hookseal.errors import Conflict, HooksealError
 from hookseal.ground.ids import EndpointId
+from hookseal.operations.bulk import Further, Report, Tally, side_by_side
 from hookseal.operations.endpoint.endpoints import add_endpoint, disable_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.core import overlap
@@ -18,6 +20,7 @@ from hookseal.secrets.core.trust import require_own
 from hookseal.secrets.endpoint import pointer
 
 DISABLED: Final = "imported as disabled"
+_FORETOLD: Final = {"added": "would be added", "present": "exists already"}
 
 
 class Import(StrEnum):
@@ -35,12 +38,99 @@ class Imported:
     endpoint_id: EndpointId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OlderEndpoint:
+    """An endpoint of an older system, with its secret."""
+
+    endpoint: NewEndpoint
+    secret: SecretMaterial
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRow:
+    """The endpoint that the row on this line describes, or the error in the row."""
+
+    line: int
+    wanted: OlderEndpoint | HooksealError
+
+
 class _DryRun(Exception):
     """Rolls the transaction of a dry run back, and carries its result."""
 
     def __init__(self, imported: Imported) -> None:
         super().__init__()
         self.imported = imported
+
+
+async def import_rows(
+    operator: Operator,
+    further: Further,
+    rows: Iterable[CheckedRow],
+    *,
+    own_drain_seconds: int,
+    is_dry: bool,
+    report: Report,
+) -> Tally:
+    """Import the endpoint of each row, several at the same time, each in a transaction of its own.
+
+    The result counts each `Import`, and the failures: the errors in the rows, and those of `import_endpoint`. Of two
+    rows for one endpoint the first counts. Raises what `side_by_side` and `Tally.attempt` raise.
+    """
+    tally = Tally("rows", report, labels=_FORETOLD if is_dry else None)
+
+    async def work(operator: Operator, row: CheckedRow) -> str:
+        if isinstance(row.wanted, HooksealError):
+            raise row.wanted
+        imported = await import_endpoint(
+            operator,
+            row.wanted.endpoint,
+            row.wanted.secret,
+            own_drain_seconds=own_drain_seconds,
+            enabled=row.wanted.enabled,
+            is_dry=is_dry,
+        )
+        return imported.what.value
+
+    async def one(operator: Operator, row: CheckedRow) -> None:
+        outcome = await tally.attempt(operator, {"line": row.line}, work(operator, row))
+        if is_dry and outcome is not None:
+            report(f"line {row.line}: {_FORETOLD[outcome]}")
+
+    await side_by_side(operator, further, _without_duplicates(rows), one)
+    tally.end()
+    return tally
+
+
+async def _without_duplicates(rows: Iterable[CheckedRow]) -> AsyncGenerator[CheckedRow, None]:
+    """Yield the rows; one for an endpoint of an earlier row becomes an error, whichever is imported sooner."""
+    lines = _Lines()
+    for row in rows:
+        duplicate = None if isinstance(row.wanted, HooksealError) else lines.take(row.line, row.wanted.endpoint)
+        yield row if duplicate is None else CheckedRow(line=row.line, wanted=duplicate)
+
+
+class _Lines:
+    """The lines of the endpoints so far."""
+
+    def __init__(self) -> None:
+        self._of_url: dict[tuple[str, str], int] = {}
+        self._of_id: dict[str, int] = {}
+
+    def take(self, line: int, endpoint: NewEndpoint) -> Conflict | None:
+        """Remember the row, or return the error if one before it is for the same url of that tenant, or the same id."""
+        before = self._of_url.setdefault((endpoint.tenant_id, endpoint.url), line)
+        if before != line:
+            return _duplicate(before, "tenant_id and url", field="url")
+        if endpoint.endpoint_id is not None:
+            before = self._of_id.setdefault(endpoint.endpoint_id, line)
+            if before != line:
+                return _duplicate(before, "endpoint_id", field="endpoint_id")
+        return None
+
+
+def _duplicate(line: int, what: str, *, field: str) -> Conflict:
+    return Conflict(f"line {line} has the same {what}: remove one of the two from the file", field=field)
 
 
 async def import_endpoint(
@@ -118,7 +208,8 @@ async def _require_same(operator: Operator, endpoint: NewEndpoint, there: Endpoi
         )
     if found.secret_ref is None:
         raise Conflict(
-            "the endpoint at this url has no sealed secret: if it has plaintext, run `hookseal migrate-secrets`",
+            "the endpoint at this url has no sealed secret",
+            advice="if it has plaintext, run `hookseal migrate-secrets`",
             field="url",
         )
     operator.unlocked.integrity.verify(found)
@@ -127,8 +218,8 @@ async def _require_same(operator: Operator, endpoint: NewEndpoint, there: Endpoi
     store = operator.unlocked.store_on(operator.connection)
     if await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING) != secret:
         raise Conflict(
-            "the endpoint at this url has another secret: to sign with this one use "
-            "`hookseal endpoint rotate --secret-file F`",
+            "the endpoint at this url has another secret",
+            advice="to sign with this one use `hookseal endpoint rotate --secret-file F`",
             field="secret",
         )
     if (found.scheme, found.algorithm) != (endpoint.scheme.value, endpoint.algorithm.value):

@@ -1,6 +1,6 @@
 """Migrates the plaintext secrets of an older system, audited: each endpoint in one transaction. Then removes them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,7 +11,9 @@ import asyncpg
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import held
 from hookseal.errors import Conflict, Malformed, Refused, SecretError
+from hookseal.ground.ids import plural
 from hookseal.ground.wire import Scheme
+from hookseal.operations.bulk import Further, Report, Tally, side_by_side
 from hookseal.operations.endpoint.endpoints import host
 from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.operator import Operator
@@ -25,6 +27,7 @@ from hookseal.secrets.migrate_secrets import PlaintextEndpoint
 
 EMPTIED_AT_ONCE: Final = 100
 _SUBJECT: Final = "plaintext"
+_FIRST: Final = "run `hookseal migrate-secrets` first, which names the endpoints that it cannot migrate"
 _NEW_PLAINTEXT: Final = "an endpoint got a plaintext secret meanwhile: find out who writes them, then run this again"
 
 
@@ -34,6 +37,13 @@ class Migration(StrEnum):
     MIGRATED = "migrated"
     PRESENT = "present"
     GONE = "gone"
+
+
+_FORETOLD: Final[dict[str, str]] = {
+    Migration.MIGRATED: "would be migrated",
+    Migration.PRESENT: "sealed before",
+    Migration.GONE: "gone meanwhile",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,88 @@ class Migrated:
 
     what: Migration
     fits_standard: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class MigratedAll:
+    """The result for all endpoints: `tally` counts each `Migration`, and `column` is the state of the column now.
+
+    `also_standard` counts endpoints that sign in `x-webhook` with a secret that would be valid for `standard`, too.
+    `is_final`: this run made PostgreSQL refuse plaintext.
+    """
+
+    column: PlaintextColumn
+    tally: Tally
+    also_standard: int = 0
+    emptied: int = 0
+    is_final: bool = False
+
+
+async def migrate_all(
+    operator: Operator, further: Further, scheme: Scheme, *, is_dry: bool, finalize: bool, report: Report
+) -> MigratedAll:
+    """Migrate every endpoint that has a plaintext secret, several at the same time, each in a transaction of its own.
+
+    With `finalize` none is migrated: each must be sealed already, and if all are, the column is emptied, and PostgreSQL
+    refuses plaintext from then on. `is_dry` only examines them. Raises `SecretDenied` if this role may not read
+    plaintext, `Refused` if an endpoint is to be finalized before it is migrated, and what `side_by_side` and
+    `Tally.attempt` raise.
+    """
+    column = await _column(operator)
+    if column is PlaintextColumn.GONE:
+        return MigratedAll(column=column, tally=Tally("endpoints", report))
+    await migrate_secrets.require_readable(operator.connection)
+    if finalize and (left := await migrate_secrets.count_unmigrated(operator.connection)):
+        have = plural(left, "endpoint has", "endpoints have")
+        raise Refused(f"{have} a plaintext secret that is not sealed", advice=_FIRST)
+    total = await migrate_secrets.count_plaintext(operator.connection)
+    tally = Tally("endpoints", report, total=total, labels=_FORETOLD if is_dry else None)
+    found = MigratedAll(column=column, tally=tally)
+
+    async def work(operator: Operator, endpoint: PlaintextEndpoint) -> str:
+        migrated = await (preview if is_dry or finalize else migrate_endpoint)(operator, endpoint, scheme)
+        if finalize and migrated.what is Migration.MIGRATED:  # it was added after they were counted
+            raise Refused("it is not migrated", advice=_FIRST)
+        found.also_standard += migrated.fits_standard
+        return migrated.what
+
+    async def one(operator: Operator, endpoint: PlaintextEndpoint) -> None:
+        place = {"tenant_id": endpoint.tenant_id, "endpoint_id": endpoint.endpoint_id}
+        what = await tally.attempt(operator, place, work(operator, endpoint))
+        if is_dry and what is not None:
+            report(f"{endpoint.tenant_id} {endpoint.endpoint_id}: {_FORETOLD[what]}")
+
+    await side_by_side(operator, further, migrate_secrets.iterate(operator.connection), one)
+    tally.end()
+    if finalize and not is_dry and not tally.failures:
+        await _finalize(operator, further, found)
+    found.column = await _column(operator)
+    return found
+
+
+async def _finalize(operator: Operator, further: Further, found: MigratedAll) -> None:
+    async def one(operator: Operator, batch: tuple[PlaintextEndpoint, ...]) -> None:
+        emptied = await empty_batch(operator, batch)
+        found.emptied += emptied  # after the await, because other tasks add to it, too
+
+    await side_by_side(operator, further, _batches(operator), one)
+    found.is_final = await forbid_plaintext(operator, emptied=found.emptied)
+
+
+async def _batches(operator: Operator) -> AsyncGenerator[tuple[PlaintextEndpoint, ...], None]:
+    batch: list[PlaintextEndpoint] = []
+    async for endpoint in migrate_secrets.iterate(operator.connection):
+        batch.append(endpoint)
+        if len(batch) == EMPTIED_AT_ONCE:
+            yield tuple(batch)
+            batch.clear()
+    if batch:
+        yield tuple(batch)
+
+
+async def _column(operator: Operator) -> PlaintextColumn:
+    found = await schema.state(operator.connection)
+    return PlaintextColumn.GONE if found is None else found  # never None: the schema was compared
 
 
 async def migrate_endpoint(
@@ -80,7 +172,7 @@ async def empty_batch(operator: Operator, endpoints: Sequence[PlaintextEndpoint]
                     checked.append(each)
                 case Migration.MIGRATED:
                     raise Refused(
-                        f"{each.tenant_id} {each.endpoint_id} is not migrated: run `hookseal migrate-secrets`"
+                        f"{each.tenant_id} {each.endpoint_id} is not migrated", advice="run `hookseal migrate-secrets`"
                     )
                 case Migration.GONE:
                     continue

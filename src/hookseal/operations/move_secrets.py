@@ -1,7 +1,9 @@
 """Moves secrets to another provider, audited: each endpoint in one transaction, then the installation's own."""
 
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
@@ -9,6 +11,7 @@ from hookseal.dispatcher.store import held
 from hookseal.errors import NotFound, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.operations.bulk import Further, Report, Tally, side_by_side
 from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.operator import Operator
 from hookseal.secrets import move
@@ -24,6 +27,54 @@ class Movement(StrEnum):
     MOVED = "moved"
     PRESENT = "present"
     GONE = "gone"
+
+
+_FORETOLD: Final[dict[str, str]] = {
+    Movement.MOVED: "to move",
+    Movement.PRESENT: "there already",
+    Movement.GONE: "gone meanwhile",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedAll:
+    """The result: `tally` counts each `Movement`, and `own` are the installation's own refs that were moved."""
+
+    tally: Tally
+    own: tuple[str, ...]
+
+
+async def move_all(
+    operator: Operator, further: Further, to: Provider, tenant: TenantId | None, *, is_dry: bool, report: Report
+) -> MovedAll:
+    """Move the secrets of every endpoint, of this tenant or of all, several at once, each in a transaction of its own.
+
+    If it was for all tenants, and none failed, the installation's own secrets follow. `is_dry` only counts. Raises as
+    `require_movable`, what the stores raise for the installation's own, and what `side_by_side` and `Tally.attempt`
+    raise.
+    """
+    await operator.compare()
+    await require_movable(operator, to)
+    tally = Tally("endpoints", report, labels=_FORETOLD if is_dry else None)
+
+    async def work(operator: Operator, found: Pointer) -> str:
+        if is_dry:
+            return Movement.PRESENT if _stays(found, to) else Movement.MOVED
+        return await move_endpoint(operator, found.tenant_id, found.endpoint_id, to)
+
+    async def one(operator: Operator, found: Pointer) -> None:
+        place = {"tenant_id": found.tenant_id, "endpoint_id": found.endpoint_id}
+        await tally.attempt(operator, place, work(operator, found))
+
+    await side_by_side(operator, further, _pointers(operator, tenant), one)
+    tally.end()
+    has_own = not is_dry and tenant is None and not tally.failures
+    return MovedAll(tally=tally, own=tuple(await move_own(operator, to)) if has_own else ())
+
+
+async def _pointers(operator: Operator, tenant: TenantId | None) -> AsyncGenerator[Pointer, None]:
+    async for found in pointer.iterate(operator.connection, tenant):
+        yield found
 
 
 async def require_movable(operator: Operator, to: Provider) -> None:
@@ -47,7 +98,7 @@ async def move_endpoint(operator: Operator, tenant: TenantId, endpoint_id: Endpo
             found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         except NotFound:
             return Movement.GONE
-        if found.mac is None or move.is_at(found, to):
+        if _stays(found, to):
             return Movement.PRESENT
         operator.unlocked.integrity.verify(found)
         store = _stores(operator, to).joined_to(connection)
@@ -75,11 +126,16 @@ async def move_own(operator: Operator, to: Provider) -> list[str]:
     return refs
 
 
+def _stays(found: Pointer, to: Provider) -> bool:
+    """Return whether nothing of the endpoint is to be moved: it is there, or its plaintext is not migrated."""
+    return found.mac is None or move.is_at(found, to)
+
+
 def _stores(operator: Operator, to: Provider) -> SeveralStores:
     stores = operator.unlocked.stores
     if stores is None or to not in stores.providers:
         needed = "SECRETS_MASTER_KEY" if to is Provider.DB else f"its settings, and SECRETS_ALSO_READ={to}"
-        raise Refused(f"this process does not use the provider {to}: give it {needed}", field="to")
+        raise Refused(f"this process does not use the provider {to}", advice=f"give it {needed}", field="to")
     return stores.writing_to(to)
 
 

@@ -95,8 +95,9 @@ class Operator:
                 pass
 
     def on(self, connection: Connection) -> "Operator":
-        """Return this operator on another connection."""
-        return Operator(connection=connection, who=self.who, unlocked=self._unlocked, follow=self._follow)
+        """Return this operator on another connection. With `follow` its first transaction there reads the basis."""
+        unlocked = self._unlocked if self._follow is None else None
+        return Operator(connection=connection, who=self.who, unlocked=unlocked, follow=self._follow)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Connection]:

@@ -40,8 +40,9 @@ async def require_readers(source: Executor, provider: Provider, *, live_seconds:
         shown = ", ".join(lacking[:_SHOWN])
         needed = "SECRETS_MASTER_KEY" if provider is Provider.DB else f"SECRETS_ALSO_READ={provider} and its settings"
         raise Conflict(
-            f"live workers do not read secrets of {provider}, so their deliveries would wait: {shown}. Start them "
-            f"again with {needed}, beside what they have",
+            f"live workers do not read secrets of {provider}, so their deliveries would wait: {shown}",
+            advice=f"Start them again with {needed}, beside what they have",
+            joint=". ",
             field="to",
         )
 
