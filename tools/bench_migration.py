@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -14,11 +15,11 @@ from typing import Final
 
 import uvloop
 
+from hookseal.admin.session import CommandSession
 from hookseal.cli.context import CHANGES
-from hookseal.cli.shared.operating import operating
-from hookseal.cli.shared.parallel import LANES, side_by_side
 from hookseal.config.load import load
 from hookseal.config.settings import Settings
+from hookseal.operations.bulk import LANES, side_by_side
 from hookseal.operations.key.keys import begin
 from hookseal.operations.migrate_secrets import migrate_endpoint
 from hookseal.operations.operator import Operator
@@ -131,11 +132,13 @@ async def _timed(
         if done % EARLY == 0:
             print(f"  {prefix}: {done} rows ...", file=sys.stderr, flush=True)
 
-    async with operating(settings) as operator:
-        started = perf_counter()
-        items: AsyncGenerator[PlaintextEndpoint, None] = migrate_secrets.iterate(operator.connection)
-        await side_by_side(settings, operator, items, one, lanes=lanes)
-        return perf_counter() - started, early_mb
+    async with AsyncExitStack() as resources:
+        session = CommandSession(settings, None, resources)
+        async with session.changing_many("bench") as (operator, further):
+            started = perf_counter()
+            items: AsyncGenerator[PlaintextEndpoint, None] = migrate_secrets.iterate(operator.connection)
+            await side_by_side(operator, further, items, one, lanes=lanes)
+            return perf_counter() - started, early_mb
 
 
 async def bare(operator: Operator, held: PlaintextEndpoint) -> None:

@@ -1,40 +1,33 @@
 """`hookseal import-endpoints`: add the endpoints of an older system, with their secrets, from a CSV file."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Final
 
 import typer
 import uvloop
 
-from hookseal.cli.context import CHANGES
+from hookseal.admin import FailedRow, ImportedEndpoints, ImportRow
+from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.csv_rows import CsvRow, csv_rows
 from hookseal.cli.endpoint import options
-from hookseal.cli.shared.operating import operate
 from hookseal.cli.shared.output import Json, emit, note
-from hookseal.cli.shared.parallel import Tally, side_by_side
-from hookseal.cli.shared.printing import option_named
+from hookseal.cli.shared.printing import option_of
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
-from hookseal.config.settings import Settings
-from hookseal.dispatcher.core import endpoint_rules
-from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.errors import Conflict, HooksealError, Malformed
+from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.wire import Algorithm, Scheme
-from hookseal.operations.endpoint import values
-from hookseal.operations.import_endpoints import import_endpoint
-from hookseal.operations.operator import Operator
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
-
-T = TypeVar("T")
 
 _REQUIRED: Final = frozenset({"tenant_id", "url", "event_types", "secret"})
 _NUMBERS: Final = ("timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds")
-_OPTIONAL: Final = frozenset(
-    {"endpoint_id", "name", "scheme", "algorithm", "retry_schedule", "rotate_every_days", "enabled", *_NUMBERS}
-    | {"concurrency", "rate", "ordered", "on_dead_letter"}
+_FLAGS: Final = ("ordered", "enabled")
+_TEXTS: Final = (
+    *("tenant_id", "url", "name", "scheme", "algorithm", "retry_schedule", "concurrency", "rate", "on_dead_letter"),
+    "rotate_every_days",
 )
+_KNOWN: Final = _REQUIRED | {*_NUMBERS, *_FLAGS, *_TEXTS, "endpoint_id"}
 _YES_OR_NO: Final = {
     "true": True,
     "t": True,
@@ -46,41 +39,6 @@ _YES_OR_NO: Final = {
     "no": False,
 }
 _MOST_DIGITS: Final = 9
-_WHSEC: Final = "whsec_"
-_FORETOLD: Final = {"added": "would be added", "present": "exists already"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    endpoint: NewEndpoint
-    secret: SecretMaterial
-    enabled: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ReadRow:
-    """The endpoint that the row on this line describes, or the error in the row."""
-
-    line: int
-    wanted: _Wanted | HooksealError
-
-
-class _Lines:
-    """The lines of the endpoints so far: of two rows for one endpoint the first counts, whichever is added sooner."""
-
-    def __init__(self) -> None:
-        self._of_url: dict[tuple[str, str], int] = {}
-        self._of_id: dict[str, int] = {}
-
-    def take(self, line: int, endpoint: NewEndpoint) -> None:
-        """Remember the row. Raises `Conflict` if one before it is for the same url of that tenant, or the same id."""
-        before = self._of_url.setdefault((endpoint.tenant_id, endpoint.url), line)
-        if before != line:
-            raise _duplicate(before, "tenant_id and url", field="url")
-        if endpoint.endpoint_id is not None:
-            before = self._of_id.setdefault(endpoint.endpoint_id, line)
-            if before != line:
-                raise _duplicate(before, "endpoint_id", field="endpoint_id")
 
 
 def import_endpoints(
@@ -106,159 +64,60 @@ def import_endpoints(
 
     Example: hookseal import-endpoints --from-csv endpoints.csv --dry-run
     """
-    settings, tally = start(CHANGES), _tally(dry_run=dry_run)
+    settings = start(CHANGES)
     with private_file(from_csv, field="from_csv") as file:
-        rows = csv_rows(file, required=_REQUIRED, known=_REQUIRED | _OPTIONAL)
-        operate(
+        rows = map(_read, csv_rows(file, required=_REQUIRED, known=_KNOWN))
+        imported = call(
             settings,
-            lambda operator: _import(settings, operator, rows, tally, scheme=scheme, dry_run=dry_run),
+            lambda admin: admin.endpoints.import_rows(
+                rows=rows, scheme=scheme, dry_run=dry_run, actor=operator_name(), report=note
+            ),
             loop_factory=uvloop.new_event_loop,
         )
-    emit(_shape(tally, dry_run=dry_run), as_json=as_json, text=lambda: _text(tally, dry_run=dry_run))
-    raise typer.Exit(1 if tally.failures else 0)
+    failed = tuple(map(_with_option, imported.failed))
+    emit(replace(imported, failed=failed), as_json=as_json, text=lambda: _text(imported))
+    raise typer.Exit(1 if imported.failures else 0)
 
 
-def _shape(tally: Tally, *, dry_run: bool) -> dict[str, object]:
-    return {
-        "dry_run": dry_run,
-        "added": tally.counts["added"],
-        "present": tally.counts["present"],
-        "failures": tally.failures,
-        "failed": tally.failed,
-    }
+def _text(imported: ImportedEndpoints) -> str:
+    added = f"{'would be ' * imported.dry_run}added  {imported.added}"
+    return f"{added}\nexisting  {imported.present}\nfailed  {imported.failures}"
 
 
-def _text(tally: Tally, *, dry_run: bool) -> str:
-    added = f"{'would be ' * dry_run}added  {tally.counts['added']}"
-    return f"{added}\nexisting  {tally.counts['present']}\nfailed  {tally.failures}"
+def _with_option(failed: FailedRow) -> FailedRow:
+    """Return the failure with its column or, if an id or one event type in it has the wrong form, the usual option.
+
+    A message about the column begins with its name.
+    """
+    is_of_column = failed.code != Malformed.code or failed.message.startswith(f"{failed.field} ")
+    return failed if is_of_column else replace(failed, field=option_of(failed.field))
 
 
-async def _import(
-    settings: Settings,
-    operator: Operator,
-    rows: Iterator[CsvRow],
-    tally: Tally,
-    *,
-    scheme: Scheme | None,
-    dry_run: bool,
-) -> None:
-    async def import_row(operator: Operator, read: _ReadRow) -> None:
-        outcome = await tally.attempt(
-            operator, {"line": read.line}, _import_row(settings, operator, read, dry_run=dry_run)
-        )
-        if dry_run and outcome is not None:
-            note(f"line {read.line}: {_FORETOLD[outcome]}")
-
-    await side_by_side(settings, operator, _read_rows(settings, rows, scheme), import_row)
-    tally.end()
-
-
-async def _read_rows(
-    settings: Settings, rows: Iterator[CsvRow], scheme: Scheme | None
-) -> AsyncGenerator[_ReadRow, None]:
-    lines = _Lines()
-    for row in rows:
-        try:
-            wanted: _Wanted | HooksealError = _checked(settings, lines, row, scheme)
-        except HooksealError as error:
-            wanted = error
-        yield _ReadRow(line=row.line, wanted=wanted)
-
-
-def _checked(settings: Settings, lines: _Lines, row: CsvRow, scheme: Scheme | None) -> _Wanted:
+def _read(row: CsvRow) -> ImportRow:
+    """Return the row with the arguments of `Admin` that its cells give, or with its problem."""
     if row.problem is not None:
-        raise row.problem
-    wanted = _wanted(settings, row.cells, scheme)
-    lines.take(row.line, wanted.endpoint)
-    return wanted
+        return ImportRow(line=row.line, values={}, problem=row.problem)
+    try:
+        return ImportRow(line=row.line, values=_values(row.cells))
+    except Malformed as problem:
+        return ImportRow(line=row.line, values={}, problem=problem)
 
 
-async def _import_row(settings: Settings, operator: Operator, read: _ReadRow, *, dry_run: bool) -> str:
-    wanted = read.wanted
-    if isinstance(wanted, HooksealError):
-        raise wanted
-    imported = await import_endpoint(
-        operator,
-        wanted.endpoint,
-        wanted.secret,
-        own_drain_seconds=settings.worker.drain_seconds,
-        enabled=wanted.enabled,
-        is_dry=dry_run,
-    )
-    return imported.what.value
-
-
-def _wanted(settings: Settings, cells: Mapping[str, str], scheme: Scheme | None) -> _Wanted:
-    """Return the endpoint of the row. Raises `Malformed` and `Refused`, with the column and never its value."""
-    for column in sorted(_REQUIRED):
-        if column not in cells:
-            raise Malformed(f"{column} is empty", field=column)
-    owner = _id(ids.tenant_id, cells["tenant_id"])
+def _values(cells: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the arguments that the cells give. Raises `Malformed`, with the column and never its value."""
+    if not cells.keys() >= _REQUIRED:
+        return cells  # `Admin` names what is missing
+    ids.tenant_id(cells["tenant_id"])  # of several wrong cells the first in this order is named
     numbers = {name: _number(cells, name) for name in _NUMBERS}
     event_types = cells["event_types"].replace(";", " ").split()
     if not event_types:
         raise Malformed("event_types has no event type", field="event_types")
-    as_given = ("url", "name", "retry_schedule", "rotate_every_days", "concurrency", "rate")
-    given = {name: cells.get(name) for name in as_given} | numbers | {"event_types": event_types}
-    decided = values.checked(settings.egress, owner, options.parsed(given)) | _order(cells)
-    own_id = cells.get("endpoint_id")
-    return _Wanted(
-        endpoint=NewEndpoint(
-            tenant_id=owner,
-            scheme=_scheme(cells, scheme),
-            algorithm=_algorithm(cells),
-            endpoint_id=None if own_id is None else _id(ids.endpoint_id, own_id.lower()),
-            **decided,
-        ),
-        secret=SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass")),
-        enabled=_yes_or_no(cells, "enabled", otherwise="true"),
-    )
-
-
-def _id(check: Callable[[str], T], text: str) -> T:
-    try:
-        return check(text)
-    except Malformed as error:
-        error.field = option_named(error)
-        raise
-
-
-def _order(cells: Mapping[str, str]) -> dict[str, Any]:
-    ordered, after = _yes_or_no(cells, "ordered", otherwise="false"), cells.get("on_dead_letter")
-    found = {} if after is None else {"on_dead_letter": endpoint_rules.on_dead_letter(after)}
-    endpoint_rules.require_order(ordered=ordered, on_dead_letter=after)
-    return {"ordered": ordered} | found
-
-
-def _tally(*, dry_run: bool) -> Tally:
-    return Tally("rows", labels=_FORETOLD if dry_run else None, field=lambda error: error.field)  # mostly a column
-
-
-def _duplicate(line: int, what: str, *, field: str) -> Conflict:
-    return Conflict(f"line {line} has the same {what}: remove one of the two from the file", field=field)
-
-
-def _scheme(cells: Mapping[str, str], otherwise: Scheme | None) -> Scheme:
-    named = cells.get("scheme", otherwise)
-    if named is None and cells["secret"].lstrip().startswith(_WHSEC):
-        raise Malformed(
-            "the secret is a whsec_, and neither its row nor --scheme names the scheme: give standard if the receiver "
-            "verifies Standard Webhooks, x-webhook if it uses the whole text as the key",
-            field="scheme",
-        )
-    try:
-        return Scheme(Scheme.X_WEBHOOK if named is None else named)
-    except ValueError:
-        pass
-    raise Malformed(f"scheme must be {' or '.join(Scheme)}", field="scheme")
-
-
-def _algorithm(cells: Mapping[str, str]) -> Algorithm:
-    try:
-        return Algorithm(cells.get("algorithm", Algorithm.HMAC))
-    except ValueError:
-        pass
-    raise Malformed(f"algorithm must be {' or '.join(Algorithm)}", field="algorithm")
+    given: dict[str, Any] = options.parsed({name: cells.get(name) for name in _TEXTS} | numbers)
+    given |= {name: _yes_or_no(cells[name]) for name in _FLAGS if name in cells}
+    if "endpoint_id" in cells:
+        given["endpoint_id"] = cells["endpoint_id"].lower()
+    secret = SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass"))
+    return given | {"event_types": event_types, "secret": secret}
 
 
 def _number(cells: Mapping[str, str], column: str) -> int | None:
@@ -270,8 +129,6 @@ def _number(cells: Mapping[str, str], column: str) -> int | None:
     return int(text)
 
 
-def _yes_or_no(cells: Mapping[str, str], column: str, *, otherwise: str) -> bool:
-    text = cells.get(column, otherwise).lower()
-    if text not in _YES_OR_NO:
-        raise Malformed(f"{column} must be true or false", field=column)
-    return _YES_OR_NO[text]
+def _yes_or_no(text: str) -> bool | str:
+    """Return the flag, or the text, which `Admin` refuses."""
+    return _YES_OR_NO.get(text.lower(), text)

@@ -99,9 +99,14 @@ def report(error: HooksealError, *, as_json: bool, more: str | None = None) -> i
 
 def option_named(error: HooksealError) -> str | None:
     """Return the option that gives the argument which the error names, or the name of the argument itself."""
-    name = error.field or ""
-    options = _REMOVING if isinstance(error, NotFound) and name in _REMOVING else _OPTIONS
-    return options.get(name, error.field)
+    if isinstance(error, NotFound) and error.field in _REMOVING:
+        return _REMOVING[error.field]
+    return option_of(error.field)
+
+
+def option_of(argument: str | None) -> str | None:
+    """Return the option that gives this argument of `Admin`, or the name itself."""
+    return argument if argument is None else _OPTIONS.get(argument, argument)
 
 
 def lost_output(error: Exception) -> OutputLost | None:
