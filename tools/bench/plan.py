@@ -16,7 +16,7 @@ STOCK: Final = "stock arq"
 QUEUES: Final = ("saq", "taskiq", "procrastinate", "pgqueuer")
 TRANSPORT: Final = ("transport, kept", "transport, anew")
 DEFAULT_IN_FLIGHT: Final = 500  # HOOKSEAL_CONCURRENCY, to all endpoints together
-DEFAULT_LIMIT: Final = 32  # HOOKSEAL_ENDPOINT_CONCURRENCY
+DEFAULT_LIMIT: Final = 256  # HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK: the receiver answers quickly
 # In the order of a round, with hookseal between those to which it is compared.
 COMPARED: Final = (BARE, HOOKSEAL, WIDE, STOCK)
 ALL: Final = (*COMPARED, *QUEUES)

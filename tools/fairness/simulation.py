@@ -143,8 +143,8 @@ class _Claim:
 class Worker:
     """One worker: its lanes and its slots."""
 
-    def __init__(self, rank: int, workers: int, slots: int, ceiling: int) -> None:
-        self.lanes = Lanes(ceiling, lambda: Fleet(rank, workers))
+    def __init__(self, rank: int, workers: int, slots: int, ceiling: int, peak: int) -> None:
+        self.lanes = Lanes(ceiling, lambda: Fleet(rank, workers), peak=peak)
         self.slots = slots
         self.taken = 0
         self.is_looking = False
@@ -159,11 +159,13 @@ class Simulation:
     of ordered endpoints are given up.
     """
 
-    def __init__(self, *, workers: int = 2, slots: int = 500, ceiling: int = 32, seed: int = 7) -> None:
+    def __init__(
+        self, *, workers: int = 2, slots: int = 500, ceiling: int = 32, peak: int = 256, seed: int = 7
+    ) -> None:
         self.now = 0.0
         self.endpoints: dict[Key, Endpoint] = {}
         self.deliveries: list[Delivery] = []
-        self.workers = [Worker(rank, workers, slots, ceiling) for rank in range(workers)]
+        self.workers = [Worker(rank, workers, slots, ceiling, peak) for rank in range(workers)]
         self.begun: Callable[[Delivery, Endpoint], None] = lambda _delivery, _endpoint: None
         self.given_up: Callable[[Delivery], None] = lambda _delivery: None
         self._random = random.Random(seed)  # noqa: S311 -- no secret depends on it

@@ -242,6 +242,7 @@ def _settings(
         worker=Worker(
             concurrency=variables.concurrency,
             endpoint_concurrency=variables.endpoint_concurrency,
+            endpoint_concurrency_peak=variables.endpoint_concurrency_peak,
             processes=variables.processes,
             sweep_seconds=variables.sweep_seconds,
             lease_seconds=variables.lease_seconds,

@@ -146,6 +146,7 @@ class Worker:
 
     concurrency: int
     endpoint_concurrency: int
+    endpoint_concurrency_peak: int
     processes: int
     sweep_seconds: int
     lease_seconds: int

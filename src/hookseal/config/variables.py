@@ -255,6 +255,13 @@ class Variables(BaseModel):
         description="The most requests in flight to one endpoint, shared out among all live workers; `endpoint add "
         "--concurrency` sets another limit for one endpoint.",
     )
+    endpoint_concurrency_peak: Whole = whole_number(
+        "HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK",
+        256,
+        (1, 1_000),
+        description="What `HOOKSEAL_ENDPOINT_CONCURRENCY` may grow to for an endpoint that uses all of it and answers "
+        "quickly. If this is not higher, it does not grow. A limit of `endpoint add --concurrency` never does.",
+    )
     processes: Whole = Field(
         default=1,
         ge=1,

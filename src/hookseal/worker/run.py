@@ -154,7 +154,11 @@ class _Worker:
         self._log = log
         self._in_flight = InFlight(settings.worker.concurrency)
         self._movement = Movement(clock, sweep_seconds=settings.worker.sweep_seconds)
-        lanes = Lanes(settings.worker.endpoint_concurrency, lambda: resources.heartbeat.fleet)
+        lanes = Lanes(
+            settings.worker.endpoint_concurrency,
+            lambda: resources.heartbeat.fleet,
+            peak=settings.worker.endpoint_concurrency_peak,
+        )
         store, turns = PostgresLanes(resources.pool), BacklogTurns(clock)
         self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter, turns=turns)
         self._handler = RingHandler(

@@ -84,6 +84,80 @@ def test_each_round_of_answers_raises_the_limit_by_one() -> None:
     assert 8 == found.room(3.0)
 
 
+def growing(*, workers: int = 1) -> Lane:
+    """Return a lane of an endpoint without a limit of its own, which may grow from 32 to 256 over all workers."""
+    new = Lane(ceiling=32, limit=32.0, threshold=32.0)
+    new.configure(Pace(), Fleet(workers=workers), ENDPOINT, default=32, peak=256)
+    return new
+
+
+def round_of(of: Lane, seconds: float, outcome: Outcome = OK) -> None:
+    """Begin as many requests as may, and answer all of them after so long."""
+    for _ in range(number := of.most):
+        of.begin(0.0)
+    for _ in range(number):
+        of.answered(outcome, begun_at=0.0, now=seconds)
+
+
+@pytest.mark.req("DEL-09")
+def test_the_limit_of_an_endpoint_that_answers_grows_to_the_peak() -> None:
+    """Each round of answers adds an eighth, however far away the receiver is; each worker has its part of the peak."""
+    for seconds, workers in ((0.02, 1), (0.3, 1), (0.3, 2)):
+        found = growing(workers=workers)
+        first = found.most
+        round_of(found, seconds)
+        assert first < found.most <= first * 9 // 8 + 1
+        for _ in range(30):
+            round_of(found, seconds)
+        assert 256 // workers == found.most
+
+
+@pytest.mark.req("DEL-09")
+def test_the_limit_does_not_grow_where_that_makes_answers_slower() -> None:
+    """A receiver that answers 100 requests a second, however many it has, gets no more than the limit."""
+    found, most = growing(), list[int]()
+    round_of(found, 0.01)
+    for _ in range(50):
+        round_of(found, found.most * 0.01)
+        most.append(found.most)
+
+    assert {32} == set(most)
+
+
+@pytest.mark.req("DEL-09")
+def test_a_limit_that_has_grown_shrinks_again() -> None:
+    """It shrinks if it is not used, or if answers become slow; trouble halves it; and an own limit ends it."""
+    found = growing()
+    for _ in range(30):
+        round_of(found, 0.02)
+    for _ in range(2_000):
+        answer(found, OK, at=1.0)
+    assert 32 == found.most, "one request at a time does not use it"
+    for _ in range(30):
+        round_of(found, 0.02)
+    for _ in range(30):
+        round_of(found, 5.0)
+    assert 32 == found.most
+    for _ in range(30):
+        round_of(found, 0.02)
+    assert 256 == found.most
+    answer(found, BAD, at=2.0, begun_at=1.0)
+    assert 128 == found.most
+    found.configure(Pace(concurrency=32), ALONE, ENDPOINT, default=32, peak=256)
+    assert 32 == found.most
+
+
+@pytest.mark.req("DEL-09")
+@pytest.mark.parametrize("pace", [Pace(concurrency=32), Pace(ordered=True)])
+def test_the_limit_of_an_endpoint_with_its_own_does_not_grow(pace: Pace) -> None:
+    found = growing()
+    found.configure(pace, ALONE, ENDPOINT, default=32, peak=256)
+    before = found.most
+    for _ in range(30):
+        round_of(found, 0.02)
+    assert before == found.most
+
+
 def test_every_outcome_has_a_meaning_for_the_lane() -> None:
     """A refusal (4xx) is an answer: only an endpoint that cannot take more is in trouble."""
     assert {Outcome.DELIVERED, Outcome.GONE, Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.UNEXPECTED_STATUS} == (
@@ -313,6 +387,21 @@ def test_failing_endpoints_delay_no_other_tenant(endpoints: int, answer: tuple[f
 
 
 @pytest.mark.req("DEL-09")
+def test_many_endpoints_that_answer_begin_without_pauses() -> None:
+    """A worker that knows nothing of 6,000 endpoints of one tenant soon sends at nearly the rate of its slots.
+
+    Each answers after 0.3 s, so 500 slots allow 1,667 a second. With a pause after each few it would be 145.
+    """
+    simulation = Simulation(workers=1)
+    for number in range(6_000):
+        simulation.publish(0.0, simulation.add("acme", number, healthy(0.3)))
+    simulation.run(5.0)
+
+    ended = [each.ended_at for each in simulation.deliveries if each.ended_at is not None]
+    assert 2_600 < sum(2.0 <= at < 4.0 for at in ended)
+
+
+@pytest.mark.req("DEL-09")
 def test_a_recovered_endpoint_gets_requests_gradually() -> None:
     """After an outage an endpoint gets one request of each worker, then at most twice as many in each round."""
     simulation = Simulation(workers=3)
@@ -329,7 +418,7 @@ def test_a_recovered_endpoint_gets_requests_gradually() -> None:
         until = closed_at + 1.0 + 0.5 * rounds
         most = max((number for at, number in record if closed_at < at < until), default=0)
         assert most <= 3 * 2 ** (rounds + 2), f"{most} in flight after {rounds} rounds"
-    assert all(number <= 32 for _, number in record), "the limit of the fleet"
+    assert all(number <= 256 for _, number in record), "the peak of the fleet"
     assert all(each.ended_at is not None for each in simulation.deliveries), "some starved"
 
 

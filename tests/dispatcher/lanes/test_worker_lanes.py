@@ -182,6 +182,23 @@ def test_hanging_requests_begin_with_pauses(holes: tuple[Lanes, float]) -> None:
     assert float("inf") == lanes.next_at(now + 200)
 
 
+def test_time_outs_bring_the_pauses_back(holes: tuple[Lanes, float]) -> None:
+    """A tenant of which many are answered begins more without pauses; each time-out halves what it may."""
+    lanes, now = holes
+    for endpoint in range(MANY_UNANSWERED):
+        lanes.answered(rings(1, endpoint=endpoint)[0], Outcome.DELIVERED, now)
+    allowed, begun = MOST_UNANSWERED + MANY_UNANSWERED, list[Ring]()
+    while picked := lanes.pick(500, now):
+        begun += picked
+    assert allowed <= len(begun) <= allowed + MOST_UNANSWERED
+    for each in begun[:3]:
+        lanes.answered(each, Outcome.TIMEOUT, now)
+    later = now + AFTER_PAUSE_SECONDS
+
+    assert MOST_AFTER_PAUSE == len(lanes.pick(500, later))
+    assert [] == lanes.pick(500, later)
+
+
 def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, float]) -> None:
     """During a pause the first requests to the endpoints of another tenant, its probes and its other requests begin."""
     lanes, now = holes
@@ -732,6 +749,19 @@ def test_the_number_of_idle_lanes_is_limited(monkeypatch: pytest.MonkeyPatch) ->
 
     assert 4 == lanes._lanes[key(bad[0])].room(1.0)
     assert len(lanes._lanes) <= 5
+
+
+def test_lanes_that_are_used_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many lanes the one is forgotten that was claimed for longest ago, not the one known for longest."""
+    monkeypatch.setattr(known_module, "MOST_LANES", 3)
+    lanes, used = Lanes(8), rings(1)
+    for endpoint in range(2, 12):
+        read_settings(lanes, *used)
+        mark_answered(lanes, *used)
+        read_settings(lanes, *rings(1, endpoint=endpoint))
+
+    assert lanes._lanes[key(used[0])].answers
+    assert 3 == len(lanes._lanes)
 
 
 def test_the_number_of_idle_lanes_with_a_rate_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

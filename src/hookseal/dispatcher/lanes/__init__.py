@@ -21,6 +21,7 @@ To park a ring means that its delivery waits in PostgreSQL (`waiting_for`), wher
 | the claim of what is no probe finds the endpoint held | nothing | closed |
 | a request begins | one more in flight, one token less | free or full |
 | an answer without trouble | the limit grows: doubles up to the threshold, then by one for each round | free or full |
+| the same with all of a default limit in use | the limit grows by 1/8, up to the peak, if quick | free or full |
 | an answer that means trouble | the limit is halved, once for all that were in flight together | free or full |
 | the tenth of these in a row | the breaker of the endpoint opens, for all workers | closed |
 | a request ends without an outcome, or one that says nothing | one less in flight | free or full |

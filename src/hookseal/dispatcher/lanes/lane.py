@@ -61,6 +61,12 @@ CLOSED_SECONDS: Final = 5.0  # how long a worker claims nothing for a closed lan
 MOST_LOCKED_IN_A_ROW: Final = (
     25  # tries that found the row locked, in five seconds; then no ring waits here until a claim succeeds
 )
+# A lane that may grow beyond its ceiling does so by an eighth with each round of answers, if all that it may have was
+# in flight meanwhile, and if an answer takes at most 0.1 s, or twice the shortest time.
+GROWTH: Final = 1 / 8
+QUICK_SECONDS: Final = 0.1
+SLOWER: Final = 2.0
+FORGOTTEN_PART: Final = 1 / 100  # of the difference to each slower answer: an endpoint may become slower for good
 UNKNOWN_MAY_WAIT: Final = 256  # rings of an endpoint whose settings this worker has not read yet
 LEAST_MAY_WAIT: Final = 4
 # The endpoint, or the way to it, cannot take what is sent.
@@ -97,13 +103,18 @@ class Opened:
 class Lane:
     """The state of one endpoint in one worker. `ceiling` is this worker's share of the endpoint's limit.
 
-    `is_known` says whether the settings were read: before that only one request is in flight. `answers` says whether
-    the last request was answered.
+    `peak` is this worker's share of the limit of an endpoint that answers quickly: `limit` may grow from the ceiling to
+    it. It is 0 for an endpoint with a limit of its own. `fastest` is about the shortest time in which the endpoint
+    answered lately, and `full_at` when as many requests were in flight as may be. `is_known` says whether the settings
+    were read: before that only one request is in flight. `answers` says whether the last request was answered.
     """
 
     ceiling: int
     limit: float
     threshold: float
+    peak: int = 0
+    fastest: float = inf
+    full_at: float = -inf
     pace: Pace = NO_PACE
     rate: float | None = None
     tokens: float = 1.0
@@ -118,21 +129,24 @@ class Lane:
     locked_in_a_row: int = 0
     reopened: object = None
 
-    def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
+    def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0) -> None:
         """Take over the settings that were read."""
         self.pace = pace
         self.is_known = True
         self.locked_in_a_row = 0
-        self.share(fleet, endpoint_id, default=default)
+        self.share(fleet, endpoint_id, default=default, peak=peak)
 
-    def share(self, fleet: Fleet, endpoint_id: str, *, default: int) -> None:
+    def share(self, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0) -> None:
         """Take this worker's share. A lane without trouble has the whole of it at once."""
         # Of an ordered endpoint any worker may have the one delivery that is claimed: the claim takes only the head.
         ceiling = 1 if self.pace.ordered else fleet.share(self.pace.concurrency or default, endpoint_id)
+        may_grow = not self.pace.ordered and self.pace.concurrency is None
+        self.peak = fleet.share(peak, endpoint_id) if may_grow and ceiling else 0
         if ceiling != self.ceiling:
             if self.limit >= self.ceiling:
                 self.limit = self.threshold = float(max(ceiling, 1))
             self.ceiling = ceiling
+        self.limit = min(self.limit, float(max(self.peak, ceiling, 1)))
         self.rate = None if self.pace.rate is None else self.pace.rate / fleet.workers
 
     def lowered(self, claimed: int, now: float, *, most_before: int, rate_before: float | None) -> int:
@@ -168,6 +182,8 @@ class Lane:
     def begin(self, now: float) -> None:
         """Count a request."""
         self.in_flight += 1
+        if self.in_flight >= self.most:
+            self.full_at = now
         if self.rate is not None:
             self._fill(now, self.rate)
             self.tokens -= 1
@@ -189,8 +205,7 @@ class Lane:
         self.answers = outcome not in TROUBLE
         if self.answers:
             self.failed_in_a_row = 0
-            grown = self.limit + (1.0 if self.limit < self.threshold else 1.0 / self.limit)
-            self.limit = min(grown, float(max(self.ceiling, 1)))
+            self._grow(now - begun_at, was_full=self.full_at >= begun_at)
             return False
         self.failed_in_a_row += 1
         if begun_at > self.halved_at:  # else it was in flight when the limit was halved
@@ -237,7 +252,25 @@ class Lane:
     @property
     def most(self) -> int:
         """How many requests may be in flight now."""
-        return min(int(self.limit), self.ceiling) if self.is_known else min(self.ceiling, 1)
+        return min(int(self.limit), max(self.peak, self.ceiling)) if self.is_known else min(self.ceiling, 1)
+
+    def _grow(self, seconds: float, *, was_full: bool) -> None:
+        """Raise the limit after an answer that took so long: up to the ceiling, and beyond it if that helps.
+
+        Beyond the ceiling it grows only while it is used, and while more requests in flight do not make each of them
+        slower; else it shrinks. So it stays where the endpoint answers most in a second.
+        """
+        if seconds < self.fastest:
+            self.fastest = seconds
+        elif not was_full:  # else the endpoint may be slower only because of what it has to answer
+            self.fastest += (seconds - self.fastest) * FORGOTTEN_PART
+        if self.limit < self.ceiling:
+            grown = self.limit + (1.0 if self.limit < self.threshold else 1.0 / self.limit)
+            self.limit = min(grown, float(max(self.ceiling, 1)))
+        elif self.peak > self.ceiling:
+            is_fast = seconds <= max(QUICK_SECONDS, SLOWER * self.fastest)
+            changed = self.limit + (GROWTH if was_full and is_fast else -GROWTH)
+            self.limit = max(min(changed, float(self.peak)), float(self.ceiling))
 
     def _fill(self, now: float, rate: float) -> None:
         """Add the tokens of the time since the last call: `rate` for each second, and at most those of one second."""
@@ -251,11 +284,12 @@ MOST_LANES: Final = 10_000  # idle lanes whose state is kept
 class KnownLanes:
     """The lanes by endpoint. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    A lane with rings that wait, which is one of `waiting`, is kept.
+    `peak` is what this limit may grow to. A lane with rings that wait, which is one of `waiting`, is kept.
     """
 
-    def __init__(self, ceiling: int, fleet: Callable[[], Fleet], waiting: Container[Key]) -> None:
+    def __init__(self, ceiling: int, fleet: Callable[[], Fleet], waiting: Container[Key], *, peak: int = 0) -> None:
         self._default = ceiling
+        self._peak = peak
         self._fleet = fleet
         self._shared = fleet()
         self._waiting = waiting
@@ -277,8 +311,9 @@ class KnownLanes:
         """Take over the settings that a claim of so many has read; return how many of these they do not allow."""
         self._now = now
         lane = self[key]
+        self._lanes.move_to_end(key)
         is_new, most, rate = not lane.is_known or pace != lane.pace, lane.most, lane.rate
-        lane.configure(pace, self._fleet(), key[1], default=self._default)
+        lane.configure(pace, self._fleet(), key[1], default=self._default, peak=self._peak)
         return lane.lowered(number, now, most_before=most, rate_before=rate) if is_new else 0
 
     def read(self, key: Key, pace: Pace, now: float) -> bool:
@@ -298,10 +333,10 @@ class KnownLanes:
         if fleet != self._shared:
             self._shared = fleet
             for key, lane in self._lanes.items():
-                lane.share(fleet, key[1], default=self._default)
+                lane.share(fleet, key[1], default=self._default, peak=self._peak)
 
     def _drop_idle(self) -> None:
-        """Forget the oldest lane if there are too many, unless something would be lost."""
+        """Forget the lane that was claimed for longest ago if there are too many, unless something would be lost."""
         for _ in range(min(len(self._lanes) - MOST_LANES, 2)):  # two, so that those that are kept do not add up
             key, lane = next(iter(self._lanes.items()))
             if lane.is_idle(self._now) and key not in self._waiting:

@@ -4,8 +4,11 @@ A request to an endpoint that has not answered yet, or did not answer last, open
 time-out. Many at the same moment would hold up all others: once when they begin, and again when they time out together.
 """
 
+from collections import OrderedDict
 from typing import Final
 
+from hookseal.dispatcher.core.model import Outcome
+from hookseal.dispatcher.lanes.lane import NEUTRAL, TROUBLE
 from hookseal.dispatcher.lanes.round_robin import Key, RoundRobin
 
 TENANT_SHARE: Final = 8  # one tenant gets at most 8 of 9 slots, two get 8 of 17 each
@@ -73,16 +76,24 @@ class Tenants:
 MOST_UNANSWERED: Final = 8  # such requests in one turn
 MANY_UNANSWERED: Final = 32  # such requests in flight; with so many, a pause follows each turn that begins one
 MOST_AFTER_PAUSE: Final = 3  # waiting endpoints that may begin after a pause
-PAUSE_SECONDS: Final = 0.02  # in it, tenants with `MOST_UNANSWERED` or more in flight begin none; others may
+PAUSE_SECONDS: Final = 0.02  # in it, tenants that have as many in flight as they may begin none; others may
+MOST_ALLOWED: Final = 512  # such requests of one tenant in flight that begin without pauses, as far as others answered
+MOST_TENANTS: Final = 1_000  # whose endpoints answered: for so many it is kept how many may begin without pauses
 ENOUGH_WAITING: Final = 64  # endpoints that wait for the end of a pause; with so many, nothing is fetched for others
 
 
 class Unanswered:
-    """The requests in flight to such endpoints, and the endpoints that wait for the end of a pause."""
+    """The requests in flight to such endpoints, and the endpoints that wait for the end of a pause.
+
+    `_allowed` is how many of a tenant may be in flight without pauses: `MOST_UNANSWERED` at first, one more for each
+    that is answered, and half as many after each time-out. So a worker that has just started soon sends at its full
+    rate to many endpoints that answer, and slowly to many that hang.
+    """
 
     def __init__(self) -> None:
         self._in_flight: dict[str, str] = {}
         self._of_tenant: dict[str, int] = {}
+        self._allowed: OrderedDict[str, int] = OrderedDict()
         self._waiting = RoundRobin()
         self._paused_until = float("-inf")
 
@@ -91,11 +102,15 @@ class Unanswered:
         self._in_flight[delivery_id] = tenant
         self._of_tenant[tenant] = self._of_tenant.get(tenant, 0) + 1
 
-    def end(self, delivery_id: str) -> None:
-        """Count the end of a request, if it was counted."""
+    def end(self, delivery_id: str, outcome: Outcome | None = None) -> None:
+        """Count the end of a request with this outcome, if it was counted."""
         tenant = self._in_flight.pop(delivery_id, None)
         if tenant is None:
             return
+        if outcome is Outcome.TIMEOUT:
+            self._allow(tenant, self._may(tenant) // 2)
+        elif outcome is not None and outcome not in TROUBLE | NEUTRAL:
+            self._allow(tenant, self._may(tenant) + 1)
         if left := self._of_tenant[tenant] - 1:
             self._of_tenant[tenant] = left
         else:
@@ -135,10 +150,20 @@ class Unanswered:
         return (len(self._waiting) >= ENOUGH_WAITING or (must_wait and not places)) and self._has_many(tenant)
 
     def take_next(self, now: float) -> list[Key]:
-        """Remove and return the endpoints whose turn it is, none during a pause. Tenants take turns."""
-        taken: list[Key] = []
-        while self._waiting and len(taken) < MOST_AFTER_PAUSE and now >= self._paused_until:
-            taken.append(key := self._waiting.first())
+        """Remove and return the endpoints whose turn it is. Tenants take turns.
+
+        A tenant with as many in flight as it may gets none during a pause, and few after it.
+        """
+        taken, after_pause, passed = list[Key](), 0, set[str]()
+        while self._waiting and len(taken) < MOST_UNANSWERED and len(passed) < self._waiting.tenants:
+            key = self._waiting.first()
+            has_many = self._has_many(key[0])
+            if has_many and (now < self._paused_until or after_pause == MOST_AFTER_PAUSE):
+                self._waiting.pass_tenant(key[0])
+                passed.add(key[0])
+                continue
+            after_pause += has_many
+            taken.append(key)
             self._waiting.pass_turn(key)
             self._waiting.discard(key)
         return taken
@@ -148,4 +173,14 @@ class Unanswered:
         self._waiting = RoundRobin()
 
     def _has_many(self, tenant: str) -> bool:
-        return self._of_tenant.get(tenant, 0) >= MOST_UNANSWERED
+        return self._of_tenant.get(tenant, 0) >= self._may(tenant)
+
+    def _may(self, tenant: str) -> int:
+        return self._allowed.get(tenant, MOST_UNANSWERED)
+
+    def _allow(self, tenant: str, number: int) -> None:
+        self._allowed.pop(tenant, None)
+        if number > MOST_UNANSWERED:
+            self._allowed[tenant] = min(number, MOST_ALLOWED)
+            if len(self._allowed) > MOST_TENANTS:
+                self._allowed.popitem(last=False)

@@ -6,7 +6,7 @@ The rings of a lane that may begin nothing now are blocked.
 from collections import Counter, deque
 from typing import Final
 
-from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.core.model import Outcome, Ring
 from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.tenants import Tenants, Unanswered
 
@@ -122,10 +122,10 @@ class Begun:
         if not answers:
             self._unanswered.begin(delivery_id, key[0])
 
-    def end(self, delivery_id: str) -> tuple[Key, float] | None:
+    def end(self, delivery_id: str, outcome: Outcome | None = None) -> tuple[Key, float] | None:
         """Count it no longer; return its endpoint and when it began, None if it was not counted."""
         request = self._requests.pop(delivery_id, None)
         if request is not None:
             self._tenants.end(request[0][0])
-            self._unanswered.end(delivery_id)
+            self._unanswered.end(delivery_id, outcome)
         return request
