@@ -132,6 +132,13 @@ def test_periods_have_their_defaults_and_can_be_set() -> None:
     assert [(86_400, 90, 7, 30, 5 * 86_400), (604_800, 1, 30, 3_650, 3_600)] == found
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, 1), ("all", 1), ("NONE", 0), ("sampled:100", 100), ("Sampled:1000000", 1_000_000)]
+)
+def test_successes_are_logged_as_set(text: str | None, expected: int) -> None:
+    assert expected == load(environment(HOOKSEAL_LOG_SUCCESS=text)).log.successes_per_line
+
+
 def test_a_set_value_has_its_type() -> None:
     settings = load(
         environment(
@@ -265,6 +272,8 @@ def test_a_set_value_has_its_type() -> None:
         ({"HOOKSEAL_LOG_LEVEL": "loud"}, "HOOKSEAL_LOG_LEVEL must be"),
         ({"HOOKSEAL_HEALTH_URL": "127.0.0.1:8080"}, "HOOKSEAL_HEALTH_URL must be"),
         ({"HOOKSEAL_LOG_FORMAT": "text"}, "HOOKSEAL_LOG_FORMAT must be"),
+        ({"HOOKSEAL_LOG_SUCCESS": "some"}, "HOOKSEAL_LOG_SUCCESS must be all, none, or sampled:N"),
+        ({"HOOKSEAL_LOG_SUCCESS": "sampled:0"}, "HOOKSEAL_LOG_SUCCESS must be"),
         ({"HOOKSEAL_LISTEN": "1"}, "HOOKSEAL_LISTEN must be true or false"),
         ({"HOOKSEAL_RETENTION_DAYS": "0"}, "HOOKSEAL_RETENTION_DAYS must be a whole number from 1 to 3650"),
         ({"HOOKSEAL_ENDPOINT_CONCURRENCY": "0"}, "HOOKSEAL_ENDPOINT_CONCURRENCY must be a whole number from 1 to"),

@@ -3,6 +3,8 @@
 import asyncio
 import copy
 import pickle
+import random
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 import structlog
 
-from hookseal.dispatcher.core.deliver import by_endpoint, give_back
+from hookseal.dispatcher.core.deliver import by_endpoint, give_back, is_logged
 from hookseal.dispatcher.core.model import (
     Answer,
     Attempt,
@@ -856,6 +858,22 @@ async def test_an_attempt_is_logged_once() -> None:
             "recorded": True,
         }
     ] == logs
+
+
+@pytest.mark.req("OPS-03", part="logs")
+@pytest.mark.parametrize(("status", "lines"), [(204, 0), (500, 1)])
+async def test_a_failure_is_logged_where_successes_are_not(status: int, lines: int) -> None:
+    scene = Scene(answers=[Reply(status=status, snippet="")])
+    scene.parts = replace(scene.parts, successes_per_line=0)
+    assert lines == len(await scene.run_logged())
+
+
+@pytest.mark.req("OPS-03", part="logs")
+def test_about_one_success_in_so_many_is_logged() -> None:
+    numbers = random.Random(7)
+    ids = [str(uuid.UUID(int=numbers.getrandbits(128))) for _ in range(10_000)]
+    assert [10_000, 0] == [sum(is_logged(each, per_line) for each in ids) for per_line in (1, 0)]
+    assert 60 < sum(is_logged(each, 100) for each in ids) < 140
 
 
 @pytest.mark.req("OPS-03", part="logs")

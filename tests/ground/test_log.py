@@ -4,16 +4,19 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
 import threading
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TextIO
 
 import pytest
 import structlog
 
 from hookseal.errors import Unavailable
 from hookseal.ground import log
-from hookseal.ground.log import PORTION_BYTES, LineWriter
+from hookseal.ground.log import MOST_WAITING, PORTION_BYTES, LineWriter
 
 CANARY = "canary of a message, 51a7"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
@@ -248,6 +251,72 @@ async def test_a_line_of_another_thread_is_written_at_once() -> None:
     assert "loop\nthread\n" == stream.getvalue()
     await asyncio.sleep(0)
     assert "loop\nthread\n" == stream.getvalue()
+
+
+@pytest.fixture
+def stalled() -> Iterator[tuple[int, TextIO]]:
+    """Yield a pipe that nobody reads: where to read it, and the stream that writes to it."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    with os.fdopen(write, "w") as stream:
+        yield read, stream
+    os.close(read)
+
+
+def read_all(read: int) -> bytes:
+    """Return what the pipe holds."""
+    parts = []
+    with suppress(BlockingIOError):
+        while part := os.read(read, 65_536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.req("OPS-03", part="logs")
+async def test_a_reader_that_stalls_does_not_stop_the_loop(stalled: tuple[int, TextIO]) -> None:
+    """The loop goes on; what a megabyte holds is written later, in order; the rest is counted."""
+    read, stream = stalled
+    dropped = list[int]()
+    lines = LineWriter(stream, dropped=dropped.append)
+    written = [f"{number:06}{'x' * 994}" for number in range(1_500)]
+    for line in written:
+        lines.write(line)
+        await asyncio.sleep(0)
+    assert [] == dropped
+    received = b""
+    while not dropped:
+        received += read_all(read)
+        await asyncio.sleep(0)
+    received += read_all(read)
+    kept = received.decode().splitlines()
+
+    assert written[: len(kept)] == kept
+    assert [len(written) - len(kept)] == dropped
+    assert MOST_WAITING // 1_000 <= len(kept) < MOST_WAITING // 1_000 + 100, "the pipe itself holds 64 KB"
+
+
+async def test_a_thread_that_waits_for_the_reader_does_not_stop_the_loop(stalled: tuple[int, TextIO]) -> None:
+    """A line of a thread waits for the reader; those of the loop wait behind it, and none is lost."""
+    read, stream = stalled
+    lines = LineWriter(stream)
+
+    def write() -> None:
+        for _ in range(100):
+            lines.write("t" * 1_000)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not lines._writing.locked():  # noqa: ASYNC110 -- what a thread holds sets no event of the loop
+        await asyncio.sleep(0)
+    for _ in range(10):
+        lines.write("loop")
+        await asyncio.sleep(0)
+    received = b""
+    while thread.is_alive() or lines._waiting:
+        received += read_all(read)
+        await asyncio.sleep(0)
+    received += read_all(read)
+    assert (100, 10) == (received.count(b"t\n"), received.count(b"loop\n"))
 
 
 def test_flush_writes_waiting_lines() -> None:

@@ -1,16 +1,19 @@
 """A whole worker process, from an event in PostgreSQL to a request at a receiver."""
 
 import asyncio
+import fcntl
 import json
+import os
 import resource
 import signal
+from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 import structlog
-from aiohttp import web
+from aiohttp import ClientSession, web
 from arq import create_pool
 from arq.connections import RedisSettings
 from standardwebhooks import Webhook
@@ -28,6 +31,7 @@ from hookseal.queue.serializer import job_serializer
 from hookseal.receiver import verify
 from hookseal.worker import run
 from hookseal.worker.metrics.definitions import LOOPS
+from tests import forked
 from tests.cli.command import hookseal
 from tests.queue.contents import contents
 from tests.schema.later import make_later
@@ -38,6 +42,34 @@ from tests.worker.world import Receiver, World, held, status
 
 NEVER_SWEEPS = {"HOOKSEAL_SWEEP_SECONDS": "300"}
 # Each case: the statement that alters something by hand, and the statement that restores it.
+
+
+@pytest.mark.req("OPS-03", part="logs")
+async def test_a_worker_goes_on_if_nobody_reads_its_log(world: World, receiver: Receiver) -> None:
+    """With a pipe of 4 KB that nobody reads, it delivers, answers its probes, and drains; its lines come later."""
+    await world.endpoint(f"{receiver.base_url}/hook")
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4_096)
+    settings = environment(world.database_url, world.redis_url)
+    process = await forked.start("worker", env=os.environ | settings, stdout=PIPE, stderr=write)
+    os.close(write)
+    try:
+        assert process.stdout is not None
+        ready = json.loads(await process.stdout.readline())
+        for _ in range(40):
+            await world.publish()
+        await receiver.wait_for(40)
+        async with ClientSession() as client, client.get(f"{ready['health_url']}/readyz") as answer:
+            assert 200 == answer.status
+        process.send_signal(signal.SIGTERM)
+        with os.fdopen(read) as log:
+            events = [json.loads(line)["event"] for line in await asyncio.to_thread(log.readlines)]
+        assert 0 == await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (40, "worker.stopped") == (events.count("delivery.attempted"), events[-1])
 
 
 @pytest.mark.req("DEL-02", "DEL-03", "DEL-15")

@@ -12,6 +12,7 @@ from hookseal.config.settings import Part
 from hookseal.errors import Defect
 
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_SAMPLED: Final = re.compile(r"sampled:([1-9][0-9]{0,5}|1000000)")
 _FLAGS: Final = {"true": True, "false": False}
 
 
@@ -28,6 +29,13 @@ def _flag(value: object) -> object:
 def in_any_case(value: object) -> object:
     """Return a word in lower case, and anything else unchanged."""
     return value.lower() if isinstance(value, str) else value
+
+
+def successes_per_line(text: str) -> int | None:
+    """Return 1 for `all`, 0 for `none`, N for `sampled:N`; None for anything else."""
+    named = {"all": 1, "none": 0}.get(text.lower())
+    sampled = _SAMPLED.fullmatch(text.lower())
+    return int(sampled[1]) if sampled is not None else named
 
 
 def parse_with(parse: Callable[[str], object]) -> BeforeValidator:

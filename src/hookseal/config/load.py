@@ -260,7 +260,7 @@ def _settings(
             trusted=variables.egress_trusted,
         ),
         health=Health(host=variables.health_host, port=variables.health_port),
-        log=Log(level=variables.log_level, style=variables.log_format),
+        log=Log(level=variables.log_level, style=variables.log_format, successes_per_line=variables.log_success),
         loaded_database=main if Part.DATABASE in needs else None,
         loaded_redis=_redis(variables, source, files) if Part.REDIS in needs else None,
         loaded_secrets=_secrets(variables, access) if Part.SECRETS in needs else None,

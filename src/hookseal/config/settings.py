@@ -183,10 +183,11 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """The log level and the log format."""
+    """The log level and the log format. `successes_per_line`: of so many successful attempts one is logged; 0: none."""
 
     level: LogLevel
     style: LogFormat
+    successes_per_line: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 from pydantic.fields import FieldInfo
 
 from hookseal.config import egress, keys, openbao, providers, urls
-from hookseal.config.forms import Flag, Whole, in_any_case, load_request, parse_with, problem, whole_number
+from hookseal.config.forms import (
+    Flag,
+    Whole,
+    in_any_case,
+    load_request,
+    parse_with,
+    problem,
+    successes_per_line,
+    whole_number,
+)
 from hookseal.config.settings import MAX_PROCESSES, Database, Environment, Part, Redis
 from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.dispatcher.core.why import HELD_DAYS
@@ -399,6 +408,15 @@ class Variables(BaseModel):
         alias="HOOKSEAL_LOG_FORMAT",
         title="json or console, in any case",
         description="One JSON object a line, or lines that people read.",
+    )
+    log_success: Annotated[int, parse_with(successes_per_line)] = Field(
+        default="all",
+        validate_default=True,
+        ge=0,
+        alias="HOOKSEAL_LOG_SUCCESS",
+        title="all, none, or sampled:N with N from 1 to 1000000",
+        description="Which attempts that delivered get a log line: all, none, or about one in N, chosen by the "
+        "delivery id. Every attempt that did not deliver gets its line.",
     )
 
     # --- what one variable says about another ---

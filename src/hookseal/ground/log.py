@@ -9,10 +9,12 @@ import atexit
 import json
 import logging
 import re
+import select
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections import deque
+from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
@@ -25,6 +27,8 @@ LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 PORTION_BYTES: Final = 4_096  # PIPE_BUF on Linux: a pipe accepts so much as a whole
+MOST_WAITING: Final = 1_048_576  # characters of lines that wait for a reader
+AGAIN_SECONDS: Final = 0.05  # between two tries to write to a stream that accepts nothing
 MASK: Final = "[masked]"
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 _SECRET_NAME: Final = re.compile(
@@ -58,14 +62,15 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
     last: list[structlog.typing.Processor] = [_with_calls, mask_secrets, renderer]
+    lines = LineWriter(sys.stderr, dropped=lambda number: structlog.get_logger().warning("log.dropped", lines=number))
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_loggers(LineWriter(sys.stderr)),
+        logger_factory=_loggers(lines),
         cache_logger_on_first_use=False,
     )
     # What libraries log through the standard library gets the same format and masking.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -78,50 +83,116 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
 
 
 class LineWriter:
-    """Writes lines to a stream: all lines of one turn of the event loop together, or each at once outside a loop."""
+    """Writes lines to a stream: all lines of one turn of the event loop together, or each at once outside a loop.
 
-    def __init__(self, stream: TextIO) -> None:
+    An event loop never waits for a reader. While a pipe, a socket or a terminal accepts nothing, up to `MOST_WAITING`
+    characters of lines wait; further ones are dropped, and a line `log.dropped` says how many they were.
+    """
+
+    def __init__(self, stream: TextIO, *, dropped: Callable[[int], None] = lambda _lines: None) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
-        self._waiting: list[str] = []
-        atexit.register(self.flush)
+        self._dropped = dropped
+        self._lock = threading.Lock()  # of what waits; nobody waits for the stream while holding it
+        self._writing = threading.Lock()
+        self._waiting = deque[str]()
+        self._size = self._lost = 0
+        self._flushed_by: asyncio.AbstractEventLoop | None = None  # in which `_flush_in` is due
+        self._writable = _writable(stream)
+        atexit.register(self._end)
 
     def write(self, line: str) -> None:
         """Add a line, which is written at the end of this turn of the event loop."""
         with self._lock:
+            if self._size + len(line) > MOST_WAITING:
+                self._lost += 1
+                return
             self._waiting.append(line)
-            is_first = len(self._waiting) == 1
+            self._size += len(line)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self.flush()
         else:
-            if is_first:
-                loop.call_soon(self.flush)
+            if self._flushed_by is not loop:
+                self._flushed_by = loop
+                loop.call_soon(self._flush_in, loop)
 
     def flush(self) -> None:
-        """Write all waiting lines."""
+        """Write all waiting lines, however long that takes."""
+        with self._writing:
+            self._write(None)
+
+    def _flush_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write what the stream accepts now; try the rest again after a moment."""
+        self._flushed_by = None
+        if self._writing.acquire(blocking=False):  # else a thread waits for the stream
+            try:
+                self._write(0)
+            finally:
+                self._writing.release()
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-            for text in _portions(waiting):
-                self._stream.write(text)
-                self._stream.flush()
+            lost, waits = self._lost, bool(self._waiting)
+            self._lost = lost if waits else 0
+        if waits:
+            self._flushed_by = loop
+            loop.call_later(AGAIN_SECONDS, self._flush_in, loop)
+        elif lost:
+            self._dropped(lost)
+
+    def _end(self) -> None:
+        """Write what is left, unless the stream accepts nothing for a second."""
+        if self._writing.acquire(timeout=1.0):
+            self._write(1_000)
+            self._writing.release()
+
+    def _write(self, wait_ms: int | None) -> None:
+        """Write waiting lines, in portions, as long as the stream accepts one within that time; None: always."""
+        while self._waiting and (wait_ms is None or self._writable(wait_ms)):
+            with self._lock:
+                portion = _portion(self._waiting)
+                self._size -= sum(map(len, portion))
+            self._stream.write("".join(f"{line}\n" for line in portion))
+            self._stream.flush()
 
 
-def _portions(lines: Sequence[str]) -> Iterator[str]:
-    """Yield the lines in portions that a pipe accepts as a whole, so that lines of several processes never mix.
+def _writable(stream: TextIO) -> Callable[[int], bool]:
+    """Return a function that waits at most so many milliseconds, and returns whether the stream accepts a portion."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError, AttributeError):  # it is memory, or closed: then the write says so
+        return lambda _ms: True
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)  # of a pipe: `PORTION_BYTES` fit
+    return lambda ms: bool(poller.poll(ms))  # an error counts: the write reports it
+
+
+def _portion(lines: deque[str]) -> list[str]:
+    """Remove and return as many lines as a pipe accepts as a whole, so that lines of several processes never mix.
 
     A longer line is a portion by itself.
     """
-    portion, size = "", 0
-    for line in lines:
-        more = len(line.encode("utf-8", "surrogateescape")) + 1
-        if portion and size + more > PORTION_BYTES:
-            yield portion
-            portion, size = "", 0
-        portion, size = f"{portion}{line}\n", size + more
-    if portion:
-        yield portion
+    portion, size = list[str](), 0
+    while lines:
+        size += len(lines[0].encode("utf-8", "surrogateescape")) + 1
+        if portion and size > PORTION_BYTES:
+            break
+        portion.append(lines.popleft())
+    return portion
+
+
+class _Handler(logging.Handler):
+    """Passes what libraries log to the lines."""
+
+    def __init__(self, lines: LineWriter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add the record as a line."""
+        try:
+            self._lines.write(self.format(record))
+        except Exception:  # noqa: BLE001 -- a library must not fail because of its log
+            self.handleError(record)
 
 
 class _Logger:

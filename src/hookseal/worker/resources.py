@@ -183,6 +183,7 @@ def _parts(
         user_agent=f"hookseal/{VERSION}",
         longest_seconds=settings.worker.longest_request_seconds,
         may_begin=lambda: not instruments.circuit.is_open,
+        successes_per_line=settings.log.successes_per_line,
         meter=instruments.meter,
         health=instruments.failing,
         log=instruments.log,

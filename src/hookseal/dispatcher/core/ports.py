@@ -225,7 +225,8 @@ class Parts:
     `answered` is called as soon as the outcome of a request is known, before it is recorded. No request begins while
     `may_begin` is false: its outcome could not be recorded. No request takes longer
     than `longest_seconds`, even if its endpoint has a longer time-out: a request that is still
-    running when its lease expires would be sent again.
+    running when its lease expires would be sent again. Of the attempts that delivered, about one in
+    `successes_per_line` is logged, none if that is 0; every other attempt is.
     """
 
     claims: Claims
@@ -242,6 +243,7 @@ class Parts:
     log: Any
     answered: Callable[[Ring, Outcome], None] = lambda _ring, _outcome: None
     may_begin: Callable[[], bool] = lambda: True
+    successes_per_line: int = 1
 
 
 def tls_identity(tls: Tls | None) -> TlsIdentity | None:
