@@ -47,12 +47,13 @@ class ProxyServer:
                 return
             writer.write(b"HTTP/1.1 200 Connection established\r\nvia: a proxy\r\n\r\n")
             try:
-                await asyncio.gather(_piped(reader, far_writer), _piped(far_reader, writer))
+                await asyncio.gather(piped(reader, far_writer), piped(far_reader, writer))
             finally:
                 far_writer.transport.abort()
 
 
-async def _piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write everything that is read, and the end as well."""
     while data := await reader.read(65_536):
         writer.write(data)
         await writer.drain()

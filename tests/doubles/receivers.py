@@ -11,7 +11,11 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Listener:
-    """Listens on 127.0.0.1 and runs a script for each request; keeps requests and the names of client certificates."""
+    """Listens on 127.0.0.1 and runs a script for each request.
+
+    It keeps the requests, and for each connection the name of the client certificate and whether a TLS session was
+    resumed.
+    """
 
     def __init__(self, script: Script, *, secure: bool = False) -> None:
         self._script = script
@@ -19,6 +23,7 @@ class Listener:
         self.connections = 0
         self.ended = 0
         self.clients: list[str | None] = []
+        self.resumed: list[bool] = []
         self.requests: list[bytes] = []
         self.port = 0
 
@@ -29,6 +34,8 @@ class Listener:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read requests and answer each with the script, until the connection ends."""
         self.connections += 1
+        tls = writer.get_extra_info("ssl_object")
+        self.resumed.append(tls is not None and tls.session_reused)
         shown = writer.get_extra_info("peercert") or {}
         self.clients.append(dict(part[0] for part in shown.get("subject", ())).get("commonName"))
         try:
@@ -43,8 +50,8 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Listener]:
-    """Yield a listener during the block, with TLS if a context is given."""
+async def listening(script: Script, *, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[Listener]:
+    """Yield a listener during the block, with TLS if a context is given, and on a free port unless one is given."""
     listener = Listener(script, secure=tls is not None)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -54,7 +61,7 @@ async def listening(script: Script, *, tls: ssl.SSLContext | None = None) -> Asy
             tasks.add(task)
         await listener.serve(reader, writer)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     listener.port = server.sockets[0].getsockname()[1]
     try:
         yield listener

@@ -25,7 +25,7 @@ from packaging.version import Version
 from hookseal.dispatcher.core import endpoint_rules, prepare
 from hookseal.dispatcher.core.model import Answer, Failure, FailureKind, NotBegun, Reply, Request, TlsIdentity
 from hookseal.dispatcher.core.url import AddressRules, AllowedNetwork, Networks, url_problem
-from hookseal.dispatcher.http import connection, dial, egress_guard, exchange
+from hookseal.dispatcher.http import connection, dial, egress_guard, exchange, trust
 from hookseal.dispatcher.http import sessions as rules
 from hookseal.dispatcher.http.exchange import MOMENT_SECONDS, RESPONSE_BYTES_READ, SNIPPET_BYTES, Deadlines
 from hookseal.dispatcher.http.observation import Limits
@@ -541,6 +541,9 @@ def test_the_page_states_every_limit() -> None:
         f"An answer is known for {egress_guard.KNOWN_SECONDS:g} s;",
         f"of a name with many addresses the first {egress_guard.MAX_ADDRESSES} count",
         f"kept for {limits.idle_seconds:g} s, at most {limits.idle_each} to one host and port and {limits.idle:,} in",
+        f"- less than {limits.tls_session_seconds:,.0f} s after the handshake that verified the certificate,",
+        f"at most {limits.tls_sessions:,} sessions in all and {limits.tls_sessions_each:,} of one tenant,",
+        f"If the receiver sent more than {trust.SESSION_HANDSHAKE_BYTES:,} bytes for a handshake,",
         f"| body read | {exchange.RESPONSE_BYTES_READ:,} bytes;",
         f"| body kept | {exchange.SNIPPET_BYTES:,} bytes,",
         f"| all of an answer, interim ones and what chunks take included | {connection.ANSWER_BYTES:,} bytes |",

@@ -4,6 +4,7 @@ import asyncio
 import re
 import select
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -85,14 +86,23 @@ class HttpConnection(ResponseHandler):
 
     Received bytes are parsed in slices, in turn with all other connections; more is read from the socket after that.
     The connection is also closed if an answer exceeds its limits, if a second answer follows, or if the receiver sends
-    something without a request. A status that was received before that counts.
+    something without a request. A status that was received before that counts. `answered` is called with the transport
+    once, when the head of the first answer has arrived.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, place: Place, idle: "IdleConnections", turns: Turns) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        place: Place,
+        idle: "IdleConnections",
+        turns: Turns,
+        answered: Callable[[asyncio.BaseTransport], None] | None = None,
+    ) -> None:
         super().__init__(loop)
         self.place = place
         self._idle = idle
         self._turns = turns
+        self._answered = answered
         self._busy = True
         self._was_asked = False  # until then aiohttp only collects what is received
         self._progress: Progress | None = PROGRESS.get()
@@ -172,6 +182,9 @@ class HttpConnection(ResponseHandler):
             return
         else:
             self._body = body
+            if self._answered is not None and self.transport is not None:
+                self._answered(self.transport)
+                self._answered = None
             if message.code == HTTPStatus.SWITCHING_PROTOCOLS:  # whatever follows, it answers no further request
                 self.force_close()
         super().feed_data(data, size)

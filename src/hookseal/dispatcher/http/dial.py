@@ -26,6 +26,7 @@ from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections,
 from hookseal.dispatcher.http.egress_guard import Addresses, AddressInfo, Guard, Names, begun_socket
 from hookseal.dispatcher.http.failures import NotConnectedError
 from hookseal.dispatcher.http.observation import PROGRESS, Limits, Phase, Progress
+from hookseal.dispatcher.http.trust import KeptSession, SessionKey, TlsSessions
 from hookseal.dispatcher.http.tunnel import EgressProxy, tunnel
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, 5: the connection attempt delay
@@ -36,11 +37,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialOptions:
-    """What a connector needs; `idle` and `turns` are shared by all connectors of a process."""
+    """What a connector needs; `idle`, `turns` and `tls_sessions` are shared by all connectors of a process."""
 
     limits: Limits
     idle: IdleConnections
     turns: Turns
+    tls_sessions: TlsSessions
     proxy: EgressProxy | None
 
 
@@ -79,7 +81,8 @@ class Connector(aiohttp.BaseConnector):
             return connection
 
     def close(self, *, abort_ssl: bool = True) -> Awaitable[None]:
-        """Close every connection without waiting for the receivers."""
+        """Close every connection without waiting for the receivers, and resume no TLS session of them."""
+        self._options.tls_sessions.drop(self)
         return super().close(abort_ssl=abort_ssl)
 
     async def _create_connection(
@@ -106,12 +109,22 @@ class Connector(aiohttp.BaseConnector):
         host, port = place
         addresses = self._require_permitted(await self._resolve(progress, host), host)
         infos = [_info(address, port) for address in addresses]
-        progress.phase = Phase.CONNECTION
-        limit = self._options.limits.connect_seconds
-        sock = await _within(
-            limit, progress, self._dial(infos) if self._options.proxy is None else self._dial_through_proxy(infos)
-        )
-        return await self._start_protocol(sock, progress, place, secure=secure)
+        sock = await self._dialled(progress, infos)
+        if not secure:
+            factory = partial(HttpConnection, self._loop, place, self._options.idle, self._options.turns)
+            return (await self._loop.create_connection(factory, sock=sock))[1]
+        key = SessionKey(self, progress.tenant, place)
+        kept = self._options.tls_sessions.take(key)
+        try:
+            return await self._handshake(sock, progress, key, kept)
+        except NotConnectedError as error:
+            reason = error.__cause__
+            if kept is None or isinstance(reason, ssl.SSLCertVerificationError):  # that was a full handshake
+                raise
+            self._options.tls_sessions.refuse(key)
+            if reason is None:  # it took too long
+                raise
+        return await self._handshake(await self._dialled(progress, infos), progress, key, None)
 
     async def _resolve(self, progress: Progress, host: str) -> Addresses:
         progress.phase = Phase.NAME
@@ -139,22 +152,30 @@ class Connector(aiohttp.BaseConnector):
         )
         raise NotConnectedError(Failure(kind=FailureKind.FORBIDDEN_ADDRESS, detail=detail))
 
-    async def _start_protocol(
-        self, sock: socket.socket, progress: Progress, place: Place, *, secure: bool
+    async def _dialled(self, progress: Progress, infos: Sequence[AddressInfo]) -> socket.socket:
+        progress.phase = Phase.CONNECTION
+        dialling = self._dial(infos) if self._options.proxy is None else self._dial_through_proxy(infos)
+        return await _within(self._options.limits.connect_seconds, progress, dialling)
+
+    async def _handshake(
+        self, sock: socket.socket, progress: Progress, key: SessionKey, kept: KeptSession | None
     ) -> ResponseHandler:
-        """Return the connection on a socket, after the TLS handshake if `secure`. It then owns the socket."""
-        factory = partial(HttpConnection, self._loop, place, self._options.idle, self._options.turns)
-        if not secure:
-            return (await self._loop.create_connection(factory, sock=sock))[1]
+        """Return the connection on a socket after the TLS handshake, which offers the kept session if there is one.
+
+        The connection then owns the socket.
+        """
         progress.phase = Phase.HANDSHAKE
+        progress.tls_session = None if kept is None else kept.session
         limit = self._options.limits.handshake_seconds
+        keep = partial(self._options.tls_sessions.keep, key, kept, progress.clock.monotonic())
+        factory = partial(HttpConnection, self._loop, key.place, self._options.idle, self._options.turns, keep)
         try:
             async with asyncio.timeout(limit):
                 _, connection = await self._loop.create_connection(
                     factory,
                     sock=sock,
                     ssl=self._context,
-                    server_hostname=place[0].rstrip("."),
+                    server_hostname=key.place[0].rstrip("."),
                     ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
                 )
         except TimeoutError:

@@ -113,7 +113,8 @@ class Limits:
     slow, attempts are spent; otherwise the deliveries would be given back again and again. A look-up occupies its
     thread until the system gives up, which may be long after the request has ended. `idle_each` is at least the number
     of requests that may be in flight to one place: with fewer, requests that end together would close connections that
-    the next ones open again.
+    the next ones open again. `tls_sessions_each` limits the TLS sessions that are kept for one tenant, and
+    `tls_session_seconds` how long one may be resumed after the handshake that verified the certificate.
     """
 
     name_seconds: float = 1.5
@@ -125,6 +126,9 @@ class Limits:
     idle_each: int = 500
     idle: int = 1_000
     idle_seconds: float = 30.0
+    tls_sessions: int = 4_096
+    tls_sessions_each: int = 1_024
+    tls_session_seconds: float = 3_600.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +136,8 @@ class Progress:
     """One request: its tenant, how far it has come, and the monotonic time by which it must have begun.
 
     After it has begun it may still connect to the next address of its name. `missing_resource` names what this machine
-    had none left of when a socket was needed, if anything. `connection` is the connection on which it is written,
+    had none left of when a socket was needed, if anything. `tls_session` is the TLS session that its next handshake
+    offers to the receiver, if any. `connection` is the connection on which it is written,
     `lost_by` the error that ended that connection, and `cut_off` the reason if hookseal ended it. `watch`, if it is
     set, is called with the connection just before the request is written.
     """
@@ -143,6 +148,7 @@ class Progress:
     begun: bool = False
     missing_resource: str | None = None
     phase: Phase = Phase.NAME
+    tls_session: ssl.SSLSession | None = field(default=None, repr=False)
     connection: Any = field(default=None, repr=False)
     lost_by: BaseException | None = field(default=None, repr=False)
     cut_off: str | None = None

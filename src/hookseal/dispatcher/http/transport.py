@@ -34,7 +34,7 @@ from hookseal.dispatcher.http.observation import (
     seen_connection,
 )
 from hookseal.dispatcher.http.sessions import Sessions
-from hookseal.dispatcher.http.trust import client_context
+from hookseal.dispatcher.http.trust import TlsSessions, client_context
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.errors import Defect, Malformed
 from hookseal.ground.clock import Clock, SystemClock
@@ -67,7 +67,9 @@ class HttpTransport:
         self._clock = clock or SystemClock()
         self._trust = trust or client_context()
         idle = IdleConnections(most=limits.idle, most_each=limits.idle_each)
-        self._options = DialOptions(limits=limits, idle=idle, turns=Turns(), proxy=proxy)
+        self._options = DialOptions(
+            limits=limits, idle=idle, turns=Turns(), tls_sessions=TlsSessions(limits, self._clock), proxy=proxy
+        )
         self._look_ups = look_ups or LookUps(limits)
         self._sessions = Sessions(self._opened)
         self._deadlines = Deadlines()

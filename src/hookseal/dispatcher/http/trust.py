@@ -1,13 +1,165 @@
-"""Makes the TLS contexts that decide which certificates of receivers are trusted."""
+"""Decides which certificates of receivers are trusted, and which TLS sessions are resumed.
 
+A resumed session needs no certificate: it proves that the receiver is the one whose certificate was verified in the
+handshake with which the session began. So it is resumed only where that handshake would have had the same result.
+"""
+
+import asyncio
 import ssl
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from hookseal.dispatcher.http.egress_guard import exhaustion_error
+from hookseal.dispatcher.http.observation import PROGRESS, Limits
 from hookseal.errors import Exhausted, Unavailable
+from hookseal.ground.clock import Clock
+from hookseal.ground.ids import TenantId
 
+# A session contains the certificates of the receiver, and OpenSSL takes 100 KB of them.
+SESSION_HANDSHAKE_BYTES: Final = 16_384
 _MINIMUM: Final = ssl.TLSVersion.TLSv1_2
+
+
+class ReceiverTls(ssl.SSLObject):
+    """The TLS of one connection. It counts the bytes that the receiver sent for the handshake."""
+
+    incoming: ssl.MemoryBIO
+    handshake_bytes = 0
+
+    def do_handshake(self) -> None:
+        """Continue the handshake, as far as possible."""
+        waiting = self.incoming.pending
+        try:
+            super().do_handshake()
+        finally:
+            self.handshake_bytes += waiting - self.incoming.pending
+
+
+class ReceiverContext(ssl.SSLContext):
+    """A context that offers the TLS session of the current request to the receiver: the event loop passes none on."""
+
+    sslobject_class = ReceiverTls
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, *args: Any, **options: Any) -> ssl.SSLObject:
+        """Return the TLS of a new connection."""
+        progress = PROGRESS.get(None)
+        if progress is not None:
+            options["session"], progress.tls_session = progress.tls_session, None
+        tls = super().wrap_bio(incoming, *args, **options)
+        if isinstance(tls, ReceiverTls):
+            tls.incoming = incoming
+        return tls
+
+
+class SessionKey(NamedTuple):
+    """Who may resume a session, and where.
+
+    `owner` is the connector: its requests have the same egress rights, proxy and TLS context.
+    """
+
+    owner: object
+    tenant: TenantId
+    place: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSession:
+    """A session that may be resumed before the monotonic time `until`. Without a session, none is kept until then."""
+
+    session: ssl.SSLSession | None = field(repr=False)
+    until: float
+
+
+class TlsSessions:
+    """The TLS sessions that may be resumed: one for each key, and each of them once.
+
+    If there are too many, the least recently used goes first. Only sessions of TLS 1.3 are kept. When one of TLS 1.2 is
+    resumed, no new keys are negotiated, so whoever learns the receiver's ticket key later can read what was sent.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._kept: OrderedDict[SessionKey, KeptSession] = OrderedDict()
+        self._of: defaultdict[TenantId, OrderedDict[SessionKey, None]] = defaultdict(OrderedDict)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, key: SessionKey) -> KeptSession | None:
+        """Return the session that a new connection offers, and forget it: a ticket is used once (RFC 8446, C.4)."""
+        kept = self._valid(key)
+        if kept is None or kept.session is None:
+            return None
+        self._forget(key)
+        return kept
+
+    def keep(
+        self, key: SessionKey, offered: KeptSession | None, began: float, connection: asyncio.BaseTransport
+    ) -> None:
+        """Keep the session of a connection on which the receiver has answered: its tickets have arrived by then.
+
+        The handshake began at the monotonic time `began`, and offered the session `offered`. If that was resumed, the
+        new session ends when it would have ended: its certificate was verified then.
+        """
+        tls = connection.get_extra_info("ssl_object")
+        if not isinstance(tls, ReceiverTls) or tls.version() != "TLSv1.3":
+            return
+        known = self._valid(key)
+        is_refused = known is not None and known.session is None
+        if is_refused or tls.handshake_bytes > SESSION_HANDSHAKE_BYTES:
+            return
+        try:
+            session = tls.session
+        except ValueError:  # Python before 3.13 cannot copy a large one
+            return
+        if session is None or not session.has_ticket:
+            return
+        if offered is not None and tls.session_reused:
+            until = offered.until
+        else:
+            until = self._until(began, connection.get_extra_info("peercert"))
+        self._store(key, KeptSession(session, until))
+
+    def refuse(self, key: SessionKey) -> None:
+        """Keep no session of this place for an hour: a handshake that offered one has failed."""
+        self._store(key, KeptSession(None, self._clock.monotonic() + self._limits.tls_session_seconds))
+
+    def drop(self, owner: object) -> None:
+        """Forget every session of this connector."""
+        for key in [key for key in self._kept if key.owner is owner]:
+            self._forget(key)
+
+    def _valid(self, key: SessionKey) -> KeptSession | None:
+        kept = self._kept.get(key)
+        if kept is not None and self._clock.monotonic() >= kept.until:
+            self._forget(key)
+            return None
+        return kept
+
+    def _until(self, began: float, certificate: Mapping[str, Any]) -> float:
+        valid_seconds = ssl.cert_time_to_seconds(certificate["notAfter"]) - self._clock.now().timestamp()
+        return min(began + self._limits.tls_session_seconds, self._clock.monotonic() + valid_seconds)
+
+    def _store(self, key: SessionKey, kept: KeptSession) -> None:
+        self._forget(key)
+        self._kept[key] = kept
+        of_tenant = self._of[key.tenant]
+        of_tenant[key] = None
+        if len(of_tenant) > self._limits.tls_sessions_each:
+            self._forget(next(iter(of_tenant)))
+        elif len(self._kept) > self._limits.tls_sessions:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: SessionKey) -> None:
+        if self._kept.pop(key, None) is not None:
+            of_tenant = self._of[key.tenant]
+            del of_tenant[key]
+            if not of_tenant:
+                del self._of[key.tenant]
 
 
 def client_context(*, extra: str | None = None, only: bool = False) -> ssl.SSLContext:
@@ -18,7 +170,7 @@ def client_context(*, extra: str | None = None, only: bool = False) -> ssl.SSLCo
     no certificate, and `ValueError` if it is not PEM. Raises `Unavailable` if the authorities of the system cannot be
     read (OpenSSL would silently trust nothing), and `Exhausted` if no file descriptor is left for that.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # this protocol verifies the certificate and the name
+    context = ReceiverContext(ssl.PROTOCOL_TLS_CLIENT)  # this protocol verifies the certificate and the name
     context.minimum_version = _MINIMUM
     context.set_alpn_protocols(("http/1.1",))
     if not only:
