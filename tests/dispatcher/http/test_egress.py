@@ -449,7 +449,7 @@ async def test_hanging_look_ups_delay_no_other_tenant(hanging: threading.Event) 
             hanging.wait()
         return ("127.0.0.1",)
 
-    limits = Limits(name_seconds=3.0, look_ups_each=4)
+    limits = Limits(name_seconds=3.0, look_ups_each=4, look_ups=8)
     async with listening(status(204)) as listener, transport(HERE_ONLY, look_up, limits) as sending:
         hostile = [
             asyncio.create_task(
@@ -516,6 +516,71 @@ async def test_look_ups_are_limited() -> None:
     assert [("a",), ("b",), ("c",), ("d",)] == await asyncio.gather(*waiting)
 
 
+def started(look_ups: LookUps, tenant: str) -> int:
+    """Begin look-ups of this tenant, as many as it may have, and return their number."""
+    count = 0
+    while look_ups.has_room(TenantId(tenant)):
+        look_ups.begin(TenantId(tenant), f"{count}.{tenant}.example")
+        count += 1
+    return count
+
+
+@pytest.mark.req("DEL-11", part="bounds")
+async def test_look_ups_that_hang_leave_room_for_other_tenants(hanging: threading.Event) -> None:
+    """One tenant has at most a quarter of all; the next ones have half of what is left of the shared ones, or 4."""
+
+    def look_up(host: str) -> Addresses:
+        hanging.wait()
+        return (host,)
+
+    look_ups = LookUps(Limits(), look_up)
+    found = [started(look_ups, f"tenant-{number}") for number in range(40)]
+    hanging.set()
+
+    assert [64, 32, 16, 8, *([4] * 34), 0, 0] == found
+    assert Limits().look_ups == sum(found)
+
+
+async def test_tenants_that_wait_for_a_look_up_take_turns() -> None:
+    """While every thread is busy, a tenant with many names does not come before one that asks later for a few."""
+    asked: list[str] = []
+    go_on = threading.Semaphore(0)
+
+    def look_up(host: str) -> Addresses:
+        asked.append(host)
+        go_on.acquire()
+        return (host,)
+
+    known = Names(LookUps(Limits(look_ups_each=1, look_ups=1), look_up))
+    names = [("acme", "a1"), ("acme", "a2"), ("acme", "a3"), ("globex", "g1"), ("globex", "g2")]
+    waiting = [asyncio.create_task(known.addresses(TenantId(tenant), host)) for tenant, host in names]
+    await asyncio.sleep(0)
+    for _ in names:
+        go_on.release()
+    await asyncio.gather(*waiting)
+
+    assert ["a1", "a2", "g1", "a3", "g2"] == asked
+
+
+async def test_a_thread_does_many_look_ups() -> None:
+    """A look-up starts a thread only if every thread is busy; the threads end with the transport."""
+    used: list[threading.Thread] = []
+
+    def look_up(host: str) -> Addresses:
+        used.append(threading.current_thread())
+        return (host,)
+
+    look_ups = LookUps(Limits(), look_up)
+    known = Names(look_ups)
+    for number in range(20):
+        await known.addresses(TenantId("acme"), str(number))
+    look_ups.close()
+    used[0].join(20)
+
+    assert 1 == len(set(used))
+    assert not used[0].is_alive()
+
+
 @pytest.mark.req("SEC-08")
 async def test_look_ups_are_shared_within_a_tenant_only() -> None:
     turn = threading.Barrier(3, timeout=10)
@@ -541,7 +606,7 @@ async def test_a_cancelled_look_up_is_never_started(hanging: threading.Event) ->
         hanging.wait()
         return (host,)
 
-    known = Names(LookUps(Limits(look_ups_each=1), look_up))
+    known = Names(LookUps(Limits(look_ups_each=1, look_ups=2), look_up))
     waiting = [asyncio.create_task(known.addresses(TenantId("acme"), str(number))) for number in range(100)]
     await asyncio.wait(waiting, timeout=0.1)
     for task in waiting[1:]:

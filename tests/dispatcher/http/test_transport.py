@@ -531,13 +531,15 @@ async def test_a_forbidden_header_is_a_defect(kind: str, own: dict[str, bytes]) 
 
 def test_the_page_states_every_limit() -> None:
     limits = Limits()
+    shared = limits.look_ups // 2
     sentences = [
         f"or the first byte on a kept connection) | {prepare.START_WITHIN_SECONDS:g} s after the claim |",
         f"| resolve the name | {limits.name_seconds:g} s |",
         f"| connect, with an egress proxy and its tunnel included | {limits.connect_seconds:g} s |",
         f"| TLS handshake | {limits.handshake_seconds:g} s |",
         f"| body, once the status came | {limits.body_seconds:g} s |",
-        f"at most {limits.look_ups_each} of one tenant at a time, and {limits.look_ups} in all",
+        f"in threads, at most {limits.look_ups} at a time. A tenant may have {limits.look_ups_each} of them",
+        f"If fewer than {shared} are busy, it may have as many as are left of these: {shared // 2} if it is alone",
         f"An answer is known for {egress_guard.KNOWN_SECONDS:g} s;",
         f"of a name with many addresses the first {egress_guard.MAX_ADDRESSES} count",
         f"kept for {limits.idle_seconds:g} s, at most {limits.idle_each} to one host and port and {limits.idle:,} in",

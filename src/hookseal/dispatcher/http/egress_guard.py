@@ -12,7 +12,9 @@ import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
+from queue import SimpleQueue
 from typing import Any, Final
 
 from hookseal.dispatcher.core.url import Networks, refusal
@@ -119,6 +121,7 @@ def is_of_this_machine(address: str) -> bool:
 KNOWN_SECONDS: Final = 10.0
 MAX_KNOWN: Final = 1_000
 MAX_ADDRESSES: Final = 32  # a hostile name server may return thousands, and each is stored, checked and dialled
+KEPT_THREADS: Final = 16
 Addresses = tuple[str, ...]
 _AddressInfos = list[tuple[Any, ...]]
 
@@ -136,27 +139,38 @@ def system_look_up(host: str) -> Addresses:
 
 
 class LookUps:
-    """The running look-ups of a process, limited in number for each tenant and in all."""
+    """The running look-ups of a process, limited in number for each tenant and in all, and the threads that run them.
+
+    A tenant may have `look_ups_each` of them at a time, as long as a thread is free. It may have more if fewer than
+    half of all threads are busy, but not more than are left of this half. So look-ups of one tenant that hang take at
+    most a quarter of all threads, and then another tenant may still have an eighth.
+    """
 
     def __init__(self, limits: Limits, look_up: Callable[[str], Addresses] = system_look_up) -> None:
         self._limits = limits
         self.look_up = look_up
         self._busy: Counter[TenantId | None] = Counter()
-        self._threads = 0
-        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
+        self._running = 0
+        # Of each tenant its callers, in the order in which they came, and what lets them continue if it can.
+        self._waiting: OrderedDict[TenantId | None, dict[asyncio.Future[None], Callable[[], bool]]] = OrderedDict()
+        self._work: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
+        self._idle_threads = 0
+        self._kept_threads = KEPT_THREADS
 
     def has_room(self, tenant: TenantId | None) -> bool:
         """Return whether a look-up for this tenant may begin."""
-        return self._threads < self._limits.look_ups and self._busy[tenant] < self._limits.look_ups_each
+        shared = self._limits.look_ups // 2 - self._running
+        most = max(self._limits.look_ups_each, shared)
+        return self._running < self._limits.look_ups and self._busy[tenant] < most
 
-    async def wait_for_end(self) -> None:
-        """Return once a look-up has ended. The callers continue in the order in which they came."""
+    async def wait(self, tenant: TenantId | None, goes_on: Callable[[], bool]) -> None:
+        """Return once `goes_on` has returned true. It is asked when a look-up has ended, the tenants in turn."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[waiter] = None
+        self._waiting.setdefault(tenant, {})[waiter] = goes_on
         try:
             await waiter
         finally:
-            del self._waiting[waiter]
+            self._leave(tenant, waiter)
 
     def begin(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses]":
         """Start a look-up and return the future of its result. `has_room` must be true. Raises `OSError`."""
@@ -164,26 +178,68 @@ class LookUps:
         answer: asyncio.Future[Addresses] = loop.create_future()
 
         def ended(result: Addresses | Exception) -> None:
-            self._threads -= 1
+            self._running -= 1
             self._busy[tenant] -= 1
             if not self._busy[tenant]:
                 del self._busy[tenant]
-            for waiter in self._waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+            if self._idle_threads < self._kept_threads:
+                self._idle_threads += 1
+            else:
+                self._work.put(None)
             if isinstance(result, Exception):
                 answer.set_exception(result)
             else:
                 answer.set_result(result)
+            loop.call_soon(self._wake)  # by then the answer is known
 
-        thread = threading.Thread(target=_run, args=(self.look_up, host, loop, ended), name="look-up", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no thread left
-            raise OSError(errno.ENOMEM, "no thread can be started for a look-up") from None
-        self._threads += 1
+        work = partial(_run, self.look_up, host, loop, ended)
+        if self._idle_threads:
+            self._idle_threads -= 1
+        else:
+            self._start_thread()
+        self._work.put(work)
+        self._running += 1
         self._busy[tenant] += 1
         return answer
+
+    def close(self) -> None:
+        """End the threads, each once its look-up has ended."""
+        self._kept_threads = 0
+        while self._idle_threads:
+            self._idle_threads -= 1
+            self._work.put(None)
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=_serve, args=(self._work,), name="look-up", daemon=True).start()
+        except RuntimeError:  # the system has no thread left
+            raise OSError(errno.ENOMEM, "no thread can be started for a look-up") from None
+
+    def _wake(self) -> None:
+        for tenant in list(self._waiting):
+            for waiter, goes_on in list(self._waiting[tenant].items()):
+                if waiter.done():
+                    continue
+                try:
+                    if not goes_on():
+                        break
+                except OSError as error:
+                    waiter.set_exception(error)
+                else:
+                    waiter.set_result(None)
+                self._waiting.move_to_end(tenant)
+                self._leave(tenant, waiter)
+
+    def _leave(self, tenant: TenantId | None, waiter: "asyncio.Future[None]") -> None:
+        callers = self._waiting.get(tenant, {})
+        callers.pop(waiter, None)
+        if not callers:
+            self._waiting.pop(tenant, None)
+
+
+def _serve(work: "SimpleQueue[Callable[[], bool] | None]") -> None:
+    while (look_up := work.get()) is not None and look_up():
+        pass
 
 
 def _run(
@@ -191,7 +247,8 @@ def _run(
     host: str,
     loop: asyncio.AbstractEventLoop,
     ended: Callable[[Addresses | Exception], None],
-) -> None:
+) -> bool:
+    """Look up a name, and return whether the result could be passed on: not if the event loop is closed."""
     result: Addresses | Exception
     try:
         result = look_up(host)
@@ -199,8 +256,9 @@ def _run(
         result = error
     try:
         loop.call_soon_threadsafe(ended, result)
-    except RuntimeError:  # the event loop is closed
-        return
+    except RuntimeError:
+        return False
+    return True
 
 
 class Names:
@@ -218,17 +276,24 @@ class Names:
         no effect on others.
         """
         while (addresses := self._cached(host)) is None:
-            look_up = self._running.get((tenant, host))
-            if look_up is None and self._look_ups.has_room(tenant):
-                look_up = self._begin(tenant, host)
+            look_up = self._joined(tenant, host)
             if look_up is not None:
                 return await asyncio.shield(look_up)
-            await self._look_ups.wait_for_end()
+            await self._look_ups.wait(
+                tenant, lambda: self._cached(host) is not None or self._joined(tenant, host) is not None
+            )
         return addresses
 
     def _cached(self, host: str) -> Addresses | None:
         until, addresses = self._known.get(host, (0.0, ()))
         return addresses if asyncio.get_running_loop().time() < until else None
+
+    def _joined(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses] | None":
+        """Return the tenant's look-up of this name, which is begun if there is room; None if there is not."""
+        look_up = self._running.get((tenant, host))
+        if look_up is None and self._look_ups.has_room(tenant):
+            look_up = self._begin(tenant, host)
+        return look_up
 
     def _begin(self, tenant: TenantId | None, host: str) -> "asyncio.Future[Addresses]":
         look_up = self._look_ups.begin(tenant, host)

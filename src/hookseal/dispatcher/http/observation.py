@@ -121,7 +121,7 @@ class Limits:
     connect_seconds: float = 3.0
     handshake_seconds: float = 3.0
     body_seconds: float = 2.0
-    look_ups_each: int = 8
+    look_ups_each: int = 4
     look_ups: int = 256
     idle_each: int = 500
     idle: int = 1_000

@@ -81,6 +81,7 @@ class HttpTransport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._sessions.close()
+        self._look_ups.close()
 
     async def send(self, request: Request) -> Answer:
         """Return the answer to the request, within its time-out.
