@@ -257,6 +257,28 @@ async def test_the_longest_unused_goes_first() -> None:
         assert 1 == connections_to(other.port)
 
 
+async def test_a_place_with_several_connections_gives_one_up_first() -> None:
+    """Above the limit, the only kept connection to a receiver stays, though another receiver's were used later."""
+    both_are_here = asyncio.Barrier(2)
+
+    async def answer_together(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await both_are_here.wait()
+        writer.write(OK)
+
+    async with (
+        listening(status(204)) as one,
+        listening(answer_together) as busy,
+        listening(status(204)) as third,
+        HttpTransport(AddressRules(LOOPBACK), limits=Limits(idle=3)) as transport,
+    ):
+        await transport.send(request_to(one.url))
+        await asyncio.gather(*[transport.send(request_to(busy.url)) for _ in range(2)])
+        await transport.send(request_to(third.url))
+        await wait_until_closed(busy.port, kept=1)
+
+        assert [1, 1] == [connections_to(each.port) for each in (one, third)]
+
+
 async def test_an_unused_connection_is_closed() -> None:
     """A kept connection that is not used again is closed after `idle_seconds`."""
     async with (

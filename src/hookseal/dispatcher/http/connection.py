@@ -300,7 +300,11 @@ def end_of_head(piece: bytes) -> int:
 
 
 class IdleConnections:
-    """The idle connections: at most `most` in all and `most_each` to one place. The longest idle are closed first."""
+    """The idle connections: at most `most` in all and `most_each` to one place.
+
+    Those of places with several are closed first, and of these the longest idle, so that as many places as possible
+    have one.
+    """
 
     def __init__(self, *, most: int, most_each: int) -> None:
         self._most = most
@@ -319,7 +323,7 @@ class IdleConnections:
         if len(here) > self._most_each:
             self._close(next(iter(here)))
         elif len(self._all) > self._most:
-            self._close(next(iter(self._all)))
+            self._close(self._least_needed())
 
     def forget(self, connection: HttpConnection) -> None:
         """Remove a connection that is used again or has ended."""
@@ -338,6 +342,11 @@ class IdleConnections:
         for connection in ending:
             await connection.ended(within=_MOMENT_SECONDS)
         return bool(ending)
+
+    def _least_needed(self) -> HttpConnection:
+        if len(self._at) == len(self._all):
+            return next(iter(self._all))
+        return next(connection for connection in self._all if len(self._at[connection.place]) > 1)
 
     def _close(self, connection: HttpConnection) -> None:
         self.forget(connection)
