@@ -67,6 +67,7 @@ NO_EVENTS: list[tuple[str | None, str]] = [
     ('{"event_type": "a", "body": "AA=A"}', "body"),
     ('{"event_type": "a", "body": "AA\\nAA"}', "body"),
 ]
+_MORE_LEVELS = 15  # a level more of each index, in each look-up
 MALFORMED = [
     ({"tenant_id": "_system"}, "tenant"),
     ({"tenant_id": "-a"}, "tenant"),
@@ -136,6 +137,70 @@ async def test_each_subscriber_gets_one_delivery(pool: Pool) -> None:
     found = await pool.fetch("SELECT endpoint_id::text, waiting_for FROM hookseal.deliveries")
     assert {disabled: "endpoint_disabled"} == {row[0]: row[1] for row in found if row["waiting_for"] is not None}
     assert {"acme"} == {ring.tenant_id for ring in published.deliveries}
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_publish_follows_each_change_of_an_endpoint(pool: Pool) -> None:
+    """What an endpoint subscribes to counts from the moment of its change, also by SQL, and ends with the endpoint."""
+    one = await endpoint(pool, "acme", "invoice.paid", "invoice.paid", "invoice.*", "*", "x" * 5_000)
+
+    async def receivers(event_type: str, tenant: str = "acme") -> list[str]:
+        given = event(event_type, tenant_id=TenantId(tenant))
+        alone = await publish_json(pool, given, "{}")
+        [in_batch] = await publish_many(pool, given.tenant_id, batch([(given, "{}")]))
+        found = [[ring.endpoint_id for ring in each.deliveries] for each in (alone, in_batch)]
+        assert found[0] == found[1]
+        return found[0]
+
+    async def change(assignment: str) -> None:
+        await pool.execute(f"UPDATE hookseal.endpoints SET {assignment}")  # noqa: S608 -- ours
+
+    assert [[one]] * 2 == [await receivers("invoice.paid"), await receivers("user.created")]
+    await change("event_types = ARRAY['user.*', NULL]")
+    assert [[], [one]] == [await receivers("invoice.paid"), await receivers("user.created")]
+    await change("tenant_id = 'globex', id = md5('other')::uuid")
+    other = "795f3202-b17c-b6bc-3d4b-771d8c6c9eaf"
+    assert [[], [other]] == [await receivers("user.created"), await receivers("user.created", "globex")]
+    await pool.execute("DELETE FROM hookseal.endpoints")
+    assert 0 == await count(pool, "subscriptions")
+    await endpoint(pool, "acme", "*")
+    await pool.execute("TRUNCATE hookseal.endpoints")
+    assert 0 == await count(pool, "subscriptions")
+
+
+@pytest.mark.req("DEL-01")
+async def test_a_publish_reads_no_endpoint_that_does_not_subscribe(pool: Pool) -> None:
+    """The blocks that it reads do not grow with endpoints of its tenant for other types, nor with those of others."""
+    await endpoint(pool, "acme", "invoice.*")
+    calls = (
+        "SELECT * FROM hookseal.publish('acme', 'invoice.paid', '1'::json)",
+        'SELECT * FROM hookseal.publish_many(\'acme\', ARRAY[\'{"event_type": "invoice.paid", "data": 1}\']::json[])',
+    )
+
+    async def blocks() -> list[int]:
+        await pool.execute("ANALYZE hookseal.endpoints, hookseal.subscriptions")
+        return [await _blocks(pool, call) for call in calls]
+
+    before = await blocks()
+    await pool.execute(
+        "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+        " SELECT CASE WHEN n % 3 = 0 THEN 'acme' ELSE 'other' || n % 100 END, hookseal.uuid7(), 'https://a.example/'"
+        " || n, CASE WHEN n % 3 > 0 THEN '{*,invoice.*}' WHEN n % 2 = 0 THEN '{user.*}' ELSE ARRAY['user.' || n] END"
+        " FROM generate_series(1, 9000) AS n"
+    )
+    after = await blocks()
+
+    assert all(now <= then + _MORE_LEVELS for then, now in zip(before, after, strict=True)), (before, after)
+
+
+async def _blocks(pool: Pool, call: str) -> int:
+    """Return how many blocks a call reads in a session that has its plans."""
+    async with pool.acquire() as connection:
+        for _ in range(7):
+            await connection.fetch(call)
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}")
+        plan = json.loads(text)[0]["Plan"]
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")

@@ -21,7 +21,9 @@ ROLES = ("hookseal_producer", "hookseal_publisher", "hookseal_readonly", "hookse
 _STATISTICS = {"endpoint_stats": "S", "endpoint_backlog": "S"}
 WHOLE = {
     "hookseal_producer": {"alembic_version": "S"},
-    "hookseal_publisher": {"audience": "S", "events": "I", "operator_notices": "DIS", "producers": "S"},
+    "hookseal_publisher": {
+        "audience": "S", "events": "I", "operator_notices": "DIS", "producers": "S", "subscriptions": "S",
+    },
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
         **_STATISTICS, "deliveries": "S", "delivery_links": "S", "held_endpoints": "S", "lanes": "S", "lines": "S",

@@ -30,9 +30,9 @@ DECLARE
     area text := split_part($1, '.', 1);
 BEGIN
     IF $2 = '_operator' OR NOT EXISTS (
-        SELECT FROM hookseal.audience AS a
-        WHERE a.tenant_id = '_operator'
-          AND a.event_types && ARRAY['*', $1, area || '.*', regexp_replace($1, '[^.]+$', '*')])
+        SELECT FROM hookseal.subscriptions AS s
+        WHERE s.tenant_id = '_operator'
+          AND s.pattern = ANY (ARRAY['*', $1, area || '.*', regexp_replace($1, '[^.]+$', '*')]))
     THEN
         RETURN;
     END IF;

@@ -126,7 +126,7 @@ $$;
 -- beginning: no ring is needed for them. A delivery of an ordered endpoint gets its position, and waits behind others, by
 -- the trigger join_line.
 CREATE VIEW hookseal.audience AS
-    SELECT e.tenant_id, e.id AS endpoint_id, e.event_types, e.ordered, held.waiting_for,
+    SELECT e.tenant_id, e.id AS endpoint_id, e.ordered, held.waiting_for,
            CASE held.waiting_for WHEN 'endpoint_disabled' THEN 'the endpoint is disabled' ELSE h.reason END AS last_error
     FROM hookseal.endpoints AS e
     LEFT JOIN hookseal.held_endpoints AS h
@@ -183,12 +183,20 @@ BEGIN
 
     RETURN QUERY
         WITH matched AS MATERIALIZED (
-            SELECT f.id, f.index, a.endpoint_id, a.waiting_for, a.last_error, a.ordered
+            SELECT f.id, f.index, subscribed.endpoint_id, a.waiting_for, a.last_error, a.ordered
             FROM (SELECT u.event_type, ARRAY['*', u.event_type] || ARRAY(
                              SELECT left(u.event_type, n) || '*' FROM generate_series(1, length(u.event_type)) AS n
                              WHERE substr(u.event_type, n, 1) = '.') AS patterns
-                  FROM (SELECT DISTINCT event_type FROM unnest(first)) AS u) AS type
-            JOIN hookseal.audience AS a ON a.tenant_id = $1 AND a.event_types && type.patterns
+                  FROM (SELECT DISTINCT event_type FROM unnest(first)) AS u
+                  OFFSET 0) AS type
+            CROSS JOIN LATERAL (
+                SELECT DISTINCT s.endpoint_id
+                FROM unnest(type.patterns) AS p (pattern), LATERAL (
+                    SELECT s.endpoint_id FROM hookseal.subscriptions AS s
+                    WHERE s.tenant_id = $1 AND s.pattern = p.pattern OFFSET 0) AS s) AS subscribed
+            CROSS JOIN LATERAL (
+                SELECT a.waiting_for, a.last_error, a.ordered FROM hookseal.audience AS a
+                WHERE a.tenant_id = $1 AND a.endpoint_id = subscribed.endpoint_id OFFSET 0) AS a
             JOIN (SELECT id, event_type, index FROM unnest(first)) AS f ON f.event_type = type.event_type
             LIMIT $3 + 1
         ), line AS MATERIALIZED (  -- in one order, so that two publishers do not deadlock
@@ -272,11 +280,17 @@ BEGIN
     RETURN QUERY
         INSERT INTO hookseal.deliveries AS d
             (tenant_id, id, endpoint_id, event_id, rung_at, waiting_for, held_at, last_error, position)
-        SELECT $1, hookseal.uuid7(), a.endpoint_id, given.id, CASE WHEN rings AND a.waiting_for IS NULL THEN now() END,
+        SELECT $1, hookseal.uuid7(), subscribed.endpoint_id, given.id,
+               CASE WHEN rings AND a.waiting_for IS NULL THEN now() END,
                a.waiting_for, CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
-        FROM hookseal.audience AS a
-        WHERE a.tenant_id = $1 AND a.event_types && patterns
-        ORDER BY a.endpoint_id
+        FROM (SELECT DISTINCT s.endpoint_id
+              FROM unnest(patterns) AS p (pattern), LATERAL (
+                  SELECT s.endpoint_id FROM hookseal.subscriptions AS s
+                  WHERE s.tenant_id = $1 AND s.pattern = p.pattern OFFSET 0) AS s) AS subscribed
+        CROSS JOIN LATERAL (
+            SELECT a.waiting_for, a.last_error, a.ordered FROM hookseal.audience AS a
+            WHERE a.tenant_id = $1 AND a.endpoint_id = subscribed.endpoint_id OFFSET 0) AS a
+        ORDER BY subscribed.endpoint_id
         RETURNING given.id, d.id, d.endpoint_id, false, d.waiting_for IS NULL;
     IF NOT FOUND THEN
         RETURN NEXT ROW(given.id, NULL, NULL, false, false)::hookseal.published;

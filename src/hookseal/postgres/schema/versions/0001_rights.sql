@@ -22,7 +22,7 @@ ALTER FUNCTION hookseal.report_exhausted() OWNER TO hookseal_publisher;
 ALTER FUNCTION hookseal.report_expiring() OWNER TO hookseal_publisher;
 ALTER FUNCTION hookseal.forget_notices() OWNER TO hookseal_publisher;
 REVOKE CREATE ON SCHEMA hookseal FROM hookseal_publisher;
-GRANT SELECT ON hookseal.producers, hookseal.audience TO hookseal_publisher;
+GRANT SELECT ON hookseal.producers, hookseal.subscriptions, hookseal.audience TO hookseal_publisher;
 GRANT SELECT, INSERT, UPDATE (last_at, suppressed), DELETE ON hookseal.operator_notices TO hookseal_publisher;
 GRANT SELECT (name, until) ON hookseal.control TO hookseal_publisher;
 GRANT SELECT (tenant_id, id, event_type, fingerprint), INSERT ON hookseal.events TO hookseal_publisher;
