@@ -13,6 +13,7 @@ from hookseal.dispatcher.core.url import PLAIN_HTTP
 from hookseal.dispatcher.core.why import EndpointFacts, Facts, LastAttempt, explain
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
 from hookseal.dispatcher.store.delivery_queries import Filter, Use, page
+from hookseal.dispatcher.store.endpoint_queries import EndpointFilter
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Malformed, NotFound
@@ -562,6 +563,72 @@ async def test_hour_and_day_add_up_the_written_counts(installation: Installation
         await endpoint_queries.forget(installation.pool),
     )
     assert 3 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.attempt_counts")
+
+
+@pytest.mark.req("DEL-20")
+@pytest.mark.req("DEL-09")
+async def test_list_details_and_statistics_have_one_state(installation: Installation) -> None:
+    """The state is the first of these that is true; the lane says what holds the endpoint before what crowds it."""
+    ordered = NewEndpoint(tenant_id=ACME, url="https://e.example", event_types=("*",), ordered=True)
+    endpoint, pool = (await installation.add(ordered)).pointer.endpoint_id, installation.pool
+    await installation.deliveries()
+    for state, lane, change in (
+        ("failing", None, rows.change(pool, "endpoints", first_failure_at=rows.NOW, last_failure_at=rows.NOW)),
+        ("stopped", None, rows.set_state(pool, "dead_letter")),
+        ("stopped", "rate", rows.lane(pool, endpoint, waiting_for="rate")),
+        ("held", "breaker", rows.hold(pool, endpoint, waiting_for="breaker")),
+        ("disabled", "breaker", rows.change(pool, "endpoints", enabled=False)),
+    ):
+        await change
+        [listed], _ = await endpoint_queries.page(pool, EndpointFilter(), limit=1, cursor=None)
+        shown = await endpoint_queries.show(pool, ACME, endpoint)
+        [counted], _ = await endpoint_queries.stats_page(pool, ACME, endpoint, limit=1, cursor=None)
+        assert ([state] * 3, [lane] * 2) == (
+            [each["state"] for each in (listed, shown, counted)], [listed["lane"], shown["lane"]]
+        )  # fmt: skip
+
+
+@pytest.mark.req("DEL-20")
+async def test_the_last_failed_attempt_is_that_of_its_endpoint(installation: Installation) -> None:
+    """It is the last that failed, although a later attempt of that delivery succeeded."""
+    endpoint, pool = (await installation.endpoint()).pointer.endpoint_id, installation.pool
+    assert (await endpoint_queries.show(pool, ACME, endpoint))["last_failure"] is None
+    first, second = [(await installation.deliveries())[0] for _ in range(2)]
+    other = (await installation.endpoint(url="https://other.example/")).pointer.endpoint_id
+    [of_another] = [ring for ring in await installation.deliveries() if ring.endpoint_id == other]
+    for ring, number, minutes, outcome, status in (
+        (first, 1, 1, "server_error", 500),
+        (second, 1, 2, "client_error", 404),
+        (of_another, 1, 4, "server_error", 503),
+        (second, 2, 3, "delivered", 204),
+    ):
+        at = NOW + timedelta(minutes=minutes)
+        await rows.attempt(pool, ring.delivery_id, number, started_at=at, outcome=outcome, status=status)
+    found = (await endpoint_queries.show(pool, ACME, endpoint))["last_failure"]
+    assert (second.delivery_id, NOW + timedelta(minutes=2), "client_error", 404) == tuple(
+        found[name] for name in ("delivery_id", "started_at", "outcome", "status")
+    )
+
+
+async def test_pages_have_every_selected_endpoint_once(installation: Installation) -> None:
+    pool = installation.pool
+    acme = [await rows.endpoint(pool, id=f"{ID[:-1]}{number}", enabled=number != 1) for number in range(3)]
+    globex = await rows.endpoint(pool, "globex", id=f"{ID[:-1]}9")
+    for selected, expected in (
+        ({}, [globex, *reversed(acme)]),
+        ({"tenant_id": ACME}, acme[::-1]),
+        ({"enabled": False}, [acme[1]]),
+        ({"enabled": True, "tenant_id": ACME}, [acme[2], acme[0]]),
+        ({"enabled": False, "tenant_id": TenantId("globex")}, []),
+    ):
+        found, cursor = list[str](), None
+        while not found or cursor is not None:
+            items, cursor = await endpoint_queries.page(pool, EndpointFilter(**selected), limit=3, cursor=cursor)
+            found += [item["endpoint_id"] for item in items] or ["nothing"]
+        assert (expected or ["nothing"]) == found, selected
+    for limit, cursor in ((0, None), (1_001, None), (1, "!")):
+        with pytest.raises(Malformed):
+            await endpoint_queries.page(pool, EndpointFilter(), limit=limit, cursor=cursor)
 
 
 @pytest.mark.req("DEL-08")
