@@ -24,6 +24,7 @@ from hookseal.dispatcher.store.publish import NewEvent as GivenEvent
 from hookseal.dispatcher.store.publish import publish_json
 from hookseal.errors import Conflict, Malformed, NotFound, Unavailable
 from hookseal.ground.ids import EventId, TenantId
+from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -82,6 +83,39 @@ async def test_each_filter_selects_deliveries(admin: Admin, installation: Instal
     shown = await admin.deliveries.get(tenant_id="acme", delivery_id=one.delivery_id)
     [attempt] = shown.attempt_log
     assert ("corr-1", 204, (endpoint.secret_ref,)) == (shown.correlation_id, attempt.status, attempt.signed_by)
+
+
+@pytest.mark.req("SEC-23")
+@pytest.mark.req("SEC-08")
+async def test_what_a_destroyed_version_signed_is_still_listed(admin: Admin, installation: Installation) -> None:
+    """So is that of a deleted endpoint. An absent version and another tenant's are not found, with the same answer."""
+    urls = [f"https://{name}.example/" for name in ("kept", "gone", "unused")]
+    kept, gone, unused = [(await installation.endpoint(url=url)).pointer for url in urls]
+    made = {ring.endpoint_id: ring for ring in await installation.deliveries()}
+    for pointer in (kept, gone):
+        await finished(installation, made[pointer.endpoint_id], str(pointer.secret_ref))
+    await installation.rotate(kept.endpoint_id, overlap_seconds=0)
+    for pointer in (gone, unused):
+        await admin.endpoints.delete(tenant_id="acme", endpoint_id=pointer.endpoint_id, actor=JANE)
+    await rows.change(installation.pool, "secret_records", where="state = 'retired'", state="destroyed", sealed=None)
+    for pointer, attempts in ((kept, 1), (gone, 1), (unused, 0)):
+        page = await admin.deliveries.list(tenant_id="acme", signed_by=pointer.secret_ref)
+        assert [made[pointer.endpoint_id].delivery_id] * attempts == [each.delivery_id for each in page.items]
+        first, *_ = await admin.secrets.versions(tenant_id="acme", endpoint_id=pointer.endpoint_id)
+        assert ("destroyed", False, attempts, False) == (first.state, first.signs, first.attempts, first.needed)
+        assert "its material was destroyed; what it signed stays on record" == first.reason
+
+    provider, _, name, _ = str(kept.secret_ref).split(":")
+    answers = set()
+    for tenant, ref in (
+        ("acme", f"{provider}:acme:{name}:9"),
+        ("acme", f"aws:acme:{name}:1"),
+        ("globex", f"{provider}:globex:{name}:1"),
+    ):
+        with pytest.raises(NotFound) as caught:
+            await admin.deliveries.list(tenant_id=tenant, signed_by=ref)
+        answers.add((caught.value.field, str(caught.value)))
+    assert ["signed_by"] == [field for field, _ in answers]
 
 
 async def test_an_absent_endpoint_has_no_list(admin: Admin, installation: Installation) -> None:

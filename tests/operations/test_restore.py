@@ -306,3 +306,11 @@ async def test_restored_secrets_of_a_deleted_endpoint_are_destroyed_again(
         assert [] == [*(await accepted(installation)).endpoints]
         states = await connection.fetch("SELECT DISTINCT state FROM hookseal.secret_records WHERE tenant_id = 'acme'")
     assert [state] == [row["state"] for row in states]
+
+
+@pytest.mark.req("SEC-24", part="integrity-key")
+async def test_an_integrity_key_number_is_not_used_twice(installation: Installation) -> None:
+    """A version number whose record was deleted is not used again, since old MACs would then not verify."""
+    await installation.act(rotate_integrity_key, os.urandom)
+    await rows.remove(installation.pool, "secret_records", where="name = 'integrity' AND version = 2")
+    assert "3" == (await installation.act(rotate_integrity_key, os.urandom)).key_id

@@ -6,8 +6,6 @@ import pytest
 
 from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import delete_endpoint
-from tests.cli.command import hookseal
-from tests.cli.endpoint.test_add import NOWHERE
 from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
 
@@ -81,19 +79,3 @@ async def test_a_broken_audit_log_keeps_its_tenants_secrets(begun: Begun) -> Non
     assert (1, 1, "acme", "refused") == (ended.code, ended.json["versions"], failed["tenant_id"], failed["code"])
     assert "hookseal: acme: the audit log" in ended.err
     assert {"acme": "retired", "globex": "destroyed"} == await states(begun)
-
-
-@pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [(("--older-than", "3651"), "older_than"), (("--older-than", "-1"), "older_than"), (("--tenant", "_x"), "tenant")],
-)
-async def test_a_malformed_value_names_its_field(options: tuple[str, ...], field: str) -> None:
-    """Each kind of bad value exits 2 with its field, before a database is contacted."""
-    ended = await hookseal("secret", "purge", *options, "--json", **NOWHERE)
-    assert (2, field) == (ended.code, ended.json["error"]["field"])
-
-
-async def test_help_has_an_example() -> None:
-    """The help has an example."""
-    assert "Example: hookseal secret purge" in (await hookseal("secret", "purge", "--help")).out

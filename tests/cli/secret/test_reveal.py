@@ -10,14 +10,11 @@ from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from hookseal.secrets.endpoint.rotation import RotationRequest
-from tests.cli.command import hookseal, on_a_terminal
-from tests.cli.endpoint.test_add import NOWHERE
+from tests.cli.command import on_a_terminal
 from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
 
 pytestmark = pytest.mark.req("SEC-11")
-
-UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 
 
 def of(endpoint: str) -> tuple[str, ...]:
@@ -66,16 +63,6 @@ async def test_a_reveal_without_an_output_is_refused(begun: Begun) -> None:
     assert 0 == await revealed(begun)
 
 
-async def test_an_existing_file_is_not_changed(begun: Begun, tmp_path: Path) -> None:
-    """An existing file is not changed, and nothing is audited."""
-    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    file = tmp_path / "current"
-    file.write_text("precious")
-    ended = await begun.run(*of(endpoint), "--secret-out", str(file), "--json")
-    assert (4, "secret_out", "precious") == (ended.code, ended.json["error"]["field"], file.read_text())
-    assert 0 == await revealed(begun)
-
-
 async def test_a_key_pair_reveals_its_public_key_only(begun: Begun, tmp_path: Path) -> None:
     """Of an ed25519 key pair only the public key is ever output."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
@@ -94,41 +81,14 @@ async def test_a_key_pair_reveals_its_public_key_only(begun: Begun, tmp_path: Pa
     assert "whsk_" not in ended.out + text.out + text.err
 
 
-@pytest.mark.req("OPS-04", part="errors")
-async def test_unknown_and_altered_endpoints_are_refused(begun: Begun) -> None:
-    """An unknown endpoint exits 3, an altered row 5."""
-    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    assert 3 == (await begun.run(*of(UNKNOWN), "--print-secret", "--json")).code
-    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
-    ended = await begun.run(*of(endpoint), "--print-secret", "--json")
-    assert (5, "secret_tampered") == (ended.code, ended.json["error"]["code"])
-    assert "whsec_" not in ended.out + ended.err
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_a_malformed_id_names_its_field() -> None:
-    """A malformed id exits 2 with its field, before a database is contacted."""
-    ended = await hookseal(*of("x"), "--print-secret", "--json", **NOWHERE)
-    assert (2, "endpoint") == (ended.code, ended.json["error"]["field"])
-    assert "Example: hookseal secret reveal" in (await hookseal("secret", "reveal", "--help")).out
-
-
 @pytest.mark.req("SEC-14", part="append")
-@pytest.mark.parametrize("where", ["a" * 300, "nowhere/file"])
-async def test_a_failed_output_is_not_audited(begun: Begun, tmp_path: Path, where: str) -> None:
-    """A secret that could not be output is not audited as revealed."""
+@pytest.mark.parametrize(("where", "code"), [("nowhere/file", 5), ("there", 4)])
+async def test_a_failed_output_is_not_audited(begun: Begun, tmp_path: Path, where: str, code: int) -> None:
+    """A secret that could not be output is not audited as revealed; a file that exists stays as it is."""
+    (tmp_path / "there").write_text("precious")
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    of = ("--tenant", "acme", "--endpoint", endpoint)
-    ended = await begun.run("secret", "reveal", *of, "--secret-out", str(tmp_path / where), "--json")
+    ended = await begun.run(*of(endpoint), "--secret-out", str(tmp_path / where), "--json")
 
-    assert (5, "secret_out") == (ended.code, ended.json["error"]["field"])
+    assert (code, "secret_out") == (ended.code, ended.json["error"]["field"])
+    assert "precious" == (tmp_path / "there").read_text()
     assert 0 == await revealed(begun)
-
-
-async def test_a_failure_removes_the_file(begun: Begun, tmp_path: Path) -> None:
-    """If the secret cannot be revealed, the file that was already created is removed."""
-    file = tmp_path / "secret"
-    missing = "01890a5d-ac96-774b-bcce-b302099a8057"
-    ended = await begun.run("secret", "reveal", "--tenant", "acme", "--endpoint", missing, "--secret-out", str(file))
-
-    assert (3, False) == (ended.code, file.exists())
