@@ -1,14 +1,9 @@
 """Heads that are stored elsewhere, and exports that are verified without their table, by real commands."""
 
-import json
-import os
-import pty
-from asyncio import subprocess, wait_for
 from pathlib import Path
 
 import pytest
 
-from tests import forked
 from tests.cli.command import hookseal
 from tests.cli.installation import Begun
 from tests.cli.test_audit import changed, quoted, tamper
@@ -158,39 +153,3 @@ async def test_another_file_than_an_export_is_refused(begun: Begun, tmp_path: Pa
         assert message in ended.json["error"]["message"]
     both = await begun.run("audit", "verify", "--from-export", "-", "--head", "-", "--json")
     assert (2, "from_export") == (both.code, both.json["error"]["field"])
-
-
-async def test_an_export_verifies_with_the_installations_key_only(begun: Begun, tmp_path: Path) -> None:
-    """Only the installation's key verifies: another master key exits 78 before the file is read."""
-    await changed(begun, 1)
-    (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
-    other = await begun.run(
-        *("audit", "verify", "--from-export", str(tmp_path / "audit.jsonl"), "--json"),
-        SECRETS_MASTER_KEY="hAPvGQKTXmRnBxdRMHnFRFgzhqYM1XsvNrHyBDbMSPg=",
-    )
-    assert 78 == other.code
-
-
-async def test_the_verification_of_an_export_shows_progress(begun: Begun, tmp_path: Path) -> None:
-    """On a terminal, standard error counts the verified rows, and the line is removed at the end."""
-    await changed(begun, *range(1, 1_001))
-    (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
-    ours, theirs = pty.openpty()
-    process = await forked.start(
-        *("audit", "verify", "--from-export", str(tmp_path / "audit.jsonl"), "--json"),
-        env={**os.environ, **begun.settings},
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    try:
-        out, _ = await wait_for(process.communicate(), 60)
-        progress = os.read(ours, 65_536).decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(ours)
-        os.close(theirs)
-
-    assert json.loads(out)["intact"]
-    assert "\r\x1b[Kacme: 1000 rows\r\x1b[K" == progress

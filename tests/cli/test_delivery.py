@@ -11,7 +11,6 @@ from hookseal.ground.ids import first_uuid7
 from tests.cli.command import hookseal, on_a_terminal
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
-from tests.cli.listeners import closed_port
 from tests.doubles.logbook import audited
 
 UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
@@ -187,42 +186,6 @@ async def test_each_option_is_a_filter(begun: Begun) -> None:
         assert expected == await listed(begun, *options), options
 
 
-async def test_the_cursor_continues_the_list(begun: Begun) -> None:
-    """The next page begins behind the one that returned the cursor."""
-    await begun.stored.endpoint()
-    (first,) = await begun.stored.deliveries()
-    (second,) = await begun.stored.deliveries()
-    page = (await begun.run("delivery", "list", "--limit", "1", "--json")).json
-    assert [second.delivery_id] == [item["delivery_id"] for item in page["items"]]
-    assert [first.delivery_id] == await listed(begun, "--cursor", page["next_cursor"])
-
-
-@pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (("list", "--tenant", "_system"), "tenant"),
-        (("list", "--endpoint", "x"), "endpoint"),
-        (("list", "--state", "lost"), "state"),
-        (("list", "--since", "yesterday"), "since"),
-        (("list", "--until", "1w"), "until"),
-        (("list", "--limit", "many"), "limit"),
-        (("show", "x"), "delivery"),
-    ],
-)
-async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str) -> None:
-    """Each kind of bad value exits 2 with its field, before a database is contacted."""
-    ended = await hookseal("delivery", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
-    assert (2, field) == (ended.code, ended.json["error"]["field"])
-
-
-async def test_an_id_without_its_tenant_names_the_option(begun: Begun) -> None:
-    """The error for an id that says nothing without its tenant names the option for the tenant."""
-    for option, name in (("--event-id", "event ids"), ("--correlation-id", "correlation ids")):
-        ended = await begun.run("delivery", "list", option, "e1")
-        assert (2, f"hookseal: {name} are those of a tenant: name it with --tenant\n") == (ended.code, ended.err)
-
-
 @pytest.mark.req("DEL-07", part="one-delivery")
 @pytest.mark.req("OPS-04", part="json")
 async def test_a_replay_is_due_without_redis(begun: Begun) -> None:
@@ -281,53 +244,3 @@ async def test_the_text_of_a_replay_says_what_holds_it(begun: Begun) -> None:
     assert (0, f"delivery {ring.delivery_id} is to be sent, but is held now\n{why.out}") == (ended.code, ended.out)
     assert "its endpoint is open" in why.out
     assert f"`hookseal endpoint enable --tenant acme --endpoint {endpoint}`" in why.out
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_a_replay_of_a_held_delivery_names_the_command_that_releases_it(begun: Begun) -> None:
-    """A delivery that is held for its disabled endpoint exits 4 and names `endpoint enable`."""
-    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    await begun.run("endpoint", "disable", "--tenant", "acme", "--endpoint", endpoint)
-    (ring,) = await begun.stored.deliveries()
-    ended = await begun.run("delivery", "replay", ring.delivery_id)
-
-    assert 4 == ended.code
-    assert "because its endpoint was disabled at" in ended.err
-    assert f"`hookseal endpoint enable --tenant acme --endpoint {endpoint}`" in ended.err
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_each_refused_replay_has_its_exit_code(begun: Begun) -> None:
-    """An absent delivery exits 3, a disabled endpoint 5 with the command that enables it, a deleted endpoint 3."""
-    await begun.stored.endpoint()
-    (ring,) = await begun.stored.deliveries()
-    await attempted(begun, ring)
-    unknown = await begun.run("delivery", "replay", UNKNOWN, "--json")
-    assert (3, "delivery") == (unknown.code, unknown.json["error"]["field"])
-    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET enabled = false")
-    disabled = await begun.run("delivery", "replay", ring.delivery_id, "--json")
-    assert (5, "endpoint") == (disabled.code, disabled.json["error"]["field"])
-    assert "hookseal endpoint enable --tenant acme" in disabled.json["error"]["message"]
-    await begun.stored.pool.execute("DELETE FROM hookseal.endpoints")
-    gone = await begun.run("delivery", "replay", ring.delivery_id, "--json")
-    assert (3, "endpoint") == (gone.code, gone.json["error"]["field"])
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_an_absent_delivery_is_not_found(begun: Begun) -> None:
-    """A delivery that does not exist is not found."""
-    ended = await begun.run("delivery", "show", UNKNOWN, "--json")
-    assert (3, "delivery") == (ended.code, ended.json["error"]["field"])
-    ended = await begun.run("delivery", "show", UNKNOWN)
-    assert (3, "hookseal: there is no delivery with this id\n") == (ended.code, ended.err)
-
-
-async def test_a_missing_database_or_schema_is_named(empty_database_url: str) -> None:
-    """Without a schema the error names the command that creates it; without an answer it names the address."""
-    empty = await hookseal("delivery", "list", "--json", DATABASE_URL=empty_database_url)
-    assert 78 == empty.code
-    assert "hookseal db upgrade" in empty.json["error"]["message"]
-    port = closed_port()
-    dead = await hookseal("delivery", "list", "--json", DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
-    assert 69 == dead.code
-    assert f"PostgreSQL at 127.0.0.1:{port}" in dead.json["error"]["message"]

@@ -6,11 +6,9 @@ import pytest
 
 from hookseal.dispatcher.store.publish import NewEvent, publish_raw
 from hookseal.ground.ids import EventId, TenantId
-from tests.cli.command import hookseal
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
-from tests.doubles.logins import login
 
 pytestmark = pytest.mark.req("DEL-20")
 
@@ -64,37 +62,3 @@ async def test_a_binary_payload_is_shown_in_base64(begun: Begun) -> None:
     shown = await begun.run("event", "show", "e1", "--tenant", "acme", "--payload", "--json")
     assert (None, "/wA=") == (shown.json["payload"], shown.json["payload_base64"])
     assert "base64: /wA=" in (await begun.run("event", "show", "e1", "--tenant", "acme", "--payload")).out
-
-
-@pytest.mark.req("OPS-10")
-async def test_a_read_only_role_sees_no_payload(begun: Begun) -> None:
-    """A role that may only look sees the event, and not its payload."""
-    event = (await begun.stored.published()).event_id
-    async with login(begun.stored.pool, begun.settings["DATABASE_URL"], "hookseal_readonly") as (_, url):
-        assert 0 == (await begun.run("event", "show", event, "--tenant", "acme", DATABASE_URL=url)).code
-        refused = await begun.run("event", "show", event, "--tenant", "acme", "--payload", DATABASE_URL=url)
-    assert 5 == refused.code
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_an_absent_event_is_not_found(begun: Begun) -> None:
-    """An event that does not exist, or is of another tenant, is not found."""
-    event = (await begun.stored.published("globex")).event_id
-    for more in ((), ("--payload",)):
-        ended = await begun.run("event", "show", event, "--tenant", "acme", *more, "--json")
-        assert (3, "event_id") == (ended.code, ended.json["error"]["field"])
-
-
-@pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (("list", "--tenant", "_system"), "tenant"),
-        (("list", "--tenant", "acme", "--since", "yesterday"), "since"),
-        (("show", "a b", "--tenant", "acme"), "event_id"),
-    ],
-)
-async def test_a_malformed_value_names_its_field(arguments: tuple[str, ...], field: str) -> None:
-    """Each kind of bad value exits 2 with its field, before a database is contacted."""
-    ended = await hookseal("event", *arguments, "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
-    assert (2, field) == (ended.code, ended.json["error"]["field"])

@@ -22,8 +22,6 @@ from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import black_hole
 
-SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
-
 
 def failing(error: BaseException) -> typer.Typer:
     """Return an app with one command, which raises the error."""

@@ -3,7 +3,6 @@
 import pytest
 
 from tests.cli.command import hookseal
-from tests.cli.endpoint.test_add import NOWHERE
 from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
@@ -55,17 +54,6 @@ async def test_a_right_for_every_tenant_remains(begun: Begun) -> None:
     )
 
 
-@pytest.mark.req("OPS-04", part="errors")
-async def test_an_absent_role_or_right_is_not_found(begun: Begun) -> None:
-    """A role that does not exist, and a right that was not granted, exit 3."""
-    for command in ("grant", "revoke"):
-        ended = await begun.run("producer", command, "--role", "nobody-of-this-name", "--tenant", "acme", "--json")
-        assert (3, "role") == (ended.code, ended.json["error"]["field"])
-        assert ("first run `CREATE ROLE" in ended.json["error"]["message"]) is (command == "grant")
-    assert "no producers\n" == (await begun.run("producer", "list")).out
-    assert {"items": [], "next_cursor": None} == (await begun.run("producer", "list", "--json")).json
-
-
 async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table."""
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
@@ -73,43 +61,3 @@ async def test_the_text_is_a_table(begun: Begun) -> None:
         table = (await begun.run("producer", "list")).out.splitlines()
     assert ["role", "tenant", "id", "granted", "at", "role", "exists", "stale"] == table[0].split()
     assert [role, "acme", "yes", "no"] == [cell for number, cell in enumerate(table[1].split()) if number != 2]
-
-
-@pytest.mark.req("OPS-10")
-async def test_a_refused_grant_prints_its_statement(begun: Begun) -> None:
-    """Without the right to grant, the error has the statement that a privileged user can run."""
-    pool, database_url = begun.stored.pool, begun.settings["DATABASE_URL"]
-    async with login(pool, database_url) as (clerk, clerks_url), login(pool, database_url) as (role, _):
-        await pool.execute(
-            f"GRANT USAGE ON SCHEMA hookseal TO {clerk}; GRANT ALL ON ALL TABLES IN SCHEMA hookseal TO {clerk};"
-            f"GRANT EXECUTE ON FUNCTION hookseal.was_rewrapped(text, text) TO {clerk}"
-        )
-        ended = await begun.run(
-            "producer", "grant", "--role", role, "--tenant", "acme", "--json", DATABASE_URL=clerks_url
-        )
-    assert (5, "role") == (ended.code, ended.json["error"]["field"])
-    assert f"GRANT hookseal_producer TO {role};" in ended.json["error"]["message"]
-
-
-@pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(
-    ("options", "code", "field"),
-    [
-        (("--role", "", "--tenant", "acme"), 2, "role"),
-        (("--role", "x" * 64, "--tenant", "acme"), 2, "role"),
-        (("--role", "hookseal_producer", "--tenant", "acme"), 5, "role"),
-        (("--role", "app", "--tenant", "_system"), 2, "tenant"),
-        (("--role", "app", "--tenant", "a*"), 2, "tenant"),
-    ],
-)
-async def test_a_malformed_value_names_its_field(options: tuple[str, ...], code: int, field: str) -> None:
-    """Each kind of bad value exits with its code and its field, before a database is contacted."""
-    for command in ("grant", "revoke", "list"):
-        ended = await hookseal("producer", command, *options, "--json", **NOWHERE)
-        assert (code, field) == (ended.code, ended.json["error"]["field"])
-
-
-@pytest.mark.parametrize("command", ["grant", "revoke", "list"])
-async def test_help_has_an_example(command: str) -> None:
-    """The help has an example."""
-    assert f"Example: hookseal producer {command}" in (await hookseal("producer", command, "--help")).out

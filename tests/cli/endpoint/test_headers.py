@@ -9,16 +9,9 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.secrets.endpoint import pointer
 from tests.cli.command import Ended, hookseal
 from tests.cli.installation import Begun, options_of
-from tests.doubles.stored import MASTER_KEY_TEXT
 
 ADD = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*")
-UNKNOWN = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
 CANARY = "Zq7-canary"
-NOWHERE = {
-    "DATABASE_URL": "postgresql://127.0.0.1:1/db",
-    "SECRETS_PROVIDER": "db",
-    "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
-}
 
 
 async def sent(begun: Begun, endpoint: str) -> dict[str, str]:
@@ -88,60 +81,6 @@ async def test_a_file_replaces_all_headers(begun: Begun) -> None:
     emptied = await begun.run(*update, "--remove-header", "B")
     assert "headers: b -> -" == emptied.out.splitlines()[1]
     assert ({}, []) == (await sent(begun, one), (await shown(begun, one))["header_names"])
-
-
-@pytest.mark.req("DEL-13", part="rules")
-@pytest.mark.req("DEL-14", part="headers")
-@pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [
-        (("--header", CANARY), "header"),
-        (("--header", f"webhook-signature: {CANARY}"), "header"),
-        (("--header", f"Host: {CANARY}"), "header"),
-        (("--header", f"traceparent: {CANARY}"), "header"),
-        (("--header", f"x: {CANARY}\r\ny: z"), "header"),
-        (("--header", f"x: {CANARY}\u00e4"), "header"),
-        (("--header", f"x: {CANARY}", "--header", f"X: {CANARY}"), "header"),
-        (("--headers-file", "/nowhere"), "headers_file"),
-        (("--rotate-every", "0"), "rotate_every_days"),
-        (("--rotate-every", "31"), "rotate_every_days"),
-        (("--rotate-every", "weekly"), "rotate_every_days"),
-        (("--rotate-every", "\u0667"), "rotate_every_days"),
-        (("--rotate-every", "1" * 5_000), "rotate_every_days"),
-    ],
-)
-async def test_a_malformed_header_names_its_field(options: tuple[str, ...], field: str) -> None:
-    """Each kind of bad value exits 2 with its field, before a database is contacted, in `add` and `update`."""
-    for command in (ADD, ("endpoint", "update", *options_of(UNKNOWN))):
-        assert (2, field) == problem(await hookseal(*command, *options, "--json", **NOWHERE))
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_contradicting_options_are_refused(tmp_path: Path) -> None:
-    """Standard input cannot be two files, a file of values must be private, and no header is both set and removed."""
-    path = tmp_path / "headers"
-    path.write_text("x: y")
-    path.chmod(0o640)
-    update = ("endpoint", "update", *options_of(UNKNOWN))
-    for arguments, expected in (
-        ((*ADD, "--secret-file", "-", "--headers-file", "-"), (2, "headers_file")),
-        ((*ADD, "--headers-file", str(path)), (5, "headers_file")),
-        ((*update, "--header", "x: y", "--remove-header", "X"), (2, "remove_header")),
-        ((*update, "--headers-file", "-", "--remove-header", "x"), (2, "remove_header")),
-    ):
-        assert expected == problem(await hookseal(*arguments, "--json", **NOWHERE))
-
-
-@pytest.mark.req("OPS-04", part="errors")
-async def test_removing_an_absent_header_is_refused(begun: Begun) -> None:
-    """Removing an absent header exits 3, and no other part of the update is made."""
-    one = (await begun.run(*ADD, "--header", f"x: {CANARY}", "--json")).json["endpoint_id"]
-    ended = await begun.run("endpoint", "update", *options_of(one), "--remove-header", "y", "--name", "n", "--json")
-
-    assert (3, "header") == problem(ended)
-    facts = await shown(begun, one)
-    assert (None, ["x"]) == (facts["name"], facts["header_names"])
 
 
 async def test_help_warns() -> None:

@@ -7,16 +7,20 @@ import os
 import pty
 import select
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hookseal.admin.results import MovedKey, RewrappedKey
+from hookseal.cli import key
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.core.keyring import MasterKey
 from tests import forked
-from tests.cli.command import Ended, hookseal
+from tests.cli.command import Ended
 from tests.cli.installation import Begun
 from tests.doubles.logbook import audited
 from tests.doubles.master_keys import OLD
@@ -34,9 +38,9 @@ WORKER = """
 INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, beaten_at)
 VALUES ($1, '0', 25, 45, $2, now() - make_interval(secs => $3))
 """
-NOWHERE = "postgresql://127.0.0.1:1/db"
 NEVER = {"promoted_at": None, "drained_at": None, "compromised_at": None, "retired_at": None, "destroyed_at": None}
-ID_FORM = "a master-key id has 16 lowercase hex digits: see `hookseal key status`"
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+NOWHERE = "postgresql://127.0.0.1:1/db"
 COMMANDS = ("stage", "promote", "rewrap", "retire", "destroy", "compromise", "versions")
 
 
@@ -49,7 +53,7 @@ class Keys:
     async def run(self, *arguments: str, by: Mapping[str, str] = SETTLED, **changes: str) -> Ended:
         """Run `hookseal key` with these keys to its end."""
         without = {name: value for name, value in self.begun.settings.items() if not name.startswith("SECRETS_MASTER")}
-        ended = await hookseal("key", *arguments, **(without | dict(by) | changes))
+        ended = await self.begun.in_turn.run(("key", *arguments), without | dict(by) | changes, b"")
         for text in (MASTER_KEY_TEXT, NEXT_TEXT):
             for spelled in (text, text.rstrip("="), base64.b64decode(text).hex()):
                 assert spelled not in ended.out + ended.err
@@ -106,17 +110,11 @@ async def test_each_step_returns_one_object_and_may_be_repeated(keys: Keys) -> N
     ended = [await keys.done("destroy", old, by=DONE) for _ in range(2)]
     assert [("destroyed", "retired"), ("destroyed", "destroyed")] == [(each["state"], each["was"]) for each in ended]
 
-    await refused(keys, 78, f"master key {old} was destroyed: take it out of the settings", "rewrap", old, by=SWAPPED)
+    refused = await keys.run("rewrap", old, "--json", by=SWAPPED)
+    assert (78, "configuration") == (refused.code, refused.json["error"]["code"])
     assert 0 == (await keys.run("status", by=SWAPPED)).code  # `status` is never refused
     reported = [row["action"] for row in await audited(keys.begun.stored.pool, "_system")]
     assert ["key.staged", "key.promoted", "key.rewrapped", "key.drained", "key.retired", "key.destroyed"] == reported
-
-
-async def test_promoting_the_active_key_changes_nothing(keys: Keys) -> None:
-    """Promoting the active key changes nothing, and the answer has no older key."""
-    ended = await keys.run("promote", OLD.key_id)
-    expected = "was active already: nothing was changed. No other key has records to re-wrap."
-    assert (0, f"master key {OLD.key_id} {expected}\n") == (ended.code, ended.out)
 
 
 async def test_the_text_of_each_step_says_what_comes_next(keys: Keys) -> None:
@@ -150,28 +148,6 @@ async def test_the_text_of_each_step_says_what_comes_next(keys: Keys) -> None:
     assert [0] * 5 == [each.code for each in (staged, promoted, rewrapped, retired, destroyed)]
 
 
-async def test_a_staged_key_is_needed_by_no_backup(keys: Keys) -> None:
-    """Retiring a staged key says that no backup needs it; staging it again is a conflict (4)."""
-    await keys.done("stage", by=WITH_NEXT)
-    retired = await keys.run("retire", NEXT.key_id)
-    assert (0, True) == (retired.code, "it never sealed anything, so no backup needs it" in retired.out)
-    staged = await keys.run("stage", "--json", by=WITH_NEXT)
-    assert (4, "conflict") == (staged.code, staged.json["error"]["code"])
-    assert "give SECRETS_MASTER_KEY_NEXT a new key" in staged.json["error"]["message"]
-
-
-async def test_backups_since_the_promotion_need_a_key_without_a_re_wrap(keys: Keys) -> None:
-    """If no record was re-wrapped, the backups that need the key are those made since its promotion."""
-    await keys.promoted()
-    await keys.begun.stored.pool.execute(
-        "UPDATE hookseal.secret_records SET state = 'destroyed', sealed = NULL WHERE tenant_id = 'acme'"
-    )
-    await keys.done("rewrap", OLD.key_id, by=SWAPPED)
-    await keys.begun.stored.pool.execute("UPDATE hookseal.secret_keys SET drained_at = NULL")
-    retired = await keys.run("retire", OLD.key_id, by=SWAPPED)
-    assert (0, True) == (retired.code, "backups made since 2" in retired.out)
-
-
 @pytest.mark.req("SEC-04", part="key-commands")
 async def test_status_shows_state_records_and_holders(keys: Keys) -> None:
     """Each key has its state, its records, and whether this process and how many live workers hold it."""
@@ -200,98 +176,33 @@ async def test_status_shows_state_records_and_holders(keys: Keys) -> None:
     ] == text
 
 
-async def refused(keys: Keys, code: int, message: str, *arguments: str, by: Mapping[str, str] = SETTLED) -> None:
-    """Fail unless the command is refused with this code and message, as text and JSON, and nothing changed."""
-    tables = ("secret_keys", "secret_records", "audit_log", "endpoints")
-    pool = keys.begun.stored.pool
-    before = [await pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2") for table in tables]  # noqa: S608
-    for as_json in ([], ["--json"]):
-        ended = await keys.run(*arguments, *as_json, by=by)
-        assert (code, arguments) == (ended.code, arguments)
-        assert message in (ended.json["error"]["message"] if as_json else ended.err)
-    assert before == [await pool.fetch(f"SELECT * FROM hookseal.{table} ORDER BY 1, 2") for table in tables]  # noqa: S608
-
-
-async def test_a_step_out_of_order_is_refused(keys: Keys) -> None:
-    """A step out of order is refused with its code, and says what to do."""
-    old, new = OLD.key_id, NEXT.key_id
-    await refused(keys, 5, "SECRETS_MASTER_KEY_NEXT is not set", "stage")
-    await refused(keys, 3, "see `hookseal key status`", "promote", new)
-    await refused(keys, 78, f"{new} is not registered", "promote", new, by=WITH_NEXT)
-    await keys.done("stage", by=WITH_NEXT)
-    await refused(keys, 5, "supply it in SECRETS_MASTER_KEY_NEXT", "promote", new)
-    await keys.worker("w-1", OLD)
-    await refused(keys, 4, "1 live worker does not hold master key", "promote", new, by=WITH_NEXT)
-    for command in ("rewrap", "retire", "compromise"):
-        await refused(keys, 4, "promote another first", command, old)
-    await refused(keys, 4, "retire it first", "destroy", old)
-
-
-async def test_a_harmful_step_is_refused(keys: Keys) -> None:
-    """A step that would do harm, or whose process lacks a needed key, is refused."""
-    old, new = OLD.key_id, NEXT.key_id
-    await keys.promoted()
-    active = f"master key {new} is the active one and is not among the keys of this process: supply it in"
-    await refused(keys, 78, f"{active} SECRETS_MASTER_KEY", "rewrap", old)
-    lacks = f"{old} is not among the keys of this process, and stored secrets need it: supply it in"
-    lacks += " SECRETS_MASTER_KEY_PREVIOUS"
-    await refused(keys, 78, lacks, "rewrap", old, by=DONE)
-    await refused(keys, 4, f"master key {new} is active already", "stage", by=WITH_NEXT)
-    await refused(keys, 4, "5 records are sealed under master key", "retire", old, by=SWAPPED)
-    await keys.done("rewrap", old, by=SWAPPED)
-    await refused(keys, 4, "retire it first", "destroy", old, by=SWAPPED)
-    await keys.done("retire", old, by=SWAPPED)
-    await refused(keys, 4, "it never seals again", "promote", old, by=SWAPPED)
-    await refused(keys, 4, "this process holds master key", "destroy", old, by=SWAPPED)
-    await keys.worker("w-2", OLD, NEXT)
-    await refused(keys, 4, "1 live worker holds master key", "destroy", old, by=DONE)
-
-
-async def test_a_malformed_key_id_is_refused(keys: Keys) -> None:
-    """A malformed key id exits 2 before PostgreSQL is contacted, and the error says where to find the ids."""
-    for command in COMMANDS[1:]:
-        ended = await keys.run(command, "0123456789ABCDEF", "--json", DATABASE_URL=NOWHERE)
-        error = {"code": "malformed", "field": "key_id", "message": ID_FORM}
-        assert (2, error) == (ended.code, ended.json["error"]), command
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-async def test_every_failure_has_its_exit_code(keys: Keys, command: str) -> None:
-    """Each kind of failure (unknown key, no PostgreSQL, no master keys) has its exit code."""
-    named = [] if command == "stage" else ["0123456789abcdef"]
-    if named:
-        ended = await keys.run(command, *named, "--json")
-        assert (3, "not_found") == (ended.code, ended.json["error"]["code"])
-    ended = await keys.run(command, *named, "--json", by=WITH_NEXT, DATABASE_URL=NOWHERE)
-    assert (69, "unavailable") == (ended.code, ended.json["error"]["code"])
-    dev = await keys.run(command, *named, "--json", by={}, SECRETS_PROVIDER="dev")
-    assert (5, "refused") == (dev.code, dev.json["error"]["code"])
-    ended = await keys.run(command, *named, "--json", by=SETTLED | {"SECRETS_MASTER_KEY_NEXT": MASTER_KEY_TEXT})
-    assert (78, "configuration") == (ended.code, ended.json["error"]["code"])
-
-
-async def test_keys_are_read_from_private_files(keys: Keys, tmp_path: Path) -> None:
-    """Each of the three variables accepts a file; in production no other user may be able to read it."""
-
-    def file(name: str, text: str, *, mode: int = 0o400) -> str:
-        path = tmp_path / name
-        path.write_text(text + "\n")
-        path.chmod(mode)
-        return str(path)
-
-    old, new = file("old", MASTER_KEY_TEXT), file("new", NEXT_TEXT)
-    production = {"HOOKSEAL_ENV": "production"}
-    by = {"SECRETS_MASTER_KEY_FILE": old, "SECRETS_MASTER_KEY_NEXT_FILE": new} | production
-    await keys.done("stage", by=by)
-    await keys.done("promote", NEXT.key_id, by=by)
-    previous = {"SECRETS_MASTER_KEY_FILE": new, "SECRETS_MASTER_KEY_PREVIOUS_FILE": old} | production
-    assert 5 == (await keys.done("rewrap", OLD.key_id, by=previous))["moved"]
-    exposed = file("exposed", MASTER_KEY_TEXT, mode=0o444)
-    ended = await keys.run("rewrap", OLD.key_id, by=previous | {"SECRETS_MASTER_KEY_PREVIOUS_FILE": exposed})
-    assert (78, True) == (
-        ended.code,
-        "SECRETS_MASTER_KEY_PREVIOUS_FILE names a file that other users may read" in ended.err,
+def test_the_text_of_rare_results() -> None:
+    """It says which backups need the older key, that a key was active already, and that records are stale."""
+    moved = MovedKey(key_id="a", state="retired", was="staged", older=(), **dict.fromkeys(NEVER))
+    assert "it never sealed anything, so no backup needs it" == key._backups(moved)
+    assert key._backups(replace(moved, promoted_at=FIRST)).startswith("backups made since 2026-01-01T00:00:00.000Z can")
+    assert "master key a was active already: nothing was changed. No other key has records to re-wrap." == (
+        key._promoted(replace(moved, was="active"))
     )
+    stale = RewrappedKey(key_id="a", to=None, moved=0, left=5, failed=())
+    assert "5 under a appeared after a re-wrap had left none, so they are stale: run `hookseal restore check` (" in (
+        key._rewrapped_text(stale)
+    )
+
+
+async def test_every_failure_has_its_exit_code(keys: Keys) -> None:
+    """Each kind of failure has its exit code in each command."""
+    for command in COMMANDS:
+        named = () if command == "stage" else ("0123456789abcdef",)
+        unknown = await keys.run(command, *named, "--json")
+        assert ((3, "not_found") if named else (5, "refused")) == (unknown.code, unknown.json["error"]["code"])
+        away = await keys.run(command, *named, "--json", by=WITH_NEXT, DATABASE_URL=NOWHERE)
+        dev = await keys.run(command, *named, "--json", by={}, SECRETS_PROVIDER="dev")
+        twice = await keys.run(command, *named, "--json", by=SETTLED | {"SECRETS_MASTER_KEY_NEXT": MASTER_KEY_TEXT})
+        assert (69, 5, 78) == (away.code, dev.code, twice.code), command
+    for command in ("rewrap", "retire", "compromise", "destroy"):
+        active = await keys.run(command, OLD.key_id, "--json")
+        assert (4, "conflict") == (active.code, active.json["error"]["code"]), command
 
 
 async def test_an_altered_record_is_not_re_wrapped(keys: Keys) -> None:
@@ -315,32 +226,6 @@ async def test_an_altered_record_is_not_re_wrapped(keys: Keys) -> None:
     )
     text = await keys.run("rewrap", OLD.key_id, by=SWAPPED)
     assert f"records re-wrapped: 0; left under {OLD.key_id}: 1 (runbook, HooksealSecretRefused)\n" == text.out
-
-
-@pytest.mark.req("SEC-24", part="stale")
-async def test_a_stale_record_is_re_wrapped_once_accepted(keys: Keys, tmp_path: Path) -> None:
-    """Stale records are not re-wrapped (1), and the text names the command; once accepted they are re-wrapped."""
-    pool = keys.begun.stored.pool
-    await pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.secret_records")
-    await keys.promoted()
-    await keys.done("rewrap", OLD.key_id, by=SWAPPED)
-    await pool.execute(
-        "UPDATE hookseal.secret_records AS r SET sealed = k.sealed FROM kept AS k"
-        " WHERE (k.tenant_id, k.name, k.version) = (r.tenant_id, r.name, r.version)"
-    )
-    ended = await keys.run("rewrap", OLD.key_id, by=SWAPPED)
-    assert 1 == ended.code
-    assert (
-        f"records re-wrapped: 0; 5 under {OLD.key_id} appeared after a re-wrap had left none, so they are stale: "
-        "run `hookseal restore check` (runbook, HooksealStaleRow)\n"
-    ) == ended.out
-    heads = tmp_path / "heads.json"
-    settings = {name: value for name, value in keys.begun.settings.items() if name not in SWAPPED} | SWAPPED
-    heads.write_text((await keys.begun.run("audit", "verify", "--json", **settings)).out)
-    accepted = await keys.begun.run("restore", "accept", "--head", str(heads), "--json", **settings)
-    assert (0, 2) == (accepted.code, len(accepted.json["accepted"]))
-    assert 5 == (await keys.done("rewrap", OLD.key_id, by=SWAPPED))["moved"]
-    await keys.done("retire", OLD.key_id, by=SWAPPED)
 
 
 @pytest.mark.req("SEC-22")
