@@ -4,8 +4,8 @@ import asyncpg
 import pytest
 
 from hookseal.audit.log import FAILURES as OF_THE_LOG
-from hookseal.errors import Cause, Refused, SecretDenied, SecretUnavailable, Unavailable
-from hookseal.postgres.translate import PLAIN, Failures
+from hookseal.errors import Cause, HooksealError, Malformed, Refused, SecretDenied, SecretUnavailable, Unavailable
+from hookseal.postgres.translate import PLAIN, Failures, for_operator
 from hookseal.secrets.statements import FAILURES as OF_SECRETS
 
 pytestmark = pytest.mark.req("SEC-07")
@@ -123,3 +123,27 @@ def test_another_error_is_passed_on_unchanged(failures: Failures, fault: type[Ex
     """An error that neither waiting nor a right can solve is passed on unchanged."""
     with pytest.raises(fault), failures.translated():
         raise fault(CANARY)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncpg.InsufficientPrivilegeError("x"), Refused),
+        (asyncpg.DiskFullError("x"), Unavailable),
+        (asyncpg.DeadlockDetectedError("x"), Unavailable),
+        (asyncpg.LockNotAvailableError("x"), Unavailable),
+        (asyncpg.ReadOnlySQLTransactionError("x"), Unavailable),
+        (asyncpg.InterfaceError("connection is closed"), Unavailable),
+        (ConnectionResetError(), Unavailable),
+        (TimeoutError(), Unavailable),
+        (asyncpg.ClientConfigurationError("x"), None),
+        (asyncpg.UniqueViolationError("x"), None),
+        (FileNotFoundError(), None),
+        (KeyError(), None),
+        (Malformed(), None),
+    ],
+)
+def test_each_error_is_translated_or_passed_on(error: Exception, expected: type[HooksealError] | None) -> None:
+    """An unanswered request is an outage, a missing right is a refusal, and other errors are not translated."""
+    known = for_operator(error)
+    assert (expected is None and known is None) or (expected is type(known) and type(error).__name__ in str(known))
