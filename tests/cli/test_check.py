@@ -1,12 +1,14 @@
 """The exit code of `hookseal check` says whether a worker is ready."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from hookseal.cli import direct
 from hookseal.cli.readiness import DEFAULT_HOST, DEFAULT_PORT, own_url
 from hookseal.config.variables import NAMES
 from hookseal.worker.health import Check, Probes
@@ -111,38 +113,37 @@ async def test_a_silent_address_exits_69() -> None:
             assert seconds < SOON_SECONDS
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"SSH-2.0-OpenSSH\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
-        b"",
-    ],
-)
-async def test_another_server_is_not_ready(answer: bytes) -> None:
+async def test_another_server_is_not_ready() -> None:
     """A server that is no worker is not ready, whatever it answers."""
-    async with answering(answer) as url:
-        ended = await hookseal("check", "--url", url)
-    assert (69, "") == (ended.code, ended.out)
-    assert f"the program at {url} is no hookseal worker" in ended.err
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+    for answer in (b"SSH-2.0-OpenSSH\r\n", head + b"[]", head + b"{}", b""):
+        async with answering(answer) as url:
+            ended = await hookseal("check", "--url", url)
+        assert (69, "") == (ended.code, ended.out)
+        assert f"the program at {url} is no hookseal worker" in ended.err
 
 
-@pytest.mark.parametrize(
-    "url", ["127.0.0.1:8080", "https://127.0.0.1:8080", "http://", "http://127.0.0.1", "http://a:b", "http://u@h:1"]
-)
-async def test_a_malformed_url_exits_2(url: str) -> None:
+def test_a_malformed_url_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     """A url of another form than a worker prints exits 2."""
-    ended = await hookseal("check", "--json", "--url", url)
-    assert (2, "malformed", "url") == (ended.code, ended.json["error"]["code"], ended.json["error"]["field"])
+    for url in (
+        "127.0.0.1:8080",
+        "https://127.0.0.1:8080",
+        "http://",
+        "http://127.0.0.1",
+        "http://a:b",
+        "http://u@h:1",
+    ):
+        assert 2 == direct.answer(["check", "--json", "--url", url]), url
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert ("malformed", "url") == (error["code"], error["field"])
 
 
-@pytest.mark.parametrize("port", ["0", "", "http", "-1", "65536"])
-async def test_an_unknown_port_asks_for_the_url(port: str) -> None:
+def test_an_unknown_port_asks_for_the_url(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """If only the worker knows its port, the error says that `--url` is needed."""
-    ended = await hookseal("check", HOOKSEAL_HEALTH_PORT=port)
-    assert 78 == ended.code
-    assert "give with --url the health_url" in ended.err
+    for port in ("0", "", "http", "-1", "65536"):
+        monkeypatch.setenv("HOOKSEAL_HEALTH_PORT", port)
+        assert 78 == direct.answer(["check"]), port
+        assert "give with --url the health_url" in capsys.readouterr().err
 
 
 async def test_another_path_asks_for_the_health_url() -> None:

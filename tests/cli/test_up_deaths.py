@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import stat
 import sys
@@ -15,7 +14,7 @@ from hookseal.embedded.process import children
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import black_hole
 from tests.cli.process_leaks import processes_in
-from tests.cli.test_up import STARTING, Terminal, ended, finished
+from tests.cli.test_up import STARTING, Terminal, finished
 from tests.embedded.processes import arguments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the parts are found in /proc")
@@ -53,26 +52,13 @@ async def require_no_process(terminal: Terminal) -> None:
             pass
 
 
-@pytest.mark.parametrize(
-    ("dead", "log", "others"),
-    [
-        ("the worker", "worker.log", "PostgreSQL and Valkey"),
-        ("PostgreSQL", "postgres.log", "The worker and Valkey"),
-        ("Valkey", "valkey.log", "The worker and PostgreSQL"),
-    ],
-)
-async def test_a_dead_part_ends_it(dead: str, log: str, others: str, terminal: Terminal) -> None:
+async def test_a_dead_part_ends_it(terminal: Terminal) -> None:
     """The error names the part, its log and what to do. The next start has the data, and keeps the logs once."""
     async with terminal.up() as (process, ready):
         added = await terminal.run_on_stack(
             *("endpoint", "add", "--tenant", "acme", "--url", ready["receiver_url"], "--event-type", "*")
         )
-        kill(process, dead)
-        assert await message_of(process) == (
-            f"{dead} was killed by SIGKILL; its log is {terminal.state / log}. {others} are stopped too, and the data "
-            "is kept: start `hookseal up` again, then repeat the eval in the second terminal, since the ports are new"
-        )
-    await require_no_process(terminal)
+        await require_end(terminal, process, "Valkey", "valkey.log", "The worker and PostgreSQL")
     texts = [(terminal.state / name).read_text() for name in LOGS]
 
     async with terminal.up() as (process, _):
@@ -81,15 +67,16 @@ async def test_a_dead_part_ends_it(dead: str, log: str, others: str, terminal: T
         assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in kept}
         assert not (terminal.state / "worker.log").read_text().startswith(texts[0])
         assert added["endpoint_id"] in str(await terminal.run_on_stack("endpoint", "list"))
-        assert 0 == (await ended(process, signal.SIGTERM))[0]
+        await require_end(terminal, process, "the worker", "worker.log", "PostgreSQL and Valkey")
 
 
-@pytest.mark.parametrize("server", ["PostgreSQL", "Valkey"])
-async def test_a_server_is_named_before_the_worker(server: str, terminal: Terminal) -> None:
-    """If the worker dies with a server, the error names the server."""
-    async with terminal.up() as (process, _):
-        kill(process, "the worker", server)
-        assert re.match(f"{server} was killed by SIGKILL; its log is ", await message_of(process))
+async def require_end(terminal: Terminal, process: Process, dead: str, log: str, others: str) -> None:
+    """Kill the part, and fail unless `up` ends with the error about it and leaves no process."""
+    kill(process, dead)
+    assert await message_of(process) == (
+        f"{dead} was killed by SIGKILL; its log is {terminal.state / log}. {others} are stopped too, and the data "
+        "is kept: start `hookseal up` again, then repeat the eval in the second terminal, since the ports are new"
+    )
     await require_no_process(terminal)
 
 
