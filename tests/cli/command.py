@@ -10,6 +10,7 @@ import os
 import pty
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,17 +69,28 @@ async def _ended(process: Process, standard_input: bytes) -> Ended:
     return Ended(code=process.returncode or 0, out=out.decode(), err=err.decode())
 
 
-async def on_a_terminal(*arguments: str, **settings: str) -> Ended:
-    """Run the command to its end with a terminal as its standard output."""
+async def on_a_terminal(*arguments: str, stream: str = "stdout", typed: str = "", **settings: str) -> Ended:
+    """Run the command to its end with a terminal as one of its streams, at which this is typed."""
     ours, theirs = pty.openpty()
-    process = await forked.start(*arguments, env={**os.environ, **settings}, stdout=theirs, stderr=PIPE)
+    streams: dict[str, Any] = {"stdout": PIPE, "stderr": PIPE, stream: theirs}
+    process = await forked.start(*arguments, env={**os.environ, **settings}, **streams)
     os.close(theirs)
     try:
-        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
-        out = os.read(ours, 65_536)  # the output fits into the buffer of the terminal
+        os.write(ours, typed.encode())
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+        shown = {"stdout": out, "stderr": err} | ({} if stream == "stdin" else {stream: _shown(ours)})
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
         os.close(ours)
-    return Ended(code=process.returncode or 0, out=out.decode().replace("\r\n", "\n"), err=err.decode())
+    return Ended(code=process.returncode or 0, out=shown["stdout"].decode(), err=shown["stderr"].decode())
+
+
+def _shown(terminal: int) -> bytes:
+    """Return what a terminal shows whose programs have ended; the output of these tests fits into its buffer."""
+    parts = []
+    with suppress(OSError):  # so Linux says that nothing follows
+        while part := os.read(terminal, 65_536):  # a terminal passes output on in parts
+            parts.append(part)
+    return b"".join(parts).replace(b"\r\n", b"\n")

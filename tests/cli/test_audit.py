@@ -1,9 +1,6 @@
 """`hookseal audit` lists the log, verifies that it is complete and unaltered, and exports it."""
 
-import asyncio
 import json
-import os
-import pty
 from datetime import datetime
 from pathlib import Path
 
@@ -12,8 +9,7 @@ import pytest
 from hookseal.audit import log
 from hookseal.audit.chain import Action, Change
 from hookseal.ground.ids import TenantId
-from tests import forked
-from tests.cli.command import hookseal
+from tests.cli.command import hookseal, on_a_terminal
 from tests.cli.installation import Begun
 
 STEERING = "a\x1b[2J\x9b31m\r\u202eb"
@@ -163,25 +159,10 @@ async def test_verify_shows_progress_on_a_terminal(
     """On a terminal, standard error counts the verified rows, and the line is removed at the end."""
     await changed(begun, *range(rows))
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
-    ours, theirs = pty.openpty()
-    process = await forked.start(
-        *("audit", "verify", *source, "--tenant", "acme", "--json"),
-        env={**os.environ, **begun.settings},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=theirs,
-    )
-    try:
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
-        progress = os.read(ours, 65_536).decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(ours)
-        os.close(theirs)
-
-    assert json.loads(out)["intact"]
-    assert f"\r\x1b[Kacme: {rows} rows\r\x1b[K" == progress
+    verify = ("audit", "verify", *source, "--tenant", "acme", "--json")
+    ended = await on_a_terminal(*verify, stream="stderr", **begun.settings)
+    assert ended.json["intact"]
+    assert f"\r\x1b[Kacme: {rows} rows\r\x1b[K" == ended.err
 
 
 @pytest.mark.req("SEC-14", part="export")

@@ -108,8 +108,9 @@ async def test_upgrade_names_the_missing_extra(module: str, empty_database_url: 
     ended = await python("-c", _WITHOUT, module, "db", "upgrade", DATABASE_URL=empty_database_url)
     expected = f"hookseal: {module} is not installed: from the checkout, pip install '.[migrate]'\n"
     assert (69, expected) == (ended.code, ended.err)
-    ended = await python("-c", _WITHOUT, module, "db", "status", DATABASE_URL=empty_database_url)
-    assert (1, "") == (ended.code, ended.err)
+    if module == "sqlalchemy":
+        ended = await python("-c", _WITHOUT, module, "db", "status", DATABASE_URL=empty_database_url)
+        assert (1, "") == (ended.code, ended.err)
 
 
 async def test_only_database_url_is_required() -> None:

@@ -83,46 +83,6 @@ async def test_a_stale_endpoint_works_once_accepted(begun: Begun, tmp_path: Path
     assert ["_system", "acme"] == sorted(item["tenant_id"] for item in listed)
 
 
-async def test_an_accepted_overlap_row_matches_its_records(begun: Begun, tmp_path: Path) -> None:
-    """A row from an overlap that was revoked later is accepted, and the states of both records match it."""
-    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
-    assert 0 == (await begun.run("endpoint", "rotate", *of)).code
-    await begun.stored.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
-    heads = tmp_path / "heads.json"
-    heads.write_text((await begun.run("audit", "verify", "--json")).out)
-    assert 0 == (await begun.run("endpoint", "rotate", *of, "--overlap", "0")).code
-    await begun.stored.pool.execute(
-        "UPDATE hookseal.endpoints AS e SET secret_ref = k.secret_ref, generation = k.generation, mac = k.mac,"
-        " previous_secret_ref = k.previous_secret_ref, previous_scheme = k.previous_scheme,"
-        " previous_secret_expires_at = k.previous_secret_expires_at, previous_algorithm = k.previous_algorithm"
-        " FROM kept AS k"
-    )
-
-    accepted = await begun.run("restore", "accept", "--head", str(heads))
-    assert 0 == accepted.code
-    assert f"endpoint {endpoint} of acme: its secrets sign again, even if one was revoked later; " in accepted.out
-    assert [] == (await begun.run("restore", "check", "--json")).json["items"]
-    states = {row["ref"][-1]: row["state"] for row in (await begun.run("secret", "versions", *of)).json["items"]}
-    assert {"1": "previous", "2": "active", "3": "retired"} == states
-
-
-async def test_an_altered_row_is_not_accepted(begun: Begun, tmp_path: Path) -> None:
-    """A stale row that was also altered stays refused (1) with the reason; the others are accepted."""
-    endpoint = await rotated(begun)
-    await put_back(begun)
-    await begun.stored.pool.execute("UPDATE hookseal.endpoints SET url = 'https://evil.example/'")
-    heads = tmp_path / "heads.json"
-    heads.write_text((await begun.run("audit", "verify", "--json")).out)
-
-    refused = await begun.run("restore", "accept", "--head", str(heads), "--json")
-    assert (1, []) == (refused.code, refused.json["accepted"])
-    assert [endpoint] == [one["endpoint_id"] for one in refused.json["refused"]]
-    assert "MAC does not match" in refused.json["refused"][0]["reason"]
-    assert "NOT accepted" in (await begun.run("restore", "accept", "--head", str(heads))).out
-    assert 1 == (await begun.run("restore", "check")).code
-
-
 @pytest.mark.req("SEC-24", part="whole-database")
 async def test_a_stored_head_shows_a_stale_log(begun: Begun, tmp_path: Path) -> None:
     """A stored head shows that the log is older (1) until that is accepted, or that its history differs."""
@@ -229,11 +189,14 @@ async def test_endpoint_accepts_one_endpoint_only(begun: Begun, tmp_path: Path) 
     assert (0, []) == (again.code, again.json["accepted"])
 
 
-async def test_an_altered_row_is_listed_once(begun: Begun) -> None:
+async def test_an_altered_row_is_listed_once(begun: Begun, tmp_path: Path) -> None:
     """A row that does not match its MAC is listed once (1); commands that show a stale row say so."""
     endpoint = await rotated(begun)
     of = ("--tenant", "acme", "--endpoint", endpoint)
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET lead = 'current'")
+    (tmp_path / "heads.json").write_text((await begun.run("audit", "verify", "--json")).out)
+    refused = await begun.run("restore", "accept", "--head", str(tmp_path / "heads.json"))
+    assert (1, True) == (refused.code, "NOT accepted" in refused.out)
     altered = await begun.run("restore", "check", "--json")
     assert (1, [(endpoint, "altered")]) == (
         altered.code,
@@ -252,29 +215,3 @@ async def test_an_altered_row_is_listed_once(begun: Begun) -> None:
     versions = (await begun.run("secret", "versions", *of, "--json")).json["items"]
     assert [False, False] == [version["signs"] for version in versions]
     assert versions[0]["needed"]  # according to the stale row, which would sign again if it was accepted
-
-
-@pytest.mark.req("SEC-24", part="stale")
-async def test_a_restored_record_is_destroyed_again(begun: Begun, tmp_path: Path) -> None:
-    """A destroyed record that came back is listed and, once accepted, destroyed again; a deleted one is listed."""
-    endpoint = await rotated(begun)
-    of = ("--tenant", "acme", "--endpoint", endpoint, "--json")
-    await begun.run("endpoint", "rotate", *of, "--overlap", "0")
-    await begun.stored.pool.execute("CREATE TABLE records AS SELECT * FROM hookseal.secret_records")
-    purged = await begun.run("secret", "purge", "--older-than", "0", "--json")
-    assert 0 == purged.code
-    await begun.stored.pool.execute(
-        "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed"
-        " FROM records AS k WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
-    )
-    found = await begun.run("restore", "check", "--json")
-    assert (1, ["record"]) == (found.code, [one["kind"] for one in found.json["items"]])
-    heads = tmp_path / "heads.json"
-    heads.write_text((await begun.run("audit", "verify", "--json")).out)
-    assert 0 == (await begun.run("restore", "accept", "--head", str(heads))).code
-    assert 0 == (await begun.run("restore", "check")).code
-    states = [version["state"] for version in (await begun.run("secret", "versions", *of)).json["items"]]
-    assert ["destroyed", "destroyed", "active"] == states
-
-    await begun.stored.pool.execute("DELETE FROM hookseal.secret_records WHERE tenant_id = 'acme' AND version = 3")
-    assert 1 == (await begun.run("restore", "check")).code

@@ -308,6 +308,53 @@ async def test_restored_secrets_of_a_deleted_endpoint_are_destroyed_again(
     assert [state] == [row["state"] for row in states]
 
 
+async def states(installation: Installation) -> list[str]:
+    """Return the state of each version of acme's secret, oldest first."""
+    found = await installation.pool.fetch(
+        "SELECT state FROM hookseal.secret_records WHERE tenant_id = 'acme' ORDER BY version"
+    )
+    return [row["state"] for row in found]
+
+
+async def test_an_accepted_overlap_sets_the_states_of_its_records(installation: Installation) -> None:
+    """A row from an overlap that was revoked later is accepted, and both of its secrets sign again."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.rotate(endpoint, overlap_seconds=600)
+    await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.endpoints")
+    await installation.rotate(endpoint, overlap_seconds=0)
+    assert ["retired", "retired", "active"] == await states(installation)
+    await installation.pool.execute(
+        "UPDATE hookseal.endpoints AS e SET secret_ref = k.secret_ref, generation = k.generation, mac = k.mac,"
+        " previous_secret_ref = k.previous_secret_ref, previous_scheme = k.previous_scheme,"
+        " previous_secret_expires_at = k.previous_secret_expires_at, previous_algorithm = k.previous_algorithm"
+        " FROM kept AS k"
+    )
+    assert [endpoint] == [one.endpoint_id for one in (await accepted(installation)).endpoints]
+    assert ["previous", "active", "retired"] == await states(installation)
+    async with installation.pool.acquire() as connection:
+        assert [] == [one async for one in restore.find_stale(connection)]
+
+
+@pytest.mark.req("SEC-24", part="stale")
+async def test_a_restored_record_is_destroyed_again(installation: Installation) -> None:
+    """A destroyed record that came back is stale and, once accepted, destroyed again; a deleted one is stale, too."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.rotate(endpoint, overlap_seconds=0)
+    await installation.pool.execute("CREATE TABLE kept AS SELECT * FROM hookseal.secret_records")
+    assert 1 == await installation.act(purge_batch, ACME, days=0)
+    await installation.pool.execute(
+        "UPDATE hookseal.secret_records AS r SET state = k.state, sealed = k.sealed"
+        " FROM kept AS k WHERE k.tenant_id = r.tenant_id AND k.name = r.name AND k.version = r.version"
+    )
+    async with installation.pool.acquire() as connection:
+        assert ["record"] == [one.kind async for one in restore.find_stale(connection)]
+        await accepted(installation)
+        assert [] == [one async for one in restore.find_stale(connection)]
+        assert ["destroyed", "active"] == await states(installation)
+        await rows.remove(connection, "secret_records", where="tenant_id = 'acme' AND version = 2")
+        assert 1 == len([one async for one in restore.find_stale(connection)])
+
+
 @pytest.mark.req("SEC-24", part="integrity-key")
 async def test_an_integrity_key_number_is_not_used_twice(installation: Installation) -> None:
     """A version number whose record was deleted is not used again, since old MACs would then not verify."""

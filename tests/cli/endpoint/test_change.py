@@ -1,9 +1,5 @@
 """`hookseal endpoint update`, `enable`, `disable` and `delete` change what was asked, and report whether they did."""
 
-import asyncio
-import os
-import pty
-from asyncio.subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pytest
@@ -11,8 +7,7 @@ import pytest
 from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
-from tests import forked
-from tests.cli.command import DEADLINE_SECONDS
+from tests.cli.command import on_a_terminal
 from tests.cli.installation import Begun, options_of
 from tests.doubles.logbook import audited
 
@@ -174,30 +169,8 @@ async def test_deletion_on_a_terminal_asks(
 ) -> None:
     """On a terminal, deletion asks for confirmation, except with `--yes`."""
     one = await endpoint(begun)
-    ended, out = await typing(typed, "endpoint", "delete", *options_of(one), *options, **begun.settings)
+    delete = ("endpoint", "delete", *options_of(one), *options)
+    ended = await on_a_terminal(*delete, stream="stdin", typed=typed, **begun.settings)
 
-    assert code == ended
-    assert (code == 1) == ("nothing was deleted" in out)
+    assert (code, code == 1) == (ended.code, "nothing was deleted" in ended.out)
     assert left == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
-
-
-async def typing(text: str, /, *arguments: str, **settings: str) -> tuple[int, str]:
-    """Run the command at a terminal with this typed input; return its exit code and its output."""
-    ours, theirs = pty.openpty()
-    process = await forked.start(
-        *arguments,
-        env={**os.environ, **settings},
-        stdin=theirs,
-        stdout=PIPE,
-        stderr=DEVNULL,
-    )
-    os.close(theirs)
-    try:
-        os.write(ours, text.encode())
-        out, _ = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(ours)
-    return process.returncode or 0, out.decode()
