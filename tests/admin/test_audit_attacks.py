@@ -1,23 +1,25 @@
 """Attacks on the log by someone who may write every table and change the schema, but lacks the integrity key.
 
-Each attack has its own tenant; the command must name each of these, with the row and the flaw, and no other tenant.
+Each attack has its own tenant; the Admin must name each of these, with the row and the flaw, and no other tenant.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hookseal import Admin
 from hookseal.audit import log
 from hookseal.audit.chain import Action, Change
+from hookseal.errors import Refused, with_advice
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.core.trust import IntegrityKey
 from tests.audit.logs import FORGERS_KEY
-from tests.cli.installation import Begun
-from tests.cli.test_audit import tamper
+from tests.doubles.stored import Installation
 
 pytestmark = pytest.mark.req("SEC-14", part="verify")
 
@@ -159,9 +161,9 @@ def tenant_of(name: str) -> str:
     return name.replace(" ", "-").replace(",", "").replace("_", "-")
 
 
-async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | None = None) -> None:
+async def written(installation: Installation, tenant: str, *, rows: int, key: IntegrityKey | None = None) -> None:
     """Append that many rows to the chain of the tenant, with the key of the installation or another."""
-    async with begun.stored.pool.acquire() as connection, connection.transaction():
+    async with installation.pool.acquire() as connection, connection.transaction():
         for number in range(rows):
             change = Change(
                 tenant_id=TenantId(tenant),
@@ -170,7 +172,7 @@ async def written(begun: Begun, tenant: str, *, rows: int, key: IntegrityKey | N
                 before={"generation": number + 5},
                 after={"generation": number + 6},
             )
-            await log.append(connection, key or begun.stored.unlocked.integrity, "ada@desk", change)
+            await log.append(connection, key or installation.unlocked.integrity, "ada@desk", change)
 
 
 def head_to_the_last_row(tenant: str) -> str:
@@ -180,81 +182,104 @@ def head_to_the_last_row(tenant: str) -> str:
     return str(statement).replace("TENANT", tenant)
 
 
-async def attack(begun: Begun, name: str) -> None:
+async def attack(installation: Installation, name: str) -> None:
     """Make the attack on its tenant."""
     tenant, what = tenant_of(name), ATTACKS[name]
     for statement in what.first:
-        await tamper(begun, spelled(statement, tenant))
-    await written(begun, tenant, rows=what.written, key=what.key)
+        await tamper(installation, spelled(statement, tenant))
+    await written(installation, tenant, rows=what.written, key=what.key)
     for statement in what.then:
-        await tamper(begun, spelled(statement, tenant))
+        await tamper(installation, spelled(statement, tenant))
 
 
-async def verified(begun: Begun, *options: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return the exit code, the broken row by tenant, and how stored heads are contradicted."""
-    ended = await begun.run("audit", "verify", *options, "--json")
-    broken = {each["tenant_id"]: each["broken"] for each in ended.json["tenants"] if each["broken"] is not None}
+async def tamper(installation: Installation, statement: str) -> None:
+    """Run the statement as the owner of the log, with the trigger that would refuse it disabled."""
+    async with installation.pool.acquire() as connection, connection.transaction():
+        await connection.execute("ALTER TABLE hookseal.audit_log DISABLE TRIGGER USER")
+        await connection.execute(statement)
+
+
+async def verified(
+    admin: Admin, tenant: str = "*", heads: str | None = None
+) -> tuple[bool, dict[str, Any], dict[str, str]]:
+    """Return whether the log is intact, the broken row by tenant, and how saved heads are contradicted."""
+    found = await admin.audit.verify(tenant_id=tenant, heads=heads)
     return (
-        ended.code,
-        {tenant: (found["sequence"], found["reason"]) for tenant, found in broken.items()},
-        {each["tenant_id"]: each["is"] for each in ended.json["contradicted"]},
+        found.intact,
+        {each.tenant_id: (each.broken.sequence, each.broken.reason) for each in found.tenants if each.broken},
+        {each.tenant_id: each.how for each in found.contradicted},
     )
 
 
-async def test_every_attack_is_found(begun: Begun, tmp_path: Path) -> None:
+async def test_every_attack_is_found(admin: Admin, installation: Installation) -> None:
     """Each attack is reported with tenant, row and flaw, or, where the log alone cannot show it, by stored heads."""
-    heads = tmp_path / "heads.json"
     for tenant in (*map(tenant_of, ATTACKS), "receives", REPLAYED):
-        await written(begun, tenant, rows=ROWS)
-    await begun.stored.pool.execute(spelled("CREATE TABLE kept AS SELECT * FROM LOG"))
-    await tamper(begun, spelled(f"{GONE} AND sequence > 2", REPLAYED))
-    await tamper(begun, spelled(HEAD_BACK, REPLAYED))
-    await written(begun, REPLAYED, rows=2)
-    assert (0, {}, {}) == await verified(begun)
-    heads.write_text((await begun.run("audit", "heads", "--json")).out, encoding="utf-8")
+        await written(installation, tenant, rows=ROWS)
+    await installation.pool.execute(spelled("CREATE TABLE kept AS SELECT * FROM LOG"))
+    await tamper(installation, spelled(f"{GONE} AND sequence > 2", REPLAYED))
+    await tamper(installation, spelled(HEAD_BACK, REPLAYED))
+    await written(installation, REPLAYED, rows=2)
+    assert (True, {}, {}) == await verified(admin)
+    heads = json.dumps({"tenants": [asdict(each) for each in (await admin.audit.heads(tenant_id="*")).tenants]})
 
-    await tamper(begun, spelled(f"{GONE} AND sequence > 2", REPLAYED))
-    await tamper(begun, spelled(f"{PUT_BACK} AND sequence > 2", REPLAYED))
-    await tamper(begun, spelled(HEAD_BACK, REPLAYED))
+    await tamper(installation, spelled(f"{GONE} AND sequence > 2", REPLAYED))
+    await tamper(installation, spelled(f"{PUT_BACK} AND sequence > 2", REPLAYED))
+    await tamper(installation, spelled(HEAD_BACK, REPLAYED))
     for name in ATTACKS:
-        await attack(begun, name)
+        await attack(installation, name)
 
     found = {tenant_of(name): what.found for name, what in ATTACKS.items() if what.found is not None} | BESIDE
-    from_within = await verified(begun)
-    assert (1, found, {}) == from_within
+    assert (False, found, {}) == await verified(admin)
     contradicted = {tenant_of(name): what.kept for name, what in ATTACKS.items() if what.kept} | {REPLAYED: "forked"}
-    code, still_found, by_heads = await verified(begun, "--head", str(heads))
-    assert (1, found) == (code, still_found)
+    intact, still_found, by_heads = await verified(admin, heads=heads)
+    assert (False, found) == (intact, still_found)
     assert contradicted == {tenant: how for tenant, how in by_heads.items() if tenant not in found}
     for tenant in (*contradicted, tenant_of("nothing")):
-        options = ("--tenant", tenant)
-        alone = await verified(begun, *options, "--head", str(heads))
-        assert (int(tenant in contradicted), {}) == alone[:2], tenant
+        alone = await verified(admin, tenant, heads)
+        assert (tenant not in contradicted, {}) == alone[:2], tenant
 
 
 @pytest.mark.req("SEC-14", part="append")
-async def test_a_shortened_log_stops_every_change(begun: Begun) -> None:
-    """Every change is refused (5) with what to run, until the head names the last existing row (runbook)."""
-    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
-    rotate = ("endpoint", "rotate", "--tenant", "acme", "--endpoint", endpoint, "--overlap", "0", "--json")
-    assert 0 == (await begun.run(*rotate)).code
-    await tamper(begun, spelled(f"{GONE} AND sequence = 2", "acme"))
+async def test_a_shortened_log_stops_every_change(admin: Admin, installation: Installation) -> None:
+    """Every change is refused with what to run, until the head names the last existing row (runbook)."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    revoked: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint, "actor": "ada", "overlap_seconds": 0}
+    await admin.secrets.rotate(**revoked)
+    await tamper(installation, spelled(f"{GONE} AND sequence = 2", "acme"))
     generation = "SELECT generation FROM hookseal.endpoints"
 
-    refused = await begun.run(*rotate)
-    assert (5, 2) == (refused.code, await begun.stored.pool.fetchval(generation))
-    assert "see what was changed with `hookseal audit verify`" in refused.json["error"]["message"]
-    assert (1, {"acme": (2, "truncated")}, {}) == await verified(begun, "--tenant", "acme")
-    await begun.stored.pool.execute(head_to_the_last_row("acme"))
-    assert (0, 3) == ((await begun.run(*rotate)).code, await begun.stored.pool.fetchval(generation))
+    with pytest.raises(Refused) as refused:
+        await admin.secrets.rotate(**revoked)
+    assert "see what was changed with `hookseal audit verify`" in with_advice(refused.value)
+    assert 2 == await installation.pool.fetchval(generation)
+    assert (False, {"acme": (2, "truncated")}, {}) == await verified(admin, "acme")
+    await installation.pool.execute(head_to_the_last_row("acme"))
+    await admin.secrets.rotate(**revoked)
+    assert 3 == await installation.pool.fetchval(generation)
 
 
-async def test_every_column_is_attacked(begun: Begun) -> None:
+async def test_a_forged_acceptance_accepts_nothing(admin: Admin, installation: Installation) -> None:
+    """An acceptance in the log counts only if its row is genuine, also if one tenant alone is verified."""
+    await written(installation, "acme", rows=1)
+    mac = "ab" * 32
+    heads = json.dumps({"tenants": [{"tenant_id": "acme", "head_sequence": 9, "head_mac": mac}]})
+    for printed in ([["acme", 9, mac]], [["acme"]]):
+        await installation.pool.execute(
+            "INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac,"
+            " mac_key_id) VALUES"
+            " ('_system', $2, now(), 'x/y', 'restore.accepted', 'restore', $1::text::json, '', '', '1')",
+            json.dumps({"epoch": 1, "heads": printed}, separators=(",", ":")),
+            90 + len(printed[0]),
+        )
+        assert (False, {}, {"acme": "older"}) == await verified(admin, "acme", heads)
+
+
+async def test_every_column_is_attacked(installation: Installation) -> None:
     """Every column of both tables is attacked, so a new column must be covered by the MAC or have a reason."""
     columns = {
         table: {
             row["attname"]
-            for row in await begun.stored.pool.fetch(
+            for row in await installation.pool.fetch(
                 "SELECT attname FROM pg_attribute"
                 " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped",
                 WORDS[table],
