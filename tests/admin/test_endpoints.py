@@ -7,7 +7,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from hookseal import Admin
-from hookseal.errors import Conflict, NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused, with_advice
 from tests.admin.refusals import refused_field
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
@@ -126,6 +126,24 @@ async def test_a_refusal_names_its_field_and_changes_nothing(admin: Admin) -> No
             await call()
         assert field == caught.value.field or kind is NotFound, caught.value
     assert 1 == (await admin.endpoints.get(tenant_id="acme", endpoint_id=added.endpoint_id)).generation
+
+
+async def test_http_and_an_address_are_allowed_by_the_settings(
+    installation: Installation, environ: dict[str, str]
+) -> None:
+    """A private address is allowed for the tenant that the setting names, and http only where it is allowed."""
+    local = NEW | {"url": "http://127.0.0.1:8080/"}
+    own = {"HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8@acme"}
+    async with Admin.connect(environ=environ | own) as admin:
+        await admin.endpoints.add(**local)
+        with pytest.raises(Refused) as caught:
+            await admin.endpoints.add(**local | {"tenant_id": "globex"})
+    assert ("url", True) == (caught.value.field, "HOOKSEAL_EGRESS_ALLOW" in with_advice(caught.value))
+    async with Admin.connect(environ=environ | own | {"HOOKSEAL_ALLOW_HTTP": "false"}) as admin:
+        with pytest.raises(Refused) as caught:
+            await admin.endpoints.add(**local)
+    assert "url" == caught.value.field
+    assert 1 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
 
 
 MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [

@@ -6,6 +6,7 @@ import pytest
 
 from hookseal import Admin
 from hookseal.errors import Conflict, Malformed, NotFound
+from tests import rows
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
@@ -43,6 +44,17 @@ async def test_an_ordered_endpoint_is_added_stopped_and_skipped(admin: Admin, in
     assert [("delivery.skipped", JANE), ("endpoint.updated", JANE)] == [
         (row["action"], row["who"]) for row in (await audited(installation.pool))[-2:]
     ]
+
+
+async def test_skip_releases_what_is_stopped(admin: Admin, installation: Installation) -> None:
+    """An endpoint that a dead letter has stopped goes on once it is set to `skip`."""
+    added = await admin.endpoints.add(**NEW, ordered=True)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    [ring] = await installation.deliveries()
+    await rows.set_state(installation.pool, "dead_letter")
+    assert ring.delivery_id == (await admin.endpoints.get(**named)).stopped_by
+    await admin.endpoints.update(**named, actor=JANE, on_dead_letter="skip")
+    assert (await admin.endpoints.get(**named)).stopped_by is None
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,12 @@ async def test_each_signing_ed25519_secret_has_a_public_key(admin: Admin, added:
 
     assert (second.public_key, first.public_key) == (keys.public_key, keys.previous_public_key)
     assert (second.secret_ref, first.secret_ref) == (keys.secret_ref, keys.previous_secret_ref)
+    await admin.secrets.rotate(**named(added, algorithm="hmac", force=True))
+    mixed = await admin.secrets.public_keys(tenant_id="acme", endpoint_id=added.endpoint_id)
+    assert (None, second.public_key) == (mixed.public_key, mixed.previous_public_key)
+    await admin.secrets.end_overlap(**named(added))
+    with pytest.raises(Refused, match="no public key"):
+        await admin.secrets.public_keys(tenant_id="acme", endpoint_id=added.endpoint_id)
 
 
 async def test_a_probe_reports_whether_the_receiver_switched(admin: Admin, installation: Installation) -> None:

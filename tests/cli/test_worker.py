@@ -17,7 +17,7 @@ from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.installation import Begun
 from tests.cli.listeners import SOON_SECONDS, black_hole, seconds_from
 from tests.doubles.stored import MASTER_KEY_TEXT
-from tests.embedded.processes import is_open
+from tests.embedded.processes import is_open, taken_port
 
 SETTINGS = {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY": MASTER_KEY_TEXT, "HOOKSEAL_HEALTH_PORT": "0"}
 
@@ -97,6 +97,17 @@ async def test_without_postgresql_it_exits_within_seconds() -> None:
     assert (69, "unavailable", True) == (ended.code, ended.json["error"]["code"], seconds < SOON_SECONDS)
     assert f"PostgreSQL at 127.0.0.1:{port} does not answer" in ended.json["error"]["message"]
     assert "hunter2" not in ended.out + ended.err
+
+
+async def test_a_busy_port_names_the_setting(begun: Begun) -> None:
+    """The parent of several processes holds the port: if it is busy, the error names the setting, once."""
+    taken, port = taken_port()
+    with taken:
+        ended = await begun.run("worker", HOOKSEAL_HEALTH_PORT=str(port), HOOKSEAL_PROCESSES="2")
+    assert (69, "") == (ended.code, ended.out)
+    [line] = [line for line in ended.err.splitlines() if line.startswith("hookseal: ")]
+    assert f"127.0.0.1:{port}" in line
+    assert "HOOKSEAL_HEALTH_PORT" in line
 
 
 async def test_several_processes_report_one_refusal(database_url: str, redis_url: str) -> None:

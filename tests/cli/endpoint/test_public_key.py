@@ -7,6 +7,7 @@ import pytest
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
+from hookseal.secrets.core.signing import generate_signing_secret, public_key_of
 from tests.cli.command import Ended, on_a_terminal
 from tests.cli.installation import Begun, options_of
 
@@ -60,6 +61,16 @@ async def test_the_text_shows_the_public_key(begun: Begun, tmp_path: Path) -> No
         assert "also in" not in ended.out
     kept = await begun.run(*ADD, "--url", f"{URL}/3", "--secret-out", str(path := tmp_path / "key"))
     assert f"public    {path.read_text()}          also in {path}\n" in kept.out
+
+
+async def test_a_given_key_pair_is_accepted(begun: Begun) -> None:
+    """A `whsk_` is accepted; an HMAC secret and a `whpk_` are refused."""
+    pair = generate_signing_secret(Algorithm.ED25519)
+    add = (*ADD, "--url", URL, "--secret-file", "-", "--json")
+    for wrong in (generate_signing_secret().reveal(), str(public_key_of(pair)).encode()):
+        refused = await begun.fed(wrong, *add)
+        assert (2, "secret") == (refused.code, refused.json["error"]["field"])
+    assert public_key_of(pair) == (await begun.fed(pair.reveal(), *add)).json["public_key"]
 
 
 async def test_an_overlap_shows_both_public_keys(begun: Begun) -> None:
