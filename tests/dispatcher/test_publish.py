@@ -144,7 +144,7 @@ async def test_a_publish_follows_each_change_of_an_endpoint(pool: Pool) -> None:
     """What an endpoint subscribes to counts from the moment of its change, also by SQL, and ends with the endpoint."""
     one = await endpoint(pool, "acme", "invoice.paid", "invoice.paid", "invoice.*", "*", "x" * 5_000)
 
-    async def receivers(event_type: str, tenant: str = "acme") -> list[str]:
+    async def receivers(event_type: str, tenant: str = "acme") -> Sequence[str]:
         given = event(event_type, tenant_id=TenantId(tenant))
         alone = await publish_json(pool, given, "{}")
         [in_batch] = await publish_many(pool, given.tenant_id, batch([(given, "{}")]))
