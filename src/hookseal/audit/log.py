@@ -45,8 +45,8 @@ FAILURES: Final = Failures(
     denied=partial(Refused, "this SQL role has no right to the audit log: grant it hookseal_operator"),
 )
 _SQL: Final = Statements("hookseal.audit", "audit.sql", failures=FAILURES)
-_COVERED: Final = tuple(Row.__dataclass_fields__)
-_BATCH: Final = 1_000
+_COLUMNS_UNDER_MAC: Final = tuple(Row.__dataclass_fields__)
+_BATCH_ROWS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,10 @@ async def append(connection: Connection, key: ChainKey, who: str, change: Change
 
 
 async def lock_chain(connection: Connection, tenant: TenantId) -> None:
-    """Make all other appends for the tenant wait until the caller's transaction ends. Raises as `append`."""
+    """Make all other appends for the tenant wait until the caller's transaction ends.
+
+    Raises `Unavailable`, and `Refused` if the role may not write the log.
+    """
     await _SQL.execute(connection, "lock_head", tenant, ORIGIN.mac)
 
 
@@ -109,10 +112,13 @@ async def facts_since(source: Executor, tenant: TenantId, subject: str, action: 
 
 
 async def is_recorded(connection: Connection, change: Change) -> bool:
-    """Return whether one of the newest thousand rows of the subject has these facts. Raises as `append`."""
+    """Return whether one of the newest thousand rows of the subject has this action and these facts in `after`.
+
+    Raises `Unavailable`, and `Refused` if the role may not read the log.
+    """
     arguments = (change.tenant_id, change.subject, change.action.value, json_text(change.after))
-    found: bool = await _SQL.value(connection, "is_recorded", *arguments)
-    return found
+    recorded: bool = await _SQL.value(connection, "is_recorded", *arguments)
+    return recorded
 
 
 async def heads(source: Executor, *, tenant: TenantId | None = None) -> list[Head]:
@@ -135,15 +141,15 @@ async def find_contradictions(
     Heads that an accepted restore lost are left out, if the row of the acceptance is authentic.
     Raises `Unavailable`, and `Refused` if the role may not read the log.
     """
-    accepted = frozenset([head async for head in _accepted(source, key)]) if heads else frozenset()
-    found: list[tuple[Head, Contradiction]] = []
+    accepted = frozenset([head async for head in _heads_lost_by_restores(source, key)]) if heads else frozenset()
+    contradicted: list[tuple[Head, Contradiction]] = []
     async with _SQL.connected(source) as connection:
         for head in heads:
             [row] = await _SQL.rows(connection, "at", head.tenant_id, head.sequence)
-            how = find_contradiction(head, ends_at=row["last"] or 0, mac_there=row["mac"], accepted=accepted)
-            if how is not None:
-                found.append((head, how))
-    return found
+            contradiction = find_contradiction(head, ends_at=row["last"] or 0, mac_there=row["mac"], accepted=accepted)
+            if contradiction is not None:
+                contradicted.append((head, contradiction))
+    return contradicted
 
 
 async def verify(
@@ -191,7 +197,7 @@ async def export(source: Executor, *, tenant: TenantId | None = None) -> AsyncIt
 
 async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> None:
     try:
-        done = await _SQL.execute(
+        rows_added = await _SQL.execute(
             connection,
             "add",
             row.tenant_id,
@@ -209,8 +215,8 @@ async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> No
             ORIGIN.mac,
         )
     except asyncpg.UniqueViolationError:  # there is already a row after that of the head
-        done = 0
-    if done != 1:
+        rows_added = 0
+    if rows_added != 1:
         raise Refused(
             "the audit log of this tenant does not end where its head says: see what was changed with "
             "`hookseal audit verify`; until then nothing of this tenant can be changed"
@@ -220,18 +226,18 @@ async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> No
 async def _verified(
     source: Executor, key: ChainKey, tenant: str, on_progress: Callable[[str, int], None] | None
 ) -> Verified:
-    last, broken, first = ORIGIN, None, LOWEST
+    last, broken, next_sequence = ORIGIN, None, LOWEST
     while True:
-        records, head = await _batch(source, tenant, first)
-        derived = list(takewhile(_is_derived, records))
-        last, broken = follow_chain(last, map(_row, derived), key)
-        if broken is None and len(derived) < len(records):
-            broken = Broken(records[len(derived)]["sequence"], Flaw.ALTERED)
+        records, head = await _batch(source, tenant, next_sequence)
+        consistent = list(takewhile(_has_generation_of_facts, records))
+        last, broken = follow_chain(last, map(_row_and_mac, consistent), key)
+        if broken is None and len(consistent) < len(records):
+            broken = Broken(records[len(consistent)]["sequence"], Flaw.ALTERED)
         if on_progress is not None:
             on_progress(tenant, last.sequence)
-        if broken is not None or len(records) < _BATCH:
+        if broken is not None or len(records) < _BATCH_ROWS:
             break
-        first = last.sequence + 1
+        next_sequence = last.sequence + 1
     return Verified(
         tenant_id=tenant,
         rows=last.sequence,
@@ -241,32 +247,35 @@ async def _verified(
     )
 
 
-async def _accepted(source: Executor, key: ChainKey) -> AsyncIterator[Head]:
+async def _heads_lost_by_restores(source: Executor, key: ChainKey) -> AsyncIterator[Head]:
     """Yield the heads that an authentic row records as lost by an accepted restore."""
     async for record in _records(source, SYSTEM_TENANT):
-        row, mac = _row(record)
+        row, mac = _row_and_mac(record)
         if row.action == Action.RESTORE_ACCEPTED and key.is_authentic(mac_message(row), mac, row.mac_key_id):
             for head in heads_from_json(parse_facts(row.after)):
                 yield head
 
 
 async def _records(source: Executor, tenant: str) -> AsyncIterator[asyncpg.Record]:
-    first = LOWEST
-    while records := (await _batch(source, tenant, first))[0]:
+    next_sequence = LOWEST
+    while records := (await _batch(source, tenant, next_sequence))[0]:
         for record in records:
             yield record
-        first = records[-1]["sequence"] + 1
+        next_sequence = records[-1]["sequence"] + 1
 
 
-def _is_derived(record: asyncpg.Record) -> bool:
-    """Return whether the generation column, which no MAC covers, equals that of `after`. Stale rows are found by it."""
-    after = parse_facts(record["after"])
-    generation = after.get("generation") if isinstance(after, dict) else None
+def _has_generation_of_facts(record: asyncpg.Record) -> bool:
+    """Return whether the column `generation` is the generation in the facts of the row.
+
+    PostgreSQL derives the column from `after`, and no MAC covers it. Stale endpoint rows are found by it.
+    """
+    facts = parse_facts(record["after"])
+    generation = facts.get("generation") if isinstance(facts, dict) else None
     return bool(record["generation"] == generation)
 
 
-def _row(record: asyncpg.Record) -> tuple[Row, bytes]:
-    return Row(**{name: record[name] for name in _COVERED}), record["mac"]
+def _row_and_mac(record: asyncpg.Record) -> tuple[Row, bytes]:
+    return Row(**{name: record[name] for name in _COLUMNS_UNDER_MAC}), record["mac"]
 
 
 async def _tenants(source: Executor, tenant: TenantId | None) -> Sequence[str]:
@@ -276,7 +285,9 @@ async def _tenants(source: Executor, tenant: TenantId | None) -> Sequence[str]:
 
 
 async def _batch(source: Executor, tenant: str, first: int) -> tuple[list[asyncpg.Record], Link | None]:
-    """Return the next rows of a chain from that number on, fewer than a batch at its end, and its current head."""
-    records = await _SQL.rows(source, "batch", tenant, first, _BATCH)
-    head = None if records[0]["head_sequence"] is None else Link(records[0]["head_sequence"], records[0]["head_mac"])
+    """Return the rows of a chain from the number `first` on, fewer than a batch at its end, and its current head."""
+    # Each record repeats the head. A chain that has no row from `first` on gives one record, with nothing but the head.
+    records = await _SQL.rows(source, "batch", tenant, first, _BATCH_ROWS)
+    with_head = records[0]
+    head = None if with_head["head_sequence"] is None else Link(with_head["head_sequence"], with_head["head_mac"])
     return [record for record in records if record["sequence"] is not None], head
