@@ -203,7 +203,7 @@ def _warm() -> None:
     """Run once what every command does before it changes anything, so that the forks share Python's caches of it."""
     import asyncpg  # noqa: PLC0415 -- as above
 
-    from hookseal.cli.main import answer  # noqa: PLC0415 -- as above
+    from hookseal.cli.main import run_command  # noqa: PLC0415 -- as above
     from hookseal.secrets.core.keyring import KeyRing, MasterKey  # noqa: PLC0415 -- as above
 
     async def connect() -> None:
@@ -214,7 +214,7 @@ def _warm() -> None:
     asyncio.run(connect())
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         for words in _REFUSED:
-            answer(words)
+            run_command(words)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ def main() -> NoReturn:
     try:
         from hookseal.cli import direct  # noqa: PLC0415 -- loading it may be interrupted, too
 
-        if (code := direct.answer(arguments)) is not None:
+        if (code := direct.run_command(arguments)) is not None:
             _end(code)
         message = interrupted.NOT_BEGUN
-        from hookseal.cli.main import answer  # noqa: PLC0415 -- loading it takes longer than many a command runs
+        from hookseal.cli.main import run_command  # noqa: PLC0415 -- loading it takes longer than many a command runs
     except KeyboardInterrupt:
         _print_error("interrupted", message)
         _end(_INTERRUPTED)
@@ -28,7 +28,7 @@ def main() -> NoReturn:
             raise
         _print_error("configuration", missing)
         _end(incomplete.EXIT_CODE)
-    _end(answer(arguments))
+    _end(run_command(arguments))
 
 
 def _end(code: int) -> NoReturn:

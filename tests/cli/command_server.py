@@ -49,13 +49,13 @@ async def many(settings: Mapping[str, str]) -> AsyncIterator[Many]:
 
 
 def _answer(arguments: list[str], settings: dict[str, str]) -> dict[str, object]:
-    from hookseal.cli.main import answer  # noqa: PLC0415 -- only the process that runs commands needs them
+    from hookseal.cli.main import run_command  # noqa: PLC0415 -- only the process that runs commands needs them
 
     os.environ.clear()
     os.environ.update(settings)
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = answer(arguments)
+        code = run_command(arguments)
     return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
 
 

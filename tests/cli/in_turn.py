@@ -72,7 +72,7 @@ class InTurn:
 
 
 def _answer(request: Mapping[str, Any]) -> dict[str, object]:
-    from hookseal.cli.main import answer  # noqa: PLC0415 -- only the process that runs commands needs it
+    from hookseal.cli.main import run_command  # noqa: PLC0415 -- only the process that runs commands needs it
 
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -83,7 +83,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, object]:
         for number, file in enumerate((given, out, err)):
             os.dup2(file.fileno(), number)
         sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 -- each command reads from the start
-        code = answer(request["arguments"])
+        code = run_command(request["arguments"])
         sys.stdout.flush()
         sys.stderr.flush()
         return {"code": code, "out": _written(out), "err": _written(err)}

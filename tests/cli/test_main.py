@@ -15,7 +15,7 @@ import typer
 
 from hookseal.cli.commands import tree
 from hookseal.cli.interrupted import CONTINUES, IN_DOUBT, KNOWN, READS_ONLY, message
-from hookseal.cli.main import answer
+from hookseal.cli.main import run_command
 from hookseal.cli.shared.output import Json
 from hookseal.errors import ConfigError, Conflict, Defect, HooksealError, Malformed, NotFound, Refused, Unavailable
 from tests import forked
@@ -52,10 +52,10 @@ def test_each_error_class_has_its_exit_code(
     error: HooksealError, code: int, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each class of error has its exit code, and is reported once, as text or as JSON."""
-    assert code == answer([], failing(error))
+    assert code == run_command([], failing(error))
     shown = capsys.readouterr()
     assert ("", [f"hookseal: {line}" for line in str(error).splitlines()]) == (shown.out, shown.err.splitlines())
-    assert code == answer(["--json"], failing(error))
+    assert code == run_command(["--json"], failing(error))
     shown = capsys.readouterr()
     assert {"error": {"code": name, "message": str(error), "field": error.field}} == json.loads(shown.out)
     assert "" == shown.err
@@ -64,20 +64,20 @@ def test_each_error_class_has_its_exit_code(
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort(), EOFError()])
 def test_an_interrupt_exits_130(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     """An interrupted command exits 130 and says so."""
-    assert 130 == answer(["--json"], failing(error))
+    assert 130 == run_command(["--json"], failing(error))
     assert "interrupted" == json.loads(capsys.readouterr().out)["error"]["code"]
 
 
 def test_a_negative_answer_exits_1() -> None:
     """A command that succeeds exits 0, and one whose answer is no exits 1."""
-    assert 1 == answer([], failing(typer.Exit(1)))
-    assert 0 == answer([], failing(typer.Exit()))
+    assert 1 == run_command([], failing(typer.Exit(1)))
+    assert 0 == run_command([], failing(typer.Exit()))
 
 
 @pytest.mark.req("OPS-04", part="errors")
 def test_an_internal_error_shows_only_its_class(capsys: pytest.CaptureFixture[str]) -> None:
     """An unexpected error exits 70 and is reported by its class, without its text or a traceback."""
-    assert 70 == answer([], failing(KeyError("a value")))
+    assert 70 == run_command([], failing(KeyError("a value")))
     shown = capsys.readouterr()
     assert "" == shown.out
     assert ["hookseal: internal error (KeyError), a fault of hookseal: please report it with the traceback that"] == [
@@ -89,7 +89,7 @@ def test_an_internal_error_shows_only_its_class(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(("missing", "code"), [("arq", 78), ("redis.asyncio", 78), ("hookseal.nothing", 70)])
 def test_a_missing_package_is_named(missing: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     """If a package of the extra `worker` is missing, the message says in one line what to install."""
-    assert code == answer([], failing(ModuleNotFoundError(name=missing)))
+    assert code == run_command([], failing(ModuleNotFoundError(name=missing)))
     (line,) = capsys.readouterr().err.splitlines()
     assert (code == 78) == line.endswith(
         "is not installed: the command hookseal needs `pip install 'hookseal[worker]'`"
@@ -103,7 +103,7 @@ def test_a_traceback_is_masked(
 ) -> None:
     """At log level debug a traceback is printed to standard error, with secrets masked."""
     monkeypatch.setenv("HOOKSEAL_LOG_LEVEL", "debug")
-    assert 70 == answer(["--json"], failing(kind("postgresql://user:hunter2@host/db and whsec_c2VjcmV0c2VjcmV0")))
+    assert 70 == run_command(["--json"], failing(kind("postgresql://user:hunter2@host/db and whsec_c2VjcmV0c2VjcmV0")))
     shown = capsys.readouterr()
     assert "Traceback" in shown.err
     assert "hunter2" not in shown.err
@@ -124,7 +124,7 @@ def test_a_usage_error_exits_2(
     arguments: list[str], field: str | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An unknown command or a usage error exits 2, with JSON if `--json` was given."""
-    assert 2 == answer(arguments)
+    assert 2 == run_command(arguments)
     error = json.loads(capsys.readouterr().out)["error"]
     assert ("usage", field) == (error["code"], error["field"])
     assert error["message"].startswith(message)
@@ -138,22 +138,22 @@ def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> Non
     def port(*, number: Annotated[int, typer.Option("--number")], as_json: Json = False) -> None:
         raise AssertionError((number, as_json))
 
-    assert 2 == answer(["--number", "1h", "--json"], commands)
+    assert 2 == run_command(["--number", "1h", "--json"], commands)
     error = json.loads(capsys.readouterr().out)["error"]
     assert ("number", "Invalid value for '--number': it must be a whole number") == (error["field"], error["message"])
-    assert 2 == answer(["--json"], commands)
+    assert 2 == run_command(["--json"], commands)
     assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
 
 
 def test_a_usage_error_says_where_help_is(capsys: pytest.CaptureFixture[str]) -> None:
     """The text of a usage error says where help is."""
-    assert 2 == answer(["db"])
+    assert 2 == run_command(["db"])
     assert ["hookseal: Missing command.", "hookseal: Try 'hookseal db --help'."] == capsys.readouterr().err.splitlines()
 
 
 def test_a_group_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     """A group without a command shows its help, and says in words what is missing."""
-    assert 2 == answer(["endpoint"])
+    assert 2 == run_command(["endpoint"])
     assert "hookseal: Missing command." == capsys.readouterr().err.splitlines()[0]
 
 
@@ -168,26 +168,26 @@ def test_help_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """At 80 columns no command's help ends a name with an ellipsis: a setting must be found by its name."""
     monkeypatch.setenv("COLUMNS", "80")
     names = [name for name, _ in leaves(typer.main.get_command(tree(None)), "hookseal")]
-    assert {0} == {answer([*name.split()[1:], "--help"]) for name in names}
+    assert {0} == {run_command([*name.split()[1:], "--help"]) for name in names}
     assert [] == [line for line in capsys.readouterr().out.splitlines() if "…" in line]
 
 
 def test_json_before_the_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """`--json` before the command has no meaning and is refused, in JSON."""
-    assert 2 == answer(["--json", "db", "status"])
+    assert 2 == run_command(["--json", "db", "status"])
     assert "malformed" == json.loads(capsys.readouterr().out)["error"]["code"]
 
 
 def test_nothing_after_two_dashes_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     """After `--` nothing is an option."""
-    assert 2 == answer(["db", "status", "--", "--json"])
+    assert 2 == run_command(["db", "status", "--", "--json"])
     assert "" == capsys.readouterr().out
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """The version is printed as text or JSON."""
-    assert 0 == answer(["--version"])
-    assert 0 == answer(["--version", "--json"])
+    assert 0 == run_command(["--version"])
+    assert 0 == run_command(["--version", "--json"])
     text, line = capsys.readouterr().out.splitlines()
     assert text == f"hookseal {json.loads(line)['version']}"
 
@@ -195,7 +195,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_shows_the_first_steps(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The help shows the first steps in order, and the meaning of exit codes."""
-    assert 0 == answer(arguments)
+    assert 0 == run_command(arguments)
     out = capsys.readouterr().out
     steps = [out.index(step) for step in ("hookseal db upgrade", "hookseal key init", "hookseal publish")]
     assert sorted(steps) == steps

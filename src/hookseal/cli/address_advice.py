@@ -16,7 +16,7 @@ _SETTINGS: Final = (
 _ITS_OWN: Final = frozenset({"up", "demo"})  # they need no addresses
 
 
-def advice(error: HooksealError, arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
+def address_advice(error: HooksealError, arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return the line to add to the error of this command, None without such a folder, or if addresses are no cause.
 
     It loads nothing unless there is such a folder.

@@ -1,25 +1,25 @@
-"""Answers `--version`, and `check` as probes run it, without the parser of commands, which takes longer than both."""
+"""Runs `--version`, and `check` as probes run it, without the parser of commands, which takes longer than both."""
 
 import os
 from collections.abc import Sequence
 from typing import Final
 
-from hookseal.cli.address_advice import advice
-from hookseal.cli.shared.printing import OutputLost, emit, report, report_lost_output
+from hookseal.cli.address_advice import address_advice
+from hookseal.cli.shared.printing import OutputLost, emit, print_error, print_output_lost
 from hookseal.errors import HooksealError
 
 _JSON: Final = "--json"
 
 
-def answer(arguments: Sequence[str]) -> int | None:
+def run_command(arguments: Sequence[str]) -> int | None:
     """Run the command and return its exit code, or None if the parser must do it: for help, or to report an error."""
     try:
-        return _answer(arguments)
+        return _run(arguments)
     except OutputLost as lost:
-        return report_lost_output(lost)
+        return print_output_lost(lost)
 
 
-def _answer(arguments: Sequence[str]) -> int | None:
+def _run(arguments: Sequence[str]) -> int | None:
     words = [word for word in arguments if word != _JSON]
     as_json = len(words) < len(arguments)
     try:
@@ -28,7 +28,7 @@ def _answer(arguments: Sequence[str]) -> int | None:
         if arguments[:1] == ["check"] and (url := _url(words[1:])) is not None:
             return _check(url or None, as_json=as_json)
     except HooksealError as error:
-        return report(error, as_json=as_json, more=advice(error, arguments, os.environ))
+        return print_error(error, as_json=as_json, last_line=address_advice(error, arguments, os.environ))
     return None
 
 

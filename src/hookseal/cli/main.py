@@ -10,34 +10,41 @@ from typing import Final, NoReturn
 import typer
 
 from hookseal.cli import incomplete, interrupted
-from hookseal.cli.address_advice import advice
+from hookseal.cli.address_advice import address_advice
 from hookseal.cli.commands import requested_branch, tree, words_to_complete
-from hookseal.cli.shared.printing import OutputLost, emit_error, lost_output, report, report_lost_output, written
+from hookseal.cli.shared.printing import (
+    OutputLost,
+    as_output_lost,
+    emit_error,
+    flush_output,
+    print_error,
+    print_output_lost,
+)
 from hookseal.errors import ConfigError, Defect, HooksealError, Refused
 
-_USAGE: Final = 2
+_USAGE_EXIT_CODE: Final = 2
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 # What the parser says of a number, and what a reader of a command line understands.
-_WORDS: Final = (
+_PLAIN_WORDS: Final = (
     ("Input should be a valid integer, unable to parse string as an integer", "it must be a whole number"),
     ("Input should be a valid number, unable to parse string as a number", "it must be a number"),
 )
-_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its code."""
-    sys.exit(answer(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:]))
 
 
-def answer(arguments: Sequence[str], commands: typer.Typer | None = None) -> int:
+def run_command(arguments: Sequence[str], commands: typer.Typer | None = None) -> int:
     """Run one command and return its exit code. An error was printed once, and standard output is written."""
     try:
-        return written(_answer(arguments, commands))
+        return flush_output(_run(arguments, commands))
     except OutputLost as lost:
-        return report_lost_output(lost)
+        return print_output_lost(lost)
 
 
-def _answer(arguments: Sequence[str], commands: typer.Typer | None) -> int:
+def _run(arguments: Sequence[str], commands: typer.Typer | None) -> int:
     as_json = "--json" in takewhile("--".__ne__, arguments)
     command = commands
     try:
@@ -46,59 +53,60 @@ def _answer(arguments: Sequence[str], commands: typer.Typer | None) -> int:
             command = tree(requested_branch(arguments if words is None else words), completes=words is not None)
         code = command(args=list(arguments), prog_name="hookseal", standalone_mode=False)
     except HooksealError as error:
-        return _report(error, as_json=as_json, more=advice(error, arguments, os.environ))
+        return _print_hookseal_error(error, arguments, as_json=as_json)
     except typer.TyperException as error:
-        return _report_usage(error, as_json=as_json)
+        return _print_usage_error(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last place that can report it
-        return _report_unexpected(error, arguments, as_json=as_json)
-    if code == _INTERRUPTED:
+        return _print_other_error(error, arguments, as_json=as_json)
+    if code == _INTERRUPTED:  # which Typer returns, too: it catches the interrupt of a command
         message = interrupted.NOT_BEGUN if command is None else interrupted.message(arguments)
         emit_error(code="interrupted", message=message, field=None, as_json=as_json)
     return code if isinstance(code, int) else 0
 
 
-def _report(error: HooksealError, *, as_json: bool, more: str | None = None) -> int:
+def _print_hookseal_error(error: HooksealError, arguments: Sequence[str], *, as_json: bool) -> int:
     if isinstance(error, Defect):
-        _show_traceback(error)
-    return report(error, as_json=as_json, more=more)
+        _print_traceback(error)
+    return print_error(error, as_json=as_json, last_line=address_advice(error, arguments, os.environ))
 
 
-def _report_unexpected(error: Exception, arguments: Sequence[str], *, as_json: bool) -> int:
+def _print_usage_error(error: typer.TyperException, *, as_json: bool) -> int:
+    # The errors of the parser have more fields than TyperException declares, and their classes are private.
+    context: typer.Context | None = getattr(error, "ctx", None)
+    field: str | None = getattr(getattr(error, "param", None), "name", None)
+    message = error.format_message() or "Missing command."  # a group alone shows its help and gives no message
+    for parser_words, plain_words in _PLAIN_WORDS:
+        message = message.replace(parser_words, plain_words)
+    if context is not None and not as_json:
+        message = f"{message}\nTry '{context.command_path} --help'."
+    emit_error(code="usage", message=message, field=field, as_json=as_json)
+    return _USAGE_EXIT_CODE
+
+
+def _print_other_error(error: Exception, arguments: Sequence[str], *, as_json: bool) -> int:
+    """Print an error that is neither hookseal's nor the parser's, and return its exit code. Raises `OutputLost`."""
     if isinstance(error, OSError) and "--install-completion" in arguments[:1]:
-        return _report(_not_installed(error), as_json=as_json)
-    if (lost := lost_output(error)) is not None:
+        return print_error(_completion_refused(error), as_json=as_json)
+    if (lost := as_output_lost(error)) is not None:
         raise lost from None
     if isinstance(error, ModuleNotFoundError) and (missing := incomplete.message(error)) is not None:
-        return _report(ConfigError(missing), as_json=as_json)
-    return _report_internal(error, as_json=as_json)
+        return print_error(ConfigError(missing), as_json=as_json)
+    return _print_internal_error(error, as_json=as_json)
 
 
-def _not_installed(error: OSError) -> Refused:
+def _completion_refused(error: OSError) -> Refused:
     return Refused(
         f"the completion cannot be installed: {error.filename} cannot be written ({type(error).__name__}). Make it "
         "writable, or let your shell read the output of `hookseal --show-completion`"
     )
 
 
-def _report_usage(error: typer.TyperException, *, as_json: bool) -> int:
-    # The errors of the parser have more fields than TyperException declares, and their classes are private.
-    context: typer.Context | None = getattr(error, "ctx", None)
-    field: str | None = getattr(getattr(error, "param", None), "name", None)
-    message = error.format_message() or "Missing command."  # a group alone shows its help and gives no message
-    for of_the_parser, plain in _WORDS:
-        message = message.replace(of_the_parser, plain)
-    if context is not None and not as_json:
-        message = f"{message}\nTry '{context.command_path} --help'."
-    emit_error(code="usage", message=message, field=field, as_json=as_json)
-    return _USAGE
-
-
-def _report_internal(error: Exception, *, as_json: bool) -> int:
+def _print_internal_error(error: Exception, *, as_json: bool) -> int:
     from hookseal.config.source import is_debugging  # noqa: PLC0415 -- loaded late, because a probe does not need it
 
-    _show_traceback(error)
+    _print_traceback(error)
     message = f"internal error ({type(error).__name__}), a fault of hookseal: please report it"
     if not is_debugging():
         message += " with the traceback that HOOKSEAL_LOG_LEVEL=debug prints"
@@ -106,7 +114,8 @@ def _report_internal(error: Exception, *, as_json: bool) -> int:
     return Defect.exit_code
 
 
-def _show_traceback(error: Exception) -> None:
+def _print_traceback(error: Exception) -> None:
+    """Print the traceback, with secrets masked, if HOOKSEAL_LOG_LEVEL is `debug`."""
     from hookseal.config.source import is_debugging  # noqa: PLC0415 -- the same
     from hookseal.ground.log import mask_secrets  # noqa: PLC0415 -- the same
 

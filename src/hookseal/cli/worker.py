@@ -36,7 +36,7 @@ def worker(
     ] = None,
     # Set only by the parent: the descriptor of the socket on which it sends the settings to this process.
     parent_channel: Annotated[int | None, typer.Option(hidden=True)] = None,
-    # The ready line is always JSON; `main.answer` looks for the flag itself when it prints an error.
+    # The ready line is always JSON; `main.run_command` looks for the flag itself when it prints an error.
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
 ) -> None:
     """Deliver until SIGTERM; then finish the requests in flight and exit.

@@ -14,7 +14,7 @@ import pytest
 
 from hookseal.admin.results import HIDDEN
 from hookseal.cli.shared.output import emit, emit_error, fields_of, note, printable, rfc3339, table
-from hookseal.cli.shared.printing import report
+from hookseal.cli.shared.printing import print_error
 from hookseal.errors import Conflict, HooksealError, NotFound
 from hookseal.secrets.core.material import SecretMaterial
 
@@ -102,7 +102,7 @@ def test_an_error_is_printed_with_its_advice(
     error: HooksealError, message: str, option: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An error is printed with its advice, and names the option that gives the argument which is wrong."""
-    assert 4 - isinstance(error, NotFound) == report(error, as_json=True)
+    assert 4 - isinstance(error, NotFound) == print_error(error, as_json=True)
     assert {"error": {"code": error.code, "message": message, "field": option}} == json.loads(capsys.readouterr().out)
 
 

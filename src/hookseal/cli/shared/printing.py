@@ -90,9 +90,9 @@ def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> 
         print(f"{'' if line.startswith('  ') else 'hookseal: '}{printable(line)}", file=sys.stderr, flush=True)
 
 
-def report(error: HooksealError, *, as_json: bool, more: str | None = None) -> int:
-    """Print the error, with one more line if there is one, and return its exit code."""
-    message = with_advice(error) if more is None else f"{with_advice(error)}\n{more}"
+def print_error(error: HooksealError, *, as_json: bool, last_line: str | None = None) -> int:
+    """Print the error with its advice, and `last_line` after them if it is given. Return the exit code of the error."""
+    message = with_advice(error) if last_line is None else f"{with_advice(error)}\n{last_line}"
     emit_error(code=error.code, message=message, field=option_named(error), as_json=as_json)
     return error.exit_code
 
@@ -109,32 +109,35 @@ def option_of(argument: str | None) -> str | None:
     return argument if argument is None else _OPTIONS.get(argument, argument)
 
 
-def lost_output(error: Exception) -> OutputLost | None:
-    """Return the error if it says that standard output cannot be written, also one of a library that prints help."""
+def as_output_lost(error: Exception) -> OutputLost | None:
+    """Return the error as `OutputLost` if it says that standard output cannot be written, else None.
+
+    A library that prints help raises an `OSError` of its own.
+    """
     if isinstance(error, OSError) and error.errno in _FULL:  # writing to a file has messages of its own
         return OutputLost(error)
     return error if isinstance(error, OutputLost) else None
 
 
-def report_lost_output(lost: OutputLost) -> int:
+def print_output_lost(lost: OutputLost) -> int:
     """Say why standard output cannot be written, unless its reader has ended; return the exit code."""
     _discard_output()
     if isinstance(lost.problem, BrokenPipeError):
         return PIPE_CLOSED
-    return report(_unwritable(lost.problem), as_json=False)
+    return print_error(_unwritable(lost.problem), as_json=False)
 
 
-def written(code: int) -> int:
+def flush_output(code: int) -> int:
     """Write what is left in the buffer of standard output; return the exit code of a command that ended with `code`.
 
-    If it cannot be written, that is reported, unless the command has reported an error already: its code then stays.
+    If it cannot be written, an error is printed, unless the command has printed one already: its code then stays.
     """
     try:
         if sys.stdout is not None:  # it is if the descriptor was closed before the start
             sys.stdout.flush()
     except OSError as problem:
         if code == 0:
-            return report_lost_output(OutputLost(problem))
+            return print_output_lost(OutputLost(problem))
         _discard_output()
     return code
 
