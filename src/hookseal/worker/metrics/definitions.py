@@ -12,99 +12,13 @@ from hookseal.dispatcher.core.model import Outcome, WaitingFor
 from hookseal.dispatcher.store.history import TABLES
 from hookseal.queue.intake import DropReason
 from hookseal.secrets.core.key_rules import KeyState
-from hookseal.worker.metrics.runtime import PROCESS_RESTARTS, PROCESSES, Aggregation, Kind, Metric
+from hookseal.worker.metrics import runtime
+from hookseal.worker.metrics.runtime import Aggregation, Kind, Metric
 
-ENDPOINTS_FAILING: Final = Metric(
-    name="hookseal_endpoints_failing",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Enabled endpoints that are failing. An endpoint is failing from the first failure that a worker sees a "
-    "minute or more after another, with no success between them, until an attempt succeeds. Leader only.",
-)
-ENDPOINT_FAILING: Final = Metric(
-    name="hookseal_endpoint_failing_seconds",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="For how long an endpoint is failing, for the ten enabled endpoints for which that is longest. The others are "
-    "only counted, by `hookseal_endpoints_failing`. Leader only.",
-    labels={"endpoint": ()},
-)
-
-
-BREAKERS_OPENED: Final = Metric(
-    name="hookseal_breakers_opened_total",
-    kind=Kind.COUNTER,
-    text="Breakers that this worker opened: an endpoint failed ten times in a row, and waits for a probe.",
-)
-BREAKERS_OPEN: Final = Metric(
-    name="hookseal_breakers_open",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Endpoints whose breaker is open. Leader only.",
-)
-LANES_CROWDED: Final = Metric(
-    name="hookseal_lanes_crowded",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Endpoints whose lane is crowded: as many requests as they may have are or were in flight, or began in this "
-    "second. Leader only.",
-)
-LINES_STOPPED: Final = Metric(
-    name="hookseal_lines_stopped",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Ordered endpoints that send nothing until an operator replays or skips their dead letter or failed delivery. "
-    "Leader only.",
-)
-
-
-class SkippedBecause(StrEnum):
-    """Why a replay job did not replay a delivery."""
-
-    ENDPOINT_DISABLED = "endpoint_disabled"
-    ENDPOINT_DELETED = "endpoint_deleted"
-
-
-REPLAYED: Final = Metric(
-    name="hookseal_replayed_total",
-    kind=Kind.COUNTER,
-    text="Deliveries that replay jobs made due again.",
-)
-REPLAY_SKIPPED: Final = Metric(
-    name="hookseal_replay_skipped_total",
-    kind=Kind.COUNTER,
-    text="Deliveries that replay jobs skipped, because their endpoint is disabled or deleted.",
-    labels={"reason": tuple(SkippedBecause)},
-)
-REPLAYS_RUNNING: Final = Metric(
-    name="hookseal_replays_running",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Replay jobs that run. Leader only.",
-)
-REPLAY_IDLE: Final = Metric(
-    name="hookseal_replay_idle_seconds",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="The longest time since a running replay job took its last step; 0 if none runs. Leader only.",
-)
-
-
-REMOVED: Final = Metric(
-    name="hookseal_removed_total",
-    kind=Kind.COUNTER,
-    text="Rows that this worker deleted because `HOOKSEAL_RETENTION_DAYS` had passed.",
-    labels={"table": TABLES},
-)
-RETENTION_LAG: Final = Metric(
-    name="hookseal_retention_lag_seconds",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="For how long the oldest finished delivery has been kept beyond `HOOKSEAL_RETENTION_DAYS`. Leader only.",
-)
-
-
+# What the key of a secret counts as if the table of master keys does not have it.
 UNREGISTERED: Final = "unregistered"
+# The loops that deliveries depend on: `/readyz` has a check for each.
+LOOPS: Final = ("taking", "handling", "sweep", "outbox", "holding", "heartbeat", "lanes")
 
 
 class RungBy(StrEnum):
@@ -120,6 +34,15 @@ class FailureOf(StrEnum):
     DEFINITIVE = "definitive"
     TRANSIENT = "transient"
 
+
+class SkippedBecause(StrEnum):
+    """Why a replay job did not replay a delivery."""
+
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_DELETED = "endpoint_deleted"
+
+
+# --- Attempts and deliveries ---
 
 ATTEMPTS: Final = Metric(
     name="hookseal_attempts_total",
@@ -158,11 +81,6 @@ HELD_TOO_LONG: Final = Metric(
 DEAD_LETTERS: Final = Metric(
     name="hookseal_dead_letters_total", kind=Kind.COUNTER, text="Deliveries that became dead letters."
 )
-ENDPOINTS_DISABLED: Final = Metric(
-    name="hookseal_endpoints_disabled_total",
-    kind=Kind.COUNTER,
-    text="Endpoints that were disabled by an answer 410, or because they failed for `HOOKSEAL_DISABLE_AFTER_SECONDS`.",
-)
 GIVEN_BACK: Final = Metric(
     name="hookseal_given_back_total",
     kind=Kind.COUNTER,
@@ -174,6 +92,40 @@ EXHAUSTED: Final = Metric(
     kind=Kind.COUNTER,
     text="Deliveries given back, with no attempt spent: no file descriptor or memory was left.",
 )
+OLDEST_DUE: Final = Metric(
+    name="hookseal_oldest_due_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="How long the oldest delivery that is due has waited; 0 if none is due. Leader only.",
+)
+DUE: Final = Metric(
+    name="hookseal_due",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Deliveries that are due, counted up to 100,000. Leader only.",
+)
+WAITING: Final = Metric(
+    name="hookseal_waiting",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Deliveries that are held back, counted up to 100,000. Leader only.",
+    labels={"waiting_for": tuple(WaitingFor)},
+)
+REMOVED: Final = Metric(
+    name="hookseal_removed_total",
+    kind=Kind.COUNTER,
+    text="Rows that this worker deleted because `HOOKSEAL_RETENTION_DAYS` had passed.",
+    labels={"table": TABLES},
+)
+RETENTION_LAG: Final = Metric(
+    name="hookseal_retention_lag_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long the oldest finished delivery has been kept beyond `HOOKSEAL_RETENTION_DAYS`. Leader only.",
+)
+
+# --- Leases, claims and records ---
+
 LEASES_LOST: Final = Metric(
     name="hookseal_leases_lost_total",
     kind=Kind.COUNTER,
@@ -183,21 +135,6 @@ LEASES_TAKEN_BACK: Final = Metric(
     name="hookseal_leases_taken_back_total",
     kind=Kind.COUNTER,
     text="Expired leases that this worker ended: their workers died, were paused, or could not keep them.",
-)
-RINGS: Final = Metric(
-    name="hookseal_rings_total",
-    kind=Kind.COUNTER,
-    text="Rings that this worker put into the queue: `outbox` for what was not marked as rung, `sweep` for what was "
-    "lost. A lost ring of a Publisher counts as both: the sweep finds it, and the outbox rings.",
-    labels={"by": tuple(RungBy)},
-)
-RINGS_DROPPED: Final = Metric(
-    name="hookseal_rings_dropped_total",
-    kind=Kind.COUNTER,
-    text="Rings that claimed nothing. `not_due`: the delivery is not due, or not any more (normal in small numbers), "
-    "or the ring is forged. Removed from Redis: `not_an_id`: the queue entry is no UUID; `no_job`: it has no job; "
-    "`too_large`; `unreadable`: the job is no call of `deliver` with three ids.",
-    labels={"reason": tuple(DropReason)},
 )
 CLAIMS_FAILED: Final = Metric(
     name="hookseal_claims_failed_total",
@@ -221,6 +158,104 @@ OLDEST_UNRECORDED: Final = Metric(
     aggregation=Aggregation.MAX,
     text="How long the oldest outcome that is not on record has waited for it; 0 if there is none.",
 )
+
+# --- Rings ---
+
+RINGS: Final = Metric(
+    name="hookseal_rings_total",
+    kind=Kind.COUNTER,
+    text="Rings that this worker put into the queue: `outbox` for what was not marked as rung, `sweep` for what was "
+    "lost. A lost ring of a Publisher counts as both: the sweep finds it, and the outbox rings.",
+    labels={"by": tuple(RungBy)},
+)
+RINGS_DROPPED: Final = Metric(
+    name="hookseal_rings_dropped_total",
+    kind=Kind.COUNTER,
+    text="Rings that claimed nothing. `not_due`: the delivery is not due, or not any more (normal in small numbers), "
+    "or the ring is forged. Removed from Redis: `not_an_id`: the queue entry is no UUID; `no_job`: it has no job; "
+    "`too_large`; `unreadable`: the job is no call of `deliver` with three ids.",
+    labels={"reason": tuple(DropReason)},
+)
+QUEUE_DEPTH: Final = Metric(
+    name="hookseal_queue_depth", kind=Kind.GAUGE, aggregation=Aggregation.MAX, text="Rings in the queue. Leader only."
+)
+
+# --- Endpoints ---
+
+ENDPOINTS_DISABLED: Final = Metric(
+    name="hookseal_endpoints_disabled_total",
+    kind=Kind.COUNTER,
+    text="Endpoints that were disabled by an answer 410, or because they failed for `HOOKSEAL_DISABLE_AFTER_SECONDS`.",
+)
+ENDPOINTS_FAILING: Final = Metric(
+    name="hookseal_endpoints_failing",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Enabled endpoints that are failing. An endpoint is failing from the first failure that a worker sees a "
+    "minute or more after another, with no success between them, until an attempt succeeds. Leader only.",
+)
+ENDPOINT_FAILING: Final = Metric(
+    name="hookseal_endpoint_failing_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long an endpoint is failing, for the ten enabled endpoints for which that is longest. The others are "
+    "only counted, by `hookseal_endpoints_failing`. Leader only.",
+    labels={"endpoint": ()},
+)
+BREAKERS_OPENED: Final = Metric(
+    name="hookseal_breakers_opened_total",
+    kind=Kind.COUNTER,
+    text="Breakers that this worker opened: an endpoint failed ten times in a row, and waits for a probe.",
+)
+BREAKERS_OPEN: Final = Metric(
+    name="hookseal_breakers_open",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints whose breaker is open. Leader only.",
+)
+LANES_CROWDED: Final = Metric(
+    name="hookseal_lanes_crowded",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Endpoints whose lane is crowded: as many requests as they may have are or were in flight, or began in this "
+    "second. Leader only.",
+)
+LINES_STOPPED: Final = Metric(
+    name="hookseal_lines_stopped",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Ordered endpoints that send nothing until an operator replays or skips their dead letter or failed delivery. "
+    "Leader only.",
+)
+
+# --- Replay jobs ---
+
+REPLAYED: Final = Metric(
+    name="hookseal_replayed_total",
+    kind=Kind.COUNTER,
+    text="Deliveries that replay jobs made due again.",
+)
+REPLAY_SKIPPED: Final = Metric(
+    name="hookseal_replay_skipped_total",
+    kind=Kind.COUNTER,
+    text="Deliveries that replay jobs skipped, because their endpoint is disabled or deleted.",
+    labels={"reason": tuple(SkippedBecause)},
+)
+REPLAYS_RUNNING: Final = Metric(
+    name="hookseal_replays_running",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Replay jobs that run. Leader only.",
+)
+REPLAY_IDLE: Final = Metric(
+    name="hookseal_replay_idle_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="The longest time since a running replay job took its last step; 0 if none runs. Leader only.",
+)
+
+# --- Secrets, and the audit log ---
+
 CACHE_HITS: Final = Metric(
     name="hookseal_secret_cache_hits_total", kind=Kind.COUNTER, text="Reads of a secret that the cache answered."
 )
@@ -233,6 +268,12 @@ CACHE_EVICTIONS: Final = Metric(
     name="hookseal_secret_cache_evictions_total",
     kind=Kind.COUNTER,
     text="Secrets removed from the cache because it was full.",
+)
+CACHE_ENTRIES: Final = Metric(
+    name="hookseal_secret_cache_entries", kind=Kind.GAUGE, text="Secrets in the cache; they are sealed there."
+)
+CACHE_BYTES: Final = Metric(
+    name="hookseal_secret_cache_bytes", kind=Kind.GAUGE, text="Memory that the secrets in the cache use."
 )
 SECRET_FAILURES: Final = Metric(
     name="hookseal_secret_failures_total",
@@ -250,65 +291,6 @@ AUDIT_REFUSED: Final = Metric(
     kind=Kind.COUNTER,
     text="Audit rows about refused or stale secrets that the audit log did not accept: the chain of a tenant is "
     "broken, or a right is missing. The log of the worker has each of them.",
-)
-CACHE_ENTRIES: Final = Metric(
-    name="hookseal_secret_cache_entries", kind=Kind.GAUGE, text="Secrets in the cache; they are sealed there."
-)
-CACHE_BYTES: Final = Metric(
-    name="hookseal_secret_cache_bytes", kind=Kind.GAUGE, text="Memory that the secrets in the cache use."
-)
-# Those without which some deliveries are never sent: each has a check.
-LOOPS: Final = ("taking", "handling", "sweep", "outbox", "holding", "heartbeat", "lanes")
-READY: Final = Metric(
-    name="hookseal_ready",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MIN,
-    text="1 for each check of `/readyz` that passed during this scrape, else 0.",
-    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue", "records", *map("loop_{}".format, LOOPS))},
-)
-LOOP_LAG: Final = Metric(
-    name="hookseal_loop_lag_seconds",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="The longest delay of the event loop within the last 30 seconds.",
-)
-OLDEST_DUE: Final = Metric(
-    name="hookseal_oldest_due_seconds",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="How long the oldest delivery that is due has waited; 0 if none is due. Leader only.",
-)
-DUE: Final = Metric(
-    name="hookseal_due",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Deliveries that are due, counted up to 100,000. Leader only.",
-)
-WAITING: Final = Metric(
-    name="hookseal_waiting",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Deliveries that are held back, counted up to 100,000. Leader only.",
-    labels={"waiting_for": tuple(WaitingFor)},
-)
-QUEUE_DEPTH: Final = Metric(
-    name="hookseal_queue_depth", kind=Kind.GAUGE, aggregation=Aggregation.MAX, text="Rings in the queue. Leader only."
-)
-RECORDS: Final = Metric(
-    name="hookseal_master_key_records",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="Sealed secret versions by the master key that opens them and its state. Those of keys that are not "
-    "registered count as `unregistered`. Leader only.",
-    labels={"key_id": (), "state": (*KeyState, UNREGISTERED)},
-)
-KEY_AGE: Final = Metric(
-    name="hookseal_master_key_age_seconds",
-    kind=Kind.GAUGE,
-    aggregation=Aggregation.MAX,
-    text="How long a master key has been in its state: `active` since it was promoted, `decrypt_only` since another "
-    "key was promoted, `staged` since it was registered. Leader only.",
-    labels={"key_id": (), "state": tuple(KeyState)},
 )
 PLAINTEXT_ROWS: Final = Metric(
     name="hookseal_plaintext_rows",
@@ -329,13 +311,48 @@ ROTATIONS_FAILING: Final = Metric(
     aggregation=Aggregation.MAX,
     text="Endpoints whose scheduled rotation failed, or could not be announced, at the last check. Leader only.",
 )
+
+# --- Master keys ---
+
+RECORDS: Final = Metric(
+    name="hookseal_master_key_records",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Sealed secret versions by the master key that opens them and its state. Those of keys that are not "
+    "registered count as `unregistered`. Leader only.",
+    labels={"key_id": (), "state": (*KeyState, UNREGISTERED)},
+)
+KEY_AGE: Final = Metric(
+    name="hookseal_master_key_age_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="How long a master key has been in its state: `staged` since it was registered, `active` since it was "
+    "promoted, `decrypt_only` since another key was promoted, `retired` since it was retired, `destroyed` since it was "
+    "destroyed. Leader only.",
+    labels={"key_id": (), "state": tuple(KeyState)},
+)
+
+# --- Workers ---
+
+READY: Final = Metric(
+    name="hookseal_ready",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MIN,
+    text="1 for each check of `/readyz` that passed during this scrape, else 0.",
+    labels={"check": ("postgresql", "redis", "schema", "secrets", "queue", "records", *map("loop_{}".format, LOOPS))},
+)
+LOOP_LAG: Final = Metric(
+    name="hookseal_loop_lag_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="The longest delay of the event loop within the last 30 seconds.",
+)
 WORKERS_LIVE: Final = Metric(
     name="hookseal_workers_live",
     kind=Kind.GAUGE,
     aggregation=Aggregation.MAX,
     text=f"Workers with a heartbeat within the last {LIVE_SECONDS:.0f} seconds. Leader only.",
 )
-
 BUILD_INFO: Final = Metric(
     name="hookseal_build_info",
     kind=Kind.GAUGE,
@@ -344,59 +361,10 @@ BUILD_INFO: Final = Metric(
     labels={"version": (), "schema_revision": ()},
 )
 
+# Every metric of this module, in the order of its lines, and those that the parent of several processes counts.
 METRICS: Final = (
-    ATTEMPTS,
-    ATTEMPT_DURATION,
-    FIRST_ATTEMPT,
-    IN_FLIGHT,
-    HELD,
-    HELD_TOO_LONG,
-    REPLAYED,
-    REPLAY_SKIPPED,
-    REMOVED,
-    BREAKERS_OPENED,
-    DEAD_LETTERS,
-    ENDPOINTS_DISABLED,
-    GIVEN_BACK,
-    EXHAUSTED,
-    LEASES_LOST,
-    LEASES_TAKEN_BACK,
-    RINGS,
-    RINGS_DROPPED,
-    CLAIMS_FAILED,
-    RECORDS_FAILED,
-    UNRECORDED,
-    OLDEST_UNRECORDED,
-    CACHE_HITS,
-    CACHE_MISSES,
-    CACHE_EVICTIONS,
-    SECRET_FAILURES,
-    STALE_FOUND,
-    AUDIT_REFUSED,
-    CACHE_ENTRIES,
-    CACHE_BYTES,
-    READY,
-    LOOP_LAG,
-    RETENTION_LAG,
-    OLDEST_DUE,
-    DUE,
-    WAITING,
-    BREAKERS_OPEN,
-    LANES_CROWDED,
-    LINES_STOPPED,
-    ENDPOINTS_FAILING,
-    ENDPOINT_FAILING,
-    REPLAYS_RUNNING,
-    REPLAY_IDLE,
-    QUEUE_DEPTH,
-    RECORDS,
-    KEY_AGE,
-    PLAINTEXT_ROWS,
-    ROTATIONS_OVERDUE,
-    ROTATIONS_FAILING,
-    WORKERS_LIVE,
-    PROCESSES,
-    PROCESS_RESTARTS,
-    BUILD_INFO,
+    *(each for each in tuple(globals().values()) if isinstance(each, Metric)),
+    runtime.PROCESSES,
+    runtime.PROCESS_RESTARTS,
 )
 NAMES: Final = tuple(metric.name for metric in METRICS)
