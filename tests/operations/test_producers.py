@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.store import producers as rules
-from hookseal.dispatcher.store.producers import EVERY_TENANT, Granted
+from hookseal.dispatcher.store.producers import Granted
 from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.errors import Malformed, NotFound, Refused
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EVERY_TENANT, TenantId
 from hookseal.operations.producers import grant, revoke
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema.roles import ROLES

@@ -11,7 +11,6 @@ from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.store import producers
-from hookseal.dispatcher.store.producers import EVERY_TENANT
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
@@ -72,7 +71,7 @@ def customer_id(text: str) -> TenantId:
 
 def tenant_or_every(text: str) -> TenantId | None:
     """Return the tenant id, None for `*`, which means every tenant. Raises `Malformed`."""
-    return None if text == EVERY_TENANT else tenant_id(text)
+    return None if text == ids.EVERY_TENANT else tenant_id(text)
 
 
 def audited_tenant(text: str) -> TenantId | None:

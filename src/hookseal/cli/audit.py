@@ -11,11 +11,12 @@ import typer
 from hookseal.admin import Admin, AuditHead, AuditRow, Page, VerifiedLog, VerifiedTenant
 from hookseal.audit.chain import MAX_HEADS, Action, Contradiction, Flaw
 from hookseal.audit.exported import MAX_LINE_BYTES
-from hookseal.cli.context import CHANGES, EVERY_TENANT, READS, call
+from hookseal.cli.context import CHANGES, READS, call
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input, read_lines
 from hookseal.cli.shared.output import Json, JsonLines, emit, fields_of, note, page_text, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
+from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(help="List, verify and export the audit log: who changed what.", no_args_is_help=True)
 

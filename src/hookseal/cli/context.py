@@ -17,7 +17,6 @@ from hookseal.secrets.core.keyring import KeyRing
 
 T = TypeVar("T")
 
-EVERY_TENANT: Final = "*"
 READS: Final = frozenset({Part.DATABASE})
 CHANGES: Final = frozenset({Part.DATABASE, Part.SECRETS})
 _MAX_NAME: Final = 128

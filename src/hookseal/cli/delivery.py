@@ -5,11 +5,12 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from hookseal.admin import Delivery, DeliveryDetails, Page
-from hookseal.cli.context import CHANGES, EVERY_TENANT, READS, call, operator_name
+from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
+from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(
     help="List deliveries, show their attempts, explain, replay or skip one.", no_args_is_help=True

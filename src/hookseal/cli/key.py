@@ -273,7 +273,7 @@ def _begun_text(settings: Settings, made: InitialisedKeys) -> str:
 
 
 def _status_text(settings: Settings, found: MasterKeys) -> str:
-    shown = [fields_of(each) | {"held": "yes" if each.held else "no"} for each in found.items]
+    shown = [fields_of(each) for each in found.items]
     none = (
         "no master key yet: run `hookseal key init`"
         if settings.secrets.provider is Provider.DB

@@ -8,7 +8,7 @@ from hookseal.admin import Page, Producer, RevokedProducer
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
 from hookseal.cli.shared.runtime import start
-from hookseal.dispatcher.store.producers import EVERY_TENANT
+from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(help="Let database roles publish for tenants.", no_args_is_help=True)
 
@@ -79,10 +79,7 @@ def _revoked_text(revoked: RevokedProducer) -> str:
 
 
 def _list_text(page: Page[Producer]) -> str:
-    words = {True: "yes", False: "no"}
-    rows = [
-        fields_of(item) | {"role_exists": words[item.role_exists], "stale": words[item.stale]} for item in page.items
-    ]
+    rows = [fields_of(item) for item in page.items]
     return table(rows, _COLUMNS) if rows else "no producers"
 
 

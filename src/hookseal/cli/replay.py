@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hookseal.admin import Admin, Page, ReplayCount, ReplayJob
-from hookseal.cli.context import CHANGES, EVERY_TENANT, READS, call, operator_name
+from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text
 from hookseal.cli.shared.progress import progress
@@ -15,7 +15,7 @@ from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, FINAL, NOT_DELIVERED, JobState, rate
 from hookseal.errors import Malformed
-from hookseal.ground.ids import plural
+from hookseal.ground.ids import EVERY_TENANT, plural
 
 app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", no_args_is_help=True)
 

@@ -9,11 +9,11 @@ import typer
 
 from hookseal.admin import AcceptedRestore, StaleEndpoint
 from hookseal.cli.audit import read_heads
-from hookseal.cli.context import CHANGES, EVERY_TENANT, call, operator_name
+from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
-from hookseal.ground.ids import plural
+from hookseal.ground.ids import EVERY_TENANT, plural
 from hookseal.secrets.restore import StaleKind
 
 app: Final = typer.Typer(
@@ -26,11 +26,11 @@ _AGREES: Final = (
     "kept elsewhere, hookseal audit verify --head FILE"
 )
 
-_NEXT: Final = {
-    False: "if you restored a backup, run `hookseal restore accept --head FILE`, which releases the held "
-    "deliveries; else find out who did it (docs/runbook.md, HooksealStaleRow)",
-    True: "an altered row cannot be accepted: restore what it was (docs/runbook.md, HooksealSecretRefused)",
-}
+_IF_STALE: Final = (
+    "if you restored a backup, run `hookseal restore accept --head FILE`, which releases the held "
+    "deliveries; else find out who did it (docs/runbook.md, HooksealStaleRow)"
+)
+_IF_ALTERED: Final = "an altered row cannot be accepted: restore what it was (docs/runbook.md, HooksealSecretRefused)"
 
 
 @app.command()
@@ -48,12 +48,12 @@ def check(
 
     Example: hookseal restore check --json
     """
-    found = call(
+    page = call(
         start(CHANGES),
         lambda admin: admin.restores.check(tenant_id=EVERY_TENANT if tenant is None else tenant),
     )
-    emit(found, as_json=as_json, text=lambda: _checked_text(found.items) if found.items else _AGREES)
-    raise typer.Exit(1 if found.items else 0)
+    emit(page, as_json=as_json, text=lambda: _checked_text(page.items) if page.items else _AGREES)
+    raise typer.Exit(1 if page.items else 0)
 
 
 @app.command()
@@ -100,26 +100,31 @@ def _show_progress(endpoints: int) -> None:
 
 
 def _checked_text(items: Sequence[StaleEndpoint]) -> str:
-    is_altered = {item.kind == StaleKind.ALTERED for item in items}
-    rows = table([fields_of(each) for each in items], _COLUMNS)
-    return "\n".join([rows, *(text for kind, text in _NEXT.items() if kind in is_altered)])
+    lines = [table([fields_of(item) for item in items], _COLUMNS)]
+    if any(item.kind != StaleKind.ALTERED for item in items):
+        lines.append(_IF_STALE)
+    if any(item.kind == StaleKind.ALTERED for item in items):
+        lines.append(_IF_ALTERED)
+    return "\n".join(lines)
 
 
 def _accepted_text(accepted: AcceptedRestore) -> str:
-    count, woken = len(accepted.accepted), accepted.woken
     epoch = "" if accepted.epoch is None else f"epoch {accepted.epoch}: "
-    tried = "the oldest of each endpoint is tried now, and the others are released once it is signed"
-    accepted_now = f"{epoch}{plural(count, 'endpoint', 'endpoints')} accepted"
-    lines = [f"{accepted_now}; deliveries held for a secret: {woken}; {tried}"]
+    count = plural(len(accepted.accepted), "endpoint", "endpoints")
+    summary = (
+        f"{epoch}{count} accepted; deliveries held for a secret: {accepted.woken}; the oldest of each endpoint is "
+        "tried now, and the others are released once it is signed"
+    )
+    lines = [summary]
     lines += [
         f"{printable(head.tenant_id)}: the log is {head.how}: it does not contain row {head.head_sequence} of the head"
         for head in accepted.contradicted
     ]
     lines += [
-        f"endpoint {found.endpoint_id} of {found.tenant_id}: its secrets sign again, even if one was revoked "
+        f"endpoint {stale.endpoint_id} of {stale.tenant_id}: its secrets sign again, even if one was revoked "
         "later; to stop that, run `hookseal endpoint rotate --overlap 0`"
-        for found in accepted.accepted
-        if found.kind == StaleKind.ENDPOINT
+        for stale in accepted.accepted
+        if stale.kind == StaleKind.ENDPOINT
     ]
-    lines += [f"NOT accepted: endpoint {found.endpoint_id}: {found.reason}" for found in accepted.refused]
+    lines += [f"NOT accepted: endpoint {stale.endpoint_id}: {stale.reason}" for stale in accepted.refused]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ ReplayId = NewType("ReplayId", str)
 
 SYSTEM_TENANT: Final = TenantId("_system")
 OPERATOR_TENANT: Final = TenantId("_operator")
+EVERY_TENANT: Final = TenantId("*")  # the id of no tenant
 RESERVED_TENANTS: Final = frozenset({SYSTEM_TENANT, OPERATOR_TENANT})
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -2,8 +2,8 @@
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import producers
-from hookseal.dispatcher.store.producers import EVERY_TENANT, Granted, Revoked
-from hookseal.ground.ids import SYSTEM_TENANT, TenantId
+from hookseal.dispatcher.store.producers import Granted, Revoked
+from hookseal.ground.ids import EVERY_TENANT, SYSTEM_TENANT, TenantId
 from hookseal.operations.operator import Operator
 
 

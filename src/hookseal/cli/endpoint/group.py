@@ -22,7 +22,6 @@ from hookseal.cli.endpoint.settings import add, tls_lines, update
 from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, printable, rfc3339, table
 from hookseal.cli.shared.runtime import start
-from hookseal.dispatcher.store.producers import EVERY_TENANT
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import plural
@@ -59,7 +58,7 @@ def list_(
 
     Example: hookseal endpoint list --tenant acme --disabled
     """
-    owner = EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
+    owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     page = call(
         start(READS),
         lambda admin: admin.endpoints.list(tenant_id=owner, enabled=enabled, limit=limit, cursor=cursor),

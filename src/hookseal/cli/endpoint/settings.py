@@ -8,7 +8,7 @@ import typer
 from hookseal.admin import AddedEndpoint, UpdatedEndpoint
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, EndpointOptions, Tenant, with_options
-from hookseal.cli.shared.output import Json, emit, fields_of, printable, value
+from hookseal.cli.shared.output import Json, emit, fields_of, printable, value_text
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.ground.wire import Algorithm
@@ -137,7 +137,7 @@ def _change(before: object, after: object) -> str:
 
 
 def _value(fact: object) -> str:
-    return "; ".join(tls_lines(fact)) if isinstance(fact, dict) else value(fact)
+    return "; ".join(tls_lines(fact)) if isinstance(fact, dict) else value_text(fact)
 
 
 def tls_lines(shown: object) -> list[str]:

@@ -13,7 +13,6 @@ from hookseal.cli.secret.move import move
 from hookseal.cli.shared.output import Json, emit, fields_of, note, rfc3339, table
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput
-from hookseal.dispatcher.store.producers import EVERY_TENANT
 from hookseal.errors import HooksealError, Malformed, with_advice
 from hookseal.ground import ids
 from hookseal.ground.ids import plural
@@ -96,7 +95,7 @@ def purge(
 
     Example: hookseal secret purge --older-than 30 --dry-run
     """
-    owner = EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
+    owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     purged = call(
         start(CHANGES),
         lambda admin: admin.secrets.purge(
@@ -140,8 +139,7 @@ def cache_clear(*, as_json: Json = False) -> None:
 def _versions_text(items: Sequence[SecretVersion]) -> str:
     if not items:
         return "the endpoint has no sealed secret"
-    words = {True: "yes", False: "no"}
-    rows = [fields_of(item) | {"signs": words[item.signs], "needed": words[item.needed]} for item in items]
+    rows = [fields_of(item) for item in items]
     return "\n".join([table(rows, _COLUMNS), "", *map(_reason, items)])
 
 

@@ -36,7 +36,7 @@ __all__ = [
     "printable_body",
     "rfc3339",
     "table",
-    "value",
+    "value_text",
 ]
 
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print exactly one JSON object.")]
@@ -53,7 +53,7 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
 
     Ids and times are never folded, so that they can be copied: the table may then be wider than the terminal.
     """
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    cells = [[value_text(row.get(column)) for column in columns] for row in rows]
     headings = [column.replace("_", " ") for column in columns]
     return _drawn(columns, headings, cells) if sys.stdout.isatty() else _aligned([headings, *cells])
 
@@ -90,34 +90,22 @@ def _aligned(lines: list[list[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case datetime():
-            return rfc3339(value)
-        case list() | tuple():
-            return " ".join(map(_cell, value))
-        case _:
-            return printable(str(value))
-
-
-def key_values(found: Mapping[str, object], *, width: int | None = None, indent: str = "") -> list[str]:
+def key_values(facts: Mapping[str, object], *, width: int | None = None, indent: str = "") -> list[str]:
     """Return a line for each fact; the values begin in one column, at `width` if it is given."""
-    column = max(map(len, found)) if width is None else width - len(indent)
-    return [f"{indent}{name.replace('_', ' ').ljust(column)}  {value(fact)}" for name, fact in found.items()]
+    column = max(map(len, facts)) if width is None else width - len(indent)
+    return [f"{indent}{name.replace('_', ' ').ljust(column)}  {value_text(fact)}" for name, fact in facts.items()]
 
 
-def value(fact: object) -> str:
-    """Return a fact as a person reads it: `-` for nothing, times in UTC, nothing that steers a terminal."""
-    match fact:
+def value_text(value: object) -> str:
+    """Return a value as a person reads it: `-` for nothing, times in UTC, nothing that steers a terminal."""
+    match value:
         case None | "" | [] | ():
             return "-"
         case bool():
-            return "yes" if fact else "no"
+            return "yes" if value else "no"
         case datetime():
-            return rfc3339(fact)
+            return rfc3339(value)
         case list() | tuple():
-            return " ".join(map(value, fact))
+            return " ".join(map(value_text, value))
         case _:
-            return printable(str(fact))
+            return printable(str(value))

@@ -7,13 +7,12 @@ from typing import Any, Final
 import asyncpg
 
 from hookseal.errors import Malformed, NotFound, Refused
-from hookseal.ground.ids import TenantId, tenant_id
+from hookseal.ground.ids import EVERY_TENANT, TenantId, tenant_id
 from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.schema.roles import ROLES
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 
-EVERY_TENANT: Final = TenantId("*")
 _SQL: Final = Statements("hookseal.dispatcher.store", "producers.sql", seconds=None)
 _MAX_ROLE_BYTES: Final = 63  # the limit of PostgreSQL for names
 
