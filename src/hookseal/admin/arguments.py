@@ -236,15 +236,15 @@ def secret(value: Text | SecretMaterial) -> SecretMaterial:
 def headers(values: Mapping[str, Text], name: str = "headers") -> Headers:
     """Return headers that may be sent, names in lower case. Raises `Malformed`, which never contains a value."""
     _require(Mapping, values, name)
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for spelled, value in values.items():
         header = _text(header_name, spelled, name)
-        if header in found:
+        if header in by_name:
             raise Malformed(f"header {header} is given twice", field=name)
         _require(str | bytes, value, name)
-        found[header] = value if isinstance(value, str) else value.decode("latin-1")
-    _parsed(require_headers, found, name)
-    return {header: SecretMaterial(value.encode("ascii")) for header, value in found.items()}
+        by_name[header] = value if isinstance(value, str) else value.decode("latin-1")
+    _parsed(require_headers, by_name, name)
+    return {header: SecretMaterial(value.encode("ascii")) for header, value in by_name.items()}
 
 
 def header_change(values: Mapping[str, str | None]) -> HeaderChange:
@@ -252,10 +252,10 @@ def header_change(values: Mapping[str, str | None]) -> HeaderChange:
     name = "change_headers"
     _require(Mapping, values, name)
     removed = frozenset(_text(header_name, spelled, name) for spelled, value in values.items() if value is None)
-    given = headers({spelled: value for spelled, value in values.items() if value is not None}, name)
-    if removed & given.keys():
-        raise Malformed(f"header {min(removed & given.keys())} is to be set and to be removed", field=name)
-    return HeaderChange(given=given, removed=removed)
+    to_set = headers({spelled: value for spelled, value in values.items() if value is not None}, name)
+    if removed & to_set.keys():
+        raise Malformed(f"header {min(removed & to_set.keys())} is to be set and to be removed", field=name)
+    return HeaderChange(given=to_set, removed=removed)
 
 
 def client_certificate(certificates: Text | None, key: Text | None) -> tls_identity.ClientCertificate | None:
@@ -317,26 +317,26 @@ def order(*, ordered: bool, on_dead_letter: str | Unset) -> dict[str, bool]:
     return {"ordered": ordered}
 
 
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that were given: all that are not `UNSET`."""
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    found = given(values)
-    for name in sorted(_TEXTS & found.keys()):
-        _require(str, found[name], name)
-    for name in sorted(_NUMBERS & found.keys()):
-        whole(found[name], name)
-    for name in sorted(_REMOVABLE_NUMBERS & found.keys()):
-        optional_whole(found[name], name)
-    if "event_types" in found:
-        for text in _list(found["event_types"], "event_types"):
+    fields = without_unset(values)
+    for name in sorted(_TEXTS & fields.keys()):
+        _require(str, fields[name], name)
+    for name in sorted(_NUMBERS & fields.keys()):
+        whole(fields[name], name)
+    for name in sorted(_REMOVABLE_NUMBERS & fields.keys()):
+        optional_whole(fields[name], name)
+    if "event_types" in fields:
+        for text in _list(fields["event_types"], "event_types"):
             _require(str, text, "event_types")
-    if found.get("retry_schedule") is not None:
-        for seconds in _list(found["retry_schedule"], "retry_schedule"):
+    if fields.get("retry_schedule") is not None:
+        for seconds in _list(fields["retry_schedule"], "retry_schedule"):
             whole(seconds, "retry_schedule")
-    return found
+    return fields
 
 
 def _text(check: Callable[[str], T], text: str, name: str) -> T:
@@ -360,5 +360,5 @@ def _list(values: object, name: str) -> Collection[Any]:
 
 def _require(kind: Any, value: object, name: str, *, more: str = "") -> None:
     if not isinstance(value, kind):
-        wanted = f"{kind.__name__ if isinstance(kind, type) else kind}{more}"
-        raise Malformed(f"{name} must be of the type {wanted}, not {type(value).__name__}", field=name)
+        expected = f"{kind.__name__ if isinstance(kind, type) else kind}{more}"
+        raise Malformed(f"{name} must be of the type {expected}, not {type(value).__name__}", field=name)

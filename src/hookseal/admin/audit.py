@@ -40,10 +40,10 @@ class Audit:
     ) -> Page[AuditRow]:
         """Return up to `limit` (1 to 1000) rows, the newest first, also only those of one kind of change."""
         owner = arguments.audited_tenant(tenant_id)
-        wanted = None if action is None else arguments.choice(Action, action, "action")
+        kind = None if action is None else arguments.choice(Action, action, "action")
         arguments.page(limit, cursor)
         async with self._session.reading() as connection:
-            items, following = await log.page(connection, tenant=owner, action=wanted, limit=limit, cursor=cursor)
+            items, following = await log.page(connection, tenant=owner, action=kind, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(AuditRow, item) for item in items), next_cursor=following)
 
     async def heads(self, *, tenant_id: str) -> AuditHeads:
@@ -53,10 +53,10 @@ class Audit:
         """
         owner = arguments.audited_tenant(tenant_id)
         async with self._session.reading() as connection:
-            found = await log.heads(connection, tenant=owner)
-        if owner is not None and not found:
+            tenant_heads = await log.heads(connection, tenant=owner)
+        if owner is not None and not tenant_heads:
             raise _no_rows()
-        return AuditHeads(tenants=tuple(map(_head, found)))
+        return AuditHeads(tenants=tuple(map(_head, tenant_heads)))
 
     async def verify(
         self, *, tenant_id: str, heads: str | None = None, on_progress: Progress | None = None
@@ -67,7 +67,7 @@ class Audit:
         shows it. `on_progress` is called with each tenant and the number of its valid rows so far. Raises `NotFound` if
         the one tenant has no rows.
         """
-        owner, kept = _wanted(tenant_id, heads)
+        owner, saved_heads = _tenant_and_heads(tenant_id, heads)
         async with self._session.changing(NOBODY) as operator:
             await operator.compare()
             key, source = operator.unlocked.integrity, operator.connection
@@ -75,8 +75,8 @@ class Audit:
             await operator.unlocked.versions.refresh()  # the key may have been rotated meanwhile
             if any(each.broken is not None and each.broken.reason is Flaw.UNKNOWN_KEY for each in verified):
                 verified = await log.verify(source, key, tenant=owner, on_progress=on_progress)
-            contradicted = await log.find_contradictions(source, key, kept)
-        return _result(owner, kept, verified, contradicted)
+            contradicted = await log.find_contradictions(source, key, saved_heads)
+        return _result(owner, saved_heads, verified, contradicted)
 
     async def verify_export(
         self,
@@ -90,14 +90,14 @@ class Audit:
 
         An export has no heads: only `heads` can show that rows were removed from its end.
         """
-        owner, kept = _wanted(tenant_id, heads)
+        owner, saved_heads = _tenant_and_heads(tenant_id, heads)
         async with self._session.changing(NOBODY) as operator:
             await operator.compare()
             key = operator.unlocked.integrity
-        verified, contradicted = verify_export(from_export, key, kept, tenant=owner, on_progress=on_progress)
+        verified, contradicted = verify_export(from_export, key, saved_heads, tenant=owner, on_progress=on_progress)
         if owner is None and not verified:
             raise Malformed("the file has no row: it is no export, or the export of an empty log", field="from_export")
-        return _result(owner, kept, verified, contradicted)
+        return _result(owner, saved_heads, verified, contradicted)
 
     async def export(self, *, tenant_id: str) -> AsyncGenerator[ExportedRow, None]:
         """Yield every row with its MACs, oldest first, one tenant after the other."""
@@ -114,21 +114,21 @@ def contradicted_head(head: Head, how: Contradiction) -> ContradictedHead:
     )
 
 
-def _wanted(tenant_id: str, heads: str | None) -> tuple[TenantId | None, tuple[Head, ...]]:
+def _tenant_and_heads(tenant_id: str, heads: str | None) -> tuple[TenantId | None, tuple[Head, ...]]:
     owner = arguments.audited_tenant(tenant_id)
-    kept = () if heads is None else arguments.heads(heads)
-    return owner, tuple(one for one in kept if owner in {None, one.tenant_id})
+    saved_heads = () if heads is None else arguments.heads(heads)
+    return owner, tuple(head for head in saved_heads if owner in {None, head.tenant_id})
 
 
 def _result(
     owner: TenantId | None,
-    kept: Sequence[Head],
+    saved_heads: Sequence[Head],
     verified: Sequence[Verified],
     contradicted: Sequence[tuple[Head, Contradiction]],
 ) -> VerifiedLog:
     # A mistyped tenant, or a log that was removed, must not be reported as intact.
     nothing = all(each.broken is None and each.head_sequence is None for each in verified)
-    if owner is not None and nothing and not kept:
+    if owner is not None and nothing and not saved_heads:
         raise _no_rows()
     return VerifiedLog(
         intact=not contradicted and all(each.broken is None for each in verified),

@@ -50,7 +50,7 @@ class Deliveries:
         is the reference of a secret: a page then searches at most 250,000 deliveries, so it may have few items and a
         next page.
         """
-        wanted = operations.checked(
+        filter_ = operations.checked(
             Filter(
                 tenant_id=arguments.tenant_or_every(tenant_id),
                 endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
@@ -64,23 +64,23 @@ class Deliveries:
             )
         )
         arguments.page(limit, cursor)
-        async with self._session.reading(connection) as chosen:
-            items, following = await operations.page(chosen, wanted, limit=limit, cursor=cursor)
+        async with self._session.reading(connection) as db:
+            items, following = await operations.page(db, filter_, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(Delivery, item) for item in items), next_cursor=following)
 
     async def get(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> DeliveryDetails:
         """Return a delivery of the tenant with every attempt."""
-        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
-        async with self._session.reading(connection) as chosen:
-            found = await delivery_queries.show(chosen, wanted, tenant=owner)
-        log = tuple(of_row(AttemptRecord, attempt) for attempt in found["attempt_log"])
-        return of_row(DeliveryDetails, found, attempt_log=log)
+        owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
+        async with self._session.reading(connection) as db:
+            row = await delivery_queries.show(db, delivery, tenant=owner)
+        log = tuple(of_row(AttemptRecord, attempt) for attempt in row["attempt_log"])
+        return of_row(DeliveryDetails, row, attempt_log=log)
 
     async def why(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> Explanation:
         """Explain where a delivery of the tenant stands: what it waits for, since when, and what releases it."""
-        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
-        async with self._session.reading(connection) as chosen:
-            return explain(await delivery_queries.facts(chosen, wanted, tenant=owner))
+        owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
+        async with self._session.reading(connection) as db:
+            return explain(await delivery_queries.facts(db, delivery, tenant=owner))
 
     async def replay(
         self,
@@ -97,13 +97,13 @@ class Deliveries:
         `Conflict` if it is not finished and has no later attempt to wait for: its `advice` says what it waits for.
         Raises `Refused` if its endpoint is disabled.
         """
-        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
+        owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         is_new = arguments.flag(new_id, "new_id")
         explanation = None
-        async with self._session.changing(actor, connection) as operator, operator.changing() as chosen:
-            replayed = await replay_delivery(operator, wanted, new_id=is_new, tenant=owner)
+        async with self._session.changing(actor, connection) as operator, operator.changing() as db:
+            replayed = await replay_delivery(operator, delivery, new_id=is_new, tenant=owner)
             if replayed.waiting_for is not None:
-                explanation = explain(await delivery_queries.facts(chosen, replayed.delivery_id))
+                explanation = explain(await delivery_queries.facts(db, replayed.delivery_id))
         return ReplayedDelivery(
             tenant_id=replayed.tenant_id,
             delivery_id=replayed.delivery_id,
@@ -123,9 +123,9 @@ class Deliveries:
         The delivery stays what it is, and a later replay sends it after all others. Raises
         `Conflict` if it stops nothing.
         """
-        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
+        owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         async with self._session.changing(actor, connection) as operator:
-            skipped = await skip_delivery(operator, wanted, tenant=owner)
+            skipped = await skip_delivery(operator, delivery, tenant=owner)
         return SkippedDelivery(
             tenant_id=skipped.tenant_id,
             delivery_id=skipped.delivery_id,

@@ -108,20 +108,20 @@ class Endpoints:
             on_dead_letter=on_dead_letter,
         )
         decided |= arguments.order(ordered=ordered, on_dead_letter=on_dead_letter)
-        wanted = NewEndpoint(
+        new = NewEndpoint(
             tenant_id=owner,
             scheme=arguments.choice(Scheme, scheme, "scheme"),
             algorithm=arguments.choice(Algorithm, algorithm, "algorithm"),
             **decided,
         )
         own = translation.extras(headers, client_cert, client_key, ca)
-        overlap.require_signable(wanted.scheme, wanted.algorithm)
+        overlap.require_signable(new.scheme, new.algorithm)
         material = None if secret is None else arguments.secret(secret)
         if material is not None:
-            require_signing_secret(material, wanted.scheme, wanted.algorithm)
+            require_signing_secret(material, new.scheme, new.algorithm)
         async with self._session.changing(actor, connection) as operator:
             added = await endpoints.add_endpoint(
-                operator, wanted, material, own_drain_seconds=self._drain_seconds, own=own
+                operator, new, material, own_drain_seconds=self._drain_seconds, own=own
             )
         return translation.added(added)
 
@@ -165,11 +165,11 @@ class Endpoints:
 
     async def get(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> EndpointDetails:
         """Return an endpoint with its settings, the secrets that sign for it, and its waiting deliveries."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.reading(connection) as chosen:
-            found = await endpoint_queries.show(chosen, owner, wanted)
-        failure = found["last_failure"]
-        return of_row(EndpointDetails, found, last_failure=None if failure is None else of_row(FailedAttempt, failure))
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.reading(connection) as db:
+            row = await endpoint_queries.show(db, owner, endpoint)
+        failure = row["last_failure"]
+        return of_row(EndpointDetails, row, last_failure=None if failure is None else of_row(FailedAttempt, failure))
 
     async def list(
         self,
@@ -181,11 +181,11 @@ class Endpoints:
         connection: Connection | None = None,
     ) -> Page[Endpoint]:
         """Return up to `limit` (1 to 1000) endpoints of the tenant, the newest first; `*` is every tenant."""
-        wanted = None if enabled is None else arguments.flag(enabled, "enabled")
-        sought = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=wanted)
+        is_enabled = None if enabled is None else arguments.flag(enabled, "enabled")
+        filter_ = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=is_enabled)
         arguments.page(limit, cursor)
-        async with self._session.reading(connection) as chosen:
-            items, following = await endpoint_queries.page(chosen, sought, limit=limit, cursor=cursor)
+        async with self._session.reading(connection) as db:
+            items, following = await endpoint_queries.page(db, filter_, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(Endpoint, item) for item in items), next_cursor=following)
 
     async def stats(
@@ -198,10 +198,10 @@ class Endpoints:
         connection: Connection | None = None,
     ) -> Page[EndpointStats]:
         """Return how up to `limit` endpoints of the tenant, or one of them, did in the last hour and day."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.optional(arguments.endpoint_id, endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.optional(arguments.endpoint_id, endpoint_id)
         arguments.page(limit, cursor)
-        async with self._session.reading(connection) as chosen:
-            items, following = await endpoint_queries.stats_page(chosen, owner, wanted, limit=limit, cursor=cursor)
+        async with self._session.reading(connection) as db:
+            items, following = await endpoint_queries.stats_page(db, owner, endpoint, limit=limit, cursor=cursor)
         return Page(items=tuple(map(translation.stats, items)), next_cursor=following)
 
     async def update(
@@ -238,7 +238,7 @@ class Endpoints:
         others. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another endpoint of the
         tenant has the url, or if the generation is not the expected one.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(  # in the order in which the result names them
             owner,
             max_attempts=max_attempts,
@@ -264,14 +264,14 @@ class Endpoints:
             updated = await update.update_endpoint(
                 operator,
                 owner,
-                wanted,
+                endpoint,
                 changes,
                 own_drain_seconds=self._drain_seconds,
                 expect_generation=expected,
             )
         return UpdatedEndpoint(
             tenant_id=owner,
-            endpoint_id=wanted,
+            endpoint_id=endpoint,
             generation=updated.generation,
             changed=updated.changed,
             before=updated.before,
@@ -293,16 +293,16 @@ class Endpoints:
         replay job is started for its deliveries that were made since then and not delivered, if there are any. Raises
         as `replays.start` does.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         earliest = arguments.moment(since, "since")
-        missed = None if earliest is None else Selection(tenant_id=owner, endpoint_id=wanted, since=earliest)
+        missed = None if earliest is None else Selection(tenant_id=owner, endpoint_id=endpoint, since=earliest)
         async with self._session.changing(actor, connection) as operator:
             enabled, job = await enable_and_replay(
-                operator, owner, wanted, missed, own_drain_seconds=self._drain_seconds
+                operator, owner, endpoint, missed, own_drain_seconds=self._drain_seconds
             )
         return EnabledEndpoint(
             tenant_id=owner,
-            endpoint_id=wanted,
+            endpoint_id=endpoint,
             changed=enabled.changed,
             woken=enabled.woken,
             in_line=enabled.in_line,
@@ -318,22 +318,22 @@ class Endpoints:
 
         An endpoint that is disabled already keeps its `disabled_reason`.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         why = arguments.reason(reason)
         async with self._session.changing(actor, connection) as operator:
-            disabled = await endpoints.disable_endpoint(operator, owner, wanted, reason=why)
+            disabled = await endpoints.disable_endpoint(operator, owner, endpoint, reason=why)
         return DisabledEndpoint(
-            tenant_id=owner, endpoint_id=wanted, disabled_reason=disabled.reason, changed=disabled.changed
+            tenant_id=owner, endpoint_id=endpoint, disabled_reason=disabled.reason, changed=disabled.changed
         )
 
     async def delete(
         self, *, tenant_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
     ) -> DeletedEndpoint:
         """Delete the endpoint: cancel its pending deliveries, retire its secrets, and free its url."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(actor, connection) as operator:
-            cancelled = await endpoints.delete_endpoint(operator, owner, wanted)
-        return DeletedEndpoint(tenant_id=owner, endpoint_id=wanted, cancelled=cancelled)
+            cancelled = await endpoints.delete_endpoint(operator, owner, endpoint)
+        return DeletedEndpoint(tenant_id=owner, endpoint_id=endpoint, cancelled=cancelled)
 
     async def test(self, *, tenant_id: str, endpoint_id: str, actor: str) -> Ping:
         """Send one signed ping as a delivery is sent, also to a disabled endpoint, and return the answer.
@@ -341,9 +341,9 @@ class Endpoints:
         It joins no transaction, because it waits for the receiver, at most for the time-out of the endpoint. At most
         five are sent at once.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.pinging(actor) as (operator, how):
-            return translation.ping(await probe.send_ping(operator, how, tenant=owner, endpoint_id=wanted))
+            return translation.ping(await probe.send_ping(operator, how, tenant=owner, endpoint_id=endpoint))
 
     @property
     def _drain_seconds(self) -> int:

@@ -34,7 +34,7 @@ class Events:
         They were published at `since` or later, and before `until`. With an `event_type` a page searches at most
         250,000 events, so it may have few items and a next page.
         """
-        wanted = EventFilter(
+        filter_ = EventFilter(
             tenant_id=arguments.tenant_id(tenant_id),
             event_type=arguments.optional(arguments.event_type, event_type),
             correlation_id=arguments.optional(arguments.correlation_id, correlation_id),
@@ -42,23 +42,23 @@ class Events:
             until=arguments.moment(until, "until"),
         )
         arguments.page(limit, cursor)
-        async with self._session.reading(connection) as chosen:
-            items, following = await event_queries.page(chosen, wanted, limit=limit, cursor=cursor)
+        async with self._session.reading(connection) as db:
+            items, following = await event_queries.page(db, filter_, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(StoredEvent, item) for item in items), next_cursor=following)
 
     async def get(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> EventDetails:
         """Return an event with its deliveries, without its payload."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
-        async with self._session.reading(connection) as chosen:
-            found = await event_queries.show(chosen, owner, wanted)
-        made = tuple(of_row(EventDelivery, delivery) for delivery in found["deliveries"])
-        return of_row(EventDetails, found, deliveries=made)
+        owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
+        async with self._session.reading(connection) as db:
+            row = await event_queries.show(db, owner, event)
+        deliveries = tuple(of_row(EventDelivery, delivery) for delivery in row["deliveries"])
+        return of_row(EventDetails, row, deliveries=deliveries)
 
     async def payload(self, *, tenant_id: str, event_id: str, actor: str) -> bytes:
         """Return the body of an event, byte for byte as it is sent. The audit log records who read it.
 
         It joins no transaction, because a rollback would take the record back.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
+        owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
         async with self._session.changing(actor) as operator:
-            return await read_payload(operator, owner, wanted)
+            return await read_payload(operator, owner, event)

@@ -57,11 +57,11 @@ class Keys:
         who, secrets = arguments.actor(actor), self._session.settings.secrets
         first = _first_keyring(secrets) if keyring is None else keyring
         async with self._session.reading() as connection, self._session.outside() as outside:
-            made = await operations.begin(
+            begun = await operations.begin(
                 connection, first, who, os.urandom, provider=secrets.provider, outside=outside
             )
-        created = (str(made.integrity_ref), str(made.sentinel_ref)) if made.created else ()
-        return InitialisedKeys(key_id=made.key_id, state=made.state, created=created)
+        created = (str(begun.integrity_ref), str(begun.sentinel_ref)) if begun.created else ()
+        return InitialisedKeys(key_id=begun.key_id, state=begun.state, created=created)
 
     async def status(self) -> MasterKeys:
         """Return every master key: its state, its records, the live workers that have it, and if the settings do."""
@@ -94,32 +94,32 @@ class Keys:
 
         Raises `Conflict` while a live worker does not have the key.
         """
-        wanted = arguments.key_id(key_id)
+        key = arguments.key_id(key_id)
         async with self._session.changing(actor) as operator:
-            moved = await operations.promote_key(operator, wanted)
+            moved = await operations.promote_key(operator, key)
             rows = await keys.registered(operator.connection)
         return _moved(moved, older=tuple(row.key_id for row in rows if row.state is KeyState.DECRYPT_ONLY))
 
     async def retire(self, *, key_id: str, actor: str) -> MovedKey:
         """Stop using this key for decryption. Raises `Conflict` while it is active or a record needs it."""
-        wanted = arguments.key_id(key_id)
+        key = arguments.key_id(key_id)
         async with self._session.changing(actor) as operator:
-            return _moved(await operations.retire_key(operator, wanted))
+            return _moved(await operations.retire_key(operator, key))
 
     async def destroy(self, *, key_id: str, actor: str) -> MovedKey:
         """Mark a retired key, whose material you destroyed: a process that has it will not start.
 
         Raises `Conflict` unless it is retired, and while these settings or a live worker have it.
         """
-        wanted = arguments.key_id(key_id)
+        key = arguments.key_id(key_id)
         async with self._session.changing(actor) as operator:
-            return _moved(await operations.destroy_key(operator, wanted))
+            return _moved(await operations.destroy_key(operator, key))
 
     async def records(self, *, key_id: str) -> int:
         """Return how many records are under this key."""
-        wanted = arguments.key_id(key_id)
+        key = arguments.key_id(key_id)
         async with self._session.changing(NOBODY) as operator:
-            return await operations.records_of(operator, wanted)
+            return await operations.records_of(operator, key)
 
     async def rewrap(
         self, *, key_id: str, actor: str, report: Callable[[int, UnopenedRecord | None], None] | None = None
@@ -129,29 +129,29 @@ class Keys:
         `report` is called with the number of records that were re-wrapped since the last call, and with each record
         that the key does not open, which stays as it is. A repeat continues with the records that are left.
         """
-        wanted = arguments.key_id(key_id)
-        run = _Rewrap(wanted, report or (lambda _more, _unopened: None))
+        key = arguments.key_id(key_id)
+        run = _Rewrap(key, report or (lambda _more, _unopened: None))
         async with self._session.changing(actor) as operator:
             return await run.whole(operator)
 
     async def count_versions(self, *, key_id: str) -> int:
         """Return how many secret versions were ever sealed under this key."""
-        wanted = arguments.key_id(key_id)
+        key = arguments.key_id(key_id)
         async with self._session.changing(NOBODY) as operator:
-            await keys.life(operator.connection, wanted)
-            return await exposure.count(operator.connection, wanted)
+            await keys.life(operator.connection, key)
+            return await exposure.count(operator.connection, key)
 
     async def versions(self, *, key_id: str, limit: int = 50, cursor: str | None = None) -> Page[SealedVersion]:
         """Return up to `limit` (1 to 1000) secret versions that were ever sealed under this key, and their use now."""
-        wanted = arguments.key_id(key_id)
+        key = arguments.key_id(key_id)
         arguments.page(limit, cursor)
         require_limit(limit)
         after = exposure.BEGINNING if cursor is None else exposure.place_of(cursor)
         async with self._session.changing(NOBODY) as operator:
-            await keys.life(operator.connection, wanted)
-            found = await exposure.page(operator.connection, wanted, after, limit + 1)
-        following = exposure.cursor_of(found[limit - 1]) if len(found) > limit else None
-        return Page(items=tuple(of_row(SealedVersion, asdict(each)) for each in found[:limit]), next_cursor=following)
+            await keys.life(operator.connection, key)
+            rows = await exposure.page(operator.connection, key, after, limit + 1)
+        following = exposure.cursor_of(rows[limit - 1]) if len(rows) > limit else None
+        return Page(items=tuple(of_row(SealedVersion, asdict(each)) for each in rows[:limit]), next_cursor=following)
 
     async def compromise(
         self,
@@ -169,7 +169,7 @@ class Keys:
         Header values and client keys are only listed, because their owners must replace them. `report` is called with
         the reference of each version, and why it could not be replaced. A repeat continues.
         """
-        wanted, secrets = arguments.key_id(key_id), self._session.settings.secrets
+        key, secrets = arguments.key_id(key_id), self._session.settings.secrets
         how = CompromiseOptions(
             overlap_seconds=secrets.rotation_overlap_seconds
             if overlap_seconds is None
@@ -178,16 +178,16 @@ class Keys:
             dry_run=arguments.flag(dry_run, "dry_run"),
             random_bytes=os.urandom,
         )
-        tally = _Replacements(wanted, how, report or (lambda _ref, _message: None))
+        tally = _Replacements(key, how, report or (lambda _ref, _message: None))
         async with self._session.changing(actor) as operator:
-            await operations.drill(operator, wanted, how, tally.take)
+            await operations.drill(operator, key, how, tally.take)
         return tally.result()
 
     async def rotate_integrity(self, *, actor: str) -> IntegrityKey:
         """Create a new version of the integrity key, which makes the MACs from now on; older ones only verify."""
         async with self._session.changing(actor) as operator:
-            made = await operations.rotate_integrity_key(operator, os.urandom)
-        return IntegrityKey(key_id=made.key_id, integrity_ref=str(made.ref), older=made.older)
+            rotated = await operations.rotate_integrity_key(operator, os.urandom)
+        return IntegrityKey(key_id=rotated.key_id, integrity_ref=str(rotated.ref), older=rotated.older)
 
 
 class _Rewrap:
@@ -205,11 +205,11 @@ class _Rewrap:
         await operations.records_of(operator, self._key_id)
         for wait in (False, True):  # the second pass waits for records that were locked in the first
             await self._pass(operator, wait=wait)
-        left = (await operations.finish_rewrap(operator, self._key_id)).records
-        if left > len(self._unopened):
+        remaining = (await operations.finish_rewrap(operator, self._key_id)).records
+        if remaining > len(self._unopened):
             self._note(await operations.altered(operator, self._key_id))
         return RewrappedKey(
-            key_id=self._key_id, to=self._to, moved=self._moved, left=left, failed=tuple(self._unopened)
+            key_id=self._key_id, to=self._to, moved=self._moved, left=remaining, failed=tuple(self._unopened)
         )
 
     async def _pass(self, operator: Operator, *, wait: bool) -> None:

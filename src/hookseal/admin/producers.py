@@ -52,6 +52,6 @@ class Producers:
         """Return the rights of one role or of all, for one tenant (`*`: for every tenant) or all, on one page."""
         publisher = arguments.optional(arguments.producer_role, role)
         tenant = arguments.optional(arguments.producer_tenant, tenant_id)
-        async with self._session.reading(connection) as chosen:
-            found = await producers.every(chosen, role=publisher, tenant=tenant)
-        return Page(items=tuple(of_row(Producer, each) for each in found), next_cursor=None)
+        async with self._session.reading(connection) as db:
+            rights = await producers.every(db, role=publisher, tenant=tenant)
+        return Page(items=tuple(of_row(Producer, each) for each in rights), next_cursor=None)

@@ -75,16 +75,16 @@ class Replays:
             since=since,
             until=until,
         )
-        async with self._session.reading(connection) as chosen:
-            found = await replays.count(chosen, selection)
-        skipped = {"endpoint_disabled": found.disabled, "endpoint_deleted": found.deleted}
-        return ReplayCount(would_replay=found.replayed, would_skip=skipped)
+        async with self._session.reading(connection) as db:
+            tally = await replays.count(db, selection)
+        skipped = {"endpoint_disabled": tally.disabled, "endpoint_deleted": tally.deleted}
+        return ReplayCount(would_replay=tally.replayed, would_skip=skipped)
 
     async def get(self, *, tenant_id: str, replay_id: str, connection: Connection | None = None) -> ReplayJob:
         """Return how far a job of the tenant has come."""
-        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
-        async with self._session.reading(connection) as chosen:
-            return of_row(ReplayJob, (await replays.show(chosen, wanted, tenant=owner)).shown())
+        owner, replay = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
+        async with self._session.reading(connection) as db:
+            return of_row(ReplayJob, (await replays.show(db, replay, tenant=owner)).shown())
 
     async def list(
         self,
@@ -97,10 +97,10 @@ class Replays:
     ) -> Page[ReplayJob]:
         """Return up to `limit` (1 to 1000) jobs of the tenant, the newest first; `*` is every tenant."""
         owner = arguments.tenant_or_every(tenant_id)
-        wanted = None if state is None else arguments.choice(JobState, state, "state")
+        job_state = None if state is None else arguments.choice(JobState, state, "state")
         arguments.page(limit, cursor)
-        async with self._session.reading(connection) as chosen:
-            jobs, following = await replays.page(chosen, owner, wanted, limit=limit, cursor=cursor)
+        async with self._session.reading(connection) as db:
+            jobs, following = await replays.page(db, owner, job_state, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(ReplayJob, job.shown()) for job in jobs), next_cursor=following)
 
     async def cancel(
@@ -110,9 +110,9 @@ class Replays:
 
         Raises `Conflict` if it has ended.
         """
-        owner, wanted = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
+        owner, replay = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
         async with self._session.changing(actor, connection) as operator:
-            job = await cancel_replay(operator, wanted, tenant=owner)
+            job = await cancel_replay(operator, replay, tenant=owner)
         return of_row(ReplayJob, job.shown())
 
 

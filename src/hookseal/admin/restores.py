@@ -26,11 +26,11 @@ class Restores:
         owner = arguments.tenant_or_every(tenant_id)
         async with self._session.changing(NOBODY) as operator:
             await operator.compare()
-            found = [one async for one in restore.find_stale(operator.connection, owner)]
-            known = {one.endpoint_id for one in found}
+            stale = [each async for each in restore.find_stale(operator.connection, owner)]
+            stale_ids = {each.endpoint_id for each in stale}
             altered = restore.find_altered(operator.connection, operator.unlocked.integrity, owner)
-            found += [one async for one in altered if one.endpoint_id not in known]
-        return StaleEndpoints(items=tuple(map(_stale, found)), next_cursor=None)
+            stale += [each async for each in altered if each.endpoint_id not in stale_ids]
+        return StaleEndpoints(items=tuple(map(_stale, stale)), next_cursor=None)
 
     async def accept(
         self,
@@ -48,32 +48,32 @@ class Restores:
         """
         if (tenant_id is None) != (endpoint_id is None):
             raise Malformed("tenant_id and endpoint_id go together: give both, or none", field="endpoint_id")
-        kept = arguments.heads(heads)
+        saved_heads = arguments.heads(heads)
         owner = arguments.optional(arguments.tenant_id, tenant_id)
-        wanted = arguments.optional(arguments.endpoint_id, endpoint_id)
+        endpoint = arguments.optional(arguments.endpoint_id, endpoint_id)
         async with self._session.changing(actor) as operator:
-            if owner is None or wanted is None:
-                accepted = await operations.accept_restore(operator, kept, on_progress=on_progress)
+            if owner is None or endpoint is None:
+                accepted = await operations.accept_restore(operator, saved_heads, on_progress=on_progress)
             else:
-                accepted = await operations.accept_endpoint(operator, owner, wanted)
+                accepted = await operations.accept_endpoint(operator, owner, endpoint)
         return AcceptedRestore(
             epoch=accepted.epoch,
             woken=accepted.woken,
             accepted=tuple(map(_stale, accepted.endpoints)),
-            refused=tuple(of_row(RefusedEndpoint, _facts(found), reason=reason) for found, reason in accepted.refused),
+            refused=tuple(of_row(RefusedEndpoint, _facts(stale), reason=reason) for stale, reason in accepted.refused),
             contradicted=tuple(contradicted_head(head, how) for head, how in accepted.contradicted),
         )
 
 
-def _facts(found: Found) -> dict[str, object]:
+def _facts(stale: Found) -> dict[str, object]:
     return {
-        "tenant_id": found.tenant_id,
-        "endpoint_id": found.endpoint_id,
-        "kind": found.kind.value,
-        "generation": found.generation,
-        "audited_generation": found.audited_generation,
+        "tenant_id": stale.tenant_id,
+        "endpoint_id": stale.endpoint_id,
+        "kind": stale.kind.value,
+        "generation": stale.generation,
+        "audited_generation": stale.audited_generation,
     }
 
 
-def _stale(found: Found) -> StaleEndpoint:
-    return of_row(StaleEndpoint, _facts(found))
+def _stale(stale: Found) -> StaleEndpoint:
+    return of_row(StaleEndpoint, _facts(stale))

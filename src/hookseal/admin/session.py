@@ -47,8 +47,8 @@ class Session(ABC):
     async def reading(self, connection: Connection | None = None) -> AsyncIterator[Connection]:
         """Give a connection for a few statements: one of its own, or the caller's, in the caller's transaction."""
         with self.failures():
-            async with self._chosen(connection) as chosen:
-                yield chosen
+            async with self._connected(connection) as db:
+                yield db
 
     @asynccontextmanager
     async def changing(self, actor: str, connection: Connection | None = None) -> AsyncIterator[Operator]:
@@ -127,10 +127,10 @@ class Session(ABC):
         """Return the error of a library as an error for the caller; None if it is a fault of hookseal."""
 
     @asynccontextmanager
-    async def _chosen(self, connection: Connection | None) -> AsyncIterator[Connection]:
+    async def _connected(self, connection: Connection | None) -> AsyncIterator[Connection]:
         own = connected(await self.source()) if connection is None else self._joined(connection)
-        async with own as chosen:
-            yield chosen
+        async with own as db:
+            yield db
 
     @asynccontextmanager
     async def _joined(self, connection: Connection) -> AsyncIterator[Connection]:
@@ -186,8 +186,8 @@ class PoolSession(Session):
     @asynccontextmanager
     async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
         unlocked = await self._secrets.for_change(is_joined=connection is not None)
-        async with self._turn(connection), self._chosen(connection) as chosen:
-            yield Operator(connection=chosen, who=who, unlocked=unlocked, follow=self._secrets.of)
+        async with self._turn(connection), self._connected(connection) as db:
+            yield Operator(connection=db, who=who, unlocked=unlocked, follow=self._secrets.of)
 
     @asynccontextmanager
     async def _further(self) -> AsyncIterator[Connection]:
@@ -249,10 +249,10 @@ class CommandSession(Session):
     async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
         source = await self.source()
         if self._kept is None:
-            found = await self._resources.enter_async_context(self.outside())
-            self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=found)
-        async with self._chosen(connection) as chosen:
-            yield Operator(connection=chosen, unlocked=self._kept, who=who)
+            outside = await self._resources.enter_async_context(self.outside())
+            self._kept = await unlock_for_changes(source, self.settings, self._keyring, outside=outside)
+        async with self._connected(connection) as db:
+            yield Operator(connection=db, unlocked=self._kept, who=who)
 
     def _further(self) -> AbstractAsyncContextManager[Connection]:
         return opening.connection(self.settings.database)

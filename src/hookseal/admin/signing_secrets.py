@@ -119,10 +119,12 @@ class Secrets:
             again = f"call it again with rotation_id={request.rotation_id!r}: that returns the rotation if it was made"
             raise InDoubt(f"{error}; {again}", field="rotation_id") from None
         is_revocation = rotated.previous_secret_ref is None or force
-        left = await self._left(request, rotated.generation, connection, wait=wait) if is_revocation else 0
+        older_claims = (
+            await self._older_claims(request, rotated.generation, connection, wait=wait) if is_revocation else 0
+        )
         if connection is not None and rotated.before is None:  # a rollback would take back the record of it
             rotated = replace(rotated, secret=None)
-        return _rotation(request, rotated, left)
+        return _rotation(request, rotated, older_claims)
 
     async def roll_back(
         self,
@@ -139,14 +141,14 @@ class Secrets:
 
         Raises `Conflict` unless an overlap is running.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         seconds = self._overlap(overlap_seconds)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         async with self._session.changing(actor, connection) as operator:
             after = await operations.roll_back(
                 operator,
                 tenant=owner,
-                endpoint_id=wanted,
+                endpoint_id=endpoint,
                 overlap_seconds=seconds,
                 expect_generation=expected,
             )
@@ -163,10 +165,12 @@ class Secrets:
         connection: Connection | None = None,
     ) -> SigningSecrets:
         """Retire the previous secret now. Raises `Conflict` if there is none."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         async with self._session.changing(actor, connection) as operator:
-            after = await operations.end_overlap(operator, tenant=owner, endpoint_id=wanted, expect_generation=expected)
+            after = await operations.end_overlap(
+                operator, tenant=owner, endpoint_id=endpoint, expect_generation=expected
+            )
         return await self._moved(after, connection, wait=wait)
 
     async def wait_until_complete(self, *, tenant_id: str, endpoint_id: str, generation: int) -> None:
@@ -175,12 +179,12 @@ class Secrets:
         `generation` is that of a committed revocation. Raises `Conflict` if the endpoint has not reached it. An
         endpoint that is deleted while this waits is waited for as well; one that was deleted before is `NotFound`.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         revoked = arguments.generation(generation)
         async with self._session.reading() as connection:
-            state = await reports.rotation_state(connection, owner, wanted)
+            state = await reports.rotation_state(connection, owner, endpoint)
         overlap.require_reached(state["generation"], revoked)
-        await self._wait(owner, wanted, revoked)
+        await self._wait(owner, endpoint, revoked)
 
     async def older_claims(
         self,
@@ -196,19 +200,19 @@ class Secrets:
         With `wait` it returns once there are none; `report` is called with the number after each look. The endpoint
         may be deleted meanwhile, and it need not have reached the generation.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         revoked = arguments.generation(generation)
         if wait:
-            await self._wait(owner, wanted, revoked, report)
+            await self._wait(owner, endpoint, revoked, report)
         with self._session.failures():
-            return await held.older_claims(await self._session.source(), owner, wanted, revoked)
+            return await held.older_claims(await self._session.source(), owner, endpoint, revoked)
 
     async def status(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> RotationStatus:
         """Return which secrets sign for the endpoint, the rest of its overlap, its schedule, and its last rotations."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.reading(connection) as chosen:
-            state = await reports.rotation_state(chosen, owner, wanted)
-            return _status(state, await canary_results.last(chosen, owner, wanted, state["generation"]))
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.reading(connection) as db:
+            state = await reports.rotation_state(db, owner, endpoint)
+            return _status(state, await canary_results.last(db, owner, endpoint, state["generation"]))
 
     async def check_switch(
         self, *, tenant_id: str, endpoint_id: str, actor: str, end_overlap: bool = False
@@ -218,10 +222,10 @@ class Secrets:
         With `end_overlap`, end the overlap if the receiver has switched. It waits for no older claim. Raises as `probe`
         does, and `Conflict` if an overlap is to be ended and none is running.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         ending = arguments.flag(end_overlap, "end_overlap")
         async with self._session.pinging(actor) as (operator, how):
-            state = await reports.rotation_state(operator.connection, owner, wanted)
+            state = await reports.rotation_state(operator.connection, owner, endpoint)
             if ending and not state["overlapping"]:
                 raise Conflict(
                     "no overlap is running, so none can be ended",
@@ -229,12 +233,12 @@ class Secrets:
                     joint="; ",
                     field="endpoint_id",
                 )
-            found = await ask_whether_switched(
-                operator, how, tenant=owner, endpoint_id=wanted, expect_generation=state["generation"]
+            canary = await ask_whether_switched(
+                operator, how, tenant=owner, endpoint_id=endpoint, expect_generation=state["generation"]
             )
-            has_ended = ending and await end_if_switched(operator, found)
-            after = await reports.rotation_state(operator.connection, owner, wanted)
-        return _status(after, found, overlap_ended=has_ended)
+            has_ended = ending and await end_if_switched(operator, canary)
+            after = await reports.rotation_state(operator.connection, owner, endpoint)
+        return _status(after, canary, overlap_ended=has_ended)
 
     async def probe(
         self, *, tenant_id: str, endpoint_id: str, actor: str, expect_generation: int | None = None
@@ -245,30 +249,30 @@ class Secrets:
         it waits for the receiver. Raises `Conflict` for another generation than the expected one, and `Refused` if the
         endpoint is disabled.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         async with self._session.pinging(actor) as (operator, how):
-            found = await ask_whether_switched(
-                operator, how, tenant=owner, endpoint_id=wanted, expect_generation=expected
+            canary = await ask_whether_switched(
+                operator, how, tenant=owner, endpoint_id=endpoint, expect_generation=expected
             )
-        return of_row(Canary, asdict(found))
+        return of_row(Canary, asdict(canary))
 
     async def versions(
         self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None
     ) -> tuple[SecretVersion, ...]:
         """Return every version of the secret, oldest first, without its material: its use, and if it is needed."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.reading(connection) as chosen:
-            found = await reports.versions(chosen, owner, wanted)
-        return tuple(of_row(SecretVersion, each) for each in found)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        async with self._session.reading(connection) as db:
+            versions = await reports.versions(db, owner, endpoint)
+        return tuple(of_row(SecretVersion, each) for each in versions)
 
     async def public_keys(
         self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None
     ) -> PublicKeys:
         """Return the public keys with which the receiver verifies. Raises `Refused` if the endpoint has none."""
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(_NOBODY, connection) as operator:
-            return of_row(PublicKeys, await reports.public_keys(operator, owner, wanted))
+            return of_row(PublicKeys, await reports.public_keys(operator, owner, endpoint))
 
     async def purge(
         self,
@@ -392,18 +396,18 @@ class Secrets:
 
         It joins no transaction, because a rollback would take the record back.
         """
-        owner, wanted = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         async with self._session.changing(actor) as operator:
-            found = await secret_operations.reveal(operator, owner, wanted)
+            revealed = await secret_operations.reveal(operator, owner, endpoint)
         return RevealedSecret(
             tenant_id=owner,
-            endpoint_id=wanted,
-            secret_ref=found.pointer.secret_ref,
-            scheme=found.pointer.scheme,
-            algorithm=found.pointer.algorithm,
-            generation=found.pointer.generation,
-            secret=found.secret,
-            public_key=found.public_key,
+            endpoint_id=endpoint,
+            secret_ref=revealed.pointer.secret_ref,
+            scheme=revealed.pointer.scheme,
+            algorithm=revealed.pointer.algorithm,
+            generation=revealed.pointer.generation,
+            secret=revealed.secret,
+            public_key=revealed.public_key,
         )
 
     @property
@@ -418,7 +422,7 @@ class Secrets:
 
     async def _moved(self, after: Pointer, connection: Connection | None, *, wait: bool | None) -> SigningSecrets:
         is_revocation = after.previous_secret_ref is None
-        left = await self._left(after, after.generation, connection, wait=wait) if is_revocation else 0
+        older_claims = await self._older_claims(after, after.generation, connection, wait=wait) if is_revocation else 0
         return SigningSecrets(
             tenant_id=after.tenant_id,
             endpoint_id=after.endpoint_id,
@@ -426,10 +430,10 @@ class Secrets:
             previous_secret_ref=after.previous_secret_ref,
             previous_secret_expires_at=after.previous_secret_expires_at,
             generation=after.generation,
-            older_claims=left,
+            older_claims=older_claims,
         )
 
-    async def _left(
+    async def _older_claims(
         self, of: OfEndpoint, generation: int, connection: Connection | None, *, wait: bool | None
     ) -> int | None:
         """Return how many older claims are left, None if that is not known. The change is made: nothing is raised."""
@@ -445,17 +449,17 @@ class Secrets:
             return None
 
     async def _wait(
-        self, owner: TenantId, wanted: EndpointId, generation: int, report: Callable[[int], None] | None = None
+        self, owner: TenantId, endpoint: EndpointId, generation: int, report: Callable[[int], None] | None = None
     ) -> None:
         """Wait for older claims. It needs no row: the endpoint may be deleted meanwhile, with requests in flight."""
         with self._session.failures():
             await operations.wait_until_complete(
                 await self._session.source(),
                 tenant=owner,
-                endpoint_id=wanted,
+                endpoint_id=endpoint,
                 generation=generation,
                 clock=SystemClock(),
-                report=report or (lambda _left: None),
+                report=report or (lambda _claims: None),
             )
 
 
