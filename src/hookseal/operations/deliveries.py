@@ -14,39 +14,39 @@ from hookseal.secrets.core.ref import SecretRef
 from hookseal.secrets.store import version_report
 
 
-def checked(wanted: Filter) -> Filter:
+def checked(filter_: Filter) -> Filter:
     """Return the filter, with the tenant and the endpoint of the secret in `signed_by`.
 
     Raises `Malformed` with the field if conditions contradict each other, or need a tenant.
     """
-    if wanted.signed_by is not None:
-        if wanted.event_id is not None or wanted.correlation_id is not None:
+    if filter_.signed_by is not None:
+        if filter_.event_id is not None or filter_.correlation_id is not None:
             raise Malformed("signed_by cannot be combined with an event id or a correlation id", field="signed_by")
-        version, owner = version_report.signing_ref(wanted.signed_by)
-        if wanted.tenant_id not in {None, version.tenant}:
+        version, owner = version_report.signing_ref(filter_.signed_by)
+        if filter_.tenant_id not in {None, version.tenant}:
             raise Malformed("the secret is of another tenant: leave one of them out", field="signed_by")
-        if wanted.endpoint_id not in {None, owner}:
+        if filter_.endpoint_id not in {None, owner}:
             raise Malformed("the secret is of another endpoint: leave one of them out", field="signed_by")
-        return replace(wanted, tenant_id=version.tenant, endpoint_id=owner, signed_by=str(version))
-    if wanted.tenant_id is None:
+        return replace(filter_, tenant_id=version.tenant, endpoint_id=owner, signed_by=str(version))
+    if filter_.tenant_id is None:
         for name in ("event_id", "correlation_id"):
-            if getattr(wanted, name) is not None:
+            if getattr(filter_, name) is not None:
                 raise Malformed(
                     f"{name.replace('_', ' ')}s are those of a tenant", advice="name it with --tenant", field=name
                 )
-    return wanted
+    return filter_
 
 
 async def page(
-    executor: Executor, wanted: Filter, *, limit: int, cursor: str | None
+    executor: Executor, filter_: Filter, *, limit: int, cursor: str | None
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return a page of deliveries for a `checked` filter. Raises as `delivery_queries.page` does.
 
     Raises `NotFound` if the secret in `signed_by` never existed.
     """
-    items, following = await delivery_queries.page(executor, wanted, limit=limit, cursor=cursor)
-    if wanted.signed_by is not None and not items:
-        await version_report.require_known(executor, SecretRef.parse(wanted.signed_by))
+    items, following = await delivery_queries.page(executor, filter_, limit=limit, cursor=cursor)
+    if filter_.signed_by is not None and not items:
+        await version_report.require_known(executor, SecretRef.parse(filter_.signed_by))
     return items, following
 
 

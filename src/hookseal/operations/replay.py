@@ -69,18 +69,18 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
     async with operator.changing() as connection:
         if selection.endpoint_id is not None:
             await replays.require_endpoint(connection, selection.tenant_id, selection.endpoint_id)
-        found = await replays.count(connection, selection)
-        if not found.total:
+        tally = await replays.count(connection, selection)
+        if not tally.total:
             raise NotFound(
                 "no finished delivery meets these conditions: there is nothing to replay"
                 " (without delivered ones, what was delivered since under another id is left out)"
             )
-        if not found.replayed:
+        if not tally.replayed:
             raise Refused(
                 "nothing can be replayed: the endpoints of these deliveries are disabled "
-                f"({plural(found.disabled, 'delivery', 'deliveries')}; enable them first) or deleted ({found.deleted})"
+                f"({plural(tally.disabled, 'delivery', 'deliveries')}; enable them first) or deleted ({tally.deleted})"
             )
-        job = await replays.insert(connection, selection, rate=rate, matched=found.total)
+        job = await replays.insert(connection, selection, rate=rate, matched=tally.total)
         await operator.audit(
             Action.REPLAY_STARTED,
             of=_subject(job.replay_id),

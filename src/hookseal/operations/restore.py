@@ -74,8 +74,8 @@ async def accept_restore(
     await operator.unlocked.versions.refresh()  # rows may name a version that is newer
     contradicted = await log.find_contradictions(operator.connection, operator.unlocked.integrity, heads)
     tally = _Tally()
-    async for found in restore.find_stale(operator.connection):
-        await _try_accept(operator, found, tally)
+    async for stale in restore.find_stale(operator.connection):
+        await _try_accept(operator, stale, tally)
         if on_progress is not None:
             on_progress(len(tally.accepted) + len(tally.refused))
     await _check_again(operator, tally)
@@ -90,9 +90,9 @@ async def accept_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
     await operator.compare()
     await operator.unlocked.versions.refresh()
     tally = _Tally()
-    async for found in restore.find_stale(operator.connection, tenant):
-        if found.endpoint_id == endpoint_id:
-            await _try_accept(operator, found, tally)
+    async for stale in restore.find_stale(operator.connection, tenant):
+        if stale.endpoint_id == endpoint_id:
+            await _try_accept(operator, stale, tally)
     if not tally.accepted and not tally.refused:
         await _require_known(operator, tenant, endpoint_id)
     await _check_again(operator, tally, (tenant, endpoint_id))
@@ -116,25 +116,25 @@ async def _check_again(operator: Operator, tally: _Tally, only: tuple[TenantId, 
     """Add every endpoint that is still stale or altered to `tally.refused`, with the steps to repair it."""
     await operator.unlocked.versions.refresh()  # a pointer that moved meanwhile may have a MAC under a newer version
     tenant = None if only is None else only[0]
-    known = {found.endpoint_id for found, _ in tally.refused}
-    accepted = {found.endpoint_id for found in tally.accepted}
+    refused_ids = {stale.endpoint_id for stale, _ in tally.refused}
+    accepted_ids = {stale.endpoint_id for stale in tally.accepted}
     checks = (
         restore.find_stale(operator.connection, tenant),
         restore.find_altered(operator.connection, operator.unlocked.integrity, tenant),
     )
     for check in checks:
-        async for found in check:
-            if found.endpoint_id not in known and (only is None or found.endpoint_id == only[1]):
-                known.add(found.endpoint_id)
-                so_far = "its row counts from now on, but " if found.endpoint_id in accepted else ""
-                tally.refused.append((found, so_far + await _steps(operator, found)))
-    tally.accepted = [found for found in tally.accepted if found.endpoint_id not in known]
+        async for stale in check:
+            if stale.endpoint_id not in refused_ids and (only is None or stale.endpoint_id == only[1]):
+                refused_ids.add(stale.endpoint_id)
+                so_far = "its row counts from now on, but " if stale.endpoint_id in accepted_ids else ""
+                tally.refused.append((stale, so_far + await _steps(operator, stale)))
+    tally.accepted = [stale for stale in tally.accepted if stale.endpoint_id not in refused_ids]
 
 
-async def _steps(operator: Operator, found: StaleEndpoint) -> str:
-    if found.kind is StaleKind.ALTERED:
+async def _steps(operator: Operator, stale: StaleEndpoint) -> str:
+    if stale.kind is StaleKind.ALTERED:
         return _ALTERED
-    missing = await restore.missing_material(operator.connection, found.tenant_id, found.endpoint_id)
+    missing = await restore.missing_material(operator.connection, stale.tenant_id, stale.endpoint_id)
     return _repairs_of(missing) if missing else _STALE_AGAIN
 
 
@@ -143,62 +143,62 @@ def _repairs_of(missing: Sequence[str]) -> str:
     return "; ".join(_REPAIRS[name] for name in missing if name != "previous_secret_ref" or "secret_ref" not in missing)
 
 
-async def _try_accept(operator: Operator, found: StaleEndpoint, tally: _Tally) -> None:
+async def _try_accept(operator: Operator, stale: StaleEndpoint, tally: _Tally) -> None:
     try:
-        await _accept(operator, found)
-        tally.accepted.append(found)
+        await _accept(operator, stale)
+        tally.accepted.append(stale)
     except Unavailable:
         raise
     except HooksealError as error:
-        tally.refused.append((found, with_advice(error)))
+        tally.refused.append((stale, with_advice(error)))
 
 
-async def _accept(operator: Operator, found: StaleEndpoint) -> None:
+async def _accept(operator: Operator, stale: StaleEndpoint) -> None:
     async with operator.changing() as connection:
-        if found.kind is StaleKind.LOST:
-            await _lock_deleted(connection, found)
-            if await restore.is_lost(connection, found):
-                await _record_deletion(operator, found)
-                if await restore.is_lost(connection, found):
+        if stale.kind is StaleKind.LOST:
+            await _lock_deleted(connection, stale)
+            if await restore.is_lost(connection, stale):
+                await _record_deletion(operator, stale)
+                if await restore.is_lost(connection, stale):
                     raise Conflict(_FORGED, field="endpoint_id")
             return
-        if found.generation is None:  # it was deleted, and only its secrets are back
-            await _lock_deleted(connection, found)
-            if await restore.is_deleted(connection, found):
-                await _record_deletion(operator, found)
-                await restore.destroy_again(connection, found)
+        if stale.generation is None:  # it was deleted, and only its secrets are back
+            await _lock_deleted(connection, stale)
+            if await restore.is_deleted(connection, stale):
+                await _record_deletion(operator, stale)
+                await restore.destroy_again(connection, stale)
             return
-        locked = await pointer.lock(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
-        after, facts = await restore.accept(connection, operator.unlocked.integrity, locked)
-        missing = await restore.missing_material(connection, found.tenant_id, found.endpoint_id)
-        if missing and found.kind is StaleKind.RECORD:  # a stale row is accepted anyway, because a repair needs that
+        row = await pointer.lock(connection, tenant=stale.tenant_id, endpoint_id=stale.endpoint_id)
+        after, facts = await restore.accept(connection, operator.unlocked.integrity, row)
+        missing = await restore.missing_material(connection, stale.tenant_id, stale.endpoint_id)
+        if missing and stale.kind is StaleKind.RECORD:  # a stale row is accepted anyway, because a repair needs that
             raise Conflict(_repairs_of(missing), field="endpoint_id")
-        before = {"generation": locked.generation, "audited_generation": locked.audited_generation}
-        for known in facts or [{"generation": after.generation}]:
-            await operator.audit(Action.RESTORE_ACCEPTED, of=found, before=before, after=known)
+        before = {"generation": row.generation, "audited_generation": row.audited_generation}
+        for facts_of_row in facts or [{"generation": after.generation}]:
+            await operator.audit(Action.RESTORE_ACCEPTED, of=stale, before=before, after=facts_of_row)
 
 
-async def _lock_deleted(connection: Connection, found: StaleEndpoint) -> None:
+async def _lock_deleted(connection: Connection, stale: StaleEndpoint) -> None:
     """Lock what the deletion of the endpoint may change, in the order of a purge: records, cache epoch, log.
 
     Several may accept it at the same time: the lock of the log lets one of them record the deletion.
     """
-    await restore.lock_records(connection, found)
+    await restore.lock_records(connection, stale)
     await epoch.lock_cache(connection)
-    await log.lock_chain(connection, found.tenant_id)
+    await log.lock_chain(connection, stale.tenant_id)
 
 
-async def _record_deletion(operator: Operator, found: StaleEndpoint) -> None:
+async def _record_deletion(operator: Operator, stale: StaleEndpoint) -> None:
     """Delete an endpoint whose row is gone: retire its secrets, cancel its deliveries, and audit it."""
     provider = operator.unlocked.store.provider
     for name_of in (endpoint_secret_name, *(extra.name_of for extra in stored.ALL)):
-        own = SecretRef(provider=provider, tenant=found.tenant_id, name=name_of(found.endpoint_id), version=1)
+        own = SecretRef(provider=provider, tenant=stale.tenant_id, name=name_of(stale.endpoint_id), version=1)
         await records.retire(operator.connection, own)
-    cancelled = await held.cancel(operator.connection, found.tenant_id, found.endpoint_id)
-    generation = pointer.generation_after(found.audited_generation)
+    cancelled = await held.cancel(operator.connection, stale.tenant_id, stale.endpoint_id)
+    generation = pointer.generation_after(stale.audited_generation)
     after = {"generation": generation, "cancelled_deliveries": cancelled}
-    before = {"audited_generation": found.audited_generation}
-    await operator.audit(Action.ENDPOINT_DELETED, of=found, before=before, after=after)
+    before = {"audited_generation": stale.audited_generation}
+    await operator.audit(Action.ENDPOINT_DELETED, of=stale, before=before, after=after)
 
 
 async def _begin_epoch(

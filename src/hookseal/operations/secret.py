@@ -83,9 +83,9 @@ async def purgeable(operator: Operator, tenant: TenantId, *, days: int) -> int:
     """Return how many versions repeated calls of `purge_batch` would destroy now. Raises `Unavailable`."""
     count, last = 0, None
     async with operator.changing() as connection:
-        while found := await retention.lock_expired(connection, tenant, days=days, after=last):
-            count, last = count + len(found), found[-1]
-            if len(found) < BATCH:
+        while expired := await retention.lock_expired(connection, tenant, days=days, after=last):
+            count, last = count + len(expired), expired[-1]
+            if len(expired) < BATCH:
                 break
     return count
 
@@ -106,21 +106,21 @@ async def reveal(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) 
     is stale, `SecretDenied` if the row names a secret of another endpoint, what the store raises, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
-        if found.mac is not None:
-            operator.unlocked.integrity.verify(found)
-        if found.mac is None or found.secret_ref is None:
+        row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        if row.mac is not None:
+            operator.unlocked.integrity.verify(row)
+        if row.mac is None or row.secret_ref is None:
             raise NotFound("the endpoint has no secret of ours yet", field="endpoint_id")
-        ref = SecretRef.parse(found.secret_ref)
+        ref = SecretRef.parse(row.secret_ref)
         require_own(ref, tenant=tenant, endpoint_id=endpoint_id)
         secret = await operator.unlocked.store_on(connection).get(ref, purpose=Purpose.WEBHOOK_SIGNING)
-        is_pair = found.algorithm == Algorithm.ED25519
+        is_pair = row.algorithm == Algorithm.ED25519
         after = {
-            "generation": found.generation,
-            "secret_ref": found.secret_ref,
+            "generation": row.generation,
+            "secret_ref": row.secret_ref,
             "shown": "public key" if is_pair else "secret",
         }
-        await operator.audit(Action.SECRET_REVEALED, of=found, after=after)
+        await operator.audit(Action.SECRET_REVEALED, of=row, after=after)
     if is_pair:
-        return Revealed(pointer=found, secret=None, public_key=public_key_of(secret))
-    return Revealed(pointer=found, secret=secret, public_key=None)
+        return Revealed(pointer=row, secret=None, public_key=public_key_of(secret))
+    return Revealed(pointer=row, secret=secret, public_key=None)

@@ -120,8 +120,8 @@ class KeptSecrets:
 
     async def _unlock(self) -> _Kept:
         if self._outside is None:
-            found = outside(self._settings, partial(connected, self._pool))
-            self._outside = await self._opened.enter_async_context(found)
+            outside_ = outside(self._settings, partial(connected, self._pool))
+            self._outside = await self._opened.enter_async_context(outside_)
         try:
             basis = await boot.basis(self._pool)  # first: what changes while it unlocks is seen by the next change
             unlocked = await unlock_for_changes(

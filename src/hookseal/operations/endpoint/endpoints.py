@@ -86,28 +86,28 @@ async def delete_endpoint(operator: Operator, tenant: TenantId, endpoint_id: End
     match is deleted, too. Raises `NotFound` and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
         await endpoints.delete(connection, tenant, endpoint_id)
         cancelled = await held_deliveries.cancel(connection, tenant, endpoint_id)
-        await records.retire(connection, _any_version(operator, found))
+        await records.retire(connection, _any_version(operator, row))
         for extra in extras_stored.ALL:
             await extras_stored.retire(
                 connection, operator.unlocked.store, extra, tenant=tenant, endpoint_id=endpoint_id
             )
         before = {
-            "host": host(found.url),
-            "generation": found.generation,
-            "secret_ref": found.secret_ref,
-            "previous_secret_ref": found.previous_secret_ref,
-            "headers_ref": found.headers_ref,
-            "tls_ref": found.tls_ref,
+            "host": host(row.url),
+            "generation": row.generation,
+            "secret_ref": row.secret_ref,
+            "previous_secret_ref": row.previous_secret_ref,
+            "headers_ref": row.headers_ref,
+            "tls_ref": row.tls_ref,
             "enabled": decided.enabled,
         }
         # A higher generation than any before: if somebody restores the row, it is stale.
-        generation = pointer.generation_after(found.generation, found.audited_generation)
+        generation = pointer.generation_after(row.generation, row.audited_generation)
         after = {"cancelled_deliveries": cancelled, "generation": generation}
-        await operator.audit(Action.ENDPOINT_DELETED, of=found, before=before, after=after)
+        await operator.audit(Action.ENDPOINT_DELETED, of=row, before=before, after=after)
     return cancelled
 
 
@@ -169,10 +169,10 @@ async def _sealed(
     )
 
 
-def _any_version(operator: Operator, found: Pointer) -> SecretRef:
+def _any_version(operator: Operator, row: Pointer) -> SecretRef:
     # It does not use the ref of the row, because the row may have been altered.
-    name = endpoint_secret_name(found.endpoint_id)
-    return SecretRef(provider=operator.unlocked.store.provider, tenant=found.tenant_id, name=name, version=1)
+    name = endpoint_secret_name(row.endpoint_id)
+    return SecretRef(provider=operator.unlocked.store.provider, tenant=row.tenant_id, name=name, version=1)
 
 
 def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
@@ -230,8 +230,8 @@ async def enable_endpoint(
     `NotFound`, `Refused` if a live worker could not finish its requests within its drain, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await endpoints.locked(connection, tenant, endpoint_id)
-        if found.enabled:
+        settings = await endpoints.locked(connection, tenant, endpoint_id)
+        if settings.enabled:
             held_for = await held_deliveries.probe(connection, tenant, endpoint_id)
             if held_for is not None:
                 await operator.audit(
@@ -241,7 +241,7 @@ async def enable_endpoint(
                     after={"held_for": held_for.value},
                 )
             return Enabled(changed=False, woken=0, probed=held_for is not None)
-        await require_drainable(operator, found.timeout_ms, own_drain_seconds=own_drain_seconds)
+        await require_drainable(operator, settings.timeout_ms, own_drain_seconds=own_drain_seconds)
         await endpoints.enable(connection, tenant, endpoint_id)
         await held_deliveries.release(connection, tenant, endpoint_id)
         held = await held_deliveries.count(connection, tenant, endpoint_id)
@@ -249,7 +249,7 @@ async def enable_endpoint(
             Action.ENDPOINT_ENABLED,
             of=f"endpoint:{endpoint_id}",
             tenant=tenant,
-            before={"enabled": False, "disabled_reason": found.disabled_reason},
+            before={"enabled": False, "disabled_reason": settings.disabled_reason},
             after={"enabled": True, "disabled_reason": None},
         )
     return Enabled(changed=True, woken=held.due, in_line=held.in_line, line_head=held.head, probed=False)
@@ -261,9 +261,9 @@ async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: En
     A disabled endpoint is not changed and keeps its reason. Raises `NotFound` and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await endpoints.locked(connection, tenant, endpoint_id)
-        if not found.enabled:
-            return Disabled(changed=False, reason=found.disabled_reason)
+        settings = await endpoints.locked(connection, tenant, endpoint_id)
+        if not settings.enabled:
+            return Disabled(changed=False, reason=settings.disabled_reason)
         await endpoints.disable(connection, tenant, endpoint_id, reason)
         await held_deliveries.release(connection, tenant, endpoint_id)  # what was held now waits for `enable`
         await _audit_disabled(operator, tenant, endpoint_id, reason)

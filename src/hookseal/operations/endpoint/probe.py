@@ -97,7 +97,7 @@ async def ask_whether_switched(
         require_generation(second.pointer, first.pointer.generation)
         control = await _send(operator, sending, second, is_control=True)
     judged = judge(canary, control)
-    found = Evidence(
+    evidence = Evidence(
         id=first.ping.id,
         tenant_id=tenant,
         endpoint_id=endpoint_id,
@@ -109,19 +109,19 @@ async def ask_whether_switched(
         detail=judged.detail,
         sent_at=first.ping.at,
     )
-    await _keep(operator, found)
-    return found
+    await _keep(operator, evidence)
+    return evidence
 
 
-async def end_if_switched(operator: Operator, found: Evidence) -> bool:
+async def end_if_switched(operator: Operator, evidence: Evidence) -> bool:
     """End the overlap if the receiver has switched; return whether it was ended.
 
     Raises `Conflict` if the endpoint is at another generation by now, and as `end_overlap` does.
     """
-    if found.verdict != CanaryVerdict.SWITCHED:
+    if evidence.verdict != CanaryVerdict.SWITCHED:
         return False
     await end_overlap(
-        operator, tenant=found.tenant_id, endpoint_id=found.endpoint_id, expect_generation=found.generation
+        operator, tenant=evidence.tenant_id, endpoint_id=evidence.endpoint_id, expect_generation=evidence.generation
     )
     return True
 
@@ -133,16 +133,16 @@ async def send_ping(operator: Operator, sending: Sending, *, tenant: TenantId, e
     (`SecretTampered` for a row that was altered or is stale), and `Unavailable`.
     """
     reading = await _read(operator, sending, tenant, endpoint_id, as_enabled=True)
-    found = reading.pointer
-    async with operator.unlocked.service.signers(found) as signers:
+    row = reading.pointer
+    async with operator.unlocked.service.signers(row) as signers:
         request = _composed(sending, reading, signers)
-        signed = tuple(_signed(signer, found, reading.ping.id, request.body) for signer in signers)
-    async with _with_extras(operator, found, request) as whole:
+        signed = tuple(_signed(signer, row, reading.ping.id, request.body) for signer in signers)
+    async with _with_extras(operator, row, request) as whole:
         began = sending.clock.monotonic()
         answer, way = await sending.transport.observed(whole)
         names = tuple(sorted(whole.sealed_headers))
     tested = Tested(
-        pointer=found,
+        pointer=row,
         enabled=reading.enabled,
         request=request,
         own_headers=names,
@@ -161,12 +161,12 @@ async def _read(
 ) -> _Reading:
     asked_at = sending.clock.monotonic()
     async with operator.changing() as connection:
-        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
         ping_id = await canary_results.new_id(connection)
     enabled = decided.enabled or as_enabled
-    target = Target(pointer=found, enabled=enabled, timeout_ms=decided.timeout_ms, retries=_ONCE)
-    ping = Ping(id=ping_id, at=found.read_at, target=target)
+    target = Target(pointer=row, enabled=enabled, timeout_ms=decided.timeout_ms, retries=_ONCE)
+    ping = Ping(id=ping_id, at=row.read_at, target=target)
     return _Reading(ping=ping, enabled=decided.enabled, asked_at=asked_at)
 
 
@@ -190,23 +190,23 @@ def _composed(sending: Sending, reading: _Reading, signers: Sequence[AnySigner])
 
 
 @asynccontextmanager
-async def _with_extras(operator: Operator, found: Pointer, request: Request) -> AsyncIterator[Request]:
+async def _with_extras(operator: Operator, row: Pointer, request: Request) -> AsyncIterator[Request]:
     """Yield the request with the endpoint's own headers and TLS identity, for the block."""
     service = operator.unlocked.service
-    async with service.headers(found) as values, service.tls(found) as tls:
+    async with service.headers(row) as values, service.tls(row) as tls:
         yield replace(request, sealed_headers=values, tls=tls_identity(tls))
 
 
-def _random_signer(found: Pointer) -> Signer:
+def _random_signer(row: Pointer) -> Signer:
     """Return a signer with a random secret, which is not stored, and the scheme and algorithm of the current one."""
-    algorithm = Algorithm(found.algorithm)
-    return Signer(_RANDOM, generate_signing_secret(algorithm), Scheme(found.scheme), algorithm)
+    algorithm = Algorithm(row.algorithm)
+    return Signer(_RANDOM, generate_signing_secret(algorithm), Scheme(row.scheme), algorithm)
 
 
-def _signed(signer: AnySigner, found: Pointer, ping_id: str, body: bytes) -> SignedBytes:
-    timestamp = int(found.read_at.timestamp())
+def _signed(signer: AnySigner, row: Pointer, ping_id: str, body: bytes) -> SignedBytes:
+    timestamp = int(row.read_at.timestamp())
     is_standard = signer.scheme is Scheme.STANDARD
-    algorithm = found.algorithm if signer.ref == found.secret_ref else found.previous_algorithm
+    algorithm = row.algorithm if signer.ref == row.secret_ref else row.previous_algorithm
     return SignedBytes(
         secret_ref=signer.ref,
         scheme=signer.scheme,
@@ -215,32 +215,32 @@ def _signed(signer: AnySigner, found: Pointer, ping_id: str, body: bytes) -> Sig
     )
 
 
-async def _keep(operator: Operator, found: Evidence) -> None:
+async def _keep(operator: Operator, evidence: Evidence) -> None:
     """Store and audit the result; raise `NotFound` if the endpoint was deleted meanwhile.
 
     The deletion of an endpoint must stay its last entry in the audit log.
     """
     async with operator.changing() as connection:
-        await pointer.lock(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
-        await canary_results.keep(connection, found)
+        await pointer.lock(connection, tenant=evidence.tenant_id, endpoint_id=evidence.endpoint_id)
+        await canary_results.keep(connection, evidence)
         after = {
-            "canary_id": found.id,
-            "signed_by": found.secret_ref,
-            "verdict": found.verdict,
-            "status": found.status,
-            "control_status": found.control_status,
+            "canary_id": evidence.id,
+            "signed_by": evidence.secret_ref,
+            "verdict": evidence.verdict,
+            "status": evidence.status,
+            "control_status": evidence.control_status,
         }
-        await operator.audit(Action.ENDPOINT_PROBED, of=found, after=after)
+        await operator.audit(Action.ENDPOINT_PROBED, of=evidence, after=after)
 
 
 async def _audit(operator: Operator, tested: Tested) -> None:
     """Audit the test; raise `NotFound` if the endpoint was deleted meanwhile."""
-    found = tested.pointer
+    row = tested.pointer
     async with operator.changing() as connection:
-        await pointer.lock(connection, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+        await pointer.lock(connection, tenant=row.tenant_id, endpoint_id=row.endpoint_id)
         after = {
             "signed_by": [each.secret_ref for each in tested.signed],
             "outcome": None if tested.outcome is None else tested.outcome.value,
             "status": getattr(tested.answer, "status", None),
         }
-        await operator.audit(Action.ENDPOINT_TESTED, of=found, after=after)
+        await operator.audit(Action.ENDPOINT_TESTED, of=row, after=after)

@@ -42,9 +42,9 @@ async def versions(connection: Connection, tenant: TenantId, endpoint_id: Endpoi
     is_joined = connection.is_in_transaction()
     snapshot = nullcontext() if is_joined else connection.transaction(isolation="repeatable_read", readonly=True)
     async with snapshot:
-        found = await version_report.of_endpoint(connection, tenant, endpoint_id)
+        rows = await version_report.of_endpoint(connection, tenant, endpoint_id)
         uses = await delivery_queries.of_endpoint(connection, tenant, endpoint_id)
-    return [_version(version, uses.get(version["ref"], Use())) for version in found]
+    return [_version(version, uses.get(version["ref"], Use())) for version in rows]
 
 
 async def public_keys(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
@@ -53,12 +53,12 @@ async def public_keys(operator: Operator, tenant: TenantId, endpoint_id: Endpoin
     Raises `NotFound`, `Refused` if neither has one, `CannotSign` for a row that was altered, and `Unavailable`.
     """
     async with operator.changing() as connection:  # the row is locked, so that no rotation changes it meanwhile
-        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
-        require_secret(found)
+        row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        require_secret(row)
         # On this connection: it sees a change of the caller's transaction, and no second one is taken from the pool.
         store = operator.unlocked.store_on(connection)
         versions = require_trusted(
-            found, key=operator.unlocked.integrity, seen=GenerationsSeen(), providers=store.providers
+            row, key=operator.unlocked.integrity, seen=GenerationsSeen(), providers=store.providers
         )
         keys = [await _public_key(store, version) for version in versions]
     if not any(keys):
@@ -67,7 +67,7 @@ async def public_keys(operator: Operator, tenant: TenantId, endpoint_id: Endpoin
             advice=f"`hookseal endpoint rotate --algorithm {Algorithm.ED25519}` gives it one",
             field="endpoint_id",
         )
-    return _public_keys(found, keys)
+    return _public_keys(row, keys)
 
 
 def _schedule(due: Scheduled) -> dict[str, Any]:
@@ -106,15 +106,15 @@ async def _public_key(store: SecretStore, version: Due) -> str | None:
     return key
 
 
-def _public_keys(found: Pointer, keys: list[str | None]) -> dict[str, Any]:
-    current, previous = keys if found.previous_due else (keys[0], None)
+def _public_keys(row: Pointer, keys: list[str | None]) -> dict[str, Any]:
+    current, previous = keys if row.previous_due else (keys[0], None)
     return {
-        "tenant_id": found.tenant_id,
-        "endpoint_id": found.endpoint_id,
-        "generation": found.generation,
-        "secret_ref": found.secret_ref,
+        "tenant_id": row.tenant_id,
+        "endpoint_id": row.endpoint_id,
+        "generation": row.generation,
+        "secret_ref": row.secret_ref,
         "public_key": current,
-        "previous_secret_ref": found.previous_secret_ref if found.previous_due else None,
-        "previous_secret_expires_at": found.previous_secret_expires_at if found.previous_due else None,
+        "previous_secret_ref": row.previous_secret_ref if row.previous_due else None,
+        "previous_secret_expires_at": row.previous_secret_expires_at if row.previous_due else None,
         "previous_public_key": previous,
     }

@@ -54,10 +54,10 @@ async def roll_back(
     Raises `NotFound`, `SecretTampered`, `SecretDestroyed`, `Conflict`, `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await _lock(operator, tenant, endpoint_id, expect_generation)
+        row = await _lock(operator, tenant, endpoint_id, expect_generation)
         store, integrity = operator.unlocked.store_on(connection), operator.unlocked.integrity
-        after = await rotation.roll_back(connection, store, integrity, found, overlap_seconds=overlap_seconds)
-        await _record_move(operator, Action.SECRET_ROLLED_BACK, found, after)
+        after = await rotation.roll_back(connection, store, integrity, row, overlap_seconds=overlap_seconds)
+        await _record_move(operator, Action.SECRET_ROLLED_BACK, row, after)
     return after
 
 
@@ -69,9 +69,9 @@ async def end_overlap(
     Raises `NotFound`, `SecretTampered`, `Conflict` if there is no previous secret, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await _lock(operator, tenant, endpoint_id, expect_generation)
-        after = await rotation.end_overlap(connection, operator.unlocked.integrity, found)
-        await _record_move(operator, Action.SECRET_OVERLAP_ENDED, found, after)
+        row = await _lock(operator, tenant, endpoint_id, expect_generation)
+        after = await rotation.end_overlap(connection, operator.unlocked.integrity, row)
+        await _record_move(operator, Action.SECRET_OVERLAP_ENDED, row, after)
     return after
 
 
@@ -82,23 +82,23 @@ async def wait_until_complete(
     endpoint_id: EndpointId,
     generation: int,
     clock: Clock,
-    report: Callable[[int], None] = lambda _left: None,
+    report: Callable[[int], None] = lambda _claims: None,
 ) -> None:
     """Wait until no valid lease has a lower generation than this: a revocation is then complete.
 
     `report` is called with the number of such claims after each count. Raises `Unavailable`.
     """
-    while left := await held.older_claims(source, tenant, endpoint_id, generation):
-        report(left)
+    while older_claims := await held.older_claims(source, tenant, endpoint_id, generation):
+        report(older_claims)
         await clock.sleep(LOOK_AGAIN_SECONDS)
 
 
 async def _lock(
     operator: Operator, tenant: TenantId, endpoint_id: EndpointId, expect_generation: int | None
 ) -> Pointer:
-    found = await pointer.lock(operator.connection, tenant=tenant, endpoint_id=endpoint_id)
-    require_generation(found, expect_generation)
-    return found
+    row = await pointer.lock(operator.connection, tenant=tenant, endpoint_id=endpoint_id)
+    require_generation(row, expect_generation)
+    return row
 
 
 async def _record_move(operator: Operator, action: Action, before: Pointer, after: Pointer) -> None:
@@ -107,18 +107,18 @@ async def _record_move(operator: Operator, action: Action, before: Pointer, afte
     await operator.audit(action, of=after, before=signing(before), after=signing(after))
 
 
-def signing(found: Pointer) -> dict[str, Any]:
+def signing(row: Pointer) -> dict[str, Any]:
     """Return the facts of a pointer for an audit row: which versions sign, how, and until when."""
     return {
-        "generation": found.generation,
-        "secret_ref": found.secret_ref,
-        "scheme": found.scheme,
-        "algorithm": found.algorithm,
-        "previous_secret_ref": found.previous_secret_ref,
-        "previous_scheme": found.previous_scheme,
-        "previous_algorithm": found.previous_algorithm,
-        "previous_secret_expires_at": found.previous_secret_expires_at,
-        "lead": found.lead,
+        "generation": row.generation,
+        "secret_ref": row.secret_ref,
+        "scheme": row.scheme,
+        "algorithm": row.algorithm,
+        "previous_secret_ref": row.previous_secret_ref,
+        "previous_scheme": row.previous_scheme,
+        "previous_algorithm": row.previous_algorithm,
+        "previous_secret_expires_at": row.previous_secret_expires_at,
+        "lead": row.lead,
     }
 
 
@@ -167,14 +167,14 @@ async def take_turn(
     material of the current secret is gone, and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await pointer.lock(connection, tenant=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)
-        now = await schedule.of_endpoint(connection, found.tenant_id, found.endpoint_id)
+        row = await pointer.lock(connection, tenant=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)
+        now = await schedule.of_endpoint(connection, row.tenant_id, row.endpoint_id)
         if now is None or now.turn is Turn.WAIT:
             return None
-        operator.unlocked.integrity.verify(found)
+        operator.unlocked.integrity.verify(row)
         if now.turn is Turn.ANNOUNCE:
-            return await _announce(operator, found, now)
-        return await _rotate_by_schedule(operator, found, overlap_seconds)
+            return await _announce(operator, row, now)
+        return await _rotate_by_schedule(operator, row, overlap_seconds)
 
 
 async def retire_ended_overlap(operator: Operator, ended: EndedOverlap) -> bool:
@@ -183,33 +183,33 @@ async def retire_ended_overlap(operator: Operator, ended: EndedOverlap) -> bool:
     Its retention begins now. Raises `NotFound`, `SecretTampered` and `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await pointer.lock(connection, tenant=ended.tenant_id, endpoint_id=ended.endpoint_id)
-        if found.previous_secret_ref is None or found.previous_due:
+        row = await pointer.lock(connection, tenant=ended.tenant_id, endpoint_id=ended.endpoint_id)
+        if row.previous_secret_ref is None or row.previous_due:
             return False
-        await end_overlap(operator, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+        await end_overlap(operator, tenant=row.tenant_id, endpoint_id=row.endpoint_id)
     return True
 
 
-async def _announce(operator: Operator, found: Pointer, scheduled: Scheduled) -> Announced:
-    announced = Announced(generation=found.generation, secret_ref=found.secret_ref, rotates_at=scheduled.rotates_at)
+async def _announce(operator: Operator, row: Pointer, scheduled: Scheduled) -> Announced:
+    announced = Announced(generation=row.generation, secret_ref=row.secret_ref, rotates_at=scheduled.rotates_at)
     after = {
         "generation": announced.generation,
         "secret_ref": announced.secret_ref,
         "rotate_every_days": scheduled.rotate_every_days,
         "rotates_at": announced.rotates_at,
     }
-    await operator.audit(Action.SECRET_ROTATION_ANNOUNCED, of=found, after=after)
+    await operator.audit(Action.SECRET_ROTATION_ANNOUNCED, of=row, after=after)
     return announced
 
 
-async def _rotate_by_schedule(operator: Operator, found: Pointer, overlap_seconds: int) -> RotatedBySchedule:
+async def _rotate_by_schedule(operator: Operator, row: Pointer, overlap_seconds: int) -> RotatedBySchedule:
     request = RotationRequest(
-        tenant_id=found.tenant_id,
-        endpoint_id=found.endpoint_id,
+        tenant_id=row.tenant_id,
+        endpoint_id=row.endpoint_id,
         overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(Algorithm(found.algorithm)),
-        rotation_id=f"scheduled-{found.endpoint_id}-{found.generation}",
-        expect_generation=found.generation,
+        secret=generate_signing_secret(Algorithm(row.algorithm)),
+        rotation_id=f"scheduled-{row.endpoint_id}-{row.generation}",
+        expect_generation=row.generation,
     )
     rotated = await rotate_secret(operator, request)
     if rotated.before is None or rotated.previous_secret_expires_at is None:

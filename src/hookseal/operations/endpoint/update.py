@@ -67,29 +67,29 @@ async def update_endpoint(
     headers or TLS, unless all of it is replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
-        found = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
-        overlap.require_generation(found, expect_generation)
+        row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+        overlap.require_generation(row, expect_generation)
         decided = await endpoints.locked(connection, tenant, endpoint_id)
-        now = asdict(decided) | {name: getattr(found, name) for name in _POINTER_FIELDS}
+        now = asdict(decided) | {name: getattr(row, name) for name in _POINTER_FIELDS}
         now |= {name: getattr(decided, extra.shown_field) for name, extra in _EXTRAS.items()}
         if endpoints.replaces_default(decided.retry_schedule, requested):
             requested = {"retry_schedule": None} | requested
         changes = {name: value for name, value in requested.items() if name not in _EXTRAS and value != now[name]}
         _require_effect(decided, changes)
         endpoint_rules.require_order(ordered=decided.ordered, on_dead_letter=requested.get("on_dead_letter"))
-        moves = await _moves(operator, found, requested)
+        moves = await _moves(operator, row, requested)
         changes |= {name: _EXTRAS[name].shown(move.after) for name, move in moves.items()}
         await _require_possible(operator, tenant, changes, own_drain_seconds=own_drain_seconds)
         if not changes:
-            return Updated(changed=(), generation=found.generation)
-        after = await _write(operator, found, decided, changes=changes, moves=moves)
+            return Updated(changed=(), generation=row.generation)
+        after = await _write(operator, row, decided, changes=changes, moves=moves)
         before = {name: now[name] for name in changes}
         # If the pointer did not move, its MAC was not verified, so its generation must not enter the audit log.
-        generation = {} if after is found else {"generation": after.generation}
+        generation = {} if after is row else {"generation": after.generation}
         await operator.audit(
             Action.ENDPOINT_UPDATED,
-            of=found,
-            before=_facts(before, found) | {"generation": found.generation},
+            of=row,
+            before=_facts(before, row) | {"generation": row.generation},
             after=_facts(changes, after) | await _sealed_facts(operator, moves) | generation,
         )
     return Updated(changed=tuple(changes), generation=after.generation, before=before, after=changes)
@@ -105,26 +105,24 @@ async def _require_possible(
         await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
 
 
-async def _moves(operator: Operator, found: Pointer, requested: dict[str, Any]) -> dict[str, _Move]:
+async def _moves(operator: Operator, row: Pointer, requested: dict[str, Any]) -> dict[str, _Move]:
     """Return the extras that change, by name. Raises `Malformed` for a certificate that is not valid now."""
     moves = {}
     for name, extra in _EXTRAS.items():
-        if name in requested and (move := await _move(operator, found, extra, requested[name])) is not None:
+        if name in requested and (move := await _move(operator, row, extra, requested[name])) is not None:
             moves[name] = move
     if TLS in moves:  # only the new parts: a part that stays may have expired, and must not prevent the change
         await require_usable(operator, requested[TLS].given)
     return moves
 
 
-async def _move(
-    operator: Operator, found: Pointer, extra: Extra[Any], change: stored.Change[Any] | None
-) -> _Move | None:
+async def _move(operator: Operator, row: Pointer, extra: Extra[Any], change: stored.Change[Any] | None) -> _Move | None:
     """Return the extra before and after the change, None if it does not change."""
     if change is None:
         return None
-    operator.unlocked.integrity.verify(found)
+    operator.unlocked.integrity.verify(row)
     try:
-        before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, found)
+        before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, row)
     except SecretError:
         if not change.replaces_all:
             raise
@@ -134,29 +132,29 @@ async def _move(
 
 
 async def _write(
-    operator: Operator, found: Pointer, decided: EndpointSettings, *, changes: dict[str, Any], moves: dict[str, _Move]
+    operator: Operator, row: Pointer, decided: EndpointSettings, *, changes: dict[str, Any], moves: dict[str, _Move]
 ) -> Pointer:
     connection, integrity = operator.connection, operator.unlocked.integrity
     pointed = {name: value for name, value in changes.items() if name in _POINTER_FIELDS}
     settings = {name: value for name, value in changes.items() if name not in _POINTER_FIELDS | _EXTRAS.keys()}
     for name, move in moves.items():
         extra = _EXTRAS[name]
-        pointed[extra.ref_field] = await _keep(operator, found, extra, move.after)
+        pointed[extra.ref_field] = await _keep(operator, row, extra, move.after)
         settings[extra.shown_field] = changes[name]
     if settings:
-        await endpoints.change(connection, found.tenant_id, found.endpoint_id, replace(decided, **settings))
+        await endpoints.change(connection, row.tenant_id, row.endpoint_id, replace(decided, **settings))
     if settings.get("on_dead_letter") is OnDeadLetter.SKIP:
-        await replays.skip_all(connection, found.tenant_id, found.endpoint_id)
+        await replays.skip_all(connection, row.tenant_id, row.endpoint_id)
     if not pointed:
-        return found
-    integrity.verify(found)
-    await held.probe(connection, found.tenant_id, found.endpoint_id)
-    return await pointer.move(connection, integrity, found, **pointed)
+        return row
+    integrity.verify(row)
+    await held.probe(connection, row.tenant_id, row.endpoint_id)
+    return await pointer.move(connection, integrity, row, **pointed)
 
 
-async def _keep(operator: Operator, found: Pointer, extra: Extra[Any], value: object) -> str | None:
+async def _keep(operator: Operator, row: Pointer, extra: Extra[Any], value: object) -> str | None:
     connection, store = operator.connection, operator.unlocked.store_on(operator.connection)
-    ref = await stored.keep(connection, store, extra, value, tenant=found.tenant_id, endpoint_id=found.endpoint_id)
+    ref = await stored.keep(connection, store, extra, value, tenant=row.tenant_id, endpoint_id=row.endpoint_id)
     return None if ref is None else str(ref)
 
 

@@ -30,18 +30,19 @@ _MAY_BE_REMOVED: Final = frozenset({"retry_schedule", "rotate_every_days", "conc
 _REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 
-def checked(egress: Egress, tenant: TenantId, given: Mapping[str, Any]) -> dict[str, Any]:
+def checked(egress: Egress, tenant: TenantId, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given fields of an endpoint, each within its rules, and each event type once.
 
     A schedule or a period of rotation may be None, to remove it. Raises `Malformed` with the field, also for a schedule
     together with what it replaces, and `Refused` for a url to which these settings send nothing.
     """
-    return _within({**_RULES, "url": partial(_url, egress, tenant), "event_types": _subscriptions}, given)
+    return _within({**_RULES, "url": partial(_url, egress, tenant), "event_types": _subscriptions}, fields)
 
 
-def _within(rules: Mapping[str, Callable[[Any], Any]], given: Mapping[str, Any]) -> dict[str, Any]:
+def _within(rules: Mapping[str, Callable[[Any], Any]], fields: Mapping[str, Any]) -> dict[str, Any]:
     values = {
-        name: None if value is None and name in _MAY_BE_REMOVED else rules[name](value) for name, value in given.items()
+        name: None if value is None and name in _MAY_BE_REMOVED else rules[name](value)
+        for name, value in fields.items()
     }
     if values.get("retry_schedule") is not None and values.keys() & _REPLACED_BY_SCHEDULE:
         raise Malformed(
@@ -51,13 +52,13 @@ def _within(rules: Mapping[str, Callable[[Any], Any]], given: Mapping[str, Any])
     return values
 
 
-def _url(egress: Egress, tenant: TenantId, given: str) -> str:
+def _url(egress: Egress, tenant: TenantId, text: str) -> str:
     allowed = AddressRules(egress.allow).networks_for(tenant)
-    return endpoint_url(given, allow_http=egress.allow_http, allowed=allowed)
+    return endpoint_url(text, allow_http=egress.allow_http, allowed=allowed)
 
 
-def _subscriptions(given: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(map(ids.subscription, given)))
-    if not found:
+def _subscriptions(event_types: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    distinct = tuple(dict.fromkeys(map(ids.subscription, event_types)))
+    if not distinct:
         raise Malformed("event_types must have at least one event type", field="event_types")
-    return found
+    return distinct

@@ -89,9 +89,9 @@ async def stage_key(operator: Operator, key: MasterKey) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await keys.known(connection, key.key_id)
-        state = None if found is None else found.state
-        is_compromised = found is not None and found.compromised_at is not None
+        life = await keys.known(connection, key.key_id)
+        state = None if life is None else life.state
+        is_compromised = life is not None and life.compromised_at is not None
         if key_rules.must_register(state, key.key_id, is_compromised=is_compromised):
             await keys.register(connection, key)
             await operator.audit(Action.KEY_STAGED, of=f"key:{key.key_id}", after={"state": "staged"})
@@ -106,21 +106,21 @@ async def promote_key(operator: Operator, key_id: str) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await keys.life(connection, key_id)
+        life = await keys.life(connection, key_id)
         lacking = await keys.workers_without(connection, key_id, live_seconds=LIVE_SECONDS)
         if key_rules.must_promote(
-            found.state,
+            life.state,
             key_id,
-            is_compromised=found.compromised_at is not None,
+            is_compromised=life.compromised_at is not None,
             held=_holds(operator, key_id),
             lacking=lacking,
         ):
             before = await active_key.lock_shared(connection)
             await keys.promote(connection, key_id)
-            facts = {"state": found.state, "active_key_id": before}
+            facts = {"state": life.state, "active_key_id": before}
             after = {"state": "active", "active_key_id": key_id}
             await operator.audit(Action.KEY_PROMOTED, of=f"key:{key_id}", before=facts, after=after)
-        return MovedKey(life=await keys.life(connection, key_id), was=found.state)
+        return MovedKey(life=await keys.life(connection, key_id), was=life.state)
 
 
 async def retire_key(operator: Operator, key_id: str) -> MovedKey:
@@ -130,12 +130,12 @@ async def retire_key(operator: Operator, key_id: str) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await keys.life(connection, key_id)
-        if key_rules.must_retire(found.state, key_id, await keys.use(connection, key_id)):
+        life = await keys.life(connection, key_id)
+        if key_rules.must_retire(life.state, key_id, await keys.use(connection, key_id)):
             await keys.write_change(connection, key_id, "retired")
-            before = {"state": found.state, "drained_at": found.drained_at}
+            before = {"state": life.state, "drained_at": life.drained_at}
             await operator.audit(Action.KEY_RETIRED, of=f"key:{key_id}", before=before, after={"state": "retired"})
-        return MovedKey(life=await keys.life(connection, key_id), was=found.state)
+        return MovedKey(life=await keys.life(connection, key_id), was=life.state)
 
 
 async def destroy_key(operator: Operator, key_id: str) -> MovedKey:
@@ -145,13 +145,13 @@ async def destroy_key(operator: Operator, key_id: str) -> MovedKey:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await keys.life(connection, key_id)
+        life = await keys.life(connection, key_id)
         holding = await keys.workers_with(connection, key_id, live_seconds=LIVE_SECONDS)
-        if key_rules.must_destroy(found.state, key_id, held=_holds(operator, key_id), holding=holding):
+        if key_rules.must_destroy(life.state, key_id, held=_holds(operator, key_id), holding=holding):
             await keys.write_change(connection, key_id, "destroyed")
-            before = {"state": found.state}
+            before = {"state": life.state}
             await operator.audit(Action.KEY_DESTROYED, of=f"key:{key_id}", before=before, after={"state": "destroyed"})
-        return MovedKey(life=await keys.life(connection, key_id), was=found.state)
+        return MovedKey(life=await keys.life(connection, key_id), was=life.state)
 
 
 def keyring_of(operator: Operator) -> KeyRing:
@@ -211,14 +211,14 @@ async def rewrap_batch(operator: Operator, key_id: str, after: Cursor, *, wait: 
         keyring = keyring_of(operator)
         has_key = key_id in {key.key_id for key in keyring.keys}
         to = await active_key.lock_shared(connection)  # it stays active, so that a batch has one new key
-        found = await keys.life(connection, key_id)
-        if not key_rules.must_rewrap(found.state, key_id, held=has_key, drained=found.drained_at is not None):
+        life = await keys.life(connection, key_id)
+        if not key_rules.must_rewrap(life.state, key_id, held=has_key, drained=life.drained_at is not None):
             return None
-        done = await rewrap.batch(connection, keyring.sealing_as(to), key_id, after, wait=wait)
-        if done.moved:
-            facts = {"to": done.to, "records": done.moved, "digest": done.digest}
+        batch = await rewrap.batch(connection, keyring.sealing_as(to), key_id, after, wait=wait)
+        if batch.moved:
+            facts = {"to": batch.to, "records": batch.moved, "digest": batch.digest}
             await operator.audit(Action.KEY_REWRAPPED, of=f"key:{key_id}", after=facts)
-    return done
+    return batch
 
 
 async def finish_rewrap(operator: Operator, key_id: str) -> Use:
@@ -228,9 +228,9 @@ async def finish_rewrap(operator: Operator, key_id: str) -> Use:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await keys.life(connection, key_id)
+        life = await keys.life(connection, key_id)
         use = await keys.use(connection, key_id)
-        if not use.records and key_rules.may_be_drained(found.state) and found.drained_at is None:
+        if not use.records and key_rules.may_be_drained(life.state) and life.drained_at is None:
             await keys.write_change(connection, key_id, "drained")
             await operator.audit(Action.KEY_DRAINED, of=f"key:{key_id}", after={"records": 0})
     return use
@@ -296,14 +296,14 @@ async def mark_compromised(operator: Operator, key_id: str) -> None:
     """
     async with operator.changing() as connection:
         await active_key.lock_exclusive(connection)
-        found = await keys.life(connection, key_id)
-        key_rules.require_replaced(found.state, key_id)
+        life = await keys.life(connection, key_id)
+        key_rules.require_replaced(life.state, key_id)
         await keys.write_change(connection, key_id, "compromised")
         facts = {
             "versions": await compromise.count(connection, key_id),
             "cache_epoch": await epoch.move_cache(connection),  # workers discard their cached secrets
         }
-        before = {"state": found.state, "compromised_at": found.compromised_at}
+        before = {"state": life.state, "compromised_at": life.compromised_at}
         await operator.audit(Action.KEY_COMPROMISED, of=f"key:{key_id}", before=before, after=facts)
 
 
