@@ -61,33 +61,33 @@ def session(*, may_be_plain: bool, seconds: float) -> AioSession:
     old ones. With `may_be_plain` anything goes, as outside production. Raises `ConfigError` if its server of metadata
     would be asked in the clear on another machine.
     """
-    made = AioSession() if may_be_plain else _ProtectedSession()
-    made.set_default_client_config(
+    session_ = AioSession() if may_be_plain else _ProtectedSession()
+    session_.set_default_client_config(
         AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
     )
     if may_be_plain:
-        return made
-    metadata = str(made.get_config_variable(_METADATA) or "")
+        return session_
+    metadata = str(session_.get_config_variable(_METADATA) or "")
     if metadata and not is_beside_this_machine(metadata):
         _require_protected(metadata, "the server of metadata", "AWS_EC2_METADATA_SERVICE_ENDPOINT", _METADATA)
-    made.register("before-send", _before_send)
-    return made
+    session_.register("before-send", _before_send)
+    return session_
 
 
-async def client(made: AioSession, service: str, stack: AsyncExitStack, *, region: str, config: AioConfig) -> Any:
+async def client(session_: AioSession, service: str, stack: AsyncExitStack, *, region: str, config: AioConfig) -> Any:
     """Return a client of this service, which is closed with the stack.
 
     Raises `ConfigError` if its address, or that of the STS which its credentials need, is refused by the session; and
     `ValueError` for an address that is none.
     """
-    found = await stack.enter_async_context(made.create_client(service, region_name=region, config=config))
-    if isinstance(made, _ProtectedSession):
-        _require(found, service)
-        credentials = await made.get_credentials()
+    opened = await stack.enter_async_context(session_.create_client(service, region_name=region, config=config))
+    if isinstance(session_, _ProtectedSession):
+        _require(opened, service)
+        credentials = await session_.get_credentials()
         if "assume-role" in str(getattr(credentials, "method", "")):
-            async with made.create_client("sts", region_name=region, config=config) as sts:
+            async with session_.create_client("sts", region_name=region, config=config) as sts:
                 _require(sts, "sts")
-    return found
+    return opened
 
 
 def _require(client: Any, service: str) -> None:

@@ -83,9 +83,9 @@ class IntegrityVersions:
         for ref in refs:
             with suppress(SecretError):  # a damaged version must not stop a worker
                 await self._adopt(self._store, ref)
-        there = {str(ref.version) for ref in refs}
-        if any(map(self._key.knows, there)):
-            self._key.keep_only(there)
+        versions = {str(ref.version) for ref in refs}
+        if any(map(self._key.knows, versions)):
+            self._key.keep_only(versions)
 
     async def _adopt(self, store: SecretStore, ref: SecretRef) -> None:
         self._key.adopt(str(ref.version), await store.get(ref, purpose=Purpose.INTEGRITY))

@@ -37,35 +37,33 @@ async def require_readers(source: Executor, provider: Provider, *, live_seconds:
     """Raise `Conflict` if a live worker does not read the provider: its deliveries would wait."""
     lacking = [row["id"] for row in await _SQL.rows(source, "workers_without", provider.value, live_seconds)]
     if lacking:
-        shown = ", ".join(lacking[:_SHOWN])
+        names = ", ".join(lacking[:_SHOWN])
         needed = "SECRETS_MASTER_KEY" if provider is Provider.DB else f"SECRETS_ALSO_READ={provider} and its settings"
         raise Conflict(
-            f"live workers do not read secrets of {provider}, so their deliveries would wait: {shown}",
+            f"live workers do not read secrets of {provider}, so their deliveries would wait: {names}",
             advice=f"Start them again with {needed}, beside what they have",
             joint=". ",
             field="to",
         )
 
 
-def is_at(found: Pointer, provider: Provider) -> bool:
+def is_at(row: Pointer, provider: Provider) -> bool:
     """Return whether everything that the row names is at the provider."""
-    refs = [getattr(found, field) for field in _REFS]
+    refs = [getattr(row, field) for field in _REFS]
     return all(ref is None or ref.startswith(f"{provider}:") for ref in refs)
 
 
-async def move_endpoint(
-    connection: Connection, store: SeveralStores, integrity: IntegrityKey, found: Pointer
-) -> Pointer:
+async def move_endpoint(connection: Connection, store: SeveralStores, integrity: IntegrityKey, row: Pointer) -> Pointer:
     """Copy what the locked, verified pointer names to the provider that the store writes to, and move the pointer.
 
     The overlap, the schemes and the schedule of the endpoint stay as they are; an overlap that is over ends. Raises
     what the stores raise, `SecretTampered` if a copy opens to another value, and `SecretUnavailable`.
     """
-    changes = overlap.changes_of_end(found) if found.previous_secret_ref and not found.previous_due else {}
+    changes = overlap.changes_of_end(row) if row.previous_secret_ref and not row.previous_due else {}
     opened = {
-        field: await _opened(store, found, getattr(found, field), purpose)
+        field: await _opened(store, row, getattr(row, field), purpose)
         for field, purpose in _REFS.items()
-        if field not in changes and getattr(found, field) is not None
+        if field not in changes and getattr(row, field) is not None
     }  # all of them first: a new version changes the states of the others
     copies = {field: await _copied(connection, store, version) for field, version in opened.items()}
     for field in _ACTIVE:
@@ -73,7 +71,7 @@ async def move_endpoint(
             previous = copies.get("previous_secret_ref") if field == "secret_ref" else None
             await records.arrange(connection, active=copies[field], previous=previous)
     changes |= {field: str(copy) for field, copy in copies.items()}
-    return await pointer.move(connection, integrity, found, is_same_secret=True, **changes)
+    return await pointer.move(connection, integrity, row, is_same_secret=True, **changes)
 
 
 async def move_own(connection: Connection, store: SeveralStores) -> list[SecretRef]:
@@ -88,9 +86,9 @@ async def move_own(connection: Connection, store: SeveralStores) -> list[SecretR
             if ref.provider is store.provider or version.state is VersionState.DESTROYED:
                 continue
             material = await store.get(ref, purpose=purpose)
-            there = await target.take_over(connection, ref, material, purpose=purpose)
-            _require_same(await target.get(there, purpose=purpose), material)
-            moved.append(there)
+            copy = await target.take_over(connection, ref, material, purpose=purpose)
+            _require_same(await target.get(copy, purpose=purpose), material)
+            moved.append(copy)
     return moved
 
 
@@ -104,9 +102,9 @@ class _Opened:
     material: SecretMaterial
 
 
-async def _opened(store: SeveralStores, found: Pointer, text: str, purpose: Purpose) -> _Opened:
+async def _opened(store: SeveralStores, row: Pointer, text: str, purpose: Purpose) -> _Opened:
     ref = SecretRef.parse(text)
-    require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id, purpose=purpose)
+    require_own(ref, tenant=row.tenant_id, endpoint_id=row.endpoint_id, purpose=purpose)
     material = await store.get(ref, purpose=purpose)
     scheme = next(version.scheme for version in await store.versions(ref.tenant, ref.name) if version.ref == ref)
     return _Opened(ref=ref, purpose=purpose, scheme=scheme, material=material)

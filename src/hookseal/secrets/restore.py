@@ -69,49 +69,49 @@ async def find_altered(
 
     A row of an older system, which hookseal never wrote, has no MAC and is left out.
     """
-    async for found in pointer.iterate(source, tenant):
+    async for row in pointer.iterate(source, tenant):
         try:
-            if found.mac is not None or found.secret_ref is not None:
-                integrity.verify(replace(found, audited_generation=None))
+            if row.mac is not None or row.secret_ref is not None:
+                integrity.verify(replace(row, audited_generation=None))
         except SecretTampered:
             yield StaleEndpoint(
-                tenant_id=found.tenant_id,
-                endpoint_id=found.endpoint_id,
+                tenant_id=row.tenant_id,
+                endpoint_id=row.endpoint_id,
                 kind=StaleKind.ALTERED,
-                generation=found.generation,
-                audited_generation=found.audited_generation,
+                generation=row.generation,
+                audited_generation=row.audited_generation,
             )
 
 
-async def lock_records(connection: Connection, found: StaleEndpoint) -> None:
+async def lock_records(connection: Connection, stale: StaleEndpoint) -> None:
     """Lock the endpoint's versions in the caller's transaction. Raises `SecretUnavailable`."""
-    await _SQL.execute(connection, "lock_records", found.tenant_id, found.endpoint_id)
+    await _SQL.execute(connection, "lock_records", stale.tenant_id, stale.endpoint_id)
 
 
-async def is_lost(connection: Connection, found: StaleEndpoint) -> bool:
+async def is_lost(connection: Connection, stale: StaleEndpoint) -> bool:
     """Return whether the endpoint is still lost: its row may be back, or its deletion recorded, meanwhile.
 
     The caller's transaction must hold the lock of the tenant's audit log. Raises `SecretUnavailable`.
     """
-    lost: bool = await _SQL.value(connection, "is_lost", found.tenant_id, found.endpoint_id)
+    lost: bool = await _SQL.value(connection, "is_lost", stale.tenant_id, stale.endpoint_id)
     return lost
 
 
-async def is_deleted(connection: Connection, found: StaleEndpoint) -> bool:
+async def is_deleted(connection: Connection, stale: StaleEndpoint) -> bool:
     """Return whether the endpoint has no row, and its deletion is the last entry about it in the log.
 
     The caller's transaction must hold the lock of the tenant's audit log. Raises `SecretUnavailable`.
     """
-    deleted: bool = await _SQL.value(connection, "is_deleted", found.tenant_id, found.endpoint_id)
+    deleted: bool = await _SQL.value(connection, "is_deleted", stale.tenant_id, stale.endpoint_id)
     return deleted
 
 
-async def destroy_again(connection: Connection, found: StaleEndpoint) -> None:
+async def destroy_again(connection: Connection, stale: StaleEndpoint) -> None:
     """Destroy again what a restore brought back of the versions that the log has as destroyed.
 
     Raises `SecretUnavailable`.
     """
-    await _SQL.execute(connection, "destroy_again", found.tenant_id, found.endpoint_id)
+    await _SQL.execute(connection, "destroy_again", stale.tenant_id, stale.endpoint_id)
 
 
 async def missing_material(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> list[str]:

@@ -36,11 +36,11 @@ def require_generation(pointer: Pointer, expected: int | None) -> None:
         )
 
 
-def require_reached(found: int, revoked: int) -> None:
-    """Raise `Conflict` if the endpoint, at generation `found`, has not reached that of a revocation."""
-    if found < revoked:
+def require_reached(generation: int, revoked: int) -> None:
+    """Raise `Conflict` if the endpoint, at this generation, has not reached that of a revocation."""
+    if generation < revoked:
         raise Conflict(
-            f"the endpoint is at generation {found}, not yet at {revoked}: first commit the transaction of the "
+            f"the endpoint is at generation {generation}, not yet at {revoked}: first commit the transaction of the "
             "revocation; if it was rolled back, nothing was revoked, and you must revoke again",
             field="generation",
         )

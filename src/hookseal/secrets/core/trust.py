@@ -127,10 +127,10 @@ class IntegrityKey:
         return hmac.digest(self._versions[key_id].reveal(), message, "sha256")
 
 
-def stale_row(found: int, known: int, who: str) -> StaleRow:
-    """Return the error for a row of generation `found`, where `who` knows the higher generation `known`."""
+def stale_row(generation: int, newer: int, who: str) -> StaleRow:
+    """Return the error for a row of this generation, where `who` knows the generation `newer`."""
     return StaleRow(
-        f"the endpoint row is stale: it has generation {found}, {who} knows {known}; "
+        f"the endpoint row is stale: it has generation {generation}, {who} knows {newer}; "
         "find out who put it there, and if it is lawful run `hookseal restore accept --head FILE` "
         "(runbook, HooksealStaleRow)"
     )

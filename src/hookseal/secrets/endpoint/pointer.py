@@ -77,7 +77,7 @@ async def iterate(source: Executor, tenant: TenantId | None = None) -> AsyncIter
 async def move(
     connection: Connection,
     integrity: IntegrityKey,
-    found: Pointer,
+    row: Pointer,
     *,
     beyond: int = 0,
     is_same_secret: bool = False,
@@ -89,19 +89,19 @@ async def move(
     which a scheduled rotation counts does not change. Raises `Conflict` if another endpoint of the tenant has the new
     url, `SecretTampered` if there is no higher generation, and `SecretUnavailable`.
     """
-    unsigned = replace(found, **changes, generation=_next(max(found.generation, beyond)))
-    pointer = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
-    provider = None if pointer.secret_ref is None else SecretRef.parse(pointer.secret_ref).provider.value
-    key = (pointer.tenant_id, pointer.endpoint_id)
-    directed = tuple(getattr(pointer, name) for name in _DIRECTED)
+    unsigned = replace(row, **changes, generation=_next(max(row.generation, beyond)))
+    moved = replace(unsigned, mac=integrity.mac(unsigned), mac_key_id=integrity.key_id)
+    provider = None if moved.secret_ref is None else SecretRef.parse(moved.secret_ref).provider.value
+    key = (moved.tenant_id, moved.endpoint_id)
+    directed = tuple(getattr(moved, name) for name in _DIRECTED)
     try:
-        if directed != tuple(getattr(found, name) for name in _DIRECTED):
+        if directed != tuple(getattr(row, name) for name in _DIRECTED):
             await _SQL.execute(connection, "direct", *key, *directed)
-        signs = (getattr(pointer, name) for name in _SIGNS)
+        signs = (getattr(moved, name) for name in _SIGNS)
         await _SQL.execute(connection, "move", *key, *signs, provider, is_same_secret)
     except asyncpg.UniqueViolationError:
         raise Conflict("the tenant already has an endpoint with this url", field="url") from None
-    return pointer
+    return moved
 
 
 def _next(generation: int) -> int:
@@ -135,17 +135,17 @@ async def set_initial(
     for purpose, ref in refs.items():
         if ref is not None:
             require_own(ref, tenant=tenant, endpoint_id=endpoint_id, purpose=purpose)
-    found = await lock(connection, tenant=tenant, endpoint_id=endpoint_id)
-    if found.secret_ref is not None or found.previous_secret_ref is not None or found.generation != 0:
+    row = await lock(connection, tenant=tenant, endpoint_id=endpoint_id)
+    if row.secret_ref is not None or row.previous_secret_ref is not None or row.generation != 0:
         raise Conflict("the endpoint has a secret already: rotate it", field="endpoint_id")
-    if found.audited_generation is not None:  # below it, the row would look stale
+    if row.audited_generation is not None:  # below it, the row would look stale
         raise Conflict(
             "an endpoint with this id was there before: leave the id out, or take another", field="endpoint_id"
         )
     return await move(
         connection,
         integrity,
-        found,
+        row,
         secret_ref=str(to.ref),
         scheme=to.scheme.value,
         algorithm=to.algorithm.value,

@@ -90,38 +90,38 @@ async def rotate_pointer(
     that was used with other arguments), `Malformed` (a scheme without signatures of the algorithm, a given secret that
     does not fit both), what the store raises, and `SecretUnavailable`.
     """
-    found = await pointer.lock(connection, tenant=request.tenant_id, endpoint_id=request.endpoint_id)
-    integrity.verify(found)
+    row = await pointer.lock(connection, tenant=request.tenant_id, endpoint_id=request.endpoint_id)
+    integrity.verify(row)
     intent = _intent(request, integrity, integrity.key_id)
     if request.rotation_id is not None:
         repeated = await _repeated(connection, store, integrity, request)
         if repeated is not None:
             return repeated
-    overlap.require_generation(found, request.expect_generation)
-    overlap.require_rotatable(found, overlap_seconds=request.overlap_seconds, force=request.force)
-    return await _add_version(connection, store, integrity, found=found, request=request, intent=intent)
+    overlap.require_generation(row, request.expect_generation)
+    overlap.require_rotatable(row, overlap_seconds=request.overlap_seconds, force=request.force)
+    return await _add_version(connection, store, integrity, row=row, request=request, intent=intent)
 
 
 async def roll_back(
-    connection: Connection, store: SecretStore, integrity: IntegrityKey, found: Pointer, *, overlap_seconds: int
+    connection: Connection, store: SecretStore, integrity: IntegrityKey, row: Pointer, *, overlap_seconds: int
 ) -> Pointer:
     """Make the previous secret of the locked pointer current again; the other one signs during a new overlap.
 
     Raises `SecretTampered`, `Conflict` unless an overlap is running, or if a new overlap is asked for and the material
     of the current secret is gone, `SecretDestroyed` if that of the previous secret is gone, and `SecretUnavailable`.
     """
-    integrity.verify(found)
+    integrity.verify(row)
     expires_at = await pointer.time_after(connection, overlap_seconds) if overlap_seconds else None
-    changes = overlap.changes_of_rollback(found, expires_at=expires_at)
+    changes = overlap.changes_of_rollback(row, expires_at=expires_at)
     if overlap_seconds:
-        await _require_material(store, found, how="roll back")
-    return await _move(connection, integrity, found, changes)
+        await _require_material(store, row, how="roll back")
+    return await _move(connection, integrity, row, changes)
 
 
-async def end_overlap(connection: Connection, integrity: IntegrityKey, found: Pointer) -> Pointer:
+async def end_overlap(connection: Connection, integrity: IntegrityKey, row: Pointer) -> Pointer:
     """Retire the previous secret of the locked pointer. Raises `SecretTampered`, and `Conflict` if there is none."""
-    integrity.verify(found)
-    return await _move(connection, integrity, found, overlap.changes_of_end(found))
+    integrity.verify(row)
+    return await _move(connection, integrity, row, overlap.changes_of_end(row))
 
 
 async def status(source: Executor, tenant: TenantId, endpoint_id: EndpointId, *, limit: int) -> dict[str, Any]:
@@ -141,16 +141,16 @@ async def _add_version(
     store: SecretStore,
     integrity: IntegrityKey,
     *,
-    found: Pointer,
+    row: Pointer,
     request: RotationRequest,
     intent: str,
 ) -> RotationResult:
-    scheme = Scheme(found.scheme) if request.scheme is None else request.scheme
-    algorithm = Algorithm(found.algorithm) if request.algorithm is None else request.algorithm
+    scheme = Scheme(row.scheme) if request.scheme is None else request.scheme
+    algorithm = Algorithm(row.algorithm) if request.algorithm is None else request.algorithm
     overlap.require_signable(scheme, algorithm)
     secret = _suitable(request, scheme, algorithm)
     if request.overlap_seconds:
-        await _require_material(store, found, how="rotate")
+        await _require_material(store, row, how="rotate")
     name = endpoint_secret_name(request.endpoint_id)
     purpose = Purpose.WEBHOOK_SIGNING
     try:
@@ -158,8 +158,8 @@ async def _add_version(
     except SecretNotFound:  # every record is gone; `put` does not use a version number of the audit log again
         ref = await store.put(request.tenant_id, name, secret, purpose=purpose, scheme=scheme.value)
     expires_at = await pointer.time_after(connection, request.overlap_seconds) if request.overlap_seconds else None
-    changes = overlap.changes_of_rotation(found, ref, how=(scheme, algorithm), lead=request.lead, expires_at=expires_at)
-    after = await _move(connection, integrity, found, changes)
+    changes = overlap.changes_of_rotation(row, ref, how=(scheme, algorithm), lead=request.lead, expires_at=expires_at)
+    after = await _move(connection, integrity, row, changes)
     rotation_id = request.rotation_id or await _SQL.value(connection, "new_id")
     answer = _answer(after, public_key_of(secret) if algorithm is Algorithm.ED25519 else None)
     stored = await _SQL.value(
@@ -167,13 +167,13 @@ async def _add_version(
     )
     if stored is None:  # another endpoint used the id meanwhile; rotations of this endpoint wait for the row's lock
         raise _id_in_use()
-    shown = secret if answer["public_key"] is None else None
-    return RotationResult(before=found, after=after, rotation_id=rotation_id, secret=shown, **_fields(answer))
+    returned = secret if answer["public_key"] is None else None
+    return RotationResult(before=row, after=after, rotation_id=rotation_id, secret=returned, **_fields(answer))
 
 
-async def _require_material(store: SecretStore, found: Pointer, *, how: str) -> None:
+async def _require_material(store: SecretStore, row: Pointer, *, how: str) -> None:
     """Raise `Conflict` if the material of the current secret is gone: during an overlap nothing would be sent."""
-    current = SecretRef.parse(found.secret_ref or "")
+    current = SecretRef.parse(row.secret_ref or "")
     states = {version.ref: version.state for version in await store.versions(current.tenant, current.name)}
     if states.get(current, VersionState.DESTROYED) is VersionState.DESTROYED:
         raise Conflict(
@@ -192,9 +192,9 @@ def _suitable(request: RotationRequest, scheme: Scheme, algorithm: Algorithm) ->
     return request.secret
 
 
-async def _move(connection: Connection, integrity: IntegrityKey, found: Pointer, changes: dict[str, Any]) -> Pointer:
+async def _move(connection: Connection, integrity: IntegrityKey, row: Pointer, changes: dict[str, Any]) -> Pointer:
     """Move the pointer, and set the states of the versions accordingly."""
-    after = await pointer.move(connection, integrity, found, **changes)
+    after = await pointer.move(connection, integrity, row, **changes)
     previous = None if after.previous_secret_ref is None else SecretRef.parse(after.previous_secret_ref)
     await records.arrange(connection, active=SecretRef.parse(after.secret_ref or ""), previous=previous)
     return after
@@ -222,8 +222,8 @@ async def _repeated(
 
 
 async def _if_active(store: SecretStore, ref: SecretRef) -> SecretMaterial | None:
-    known = await store.versions(ref.tenant, ref.name)
-    if not any(version.ref == ref and version.state == "active" for version in known):
+    versions = await store.versions(ref.tenant, ref.name)
+    if not any(version.ref == ref and version.state == "active" for version in versions):
         return None
     return await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING)
 
@@ -241,7 +241,7 @@ def _id_in_use() -> Conflict:
 
 def _intent(request: RotationRequest, integrity: IntegrityKey, key_id: str) -> str:
     """Return the arguments as JSON; of a given secret only a fingerprint, under that version of the integrity key."""
-    given = framed(_FINGERPRINT_LABEL, request.secret.reveal()) if request.given else None
+    fingerprinted = framed(_FINGERPRINT_LABEL, request.secret.reveal()) if request.given else None
     return json.dumps(
         {
             "endpoint_id": request.endpoint_id,
@@ -251,7 +251,7 @@ def _intent(request: RotationRequest, integrity: IntegrityKey, key_id: str) -> s
             "algorithm": None if request.algorithm is None else request.algorithm.value,
             "lead": request.lead,
             "force": request.force,
-            "secret": None if given is None else integrity.authenticate(given, under=key_id)[:8].hex(),
+            "secret": None if fingerprinted is None else integrity.authenticate(fingerprinted, under=key_id)[:8].hex(),
             "key_id": key_id,
         }
     )

@@ -85,17 +85,17 @@ class EndpointExtras:
 NO_EXTRAS: Final = EndpointExtras()
 
 
-async def opened(store: SecretStore, extra: Extra[T], found: Pointer) -> T:
+async def opened(store: SecretStore, extra: Extra[T], row: Pointer) -> T:
     """Return the extra that the verified pointer names, opened; `extra.none` without a ref.
 
     Raises `SecretDenied` if the ref belongs to another endpoint, `SecretUnusable` if the extra must not be used, and
     what the store raises.
     """
-    text = getattr(found, extra.ref_field)
+    text = getattr(row, extra.ref_field)
     if text is None:
         return extra.none
     ref = SecretRef.parse(text)
-    require_own(ref, tenant=found.tenant_id, endpoint_id=found.endpoint_id, purpose=extra.purpose)
+    require_own(ref, tenant=row.tenant_id, endpoint_id=row.endpoint_id, purpose=extra.purpose)
     return extra.read(await store.get(ref, purpose=extra.purpose))
 
 

@@ -43,7 +43,7 @@ def read_certificates(raw: bytes, *, most: int, field: str) -> tuple[x509.Certif
 
     Raises `Malformed` unless the file has 1 to `most` complete certificates and no other PEM block.
     """
-    found = []
+    certificates = []
     for number, (label, _, inner) in enumerate(_blocks(raw, field), 1):
         if label in _KEYS or label == _ENCRYPTED:
             raise Malformed(
@@ -52,10 +52,10 @@ def read_certificates(raw: bytes, *, most: int, field: str) -> tuple[x509.Certif
             )
         if label != _CERTIFICATE:
             raise Malformed(f"part {number} of the file is not a certificate", field=field)
-        found.append(_certificate(inner, number, field))
-    if len(found) > most:
+        certificates.append(_certificate(inner, number, field))
+    if len(certificates) > most:
         raise Malformed(f"the file may hold at most {most} certificates", field=field)
-    return tuple(found)
+    return tuple(certificates)
 
 
 def read_private_key(raw: bytes, *, field: str) -> SecretMaterial:
@@ -106,15 +106,15 @@ def _usable(key: object, field: str) -> Key:
 
 def _blocks(raw: bytes, field: str) -> list[tuple[bytes, bytes, bytes]]:
     """Return label, whole text and inner text of every block. Raises `Malformed` if a block is incomplete."""
-    found, end = [], 0
+    blocks, end = [], 0
     for match in _BLOCK.finditer(raw):
         _require_comment(raw[end : match.start()], field)
-        found.append((match[1], match[0], match[2]))
+        blocks.append((match[1], match[0], match[2]))
         end = match.end()
     _require_comment(raw[end:], field)
-    if not found:
+    if not blocks:
         raise Malformed("the file holds no PEM: -----BEGIN ...-----", field=field)
-    return found
+    return blocks
 
 
 def _require_comment(outside: bytes, field: str) -> None:
@@ -124,11 +124,11 @@ def _require_comment(outside: bytes, field: str) -> None:
 
 def _certificate(inner: bytes, number: int, field: str) -> x509.Certificate:
     try:
-        found = x509.load_der_x509_certificate(base64.b64decode(b"".join(inner.split()), validate=True))
-        found.public_key()
+        certificate = x509.load_der_x509_certificate(base64.b64decode(b"".join(inner.split()), validate=True))
+        certificate.public_key()
     except (binascii.Error, *_UNREADABLE):
         raise Malformed(f"certificate {number} of the file cannot be read", field=field) from None
-    return found
+    return certificate
 
 
 # Limits of the files. Together they always fit into one sealed record (see `SecretMaterial`).

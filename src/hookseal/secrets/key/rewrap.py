@@ -127,7 +127,7 @@ def _heads(
 
 async def _write(connection: Connection, to: str, heads: Sequence[tuple[asyncpg.Record, bytes]]) -> None:
     rows = [row for row, _ in heads]
-    done = await _SQL.execute(
+    written = await _SQL.execute(
         connection,
         "write",
         to,
@@ -138,7 +138,7 @@ async def _write(connection: Connection, to: str, heads: Sequence[tuple[asyncpg.
         [head for _, head in heads],
         HEAD_BYTES,
     )
-    if done != len(heads):  # the rows are locked since they were read, and the audit row must count what was written
+    if written != len(heads):  # the rows are locked since they were read, and the audit row must count what was written
         raise Defect("a locked record was written by somebody else")
 
 

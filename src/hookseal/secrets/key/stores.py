@@ -45,8 +45,8 @@ async def opened(
     database = await _database(source, provider, keyring)
     here = frozenset({Provider.DB if database is not None else provider})
     in_use = await records.in_use(source, here)
-    known = {other for other in Provider if other in in_use}  # an altered row may have any word
-    for other in sorted((known & providers.configured) | ({provider} - {Provider.DB})):
+    used = {other for other in Provider if other in in_use}  # an altered row may have any word
+    for other in sorted((used & providers.configured) | ({provider} - {Provider.DB})):
         await providers.api(other).prepare()
     return SeveralStores(
         source,
@@ -56,7 +56,7 @@ async def opened(
         installation=Installation(
             id=await records.installation(source), apart=_nowhere if outside is None else outside.apart
         ),
-        unreachable=frozenset(known - providers.configured),
+        unreachable=frozenset(used - providers.configured),
     )
 
 
@@ -112,10 +112,10 @@ async def arrange_keyring(source: Executor, keyring: KeyRing) -> KeyRing:
 
 def _mismatches(rows: tuple[RegisteredKey, ...], keyring: KeyRing) -> list[str]:
     """Return a message for each key of the keyring that this process must not have."""
-    known = {row.key_id: row for row in rows}
+    row_of = {row.key_id: row for row in rows}
     problems: list[str] = []
     for key in keyring.keys:
-        row = known.get(key.key_id)
+        row = row_of.get(key.key_id)
         if row is None:
             problems.append(
                 f"master key {key.key_id} is not registered: this installation has other keys. If it is the next "

@@ -96,9 +96,9 @@ class AwsKms:
             seconds = self._seconds
             config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
             try:
-                made = aws_session.session(may_be_plain=self._may_be_plain, seconds=seconds / 2)
+                session = aws_session.session(may_be_plain=self._may_be_plain, seconds=seconds / 2)
                 self._client = await aws_session.client(
-                    made, "kms", self._stack, region=self._key.part("region"), config=config
+                    session, "kms", self._stack, region=self._key.part("region"), config=config
                 )
             except ValueError as error:  # an address that is none
                 raise _unusable(self._key, error) from None

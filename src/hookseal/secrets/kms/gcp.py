@@ -122,8 +122,10 @@ async def opened(
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True
     try:
-        made = await transport(KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=(), may_be_plain=may_be_plain)
-        client = KeyManagementServiceAsyncClient(transport=made)
+        grpc_transport = await transport(
+            KeyManagementServiceGrpcAsyncIOTransport, channel, loggers=(), may_be_plain=may_be_plain
+        )
+        client = KeyManagementServiceAsyncClient(transport=grpc_transport)
     except TransportError:
         raise no_credentials_now() from None
     except (GoogleAuthError, OSError, ValueError) as error:

@@ -79,11 +79,11 @@ class KeyWrapper:
     async def wrap(self, key: MasterKey) -> WrappedKey:
         """Return the master key, wrapped; it was unwrapped once, to prove it. Raises as `unwrap` does."""
         binding = self._binding(key.key_id)
-        made = WrappedKey(
+        wrapped = WrappedKey(
             key_id=key.key_id, ciphertext=await self._patiently(lambda: self._kms.wrap(key.material, binding))
         )
-        await self.unwrap(made)
-        return made
+        await self.unwrap(wrapped)
+        return wrapped
 
     async def unwrap(self, wrapped: WrappedKey) -> MasterKey:
         """Return the master key.

@@ -60,8 +60,8 @@ class KmsKey:
 
     def part(self, name: str) -> str:
         """Return a named part of the name: `region` for AWS; `mount` and `key` for OpenBao."""
-        found = _KEY_NAMES[self.kind].fullmatch(self.name)
-        return "" if found is None else found[name]
+        match = _KEY_NAMES[self.kind].fullmatch(self.name)
+        return "" if match is None else match[name]
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
@@ -108,14 +108,14 @@ class WrappedKey:
     @classmethod
     def parse(cls, text: str) -> "WrappedKey":
         """Return the wrapped key of a text. Raises `ValueError`, without the text."""
-        found = _WRAPPED.fullmatch(text)
-        if found is None:
+        match = _WRAPPED.fullmatch(text)
+        if match is None:
             raise ValueError("not a wrapped master key")
         try:
-            ciphertext = base64.urlsafe_b64decode(found[2] + "=" * (-len(found[2]) % 4))
+            ciphertext = base64.urlsafe_b64decode(match[2] + "=" * (-len(match[2]) % 4))
         except binascii.Error:
             raise ValueError("not a wrapped master key") from None
-        return cls(key_id=found[1], ciphertext=ciphertext)
+        return cls(key_id=match[1], ciphertext=ciphertext)
 
     def __str__(self) -> str:
         return f"{_VERSION}.{self.key_id}.{base64.urlsafe_b64encode(self.ciphertext).decode('ascii').rstrip('=')}"

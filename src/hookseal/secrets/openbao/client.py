@@ -159,8 +159,8 @@ def _reasons(value: Mapping[str, Any]) -> tuple[str, ...]:
 
 def part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the object of that name in an answer; an empty one if there is none."""
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
 
 
 LOGIN_SECONDS: Final = 10.0  # if we stop waiting, a secret id with one use is spent for nothing
@@ -291,10 +291,10 @@ class Login:
     async def _accepted(self, value: SecretMaterial) -> _Token | None:
         """Return the token with the time that it has; None if OpenBao refuses it, or its right to a lookup."""
         try:
-            found = await self._send("GET", "auth/token/lookup-self", None, value)
+            answer = await self._send("GET", "auth/token/lookup-self", None, value)
         except _NOT_GRANTED:
             return None
-        data = part(found, "data")
+        data = part(answer, "data")
         return self._living(value, data.get("ttl"), is_renewable=data.get("renewable") is True)
 
     async def _prolong(self, old: _Token) -> None:
@@ -302,22 +302,24 @@ class Login:
         try:
             self._taken(await self._renewed(old))
         except (SecretError, SecretUnavailable) as error:
-            left = (old.ends_at or 0.0) - self._clock.monotonic()
-            again = self._clock.monotonic() + min(max(left * _RETRY_AFTER, _RETRY_SECONDS[0]), _RETRY_SECONDS[1])
+            seconds_left = (old.ends_at or 0.0) - self._clock.monotonic()
+            again = self._clock.monotonic() + min(
+                max(seconds_left * _RETRY_AFTER, _RETRY_SECONDS[0]), _RETRY_SECONDS[1]
+            )
             self._taken(
                 _Token(
                     value=old.value,
                     seconds=old.seconds,
                     ends_at=old.ends_at,
                     is_renewable=old.is_renewable,
-                    renew_at=again if left > 0 else None,
+                    renew_at=again if seconds_left > 0 else None,
                 )
             )
-            self._warn(error, left)
+            self._warn(error, seconds_left)
 
     async def _renewed(self, old: _Token) -> _Token:
         if not isinstance(self._credentials, AppRole):
-            return await self._given_again(old)
+            return await self._token_of_file(old)
         renewed = await self._extended(old)
         if renewed is not None and not _is_shorter(renewed, old):
             return renewed
@@ -329,7 +331,7 @@ class Login:
             self._warn(error, renewed.seconds or 0.0)
             return renewed
 
-    async def _given_again(self, old: _Token) -> _Token:
+    async def _token_of_file(self, old: _Token) -> _Token:
         """Return the token that the file has now, if OpenBao accepts it; else the old one with a new time to live."""
         problem: SecretUnavailable | OpenBaoDenied | None = None
         value = old.value
@@ -338,9 +340,9 @@ class Login:
         except SecretUnavailable as error:
             problem = error
         if value != old.value:
-            found = await self._accepted(value)
-            if found is not None:
-                return found
+            accepted = await self._accepted(value)
+            if accepted is not None:
+                return accepted
             problem = OpenBaoDenied(
                 f"OpenBao at {self._server.address} refuses the token that the file has now (auth/token/lookup-self): "
                 "write another one; the one before is used while OpenBao accepts it"
@@ -393,16 +395,16 @@ class Login:
             )
         body = {"role_id": role.role_id, "secret_id": secret_id.reveal().decode()}
         wait = 0.0
-        found: Mapping[str, Any] = {}
+        answer: Mapping[str, Any] = {}
         try:
-            found = await self._send("POST", "auth/approle/login", body, None)
+            answer = await self._send("POST", "auth/approle/login", body, None)
         except OpenBaoRefused:
             wait = _INVALID_SECONDS
         except OpenBaoDenied:
             wait = _DENIED_SECONDS
         except OpenBaoNotFound:
             pass
-        auth = part(found, "auth")
+        auth = part(answer, "auth")
         token = auth.get("client_token")
         if not isinstance(token, str) or not token:
             now = self._clock.monotonic()

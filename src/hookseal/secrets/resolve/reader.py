@@ -57,7 +57,7 @@ class SecretReader:
         self._clock = clock
         self._budget_seconds = budget_seconds
         self._flights: SingleFlight[CacheKey, SecretMaterial] = SingleFlight()
-        self._given: dict[object, SecretUnavailable] = {}  # by flight: the last cause that the store gave it
+        self._store_errors: dict[object, SecretUnavailable] = {}  # by flight: the last one that the store raised
         self._epoch: tuple[int, int] | None = None
         self._epoch_read_at = datetime.min.replace(tzinfo=UTC)  # when it was first read
         self._database: int | None = None
@@ -142,7 +142,7 @@ class SecretReader:
             flight, is_own = self._flights.join(key, lambda: self._fetched(key, deadline))
             await asyncio.wait({flight}, timeout=max(0.0, deadline - self._clock.monotonic()))
             if not flight.done():
-                raise self._given.get(flight) or self._no_answer(key[0].provider)
+                raise self._store_errors.get(flight) or self._no_answer(key[0].provider)
             try:
                 return flight.result()
             except SecretUnavailable:
@@ -160,11 +160,11 @@ class SecretReader:
             self._cache.drop(key)
             if not isinstance(error, TimeoutError | SecretUnavailable):
                 raise
-            if (given := self._given.get(flight)) is not None:
-                raise given from None
+            if (store_error := self._store_errors.get(flight)) is not None:
+                raise store_error from None
             raise self._no_answer(key[0].provider) from error
         finally:
-            self._given.pop(flight, None)
+            self._store_errors.pop(flight, None)
         self._cache.put(key, material, ticket)
         return material
 
@@ -176,7 +176,7 @@ class SecretReader:
                 return await self._store.get(ref, purpose=purpose)
             except SecretUnavailable as error:
                 if error.cause is not Cause.SILENT:  # silence after an answer does not say more than the answer did
-                    self._given[flight] = error
+                    self._store_errors[flight] = error
                 raise
 
         return await retried(

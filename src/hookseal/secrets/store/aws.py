@@ -283,16 +283,16 @@ class AwsApi:
         """Return the bytes of the version (see `ProviderApi`)."""
         token = version_id(ref)
         try:
-            found = await self._call("get_secret_value", SecretId=self._name(ref), VersionId=token)
+            answer = await self._call("get_secret_value", SecretId=self._name(ref), VersionId=token)
         except ClientError as error:
             if _code(error) in {_NOT_FOUND, _PENDING_DELETION}:
                 raise gone(self._place(ref)) from None
             raise meaning_of(error, self._place(ref), "secretsmanager:GetSecretValue") from None
-        if "VersionId" not in found:
+        if "VersionId" not in answer:
             raise not_of_aws()
-        if found["VersionId"] != token:
+        if answer["VersionId"] != token:
             raise another_version(self._place(ref))
-        payload = found.get("SecretBinary")
+        payload = answer.get("SecretBinary")
         if not isinstance(payload, bytes):
             raise SecretTampered(f"{self._place(ref)} has another form than hookseal writes: find out who changed it")
         return payload
@@ -300,18 +300,18 @@ class AwsApi:
     async def remove(self, ref: SecretRef, rest: Rest, *, owner: str) -> None:
         """Remove the secret with its last version; of another version only the stages (see `ProviderApi`)."""
         try:
-            found = await self._call("describe_secret", SecretId=self._name(ref))
+            secret = await self._call("describe_secret", SecretId=self._name(ref))
         except ClientError as error:
             if _code(error) == _NOT_FOUND:
                 return
             raise meaning_of(error, self._place(ref), "secretsmanager:DescribeSecret") from None
-        if not _is_of(found, owner) or "DeletedDate" in found:
+        if not _belongs_to(secret, owner) or "DeletedDate" in secret:
             return
         try:
             if not rest.is_needed:
                 await self._call("delete_secret", SecretId=self._name(ref), ForceDeleteWithoutRecovery=True)
             else:
-                await self._unstage(ref, found, rest)
+                await self._unstage(ref, secret, rest)
         except ClientError as error:
             asked = "secretsmanager:DeleteSecret and secretsmanager:UpdateSecretVersionStage"
             raise meaning_of(error, self._place(ref), asked) from None
@@ -355,23 +355,23 @@ class AwsApi:
     async def _is_ours(self, ref: SecretRef, owner: str) -> bool:
         """Return whether the secret is there. Raises `SecretDenied` if it is not ours, or if it must not be used."""
         try:
-            found = await self._call("describe_secret", SecretId=self._name(ref))
+            secret = await self._call("describe_secret", SecretId=self._name(ref))
         except ClientError as error:
             if _code(error) == _NOT_FOUND:
                 return False
             raise meaning_of(error, self._place(ref), "secretsmanager:DescribeSecret") from None
-        if not _is_of(found, owner):
+        if not _belongs_to(secret, owner):
             raise of_somebody_else(self._place(ref))
-        if "DeletedDate" in found:
+        if "DeletedDate" in secret:
             raise SecretDenied(
                 f"{self._place(ref)} is scheduled for deletion: restore it (`aws secretsmanager restore-secret`), or "
                 "wait until it is gone"
             )
         return True
 
-    async def _unstage(self, ref: SecretRef, found: Mapping[str, Any], rest: Rest) -> None:
+    async def _unstage(self, ref: SecretRef, secret: Mapping[str, Any], rest: Rest) -> None:
         """Take every stage from the version, so that AWS may drop it. The current one goes to the active version."""
-        token, stages = version_id(ref), found.get("VersionIdsToStages") or {}
+        token, stages = version_id(ref), secret.get("VersionIdsToStages") or {}
         if _CURRENT in stages.get(token, ()):
             if rest.active is None or version_id(rest.active) not in stages:
                 return  # AWS wants a current version
@@ -414,5 +414,5 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _is_of(found: Mapping[str, Any], owner: str) -> bool:
-    return {"Key": LABEL, "Value": owner} in (found.get("Tags") or [])
+def _belongs_to(secret: Mapping[str, Any], owner: str) -> bool:
+    return {"Key": LABEL, "Value": owner} in (secret.get("Tags") or [])

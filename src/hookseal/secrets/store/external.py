@@ -232,8 +232,8 @@ class ExternalStore:
         """
         require_provider(ref, self.provider)
         async with _SQL.transaction(self._source) as connection:
-            found = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version, str(ref))
-            if found is None:
+            destroyed = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version, str(ref))
+            if destroyed is None:
                 raise SecretNotFound
             await add_destroyed(connection, ref.tenant, [(ref.name, ref.version)])
 
@@ -263,10 +263,10 @@ class ExternalStore:
     ) -> tuple[SecretRef, bytes]:
         """Take a number, and write the material under it; return the ref and the share."""
         divide(material, SecretContext.of(first, purpose), os.urandom)  # refuses a size before a number is taken
-        known = await records.next_version(source, first.tenant, first.name)
+        next_number = await records.next_version(source, first.tenant, first.name)
         for _ in range(_MOST_TAKEN):
             async with self._installation.apart() as apart:
-                number = await take_number(apart, first, at_least=known)
+                number = await take_number(apart, first, at_least=next_number)
             ref = replace(first, version=number)
             halves = divide(material, SecretContext.of(ref, purpose), os.urandom)
             try:
@@ -274,7 +274,7 @@ class ExternalStore:
             except NumberTaken:  # what lies there may be in use by a newer copy of this database: it is left alone
                 async with self._installation.apart() as apart:
                     await burn(apart, ref)
-                known = number + 1
+                next_number = number + 1
                 continue
             return ref, halves.share
         raise SecretUnavailable(

@@ -87,11 +87,11 @@ class GcpApi:
 
     async def write(self, ref: SecretRef, payload: bytes, *, owner: str, is_first: bool) -> None:  # noqa: ARG002 -- a secret has one version
         """Keep the bytes under the version (see `ProviderApi`)."""
-        kept = {"data": payload, "data_crc32c": google_crc32c.value(payload)}
+        content = {"data": payload, "data_crc32c": google_crc32c.value(payload)}
         try:
             await self._create(ref, owner)
             added = await self._call(
-                "add_secret_version", {"parent": self._secret(ref), "payload": kept}, ref, "versions.add"
+                "add_secret_version", {"parent": self._secret(ref), "payload": content}, ref, "versions.add"
             )
         except NotFound:  # somebody removed it in the meantime
             raise in_change(self._place(ref), "another process changes the secret") from None
@@ -105,8 +105,8 @@ class GcpApi:
     async def remove(self, ref: SecretRef, rest: Rest, *, owner: str) -> None:  # noqa: ARG002 -- a secret has one version
         """Remove the secret of the version (see `ProviderApi`)."""
         try:
-            found = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
-            if found.labels.get(LABEL) == owner:
+            secret = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
+            if secret.labels.get(LABEL) == owner:
                 await self._call("delete_secret", {"name": self._secret(ref)}, ref, "delete")
         except NotFound:
             return
@@ -145,8 +145,8 @@ class GcpApi:
             raise SecretDenied(f"Google has no {self._project}: correct GOOGLE_CLOUD_PROJECT") from None
 
     async def _require_ours(self, ref: SecretRef, owner: str) -> None:
-        found = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
-        if found.labels.get(LABEL) != owner:
+        secret = await self._call("get_secret", {"name": self._secret(ref)}, ref, "get")
+        if secret.labels.get(LABEL) != owner:
             raise of_somebody_else(self._place(ref))
 
     async def _call(self, operation: str, request: dict[str, object], ref: SecretRef, right: str) -> Any:
@@ -169,13 +169,13 @@ class GcpApi:
     async def _opened(self) -> Any:
         async with self._opening:
             if self._client is None:
-                made = await transport(
+                grpc_transport = await transport(
                     SecretManagerServiceGrpcAsyncIOTransport,
                     self._access.channel,
                     loggers=(_LOGGER,),
                     may_be_plain=self._access.may_be_plain,
                 )
-                self._client = SecretManagerServiceAsyncClient(transport=made)
+                self._client = SecretManagerServiceAsyncClient(transport=grpc_transport)
             return self._client
 
     @property

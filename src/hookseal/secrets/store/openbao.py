@@ -45,20 +45,20 @@ class OpenBaoApi:
         """Keep the bytes under the version (see `ProviderApi`)."""
         content = {"value": base64.b64encode(payload).decode(), "owner": owner}
         try:
-            written = await self._request("POST", "data", ref, {"options": {"cas": 0}, "data": content})
+            answer = await self._request("POST", "data", ref, {"options": {"cas": 0}, "data": content})
         except OpenBaoRefused as error:
             if not any("check-and-set" in reason for reason in error.reasons):
                 raise
             await self._require_same(ref, content)
         else:
-            if "version" not in part(written, "data"):
+            if "version" not in part(answer, "data"):
                 raise self._no_engine()
 
     async def read(self, ref: SecretRef) -> bytes:
         """Return the bytes of the version (see `ProviderApi`)."""
-        found = await self._found(ref)
+        content = await self._read(ref)
         try:
-            return base64.b64decode(found["value"], validate=True)
+            return base64.b64decode(content["value"], validate=True)
         except (KeyError, TypeError, ValueError):
             raise SecretTampered(
                 f"{self._place(ref)} has another form than hookseal writes: find out who changed it, and restore it"
@@ -67,10 +67,10 @@ class OpenBaoApi:
     async def remove(self, ref: SecretRef, rest: Rest, *, owner: str) -> None:  # noqa: ARG002 -- a path has one version
         """Remove the version, with all that OpenBao knows of it (see `ProviderApi`)."""
         try:
-            found = await self._found(ref)
+            content = await self._read(ref)
         except SecretNotFound:
             return
-        if found.get("owner") == owner:
+        if content.get("owner") == owner:
             await self._request("DELETE", "metadata", ref)
 
     async def close(self) -> None:
@@ -79,15 +79,15 @@ class OpenBaoApi:
 
     async def _require_same(self, ref: SecretRef, content: Mapping[str, str]) -> None:
         try:
-            found = await self._found(ref)
+            stored = await self._read(ref)
         except SecretNotFound:  # somebody deleted it: its number is used up
             raise NumberTaken from None
-        if found.get("owner") != content["owner"]:
+        if stored.get("owner") != content["owner"]:
             raise of_somebody_else(self._place(ref))
-        if found.get("value") != content["value"]:
+        if stored.get("value") != content["value"]:
             raise NumberTaken
 
-    async def _found(self, ref: SecretRef) -> Mapping[str, Any]:
+    async def _read(self, ref: SecretRef) -> Mapping[str, Any]:
         try:
             answer = part(await self._request("GET", "data", ref), "data")
         except OpenBaoNotFound:

@@ -271,8 +271,8 @@ class Access:
     @property
     def providers(self) -> frozenset[Provider]:
         """The providers with settings."""
-        found = {Provider.AWS: self.aws, Provider.GCP: self.gcp, Provider.OPENBAO: self.openbao}
-        return frozenset(provider for provider, access in found.items() if access is not None)
+        settings = {Provider.AWS: self.aws, Provider.GCP: self.gcp, Provider.OPENBAO: self.openbao}
+        return frozenset(provider for provider, access in settings.items() if access is not None)
 
 
 NO_ACCESS: Final = Access()

@@ -62,8 +62,8 @@ class PostgresStore:
         async with _SQL.one_write(self._source) as connection:
             ref = replace(first, version=await records.next_version(connection, tenant, name))
             sealed = await self._sealed(connection, ref, material, purpose)
-            written = await _SQL.value(connection, "put", *_columns(ref, purpose, scheme, sealed))
-        if written is None:
+            stored = await _SQL.value(connection, "put", *_columns(ref, purpose, scheme, sealed))
+        if stored is None:
             raise Conflict("the tenant has a secret of this name: rotate it", field="name")
         return ref
 
@@ -109,8 +109,8 @@ class PostgresStore:
         """Remove the material of that version for good (see `SecretStore`)."""
         require_provider(ref, self.provider)
         async with _SQL.transaction(self._source) as connection:
-            found = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version)
-        if found is None:
+            destroyed = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version)
+        if destroyed is None:
             raise SecretNotFound
 
     async def take_over(

@@ -36,13 +36,13 @@ class Records:
     async def _read_all(self, batch: Batch[SecretRef, _Row]) -> None:
         """Read all refs of the batch in one statement, and resolve their futures. No single row can make it fail."""
         try:
-            found = await self._rows([ref for ref, _ in batch])
+            rows = await self._rows([ref for ref, _ in batch])
         except Exception as error:  # noqa: BLE001 -- it is raised for each caller
             for _, future in batch:
                 resolve(future, error)
         else:
             for ref, future in batch:
-                resolve(future, found.get(str(ref)))
+                resolve(future, rows.get(str(ref)))
 
     async def _rows(self, refs: list[SecretRef]) -> dict[str, asyncpg.Record]:
         columns = zip(*[(ref.tenant, ref.name, str(ref.version), str(ref)) for ref in refs], strict=True)
@@ -112,10 +112,10 @@ async def in_use(source: Executor, providers: frozenset[Provider]) -> frozenset[
 
 async def installation(source: Executor) -> str:
     """Return the id of this installation, which marks what it keeps at providers. Raises `SecretUnavailable`."""
-    found: str | None = await _SQL.value(source, "installation")
-    if found is None:
+    id_: str | None = await _SQL.value(source, "installation")
+    if id_ is None:
         raise SecretTampered("hookseal.control lacks its row `installation`: restore it from a backup")
-    return found
+    return id_
 
 
 _VERSIONS: Final = statements("versions.sql", package="hookseal.secrets.store")
@@ -130,8 +130,8 @@ async def arrange(connection: Connection, *, active: SecretRef, previous: Secret
     older = None if previous is None else previous.version
     # the old one first, because at most one version of a name may be active
     await _VERSIONS.execute(connection, "step_aside", active.tenant, active.name, active.version, older)
-    found = await _VERSIONS.value(connection, "activate", active.tenant, active.name, active.version)
-    if found is None:
+    activated = await _VERSIONS.value(connection, "activate", active.tenant, active.name, active.version)
+    if activated is None:
         raise SecretDestroyed("the material of that version was destroyed: rotate the secret instead")
 
 

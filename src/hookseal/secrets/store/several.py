@@ -41,7 +41,7 @@ class Providers:
         Raises `ConfigError` if its settings are missing, or if its client is not installed.
         """
         if provider not in self._apis:
-            self._apis[provider] = self._made(provider)
+            self._apis[provider] = self._new_api(provider)
         return self._apis[provider]
 
     async def close(self) -> None:
@@ -50,15 +50,15 @@ class Providers:
             await api.close()
         self._apis.clear()
 
-    def _made(self, provider: Provider) -> ProviderApi:
+    def _new_api(self, provider: Provider) -> ProviderApi:
         access, how = self._access, {"prefix": self._access.prefix, "seconds": self._access.call_seconds}
         match provider:
             case Provider.AWS if access.aws is not None:
-                made: ProviderApi = _loaded("aws").AwsApi(access.aws, **how)
+                api: ProviderApi = _loaded("aws").AwsApi(access.aws, **how)
             case Provider.GCP if access.gcp is not None:
-                made = _loaded("gcp").GcpApi(access.gcp, **how)
+                api = _loaded("gcp").GcpApi(access.gcp, **how)
             case Provider.OPENBAO if access.openbao is not None:
-                made = _loaded("openbao").OpenBaoApi(access.openbao, **how)
+                api = _loaded("openbao").OpenBaoApi(access.openbao, **how)
             case _:
                 raise ConfigError(
                     f"SECRETS_PROVIDER: secrets are kept by {provider}, which this process has no settings for: set "
@@ -66,7 +66,7 @@ class Providers:
                     "provider of new secrets",
                     field="SECRETS_PROVIDER",
                 )
-        return made
+        return api
 
 
 def _loaded(name: str) -> Any:
@@ -122,11 +122,11 @@ class SeveralStores:
 
     def apis(self) -> dict[Provider, ProviderApi]:
         """Return the interfaces of the providers outside PostgreSQL whose clients are installed."""
-        found = {}
+        apis = {}
         for provider in sorted(self._providers.configured):
             with suppress(ConfigError):
-                found[provider] = self._providers.api(provider)
-        return found
+                apis[provider] = self._providers.api(provider)
+        return apis
 
     def joined_to(self, connection: Executor) -> "SeveralStores":
         """Return these stores on another pool or connection."""

@@ -86,8 +86,8 @@ async def of_endpoint(executor: Executor, tenant: TenantId, endpoint_id: Endpoin
     """
     name = endpoint_secret_name(endpoint_id)
     rows = await _SQL.rows(executor, "of_endpoint", tenant, name, endpoint_id)
-    known = rows or await _SQL.value(executor, "has_endpoint", tenant, endpoint_id)
-    if not known:
+    exists = rows or await _SQL.value(executor, "has_endpoint", tenant, endpoint_id)
+    if not exists:
         raise NotFound("the tenant has no such endpoint", field="endpoint_id")
     return [dict(row) for row in rows]
 
@@ -110,6 +110,6 @@ def signing_ref(text: str) -> tuple[SecretRef, EndpointId]:
 
 async def require_known(executor: Executor, ref: SecretRef) -> None:
     """Raise `NotFound` if the version never existed, and `SecretUnavailable`. A destroyed version did exist."""
-    known = await _SQL.value(executor, "has_version", ref.tenant, ref.name, ref.version, ref.provider.value)
-    if not known:
+    exists = await _SQL.value(executor, "has_version", ref.tenant, ref.name, ref.version, ref.provider.value)
+    if not exists:
         raise NotFound("there is no such version of a secret, and never was", field="signed_by")
