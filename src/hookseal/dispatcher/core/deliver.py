@@ -161,21 +161,21 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
         raise
     finally:
         if recording.done() and not recording.cancelled() and recording.exception() is None:
-            done = recording.result()
-            _count(signed.claim, row, done, seconds=seconds, parts=parts)  # 10
-            if done is not None:
+            applied = recording.result()
+            _count(signed.claim, row, applied, seconds=seconds, parts=parts)  # 10
+            if applied is not None:
                 parts.health.attempted(signed.target, row.outcome)
-            is_delivered = done is not None and done.state is State.DELIVERED
+            is_delivered = applied is not None and applied.state is State.DELIVERED
             if not is_delivered or is_logged(signed.claim.ring.delivery_id, parts.successes_per_line):
                 (parts.log.info if is_delivered else parts.log.warning)(
                     "delivery.attempted",
-                    **_attempt_fields(signed, row, done or verdict),
+                    **_attempt_fields(signed, row, applied or verdict),
                     detail=error,
-                    recorded=done is not None,
+                    recorded=applied is not None,
                 )
-            if done is not None and done.disable is not None:
-                parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=done.disable)
-            elif done is not None and done.state is verdict.state and verdict.disable is not None:
+            if applied is not None and applied.disable is not None:
+                parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=applied.disable)
+            elif applied is not None and applied.state is verdict.state and verdict.disable is not None:
                 parts.log.error("endpoint.not_disabled", **_identity(signed.claim), reason="it could not be audited")
 
 
@@ -184,14 +184,14 @@ def is_logged(delivery_id: str, successes_per_line: int) -> bool:
     return successes_per_line > 0 and int(delivery_id[-8:], 16) % successes_per_line == 0
 
 
-def _count(claim: Claim, row: Attempt, done: Verdict | None, *, seconds: float, parts: Parts) -> None:
-    """Count an attempt and the verdict that was applied; `done` is None if its lease was lost."""
+def _count(claim: Claim, row: Attempt, applied: Verdict | None, *, seconds: float, parts: Parts) -> None:
+    """Count an attempt and the verdict that was applied; `applied` is None if its lease was lost."""
     first_after = (claim.claimed_at - claim.created_at).total_seconds() if claim.number == 1 else None
     parts.meter.attempted(row.outcome, seconds, first_after=first_after)
-    if done is None:
+    if applied is None:
         parts.meter.lease_lost()
     else:
-        parts.meter.decided(done)
+        parts.meter.decided(applied)
 
 
 def _now(signed: Signed, parts: Parts) -> datetime:

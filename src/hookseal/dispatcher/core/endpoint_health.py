@@ -117,12 +117,12 @@ class AttemptCounts:
         self._most = most
         self._counts: dict[Key, Counts] = {}
 
-    def add(self, made: FinishedAttempt) -> None:
+    def add(self, finished: FinishedAttempt) -> None:
         """Count a recorded attempt."""
-        counts = self._of((made.claim.ring.tenant_id, made.claim.ring.endpoint_id))
+        counts = self._counts_of((finished.claim.ring.tenant_id, finished.claim.ring.endpoint_id))
         if counts is not None:
-            counts.delivered += made.attempt.outcome is Outcome.DELIVERED
-            counts.durations[bisect_left(BOUNDS_MS, made.attempt.duration_ms or 0)] += 1
+            counts.delivered += finished.attempt.outcome is Outcome.DELIVERED
+            counts.durations[bisect_left(BOUNDS_MS, finished.attempt.duration_ms or 0)] += 1
 
     def take(self) -> dict[Key, Counts]:
         """Remove and return all counts."""
@@ -132,10 +132,10 @@ class AttemptCounts:
     def put_back(self, taken: dict[Key, Counts]) -> None:
         """Keep what could not be written."""
         for key, counts in taken.items():
-            if (ours := self._of(key)) is not None:
+            if (ours := self._counts_of(key)) is not None:
                 ours.add(counts)
 
-    def _of(self, key: Key) -> Counts | None:
+    def _counts_of(self, key: Key) -> Counts | None:
         if key not in self._counts and len(self._counts) >= self._most:
             return None
         return self._counts.setdefault(key, Counts())

@@ -85,10 +85,10 @@ def concurrency(value: int) -> int:
 
 def rate(text: str) -> int:
     """Return the most requests a second from a text such as `50/s`, if that is 1 to 10,000. Raises `Malformed`."""
-    given = _RATE.fullmatch(text.strip())
-    if given is None or not 1 <= int(given[1]) <= MAX_RATE:
+    match = _RATE.fullmatch(text.strip())
+    if match is None or not 1 <= int(match[1]) <= MAX_RATE:
         raise Malformed(f"rate must be 1/s to {MAX_RATE}/s, as in 50/s", field="rate")
-    return int(given[1])
+    return int(match[1])
 
 
 def requests_a_second(value: int) -> int:

@@ -109,7 +109,7 @@ def decide(
     [0, 1). A delivery that is tried again waits for the back-off, or for `Retry-After` if that is longer. A delivery
     that has spent its budget is a dead letter.
     """
-    made = budget_spent + 1
+    attempts = budget_spent + 1
     match consequence(outcome):
         case Consequence.DELIVERED:
             return Verdict(state=State.DELIVERED)
@@ -118,23 +118,23 @@ def decide(
         case Consequence.FAIL:
             return Verdict(state=State.FAILED)
         case Consequence.THROTTLE | Consequence.RETRY:
-            wait = max(back_off(retries, made, jitter), seconds_asked(retry_after, now) or 0.0)
+            wait = max(back_off(retries, attempts, jitter), seconds_asked(retry_after, now) or 0.0)
         case unforeseen:
             assert_never(unforeseen)
-    if made >= retries.attempts_allowed:
+    if attempts >= retries.attempts_allowed:
         return Verdict(state=State.DEAD_LETTER)
     return Verdict(state=State.PENDING, retry_in_seconds=wait)
 
 
-def back_off(retries: Retries, made: int, jitter: float) -> float:
-    """Return the back-off in seconds after `made` failed attempts, which are at least one.
+def back_off(retries: Retries, attempts: int, jitter: float) -> float:
+    """Return the back-off in seconds after this number of failed attempts, which are at least one.
 
     With a schedule it is the entry of that number, or the last entry if there are fewer. Without a schedule it is the
     base, doubled after each further attempt, up to the cap. `jitter`, in [0, 1), changes it by up to 25%.
     """
     if retries.schedule:
-        return _spread(retries.schedule[min(made, len(retries.schedule)) - 1], jitter)
-    doubled = retries.backoff_base_seconds * 2 ** min(made - 1, _MOST_DOUBLINGS)
+        return _spread(retries.schedule[min(attempts, len(retries.schedule)) - 1], jitter)
+    doubled = retries.backoff_base_seconds * 2 ** min(attempts - 1, _MOST_DOUBLINGS)
     return _spread(min(doubled, retries.backoff_cap_seconds), jitter)
 
 

@@ -88,7 +88,7 @@ class Ledger(Protocol):
 class BatchedLedger(Ledger, Protocol):
     """A ledger that also records many outcomes in one statement, without waiting for a lock."""
 
-    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
+    async def record_all(self, finished: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record these attempts; return the result of each, in order.
 
         `again` says that a batch has found the row of one of them busy: this call then keeps no batch waiting.
@@ -101,7 +101,7 @@ class BatchedLedger(Ledger, Protocol):
         """Return whether another session has locked a whole table that a record writes. Raises `Unavailable`."""
         ...
 
-    async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+    async def recorded(self, finished: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
         ...
 

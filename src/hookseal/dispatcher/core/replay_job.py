@@ -149,17 +149,17 @@ class ReplayJob:
         }
 
 
-def final_states(given: Collection[str]) -> tuple[State, ...]:
+def final_states(states: Collection[str]) -> tuple[State, ...]:
     """Return the states, each once, if a delivery ends in each of them. Raises `Malformed`, which names all of them."""
-    if not given or not set(given) <= set(FINAL):
+    if not states or not set(states) <= set(FINAL):
         raise Malformed(f"state must be one of {', '.join(FINAL)}: what is not finished is sent anyway", field="states")
-    return tuple(dict.fromkeys(map(State, given)))
+    return tuple(dict.fromkeys(map(State, states)))
 
 
 def rate(text: str) -> int:
     """Return the deliveries a second from a text such as `100/s`, if they are 1 to 1000. Raises `Malformed`."""
-    found = _RATE.fullmatch(text)
-    number = 0 if found is None else int(found[1])
+    match = _RATE.fullmatch(text)
+    number = 0 if match is None else int(match[1])
     if not 1 <= number <= MAX_RATE:
         raise Malformed(f"rate must be 1/s to {MAX_RATE}/s, for instance {DEFAULT_RATE}/s", field="rate")
     return number

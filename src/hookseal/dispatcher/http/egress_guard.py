@@ -88,13 +88,13 @@ def begun_socket(info: AddressInfo) -> socket.socket:
         raise TooLateError
     family, kind, protocol, _, _ = info
     try:
-        made = socket.socket(family=family, type=kind, proto=protocol)
+        new_socket = socket.socket(family=family, type=kind, proto=protocol)
     except OSError as error:
         progress.missing_resource = exhausted_resource(error)
         raise
-    if made.fileno() < _usable_descriptors():  # the system assigns the lowest free number
-        return made
-    made.close()
+    if new_socket.fileno() < _usable_descriptors():  # the system assigns the lowest free number
+        return new_socket
+    new_socket.close()
     progress.missing_resource = errno.errorcode[errno.EMFILE]
     raise OSError(errno.EMFILE, "only reserved file descriptors are left")
 

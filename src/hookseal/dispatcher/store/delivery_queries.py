@@ -103,10 +103,10 @@ async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId
 
     Raises `NotFound`, `Unavailable`.
     """
-    found = await _SQL.row(executor, "why", delivery_id, LIVE_SECONDS)
-    if found is None or tenant not in {None, found["tenant_id"]}:
+    record = await _SQL.row(executor, "why", delivery_id, LIVE_SECONDS)
+    if record is None or tenant not in {None, record["tenant_id"]}:
         raise NotFound("there is no delivery with this id", field="delivery_id")
-    row = dict(found)
+    row = dict(record)
     attempt = {name: row.pop(name) for name in ("number", "outcome", "status", "ended_at")}
     of_endpoint = ("enabled", "disabled_reason", "disabled_at", "attempts_allowed", "rate")
     endpoint = {name: row.pop(name) for name in of_endpoint}
@@ -132,8 +132,8 @@ async def _statement(executor: Executor, conditions: Filter, few: int) -> str:
     if conditions.endpoint_id is not None:
         return "page_of_endpoint"
     if conditions.state in _UNFINISHED:
-        found = (conditions.state.value, conditions.tenant_id, few + 1)
-        if await _SQL.value(executor, "count_unfinished", *found) <= few:
+        arguments = (conditions.state.value, conditions.tenant_id, few + 1)
+        if await _SQL.value(executor, "count_unfinished", *arguments) <= few:
             return "page_of_few"
     return "page_of_all" if conditions.tenant_id is None else "page_of_tenant"
 

@@ -111,8 +111,8 @@ async def stats_page(
     rows = await _ENDPOINT_STATS.rows(executor, "page", tenant, endpoint, before(cursor), limit + 1)
     if not rows and endpoint is not None and cursor is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint_id")
-    found = [list(each) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
-    return paged([_item(each) for each in found], limit, "endpoint_id")
+    rows_of_endpoints = [list(each) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
+    return paged([_item(each) for each in rows_of_endpoints], limit, "endpoint_id")
 
 
 def _item(rows: list[Any]) -> dict[str, Any]:

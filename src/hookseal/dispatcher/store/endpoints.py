@@ -56,9 +56,9 @@ class NewEndpoint:
     def retries(self) -> dict[str, Any]:
         """The values of the four columns that decide about retries."""
         backoff = {name: getattr(self, name) for name in DEFAULT_BACKOFF}
-        given = {name: value for name, value in backoff.items() if value is not None}
-        schedule = None if replaces_default(self.retry_schedule, given) else self.retry_schedule
-        return DEFAULT_BACKOFF | given | {"retry_schedule": schedule}
+        own = {name: value for name, value in backoff.items() if value is not None}
+        schedule = None if replaces_default(self.retry_schedule, own) else self.retry_schedule
+        return DEFAULT_BACKOFF | own | {"retry_schedule": schedule}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +83,9 @@ class EndpointSettings:
     disabled_reason: str | None
 
 
-def replaces_default(schedule: tuple[int, ...] | None, given: Iterable[str]) -> bool:
-    """Return whether one of the `given` fields is of back-off and replaces this schedule, because it is the default."""
-    return schedule == DEFAULT_RETRY_SCHEDULE and not DEFAULT_BACKOFF.keys().isdisjoint(given)
+def replaces_default(schedule: tuple[int, ...] | None, fields: Iterable[str]) -> bool:
+    """Return whether one of these fields is of back-off and so replaces the schedule, which is the default one."""
+    return schedule == DEFAULT_RETRY_SCHEDULE and not DEFAULT_BACKOFF.keys().isdisjoint(fields)
 
 
 async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:

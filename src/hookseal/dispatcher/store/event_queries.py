@@ -74,10 +74,10 @@ async def show(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[
 
 async def body(executor: Executor, tenant: TenantId, event_id: EventId) -> bytes:
     """Return the body of the event, byte for byte as it is sent. Raises `NotFound`, `Unavailable`."""
-    found: bytes | None = await _SQL.value(executor, "body", tenant, event_id)
-    if found is None:
+    payload: bytes | None = await _SQL.value(executor, "body", tenant, event_id)
+    if payload is None:
         raise _not_found()
-    return found
+    return payload
 
 
 def _not_found() -> NotFound:

@@ -268,7 +268,7 @@ class PostgresLedger:
             claims=claims, busy=unclaimed["delivery"], locked=unclaimed["endpoint"], behind=unclaimed["order"]
         )
 
-    async def record_all(self, made: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
+    async def record_all(self, finished: Sequence[FinishedAttempt], *, again: bool = False) -> list[Recorded]:
         """Record these attempts in one statement and apply their verdicts; return the result of each, in order.
 
         None of them may disable an endpoint or be the probe of a held endpoint. `again`: one whose row was busy is
@@ -276,19 +276,19 @@ class PostgresLedger:
         refuses one of them (`asyncpg.PostgresError`), none is recorded.
         """
         executor = self._executor if again else self._batching
-        rows = await _BATCHES.rows(executor, "record_all", *_outcomes(made), self._worker)
+        rows = await _BATCHES.rows(executor, "record_all", *_outcomes(finished), self._worker)
         stored = {row[0] for row in rows}
-        missing = [each for each in made if each.claim.ring.delivery_id not in stored]
+        missing = [each for each in finished if each.claim.ring.delivery_id not in stored]
         busy = set[str]()
         if missing:
             busy = {row[0] for row in await _BATCHES.rows(executor, "leased_still", *_fences(missing))}
-        return [_recorded(each.claim.ring.delivery_id, stored, busy) for each in made]
+        return [_recorded(each.claim.ring.delivery_id, stored, busy) for each in finished]
 
-    async def recorded(self, made: Sequence[FinishedAttempt]) -> set[str]:
+    async def recorded(self, finished: Sequence[FinishedAttempt]) -> set[str]:
         """Return the delivery ids of those attempts that are recorded with this outcome. Raises `Unavailable`."""
         columns = _lines([
             (each.claim.ring.tenant_id, each.claim.ring.delivery_id, str(each.claim.number), each.attempt.outcome.value)
-            for each in made
+            for each in finished
         ])  # fmt: skip
         return {row[0] for row in await _BATCHES.rows(self._executor, "recorded_of", *columns, self._worker)}
 

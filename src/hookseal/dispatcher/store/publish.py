@@ -203,7 +203,7 @@ def _errors_translated(tenant_id: TenantId) -> Iterator[None]:
     try:
         yield
     except asyncpg.PostgresError as error:
-        known = publish_error(error.sqlstate, str(error.args[0]), error.column_name, tenant_id)
-        if known is None:
+        translated = publish_error(error.sqlstate, str(error.args[0]), error.column_name, tenant_id)
+        if translated is None:
             raise
-        raise known from None
+        raise translated from None

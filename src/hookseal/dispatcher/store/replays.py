@@ -228,20 +228,20 @@ async def step(
     if row is None or not row["allowance"]:
         return None
     selection, allowance = _job(dict(row)).selection, min(row["allowance"], BATCH)
-    found = await _walk(connection, selection, row["place"], row["end"], at_most=allowance, walked=walked)
-    done = replace(found.tally, replayed=await replay_all(connection, selection.tenant_id, found.replayed))
+    walk = await _walk(connection, selection, row["place"], row["end"], at_most=allowance, walked=walked)
+    tally = replace(walk.tally, replayed=await replay_all(connection, selection.tenant_id, walk.replayed))
     moved = await _SQL.row(
         connection,
         "move",
         *job,
-        found.ended_with,
-        done.replayed,
-        done.disabled,
-        done.deleted,
+        walk.ended_with,
+        tally.replayed,
+        tally.disabled,
+        tally.deleted,
         _SAVED_SECONDS,
-        found.has_more,
+        walk.has_more,
     )
-    return Step(job=_job(dict(moved or {})), tally=done, may_go_on=found.has_more and not found.is_cut)
+    return Step(job=_job(dict(moved or {})), tally=tally, may_go_on=walk.has_more and not walk.is_cut)
 
 
 async def cancel(connection: Connection, replay_id: ReplayId, *, tenant: TenantId | None = None) -> ReplayJob:
