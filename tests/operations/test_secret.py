@@ -130,7 +130,7 @@ async def test_a_version_in_a_claim_is_kept(installation: Installation) -> None:
 async def headed(installation: Installation, endpoint: EndpointId) -> None:
     """Give the endpoint a new version of its header values; the version before is retired at once."""
     name = endpoint_headers_name(endpoint)
-    material = header_values.written({"x-key": SecretMaterial(b"value")})
+    material = header_values.to_material({"x-key": SecretMaterial(b"value")})
     async with installation.pool.acquire() as connection, connection.transaction():
         store = installation.unlocked.store_on(connection)
         found = await pointer.lock(connection, tenant=TENANT, endpoint_id=endpoint)

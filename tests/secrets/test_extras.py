@@ -63,7 +63,7 @@ from hookseal.secrets.extras.tls_identity import (
     read,
     require_current,
     shown,
-    written,
+    to_material,
 )
 from hookseal.secrets.store.postgres import PostgresStore
 from tests.dispatcher.http.test_transport_receivers import none_left
@@ -78,7 +78,7 @@ HEADERS = {"authorization": SecretMaterial(b"Bearer canary"), "x-key": SecretMat
 
 @pytest.mark.req("DEL-13", part="sealed-values")
 def test_headers_are_read_back_masked() -> None:
-    read = header_values.read(header_values.written(HEADERS))
+    read = header_values.read(header_values.to_material(HEADERS))
 
     assert HEADERS == read
     assert f"{{'authorization': {MASK}, 'x-key': {MASK}}}" == repr(read)
@@ -88,7 +88,7 @@ def test_headers_are_read_back_masked() -> None:
 @pytest.mark.parametrize("value", [b"", b"canary\r\nb", b"canary\x00", b"canary\xc3\xa9", b" canary", b"canary" * 1000])
 def test_a_forbidden_value_is_not_written(value: bytes) -> None:
     with pytest.raises(Malformed, match="header x-key") as refused:
-        header_values.written({"x-key": SecretMaterial(value)})
+        header_values.to_material({"x-key": SecretMaterial(value)})
     assert "canary" not in str(refused.value)
 
 
@@ -252,7 +252,7 @@ RSA = rsa.generate_private_key(65537, 2048)
 P256 = ec.generate_private_key(ec.SECP256R1())
 SHORT = rsa.generate_private_key(65537, 1024)  # noqa: S505 -- it is refused
 NOW = datetime.now(UTC)
-HELD = written(identity(ONE, None)).reveal()
+HELD = to_material(identity(ONE, None)).reveal()
 
 
 def refused(certificate: bytes, key: bytes) -> tuple[str | None, str]:
@@ -274,7 +274,7 @@ def refused(certificate: bytes, key: bytes) -> tuple[str | None, str]:
 def test_an_identity_is_read_back_masked(key: rsa.RSAPrivateKey) -> None:
     found = identity(AUTHORITY.client(key=key), AUTHORITY)
 
-    assert found == read(written(found))
+    assert found == read(to_material(found))
     assert found.client is not None
     assert "b'0" not in repr(found)
     assert "[masked]" in repr(found)
@@ -415,7 +415,7 @@ def spliced(chain_of: bytes, key_of: bytes) -> bytes:
         b'{"authorities":["!"],"chain":[],"key":null}',
         b'{"authorities":[],"chain":[],"key":"AAAA"}',
         HELD.replace(b'"chain":["MII', b'"chain":["MIJ'),
-        spliced(HELD, written(identity(ANOTHER, None)).reveal()),
+        spliced(HELD, to_material(identity(ANOTHER, None)).reveal()),
     ],
 )
 def test_an_invalid_record_is_unusable(content: bytes) -> None:
@@ -443,8 +443,8 @@ def test_the_key_is_stored_without_further_encryption() -> None:
 
 
 CLIENT = AUTHORITY.client()
-SEALED = written(identity(CLIENT, AUTHORITY))
-OTHER_SEALED = written(identity(AUTHORITY.client("other"), None))
+SEALED = to_material(identity(CLIENT, AUTHORITY))
+OTHER_SEALED = to_material(identity(AUTHORITY.client("other"), None))
 # TLS contexts of endpoints: made from sealed identities, few, kept for a limited time, no key on disk in plaintext.
 TTL = 300
 
@@ -649,7 +649,7 @@ async def test_the_limit_is_in_bytes() -> None:
         await found.of(ref, SEALED)
     assert 3 == len(found)
     three = b"".join(Authority(name).pem for name in ("one", "two", "three"))
-    await found.of("large", written(TlsIdentity(authorities=authorities(three))))
+    await found.of("large", to_material(TlsIdentity(authorities=authorities(three))))
     assert 2 == len(found)
     none = contexts(FakeClock(), most=0)
     await none.of("1", SEALED)

@@ -90,7 +90,7 @@ async def store() -> ScriptedStore:
     await store.rotate(TENANT, NAME, OTHER_SECRET, purpose=Purpose.WEBHOOK_SIGNING)
     await store.put(TENANT, FOREIGN_NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
     await store.put(OTHER_TENANT, NAME, SECRET, purpose=Purpose.WEBHOOK_SIGNING)
-    await store.put(TENANT, HEADERS.name, header_values.written(VALUES), purpose=Purpose.ENDPOINT_HEADERS)
+    await store.put(TENANT, HEADERS.name, header_values.to_material(VALUES), purpose=Purpose.ENDPOINT_HEADERS)
     return store
 
 
@@ -297,7 +297,7 @@ async def test_a_claim_under_a_higher_epoch_asks_the_store(service: SecretServic
 async def test_a_higher_epoch_drops_tls_contexts(moved: dict[str, Any], store: ScriptedStore) -> None:
     authority = Authority()
     name = endpoint_tls_name(BARE.endpoint_id)
-    sealed = tls_identity.written(identity(authority.client(), authority))
+    sealed = tls_identity.to_material(identity(authority.client(), authority))
     own = await store.put(TENANT, name, sealed, purpose=Purpose.ENDPOINT_TLS)
     contexts = TlsContexts(clock=SystemClock(), ttl_seconds=300, trust=verifying_context)
     service = SecretService(reader_on(store), INTEGRITY, contexts=contexts)

@@ -59,7 +59,7 @@ class _Level:
             ciphertext=text[text_at:],
         )
 
-    def written(self) -> bytes:
+    def encoded(self) -> bytes:
         return self.salt + self.commit + self.nonce + self.ciphertext
 
 
@@ -127,14 +127,14 @@ def _seal_with(
     sealing = derived(data_key, _DERIVED_BYTES, salt=data_salt, info=_info(_DATA_LABEL, bound))
     data = _seal_level(sealing, data_salt, random_bytes(_NONCE_BYTES), material.reveal(), prefix=_HEAD, bound=bound)
     info = _info(_WRAP_LABEL, bound)
-    return _wrapped(keyring.sealing, data_key, bound, info, random_bytes=random_bytes) + data.written()
+    return _wrapped(keyring.sealing, data_key, bound, info, random_bytes=random_bytes) + data.encoded()
 
 
 def _wrapped(key: MasterKey, data_key: bytes, bound: bytes, info: bytes, *, random_bytes: RandomBytes) -> bytes:
     prefix, salt = _HEAD + bytes.fromhex(key.key_id), random_bytes(_SALT_BYTES)
     wrapping = key.derive(_DERIVED_BYTES, salt=salt, info=info)
     wrap = _seal_level(wrapping, salt, random_bytes(_NONCE_BYTES), data_key, prefix=prefix, bound=bound)
-    return prefix + wrap.written()
+    return prefix + wrap.encoded()
 
 
 def _unwrapped(key: MasterKey, head: bytes, bound: bytes, info: bytes) -> bytes:

@@ -38,7 +38,7 @@ class HeaderChange:
         return dict(self.given)
 
 
-def written(headers: Headers) -> SecretMaterial:
+def to_material(headers: Headers) -> SecretMaterial:
     """Return names and values as one material. Raises `Malformed`, which names a header and never its value."""
     values = {name: value.reveal().decode("latin-1") for name, value in headers.items()}
     require_headers(values)

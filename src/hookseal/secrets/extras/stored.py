@@ -30,7 +30,7 @@ class Extra(Generic[T]):
     none: T
     name_of: Callable[[EndpointId], str]
     read: Callable[[SecretMaterial], T]
-    written: Callable[[T], SecretMaterial]
+    to_material: Callable[[T], SecretMaterial]
     shown: Callable[[T], Any]
 
 
@@ -58,7 +58,7 @@ HEADERS: Final[Extra[Headers]] = Extra(
     none={},
     name_of=endpoint_headers_name,
     read=header_values.read,
-    written=header_values.written,
+    to_material=header_values.to_material,
     shown=lambda headers: tuple(sorted(headers)),
 )
 TLS: Final[Extra[TlsIdentity]] = Extra(
@@ -68,7 +68,7 @@ TLS: Final[Extra[TlsIdentity]] = Extra(
     none=tls_identity.NONE,
     name_of=endpoint_tls_name,
     read=tls_identity.read,
-    written=tls_identity.written,
+    to_material=tls_identity.to_material,
     shown=tls_identity.shown,
 )
 ALL: Final[tuple[Extra[Any], ...]] = (HEADERS, TLS)
@@ -110,7 +110,7 @@ async def keep(
     if value == extra.none:
         await retire(connection, store, extra, tenant=tenant, endpoint_id=endpoint_id)
         return None
-    name, material = extra.name_of(endpoint_id), extra.written(value)
+    name, material = extra.name_of(endpoint_id), extra.to_material(value)
     if not await store.versions(tenant, name):
         return await store.put(tenant, name, material, purpose=extra.purpose)
     ref = await store.rotate(tenant, name, material, purpose=extra.purpose)

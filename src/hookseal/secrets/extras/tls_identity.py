@@ -240,7 +240,7 @@ def require_current(identity: TlsIdentity, now: datetime) -> None:
                 raise Malformed(f"certificate {number} of the file is valid from {at} on only", field=field_name)
 
 
-def written(identity: TlsIdentity) -> SecretMaterial:
+def to_material(identity: TlsIdentity) -> SecretMaterial:
     """Return the whole identity as one material, which `read` reads."""
     client = identity.client
     parts = {

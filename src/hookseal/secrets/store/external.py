@@ -183,7 +183,7 @@ class ExternalStore:
         first = first_ref(self.provider, tenant, name)
         if await records.versions(self._source, tenant, name):  # first, so that nothing is written in vain
             raise _exists()
-        ref, share = await self._written(self._source, first, material, purpose, is_first=True)
+        ref, share = await self._write_next(self._source, first, material, purpose, is_first=True)
         async with _SQL.one_write(self._source) as connection:
             if not await _SQL.execute(connection, "put", *_columns(ref, purpose, scheme, share)):
                 raise _exists()  # what was written is removed later
@@ -215,7 +215,7 @@ class ExternalStore:
         async with _SQL.transaction(self._source) as connection:
             await records.lock(connection, tenant, name, purpose)
             is_first = not await _SQL.value(connection, "is_kept", tenant, name, self.provider.value)
-            ref, share = await self._written(connection, first, material, purpose, is_first=is_first)
+            ref, share = await self._write_next(connection, first, material, purpose, is_first=is_first)
             await records.step_back(connection, tenant, name)
             await _SQL.execute(connection, "add", *_columns(ref, purpose, scheme, share))
             await settle(connection, ref)
@@ -258,7 +258,7 @@ class ExternalStore:
         )
         return moved
 
-    async def _written(
+    async def _write_next(
         self, source: Executor, first: SecretRef, material: SecretMaterial, purpose: Purpose, *, is_first: bool
     ) -> tuple[SecretRef, bytes]:
         """Take a number, and write the material under it; return the ref and the share."""
