@@ -292,8 +292,8 @@ def heads_to_json(heads: Iterable[Head]) -> list[list[object]]:
 
 def heads_from_json(facts: Mapping[str, Any] | str | None) -> tuple[Head, ...]:
     """Return the heads in the audit row of an accepted restore."""
-    found = facts.get("heads", []) if isinstance(facts, Mapping) else []
-    return tuple(Head(tenant_id=tenant, sequence=number, mac=bytes.fromhex(mac)) for tenant, number, mac in found)
+    heads = facts.get("heads", []) if isinstance(facts, Mapping) else []
+    return tuple(Head(tenant_id=tenant, sequence=number, mac=bytes.fromhex(mac)) for tenant, number, mac in heads)
 
 
 def _head(one: Mapping[str, Any]) -> Head:
@@ -359,9 +359,9 @@ def parse_facts(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode()  # raises for a lone surrogate, which cannot be printed
-        return found if isinstance(found, dict) and json_text(found) == text and _is_flat(found) else text
+        facts = json.loads(text)
+        json.dumps(facts, ensure_ascii=False).encode()  # raises for a lone surrogate, which cannot be printed
+        return facts if isinstance(facts, dict) and json_text(facts) == text and _is_flat(facts) else text
     except (ValueError, RecursionError):
         return text
 

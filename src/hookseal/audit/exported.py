@@ -102,15 +102,15 @@ def _verified(tenant: str, chain: _Chain) -> Verified:
 def _find_contradictions(
     heads: Sequence[Head], chains: Mapping[str, _Chain], accepted: set[Head]
 ) -> list[tuple[Head, Contradiction]]:
-    found: list[tuple[Head, Contradiction]] = []
+    contradicted: list[tuple[Head, Contradiction]] = []
     for head in heads:
         chain = chains.get(head.tenant_id, _Chain())
-        how = find_contradiction(
+        contradiction = find_contradiction(
             head, ends_at=chain.ends_at, mac_there=chain.macs.get(head.sequence), accepted=accepted
         )
-        if how is not None:
-            found.append((head, how))
-    return found
+        if contradiction is not None:
+            contradicted.append((head, contradiction))
+    return contradicted
 
 
 def _read(line: bytes, number: int) -> tuple[Row, bytes]:
