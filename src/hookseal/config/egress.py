@@ -42,10 +42,10 @@ def _network(text: str) -> AllowedNetwork:
 
 def proxy(text: str) -> EgressProxy:
     """Return the proxy of a url, with its credentials separated. Raises `ValueError`, without the value."""
-    found = _PROXY.fullmatch(text)
-    if found is None or not 0 < int(found[3]) <= _MAX_PORT:
+    match = _PROXY.fullmatch(text)
+    if match is None or not 0 < int(match[3]) <= _MAX_PORT:
         raise ValueError
-    credentials, host, port = found.groups()
+    credentials, host, port = match.groups()
     # Another parser would end the host at a '/', '?' or '#' that is not percent-encoded.
     if credentials is not None and (":" not in credentials or re.search("[/?#@]", credentials)):
         raise ValueError

@@ -103,21 +103,25 @@ def _texts(detail: ErrorDetails, written_as: Mapping[str, str]) -> list[str]:
     return detail["msg"].splitlines()
 
 
-def _database(found: Database | None, name: str, source: Source, files: Mapping[str, str]) -> Database | None:
-    if found is None:
+def _database(configured: Database | None, name: str, source: Source, files: Mapping[str, str]) -> Database | None:
+    if configured is None:
         return None
     variable = source.written_as.get(name, name)
     path = files.get(f"{variable}_FILE")
-    return replace(found, variable=variable, read_again=None if path is None else _UrlFile(path, found.url, database))
+    return replace(
+        configured, variable=variable, read_again=None if path is None else _UrlFile(path, configured.url, database)
+    )
 
 
 def _redis(variables: Variables, source: Source, files: Mapping[str, str]) -> Redis | None:
-    found, name = variables.redis, str(Part.REDIS)
-    if found is None:
+    configured, name = variables.redis, str(Part.REDIS)
+    if configured is None:
         return None
     variable = source.written_as.get(name, name)
     path = files.get(f"{variable}_FILE")
-    return replace(found, variable=variable, read_again=None if path is None else _UrlFile(path, found.url, redis))
+    return replace(
+        configured, variable=variable, read_again=None if path is None else _UrlFile(path, configured.url, redis)
+    )
 
 
 class _UrlFile:
@@ -323,12 +327,12 @@ class SplitEnvironment:
             NEXT_KEY: (secrets.next_key,),
             PREVIOUS_KEYS: secrets.previous_keys,
         }
-        plain = {name: ",".join(_written(key) for key in several if key) for name, several in keys.items()}
-        kept = {name: value for name, value in self.variables.items() if name not in WRAPPED | {KMS, INSTALLATION}}
-        return replace(self, variables=kept | {name: text for name, text in plain.items() if text})
+        plain = {name: ",".join(_key_text(key) for key in several if key) for name, several in keys.items()}
+        others = {name: value for name, value in self.variables.items() if name not in WRAPPED | {KMS, INSTALLATION}}
+        return replace(self, variables=others | {name: text for name, text in plain.items() if text})
 
 
-def _written(key: MasterKey) -> str:
+def _key_text(key: MasterKey) -> str:
     return base64.b64encode(key.material.reveal()).decode("ascii")
 
 

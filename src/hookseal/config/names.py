@@ -92,8 +92,8 @@ def did_you_mean(name: str) -> str:
     """Return the end of a sentence that suggests the most similar known name, or "" if none is similar."""
     prefix = name.removesuffix(_without_prefix(name))
     ends = {_without_prefix(ours): ours for ours in sorted(KNOWN, key=lambda ours: (ours.startswith(prefix), ours))}
-    found = get_close_matches(_without_prefix(name), ends, n=1, cutoff=_MIN_SIMILARITY)
-    return f", did you mean {ends[found[0]]}?" if found else ""
+    similar = get_close_matches(_without_prefix(name), ends, n=1, cutoff=_MIN_SIMILARITY)
+    return f", did you mean {ends[similar[0]]}?" if similar else ""
 
 
 def _without_prefix(name: str) -> str:

@@ -26,12 +26,14 @@ def producer_settings(
     variables and contain no value.
     """
     arguments = {str(Part.DATABASE): database_url, str(Part.REDIS): redis_url}
-    ours = chosen(os.environ if environ is None else environ, _READ, arguments)
+    ours = own_variables(os.environ if environ is None else environ, _READ, arguments)
     has_redis = str(Part.REDIS) in map(names.variable_set_by, ours)
     return load(ours, needs=frozenset({Part.DATABASE, Part.REDIS} if has_redis else {Part.DATABASE}))
 
 
-def chosen(environ: Mapping[str, str], read: frozenset[str], arguments: Mapping[str, str | None]) -> dict[str, str]:
+def own_variables(
+    environ: Mapping[str, str], read: frozenset[str], arguments: Mapping[str, str | None]
+) -> dict[str, str]:
     """Return the variables of these names, and names like them, with the arguments that are not None in their place.
 
     It is a copy, because `load` removes keys from its argument, and the process may need them.
@@ -86,7 +88,7 @@ def admin_settings(*, database_url: str | None = None, environ: Mapping[str, str
     """
     environ = os.environ if environ is None else environ
     read = _ADMIN_READ | providers.names_in(environ) | (names.OPENBAO if openbao.is_used(environ) else frozenset())
-    ours = chosen(environ, read, {str(Part.DATABASE): database_url})
+    ours = own_variables(environ, read, {str(Part.DATABASE): database_url})
     has_keys = any(names.variable_set_by(name) in _KEYS for name in ours)
     may_change = has_keys or ours.get(Part.SECRETS) not in {None, str(Provider.DB)}
     return load(ours, needs=frozenset({Part.DATABASE, Part.SECRETS} if may_change else {Part.DATABASE}))

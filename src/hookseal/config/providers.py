@@ -36,8 +36,8 @@ def used(environ: Mapping[str, str]) -> frozenset[str]:
 
 def names_in(environ: Mapping[str, str]) -> frozenset[str]:
     """Return the names of present variables that belong to a provider which is used."""
-    found = [names for provider, names in OF_PROVIDER.items() if provider in used(environ)]
-    return frozenset().union(*found) & environ.keys()
+    groups = [names for provider, names in OF_PROVIDER.items() if provider in used(environ)]
+    return frozenset().union(*groups) & environ.keys()
 
 
 def also_read(text: str) -> frozenset[Provider]:
@@ -59,22 +59,22 @@ def access(
     may_be_plain: bool,
 ) -> tuple[Access, list[str]]:
     """Return how to reach the providers that are used, and the problems of what is missing."""
-    wanted, (region, role), (server, mount) = also | {provider}, aws, openbao_at
+    to_reach, (region, role), (server, mount) = also | {provider}, aws, openbao_at
     needed = ((Provider.AWS, REGION, region), (Provider.GCP, PROJECT, project))
     problems = [
         f"{name} is not set: the provider {which} needs it"
         for which, name, value in needed
-        if which in wanted and value is None
+        if which in to_reach and value is None
     ]
-    found = Access(
+    reached = Access(
         aws=AwsAccess(region=region, role_arn=role, may_be_plain=may_be_plain)
-        if Provider.AWS in wanted and region
+        if Provider.AWS in to_reach and region
         else None,
-        gcp=GcpAccess(project=project, may_be_plain=may_be_plain) if Provider.GCP in wanted and project else None,
-        openbao=OpenBaoAccess(server=server, mount=mount) if Provider.OPENBAO in wanted and server else None,
+        gcp=GcpAccess(project=project, may_be_plain=may_be_plain) if Provider.GCP in to_reach and project else None,
+        openbao=OpenBaoAccess(server=server, mount=mount) if Provider.OPENBAO in to_reach and server else None,
         prefix=prefix,
     )
-    return found, problems
+    return reached, problems
 
 
 def _listed() -> str:

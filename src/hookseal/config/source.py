@@ -89,9 +89,9 @@ def read_environment(
     read = sorted(names.ours(environ) - names.overridden(environ))
     for name in read:
         value = environ[name]
-        found = _name_problem(name, value, environ)
-        if found is not None:
-            problems.extend(found)
+        naming_problems = _name_problem(name, value, environ)
+        if naming_problems is not None:
+            problems.extend(naming_problems)
         elif name in names.FROM_FILE and value:
             _read(name, value, read_file, into=(values, exposed, problems, files))
         else:

@@ -320,10 +320,10 @@ def _hosts(netloc: str, port: str, variable: str) -> str:
         return ""
     if _HOSTS.fullmatch(text) is None:
         raise _not_a_host(variable)
-    found = [(host, port if own is None else own) for host, own in _pairs(text)]
-    if not all(_is_port(each) for _, each in found):
+    pairs = [(host, port if own is None else own) for host, own in _pairs(text)]
+    if not all(_is_port(each) for _, each in pairs):
         raise problem(f"{variable} has a port that is {_NOT_A_PORT}: correct it, or remove it with its ':'")
-    return ", ".join(f"{host}:{each}" for host, each in found)
+    return ", ".join(f"{host}:{each}" for host, each in pairs)
 
 
 def _pairs(text: str) -> list[tuple[str, str | None]]:
