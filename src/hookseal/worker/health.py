@@ -110,13 +110,13 @@ class Port:
         line, *lines = request.decode("latin-1").split("\r\n")
         words = line.split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):  # noqa: PLR2004 -- method, path and version
-            return _written(Reply(status=400))
+            return _encoded(Reply(status=400))
         method, target, _ = words
         if method not in {"GET", "HEAD"}:
-            return _written(Reply(status=405))
+            return _encoded(Reply(status=405))
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         reply = await self._reply(target.partition("?")[0], headers.get("accept", ""))
-        return _written(reply, with_body=method == "GET")
+        return _encoded(reply, with_body=method == "GET")
 
     async def _reply(self, path: str, accept: str) -> Reply:
         try:
@@ -126,7 +126,7 @@ class Port:
             return Reply(status=500)
 
 
-def _written(reply: Reply, *, with_body: bool = True) -> bytes:
+def _encoded(reply: Reply, *, with_body: bool = True) -> bytes:
     body = reply.body or f"{reply.status} {_REASONS[reply.status]}\n".encode()
     head = (
         f"HTTP/1.1 {reply.status} {_REASONS[reply.status]}\r\nContent-Type: {reply.content_type}\r\n"

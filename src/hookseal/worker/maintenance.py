@@ -146,30 +146,30 @@ class Housekeeping:
             self._log.warning("secret.removal_failed", reason=with_advice(removal.error))
 
     async def _take_turn(self, scheduled: Scheduled) -> None:
-        done = None
+        turn = None
         async with self._operator() as operator:
             with suppress(NotFound):  # it was deleted meanwhile
-                done = await take_turn(operator, scheduled, overlap_seconds=self._rules.overlap_seconds)
+                turn = await take_turn(operator, scheduled, overlap_seconds=self._rules.overlap_seconds)
         log = self._log.bind(tenant_id=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)
-        match done:
+        match turn:
             case Announced():
                 log.warning(
                     "secret.rotation_announced",
-                    generation=done.generation,
-                    secret_ref=done.secret_ref,
-                    rotates_at=done.rotates_at.isoformat(),
+                    generation=turn.generation,
+                    secret_ref=turn.secret_ref,
+                    rotates_at=turn.rotates_at.isoformat(),
                 )
             case RotatedBySchedule():
                 log.warning(
                     "secret.rotated_by_schedule",
-                    generation=done.generation,
-                    secret_ref=done.secret_ref,
-                    both_sign_until=done.both_sign_until.isoformat(),
+                    generation=turn.generation,
+                    secret_ref=turn.secret_ref,
+                    both_sign_until=turn.both_sign_until.isoformat(),
                 )
             case None:
                 pass
             case _:
-                assert_never(done)
+                assert_never(turn)
 
     async def _purge(self, tenant: TenantId) -> None:
         destroyed, more = 0, True
@@ -305,13 +305,13 @@ class Retention:
     def _report(self, *, more: bool) -> None:
         """Log what was removed, at the end and once a minute."""
         if self._unlogged and (not more or self._clock.monotonic() >= self._log_at):
-            done, self._unlogged = self._unlogged, Removed()
+            removed, self._unlogged = self._unlogged, Removed()
             self._log_at = self._clock.monotonic() + LOG_SECONDS
             self._log.info(
                 "retention.removed",
-                deliveries=done.deliveries,
-                attempts=done.attempts,
-                events=done.events,
+                deliveries=removed.deliveries,
+                attempts=removed.attempts,
+                events=removed.events,
                 days=self._days,
             )
 

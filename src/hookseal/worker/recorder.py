@@ -333,10 +333,10 @@ class PersistentLedger:
         finished = outcome[0]
 
         async def write(is_repeat: bool) -> Verdict | None:  # noqa: FBT001 -- `_retried` passes it
-            done = await self._ledger.record(finished.claim, finished.attempt, finished.verdict, finished.error)
-            if done is None and is_repeat and await self._ledger.recorded([finished]):
+            applied = await self._ledger.record(finished.claim, finished.attempt, finished.verdict, finished.error)
+            if applied is None and is_repeat and await self._ledger.recorded([finished]):
                 return finished.verdict  # the first try has recorded it, and only its answer was lost
-            return done
+            return applied
 
         await self._write_and_resolve(outcome, write)
 
