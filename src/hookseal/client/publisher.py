@@ -164,13 +164,13 @@ async def _require_schema(pool: Pool) -> None:
     # Any revision is accepted: the SQL functions are the contract, and a producer may be older than the schema.
     with translated():
         try:
-            found = await revision.current(pool)
+            at = await revision.current(pool)
         except asyncpg.InsufficientPrivilegeError:
             raise Refused(
                 "this database role may not publish: an operator must run "
                 "`hookseal producer grant --role ROLE --tenant TENANT`, which makes it a member of hookseal_producer"
             ) from None
-    if found is None:
+    if at is None:
         raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
 
 
@@ -214,18 +214,18 @@ def encode_batch(tenant_id: str, events: Iterable[Event]) -> list[str]:
     return stored.batch(_checked(tenant_id, index, each) for index, each in enumerate(events))
 
 
-def _checked(tenant_id: str, index: int, given: object) -> tuple[stored.NewEvent, str | bytes]:
-    if not isinstance(given, Event):
-        kind = type(given).__name__
+def _checked(tenant_id: str, index: int, item: object) -> tuple[stored.NewEvent, str | bytes]:
+    if not isinstance(item, Event):
+        kind = type(item).__name__
         raise Malformed(f"events[{index}] must be an Event, not {kind}: pass Event(...)", field="events", index=index)
     try:
-        content = encode_payload(given.data, given.body)
+        content = encode_payload(item.data, item.body)
         checked = event(
             tenant_id=tenant_id,
-            event_type=given.event_type,
-            event_id=given.event_id,
-            correlation_id=given.correlation_id,
-            traceparent=given.traceparent,
+            event_type=item.event_type,
+            event_id=item.event_id,
+            correlation_id=item.correlation_id,
+            traceparent=item.traceparent,
         )
     except Malformed as error:
         raise Malformed(f"events[{index}]: {error}", field=error.field, index=index) from None
@@ -330,7 +330,7 @@ class Publisher:
         stored, and it is safe to publish it again with the same event id.
         """
         content = encode_payload(data, body)
-        given = event(
+        new_event = event(
             tenant_id=check_tenant(tenant_id),
             event_type=event_type,
             event_id=event_id,
@@ -339,9 +339,11 @@ class Publisher:
         )
         if connection is not None:
             async with join_transaction(connection) as is_joined:
-                return await self._stored(connection, given, content, is_committed=not is_joined)
+                return await self._stored(connection, new_event, content, is_committed=not is_joined)
         with self._calls.counted():
-            published = await self._stored(self._pool, given, content, is_committed=True, rings=self._doorbell.rings)
+            published = await self._stored(
+                self._pool, new_event, content, is_committed=True, rings=self._doorbell.rings
+            )
             await published.ring()
         return published
 
@@ -358,15 +360,15 @@ class Publisher:
         faulty event, counted from 0: nothing is stored then.
         """
         owner = check_tenant(tenant_id)
-        given = encode_batch(owner, events)
-        if not given:
+        new_events = encode_batch(owner, events)
+        if not new_events:
             return self._many([], is_committed=True)
         if connection is not None:
             async with join_transaction(connection) as is_joined:
-                results = await stored.publish_many(connection, owner, given)
+                results = await stored.publish_many(connection, owner, new_events)
                 return self._many(results, is_committed=not is_joined)
         with self._calls.counted():
-            results = await stored.publish_many(self._pool, owner, given, rings=self._doorbell.rings)
+            results = await stored.publish_many(self._pool, owner, new_events, rings=self._doorbell.rings)
             published = self._many(results, is_committed=True)
             await published.ring()
         return published
@@ -374,16 +376,16 @@ class Publisher:
     async def _stored(
         self,
         executor: Executor,
-        given: stored.NewEvent,
+        new_event: stored.NewEvent,
         content: str | bytes,
         *,
         is_committed: bool,
         rings: bool = False,
     ) -> Published:
         if isinstance(content, str):
-            result = await stored.publish_encoded(executor, given, content, rings=rings)
+            result = await stored.publish_encoded(executor, new_event, content, rings=rings)
         else:
-            result = await stored.publish_raw(executor, given, content, rings=rings)
+            result = await stored.publish_raw(executor, new_event, content, rings=rings)
         return self._one(result, is_committed=is_committed)
 
     def _many(self, results: list[stored.PublishResult], *, is_committed: bool) -> PublishedMany:

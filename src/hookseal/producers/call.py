@@ -72,14 +72,14 @@ def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversati
     every other error of the driver is not changed.
     """
     _require_names(fields)
-    given, content = _checked(fields)  # before anything is sent
+    new_event, content = _checked(fields)  # before anything is sent
     is_joined = yield from _savepoint()
     try:
-        rows = yield _statement(given, content, placeholders)
+        rows = yield _statement(new_event, content, placeholders)
     except Exception as error:  # noqa: BLE001 -- it is raised again, or what it means
         if is_joined:
             yield from _undo()
-        raise _meaning(error, given) from None
+        raise _meaning(error, new_event) from None
     if is_joined:
         yield f"RELEASE SAVEPOINT {_SAVEPOINT}", ()
     return _published(rows, is_committed=not is_joined)
@@ -172,7 +172,7 @@ def _undo() -> Generator[Statement, Rows, None]:
         yield f"RELEASE SAVEPOINT {_SAVEPOINT}", ()
 
 
-def _statement(given: NewEvent, content: str | bytes, placeholders: Sequence[str]) -> Statement:
+def _statement(new_event: NewEvent, content: str | bytes, placeholders: Sequence[str]) -> Statement:
     function, kind = ("publish", "json") if isinstance(content, str) else ("publish_raw", "bytea")
     types = ("text", "text", kind, "text", "text", "text")
     arguments = ", ".join(f"CAST({place} AS {type_})" for place, type_ in zip(placeholders, types, strict=True))
@@ -180,14 +180,23 @@ def _statement(given: NewEvent, content: str | bytes, placeholders: Sequence[str
         "SELECT event_id, CAST(delivery_id AS text), CAST(endpoint_id AS text), duplicate "  # noqa: S608 -- ours alone
         f"FROM hookseal.{function}({arguments})"
     )
-    values = given.tenant_id, given.event_type, content, given.event_id, given.correlation_id, given.traceparent
+    values = (
+        new_event.tenant_id,
+        new_event.event_type,
+        content,
+        new_event.event_id,
+        new_event.correlation_id,
+        new_event.traceparent,
+    )
     return sql, values
 
 
-def _meaning(error: Exception, given: NewEvent) -> Exception:
-    found = described(error)
-    known: HooksealError | None = publish_error(found.sqlstate, found.message, found.column, given.tenant_id)
-    return error if known is None else known
+def _meaning(error: Exception, new_event: NewEvent) -> Exception:
+    server_error = described(error)
+    meaning: HooksealError | None = publish_error(
+        server_error.sqlstate, server_error.message, server_error.column, new_event.tenant_id
+    )
+    return error if meaning is None else meaning
 
 
 def _published(rows: Rows, *, is_committed: bool) -> PublishedEvent:

@@ -16,7 +16,7 @@ class ServerError:
 
 def described(error: BaseException) -> ServerError:
     """Return what PostgreSQL said, from an error of psycopg, asyncpg, pg8000, or one that wraps it."""
-    return next((found for each in _chain(error) if (found := _read(each)) is not None), ServerError())
+    return next((said for each in _chain(error) if (said := _read(each)) is not None), ServerError())
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
