@@ -102,10 +102,10 @@ def resolve_left(task: "asyncio.Future[None]", batch: Iterable[tuple[object, asy
 
     If the task was cancelled, as when the process ends, they raise `Unavailable`.
     """
-    left = [future for _, future in batch if not future.done()]
-    if not left:  # the error is not retrieved here, so that asyncio reports it
+    unresolved = [future for _, future in batch if not future.done()]
+    if not unresolved:  # the error is not retrieved here, so that asyncio reports it
         return
     error = Unavailable("the process ends") if task.cancelled() else task.exception()
     if error is not None:
-        for each in left:
+        for each in unresolved:
             each.set_exception(error)

@@ -249,13 +249,13 @@ def _short(file: str) -> str:
 
 def _with_calls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Write the exception that is logged, if there is one, by its class and calls only."""
-    found = event.pop("exc_info", None)
-    if isinstance(found, tuple):  # of the standard library
-        found = found[1]
-    elif found and not isinstance(found, BaseException):
-        found = sys.exception()
-    if found:
-        event["exception"] = calls(found)
+    error = event.pop("exc_info", None)
+    if isinstance(error, tuple):  # of the standard library
+        error = error[1]
+    elif error and not isinstance(error, BaseException):
+        error = sys.exception()
+    if error:
+        event["exception"] = calls(error)
     return event
 
 

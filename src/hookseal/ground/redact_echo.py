@@ -87,12 +87,12 @@ def redact_echo(text: str, values: Iterable[str]) -> str:
 
 def _masked(text: str, hidden: bytearray) -> str:
     """Return the text with the mask in place of each hidden part."""
-    shown = 0
+    copied_to = 0
     parts = []
     for part in _HIDDEN.finditer(hidden):
-        parts += [text[shown : part.start()], MASK]
-        shown = part.end()
-    return "".join([*parts, text[shown:]])
+        parts += [text[copied_to : part.start()], MASK]
+        copied_to = part.end()
+    return "".join([*parts, text[copied_to:]])
 
 
 def _encodings(value: str) -> Iterator[str]:
@@ -114,16 +114,16 @@ def _repeated_runs(text: str, encoded: Iterable[str]) -> set[str]:
     """Return every run of 8 characters of these, or every shorter one as a whole, that also occurs in the text."""
     runs = {text[start : start + RUN_CHARACTERS] for start in range(len(text) - RUN_CHARACTERS + 1)}
     parts = frozenset[int]().union(*(_numbers(text[start:]) for start in range(_STEP)))
-    found: set[str] = set()
-    for one in encoded:
-        if len(one) < RUN_CHARACTERS:
-            if len(one) >= MIN_CHARACTERS and one in text:
-                found.add(one)
+    repeated: set[str] = set()
+    for secret in encoded:
+        if len(secret) < RUN_CHARACTERS:
+            if len(secret) >= MIN_CHARACTERS and secret in text:
+                repeated.add(secret)
             continue
-        near = list(compress(range(0, len(one), _STEP), map(parts.__contains__, _numbers(one))))
+        near = list(compress(range(0, len(secret), _STEP), map(parts.__contains__, _numbers(secret))))
         starts = {start for before in range(_STEP + 1) for at in near if (start := at - before) >= 0}
-        found |= {one[start : start + RUN_CHARACTERS] for start in starts} & runs
-    return found
+        repeated |= {secret[start : start + RUN_CHARACTERS] for start in starts} & runs
+    return repeated
 
 
 def _numbers(text: str) -> memoryview:

@@ -146,13 +146,13 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 def framed(*parts: bytes | None) -> bytes:
     """Return the number of parts, then each part after its length: different parts give different bytes."""
-    written = [_COUNT.pack(len(parts))]
+    pieces = [_COUNT.pack(len(parts))]
     for part in parts:
         if part is None:
-            written.append(_ABSENT)
+            pieces.append(_ABSENT)
         else:
-            written += (_LENGTH.pack(len(part)), part)
-    return b"".join(written)
+            pieces += (_LENGTH.pack(len(part)), part)
+    return b"".join(pieces)
 
 
 def microseconds(moment: datetime) -> int:
