@@ -83,7 +83,7 @@ SET bytea_output = 'escape'; SET quote_all_identifiers = on; SET search_path = h
 async def test_the_stored_fingerprint_is_that_of_the_migrations(pool: Pool) -> None:
     """The stored file is what the migrations make, in each state of the plaintext column: else run `make docs`."""
     async with pool.acquire() as connection:
-        made = fingerprint.written(await in_each_state(connection))
+        made = fingerprint.contents_of_file(await in_each_state(connection))
 
     assert json.loads(PATH.read_text(encoding="utf-8"))[revision.EXPECTED] == made
 

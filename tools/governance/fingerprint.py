@@ -27,7 +27,7 @@ async def main() -> None:
             await upgrade(server.url)
             connection = await connect(server.url)
             try:
-                stored[revision.EXPECTED] = fingerprint.written(await in_each_state(connection))
+                stored[revision.EXPECTED] = fingerprint.contents_of_file(await in_each_state(connection))
             finally:
                 await connection.close()
     PATH.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")

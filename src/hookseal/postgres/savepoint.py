@@ -79,16 +79,16 @@ async def require_plain_types(connection: Connection) -> None:
     """
     try:
         row = await _SQL.row(connection, "types")
-        found = [] if row is None else [name for name, plain in _PLAIN.items() if not _is(row[name], plain)]
+        with_codec = [] if row is None else [name for name, plain in _PLAIN.items() if not _is(row[name], plain)]
     except (HooksealError, asyncpg.PostgresError):
         raise
     except Exception:  # noqa: BLE001 -- of the codec
-        found = [name for name in _PLAIN if not await _reads_plainly(connection, name)]
-    if found:
+        with_codec = [name for name in _PLAIN if not await _reads_plainly(connection, name)]
+    if with_codec:
         raise Malformed(
-            f"the connection has a codec of its own for {found[0]} (set_type_codec), so that hookseal would read and "
-            "write other values than it means: give another connection, or remove the codec with "
-            f"`await connection.reset_type_codec('{found[0]}', schema='pg_catalog')`",
+            f"the connection has a codec of its own for {with_codec[0]} (set_type_codec), so that hookseal would read "
+            "and write other values than it means: give another connection, or remove the codec with "
+            f"`await connection.reset_type_codec('{with_codec[0]}', schema='pg_catalog')`",
             field="connection",
         )
 
@@ -103,8 +103,8 @@ async def _reads_plainly(connection: Connection, name: str) -> bool:
         return False
 
 
-def _is(found: object, plain: object) -> bool:
-    return isinstance(found, type(plain)) and found == plain
+def _is(value: object, plain: object) -> bool:
+    return isinstance(value, type(plain)) and value == plain
 
 
 async def _run(connection: Connection, name: str) -> None:

@@ -39,7 +39,7 @@ def _fragments() -> dict[str, str]:
 
 
 def _whole(text: str, fragments: Mapping[str, str]) -> str:
-    whole = _FRAGMENT.sub(lambda found: fragments[found[1]], text)
+    whole = _FRAGMENT.sub(lambda match: fragments[match[1]], text)
     return whole if whole == text else _whole(whole, fragments)
 
 

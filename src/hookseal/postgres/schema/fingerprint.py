@@ -89,13 +89,13 @@ async def compare(source: Executor) -> Comparison | None:
             return None
         column = await plaintext.state(connection) or PlaintextColumn.THERE  # without its table, the table is missing
         is_of_this_line = await revision.is_of_this_line(connection)
-        found = await read(connection)
+        objects = await read(connection)
     expected = _expected().get(at, {}).get(column)
     return Comparison(
-        found=digest(found),
+        found=digest(objects),
         expected=None if expected is None else digest(expected),
         is_of_this_line=is_of_this_line,
-        differences=() if expected is None else find_differences(expected, found),
+        differences=() if expected is None else find_differences(expected, objects),
     )
 
 
@@ -104,14 +104,14 @@ async def require(source: Executor) -> None:
 
     What an operator may add is no difference here.
     """
-    found = await compare(source)
-    if found is not None and (problem := explanation(found)) is not None:
+    comparison = await compare(source)
+    if comparison is not None and (problem := explanation(comparison)) is not None:
         raise ConfigError(problem)
 
 
-def explanation(found: Comparison) -> str | None:
+def explanation(comparison: Comparison) -> str | None:
     """Return what is wrong, the first few objects by name, and what to do about it; None if nothing is."""
-    wrong = found.wrong
+    wrong = comparison.wrong
     if not wrong:
         return None
     named = ", ".join(str(each) for each in wrong[:_MOST_NAMED])
@@ -119,7 +119,7 @@ def explanation(found: Comparison) -> str | None:
     cause = (
         "If somebody changed it, have the owner of the schema undo that; if another build of hookseal made it, use "
         "that build, or move to a new database"
-        if found.is_of_this_line
+        if comparison.is_of_this_line
         else "A build before the first release made it, since it has no mark of this line, and no version upgrades it: "
         "use that build, or move to a new database"
     )
@@ -178,14 +178,14 @@ async def read(connection: Connection) -> dict[str, str]:
         await transaction.rollback()
 
 
-def written(states: Mapping[PlaintextColumn, Mapping[str, str]]) -> dict[str, dict[str, str | None]]:
+def contents_of_file(states: Mapping[PlaintextColumn, Mapping[str, str]]) -> dict[str, dict[str, str | None]]:
     """Return what `fingerprints.json` has of one revision, from the objects in each state of the plaintext column."""
-    there = states[PlaintextColumn.THERE]
+    with_column = states[PlaintextColumn.THERE]
     return {
         state.value: {
             name: objects.get(name)
-            for name in sorted(there.keys() | objects.keys())
-            if state is PlaintextColumn.THERE or objects.get(name) != there.get(name)
+            for name in sorted(with_column.keys() | objects.keys())
+            if state is PlaintextColumn.THERE or objects.get(name) != with_column.get(name)
         }
         for state, objects in states.items()
     }

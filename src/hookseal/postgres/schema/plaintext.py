@@ -38,8 +38,8 @@ class PlaintextColumn(StrEnum):
 
 async def state(connection: Connection) -> PlaintextColumn | None:
     """Return the state of the column, None if hookseal was never installed in the database."""
-    found = await connection.fetchval(_STATE)
-    return None if found is None else PlaintextColumn(found)
+    text = await connection.fetchval(_STATE)
+    return None if text is None else PlaintextColumn(text)
 
 
 async def remove_forbidden(connection: Connection) -> None:

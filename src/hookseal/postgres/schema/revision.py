@@ -24,12 +24,12 @@ async def current(connection: Executor) -> str | None:
 
 async def require(connection: Executor) -> None:
     """Raise `ConfigError`, which says what to do, if the schema has another revision."""
-    found = await current(connection)
-    if found is None:
+    at = await current(connection)
+    if at is None:
         raise ConfigError("the database has no schema of hookseal", advice=_UPGRADE)
-    await require_upgradable(connection, found)
-    if found != EXPECTED:
-        raise ConfigError(f"the schema is at revision {found}, this version needs {EXPECTED}", advice=_UPGRADE)
+    await require_upgradable(connection, at)
+    if at != EXPECTED:
+        raise ConfigError(f"the schema is at revision {at}, this version needs {EXPECTED}", advice=_UPGRADE)
 
 
 async def is_of_this_line(connection: Executor) -> bool:
@@ -38,21 +38,21 @@ async def is_of_this_line(connection: Executor) -> bool:
     return mark == LINE
 
 
-async def require_upgradable(connection: Executor, found: str) -> None:
+async def require_upgradable(connection: Executor, at: str) -> None:
     """Raise `ConfigError`, which says what the database is, if its revision is neither this version's nor an older one.
 
     Builds before the first release numbered their schemas in the same way. Only a schema with the mark of this line is
     a newer one.
     """
-    if found == EXPECTED:  # the fingerprint says whether it is of this line
+    if at == EXPECTED:  # the fingerprint says whether it is of this line
         return
     if not await is_of_this_line(connection):
         raise ConfigError(
-            f"the schema says revision {found}, but not that this line of hookseal made it (this version knows up to "
+            f"the schema says revision {at}, but not that this line of hookseal made it (this version knows up to "
             f"{EXPECTED}): it is from a build before the first release, which no version upgrades. Use that build, or "
             "move to a new database (docs/guide/upgrading.md)"
         )
-    if found > EXPECTED:
+    if at > EXPECTED:
         raise ConfigError(
-            f"the schema is at revision {found}, this version knows up to {EXPECTED}: install a newer hookseal"
+            f"the schema is at revision {at}, this version knows up to {EXPECTED}: install a newer hookseal"
         )

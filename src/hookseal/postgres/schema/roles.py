@@ -125,12 +125,12 @@ async def refuse_bound(executor: Executor) -> None:
 
     One that was created by hand, with another search path, may be bound to a function of another role.
     """
-    found = [row["found"] for row in await executor.fetch(_BOUND)]
-    if found:
+    bound = [row["found"] for row in await executor.fetch(_BOUND)]
+    if bound:
         raise Refused(
             "a function of another schema stands in the tables of hookseal: it was found in place of PostgreSQL's own "
             "when they were made, and runs with the rights of the role that writes. Treat it as a break-in "
-            "(docs/threat-model.md, A17), and have the owner replace" + "".join(f"\n  {each}" for each in found)
+            "(docs/threat-model.md, A17), and have the owner replace" + "".join(f"\n  {each}" for each in bound)
         )
 
 

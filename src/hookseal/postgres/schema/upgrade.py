@@ -84,9 +84,9 @@ async def upgrade(database_url: str) -> str:
 async def _require_supported(connection: _Driver) -> None:
     if connection.get_server_version().major < _OLDEST_SERVER:
         raise Refused("hookseal needs PostgreSQL 14 or newer: upgrade the server")
-    found = await revision.current(connection)
-    if found is not None:
-        await revision.require_upgradable(connection, found)
+    at = await revision.current(connection)
+    if at is not None:
+        await revision.require_upgradable(connection, at)
 
 
 async def _is_done(engine: AsyncEngine) -> bool:
@@ -104,9 +104,9 @@ async def _is_done(engine: AsyncEngine) -> bool:
                 await _lock_tables(driver)
             except (*_MADE_MEANWHILE, asyncpg.DeadlockDetectedError):
                 continue
-            done = await _step(connection, driver)
+            was_last = await _step(connection, driver)
             await connection.commit()
-            return done
+            return was_last
     raise Busy("other processes keep changing the schema of hookseal or locking its tables: end them and try again")
 
 
