@@ -55,7 +55,7 @@ def list_(
     """
     page = call(
         start(READS),
-        lambda admin: admin.audit.list(tenant_id=_of(tenant), action=action, limit=limit, cursor=cursor),
+        lambda admin: admin.audit.list(tenant_id=_tenant_or_every(tenant), action=action, limit=limit, cursor=cursor),
     )
     emit(page, as_json=as_json, text=lambda: _list_text(page))
 
@@ -83,20 +83,22 @@ def verify(
     if from_export is not None and str(head) == str(from_export) == STANDARD_INPUT:
         raise Malformed("only one of --head and --from-export can be standard input", field="from_export")
     settings = start(CHANGES)
-    kept = None if head is None else read_heads(head)
+    saved_heads = None if head is None else read_heads(head)
 
     async def step(admin: Admin) -> VerifiedLog:
         with _progress() as on_progress:
             if from_export is None:
-                return await admin.audit.verify(tenant_id=_of(tenant), heads=kept, on_progress=on_progress)
+                return await admin.audit.verify(
+                    tenant_id=_tenant_or_every(tenant), heads=saved_heads, on_progress=on_progress
+                )
             lines = read_lines(str(from_export), MAX_LINE_BYTES, field="from_export")
             return await admin.audit.verify_export(
-                tenant_id=_of(tenant), from_export=lines, heads=kept, on_progress=on_progress
+                tenant_id=_tenant_or_every(tenant), from_export=lines, heads=saved_heads, on_progress=on_progress
             )
 
-    found = call(settings, step)
-    emit(found, as_json=as_json, text=lambda: _verify_text(found))
-    raise typer.Exit(0 if found.intact else 1)
+    verified = call(settings, step)
+    emit(verified, as_json=as_json, text=lambda: _verify_text(verified))
+    raise typer.Exit(0 if verified.intact else 1)
 
 
 @app.command()
@@ -109,11 +111,11 @@ def heads(*, tenant: Tenant = None, as_json: Json = False) -> None:
 
     Example: hookseal audit heads --json > heads.json
     """
-    found = call(start(READS), lambda admin: admin.audit.heads(tenant_id=_of(tenant)))
-    for one in found.tenants:
-        if not one.is_plausible:
-            note(f"{one.tenant_id}: hookseal did not write this head: run `hookseal audit verify`")
-    emit(found, as_json=as_json, text=lambda: "\n".join(map(_head_text, found.tenants)) or "no audit rows")
+    result = call(start(READS), lambda admin: admin.audit.heads(tenant_id=_tenant_or_every(tenant)))
+    for head in result.tenants:
+        if not head.is_plausible:
+            note(f"{head.tenant_id}: hookseal did not write this head: run `hookseal audit verify`")
+    emit(result, as_json=as_json, text=lambda: "\n".join(map(_head_text, result.tenants)) or "no audit rows")
 
 
 @app.command()
@@ -130,7 +132,7 @@ def export(
     """
 
     async def step(admin: Admin) -> None:
-        async with aclosing(admin.audit.export(tenant_id=_of(tenant))) as rows:
+        async with aclosing(admin.audit.export(tenant_id=_tenant_or_every(tenant))) as rows:
             async for row in rows:
                 emit(row, as_json=True, text="")
 
@@ -146,7 +148,7 @@ def read_heads(source: Path) -> str:
         raise Malformed("the file must be text in UTF-8", field="head") from None
 
 
-def _of(tenant: str | None) -> str:
+def _tenant_or_every(tenant: str | None) -> str:
     return EVERY_TENANT if tenant is None else tenant
 
 
@@ -164,11 +166,11 @@ def _list_text(page: Page[AuditRow]) -> str:
     return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none="no audit rows")
 
 
-def _verify_text(found: VerifiedLog) -> str:
-    lines = [_verified_text(each) for each in found.tenants]
+def _verify_text(verified: VerifiedLog) -> str:
+    lines = [_verified_text(each) for each in verified.tenants]
     lines += [
         f"{printable(head.tenant_id)}: STALE: {_CONTRADICTS[head.how]} (row {head.head_sequence}, MAC {head.head_mac})"
-        for head in found.contradicted
+        for head in verified.contradicted
     ]
     return "\n".join(lines) or "no audit rows"
 

@@ -120,7 +120,7 @@ def tree(branch: str | None, *, completes: bool = False) -> typer.Typer:
     A process runs one command, and a probe starts one every few seconds: to load all commands takes longer than most
     of them run. The whole tree has the options that install shell completion; `completes` adds the answer to the shell.
     """
-    found = typer.Typer(
+    root = typer.Typer(
         name="hookseal",
         help="Deliver webhooks that are signed with secrets, which are kept encrypted in PostgreSQL.",
         epilog=_EPILOG,
@@ -128,11 +128,11 @@ def tree(branch: str | None, *, completes: bool = False) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=HELP_OPTIONS,
     )
-    found.callback(invoke_without_command=True)(_root)
+    root.callback(invoke_without_command=True)(_root)
     for name in _branches(branch):
-        _add(found, name)
-    join_lines(found)
-    return found
+        _add(root, name)
+    join_lines(root)
+    return root
 
 
 def _branches(branch: str | None) -> tuple[str, ...]:
@@ -141,13 +141,13 @@ def _branches(branch: str | None) -> tuple[str, ...]:
     return (branch,) if branch in _NAMES else _NAMES
 
 
-def _add(found: typer.Typer, name: str) -> None:
+def _add(root: typer.Typer, name: str) -> None:
     word = name.replace("-", "_")
     module = import_module(f"hookseal.cli.{word}.group" if name in _FOLDERS else f"hookseal.cli.{word}")
     if hasattr(module, "app"):
-        found.add_typer(module.app, name=name)
+        root.add_typer(module.app, name=name)
     else:
-        found.command()(getattr(module, word))
+        root.command()(getattr(module, word))
 
 
 def _root(

@@ -61,19 +61,19 @@ def _header(names: list[str], required: frozenset[str], known: frozenset[str]) -
 def _rows(reader: "_csv.Reader", names: list[str]) -> Iterator[CsvRow]:
     while True:
         line = reader.line_num + 1
-        found = _next(reader)
-        if found is None:
+        cells = _next(reader)
+        if cells is None:
             return
-        if isinstance(found, Malformed):
-            yield CsvRow(line=line, cells={}, problem=found, is_last=True)
+        if isinstance(cells, Malformed):
+            yield CsvRow(line=line, cells={}, problem=cells, is_last=True)
             return
-        if not found:  # an empty line
+        if not cells:  # an empty line
             continue
-        if len(found) != len(names):
-            problem = _malformed(f"the row has {len(found)} cells and the first line {len(names)}")
+        if len(cells) != len(names):
+            problem = _malformed(f"the row has {len(cells)} cells and the first line {len(names)}")
             yield CsvRow(line=line, cells={}, problem=problem)
             continue
-        yield CsvRow(line=line, cells={name: cell for name, cell in zip(names, found, strict=True) if cell})
+        yield CsvRow(line=line, cells={name: cell for name, cell in zip(names, cells, strict=True) if cell})
 
 
 def _next(reader: "_csv.Reader") -> list[str] | Malformed | None:

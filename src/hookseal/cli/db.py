@@ -36,21 +36,21 @@ def upgrade(*, as_json: Json = False) -> None:
 
     Example: hookseal db upgrade
     """
-    before, after, found = run(_upgrade(start(_NEEDS).database))
+    before, after, schema = run(_upgrade(start(_NEEDS).database))
     text = f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}"
-    if found.column is not PlaintextColumn.THERE:
-        text += _PLAINTEXT[found.column]
+    if schema.column is not PlaintextColumn.THERE:
+        text += _PLAINTEXT[schema.column]
     emit(
         {
             "revision": after,
             "previous_revision": before,
-            "plaintext_column": found.column,
-            **found.fields,
+            "plaintext_column": schema.column,
+            **schema.fields,
         },
         as_json=as_json,
-        text="\n".join([text, *found.problem]),
+        text="\n".join([text, *schema.problem]),
     )
-    raise typer.Exit(1 if found.wrong else 0)
+    raise typer.Exit(1 if schema.wrong else 0)
 
 
 @app.command()
@@ -62,21 +62,21 @@ def status(*, as_json: Json = False) -> None:
 
     Example: hookseal db status
     """
-    found = run(_current(start(_NEEDS).database))
-    up_to_date = found.revision == revision.EXPECTED and not found.wrong
+    schema = run(_current(start(_NEEDS).database))
+    up_to_date = schema.revision == revision.EXPECTED and not schema.wrong
     emit(
         {
-            "revision": found.revision,
+            "revision": schema.revision,
             "expected": revision.EXPECTED,
             "up_to_date": up_to_date,
-            "plaintext_column": found.column,
-            **found.fields,
+            "plaintext_column": schema.column,
+            **schema.fields,
         },
         as_json=as_json,
-        text=f"revision {found.revision or 'none'}, this version needs {revision.EXPECTED}"
-        + ("" if found.advice is None else f": {found.advice}")
-        + _PLAINTEXT[found.column]
-        + found.text,
+        text=f"revision {schema.revision or 'none'}, this version needs {revision.EXPECTED}"
+        + ("" if schema.advice is None else f": {schema.advice}")
+        + _PLAINTEXT[schema.column]
+        + schema.text,
     )
     raise typer.Exit(0 if up_to_date else 1)
 

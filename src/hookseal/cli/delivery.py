@@ -92,8 +92,8 @@ def show(
 
     Example: hookseal delivery show 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    found = call(start(READS), lambda admin: admin.deliveries.get(tenant_id=EVERY_TENANT, delivery_id=delivery))
-    emit(found, as_json=as_json, text=lambda: _show_text(found))
+    details = call(start(READS), lambda admin: admin.deliveries.get(tenant_id=EVERY_TENANT, delivery_id=delivery))
+    emit(details, as_json=as_json, text=lambda: _show_text(details))
 
 
 @app.command()
@@ -177,13 +177,13 @@ def _list_text(page: Page[Delivery]) -> str:
     return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
 
 
-def _show_text(found: DeliveryDetails) -> str:
+def _show_text(details: DeliveryDetails) -> str:
     # While it is held, nothing happens at the time of its next attempt.
-    hidden = {"attempt_log"} if found.waiting_for is None else {"attempt_log", "next_attempt_at"}
-    known = {name: fact for name, fact in fields_of(found).items() if name not in hidden}
-    lines = key_values(known)
-    for attempt in found.attempt_log:
+    hidden = {"attempt_log"} if details.waiting_for is None else {"attempt_log", "next_attempt_at"}
+    facts = {name: fact for name, fact in fields_of(details).items() if name not in hidden}
+    lines = key_values(facts)
+    for attempt in details.attempt_log:
         lines += ["", f"attempt {attempt.number}"]
         tried = {name: fact for name, fact in fields_of(attempt).items() if name != "number"}
-        lines += key_values(tried, width=max(map(len, known)), indent="  ")
+        lines += key_values(tried, width=max(map(len, facts)), indent="  ")
     return "\n".join(lines)

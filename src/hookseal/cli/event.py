@@ -65,20 +65,20 @@ def show(
     Example: hookseal event show invoice-1-paid --tenant acme --payload
     """
     if not payload:
-        found = call(start(READS), lambda admin: admin.events.get(tenant_id=tenant, event_id=event))
-        emit(found, as_json=as_json, text=lambda: _show_text(found))
+        details = call(start(READS), lambda admin: admin.events.get(tenant_id=tenant, event_id=event))
+        emit(details, as_json=as_json, text=lambda: _show_text(details))
         return
 
     async def step(admin: Admin) -> tuple[EventDetails, bytes]:
         details = await admin.events.get(tenant_id=tenant, event_id=event)
         return details, await admin.events.payload(tenant_id=tenant, event_id=event, actor=operator_name())
 
-    found, body = call(start(CHANGES), step)
+    details, body = call(start(CHANGES), step)
     sent, encoded = _text_of(body), base64.b64encode(body).decode("ascii")
     emit(
-        fields_of(found) | {"payload": sent, "payload_base64": encoded},
+        fields_of(details) | {"payload": sent, "payload_base64": encoded},
         as_json=as_json,
-        text=lambda: "\n".join([_show_text(found), "", f"base64: {encoded}" if sent is None else printable(sent)]),
+        text=lambda: "\n".join([_show_text(details), "", f"base64: {encoded}" if sent is None else printable(sent)]),
     )
 
 
@@ -94,7 +94,7 @@ def _list_text(page: Page[StoredEvent]) -> str:
     return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
 
 
-def _show_text(found: EventDetails) -> str:
-    lines = key_values({name: fact for name, fact in fields_of(found).items() if name != "deliveries"})
-    made = [fields_of(each) for each in found.deliveries]
-    return "\n".join([*lines, "", table(made, _DELIVERY_COLUMNS) if made else "no deliveries"])
+def _show_text(details: EventDetails) -> str:
+    lines = key_values({name: fact for name, fact in fields_of(details).items() if name != "deliveries"})
+    deliveries = [fields_of(each) for each in details.deliveries]
+    return "\n".join([*lines, "", table(deliveries, _DELIVERY_COLUMNS) if deliveries else "no deliveries"])

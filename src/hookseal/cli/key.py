@@ -60,11 +60,11 @@ def init(
     drawn = _draw(settings) if kms else None
     ring = None if drawn is None else KeyRing(drawn.key)
     with _never_lost(drawn):
-        made = call(settings, lambda admin: admin.keys.initialise(actor=operator_name(), keyring=ring))
+        begun = call(settings, lambda admin: admin.keys.initialise(actor=operator_name(), keyring=ring))
         if drawn is None:
-            emit(made, as_json=as_json, text=_begun_text(settings, made))
+            emit(begun, as_json=as_json, text=_begun_text(settings, begun))
         else:
-            emit(fields_of(made) | drawn.facts, as_json=as_json, text=drawn.text)
+            emit(fields_of(begun) | drawn.facts, as_json=as_json, text=drawn.text)
 
 
 @app.command()
@@ -77,8 +77,8 @@ def status(*, as_json: Json = False) -> None:
     Example: hookseal key status --json
     """
     settings = start(CHANGES)
-    found = call(settings, lambda admin: admin.keys.status())
-    emit(found, as_json=as_json, text=lambda: _status_text(settings, found))
+    keys = call(settings, lambda admin: admin.keys.status())
+    emit(keys, as_json=as_json, text=lambda: _status_text(settings, keys))
 
 
 @app.command()
@@ -127,9 +127,9 @@ def rewrap(key_id: KeyId, *, as_json: Json = False) -> None:
                 key_id=key_id, actor=operator_name(), report=lambda more, one: report(more, _unopened_text(one))
             )
 
-    done = call(start(CHANGES), step)
-    emit(done, as_json=as_json, text=_rewrapped_text(done))
-    raise typer.Exit(1 if done.left else 0)
+    rewrapped = call(start(CHANGES), step)
+    emit(rewrapped, as_json=as_json, text=_rewrapped_text(rewrapped))
+    raise typer.Exit(1 if rewrapped.left else 0)
 
 
 @app.command()
@@ -194,9 +194,9 @@ def compromise(
                 report=lambda ref, problem: report(1, None if problem is None else f"{ref}: {problem}"),
             )
 
-    done = call(start(CHANGES), step)
-    emit(done, as_json=as_json, text=lambda: _compromise_text(done))
-    raise typer.Exit(1 if done.failed or done.header_values or done.client_keys else 0)
+    replaced = call(start(CHANGES), step)
+    emit(replaced, as_json=as_json, text=lambda: _compromise_text(replaced))
+    raise typer.Exit(1 if replaced.failed or replaced.header_values or replaced.client_keys else 0)
 
 
 @app.command()
@@ -241,8 +241,8 @@ def wrap(
     settings = start(NOTHING if new or key_file is not None else _WRAPS)
     harden_process()
     kms = _kms(settings, environ, to)
-    made = _wrapped(kms, _key(settings, key_file, new=new))
-    emit(_facts(kms, made), as_json=as_json, text=str(made))
+    wrapped = _wrapped(kms, _key(settings, key_file, new=new))
+    emit(_facts(kms, wrapped), as_json=as_json, text=str(wrapped))
 
 
 @app.command()
@@ -254,33 +254,33 @@ def rotate_integrity(*, as_json: Json = False) -> None:
 
     Example: hookseal key rotate-integrity
     """
-    made = call(start(CHANGES), lambda admin: admin.keys.rotate_integrity(actor=operator_name()))
+    rotated = call(start(CHANGES), lambda admin: admin.keys.rotate_integrity(actor=operator_name()))
     emit(
-        made,
+        rotated,
         as_json=as_json,
-        text=f"integrity key {made.key_id} makes the MACs from now on; {', '.join(made.older)} only verify",
+        text=f"integrity key {rotated.key_id} makes the MACs from now on; {', '.join(rotated.older)} only verify",
     )
 
 
-def _begun_text(settings: Settings, made: InitialisedKeys) -> str:
+def _begun_text(settings: Settings, begun: InitialisedKeys) -> str:
     first = (
         f"no master key: secrets are kept by {settings.secrets.provider}"
-        if made.key_id is None
-        else f"master key {made.key_id} is {made.state}; keep it safe: without it no stored secret can be read"
+        if begun.key_id is None
+        else f"master key {begun.key_id} is {begun.state}; keep it safe: without it no stored secret can be read"
     )
-    then = f"created {' and '.join(made.created)}" if made.created else "next: hookseal secret move --to db"
+    then = f"created {' and '.join(begun.created)}" if begun.created else "next: hookseal secret move --to db"
     return f"{first}\n{then}"
 
 
-def _status_text(settings: Settings, found: MasterKeys) -> str:
-    shown = [fields_of(each) for each in found.items]
+def _status_text(settings: Settings, keys: MasterKeys) -> str:
+    rows = [fields_of(each) for each in keys.items]
     none = (
         "no master key yet: run `hookseal key init`"
         if settings.secrets.provider is Provider.DB
         else f"no master key: secrets are kept by {settings.secrets.provider}"
     )
-    keyed = table(shown, _COLUMNS) if shown else none
-    plaintext = found.plaintext_endpoints
+    keyed = table(rows, _COLUMNS) if rows else none
+    plaintext = keys.plaintext_endpoints
     return keyed + (
         f"\nendpoints with a plaintext secret: {plaintext} (run `hookseal migrate-secrets`)" if plaintext else ""
     )
@@ -296,14 +296,14 @@ def _ring_without_next(settings: Settings) -> KeyRing | None:
 
 def _promoted(moved: MovedKey) -> str:
     key_id = moved.key_id
-    done = f"master key {key_id} is active. Now"
+    text = f"master key {key_id} is active. Now"
     if moved.was == KeyState.ACTIVE:
-        done = f"master key {key_id} was active already: nothing was changed. "
+        text = f"master key {key_id} was active already: nothing was changed. "
         if not moved.older:
-            return f"{done}No other key has records to re-wrap."
-        done += "If you have not done so yet,"
+            return f"{text}No other key has records to re-wrap."
+        text += "If you have not done so yet,"
     return (
-        f"{done} set SECRETS_MASTER_KEY to it, and\nSECRETS_MASTER_KEY_PREVIOUS to the older one; "
+        f"{text} set SECRETS_MASTER_KEY to it, and\nSECRETS_MASTER_KEY_PREVIOUS to the older one; "
         "restart every worker, and run\n" + "\n".join(f"  hookseal key rewrap {each}" for each in moved.older)
     )
 
@@ -312,8 +312,8 @@ def _backups(key: MovedKey) -> str:
     if key.promoted_at is None:
         return "it never sealed anything, so no backup needs it"
     first = rfc3339(key.promoted_at)
-    made = f"since {first}" if key.drained_at is None else f"between {first} and {rfc3339(key.drained_at)}"
-    return f"backups made {made} can be read only with this key: keep its material as long as you keep them"
+    period = f"since {first}" if key.drained_at is None else f"between {first} and {rfc3339(key.drained_at)}"
+    return f"backups made {period} can be read only with this key: keep its material as long as you keep them"
 
 
 def _unopened_text(one: UnopenedRecord | None) -> str | None:
@@ -322,16 +322,16 @@ def _unopened_text(one: UnopenedRecord | None) -> str | None:
     return f"{one.tenant_id}/{one.name}, version {one.version}: it does not open with the key in its row ({one.code})"
 
 
-def _rewrapped_text(done: RewrappedKey) -> str:
-    sealed = f"records re-wrapped: {done.moved}"
-    if done.left and done.to is None and not done.failed:
+def _rewrapped_text(key: RewrappedKey) -> str:
+    sealed = f"records re-wrapped: {key.moved}"
+    if key.left and key.to is None and not key.failed:
         return (
-            f"{sealed}; {done.left} under {done.key_id} appeared after a re-wrap had left none, so they are stale: "
+            f"{sealed}; {key.left} under {key.key_id} appeared after a re-wrap had left none, so they are stale: "
             "run `hookseal restore check` (runbook, HooksealStaleRow)"
         )
-    if done.left:
-        return f"{sealed}; left under {done.key_id}: {done.left} (runbook, HooksealSecretRefused)"
-    return f"{sealed}; none is under {done.key_id} any more: hookseal key retire {done.key_id}"
+    if key.left:
+        return f"{sealed}; left under {key.key_id}: {key.left} (runbook, HooksealSecretRefused)"
+    return f"{sealed}; none is under {key.key_id} any more: hookseal key retire {key.key_id}"
 
 
 def _sealed_text(items: Sequence[dict[str, object]], following: str | None) -> str:
@@ -340,30 +340,30 @@ def _sealed_text(items: Sequence[dict[str, object]], following: str | None) -> s
     return table(items, _SEALED_COLUMNS) + ("" if following is None else f"\nnext page: --cursor {following}")
 
 
-def _compromise_text(done: Compromise) -> str:
-    would = "would be " if done.dry_run else ""
+def _compromise_text(tally: Compromise) -> str:
+    would = "would be " if tally.dry_run else ""
     lines = [
-        f"versions ever sealed under master key {done.key_id}: {done.versions}",
-        f"secrets {would}rotated: {done.rotated}",
-        *([f"overlaps {would}ended: {done.overlaps_ended}"] if done.overlaps_ended else []),
-        *(["the integrity key " + (f"{would}rotated")] if done.integrity_rotated else []),
+        f"versions ever sealed under master key {tally.key_id}: {tally.versions}",
+        f"secrets {would}rotated: {tally.rotated}",
+        *([f"overlaps {would}ended: {tally.overlaps_ended}"] if tally.overlaps_ended else []),
+        *(["the integrity key " + (f"{would}rotated")] if tally.integrity_rotated else []),
     ]
-    if done.previous_still_signing:
+    if tally.previous_still_signing:
         lines.append(
             "previous secrets that sign until their overlap ends: "
-            f"{done.previous_still_signing} (--overlap 0 ends it now)"
+            f"{tally.previous_still_signing} (--overlap 0 ends it now)"
         )
-    if done.header_values:
+    if tally.header_values:
         lines.append(
-            f"header values that their owners must replace: {len(done.header_values)} (endpoint update --headers-file)"
+            f"header values that their owners must replace: {len(tally.header_values)} (endpoint update --headers-file)"
         )
-    if done.client_keys:
+    if tally.client_keys:
         lines.append(
-            f"client keys that their owners must replace: {len(done.client_keys)} "
+            f"client keys that their owners must replace: {len(tally.client_keys)} "
             "(endpoint update --client-cert --client-key)"
         )
-    if done.failed:
-        lines.append(f"failed: {len(done.failed)}; correct the cause and run the command again")
+    if tally.failed:
+        lines.append(f"failed: {len(tally.failed)}; correct the cause and run the command again")
     return "\n".join(lines)
 
 
@@ -416,8 +416,8 @@ def _wrapped(kms: KmsSettings, key: MasterKey) -> WrappedKey:
     return run(wrap_once())
 
 
-def _facts(kms: KmsSettings, made: WrappedKey) -> dict[str, object]:
-    return {"key_id": made.key_id, "kms": str(kms.key), "installation": kms.installation, "wrapped": str(made)}
+def _facts(kms: KmsSettings, wrapped: WrappedKey) -> dict[str, object]:
+    return {"key_id": wrapped.key_id, "kms": str(kms.key), "installation": kms.installation, "wrapped": str(wrapped)}
 
 
 def _new_key() -> MasterKey:

@@ -90,8 +90,8 @@ def verifying(secrets: Sequence[str], clock: Clock) -> Judge:
     async def judge(_url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
         now = clock.now().timestamp()
         answer, message = verdict(body, headers, secrets, now=now, tolerance=TOLERANCE_SECONDS)
-        shown = {name: value for name, value in answer.items() if name != "delivery_id"}
-        return 204 if answer["verified"] else _REFUSED, shown | {"message": message}
+        facts = {name: value for name, value in answer.items() if name != "delivery_id"}
+        return 204 if answer["verified"] else _REFUSED, facts | {"message": message}
 
     return judge
 
@@ -101,13 +101,13 @@ def _with_content(judge: Judge) -> Judge:
 
     async def report(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
         status, judged = await judge(url, body, headers)
-        shown: dict[str, str] = {}
+        ours: dict[str, str] = {}
         for name, value in headers.items():
             if name.lower().startswith(_OURS):
-                shown.setdefault(name.lower(), readable(value))  # of several the first, as in `webhook_id`
-        others = sorted({name.lower() for name in headers} - shown.keys())
+                ours.setdefault(name.lower(), readable(value))  # of several the first, as in `webhook_id`
+        others = sorted({name.lower() for name in headers} - ours.keys())
         text = body.decode("utf-8", errors="replace")
-        return status, judged | {"status": status, "headers": shown, "other_headers": others, "body": text}
+        return status, judged | {"status": status, "headers": ours, "other_headers": others, "body": text}
 
     return report
 

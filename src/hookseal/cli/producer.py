@@ -73,8 +73,8 @@ def _revoked_text(revoked: RevokedProducer) -> str:
             f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
             f"to end that, run hookseal producer revoke --role {name} --tenant '*'"
         )
-    left = revoked.left_to_run
-    more = "" if left is None else f"\none statement is left, which needs a role with more rights: {left};"
+    statement = revoked.left_to_run
+    more = "" if statement is None else f"\none statement is left, which needs a role with more rights: {statement};"
     return f"{name} may no longer publish for {tenants}{more}"
 
 

@@ -47,14 +47,14 @@ def publish(
     """
     if sum(source is not None for source in (data, file, raw_file)) != 1:
         raise Malformed("give exactly one of --data, --file and --raw-file", field="data")
-    given = event(tenant_id=tenant, event_type=event_type, event_id=event_id, correlation_id=correlation_id)
+    new_event = event(tenant_id=tenant, event_type=event_type, event_id=event_id, correlation_id=correlation_id)
     payload = _payload(data, file, raw_file)
     settings = start(_NEEDS)
-    published, has_worker = reading(settings, lambda connection: _publish(connection, given, payload))
+    published, has_worker = reading(settings, lambda connection: _publish(connection, new_event, payload))
     run(_ring(settings, published))
     if published.due and not has_worker:
         note("the event is stored, but no worker is running: it is delivered when you start `hookseal worker`")
-    emit(_shape(published), as_json=as_json, text=lambda: _text(given, published))
+    emit(_shape(published), as_json=as_json, text=lambda: _text(new_event, published))
 
 
 def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | bytes:
@@ -75,12 +75,12 @@ def _read(source: str) -> bytes:
     return content
 
 
-async def _publish(connection: Connection, given: NewEvent, payload: str | bytes) -> tuple[PublishResult, bool]:
+async def _publish(connection: Connection, new_event: NewEvent, payload: str | bytes) -> tuple[PublishResult, bool]:
     """Return what was published, and whether a worker has reported lately, as far as this role may know."""
     if isinstance(payload, bytes):
-        published = await publish_raw(connection, given, payload)
+        published = await publish_raw(connection, new_event, payload)
     else:
-        published = await publish_json(connection, given, payload)
+        published = await publish_json(connection, new_event, payload)
     with suppress(HooksealError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the event is stored
         return published, await endpoints.smallest_drain_seconds(connection) is not None
     return published, True
@@ -108,10 +108,10 @@ def _shape(published: PublishResult) -> dict[str, object]:
     }
 
 
-def _text(given: NewEvent, published: PublishResult) -> str:
+def _text(new: NewEvent, published: PublishResult) -> str:
     repeat = " (published before: nothing was changed)" if published.duplicate else ""
     if not published.deliveries:
-        subscribed = f"no endpoint of tenant {given.tenant_id} subscribes to {given.event_type}: nothing is sent"
+        subscribed = f"no endpoint of tenant {new.tenant_id} subscribes to {new.event_type}: nothing is sent"
         return f"event     {published.event_id}{repeat}\n{subscribed}"
     deliveries = "\n".join(f"delivery  {ring.delivery_id}" for ring in published.deliveries)
     return f"event     {published.event_id}{repeat}\n{deliveries}"

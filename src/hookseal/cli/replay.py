@@ -83,8 +83,8 @@ def start_(
     }
     limit = rate(per_second)
     if dry_run:
-        found = call(start(READS), lambda admin: admin.replays.count(**selection))
-        emit(found, as_json=as_json, text=lambda: _facts_text(found))
+        counted = call(start(READS), lambda admin: admin.replays.count(**selection))
+        emit(counted, as_json=as_json, text=lambda: _facts_text(counted))
         return
     job = call(
         start(CHANGES),
@@ -157,21 +157,21 @@ async def _get(admin: Admin, replay: str, *, until_it_has_ended: bool) -> Replay
     reported = 0
     with progress("replayed or skipped", job.matched) as report:
         while True:
-            done = job.replayed + job.skipped["endpoint_disabled"] + job.skipped["endpoint_deleted"]
-            report(done - reported)
+            passed = job.replayed + job.skipped["endpoint_disabled"] + job.skipped["endpoint_deleted"]
+            report(passed - reported)
             if job.state != JobState.RUNNING:
                 return job
-            reported = done
+            reported = passed
             await asyncio.sleep(_LOOK_SECONDS)
             job = await admin.replays.get(tenant_id=EVERY_TENANT, replay_id=replay)
 
 
-def _states(given: Sequence[State] | None, *, all_states: bool) -> tuple[State, ...]:
-    if all_states and given:
+def _states(states: Sequence[State] | None, *, all_states: bool) -> tuple[State, ...]:
+    if all_states and states:
         raise Malformed("--all-states selects every final state: leave out --state", field="all_states")
     if all_states:
         return FINAL
-    return tuple(given) if given else NOT_DELIVERED
+    return tuple(states) if states else NOT_DELIVERED
 
 
 def _list(
@@ -189,10 +189,10 @@ def _list_text(page: Page[ReplayJob], none: str) -> str:
     return page_text(items, _COLUMNS, page.next_cursor, none=none)
 
 
-def _facts_text(found: ReplayJob | ReplayCount) -> str:
+def _facts_text(job: ReplayJob | ReplayCount) -> str:
     """Return the facts without objects inside: the conditions that are set, and one line for each count."""
     flat: dict[str, object] = {}
-    for name, fact in fields_of(found).items():
+    for name, fact in fields_of(job).items():
         if name == "filter" and isinstance(fact, Mapping):
             flat |= {part: value for part, value in fact.items() if value is not None}
         elif isinstance(fact, Mapping):

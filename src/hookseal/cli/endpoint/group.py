@@ -72,8 +72,8 @@ def show(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = 
 
     Example: hookseal endpoint show --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    found = call(start(READS), lambda admin: admin.endpoints.get(tenant_id=tenant, endpoint_id=endpoint))
-    emit(found, as_json=as_json, text=lambda: _show_text(found))
+    details = call(start(READS), lambda admin: admin.endpoints.get(tenant_id=tenant, endpoint_id=endpoint))
+    emit(details, as_json=as_json, text=lambda: _show_text(details))
 
 
 @app.command()
@@ -176,22 +176,26 @@ def delete(
 
     Example: hookseal endpoint delete --tenant acme --endpoint ID --yes
     """
-    owner, wanted = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before it asks whether to delete it
+    owner, endpoint_id = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before it asks whether to delete it
     settings = start(CHANGES)
-    asked = f"Delete endpoint {wanted} of {owner}, and cancel its pending deliveries?"
+    asked = f"Delete endpoint {endpoint_id} of {owner}, and cancel its pending deliveries?"
     if not yes and not sys.stdin.isatty():
         raise Malformed("standard input is no terminal, so the command cannot ask: add --yes to delete", field="yes")
     if not yes and not typer.confirm(asked, err=True):
-        emit({"tenant_id": owner, "endpoint_id": wanted, "deleted": False}, as_json=as_json, text="nothing was deleted")
+        emit(
+            {"tenant_id": owner, "endpoint_id": endpoint_id, "deleted": False},
+            as_json=as_json,
+            text="nothing was deleted",
+        )
         raise typer.Exit(1)
     deleted = call(
         settings,
-        lambda admin: admin.endpoints.delete(tenant_id=owner, endpoint_id=wanted, actor=operator_name()),
+        lambda admin: admin.endpoints.delete(tenant_id=owner, endpoint_id=endpoint_id, actor=operator_name()),
     )
     emit(
         deleted,
         as_json=as_json,
-        text=f"endpoint {wanted} is deleted; pending deliveries cancelled: {deleted.cancelled}",
+        text=f"endpoint {endpoint_id} is deleted; pending deliveries cancelled: {deleted.cancelled}",
     )
 
 
@@ -203,8 +207,8 @@ def public_key(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: J
 
     Example: hookseal endpoint public-key --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    found = call(start(CHANGES), lambda admin: admin.secrets.public_keys(tenant_id=tenant, endpoint_id=endpoint))
-    emit(found, as_json=as_json, text=lambda: _keys_text(found))
+    keys = call(start(CHANGES), lambda admin: admin.secrets.public_keys(tenant_id=tenant, endpoint_id=endpoint))
+    emit(keys, as_json=as_json, text=lambda: _keys_text(keys))
 
 
 app.command()(rotate)
@@ -237,28 +241,28 @@ def _list_text(page: Page[Endpoint]) -> str:
     return _paged(table(rows, ["tenant_id", "endpoint_id", "name", "url", "state", "lane"]), page.next_cursor)
 
 
-def _paged(shown: str, following: str | None) -> str:
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+def _paged(text: str, following: str | None) -> str:
+    return text if following is None else f"{text}\nmore: --cursor {following}"
 
 
 def _show_text(details: EndpointDetails) -> str:
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         name: fact for name, fact in fields_of(details).items() if name not in _ONLY_IF_TRUE or fact
     }
     if details.previous_secret_ref is None:
-        del found["lead"]  # it has an effect only while two secrets sign
+        del facts["lead"]  # it has an effect only while two secrets sign
     if details.retry_schedule is not None:
         waits = ",".join(map(_delay, details.retry_schedule))  # as the option takes it
-        found = {name: fact for name, fact in found.items() if name not in _WITHOUT_SCHEDULE} | {
+        facts = {name: fact for name, fact in facts.items() if name not in _WITHOUT_SCHEDULE} | {
             "retry_schedule": waits
         }
-    found["lane"] = details.lane or _FREE
-    del found["last_failure"]
+    facts["lane"] = details.lane or _FREE
+    del facts["last_failure"]
     if (failure := details.last_failure) is not None:
         answer = failure.outcome if failure.status is None else f"{failure.status} ({failure.outcome})"
-        found["last_failure"] = f"{rfc3339(failure.started_at)} {answer}, delivery {failure.delivery_id}"
-    found["tls"] = None if details.tls is None else "its own: see below"
-    return "\n".join([*key_values(found), *tls_lines(details.tls)])
+        facts["last_failure"] = f"{rfc3339(failure.started_at)} {answer}, delivery {failure.delivery_id}"
+    facts["tls"] = None if details.tls is None else "its own: see below"
+    return "\n".join([*key_values(facts), *tls_lines(details.tls)])
 
 
 def _delay(seconds: int) -> str:
@@ -283,10 +287,10 @@ def _stats_text(page: Page[EndpointStats], *, is_one: bool) -> str:
 
 def _flat(item: EndpointStats) -> dict[str, object]:
     flat = {name: fact for name, fact in fields_of(item).items() if not isinstance(fact, PeriodStats)}
-    for period, found in (("last_hour", item.last_hour), ("last_day", item.last_day)):
-        flat |= {f"{period} attempts": found.attempts, f"{period} delivered": found.delivered}
-        flat[f"{period} success rate"] = _percent(found.success_rate)
-        flat |= {f"{period} p50": _whole(found.p50_ms, " ms"), f"{period} p99": _whole(found.p99_ms, " ms")}
+    for period, stats in (("last_hour", item.last_hour), ("last_day", item.last_day)):
+        flat |= {f"{period} attempts": stats.attempts, f"{period} delivered": stats.delivered}
+        flat[f"{period} success rate"] = _percent(stats.success_rate)
+        flat |= {f"{period} p50": _whole(stats.p50_ms, " ms"), f"{period} p99": _whole(stats.p99_ms, " ms")}
     return flat
 
 
@@ -301,24 +305,24 @@ def _whole(number: float | None, unit: str = "") -> str | None:
 def _enabled_text(enabled: EnabledEndpoint) -> str:
     job = enabled.replay
     if enabled.changed:
-        done = f"is enabled; held deliveries that are released: {enabled.woken}"
+        text = f"is enabled; held deliveries that are released: {enabled.woken}"
         if enabled.in_line:
-            done += f"; that wait in line behind delivery {enabled.line_head}: {enabled.in_line}"
+            text += f"; that wait in line behind delivery {enabled.line_head}: {enabled.in_line}"
     elif enabled.probed:
-        done = "was enabled already; its deliveries are held, and the oldest of them is tried now"
+        text = "was enabled already; its deliveries are held, and the oldest of them is tried now"
     else:
-        done = f"was enabled already{'' if job else ': nothing was changed'}"
+        text = f"was enabled already{'' if job else ': nothing was changed'}"
     if job is not None:
-        done += f"\nreplay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}"
-    return f"endpoint {enabled.endpoint_id} {done}"
+        text += f"\nreplay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}"
+    return f"endpoint {enabled.endpoint_id} {text}"
 
 
-def _keys_text(found: PublicKeys) -> str:
+def _keys_text(keys: PublicKeys) -> str:
     hmac = f"none, for it signs with {Algorithm.HMAC}"
-    lines = [f"current   {found.public_key or hmac}"]
-    if found.previous_secret_ref is not None and found.previous_secret_expires_at is not None:
-        until = rfc3339(found.previous_secret_expires_at)
-        lines.append(f"previous  {found.previous_public_key or hmac}, until {until}")
+    lines = [f"current   {keys.public_key or hmac}"]
+    if keys.previous_secret_ref is not None and keys.previous_secret_expires_at is not None:
+        until = rfc3339(keys.previous_secret_expires_at)
+        lines.append(f"previous  {keys.previous_public_key or hmac}, until {until}")
     return "\n".join(lines)
 
 

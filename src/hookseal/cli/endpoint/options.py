@@ -18,7 +18,7 @@ from hookseal.secrets.extras.tls_identity import MAX_AUTHORITIES_BYTES, MAX_CERT
 
 NONE: Final = "none"
 DEFAULT: Final = "default"
-_GIVEN: Final = "given"  # the parameter of a command that the options of an endpoint replace
+_REPLACED: Final = "options"  # the parameter of a command that the options of an endpoint replace
 _REQUIRED: Final = inspect.Parameter.empty
 _MOST_DIGITS: Final = 9
 _MAX_HEADER_BYTES: Final = 65_536  # more than the limits of all headers together
@@ -191,48 +191,48 @@ class EndpointOptions:
         """
         if self.ordered_later:
             raise endpoint_rules.order_stays()
-        found = parsed({name: getattr(self, name) for name in _SETTINGS} | {"event_types": self.event_type or None})
+        settings = parsed({name: getattr(self, name) for name in _SETTINGS} | {"event_types": self.event_type or None})
         if self.ordered:
-            found["ordered"] = True
+            settings["ordered"] = True
         require_one_from_stdin(secret_file, self.headers_file, self.client_cert, self.client_key, self.ca_file)
-        return found | self._headers() | self._tls()
+        return settings | self._headers() | self._tls()
 
     def _headers(self) -> dict[str, Any]:
         """Return the headers. A file replaces all of an endpoint; an option sets one, or removes one, as None."""
         removed = [header_name(text) for text in self.remove_header or []]
         if removed and self.headers_file is not None:
             raise Malformed("--headers-file replaces all headers: leave out --remove-header", field="remove_header")
-        given = _read_headers([*(self.header or []), *_lines(self.headers_file)])
-        for name in sorted(given.keys() & set(removed)):
+        to_set = _read_headers([*(self.header or []), *_lines(self.headers_file)])
+        for name in sorted(to_set.keys() & set(removed)):
             raise Malformed(f"header {name} is to be set and to be removed: give one of them", field="remove_header")
         if self.headers_file is not None:
-            return {"headers": given}
-        changes = {**given, **dict.fromkeys(removed)}
+            return {"headers": to_set}
+        changes = {**to_set, **dict.fromkeys(removed)}
         return {"change_headers": changes} if changes else {}
 
     def _tls(self) -> dict[str, Any]:
         """Return the client certificate, its key and the authorities; None is what is to be removed."""
-        found: dict[str, bytes | None] = {}
+        parts: dict[str, bytes | None] = {}
         if (self.client_cert is None) != (self.client_key is None):
             raise Malformed("--client-cert and --client-key belong together: give both", field="client_cert")
         if self.client_cert is not None and self.client_key is not None:
-            found["client_cert"] = read_input(self.client_cert, MAX_CERTIFICATE_BYTES, field="client_cert")
-            found["client_key"] = private_bytes(self.client_key, MAX_KEY_BYTES, field="client_key")
+            parts["client_cert"] = read_input(self.client_cert, MAX_CERTIFICATE_BYTES, field="client_cert")
+            parts["client_key"] = private_bytes(self.client_key, MAX_KEY_BYTES, field="client_key")
         if self.ca_file is not None:
-            found["ca"] = read_input(self.ca_file, MAX_AUTHORITIES_BYTES, field="ca_file")
+            parts["ca"] = read_input(self.ca_file, MAX_AUTHORITIES_BYTES, field="ca_file")
         for name, is_removed, subject in (
             ("client_cert", self.remove_client_cert, "the client certificate is"),
             ("ca", self.remove_ca, "the authorities are"),
         ):
-            if is_removed and name in found:
+            if is_removed and name in parts:
                 raise Malformed(f"{subject} to be given and to be removed", field=f"remove_{name}")
             if is_removed:
-                found[name] = None
-        return found
+                parts[name] = None
+        return parts
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command with the options of an endpoint in place of its parameter `given`."""
+    """Return the command with the options of an endpoint in place of its parameter `options`."""
     kinds = get_type_hints(EndpointOptions, include_extras=True)
     declared: list[inspect.Parameter] = []
     for each in fields(EndpointOptions):
@@ -241,32 +241,32 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         declared += [] if option is None else [option]
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
-        parameters += declared if parameter.name == _GIVEN else [parameter]
+        parameters += declared if parameter.name == _REPLACED else [parameter]
 
     @wraps(command)
     def called(**values: Any) -> None:
-        command(given=EndpointOptions(**{each.name: values.pop(each.name) for each in declared}), **values)
+        command(options=EndpointOptions(**{each.name: values.pop(each.name) for each in declared}), **values)
 
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
 
 
-def parsed(given: Mapping[str, Any]) -> dict[str, Any]:
+def parsed(texts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that are not None as an `Admin` takes them: numbers and waits of texts, None for `none`.
 
     Raises `Malformed` for a text of another form, and for a schedule together with the options that it replaces.
     """
-    found = {name: value for name, value in given.items() if value is not None}
-    if found.get("retry_schedule") not in {None, NONE} and _REPLACED_BY_SCHEDULE & found.keys():
+    settings = {name: value for name, value in texts.items() if value is not None}
+    if settings.get("retry_schedule") not in {None, NONE} and _REPLACED_BY_SCHEDULE & settings.keys():
         raise Malformed(
             "--retry-schedule replaces --max-attempts, --backoff-base-seconds and --backoff-cap-seconds: "
             "give it without them",
             field="retry_schedule",
         )
     for name, read in _READ.items():
-        if name in found:
-            found[name] = None if found[name] == NONE else read(found[name])
-    return found
+        if name in settings:
+            settings[name] = None if settings[name] == NONE else read(settings[name])
+    return settings
 
 
 def _number(text: str) -> int:
@@ -288,16 +288,16 @@ _READ: Final[Mapping[str, Callable[[str], Any]]] = {
 
 def _read_headers(lines: list[str]) -> dict[str, str]:
     """Return the headers, names in lower case. Raises `Malformed`, which never contains a value."""
-    given: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for line in lines:
         spelled, colon, value = line.partition(":")
         if not colon:
             raise Malformed("a header is given as 'K: V'", field="header")
         name = header_name(spelled)
-        if name in given:
+        if name in by_name:
             raise Malformed(f"header {name} is given twice", field="header")
-        given[name] = value.strip(" \t")
-    return given
+        by_name[name] = value.strip(" \t")
+    return by_name
 
 
 def _lines(file: str | None) -> list[str]:

@@ -77,10 +77,10 @@ def rotate(
     Example: hookseal endpoint rotate --tenant acme --endpoint ID --overlap 86400 --secret-out new.secret
     """
     settings = start(CHANGES)
-    given = None if secret_file is None else SecretMaterial(read_secret_text(secret_file).encode())
-    secret = generate_signing_secret(algorithm or Algorithm.HMAC) if given is None else given
+    own_secret = None if secret_file is None else SecretMaterial(read_secret_text(secret_file).encode())
+    secret = generate_signing_secret(algorithm or Algorithm.HMAC) if own_secret is None else own_secret
     named = str(uuid.uuid4()) if rotation_id is None else rotation_id
-    output, kept = SecretOutput(secret_out, print_it=print_secret, as_json=as_json), for_receiver(secret)
+    output, receiver_secret = SecretOutput(secret_out, print_it=print_secret, as_json=as_json), for_receiver(secret)
 
     async def step(admin: Admin) -> Rotation:
         return await admin.secrets.rotate(
@@ -93,26 +93,28 @@ def rotate(
             scheme=scheme,
             algorithm=algorithm,
             lead=lead,
-            secret=given,
+            secret=own_secret,
             drawn=secret,
             force=force,
             wait=None,
         )
 
     with admin_session(settings) as session:
-        with output.keeping(kept) as text:
+        with output.keeping(receiver_secret) as text:
             rotated = _rotate_or_doubt(session, step, named)
             of_receiver = SecretMaterial(rotated.public_key.encode()) if rotated.public_key else rotated.secret
-            shown = text if of_receiver == kept else output.keep_instead(of_receiver)
-        left = _older_claims(session, rotated, wait=not no_wait)
+            printed = text if of_receiver == receiver_secret else output.keep_instead(of_receiver)
+        older_claims = _older_claims(session, rotated, wait=not no_wait)
         canary = _canary(session, rotated) if verify else None
-        changes = {"secret": None if rotated.public_key else shown, "older_claims": left, "canary": canary}
+        changes = {"secret": None if rotated.public_key else printed, "older_claims": older_claims, "canary": canary}
         emit(
             fields_of(rotated) | changes,
             as_json=as_json,
-            text=lambda: _rotated_text(rotated, secret=shown, file=output.path, older_claims=left, canary=canary),
+            text=lambda: _rotated_text(
+                rotated, secret=printed, file=output.path, older_claims=older_claims, canary=canary
+            ),
         )
-        _require_known(left)
+        _require_known(older_claims)
 
 
 def rollback(
@@ -192,16 +194,16 @@ def rotation_status(
         emit(status, as_json=as_json, text=lambda: _status_text(status, status.older_claims))
         return
     with admin_session(start(CHANGES)) as session:
-        found = session.run(
+        status = session.run(
             lambda admin: admin.secrets.check_switch(
                 tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), end_overlap=end_when_switched
             )
         )
-        left = _count(session, found, wait=True) if found.overlap_ended else found.older_claims
-        shown = fields_of(found) | {"older_claims": left}
-        emit(shown, as_json=as_json, text=lambda: _status_text(found, left))
-    _require_known(left)
-    if end_when_switched and not found.overlap_ended:
+        older_claims = _count(session, status, wait=True) if status.overlap_ended else status.older_claims
+        facts = fields_of(status) | {"older_claims": older_claims}
+        emit(facts, as_json=as_json, text=lambda: _status_text(status, older_claims))
+    _require_known(older_claims)
+    if end_when_switched and not status.overlap_ended:
         raise typer.Exit(1)
 
 
@@ -220,13 +222,13 @@ def _rotate_or_doubt(session: AdminSession, step: Callable[[Admin], Awaitable[Ro
 def _move(settings: Settings, step: Callable[[Admin], Awaitable[SigningSecrets]], *, wait: bool, as_json: bool) -> None:
     with admin_session(settings) as session:
         after = session.run(step)
-        left = _older_claims(session, after, wait=wait)
+        older_claims = _older_claims(session, after, wait=wait)
         emit(
-            fields_of(after) | {"older_claims": left},
+            fields_of(after) | {"older_claims": older_claims},
             as_json=as_json,
-            text=lambda: "\n".join(_signing_lines(after, left)),
+            text=lambda: "\n".join(_signing_lines(after, older_claims)),
         )
-    _require_known(left)
+    _require_known(older_claims)
 
 
 def _older_claims(session: AdminSession, after: SigningSecrets, *, wait: bool) -> int | None:
@@ -257,9 +259,9 @@ def _count(session: AdminSession, after: SigningSecrets | RotationStatus, *, wai
     return None
 
 
-def _require_known(left: int | None) -> None:
+def _require_known(older_claims: int | None) -> None:
     """Return if the number is known; else end the command with the exit code for a server that does not answer."""
-    if left is None:
+    if older_claims is None:
         raise typer.Exit(Unavailable.exit_code)
 
 
@@ -268,10 +270,10 @@ class _Progress:
 
     _last = 0
 
-    def __call__(self, left: int) -> None:
-        if left != self._last and sys.stderr.isatty():
-            note(f"waiting for {plural(left, 'request', 'requests')} from before the change", prefix="")
-        self._last = left
+    def __call__(self, older_claims: int) -> None:
+        if older_claims != self._last and sys.stderr.isatty():
+            note(f"waiting for {plural(older_claims, 'request', 'requests')} from before the change", prefix="")
+        self._last = older_claims
 
 
 def _canary(session: AdminSession, rotated: Rotation) -> Canary | dict[str, object]:
@@ -307,8 +309,8 @@ def _rotated_text(
     status = f"hookseal endpoint rotation-status {options}"
     lines = [*_signing_lines(rotated, older_claims), f"rotation   {rotated.rotation_id}"]
     if rotated.public_key:
-        kept = [] if file is None else [f"           also in {file}"]
-        lines += [f"public key {rotated.public_key}", *kept, "Give the public key to the receiver."]
+        also_in_file = [] if file is None else [f"           also in {file}"]
+        lines += [f"public key {rotated.public_key}", *also_in_file, "Give the public key to the receiver."]
     elif secret is not None:
         lines += [f"secret     {secret}", "Give the secret to the receiver."]
     elif rotated.secret is None:

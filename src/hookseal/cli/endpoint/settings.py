@@ -20,7 +20,7 @@ from hookseal.secrets.core.signing import generate_signing_secret
 def add(
     *,
     tenant: Tenant,
-    given: EndpointOptions,
+    options: EndpointOptions,
     secret_file: Annotated[
         str | None, typer.Option(help="A private file with the secret to use, in place of a new one; - is stdin.")
     ] = None,
@@ -43,19 +43,19 @@ def add(
 
     Example: hookseal endpoint add --tenant acme --url https://example.com/hooks --event-type 'invoice.*'
     """
-    settings, arguments = start(CHANGES), given.arguments(secret_file=secret_file)
+    settings, arguments = start(CHANGES), options.arguments(secret_file=secret_file)
     if secret_file is None:
-        secret = generate_signing_secret(given.algorithm or Algorithm.HMAC)
+        secret = generate_signing_secret(options.algorithm or Algorithm.HMAC)
     else:
         secret = SecretMaterial(read_secret_text(secret_file).encode())
     # A new endpoint has no other headers that could stay.
     arguments["headers"] = arguments.pop("change_headers", None) or arguments.get("headers")
-    with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(for_receiver(secret)) as shown:
+    with SecretOutput(secret_out, print_it=print_secret, as_json=as_json).keeping(for_receiver(secret)) as text:
         added = call(
             settings,
             lambda admin: admin.endpoints.add(tenant_id=tenant, actor=operator_name(), secret=secret, **arguments),
         )
-    secret_shown = shown if added.public_key is None else None
+    secret_shown = text if added.public_key is None else None
     emit(
         fields_of(added) | {"secret": secret_shown},
         as_json=as_json,
@@ -68,7 +68,7 @@ def update(
     *,
     tenant: Tenant,
     endpoint: Endpoint,
-    given: EndpointOptions,
+    options: EndpointOptions,
     lead: Annotated[
         Literal["previous", "current"] | None,
         typer.Option(
@@ -87,7 +87,7 @@ def update(
 
     Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
     """
-    settings, changes = start(CHANGES), given.arguments()
+    settings, changes = start(CHANGES), options.arguments()
     if lead is not None:
         changes["lead"] = lead
     updated = call(
@@ -103,7 +103,7 @@ def update(
     emit(updated, as_json=as_json, text=lambda: _updated_text(updated))
 
 
-def _added_text(added: AddedEndpoint, shown: str | None, file: Path | None) -> str:
+def _added_text(added: AddedEndpoint, printed: str | None, file: Path | None) -> str:
     options = f"--tenant {added.tenant_id} --endpoint {added.endpoint_id}"
     advice = "Give the secret to the receiver."
     if added.public_key is not None:
@@ -111,8 +111,8 @@ def _added_text(added: AddedEndpoint, shown: str | None, file: Path | None) -> s
         advice = (
             f"Give this public key to the receiver. To print it again, run\n  hookseal endpoint public-key {options}"
         )
-    elif shown is not None:
-        secret = f"secret    {printable(shown)}"
+    elif printed is not None:
+        secret = f"secret    {printable(printed)}"
     elif file is not None:
         secret = f"secret    in {file}"
     else:
@@ -140,13 +140,13 @@ def _value(fact: object) -> str:
     return "; ".join(tls_lines(fact)) if isinstance(fact, dict) else value_text(fact)
 
 
-def tls_lines(shown: object) -> list[str]:
+def tls_lines(identity: object) -> list[str]:
     """Return one line for each certificate of a TLS identity."""
-    if not isinstance(shown, dict):
+    if not isinstance(identity, dict):
         return []
-    client = shown["client_certificate"]
+    client = identity["client_certificate"]
     listed = [("client certificate", client)] if client is not None else []
-    listed += [("authority", each) for each in shown["authorities"]]
+    listed += [("authority", each) for each in identity["authorities"]]
     return [
         f"{name}: {printable(each['subject'] or '-')}, until {each['expires_at']}, sha256 {each['sha256']}"
         for name, each in listed

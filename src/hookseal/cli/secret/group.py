@@ -54,7 +54,7 @@ def reveal(
 
     Example: hookseal secret reveal --tenant acme --endpoint ID --secret-out current.secret
     """
-    owner, wanted = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before what it says of the output
+    owner, endpoint_id = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before what it says of the output
     settings = start(CHANGES)
     output = SecretOutput(secret_out, print_it=print_secret, as_json=as_json)
     if output.has_no_destination:  # first, because a secret that is not printed must not be on record as revealed
@@ -64,16 +64,16 @@ def reveal(
             field="secret_out",
         )
     with output.reserving():  # first, so that a secret on record as revealed can be written
-        found = call(
+        revealed = call(
             settings,
-            lambda admin: admin.secrets.reveal(tenant_id=owner, endpoint_id=wanted, actor=operator_name()),
+            lambda admin: admin.secrets.reveal(tenant_id=owner, endpoint_id=endpoint_id, actor=operator_name()),
         )
-        public_key = SecretMaterial((found.public_key or "").encode())
-        text = output.keep_instead(public_key if found.secret is None else found.secret)
+        public_key = SecretMaterial((revealed.public_key or "").encode())
+        text = output.keep_instead(public_key if revealed.secret is None else revealed.secret)
     emit(
-        fields_of(found) | {"secret": None if found.secret is None else text},
+        fields_of(revealed) | {"secret": None if revealed.secret is None else text},
         as_json=as_json,
-        text=lambda: _revealed_text(found, text, secret_out),
+        text=lambda: _revealed_text(revealed, text, secret_out),
     )
 
 
@@ -150,9 +150,9 @@ def _reason(item: SecretVersion) -> str:
     return f"version {version}: {item.reason}{until}{signed}"
 
 
-def _revealed_text(found: RevealedSecret, text: str | None, file: Path | None) -> str:
-    what = "secret    " if found.public_key is None else "public key"
-    return f"current    {found.secret_ref}\n{what} {f'in {file}' if text is None else text}"
+def _revealed_text(revealed: RevealedSecret, text: str | None, file: Path | None) -> str:
+    what = "secret    " if revealed.public_key is None else "public key"
+    return f"current    {revealed.secret_ref}\n{what} {f'in {file}' if text is None else text}"
 
 
 def _report_purge(tenant: str, destroyed: int | HooksealError) -> None:

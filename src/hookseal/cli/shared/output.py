@@ -60,8 +60,8 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
 
 def page_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str], following: str | None, *, none: str) -> str:
     """Return the rows of a page as a table, or `none` if there are none, and the option for the next page."""
-    shown = table(rows, columns) if rows else none
-    return shown if following is None else f"{shown}\nmore: --cursor {following}"
+    text = table(rows, columns) if rows else none
+    return text if following is None else f"{text}\nmore: --cursor {following}"
 
 
 def _drawn(columns: Sequence[str], headings: list[str], cells: list[list[str]]) -> str:

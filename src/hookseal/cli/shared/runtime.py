@@ -73,7 +73,7 @@ def translated(*, address: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = for_operator(error, address=address)
-        if known is None:
+        translation = for_operator(error, address=address)
+        if translation is None:
             raise
-        raise known from None
+        raise translation from None
