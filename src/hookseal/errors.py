@@ -16,7 +16,7 @@ _CODES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 
 
 class HooksealError(Exception):
-    """Something went wrong in hookseal. Its message names no command, but for errors of stored secrets and their MACs.
+    """Something went wrong in hookseal. The message says what happened.
 
     `field` names the argument or setting at fault, and `index` the position of the faulty item in a list, counted from
     0; each is None if it does not apply. `advice` says, in words of the command line, what an operator can do; None if
@@ -172,7 +172,7 @@ class SecretError(CannotSign):
 
 
 class SecretNotFound(SecretError):
-    """There is no such secret: restore its record from a backup, or run `hookseal endpoint rotate --overlap 0`."""
+    """There is no such secret."""
 
     code = "secret_not_found"
     exit_code = 3

@@ -10,7 +10,7 @@ import pytest
 
 from hookseal.audit import log
 from hookseal.audit.chain import Action, cursor_of, place_of, to_display
-from hookseal.errors import Defect, Malformed, Refused, Unavailable
+from hookseal.errors import Defect, Malformed, Refused, Unavailable, with_advice
 from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.postgres.pool import Connection, Pool
 from tests.audit.logs import (
@@ -151,7 +151,7 @@ async def test_a_wrong_head_refuses_the_change(pool: Pool) -> None:
                 await connection.execute("INSERT INTO changed VALUES (1)")
                 await log.append(connection, KEY, WHO, change(3))
         except Refused as error:
-            return str(error)
+            return with_advice(error)
         return "none"
 
     for name, statements in FORGED_HEADS.items():

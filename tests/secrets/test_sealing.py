@@ -454,7 +454,7 @@ def test_the_payload_contains_nothing_of_the_secret() -> None:
     ids=["tenant", "name", "version", "purpose"],
 )
 def test_halves_open_only_in_their_own_context(context: object) -> None:
-    with pytest.raises(SecretTampered, match="Find out who"):
+    with pytest.raises(SecretTampered, match="not what hookseal wrote there"):
         join(HALVES, context)  # type: ignore[arg-type]
 
 

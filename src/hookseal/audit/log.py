@@ -218,8 +218,9 @@ async def _add(connection: Connection, row: Row, at: datetime, mac: bytes) -> No
         rows_added = 0
     if rows_added != 1:
         raise Refused(
-            "the audit log of this tenant does not end where its head says: see what was changed with "
-            "`hookseal audit verify`; until then nothing of this tenant can be changed"
+            "the audit log of this tenant does not end where its head says",
+            advice="see what was changed with `hookseal audit verify`; until then nothing of this tenant can be "
+            "changed",
         )
 
 

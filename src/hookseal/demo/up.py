@@ -14,7 +14,7 @@ from hookseal.demo.installation import Installation, install
 from hookseal.demo.process import STOP_SECONDS, worker_process
 from hookseal.demo.sink import Judge, delivery_of, run_sink
 from hookseal.embedded.stack import stack
-from hookseal.errors import HooksealError, Unavailable
+from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.postgres.connect import connection_pool
@@ -177,7 +177,7 @@ def verified_by_endpoint(pool: Pool, unlocked: Unlocked, clock: Clock) -> Judge:
         try:
             secrets = await _secrets_at(url, pool, unlocked)
         except HooksealError as error:
-            verified, message = None, f"the secret of the endpoint cannot be read: {error}"
+            verified, message = None, f"the secret of the endpoint cannot be read: {with_advice(error)}"
         else:
             verified, message = _verdict(body, headers, secrets, clock)
         text = body.decode("utf-8", errors="replace")

@@ -126,7 +126,7 @@ async def test_a_secret_scheduled_for_deletion_is_not_found(aws_url: str) -> Non
     async with _api(own=own) as api:
         await api.write(FIRST, b"x", owner=OWNER, is_first=True)
         await _asked("delete_secret", SecretId=f"{own}/{TENANT}/{NAME}", RecoveryWindowInDays=7)
-        with pytest.raises(SecretNotFound, match="Restore it there"):
+        with pytest.raises(SecretNotFound, match="somebody removed it"):
             await api.read(FIRST)
         with pytest.raises(SecretDenied, match="restore-secret"):
             await api.write(SECOND, b"y", owner=OWNER, is_first=True)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from hookseal.errors import SecretDenied, SecretNotFound, SecretTampered, SecretUnavailable
+from hookseal.errors import SecretDenied, SecretNotFound, SecretTampered, SecretUnavailable, with_advice
 from hookseal.ground.clock import SystemClock
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
@@ -130,9 +130,10 @@ async def _require(
 ) -> None:
     with pytest.raises(error) as caught:
         await api.read(_ref(api))
-    assert re.search(pattern, str(caught.value)), f"{fails}: {caught.value}"
+    message = with_advice(caught.value)
+    assert re.search(pattern, message), f"{fails}: {message}"
     for hidden in ("do not show me", ROOT_TOKEN, "payload"):
-        assert hidden not in str(caught.value)
+        assert hidden not in message
     repair()
     assert b"payload" == await api.read(_ref(api))
 

@@ -56,7 +56,9 @@ def join(halves: Halves, context: SecretContext) -> SecretMaterial:
     except InvalidTag:
         raise SecretTampered(
             "what the provider returned is not what hookseal wrote there: somebody changed it, or put another secret "
-            "in its place. Find out who, restore it there, or run `hookseal endpoint rotate --overlap 0`"
+            "in its place",
+            advice="Find out who, restore it there, or run `hookseal endpoint rotate --overlap 0`",
+            joint=". ",
         ) from None
 
 

@@ -36,10 +36,11 @@ from hookseal.secrets.core.ref import (
 _LABEL: Final = b"hookseal.endpoint.pointer.v1"
 _REPAIR: Final = "restore what it was, then run `hookseal secret cache-clear` (runbook, HooksealSecretRefused)"
 _NONE: Final[Mapping[str, SecretMaterial]] = MappingProxyType({})
-_NO_MAC: Final = (
-    "the endpoint row has no MAC, so hookseal did not write it: if it holds the plaintext of an older system, run "
-    "`hookseal migrate-secrets`, else delete the endpoint and add it again (runbook, HooksealPlaintextSecrets)"
+_MIGRATE: Final = (
+    "if it holds the plaintext of an older system, run `hookseal migrate-secrets`, else delete the endpoint and add it "
+    "again (runbook, HooksealPlaintextSecrets)"
 )
+_ACCEPT: Final = "if it is lawful run `hookseal restore accept --head FILE` (runbook, HooksealStaleRow)"
 
 
 class IntegrityKey:
@@ -104,13 +105,13 @@ class IntegrityKey:
         replaced by an older copy.
         """
         if pointer.mac is None:
-            raise SecretTampered(_NO_MAC)
+            raise SecretTampered("the endpoint row has no MAC, so hookseal did not write it", advice=_MIGRATE)
         if pointer.mac_key_id is None or not self.knows(pointer.mac_key_id):
             raise IntegrityKeyUnknown(
-                f"the MAC of the endpoint row names an integrity key that is not known: {_REPAIR}"
+                "the MAC of the endpoint row names an integrity key that is not known", advice=_REPAIR
             )
         if not self.is_authentic(_written(pointer), pointer.mac, pointer.mac_key_id):
-            raise SecretTampered(f"the endpoint row was altered, its MAC does not match: {_REPAIR}")
+            raise SecretTampered("the endpoint row was altered, its MAC does not match", advice=_REPAIR)
         if pointer.audited_generation is not None and pointer.generation < pointer.audited_generation:
             raise stale_row(pointer.generation, pointer.audited_generation, "the audit log")
 
@@ -130,9 +131,9 @@ class IntegrityKey:
 def stale_row(generation: int, newer: int, who: str) -> StaleRow:
     """Return the error for a row of this generation, where `who` knows the generation `newer`."""
     return StaleRow(
-        f"the endpoint row is stale: it has generation {generation}, {who} knows {newer}; "
-        "find out who put it there, and if it is lawful run `hookseal restore accept --head FILE` "
-        "(runbook, HooksealStaleRow)"
+        f"the endpoint row is stale: it has generation {generation}, {who} knows {newer}",
+        advice=f"find out who put it there, and {_ACCEPT}",
+        joint="; ",
     )
 
 
@@ -184,10 +185,7 @@ def require_fresh_record(
 
 
 def _stale(how: str) -> StaleRow:
-    return StaleRow(
-        f"the secret record {how}, so it is stale: find out who put it there, and if it is lawful run "
-        "`hookseal restore accept --head FILE` (runbook, HooksealStaleRow)"
-    )
+    return StaleRow(f"the secret record {how}, so it is stale", advice=f"find out who put it there, and {_ACCEPT}")
 
 
 @dataclass(slots=True)
@@ -214,9 +212,9 @@ class GenerationsSeen:
         if pointer.restore_epoch < self._epoch:
             if pointer.read_at - self._epoch_read_at >= APART:
                 raise StaleRow(
-                    "the database is stale: it is from before a restore that this process knows was accepted; find "
-                    "out who restored it, and if it is lawful run `hookseal restore accept --head FILE` (runbook, "
-                    "HooksealStaleRow)"
+                    "the database is stale: it is from before a restore that this process knows was accepted",
+                    advice=f"find out who restored it, and {_ACCEPT}",
+                    joint="; ",
                 )
             return
         if pointer.restore_epoch > self._epoch:
@@ -366,8 +364,8 @@ def require_provider(ref: SecretRef, *providers: Provider) -> None:
     if ref.provider not in providers:
         uses = " and ".join(sorted(providers))
         raise SecretDenied(
-            f"the secret is kept by provider {ref.provider}, this process uses {uses}: give it the settings of "
-            f"{ref.provider}, or run `hookseal secret move --to` one that it uses"
+            f"the secret is kept by provider {ref.provider}, this process uses {uses}",
+            advice=f"give it the settings of {ref.provider}, or run `hookseal secret move --to` one that it uses",
         )
 
 

@@ -107,8 +107,8 @@ async def move(
 def _next(generation: int) -> int:
     if generation >= HIGHEST_GENERATION:
         raise SecretTampered(
-            "no generation is above that which the audit log knows, so somebody forged a row of it: "
-            "find out who with `hookseal audit verify`, then delete the endpoint and add it again"
+            "no generation is above that which the audit log knows, so somebody forged a row of it",
+            advice="find out who with `hookseal audit verify`, then delete the endpoint and add it again",
         )
     return generation + 1
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hookseal.errors import Conflict, SecretDestroyed, SecretNotFound
+from hookseal.errors import Conflict, SecretDestroyed
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.secrets.core.envelope import open_sealed, seal
@@ -12,7 +12,7 @@ from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider, Purpose, SecretContext, SecretRef
 from hookseal.secrets.core.trust import require_provider
-from hookseal.secrets.store.port import SecretVersion, VersionState, first_ref, require_purpose
+from hookseal.secrets.store.port import SecretVersion, VersionState, first_ref, no_such_secret, require_purpose
 
 _SYSTEM_CLOCK: Final = SystemClock()
 _AGED: Final = {VersionState.ACTIVE: VersionState.PREVIOUS, VersionState.PREVIOUS: VersionState.RETIRED}
@@ -64,7 +64,7 @@ class DevStore:
         first = first_ref(self.provider, tenant, name)
         versions = self._names.get((tenant, name))
         if versions is None:
-            raise SecretNotFound
+            raise no_such_secret()
         require_purpose(versions[0].version.purpose, purpose)
         ref = replace(first, version=len(versions) + 1)
         new = self._sealed(ref, material, purpose, scheme)
@@ -87,7 +87,7 @@ class DevStore:
         for stored in self._names.get((ref.tenant, ref.name), ()):
             if stored.version.ref == ref:
                 return stored
-        raise SecretNotFound
+        raise no_such_secret()
 
     def _sealed(self, ref: SecretRef, material: SecretMaterial, purpose: Purpose, scheme: str | None) -> _Stored:
         now = self._clock.now()

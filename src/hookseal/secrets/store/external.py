@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hookseal.errors import Conflict, SecretDestroyed, SecretError, SecretNotFound, SecretUnavailable
+from hookseal.errors import Conflict, SecretDestroyed, SecretError, SecretUnavailable
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.core.halves import Halves, divide, divide_again, join
@@ -23,6 +23,7 @@ from hookseal.secrets.store.port import (
     SecretVersion,
     first_ref,
     no_answer,
+    no_such_secret,
     require_purpose,
 )
 from hookseal.secrets.store.records import Records
@@ -195,7 +196,7 @@ class ExternalStore:
         require_provider(ref, self.provider)
         row = await self._records.row(ref)
         if row is None:
-            raise SecretNotFound
+            raise no_such_secret()
         require_purpose(row["purpose"], purpose)
         if row["share"] is None:
             raise SecretDestroyed
@@ -234,7 +235,7 @@ class ExternalStore:
         async with _SQL.transaction(self._source) as connection:
             destroyed = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version, str(ref))
             if destroyed is None:
-                raise SecretNotFound
+                raise no_such_secret()
             await add_destroyed(connection, ref.tenant, [(ref.name, ref.version)])
 
     async def take_over(

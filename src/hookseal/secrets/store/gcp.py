@@ -58,13 +58,13 @@ _PLUGIN_FAILED: Final = "Getting metadata from plugin failed"  # the plugin asks
 _NOT_TRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
 _NOT_GRPC: Final = ("http1.x server", "Failed parsing HTTP/2", "Received http2 header with status")
 _LOGGER: Final = "google"  # at the level of debugging it prints what is sent and received
-# What an answer that a precondition is not met means, by the right of the call.
+# What an answer that a precondition is not met means, and what an operator can do, by the right of the call.
 _UNMET: Final = {
     "versions.access": (
-        "is disabled or destroyed: enable it (`gcloud secrets versions enable`), or run `hookseal endpoint rotate "
-        "--overlap 0`"
+        "is disabled or destroyed",
+        "enable it (`gcloud secrets versions enable`), or run `hookseal endpoint rotate --overlap 0`",
     ),
-    "create": "cannot be created: if an organisation policy limits locations, let it permit `global`",
+    "create": ("cannot be created: if an organisation policy limits locations, let it permit `global`", None),
 }
 
 
@@ -256,7 +256,8 @@ def _meaning_of(error: GoogleAPICallError, place: str, right: str) -> SecretErro
             "enable the API of Secret Manager, if the project has not used it before"
         )
     if isinstance(error, FailedPrecondition) and right in _UNMET:
-        return SecretDenied(f"{place} {_UNMET[right]}")
+        problem, advice = _UNMET[right]
+        return SecretDenied(f"{place} {problem}", advice=advice)
     return SecretDenied(f"{place} is refused by Google ({type(error).__name__}): look the call up in the audit logs")
 
 

@@ -187,11 +187,20 @@ class ProviderApi(Protocol):
         ...
 
 
+def no_such_secret() -> SecretNotFound:
+    """Return the error for a version without a record, or without its material in the record."""
+    return SecretNotFound(
+        "There is no such secret",
+        advice="restore its record from a backup, or run `hookseal endpoint rotate --overlap 0`.",
+    )
+
+
 def gone(place: str) -> SecretNotFound:
     """Return the error for a version that PostgreSQL knows and the provider does not."""
     return SecretNotFound(
-        f"{place} is not there, although PostgreSQL knows it: somebody removed it. Restore it there, or run "
-        "`hookseal endpoint rotate --overlap 0`"
+        f"{place} is not there, although PostgreSQL knows it: somebody removed it",
+        advice="Restore it there, or run `hookseal endpoint rotate --overlap 0`",
+        joint=". ",
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from hookseal.errors import Conflict, KeyRetired, SecretDestroyed, SecretNotFound
+from hookseal.errors import Conflict, KeyRetired, SecretDestroyed
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.pool import Connection, Executor
 from hookseal.secrets.core.envelope import key_id_of, open_sealed, seal
@@ -14,7 +14,7 @@ from hookseal.secrets.core.trust import require_fresh_record, require_provider
 from hookseal.secrets.key import active_key
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store import external, records
-from hookseal.secrets.store.port import SecretVersion, first_ref, require_purpose
+from hookseal.secrets.store.port import SecretVersion, first_ref, no_such_secret, require_purpose
 from hookseal.secrets.store.records import Records
 
 _SQL: Final = statements("postgres.sql", package="hookseal.secrets.store")
@@ -72,7 +72,7 @@ class PostgresStore:
         require_provider(ref, self.provider)
         row = await self._records.row(ref)
         if row is None:
-            raise SecretNotFound
+            raise no_such_secret()
         require_purpose(row["purpose"], purpose)
         if row["sealed"] is None:
             raise SecretDestroyed
@@ -111,7 +111,7 @@ class PostgresStore:
         async with _SQL.transaction(self._source) as connection:
             destroyed = await _SQL.value(connection, "destroy", ref.tenant, ref.name, ref.version)
         if destroyed is None:
-            raise SecretNotFound
+            raise no_such_secret()
 
     async def take_over(
         self, connection: Connection, ref: SecretRef, material: SecretMaterial, *, purpose: Purpose

@@ -5,13 +5,13 @@ from typing import Final
 
 import asyncpg
 
-from hookseal.errors import Malformed, SecretDestroyed, SecretNotFound, SecretTampered
+from hookseal.errors import Malformed, SecretDestroyed, SecretTampered
 from hookseal.ground.batches import Batch, Batches, resolve
 from hookseal.ground.ids import TenantId
 from hookseal.postgres.pool import Connection, Executor, connected
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.statements import FAILURES, statements
-from hookseal.secrets.store.port import SecretVersion, VersionState, require_purpose
+from hookseal.secrets.store.port import SecretVersion, VersionState, no_such_secret, require_purpose
 
 _SQL: Final = statements("records.sql", package="hookseal.secrets.store")
 _READ_SECONDS: Final = 2.0  # no caller waits longer for a read
@@ -89,7 +89,7 @@ async def lock(connection: Connection, tenant: TenantId, name: str, purpose: Pur
     """
     locked = await _SQL.row(connection, "lock", tenant, name)
     if locked is None:
-        raise SecretNotFound
+        raise no_such_secret()
     require_purpose(locked["purpose"], purpose)
 
 
