@@ -188,8 +188,10 @@ def test_the_mac_does_not_depend_on_the_time_zone() -> None:
     ids=str,
 )
 def test_an_absent_wrong_or_foreign_mac_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(SecretTampered):
+    with pytest.raises(SecretTampered) as refused:
         INTEGRITY.verify(replace(signed(BARE), **change))
+    assert "`hookseal" not in str(refused.value), "commands are advice"
+    assert "run `hookseal" in (refused.value.advice or "")
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")

@@ -116,8 +116,8 @@ def _print_internal_error(error: Exception, *, as_json: bool) -> int:
 
 def _print_traceback(error: Exception) -> None:
     """Print the traceback, with secrets masked, if HOOKSEAL_LOG_LEVEL is `debug`."""
-    from hookseal.config.source import is_debugging  # noqa: PLC0415 -- the same
-    from hookseal.ground.log import mask_secrets  # noqa: PLC0415 -- the same
+    from hookseal.config.source import is_debugging  # noqa: PLC0415 -- loaded late, because a probe does not need it
+    from hookseal.ground.log import mask_secrets  # noqa: PLC0415 -- loaded late, because a probe does not need it
 
     if is_debugging():
         masked = mask_secrets(None, "debug", {"traceback": "".join(traceback.format_exception(error))})

@@ -71,8 +71,8 @@ def worker(
 def _run_single(settings: Settings) -> None:
     import uvloop  # noqa: PLC0415 -- a parent delivers nothing, and does not need it
 
-    from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- the same
-    from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- the same
+    from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- a parent does not need it
+    from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- a parent does not need it
 
     async def deliver() -> None:
         await run_worker(settings)
@@ -92,11 +92,11 @@ def _run_parent(settings: Settings, environment: SplitEnvironment, number: int) 
 
 
 def _run_child(descriptor: int) -> None:
-    import uvloop  # noqa: PLC0415 -- the same
+    import uvloop  # noqa: PLC0415 -- a parent does not need it
 
-    from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- the same
-    from hookseal.worker.processes.child import ParentProcess  # noqa: PLC0415 -- the same
-    from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- the same
+    from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- a parent does not need it
+    from hookseal.worker.processes.child import ParentProcess  # noqa: PLC0415 -- a parent does not need it
+    from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- a parent does not need it
 
     harden_process()  # before it receives a key
     parent = ParentProcess(descriptor)

@@ -316,7 +316,7 @@ class SplitEnvironment:
     environment: Mapping[str, str] = field(repr=False)
 
     def with_unwrapped(self, secrets: Secrets) -> "SplitEnvironment":
-        """Return the same, with the keys of these settings in place of wrapped ones: a child asks no KMS.
+        """Return the environment with the keys of these settings in place of wrapped ones: a child asks no KMS.
 
         So a process that is started again later needs no KMS that answers.
         """

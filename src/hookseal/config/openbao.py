@@ -16,7 +16,7 @@ from hookseal.secrets.openbao.server import AppRole, OpenBaoServer
 ADDRESS: Final = "BAO_ADDR"
 TOKEN: Final = "BAO_TOKEN"  # noqa: S105 -- a name
 ROLE_ID: Final = "BAO_ROLE_ID"
-SECRET_ID: Final = "BAO_SECRET_ID"  # noqa: S105 -- the same
+SECRET_ID: Final = "BAO_SECRET_ID"  # noqa: S105 -- a name
 NAMESPACE: Final = "BAO_NAMESPACE"
 AUTHORITIES: Final = "BAO_CACERT"
 # A variable of Vault counts if the one of OpenBao is not set.

@@ -19,7 +19,7 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     sealed values of the endpoint's extra headers, `tls_ref` to the sealed client certificate and certificate
     authorities for the connection to its receiver.
 
-    The same statement reads these from other tables:
+    The statement that reads the row reads these from other tables:
     - `cache_epoch`: secrets that were cached under an older epoch must not be used. Below zero the epoch is unknown,
       and no cached secret may be used.
     - `audited_generation`: the highest generation of the endpoint in the audit log, None if there is none.

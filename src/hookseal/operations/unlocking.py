@@ -104,7 +104,7 @@ class KeptSecrets:
             raise Refused(str(error), advice=error.advice, joint=error.joint) from None
 
     async def of(self, basis: str) -> Unlocked:
-        """Return the secrets that fit this basis, which the caller has just read. Raises as `for_change`."""
+        """Return the secrets that fit this basis, which the caller has just read. Raises as `for_change` does."""
         kept = self._kept
         if kept is not None and kept.basis == basis:
             return kept.unlocked

@@ -102,13 +102,13 @@ def run(talk: Conversation, execute: Execute) -> PublishedEvent:
 
 
 async def run_async(talk: Conversation, execute: AsyncExecute) -> PublishedEvent:
-    """Do the same where a statement is awaited."""
+    """Run each statement as `run` does, with an `execute` that is awaited."""
     try:
         statement = next(talk)
         while True:
             try:
                 rows = await execute(*statement)
-            except Exception as error:  # noqa: BLE001 -- as above
+            except Exception as error:  # noqa: BLE001 -- the conversation decides what it means
                 statement = talk.throw(error)
             else:
                 statement = talk.send(rows)

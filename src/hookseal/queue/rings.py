@@ -74,8 +74,8 @@ class Rings:
         """Put every ring into the queue, due now, and return how many. A thousand rings take one round trip.
 
         The rings of each tenant are due one millisecond after each other, so that those of another tenant, also if they
-        are rung a little later, are taken in between. Those of a `backlogged` tenant stand ten seconds later: what is
-        rung for other tenants in that time is taken before them. A ring that is queued for later already is then due
+        are rung a little later, are taken in between. The rings of a `backlogged` tenant stand ten seconds later: what
+        is rung for other tenants in that time is taken before them. A ring that is queued for later already is then due
         now. Raises `Unavailable`: rings that were put into the queue before the error remain there.
         """
         remaining = iter(rings)

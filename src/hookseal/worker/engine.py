@@ -170,7 +170,7 @@ class Engine:
                 await self._clock.sleep(pause)
 
     async def _ring_again(self, rings: list[Ring]) -> None:
-        """Ring those that are still due for other workers. If Redis does not accept them now, the sweep rings them."""
+        """Ring for other workers what is still due. If Redis does not accept them now, the sweep rings them."""
         try:
             if still_due := await self._still_due(rings):
                 await at_most(_GOODBYE_SECONDS, self._bell.ring(still_due))
@@ -184,7 +184,7 @@ class Engine:
         """
         try:
             due = await at_most(_GOODBYE_SECONDS, self._due(rings))
-        except Exception as error:  # noqa: BLE001 -- the same
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the requests in flight are to end
             self._log.warning("rings.unknown", rings=len(rings), **why(error))
             return rings
         return [each for each in rings if each.delivery_id in due]

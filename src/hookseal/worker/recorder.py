@@ -245,7 +245,7 @@ class PersistentLedger:
             with _faults_of_all():
                 return await self._recorded(finished, is_repeat=is_repeat)
 
-        async def tried(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- the same
+        async def tried(is_repeat: bool) -> list[Recorded]:  # noqa: FBT001 -- `_retried` passes it
             try:
                 return await self._one_at_a_time(write, is_repeat=is_repeat)
             except Unavailable as error:

@@ -125,9 +125,9 @@ class Sweep:
     async def _ring_lost(self, now: datetime) -> int:
         """Ring again, oldest first, the deliveries whose ring is not in Redis; return how many.
 
-        Those that their producer promised to ring are counted, and left to `_ring_unrung` and the outbox.
-        Once it has found `most_found` rings in Redis, it stops at the first batch of which Redis has more than half. A
-        ring that is lost behind these is found later: to read a whole backlog in every look would cost too much.
+        Deliveries that their producer promised to ring are only counted: `_ring_unrung` and the outbox ring them. Once
+        it has found `most_found` rings in Redis, it stops at the first batch of which Redis has more than half. A ring
+        that is lost behind these is found later: to read a whole backlog in every look would cost too much.
         """
         old = now - self._old
         count = of_producers = still_in_redis = 0
@@ -143,7 +143,7 @@ class Sweep:
             if still_in_redis >= self.most_found and len(lost) < len(rings) / 2:
                 break
             if cursor is not None:
-                self.passes.passed()  # the same
+                self.passes.passed()  # to look for the lost rings of a backlog takes long
         if of_producers:
             self._log.warning("sweep.producer_rings_missing", deliveries=of_producers)
         return count

@@ -205,7 +205,7 @@ def _harmless(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return the same JSON with control characters escaped, so that it cannot steer a terminal."""
+    """Return the JSON with control characters escaped, so that it cannot steer a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)

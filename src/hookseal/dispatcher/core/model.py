@@ -1,6 +1,6 @@
 """The records that pass between the steps of a delivery. They carry no secret and do nothing.
 
-Those that are made for each delivery, or for each endpoint of a claim, are structs of msgspec: to make a frozen
+Records that are made for each delivery, or for each endpoint of a claim, are structs of msgspec: to make a frozen
 dataclass takes ten times as long.
 """
 

@@ -408,9 +408,9 @@ class PostgresLedger:
         return _rings(rows), _place(rows, SWEEP_BATCH)
 
     async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> tuple[list[Ring], int]:
-        """Mark those that hookseal has not rung since `moment` as rung now, and return them.
+        """Mark the deliveries that hookseal has not rung since `moment` as rung now, and return their rings.
 
-        Those that only their producer has marked are left to the outbox from now on; their number is returned, too.
+        Deliveries that only their producer has marked are left to the outbox from now on, and counted in the result.
         """
         rows = await self._rows("ring_again", [ring.delivery_id for ring in lost], moment)
         rung = [row for row in rows if row["is_rung"]]
@@ -433,8 +433,8 @@ class PostgresLedger:
         """Mark deliveries that nobody rang for `waited_seconds` after they became due as rung, and return them.
 
         If at least `at_most` are due, the tenants behind `after` take turns: each gets the same share, or `each`.
-        Those of a held endpoint or a crowded lane are not among them: they wait from now on. A worker that does not
-        lead the outbox under this token gets none; the sweep has no token.
+        Deliveries of a held endpoint or a crowded lane are not among them: they wait from now on. A worker that does
+        not lead the outbox under this token gets none; the sweep has no token.
         """
         rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
         has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]

@@ -79,8 +79,8 @@ async def replay(
 async def replay_all(connection: Connection, tenant: TenantId, deliveries: Sequence[str]) -> int:
     """Make these finished deliveries due at once, each with a new budget, in the caller's transaction; return how many.
 
-    Those of a held endpoint are held with it. A delivery that is not finished any more, or whose endpoint is gone, is
-    not changed. Raises `Unavailable`.
+    Deliveries of a held endpoint are held with it. A delivery that is not finished any more, or whose endpoint is gone,
+    is not changed. Raises `Unavailable`.
     """
     return len(await _REPLAY.rows(connection, "again", tenant, deliveries))
 

@@ -88,7 +88,7 @@ def rewrapped(keyring: KeyRing, head: bytes, context: SecretContext, *, of: str)
     """Return the head of a record, its first `HEAD_BYTES`, re-wrapped under the sealing key. `of` is its present key.
 
     The rest of the record stays as it is and is not needed, so no secret is opened. The new head was opened once, and
-    gave the same data key. Raises as `open_sealed`, and `RecordTampered` if the head names another key than `of`.
+    gave the same data key. Raises as `open_sealed` does, and `RecordTampered` if the head names another key than `of`.
     """
     if _named_key(head) != of:
         raise RecordTampered

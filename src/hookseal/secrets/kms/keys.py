@@ -35,7 +35,7 @@ def opened(settings: KmsSettings) -> AbstractAsyncContextManager[Kms]:
             return aws.opened(settings.key, seconds=CALL_SECONDS, may_be_plain=settings.may_be_plain)
         case KmsKind.GCP:
             try:
-                from hookseal.secrets.kms import gcp  # noqa: PLC0415 -- the same
+                from hookseal.secrets.kms import gcp  # noqa: PLC0415 -- an extra, which takes a second to load
             except ModuleNotFoundError as error:
                 raise _not_installed(settings.key, error) from None
             return gcp.opened(settings.key, seconds=CALL_SECONDS, may_be_plain=settings.may_be_plain)
