@@ -175,9 +175,9 @@ class Demo:
         over = asyncio.Event()
 
         async def arrived_with(*secrets: int) -> None:
-            wanted = frozenset(secrets)
+            numbers = frozenset(secrets)
             await self._receiver.wait_until(
-                lambda: sum(each.verified_by == wanted for each in arrivals(path)) >= ENOUGH
+                lambda: sum(each.verified_by == numbers for each in arrivals(path)) >= ENOUGH
             )
 
         async def rotate(overlap_seconds: int) -> Rotation:
@@ -344,7 +344,7 @@ class Demo:
         endpoint = await self._add(path, event_type)
         old, new = (key.key_id for key in self._installation.keyring.keys)
         began_at = ended_at = None
-        moved = left = 0
+        moved = remaining = 0
         state = None
         over = asyncio.Event()
 
@@ -356,13 +356,13 @@ class Demo:
             return arrived()
 
         async def change() -> None:
-            nonlocal began_at, ended_at, moved, left, state
+            nonlocal began_at, ended_at, moved, remaining, state
             began_at = await more()
             await self._admin.keys.promote(key_id=new, actor=_ACTOR)
             await more()
             rewrapped = await self._admin.keys.rewrap(key_id=old, actor=_ACTOR)
-            moved, left = rewrapped.moved, rewrapped.left
-            if not left:
+            moved, remaining = rewrapped.moved, rewrapped.left
+            if not remaining:
                 state = (await self._admin.keys.retire(key_id=old, actor=_ACTOR)).state
             ended_at = arrived()
             await more()
@@ -375,7 +375,7 @@ class Demo:
             "meanwhile": (ended_at or arrived()) - (began_at or arrived()),
             "after": arrived() - (ended_at or arrived()),
             "moved": moved,
-            "left": left,
+            "left": remaining,
             "old_key": state,
         }
         return _chapter(
@@ -383,7 +383,7 @@ class Demo:
             f"{moved} secrets sealed under a new one, {seen['meanwhile']} requests meanwhile",
             seen,
             (moved > 0, "secrets sealed under the new key"),
-            (not left, f"all secrets under the new key: {left} are left"),
+            (not remaining, f"all secrets under the new key: {remaining} are left"),
             (state == "retired", f"state retired of the old key: it is {state}"),
             (
                 seen["meanwhile"] >= ENOUGH_WITH_A_KEY,

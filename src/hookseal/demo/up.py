@@ -209,8 +209,8 @@ async def _is_replay(delivery: str, pool: Pool) -> bool:
 async def _secrets_at(url: str, pool: Pool, unlocked: Unlocked) -> list[str]:
     """Return the secrets of the endpoints with this url as their receivers get them. Raises `HooksealError`."""
     spellings = [url, url.removesuffix("/")]  # without a path both are the same
-    found = []
+    secrets = []
     for row in await _SQL.rows(pool, "refs_at", spellings):
         secret = await unlocked.store.get(SecretRef.parse(row["ref"]), purpose=Purpose.WEBHOOK_SIGNING)
-        found.append(public_key_of(secret) or secret.reveal().decode("utf-8", errors="replace"))
-    return found
+        secrets.append(public_key_of(secret) or secret.reveal().decode("utf-8", errors="replace"))
+    return secrets

