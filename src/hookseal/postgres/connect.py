@@ -122,8 +122,8 @@ class _OurConnection(_Connection):
 
     __slots__ = ("_discards", "_plans")
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._discards = False
         self._plans = Plans()
         self.add_query_logger(self._judge)

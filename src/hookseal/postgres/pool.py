@@ -82,8 +82,8 @@ class FairPool(Pool):
     From asyncpg's own queue a later caller may take the connection for which an earlier one waits, again and again.
     """
 
-    def __init__(self, *given: Any, max_size: int, **options: Any) -> None:
-        super().__init__(*given, max_size=max_size, **{**_DEFAULTS, **options})
+    def __init__(self, *arguments: Any, max_size: int, **options: Any) -> None:
+        super().__init__(*arguments, max_size=max_size, **{**_DEFAULTS, **options})
         self.permits: Final = _Permits(max_size)
 
 
