@@ -133,7 +133,7 @@ def test_a_malformed_url_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
         "http://a:b",
         "http://u@h:1",
     ):
-        assert 2 == direct.answer(["check", "--json", "--url", url]), url
+        assert 2 == direct.run_command(["check", "--json", "--url", url]), url
         error = json.loads(capsys.readouterr().out)["error"]
         assert ("malformed", "url") == (error["code"], error["field"])
 
@@ -142,7 +142,7 @@ def test_an_unknown_port_asks_for_the_url(monkeypatch: pytest.MonkeyPatch, capsy
     """If only the worker knows its port, the error says that `--url` is needed."""
     for port in ("0", "", "http", "-1", "65536"):
         monkeypatch.setenv("HOOKSEAL_HEALTH_PORT", port)
-        assert 78 == direct.answer(["check"]), port
+        assert 78 == direct.run_command(["check"]), port
         assert "give with --url the health_url" in capsys.readouterr().err
 
 

@@ -34,7 +34,7 @@ def test_some_words_need_no_parser(capsys: pytest.CaptureFixture[str]) -> None:
         (["check", "--help"], None),
         (["db", "status"], None),
     ):
-        assert code == direct.answer(words), words
+        assert code == direct.run_command(words), words
     assert url in capsys.readouterr().err
 
 

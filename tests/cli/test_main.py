@@ -223,7 +223,7 @@ def test_the_help_of_every_command_has_an_example() -> None:
 def test_a_flag_shows_no_type(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The help of a flag names no type, because a flag takes no value; an option with a value names its type."""
     monkeypatch.setenv("COLUMNS", "200")
-    assert 0 == answer(["endpoint", "rotate", "--help"])
+    assert 0 == run_command(["endpoint", "rotate", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     for shown in ("--force Rotate", "--overlap <int> How long", "--help -h Show"):
         assert shown in out

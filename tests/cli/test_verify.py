@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hookseal.cli.main import answer
+from hookseal.cli.main import run_command
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.cli.command import Ended
 from tests.receiver.requests import AT, BODY, DELIVERY, KNOWN, OTHER_SECRET, SECRET, X_SECRET, standard, x_webhook
@@ -44,7 +44,7 @@ class Kept:
         """Run the command on these files, with changes; no output contains a secret."""
         named = {"secret_file": self.secret, "headers_file": self.headers, "body_file": self.body} | files
         arguments = [part for name, path in named.items() for part in (f"--{name.replace('_', '-')}", path)]
-        code = answer(["verify", *arguments, *options])
+        code = run_command(["verify", *arguments, *options])
         shown = self._captured.readouterr()
         ended = Ended(code=code, out=shown.out, err=shown.err)
         assert not any(secret in ended.out + ended.err for secret in (SECRET, OTHER_SECRET, X_SECRET, PRIVATE))

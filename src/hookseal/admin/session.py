@@ -191,8 +191,8 @@ class PoolSession(Session):
 
     @asynccontextmanager
     async def _further(self) -> AsyncIterator[Connection]:
-        async with self._turn(None), self._chosen(None) as chosen:
-            yield chosen
+        async with self._turn(None), self._connected(None) as connection:
+            yield connection
 
     def _meaning(self, error: Exception) -> HooksealError | None:
         return Failures(place=self._place, denied=partial(missing_right, error, self._place)).meaning(error)
