@@ -11,6 +11,7 @@ import pytest
 from hookseal.audit.log import lock_chain, verify
 from hookseal.dispatcher.core.endpoint_health import BOUNDS_MS, AttemptCounts, Key
 from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE, LIVE_SECONDS
+from hookseal.dispatcher.core.looks import LookStart
 from hookseal.dispatcher.core.model import (
     Attempt,
     Claim,
@@ -41,6 +42,7 @@ from hookseal.postgres.pool import Connection, Pool
 from hookseal.secrets.endpoint import pointer
 from tests import rows
 from tests.doubles.claims import RING, claim
+from tests.doubles.clock import StallingClock
 from tests.doubles.logbook import audited
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation
@@ -320,6 +322,25 @@ async def test_a_lease_ends_after_its_expiry(pool: Pool, stored: Installation) -
         assert [] == await sweeping.end_lost_leases()
         await rows.change(connection, "deliveries", lease_expires_at=rows.Sql("now() - interval '1 microsecond'"))
         assert [State.PENDING] == await sweeping.end_lost_leases()
+
+
+@pytest.mark.req("DEL-03")
+async def test_a_look_does_not_pass_a_lease_that_it_leaves(pool: Pool, stored: Installation) -> None:
+    """A lease that was left to its worker, and one that a slow claim committed late, are found by the next look."""
+    [left], [late] = await stored.deliveries(), await stored.deliveries()
+    await ledger(pool).claim(left)
+    await rows.change(pool, "deliveries", left.delivery_id, lease_expires_at=rows.ago(hours=1))
+    start = LookStart(clock := StallingClock())
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries WHERE state = 'sending' FOR UPDATE")
+        assert [] == await ledger(pool).end_lost_leases(start)
+        clock.stalls = False  # no whole look comes again
+    assert [State.PENDING] == await ledger(pool).end_lost_leases(start)
+
+    assert [] == await ledger(pool).end_lost_leases(start)
+    await ledger(pool).claim(late)
+    await rows.change(pool, "deliveries", late.delivery_id, lease_expires_at=rows.ago(seconds=4))
+    assert [State.PENDING] == await ledger(pool).end_lost_leases(start)
 
 
 @pytest.mark.req("DEL-15")

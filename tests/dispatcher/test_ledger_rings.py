@@ -4,14 +4,18 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
 
+from hookseal.dispatcher.core.looks import WHOLE_TIMES, LookStart
 from hookseal.dispatcher.core.model import Claim, Claimed, FinishedAttempt, Ring, State, Verdict
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
-from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, Unrung
+from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, RungBefore, Unrung
 from hookseal.dispatcher.store.publish import NewEvent, publish_json
+from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.operations.audit_reports import Stale, audit_stale
@@ -20,6 +24,7 @@ from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import statements
 from tests import rows
 from tests.dispatcher.test_ledger import ROW, WAIT, ledger
+from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin_with_two_tenants
 
@@ -200,8 +205,7 @@ async def test_the_rings_of_each_tenant_are_limited(pool: Pool) -> None:
 
     assert {"ant": 1, "bee": 1, "cow": 1} == tenants(found)
     assert {"ant", "cow"} == set(found.backlogged), "nothing is left of the second tenant"
-    assert 3 == await ledger(pool).standing(1_000)
-    assert 2 == await ledger(pool).standing(2)
+    assert [3, 2] == [(await ledger(pool).standing(at_most))[0] for at_most in (1_000, 2)]
 
 
 @pytest.mark.req("DEL-09")
@@ -317,7 +321,7 @@ async def test_a_held_delivery_is_neither_rung_nor_changed(pool: Pool, stored: I
 
     assert [] == await unrung(real, await lead(pool, 3600))
     assert [] == await due(real)
-    assert ([], None) == await real.rung_before(now, now)
+    assert RungBefore([], place=None, oldest=None) == await real.rung_before(now, now)
     assert ([], 0) == await real.ring_again([ring], now)
     assert await real.claim(ring) is None
     assert before == await stored.delivery(ring)
@@ -343,8 +347,62 @@ async def test_a_search_for_lost_rings_examines_a_limited_number(pool: Pool, sto
     await rows.change(pool, "deliveries", lost.delivery_id, rung_at=rows.NOW)
     real, now = ledger(pool), await ledger(pool).seconds_ago(0)
 
-    assert ([], None) == await real.rung_before(now, now, walked=1)
-    assert ([lost], None) == await real.rung_before(now, now, walked=2)
+    assert [] == (await real.rung_before(now, now, walked=1)).rings
+    assert [lost] == (await real.rung_before(now, now, walked=2)).rings
+
+
+class SlowClock(FakeClock):
+    """Every look takes a second by this clock, which is as long as `moves` is set."""
+
+    moves = True
+
+    def monotonic(self) -> float:
+        self.elapsed += self.moves
+        return super().monotonic()
+
+
+async def test_a_look_begins_where_the_last_one_ended(pool: Pool, stored: Installation) -> None:
+    """It finds what was committed up to five seconds late; a whole look, in its time, also what was committed later."""
+    real, start = ledger(pool), LookStart(clock := SlowClock())
+    found = []
+    for due_seconds_ago in (60, 70, 4, 60):
+        [late] = await stored.deliveries()
+        await rows.change(pool, "deliveries", late.delivery_id, next_attempt_at=rows.ago(seconds=due_seconds_ago))
+        found.append((await real.ring_unrung(None, waited_seconds=0, start=start)).rings == [late])
+        clock.moves = False
+    assert [True, False, True, False] == found
+
+    clock.elapsed += WHOLE_TIMES
+    assert 2 == len((await real.ring_unrung(None, waited_seconds=0, start=start)).rings)
+
+
+async def test_a_look_does_not_pass_what_it_could_not_ring(pool: Pool, stored: Installation) -> None:
+    """A delivery that another transaction has locked is found by the next look, though it has long been due."""
+    [locked] = await stored.deliveries()
+    await rows.change(pool, "deliveries", next_attempt_at=rows.ago(hours=1))
+    real, start = ledger(pool), LookStart(clock := SlowClock())
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.deliveries FOR UPDATE")
+        assert [] == (await real.ring_unrung(None, waited_seconds=0, start=start)).rings
+        clock.moves = False
+        assert [] == (await real.ring_unrung(None, waited_seconds=0, start=start)).rings
+    assert [locked] == (await real.ring_unrung(None, waited_seconds=0, start=start)).rings
+
+
+def test_a_look_that_failed_is_repeated() -> None:
+    """After an error the place stays as it was, and a whole look that took long is not repeated at once."""
+    start = LookStart(clock := SlowClock())
+    start.since = since = datetime(2026, 1, 31, tzinfo=UTC)
+    whole = []
+    for waited_seconds in (0.0, 0.0, WHOLE_TIMES):
+        clock.elapsed += waited_seconds
+        with suppress(Unavailable), start.look() as place:
+            whole.append(place)
+            raise Unavailable("PostgreSQL does not answer")
+    assert [None, since, None] == whole
+    start.look_at_all()
+    with start.look() as place:
+        assert place is None
 
 
 @pytest.fixture

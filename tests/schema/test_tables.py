@@ -618,10 +618,10 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     """Return what workers repeat, several times a second or a minute."""
     start = (BEGINNING.due_at, BEGINNING.delivery_id)
     ledger = {
-        "ring_unrung": (100, 0.0, None, _TOKEN, "", None),
-        "standing": (500,),
+        "ring_unrung": (100, 0.0, None, _TOKEN, "", None, None),
+        "standing": (500, None),
         "rung_before": (100, now, *start, now, 100),
-        "end_lost_leases": (100, 30.0),
+        "end_lost_leases": (100, 30.0, None),
     }
     held = {
         "probe": (10, 240.0, 0.25),

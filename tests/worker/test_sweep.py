@@ -8,6 +8,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
+from hookseal.dispatcher.core.looks import LookStart
 from hookseal.dispatcher.core.model import Ring, State
 from hookseal.dispatcher.store.ledger import SWEEP_BATCH, PostgresLedger
 from hookseal.errors import Unavailable
@@ -22,7 +23,7 @@ from hookseal.worker.run import cancelled
 from hookseal.worker.sweep import LOOKS, Sweep
 from tests import rows
 from tests.cli.listeners import closed_port
-from tests.doubles.clock import FakeClock, TurningClock
+from tests.doubles.clock import FakeClock, StallingClock, TurningClock
 from tests.doubles.stored import Installation
 from tests.worker.figures import figures
 
@@ -119,9 +120,34 @@ async def test_the_sweep_rings_for_a_producer_that_died(pool: Pool, ringing: Bel
     await rows.change(pool, "deliveries", created_at=earlier, next_attempt_at=earlier, rung_at=earlier)
     with structlog.testing.capture_logs() as logs:
         assert (0, 2) == await sweeping.once()
-    assert 2 == len(await queued(ringing)) == await sweeping._ledger.standing(10)
+    assert 2 == len(await queued(ringing)) == (await sweeping._ledger.standing(10))[0]
     assert ("sweep.producer_rings_missing", 5) == (logs[0]["event"], logs[0]["deliveries"])
     assert 5.0 == figures(sweeping._meter)["hookseal_rings_total", "sweep"]
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_sweep_that_begins_later_finds_lost_rings(pool: Pool, ringing: Bell) -> None:
+    """A look that begins where the last one ended rings again what is lost since, of producers as well."""
+    await rows.endpoint(pool)
+    await pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json, rings => true)")
+    await rows.change(
+        pool, "deliveries", **dict.fromkeys(("created_at", "next_attempt_at", "rung_at"), rows.ago(hours=1))
+    )
+    ids = await pool.fetchrow(
+        "SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM hookseal.deliveries"
+    )
+    await ringing.ring([Ring(**dict(ids or {}))])
+    clock = StallingClock()
+    sweeping = sweep(ledger_of(pool), ringing, clock)
+    assert (0, 0) == await sweeping.once()
+    clock.stalls = False  # no whole look comes again
+
+    await ringing.redis.flushdb()
+    assert (0, 1) == await sweeping.once()
+    await ringing.redis.flushdb()
+    await rows.change(pool, "deliveries", rung_at=rows.ago(minutes=1))
+    assert (0, 1) == await sweeping.once()
+    assert 1 == len(await queued(ringing))
 
 
 @pytest.mark.req("DUR-01")
@@ -270,7 +296,7 @@ class Broken(PostgresLedger):
 
     errors: list[Exception]
 
-    async def end_lost_leases(self) -> list[State]:
+    async def end_lost_leases(self, start: LookStart | None = None) -> list[State]:
         raise self.errors.pop(0)
 
 

@@ -5,7 +5,7 @@
 SELECT true
 FROM hookseal.deliveries AS d
 JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
-WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at >= d.next_attempt_at
+WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at >= d.next_attempt_at
   AND d.next_attempt_at < now() - make_interval(secs => $1)
 ORDER BY d.next_attempt_at, d.id
 LIMIT 1

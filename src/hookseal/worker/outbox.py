@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
+from hookseal.dispatcher.core.looks import LookStart, earlier
 from hookseal.dispatcher.store.ledger import Chore, PostgresLedger, Unrung
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
@@ -57,6 +58,8 @@ class UnrungRings:
         self._bell = bell
         self._clock = clock
         self._turns = turns
+        self.start = LookStart(clock)
+        self._standing = LookStart(clock)
         self._after_tenant = ""
         self._ends = 0
         self._at_once = FEW_AT_ONCE
@@ -75,7 +78,13 @@ class UnrungRings:
             if self._turns.is_parking and each is None:
                 room = min(room, FEW_AT_ONCE)
             unrung = await self._ledger.ring_unrung(
-                token, waited_seconds=waited_seconds, now=now, after=self._after_tenant, at_most=room, each=each
+                token,
+                waited_seconds=waited_seconds,
+                now=now,
+                after=self._after_tenant,
+                at_most=room,
+                each=each,
+                start=self.start,
             )
         self._after_tenant = unrung.place
         self._at_once = max(min(2 * room, MOST_AT_ONCE), FEW_AT_ONCE) if unrung.has_backlog else FEW_AT_ONCE
@@ -97,7 +106,11 @@ class UnrungRings:
         """Return how many more rings may stand in Redis."""
         standing = await self._bell.depth()
         if standing >= self.most_standing:
-            standing = min(standing, await self._ledger.standing(self.most_standing))
+            with self._standing.look() as since:
+                counted, oldest = await self._ledger.standing(self.most_standing, since)
+                # What is rung from now on has been due since `start.since`.
+                self._standing.since = self.start.since if oldest is None else earlier(oldest, self.start.since)
+            standing = min(standing, counted)
         return max(self.most_standing - standing, 0)
 
     async def _put(self, unrung: Unrung) -> None:

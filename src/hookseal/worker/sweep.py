@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from hookseal.dispatcher.core.looks import LookStart, earlier
 from hookseal.dispatcher.core.model import Ring, State
-from hookseal.dispatcher.store.ledger import BEGINNING, SWEEP_BATCH, Cursor, PostgresLedger
+from hookseal.dispatcher.store.ledger import SWEEP_BATCH, Cursor, PostgresLedger
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
 from hookseal.queue.bell import MAX_QUEUED, Bell
@@ -52,6 +53,8 @@ class Sweep:
         self._failed = failed
         self._bell = bell
         self._unrung = UnrungRings(ledger, bell, clock=clock, turns=turns)
+        self._rung = LookStart(clock)
+        self._leased = LookStart(clock)
         self._between = seconds / LOOKS
         self._old = timedelta(seconds=seconds - self._between)
         self._clock = clock
@@ -88,7 +91,7 @@ class Sweep:
         more = self._may_end()
         while more:
             try:
-                states = await self._ledger.end_lost_leases()
+                states = await self._ledger.end_lost_leases(self._leased)
             except Unavailable:
                 self._failed()
                 raise
@@ -106,7 +109,11 @@ class Sweep:
         Of a backlog that nobody has rung it rings only what may stand in Redis. Raises `Unavailable`.
         """
         now = await self._ledger.seconds_ago(0)  # deliveries that become due meanwhile are left to the next sweep
-        count = await self._ring_lost(now) + await self._ring_unrung(now)
+        with self._rung.look() as since:
+            count, oldest = await self._ring_lost(now, Cursor.at(since))
+        count += await self._ring_unrung(now)
+        # What is rung from now on has been due since `start.since`.
+        self._rung.since = self._unrung.start.since if oldest is None else earlier(oldest, self._unrung.start.since)
         if count:
             self._log.info("sweep.rang", deliveries=count)
         return count
@@ -122,18 +129,21 @@ class Sweep:
                 self.passes.passed()  # to ring a whole backlog takes long
         return count
 
-    async def _ring_lost(self, now: datetime) -> int:
-        """Ring again, oldest first, the deliveries whose ring is not in Redis; return how many.
+    async def _ring_lost(self, now: datetime, place: Cursor) -> tuple[int, datetime | None]:
+        """Ring again, oldest first, the deliveries behind the place whose ring is not in Redis; return how many.
 
-        Deliveries that their producer promised to ring are only counted: `_ring_unrung` and the outbox ring them. Once
-        it has found `most_found` rings in Redis, it stops at the first batch of which Redis has more than half. A ring
-        that is lost behind these is found later: to read a whole backlog in every look would cost too much.
+        It also returns since when the oldest of those that were rung and not claimed has been due. Deliveries that
+        their producer promised to ring are only counted: `_ring_unrung` and the outbox ring them. Once it has found
+        `most_found` rings in Redis, it stops at the first batch of which Redis has more than half. A ring that is lost
+        behind these is found later: to read a whole backlog in every look would cost too much.
         """
         old = now - self._old
         count = of_producers = still_in_redis = 0
-        cursor: Cursor | None = BEGINNING
+        oldest: datetime | None = None
+        cursor: Cursor | None = place
         while cursor is not None:
-            rings, cursor = await self._ledger.rung_before(now, old, cursor)
+            before = await self._ledger.rung_before(now, old, cursor)
+            rings, cursor, oldest = before.rings, before.place, oldest or before.oldest
             lost = await self._bell.lost(rings)
             rung, others = await self._ledger.ring_again(lost, old) if lost else ([], 0)
             self._meter.rang(RungBy.SWEEP, others)
@@ -146,7 +156,8 @@ class Sweep:
                 self.passes.passed()  # to look for the lost rings of a backlog takes long
         if of_producers:
             self._log.warning("sweep.producer_rings_missing", deliveries=of_producers)
-        return count
+            self._unrung.start.look_at_all()  # they have been due for longer
+        return count, oldest
 
     async def _ring(self, rings: Sequence[Ring], by: RungBy) -> int:
         rung = await self._bell.ring(rings)

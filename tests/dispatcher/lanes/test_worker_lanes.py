@@ -5,11 +5,13 @@ from math import inf
 
 import pytest
 
+from hookseal.dispatcher.core.looks import WHOLE_TIMES
 from hookseal.dispatcher.core.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes import crowded
 from hookseal.dispatcher.lanes import lane as known_module
 from hookseal.dispatcher.lanes.crowded import (
     ASK_AGAIN_SECONDS,
+    BEGINNING,
     CALM_SECONDS,
     MOST_EMPTY_ASKED,
     START_OVER_SECONDS,
@@ -537,6 +539,21 @@ def test_lanes_that_were_empty_take_turns() -> None:
         again += [each.key for each in asked]
     assert [key(ring) for ring in of[:MOST_EMPTY_ASKED]] == again
     assert {key(ring) for ring in of[MOST_EMPTY_ASKED:]} <= {each.key for each in lanes.wanted(500, 0.2)}
+
+
+def test_a_lane_that_is_slow_to_read_is_read_from_its_oldest_less_often() -> None:
+    """It is read on from where the last look ended, also after the end, for twenty times as long as a look took."""
+    lanes = Lanes(8)
+    read_settings(lanes, *(waiting := rings(2, parked=True)))
+    lanes.crowded.learn(key(waiting[0]))
+    lanes.found(lanes.wanted(100, 0.0), waiting, 0.5)
+    again = 0.5 + 0.5 * WHOLE_TIMES
+
+    for number, now in ((1, 1.0), (0, 2.0), (0, again - 0.1)):
+        [asked] = lanes.wanted(100, now)
+        assert waiting[-1].delivery_id == asked.after
+        lanes.found([asked], rings(number, first=1, parked=True), now)
+    assert [BEGINNING] == [each.after for each in lanes.wanted(100, again)]
 
 
 def test_a_lane_asks_beyond_what_waits_in_this_worker() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from hookseal.dispatcher.core.looks import whole_again
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.lanes.round_robin import Key, RoundRobin
 
@@ -33,8 +34,10 @@ class _Known:
     ended_at: float = float("-inf")
     is_empty: bool = False
     ask_at: float = float("-inf")
-    after: str = BEGINNING
-    began_at: float = float("-inf")
+    after: str = BEGINNING  # the newest delivery that was fetched
+    began_at: float = float("-inf")  # when the lane was asked last from its oldest delivery
+    whole_at: float = float("-inf")  # when such a question may come again
+    over_at: float = float("-inf")  # when one comes
     waits_since: float | None = None
 
     def note(self, now: float, *, has_all: bool) -> None:
@@ -97,7 +100,7 @@ class CrowdedLanes:
         """Look after this lane, and ask for more of it at the next look."""
         self.learn(key)
         if (known := self._known.get(key)) is not None:
-            known.ask_at, known.after, known.waits_since = float("-inf"), BEGINNING, None
+            known.ask_at, known.over_at, known.waits_since = float("-inf"), float("-inf"), None
             self._leave_places(key)
             self._turns.add(key)
 
@@ -146,19 +149,18 @@ class CrowdedLanes:
     def start_over(self, key: Key) -> None:
         """Read this lane from its oldest delivery: some that were fetched still wait in PostgreSQL."""
         if (known := self._known.get(key)) is not None:
-            known.after = BEGINNING
+            known.over_at = float("-inf")
 
     def ask(self, key: Key, room: int, here: int, now: float) -> Asked:
         """Return the question for this lane: `room` deliveries that were not fetched yet. `here` of it wait here.
 
-        A question continues behind what was fetched. Once a second it begins at the oldest delivery, since older ones
-        may have come; then it also covers the `here` deliveries that wait in this worker.
+        A question continues behind what was fetched. Once a second, and after the end, it begins at the oldest
+        delivery, since older ones may have come; then it also covers the `here` deliveries that wait in this worker.
+        It does so less often if that takes long, as while an old transaction is open (`core/looks.py`).
         """
         known = self._known[key]
         known.waits_since = None
-        if now >= known.began_at + START_OVER_SECONDS:
-            known.after = BEGINNING
-        if known.after != BEGINNING:
+        if now < known.over_at and known.after != BEGINNING:
             return Asked(key, room, known.after)
         known.began_at = now
         return Asked(key, here + room)
@@ -177,11 +179,14 @@ class CrowdedLanes:
                 continue
             has = numbers.get(each.key, 0)
             is_end = has < each.number
-            known.after = BEGINNING if is_end else newest[each.key]
+            if is_whole := each.after == BEGINNING:
+                known.whole_at = whole_again(known.began_at, now)
+            known.after = newest.get(each.key, known.after)
+            known.over_at = known.whole_at if is_end else max(known.began_at + START_OVER_SECONDS, known.whole_at)
             known.note(now, has_all=is_end)
             if self._later.pop(each.key, None) is None:  # it is to be asked again already
                 continue
-            known.is_empty = is_end and not has and each.after == BEGINNING
+            known.is_empty = is_end and not has and (is_whole or known.is_empty)
             if is_end:
                 known.ask_at, known.waits_since = now + ASK_AGAIN_SECONDS, now
                 (self._empty if known.is_empty else self._later)[each.key] = known.ask_at

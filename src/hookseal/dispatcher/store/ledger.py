@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL: claims under a fenced lease, outcomes, and the reads and writes of the sweep."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,6 +11,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.core.looks import LookStart
 from hookseal.dispatcher.core.model import (
     Attempt,
     Claim,
@@ -175,6 +177,11 @@ class Cursor:
     due_at: datetime
     delivery_id: DeliveryId
 
+    @classmethod
+    def at(cls, since: datetime | None) -> "Cursor":
+        """Return the place before everything that is due since then; None: before everything."""
+        return cls(datetime.min.replace(tzinfo=UTC) if since is None else since, DeliveryId(_NOBODY))
+
 
 class Chore(StrEnum):
     """What the leader has to do besides ringing, if there are any of these."""
@@ -182,6 +189,18 @@ class Chore(StrEnum):
     HELD = "held"  # endpoints that are held, or being released
     LINES = "lines"  # of ordered endpoints
     REPLAYS = "replays"  # jobs that run
+
+
+@dataclass(frozen=True, slots=True)
+class RungBefore:
+    """Deliveries whose rings may be lost. Behind the `place` there are more; it is None if none are left.
+
+    `oldest` says since when the oldest has been due that was rung and not claimed, whenever it was rung.
+    """
+
+    rings: list[Ring]
+    place: Cursor | None
+    oldest: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +220,7 @@ class Unrung:
     chores: frozenset[Chore]
 
 
-BEGINNING: Final = Cursor(datetime.min.replace(tzinfo=UTC), DeliveryId(_NOBODY))
+BEGINNING: Final = Cursor.at(None)
 
 
 # Audits, in the open transaction of the connection, that a worker has disabled the endpoint, and why.
@@ -383,13 +402,17 @@ class PostgresLedger:
         """
         return len(await self._rows("prolong_leases", self._worker, self._lease_seconds))
 
-    async def end_lost_leases(self) -> list[State]:
+    async def end_lost_leases(self, start: LookStart | None = None) -> list[State]:
         """End expired leases, each with an attempt of outcome `unknown`; return the new state of each delivery.
 
         It is due again, or a dead letter if this attempt was the last of its budget. Leases are left to their worker
-        while it is live and says that it knows outcomes which it cannot record.
+        while it is live and says that it knows outcomes which it cannot record. Without a `start` all leases are read.
         """
-        return [State(row["state"]) for row in await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS)]
+        with nullcontext() if start is None else start.look() as since:
+            rows = await self._rows("end_lost_leases", SWEEP_BATCH, LIVE_SECONDS, since)
+            if start is not None:
+                start.since = rows[0]["since"]
+        return [State(row["state"]) for row in rows if row["state"] is not None]
 
     async def seconds_ago(self, seconds: float) -> datetime:
         """Return the time `seconds` ago by the clock of the database."""
@@ -398,14 +421,17 @@ class PostgresLedger:
 
     async def rung_before(
         self, now: datetime, moment: datetime, after: Cursor = BEGINNING, *, walked: int = MOST_WALKED
-    ) -> tuple[list[Ring], Cursor | None]:
-        """Return deliveries that are due `now` and were last rung before `moment`, oldest first, and the next place.
+    ) -> RungBefore:
+        """Return deliveries that are due `now` and were last rung before `moment`, oldest first.
 
-        It reads the first `walked` of those that were rung, behind the place `after`. The next place is None if none
-        are left. Nothing is changed.
+        It reads the first `walked` of those that were rung, behind the place `after`. Nothing is changed.
         """
         rows = await self._rows("rung_before", SWEEP_BATCH, moment, after.due_at, after.delivery_id, now, walked)
-        return _rings(rows), _place(rows, SWEEP_BATCH)
+        return RungBefore(
+            rings=_rings([row for row in rows if row["is_old"]]),
+            place=_place(rows, SWEEP_BATCH),
+            oldest=rows[0]["next_attempt_at"] if rows else None,
+        )
 
     async def ring_again(self, lost: Sequence[Ring], moment: datetime) -> tuple[list[Ring], int]:
         """Mark the deliveries that hookseal has not rung since `moment` as rung now, and return their rings.
@@ -416,9 +442,13 @@ class PostgresLedger:
         rung = [row for row in rows if row["is_rung"]]
         return _rings(rung), len(rows) - len(rung)
 
-    async def standing(self, at_most: int) -> int:
-        """Return how many deliveries hookseal itself has rung that are not claimed yet, counted up to `at_most`."""
-        return int((await self._row("standing", at_most))[0])
+    async def standing(self, at_most: int, since: datetime | None = None) -> tuple[int, datetime | None]:
+        """Return how many deliveries hookseal itself has rung that are not claimed yet, and since when one is due.
+
+        They are counted up to `at_most`, of those that have been due since then, or of all.
+        """
+        number, oldest = await self._row("standing", at_most, since)
+        return number, oldest
 
     async def ring_unrung(
         self,
@@ -429,14 +459,19 @@ class PostgresLedger:
         after: str = "",
         at_most: int = SWEEP_BATCH,
         each: int | None = None,
+        start: LookStart | None = None,
     ) -> Unrung:
         """Mark deliveries that nobody rang for `waited_seconds` after they became due as rung, and return them.
 
         If at least `at_most` are due, the tenants behind `after` take turns: each gets the same share, or `each`.
         Deliveries of a held endpoint or a crowded lane are not among them: they wait from now on. A worker that does
-        not lead the outbox under this token gets none; the sweep has no token.
+        not lead the outbox under this token gets none; the sweep has no token. Without a `start` all that is due is
+        read.
         """
-        rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each)
+        with nullcontext() if start is None else start.look() as since:
+            rows = await self._rows("ring_unrung", at_most, waited_seconds, now, token, after, each, since)
+            if start is not None:
+                start.since = rows[0]["since"]
         has_backlog, place = rows[0]["is_backlog"], rows[0]["place"]
         changed = [row for row in rows if row["delivery_id"] is not None]
         return Unrung(
@@ -470,7 +505,7 @@ async def plan(connection: Connection) -> None:
     await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", *(None,) * 3)
     await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
     await _SQL.rows(connection, "hold", *_NO_FENCE, "", "", 0.0, *(None,) * 4)
-    await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None)
+    await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None, None)
 
 
 def _applied(verdict: Verdict, row: asyncpg.Record | None) -> Verdict | None:

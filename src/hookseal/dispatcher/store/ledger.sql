@@ -184,11 +184,21 @@ RETURNING 1
 
 -- Ends expired leases, oldest first, each with an attempt whose outcome is unknown. It leaves those of a worker that knows
 -- outcomes which it cannot record, as long as that worker is live ($2): it records them as soon as it can.
+-- It reads no lease that ended before $3 (null: it reads all). It always returns a row, which says where the next look begins:
+-- at the oldest lease that had expired, and no later than five seconds ago, since a claim may be committed late.
 -- name: end_lost_leases
-WITH lost AS (
+WITH oldest AS MATERIALIZED (
+    SELECT min(first.lease_expires_at) AS expired_at
+    FROM (SELECT d.lease_expires_at
+          FROM hookseal.deliveries AS d
+          WHERE d.state = 'sending' AND d.lease_expires_at < now()
+            AND d.lease_expires_at >= coalesce($3::timestamptz, '-infinity')
+          ORDER BY d.lease_expires_at
+          LIMIT 1) AS first
+), lost AS (
     SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'sending' AND d.lease_expires_at < now()
+    WHERE d.state = 'sending' AND d.lease_expires_at < now() AND d.lease_expires_at >= (SELECT expired_at FROM oldest)
       AND NOT EXISTS (SELECT FROM hookseal.workers AS w
                       WHERE w.id = d.lease_owner AND w.unrecorded_since IS NOT NULL
                         AND w.beaten_at > now() - make_interval(secs => $2))
@@ -216,22 +226,26 @@ WITH lost AS (
         WHERE a.tenant_id = ended.tenant_id AND a.delivery_id = ended.id AND a.number = ended.claimed_number)
         ON CONFLICT DO NOTHING
 )
-SELECT state FROM ended
+SELECT ended.state, least(oldest.expired_at, now() - interval '5 seconds') AS since
+FROM oldest LEFT JOIN ended ON true
 
 -- Reads due deliveries that were rung before $2 and not claimed since, in the order in which they became due.
 -- It reads at most $6 deliveries that were rung, and none that nobody has rung: so a look costs the same in any backlog.
+-- The first of these is returned even if it was rung later: so a look knows where the next one may begin.
 -- name: rung_before
 WITH walked AS (
-    SELECT d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.rung_at
+    SELECT d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.rung_at,
+           row_number() OVER (ORDER BY d.next_attempt_at, d.id) AS n
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL AND d.next_attempt_at <= $5
+    WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL AND d.next_attempt_at <= $5
       AND (d.next_attempt_at, d.id) > ($3, $4::text::uuid)
     ORDER BY d.next_attempt_at, d.id
     LIMIT $6
 )
-SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at
+SELECT d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.next_attempt_at,
+       d.rung_at < $2 AS is_old
 FROM walked AS d
-WHERE d.rung_at < $2
+WHERE d.rung_at < $2 OR d.n = 1
 ORDER BY d.next_attempt_at, d.id
 LIMIT $1
 
@@ -250,13 +264,14 @@ FROM lost
 WHERE d.id = lost.id AND d.tenant_id IS NOT DISTINCT FROM lost.tenant_id
 RETURNING d.tenant_id, d.endpoint_id::text AS endpoint_id, d.id::text AS delivery_id, d.rung_at IS NOT NULL AS is_rung
 
--- Counts the deliveries that hookseal itself has rung and no worker has claimed yet, up to $1. Their order lets no plan read
--- all of them first.
+-- Counts the deliveries that hookseal itself has rung and no worker has claimed yet, up to $1, of those due since $2 (null: of
+-- all); and returns since when the oldest has been due. Their order lets no plan read all of them first.
 -- name: standing
-SELECT count(*)
-FROM (SELECT
+SELECT count(*), min(rung.next_attempt_at) AS oldest
+FROM (SELECT d.next_attempt_at
       FROM hookseal.deliveries AS d
-      WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at <> d.created_at
+      WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at <> d.created_at
+        AND d.next_attempt_at >= coalesce($2::timestamptz, '-infinity')
       ORDER BY d.next_attempt_at, d.id
       LIMIT $1) AS rung
 
@@ -269,17 +284,20 @@ FROM (SELECT
 -- Those of a held endpoint or a crowded lane are not rung: they wait. The probe of a held endpoint is rung.
 -- It always returns a row: whether there is a backlog, and the tenant at which it ended, empty at the end. A tenant is
 -- backlogged if it has more that is due. `chores` says what else the leader has to do, so that it asks for nothing else.
+-- It reads nothing that has been due since before $7 (null: it reads all). `since` says where the next look may begin: at the
+-- oldest that is unrung, which another transaction may have locked; and no later than five seconds before those that count as
+-- due, so that it finds what a transaction of up to five seconds has published.
 -- name: ring_unrung
 WITH RECURSIVE due AS MATERIALIZED (
-    SELECT coalesce($3::timestamptz, now()) - make_interval(secs => $2) AS until
+    SELECT coalesce($7::timestamptz, '-infinity') AS since, coalesce($3::timestamptz, now()) - make_interval(secs => $2) AS until
     WHERE $4::text IS NULL
        OR EXISTS (SELECT FROM hookseal.control WHERE name = 'outbox' AND token = $4::text::uuid AND until > now())
 ), counted AS MATERIALIZED (
-    SELECT count(*) >= $1 OR $6::integer IS NOT NULL AS is_backlog
-    FROM (SELECT
+    SELECT count(*) >= $1 OR $6::integer IS NOT NULL AS is_backlog, min(oldest.next_attempt_at) AS since
+    FROM (SELECT d.next_attempt_at
           FROM hookseal.deliveries AS d
-          WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
-            AND d.next_attempt_at <= (SELECT until FROM due)
+          WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
+            AND d.next_attempt_at >= (SELECT since FROM due) AND d.next_attempt_at <= (SELECT until FROM due)
           ORDER BY d.next_attempt_at, d.id
           LIMIT $1) AS oldest
 ), walked (tenant_id, is_due, number, with_due) AS (
@@ -288,17 +306,19 @@ WITH RECURSIVE due AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT d.tenant_id, d.next_attempt_at <= due.until AS is_due
         FROM hookseal.deliveries AS d
-        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id > $5
+        WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id > $5
+          AND d.next_attempt_at >= counted.since
         ORDER BY d.tenant_id, d.next_attempt_at, d.id
         LIMIT 1) AS first
     WHERE counted.is_backlog
     UNION ALL
     SELECT following.tenant_id, following.is_due, w.number + 1, w.with_due + following.is_due::integer
-    FROM walked AS w CROSS JOIN due
+    FROM walked AS w CROSS JOIN counted CROSS JOIN due
     CROSS JOIN LATERAL (
         SELECT d.tenant_id, d.next_attempt_at <= due.until AS is_due
         FROM hookseal.deliveries AS d
-        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id > w.tenant_id
+        WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id > w.tenant_id
+          AND d.next_attempt_at >= counted.since
         ORDER BY d.tenant_id, d.next_attempt_at, d.id
         LIMIT 1) AS following
     WHERE w.number < 500 AND w.with_due < $1
@@ -311,19 +331,20 @@ WITH RECURSIVE due AS MATERIALIZED (
 ), all_due AS (
     SELECT d.tenant_id, d.id, d.endpoint_id
     FROM hookseal.deliveries AS d
-    WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
-      AND d.next_attempt_at <= (SELECT until FROM due) AND (SELECT NOT is_backlog FROM counted)
+    WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
+      AND d.next_attempt_at >= (SELECT since FROM counted) AND d.next_attempt_at <= (SELECT until FROM due)
+      AND (SELECT NOT is_backlog FROM counted)
     ORDER BY d.next_attempt_at, d.id
     LIMIT $1
     FOR UPDATE SKIP LOCKED
 ), in_turn AS (
     SELECT next.tenant_id, next.id, next.endpoint_id, next.next_attempt_at
-    FROM walked AS w CROSS JOIN due
+    FROM walked AS w CROSS JOIN counted CROSS JOIN due
     CROSS JOIN LATERAL (
         SELECT d.tenant_id, d.id, d.endpoint_id, d.next_attempt_at
         FROM hookseal.deliveries AS d
-        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
-          AND (d.tenant_id, d.next_attempt_at) >= (w.tenant_id, '-infinity')
+        WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
+          AND (d.tenant_id, d.next_attempt_at) >= (w.tenant_id, counted.since)
           AND (d.tenant_id, d.next_attempt_at) <= (w.tenant_id, due.until)
         ORDER BY d.tenant_id, d.next_attempt_at, d.id
         LIMIT (SELECT share FROM ended)
@@ -339,7 +360,7 @@ WITH RECURSIVE due AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT
         FROM hookseal.deliveries AS d
-        WHERE d.state = 'pending' AND d.waiting_for IS NULL AND d.rung_at IS NULL
+        WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
           AND (d.tenant_id, d.next_attempt_at, d.id) > (last.tenant_id, last.next_attempt_at, last.id)
           AND (d.tenant_id, d.next_attempt_at) <= (last.tenant_id, due.until)
         ORDER BY d.tenant_id, d.next_attempt_at, d.id
@@ -366,6 +387,7 @@ WITH RECURSIVE due AS MATERIALIZED (
     RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.waiting_for IS NOT NULL AS waits
 )
 SELECT counted.is_backlog, coalesce((SELECT place FROM ended), '') AS place,
+       (SELECT least(counted.since, due.until - interval '5 seconds') FROM due) AS since,
        rung.tenant_id, rung.endpoint_id::text AS endpoint_id, rung.id::text AS delivery_id, rung.waits,
        rung.tenant_id IN (SELECT tenant_id FROM backlogged) AS is_backlogged,
        concat_ws(' ', CASE WHEN EXISTS (SELECT FROM hookseal.held_endpoints) THEN 'held' END,

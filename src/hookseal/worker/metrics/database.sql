@@ -12,20 +12,20 @@ WHERE finished_at IS NOT NULL
 -- name: oldest_due_seconds
 SELECT greatest(coalesce(extract(epoch FROM now() - least(
     (SELECT min(next_attempt_at) FROM hookseal.deliveries
-     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL),
+     WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL),
     (SELECT min(next_attempt_at) FROM hookseal.deliveries
-     WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL))), 0), 0)::float8
+     WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL))), 0), 0)::float8
 
 -- Counts the due deliveries, up to a limit.
 -- name: due
 SELECT count(*)
 FROM (SELECT FROM (
           (SELECT FROM hookseal.deliveries
-           WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL AND next_attempt_at <= now()
+           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL AND next_attempt_at <= now()
            LIMIT $1)
           UNION ALL
           (SELECT FROM hookseal.deliveries
-           WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL AND next_attempt_at <= now()
+           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL AND next_attempt_at <= now()
            LIMIT $1)) AS either
       LIMIT $1) AS due
 

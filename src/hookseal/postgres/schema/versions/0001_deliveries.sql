@@ -320,14 +320,14 @@ COMMENT ON COLUMN hookseal.deliveries.claimed_refs IS
 -- So a row that is not marked as rung is in two indexes, one that hookseal has rung is in two, and one that its producer
 -- rings is in one. The id lets a sweep continue exactly where its last batch ended.
 CREATE INDEX deliveries_rung ON hookseal.deliveries (next_attempt_at, id)
-    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NOT NULL;
+    WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL;
 -- Those of them that hookseal itself has rung: a producer marks what it rings when it stores it. The outbox counts them.
 CREATE INDEX deliveries_standing ON hookseal.deliveries (next_attempt_at, id)
-    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at <> created_at;
+    WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at <> created_at;
 CREATE INDEX deliveries_unrung ON hookseal.deliveries (next_attempt_at, id)
-    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
+    WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL;
 CREATE INDEX deliveries_unrung_by_tenant ON hookseal.deliveries (tenant_id, next_attempt_at, id)
-    WHERE state = 'pending' AND waiting_for IS NULL AND rung_at IS NULL;
+    WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL;
 CREATE INDEX deliveries_leased ON hookseal.deliveries (lease_expires_at) WHERE state = 'sending';
 CREATE INDEX deliveries_pending ON hookseal.deliveries (tenant_id, endpoint_id) WHERE state = 'pending';
 CREATE INDEX deliveries_waiting ON hookseal.deliveries (waiting_for, held_at, id) WHERE waiting_for IS NOT NULL;
