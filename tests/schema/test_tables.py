@@ -354,6 +354,19 @@ async def test_links_are_truncated_with_deliveries(pool: Pool) -> None:
     await pool.execute("TRUNCATE hookseal.events, hookseal.deliveries CASCADE")
 
 
+async def test_tables_have_their_storage_settings(pool: Pool) -> None:
+    """A table is vacuumed when few of its rows are dead, and keeps room for new versions (decision 23)."""
+    found = await pool.fetch("SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'hookseal'::regnamespace")
+    often = "autovacuum_vacuum_scale_factor=0.05"
+    assert {
+        "attempt_counts": ["fillfactor=70"],
+        "attempts": [often],
+        "deliveries": ["fillfactor=80", often],
+        "delivery_links": [often],
+        "events": [often],
+    } == {row["relname"]: row["reloptions"] for row in found if row["reloptions"]}
+
+
 async def test_an_update_of_a_delivery_writes_few_indexes(pool: Pool) -> None:
     """Only one index has all deliveries. The others have what is pending, held, being sent, or ended."""
     assert ["deliveries_pkey"] == [row[0] for row in await pool.fetch(_OF_EVERY_ROW)]

@@ -11,7 +11,7 @@ CREATE TABLE hookseal.attempt_counts (
     delivered   bigint      NOT NULL CHECK (delivered >= 0),
     durations   bigint[]    NOT NULL,
     PRIMARY KEY (tenant_id, endpoint_id, since)
-);
+) WITH (fillfactor = 70);
 COMMENT ON COLUMN hookseal.attempt_counts.since IS 'The quarter of an hour begins here';
 COMMENT ON COLUMN hookseal.attempt_counts.delivered IS 'Attempts that succeeded';
 COMMENT ON COLUMN hookseal.attempt_counts.durations IS
