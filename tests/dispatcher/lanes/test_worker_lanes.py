@@ -772,9 +772,9 @@ def test_lanes_that_are_used_are_remembered(monkeypatch: pytest.MonkeyPatch) -> 
     """Of too many lanes the one is forgotten that was claimed for longest ago, not the one known for longest."""
     monkeypatch.setattr(known_module, "MOST_LANES", 3)
     lanes, used = Lanes(8), rings(1)
+    mark_answered(lanes, *used)
     for endpoint in range(2, 12):
         read_settings(lanes, *used)
-        mark_answered(lanes, *used)
         read_settings(lanes, *rings(1, endpoint=endpoint))
 
     assert lanes._lanes[key(used[0])].answers
