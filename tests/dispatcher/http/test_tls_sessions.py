@@ -62,6 +62,24 @@ async def test_the_next_connection_resumes_the_session(server: ssl.SSLContext) -
     assert [False, True, True, True] == found == listener.resumed
 
 
+@pytest.mark.parametrize(("limits", "resumed"), [(Limits(), 3), (Limits(tls_sessions_at_place=2), 2)])
+async def test_a_burst_resumes_the_sessions_of_the_last(limits: Limits, resumed: int, server: ssl.SSLContext) -> None:
+    """Connections that are opened together resume a session each, up to the limit for each host and port."""
+    all_are_here = asyncio.Barrier(3)
+
+    async def answer_together(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await all_are_here.wait()
+        await CLOSING(reader, writer)
+
+    async with listening(answer_together, tls=server) as listener, sending(limits=limits) as transport:
+        for _ in range(2):
+            answers = await asyncio.gather(*[transport.send(to(listener)) for _ in range(3)])
+            assert [DELIVERED] * 3 == answers
+            assert len(transport._options.tls_sessions) == resumed
+
+    assert [0, resumed] == [sum(listener.resumed[:3]), sum(listener.resumed[3:])]
+
+
 async def test_a_ticket_is_used_once(server: ssl.SSLContext) -> None:
     """Of two connections that are opened together only one offers the session (RFC 8446, C.4)."""
     both_are_here = asyncio.Barrier(2)
@@ -173,13 +191,13 @@ async def test_no_session_outlives_the_certificate(server: ssl.SSLContext) -> No
     ("limits", "found"),
     [
         (Limits(tls_sessions=2), [True, False]),
-        (Limits(tls_sessions_each=1), [False, True]),
+        (Limits(tls_sessions_of_tenant=1), [False, True]),
         (Limits(), [True, True]),
     ],
     ids=["of all", "of each", "enough"],
 )
 async def test_the_number_of_sessions_is_limited(limits: Limits, found: list[bool], server: ssl.SSLContext) -> None:
-    """Above the limit for all, and for one tenant, the least recently used one is forgotten."""
+    """Above the limit for all, and for one tenant, the oldest one is forgotten."""
     async with (
         listening(CLOSING, tls=server) as globex,
         listening(CLOSING, tls=server) as one,

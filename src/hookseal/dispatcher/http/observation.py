@@ -113,8 +113,8 @@ class Limits:
     slow, attempts are spent; otherwise the deliveries would be given back again and again. A look-up occupies its
     thread until the system gives up, which may be long after the request has ended. `idle_each` is at least the number
     of requests that may be in flight to one place: with fewer, requests that end together would close connections that
-    the next ones open again. `tls_sessions_each` limits the TLS sessions that are kept for one tenant, and
-    `tls_session_seconds` how long one may be resumed after the handshake that verified the certificate.
+    the next ones open again. A TLS session may be resumed for `tls_session_seconds` after the handshake that verified
+    the certificate.
     """
 
     name_seconds: float = 1.5
@@ -127,7 +127,8 @@ class Limits:
     idle: int = 1_000
     idle_seconds: float = 30.0
     tls_sessions: int = 4_096
-    tls_sessions_each: int = 1_024
+    tls_sessions_of_tenant: int = 1_024
+    tls_sessions_at_place: int = 32
     tls_session_seconds: float = 3_600.0
 
 

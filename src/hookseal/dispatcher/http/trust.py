@@ -6,7 +6,7 @@ handshake with which the session began. So it is resumed only where that handsha
 
 import asyncio
 import ssl
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,7 @@ class SessionKey(NamedTuple):
     place: tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KeptSession:
     """A session that may be resumed before the monotonic time `until`. Without a session, none is kept until then."""
 
@@ -74,27 +74,29 @@ class KeptSession:
 
 
 class TlsSessions:
-    """The TLS sessions that may be resumed: one for each key, and each of them once.
+    """The TLS sessions that may be resumed, each of them once: several for each key, because requests come in bursts.
 
-    If there are too many, the least recently used goes first. Only sessions of TLS 1.3 are kept. When one of TLS 1.2 is
-    resumed, no new keys are negotiated, so whoever learns the receiver's ticket key later can read what was sent.
+    If there are too many, the oldest goes first. Only sessions of TLS 1.3 are kept. When one of TLS 1.2 is resumed, no
+    new keys are negotiated, so whoever learns the receiver's ticket key later can read what was sent.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
-        self._kept: OrderedDict[SessionKey, KeptSession] = OrderedDict()
-        self._of: defaultdict[TenantId, OrderedDict[SessionKey, None]] = defaultdict(OrderedDict)
+        # All of them, those of each tenant and those of each key, the oldest first.
+        self._all: dict[KeptSession, SessionKey] = {}
+        self._of: defaultdict[TenantId, dict[KeptSession, None]] = defaultdict(dict)
+        self._at: defaultdict[SessionKey, dict[KeptSession, None]] = defaultdict(dict)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._all)
 
     def take(self, key: SessionKey) -> KeptSession | None:
         """Return the session that a new connection offers, and forget it: a ticket is used once (RFC 8446, C.4)."""
-        kept = self._valid(key)
+        kept = self._newest(key)
         if kept is None or kept.session is None:
             return None
-        self._forget(key)
+        self._forget(kept)
         return kept
 
     def keep(
@@ -108,7 +110,7 @@ class TlsSessions:
         tls = connection.get_extra_info("ssl_object")
         if not isinstance(tls, ReceiverTls) or tls.version() != "TLSv1.3":
             return
-        known = self._valid(key)
+        known = self._newest(key)
         is_refused = known is not None and known.session is None
         if is_refused or tls.handshake_bytes > SESSION_HANDSHAKE_BYTES:
             return
@@ -126,40 +128,48 @@ class TlsSessions:
 
     def refuse(self, key: SessionKey) -> None:
         """Keep no session of this place for an hour: a handshake that offered one has failed."""
+        self._forget_all(key)
         self._store(key, KeptSession(None, self._clock.monotonic() + self._limits.tls_session_seconds))
 
     def drop(self, owner: object) -> None:
         """Forget every session of this connector."""
-        for key in [key for key in self._kept if key.owner is owner]:
-            self._forget(key)
+        for key in [key for key in self._at if key.owner is owner]:
+            self._forget_all(key)
 
-    def _valid(self, key: SessionKey) -> KeptSession | None:
-        kept = self._kept.get(key)
-        if kept is not None and self._clock.monotonic() >= kept.until:
-            self._forget(key)
-            return None
-        return kept
+    def _newest(self, key: SessionKey) -> KeptSession | None:
+        for kept in [*reversed(self._at.get(key, {}))]:
+            if self._clock.monotonic() < kept.until:
+                return kept
+            self._forget(kept)
+        return None
 
     def _until(self, began: float, certificate: Mapping[str, Any]) -> float:
         valid_seconds = ssl.cert_time_to_seconds(certificate["notAfter"]) - self._clock.now().timestamp()
         return min(began + self._limits.tls_session_seconds, self._clock.monotonic() + valid_seconds)
 
     def _store(self, key: SessionKey, kept: KeptSession) -> None:
-        self._forget(key)
-        self._kept[key] = kept
-        of_tenant = self._of[key.tenant]
-        of_tenant[key] = None
-        if len(of_tenant) > self._limits.tls_sessions_each:
+        at_place, of_tenant = self._at[key], self._of[key.tenant]
+        self._all[kept] = key
+        at_place[kept] = of_tenant[kept] = None
+        if len(at_place) > self._limits.tls_sessions_at_place:
+            self._forget(next(iter(at_place)))
+        elif len(of_tenant) > self._limits.tls_sessions_of_tenant:
             self._forget(next(iter(of_tenant)))
-        elif len(self._kept) > self._limits.tls_sessions:
-            self._forget(next(iter(self._kept)))
+        elif len(self._all) > self._limits.tls_sessions:
+            self._forget(next(iter(self._all)))
 
-    def _forget(self, key: SessionKey) -> None:
-        if self._kept.pop(key, None) is not None:
-            of_tenant = self._of[key.tenant]
-            del of_tenant[key]
-            if not of_tenant:
-                del self._of[key.tenant]
+    def _forget_all(self, key: SessionKey) -> None:
+        for kept in [*self._at.get(key, {})]:
+            self._forget(kept)
+
+    def _forget(self, kept: KeptSession) -> None:
+        key = self._all.pop(kept)
+        del self._at[key][kept]
+        del self._of[key.tenant][kept]
+        if not self._at[key]:
+            del self._at[key]
+        if not self._of[key.tenant]:
+            del self._of[key.tenant]
 
 
 def client_context(*, extra: str | None = None, only: bool = False) -> ssl.SSLContext:
