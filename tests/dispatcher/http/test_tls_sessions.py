@@ -338,16 +338,20 @@ async def test_a_receiver_that_fails_over_a_session_gets_a_full_handshake(
     assert [(False,), (True, False), (False,), (False,), (False,)] == offered
 
 
-async def test_a_receiver_that_hangs_over_a_session_hangs_once(server: ssl.SSLContext) -> None:
-    limits = Limits(handshake_seconds=0.5)
+@pytest.mark.parametrize(("limits", "seconds"), [(Limits(handshake_seconds=1), 20), (Limits(), 1)])
+async def test_a_receiver_that_hangs_over_a_session_hangs_once(
+    limits: Limits, seconds: float, server: ssl.SSLContext
+) -> None:
+    """Whether the time for the handshake is over or that of the request, the next ones offer no session."""
     async with (
         listening(CLOSING, tls=server) as listener,
         before(listener, hangs) as (front, url),
         sending(limits=limits) as transport,
     ):
-        answers = [await transport.send(replace(to(listener), url=url)) for _ in range(4)]
+        request = replace(to(listener), url=url)
+        answers = [await transport.send(replace(request, timeout_seconds=allowed)) for allowed in (20, seconds, 20, 20)]
 
-    late = Failure(kind=FailureKind.TIMEOUT, detail="no TLS handshake within 0.5 s")
+    late = Failure(kind=FailureKind.TIMEOUT, detail="no TLS handshake within 1 s")
     assert [DELIVERED, late, DELIVERED, DELIVERED] == answers
     assert [False, True, False, False] == front.offered
 

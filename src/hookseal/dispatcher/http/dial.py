@@ -124,6 +124,10 @@ class Connector(aiohttp.BaseConnector):
             self._options.tls_sessions.refuse(key)
             if reason is None:  # it took too long
                 raise
+        except asyncio.CancelledError:  # the whole request took too long
+            if kept is not None:
+                self._options.tls_sessions.refuse(key)
+            raise
         return await self._handshake(await self._dialled(progress, infos), progress, key, None)
 
     async def _resolve(self, progress: Progress, host: str) -> Addresses:
