@@ -214,7 +214,7 @@ $$;
 CREATE TRIGGER endpoints_subscribe AFTER INSERT OR DELETE ON hookseal.endpoints
     FOR EACH ROW EXECUTE FUNCTION hookseal.write_subscriptions();
 CREATE TRIGGER endpoints_change_subscriptions AFTER UPDATE OF tenant_id, id, event_types ON hookseal.endpoints
-    FOR EACH ROW WHEN ((OLD.tenant_id, OLD.id, OLD.event_types) IS DISTINCT FROM (NEW.tenant_id, NEW.id, NEW.event_types))
+    FOR EACH ROW WHEN (OLD.tenant_id <> NEW.tenant_id OR OLD.id <> NEW.id OR OLD.event_types <> NEW.event_types)
     EXECUTE FUNCTION hookseal.write_subscriptions();
 
 CREATE FUNCTION hookseal.empty_subscriptions() RETURNS trigger
