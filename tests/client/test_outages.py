@@ -195,6 +195,7 @@ async def test_a_frozen_postgresql_is_unavailable(own_postgres: Server) -> None:
             own_postgres.thaw()
 
         assert [Unavailable] * 10 == [type(error) for error in ended]
+        assert 10 == len(set(map(id, ended)))  # they share a statement, and each has an error of its own
         assert not (await publisher.publish(**EVENT)).duplicate
 
 

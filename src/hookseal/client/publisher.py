@@ -22,6 +22,7 @@ from typing import Final
 import asyncpg
 
 from hookseal.client.doorbell import Doorbell, doorbell
+from hookseal.client.together import Together
 from hookseal.config.producer import producer_settings
 from hookseal.config.settings import Database
 from hookseal.dispatcher.core.model import Ring
@@ -34,7 +35,7 @@ from hookseal.ground.ids import EventId, TenantId
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres import opening
 from hookseal.postgres.connect import pool_of_qualified_statements
-from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Executor, Pool
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
 from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import translated
@@ -277,6 +278,7 @@ class Publisher:
         self._pool = pool
         self._doorbell = ringing
         self._calls = calls
+        self._together = Together(pool, ringing)
 
     @classmethod
     @asynccontextmanager
@@ -325,6 +327,11 @@ class Publisher:
         itself and leaves that transaction usable. SQLAlchemy begins a transaction on its first statement only: for it
         there is `hookseal.producers.sqlalchemy`. Publishing the same event id again changes nothing and returns the
         first result.
+
+        Without a `connection` the calls of many tasks that wait for one share a statement. Each has its own result or
+        error, and a cancelled one cancels no other: its event is stored or not. Only if the answer of PostgreSQL is
+        lost do all calls of the statement raise `Unavailable`.
+
         Raises `Malformed` with the field, `Conflict` if another event has the event id, `Refused` if the role may not
         publish for the tenant or the Publisher is closed, `Unavailable`: then it is unknown whether the event is
         stored, and it is safe to publish it again with the same event id.
@@ -339,13 +346,11 @@ class Publisher:
         )
         if connection is not None:
             async with join_transaction(connection) as is_joined:
-                return await self._stored(connection, new_event, content, is_committed=not is_joined)
+                result = await stored.publish(connection, new_event, content)
+                return self._one(result, is_committed=not is_joined)
         with self._calls.counted():
-            published = await self._stored(
-                self._pool, new_event, content, is_committed=True, rings=self._doorbell.rings
-            )
-            await published.ring()
-        return published
+            result = await self._together.publish(new_event, content)
+        return self._one(result, is_committed=True)
 
     async def publish_many(
         self, *, tenant_id: str, events: Iterable[Event], connection: Connection | None = None
@@ -372,21 +377,6 @@ class Publisher:
             published = self._many(results, is_committed=True)
             await published.ring()
         return published
-
-    async def _stored(
-        self,
-        executor: Executor,
-        new_event: stored.NewEvent,
-        content: str | bytes,
-        *,
-        is_committed: bool,
-        rings: bool = False,
-    ) -> Published:
-        if isinstance(content, str):
-            result = await stored.publish_encoded(executor, new_event, content, rings=rings)
-        else:
-            result = await stored.publish_raw(executor, new_event, content, rings=rings)
-        return self._one(result, is_committed=is_committed)
 
     def _many(self, results: list[stored.PublishResult], *, is_committed: bool) -> PublishedMany:
         events = tuple(self._one(result, is_committed=is_committed) for result in results)

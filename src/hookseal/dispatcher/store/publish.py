@@ -14,7 +14,7 @@ import msgspec
 
 from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import Ring
-from hookseal.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
@@ -62,6 +62,11 @@ _SQL: Final = Statements("hookseal.dispatcher.store", "publish.sql", seconds=Non
 _TRUE: Final = "true"
 MOST_EVENTS: Final = 1_000  # in one call: the limit of hookseal.publish_many
 MOST_BYTES: Final = 33_554_432
+# How long a statement with the events of several callers waits for a lock: less than the second after which PostgreSQL
+# looks for a deadlock (`deadlock_timeout`), so that it ends no transaction of another.
+_PATIENCE: Final = "200ms"
+# PostgreSQL answers with these before the commit, so that nothing is stored.
+_UNDONE: Final = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError, asyncpg.QueryCanceledError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,20 +100,32 @@ async def publish_json(executor: Executor, event: NewEvent, data: str) -> Publis
     this id; `Refused` if the database role may not publish for the tenant; `Unavailable`.
     """
     payload.require_json(data)
-    return await publish_encoded(executor, event, data)
+    return await publish(executor, event, data)
 
 
-async def publish_encoded(executor: Executor, event: NewEvent, data: str, *, rings: bool = False) -> PublishResult:
-    """Publish the result of `payload.encoded` without checking it again. Raises as `publish_json` does.
+async def publish_raw(executor: Executor, event: NewEvent, body: bytes) -> PublishResult:
+    """Publish a body that is sent unchanged, byte for byte; otherwise as `publish_json`."""
+    return await publish(executor, event, body)
+
+
+async def publish(executor: Executor, event: NewEvent, content: str | bytes, *, rings: bool = False) -> PublishResult:
+    """Publish the result of `payload.encoded`, which is not checked again, or a raw body. Raises as `publish_json`.
 
     With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone.
     """
-    return await _publish(executor, "publish", event, data, rings=rings)
-
-
-async def publish_raw(executor: Executor, event: NewEvent, body: bytes, *, rings: bool = False) -> PublishResult:
-    """Publish a body that is sent unchanged, byte for byte; otherwise as `publish_encoded`."""
-    return await _publish(executor, "publish_raw", event, body, rings=rings)
+    with _errors_translated(event.tenant_id):
+        rows = await _SQL.rows(
+            executor,
+            "publish" if isinstance(content, str) else "publish_raw",
+            event.tenant_id,
+            event.event_type,
+            content if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
+            event.event_id,
+            event.correlation_id,
+            event.traceparent,
+            _flag(value=rings),
+        )
+    return _published(event.tenant_id, rows)
 
 
 def batch(events: Iterable[tuple[NewEvent, str | bytes]]) -> list[str]:
@@ -134,13 +151,36 @@ async def publish_many(
 ) -> list[PublishResult]:
     """Publish the result of `batch`, all events or none, in one statement; the results are in the same order.
 
-    `rings` is that of `publish_encoded`.
+    `rings` is that of `publish`.
 
     Raises as `publish_json` does; the error has the `index` of the invalid event. Its field is `events` if the events
     would create more than 20,000 deliveries.
     """
     with _errors_translated(tenant_id):
         rows = await _SQL.rows(executor, "publish_many", tenant_id, events, _flag(value=rings))
+    return _published_many(tenant_id, rows)
+
+
+async def publish_together(
+    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False
+) -> list[PublishResult] | None:
+    """Publish events of several callers as `publish_many` does, or return None if that stored nothing.
+
+    That is so if one of the events is refused, or waits for a lock for longer than 0.2 seconds: then each caller
+    publishes alone, and has an error of its own. Raises `Unavailable` if it is not known whether they are stored.
+    """
+    try:
+        rows = await _SQL.rows(executor, "publish_together", tenant_id, events, _flag(value=rings), _PATIENCE)
+    except asyncpg.PostgresError:  # an outage is translated already
+        return None
+    except Unavailable as error:
+        if isinstance(error.__context__, _UNDONE):
+            return None
+        raise
+    return _published_many(tenant_id, rows)
+
+
+def _published_many(tenant_id: TenantId, rows: list[Any]) -> list[PublishResult]:
     return [_published(tenant_id, list(of_event)) for _, of_event in groupby(rows, key=lambda row: row["index"])]
 
 
@@ -156,24 +196,6 @@ def _as_json(event: NewEvent, content: str | bytes) -> bytes:
     else:
         fields["body"] = base64.b64encode(content).decode("ascii")
     return msgspec.json.encode(fields)
-
-
-async def _publish(
-    executor: Executor, function: str, event: NewEvent, content: str | bytes, *, rings: bool
-) -> PublishResult:
-    with _errors_translated(event.tenant_id):
-        rows = await _SQL.rows(
-            executor,
-            function,
-            event.tenant_id,
-            event.event_type,
-            content if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
-            event.event_id,
-            event.correlation_id,
-            event.traceparent,
-            _flag(value=rings),
-        )
-    return _published(event.tenant_id, rows)
 
 
 def _published(tenant_id: TenantId, rows: list[Any]) -> PublishResult:

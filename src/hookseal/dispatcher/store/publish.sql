@@ -19,3 +19,14 @@ SELECT index::pg_catalog.text AS index, event_id, delivery_id::pg_catalog.text A
        endpoint_id::pg_catalog.text AS endpoint_id, duplicate::pg_catalog.text AS duplicate,
        is_due::pg_catalog.text AS is_due
 FROM hookseal.publish_many($1, $2::pg_catalog.text[]::pg_catalog.json[], $3::pg_catalog.text::pg_catalog.bool)
+
+-- Publishes the events of several callers, all or none, and waits for each lock at most as long as $4 says. The limit ends with
+-- the statement, whose transaction it is. It is a part of an argument, so that it is set first.
+-- name: publish_together
+SELECT p.index::pg_catalog.text AS index, p.event_id, p.delivery_id::pg_catalog.text AS delivery_id,
+       p.endpoint_id::pg_catalog.text AS endpoint_id, p.duplicate::pg_catalog.text AS duplicate,
+       p.is_due::pg_catalog.text AS is_due
+FROM (SELECT pg_catalog.set_config('lock_timeout', $4, true) AS lock_timeout) AS s,
+     LATERAL hookseal.publish_many(
+         $1, $2::pg_catalog.text[]::pg_catalog.json[],
+         $3::pg_catalog.text::pg_catalog.bool AND s.lock_timeout IS NOT NULL) AS p
