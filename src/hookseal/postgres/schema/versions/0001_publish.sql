@@ -259,6 +259,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     patterns text[] := ARRAY['*', given.event_type];
+    word text;
+    family text := '';
 BEGIN
     INSERT INTO hookseal.events
         (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint)
@@ -272,10 +274,9 @@ BEGIN
             ORDER BY s.endpoint_id;
         RETURN;
     END IF;
-    FOR n IN 1..length(given.event_type) LOOP
-        IF substr(given.event_type, n, 1) = '.' THEN
-            patterns := patterns || (left(given.event_type, n) || '*');
-        END IF;
+    FOREACH word IN ARRAY trim_array(string_to_array(given.event_type, '.'), 1) LOOP
+        family := family || word || '.';
+        patterns := patterns || (family || '*');
     END LOOP;
     RETURN QUERY
         INSERT INTO hookseal.deliveries AS d
