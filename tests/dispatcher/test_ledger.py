@@ -313,15 +313,22 @@ async def test_a_prolongation_does_not_delay_a_revocation(pool: Pool, installati
 
 @pytest.mark.req("DEL-03")
 async def test_a_lease_ends_after_its_expiry(pool: Pool, stored: Installation) -> None:
-    """The sweep ends a lease after its expiry, not at it. `now()` is constant within a transaction."""
-    [ring] = await stored.deliveries()
+    """The sweep ends a lease after its expiry, not at it, also beside one that has expired.
+
+    `now()` is constant within a transaction.
+    """
+    [ring], [other] = await stored.deliveries(), await stored.deliveries()
     await ledger(pool).claim(ring)
     async with pool.acquire() as connection, connection.transaction():
         sweeping = PostgresLedger(connection, worker="w2", lease_seconds=45)
         await rows.change(connection, "deliveries", lease_expires_at=rows.NOW)
         assert [] == await sweeping.end_lost_leases()
-        await rows.change(connection, "deliveries", lease_expires_at=rows.Sql("now() - interval '1 microsecond'"))
+        await sweeping.claim(other)
+        expired = rows.Sql("now() - interval '1 microsecond'")
+        await rows.change(connection, "deliveries", ring.delivery_id, lease_expires_at=expired)
+        await rows.change(connection, "deliveries", other.delivery_id, lease_expires_at=rows.NOW)
         assert [State.PENDING] == await sweeping.end_lost_leases()
+        assert [] == await sweeping.end_lost_leases()
 
 
 @pytest.mark.req("DEL-03")
