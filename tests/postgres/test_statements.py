@@ -19,7 +19,7 @@ def test_a_statement_is_the_text_under_its_name() -> None:
     """Each statement is the text under its name, without the name."""
     found = statements("hookseal.dispatcher.store", "publish.sql")
 
-    assert {"publish", "publish_raw", "publish_many"} == set(found)
+    assert {"publish", "publish_raw", "publish_many", "publish_together"} == set(found)
     assert "SELECT event_id" in found["publish"]
     assert "-- name" not in found["publish_raw"]
 
