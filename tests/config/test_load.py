@@ -133,6 +133,17 @@ def test_periods_have_their_defaults_and_can_be_set() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "peak", "expected"),
+    [(None, None, (32, 256)), ("4", None, (4, 4)), ("4", "64", (4, 64)), (None, "64", (32, 64))],
+)
+def test_a_limit_that_is_set_does_not_grow_unless_its_peak_is_set(
+    limit: str | None, peak: str | None, expected: tuple[int, int]
+) -> None:
+    worker = load(environment(HOOKSEAL_ENDPOINT_CONCURRENCY=limit, HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK=peak)).worker
+    assert expected == (worker.endpoint_concurrency, worker.endpoint_concurrency_peak)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"), [(None, 1), ("all", 1), ("NONE", 0), ("sampled:100", 100), ("Sampled:1000000", 1_000_000)]
 )
 def test_successes_are_logged_as_set(text: str | None, expected: int) -> None:

@@ -139,9 +139,9 @@ def test_hookseal_is_as_installed_or_has_a_wider_limit_and_the_others_have_100()
     assert (None, None) == (installed.ours, installed.limit)
     assert [(None, 1_000), (100, 1_000)] == [(each.ours, each.limit) for each in (wide, few)]
     assert (1, 2) == (one.processes, plan.for_contender(two, plan.WIDE).processes)
-    assert [256, 500, 100] == [each.most_in_flight for each in (installed, wide, few)]
+    assert [125, 500, 100] == [each.most_in_flight for each in (installed, wide, few)]
     assert Variables.model_fields["concurrency"].default == plan.DEFAULT_IN_FLIGHT
-    assert Variables.model_fields["endpoint_concurrency_peak"].default == plan.DEFAULT_LIMIT
+    assert Variables.model_fields["endpoint_concurrency_peak"].default == plan.PEAK
     assert {100} == {plan.for_contender(base, each).concurrency for each in (plan.BARE, plan.STOCK, *plan.QUEUES)}
     assert [TENANT, TENANT + WIDE] == [tenant_of(each) for each in (installed, wide)]
 

@@ -1,13 +1,15 @@
 """What is logged, and how its lines are written."""
 
 import asyncio
+import errno
+import fcntl
 import io
 import json
 import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -16,6 +18,7 @@ import structlog
 
 from hookseal.errors import Unavailable
 from hookseal.ground import log
+from hookseal.ground.clock import SystemClock
 from hookseal.ground.log import MOST_WAITING, PORTION_BYTES, LineWriter
 
 CANARY = "canary of a message, 51a7"
@@ -194,12 +197,19 @@ class Stream(io.StringIO):
     def __init__(self) -> None:
         super().__init__()
         self.texts: list[str] = []
+        self.problem: OSError | None = None
+        self.during: Callable[[], None] | None = None
 
     @property
     def writes(self) -> int:
         return len(self.texts)
 
     def write(self, text: str) -> int:
+        if self.problem is not None:
+            raise self.problem
+        if self.during is not None:
+            during, self.during = self.during, None
+            during()
         self.texts.append(text)
         return super().write(text)
 
@@ -228,7 +238,7 @@ async def test_the_lines_of_one_turn_are_written_together() -> None:
 
 
 async def test_no_write_is_longer_than_a_pipe_accepts() -> None:
-    """No write is longer than a pipe accepts as a whole, except for a single long line; no line is split."""
+    """No write is longer than a pipe accepts as a whole; only a longer line is split."""
     stream = Stream()
     lines = LineWriter(stream)
     logged_lines = ["é" * 300 for _ in range(20)] + ["x" * 5_000, "y"]
@@ -237,8 +247,8 @@ async def test_no_write_is_longer_than_a_pipe_accepts() -> None:
     await asyncio.sleep(0)
 
     assert "".join(f"{line}\n" for line in logged_lines) == stream.getvalue()
-    assert [6, 6, 6, 2, 1, 1] == [text.count("\n") for text in stream.texts]
-    assert all(len(text.encode()) <= PORTION_BYTES for text in stream.texts if not text.startswith("x"))
+    assert [6, 6, 6] == [text.count("\n") for text in stream.texts[:3]]
+    assert all(len(text.encode()) <= PORTION_BYTES for text in stream.texts)
 
 
 async def test_a_line_of_another_thread_is_written_at_once() -> None:
@@ -312,11 +322,96 @@ async def test_a_thread_that_waits_for_the_reader_does_not_stop_the_loop(stalled
         lines.write("loop")
         await asyncio.sleep(0)
     received = b""
-    while thread.is_alive() or lines._waiting:
+    while thread.is_alive() or lines._pieces:
         received += read_all(read)
         await asyncio.sleep(0)
     received += read_all(read)
     assert (100, 10) == (received.count(b"t\n"), received.count(b"loop\n"))
+
+
+@pytest.mark.parametrize("characters", [20_000, 60_000])
+async def test_a_long_line_waits_in_pieces(stalled: tuple[int, TextIO], characters: int) -> None:
+    """A line that is longer than what the pipe holds does not stop the loop either, and arrives whole."""
+    read, stream = stalled
+    fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, 8_192)
+    lines = LineWriter(stream)
+    lines.write("é" * (characters - 1))
+    await asyncio.sleep(0)
+    received = b""
+    while lines._pieces:
+        received += read_all(read)
+        await asyncio.sleep(0)
+    received += read_all(read)
+    assert "é" * (characters - 1) + "\n" == received.decode()
+
+
+@pytest.mark.req("OPS-03", part="logs")
+async def test_a_log_that_cannot_be_written_costs_little(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a reader the lines are dropped: nothing is raised, and the error is not logged in turn, without end."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        lines, flushed = LineWriter(stream), 0
+        stream_flush = stream.write
+
+        def counted(text: str) -> int:
+            nonlocal flushed
+            flushed += 1
+            return stream_flush(text)
+
+        stream.write = counted  # type: ignore[method-assign]
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: lines.write(str(context)))
+        lines.write("one")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert (1, 1) == (flushed, lines._lost)
+        with suppress(BrokenPipeError):
+            stream.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)  # what the stream still holds goes there
+
+
+async def test_lost_lines_are_reported_after_the_next_success() -> None:
+    """A disk that is full for a while loses lines; the first one that is written again comes with their number."""
+    dropped = list[int]()
+    stream = Stream()
+    lines = LineWriter(stream, dropped=dropped.append)
+    stream.problem = OSError(errno.ENOSPC, "full")
+    for number in range(3):
+        lines.write(str(number))
+        await asyncio.sleep(0)
+    assert [] == dropped
+    stream.problem = None
+    lines.write("three")
+    await asyncio.sleep(0)
+    assert ([3], "three\n") == (dropped, stream.getvalue())
+
+
+def test_an_object_that_logs_when_it_is_collected_is_no_deadlock() -> None:
+    """It may be collected while its thread writes a line: the line of the object comes behind it."""
+    stream = Stream()
+    lines = LineWriter(stream)
+    stream.during = lambda: lines.write("collected")
+    lines.write("first")
+    assert "first\ncollected\n" == stream.getvalue()
+
+
+def test_the_end_waits_a_second_for_a_slow_reader(stalled: tuple[int, TextIO]) -> None:
+    _, stream = stalled
+    lines = LineWriter(stream)
+    lines._pieces.extend(["x" * 4_000 + "\n"] * 100)
+    began = SystemClock().monotonic()
+    lines._end()
+    assert SystemClock().monotonic() - began < 30
+    assert lines._pieces
+    lines._writing.acquire()
+    lines._end()
+    assert lines._pieces, "a thread waits for the reader"
+
+
+def test_a_line_of_a_library_that_cannot_be_made_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(level="info", style="json")
+    logging.getLogger("library").warning("%d rows", "no")
+    assert "TypeError" in capsys.readouterr().err
 
 
 def test_flush_writes_waiting_lines() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hookseal.dispatcher.lanes.lane import PEAK_PART
 from tools.harness import LIMIT
 
 HOOKSEAL: Final = "hookseal"  # as installed: no setting of the endpoint or of the worker is given
@@ -16,7 +17,7 @@ STOCK: Final = "stock arq"
 QUEUES: Final = ("saq", "taskiq", "procrastinate", "pgqueuer")
 TRANSPORT: Final = ("transport, kept", "transport, anew")
 DEFAULT_IN_FLIGHT: Final = 500  # HOOKSEAL_CONCURRENCY, to all endpoints together
-DEFAULT_LIMIT: Final = 256  # HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK: the receiver answers quickly
+PEAK: Final = 256  # HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK: the receiver answers quickly
 # In the order of a round, with hookseal between those to which it is compared.
 COMPARED: Final = (BARE, HOOKSEAL, WIDE, STOCK)
 ALL: Final = (*COMPARED, *QUEUES)
@@ -58,7 +59,8 @@ class Case:
     @property
     def most_in_flight(self) -> int:
         """Requests that one process of hookseal may have in flight to the endpoints of the case."""
-        return min(self.ours or DEFAULT_IN_FLIGHT, (self.limit or DEFAULT_LIMIT) * self.endpoints)
+        slots = self.ours or DEFAULT_IN_FLIGHT
+        return min(slots, (self.limit or min(PEAK, slots // PEAK_PART)) * self.endpoints)
 
 
 CASES: Final = (

@@ -16,7 +16,7 @@ from typing import Any, Final
 from hookseal.dispatcher.core.model import NO_PACE, OnDeadLetter, Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.core.policy import LONGEST_PROBE_SECONDS
 from hookseal.dispatcher.lanes.crowded import Asked
-from hookseal.dispatcher.lanes.lane import TROUBLE, Fleet
+from hookseal.dispatcher.lanes.lane import PEAK_PART, TROUBLE, Fleet
 from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import FIRST_PROBE_SECONDS, MOST_LEFT_WAITING, REOPENED_SECONDS
@@ -144,7 +144,7 @@ class Worker:
     """One worker: its lanes and its slots."""
 
     def __init__(self, rank: int, workers: int, slots: int, ceiling: int, peak: int) -> None:
-        self.lanes = Lanes(ceiling, lambda: Fleet(rank, workers), peak=peak)
+        self.lanes = Lanes(ceiling, lambda: Fleet(rank, workers), peak=peak, peak_here=slots // PEAK_PART)
         self.slots = slots
         self.taken = 0
         self.is_looking = False

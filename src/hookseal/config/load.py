@@ -103,6 +103,14 @@ def _texts(detail: ErrorDetails, written_as: Mapping[str, str]) -> list[str]:
     return detail["msg"].splitlines()
 
 
+def _endpoint_peak(variables: Variables) -> int:
+    """Return what the limit of an endpoint may grow to. Who sets the limit, and not the peak, wants that limit."""
+    named = variables.model_fields_set
+    if "endpoint_concurrency" in named and "endpoint_concurrency_peak" not in named:
+        return variables.endpoint_concurrency
+    return variables.endpoint_concurrency_peak
+
+
 def _database(configured: Database | None, name: str, source: Source, files: Mapping[str, str]) -> Database | None:
     if configured is None:
         return None
@@ -246,7 +254,7 @@ def _settings(
         worker=Worker(
             concurrency=variables.concurrency,
             endpoint_concurrency=variables.endpoint_concurrency,
-            endpoint_concurrency_peak=variables.endpoint_concurrency_peak,
+            endpoint_concurrency_peak=_endpoint_peak(variables),
             processes=variables.processes,
             sweep_seconds=variables.sweep_seconds,
             lease_seconds=variables.lease_seconds,

@@ -269,7 +269,8 @@ class Variables(BaseModel):
         256,
         (1, 1_000),
         description="What `HOOKSEAL_ENDPOINT_CONCURRENCY` may grow to for an endpoint that uses all of it and answers "
-        "quickly. If this is not higher, it does not grow. A limit of `endpoint add --concurrency` never does.",
+        "quickly, in each worker at most a quarter of `HOOKSEAL_CONCURRENCY`. It does not grow if this is not higher, "
+        "or if only `HOOKSEAL_ENDPOINT_CONCURRENCY` is set. A limit of `endpoint add --concurrency` never grows.",
     )
     processes: Whole = Field(
         default=1,

@@ -14,7 +14,8 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
 
@@ -22,13 +23,16 @@ import msgspec
 import structlog
 
 from hookseal.errors import HooksealError, with_advice
+from hookseal.ground.clock import SystemClock
 
+_CLOCK: Final = SystemClock()
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 PORTION_BYTES: Final = 4_096  # PIPE_BUF on Linux: a pipe accepts so much as a whole
 MOST_WAITING: Final = 1_048_576  # characters of lines that wait for a reader
 AGAIN_SECONDS: Final = 0.05  # between two tries to write to a stream that accepts nothing
+END_SECONDS: Final = 1.0  # at the end of the process, for what is left
 MASK: Final = "[masked]"
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 _SECRET_NAME: Final = re.compile(
@@ -86,15 +90,19 @@ class LineWriter:
     """Writes lines to a stream: all lines of one turn of the event loop together, or each at once outside a loop.
 
     An event loop never waits for a reader. While a pipe, a socket or a terminal accepts nothing, up to `MOST_WAITING`
-    characters of lines wait; further ones are dropped, and a line `log.dropped` says how many they were.
+    characters wait; further lines are dropped, as are those that cannot be written. Once the stream accepts lines
+    again, `dropped` is called with their number.
     """
 
     def __init__(self, stream: TextIO, *, dropped: Callable[[int], None] = lambda _lines: None) -> None:
         self._stream = stream
         self._dropped = dropped
-        self._lock = threading.Lock()  # of what waits; nobody waits for the stream while holding it
+        # A collected object may log at any allocation, also while its thread holds a lock: so this one is reentrant,
+        # and a thread that writes already takes such a line, too. Nobody waits for the stream while holding `_lock`.
+        self._lock = threading.RLock()
         self._writing = threading.Lock()
-        self._waiting = deque[str]()
+        self._writer: int | None = None
+        self._pieces = deque[str]()
         self._size = self._lost = 0
         self._flushed_by: asyncio.AbstractEventLoop | None = None  # in which `_flush_in` is due
         self._writable = _writable(stream)
@@ -102,12 +110,13 @@ class LineWriter:
 
     def write(self, line: str) -> None:
         """Add a line, which is written at the end of this turn of the event loop."""
+        pieces = _pieces(f"{line}\n")
         with self._lock:
             if self._size + len(line) > MOST_WAITING:
                 self._lost += 1
                 return
-            self._waiting.append(line)
-            self._size += len(line)
+            self._pieces.extend(pieces)
+            self._size += len(line) + 1
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -118,66 +127,86 @@ class LineWriter:
                 loop.call_soon(self._flush_in, loop)
 
     def flush(self) -> None:
-        """Write all waiting lines, however long that takes."""
+        """Write all waiting lines, however long that takes. Raises `OSError` if the stream cannot be written."""
+        if self._writer == threading.get_ident():
+            return
         with self._writing:
             self._write(None)
 
     def _flush_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Write what the stream accepts now; try the rest again after a moment."""
+        """Write what the stream accepts now; try the rest again after a moment. An error only drops lines."""
         self._flushed_by = None
+        is_well = True
         if self._writing.acquire(blocking=False):  # else a thread waits for the stream
             try:
-                self._write(0)
+                self._write(0.0)
+            except (OSError, ValueError):  # its reader has ended, its disk is full, or it is closed
+                is_well = False
             finally:
                 self._writing.release()
-        with self._lock:
-            lost, waits = self._lost, bool(self._waiting)
-            self._lost = lost if waits else 0
-        if waits:
+        if self._pieces:
             self._flushed_by = loop
             loop.call_later(AGAIN_SECONDS, self._flush_in, loop)
-        elif lost:
+        elif is_well and self._lost:
+            lost, self._lost = self._lost, 0
             self._dropped(lost)
 
     def _end(self) -> None:
-        """Write what is left, unless the stream accepts nothing for a second."""
-        if self._writing.acquire(timeout=1.0):
-            self._write(1_000)
+        """Write what is left, as far as the stream accepts it within a second."""
+        if self._writing.acquire(timeout=END_SECONDS):  # else a thread still waits for the stream
+            with suppress(OSError, ValueError):  # nobody is left to whom it could be reported
+                self._write(_CLOCK.monotonic() + END_SECONDS)
             self._writing.release()
 
-    def _write(self, wait_ms: int | None) -> None:
-        """Write waiting lines, in portions, as long as the stream accepts one within that time; None: always."""
-        while self._waiting and (wait_ms is None or self._writable(wait_ms)):
-            with self._lock:
-                portion = _portion(self._waiting)
-                self._size -= sum(map(len, portion))
-            self._stream.write("".join(f"{line}\n" for line in portion))
-            self._stream.flush()
+    def _write(self, until: float | None) -> None:
+        """Write waiting lines in portions, while the stream accepts one until that monotonic time; None: always."""
+        self._writer = threading.get_ident()
+        try:
+            while self._pieces and (until is None or self._writable(until)):
+                with self._lock:
+                    portion = _portion(self._pieces)
+                    self._size -= len(portion)
+                try:
+                    self._stream.write(portion)
+                    self._stream.flush()
+                except (OSError, ValueError):
+                    self._lost += portion.count("\n")
+                    raise
+        finally:
+            self._writer = None
 
 
-def _writable(stream: TextIO) -> Callable[[int], bool]:
-    """Return a function that waits at most so many milliseconds, and returns whether the stream accepts a portion."""
+def _writable(stream: TextIO) -> Callable[[float], bool]:
+    """Return a function that waits at most until a monotonic time, and returns whether the stream accepts a portion."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError, AttributeError):  # it is memory, or closed: then the write says so
-        return lambda _ms: True
+        return lambda _until: True
     poller = select.poll()
-    poller.register(descriptor, select.POLLOUT)  # of a pipe: `PORTION_BYTES` fit
-    return lambda ms: bool(poller.poll(ms))  # an error counts: the write reports it
+    poller.register(descriptor, select.POLLOUT)  # of a pipe: `PORTION_BYTES` fit. An error counts: the write reports it
+    return lambda until: bool(poller.poll(max(until - _CLOCK.monotonic(), 0.0) * 1_000))
 
 
-def _portion(lines: deque[str]) -> list[str]:
-    """Remove and return as many lines as a pipe accepts as a whole, so that lines of several processes never mix.
+def _pieces(line: str) -> Sequence[str]:
+    """Return the line, or the pieces of it that a pipe accepts as a whole."""
+    if len(line.encode("utf-8", "surrogateescape")) <= PORTION_BYTES:
+        return (line,)
+    most = PORTION_BYTES // 4  # a character has at most four bytes
+    return [line[start : start + most] for start in range(0, len(line), most)]
 
-    A longer line is a portion by itself.
+
+def _portion(pieces: deque[str]) -> str:
+    """Remove and return as much as a pipe accepts as a whole, so that lines of several processes never mix.
+
+    Only a line that is longer than that may have others between its pieces.
     """
     portion, size = list[str](), 0
-    while lines:
-        size += len(lines[0].encode("utf-8", "surrogateescape")) + 1
+    while pieces:
+        size += len(pieces[0].encode("utf-8", "surrogateescape"))
         if portion and size > PORTION_BYTES:
             break
-        portion.append(lines.popleft())
-    return portion
+        portion.append(pieces.popleft())
+    return "".join(portion)
 
 
 class _Handler(logging.Handler):

@@ -12,6 +12,7 @@ import structlog
 from hookseal.config.load import raise_descriptor_limit
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
+from hookseal.dispatcher.lanes.lane import PEAK_PART
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.errors import Defect, Unavailable
@@ -158,6 +159,7 @@ class _Worker:
             settings.worker.endpoint_concurrency,
             lambda: resources.heartbeat.fleet,
             peak=settings.worker.endpoint_concurrency_peak,
+            peak_here=settings.worker.concurrency // PEAK_PART,
         )
         store, turns = PostgresLanes(resources.pool), BacklogTurns(clock)
         self._keeper = LaneKeeper(store, lanes, self._in_flight, resources.parts, meter=resources.meter, turns=turns)

@@ -87,7 +87,7 @@ def test_each_round_of_answers_raises_the_limit_by_one() -> None:
 def growing(*, workers: int = 1) -> Lane:
     """Return a lane of an endpoint without a limit of its own, which may grow from 32 to 256 over all workers."""
     new = Lane(ceiling=32, limit=32.0, threshold=32.0)
-    new.configure(Pace(), Fleet(workers=workers), ENDPOINT, default=32, peak=256)
+    new.configure(Pace(), Fleet(workers=workers), ENDPOINT, default=32, peak=256, peak_here=256)
     return new
 
 
@@ -110,6 +110,36 @@ def test_the_limit_of_an_endpoint_that_answers_grows_to_the_peak() -> None:
         for _ in range(30):
             round_of(found, seconds)
         assert 256 // workers == found.most
+
+
+@pytest.mark.req("DEL-09")
+@pytest.mark.parametrize("slots", [100, 200, 500])
+def test_endpoints_that_hang_after_growing_leave_slots_for_others_of_their_tenant(slots: int) -> None:
+    """One endpoint that has grown has at most a quarter of the slots of a worker when it hangs, or its limit."""
+    simulation = Simulation(workers=1, slots=slots)
+    bad = simulation.add("acme", 1, failing_between(20, 60, timeout=20.0))
+    good = simulation.add("acme", 2, healthy())
+    for each in range(40_000):
+        simulation.publish(each / 1_000, bad)
+    for each in range(400):
+        simulation.publish(each / 10, good)
+    most = 0
+
+    def begun(_delivery: Delivery, endpoint: Endpoint) -> None:
+        nonlocal most
+        most = max(most, endpoint.in_flight)
+
+    simulation.begun = begun
+    simulation.run(60)
+    late = [
+        each.begun_at - each.published_at
+        for each in simulation.deliveries
+        if each.key == good and each.begun_at is not None
+    ]
+
+    assert max(slots // 4, 32) >= most
+    assert 400 == len(late)
+    assert max(late) < 0.1
 
 
 @pytest.mark.req("DEL-09")
@@ -143,7 +173,7 @@ def test_a_limit_that_has_grown_shrinks_again() -> None:
     assert 256 == found.most
     answer(found, BAD, at=2.0, begun_at=1.0)
     assert 128 == found.most
-    found.configure(Pace(concurrency=32), ALONE, ENDPOINT, default=32, peak=256)
+    found.configure(Pace(concurrency=32), ALONE, ENDPOINT, default=32, peak=256, peak_here=256)
     assert 32 == found.most
 
 
@@ -151,7 +181,7 @@ def test_a_limit_that_has_grown_shrinks_again() -> None:
 @pytest.mark.parametrize("pace", [Pace(concurrency=32), Pace(ordered=True)])
 def test_the_limit_of_an_endpoint_with_its_own_does_not_grow(pace: Pace) -> None:
     found = growing()
-    found.configure(pace, ALONE, ENDPOINT, default=32, peak=256)
+    found.configure(pace, ALONE, ENDPOINT, default=32, peak=256, peak_here=256)
     before = found.most
     for _ in range(30):
         round_of(found, 0.02)

@@ -27,7 +27,7 @@ from hookseal.dispatcher.lanes.tenants import (
     TENANT_SHARE,
     Unanswered,
 )
-from hookseal.dispatcher.lanes.waiting import MOST_BLOCKED
+from hookseal.dispatcher.lanes.waiting import HANGS_SECONDS, MOST_BLOCKED
 from hookseal.dispatcher.lanes.worker_lanes import LONGEST_WAIT_SECONDS, LOOK_AHEAD, MOST_ASKED, MOST_TO_PARK, Lanes
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import CLAIM, TARGET
@@ -194,8 +194,11 @@ def test_time_outs_bring_the_pauses_back(holes: tuple[Lanes, float]) -> None:
         begun += picked
     assert allowed <= len(begun) <= allowed + MOST_UNANSWERED
     for each in begun[:3]:
-        lanes.answered(each, Outcome.TIMEOUT, now)
-    later = now + AFTER_PAUSE_SECONDS
+        lanes.answered(each, Outcome.CONNECTION, now)
+    assert 3 == len(lanes.pick(500, now)), "what fails at once does not hang"
+    later = now + AFTER_PAUSE_SECONDS + HANGS_SECONDS
+    for each in begun[3:6]:
+        lanes.answered(each, Outcome.CONNECTION, later)
 
     assert MOST_AFTER_PAUSE == len(lanes.pick(500, later))
     assert [] == lanes.pick(500, later)

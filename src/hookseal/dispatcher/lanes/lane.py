@@ -64,6 +64,7 @@ MOST_LOCKED_IN_A_ROW: Final = (
 # A lane that may grow beyond its ceiling does so by an eighth with each round of answers, if all that it may have was
 # in flight meanwhile, and if an answer takes at most 0.1 s, or twice the shortest time.
 GROWTH: Final = 1 / 8
+PEAK_PART: Final = 4  # one endpoint grows to at most a quarter of the slots of a worker
 QUICK_SECONDS: Final = 0.1
 SLOWER: Final = 2.0
 FORGOTTEN_PART: Final = 1 / 100  # of the difference to each slower answer: an endpoint may become slower for good
@@ -129,19 +130,21 @@ class Lane:
     locked_in_a_row: int = 0
     reopened: object = None
 
-    def configure(self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0) -> None:
+    def configure(
+        self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0, peak_here: int = 0
+    ) -> None:
         """Take over the settings that were read."""
         self.pace = pace
         self.is_known = True
         self.locked_in_a_row = 0
-        self.share(fleet, endpoint_id, default=default, peak=peak)
+        self.share(fleet, endpoint_id, default=default, peak=peak, peak_here=peak_here)
 
-    def share(self, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0) -> None:
+    def share(self, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0, peak_here: int = 0) -> None:
         """Take this worker's share. A lane without trouble has the whole of it at once."""
         # Of an ordered endpoint any worker may have the one delivery that is claimed: the claim takes only the head.
         ceiling = 1 if self.pace.ordered else fleet.share(self.pace.concurrency or default, endpoint_id)
         may_grow = not self.pace.ordered and self.pace.concurrency is None
-        self.peak = fleet.share(peak, endpoint_id) if may_grow and ceiling else 0
+        self.peak = min(fleet.share(peak, endpoint_id), peak_here) if may_grow and ceiling else 0
         if ceiling != self.ceiling:
             if self.limit >= self.ceiling:
                 self.limit = self.threshold = float(max(ceiling, 1))
@@ -284,12 +287,16 @@ MOST_LANES: Final = 10_000  # idle lanes whose state is kept
 class KnownLanes:
     """The lanes by endpoint. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    `peak` is what this limit may grow to. A lane with rings that wait, which is one of `waiting`, is kept.
+    `peak` is what this limit may grow to, `peak_here` what the part of this worker may. A lane with rings that wait,
+    which is one of `waiting`, is kept.
     """
 
-    def __init__(self, ceiling: int, fleet: Callable[[], Fleet], waiting: Container[Key], *, peak: int = 0) -> None:
+    def __init__(
+        self, ceiling: int, fleet: Callable[[], Fleet], waiting: Container[Key], *, peak: int = 0, peak_here: int = 0
+    ) -> None:
         self._default = ceiling
         self._peak = peak
+        self._peak_here = peak_here
         self._fleet = fleet
         self._shared = fleet()
         self._waiting = waiting
@@ -313,7 +320,7 @@ class KnownLanes:
         lane = self[key]
         self._lanes.move_to_end(key)
         is_new, most, rate = not lane.is_known or pace != lane.pace, lane.most, lane.rate
-        lane.configure(pace, self._fleet(), key[1], default=self._default, peak=self._peak)
+        lane.configure(pace, self._fleet(), key[1], default=self._default, peak=self._peak, peak_here=self._peak_here)
         return lane.lowered(number, now, most_before=most, rate_before=rate) if is_new else 0
 
     def read(self, key: Key, pace: Pace, now: float) -> bool:
@@ -333,7 +340,7 @@ class KnownLanes:
         if fleet != self._shared:
             self._shared = fleet
             for key, lane in self._lanes.items():
-                lane.share(fleet, key[1], default=self._default, peak=self._peak)
+                lane.share(fleet, key[1], default=self._default, peak=self._peak, peak_here=self._peak_here)
 
     def _drop_idle(self) -> None:
         """Forget the lane that was claimed for longest ago if there are too many, unless something would be lost."""

@@ -7,8 +7,6 @@ time-out. Many at the same moment would hold up all others: once when they begin
 from collections import OrderedDict
 from typing import Final
 
-from hookseal.dispatcher.core.model import Outcome
-from hookseal.dispatcher.lanes.lane import NEUTRAL, TROUBLE
 from hookseal.dispatcher.lanes.round_robin import Key, RoundRobin
 
 TENANT_SHARE: Final = 8  # one tenant gets at most 8 of 9 slots, two get 8 of 17 each
@@ -86,7 +84,7 @@ class Unanswered:
     """The requests in flight to such endpoints, and the endpoints that wait for the end of a pause.
 
     `_allowed` is how many of a tenant may be in flight without pauses: `MOST_UNANSWERED` at first, one more for each
-    that is answered, and half as many after each time-out. So a worker that has just started soon sends at its full
+    that is answered, and half as many after each that hung. So a worker that has just started soon sends at its full
     rate to many endpoints that answer, and slowly to many that hang.
     """
 
@@ -102,15 +100,13 @@ class Unanswered:
         self._in_flight[delivery_id] = tenant
         self._of_tenant[tenant] = self._of_tenant.get(tenant, 0) + 1
 
-    def end(self, delivery_id: str, outcome: Outcome | None = None) -> None:
-        """Count the end of a request with this outcome, if it was counted."""
+    def end(self, delivery_id: str, *, answers: bool | None = None) -> None:
+        """Count the end of a request that was answered or that hung, or neither, if it was counted."""
         tenant = self._in_flight.pop(delivery_id, None)
         if tenant is None:
             return
-        if outcome is Outcome.TIMEOUT:
-            self._allow(tenant, self._may(tenant) // 2)
-        elif outcome is not None and outcome not in TROUBLE | NEUTRAL:
-            self._allow(tenant, self._may(tenant) + 1)
+        if answers is not None:
+            self._allow(tenant, self._may(tenant) + 1 if answers else self._may(tenant) // 2)
         if left := self._of_tenant[tenant] - 1:
             self._of_tenant[tenant] = left
         else:

@@ -7,9 +7,11 @@ from collections import Counter, deque
 from typing import Final
 
 from hookseal.dispatcher.core.model import Outcome, Ring
+from hookseal.dispatcher.lanes.lane import NEUTRAL, TROUBLE
 from hookseal.dispatcher.lanes.round_robin import Key
 from hookseal.dispatcher.lanes.tenants import Tenants, Unanswered
 
+HANGS_SECONDS: Final = 1.0  # a request in trouble that took as long has hung, however it ended
 MOST_BLOCKED: Final = 512  # rings; further ones wait in PostgreSQL
 
 
@@ -122,10 +124,12 @@ class Begun:
         if not answers:
             self._unanswered.begin(delivery_id, key[0])
 
-    def end(self, delivery_id: str, outcome: Outcome | None = None) -> tuple[Key, float] | None:
-        """Count it no longer; return its endpoint and when it began, None if it was not counted."""
+    def end(self, delivery_id: str, outcome: Outcome | None = None, now: float = 0.0) -> tuple[Key, float] | None:
+        """Count it no longer, after this outcome; return its endpoint and when it began, None if it was not counted."""
         request = self._requests.pop(delivery_id, None)
         if request is not None:
             self._tenants.end(request[0][0])
-            self._unanswered.end(delivery_id, outcome)
+            hung = outcome in TROUBLE and now - request[1] >= HANGS_SECONDS
+            is_known = outcome is not None and outcome not in TROUBLE | NEUTRAL
+            self._unanswered.end(delivery_id, answers=is_known if is_known or hung else None)
         return request

@@ -24,15 +24,16 @@ LONGEST_WAIT_SECONDS: Final = 5.0  # then its ring is parked, before the sweep c
 class Lanes:
     """The lanes of one worker. `ceiling` is the limit of an endpoint without one of its own, for the whole fleet.
 
-    `peak` is what this limit may grow to for an endpoint that answers quickly; 0: it does not grow. `crowded` are the
+    `peak` is what this limit may grow to for an endpoint that answers quickly, and `peak_here` what the part of this
+    worker may grow to, so that some endpoints that hang cannot fill it; 0: it does not grow. `crowded` are the
     lanes with deliveries that wait in PostgreSQL, `to_park` the rings of what is to wait there. `at_their_share` are
     the tenants for which the last `pick` had no slots, if no ring of another one could begin.
     """
 
-    def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet, *, peak: int = 0) -> None:
+    def __init__(self, ceiling: int, fleet: Callable[[], Fleet] = Fleet, *, peak: int = 0, peak_here: int = 0) -> None:
         self.tenants = Tenants()
         self._waiting = WaitingRings(self.tenants)
-        self._lanes = KnownLanes(ceiling, fleet, self._waiting.by_lane, peak=peak)
+        self._lanes = KnownLanes(ceiling, fleet, self._waiting.by_lane, peak=peak, peak_here=peak_here)
         self._ready = RoundRobin()
         self._first: OrderedDict[str, tuple[float, Ring]] = OrderedDict()
         self.crowded, self.locked = CrowdedLanes(), LockedEndpoints()
@@ -179,7 +180,7 @@ class Lanes:
 
     def answered(self, ring: Ring, outcome: Outcome, now: float) -> None:
         """Count the end of a request."""
-        if begun := self._begun.end(ring.delivery_id, outcome):
+        if begun := self._begun.end(ring.delivery_id, outcome, now):
             key, begun_at = begun
             if self._lanes[key].answered(outcome, begun_at=begun_at, now=now):
                 self._opened.append(Opened(key, outcome))
