@@ -117,7 +117,7 @@ def test_the_limit_of_an_endpoint_that_answers_grows_to_the_peak() -> None:
 def test_endpoints_that_hang_after_growing_leave_slots_for_others_of_their_tenant(slots: int) -> None:
     """One endpoint that has grown has at most a quarter of the slots of a worker when it hangs, or its limit."""
     simulation = Simulation(workers=1, slots=slots)
-    bad = simulation.add("acme", 1, failing_between(20, 60, timeout=20.0))
+    bad = simulation.add("acme", 1, failing_between(20, 60, seconds=0.2, timeout=20.0))
     good = simulation.add("acme", 2, healthy())
     for each in range(40_000):
         simulation.publish(each / 1_000, bad)
