@@ -174,7 +174,7 @@ async def test_dev_unlocks_with_keys_in_memory(pool: Pool) -> None:
 
 
 _CHANGES_THE_BASIS = (
-    "UPDATE hookseal.secret_keys SET state = 'retired'",
+    "UPDATE hookseal.secret_keys SET state = 'decrypt_only'",
     "UPDATE hookseal.secret_keys SET check_value = sha256(check_value)",
     "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ('0123456789abcdef', 'staged', 'x')",
     "DELETE FROM hookseal.secret_keys",
