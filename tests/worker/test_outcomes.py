@@ -32,7 +32,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.ledger import WorkerLedger
 from tests.doubles.replaced import replace
 from tests.doubles.stored import Installation, begin
-from tests.worker.waiting import eventually
+from tests.worker.waiting import PATIENCE_SECONDS, eventually
 
 ROW = Attempt(outcome=Outcome.DELIVERED, status=204, duration_ms=12, snippet="ok", signed_by=("db:acme:n:1",))
 DELIVERED = Verdict(state=State.DELIVERED)
@@ -50,7 +50,8 @@ class Scene:
     async def record(self, change: Callable[[int], tuple[Attempt, Verdict]]) -> list[Verdict | BaseException | None]:
         """Record an outcome of each claim in one turn of the loop; return the result of each."""
         futures = [self.ledger.record(each, *change(number), None) for number, each in enumerate(self.claims)]
-        return list(await asyncio.gather(*futures, return_exceptions=True))
+        async with asyncio.timeout(PATIENCE_SECONDS):  # an outcome that cannot be recorded waits without end
+            return list(await asyncio.gather(*futures, return_exceptions=True))
 
     async def states(self) -> list[str]:
         """Return the states of the deliveries, in the order of the claims."""
@@ -110,7 +111,8 @@ async def test_a_locked_row_delays_no_other(pool: Pool) -> None:
         )
         futures = [made.ledger.record(each, ROW, DELIVERED, None) for each in made.claims]
         others = [each for number, each in enumerate(futures) if number != 3]
-        assert all(await asyncio.gather(*others))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert all(await asyncio.gather(*others))
         assert ["delivered"] * 3 + ["sending"] + ["delivered"] * 4 == await made.states()
         await transaction.rollback()
     assert await futures[3]
