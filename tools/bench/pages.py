@@ -113,8 +113,9 @@ def _headlines(run: Run) -> str:
     if not rows:
         return ""
     text = (
-        "One worker process. As installed, at most 32 requests are in flight to one endpoint "
-        "(`HOOKSEAL_ENDPOINT_CONCURRENCY`) and 500 in all (`HOOKSEAL_CONCURRENCY`); `endpoint add --concurrency 1000` "
+        f"One worker process. As installed, at most {run.most_installed} requests are in flight to one endpoint that "
+        "answers at once (`HOOKSEAL_ENDPOINT_CONCURRENCY`, which [may grow](../lifecycle.md#lanes) since the run of "
+        "`84770e7`) and 500 in all (`HOOKSEAL_CONCURRENCY`); `endpoint add --concurrency 1000` "
         "lets one endpoint have all 500. Bare aiohttp and stock arq have 100 in flight."
     )
     if run.row("base", HOOKSEAL) is None:

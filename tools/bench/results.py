@@ -93,7 +93,8 @@ class Run:
     """One run: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine and all its results.
 
     `settings` are those of a worker that differ from the defaults in every case; `bodies` says what is sent. `runs` are
-    the headlines of the last whole runs on clean trees, the newest last.
+    the headlines of the last whole runs on clean trees, the newest last. `most_installed` is how many requests may be
+    in flight to one endpoint as installed that answers quickly: 32 in runs from before that limit could grow.
     """
 
     commit: str
@@ -109,6 +110,7 @@ class Run:
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...]
     runs: tuple[Headline, ...] = ()
+    most_installed: int = 32
 
     def ours(self, scenario: str) -> Row | None:
         """Return the rounds of hookseal as installed in that scenario, or else those with another limit."""

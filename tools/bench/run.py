@@ -226,6 +226,7 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
         versions={name: environment.version for name, environment in found.items()},
         rows=runner.rows(),
         left_out=tuple(runner.left_out.values()),
+        most_installed=plan.CASES[0].most_in_flight,
     )
 
 
