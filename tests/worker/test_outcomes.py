@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,12 @@ DELIVERED = Verdict(state=State.DELIVERED)
 GONE = Verdict(state=State.FAILED, disable="the receiver answered 410 Gone")
 
 
+async def ended(outcomes: Sequence[Awaitable[Verdict | None]]) -> None:
+    """Return once all outcomes are recorded, or fail: no cancellation ends what waits for one of them."""
+    _, waiting = await asyncio.wait([asyncio.ensure_future(each) for each in outcomes], timeout=PATIENCE_SECONDS)
+    assert not waiting
+
+
 @dataclass
 class Scene:
     """A real ledger whose batches can be made to fail, and claimed deliveries."""
@@ -50,8 +56,8 @@ class Scene:
     async def record(self, change: Callable[[int], tuple[Attempt, Verdict]]) -> list[Verdict | BaseException | None]:
         """Record an outcome of each claim in one turn of the loop; return the result of each."""
         futures = [self.ledger.record(each, *change(number), None) for number, each in enumerate(self.claims)]
-        async with asyncio.timeout(PATIENCE_SECONDS):  # an outcome that cannot be recorded waits without end
-            return list(await asyncio.gather(*futures, return_exceptions=True))
+        await ended(futures)
+        return list(await asyncio.gather(*futures, return_exceptions=True))
 
     async def states(self) -> list[str]:
         """Return the states of the deliveries, in the order of the claims."""
@@ -111,8 +117,8 @@ async def test_a_locked_row_delays_no_other(pool: Pool) -> None:
         )
         futures = [made.ledger.record(each, ROW, DELIVERED, None) for each in made.claims]
         others = [each for number, each in enumerate(futures) if number != 3]
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            assert all(await asyncio.gather(*others))
+        await ended(others)
+        assert all(await asyncio.gather(*others))
         assert ["delivered"] * 3 + ["sending"] + ["delivered"] * 4 == await made.states()
         await transaction.rollback()
     assert await futures[3]
