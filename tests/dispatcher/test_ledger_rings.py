@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from hookseal.dispatcher.core.looks import WHOLE_TIMES, LookStart
+from hookseal.dispatcher.core.looks import MOST_AFTER_FAILURE, MOST_PAUSE, LookStart
 from hookseal.dispatcher.core.model import Claim, Claimed, FinishedAttempt, Ring, State, Verdict
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, RungBefore, Unrung
@@ -372,7 +372,7 @@ async def test_a_look_begins_where_the_last_one_ended(pool: Pool, stored: Instal
         clock.moves = False
     assert [True, False, True, False] == found
 
-    clock.elapsed += WHOLE_TIMES
+    clock.elapsed += MOST_PAUSE
     assert 2 == len((await real.ring_unrung(None, waited_seconds=0, start=start)).rings)
 
 
@@ -390,19 +390,55 @@ async def test_a_look_does_not_pass_what_it_could_not_ring(pool: Pool, stored: I
 
 
 def test_a_look_that_failed_is_repeated() -> None:
-    """After an error the place stays as it was, and a whole look that took long is not repeated at once."""
+    """After an error the place stays as it was. A whole look, also one that was requested, comes again, not at once."""
     start = LookStart(clock := SlowClock())
     start.since = since = datetime(2026, 1, 31, tzinfo=UTC)
-    whole = []
-    for waited_seconds in (0.0, 0.0, WHOLE_TIMES):
-        clock.elapsed += waited_seconds
-        with suppress(Unavailable), start.look() as place:
-            whole.append(place)
-            raise Unavailable("PostgreSQL does not answer")
-    assert [None, since, None] == whole
+    with start.look():
+        pass
+    start.look_at_all()
+    assert [None, since, None] == [failed(start, clock, waited) for waited in (0.0, 0.0, MOST_AFTER_FAILURE)]
     start.look_at_all()
     with start.look() as place:
         assert place is None
+
+
+def failed(start: LookStart, clock: FakeClock, waited_seconds: float) -> datetime | None:
+    """Return where a look begins that comes so much later, and fails."""
+    clock.elapsed += waited_seconds
+    with suppress(Unavailable), start.look() as place:
+        raise Unavailable("PostgreSQL does not answer")
+    return place
+
+
+def test_a_whole_look_that_failed_is_followed_by_one_that_is_not_whole() -> None:
+    """If every whole look is ended by the time-out, each other look succeeds, however rarely looks come."""
+    start = LookStart(clock := SlowClock())
+    start.since = since = datetime(2026, 1, 31, tzinfo=UTC)
+    assert [None, since, None, since] == [failed(start, clock, 900.0) for _ in range(4)]
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.002, 0.04), (0.25, 5.0), (4.0, 10.0), (600.0, 10.0)])
+def test_whole_looks_come_again_after_ten_seconds_at_most(took: float, pause: float) -> None:
+    """A process that is paused within a look, or a locked table, does not end whole looks for long."""
+    start = LookStart(clock := FakeClock())
+    start.since = since = datetime(2026, 1, 31, tzinfo=UTC)
+    with start.look():
+        clock.elapsed += took
+    places = []
+    for waited_seconds in (0.9 * pause, 0.11 * pause):
+        clock.elapsed += waited_seconds
+        with start.look() as place:
+            places.append(place)
+    assert [since, None] == places
+
+
+def test_a_whole_look_that_failed_comes_again_after_five_seconds_at_most() -> None:
+    start = LookStart(clock := FakeClock())
+    start.since = since = datetime(2026, 1, 31, tzinfo=UTC)
+    with suppress(asyncio.CancelledError), start.look():
+        clock.elapsed += 600.0
+        raise asyncio.CancelledError
+    assert [since, since, None] == [failed(start, clock, waited) for waited in (0.0, 4.9, 0.1)]
 
 
 @pytest.fixture

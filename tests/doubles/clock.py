@@ -27,16 +27,17 @@ class FakeClock:
 
 
 class StallingClock(FakeClock):
-    """While `stalls` is set, each query moves it by nine seconds, as if the process had stood still in between."""
+    """While `stalls` is set, each query moves it by so many seconds, as if the process had stood still in between."""
 
-    def __init__(self, *, stalls: bool = True) -> None:
+    def __init__(self, *, stalls: bool = True, seconds: float = 9.0) -> None:
         super().__init__()
         self.stalls = stalls
+        self._seconds = seconds
 
     def monotonic(self) -> float:
         """Return the seconds since the start."""
         now = super().monotonic()
-        self.elapsed += 9.0 if self.stalls else 0.0
+        self.elapsed += self._seconds if self.stalls else 0.0
         return now
 
 

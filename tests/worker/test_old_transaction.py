@@ -95,7 +95,7 @@ def grown(few: dict[str, int], many: dict[str, int]) -> dict[str, tuple[int, int
 
 def looks(connection: Connection, ringing: Bell, newest: str, claimed: Ring) -> dict[str, tuple[Look, StallingClock]]:
     """Return what workers repeat, each with its clock."""
-    start_clock, outbox_clock, sweep_clock = [StallingClock() for _ in range(3)]
+    start_clock, outbox_clock, sweep_clock = [StallingClock(seconds=0.4) for _ in range(3)]
     start = LookStart(start_clock)
     ledger = PostgresLedger(connection, worker="w", lease_seconds=45)
     outbox = UnrungRings(ledger, ringing, clock=outbox_clock, turns=BacklogTurns(StallingClock(stalls=False)))

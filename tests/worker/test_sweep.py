@@ -8,7 +8,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from hookseal.dispatcher.core.looks import LookStart
+from hookseal.dispatcher.core.looks import MOST_PAUSE, LookStart
 from hookseal.dispatcher.core.model import Ring, State
 from hookseal.dispatcher.store.ledger import SWEEP_BATCH, PostgresLedger
 from hookseal.errors import Unavailable
@@ -128,6 +128,10 @@ async def test_the_sweep_rings_for_a_producer_that_died(pool: Pool, ringing: Bel
 @pytest.mark.req("DUR-01")
 async def test_a_sweep_that_begins_later_finds_lost_rings(pool: Pool, ringing: Bell) -> None:
     """A look that begins where the last one ended rings again what is lost since, of producers as well."""
+    clock = StallingClock(seconds=0.4)
+    sweeping = sweep(ledger_of(pool), ringing, clock)
+    assert (0, 0) == await sweeping.once()
+    clock.elapsed += MOST_PAUSE
     await rows.endpoint(pool)
     await pool.execute("SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json, rings => true)")
     await rows.change(
@@ -137,8 +141,6 @@ async def test_a_sweep_that_begins_later_finds_lost_rings(pool: Pool, ringing: B
         "SELECT tenant_id, endpoint_id::text AS endpoint_id, id::text AS delivery_id FROM hookseal.deliveries"
     )
     await ringing.ring([Ring(**dict(ids or {}))])
-    clock = StallingClock()
-    sweeping = sweep(ledger_of(pool), ringing, clock)
     assert (0, 0) == await sweeping.once()
     clock.stalls = False  # no whole look comes again
 

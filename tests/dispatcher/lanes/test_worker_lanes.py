@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from hookseal.dispatcher.core.looks import WHOLE_TIMES
+from hookseal.dispatcher.core.looks import MOST_PAUSE, WHOLE_TIMES
 from hookseal.dispatcher.core.model import Outcome, Pace, Ring, WaitingFor
 from hookseal.dispatcher.lanes import crowded
 from hookseal.dispatcher.lanes import lane as known_module
@@ -544,15 +544,16 @@ def test_lanes_that_were_empty_take_turns() -> None:
     assert {key(ring) for ring in of[MOST_EMPTY_ASKED:]} <= {each.key for each in lanes.wanted(500, 0.2)}
 
 
-def test_a_lane_that_is_slow_to_read_is_read_from_its_oldest_less_often() -> None:
-    """It is read on from where the last look ended, also after the end, for twenty times as long as a look took."""
+@pytest.mark.parametrize(("took", "pause"), [(0.1, 0.1 * WHOLE_TIMES), (4.9, MOST_PAUSE), (600.0, MOST_PAUSE)])
+def test_a_lane_that_is_slow_to_read_is_read_from_its_oldest_less_often(took: float, pause: float) -> None:
+    """It is read on from where the last look ended, also after the end, for 20 times as long as it took, or 10 s."""
     lanes = Lanes(8)
     read_settings(lanes, *(waiting := rings(2, parked=True)))
     lanes.crowded.learn(key(waiting[0]))
-    lanes.found(lanes.wanted(100, 0.0), waiting, 0.5)
-    again = 0.5 + 0.5 * WHOLE_TIMES
+    lanes.found(lanes.wanted(100, 0.0), waiting, took)
+    again = took + pause
 
-    for number, now in ((1, 1.0), (0, 2.0), (0, again - 0.1)):
+    for number, now in ((1, took + 0.5), (0, took + 1.0), (0, again - 0.1)):
         [asked] = lanes.wanted(100, now)
         assert waiting[-1].delivery_id == asked.after
         lanes.found([asked], rings(number, first=1, parked=True), now)

@@ -156,7 +156,7 @@ class CrowdedLanes:
 
         A question continues behind what was fetched. Once a second, and after the end, it begins at the oldest
         delivery, since older ones may have come; then it also covers the `here` deliveries that wait in this worker.
-        It does so less often if that takes long, as while an old transaction is open (`core/looks.py`).
+        If that takes long, as while an old transaction is open, it does so less often, each 10 s (`core/looks.py`).
         """
         known = self._known[key]
         known.waits_since = None
