@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from hookseal.dispatcher.core.looks import MOST_PAUSE, LookStart
 from hookseal.dispatcher.core.model import Ring, State
-from hookseal.dispatcher.store.ledger import SWEEP_BATCH, PostgresLedger
+from hookseal.dispatcher.store.ledger import SWEEP_BATCH, PostgresLedger, Unrung
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
 from hookseal.postgres.pool import Executor, Pool
@@ -150,6 +150,28 @@ async def test_a_sweep_that_begins_later_finds_lost_rings(pool: Pool, ringing: B
     await rows.change(pool, "deliveries", rung_at=rows.ago(minutes=1))
     assert (0, 1) == await sweeping.once()
     assert 1 == len(await queued(ringing))
+
+
+class RungByTheLeader(PostgresLedger):
+    """Before a sweep looks for what is unrung, the leader marks all of it as rung, and its rings are lost."""
+
+    async def ring_unrung(self, *arguments: Any, **named: Any) -> Unrung:
+        await super().ring_unrung(None, waited_seconds=0)
+        return await super().ring_unrung(*arguments, **named)
+
+
+@pytest.mark.req("DUR-01")
+async def test_a_sweep_that_begins_later_finds_what_the_leader_rang_meanwhile(pool: Pool, ringing: Bell) -> None:
+    """What was rung between the two halves of a sweep, and lost, is rung by the next one."""
+    await unrung(pool)
+    await rows.change(pool, "deliveries", next_attempt_at=rows.ago(minutes=1))
+    clock = StallingClock(seconds=0.4)
+    sweeping = sweep(RungByTheLeader(pool, worker="w1", lease_seconds=45), ringing, clock)
+    assert (0, 0) == await sweeping.once()
+    clock.stalls = False  # no whole look comes again
+
+    await rows.change(pool, "deliveries", rung_at=rows.ago(minutes=1))
+    assert (0, 3) == await sweeping.once()
 
 
 @pytest.mark.req("DUR-01")

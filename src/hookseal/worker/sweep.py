@@ -109,11 +109,13 @@ class Sweep:
         Of a backlog that nobody has rung it rings only what may stand in Redis. Raises `Unavailable`.
         """
         now = await self._ledger.seconds_ago(0)  # deliveries that become due meanwhile are left to the next sweep
+        unrung_since = self._unrung.start.since
         with self._rung.look() as since:
             count, oldest = await self._ring_lost(now, Cursor.at(since))
         count += await self._ring_unrung(now)
-        # What is rung from now on has been due since `start.since`.
-        self._rung.since = self._unrung.start.since if oldest is None else earlier(oldest, self._unrung.start.since)
+        # All that was rung since `_ring_lost`, also by the leader, has been due since the earlier of these two places.
+        rung_since = earlier(unrung_since, self._unrung.start.since)
+        self._rung.since = rung_since if oldest is None else earlier(oldest, rung_since)
         if count:
             self._log.info("sweep.rang", deliveries=count)
         return count
