@@ -13,6 +13,7 @@ from hookseal.dispatcher.core.model import Failure, FailureKind, Reply, Request,
 from hookseal.dispatcher.core.url import AddressRules
 from hookseal.dispatcher.http.observation import Limits
 from hookseal.dispatcher.http.transport import HttpTransport
+from hookseal.dispatcher.http.trust import client_context
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
 from tests.dispatcher.http.test_transport_connections import UNTRUSTED
 from tests.doubles.certificates import Issued, authority, issued, trusting
@@ -29,6 +30,7 @@ CLOSING = status(204, headers=b"connection: close\r\n")
 DELIVERED = Reply(status=204, snippet="")
 HOUR = 3_600
 PRE_SHARED_KEY = 41  # RFC 8446, 4.2: the extension in which a client offers a session
+COMPRESS_CERTIFICATE = 27  # RFC 8879, 3
 
 
 @pytest.fixture
@@ -188,16 +190,17 @@ async def test_no_session_outlives_the_certificate(server: ssl.SSLContext) -> No
 
 
 @pytest.mark.parametrize(
-    ("limits", "found"),
-    [
-        (Limits(tls_sessions=2), [True, False]),
-        (Limits(tls_sessions_of_tenant=1), [False, True]),
-        (Limits(), [True, True]),
-    ],
+    ("fit", "of_tenant", "found"),
+    [(2, 2, [True, False]), (3, 1, [False, True]), (3, 2, [True, True])],
     ids=["of all", "of each", "enough"],
 )
-async def test_the_number_of_sessions_is_limited(limits: Limits, found: list[bool], server: ssl.SSLContext) -> None:
+async def test_the_size_of_all_sessions_is_limited(
+    fit: int, of_tenant: int, found: list[bool], server: ssl.SSLContext
+) -> None:
     """Above the limit for all, and for one tenant, the oldest one is forgotten."""
+    limits = Limits(
+        tls_session_bytes=await bytes_of(fit, server), tls_session_bytes_of_tenant=await bytes_of(of_tenant, server)
+    )
     async with (
         listening(CLOSING, tls=server) as globex,
         listening(CLOSING, tls=server) as one,
@@ -208,8 +211,29 @@ async def test_the_number_of_sessions_is_limited(limits: Limits, found: list[boo
         await resumes(transport, one)
         await resumes(transport, other)
 
+        kept = len(transport._options.tls_sessions)
         assert found == [await resumes(transport, one), await resumes(transport, globex, tenant="globex")]
-        assert len(transport._options.tls_sessions) <= limits.tls_sessions
+        assert kept == len(transport._options.tls_sessions) == found.count(True) + 1
+
+
+async def test_a_resumed_session_counts_as_before(server: ssl.SSLContext) -> None:
+    """It contains the certificates of the session before, though the receiver did not send them again."""
+    async with listening(CLOSING, tls=server) as listener, sending() as transport:
+        sizes = []
+        for _ in range(3):
+            await resumes(transport, listener)
+            sizes += [kept.size for kept in transport._options.tls_sessions._all]
+
+    assert [False, True, True] == listener.resumed
+    assert [sizes[0]] * 3 == sizes
+
+
+async def bytes_of(count: int, server: ssl.SSLContext) -> int:
+    """Return a limit that so many sessions with this receiver reach, and no more of them."""
+    async with listening(CLOSING, tls=server) as listener, sending() as transport:
+        await resumes(transport, listener)
+        (kept,) = transport._options.tls_sessions._all
+    return kept.size * count + kept.size // 2
 
 
 async def test_a_session_that_is_used_is_kept_longer(server: ssl.SSLContext) -> None:
@@ -217,7 +241,7 @@ async def test_a_session_that_is_used_is_kept_longer(server: ssl.SSLContext) -> 
         listening(CLOSING, tls=server) as one,
         listening(CLOSING, tls=server) as other,
         listening(CLOSING, tls=server) as third,
-        sending(limits=Limits(tls_sessions=2)) as transport,
+        sending(limits=Limits(tls_session_bytes=await bytes_of(2, server))) as transport,
     ):
         found = [await resumes(transport, each) for each in (one, other, one, third, one, other)]
 
@@ -250,17 +274,17 @@ async def test_a_new_certificate_is_verified_by_a_full_handshake(tmp_path: Path)
     assert [] == later.requests
 
 
-def offers_session(hello: bytes) -> bool:
-    """Return whether a client offers a session in this record, a ClientHello (RFC 8446, 4.1.2)."""
+def extensions(hello: bytes) -> set[int]:
+    """Return the extensions in this record, a ClientHello (RFC 8446, 4.1.2)."""
     at = 5 + 4 + 2 + 32
     for length_bytes in (1, 2, 1):  # session id, cipher suites, compression methods
         at += length_bytes + int.from_bytes(hello[at : at + length_bytes])
     at += 2
-    found = set()
+    found = set[int]()
     while at < len(hello):
         found.add(int.from_bytes(hello[at : at + 2]))
         at += 4 + int.from_bytes(hello[at + 2 : at + 4])
-    return PRE_SHARED_KEY in found
+    return found
 
 
 class Front:
@@ -275,7 +299,7 @@ class Front:
         """Serve one connection."""
         head = await reader.readexactly(5)
         hello = head + await reader.readexactly(int.from_bytes(head[3:]))
-        self.offered.append(offers_session(hello))
+        self.offered.append(PRE_SHARED_KEY in extensions(hello))
         if self.offered[-1]:
             self._refuse(writer)
             with suppress(ConnectionError):
@@ -364,13 +388,35 @@ async def test_a_session_of_tls_1_2_is_not_resumed(server: ssl.SSLContext) -> No
     assert [False, False] == found
 
 
-@pytest.mark.parametrize("count", [1_000, 4_000])
+@pytest.mark.parametrize("count", [450, 1_000, 4_000])
 async def test_no_large_session_is_kept(count: int, tmp_path: Path) -> None:
-    """A receiver with a certificate of 19 or 76 KB is no failure, but its sessions would need too much memory."""
+    """A receiver with a certificate of 9, 19 or 76 KB is no failure, but its sessions would need too much memory."""
     names = [f"{number:05d}.example.com" for number in range(count)]
-    large = issued("localhost", *names, by=VOUCHING).server(tmp_path)
-    async with listening(CLOSING, tls=large) as listener, sending() as transport:
-        found = [await resumes(transport, listener) for _ in range(2)]
+    await keeps_none(issued("localhost", *names, by=VOUCHING).server(tmp_path))
 
-        assert [False, False] == found
+
+async def test_no_session_with_a_large_ticket_is_kept(tmp_path: Path, server: ssl.SSLContext) -> None:
+    """A receiver chooses what its tickets contain: here the client certificate, which has 5 KB."""
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(cadata=VOUCHING.pem)
+    client = issued(*(f"{number:05d}.example.com" for number in range(250)), by=VOUCHING)
+    await keeps_none(server, tls=TlsIdentity(key="own", context=_showing(client, tmp_path)))
+
+
+async def keeps_none(server: ssl.SSLContext, tls: TlsIdentity | None = None) -> None:
+    """Deliver twice to this receiver, and require that no session is kept."""
+    async with listening(CLOSING, tls=server) as listener, sending() as transport:
+        assert [False, False] == [await resumes(transport, listener, tls=tls) for _ in range(2)]
         assert 0 == len(transport._options.tls_sessions)
+
+
+@pytest.mark.parametrize("extra", [None, VOUCHING.pem])
+@pytest.mark.parametrize("only", [False, True])
+def test_no_compressed_certificate_is_accepted(extra: str | None, only: bool) -> None:
+    """Compressed to 2 KB, a certificate of 75 KB would be below the limit. OpenSSL decompresses them from 3.2 on."""
+    sent = ssl.MemoryBIO()
+    tls = client_context(extra=extra, only=only).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+
+    assert COMPRESS_CERTIFICATE not in extensions(sent.read())

@@ -114,7 +114,8 @@ class Limits:
     thread until the system gives up, which may be long after the request has ended. `idle_each` is at least the number
     of requests that may be in flight to one place: with fewer, requests that end together would close connections that
     the next ones open again. A TLS session may be resumed for `tls_session_seconds` after the handshake that verified
-    the certificate.
+    the certificate. Of the kept ones, the bytes that receivers sent for them are limited; they need up to 60 times as
+    much memory.
     """
 
     name_seconds: float = 1.5
@@ -126,8 +127,8 @@ class Limits:
     idle_each: int = 500
     idle: int = 1_000
     idle_seconds: float = 30.0
-    tls_sessions: int = 4_096
-    tls_sessions_of_tenant: int = 1_024
+    tls_session_bytes: int = 2_097_152
+    tls_session_bytes_of_tenant: int = 524_288
     tls_sessions_at_place: int = 32
     tls_session_seconds: float = 3_600.0
 

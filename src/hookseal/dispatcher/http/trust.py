@@ -6,7 +6,7 @@ handshake with which the session began. So it is resumed only where that handsha
 
 import asyncio
 import ssl
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +18,21 @@ from hookseal.errors import Exhausted, Unavailable
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import TenantId
 
-# A session contains the certificates of the receiver, and OpenSSL takes 100 KB of them.
-SESSION_HANDSHAKE_BYTES: Final = 16_384
+# A session contains a ticket and the certificates of the receiver. OpenSSL takes 100 KB of certificates, and a byte of
+# them needs up to 60 bytes of memory, because each name in a certificate becomes several objects, however short it is.
+SESSION_BYTES: Final = 8_192
+REFUSAL_BYTES: Final = 1_024
+# SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, for which Python has no name. OpenSSL before 3.2 ignores it: it knows no
+# compressed certificates.
+_NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
 _MINIMUM: Final = ssl.TLSVersion.TLSv1_2
 
 
 class ReceiverTls(ssl.SSLObject):
-    """The TLS of one connection. It counts the bytes that the receiver sent for the handshake."""
+    """The TLS of one connection. It counts the bytes that the receiver sent for the handshake and for tickets."""
 
     incoming: ssl.MemoryBIO
-    handshake_bytes = 0
+    session_bytes = 0
 
     def do_handshake(self) -> None:
         """Continue the handshake, as far as possible."""
@@ -35,7 +40,17 @@ class ReceiverTls(ssl.SSLObject):
         try:
             super().do_handshake()
         finally:
-            self.handshake_bytes += waiting - self.incoming.pending
+            self.session_bytes += waiting - self.incoming.pending
+
+    def read(self, *args: Any) -> Any:
+        """Return content, or the number of its bytes if `args` contain a buffer. Tickets arrive before the content."""
+        waiting, content_bytes = self.incoming.pending, 0
+        try:
+            content: Any = super().read(*args)
+            content_bytes = content if isinstance(content, int) else len(content)
+            return content
+        finally:
+            self.session_bytes += waiting - self.incoming.pending - content_bytes
 
 
 class ReceiverContext(ssl.SSLContext):
@@ -67,17 +82,21 @@ class SessionKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptSession:
-    """A session that may be resumed before the monotonic time `until`. Without a session, none is kept until then."""
+    """A session that may be resumed before the monotonic time `until`. Without a session, none is kept until then.
+
+    `size` is what counts towards the limits: the bytes that the receiver sent for it.
+    """
 
     session: ssl.SSLSession | None = field(repr=False)
     until: float
+    size: int
 
 
 class TlsSessions:
     """The TLS sessions that may be resumed, each of them once: several for each key, because requests come in bursts.
 
-    If there are too many, the oldest goes first. Only sessions of TLS 1.3 are kept. When one of TLS 1.2 is resumed, no
-    new keys are negotiated, so whoever learns the receiver's ticket key later can read what was sent.
+    If they are too large together, the oldest goes first. Only sessions of TLS 1.3 are kept. When one of TLS 1.2 is
+    resumed, no new keys are negotiated, so whoever learns the receiver's ticket key later can read what was sent.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -85,6 +104,8 @@ class TlsSessions:
         self._clock = clock
         # All of them, those of each tenant and those of each key, the oldest first.
         self._all: dict[KeptSession, SessionKey] = {}
+        self._size = 0
+        self._size_of: Counter[TenantId] = Counter()
         self._of: defaultdict[TenantId, dict[KeptSession, None]] = defaultdict(dict)
         self._at: defaultdict[SessionKey, dict[KeptSession, None]] = defaultdict(dict)
 
@@ -112,7 +133,7 @@ class TlsSessions:
             return
         known = self._newest(key)
         is_refused = known is not None and known.session is None
-        if is_refused or tls.handshake_bytes > SESSION_HANDSHAKE_BYTES:
+        if is_refused or tls.session_bytes > SESSION_BYTES:
             return
         try:
             session = tls.session
@@ -122,14 +143,17 @@ class TlsSessions:
             return
         if offered is not None and tls.session_reused:
             until = offered.until
+            size = max(offered.size, tls.session_bytes)  # it contains the certificates of the offered one
         else:
             until = self._until(began, connection.get_extra_info("peercert"))
-        self._store(key, KeptSession(session, until))
+            size = tls.session_bytes
+        self._store(key, KeptSession(session, until, size))
 
     def refuse(self, key: SessionKey) -> None:
         """Keep no session of this place for an hour: a handshake that offered one has failed."""
         self._forget_all(key)
-        self._store(key, KeptSession(None, self._clock.monotonic() + self._limits.tls_session_seconds))
+        until = self._clock.monotonic() + self._limits.tls_session_seconds
+        self._store(key, KeptSession(None, until, REFUSAL_BYTES))
 
     def drop(self, owner: object) -> None:
         """Forget every session of this connector."""
@@ -151,11 +175,13 @@ class TlsSessions:
         at_place, of_tenant = self._at[key], self._of[key.tenant]
         self._all[kept] = key
         at_place[kept] = of_tenant[kept] = None
+        self._size += kept.size
+        self._size_of[key.tenant] += kept.size
         if len(at_place) > self._limits.tls_sessions_at_place:
             self._forget(next(iter(at_place)))
-        elif len(of_tenant) > self._limits.tls_sessions_of_tenant:
+        while self._size_of[key.tenant] > self._limits.tls_session_bytes_of_tenant:
             self._forget(next(iter(of_tenant)))
-        elif len(self._all) > self._limits.tls_sessions:
+        while self._size > self._limits.tls_session_bytes:
             self._forget(next(iter(self._all)))
 
     def _forget_all(self, key: SessionKey) -> None:
@@ -164,12 +190,14 @@ class TlsSessions:
 
     def _forget(self, kept: KeptSession) -> None:
         key = self._all.pop(kept)
+        self._size -= kept.size
+        self._size_of[key.tenant] -= kept.size
         del self._at[key][kept]
         del self._of[key.tenant][kept]
         if not self._at[key]:
             del self._at[key]
         if not self._of[key.tenant]:
-            del self._of[key.tenant]
+            del self._of[key.tenant], self._size_of[key.tenant]
 
 
 def client_context(*, extra: str | None = None, only: bool = False) -> ssl.SSLContext:
@@ -182,6 +210,7 @@ def client_context(*, extra: str | None = None, only: bool = False) -> ssl.SSLCo
     """
     context = ReceiverContext(ssl.PROTOCOL_TLS_CLIENT)  # this protocol verifies the certificate and the name
     context.minimum_version = _MINIMUM
+    context.options |= _NO_COMPRESSED_CERTIFICATES
     context.set_alpn_protocols(("http/1.1",))
     if not only:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
