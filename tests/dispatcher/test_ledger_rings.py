@@ -5,12 +5,12 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
 
-from hookseal.dispatcher.core.looks import MOST_AFTER_FAILURE, MOST_PAUSE, LookStart
+from hookseal.dispatcher.core.looks import MOST_AFTER_FAILURE, MOST_PAUSE, LookStart, earlier
 from hookseal.dispatcher.core.model import Claim, Claimed, FinishedAttempt, Ring, State, Verdict
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.dispatcher.store.ledger import BEGINNING, Chore, PostgresLedger, RungBefore, Unrung
@@ -389,6 +389,7 @@ async def test_a_look_does_not_pass_what_it_could_not_ring(pool: Pool, stored: I
     assert [locked] == (await real.ring_unrung(None, waited_seconds=0, start=start)).rings
 
 
+@pytest.mark.pure
 def test_a_look_that_failed_is_repeated() -> None:
     """After an error the place stays as it was. A whole look, also one that was requested, comes again, not at once."""
     start = LookStart(clock := SlowClock())
@@ -410,6 +411,7 @@ def failed(start: LookStart, clock: FakeClock, waited_seconds: float) -> datetim
     return place
 
 
+@pytest.mark.pure
 def test_a_whole_look_that_failed_is_followed_by_one_that_is_not_whole() -> None:
     """If every whole look is ended by the time-out, each other look succeeds, however rarely looks come."""
     start = LookStart(clock := SlowClock())
@@ -417,6 +419,7 @@ def test_a_whole_look_that_failed_is_followed_by_one_that_is_not_whole() -> None
     assert [None, since, None, since] == [failed(start, clock, 900.0) for _ in range(4)]
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize(("took", "pause"), [(0.002, 0.04), (0.25, 5.0), (4.0, 10.0), (600.0, 10.0)])
 def test_whole_looks_come_again_after_ten_seconds_at_most(took: float, pause: float) -> None:
     """A process that is paused within a look, or a locked table, does not end whole looks for long."""
@@ -432,6 +435,14 @@ def test_whole_looks_come_again_after_ten_seconds_at_most(took: float, pause: fl
     assert [since, None] == places
 
 
+@pytest.mark.pure
+def test_the_left_end_is_before_every_other_place() -> None:
+    one = datetime(2026, 1, 31, tzinfo=UTC)
+    later = one + timedelta(seconds=1)
+    assert [one, None, None] == [earlier(later, one), earlier(None, one), earlier(one, None)]
+
+
+@pytest.mark.pure
 def test_a_whole_look_that_failed_comes_again_after_five_seconds_at_most() -> None:
     start = LookStart(clock := FakeClock())
     start.since = since = datetime(2026, 1, 31, tzinfo=UTC)

@@ -22,6 +22,7 @@ from hookseal.dispatcher.lanes.round_robin import RoundRobin
 from hookseal.dispatcher.lanes.tenants import (
     MANY_UNANSWERED,
     MOST_AFTER_PAUSE,
+    MOST_TENANTS,
     MOST_UNANSWERED,
     PAUSE_SECONDS,
     TENANT_SHARE,
@@ -202,6 +203,19 @@ def test_time_outs_bring_the_pauses_back(holes: tuple[Lanes, float]) -> None:
 
     assert MOST_AFTER_PAUSE == len(lanes.pick(500, later))
     assert [] == lanes.pick(500, later)
+
+
+def test_what_may_begin_is_remembered_of_a_limited_number_of_tenants() -> None:
+    """Of too many tenants the one is forgotten that was answered for longest ago: it may begin as few as at first."""
+    unanswered = Unanswered()
+    for number in range(MOST_TENANTS + 1):
+        unanswered.begin(str(number), f"t{number}")
+        unanswered.end(str(number), answers=True)
+    tenants = ("t0", f"t{MOST_TENANTS}")
+    for tenant in tenants:
+        for number in range(MOST_UNANSWERED):
+            unanswered.begin(f"{tenant}-{number}", tenant)
+    assert ["t0"] == [tenant for tenant in tenants if unanswered._has_many(tenant)]
 
 
 def test_a_pause_delays_no_tenant_without_hanging_requests(holes: tuple[Lanes, float]) -> None:
