@@ -96,7 +96,7 @@ class TlsSessions:
     """The TLS sessions that may be resumed, each of them once: several for each key, because requests come in bursts.
 
     If they are too large together, the oldest goes first. Only sessions of TLS 1.3 are kept. When one of TLS 1.2 is
-    resumed, no new keys are negotiated, so whoever learns the receiver's ticket key later can read what was sent.
+    resumed, no new keys are negotiated, so a person who learns the receiver's ticket key later can read what was sent.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
