@@ -62,6 +62,7 @@ class Scene:
             meter=self.meter,
             health=FailingEndpoints(self.clock),
             log=structlog.get_logger(),
+            success_log=structlog.get_logger(),
         )
 
     @property

@@ -25,5 +25,6 @@ def parts(ledger: WholeLedger, clock: Clock, **given: Any) -> Parts:
         "meter": WorkerMeter(),
         "health": FailingEndpoints(clock),
         "log": structlog.get_logger(),
+        "success_log": structlog.get_logger(),
     }
     return Parts(claims=ledger, ledger=ledger, clock=clock, **by_default | given)

@@ -183,9 +183,9 @@ def install_fault(fault: Fault) -> None:
         transport: Any = PartWithPoints(parts.transport, {"send": "send"}, trigger)
         signers: Any = Signers(parts.signers, trigger)
         meter: Any = Meter(parts.meter, trigger)
-        log = Log(parts.log, trigger)
+        log, success_log = Log(parts.log, trigger), Log(parts.success_log, trigger)
         given = {"claims": claims, "ledger": ledger, "transport": transport, "signers": signers, "meter": meter}
-        return replace(parts, **given, log=log)
+        return replace(parts, **given, log=log, success_log=success_log)
 
     resources._parts = parts_with_points
 

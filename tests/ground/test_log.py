@@ -39,13 +39,13 @@ def written(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 @pytest.mark.req("OPS-03", part="logs")
 def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line has its event, its level, its time in UTC and the bound values."""
+    """A line has its event, its level, its time in UTC to the millisecond, and the bound values."""
     log.configure(level="info", style="json")
     structlog.get_logger().info("delivery.attempted", attempt=1)
 
     line = written(capsys)
     assert ("delivery.attempted", "info", 1) == (line["event"], line["level"], line["attempt"])
-    assert str(line["at"]).endswith("Z")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line["at"]))
 
 
 @pytest.mark.req("OPS-03", part="logs")

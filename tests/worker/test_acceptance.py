@@ -100,21 +100,19 @@ async def test_an_event_is_delivered_once(world: World, receiver: Receiver) -> N
     )
     assert int(headers["webhook-timestamp"]) == int(kept["started_at"].timestamp())
     assert (1, None, None) == (row["attempts"], row["last_error"], row["lease_token"])
-    assert line == line | {
+    assert {
+        "event": "delivery.attempted",
+        "level": "info",
+        "at": line["at"],
         "tenant_id": "acme",
-        "delivery_id": ring.delivery_id,
         "endpoint_id": ring.endpoint_id,
-        "event_type": "invoice.paid",
+        "delivery_id": ring.delivery_id,
+        "event_id": row["event_id"],
         "correlation_id": "corr-1",
         "attempt": 1,
-        "outcome": "delivered",
-        "state": "delivered",
         "status": 204,
-        "host": "127.0.0.1",
-        "recorded": True,
-        "level": "info",
-        "worker_id": worker_id,
-    }
+        "duration_ms": kept["duration_ms"],
+    } == line
     assert {DEFAULT_QUEUE, bell_key(DEFAULT_QUEUE), f"arq:job:{ring.delivery_id}"} == {key.decode() for key in in_redis}
     assert {} == await contents(world.redis_url)
     assert 1 == len(receiver.received)
@@ -169,7 +167,10 @@ async def _hang() -> web.Response:
 
 @pytest.mark.req("DEL-03", "DEL-15")
 async def test_a_receivers_failure_is_recorded_and_retried(world: World, receiver: Receiver) -> None:
-    """A failure of the receiver is recorded as its outcome and tried again later; a redirect is not followed."""
+    """A failure of the receiver is recorded as its outcome and tried again later; a redirect is not followed.
+
+    The line of the log names the worker.
+    """
     cases = {
         "/500": ("server_error", 500, "the receiver answered 500", status(500)),
         "/302": ("redirect", 302, "the receiver answered 302", status(302, Location=f"{receiver.base_url}/there")),
@@ -179,10 +180,15 @@ async def test_a_receivers_failure_is_recorded_and_retried(world: World, receive
         receiver.answers[path] = answer
         await world.endpoint(receiver.base_url + path, timeout_ms=300)
     rings = await world.publish()
-    async with world.worker():
+    async with world.worker() as worker:
         for ring in rings:
             await world.tried(ring)
+        lines = await eventually(lambda: (found := worker.logged("delivery.attempted"))[len(rings) - 1 :] and found)
 
+    outcomes = {outcome for outcome, *_ in cases.values()}
+    assert {(outcome, worker.worker_id) for outcome in outcomes} == {
+        (line["outcome"], line["worker_id"]) for line in lines
+    }
     found = {}
     for ring in rings:
         [kept] = await world.installation.attempts(ring)

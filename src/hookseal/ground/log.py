@@ -63,7 +63,7 @@ def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _with_time,
     ]
     last: list[structlog.typing.Processor] = [_with_calls, mask_secrets, renderer]
     lines = LineWriter(sys.stderr, dropped=lambda number: structlog.get_logger().warning("log.dropped", lines=number))
@@ -274,6 +274,12 @@ def _short(file: str) -> str:
     """Return the path of the file below the folder from which Python loaded it."""
     folders = [each for each in sys.path if each and file.startswith(each + "/")]
     return file[len(max(folders, key=len)) + 1 :] if folders else file
+
+
+def _with_time(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write the time, in UTC, to the millisecond."""
+    event["at"] = _CLOCK.now().isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return event
 
 
 def _with_calls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -95,6 +95,7 @@ class _Instruments:
     failing: FailingEndpoints
     counts: AttemptCounts
     log: Any
+    success_log: Any
 
 
 @asynccontextmanager
@@ -160,6 +161,7 @@ def _instruments(worker_id: str, clock: Clock, log: Any) -> _Instruments:
         failing=FailingEndpoints(clock),
         counts=AttemptCounts(),
         log=log.bind(worker_id=worker_id),
+        success_log=log.bind(),
     )
 
 
@@ -187,6 +189,7 @@ def _parts(
         meter=instruments.meter,
         health=instruments.failing,
         log=instruments.log,
+        success_log=instruments.success_log,
     )
 
 

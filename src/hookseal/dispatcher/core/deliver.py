@@ -165,14 +165,15 @@ async def _record(signed: Signed, answer: Reply | Failure | None, seconds: float
             _count(signed.claim, row, applied, seconds=seconds, parts=parts)  # 10
             if applied is not None:
                 parts.health.attempted(signed.target, row.outcome)
-            is_delivered = applied is not None and applied.state is State.DELIVERED
-            if not is_delivered or is_logged(signed.claim.ring.delivery_id, parts.successes_per_line):
-                (parts.log.info if is_delivered else parts.log.warning)(
+            if applied is None or applied.state is not State.DELIVERED:
+                parts.log.warning(
                     "delivery.attempted",
                     **_attempt_fields(signed, row, applied or verdict),
                     detail=error,
                     recorded=applied is not None,
                 )
+            elif is_logged(signed.claim.ring.delivery_id, parts.successes_per_line):
+                parts.success_log.info("delivery.attempted", **_success_fields(signed.claim, row))
             if applied is not None and applied.disable is not None:
                 parts.log.warning("endpoint.disabled", **_identity(signed.claim), reason=applied.disable)
             elif applied is not None and applied.state is verdict.state and verdict.disable is not None:
@@ -210,8 +211,26 @@ def _attempt(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: flo
     )
 
 
+def _success_fields(claim: Claim, row: Attempt) -> dict[str, object]:
+    """Return the fields of the log event of an attempt that delivered. Nearly every line is one: so these are few."""
+    traced: dict[str, object] = {} if claim.correlation_id is None else {"correlation_id": claim.correlation_id}
+    return {
+        "tenant_id": claim.ring.tenant_id,
+        "endpoint_id": claim.ring.endpoint_id,
+        "delivery_id": claim.ring.delivery_id,
+        "event_id": claim.event_id,
+        **traced,
+        "attempt": claim.number,
+        "status": row.status,
+        "duration_ms": row.duration_ms,
+    }
+
+
 def _attempt_fields(signed: Signed, row: Attempt, verdict: Verdict) -> dict[str, object]:
-    """Return the fields of the log event of an attempt. It has only the host of the url: a path may contain a token."""
+    """Return the fields of the log event of an attempt that did not deliver, or is not on record.
+
+    It has only the host of the url: a path may contain a token.
+    """
     return {
         **_identity(signed.claim),
         "outcome": row.outcome.value,

@@ -226,7 +226,8 @@ class Parts:
     `may_begin` is false: its outcome could not be recorded. No request takes longer
     than `longest_seconds`, even if its endpoint has a longer time-out: a request that is still
     running when its lease expires would be sent again. Of the attempts that delivered, about one in
-    `successes_per_line` is logged, none if that is 0; every other attempt is.
+    `successes_per_line` is logged, none if that is 0; every other attempt is. `log` names the worker on each line, and
+    `success_log`, for the attempts that delivered, does not: the attempt on record has it.
     """
 
     claims: Claims
@@ -241,6 +242,7 @@ class Parts:
     meter: Meter
     health: EndpointHealth
     log: Any
+    success_log: Any
     answered: Callable[[Ring, Outcome], None] = lambda _ring, _outcome: None
     may_begin: Callable[[], bool] = lambda: True
     successes_per_line: int = 1
