@@ -159,6 +159,29 @@ async def test_a_claim_stores_what_its_attempt_needs(pool: Pool, installation: I
     assert row["lease_expires_at"] > row["claimed_at"]
 
 
+async def test_nothing_of_a_claim_stays_when_it_has_ended(pool: Pool, stored: Installation) -> None:
+    """What it read is with the attempt then, if there is one: a finished delivery would keep it twice."""
+    ends: tuple[Callable[[Claim], Awaitable[object]], ...] = (
+        lambda claim: ledger(pool).record(claim, ROW, DELIVERED, None),
+        lambda claim: ledger(pool).record_all(
+            [FinishedAttempt(claim=claim, attempt=ROW, verdict=DELIVERED, error=None)]
+        ),
+        lambda claim: ledger(pool).release(claim, None),
+        lambda claim: ledger(pool).give_back([claim.lease_token]),
+        lambda claim: ledger(pool).end(claim, State.CANCELLED, "why"),
+        lambda _claim: ledger(pool).end_lost_leases(),
+        lambda claim: ledger(pool).release(claim, WAIT),  # it holds the endpoint, so it is the last
+    )
+    for end in ends:
+        [ring] = await stored.deliveries()
+        await end(await stored.claim(ring, lease_seconds=0))
+        row = await stored.delivery(ring)
+        assert "sending" != row["state"]
+        assert [] == [
+            name for name, value in row.items() if name.startswith(("claimed_", "lease_")) and value is not None
+        ]
+
+
 @pytest.mark.req("DEL-15", "SEC-09")
 async def test_a_claim_during_an_overlap_stores_both_secrets(pool: Pool, installation: Installation) -> None:
     """A claim stores every secret that signs its attempt, so that neither is destroyed, nor missing on record."""

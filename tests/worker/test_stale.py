@@ -111,7 +111,7 @@ async def test_a_worker_detects_a_restored_database(world: World, receiver: Rece
         [first] = await world.publish()
         seen = await world.state(first, "delivered")
         await world.pool.execute(PUT_BACK + REST_OF_THE_DATABASE)
-        await eventually(lambda: later(world, seen["claimed_at"]))
+        await eventually(lambda: later(world, seen["finished_at"]))
         [held] = await world.publish()
         waiting = await world.state(held, "pending", waiting_for="secret")
         assert "this process knows 2" in waiting["last_error"]
@@ -239,7 +239,7 @@ async def put_back(world: World, receiver: Receiver) -> None:
     [first] = await world.publish()
     seen = await world.state(first, "delivered")
     await world.pool.execute(_ALL_OF_IT)
-    await eventually(lambda: later(world, seen["claimed_at"]))
+    await eventually(lambda: later(world, seen["finished_at"]))
 
 
 async def test_a_database_from_before_an_accepted_restore_is_detected(world: World, receiver: Receiver) -> None:

@@ -183,7 +183,8 @@ WITH made AS MATERIALIZED (
                 $10::text[], $11::text[])
          AS m (tenant_id, id, token, state, wait, duration_ms, status, outcome, refs, error, snippet)
 ), held AS MATERIALIZED (
-    SELECT d.ctid AS place, m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs
+    SELECT d.ctid AS place, d.claimed_number, d.claimed_at,
+           m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs
     FROM made AS m JOIN hookseal.deliveries AS d ON d.id = m.id AND d.tenant_id IS NOT DISTINCT FROM m.tenant_id
     WHERE d.lease_token IS NOT DISTINCT FROM m.token
     FOR UPDATE OF d SKIP LOCKED
@@ -194,10 +195,11 @@ WITH made AS MATERIALIZED (
         next_attempt_at = CASE WHEN h.state = 'pending' THEN now() + make_interval(secs => h.wait) END,
         rung_at = CASE WHEN h.state = 'pending' THEN NULL ELSE d.rung_at END,
         finished_at = CASE WHEN h.state <> 'pending' THEN now() END,  -- else a trigger sets it, which takes longer
-        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL,
+        claimed_number = NULL, claimed_at = NULL, claimed_refs = NULL, claimed_generation = NULL
     FROM held AS h
     WHERE d.ctid = h.place
-    RETURNING d.tenant_id, d.id, d.claimed_number, d.claimed_at, h.duration_ms, h.status, h.outcome, h.snippet, h.refs
+    RETURNING d.tenant_id, d.id, h.claimed_number, h.claimed_at, h.duration_ms, h.status, h.outcome, h.snippet, h.refs
 ), logged AS (
     INSERT INTO hookseal.attempts
         (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)

@@ -1,3 +1,8 @@
+-- What a claim leaves when it ends: no lease, and nothing of what it read.
+-- name: claim_ended
+lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL,
+        claimed_number = NULL, claimed_at = NULL, claimed_refs = NULL, claimed_generation = NULL
+
 -- Records one attempt and the new state of its delivery, fenced by its lease, and disables the endpoint after a 410.
 -- Numbers are limited, and an attempt that already exists is ignored: another program has written these. They must not
 -- prevent an outcome from being recorded, nor the other leases that are ended in the same statement.
@@ -23,10 +28,10 @@ WITH gone AS (
         last_error = CASE WHEN late.moved THEN $5 || ' before the endpoint was changed' ELSE $5 END,
         next_attempt_at = CASE WHEN late.moved OR $4 = 'pending' THEN now() + make_interval(secs => $6) END,
         rung_at = CASE WHEN late.moved OR $4 = 'pending' THEN NULL ELSE d.rung_at END,
-        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+        {claim_ended}
     FROM late
     WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
-    RETURNING d.tenant_id, d.id, d.endpoint_id, d.claimed_number, d.claimed_at, late.moved
+    RETURNING d.tenant_id, d.id, d.endpoint_id, late.moved
 ), disabled AS (
     UPDATE hookseal.endpoints AS e
     SET enabled = false, disabled_reason = $7, disabled_at = now()
@@ -53,7 +58,9 @@ WITH gone AS (
 ), logged AS (
     INSERT INTO hookseal.attempts
         (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
-    SELECT tenant_id, id, claimed_number, claimed_at, $8, $9, $10, $11, $12, $13 FROM ended
+    SELECT d.tenant_id, d.id, d.claimed_number, d.claimed_at, $8, $9, $10, $11, $12, $13
+    FROM ended CROSS JOIN hookseal.deliveries AS d  -- as it was before
+    WHERE d.id = $2::text::uuid
         ON CONFLICT DO NOTHING
 )
 SELECT moved, EXISTS (SELECT FROM disabled) AS disabled FROM ended
@@ -63,7 +70,7 @@ SELECT moved, EXISTS (SELECT FROM disabled) AS disabled FROM ended
 UPDATE hookseal.deliveries AS d
 SET state = 'pending', next_attempt_at = now() + make_interval(secs => $4), rung_at = NULL,
     last_error = coalesce($5, d.last_error),
-    lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    {claim_ended}
 WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
 RETURNING 1
 
@@ -105,7 +112,7 @@ WITH mine AS (
         next_attempt_at = CASE WHEN decided.is_changing THEN now() + make_interval(secs => $6::float8) ELSE now() END,
         waiting_for = CASE WHEN decided.waits THEN decided.waiting_for END, held_at = CASE WHEN decided.waits THEN now() END,
         last_error = CASE WHEN decided.waits THEN decided.reason ELSE d.last_error END,
-        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+        {claim_ended}
     FROM decided
     WHERE d.id = decided.id AND d.tenant_id IS NOT DISTINCT FROM decided.tenant_id
 ), holding AS (
@@ -136,7 +143,7 @@ WITH held AS (
 ), given_back AS (
     UPDATE hookseal.deliveries AS d
     SET state = 'pending', next_attempt_at = now(), rung_at = NULL,
-        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+        {claim_ended}
     FROM held
     WHERE d.id = held.id AND d.tenant_id IS NOT DISTINCT FROM held.tenant_id
     RETURNING held.lease_token
@@ -147,7 +154,7 @@ SELECT lease_token::text AS token FROM given_back
 -- name: end
 WITH ended AS (
     UPDATE hookseal.deliveries AS d
-    SET state = $4::text, last_error = $5, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+    SET state = $4::text, last_error = $5, {claim_ended}
     WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
     RETURNING d.tenant_id, d.endpoint_id
 ), freed AS (  -- the other deliveries can be ended without a secret, too
@@ -196,7 +203,7 @@ WITH oldest AS MATERIALIZED (
           ORDER BY d.lease_expires_at
           LIMIT 1) AS first
 ), lost AS (
-    SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.lease_owner, d.claimed_number, d.claimed_at, d.claimed_refs
     FROM hookseal.deliveries AS d
     WHERE d.state = 'sending' AND d.lease_expires_at < now() AND d.lease_expires_at >= (SELECT expired_at FROM oldest)
       AND NOT EXISTS (SELECT FROM hookseal.workers AS w
@@ -214,10 +221,10 @@ WITH oldest AS MATERIALIZED (
         next_attempt_at = CASE WHEN d.budget_spent >= judged.attempts_allowed - 1 THEN NULL ELSE now() END,
         attempts = d.claimed_number, budget_spent = least(d.budget_spent, 2147483646) + 1, rung_at = NULL,
         last_error = 'the worker ended before the answer was recorded',
-        lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
+        {claim_ended}
     FROM judged
     WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
-    RETURNING d.tenant_id, d.id, d.state, d.claimed_number, d.claimed_at, d.claimed_refs, judged.lease_owner
+    RETURNING d.tenant_id, d.id, d.state, judged.claimed_number, judged.claimed_at, judged.claimed_refs, judged.lease_owner
 ), logged AS (
     INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
     SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended

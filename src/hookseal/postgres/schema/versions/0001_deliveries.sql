@@ -289,7 +289,7 @@ CREATE TABLE hookseal.deliveries (
     position            bigint      CHECK (position > 0),
     -- If it has ended: since when. Triggers set it if a statement does not; an update may set a time within the last minute only.
     finished_at         timestamptz,
-    -- If it is being sent: the lease, and what the claim read.
+    -- If it is being sent: the lease, and what the claim read. Null when the claim has ended: a delivery is kept for long.
     lease_owner         text,
     lease_token         uuid,
     lease_expires_at    timestamptz,
@@ -317,7 +317,7 @@ COMMENT ON COLUMN hookseal.deliveries.position IS
 COMMENT ON COLUMN hookseal.deliveries.finished_at IS
     'Since when its state is final; null before. HOOKSEAL_RETENTION_DAYS later it is deleted with its attempts';
 COMMENT ON COLUMN hookseal.deliveries.claimed_refs IS
-    'The refs that the current claim read. With number, start and generation they are stored as the attempt if the worker dies';
+    'The refs that the current claim read. With number and start they are stored as the attempt if the worker dies';
 
 -- Due deliveries: those that were rung, and those that were not, in the order in which they become due and by tenant.
 -- So a row that is not marked as rung is in two indexes, one that hookseal has rung is in two, and one that its producer
