@@ -44,7 +44,8 @@ INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
 SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{*}', CASE WHEN n % 50 = 0 THEN 'plain' END
 FROM generate_series(1, 2000) AS n;
 INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, correlation_id, body, fingerprint)
-SELECT 'acme', 'e' || n, 'invoice.paid', now(), 'c' || n, '', '' FROM generate_series(1, 5000) AS n;
+SELECT 'acme', 'e' || n, 'invoice.paid', now() - make_interval(secs => n), 'c' || n, '', ''
+FROM generate_series(1, 5000) AS n;
 INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, state, next_attempt_at, waiting_for)
 SELECT 'acme', hookseal.uuid7(), md5((n % 2000 + 1)::text)::uuid, 'e' || (n - 1) / 4 + 1,
        CASE WHEN n % 4 = 0 THEN 'pending' ELSE 'delivered' END, CASE WHEN n % 4 = 0 THEN now() END,

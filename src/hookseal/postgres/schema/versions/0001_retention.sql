@@ -62,8 +62,9 @@ AS $$
     WITH old AS MATERIALIZED (
         SELECT e.tenant_id, e.id, e.occurred_at
         FROM hookseal.events AS e
-        WHERE e.occurred_at < now() - make_interval(days => greatest($1, 1), mins => 1) AND e.occurred_at > $2
-        ORDER BY e.occurred_at
+        WHERE e.occurred_at AT TIME ZONE 'UTC' < (now() - make_interval(days => greatest($1, 1), mins => 1)) AT TIME ZONE 'UTC'
+          AND e.occurred_at AT TIME ZONE 'UTC' > $2 AT TIME ZONE 'UTC'
+        ORDER BY e.occurred_at AT TIME ZONE 'UTC'
         FETCH FIRST 500 ROWS WITH TIES
     ), unused AS MATERIALIZED (
         SELECT e.tenant_id, e.id
