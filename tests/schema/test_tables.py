@@ -362,7 +362,7 @@ async def test_tables_have_their_storage_settings(pool: Pool) -> None:
     assert {
         "attempt_counts": ["fillfactor=70"],
         "attempts": [often],
-        "deliveries": ["fillfactor=80", often],
+        "deliveries": ["fillfactor=75", often],
         "delivery_links": [often],
         "events": [often],
     } == {row["relname"]: row["reloptions"] for row in found if row["reloptions"]}

@@ -117,8 +117,8 @@ BEGIN
             USING ERRCODE = 'HS422', COLUMN = split_part(rule, ' ', 1);
     END IF;
     RETURN ROW(given.index, given.id, given.event_type, NULL, body, given.correlation_id, given.traceparent, at,
-        sha256(CASE WHEN given.body IS NULL THEN convert_to('data:' || given.event_type || ':' || given.data, 'UTF8')
-                    ELSE convert_to('raw:' || given.event_type || ':', 'UTF8') || body END))::hookseal.given_event;
+        substr(sha256(CASE WHEN given.body IS NULL THEN convert_to('data:' || given.event_type || ':' || given.data, 'UTF8')
+                           ELSE convert_to('raw:' || given.event_type || ':', 'UTF8') || body END), 1, 16))::hookseal.given_event;
 END
 $$;
 
