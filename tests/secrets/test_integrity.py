@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hookseal.errors import Defect, IntegrityKeyUnknown, RecordTampered, SecretNotFound, SecretTampered, StaleRow
 from hookseal.ground.ids import SYSTEM_TENANT, EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
+from hookseal.secrets.core import trust
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.core.trust import APART, GenerationsSeen, IntegrityKey, require_fresh_record
@@ -129,6 +130,63 @@ def test_every_field_is_covered_by_the_mac(pointer: Pointer) -> None:
     for change in CHANGES:
         changed = replace(signed(pointer), **change)
         assert (changed == signed(pointer)) is is_genuine(changed), change
+
+
+@pytest.mark.req("SEC-24", part="pointer-mac")
+@pytest.mark.parametrize("change", [*CHANGES, {"mac": bytes(32)}, {"mac_key_id": "0"}], ids=str)
+def test_a_row_that_was_verified_is_refused_once_altered(change: dict[str, Any]) -> None:
+    """Whatever is altered, and whether the rows of the endpoint are genuine before and after."""
+    material = SecretMaterial(bytes(32))
+    key = IntegrityKey(key_id="1", material=material, older={"0": SecretMaterial(bytes([1]) * 32)})
+    pointer = replace(BOTH, mac=key.mac(BOTH), mac_key_id="1")
+    altered = replace(pointer, **change)
+
+    for _ in range(2):
+        key.verify(pointer)
+        if altered == pointer:
+            key.verify(altered)
+            continue
+        with pytest.raises(SecretTampered, match="altered"):
+            key.verify(altered)
+
+
+@pytest.mark.req("SEC-24", part="pointer-mac")
+def test_a_verified_row_is_refused_once_its_version_has_another_value() -> None:
+    key = IntegrityKey(key_id="1", material=SecretMaterial(bytes(32)))
+    pointer = replace(BARE, mac=key.mac(BARE), mac_key_id="1")
+    key.verify(pointer)
+    key.adopt("1", SecretMaterial(bytes([1]) * 32))
+
+    with pytest.raises(SecretTampered, match="altered"):
+        key.verify(pointer)
+
+
+class CountingKey(IntegrityKey):
+    """Counts the MACs that it makes and verifies."""
+
+    made = 0
+
+    def _digest(self, key_id: str, message: bytes) -> bytes:
+        self.made += 1
+        return super()._digest(key_id, message)
+
+
+def test_the_mac_of_an_equal_row_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the endpoints that were used last are remembered, whatever else the row says."""
+    monkeypatch.setattr(trust, "MOST_VERIFIED", 2)
+    key = CountingKey(key_id="1", material=SecretMaterial(bytes(32)))
+    first, second, third = (
+        replace(each, mac=key.mac(each), mac_key_id="1")
+        for each in (BARE, replace(BARE, endpoint_id=OTHER_ENDPOINT), replace(BARE, tenant_id=OTHER_TENANT))
+    )
+
+    computed = []
+    for pointer in (first, second, replace(first, read_at=MOMENT, cache_epoch=7), third, first, second, third, second):
+        key.made = 0
+        key.verify(pointer)
+        computed.append(key.made)
+
+    assert [1, 1, 0, 1, 0, 1, 1, 0] == computed
 
 
 @pytest.mark.req("SEC-24", part="pointer-mac")

@@ -2,13 +2,13 @@
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, assert_never
 
 from hookseal.errors import (
     Defect,
@@ -40,6 +40,7 @@ _MIGRATE: Final = (
     "if it holds the plaintext of an older system, run `hookseal migrate-secrets`, else delete the endpoint and add it "
     "again (runbook, HooksealPlaintextSecrets)"
 )
+MOST_VERIFIED: Final = 10_000
 _ACCEPT: Final = "if it is lawful run `hookseal restore accept --head FILE` (runbook, HooksealStaleRow)"
 
 
@@ -48,13 +49,18 @@ class IntegrityKey:
 
     The id of a version is its number, as text: `1` for the first. The object is shared, so a version that is adopted
     later is known wherever the key is used.
+
+    Of the endpoints whose rows were verified last, at most `MOST_VERIFIED`, it remembers what the MAC of the row
+    covers, and the MAC. If a row is equal to that, its MAC is not computed again: for a claim of many endpoints that
+    would take longer than to decrypt their secrets. When a version is adopted, all is forgotten: it may replace one.
     """
 
-    __slots__ = ("_newest", "_versions")
+    __slots__ = ("_newest", "_verified", "_versions")
 
     def __init__(self, *, key_id: str, material: SecretMaterial, older: Mapping[str, SecretMaterial] = _NONE) -> None:
         self._versions = {**older, key_id: material}
         self._newest = key_id
+        self._verified: OrderedDict[tuple[TenantId, EndpointId], tuple[object, ...]] = OrderedDict()
 
     @property
     def key_id(self) -> str:
@@ -65,6 +71,7 @@ class IntegrityKey:
         """Add that version. It makes MACs from now on if it is the newest."""
         self._versions[key_id] = material
         self._newest = max(self._versions, key=int)
+        self._verified.clear()
 
     def make_under(self, key_id: str) -> None:
         """Make MACs under that version from now on: it is the newest one in the store, and must be known."""
@@ -96,7 +103,7 @@ class IntegrityKey:
 
     def mac(self, pointer: Pointer) -> bytes:
         """Return the HMAC-SHA256 over every field of the pointer that it covers (`Pointer` says which)."""
-        return self.authenticate(_written(pointer))
+        return self.authenticate(_written(_covered(pointer)))
 
     def verify(self, pointer: Pointer) -> None:
         """Raise `SecretTampered` unless the MAC matches the pointer, and the audit log knows no newer generation.
@@ -110,8 +117,7 @@ class IntegrityKey:
             raise IntegrityKeyUnknown(
                 "the MAC of the endpoint row names an integrity key that is not known", advice=_REPAIR
             )
-        if not self.is_authentic(_written(pointer), pointer.mac, pointer.mac_key_id):
-            raise SecretTampered("the endpoint row was altered, its MAC does not match", advice=_REPAIR)
+        self._require_authentic(pointer, pointer.mac, pointer.mac_key_id)
         if pointer.audited_generation is not None and pointer.generation < pointer.audited_generation:
             raise stale_row(pointer.generation, pointer.audited_generation, "the audit log")
 
@@ -123,6 +129,17 @@ class IntegrityKey:
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("an integrity key is neither copied nor pickled")
+
+    def _require_authentic(self, pointer: Pointer, mac: bytes, key_id: str) -> None:
+        endpoint, covered = (pointer.tenant_id, pointer.endpoint_id), _covered(pointer)
+        row = (mac, key_id, *covered)
+        if self._verified.get(endpoint) != row:
+            if not self.is_authentic(_written(covered), mac, key_id):
+                raise SecretTampered("the endpoint row was altered, its MAC does not match", advice=_REPAIR)
+            self._verified[endpoint] = row
+        self._verified.move_to_end(endpoint)
+        if len(self._verified) > MOST_VERIFIED:
+            self._verified.popitem(last=False)
 
     def _digest(self, key_id: str, message: bytes) -> bytes:
         return hmac.digest(self._versions[key_id].reveal(), message, "sha256")
@@ -137,29 +154,45 @@ def stale_row(generation: int, newer: int, who: str) -> StaleRow:
     )
 
 
-def _written(pointer: Pointer) -> bytes:
-    expires_at = pointer.previous_secret_expires_at
-    return framed(
-        _LABEL,
-        pointer.tenant_id.encode(),
-        pointer.endpoint_id.encode(),
-        pointer.url.encode(),
-        pointer.scheme.encode(),
-        pointer.algorithm.encode(),
-        _text(pointer.secret_ref),
-        _text(pointer.previous_secret_ref),
-        None if expires_at is None else b"%d" % microseconds(expires_at),
-        pointer.lead.encode(),
-        b"%d" % pointer.generation,
-        _text(pointer.previous_scheme),
-        _text(pointer.previous_algorithm),
-        _text(pointer.headers_ref),
-        _text(pointer.tls_ref),
+_Value = str | int | datetime | None
+
+
+def _covered(pointer: Pointer) -> tuple[_Value, ...]:
+    """Return what the MAC covers, in its order."""
+    return (
+        pointer.tenant_id,
+        pointer.endpoint_id,
+        pointer.url,
+        pointer.scheme,
+        pointer.algorithm,
+        pointer.secret_ref,
+        pointer.previous_secret_ref,
+        pointer.previous_secret_expires_at,
+        pointer.lead,
+        pointer.generation,
+        pointer.previous_scheme,
+        pointer.previous_algorithm,
+        pointer.headers_ref,
+        pointer.tls_ref,
     )
 
 
-def _text(value: str | None) -> bytes | None:
-    return None if value is None else value.encode()
+def _written(covered: Iterable[_Value]) -> bytes:
+    return framed(_LABEL, *map(_bytes, covered))
+
+
+def _bytes(value: _Value) -> bytes | None:
+    match value:
+        case None:
+            return None
+        case str():
+            return value.encode()
+        case datetime():
+            return b"%d" % microseconds(value)
+        case int():
+            return b"%d" % value
+        case _:
+            assert_never(value)
 
 
 MOST_ENDPOINTS: Final = 100_000
