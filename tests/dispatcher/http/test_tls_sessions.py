@@ -11,7 +11,7 @@ import pytest
 
 from hookseal.dispatcher.core.model import Failure, FailureKind, Reply, Request, TlsIdentity
 from hookseal.dispatcher.core.url import AddressRules
-from hookseal.dispatcher.http.observation import Limits
+from hookseal.dispatcher.http.observation import Limits, certificate_of
 from hookseal.dispatcher.http.transport import HttpTransport
 from hookseal.dispatcher.http.trust import client_context
 from tests.dispatcher.http.test_transport import LOOPBACK, request_to
@@ -388,11 +388,105 @@ async def test_a_session_of_tls_1_2_is_not_resumed(server: ssl.SSLContext) -> No
     assert [False, False] == found
 
 
-@pytest.mark.parametrize("count", [450, 1_000, 4_000])
+@pytest.mark.parametrize("count", [450, 1_000])
 async def test_no_large_session_is_kept(count: int, tmp_path: Path) -> None:
-    """A receiver with a certificate of 9, 19 or 76 KB is no failure, but its sessions would need too much memory."""
-    names = [f"{number:05d}.example.com" for number in range(count)]
-    await keeps_none(issued("localhost", *names, by=VOUCHING).server(tmp_path))
+    """A receiver with a certificate of 9 or 19 KB is no failure, but its sessions would need too much memory."""
+    await keeps_none(with_names(count).server(tmp_path))
+
+
+def with_names(count: int) -> Issued:
+    """Return a certificate of 19 bytes for each of so many names, and some hundred bytes more."""
+    return issued("localhost", *(f"{number:05d}.example.com" for number in range(count)), by=VOUCHING)
+
+
+TOO_LARGE = Failure(
+    kind=FailureKind.TLS,
+    detail="the receiver sent more than 32,768 bytes in the TLS handshake: its certificates are too large",
+)
+
+
+async def test_certificates_that_are_too_large_get_no_request(tmp_path: Path) -> None:
+    async with listening(CLOSING, tls=with_names(1_800).server(tmp_path)) as listener, sending() as transport:
+        assert TOO_LARGE == await transport.send(to(listener))
+
+    assert [] == listener.requests
+
+
+@asynccontextmanager
+async def before_it(behind: Listener, *, port: int = 0) -> AsyncIterator[Listener]:
+    """Yield a listener that passes connections on to this receiver, and what that sends in pieces of 2,048 bytes."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        front.connections += 1
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", behind.port)
+        answering = asyncio.create_task(piped(reader, far_writer))
+        try:
+            while piece := await far_reader.read(2_048):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.002)
+        finally:
+            far_writer.transport.abort()
+            writer.transport.abort()
+            await asyncio.gather(answering, return_exceptions=True)
+
+    async with listening(CLOSING, port=port) as front:
+        front.serve = pass_on  # type: ignore[method-assign]
+        yield front
+
+
+async def test_large_certificates_in_pieces_get_no_request(tmp_path: Path) -> None:
+    """What counts is all that the receiver sends in the handshake."""
+    async with (
+        listening(CLOSING, tls=with_names(4_000).server(tmp_path)) as behind,
+        before_it(behind) as front,
+        sending() as transport,
+    ):
+        assert TOO_LARGE == await transport.send(replace(to(front), url=f"https://localhost:{front.port}/"))
+
+    assert [] == behind.requests
+
+
+async def test_large_certificates_for_a_session_are_refused_once(tmp_path: Path) -> None:
+    """If a receiver answers the offer of a session with such certificates, that was a full handshake: none follows."""
+    async with sending() as transport:
+        async with listening(CLOSING, tls=CERTIFICATE.server(tmp_path)) as listener:
+            await resumes(transport, listener)
+        large = with_names(1_800).server(tmp_path)
+        async with listening(CLOSING, tls=large) as behind, before_it(behind, port=listener.port) as front:
+            assert TOO_LARGE == await transport.send(to(listener))
+
+    assert 1 == front.connections
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_the_bytes_of_kept_connections_are_limited(is_resumed: bool, server: ssl.SSLContext) -> None:
+    """A connection that resumes a session has its certificates, so it counts as the one that received them."""
+    all_are_here = asyncio.Barrier(3)
+    answers = iter([CLOSING] * 3 * is_resumed + [status(204)] * 3)
+
+    async def answer_together(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await all_are_here.wait()
+        await next(answers)(reader, writer)
+
+    limits = Limits(idle_bytes=await bytes_of(2, server) * 9 // 10)
+    async with listening(answer_together, tls=server) as listener, sending(limits=limits) as transport:
+        for _ in range(1 + is_resumed):
+            assert [DELIVERED] * 3 == await asyncio.gather(*[transport.send(to(listener)) for _ in range(3)])
+
+        assert [is_resumed] * 3 == listener.resumed[-3:]
+        assert 2 == len(transport._options.idle)
+
+
+async def test_the_event_loop_keeps_no_certificate(server: ssl.SSLContext) -> None:
+    """In a dict it would need more memory than in OpenSSL, for as long as the connection is open."""
+    async with listening(status(204), tls=server) as listener, sending() as transport:
+        assert DELIVERED == await transport.send(to(listener))
+        (kept,) = transport._options.idle._all
+
+        assert kept.transport is not None
+        assert None is kept.transport.get_extra_info("peercert")
+        assert certificate_of(kept.transport.get_extra_info("ssl_object"))["subject"]
 
 
 async def test_no_session_with_a_large_ticket_is_kept(tmp_path: Path, server: ssl.SSLContext) -> None:
@@ -408,6 +502,12 @@ async def keeps_none(server: ssl.SSLContext, tls: TlsIdentity | None = None) -> 
     async with listening(CLOSING, tls=server) as listener, sending() as transport:
         assert [False, False] == [await resumes(transport, listener, tls=tls) for _ in range(2)]
         assert 0 == len(transport._options.tls_sessions)
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_no_handshake_is_repeated(only: bool) -> None:
+    """In TLS 1.2 a receiver could send certificates of any size later."""
+    assert client_context(extra=VOUCHING.pem, only=only).options & ssl.OP_NO_RENEGOTIATION
 
 
 @pytest.mark.parametrize("extra", [None, VOUCHING.pem])

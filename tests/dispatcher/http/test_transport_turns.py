@@ -243,7 +243,7 @@ async def test_earlier_bytes_are_parsed_first() -> None:
     body = b"x" * 30_000
 
     loop = asyncio.get_running_loop()
-    kept = IdleConnections(most=1, most_each=1)
+    kept = IdleConnections(most=1, most_each=1, most_bytes=1)
     PROGRESS.set(Progress(tenant=TenantId("acme"), begin_by=0, clock=SystemClock()))
     connection = HttpConnection(loop, ("127.0.0.1", 1), kept, Turns())
     head = b"HTTP/1.1 500 no\r\ncontent-length: %d\r\n\r\n" % len(body)

@@ -87,8 +87,11 @@ class HttpConnection(ResponseHandler):
     Received bytes are parsed in slices, in turn with all other connections; more is read from the socket after that.
     The connection is also closed if an answer exceeds its limits, if a second answer follows, or if the receiver sends
     something without a request. A status that was received before that counts. `answered` is called with the transport
-    once, when the head of the first answer has arrived.
+    once, when the head of the first answer has arrived. `handshake_bytes` says how many bytes the receiver sent for
+    what the connection keeps of the TLS handshake.
     """
+
+    handshake_bytes = 0
 
     def __init__(
         self,
@@ -300,15 +303,17 @@ def end_of_head(piece: bytes) -> int:
 
 
 class IdleConnections:
-    """The idle connections: at most `most` in all and `most_each` to one place.
+    """The idle connections: at most `most` in all and `most_each` to one place, with `most_bytes` of handshakes in all.
 
     Those of places with several are closed first, and of these the longest idle, so that as many places as possible
     have one.
     """
 
-    def __init__(self, *, most: int, most_each: int) -> None:
+    def __init__(self, *, most: int, most_each: int, most_bytes: int) -> None:
         self._most = most
         self._most_each = most_each
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._all: OrderedDict[HttpConnection, None] = OrderedDict()
         self._at: defaultdict[Place, OrderedDict[HttpConnection, None]] = defaultdict(OrderedDict)
 
@@ -318,16 +323,18 @@ class IdleConnections:
     def keep(self, connection: HttpConnection) -> None:
         """Add a connection that has become idle, and close another one if there are too many."""
         self._all[connection] = None
+        self._bytes += connection.handshake_bytes
         here = self._at[connection.place]
         here[connection] = None
         if len(here) > self._most_each:
             self._close(next(iter(here)))
-        elif len(self._all) > self._most:
+        while len(self._all) > self._most or self._bytes > self._most_bytes:
             self._close(self._least_needed())
 
     def forget(self, connection: HttpConnection) -> None:
         """Remove a connection that is used again or has ended."""
         if self._all.pop(connection, connection) is None:
+            self._bytes -= connection.handshake_bytes
             here = self._at[connection.place]
             del here[connection]
             if not here:

@@ -26,7 +26,14 @@ from hookseal.dispatcher.http.connection import HttpConnection, IdleConnections,
 from hookseal.dispatcher.http.egress_guard import Addresses, AddressInfo, Guard, Names, begun_socket
 from hookseal.dispatcher.http.failures import NotConnectedError
 from hookseal.dispatcher.http.observation import PROGRESS, Limits, Phase, Progress
-from hookseal.dispatcher.http.trust import KeptSession, SessionKey, TlsSessions
+from hookseal.dispatcher.http.trust import (
+    KeptSession,
+    LargeHandshakeError,
+    ReceiverTls,
+    SessionKey,
+    TlsSessions,
+    size_of,
+)
 from hookseal.dispatcher.http.tunnel import EgressProxy, tunnel
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, 5: the connection attempt delay
@@ -119,7 +126,8 @@ class Connector(aiohttp.BaseConnector):
             return await self._handshake(sock, progress, key, kept)
         except NotConnectedError as error:
             reason = error.__cause__
-            if kept is None or isinstance(reason, ssl.SSLCertVerificationError):  # that was a full handshake
+            was_full = isinstance(reason, ssl.SSLCertVerificationError | LargeHandshakeError)
+            if kept is None or was_full:
                 raise
             self._options.tls_sessions.refuse(key)
             if reason is None:  # it took too long
@@ -175,7 +183,7 @@ class Connector(aiohttp.BaseConnector):
         factory = partial(HttpConnection, self._loop, key.place, self._options.idle, self._options.turns, keep)
         try:
             async with asyncio.timeout(limit):
-                _, connection = await self._loop.create_connection(
+                transport, connection = await self._loop.create_connection(
                     factory,
                     sock=sock,
                     ssl=self._context,
@@ -186,6 +194,8 @@ class Connector(aiohttp.BaseConnector):
             raise NotConnectedError(failures.late(progress, limit)) from None
         except OSError as error:
             raise NotConnectedError(failures.handshake(error)) from error
+        if isinstance(tls := transport.get_extra_info("ssl_object"), ReceiverTls):
+            connection.handshake_bytes = size_of(tls, kept)
         return connection
 
     async def _dial(self, infos: Sequence[AddressInfo]) -> socket.socket:

@@ -10,6 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hookseal.dispatcher.core.model import Failure, FailureKind, NotBegun
 from hookseal.dispatcher.http.egress_guard import ForbiddenAddressError, TooLateError
 from hookseal.dispatcher.http.observation import Phase, Progress
+from hookseal.dispatcher.http.trust import HANDSHAKE_BYTES, LargeHandshakeError
 from hookseal.errors import exhausted_resource
 
 _LATE: Final = {
@@ -98,6 +99,9 @@ def _handshake_detail(error: OSError) -> str:
     match error:
         case ssl.SSLCertVerificationError(verify_code=int(code)):
             return _CERTIFICATE.get(code, f"the certificate is not trusted (OpenSSL says {code})")
+        case LargeHandshakeError():
+            sent = f"the receiver sent more than {HANDSHAKE_BYTES:,} bytes in the TLS handshake"
+            return f"{sent}: its certificates are too large"
         case ssl.SSLEOFError():
             return "the receiver closed the connection during the TLS handshake"
         case ssl.SSLError(reason=str(reason)):

@@ -78,8 +78,13 @@ def seen_connection(transport: asyncio.BaseTransport) -> tuple[str | None, SeenT
     return dialled, None if tls is None else _seen_tls(tls)
 
 
+def certificate_of(tls: ssl.SSLObject) -> Mapping[str, Any]:
+    """Return the certificate that the receiver sent, as `ssl.SSLObject.getpeercert` describes it; empty if none."""
+    return ssl.SSLObject.getpeercert(tls) or {}  # `ReceiverTls` returns none to the event loop
+
+
 def _seen_tls(tls: ssl.SSLObject) -> SeenTls:
-    certificate: Mapping[str, Any] = tls.getpeercert() or {}
+    certificate = certificate_of(tls)
     cipher = tls.cipher()
     until = certificate.get("notAfter")
     return SeenTls(
@@ -114,8 +119,8 @@ class Limits:
     thread until the system gives up, which may be long after the request has ended. `idle_each` is at least the number
     of requests that may be in flight to one place: with fewer, requests that end together would close connections that
     the next ones open again. A TLS session may be resumed for `tls_session_seconds` after the handshake that verified
-    the certificate. Of the kept ones, the bytes that receivers sent for them are limited; they need up to 60 times as
-    much memory.
+    the certificate. The bytes that receivers sent for the handshakes of the kept connections, and for the kept
+    sessions, are limited; they need up to 60 times as much memory.
     """
 
     name_seconds: float = 1.5
@@ -126,6 +131,7 @@ class Limits:
     look_ups: int = 256
     idle_each: int = 500
     idle: int = 1_000
+    idle_bytes: int = 8_388_608
     idle_seconds: float = 30.0
     tls_session_bytes: int = 2_097_152
     tls_session_bytes_of_tenant: int = 524_288

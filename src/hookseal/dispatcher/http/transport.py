@@ -66,7 +66,7 @@ class HttpTransport:
         self._rules = rules
         self._clock = clock or SystemClock()
         self._trust = trust or client_context()
-        idle = IdleConnections(most=limits.idle, most_each=limits.idle_each)
+        idle = IdleConnections(most=limits.idle, most_each=limits.idle_each, most_bytes=limits.idle_bytes)
         self._options = DialOptions(
             limits=limits, idle=idle, turns=Turns(), tls_sessions=TlsSessions(limits, self._clock), proxy=proxy
         )

@@ -13,19 +13,25 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hookseal.dispatcher.http.egress_guard import exhaustion_error
-from hookseal.dispatcher.http.observation import PROGRESS, Limits
+from hookseal.dispatcher.http.observation import PROGRESS, Limits, certificate_of
 from hookseal.errors import Exhausted, Unavailable
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import TenantId
 
-# A session contains a ticket and the certificates of the receiver. OpenSSL takes 100 KB of certificates, and a byte of
-# them needs up to 60 bytes of memory, because each name in a certificate becomes several objects, however short it is.
+# A session contains a ticket and the certificates of the receiver, and a connection has them, too. OpenSSL takes 100 KB
+# of certificates, and a byte of them needs up to 60 bytes of memory, because each name in a certificate becomes several
+# objects, however short it is.
+HANDSHAKE_BYTES: Final = 32_768
 SESSION_BYTES: Final = 8_192
 REFUSAL_BYTES: Final = 1_024
 # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, for which Python has no name. OpenSSL before 3.2 ignores it: it knows no
 # compressed certificates.
 _NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
 _MINIMUM: Final = ssl.TLSVersion.TLSv1_2
+
+
+class LargeHandshakeError(ssl.SSLError):
+    """The receiver sent more in the handshake than `HANDSHAKE_BYTES`."""
 
 
 class ReceiverTls(ssl.SSLObject):
@@ -35,8 +41,13 @@ class ReceiverTls(ssl.SSLObject):
     session_bytes = 0
 
     def do_handshake(self) -> None:
-        """Continue the handshake, as far as possible."""
+        """Continue the handshake, as far as possible.
+
+        Raises `LargeHandshakeError` before certificates that are too large are decoded.
+        """
         waiting = self.incoming.pending
+        if self.session_bytes + waiting > HANDSHAKE_BYTES:
+            raise LargeHandshakeError
         try:
             super().do_handshake()
         finally:
@@ -51,6 +62,12 @@ class ReceiverTls(ssl.SSLObject):
             return content
         finally:
             self.session_bytes += waiting - self.incoming.pending - content_bytes
+
+    def getpeercert(self, *_: Any, **__: Any) -> None:
+        """Return nothing to the event loop, which would keep the certificate in a dict as long as the connection.
+
+        Such a dict needs even more memory than the certificate in OpenSSL; `certificate_of` makes one when it is used.
+        """
 
 
 class ReceiverContext(ssl.SSLContext):
@@ -90,6 +107,13 @@ class KeptSession:
     session: ssl.SSLSession | None = field(repr=False)
     until: float
     size: int
+
+
+def size_of(tls: ReceiverTls, offered: KeptSession | None) -> int:
+    """Return how many bytes the receiver sent for what is kept of a handshake that offered it the session `offered`."""
+    if offered is None or not tls.session_reused:
+        return tls.session_bytes
+    return max(offered.size, tls.session_bytes)  # it contains the certificates of the offered session
 
 
 class TlsSessions:
@@ -141,13 +165,8 @@ class TlsSessions:
             return
         if session is None or not session.has_ticket:
             return
-        if offered is not None and tls.session_reused:
-            until = offered.until
-            size = max(offered.size, tls.session_bytes)  # it contains the certificates of the offered one
-        else:
-            until = self._until(began, connection.get_extra_info("peercert"))
-            size = tls.session_bytes
-        self._store(key, KeptSession(session, until, size))
+        until = offered.until if offered is not None and tls.session_reused else self._until(began, certificate_of(tls))
+        self._store(key, KeptSession(session, until, size_of(tls, offered)))
 
     def refuse(self, key: SessionKey) -> None:
         """Keep no session of this place for an hour: a handshake that offered one has failed."""
@@ -211,6 +230,7 @@ def client_context(*, extra: str | None = None, only: bool = False) -> ssl.SSLCo
     context = ReceiverContext(ssl.PROTOCOL_TLS_CLIENT)  # this protocol verifies the certificate and the name
     context.minimum_version = _MINIMUM
     context.options |= _NO_COMPRESSED_CERTIFICATES
+    context.options |= ssl.OP_NO_RENEGOTIATION  # in TLS 1.2 it would bring further certificates, of any size
     context.set_alpn_protocols(("http/1.1",))
     if not only:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
