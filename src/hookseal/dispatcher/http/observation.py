@@ -133,8 +133,8 @@ class Limits:
     idle: int = 1_000
     idle_bytes: int = 8_388_608
     idle_seconds: float = 30.0
-    tls_session_bytes: int = 2_097_152
-    tls_session_bytes_of_tenant: int = 524_288
+    tls_session_bytes: int = 8_388_608
+    tls_session_bytes_of_tenant: int = 1_048_576
     tls_sessions_at_place: int = 32
     tls_session_seconds: float = 3_600.0
 
