@@ -92,6 +92,15 @@ async def test_the_url_connects_and_nothing_is_left() -> None:
     assert not exists(folder)
 
 
+async def test_another_postgresql_may_be_run() -> None:
+    """Its tree is given, for instance that of an older version, which knows no built-in locale."""
+    with scratch(for_servers()) as folder:
+        async with postgres(folder, durable=False, tree=postgres_tree().with_name("pginstall")) as server:
+            version = int(str(await fetch_value(server.url, "SHOW server_version_num")))
+
+    assert 160000 <= version < 170000
+
+
 async def test_a_wrong_password_is_refused(own_postgres: Server) -> None:
     """A wrong password is refused; the right one is in no log and no command line."""
     password = own_postgres.url.split(":")[2].split("@")[0]

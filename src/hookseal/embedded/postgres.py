@@ -12,7 +12,7 @@ import asyncpg
 
 from hookseal.embedded.folders import Account, for_servers, load_or_create_password, state_folder, write_private
 from hookseal.embedded.process import Process, Program
-from hookseal.embedded.server import HOST, Server, make_accessible, ports, postgres_tree, serve
+from hookseal.embedded.server import BUNDLED, HOST, Server, make_accessible, ports, postgres_tree, serve
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.postgres.connect import connect
@@ -34,6 +34,7 @@ _SETTINGS: Final = {
     "log_min_error_statement": "panic",  # and a STATEMENT line contains values
     "timezone": "UTC",
 }
+_BUILTIN_LOCALE: Final = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")  # before 17 there is none
 _NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -93,13 +94,16 @@ class _Postgres:
 
 
 @asynccontextmanager
-async def postgres(folder: Path, *, port: int | None = None, durable: bool = True) -> AsyncIterator[Server]:
+async def postgres(
+    folder: Path, *, port: int | None = None, durable: bool = True, tree: Path | None = None
+) -> AsyncIterator[Server]:
     """Run PostgreSQL with its state under the folder; a later run finds the data of an earlier one.
 
-    Its database and its superuser are both called `hookseal`. Unless `durable`, a power failure may
-    destroy the data. Raises `Unavailable` if it is not installed or does not start.
+    Its database and its superuser are both called `hookseal`. Unless `durable`, a power failure may destroy the data.
+    `tree` is the folder with the `bin` of another PostgreSQL, for instance an older one. Raises `Unavailable` if it is
+    not installed or does not start.
     """
-    async with _postgres(folder, ports(port), durable=durable, tree=postgres_tree()) as server:
+    async with _postgres(folder, ports(port), durable=durable, tree=tree or postgres_tree()) as server:
         yield server
 
 
@@ -133,7 +137,7 @@ async def _initialise(part: _Postgres) -> None:
             part.run(
                 "initdb",
                 *("-D", str(unfinished), "-U", _USER, f"--pwfile={password_file}", "--auth=scram-sha-256"),
-                *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *("--encoding=UTF8", "--locale=C", *_BUILTIN_LOCALE * (part.tree.name == BUNDLED)),
                 "--no-sync",
             )
         )

