@@ -38,7 +38,7 @@ test: $(VENV) ## all tests, the long ones first, else in random order, each on i
 test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and outages under load, about half an hour
 	@$(RUN) tools.faults $(ARGS)
 
-bench: $(VENV) ## what a delivery costs, beside other queues, in one run of 25 minutes: docs/proof/performance.md, docs/scaling.md
+bench: $(VENV) ## what a delivery costs, beside other queues, in one run of 40 minutes: docs/proof/performance.md, docs/scaling.md
 	@$(RUN) tools.bench $(ARGS)
 
 fairness: $(VENV) ## the figures of docs/fairness.md, from a simulation: docs/proof/fairness.md

@@ -6,13 +6,15 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 from redis.asyncio import Redis
@@ -22,6 +24,7 @@ from hookseal.demo.process import Start, start_worker, worker_process
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.embedded.folders import for_servers, scratch
+from hookseal.embedded.server import postgres_tree
 from hookseal.embedded.stack import Stack, stack
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.operations.endpoint.endpoints import add_endpoint
@@ -39,19 +42,9 @@ from tools.records import ROOT, Machine, machine
 
 WORKER, POSTGRESQL, REDIS, RECEIVER, PRODUCER = "worker", "postgresql", "redis", "receiver", "producer"
 KB: Final = 1_024
-TENANT: Final = "bench"
-SLOW: Final = "slow"
-HELD: Final = "held"
-HUNG: Final = "hung"
-SECURE: Final = "secure"
-MANY: Final = "many"
-WIDE: Final = "-wide"  # of the name of a tenant whose endpoint has the limit below
-LIMIT: Final = 1_000
-ENDPOINTS: Final = 1_000  # of the tenant with many
-SLOW_MS: Final = 50
-_HELD_MS: Final = 4_000  # a worker begins 500 requests in 1.7 s while none is answered yet
-_HUNG_MS: Final = 60_000
-_TIMEOUT_MS: Final = 20_000  # no request to a receiver that hangs ends in the seconds in which it is measured
+EVENT: Final = "bench.tick"  # the type of events that every endpoint subscribes to
+_HOSTS: Final = 100  # 127.0.0.1 to 127.0.0.100, in one certificate of usual size
+_PORTS: Final = 100  # with TLS
 _DRAIN_SECONDS: Final = 25
 _LINE_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.02
@@ -59,16 +52,21 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 # One line for each statement, whichever protocol it came by; the text of one with several lines goes on without this.
 _STATEMENT: Final = re.compile(rb"LOG:  (?:statement|execute [^:]+): (?!BEGIN|COMMIT|ROLLBACK)", re.IGNORECASE)
 _PUBLISH: Final = """
-SELECT p.delivery_id::text, p.endpoint_id::text
-  FROM generate_series(1, $2::int) AS n, hookseal.uuid7() AS round,
-       LATERAL hookseal.publish_raw($1, 'bench.tick', $3, format('%s-%s', round, n), rings => true) AS p
+SELECT tenant, p.endpoint_id::text, p.delivery_id::text
+  FROM hookseal.uuid7() AS round, generate_series(1, $2::int) AS n, unnest($1::text[]) AS tenant,
+       LATERAL hookseal.publish_raw(tenant, $4, $3, format('%s-%s', round, n), rings => true) AS p
 """
 _STORE: Final = """
 SELECT count(*)
-  FROM generate_series(1, $2::int) AS n,
-       LATERAL hookseal.publish_raw($1, 'bench.tick', $3, format('%s-%s', hookseal.uuid7(), n)) AS p
+  FROM hookseal.uuid7() AS round, generate_series(1, $2::int) AS n, unnest($1::text[]) AS tenant,
+       LATERAL hookseal.publish_raw(tenant, $4, $3, format('%s-%s', round, n)) AS p
 """
-_UNFINISHED: Final = "SELECT EXISTS (SELECT FROM hookseal.deliveries WHERE state IN ('pending', 'sending'))"
+_MADE: Final = "SELECT count(*) FROM hookseal.endpoints WHERE tenant_id = ANY ($1)"
+# One to an endpoint that fails is never finished while it is measured.
+_UNFINISHED: Final = """
+SELECT EXISTS (SELECT FROM hookseal.deliveries AS d WHERE d.state IN ('pending', 'sending') AND NOT EXISTS (
+    SELECT FROM hookseal.endpoints AS e WHERE e.id = d.endpoint_id AND e.url LIKE '%/fail/%'))
+"""
 
 OnReady = Callable[[int], Awaitable[None]]
 
@@ -226,22 +224,29 @@ class Count:
 
     requests: int
     connections: int
+    resumed: int
     seconds: float
     milliseconds: list[float]
 
 
 class Receiver(NamedTuple):
-    """The receiver, controlled over HTTP. `authority` is the file of its CA certificate."""
+    """The receiver, controlled over HTTP. The first of its ports is without TLS.
 
-    ports: tuple[int, int]
+    `authority` is the file of its CA certificate.
+    """
+
+    ports: tuple[int, ...]
     authority: Path
     pid: int
     session: aiohttp.ClientSession
 
-    def url(self, *, secure: bool = False, does: int | str = 0, name: str = "") -> str:
-        """Return an address that answers after that many milliseconds, or does what `tools.sink` calls so."""
-        scheme, port = ("https", self.ports[1]) if secure else ("http", self.ports[0])
-        return f"{scheme}://127.0.0.1:{port}/{does}/{name}"
+    def url(self, *, secure: bool = False, does: int | str = 0, name: str = "", place: int = 0) -> str:
+        """Return an address that answers after that many milliseconds, or does what `tools.sink` calls so.
+
+        With TLS, each of 10,000 places has a host and a port that no other one has together.
+        """
+        scheme, port = ("https", self.ports[1 + place // _HOSTS]) if secure else ("http", self.ports[0])
+        return f"{scheme}://{_host(place)}:{port}/{does}/{name}"
 
     async def forget(self) -> None:
         """Reset the counts."""
@@ -268,16 +273,107 @@ async def receiving() -> AsyncIterator[Receiver]:
         authority, shown, log_file = (Path(name) / each for each in ("authority.pem", "shown.pem", "receiver.log"))
         vouching = certificates.authority()
         authority.write_text(vouching.pem, encoding="ascii")
-        shown.write_bytes(certificates.issued("127.0.0.1", by=vouching).both)
+        shown.write_bytes(certificates.issued(*map(_host, range(_HOSTS)), by=vouching).both)
         async with (
-            module("tools.sink", str(shown), environment=os.environ, log_file=log_file) as process,
+            module("tools.sink", str(shown), str(_PORTS), environment=os.environ, log_file=log_file) as process,
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10.0)) as session,
         ):
-            plain, secure = map(int, (await line(process, log_file)).split())
-            yield Receiver((plain, secure), authority, process.pid, session)
+            ports = tuple(map(int, (await line(process, log_file)).split()))
+            yield Receiver(ports, authority, process.pid, session)
+
+
+def _host(place: int) -> str:
+    return f"127.0.0.{1 + place % _HOSTS}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """The endpoints of a case: `each` of every one of so many tenants. By default all is as installed.
+
+    The receiver does the same to all of them, but for `failing` of 100, to which it answers 500. `own`: each is at a
+    place of its own, with TLS; otherwise they share the connections to one.
+    """
+
+    tenants: int = 1
+    each: int = 1
+    does: int | str = 0
+    secure: bool = False
+    own: bool = False
+    failing: int = 0
+    limit: int | None = None
+    timeout_ms: int = 5_000
+
+    @property
+    def number(self) -> int:
+        """The number of endpoints."""
+        return self.tenants * self.each
+
+    @property
+    def answering(self) -> int:
+        """The number of those that do not fail."""
+        return sum(number % 100 >= self.failing for number in range(self.number))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tenants, which no other kind of endpoints has."""
+        kind = f"{self.tenants}x{self.each}-{self.does}-{self.failing}-{self.limit}-{self.timeout_ms}"
+        tls = "-tls" * self.secure + "-own" * self.own
+        return tuple(f"{kind}{tls}-{number}" for number in range(self.tenants))
+
+    @property
+    def targets(self) -> list[tuple[str, str]]:
+        """For each endpoint its tenant and the type of events that are only for it; tenants take turns."""
+        return [(tenant, event_of(number)) for number in range(self.each) for tenant in self.names]
+
+    def events(self, deliveries: int) -> int:
+        """Return how many events each tenant must get, so that there are at least so many deliveries."""
+        return -(-deliveries // self.number)
+
+    def urls(self, receiver: Receiver) -> tuple[str, ...]:
+        """Return the address of each, tenants taking turns."""
+        numbers = range(self.number)
+        return tuple(
+            receiver.url(
+                secure=self.secure,
+                does="fail" if number % 100 < self.failing else self.does,
+                name=str(number),
+                place=number if self.own else 0,
+            )
+            for number in numbers
+        )
+
+    def new(self, receiver: Receiver) -> Iterator[NewEndpoint]:
+        """Yield each endpoint. It gets events of the type `EVENT`, and those of a type that is its own."""
+        for number, url in enumerate(self.urls(receiver)):
+            tenant, types = self.names[number % self.tenants], (EVENT, event_of(number // self.tenants))
+            made = NewEndpoint(tenant_id=TenantId(tenant), url=url, event_types=types)
+            yield replace(made, concurrency=self.limit, timeout_ms=self.timeout_ms)
+
+
+def event_of(number: int) -> str:
+    """Return the type of events that only the endpoint of that number, of each tenant, subscribes to."""
+    return f"bench.{number}"
 
 
 # The servers of a run, and a new database for every round, so that no round affects another.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Which servers are run: with fsync or without, the oldest PostgreSQL that is here, so many milliseconds away.
+
+    `away_ms` is the time that a byte takes from a worker to PostgreSQL, and back.
+    """
+
+    durable: bool = False
+    oldest: bool = False
+    away_ms: float = 0.0
+
+
+def oldest_postgresql() -> Path:
+    """Return the folder of PostgreSQL 15 of Debian, or else of the 16 that the pinned wheel contains, too."""
+    of_debian = Path("/usr/lib/postgresql/15")
+    return of_debian if (of_debian / "bin" / "initdb").is_file() else postgres_tree().with_name("pginstall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +387,13 @@ class Site:
     machine: Machine
     postgresql_pid: int
     redis_pid: int
+    away_port: int | None  # that of the PostgreSQL for workers, producers and contenders, if it is further away
+
+    def reached(self, database_url: str) -> str:
+        """Return the url by which that database is reached, except by the measurement itself."""
+        parts = urlsplit(database_url)
+        place = parts.netloc.rpartition(":")[0] + f":{self.away_port or parts.port}"
+        return parts._replace(netloc=place).geturl()
 
     @property
     def worker_log(self) -> Path:
@@ -305,8 +408,9 @@ class Site:
         """
         async with self.database("hookseal", number) as url, self.observer(url) as observer:
             redis_url = sibling(self.stack.valkey.url, str(number))
-            settings = self.installation.settings | {"DATABASE_URL": url, "REDIS_URL": redis_url}
-            yield replace(self.installation, database_url=url, redis_url=redis_url, settings=settings), observer
+            reached = self.reached(url)
+            settings = self.installation.settings | {"DATABASE_URL": reached, "REDIS_URL": redis_url}
+            yield replace(self.installation, database_url=reached, redis_url=redis_url, settings=settings), observer
 
     @asynccontextmanager
     async def database(self, template: str = "template1", number: int = 0) -> AsyncIterator[str]:
@@ -347,12 +451,22 @@ class Site:
         ours = {"info", "hello", "auth", "select", "client|setinfo", "client|setname"}
         return sum(int(stat["calls"]) for name, stat in stats.items() if name.removeprefix("cmdstat_") not in ours)
 
-    async def add_many(self) -> None:
-        """Add the missing endpoints of the tenant with many, for every later database."""
+    @asynccontextmanager
+    async def with_endpoints(
+        self, *kinds: Endpoints, number: int = 0
+    ) -> AsyncIterator[tuple[Installation, Connection]]:
+        """Provide the same, with these endpoints, which every later database has, too."""
+        for endpoints in kinds:
+            await self._add(endpoints)
+        async with self.fresh(number) as made:
+            yield made
+
+    async def _add(self, endpoints: Endpoints) -> None:
+        """Add these endpoints to the installation, except for those that are there, also after a call that ended."""
         async with self.observer(self.installation.database_url) as connection:
-            made = await connection.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE tenant_id = $1", MANY)
-            urls = (self.receiver.url(name=str(number)) for number in range(made, ENDPOINTS))
-            await add_endpoints(connection, self.installation.keyring, (endpoint(MANY, url) for url in urls))
+            made = await connection.fetchval(_MADE, list(endpoints.names))
+            new = islice(endpoints.new(self.receiver), made, None)
+            await add_endpoints(connection, self.installation.keyring, new)
 
     async def _execute(self, statement: str) -> None:
         async with self.observer(sibling(self.stack.postgres.url, "postgres")) as connection:
@@ -360,20 +474,23 @@ class Site:
 
 
 @asynccontextmanager
-async def site(*, durable: bool = False, next_key: bool = False) -> AsyncIterator[Site]:
+async def site(servers: Servers = Servers(), *, next_key: bool = False) -> AsyncIterator[Site]:
     """Run the servers for the length of the block, in a temporary folder, which is then removed.
 
-    Unless `durable`, PostgreSQL writes without fsync, since the disks of machines differ too much. With `next_key` the
-    installation has a second master key.
+    With `next_key` the installation has a second master key.
     """
+    tree = oldest_postgresql() if servers.oldest else None
     with scratch(for_servers()) as folder:
-        async with stack(folder, durable=durable) as both, receiving() as receiver:
+        async with (
+            stack(folder, durable=servers.durable, tree=tree) as both,
+            receiving() as receiver,
+            _away(both.postgres.port, servers.away_ms, folder / "away.log") as away_port,
+        ):
             installation = await install(both, folder)
             if next_key:
                 installation = await with_next_key(installation, folder)
             connection = await connect(installation.database_url)
             try:
-                await add_endpoints(connection, installation.keyring, _endpoints(receiver))
                 postgresql_pid = parent_of(connection.get_server_pid())
                 version = str(await connection.fetchval("SHOW server_version")).split()[0]
             finally:
@@ -389,7 +506,19 @@ async def site(*, durable: bool = False, next_key: bool = False) -> AsyncIterato
                 machine=machine(version, f"Valkey {valkey}" if valkey else f"Redis {server['redis_version']}"),
                 postgresql_pid=postgresql_pid,
                 redis_pid=int(server["process_id"]),
+                away_port=away_port,
             )
+
+
+@asynccontextmanager
+async def _away(port: int, milliseconds: float, log_file: Path) -> AsyncIterator[int | None]:
+    """Provide a port that is so far away from that one, for the length of the block; None if it is not away."""
+    if not milliseconds:
+        yield None
+        return
+    arguments = ("tools.away", str(port), str(milliseconds))
+    async with module(*arguments, environment=os.environ, log_file=log_file) as process:
+        yield int(await line(process, log_file))
 
 
 def environment_of(
@@ -417,16 +546,6 @@ async def add_endpoints(connection: Connection, keyring: KeyRing, endpoints: Ite
         await add_endpoint(operator, new, None, own_drain_seconds=_DRAIN_SECONDS)
 
 
-def _endpoints(receiver: Receiver) -> Iterable[NewEndpoint]:
-    places = {TENANT: receiver.url(), SLOW: receiver.url(does=SLOW_MS), SECURE: receiver.url(secure=True)}
-    for tenant, url in places.items():
-        yield endpoint(tenant, url)
-        yield replace(endpoint(tenant + WIDE, url), concurrency=LIMIT)
-    for tenant, delay_ms in {HELD: _HELD_MS, HUNG: _HUNG_MS}.items():
-        waiting = endpoint(tenant + WIDE, receiver.url(does=delay_ms))
-        yield replace(waiting, concurrency=LIMIT, timeout_ms=_TIMEOUT_MS)
-
-
 # Deliveries that are published before a worker starts, and awaited until each is recorded.
 
 
@@ -437,21 +556,21 @@ class Queued(NamedTuple):
     wal_bytes: int
 
 
-async def published(connection: Connection, tenant: str, deliveries: int, body_bytes: int = KB) -> Queued:
-    """Publish by SQL until that many deliveries wait; a tenant with many endpoints needs one event for all of them."""
-    events = -(-deliveries // ENDPOINTS) if tenant == MANY else deliveries
+async def published(connection: Connection, tenants: Sequence[str], events: int, body_bytes: int = KB) -> Queued:
+    """Publish so many events for each tenant by SQL, each for all of its endpoints; tenants take turns."""
     before = await _wal(connection)
-    rows = await connection.fetch(_PUBLISH, tenant, events, order(body_bytes).encode())
+    rows = await connection.fetch(_PUBLISH, tenants, events, order(body_bytes).encode(), EVENT)
     wal_bytes = await _wal(connection) - before
     rings = (
-        Ring(tenant_id=TenantId(tenant), endpoint_id=EndpointId(row[1]), delivery_id=DeliveryId(row[0])) for row in rows
+        Ring(tenant_id=TenantId(tenant), endpoint_id=EndpointId(of), delivery_id=DeliveryId(id_))
+        for tenant, of, id_ in rows
     )
     return Queued(tuple(rings), wal_bytes)
 
 
-async def stored_only(connection: Connection, tenant: str, events: int) -> int:
-    """Publish that many events of 1 KB by SQL without a ring, and return the number of deliveries."""
-    return int(await connection.fetchval(_STORE, tenant, events, order(KB).encode()))
+async def stored_only(connection: Connection, tenants: Sequence[str], events: int) -> int:
+    """Do the same with events of 1 KB and without a ring, and return the number of deliveries."""
+    return int(await connection.fetchval(_STORE, tenants, events, order(KB).encode(), EVENT))
 
 
 async def rung(redis_url: str, queued: Queued) -> None:

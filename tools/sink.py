@@ -1,13 +1,18 @@
 """The receiver of every measurement: a process of its own that answers as cheaply as Python can, and counts.
 
-The first part of the path says what it does: `POST /50/...` is answered with 204 after 50 ms, the words of `_BAD` name
-what goes wrong. `GET /` returns the number of requests since the last `DELETE /`, the number of connections, the
-seconds from the first request to the last, and the milliseconds since the publishing of each body that contains
-`"sent":SECONDS`. It listens on two ports: without TLS, and with TLS by the certificate in the given file.
+The first part of the path says what it does: `POST /50/...` is answered with 204 after 50 ms, `/close/` at once, and
+then the connection is closed; `/fail/` is answered with 500, and the words of `_BAD` name what else goes wrong. `GET /`
+returns the number of requests since the last `DELETE /` (without those to `/fail/`), the number of connections, how
+many of them resumed a TLS session, the seconds from the first request to the last, and the milliseconds since the
+publishing of each body that contains `"sent":SECONDS`.
+
+It listens at every address of the loopback: on one port without TLS, and on as many with TLS as the second argument
+says, by the certificate in the file of the first. So each of many endpoints can be at a place of its own.
 """
 
 import asyncio
 import json
+import resource
 import socket
 import ssl
 import struct
@@ -18,9 +23,12 @@ from typing import Final, cast
 import uvloop
 
 _NO_CONTENT: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
+_CLOSING: Final = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
+_FAILED: Final = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
 _THROTTLED: Final = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_AT_ONCE: Final = {"0": _NO_CONTENT, "close": _CLOSING, "fail": _FAILED, "throttle": _THROTTLED}
 _DRIBBLED: Final = b"HTTP/1.1 200 OK\r\n\r\n"
-_BAD: Final = ("hang", "reset", "throttle", "dribble")
+_BAD: Final = ("hang", "reset", "dribble")
 _SENT: Final = b'"sent":'
 _LOOKED_AT: Final = 256  # bytes at the beginning of a body, which contain the time if there is one
 
@@ -30,7 +38,7 @@ class _Count:
         self.forget()
 
     def forget(self) -> None:
-        self.requests = self.connections = 0
+        self.requests = self.connections = self.resumed = 0
         self.first = self.last = 0.0
         self.milliseconds: list[float] = []
 
@@ -46,6 +54,7 @@ class _Count:
         counts = {
             "requests": self.requests,
             "connections": self.connections,
+            "resumed": self.resumed,
             "seconds": self.last - self.first,
             "milliseconds": self.milliseconds,
         }
@@ -77,24 +86,30 @@ class _Answering(asyncio.Protocol):
 
     def _asked(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"post"):
-            self._count.one(time.monotonic(), body)
-            if self._counted_in is not self._count.milliseconds:  # once since the last reset
-                self._counted_in = self._count.milliseconds
-                self._count.connections += 1
-            self._answer(head[6:].split(b"/", 1)[0].decode())
+            does = head[6:].split(b"/", 1)[0].decode()
+            if does != "fail":
+                self._count.one(time.monotonic(), body)
+                self._count_connection()
+            self._answer(does)
         elif head.startswith(b"delete"):
             self._count.forget()
             self._write(_NO_CONTENT)
         else:
             self._write(self._count.answer())
 
+    def _count_connection(self) -> None:
+        if self._transport is None or self._counted_in is self._count.milliseconds:  # once since the last reset
+            return
+        self._counted_in = self._count.milliseconds
+        self._count.connections += 1
+        tls = self._transport.get_extra_info("ssl_object")
+        self._count.resumed += tls is not None and bool(tls.session_reused)
+
     def _answer(self, does: str) -> None:
-        if does == "0":
-            self._write(_NO_CONTENT)
+        if (answer := _AT_ONCE.get(does)) is not None:
+            self._write(answer)
         elif does not in _BAD:
             self._loop.call_later(int(does) / 1000, self._write, _NO_CONTENT)
-        elif does == "throttle":
-            self._write(_THROTTLED)
         elif does == "dribble":
             for second, each in enumerate(_DRIBBLED):
                 self._loop.call_later(second, self._write, bytes([each]))
@@ -107,19 +122,29 @@ class _Answering(asyncio.Protocol):
     def _write(self, answer: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(answer)
-            if answer is _THROTTLED:
+            if answer is _THROTTLED or answer is _CLOSING:
                 self._transport.close()
 
 
-async def main(certificate: str) -> None:
-    """Listen until standard input ends; the two ports are printed first."""
+def _listening() -> socket.socket:
+    """Return a socket on a free port of every address of the loopback, and of no other device."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    listening.bind(("0.0.0.0", 0))  # noqa: S104 -- of the device that it is bound to
+    return listening
+
+
+async def main(certificate: str, secure: int) -> None:
+    """Listen until standard input ends; the port without TLS is printed first, then those with it."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     loop = asyncio.get_running_loop()
     count = _Count()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     servers = [
-        await loop.create_server(lambda: _Answering(count, loop), "127.0.0.1", 0, backlog=4096, ssl=secure)
-        for secure in (None, context)
+        await loop.create_server(lambda: _Answering(count, loop), sock=_listening(), backlog=4096, ssl=tls)
+        for tls in (None, *[context] * secure)
     ]
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
@@ -128,4 +153,4 @@ async def main(certificate: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

@@ -30,7 +30,7 @@ from hookseal.worker.maintenance import Retention
 from hookseal.worker.metrics.counters import WorkerMeter
 from tools import records
 from tools.bench.results import Bar
-from tools.harness import TENANT, WIDE, Site, environment_of, hookseal_workers, resident_mb, site, stored_only
+from tools.harness import Endpoints, Site, environment_of, hookseal_workers, resident_mb, site, stored_only
 from tools.records import ROOT, Machine, commit_of, is_dirty, number, percentile, table
 
 RECORD: Final = "docs/proof/soak.json"
@@ -44,6 +44,7 @@ WARM_UP: Final = 2  # retentions: until then nothing has left, or vacuum has not
 THIRDS: Final = 3
 _ROWS: Final = 24  # of the table of samples
 _CONCURRENCY: Final = 200
+_ENDPOINTS: Final = Endpoints(limit=1_000)  # one
 _FEED_SECONDS: Final = 0.1
 _MOST_WAITING: Final = 5_000  # a machine that is slower than the stream gets no backlog
 _SAMPLES_IN_A_DAY: Final = 6
@@ -236,7 +237,7 @@ def durations(log: bytes) -> list[float]:
 async def soaked(size: Size, command: str) -> Soak:
     """Run the soak on servers of its own, and return its record."""
     commit, dirty = commit_of(ROOT), is_dirty(ROOT)  # of the code that runs, whatever is edited meanwhile
-    async with site() as here, here.fresh() as (installation, observer):
+    async with site() as here, here.with_endpoints(_ENDPOINTS) as (installation, observer):
         await here.log(
             *(observer, "log_min_duration_sample = 0", "log_statement_sample_rate = 0.5"),
             "log_parameter_max_length = 0",
@@ -295,7 +296,7 @@ async def _run(
         if delivered >= size.deliveries:
             break
         if published < size.deliveries and published - delivered < _MOST_WAITING:
-            published += await stored_only(observer, TENANT + WIDE, round(size.per_second * _FEED_SECONDS))
+            published += await stored_only(observer, _ENDPOINTS.names, round(size.per_second * _FEED_SECONDS))
         await asyncio.sleep(max(0.0, begun + elapsed + _FEED_SECONDS - loop.time()))
     return samples
 

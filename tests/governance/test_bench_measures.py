@@ -4,14 +4,17 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hookseal.demo.installation import Installation
-from hookseal.postgres.pool import Pool
+from hookseal.postgres.connect import connect
+from hookseal.postgres.pool import Connection, Pool
 from tests import forked
+from tests.servers import sibling
 from tools.bench import environments, measures, plan, producer
 from tools.bench.environments import NotInstalled
 from tools.bench.results import LeftOut, Round
@@ -21,8 +24,9 @@ from tools.harness import (
     PRODUCER,
     RECEIVER,
     WORKER,
+    Endpoints,
     Receiver,
-    Site,
+    Servers,
     environment_of,
     parent_of,
     resident_mb,
@@ -30,8 +34,14 @@ from tools.harness import (
     tree_seconds,
 )
 
+OURS = environments.ours("aiohttp")
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
 PARENT = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]])\nprint(flush=True)\ninput()\n"
+OLDEST_SNAPSHOT = "SELECT max(now() - xact_start) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+RETAINED = """
+SELECT count(*) FROM hookseal.attempts AS a JOIN hookseal.delivery_links AS l ON l.id = a.delivery_id
+WHERE a.tenant_id = 'retained'
+"""
 MAKES_AN_ENVIRONMENT = """\
 #!/bin/sh
 mkdir -p "$4/bin"
@@ -163,27 +173,21 @@ def environments_made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return made
 
 
-async def _limits(here: Site) -> dict[str, int | None]:
-    """Return what `endpoint add --concurrency` gave the endpoint of each tenant."""
-    async with here.observer(here.installation.database_url) as observer:
-        rows = await observer.fetch("SELECT tenant_id, concurrency FROM hookseal.endpoints")
-    return {row["tenant_id"]: row["concurrency"] for row in rows}
-
-
 async def test_each_kind_of_round_runs_on_real_servers(
     monkeypatch: pytest.MonkeyPatch, environments_made: list[dict[str, str]]
 ) -> None:
     """On real servers: the requested number was sent, and each part has used CPU. As installed nothing is set."""
     monkeypatch.setattr("tools.harness.start_worker", forked.worker)
     case = plan.CASES[0]  # starting the processes costs most, so each kind is measured once
+    steady = next(each for each in plan.CASES if each.per_second)
     async with site() as here:
-        limits = await _limits(here)
         stock = await measures.theirs(here, case, 1_000, plan.STOCK, environments.ours("arq"))
         ours = await measures.ours(here, case, 1_000)  # beside other load the first 200 may be sent before they count
         two_of_them = replace(case, processes=2)
-        two = await measures.theirs(here, two_of_them, 3_000, plan.BARE, environments.ours("aiohttp"))
+        two = await measures.theirs(here, two_of_them, 3_000, plan.BARE, OURS)
         published = await measures.publishing(here, "SQL, 100 in one call", 0.1)
-        latency = await measures.latency(here, measures.LATENCIES[0], 0.5)
+        at_once = await measures.at_once(here, case, 0.1)
+        latency = await measures.latency(here, steady, plan.RING, 20.0, 0.5)
         statements = await measures.statements(here, 50, None)
 
     assert [1_000, 1_000, 3_000] == [each.deliveries for each in (stock, ours, two)]
@@ -191,16 +195,82 @@ async def test_each_kind_of_round_runs_on_real_servers(
     assert ours.cpu[POSTGRESQL] > 0
     environment, *_ = environments_made
     assert not {"HOOKSEAL_CONCURRENCY", "HOOKSEAL_ENDPOINT_CONCURRENCY", "HOOKSEAL_LISTEN"} & environment.keys()
-    assert {"bench": None, "slow": None, "secure": None} == {name: limits[name] for name in ("bench", "slow", "secure")}
-    assert {1_000} == {limit for name, limit in limits.items() if name.endswith("-wide")}
     assert two.cpu[WORKER] > 0.03  # also what the first one did before the second was ready
-    assert min(ours.figures[name] for name in ("wal_bytes", "publish_wal_bytes", "stored_bytes")) > 500
+    assert min(ours.figures[name] for name in ("wal_bytes", "publish_wal_bytes", "kept_bytes")) > 300
+    assert 100 < ours.figures["log_bytes"] < 2_000
     assert two.figures["wal_bytes"] < 100
     assert published.deliveries % 100 == 0 < published.deliveries
     assert published.cpu[PRODUCER] < published.seconds
+    assert at_once.deliveries > 0 < at_once.cpu[PRODUCER]
     assert (10, 0) == (latency.deliveries, latency.figures["unsent"])
     assert 0 < latency.figures["p50_ms"] <= latency.figures["p99_ms"]
     assert 0 < statements.figures["statements"] < 10
+
+
+async def test_endpoints_at_places_of_their_own_are_measured_kept_and_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are kept, or there is one for each request; the same for the client alone and the loop beside it."""
+    monkeypatch.setattr("tools.harness.start_worker", forked.worker)
+    kept = Endpoints(tenants=2, each=5, secure=True, own=True)
+    to_places = plan.Case(name="places", title="places", part="places", endpoints=kept, is_warm=True)
+    cold = replace(to_places, endpoints=replace(kept, does="close", failing=5), is_warm=False)
+    async with site() as here:
+        rounds = [
+            await measures.ours(here, to_places, 200),
+            await measures.ours(here, cold, 200),
+            await measures.theirs(here, to_places, 200, plan.CLIENT, environments.ours("hookseal")),
+            await measures.theirs(here, replace(cold, endpoints=replace(kept, does="close")), 200, plan.BARE, OURS),
+        ]
+
+    warm, closed, client, bare = (each.figures["connections_per_1000"] for each in rounds)
+    assert max(warm, client) < 1_000
+    assert 1_000 == closed == bare
+    assert 0 < rounds[1].figures["resumed_per_1000"] <= 1_000
+    assert 0 == rounds[3].figures["resumed_per_1000"]
+    assert [200, 100] == [each.deliveries for each in rounds[:2]]
+
+
+async def test_a_backlog_has_what_is_retained_beside_it_and_an_old_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker finds what nobody rang, beside deliveries that ended; the snapshot is as old as the database."""
+    monkeypatch.setattr("tools.harness.start_worker", forked.worker)
+    monkeypatch.setattr(measures, "_RETAINED_AT_ONCE", 1_000)
+    monkeypatch.setattr(measures, "_LEAST_SENT", 10)
+    endpoints = Endpoints(each=20)
+    old = plan.Case(
+        name="old", title="old", part="backlogs", endpoints=endpoints, waiting=100, retained=2_000, snapshot=True
+    )
+    async with (
+        site() as here,
+        measures.backlog(here, old, 3) as kept,
+        here.observer(sibling(here.stack.postgres.url, "bench_round_3")) as observer,
+    ):
+        rounds = [await kept.measured(0.3) for _ in range(2)]
+        open_for = await observer.fetchval(OLDEST_SNAPSHOT)
+        retained = await observer.fetchval(RETAINED)
+
+    assert all(each.deliveries > 0 < each.cpu[POSTGRESQL] for each in rounds)
+    assert 0 == rounds[0].figures["delivered_before"] < rounds[1].figures["delivered_before"]
+    assert open_for.total_seconds() > 0.6
+    assert 2_000 == retained
+
+
+async def test_a_database_may_be_further_away_and_older() -> None:
+    """Each round trip takes the delay both ways, but on the measurement's own connection; the version is another."""
+    async with site(Servers(oldest=True, away_ms=5.0)) as here, here.fresh() as (installation, observer):
+        connection = await connect(installation.database_url)
+        try:
+            seconds = [await _round_trip(each) for each in (connection, observer)]
+        finally:
+            await connection.close()
+
+    assert 0.010 < seconds[0] > seconds[1]
+    assert int(here.machine.postgresql.split(".")[0]) in {15, 16}
+
+
+async def _round_trip(connection: Connection) -> float:
+    begun = time.monotonic()
+    for _ in range(3):
+        await connection.fetchval("SELECT 1")
+    return (time.monotonic() - begun) / 3
 
 
 @pytest.mark.parametrize("way", producer.WAYS)
@@ -211,7 +281,9 @@ async def test_every_way_of_publishing_stores_its_events(
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     begin, number = producer.WAYS[way]
-    order = producer.Order(way=way, tenant="acme", database_url=database_url, seconds=0.02, body_bytes=100)
+    order = producer.Order(
+        way=way, targets=[("acme", "bench.tick")], database_url=database_url, seconds=0.02, body_bytes=100
+    )
     async with begin(order, number) as made:
         first = await made.publish(b"x" * 100)
         calls = await producer.at_full_speed(made, order)
@@ -226,4 +298,4 @@ async def test_every_way_of_publishing_stores_its_events(
 
 def test_every_way_of_the_benchmark_is_one_of_the_producer() -> None:
     """The ways of the benchmark are ways of the producer."""
-    assert set(producer.WAYS) == {*measures.WAYS.values(), *(each.way for each in measures.LATENCIES)}
+    assert set(producer.WAYS) == {*measures.WAYS.values(), *(way for way, _, _ in measures.LATENCIES.values())}

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.governance.sample_runs import a_round, a_run
-from tools.bench.plan import ONE_PROCESS, WIDE
+from tests.governance.sample_runs import a_round, a_run, a_sample, a_soak
+from tools.bench.plan import HOOKSEAL, ONE_PROCESS, TWO
 from tools.bench.results import Row
 from tools.bench.scaling import TARGETS, Costs, Fleet, checked, costs_of, days_kept, fleet, limits, load, page, simulate
 
+SOAK = a_soak(a_sample(1, size_mb=15.0))  # of 6,000 deliveries
 COSTS = Costs(
     worker_us=300.0,
+    cold_us=0.0,
     postgresql_us=100.0,
     publish_postgresql_us=400.0,
     redis_us=20.0,
@@ -23,30 +25,31 @@ pytestmark = pytest.mark.req("OPS-07", part="first-form")
 
 
 def test_costs_are_those_of_the_run() -> None:
-    """CPU comes from 1,000 endpoints, bytes from the base case; without one of them or publishing there are none."""
+    """CPU comes from 1,000 endpoints, the journal from the base case, the disk from the soak; all must be there."""
     rows = a_run().rows
-    assert COSTS == costs_of(a_run())
+    assert COSTS == costs_of(a_run(), SOAK)
     for scenario in ("base", "1000endpoints", "publish"):
-        assert costs_of(replace(a_run(), rows=tuple(row for row in rows if row.scenario != scenario))) is None
+        assert costs_of(replace(a_run(), rows=tuple(row for row in rows if row.scenario != scenario)), SOAK) is None
 
 
-def test_the_wal_size_is_that_with_full_page_writes() -> None:
-    """Only a run with full-page writes has the WAL size of a production server."""
-    durable = a_round(per_second=1_000, worker_us=300, wal_bytes=9_000, publish_wal_bytes=4_000)
-    costs = costs_of(
-        replace(a_run(), rows=(*a_run().rows, Row(scenario="durable", contender="hookseal", rounds=(durable,))))
+def test_the_cpu_is_that_of_many_places_if_they_were_measured() -> None:
+    """Endpoints are at places of their own, with TLS; if every connection is cold, more processes are needed."""
+    places = (
+        Row(scenario=name, contender=HOOKSEAL, rounds=(a_round(per_second=2_000, worker_us=us, postgresql_us=90),))
+        for name, us in (("places-1000-kept", 400), ("places-1000-cold", 1_200))
     )
+    costs = costs_of(replace(a_run(), rows=(*a_run().rows, *places)), SOAK)
 
     assert costs is not None
-    assert pytest.approx(13_000) == costs.wal_bytes
-    assert pytest.approx(300) == costs.worker_us
+    assert (400.0, 1_200.0, 90.0) == pytest.approx((costs.worker_us, costs.cold_us, costs.postgresql_us))
+    assert (7, 20) == (fleet(costs, 10_000).processes, fleet(costs, 10_000).cold_processes)
 
 
 def test_workers_cost_more_when_two_share_the_work() -> None:
     """The additional cost of a second process counts for every fleet."""
-    one = Row(scenario="two", contender=ONE_PROCESS, rounds=(a_round(per_second=2_000, worker_us=250),))
-    two = Row(scenario="two", contender=WIDE, rounds=(a_round(per_second=3_000, worker_us=300),))
-    costs = costs_of(replace(a_run(), rows=(*a_run().rows, one, two)))
+    one = Row(scenario="processes", contender=ONE_PROCESS, rounds=(a_round(per_second=2_000, worker_us=250),))
+    two = Row(scenario="processes", contender=TWO, rounds=(a_round(per_second=3_000, worker_us=300),))
+    costs = costs_of(replace(a_run(), rows=(*a_run().rows, one, two)), SOAK)
 
     assert costs is not None
     assert pytest.approx(360) == costs.worker_us
@@ -65,9 +68,9 @@ def test_the_lowest_limit_comes_first() -> None:
 
 def test_a_fleet_is_as_large_as_its_rate_needs() -> None:
     """Processes by the worker's cost, servers by their lowest limit, queues by Redis."""
-    assert Fleet(per_second=100_000, processes=50, servers=3, cores_each=28, queues=7) == fleet(COSTS, 100_000)
+    assert Fleet(100_000, processes=50, cold_processes=1, servers=3, cores_each=28, queues=7) == fleet(COSTS, 100_000)
     assert pytest.approx(16e12 * 3 / (100_000 * 2_500 * 86_400)) == days_kept(COSTS, fleet(COSTS, 100_000))
-    assert Fleet(per_second=100, processes=1, servers=1, cores_each=1, queues=1) == fleet(COSTS, 100)
+    assert Fleet(100, processes=1, cold_processes=1, servers=1, cores_each=1, queues=1) == fleet(COSTS, 100)
 
 
 @pytest.mark.parametrize("per_second", TARGETS)
@@ -101,7 +104,7 @@ def test_the_model_is_compared_with_the_run() -> None:
     rates = [computed for _, _, computed in checked(a_run())]
     _, crowded = checked(replace(a_run(), machine=replace(a_run().machine, cpus=1)))
 
-    assert pytest.approx([1e6 / 400, 1e6 / 300]) == rates
+    assert pytest.approx([1e6 / 300, 1e6 / 300]) == rates
     assert pytest.approx(1e6 / 420) == crowded[2]
 
 
@@ -112,4 +115,4 @@ def test_a_resource_without_cost_is_no_limit() -> None:
         rows=tuple(replace(row, rounds=(a_round(per_second=9, worker_us=9),)) for row in a_run().rows),
     )
 
-    assert "| none |" in page(quiet)
+    assert "| none |" in page(quiet, SOAK)

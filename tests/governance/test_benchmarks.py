@@ -197,10 +197,12 @@ async def test_a_receiver_does_what_its_path_says() -> None:
     async with receiving() as receiver:
         assert b"HTTP/1.1 204 No Content\r\n\r\n" == await _answer(receiver, 0) == await _answer(receiver, 50)
         assert (await _answer(receiver, "throttle")).startswith(b"HTTP/1.1 429")
+        assert (await _answer(receiver, "fail")).startswith(b"HTTP/1.1 500")
+        assert b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n" == await _answer(receiver, "close")
         assert b"" == await _answer(receiver, "hang")
         assert 0 < len(await _answer(receiver, "dribble")) < 10
         with pytest.raises(ConnectionResetError):
             await _answer(receiver, "reset")
-        assert 6 == (await receiver.counted()).requests
+        assert 7 == (await receiver.counted()).requests, "what fails is not counted"
         await receiver.forget()
         assert 0 == (await receiver.counted()).requests

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 import asyncpg
@@ -30,8 +31,7 @@ _BATCH: Final = 100
 _CONNECTIONS: Final = 5
 _TIME_BYTES: Final = 22  # of `"sent":` and a time of the clock, about
 _AWAKE_SECONDS: Final = 0.5  # twice the time between two looks of an outbox at rest
-_TYPE: Final = "bench.tick"
-_ONE: Final = "SELECT * FROM hookseal.publish_raw($1, 'bench.tick', $2)"
+_ONE: Final = "SELECT * FROM hookseal.publish_raw($1, $2, $3)"
 _MANY: Final = "SELECT * FROM hookseal.publish_many($1, $2::text[]::json[])"
 _ROWS: Final = """
 CREATE TABLE hookseal.bench_rows (
@@ -42,13 +42,16 @@ _ROW: Final = "INSERT INTO hookseal.bench_rows (tenant_id, body) VALUES ($1, $2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """How to publish, and for how long; at most `per_second`, after `warm_up` events."""
+    """How to publish, and for how long; at most `per_second`, after `warm_up` events.
+
+    Events are for the targets in turn, each a tenant and a type of events; a call with many, for the first tenant.
+    """
 
     way: str
-    tenant: str
+    targets: list[tuple[str, str]]
     database_url: str
     seconds: float
-    body_bytes: int
+    body_bytes: int = 1_024
     per_second: float = 0.0
     warm_up: int = 0
 
@@ -63,10 +66,12 @@ class Way:
 
 @asynccontextmanager
 async def _by_publisher(order: Order, at_once: int) -> AsyncIterator[Way]:
+    targets = cycle(order.targets)
     async with Publisher.connect() as publisher:
 
         async def publish(body: bytes) -> int:
-            await publisher.publish(tenant_id=order.tenant, event_type=_TYPE, body=body)
+            tenant, event_type = next(targets)
+            await publisher.publish(tenant_id=tenant, event_type=event_type, body=body)
             return 1
 
         yield Way(publish=publish, at_once=at_once)
@@ -74,16 +79,17 @@ async def _by_publisher(order: Order, at_once: int) -> AsyncIterator[Way]:
 
 @asynccontextmanager
 async def _by_sql(order: Order, at_once: int) -> AsyncIterator[Way]:
+    targets = cycle(order.targets)
     async with connection_pool(order.database_url, size=at_once) as pool:
 
         async def publish(body: bytes) -> int:
-            return len(await pool.fetch(_ONE, order.tenant, body))
+            return len(await pool.fetch(_ONE, *next(targets), body))
 
         async with pool.acquire() as connection:
             prepared = await connection.prepare(_ONE)
 
             async def publish_prepared(body: bytes) -> int:
-                return len(await prepared.fetch(order.tenant, body))
+                return len(await prepared.fetch(*next(targets), body))
 
             if at_once == 1:
                 yield Way(publish=publish_prepared)
@@ -93,23 +99,25 @@ async def _by_sql(order: Order, at_once: int) -> AsyncIterator[Way]:
 
 @asynccontextmanager
 async def _by_publisher_many(order: Order, batch: int) -> AsyncIterator[Way]:
+    tenant, event_type = order.targets[0]
     async with Publisher.connect() as publisher:
 
         async def publish(body: bytes) -> int:
-            events = [Event(event_type=_TYPE, body=body)] * batch
-            return len((await publisher.publish_many(tenant_id=order.tenant, events=events)).events)
+            events = [Event(event_type=event_type, body=body)] * batch
+            return len((await publisher.publish_many(tenant_id=tenant, events=events)).events)
 
         yield Way(publish=publish)
 
 
 @asynccontextmanager
 async def _by_sql_many(order: Order, batch: int) -> AsyncIterator[Way]:
+    tenant, event_type = order.targets[0]
     async with connection_pool(order.database_url, size=1) as pool, pool.acquire() as connection:
         prepared = await connection.prepare(_MANY)
 
         async def publish(body: bytes) -> int:
-            event = json.dumps({"event_type": _TYPE, "body": base64.b64encode(body).decode()})
-            return len(await prepared.fetch(order.tenant, [event] * batch))
+            event = json.dumps({"event_type": event_type, "body": base64.b64encode(body).decode()})
+            return len(await prepared.fetch(tenant, [event] * batch))
 
         yield Way(publish=publish)
 
@@ -117,13 +125,14 @@ async def _by_sql_many(order: Order, batch: int) -> AsyncIterator[Way]:
 @asynccontextmanager
 async def _by_insert_and_ping(order: Order, _at_once: int) -> AsyncIterator[Way]:
     """Insert a row of that size and ping Redis: a lower bound of the cost of publishing."""
+    tenant, _ = order.targets[0]
     async with connection_pool(order.database_url, size=1) as pool, pool.acquire() as connection:
         await connection.execute(_ROWS)
         prepared = await connection.prepare(_ROW)
         async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
 
             async def publish(body: bytes) -> int:
-                await prepared.fetch(order.tenant, body)
+                await prepared.fetch(tenant, body)
                 await redis.ping()
                 return 1
 

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from tools.bench.plan import BARE, HOOKSEAL, ONE_PROCESS, STOCK, WIDE
+from tools.bench.plan import AT_LEAST, BARE, HANGING, HOOKSEAL, LISTEN, ONE_PROCESS, RING, SQL, STOCK, TWO
 from tools.harness import POSTGRESQL, WORKER
 from tools.records import Machine, number
 
@@ -92,9 +92,9 @@ class Headline:
 class Run:
     """One run: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine and all its results.
 
-    `settings` are those of a worker that differ from the defaults in every case; `bodies` says what is sent. `runs` are
-    the headlines of the last whole runs on clean trees, the newest last. `most_installed` is how many requests may be
-    in flight to one endpoint as installed that answers quickly: 32 in runs from before that limit could grow.
+    `settings` are those of a worker that differ from the defaults in every case; `bodies` says what is sent, `titles`
+    what each case is. `runs` are the headlines of the last whole runs on clean trees under the same `conditions`, which
+    are those of the base case, the newest last.
     """
 
     commit: str
@@ -109,12 +109,9 @@ class Run:
     versions: dict[str, str]
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...]
+    titles: dict[str, str]
+    conditions: str
     runs: tuple[Headline, ...] = ()
-    most_installed: int = 32
-
-    def ours(self, scenario: str) -> Row | None:
-        """Return the rounds of hookseal as installed in that scenario, or else those with another limit."""
-        return self.row(scenario, HOOKSEAL) or self.row(scenario, WIDE)
 
     def row(self, scenario: str, contender: str) -> Row | None:
         """Return the rounds of that contender in that scenario, if it has any."""
@@ -124,9 +121,9 @@ class Run:
         """Return the rows of a scenario, in the order of measurement."""
         return tuple(row for row in self.rows if row.scenario == scenario)
 
-    def figure(self, scenario: str, name: str, contender: str | None = None) -> float | None:
-        """Return the median of a figure of that contender, or else of hookseal, if it was measured."""
-        row = self.ours(scenario) if contender is None else self.row(scenario, contender)
+    def figure(self, scenario: str, name: str, contender: str = HOOKSEAL) -> float | None:
+        """Return the median of a figure of that contender, by default hookseal as installed, if it was measured."""
+        row = self.row(scenario, contender)
         return row.figure(name) if row is not None else None
 
 
@@ -190,18 +187,26 @@ def values_of(bars: Iterable[Bar[T]], run: T) -> dict[str, float]:
 
 def two_to_one(run: Run) -> float | None:
     """Return the CPU of a delivery with two processes, divided by that with one."""
-    return ratio_of_cpu(run.row("two", WIDE), run.row("two", ONE_PROCESS))
+    return ratio_of_cpu(run.row("processes", TWO), run.row("processes", ONE_PROCESS))
 
 
 def postgresql_to_bare(run: Run) -> float | None:
     """Return the CPU of PostgreSQL for a delivery, divided by that of a request by bare aiohttp."""
-    ours, bare = run.row("base", WIDE), run.row("base", BARE)
+    ours, bare = run.row("base", HOOKSEAL), run.row("base", BARE)
     return ratio(ours, bare, lambda each: each.microseconds(POSTGRESQL), lambda each: each.microseconds(WORKER))
 
 
-def backlog_ratio(run: Run) -> float | None:
-    """Return the CPU of a delivery, worker and PostgreSQL, at a backlog of a million, divided by that at a thousand."""
-    return ratio_of_cpu(run.ours("backlog-1000000"), run.ours("backlog-1000"), (WORKER, POSTGRESQL))
+def to_least_backlog(scenario: str) -> Callable[[Run], float | None]:
+    """Return what gives the CPU of a delivery there, worker and PostgreSQL, divided by that at the least backlog."""
+    both = (WORKER, POSTGRESQL)
+    return lambda run: ratio_of_cpu(run.row(scenario, HOOKSEAL), run.row(AT_LEAST, HOOKSEAL), both)
+
+
+def snapshot_to_none(run: Run) -> float | None:
+    """Return the CPU of PostgreSQL for a delivery beside the snapshot when it is oldest, divided by that without it."""
+    pair = [run.row(scenario, HOOKSEAL) for scenario in ("snapshot", AT_LEAST)]
+    last = [replace(row, rounds=row.rounds[-1:]) for row in pair if row is not None]
+    return ratio_of_cpu(last[0], last[1], (POSTGRESQL,)) if len(last) == len(pair) else None
 
 
 def hung_to_none(run: Run) -> float | None:
@@ -210,40 +215,65 @@ def hung_to_none(run: Run) -> float | None:
     return ratio(hung, none, lambda each: each.figures["p99_ms"])
 
 
-def _rate_to(other: str) -> Callable[[Run], float | None]:
-    return lambda run: ratio_of_rates(run.row("base", WIDE), run.row("base", other))
+def _rate_to(scenario: str, other: str) -> Callable[[Run], float | None]:
+    return lambda run: ratio_of_rates(run.row(scenario, HOOKSEAL), run.row(scenario, other))
 
 
-def _figure(scenario: str, name: str, contender: str | None = None) -> Callable[[Run], float | None]:
+def _cpu_to_bare(scenario: str) -> Callable[[Run], float | None]:
+    return lambda run: ratio_of_cpu(run.row(scenario, HOOKSEAL), run.row(scenario, BARE))
+
+
+def _rate(scenario: str, contender: str = HOOKSEAL) -> Callable[[Run], float | None]:
+    return lambda run: None if (row := run.row(scenario, contender)) is None else row.per_second
+
+
+def _figure(scenario: str, name: str, contender: str = HOOKSEAL) -> Callable[[Run], float | None]:
     return lambda run: run.figure(scenario, name, contender)
 
 
 def _bar(id_: str, what: str, gate: float, unit: str, value: Callable[[Run], float | None]) -> Bar[Run]:
-    return Bar(id=id_, what=what, gate=gate, unit=unit, value=value, is_least=what.startswith("rate"))
+    return Bar(id=id_, what=what, gate=gate, unit=unit, value=value, is_least=what.startswith(("rate", "slots")))
 
 
-RING, SQL, LISTEN, HANGING = "by ring", "by SQL, LISTEN off", "by SQL, LISTEN on", "by ring, 400 hung"
-# Those at 1,000 are held to an endpoint with `--concurrency 1000`, not to one as installed.
 BARS: Final = (
-    _bar("PERF-01", "rate at 1,000, to stock arq", 3.5, "x", _rate_to(STOCK)),
-    _bar("PERF-01", "rate at 1,000, to bare aiohttp", 0.45, "x", _rate_to(BARE)),
+    _bar("PERF-01", "rate to stock arq", 4, "x", _rate_to("base", STOCK)),
+    _bar("PERF-01", "rate to bare aiohttp", 0.5, "x", _rate_to("base", BARE)),
+    _bar("PERF-01", "CPU of the worker to a bare request", 1.6, "x", _cpu_to_bare("base")),
     _bar("PERF-02", "20/s by ring, p50", 5, "ms", _figure("latency-20", "p50_ms", RING)),
-    _bar("PERF-02", "20/s by ring, p99", 15, "ms", _figure("latency-20", "p99_ms", RING)),
+    _bar("PERF-02", "20/s by ring, p99", 10, "ms", _figure("latency-20", "p99_ms", RING)),
     _bar("PERF-02", "20/s by SQL, p99", 150, "ms", _figure("latency-20", "p99_ms", SQL)),
     _bar("PERF-02", "with LISTEN, p99", 20, "ms", _figure("latency-20", "p99_ms", LISTEN)),
-    _bar("PERF-02", "idle, worker", 1, "% CPU", _figure("idle", "worker_cpu_percent")),
-    _bar("PERF-02", "idle, Redis", 10, "/s", _figure("idle", "redis_commands_per_second")),
-    _bar("PERF-02", "idle, PostgreSQL", 10, "/s", _figure("idle", "statements_per_second")),
+    _bar("PERF-02", "half of saturation, p50", 15, "ms", _figure("latency-half", "p50_ms", RING)),
+    _bar("PERF-02", "half of saturation, p99", 60, "ms", _figure("latency-half", "p99_ms", RING)),
+    _bar("PERF-02", "idle, worker", 0.6, "% CPU", _figure("idle", "worker_cpu_percent")),
+    _bar("PERF-02", "idle, Redis", 5, "/s", _figure("idle", "redis_commands_per_second")),
+    _bar("PERF-02", "idle, PostgreSQL", 8, "/s", _figure("idle", "statements_per_second")),
     _bar("PERF-03", "400 hung, worker", 2, "% CPU", _figure("hung", "worker_cpu_percent")),
     _bar("PERF-03", "p99 at 20/s, 400 hung to none", 2, "x", hung_to_none),
-    _bar("PERF-04", "CPU at 1,000, two processes to one", 1.15, "x", two_to_one),
-    _bar("PERF-05", "CPU, backlog 1,000,000 to 1,000", 1.2, "x", backlog_ratio),
+    _bar("PERF-04", "CPU, two processes to one", 1.15, "x", two_to_one),
+    _bar("PERF-05", "CPU, backlog 1,000,000 to 1,000", 1.2, "x", to_least_backlog("backlog-1000000")),
+    _bar("PERF-05", "CPU, 2,000,000 retained to none", 1.1, "x", to_least_backlog("retained")),
     _bar("PERF-07", "memory at rest", 100, "MB", _figure("memory-1kb", "rest_mb")),
     _bar("PERF-07", "500 x 1 KB in flight", 150, "MB", _figure("memory-1kb", "most_mb")),
     _bar("PERF-07", "500 x 256 KB in flight", 200, "MB", _figure("memory-256kb", "most_mb")),
-    _bar("PERF-08", "statements at 1,000, saturated", 0.1, "", _figure("statements", "statements", WIDE)),
+    _bar("PERF-08", "statements, saturated", 0.1, "", _figure("statements", "statements")),
     _bar("PERF-08", "statements, at 20/s", 2.5, "", _figure("statements-20", "statements")),
-    _bar("PERF-08", "PostgreSQL at 1,000, to a bare request", 1.0, "x", postgresql_to_bare),
+    _bar("PERF-08", "PostgreSQL to a bare request", 1.0, "x", postgresql_to_bare),
+    _bar("PERF-09", "rate at 1,000 places, kept, to bare aiohttp", 0.45, "x", _rate_to("places-1000-kept", BARE)),
+    _bar("PERF-09", "CPU at 1,000 places, cold, to bare aiohttp", 1.0, "x", _cpu_to_bare("places-1000-cold")),
+    _bar("PERF-09", "1,000 places, cold, 200/s, p50", 15, "ms", _figure("latency-cold", "p50_ms", RING)),
+    _bar("PERF-09", "1,000 places, cold, 200/s, p99", 50, "ms", _figure("latency-cold", "p99_ms", RING)),
+    _bar("PERF-09", "slots used at 50 ms", 85, "%", _figure("slow-50", "slots_percent")),
+    _bar("PERF-09", "slots used at 300 ms", 85, "%", _figure("slow-300", "slots_percent")),
+    _bar("PERF-09", "rate at 12,000 endpoints that take 300 ms", 1_000, "/s", _rate("slow-12000")),
+    _bar("PERF-10", "CPU of PostgreSQL, an old snapshot to none", 1.5, "x", snapshot_to_none),
+    _bar("PERF-11", "rate of publishing, one by one", 1_400, "/s", _rate("publish", "Publisher, one at a time")),
+    _bar("PERF-11", "rate of publishing, 50 tasks", 5_000, "/s", _rate("publish", "Publisher, 50 at once")),
+    _bar("PERF-11", "rate of publishing, 100 in a call", 10_000, "/s", _rate("publish", "Publisher, 100 in one call")),
+    _bar("PERF-12", "journal to deliver", 1_050, "bytes", _figure("base", "wal_bytes")),
+    _bar("PERF-12", "journal to publish", 2_200, "bytes", _figure("base", "publish_wal_bytes")),
+    _bar("PERF-12", "kept beside the body", 1_000, "bytes", _figure("base", "kept_bytes")),
+    _bar("PERF-12", "log of a delivery", 300, "bytes", _figure("base", "log_bytes")),
 )
 
 
@@ -255,7 +285,9 @@ UNITS: Final = {RATE: "", "to stock arq": "x", "to bare aiohttp": "x", "worker C
 # The rows of the first table, by what they are called there: case and contender.
 ROWS: Final = {
     "hookseal, as installed": ("base", HOOKSEAL),
-    "hookseal, `--concurrency 1000`": ("base", WIDE),
+    "hookseal, 8 KB": ("base-8kb", HOOKSEAL),
+    "hookseal, an older PostgreSQL": ("oldest", HOOKSEAL),
+    "hookseal, an older PostgreSQL, 8 KB": ("oldest-8kb", HOOKSEAL),
     "hookseal, as installed, 1,000 endpoints": ("1000endpoints", HOOKSEAL),
 }
 
@@ -271,9 +303,10 @@ def headline(run: Run) -> Headline:
     return Headline(commit=run.commit, cpu=run.machine.cpu, python=run.machine.python, figures=figures)
 
 
-def kept(run: Run, earlier: tuple[Headline, ...]) -> Run:
-    """Return a whole run with the headlines of the last whole runs, of which it is the newest."""
-    return replace(run, runs=(*earlier, headline(run))[-KEPT:])
+def kept(run: Run, earlier: Run | None) -> Run:
+    """Return a whole run with the headlines of the last whole runs under its conditions, of which it is the newest."""
+    before = earlier.runs if earlier is not None and earlier.conditions == run.conditions else ()
+    return replace(run, runs=(*before, headline(run))[-KEPT:])
 
 
 def spread(run: Run, row: str, figure: str) -> str:

@@ -2,22 +2,23 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import groupby
 from typing import Final
 
 from hookseal.config.variables import Variables
+from tools import records
 from tools.bench import environments, measures, plan
 from tools.bench.environments import Environment, NotInstalled
 from tools.bench.plan import Case, Size
 from tools.bench.results import LeftOut, Round, Row, Run
-from tools.harness import ENDPOINTS, KB, TENANT, WIDE, WORKER, Site, environment_of, site
+from tools.harness import KB, WORKER, Site, environment_of, site
 from tools.records import ROOT, commit_of, is_dirty
 
-PARTS: Final = ("base", "cases", "publishing", "latency", "steady", "backlogs", "crowded", "durable")
 OUT_OF_TIME: Final = "the time of the run was over"
 _LEAST_SECONDS: Final = 4.0  # with less time left, no round is started
 _BODIES: Final = "A body is an order as JSON with pseudo-random ids, names and amounts, the same for all contenders."
@@ -48,12 +49,6 @@ class Runner:
                 if key not in self.left_out and (measured := await self._one(scenario)) is not None:
                     self.found.setdefault(key, []).append(measured)
                     _say(f"{scenario.name}: {scenario.contender}, round {round_} of {number}: {summary(measured)}")
-
-    async def prepared(self, preparing: Coroutine[object, object, None]) -> None:
-        """Prepare the next rounds, if there is time; otherwise they do not run."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(self.until):
-                await preparing
 
     def leave_out(self, scenario: str, contender: str, reason: str, *, is_failure: bool = False) -> None:
         """Report something that is not measured."""
@@ -107,90 +102,96 @@ class _Parts:
     def __init__(self, size: Size, runner: Runner, environments_: Mapping[str, Environment]) -> None:
         self.size = size
         self.runner = runner
-        self.environments = environments_
+        self.titles: dict[str, str] = {}
+        self._environments = environments_
         self._rates: dict[tuple[str, str], float] = {}
 
-    async def base(self, here: Site) -> None:
-        case = plan.CASES[0]
-        await self.case(here, case, self.size.rounds)
-        await self.case(here, replace(case, contenders=plan.COMPARED), self.size.more_rounds)
+    async def run(self, here: Site, part: str) -> None:
+        """Measure this part on these servers, which it needs."""
+        for case in plan.CASES:
+            if case.part == part and (not self.size.cases or case.name in self.size.cases):
+                await self._case(here, case)
+        if part in {"publishing", "steady", "backlogs"}:
+            await getattr(self, f"_{part}")(here)
 
-    async def cases(self, here: Site) -> None:
-        for case in plan.CASES[1:]:
-            if case.endpoints == ENDPOINTS:
-                await self.runner.prepared(here.add_many())
-            await self.case(here, case, self.size.rounds_of_cases)
-
-    async def case(self, here: Site, case: Case, rounds: int) -> None:
+    async def _case(self, here: Site, case: Case) -> None:
+        is_steady, size = bool(case.per_second or case.half_of), self.size
+        self._entitle(here, case)
         runs = {
-            contender: partial(self._full_speed, here, case, contender)
+            contender: partial(self._latency if is_steady else self._full_speed, here, case, contender)
             for contender in case.contenders
-            if contender in self.environments and (case.name == "base" or contender in self.size.beside)
+            if contender in size.beside and (is_steady or contender in self._environments)
         }
-        await self._rounds(case.name, runs, rounds)
+        rounds = 1 if case.is_long else size.rounds if case.name == "base" else size.rounds_of_cases
+        await self._rounds(case.name, runs, size.latency_rounds if is_steady else rounds)
+        if case.name == "base":
+            await self._rounds(case.name, {each: runs[each] for each in plan.COMPARED}, size.more_rounds)
 
-    async def publishing(self, here: Site) -> None:
+    async def _publishing(self, here: Site) -> None:
         runs = {way: partial(measures.publishing, here, way, self.size.publish_seconds) for way in measures.WAYS}
         await self._rounds("publish", runs, self.size.rounds_of_cases)
 
-    async def latency(self, here: Site) -> None:
-        await self._latency(here, "latency-20", len(measures.LATENCIES), self.size.latency_rounds)
-
-    async def crowded(self, here: Site) -> None:
-        await self._latency(here, "latency-500", self.size.crowded, 1)
-
-    async def steady(self, here: Site) -> None:
+    async def _steady(self, here: Site) -> None:
         size = self.size
-        await self._rounds("idle", {plan.HOOKSEAL: partial(measures.idle, here, size.idle_seconds)})
-        await self._rounds("hung", {plan.WIDE: partial(measures.hung, here, size.idle_seconds)})
-        saturated = partial(measures.statements, here, size.statements, None)
-        tenants = {plan.HOOKSEAL: TENANT, plan.WIDE: TENANT + WIDE}
-        await self._rounds("statements", {name: partial(saturated, tenant) for name, tenant in tenants.items()})
-        at_20 = partial(measures.statements, here, size.statements_at_20, 20.0)
-        await self._rounds("statements-20", {plan.HOOKSEAL: at_20})
-        for name, body_bytes in {"memory-1kb": KB, "memory-256kb": 256 * KB}.items():
-            await self._rounds(name, {plan.WIDE: partial(measures.in_flight, here, body_bytes)})
+        kinds: dict[str, Callable[[], Awaitable[Round]]] = {
+            "idle": partial(measures.idle, here, size.idle_seconds),
+            "hung": partial(measures.hung, here, size.idle_seconds),
+            "statements": partial(measures.statements, here, size.statements, None),
+            "statements-20": partial(measures.statements, here, size.statements_at_20, 20.0),
+            "memory-1kb": partial(measures.in_flight, here, KB),
+            "memory-256kb": partial(measures.in_flight, here, 256 * KB),
+        }
+        for name, run in kinds.items():
+            await self._rounds(name, {plan.HOOKSEAL: run})
 
-    async def backlogs(self, here: Site) -> None:
-        await self.runner.prepared(here.add_many())
+    async def _backlogs(self, here: Site) -> None:
         async with AsyncExitStack() as kept:
-            scenarios = [
-                Scenario(name=f"backlog-{number}", contender=plan.HOOKSEAL, run=self._backlog(here, number, at, kept))
-                for at, number in enumerate(self.size.backlogs)
-            ]
+            scenarios = []
+            for number, case in enumerate(plan.backlogs(self.size)):
+                self._entitle(here, case)
+                run = self._backlog(here, case, number, kept)
+                scenarios.append(Scenario(name=case.name, contender=plan.HOOKSEAL, run=run))
             await self.runner.rounds(scenarios, self.size.backlog_rounds)
-        for number in set(plan.FULL.backlogs) - set(self.size.backlogs):
-            self.runner.leave_out(f"backlog-{number}", plan.HOOKSEAL, f"a {self.size.name} run does not fill it")
 
-    def _backlog(self, here: Site, deliveries: int, place: int, kept: AsyncExitStack) -> Callable[[], Awaitable[Round]]:
+    def _backlog(self, here: Site, case: Case, number: int, kept: AsyncExitStack) -> Callable[[], Awaitable[Round]]:
         """Return a function that measures a round. The database of the first one is kept for the others."""
         found: list[measures.Backlog] = []
 
         async def run() -> Round:
             if not found:
-                found.append(await kept.enter_async_context(measures.backlog(here, deliveries, place)))
+                found.append(await kept.enter_async_context(measures.backlog(here, case, number)))
             return await found[0].measured(self.size.backlog_seconds)
 
         return run
-
-    async def _latency(self, here: Site, name: str, most: int, rounds: int) -> None:
-        asked = [each for each in measures.LATENCIES if each.scenario == name][:most]
-        runs = {each.title: partial(measures.latency, here, each, self.size.latency_seconds) for each in asked}
-        await self._rounds(name, runs, rounds)
 
     async def _rounds(self, name: str, runs: Mapping[str, Callable[[], Awaitable[Round]]], number: int = 1) -> None:
         scenarios = [Scenario(name=name, contender=contender, run=run) for contender, run in runs.items()]
         await self.runner.rounds(scenarios, number)
 
+    async def _latency(self, here: Site, case: Case, contender: str) -> Round:
+        per_second = case.per_second or await self._half_of(here, case.half_of)
+        return await measures.latency(here, case, contender, per_second, self.size.latency_seconds)
+
+    async def _half_of(self, here: Site, name: str) -> float:
+        """Return half of the rate at which events of that case were last published and delivered at once."""
+        if (name, plan.MEANWHILE) not in self._rates:
+            await self._full_speed(here, next(case for case in plan.CASES if case.name == name), plan.MEANWHILE)
+        return self._rates[name, plan.MEANWHILE] / 2
+
     async def _full_speed(self, here: Site, case: Case, contender: str) -> Round:
         case = plan.for_contender(case, contender)
         number = plan.deliveries_for(self.size, case, contender, self._rates)
-        if contender in plan.OURS:
+        if contender == plan.MEANWHILE:
+            measured = await measures.at_once(here, case, self.size.publish_seconds)
+        elif contender in plan.OURS:
             measured = await measures.ours(here, case, number)
         else:
-            measured = await measures.theirs(here, case, number, contender, self.environments[contender])
+            measured = await measures.theirs(here, case, number, contender, self._environments[contender])
         self._rates[case.name, contender] = measured.per_second
         return measured
+
+    def _entitle(self, here: Site, case: Case) -> None:
+        self.titles[case.name] = case.title.format(postgresql=here.machine.postgresql)
 
 
 async def measured(size: Size, only: Sequence[str], command: str) -> Run:
@@ -201,32 +202,31 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
     runner = Runner(until=begun + size.deadline_seconds)
     for contender, reason in missing.items():
         runner.leave_out("base", contender, reason)
-    parts, is_quick = _Parts(size, runner, found), size is plan.QUICK
-    async with site() as here:
-        for name in PARTS[:-1]:
-            if not only:
-                runner.until = begun + size.deadline_seconds * size.ends.get(name, 1.0)
-            if name in only or not only:
-                await getattr(parts, name)(here)
-        runner.until = begun + size.deadline_seconds
-        if "durable" in only or (not only and not is_quick):
-            async with site(durable=True) as durable:
-                await parts.case(durable, plan.DURABLE, size.rounds_of_cases)
-        settings = differing(environment_of(here.installation, here.receiver))
+    parts, asked = _Parts(size, runner, found), only or size.parts
+    machine, settings = records.machine("", ""), dict[str, str]()
+    for servers, names in groupby((name for name in plan.PARTS if name in asked), plan.PARTS.__getitem__):
+        async with site(servers) as here:
+            for name in names:
+                if not only:
+                    runner.until = begun + size.deadline_seconds * size.ends.get(name, 1.0)
+                await parts.run(here, name)
+            if not servers.oldest or not machine.postgresql:
+                machine, settings = here.machine, differing(environment_of(here.installation, here.receiver))
     return Run(
         commit=commit_of(ROOT),
         is_dirty=is_dirty(ROOT),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         command=command,
-        is_quick=is_quick,
+        is_quick=size is plan.QUICK,
         seconds=round(loop.time() - begun, 1),
-        machine=here.machine,
+        machine=machine,
         settings=settings,
         bodies=_BODIES,
         versions={name: environment.version for name, environment in found.items()},
         rows=runner.rows(),
         left_out=tuple(runner.left_out.values()),
-        most_installed=plan.CASES[0].most_in_flight,
+        titles=parts.titles,
+        conditions=plan.CONDITIONS,
     )
 
 
@@ -241,7 +241,7 @@ def differing(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _environments() -> tuple[dict[str, Environment], dict[str, str]]:
-    found = dict.fromkeys((*plan.OURS, *plan.TRANSPORT), environments.ours("hookseal"))
+    found = dict.fromkeys((*plan.OURS, plan.CLIENT), environments.ours("hookseal"))
     found |= {plan.BARE: environments.ours("aiohttp"), plan.STOCK: environments.ours("arq")}
     missing = {}
     for name in plan.QUEUES:

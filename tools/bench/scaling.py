@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from math import ceil, isinf
 from typing import Final, NamedTuple
 
-from tools.bench.plan import CASES
+from tools.bench.plan import HOOKSEAL, TWO
 from tools.bench.results import Row, Run, two_to_one
 from tools.harness import POSTGRESQL, RECEIVER, REDIS, WORKER
 from tools.records import number, table
+from tools.soak import Soak
 
 TARGETS: Final = (1_000, 10_000, 100_000)
 _US: Final = 1e6
@@ -29,9 +30,13 @@ OF_A_PROCESS: Final = 13  # connections: ten, two for the probes, one that liste
 
 
 class Costs(NamedTuple):
-    """The cost of one delivery with its publishing: microseconds of CPU, bytes of WAL, bytes on disk."""
+    """The cost of one delivery with its publishing: microseconds of CPU, bytes of WAL, bytes on disk.
+
+    `cold_us` is that of a worker if every request opens a TLS connection.
+    """
 
     worker_us: float
+    cold_us: float
     postgresql_us: float
     publish_postgresql_us: float
     redis_us: float
@@ -49,10 +54,14 @@ class Limit(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """What a rate needs: worker processes, PostgreSQL servers with that many cores each, and queues in Redis."""
+    """What a rate needs: worker processes, PostgreSQL servers with that many cores each, and queues in Redis.
+
+    `cold_processes` is how many it needs if every request opens a TLS connection.
+    """
 
     per_second: int
     processes: int
+    cold_processes: int
     servers: int
     cores_each: int
     queues: int
@@ -67,25 +76,35 @@ class Hour(NamedTuple):
     left_waiting: float
 
 
-def costs_of(run: Run) -> Costs | None:
+KEPT, COLD = "places-1000-kept", "places-1000-cold"
+ONE_PLACE: Final = "1000endpoints"
+
+
+def case_of(run: Run) -> str:
+    """Return the case from which the CPU of a delivery comes: 1,000 places with TLS, or else one place."""
+    return ONE_PLACE if run.row(KEPT, HOOKSEAL) is None else KEPT
+
+
+def costs_of(run: Run, soak: Soak) -> Costs | None:
     """Return the costs that a run has measured; None without the base case, 1,000 endpoints or publishing.
 
-    CPU is that with 1,000 endpoints, since no single one gets the rates of this page. Bytes are those of the base case:
-    with 1,000 endpoints many deliveries share an event.
+    CPU is that with 1,000 endpoints, since no single one gets the rates of this page. The journal is that of the base
+    case: with 1,000 endpoints many deliveries share an event. What is stored is what the soak stores for each.
     """
-    base, many = run.ours("base"), run.ours("1000endpoints")
+    base, many, cold = run.row("base", HOOKSEAL), run.row(case_of(run), HOOKSEAL), run.row(COLD, HOOKSEAL)
     publish = run.row("publish", "Publisher, one at a time")
     if base is None or many is None or publish is None:
         return None
-    with_fsync = run.ours("durable") or base  # only there whole pages are in the journal
+    together = max(1.0, two_to_one(run) or 1.0)
     return Costs(
-        worker_us=many.microseconds(WORKER) * max(1.0, two_to_one(run) or 1.0),
+        worker_us=many.microseconds(WORKER) * together,
+        cold_us=cold.microseconds(WORKER) * together if cold is not None else 0.0,
         postgresql_us=many.microseconds(POSTGRESQL),
         publish_postgresql_us=publish.microseconds(POSTGRESQL),
         redis_us=many.microseconds(REDIS),
         publish_redis_us=publish.microseconds(REDIS),
-        wal_bytes=(with_fsync.figure("wal_bytes") or 0.0) + (with_fsync.figure("publish_wal_bytes") or 0.0),
-        stored_bytes=base.figure("stored_bytes") or 0.0,
+        wal_bytes=(base.figure("wal_bytes") or 0.0) + (base.figure("publish_wal_bytes") or 0.0),
+        stored_bytes=soak.last.size_mb * _MB / soak.last.stored if soak.last.stored else 0.0,
     )
 
 
@@ -128,11 +147,16 @@ def fleet(costs: Costs, per_second: int) -> Fleet:
     postgresql_us = costs.postgresql_us + costs.publish_postgresql_us
     return Fleet(
         per_second=per_second,
-        processes=max(1, ceil(per_second * costs.worker_us / _US / BUSY)),
+        processes=_processes(per_second, costs.worker_us),
+        cold_processes=_processes(per_second, costs.cold_us),
         servers=servers,
         cores_each=max(1, ceil(per_second / servers * postgresql_us / _US / BUSY)),
         queues=max(1, ceil(per_second / rates["Redis"])),
     )
+
+
+def _processes(per_second: int, worker_us: float) -> int:
+    return max(1, ceil(per_second * worker_us / _US / BUSY))
 
 
 def days_kept(costs: Costs, of: Fleet) -> float:
@@ -184,13 +208,14 @@ def checked(run: Run) -> list[tuple[str, Row, float]]:
 
     All processes share its cores, and a worker process uses at most one.
     """
-    names = ("base", "tls", "two", "32kb", "1000endpoints")
-    return [(name, row, _predicted(run, name, row)) for name in names if (row := run.ours(name)) is not None]
+    rows = {name: run.row(name, HOOKSEAL) for name in ("base", "base-8kb", "endpoints-100", ONE_PLACE, KEPT, COLD)}
+    rows["processes"] = run.row("processes", TWO)
+    return [(name, row, _predicted(run, row)) for name, row in rows.items() if row is not None]
 
 
-def _predicted(run: Run, name: str, row: Row) -> float:
+def _predicted(run: Run, row: Row) -> float:
     everybody = sum(row.microseconds(part) for part in (WORKER, POSTGRESQL, REDIS, RECEIVER))
-    processes = 2 if name == "two" else 1
+    processes = 2 if row.contender == TWO else 1
     return min(_at(processes * _US, row.microseconds(WORKER)), _at(run.machine.cpus * _US, everybody))
 
 
@@ -198,15 +223,16 @@ def _at(capacity: float, cost: float) -> float:
     return capacity / cost if cost else float("inf")
 
 
-def page(run: Run) -> str:
+def page(run: Run, soak: Soak) -> str:
     """Return the page; if the run lacks the needed costs, the page says so."""
-    costs = costs_of(run)
+    costs = costs_of(run, soak)
     head = f"""<!-- Written by `make bench`: do not edit. -->
 # From one worker to 100,000 deliveries a second
 
 Computed from the costs that `{run.command}` measured on {run.date} UTC at commit `{run.commit[:12]}`
-([performance.md](proof/performance.md)). **Measured** is what a delivery costs on one machine. **Computed** is all else
-here: this page was written without a run of 100,000 deliveries a second."""
+([performance.md](proof/performance.md)), and from what `{soak.command}` stored at commit `{soak.commit[:12]}`
+([soak.md](proof/soak.md)). **Measured** is what a delivery costs on one machine. **Computed** is all else here: this
+page was written without a run of 100,000 deliveries a second."""
     if costs is None:
         return f"{head}\n\nThe run lacks the base case, 1,000 endpoints or publishing: nothing can be computed.\n"
     first = limits(costs)[0]
@@ -214,7 +240,7 @@ here: this page was written without a run of 100,000 deliveries a second."""
 
 ## What goes in
 
-{_inputs(costs)}
+{_inputs(costs, run.titles[case_of(run)])}
 
 ## Where one server reaches its limit
 
@@ -247,15 +273,16 @@ them.
 """
 
 
-def _inputs(costs: Costs) -> str:
+def _inputs(costs: Costs, case: str) -> str:
     measured = (
-        "CPU of a worker with 1,000 endpoints, times the ratio of two that run together, us",
-        "CPU of PostgreSQL with 1,000 endpoints, us",
+        f"CPU of a worker, times the ratio of two that run together ({case}), us",
+        "the same if the receiver closes each connection, us",
+        "CPU of PostgreSQL, us",
         "CPU of PostgreSQL to publish it, us",
         "CPU of Redis, us",
         "CPU of Redis to ring it, us",
-        "journal (WAL), publishing included, bytes",
-        "on disk, with event, attempt and indexes, bytes",
+        "journal (WAL), publishing included (one endpoint, 1 KB), bytes",
+        "on disk, with event, attempt, indexes and free space (the soak), bytes",
     )
     assumed = {
         "assumed: how busy CPU, Redis and journal are planned to be": f"{BUSY:.0%}",
@@ -266,7 +293,7 @@ def _inputs(costs: Costs) -> str:
         "assumed: its connections": str(CONNECTIONS),
         "from the source: connections of a worker process": str(OF_A_PROCESS),
     }
-    rows = [(f"measured: {what}", number(cost)) for what, cost in zip(measured, costs, strict=True)]
+    rows = [(f"measured: {what}", number(cost or None)) for what, cost in zip(measured, costs, strict=True)]
     return table(("of one delivery of 1 KB", ""), [*rows, *assumed.items()])
 
 
@@ -283,6 +310,7 @@ def _fleets(costs: Costs) -> str:
         (
             f"{of.per_second:,}/s",
             f"{of.processes:,}",
+            f"{of.cold_processes:,}" if costs.cold_us else number(None),
             f"{of.servers} x {of.cores_each} core{'s' * (of.cores_each > 1)}",
             f"{of.per_second * costs.wal_bytes / _MB:,.0f} MB/s",
             f"{of.per_second * costs.stored_bytes * _DAY / 1e9:,.0f} GB",
@@ -292,7 +320,15 @@ def _fleets(costs: Costs) -> str:
         )
         for of in (fleet(costs, per_second) for per_second in TARGETS)
     ]
-    counted = ("worker processes", "PostgreSQL", "journal", "stored a day", "days on disk", "queues in Redis")
+    counted = (
+        "worker processes",
+        "all cold",
+        "PostgreSQL",
+        "journal",
+        "stored a day",
+        "days on disk",
+        "queues in Redis",
+    )
     return table(("", *counted, "connections"), rows)
 
 
@@ -312,10 +348,9 @@ def _hours(costs: Costs) -> str:
 
 
 def _model(run: Run) -> str:
-    titles = {case.name: case.title for case in CASES}
     rows = [
         (
-            f"{titles[name]} ({row.contender})",
+            f"{run.titles[name]} ({row.contender})",
             f"{computed:,.0f}/s",
             f"{row.per_second:,.0f}/s",
             number(row.per_second / computed),
@@ -353,7 +388,7 @@ _PLAN: Final = """## What to do, in this order
 
 - Receivers. Slow ones cost memory and connections, not CPU: at 1 s and 10,000/s 10,000 requests are in flight. That
   is 20 processes at `HOOKSEAL_CONCURRENCY=500`, even if the CPU is idle.
-- TLS to new addresses: a handshake costs more than a delivery (see the row *transport, anew* in
-  [performance.md](proof/performance.md)).
+- Which share of the connections is cold: "all cold" is the number of processes if every request opens one. A worker
+  keeps up to 1,000 connections for 30 s each, so to thousands of receivers with little traffic most are cold.
 - Contention within one server at 64 cores, replication that lags, and the network: the calculation is linear.
 - Retries: each costs about as much as a first attempt, without the publishing."""

@@ -136,7 +136,7 @@ async def measured(here: Site, kind: str, seconds: float) -> Found:
             await _steady(publisher, _BEFORE_SECONDS)
             begun = await observer.fetchval("SELECT now()")
             if endpoints:
-                await stored_only(observer, BAD, BACKLOG // endpoints)
+                await stored_only(observer, [BAD], BACKLOG // endpoints)
             published = await _steady(publisher, seconds)
             await asyncio.sleep(_SETTLE_SECONDS)
             waits = [float(row[0]) for row in await observer.fetch(_WAITS, begun)]

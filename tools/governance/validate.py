@@ -58,7 +58,7 @@ record meets its bounds. A parametrised test counts once. A test that proves sev
 
 
 def _of_bench(name: str) -> str:
-    return performance.pages(results.read(ROOT))[name]
+    return performance.pages(results.read(ROOT), soak.read(ROOT))[name]
 
 
 FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {

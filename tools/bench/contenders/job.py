@@ -1,14 +1,18 @@
 """The job of every contender: sign from memory with HMAC, POST, and read the answer."""
 
+import asyncio
 import base64
 import hmac
 import json
 import os
+import resource
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -21,19 +25,20 @@ ORDER: Final = "HOOKSEAL_BENCH_ORDER"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """The parameters of this process, which the benchmark passes in the environment.
+    """The parameters of this process, which the benchmark passes in a file that the environment names.
 
-    `authority` is a file, and empty if the receiver is reached without TLS. `kept`: connections are reused.
+    Deliveries go to the addresses in turn. `authority` is a file, and empty if they are reached without TLS. `is_warm`:
+    one more goes to each of them before the process is ready.
     """
 
-    url: str
+    urls: list[str]
     postgres_url: str
     redis_url: str
     deliveries: int
     concurrency: int
     body_bytes: int
     authority: str
-    kept: bool
+    is_warm: bool
 
     @property
     def body(self) -> str:
@@ -48,14 +53,14 @@ class Order:
 
 def order() -> Order:
     """Return the parameters of this process."""
-    return Order(**json.loads(os.environ[ORDER]))
+    return Order(**json.loads(Path(os.environ[ORDER]).read_bytes()))
 
 
 class Sender:
-    """Signs and sends, on reused connections if `kept`."""
+    """Signs and sends."""
 
     def __init__(self, ordered: Order) -> None:
-        self._url = ordered.url
+        self._urls = cycle(ordered.urls)
         self._trust: ssl.SSLContext | bool = True
         if ordered.authority:
             self._trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # as hookseal: the same with every Python
@@ -71,7 +76,7 @@ class Sender:
 
     async def bare(self, body: bytes) -> None:
         """POST without a signature."""
-        async with self.open().post(self._url, data=body) as response:
+        async with self.open().post(next(self._urls), data=body) as response:
             await response.read()
 
     async def post(self, delivery: str, body: bytes) -> None:
@@ -84,7 +89,7 @@ class Sender:
             "webhook-signature": "v1," + base64.b64encode(digest).decode(),
             "content-type": "application/json",
         }
-        async with self.open().post(self._url, data=body, headers=headers) as response:
+        async with self.open().post(next(self._urls), data=body, headers=headers) as response:
             await response.read()
 
 
@@ -93,9 +98,38 @@ def ready() -> None:
     print("ready", flush=True)
 
 
+async def nothing_to_queue(ordered: Order) -> None:
+    """Do nothing: there is no queue."""
+
+
+async def send_all(ordered: Order, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Send one to each address if that is ordered; then, from a line of input on, send everything; and wait for ever.
+
+    Another process writes the line once all are ready, and reads the CPU of this one from outside, until it kills it.
+    """
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+    async def some(left: Iterator[int]) -> None:
+        for _ in left:
+            await send()
+
+    async def at_once(number: int) -> None:
+        left = iter(range(number))
+        await asyncio.gather(*(some(left) for _ in range(ordered.concurrency)))
+
+    await at_once(len(ordered.urls) * ordered.is_warm)
+    ready()
+    await reader.readline()
+    await at_once(ordered.deliveries)
+    await asyncio.Event().wait()
+
+
 Mode = Callable[[Order], Coroutine[Any, Any, None]]
 
 
 def main(enqueue: Mode, work: Mode) -> None:
     """Queue the jobs and end, or work until killed, depending on the first argument."""
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     uvloop.run({"enqueue": enqueue, "work": work}[sys.argv[1]](order()))
