@@ -109,6 +109,7 @@ SELECT 'retained', id, 1, now(), 3, 204, 'delivered', ARRAY[format('db:retained:
 FROM ended
 """
 _PENDING: Final = "SELECT count(*) FROM hookseal.deliveries WHERE state = 'pending'"
+_BODIES: Final = "SELECT coalesce(sum(pg_column_size(body)), 0) FROM hookseal.events"
 _TABLES: Final = "SELECT relid::regclass::text AS name FROM pg_stat_user_tables WHERE schemaname = 'hookseal'"
 _SIZE: Final = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables WHERE schemaname = 'hookseal'"
 
@@ -153,7 +154,7 @@ async def ours(site: Site, case: Case, deliveries: int) -> Round:
         }
         await running.aclose()  # a table that is rewritten is locked
         if to.number == 1:
-            own["kept_bytes"] = (await _packed_bytes(observer) - empty) / number - case.body_bytes
+            own["kept_bytes"] = (await _packed_bytes(observer) - empty) / number
     return _full_speed(count, cost, number, own)
 
 
@@ -224,10 +225,10 @@ def _begin(process: asyncio.subprocess.Process) -> None:
 
 
 async def _packed_bytes(observer: Connection) -> int:
-    """Return the bytes of all tables and indexes of hookseal, after each was written anew."""
+    """Return the bytes of all tables and indexes of hookseal without the stored bodies, after each was written anew."""
     for table in await observer.fetch(_TABLES):
         await observer.execute(f"VACUUM FULL {table['name']}")
-    return int(await observer.fetchval(_SIZE))
+    return int(await observer.fetchval(_SIZE) - await observer.fetchval(_BODIES))
 
 
 def _patience(deliveries: int) -> float:

@@ -158,7 +158,8 @@ def _bars(run: Run) -> str:
 
 {table(("requirement", "gate", "measured", "verdict"), rows)}
 
-All is as installed, but for the 400 hung and the 500 in flight, which are for one endpoint that may have them. A ratio
+All is as installed, but for the 400 hung and the 500 in flight, which are for one endpoint that may have them, and for
+the worker at 50 ms, which has `HOOKSEAL_CONCURRENCY=200`: it could not send 10,000/s to fill 500. A ratio
 is the median of the ratios of rounds that ran one after the other. So it may differ from the ratio of the medians in
 the tables below. That of the snapshot is of the last rounds, when it is oldest."""
 
@@ -237,10 +238,9 @@ Every contender sends the same body by POST. Bare aiohttp does nothing else. The
 sign the body with HMAC, with a secret in memory, and record what they record by default. hookseal claims the delivery,
 opens the sealed secret, checks the address, signs, sends, records the attempt and its outcome, logs it and counts it.
 CPU is in microseconds for each delivery. The CPU of the receiver is shown, and is not counted for any contender. A
-process of hookseal and its endpoints are as installed. One of the others has as many requests in flight as hookseal to
-one endpoint, unless the title says otherwise. "Published meanwhile": 50 tasks of one Publisher publish as fast as they
-can while the worker delivers, and the rate is that of both together. PostgreSQL has no fsync, except where a title
-says so."""
+process of hookseal and its endpoints are as installed, PostgreSQL has no fsync, and one of the others has as many
+requests in flight as hookseal to one endpoint, unless the title says otherwise. "Published meanwhile": 50 tasks of one
+Publisher publish as fast as they can while the worker delivers, and the rate is that of both together."""
 _LATENCY: Final = """\
 From the call that publishes to the request at the receiver. If less was published than planned, producers did not keep
 up. `unsent`: not sent within twice the time of publishing. `refused`: not published because no connection was free;

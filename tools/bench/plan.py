@@ -135,14 +135,17 @@ def _places(part: str, endpoints: Endpoints) -> tuple[Case, Case]:
     )  # fmt: skip
 
 
-def _slow(milliseconds: int, *contenders: str) -> Case:
+def _slow(milliseconds: int, in_flight: int, *contenders: str) -> Case:
+    """Return a case in which so many requests that wait for an answer need less than one core."""
+    setting = "" if in_flight == DEFAULT_IN_FLIGHT else f" (HOOKSEAL_CONCURRENCY={in_flight})"
     return Case(
         name=f"slow-{milliseconds}",
-        title=f"100 endpoints that take {milliseconds} ms, 500 in flight for all",
+        title=f"100 endpoints that take {milliseconds} ms, {in_flight} in flight for all{setting}",
         part="endpoints",
         contenders=(BARE, HOOKSEAL, *contenders),
         endpoints=replace(HUNDRED, does=milliseconds),
-        concurrency=DEFAULT_IN_FLIGHT,
+        concurrency=in_flight,
+        ours=in_flight if setting else None,
         is_warm=True,
     )
 
@@ -158,7 +161,7 @@ CASES: Final = (
         name="base-8kb",
         title="one endpoint, 8 KB, PostgreSQL {postgresql} with fsync",
         part="base",
-        contenders=(CLIENT, *LASTING, MEANWHILE),
+        contenders=(*LASTING, MEANWHILE),
         body_bytes=8 * KB,
     ),
     Case(
@@ -195,8 +198,8 @@ CASES: Final = (
         contenders=(HOOKSEAL,),
         endpoints=OF_ONE_TENANT,
     ),
-    _slow(50, PGQUEUER),
-    _slow(300),
+    _slow(50, 200, PGQUEUER),
+    _slow(300, DEFAULT_IN_FLIGHT),
     Case(
         name="processes",
         title="one, two and four processes, 100 endpoints",
@@ -240,7 +243,6 @@ CASES: Final = (
         contenders=(HOOKSEAL, PGQUEUER),
     ),
     Case(name="latency-away", title="20/s, PostgreSQL 2 ms away", part="away", contenders=(RING,), per_second=20.0),
-    *_places("thousands", replace(PLACES, each=100)),
     Case(
         name="slow-12000",
         title="12,000 endpoints of one tenant that take 300 ms",
@@ -250,6 +252,7 @@ CASES: Final = (
         is_warm=True,
         is_long=True,
     ),
+    *_places("thousands", replace(PLACES, each=100)),
 )
 AT_LEAST: Final = "backlog-1000"  # the backlog beside which the others are measured
 
@@ -322,7 +325,7 @@ FULL: Final = Size(
     parts=tuple(PARTS),
     deadline_seconds=2_400,
     rounds=3,
-    more_rounds=4,
+    more_rounds=3,
     rounds_of_cases=3,
     round_seconds=2.5,
     most_deliveries=20_000,
@@ -333,7 +336,7 @@ FULL: Final = Size(
     retained=2_000_000,
     snapshot=True,
     backlog_seconds=5.0,
-    backlog_rounds=5,
+    backlog_rounds=4,
     idle_seconds=15.0,
     statements=10_000,
     statements_at_20=200,
