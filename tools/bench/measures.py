@@ -185,7 +185,9 @@ async def theirs(site: Site, case: Case, deliveries: int, contender: str, enviro
         for number, share in enumerate(shares):
             name, own = f"work-{number}", replace(order, deliveries=share)
             processes.append(await working.enter_async_context(_begun(site, own, contender, environment, name)))
-        await asyncio.gather(*(_ready(each, site.folder / f"work-{n}.log", meter) for n, each in enumerate(processes)))
+        patience = _patience(len(order.urls) * order.is_warm)  # one goes to each address first
+        logs = (site.folder / f"work-{number}.log" for number in range(case.processes))
+        await asyncio.gather(*(_ready(*each, meter, patience) for each in zip(processes, logs, strict=True)))
         if contender in plan.WITHOUT_QUEUE:
             await site.receiver.forget()
             for process in processes:
@@ -212,8 +214,8 @@ async def _begun(
         yield process
 
 
-async def _ready(process: asyncio.subprocess.Process, log_file: Path, meter: Meter) -> None:
-    await line(process, log_file)
+async def _ready(process: asyncio.subprocess.Process, log_file: Path, meter: Meter, patience_seconds: float) -> None:
+    await line(process, log_file, patience_seconds)
     await meter.ready(process.pid)
 
 

@@ -125,7 +125,7 @@ def _places(part: str, endpoints: Endpoints) -> tuple[Case, Case]:
     cold = replace(endpoints, does="close")
     return (
         Case(
-            name=f"places-{endpoints.number}-kept", title=f"{where}, kept",
+            name=f"places-{endpoints.number}-kept", title=f"{where}, the receiver keeps connections",
             part=part, contenders=contenders, endpoints=endpoints, is_warm=True, is_long=part == "thousands",
         ),
         Case(
