@@ -596,11 +596,17 @@ async def test_the_next_of_a_line_is_requested_after_the_record() -> None:
 
 
 async def test_a_burst_does_not_wait_for_slots_that_are_free() -> None:
-    """After a large or full claim the next one waits for a quarter of the slots, which may be free already."""
+    """After a large or full claim the next one waits for a sixteenth of the slots, which may be free already."""
     handler = Scene(slots=500).handler
 
-    assert (0, 125) == (handler._to_gather(MOST_UNANSWERED, 128), handler._to_gather(MOST_UNANSWERED + 1, 128))
-    assert (125, 0) == (handler._to_gather(1, 1), handler._to_gather(0, 1))
+    assert (0, 31) == (handler._to_gather(MOST_UNANSWERED, 128), handler._to_gather(MOST_UNANSWERED + 1, 128))
+    assert (31, 0) == (handler._to_gather(1, 1), handler._to_gather(0, 1))
+
+
+@pytest.mark.parametrize(("slots", "gathered"), [(20, 5), (100, 12), (200, 12), (1_000, 62)])
+async def test_how_many_slots_are_gathered(slots: int, gathered: int) -> None:
+    """A sixteenth, at least twelve, and never more than a quarter."""
+    assert gathered == Scene(slots=slots).handler._to_gather(1, 1)
 
 
 async def claimed(scene: Scene, *, claims: int, slots: int) -> None:

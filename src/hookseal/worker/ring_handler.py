@@ -30,6 +30,8 @@ QUARTER_AT_LEAST: Final = 50  # deliveries in one claim, if a quarter of the slo
 LOOK_SECONDS: Final = 1.0  # how long the handler waits for a ring, or for a free slot
 STILL_SECONDS: Final = 60.0
 GATHER_SECONDS: Final = 0.01  # the wait for several free slots, while more rings wait for slots
+GATHERED_PART: Final = 16  # it ends when such a part of the slots is free,
+FEW_GATHERED: Final = 12  # or so many, if that is more: a claim of few costs nearly as much as one of many
 
 
 class Movement:
@@ -75,6 +77,7 @@ class RingHandler:
         self._lanes = lanes
         self._crowded = crowded
         self._quarter = min(in_flight.limit // 4, MOST_AT_ONCE)
+        self._gatherable = max(in_flight.limit // GATHERED_PART, min(in_flight.limit // 4, FEW_GATHERED))
         self._awake = asyncio.Event()
         self._spacious = asyncio.Event()
         self._gathered = 0  # slots for which the next turn waits, at most `GATHER_SECONDS`
@@ -151,7 +154,7 @@ class RingHandler:
 
     def _to_gather(self, begun: int, room: int) -> int:
         spare = self._in_flight.slots - begun if self._lanes.at_their_share else 0  # for other tenants
-        return spare + self._quarter if spare or begun == room or begun > MOST_UNANSWERED else 0
+        return spare + self._gatherable if spare or begun == room or begun > MOST_UNANSWERED else 0
 
     def _next_rings(self, room: int) -> list[Ring]:
         """Return the rings whose turn it is. Those that were kept wait for their turn again, behind the others."""
