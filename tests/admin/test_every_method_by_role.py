@@ -14,10 +14,12 @@ import pytest
 from hookseal import Admin
 from hookseal.admin import ImportRow
 from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.tokens import NewToken, Scope
 from hookseal.errors import Conflict, Refused, SecretDenied
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations import producers
+from hookseal.operations.tokens import add_token
 from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
 from tests.doubles.stored import Installation
@@ -90,6 +92,23 @@ class Targets:
             await producers.grant(self._installation.operator(connection), role, TenantId("acme"))
         return str(role)
 
+    def name(self) -> str:
+        """Return a name that no token has."""
+        self._number += 1
+        return f"t{self._number}"
+
+    async def token(self) -> str:
+        """Return the name of a token."""
+        new = NewToken(
+            name=self.name(),
+            tenant_id=TenantId("acme"),
+            scopes=(Scope.READ,),
+            expires_at=None,
+            digest=self._number.to_bytes(32),
+        )
+        await self._installation.act(add_token, new)
+        return new.name
+
     async def replay(self) -> dict[str, Any]:
         """Return the arguments that name a replay job, the only one that runs."""
         await self._installation.pool.execute("DELETE FROM hookseal.replays")
@@ -149,6 +168,10 @@ async def _skipped(method: Any, make: Targets) -> object:
 
 async def _of_producer(method: Any, make: Targets) -> object:
     return await method(role=await make.granted(), **ACME, **BY)
+
+
+async def _revoked_token(method: Any, make: Targets) -> object:
+    return await method(name=await make.token(), **BY)
 
 
 TABLE: Final[tuple[Row, ...]] = (
@@ -218,6 +241,10 @@ TABLE: Final[tuple[Row, ...]] = (
     ("producers.grant", WRITES, _of_producer),
     ("producers.revoke", WRITES, _of_producer),
     ("producers.list", SEES_RESULTS, _with()),
+    ("tokens.add", WRITES, lambda method, make: method(name=make.name(), **ACME, **BY)),
+    ("tokens.list", SEES_RESULTS, _with(**ACME)),
+    ("tokens.find", WRITES, lambda method, _: method("whst_x")),
+    ("tokens.revoke", WRITES, _revoked_token),
     ("secrets.reveal", ALSO_WORKER, _on("endpoint", **BY)),
 )  # fmt: skip
 

@@ -224,6 +224,7 @@ def _never(value: object) -> Any:
     ("kind", "encoder", "decoder"),
     [
         ("timestamptz", str, str),
+        ("date", str, str),
         ("uuid", str, str),
         ("interval", str, str),
         ("numeric", str, float),

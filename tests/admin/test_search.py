@@ -347,6 +347,9 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("events", {"until": "yesterday"}, "until"),
     ("events", {"cursor": "bm90aGluZw=="}, "cursor"),
     ("events", {"limit": 1001}, "limit"),
+    ("tokens", {"tenant_id": "_system"}, "tenant_id"),
+    ("tokens", {"cursor": "bm90aGluZw=="}, "cursor"),
+    ("tokens", {"limit": 0}, "limit"),
 ]
 
 
@@ -372,7 +375,14 @@ async def test_an_id_without_its_tenant_names_the_argument(admin: Admin) -> None
 
 @pytest.mark.parametrize(
     ("group", "method"),
-    [("endpoints", "list"), ("endpoints", "stats"), ("deliveries", "list"), ("replays", "list"), ("events", "list")],
+    [
+        ("endpoints", "list"),
+        ("endpoints", "stats"),
+        ("deliveries", "list"),
+        ("replays", "list"),
+        ("events", "list"),
+        ("tokens", "list"),
+    ],
 )
 async def test_every_list_checks_its_limit_and_cursor(admin: Admin, group: str, method: str) -> None:
     """In every list a limit or a cursor of the wrong type is refused by its name."""

@@ -101,6 +101,9 @@ TABLE: Final = (
     _writes("producer grant --role {producer} --tenant globex"),
     _writes("producer revoke --role {producer} --tenant globex"),
     Row(words="producer list", works_for=SEES_RESULTS),
+    _writes("token add --name t{number} --tenant acme"),
+    Row(words="token list", works_for=SEES_RESULTS),
+    _writes("token revoke --name {token}"),
     _reads("audit list"),
     Row(words="audit verify", works_for=ALSO_WORKER),
     _reads("audit heads"),
@@ -166,6 +169,7 @@ class Targets:
             "delivery",
             "event",
             "replay",
+            "token",
             "csv",
             "heads",
         ):
@@ -215,6 +219,11 @@ class Targets:
 
     async def _replay(self) -> str:
         return str((await started(self._begun.stored)).replay_id)
+
+    async def _token(self) -> str:
+        self._number += 1
+        await self._owner("token", "add", "--name", f"made{self._number}", "--tenant", "acme")
+        return f"made{self._number}"
 
     async def _csv(self) -> str:
         self._number += 1

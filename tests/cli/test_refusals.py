@@ -28,6 +28,7 @@ NOWHERE = {
 ADD = "endpoint add --tenant acme --url https://receiver.example/hook --event-type '*'"
 OF = f"--tenant acme --endpoint {UNKNOWN}"
 PUBLISH = "publish --tenant acme --event-type invoice.paid"
+TOKEN = "token add --name billing --tenant acme"
 START = "replay start --tenant acme"
 
 # Refused before a database is contacted. A later value of an option replaces an earlier one.
@@ -123,6 +124,18 @@ MALFORMED: list[tuple[str, int, str | None]] = [
         )
     ),
     *(
+        (f"{TOKEN} {option}", 2, field)
+        for option, field in (
+            ("--name a/b", "name"),
+            ("--tenant _operator", "tenant"),
+            ("--scope all", "scope"),
+            ("--expires 90", "expires"),
+            ("--expires 9001-01-01Z", "expires"),
+        )
+    ),
+    ("token list --tenant _system", 2, "tenant"),
+    ("token revoke --name ''", 2, "name"),
+    *(
         (f"key {command} 0123456789ABCDEF", 2, "key_id")
         for command in ("promote", "rewrap", "retire", "destroy", "compromise", "versions")
     ),
@@ -169,6 +182,9 @@ STORED: list[tuple[str, int, str | None]] = [
     (f"replay cancel {UNKNOWN}", 3, "replay"),
     ("producer grant --role nobody-of-this-name --tenant acme", 3, "role"),
     ("producer revoke --role nobody-of-this-name --tenant acme", 3, "role"),
+    (f"{TOKEN} --expires 2026-01-31T12:00:00Z", 2, "expires"),
+    ("token revoke --name never-added", 3, "name"),
+    ("token list --cursor !", 2, "cursor"),
     ("audit heads --tenant never-seen", 3, "tenant"),
     ("audit verify --tenant never-seen", 3, "tenant"),
 ]
@@ -245,7 +261,7 @@ async def test_another_tenants_endpoint_is_not_found(begun: Begun) -> None:
 
 async def stored(begun: Begun) -> list[object]:
     """Return every row that a refused command might have changed."""
-    tables = ("endpoints", "secret_records", "audit_log", "deliveries", "replays", "producers")
+    tables = ("endpoints", "secret_records", "audit_log", "deliveries", "replays", "producers", "api_tokens")
     return [await begun.stored.pool.fetch(f"SELECT * FROM hookseal.{table}") for table in tables]  # noqa: S608 -- ours
 
 

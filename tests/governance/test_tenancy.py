@@ -20,7 +20,7 @@ TABLE = re.compile(r"hookseal\.([a-z_]+)\b(?!\()")
 OWNED = {
     *("endpoints", "events", "deliveries", "attempts", "secret_records", "secret_rotations", "secret_leftovers"),
     *("audit_log", "audit_heads", "producers", "rotation_canaries", "held_endpoints", "lanes", "replays"),
-    *("attempt_counts", "delivery_links"),
+    *("attempt_counts", "delivery_links", "api_tokens"),
 }
 # Statements for the installation as a whole, and an operator's lookup by an id that is unique in it.
 FOR_ALL = {
@@ -28,6 +28,7 @@ FOR_ALL = {
     "ledger.sql: tables_locked",  # a lock concerns the records of all tenants
     *("ledger.sql: longest_timeout_ms", "delivery_queries.sql: show", "delivery_queries.sql: has_endpoint"),
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
+    "tokens.sql: free_name",  # the name of a token is unique in the installation
     *("migrate_secrets.sql: may_read", "migrate_secrets.sql: count_unmigrated", "migrate_secrets.sql: count_plaintext"),
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed", "records.sql: in_use"),
     *("compromise.sql: count", "restore.sql: reopen_drained_keys"),

@@ -22,6 +22,7 @@ from hookseal.ground.clock import SystemClock
 from hookseal.ground.log import MOST_WAITING, PORTION_BYTES, LineWriter
 
 CANARY = "canary of a message, 51a7"
+TOKEN = "whst_hunter2-hunter2_GR0hJSktMTU5PUFFSU1RVVldYWVo"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 
 
@@ -55,6 +56,7 @@ def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
         {"secret": "hunter2-hunter2"},
         {"database_password": "hunter2-hunter2"},
         {"note": f"it was {SECRET}!"},
+        {"note": f"GET /api {TOKEN} 401"},
         {"url": "postgresql://user:hunter2-hunter2@db/x"},
         {"nested": {"deep": [SECRET], "api_token": "hunter2-hunter2"}},
         {"raw": b"hunter2-hunter2"},

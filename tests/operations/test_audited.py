@@ -16,9 +16,19 @@ from hookseal.dispatcher.store import replays
 from hookseal.dispatcher.store.endpoint_health import Failing
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.tokens import NewToken, Scope
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import Scheme
-from hookseal.operations import deliveries, import_endpoints, migrate_secrets, move_secrets, producers, replay, restore
+from hookseal.operations import (
+    deliveries,
+    import_endpoints,
+    migrate_secrets,
+    move_secrets,
+    producers,
+    replay,
+    restore,
+    tokens,
+)
 from hookseal.operations import secret as secret_operations
 from hookseal.operations.audit_reports import Denied, Stale, audit_denied, audit_stale
 from hookseal.operations.endpoint import endpoints, probe, rotation
@@ -45,6 +55,7 @@ from tests.doubles.transport import ScriptedTransport
 from tests.secrets.samples import master_key, register
 
 ACME = TenantId("acme")
+TOKEN = NewToken(name="t", tenant_id=ACME, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
 ONLY_READ = {
     *(
@@ -162,6 +173,8 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.INTEGRITY_ROTATED, keys.rotate_integrity_key, lambda by: keys.rotate_integrity_key(by, os.urandom)),
         (Action.PRODUCER_GRANTED, producers.grant, lambda by: producers.grant(by, role, ACME)),
         (Action.PRODUCER_REVOKED, producers.revoke, lambda by: producers.revoke(by, role, ACME)),
+        (Action.TOKEN_ADDED, tokens.add_token, lambda by: tokens.add_token(by, TOKEN)),
+        (Action.TOKEN_REVOKED, tokens.revoke_token, lambda by: tokens.revoke_token(by, TOKEN.name)),
         (Action.CACHE_CLEARED, secret_operations.clear_caches, secret_operations.clear_caches),
         (Action.KEY_STAGED, keys.stage_key, lambda by: keys.stage_key(by, THIRD)),
         (Action.KEY_PROMOTED, keys.promote_key, lambda by: keys.promote_key(by, SECOND.key_id)),

@@ -39,7 +39,8 @@ WHOLE = {
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
-        "alembic_version": "S", "attempts": "S", "audience": "S", "audit_heads": "IS", "audit_log": "IS", **_STATISTICS,
+        "alembic_version": "S", "api_tokens": "S", "attempts": "S", "audience": "S", "audit_heads": "IS",
+        "audit_log": "IS", **_STATISTICS,
         "control": "S", "deliveries": "S", "delivery_links": "S", "endpoints": "DS", "held_endpoints": "DS",
         "key_lock": "D", "lanes": "DS", "lines": "S",
         "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
@@ -64,7 +65,11 @@ _ENDPOINT = (
     f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
     " has_plaintext created_at"
 )
+_TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on"
 PARTS = {
+    ("hookseal_operator", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
+    ("hookseal_operator", "UPDATE", "api_tokens"): "revoked_at last_used_on",
+    ("hookseal_readonly", "SELECT", "api_tokens"): _TOKEN,
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"):
         "tenant_id id endpoint_id event_id waiting_for state next_attempt_at position",

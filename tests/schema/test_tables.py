@@ -55,6 +55,8 @@ INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject,
 SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x',
        'endpoint:' || md5((n % 2000)::text)::uuid, format('{"generation":%s}', n)::json, '', '', '1'
 FROM generate_series(1, 20000) AS n;
+INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes)
+SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}' FROM generate_series(1, 2000) AS n;
 ANALYZE;
 """
 _ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
@@ -79,6 +81,7 @@ _PLACES = [
     (("dispatcher.store", "held_endpoints.sql", "release_batch"), (1000,), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "cancel_held"), (7, None, None, 1_000), "deliveries_waiting"),
+    (("dispatcher.store", "tokens.sql", "find"), (bytes(32),), "api_tokens_digest_key"),
     (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_in_line"),
     (("dispatcher.store", "replay.sql", "skip"), ("acme", None, _ENDPOINT), "deliveries_stopping"),

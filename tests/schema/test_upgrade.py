@@ -1,6 +1,9 @@
 """The revision of a schema, and its upgrade."""
 
 import asyncio
+import json
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -8,7 +11,8 @@ import pytest
 
 from hookseal.embedded.server import Server
 from hookseal.errors import ConfigError, Refused
-from hookseal.postgres.schema import revision
+from hookseal.postgres.schema import fingerprint, plaintext, revision
+from hookseal.postgres.schema.plaintext import PlaintextColumn
 from hookseal.postgres.schema.roles import ROLES
 from hookseal.postgres.schema.upgrade import upgrade
 from tests.cli.command import hookseal
@@ -21,6 +25,8 @@ UNION ALL
 SELECT p.proname::text || ' ' || p.oid::text FROM pg_proc AS p
 JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'hookseal'
 """
+ROWS_OF_0001 = Path(__file__).with_name("rows_of_0001.sql").read_text(encoding="utf-8")
+EMPTY_IN_0001 = {"key_lock"}
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -165,3 +171,71 @@ async def test_a_migrated_database_has_the_current_revision(database_url: str, e
         await connection.close()
 
     assert [None, revision.EXPECTED] == found
+
+
+async def stored(connection: "asyncpg.Connection[asyncpg.Record]", *tables: str) -> dict[str, list[dict[str, Any]]]:
+    """Return every row of these tables, by default of all, as the columns with their values."""
+    names = tables or [
+        row[0]
+        for row in await connection.fetch(
+            "SELECT tablename::text FROM pg_tables WHERE schemaname = 'hookseal' AND tablename <> 'alembic_version'"
+        )
+    ]
+    return {
+        name: [
+            json.loads(row[0])
+            for row in await connection.fetch(f"SELECT to_jsonb(t)::text FROM hookseal.{name} AS t")  # noqa: S608 -- ours
+        ]
+        for name in names
+    }
+
+
+@pytest.mark.req("OPS-09", part="previous-version")
+@pytest.mark.parametrize("column", PlaintextColumn)
+async def test_a_database_of_the_first_revision_is_upgraded(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, column: PlaintextColumn
+) -> None:
+    """With rows in every table, and the plaintext column in any state: what was there stays, and nothing differs.
+
+    `db status` says what to do before.
+    """
+    monkeypatch.setattr(revision, "EXPECTED", "0001")
+    await upgrade(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await connection.execute(ROWS_OF_0001)
+        if column is not PlaintextColumn.THERE:
+            await connection.execute("SELECT hookseal.forbid_plaintext()")
+        if column is PlaintextColumn.GONE:
+            await plaintext.remove_forbidden(connection)
+        before = await stored(connection)
+        assert EMPTY_IN_0001 == {name for name, rows in before.items() if not rows}
+        monkeypatch.undo()
+
+        status = await hookseal("db", "status", DATABASE_URL=empty_database_url)
+        assert 1 == status.code
+        assert status.out.startswith(
+            f"revision 0001, this version needs {revision.EXPECTED}: "
+            f"the schema is at revision 0001, this version needs {revision.EXPECTED}: run `hookseal db upgrade`\n"
+        )
+        upgraded = await hookseal("db", "upgrade", "--json", DATABASE_URL=empty_database_url)
+        assert (0, "0001", revision.EXPECTED, []) == (
+            upgraded.code,
+            upgraded.json["previous_revision"],
+            upgraded.json["revision"],
+            upgraded.json["differences"],
+        )
+        compared = await fingerprint.compare(connection)
+        assert compared is not None
+        assert compared.found == compared.expected
+
+        gone = {"endpoints": {"secret"}} if column is not PlaintextColumn.THERE else {}
+        after = await stored(connection, *before)
+        for name, rows in before.items():
+            kept = [{key: row[key] for key in row if key not in gone.get(name, set())} for row in rows]
+            assert kept == [{key: row[key] for key in old} for row, old in zip(after[name], kept, strict=True)], name
+        assert 2 == await connection.fetchval(
+            "SELECT count(*) FROM hookseal.publish('acme', 'invoice.paid', '{}'::json) WHERE delivery_id IS NOT NULL"
+        )
+    finally:
+        await connection.close()

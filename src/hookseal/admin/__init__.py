@@ -5,6 +5,7 @@ from hookseal.admin.imports import ImportRow
 from hookseal.admin.results import (
     AcceptedRestore,
     AddedEndpoint,
+    AddedToken,
     AttemptRecord,
     AuditHead,
     AuditHeads,
@@ -69,16 +70,19 @@ from hookseal.admin.results import (
     StaleEndpoint,
     StaleEndpoints,
     StoredEvent,
+    Token,
     UnopenedRecord,
     UpdatedEndpoint,
     VerifiedLog,
     VerifiedTenant,
 )
 from hookseal.dispatcher.core.why import Explanation
+from hookseal.dispatcher.store.tokens import Scope
 
 __all__ = [
     "AcceptedRestore",
     "AddedEndpoint",
+    "AddedToken",
     "Admin",
     "AttemptRecord",
     "AuditHead",
@@ -138,6 +142,7 @@ __all__ = [
     "Rotation",
     "RotationSchedule",
     "RotationStatus",
+    "Scope",
     "SealedVersion",
     "SecretVersion",
     "SignedContent",
@@ -146,6 +151,7 @@ __all__ = [
     "StaleEndpoint",
     "StaleEndpoints",
     "StoredEvent",
+    "Token",
     "UnopenedRecord",
     "UpdatedEndpoint",
     "VerifiedLog",

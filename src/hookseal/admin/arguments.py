@@ -10,7 +10,8 @@ from hookseal.config.settings import Egress
 from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
-from hookseal.dispatcher.store import producers
+from hookseal.dispatcher.store import producers, tokens
+from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
@@ -29,6 +30,7 @@ Member = TypeVar("Member", bound=StrEnum)
 Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
+_LAST_YEAR: Final = 9_000  # later times are not readable everywhere
 _TEXTS: Final = frozenset({"name", "url", "on_dead_letter"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _REMOVABLE_NUMBERS: Final = frozenset({"rotate_every_days", "concurrency", "rate"})
@@ -92,6 +94,37 @@ def producer_role(text: str) -> str:
 def producer_tenant(text: str) -> TenantId:
     """Return the tenant that a producer may publish for; `*` is every tenant. Raises `Malformed`."""
     return _text(producers.producer_tenant, text, "tenant_id")
+
+
+def customer_or_every(text: str) -> TenantId:
+    """Return the tenant id of a customer, or `*`, every tenant. Raises `Malformed`."""
+    return ids.EVERY_TENANT if text == ids.EVERY_TENANT else customer_id(text)
+
+
+def token_name(text: str) -> str:
+    """Return the name of a token. Raises `Malformed`."""
+    return _text(ids.token_name, text, "name")
+
+
+def token_text(text: str) -> bytes:
+    """Return the text of a token, which may be any, in UTF-8. Raises `Malformed` if it is no text."""
+    _require(str, text, "token")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
+    """Return the scopes of a token, each once. Raises `Malformed`, which names all scopes."""
+    for name in _list(names, "scopes"):
+        _require(str, name, "scopes")
+    return tokens.scopes(names)
+
+
+def expiry(at: datetime | None) -> datetime | None:
+    """Return the time in UTC at which something expires, before the year 9000. Raises `Malformed`."""
+    moment_ = moment(at, "expires_at")
+    if moment_ is not None and moment_.year >= _LAST_YEAR:
+        raise Malformed(f"expires_at must be before the year {_LAST_YEAR}", field="expires_at")
+    return moment_
 
 
 def endpoint_id(text: str) -> EndpointId:

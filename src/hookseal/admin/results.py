@@ -7,7 +7,7 @@ what is confidential.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hookseal.dispatcher.core.why import Explanation
@@ -935,6 +935,37 @@ class Producer:
     granted_at: datetime
     role_exists: bool
     stale: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedToken:
+    """A new token. `token.reveal()` is its text, which nothing shows again. `tenant_id` `*` is every tenant."""
+
+    token_id: str
+    name: str
+    tenant_id: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    created_at: datetime
+    token: SecretMaterial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token without its text. `state`: active, expired or revoked. `last_used_on` is a day in UTC.
+
+    `revoked_at` is the time of its expiry if another token took its name after that.
+    """
+
+    token_id: str
+    name: str
+    tenant_id: str
+    scopes: tuple[str, ...]
+    state: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_on: date | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,8 @@ class Action(StrEnum):
     PAYLOAD_READ = "event.payload_read"
     PRODUCER_GRANTED = "producer.granted"
     PRODUCER_REVOKED = "producer.revoked"
+    TOKEN_ADDED = "token.added"  # noqa: S105 - the name of an action
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an action
     KEY_INITIALISED = "key.initialised"
     KEY_STAGED = "key.staged"
     KEY_PROMOTED = "key.promoted"

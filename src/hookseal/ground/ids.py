@@ -51,6 +51,16 @@ def owner_id(text: str) -> TenantId:
     return OPERATOR_TENANT if text == OPERATOR_TENANT else tenant_id(text)
 
 
+def token_name(text: str) -> str:
+    """Return the name of a token, by which the audit log names it. Raises `Malformed`."""
+    if not _TENANT.fullmatch(text):
+        raise Malformed(
+            "name must be 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+            field="name",
+        )
+    return text
+
+
 def endpoint_id(text: str) -> EndpointId:
     """Return the endpoint id, a UUID in lower case. Raises `Malformed`.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from hookseal.postgres.translate import of_the_caller
 # What asyncpg makes of the values in savepoint.sql; of a UUID it makes a class of its own.
 _PLAIN: Final[dict[str, object]] = {
     "timestamptz": datetime(2000, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC),
+    "date": date(2000, 1, 2),
     "uuid": UUID("0189a5d0-ac96-774b-bcce-b302099a8057"),
     "interval": timedelta(hours=26, minutes=3, seconds=4),
     "numeric": Decimal("12.5"),

@@ -31,6 +31,11 @@ def test_a_time_is_absolute_or_so_long_ago(text: str | None, expected: datetime 
     assert expected == moment(text, "since", clock=CLOCK)
 
 
+def test_a_duration_may_be_ahead() -> None:
+    assert NOW + timedelta(days=90) == moment("90d", "expires", is_ahead=True, clock=CLOCK)
+    assert datetime(2026, 1, 31, 12, tzinfo=UTC) == moment("2026-01-31T12:00:00Z", "expires", is_ahead=True)
+
+
 @pytest.mark.parametrize("text", ["", "1w", "-1h", "1.5h", "h", "123456d", "2026-01-31T12:00:00"])
 def test_an_invalid_time_names_its_option(text: str) -> None:
     """Everything else is refused by the name of the option."""

@@ -1,4 +1,4 @@
-"""Times in options: absolute, or so long ago."""
+"""Times in options: absolute, or so long ago or ahead."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,19 +8,20 @@ from hookseal.errors import Malformed
 from hookseal.ground.clock import Clock, SystemClock
 
 _CLOCK: Final = SystemClock()
-_AGO: Final = re.compile(r"([0-9]{1,5})([smhd])")
+_DURATION: Final = re.compile(r"([0-9]{1,5})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def moment(text: str | None, field: str, *, clock: Clock = _CLOCK) -> datetime | None:
-    """Return the time in UTC: `2026-01-31T12:00:00Z`, or so long ago, as in 90s, 30m, 1h, 7d.
+def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock = _CLOCK) -> datetime | None:
+    """Return the time in UTC: `2026-01-31T12:00:00Z`, or so long ago, as in 90s, 30m, 1h, 7d; ahead if it `is_ahead`.
 
     Raises `Malformed` with the field.
     """
     if text is None:
         return None
-    if (ago := _AGO.fullmatch(text)) is not None:
-        return clock.now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    if (found := _DURATION.fullmatch(text)) is not None:
+        duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return clock.now() + duration if is_ahead else clock.now() - duration
     try:
         absolute = datetime.fromisoformat(text)
     except ValueError:

@@ -25,6 +25,7 @@ PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 _OPTIONS: Final = {
     "ca": "ca_file",
     "change_headers": "header",
+    "expires_at": "expires",
     "delivery_id": "delivery",
     "endpoint_id": "endpoint",
     "event_types": "event_type",
@@ -33,6 +34,7 @@ _OPTIONS: Final = {
     "older_than_days": "older_than",
     "overlap_seconds": "overlap",
     "replay_id": "replay",
+    "scopes": "scope",
     "states": "state",
     "tenant_id": "tenant",
 }

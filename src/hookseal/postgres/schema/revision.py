@@ -5,7 +5,7 @@ from typing import Final
 from hookseal.errors import ConfigError
 from hookseal.postgres.pool import Executor
 
-EXPECTED: Final = "0001"
+EXPECTED: Final = "0002"
 LINE: Final = "hookseal, first line of schemas"  # the first migration marks the schema with it, as its comment
 
 _UPGRADE: Final = "run `hookseal db upgrade`"

@@ -1,0 +1,77 @@
+"""The tokens of an Admin: who may call the HTTP API, for which tenant, and for what."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+
+from hookseal.admin import arguments
+from hookseal.admin.results import AddedToken, Page, Token, of_row
+from hookseal.admin.session import Session
+from hookseal.dispatcher.store import tokens
+from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES, NewToken
+from hookseal.operations.tokens import add_token, revoke_token
+from hookseal.postgres.pool import Connection
+from hookseal.secrets.core.material import SecretMaterial
+
+
+class Tokens:
+    """Adds, lists, finds and revokes tokens. Actor, connection and errors are as for `Endpoints`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(
+        self,
+        *,
+        name: str,
+        tenant_id: str,
+        actor: str,
+        scopes: Sequence[str] = DEFAULT_SCOPES,
+        expires_at: datetime | None = None,
+        connection: Connection | None = None,
+    ) -> AddedToken:
+        """Make a token for one tenant, or for every one (`*`). Its text is in the result, and stored nowhere.
+
+        The audit log shows what is done with it as `token:NAME`. Raises `Conflict` if a token of this name is in use;
+        the name of one that was revoked or has expired is free.
+        """
+        text = tokens.drawn(os.urandom)
+        new = NewToken(
+            name=arguments.token_name(name),
+            tenant_id=arguments.customer_or_every(tenant_id),
+            scopes=arguments.scopes(scopes),
+            expires_at=arguments.expiry(expires_at),
+            digest=tokens.digest(text),
+        )
+        async with self._session.changing(actor, connection) as operator:
+            added = await add_token(operator, new)
+        return of_row(AddedToken, added, token=SecretMaterial(text))
+
+    async def list(
+        self, *, tenant_id: str, limit: int = 50, cursor: str | None = None, connection: Connection | None = None
+    ) -> Page[Token]:
+        """Return up to `limit` (1 to 1000) tokens of the tenant, also those that ended, the newest first.
+
+        `*` is every tenant, and also the tokens that are for every tenant.
+        """
+        owner = arguments.tenant_or_every(tenant_id)
+        arguments.page(limit, cursor)
+        async with self._session.reading(connection) as db:
+            items, following = await tokens.page(db, owner, limit=limit, cursor=cursor)
+        return Page(items=tuple(of_row(Token, item) for item in items), next_cursor=following)
+
+    async def revoke(self, *, name: str, actor: str, connection: Connection | None = None) -> Token:
+        """Revoke a token: `find` does not find it any more. Raises `NotFound` if no token of this name is in use."""
+        wanted = arguments.token_name(name)
+        async with self._session.changing(actor, connection) as operator:
+            return of_row(Token, await revoke_token(operator, wanted))
+
+    async def find(self, token: str) -> Token | None:
+        """Return the token with this text if it may be used now, else None. It needs no master key, and no actor.
+
+        Every wrong text takes as long as another one. The first use of a day is recorded as `last_used_on`.
+        """
+        text = arguments.token_text(token)
+        async with self._session.reading() as db:
+            found = await tokens.find(db, text)
+        return None if found is None else of_row(Token, found)

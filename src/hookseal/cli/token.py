@@ -1,0 +1,89 @@
+"""`hookseal token`: who may call the HTTP API, for which tenant, and for what."""
+
+from typing import Annotated, Final
+
+import typer
+
+from hookseal.admin import AddedToken, Page, Scope, Token
+from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.cli.shared.moments import moment
+from hookseal.cli.shared.output import Json, emit, fields_of, page_text, rfc3339
+from hookseal.cli.shared.runtime import start
+from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES
+from hookseal.ground.ids import EVERY_TENANT
+
+app: Final = typer.Typer(help="Make and revoke tokens of the HTTP API.", no_args_is_help=True)
+
+_COLUMNS: Final = ("name", "tenant_id", "scopes", "state", "expires_at", "last_used_on", "created_at")
+
+
+@app.command()
+def add(
+    *,
+    name: Annotated[str, typer.Option(help="What the audit log calls it: token:NAME.")],
+    tenant: Annotated[str, typer.Option(help="The tenant that it acts for; '*' is every tenant.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(
+            help="What it may do; may be repeated. Without it: read, publish and manage; never operate or reveal."
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="When it expires: 2027-01-31T12:00:00Z, or 12h, 90d (from now). Without it: never."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a token and print it. It is shown only now: hookseal stores its SHA-256.
+
+    At most one token of a name is in use. The name of one that was revoked or has expired is free.
+
+    Example: hookseal token add --name billing --tenant acme --scope publish --expires 90d
+    """
+    expires_at = moment(expires, "expires", is_ahead=True)
+    added = call(
+        start(CHANGES),
+        lambda admin: admin.tokens.add(
+            name=name, tenant_id=tenant, scopes=scope or DEFAULT_SCOPES, expires_at=expires_at, actor=operator_name()
+        ),
+    )
+    text = added.token.reveal().decode()
+    emit(fields_of(added) | {"token": text}, as_json=as_json, text=lambda: _added_text(added, text))
+
+
+@app.command(name="list")
+def list_(
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Only tokens of this tenant.")] = None,
+    limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List tokens, also those that were revoked or have expired, the newest first.
+
+    Example: hookseal token list --tenant acme
+    """
+    owner = EVERY_TENANT if tenant is None else tenant
+    page = call(start(READS), lambda admin: admin.tokens.list(tenant_id=owner, limit=limit, cursor=cursor))
+    emit(page, as_json=as_json, text=lambda: _list_text(page))
+
+
+@app.command()
+def revoke(*, name: Annotated[str, typer.Option(help="The name of the token.")], as_json: Json = False) -> None:
+    """Revoke a token: the next request with it is refused.
+
+    Example: hookseal token revoke --name billing
+    """
+    revoked = call(start(CHANGES), lambda admin: admin.tokens.revoke(name=name, actor=operator_name()))
+    emit(revoked, as_json=as_json, text=f"token {revoked.name} is revoked")
+
+
+def _added_text(added: AddedToken, text: str) -> str:
+    tenant = "every tenant" if added.tenant_id == EVERY_TENANT else added.tenant_id
+    end = "never expires" if added.expires_at is None else f"expires at {rfc3339(added.expires_at)}"
+    return f"{text}\nthe token {added.name} of {tenant} may {', '.join(added.scopes)}, and {end}; it is shown only now"
+
+
+def _list_text(page: Page[Token]) -> str:
+    rows = [fields_of(item) for item in page.items]
+    return page_text(rows, _COLUMNS, page.next_cursor, none="no tokens")

@@ -1,0 +1,117 @@
+"""Tokens of the HTTP API: what a token may do, its text, and the rows that keep its digest."""
+
+import hashlib
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from hookseal.errors import Conflict, Malformed, NotFound
+from hookseal.ground.ids import TenantId, before, paged, require_limit
+from hookseal.postgres.pool import Connection, Executor
+from hookseal.postgres.statements import Statements
+
+_SQL: Final = Statements("hookseal.dispatcher.store", "tokens.sql")
+_PREFIX: Final = b"whst_"  # ground/log.py masks what begins with it
+_BYTES: Final = 32
+
+
+class Scope(StrEnum):
+    """What a token may do. `reveal` and `operate` are given only to a token for which they are named."""
+
+    READ = "read"
+    PUBLISH = "publish"
+    MANAGE = "manage"
+    OPERATE = "operate"
+    REVEAL = "reveal"
+
+
+DEFAULT_SCOPES: Final = (Scope.READ, Scope.PUBLISH, Scope.MANAGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewToken:
+    """A token to add, by its digest. `tenant_id` may be `*`, every tenant."""
+
+    name: str
+    tenant_id: TenantId
+    scopes: tuple[Scope, ...]
+    expires_at: datetime | None
+    digest: bytes = field(repr=False)
+
+
+def drawn(random: Callable[[int], bytes]) -> bytes:
+    """Return the text of a new token, with 256 random bits."""
+    return _PREFIX + urlsafe_b64encode(random(_BYTES)).rstrip(b"=")
+
+
+def digest(text: bytes) -> bytes:
+    """Return the SHA-256 of a token, by which it is found. A slow hash is not needed: nobody can guess a token."""
+    return hashlib.sha256(text).digest()
+
+
+def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
+    """Return the scopes, each once, in the order of `Scope`. Raises `Malformed` for another name, and for none."""
+    if not names or not set(names) <= set(Scope):
+        raise Malformed(f"scopes must be one or more of {', '.join(Scope)}", field="scopes")
+    return tuple(scope for scope in Scope if scope in names)
+
+
+async def add(connection: Connection, token: NewToken) -> dict[str, Any]:
+    """Store the token, in the caller's transaction. The name of a token that has expired is free.
+
+    Raises `Conflict` if a token of this name is in use, `Malformed` if it would have expired already, `Unavailable`.
+    """
+    await _SQL.execute(connection, "free_name", token.name)
+    row = await _SQL.row(
+        connection,
+        "add",
+        token.tenant_id,
+        token.name,
+        token.digest,
+        [scope.value for scope in token.scopes],
+        token.expires_at,
+    )
+    if row is None:
+        raise Conflict("a token of this name is in use: revoke it first, or choose another name", field="name")
+    if row["state"] != "active":
+        raise Malformed("expires_at must be a time in the future", field="expires_at")
+    return dict(row)
+
+
+async def revoke(connection: Connection, name: str) -> dict[str, Any]:
+    """Revoke the token, in the caller's transaction: no search that begins after the commit finds it.
+
+    Raises `NotFound` if no token of this name is in use, `Unavailable`.
+    """
+    row = await _SQL.row(connection, "revoke", name)
+    if row is None:
+        raise NotFound("no token of this name is in use", field="name")
+    return dict(row)
+
+
+async def find(executor: Executor, text: bytes) -> dict[str, Any] | None:
+    """Return the token if it may be used now, else None. The first use of a day is recorded. Raises `Unavailable`.
+
+    Any text costs the same: it is hashed first, and the digest is looked up in an index. The comparison with other
+    digests tells nothing, because nobody can choose the digest of a text.
+    """
+    row = await _SQL.row(executor, "find", digest(text))
+    if row is None:
+        return None
+    if not row["was_used_today"]:
+        await _SQL.execute(executor, "use", row["tenant_id"], row["token_id"])
+    return dict(row)
+
+
+async def page(
+    executor: Executor, tenant: TenantId | None, *, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return up to `limit` tokens, newest first, of every tenant if it is None, and the cursor of the next page.
+
+    Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `Unavailable`.
+    """
+    require_limit(limit)
+    return paged(await _SQL.rows(executor, "page", tenant, before(cursor), limit + 1), limit, "token_id")

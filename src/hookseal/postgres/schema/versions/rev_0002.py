@@ -1,0 +1,13 @@
+"""The tables of the HTTP API, one file for each subject, with its rights at its end."""
+
+from hookseal.postgres.schema.script import run_sql
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the tables, and fill those that are about what is there already."""
+    run_sql("0002_tokens.sql")
