@@ -1,13 +1,17 @@
 """Endpoints from Python: their life, everything that can be set, and the audit of it."""
 
+from collections.abc import Awaitable
 from dataclasses import FrozenInstanceError, asdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
 from hookseal import Admin
+from hookseal.dispatcher.store import endpoint_health
 from hookseal.errors import Conflict, NotFound, Refused, with_advice
+from hookseal.ground.ids import EndpointId, TenantId
 from tests.admin.refusals import refused_field
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
@@ -93,6 +97,90 @@ async def test_every_setting_is_set_and_removed(admin: Admin) -> None:
     )
 
 
+async def test_what_the_product_keeps_is_shown_and_not_logged(admin: Admin, installation: Installation) -> None:
+    """Uid, description and metadata are set, replaced and removed. The audit log, which nothing leaves, has the uid, of
+    metadata the keys, and no text.
+    """
+    given: dict[str, Any] = {"uid": "crm-7", "description": "for\ncanary-1", "metadata": {"owner": "canary-2", "b": ""}}
+    added = await admin.endpoints.add(**NEW, **given)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    shown = await admin.endpoints.get(**named)
+    [listed] = (await admin.endpoints.list(tenant_id="acme")).items
+    for found in (shown, listed):
+        assert given == {"uid": found.uid, "description": found.description, "metadata": found.metadata}
+        assert "canary" not in repr(found)
+
+    updated = await admin.endpoints.update(**named, actor=JANE, uid=None, description="", metadata={"c": "canary-3"})
+    assert ("uid", "description", "metadata") == updated.changed
+    shown = await admin.endpoints.get(**named)
+    assert (None, "", {"c": "canary-3"}) == (shown.uid, shown.description, shown.metadata)
+    assert () == (await admin.endpoints.update(**named, actor=JANE, metadata={"c": "canary-3"})).changed
+
+    before, changed = await audited(installation.pool)
+    assert "canary" not in str((before, changed))
+    assert ("crm-7", True, ["b", "owner"]) == tuple(
+        before["after"][name] for name in ("uid", "has_description", "metadata_keys")
+    )
+    assert {"uid": "crm-7", "has_description": True, "metadata_keys": ["b", "owner"], "generation": 1} == changed[
+        "before"
+    ]
+    assert {"uid": None, "has_description": False, "metadata_keys": ["c"]} == changed["after"]
+
+
+async def test_a_uid_is_of_one_endpoint_of_its_tenant(admin: Admin) -> None:
+    """A second endpoint with the uid is a conflict; another tenant may have it, and after a deletion it is free."""
+    first = await admin.endpoints.add(**NEW, uid="a")
+    second = await admin.endpoints.add(**NEW | {"url": f"{URL}/2"}, uid="b")
+    of: dict[str, Any] = {"tenant_id": "acme", "actor": JANE}
+    for call in (
+        lambda: admin.endpoints.add(**NEW | {"url": f"{URL}/3"}, uid="a"),
+        lambda: admin.endpoints.update(**of, endpoint_id=second.endpoint_id, uid="a", name="x"),
+    ):
+        with pytest.raises(Conflict) as caught:
+            await call()
+        assert "uid" == caught.value.field
+    assert (None, "b") == (
+        *((found := await admin.endpoints.get(tenant_id="acme", endpoint_id=second.endpoint_id)).name, found.uid),
+    )
+    await admin.endpoints.add(**NEW | {"tenant_id": "globex"}, uid="a")
+    await admin.endpoints.delete(**of, endpoint_id=first.endpoint_id)
+    assert ("uid",) == (await admin.endpoints.update(**of, endpoint_id=second.endpoint_id, uid="a")).changed
+
+
+async def test_only_a_change_of_a_setting_moves_updated_at(admin: Admin, installation: Installation) -> None:
+    """What workers note of an endpoint, and another secret, are no changes of its settings."""
+    added = await admin.endpoints.add(**NEW)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    changing = named | {"actor": JANE}
+    key = (TenantId("acme"), EndpointId(added.endpoint_id))
+
+    async def moves(*steps: Awaitable[object]) -> list[bool]:
+        seen = [(await admin.endpoints.get(**named)).updated_at]
+        for step in steps:
+            await step
+            seen.append((await admin.endpoints.get(**named)).updated_at)
+        return [before < after for before, after in pairwise(seen)]
+
+    found = await admin.endpoints.get(**named)
+    assert found.created_at == found.updated_at
+    assert [False] * 5 == await moves(
+        endpoint_health.mark_failing(installation.pool, [key]),
+        endpoint_health.mark_recovered(installation.pool, [key]),
+        admin.secrets.rotate(**changing),
+        admin.secrets.end_overlap(**changing),
+        admin.endpoints.update(**changing, url=URL, metadata={}),
+    )
+    assert [True] * 7 == await moves(
+        admin.endpoints.update(**changing, url=f"{URL}/2"),
+        admin.endpoints.update(**changing, metadata={"a": "b"}),
+        admin.endpoints.update(**changing, event_types=["a.b"]),
+        admin.endpoints.update(**changing, headers={"x-a": "1"}),
+        admin.endpoints.update(**changing, headers={"x-a": "2"}),
+        admin.endpoints.disable(**changing, reason="x"),
+        admin.endpoints.enable(**changing),
+    )
+
+
 async def test_some_headers_are_changed(admin: Admin) -> None:
     """A change of headers sets those with a value, removes those that are None, and leaves the others."""
     added = await admin.endpoints.add(**NEW, headers={"x-a": "1", "x-b": "2", "x-c": "3"})
@@ -158,6 +246,14 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("add", {"actor": "a\nb"}, "actor"),
     ("add", {"actor": None}, "actor"),
     ("add", {"name": ""}, "name"),
+    ("add", {"uid": ""}, "uid"),
+    ("add", {"uid": 7}, "uid"),
+    ("add", {"description": None}, "description"),
+    ("add", {"description": "x" * 1025}, "description"),
+    ("add", {"metadata": ["a"]}, "metadata"),
+    ("add", {"metadata": {"a": 1}}, "metadata"),
+    ("add", {"metadata": {1: "a"}}, "metadata"),
+    ("add", {"metadata": {"": "a"}}, "metadata"),
     ("add", {"scheme": "github"}, "scheme"),
     ("add", {"algorithm": "rsa"}, "algorithm"),
     ("add", {"timeout_ms": 99}, "timeout_ms"),
@@ -207,6 +303,9 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("update", {"lead": []}, "lead"),
     ("update", {"lead": None}, "lead"),
     ("update", {"name": None}, "name"),
+    ("update", {"uid": "a b"}, "uid"),
+    ("update", {"description": None}, "description"),
+    ("update", {"metadata": None}, "metadata"),
     ("update", {"expect_generation": "1"}, "expect_generation"),
     ("update", {"lead": "both"}, "lead"),
     ("update", {"client_key": "x"}, "client_cert"),

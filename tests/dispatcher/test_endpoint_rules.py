@@ -1,6 +1,8 @@
 """The settings of an endpoint have the limits that the table has, and a refusal names the field."""
 
+import json
 from collections.abc import Callable
+from typing import Final
 
 import asyncpg
 import pytest
@@ -11,6 +13,7 @@ from hookseal.dispatcher.core import endpoint_rules as rules
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed, Refused
 from hookseal.postgres.pool import Pool
+from tests import rows
 
 DAY = 86_400
 
@@ -114,6 +117,66 @@ async def test_rules_and_table_have_equal_limits(pool: Pool) -> None:
         await pool.execute(add.format(column, value))
         with pytest.raises(asyncpg.CheckViolationError):
             await pool.execute(add.format(column, value + 1))
+
+
+_METADATA: Final[tuple[tuple[dict[str, str], bool], ...]] = (
+    ({}, True),
+    ({str(n): "" for n in range(50)}, True),
+    ({str(n): "" for n in range(51)}, False),
+    ({"ü" * 128: "\x1b"}, True),
+    ({"x" * 129: ""}, False),
+    ({"": "x"}, False),
+    ({"k": "x" * 4_095}, True),
+    ({"k": "x" * 4_096}, False),
+    ({"k": "ü" * 2_047}, True),
+    ({"k": "ü" * 2_048}, False),
+)
+
+
+def test_what_the_product_keeps_is_limited() -> None:
+    """A uid has its grammar, a description its length and lines, metadata its size: the error has none of the text."""
+    assert ("a" * 256, "A.b_c-1") == (rules.endpoint_uid("a" * 256), rules.endpoint_uid("A.b_c-1"))
+    assert ("", "ü" * 1_024, "a\r\n\tb") == tuple(map(rules.description, ("", "ü" * 1_024, "a\r\n\tb")))
+    for rule, field, texts in (
+        (rules.endpoint_uid, "uid", ("", "a" * 257, "a b", "ü", "a\n")),
+        (rules.description, "description", ("x" * 1_025, "a\x1bb", "\0", "\ud800")),
+    ):
+        for text in texts:
+            with pytest.raises(Malformed) as caught:
+                rule(text)
+            assert field == caught.value.field
+    for values, is_valid in (*_METADATA, ({"k": "\0"}, False), ({"k": "\ud800"}, False)):
+        if is_valid:
+            assert values == rules.metadata(values)
+            continue
+        with pytest.raises(Malformed) as caught:
+            rules.metadata(values)
+        assert "metadata" == caught.value.field
+
+
+async def test_what_the_product_keeps_has_the_limits_of_the_table(pool: Pool) -> None:
+    endpoint = await rows.endpoint(pool)
+    for values, is_valid in _METADATA:
+        assert is_valid == await _accepts(pool, endpoint, metadata=json.dumps(values)), values
+    assert [False] * 3 == [await _accepts(pool, endpoint, metadata=text) for text in ('{"a": 1}', "[]", '"a"')]
+    for column, text, is_valid in (
+        ("uid", "a" * 256, True),
+        ("uid", "a" * 257, False),
+        ("uid", "", False),
+        ("uid", "a b", False),
+        ("uid", "a\n", False),
+        ("description", "ü" * 1_024, True),
+        ("description", "x" * 1_025, False),
+    ):
+        assert is_valid == await _accepts(pool, endpoint, **{column: text}), (column, text)
+
+
+async def _accepts(pool: Pool, endpoint: str, **columns: str) -> bool:
+    try:
+        await rows.change(pool, "endpoints", endpoint, **columns)
+    except asyncpg.CheckViolationError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(("name", "most"), [("name", 128), ("reason", 256)])

@@ -34,7 +34,8 @@ CHANGES = {
     ],
     "ALTER TABLE hookseal.endpoints ALTER timeout_ms SET DEFAULT 6000": ["column endpoints.timeout_ms differs"],
     "ALTER TABLE hookseal.endpoints ALTER event_types DROP NOT NULL": ["column endpoints.event_types differs"],
-    "ALTER TABLE hookseal.endpoints ALTER timeout_ms TYPE bigint": ["column endpoints.timeout_ms differs"],
+    "ALTER TABLE hookseal.endpoints ALTER last_disabled_at TYPE timestamp":
+        ["column endpoints.last_disabled_at differs"],
     "ALTER TABLE hookseal.endpoints ALTER url SET STORAGE EXTERNAL": ["column endpoints.url differs"],
     "ALTER TABLE hookseal.endpoints DROP CONSTRAINT endpoints_rate_check":
         ["constraint endpoints_rate_check on endpoints is missing"],

@@ -48,8 +48,8 @@ WHOLE = {
     },
 }  # fmt: skip
 _DECIDED = (
-    "name event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds retry_schedule concurrency rate"
-    " on_dead_letter rotate_every_days"
+    "uid name description metadata event_types timeout_ms max_attempts backoff_base_seconds backoff_cap_seconds"
+    " retry_schedule concurrency rate on_dead_letter rotate_every_days"
 )
 _ROTATED = (
     "secret_ref previous_secret_ref previous_secret_expires_at previous_scheme previous_algorithm secret_provider"
@@ -63,7 +63,7 @@ _FAILURES = "first_failure_at last_failure_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
 _ENDPOINT = (
     f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
-    " has_plaintext created_at"
+    " has_plaintext created_at updated_at"
 )
 _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on"
 PARTS = {

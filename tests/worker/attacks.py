@@ -180,6 +180,8 @@ _IDLE: Final = tuple(
         ("provider of the secret", "secret_provider = 'aws'"),
         ("plaintext beside", "secret = 'whsec_' || repeat('A', 32)"),
         ("made at no time", "created_at = '-infinity'"),
+        ("changed at no time", "updated_at = 'infinity'"),
+        ("what the product keeps", "uid = 'x', description = repeat('x', 1024), metadata = '{{\"a\": \"b\"}}'"),
     )
 )
 _DISABLED: Final = Attack(

@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
-_TEXTS: Final = frozenset({"name", "url", "on_dead_letter"})
+_TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _REMOVABLE_NUMBERS: Final = frozenset({"rotate_every_days", "concurrency", "rate"})
 
@@ -130,6 +130,11 @@ def expiry(at: datetime | None) -> datetime | None:
 def endpoint_id(text: str) -> EndpointId:
     """Return the endpoint id. Raises `Malformed`."""
     return _text(ids.endpoint_id, text, "endpoint_id")
+
+
+def uid(text: str) -> str:
+    """Return the uid of an endpoint. Raises `Malformed`."""
+    return _text(endpoint_rules.endpoint_uid, text, "uid")
 
 
 def key_id(text: str) -> str:
@@ -363,6 +368,13 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
         whole(fields[name], name)
     for name in sorted(_REMOVABLE_NUMBERS & fields.keys()):
         optional_whole(fields[name], name)
+    if fields.get("uid") is not None:
+        _require(str, fields["uid"], "uid")
+    if "metadata" in fields:
+        _require(Mapping, fields["metadata"], "metadata")
+        for pair in fields["metadata"].items():
+            for text in pair:
+                _require(str, text, "metadata")
     if "event_types" in fields:
         for text in _list(fields["event_types"], "event_types"):
             _require(str, text, "event_types")

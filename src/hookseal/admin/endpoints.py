@@ -63,6 +63,9 @@ class Endpoints:
         event_types: Sequence[str],
         actor: str,
         name: str | None = None,
+        uid: str | None = None,
+        description: str = "",
+        metadata: Mapping[str, str] | None = None,
         scheme: str = Scheme.STANDARD,
         algorithm: str = Algorithm.HMAC,
         timeout_ms: int | Unset = UNSET,
@@ -84,12 +87,15 @@ class Endpoints:
     ) -> AddedEndpoint:
         """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
 
+        `uid` is an id of your own, 1 to 256 characters of A-Z, a-z, 0-9, `.`, `_` and `-`, which no other endpoint of
+        the tenant has; that of a deleted one is free again. `description` has at most 1,024 characters, `metadata` at
+        most 50 keys of 1 to 128 characters and 4,096 bytes in all: nothing that is sent depends on them.
         `retry_schedule` has the seconds between the attempts; None leaves them to the three settings of back-off.
         `concurrency` limits the requests in flight, and `rate` those that begin in a second, over all workers. If it is
         `ordered`, which cannot be changed later, one delivery is sent at a time, in the order of publishing;
         `on_dead_letter` is `stop` or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
-        `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url,
-        `Refused` for a url to which this installation sends nothing.
+        `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url or
+        this uid, `Refused` for a url to which this installation sends nothing.
         """
         owner = arguments.tenant_id(tenant_id)
         decided = self._checked(
@@ -97,6 +103,9 @@ class Endpoints:
             url=url,
             event_types=event_types,
             name=UNSET if name is None else name,
+            uid=UNSET if uid is None else uid,
+            description=description,
+            metadata={} if metadata is None else metadata,
             timeout_ms=timeout_ms,
             max_attempts=max_attempts,
             backoff_base_seconds=backoff_base_seconds,
@@ -213,6 +222,9 @@ class Endpoints:
         url: str | Unset = UNSET,
         event_types: Sequence[str] | Unset = UNSET,
         name: str | Unset = UNSET,
+        uid: str | Unset | None = UNSET,
+        description: str | Unset = UNSET,
+        metadata: Mapping[str, str] | Unset = UNSET,
         timeout_ms: int | Unset = UNSET,
         max_attempts: int | Unset = UNSET,
         backoff_base_seconds: int | Unset = UNSET,
@@ -233,10 +245,10 @@ class Endpoints:
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
 
-        None removes a schedule, a period of rotation, a limit, the client certificate or the authorities. `headers`
-        replaces all headers; `change_headers` sets those that have a value, removes those that are None, and leaves the
-        others. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict` if another endpoint of the
-        tenant has the url, or if the generation is not the expected one.
+        None removes a uid, a schedule, a period of rotation, a limit, the client certificate or the authorities.
+        `metadata` and `headers` replace all that there is; `change_headers` sets those that have a value, removes those
+        that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict`
+        if another endpoint of the tenant has the url or the uid, or if the generation is not the expected one.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(  # in the order in which the result names them
@@ -252,6 +264,9 @@ class Endpoints:
             url=url,
             event_types=event_types,
             name=name,
+            uid=uid,
+            description=description,
+            metadata=metadata,
         )
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)

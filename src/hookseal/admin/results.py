@@ -40,13 +40,17 @@ class Endpoint:
     by a delivery of an ordered endpoint that was given up; failing; healthy. `concurrency` is the most requests in
     flight, `rate` the most in a second. `lane` is what its lane waits for, None if it is open. If it is `ordered`,
     `on_dead_letter` says what a dead letter does to the others, stop or skip, and `stopped_by` is the delivery that was
-    given up and stops them.
+    given up and stops them. `uid`, `description` and `metadata` are the product's own. `updated_at` is the time of the
+    last change of a setting; a failure, and another secret, is none.
     """
 
     tenant_id: str
     endpoint_id: str
+    uid: str | None
     state: str
     name: str | None
+    description: str = field(repr=False)
+    metadata: Mapping[str, str] = field(repr=False)
     url: str = field(repr=False)
     event_types: tuple[str, ...]
     enabled: bool
@@ -60,6 +64,7 @@ class Endpoint:
     ordered: bool
     on_dead_letter: str
     created_at: datetime
+    updated_at: datetime
     lane: str | None
     stopped_by: str | None
 
@@ -86,8 +91,11 @@ class EndpointDetails:
 
     tenant_id: str
     endpoint_id: str
+    uid: str | None
     state: str
     name: str | None
+    description: str = field(repr=False)
+    metadata: Mapping[str, str] = field(repr=False)
     url: str = field(repr=False)
     event_types: tuple[str, ...]
     enabled: bool
@@ -124,6 +132,7 @@ class EndpointDetails:
     generation: int
     has_plaintext: bool
     created_at: datetime
+    updated_at: datetime
     stale: bool
     pending_deliveries: int
     waiting_deliveries: int

@@ -57,6 +57,22 @@ async def test_an_update_changes_only_the_given_fields(begun: Begun) -> None:
     assert 4 == len(await audited(begun.stored.pool))
 
 
+async def test_what_the_product_keeps_is_set_and_removed(begun: Begun) -> None:
+    """Uid, description and metadata are options of both commands; the text shows them, and what was changed."""
+    add = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/", "--event-type", "*", "--json")
+    given = ("--uid", "crm-7", "--description", "for Jane", "--metadata", "a=1=2", "--metadata", "b=")
+    one = (await begun.run(*add, *given)).json["endpoint_id"]
+    shown = (await begun.run("endpoint", "show", *options_of(one))).out
+    facts = dict(line.split("  ", 1) for line in shown.splitlines())
+    assert ["crm-7", "for Jane", "a=1=2 b="] == [facts[name].strip() for name in ("uid", "description", "metadata")]
+
+    ended = await begun.run("endpoint", "update", *options_of(one), "--metadata", "c=3", "--description", "")
+    assert ["description: for Jane -> -", "metadata: a=1=2 b= -> c=3"] == ended.out.splitlines()[1:]
+    await begun.run("endpoint", "update", *options_of(one), "--remove-uid", "--remove-metadata")
+    found = await row(begun)
+    assert (None, "", "{}") == (found["uid"], found["description"], found["metadata"])
+
+
 @pytest.mark.req("DEL-10")
 async def test_lane_limits_are_set_and_removed(begun: Begun) -> None:
     """Concurrency and rate are set, and removed by `none`; each change is audited."""

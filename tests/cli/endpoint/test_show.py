@@ -22,13 +22,16 @@ async def test_show_has_every_setting(begun: Begun) -> None:
         " WHERE id = (SELECT id FROM hookseal.deliveries LIMIT 1)"
     )
     shown = (await begun.run("endpoint", "show", *options_of(pointer.endpoint_id), "--json")).json
-    times = {name: shown.pop(name) for name in ("created_at", "secret_updated_at", "waiting_since")}
+    times = {name: shown.pop(name) for name in ("created_at", "updated_at", "secret_updated_at", "waiting_since")}
     assert all(time.endswith("Z") for time in times.values())
     assert {
         "tenant_id": "acme",
         "endpoint_id": pointer.endpoint_id,
+        "uid": None,
         "state": "healthy",
         "name": None,
+        "description": "",
+        "metadata": {},
         "url": "https://receiver.example/hook",
         "event_types": ["*"],
         "enabled": True,
@@ -101,16 +104,18 @@ async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     second = (await begun.stored.endpoint("globex")).pointer.endpoint_id
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET name = E'a\\x1b[2Jb' WHERE tenant_id = 'acme'")
     table = (await begun.run("endpoint", "list")).out.splitlines()
-    assert ["tenant", "id", "endpoint", "id", "name", "url", "state", "lane"] == table[0].split()
+    assert ["tenant", "id", "endpoint", "id", "uid", "name", "url", "state", "lane"] == table[0].split()
     url = "https://receiver.example/hook"
-    assert [["globex", second, "-", url, "healthy", "free"], ["acme", first, "a\\x1b[2Jb", url, "healthy", "free"]] == [
-        line.split() for line in table[1:]
-    ]
+    assert [
+        ["globex", second, "-", "-", url, "healthy", "free"],
+        ["acme", first, "-", "a\\x1b[2Jb", url, "healthy", "free"],
+    ] == [line.split() for line in table[1:]]
     assert "\nmore: --cursor " in (await begun.run("endpoint", "list", "--limit", "1")).out
     shown = (await begun.run("endpoint", "show", *options_of(first))).out.splitlines()
-    assert [["state", "healthy"], ["name", "a\\x1b[2Jb"]] == [line.split() for line in shown[2:4]]
-    assert ["enabled", "yes"] == shown[6].split()
-    assert ["lane", "free"] in [line.split() for line in shown]
+    lines = [line.split() for line in shown]
+    assert [["uid", "-"], ["state", "healthy"], ["name", "a\\x1b[2Jb"]] == lines[2:5]
+    assert ["enabled", "yes"] in lines
+    assert ["lane", "free"] in lines
 
 
 async def test_the_text_shows_the_schedule(begun: Begun) -> None:

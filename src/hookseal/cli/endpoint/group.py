@@ -238,7 +238,7 @@ def _list_text(page: Page[Endpoint]) -> str:
     if not page.items:
         return "no endpoints"
     rows = [fields_of(item) | {"lane": item.lane or _FREE} for item in page.items]
-    return _paged(table(rows, ["tenant_id", "endpoint_id", "name", "url", "state", "lane"]), page.next_cursor)
+    return _paged(table(rows, ["tenant_id", "endpoint_id", "uid", "name", "url", "state", "lane"]), page.next_cursor)
 
 
 def _paged(text: str, following: str | None) -> str:

@@ -23,8 +23,8 @@ _REQUIRED: Final = inspect.Parameter.empty
 _MOST_DIGITS: Final = 9
 _MAX_HEADER_BYTES: Final = 65_536  # more than the limits of all headers together
 _SETTINGS: Final = (
-    "url", "name", "scheme", "algorithm", "timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds",
-    "retry_schedule", "concurrency", "rate", "on_dead_letter", "rotate_every_days",
+    "url", "name", "uid", "description", "scheme", "algorithm", "timeout_ms", "max_attempts", "backoff_base_seconds",
+    "backoff_cap_seconds", "retry_schedule", "concurrency", "rate", "on_dead_letter", "rotate_every_days",
 )  # fmt: skip
 _REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
@@ -87,6 +87,25 @@ class EndpointOptions:
         ),
     ] = None
     name: Annotated[str | None, _Declared(both="A name for people, at most 128 characters.")] = None
+    uid: Annotated[
+        str | None,
+        _Declared(
+            both="An id of your own: 1 to 256 of A-Z, a-z, 0-9, '.', '_' and '-', of one endpoint of the tenant."
+        ),
+    ] = None
+    remove_uid: Annotated[bool, _Declared("--remove-uid", update="Leave it without an id of your own.")] = False
+    description: Annotated[str | None, _Declared(both="A text for people, at most 1024 characters; '' is none.")] = None
+    metadata: Annotated[
+        list[str] | None,
+        _Declared(
+            metavar="KEY=VALUE",
+            add="What your product keeps with it: up to 50 keys, 4096 bytes in all. Repeatable.",
+            update="What your product keeps with it, in place of all that there is. Repeatable.",
+        ),
+    ] = None
+    remove_metadata: Annotated[
+        bool, _Declared("--remove-metadata", update="Remove all that your product keeps with it.")
+    ] = False
     scheme: Annotated[Scheme | None, _Declared(metavar="NAME", add="standard or x-webhook.", new=Scheme.STANDARD)] = (
         None
     )
@@ -192,6 +211,13 @@ class EndpointOptions:
         if self.ordered_later:
             raise endpoint_rules.order_stays()
         settings = parsed({name: getattr(self, name) for name in _SETTINGS} | {"event_types": self.event_type or None})
+        if self.metadata:
+            settings["metadata"] = _pairs(self.metadata)
+        for name, is_removed, nothing in (("uid", self.remove_uid, None), ("metadata", self.remove_metadata, {})):
+            if is_removed and name in settings:
+                raise Malformed(f"--{name} is to be given and to be removed", field=f"remove_{name}")
+            if is_removed:
+                settings[name] = nothing
         if self.ordered:
             settings["ordered"] = True
         require_one_from_stdin(secret_file, self.headers_file, self.client_cert, self.client_key, self.ca_file)
@@ -267,6 +293,18 @@ def parsed(texts: Mapping[str, Any]) -> dict[str, Any]:
         if name in settings:
             settings[name] = None if settings[name] == NONE else read(settings[name])
     return settings
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """Return the values by their keys. Raises `Malformed` if one is no KEY=VALUE, or if a key is given twice."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key in pairs:
+            problem = "a key of metadata is given twice" if equals else "metadata is given as KEY=VALUE"
+            raise Malformed(problem, field="metadata")
+        pairs[key] = value
+    return pairs
 
 
 def _number(text: str) -> int:

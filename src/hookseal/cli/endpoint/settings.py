@@ -127,17 +127,17 @@ def _added_text(added: AddedEndpoint, printed: str | None, file: Path | None) ->
 def _updated_text(updated: UpdatedEndpoint) -> str:
     if not updated.changed:
         return f"endpoint {updated.endpoint_id} has these settings already: nothing was changed"
-    lines = [f"{name}: {_change(updated.before[name], updated.after[name])}" for name in updated.changed]
+    lines = [f"{name}: {_change(name, updated.before[name], updated.after[name])}" for name in updated.changed]
     return "\n".join([f"endpoint {updated.endpoint_id} is changed; generation {updated.generation}", *lines])
 
 
-def _change(before: object, after: object) -> str:
-    was, is_now = _value(before), _value(after)
+def _change(name: str, before: object, after: object) -> str:
+    was, is_now = _value(name, before), _value(name, after)
     return f"{is_now}, with other values" if was == is_now else f"{was} -> {is_now}"
 
 
-def _value(fact: object) -> str:
-    return "; ".join(tls_lines(fact)) if isinstance(fact, dict) else value_text(fact)
+def _value(name: str, fact: object) -> str:
+    return "; ".join(tls_lines(fact)) if name == "tls" and fact is not None else value_text(fact)
 
 
 def tls_lines(identity: object) -> list[str]:

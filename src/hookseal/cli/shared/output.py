@@ -101,6 +101,8 @@ def value_text(value: object) -> str:
     match value:
         case None | "" | [] | ():
             return "-"
+        case dict():
+            return " ".join(f"{printable(str(name))}={printable(str(fact))}" for name, fact in value.items()) or "-"
         case bool():
             return "yes" if value else "no"
         case datetime():

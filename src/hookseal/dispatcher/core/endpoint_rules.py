@@ -1,13 +1,18 @@
 """The values that an operator may set for an endpoint, with their limits, which the table also checks. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed, Refused
 
 MAX_NAME_CHARACTERS: Final = 128
+MAX_UID_CHARACTERS: Final = 256
+MAX_DESCRIPTION_CHARACTERS: Final = 1_024
+MAX_METADATA: Final = 50
+MAX_METADATA_KEY_CHARACTERS: Final = 128
+MAX_METADATA_BYTES: Final = 4_096  # of all keys and values, in UTF-8
 MAX_REASON_CHARACTERS: Final = 256
 MIN_TIMEOUT_MS: Final = 100
 MAX_TIMEOUT_MS: Final = 20_000
@@ -29,11 +34,53 @@ MAX_RATE: Final = 10_000
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _RATE: Final = re.compile(r"([0-9]{1,5})/s")
 _DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
+_UID: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_LINE_BREAKS: Final = frozenset("\n\r\t")
 
 
 def endpoint_name(text: str | None) -> str | None:
     """Return the name if it has 1 to 128 printable characters. Raises `Malformed`."""
     return None if text is None else _printable(text, "name", MAX_NAME_CHARACTERS)
+
+
+def endpoint_uid(text: str) -> str:
+    """Return the id of the product's own if it has 1 to 256 characters of its grammar. Raises `Malformed`."""
+    if len(text) > MAX_UID_CHARACTERS or not _UID.fullmatch(text):
+        raise Malformed(
+            f"uid must be 1 to {MAX_UID_CHARACTERS} characters of A-Z, a-z, 0-9, '.', '_' and '-'", field="uid"
+        )
+    return text
+
+
+def description(text: str) -> str:
+    """Return the description if it has at most 1,024 characters, which may be of several lines. Raises `Malformed`."""
+    if len(text) > MAX_DESCRIPTION_CHARACTERS or not all(c.isprintable() or c in _LINE_BREAKS for c in text):
+        raise Malformed(
+            f"description must be at most {MAX_DESCRIPTION_CHARACTERS} printable characters and line breaks",
+            field="description",
+        )
+    return text
+
+
+def metadata(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata if it has at most 50 keys of 1 to 128 characters, and 4,096 bytes in all.
+
+    Raises `Malformed`, which never contains any of it.
+    """
+    try:
+        size = sum(len(text.encode()) for pair in values.items() for text in pair)
+    except UnicodeEncodeError:
+        raise Malformed("metadata must be text in UTF-8", field="metadata") from None
+    if any("\0" in text for pair in values.items() for text in pair):
+        raise Malformed("metadata must not contain the character U+0000", field="metadata")
+    if len(values) > MAX_METADATA or size > MAX_METADATA_BYTES:
+        raise Malformed(
+            f"metadata must have at most {MAX_METADATA} keys, and {MAX_METADATA_BYTES} bytes of keys and values in all",
+            field="metadata",
+        )
+    if not all(1 <= len(key) <= MAX_METADATA_KEY_CHARACTERS for key in values):
+        raise Malformed(f"a key of metadata must have 1 to {MAX_METADATA_KEY_CHARACTERS} characters", field="metadata")
+    return dict(values)
 
 
 def disabled_reason(text: str) -> str:

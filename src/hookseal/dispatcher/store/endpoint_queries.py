@@ -72,7 +72,7 @@ def _with_state(endpoint: dict[str, Any]) -> dict[str, Any]:
         state = "stopped"
     else:
         state = "healthy" if endpoint["failing_since"] is None else "failing"
-    return {name: endpoint[name] for name in ("tenant_id", "endpoint_id")} | {"state": state} | endpoint
+    return {**endpoint, "state": state, "metadata": json.loads(endpoint["metadata"])}
 
 
 BATCH: Final = 1_000  # rows that one statement writes or deletes

@@ -2,9 +2,17 @@
 
 -- The columns of a page.
 -- name: listed
-e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason,
+e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason,
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
-       e.created_at, {lane}, {stopped_by}
+       e.created_at, {updated_at}, {lane}, {stopped_by}
+
+-- What the product has given it, to find it and to tell it from others.
+-- name: given
+e.uid, e.name, e.description, e.metadata::text AS metadata
+
+-- When one of its settings was changed last, as far as that is known.
+-- name: updated_at
+coalesce(e.updated_at, e.created_at) AS updated_at
 
 -- What the lane of an endpoint waits for: null if it is open.
 -- name: lane
@@ -47,7 +55,7 @@ LIMIT $4
 
 -- Reads one endpoint, how many of its deliveries are pending and held, and the time of its next probe.
 -- name: show
-SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
+SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
        e.last_disabled_reason, e.last_disabled_at,
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.timeout_ms,
        e.max_attempts, e.backoff_base_seconds, e.backoff_cap_seconds,
@@ -55,7 +63,7 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, e.name, e.url, e.event_types, e.e
        e.secret_ref, e.previous_secret_ref, e.previous_secret_expires_at, e.previous_scheme, e.previous_algorithm,
        e.secret_provider, e.secret_updated_at, e.rotate_every_days, e.header_names, e.headers_ref,
        e.tls_shown::text AS tls, e.tls_ref, e.lead,
-       e.generation, e.has_plaintext, e.created_at,
+       e.generation, e.has_plaintext, e.created_at, {updated_at},
        coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
                                 WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS stale,
        held.pending AS pending_deliveries, held.waiting AS waiting_deliveries, held.since AS waiting_since,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
@@ -17,6 +17,7 @@ from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "endpoints.sql", seconds=None)
 _OF_ID: Final = frozenset({"endpoints_pkey", "endpoints_id_key"})
+_OF_UID: Final = "endpoints_uid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class NewEndpoint:
 
     `retry_schedule`, if there is one, contains the seconds between the attempts and replaces `max_attempts`,
     `backoff_base_seconds` and `backoff_cap_seconds`; but if one of these is given, it replaces the default schedule.
+    `uid` is the id that the product has given it, `metadata` what the product keeps with it.
     `concurrency` is the most requests in flight, and `rate` the most requests a second, both over all workers.
     If it is `ordered`, its deliveries are sent one after another, and `on_dead_letter` says whether one that is given
     up stops the others. `header_names` are the names of the headers whose values the room `secrets` stores, and
@@ -36,6 +38,9 @@ class NewEndpoint:
     url: str
     event_types: tuple[str, ...]
     name: str | None = None
+    uid: str | None = None
+    description: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     timeout_ms: int = 5_000
     scheme: Scheme = Scheme.STANDARD
     algorithm: Algorithm = Algorithm.HMAC
@@ -67,6 +72,9 @@ class EndpointSettings:
 
     event_types: tuple[str, ...]
     name: str | None
+    uid: str | None
+    description: str
+    metadata: Mapping[str, str]
     timeout_ms: int
     max_attempts: int
     backoff_base_seconds: int
@@ -92,7 +100,7 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     """Insert the endpoint without a secret, in the caller's transaction; return its id, by default a new UUIDv7.
 
     The room `secrets` writes its scheme and algorithm together with the pointer. Raises `Conflict` if the tenant
-    already has an endpoint with this url, or if the id exists, `Unavailable`.
+    already has an endpoint with this url or this uid, or if the id exists, `Unavailable`.
     """
     retries = endpoint.retries
     try:
@@ -114,6 +122,9 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             endpoint.endpoint_id,
             endpoint.ordered,
             endpoint.on_dead_letter,
+            endpoint.uid,
+            endpoint.description,
+            json.dumps(endpoint.metadata),
         )
         if inserted is None:
             raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
@@ -124,8 +135,14 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name in _OF_ID:
             raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
-        raise
+        raise _uid_taken(error) from None
     return EndpointId(inserted)
+
+
+def _uid_taken(error: asyncpg.UniqueViolationError) -> Exception:
+    if error.constraint_name == _OF_UID:
+        return Conflict("the tenant already has an endpoint with this uid", field="uid")
+    return error
 
 
 def url_taken(by: EndpointId | None) -> Conflict:
@@ -157,31 +174,41 @@ async def locked(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
             "header_names": tuple(row["header_names"]),
             "retry_schedule": None if schedule is None else tuple(map(int, schedule)),
             "tls_shown": None if row["tls_shown"] is None else json.loads(row["tls_shown"]),
+            "metadata": json.loads(row["metadata"]),
         }
     )
 
 
 async def change(connection: Connection, tenant: TenantId, endpoint_id: EndpointId, settings: EndpointSettings) -> None:
-    """Write the settings of the locked endpoint, except whether it is enabled or ordered. Raises `Unavailable`."""
-    await _SQL.execute(
-        connection,
-        "change",
-        tenant,
-        endpoint_id,
-        settings.event_types,
-        settings.name,
-        settings.timeout_ms,
-        settings.max_attempts,
-        settings.backoff_base_seconds,
-        settings.backoff_cap_seconds,
-        _words(settings.retry_schedule),
-        settings.concurrency,
-        settings.rate,
-        settings.rotate_every_days,
-        settings.header_names,
-        None if settings.tls_shown is None else json.dumps(settings.tls_shown),
-        settings.on_dead_letter,
-    )
+    """Write the settings of the locked endpoint, except whether it is enabled or ordered.
+
+    Raises `Conflict` if another endpoint of the tenant has the uid, `Unavailable`.
+    """
+    try:
+        await _SQL.execute(
+            connection,
+            "change",
+            tenant,
+            endpoint_id,
+            settings.event_types,
+            settings.name,
+            settings.timeout_ms,
+            settings.max_attempts,
+            settings.backoff_base_seconds,
+            settings.backoff_cap_seconds,
+            _words(settings.retry_schedule),
+            settings.concurrency,
+            settings.rate,
+            settings.rotate_every_days,
+            settings.header_names,
+            None if settings.tls_shown is None else json.dumps(settings.tls_shown),
+            settings.on_dead_letter,
+            settings.uid,
+            settings.description,
+            json.dumps(settings.metadata),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise _uid_taken(error) from None
 
 
 async def enable(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:

@@ -1,5 +1,6 @@
 """Adds, enables, disables and deletes an endpoint, each in one transaction with its audit row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -53,9 +54,9 @@ async def add_endpoint(
     """Store the endpoint with this signing secret, or a new one, and its `own` extras, sealed; all of it or nothing.
 
     A secret of an older system (`is_older`) may be shorter than others. Raises `Conflict` if the tenant has an endpoint
-    with this url, or if the given id was used before, `Refused` for a time-out longer than the drain of a worker, and
-    for an ordered endpoint of the operator, `Malformed` for a secret that cannot sign, a header that must not be sent
-    or a certificate that is not valid now, and `Unavailable`.
+    with this url or uid, or if the given id was used before, `Refused` for a time-out longer than the drain of a
+    worker, and for an ordered endpoint of the operator, `Malformed` for a secret that cannot sign, a header that must
+    not be sent or a certificate that is not valid now, and `Unavailable`.
     """
     overlap.require_signable(endpoint.scheme, endpoint.algorithm)
     if endpoint.ordered and endpoint.tenant_id == OPERATOR_TENANT:
@@ -175,11 +176,26 @@ def _any_version(operator: Operator, row: Pointer) -> SecretRef:
     return SecretRef(provider=operator.unlocked.store.provider, tenant=row.tenant_id, name=name, version=1)
 
 
+def given_facts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values for an audit row: of metadata the keys, and of a description only whether there is one.
+
+    Rows of the audit log are never removed, so they have nothing of a text that may be about a person.
+    """
+    facts = dict(values)
+    if "metadata" in facts:
+        facts["metadata_keys"] = sorted(facts.pop("metadata"))
+    if "description" in facts:
+        facts["has_description"] = facts.pop("description") != ""
+    return facts
+
+
 def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
+    given = {"uid": endpoint.uid, "description": endpoint.description, "metadata": endpoint.metadata}
     return {
         "host": host(stored.url),
         "event_types": list(endpoint.event_types),
         "name": endpoint.name,
+        **given_facts(given),
         "timeout_ms": endpoint.timeout_ms,
         **endpoint.retries,
         "concurrency": endpoint.concurrency,

@@ -12,7 +12,7 @@ from hookseal.dispatcher.store.endpoints import EndpointSettings
 from hookseal.errors import Conflict, SecretError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.endpoint.endpoints import host, require_drainable, require_usable
+from hookseal.operations.endpoint.endpoints import given_facts, host, require_drainable, require_usable
 from hookseal.operations.operator import Operator
 from hookseal.secrets.core import overlap
 from hookseal.secrets.endpoint import pointer
@@ -60,11 +60,11 @@ async def update_endpoint(
 
     `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
     and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it. Raises
-    `NotFound`; `Conflict` if the generation is not the expected one, another endpoint of the tenant has the url, or
-    back-off is set although there is a schedule that is not the default; `Refused` for a time-out longer than the drain
-    of a worker; `Malformed` for headers beyond their limits, a certificate that is not valid now, and `on_dead_letter`
-    without order; `SecretTampered` if the row was altered and the generation would change; the errors of opening
-    headers or TLS, unless all of it is replaced; `Unavailable`.
+    `NotFound`; `Conflict` if the generation is not the expected one, another endpoint of the tenant has the url or the
+    uid, or back-off is set although there is a schedule that is not the default; `Refused` for a time-out longer than
+    the drain of a worker; `Malformed` for headers beyond their limits, a certificate that is not valid now, and
+    `on_dead_letter` without order; `SecretTampered` if the row was altered and the generation would change; the errors
+    of opening headers or TLS, unless all of it is replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
         row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
@@ -179,8 +179,9 @@ async def _sealed_facts(operator: Operator, moves: dict[str, _Move]) -> dict[str
 
 
 def _facts(values: dict[str, Any], of: Pointer) -> dict[str, Any]:
-    """Return the values for an audit row: of a url only the host, and no value of a sealed extra."""
-    facts: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    """Return the values for an audit row: of a url only the host, no value of a sealed extra, and see `given_facts`."""
+    facts = given_facts(values)
+    facts = {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
     if "url" in facts:
         facts["host"] = host(facts.pop("url"))
     if HEADERS in facts:

@@ -16,6 +16,9 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
         "timeout_ms": endpoint_rules.timeout_ms,
         "name": endpoint_rules.endpoint_name,
+        "uid": endpoint_rules.endpoint_uid,
+        "description": endpoint_rules.description,
+        "metadata": endpoint_rules.metadata,
         "max_attempts": endpoint_rules.max_attempts,
         "backoff_base_seconds": endpoint_rules.backoff_base_seconds,
         "backoff_cap_seconds": endpoint_rules.backoff_cap_seconds,
@@ -26,15 +29,15 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "on_dead_letter": endpoint_rules.on_dead_letter,
     }
 )
-_MAY_BE_REMOVED: Final = frozenset({"retry_schedule", "rotate_every_days", "concurrency", "rate"})
+_MAY_BE_REMOVED: Final = frozenset({"uid", "retry_schedule", "rotate_every_days", "concurrency", "rate"})
 _REPLACED_BY_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 
 
 def checked(egress: Egress, tenant: TenantId, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given fields of an endpoint, each within its rules, and each event type once.
 
-    A schedule or a period of rotation may be None, to remove it. Raises `Malformed` with the field, also for a schedule
-    together with what it replaces, and `Refused` for a url to which these settings send nothing.
+    A uid, a schedule, a limit or a period of rotation may be None, to remove it. Raises `Malformed` with the field,
+    also for a schedule together with what it replaces, and `Refused` for a url to which these settings send nothing.
     """
     return _within({**_RULES, "url": partial(_url, egress, tenant), "event_types": _subscriptions}, fields)
 
