@@ -93,9 +93,15 @@ class Targets:
         return str(role)
 
     def name(self) -> str:
-        """Return a name that no token has."""
+        """Return a name that no token or tenant has."""
         self._number += 1
         return f"t{self._number}"
+
+    async def tenant(self) -> str:
+        """Return a tenant with an endpoint."""
+        tenant = self.name()
+        await self._installation.endpoint(tenant)
+        return tenant
 
     async def token(self) -> str:
         """Return the name of a token."""
@@ -170,6 +176,10 @@ async def _of_producer(method: Any, make: Targets) -> object:
     return await method(role=await make.granted(), **ACME, **BY)
 
 
+async def _deleted_tenant(method: Any, make: Targets) -> object:
+    return await method(tenant_id=await make.tenant(), **BY)
+
+
 async def _revoked_token(method: Any, make: Targets) -> object:
     return await method(name=await make.token(), **BY)
 
@@ -241,6 +251,11 @@ TABLE: Final[tuple[Row, ...]] = (
     ("producers.grant", WRITES, _of_producer),
     ("producers.revoke", WRITES, _of_producer),
     ("producers.list", SEES_RESULTS, _with()),
+    ("tenants.add", WRITES, lambda method, make: method(tenant_id=make.name(), **BY)),
+    ("tenants.get", SEES_RESULTS, _with(**ACME)),
+    ("tenants.list", SEES_RESULTS, _with()),
+    ("tenants.update", WRITES, lambda method, make: method(**ACME, name=make.name(), **BY)),
+    ("tenants.delete", WRITES, _deleted_tenant),
     ("tokens.add", WRITES, lambda method, make: method(name=make.name(), **ACME, **BY)),
     ("tokens.list", SEES_RESULTS, _with(**ACME)),
     ("tokens.find", WRITES, lambda method, _: method("whst_x")),

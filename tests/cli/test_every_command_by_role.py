@@ -101,6 +101,9 @@ TABLE: Final = (
     _writes("producer grant --role {producer} --tenant globex"),
     _writes("producer revoke --role {producer} --tenant globex"),
     Row(words="producer list", works_for=SEES_RESULTS),
+    _writes("tenant add --tenant t{number}"),
+    Row(words="tenant list", works_for=SEES_RESULTS),
+    _writes("tenant delete --tenant {tenant} --yes"),
     _writes("token add --name t{number} --tenant acme"),
     Row(words="token list", works_for=SEES_RESULTS),
     _writes("token revoke --name {token}"),
@@ -169,6 +172,7 @@ class Targets:
             "delivery",
             "event",
             "replay",
+            "tenant",
             "token",
             "csv",
             "heads",
@@ -219,6 +223,11 @@ class Targets:
 
     async def _replay(self) -> str:
         return str((await started(self._begun.stored)).replay_id)
+
+    async def _tenant(self) -> str:
+        self._number += 1
+        await self._begun.stored.endpoint(f"made{self._number}")
+        return f"made{self._number}"
 
     async def _token(self) -> str:
         self._number += 1

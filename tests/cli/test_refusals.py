@@ -138,6 +138,17 @@ MALFORMED: list[tuple[str, int, str | None]] = [
             ("--expires 9001-01-01Z", "expires"),
         )
     ),
+    *(
+        (f"tenant add {option}", 2, field)
+        for option, field in (
+            ("--tenant _operator", "tenant"),
+            ("--uid 'a b'", "uid"),
+            ("--uid acme --tenant globex", "uid"),
+            ("--name ''", "name"),
+        )
+    ),
+    ("tenant delete --tenant _system --yes", 2, "tenant"),
+    ("tenant delete --tenant acme", 2, "yes"),
     ("token list --tenant _system", 2, "tenant"),
     ("token revoke --name ''", 2, "name"),
     *(
@@ -189,6 +200,10 @@ STORED: list[tuple[str, int, str | None]] = [
     ("producer revoke --role nobody-of-this-name --tenant acme", 3, "role"),
     (f"{TOKEN} --expires 2026-01-31T12:00:00Z", 2, "expires"),
     ("token revoke --name never-added", 3, "name"),
+    ("tenant add --tenant acme", 4, "tenant"),
+    ("tenant delete --tenant never-added --yes", 3, "tenant"),
+    ("tenant list --limit 0", 2, "limit"),
+    ("tenant list --cursor never-added", 2, "cursor"),
     ("token list --cursor !", 2, "cursor"),
     ("audit heads --tenant never-seen", 3, "tenant"),
     ("audit verify --tenant never-seen", 3, "tenant"),
@@ -266,7 +281,7 @@ async def test_another_tenants_endpoint_is_not_found(begun: Begun) -> None:
 
 async def stored(begun: Begun) -> list[object]:
     """Return every row that a refused command might have changed."""
-    tables = ("endpoints", "secret_records", "audit_log", "deliveries", "replays", "producers", "api_tokens")
+    tables = ("endpoints", "secret_records", "audit_log", "deliveries", "replays", "producers", "api_tokens", "tenants")
     return [await begun.stored.pool.fetch(f"SELECT * FROM hookseal.{table}") for table in tables]  # noqa: S608 -- ours
 
 

@@ -16,6 +16,7 @@ from hookseal.dispatcher.store import replays
 from hookseal.dispatcher.store.endpoint_health import Failing
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.ledger import PostgresLedger
+from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import NewToken, Scope
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import Scheme
@@ -27,6 +28,7 @@ from hookseal.operations import (
     producers,
     replay,
     restore,
+    tenants,
     tokens,
 )
 from hookseal.operations import secret as secret_operations
@@ -55,6 +57,7 @@ from tests.doubles.transport import ScriptedTransport
 from tests.secrets.samples import master_key, register
 
 ACME = TenantId("acme")
+GLOBEX = NewTenant(tenant_id=TenantId("globex"), uid=None, name=None, metadata={})
 TOKEN = NewToken(name="t", tenant_id=ACME, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
 ONLY_READ = {
@@ -173,6 +176,13 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.INTEGRITY_ROTATED, keys.rotate_integrity_key, lambda by: keys.rotate_integrity_key(by, os.urandom)),
         (Action.PRODUCER_GRANTED, producers.grant, lambda by: producers.grant(by, role, ACME)),
         (Action.PRODUCER_REVOKED, producers.revoke, lambda by: producers.revoke(by, role, ACME)),
+        (Action.TENANT_ADDED, tenants.add_tenant, lambda by: tenants.add_tenant(by, GLOBEX)),
+        (
+            Action.TENANT_UPDATED,
+            tenants.update_tenant,
+            lambda by: tenants.update_tenant(by, "globex", {"name": "Globex"}),
+        ),
+        (Action.TENANT_DELETED, tenants.delete_tenant, lambda by: tenants.delete_tenant(by, "globex")),
         (Action.TOKEN_ADDED, tokens.add_token, lambda by: tokens.add_token(by, TOKEN)),
         (Action.TOKEN_REVOKED, tokens.revoke_token, lambda by: tokens.revoke_token(by, TOKEN.name)),
         (Action.CACHE_CLEARED, secret_operations.clear_caches, secret_operations.clear_caches),

@@ -28,7 +28,8 @@ WHOLE = {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
         **_STATISTICS, "deliveries": "S", "delivery_links": "S", "held_endpoints": "S", "lanes": "S", "lines": "S",
         "operator_notices": "S",
-        "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "workers": "S",
+        "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "tenants": "S",
+        "workers": "S",
     },
     "hookseal_worker": {
         "alembic_version": "S", "attempt_counts": "DIS", "attempts": "IS", "audience": "S", "audit_heads": "IS",
@@ -44,7 +45,8 @@ WHOLE = {
         "control": "S", "deliveries": "S", "delivery_links": "S", "endpoints": "DS", "held_endpoints": "DS",
         "key_lock": "D", "lanes": "DS", "lines": "S",
         "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
-        "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "workers": "S",
+        "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "tenants": "S",
+        "workers": "S",
     },
 }  # fmt: skip
 _DECIDED = (
@@ -69,6 +71,8 @@ _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on
 PARTS = {
     ("hookseal_operator", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
     ("hookseal_operator", "UPDATE", "api_tokens"): "revoked_at last_used_on",
+    ("hookseal_operator", "INSERT", "tenants"): "tenant_id uid name metadata",
+    ("hookseal_operator", "UPDATE", "tenants"): "uid name metadata created_at updated_at deleted_at",
     ("hookseal_readonly", "SELECT", "api_tokens"): _TOKEN,
     ("hookseal_publisher", "SELECT", "control"): "name until",
     ("hookseal_publisher", "SELECT", "deliveries"):

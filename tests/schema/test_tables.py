@@ -57,6 +57,8 @@ SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(
 FROM generate_series(1, 20000) AS n;
 INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes)
 SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}' FROM generate_series(1, 2000) AS n;
+INSERT INTO hookseal.tenants (tenant_id, uid, created_at)
+SELECT 't' || n, '-' || n, now() - make_interval(secs => n) FROM generate_series(1, 2000) AS n;
 ANALYZE;
 """
 _ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
@@ -82,6 +84,10 @@ _PLACES = [
     (("dispatcher.store", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "cancel_held"), (7, None, None, 1_000), "deliveries_waiting"),
     (("dispatcher.store", "tokens.sql", "find"), (bytes(32),), "api_tokens_digest_key"),
+    (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_pkey"),
+    (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_uid"),
+    (("dispatcher.store", "tenants.sql", "oldest"), (_TIME, "t7", 51), "tenants_by_age"),
+    (("dispatcher.store", "tenants.sql", "newest"), (_TIME, "t7", 51), "tenants_by_age"),
     (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
     (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_in_line"),
     (("dispatcher.store", "replay.sql", "skip"), ("acme", None, _ENDPOINT), "deliveries_stopping"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -234,6 +235,10 @@ async def test_a_database_of_the_first_revision_is_upgraded(
         for name, rows in before.items():
             kept = [{key: row[key] for key in row if key not in gone.get(name, set())} for row in rows]
             assert kept == [{key: row[key] for key in old} for row, old in zip(after[name], kept, strict=True)], name
+        tenants = await connection.fetch("SELECT tenant_id, created_at FROM hookseal.tenants ORDER BY created_at")
+        assert [("acme", datetime(2026, 1, 1, tzinfo=UTC)), ("globex", datetime(2026, 1, 3, tzinfo=UTC))] == [
+            tuple(row) for row in tenants
+        ]
         assert 2 == await connection.fetchval(
             "SELECT count(*) FROM hookseal.publish('acme', 'invoice.paid', '{}'::json) WHERE delivery_id IS NOT NULL"
         )

@@ -25,6 +25,7 @@ from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store.endpoint_health import Failing
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.replays import RunningJob
+from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import NewToken, Scope
 from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
 from hookseal.ground.pointer import Pointer
@@ -38,6 +39,7 @@ from hookseal.operations import (
     replay,
     restore,
     secret,
+    tenants,
     tokens,
 )
 from hookseal.operations.endpoint import endpoints, probe, reports, update
@@ -245,6 +247,10 @@ def _token(asked: Asked) -> NewToken:
     return NewToken(name="t", tenant_id=asked.tenant, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
 
 
+def _named(asked: Asked) -> NewTenant:
+    return NewTenant(tenant_id=asked.tenant, uid=None, name=None, metadata={})
+
+
 def _finding(asked: Asked) -> audit_reports.Stale:
     return audit_reports.Stale(
         tenant_id=asked.tenant, endpoint_id=asked.endpoint, generation=1, reason="x", restore_epoch=1
@@ -438,6 +444,7 @@ CASES: dict[str, Case] = {
     ),
     "operations.producers.grant": lambda a: producers.grant(a.operator, a.role, a.tenant),
     "operations.producers.revoke": lambda a: producers.revoke(a.operator, a.role, a.tenant),
+    "operations.tenants.add_tenant": lambda a: tenants.add_tenant(a.operator, _named(a)),
     "operations.tokens.add_token": lambda a: tokens.add_token(a.operator, _token(a)),
     "operations.secret.purge_batch": lambda a: secret.purge_batch(a.operator, a.tenant, days=0),
     "operations.secret.purgeable": lambda a: secret.purgeable(a.operator, a.tenant, days=0),

@@ -25,6 +25,7 @@ from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
 from hookseal.admin.session import MAX_CONNECTIONS, CommandSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
+from hookseal.admin.tenants import Tenants
 from hookseal.admin.tokens import Tokens
 from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Settings
@@ -51,6 +52,7 @@ class Admin:
         self.restores: Final = Restores(session)
         self.keys: Final = Keys(session)
         self.producers: Final = Producers(session)
+        self.tenants: Final = Tenants(session)
         self.tokens: Final = Tokens(session)
 
     @classmethod

@@ -1,5 +1,6 @@
 """Checks the arguments of an Admin before PostgreSQL is asked, and names each wrong one."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
@@ -11,6 +12,7 @@ from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.store import producers, tokens
+from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
 from hookseal.ground import ids
@@ -30,6 +32,7 @@ Member = TypeVar("Member", bound=StrEnum)
 Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
+_MAX_METADATA_BYTES: Final = 4_096
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
 _TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
@@ -99,6 +102,53 @@ def producer_tenant(text: str) -> TenantId:
 def customer_or_every(text: str) -> TenantId:
     """Return the tenant id of a customer, or `*`, every tenant. Raises `Malformed`."""
     return ids.EVERY_TENANT if text == ids.EVERY_TENANT else customer_id(text)
+
+
+def tenant_or_uid(text: str) -> str:
+    """Return the id or uid of a tenant. Raises `Malformed`."""
+    return _text(ids.tenant_uid, text, "tenant_id")
+
+
+def after(text: str) -> str:
+    """Return the id with which a page ended. Raises `Malformed`."""
+    return _text(ids.tenant_id, text, "after")
+
+
+def new_tenant(id_: str | None, uid: str | None, name: str | None, metadata: Mapping[str, str] | None) -> NewTenant:
+    """Return the tenant to add. Raises `Malformed`, also for a uid that could be the id of another tenant."""
+    said = tenant_changes(uid, name, {} if metadata is None else metadata)
+    owner = optional(customer_id, id_)
+    if uid is not None and ids.may_be_tenant(uid):
+        if owner not in {None, uid}:
+            raise Malformed("uid could be the id of another tenant: leave tenant_id out, or give the same", field="uid")
+        owner = TenantId(uid)
+    return NewTenant(tenant_id=owner, **said)
+
+
+def tenant_changes(
+    uid: str | Unset | None, name: str | Unset | None, metadata: Mapping[str, str] | Unset
+) -> dict[str, Any]:
+    """Return what is said of a tenant, without what is not given. Raises `Malformed`."""
+    changes = without_unset({"uid": uid, "name": name, "metadata": metadata})
+    if changes.get("uid") is not None:
+        changes["uid"] = _text(ids.tenant_uid, changes["uid"], "uid")
+    if changes.get("name") is not None:
+        changes["name"] = _text(endpoint_rules.label, changes["name"], "name")
+    if "metadata" in changes:
+        changes["metadata"] = metadata_of(changes["metadata"])
+    return changes
+
+
+def metadata_of(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata, texts by name, at most 4,096 bytes as JSON. Raises `Malformed`."""
+    _require(Mapping, values, "metadata")
+    for name, value in values.items():
+        _require(str, name, "metadata")
+        _require(str, value, "metadata")
+        encoded(f"{name}{value}", "metadata")
+    if len(json.dumps(dict(values))) > _MAX_METADATA_BYTES:
+        raise Malformed(f"metadata must be at most {_MAX_METADATA_BYTES} bytes as JSON", field="metadata")
+    return dict(values)
 
 
 def token_name(text: str) -> str:

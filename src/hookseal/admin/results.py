@@ -947,6 +947,31 @@ class Producer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant. `uid` and `name` are what the product calls it, None if it said nothing, as of one that was not added.
+
+    Such a tenant is known by its first endpoint, which was made at `created_at`.
+    """
+
+    tenant_id: str
+    uid: str | None
+    name: str | None
+    metadata: Mapping[str, str] = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedTenant:
+    """How many endpoints were deleted, pending deliveries cancelled and tokens revoked with a tenant."""
+
+    tenant_id: str
+    endpoints: int
+    cancelled: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AddedToken:
     """A new token. `token.reveal()` is its text, which nothing shows again. `tenant_id` `*` is every tenant."""
 

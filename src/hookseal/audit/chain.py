@@ -46,6 +46,9 @@ class Action(StrEnum):
     PAYLOAD_READ = "event.payload_read"
     PRODUCER_GRANTED = "producer.granted"
     PRODUCER_REVOKED = "producer.revoked"
+    TENANT_ADDED = "tenant.added"
+    TENANT_UPDATED = "tenant.updated"
+    TENANT_DELETED = "tenant.deleted"
     TOKEN_ADDED = "token.added"  # noqa: S105 - the name of an action
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an action
     KEY_INITIALISED = "key.initialised"

@@ -20,6 +20,8 @@ OPERATOR_TENANT: Final = TenantId("_operator")
 EVERY_TENANT: Final = TenantId("*")  # the id of no tenant
 RESERVED_TENANTS: Final = frozenset({SYSTEM_TENANT, OPERATOR_TENANT})
 
+_TENANT_RULE: Final = "1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+_UID = re.compile(r"[A-Za-z0-9._-]{1,256}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -38,12 +40,24 @@ def tenant_id(text: str) -> TenantId:
 
     Raises `Malformed`.
     """
-    if not _TENANT.fullmatch(text):
+    if not may_be_tenant(text):
+        raise Malformed(f"tenant must be {_TENANT_RULE}", field="tenant_id")
+    return TenantId(text)
+
+
+def may_be_tenant(text: str) -> bool:
+    """Return whether the text has the form of the id of a tenant."""
+    return _TENANT.fullmatch(text) is not None
+
+
+def tenant_uid(text: str) -> str:
+    """Return the name that a product gave a tenant, which may also be its id. Raises `Malformed`."""
+    if text in RESERVED_TENANTS or not _UID.fullmatch(text):
         raise Malformed(
-            "tenant must be 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+            "uid must be 1 to 256 characters of A-Z, a-z, 0-9, '.', '_' and '-', and not be reserved",
             field="tenant_id",
         )
-    return TenantId(text)
+    return text
 
 
 def owner_id(text: str) -> TenantId:
@@ -53,11 +67,8 @@ def owner_id(text: str) -> TenantId:
 
 def token_name(text: str) -> str:
     """Return the name of a token, by which the audit log names it. Raises `Malformed`."""
-    if not _TENANT.fullmatch(text):
-        raise Malformed(
-            "name must be 1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
-            field="name",
-        )
+    if not may_be_tenant(text):
+        raise Malformed(f"name must be {_TENANT_RULE}", field="name")
     return text
 
 

@@ -23,6 +23,7 @@ PIPE_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
 # What an error names is an argument of `Admin`; these options of commands have other names.
 _OPTIONS: Final = {
+    "after": "cursor",
     "ca": "ca_file",
     "change_headers": "header",
     "expires_at": "expires",

@@ -83,6 +83,11 @@ def metadata(values: Mapping[str, str]) -> dict[str, str]:
     return dict(values)
 
 
+def label(text: str) -> str:
+    """Return the name of a tenant if it has 1 to 256 printable characters. Raises `Malformed`."""
+    return _printable(text, "name", MAX_REASON_CHARACTERS)
+
+
 def disabled_reason(text: str) -> str:
     """Return the reason for disabling an endpoint if it has 1 to 256 printable characters. Raises `Malformed`."""
     return _printable(text, "reason", MAX_REASON_CHARACTERS)

@@ -18,6 +18,7 @@ from hookseal.postgres.statements import Statements
 _SQL: Final = Statements("hookseal.dispatcher.store", "endpoints.sql", seconds=None)
 _OF_ID: Final = frozenset({"endpoints_pkey", "endpoints_id_key"})
 _OF_UID: Final = "endpoints_uid"
+_TENANT_DELETED: Final = "HS409"  # the SQLSTATE that 0002_tenants.sql raises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     """Insert the endpoint without a secret, in the caller's transaction; return its id, by default a new UUIDv7.
 
     The room `secrets` writes its scheme and algorithm together with the pointer. Raises `Conflict` if the tenant
-    already has an endpoint with this url or this uid, or if the id exists, `Unavailable`.
+    already has an endpoint with this url or this uid, if the id exists, or if the tenant is deleted, `Unavailable`.
     """
     retries = endpoint.retries
     try:
@@ -136,6 +137,15 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
         if error.constraint_name in _OF_ID:
             raise Conflict("there is an endpoint with this id already", field="endpoint_id") from None
         raise _uid_taken(error) from None
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _TENANT_DELETED:
+            raise Conflict(
+                "the tenant was deleted: use another id",
+                advice="or add it again, once its history has left: `hookseal tenant add --tenant ID`",
+                joint="; ",
+                field="tenant_id",
+            ) from None
+        raise
     return EndpointId(inserted)
 
 

@@ -92,6 +92,11 @@ async def revoke(connection: Connection, name: str) -> dict[str, Any]:
     return dict(row)
 
 
+async def revoke_all(connection: Connection, tenant: TenantId) -> int:
+    """Revoke every token of the tenant, in the caller's transaction; return how many. Raises `Unavailable`."""
+    return await _SQL.execute(connection, "revoke_all", tenant)
+
+
 async def find(executor: Executor, text: bytes) -> dict[str, Any] | None:
     """Return the token if it may be used now, else None. The first use of a day is recorded. Raises `Unavailable`.
 

@@ -26,6 +26,12 @@ SET revoked_at = now()
 WHERE t.name = $1 AND t.revoked_at IS NULL
 RETURNING {shown}
 
+-- Revokes all tokens of a tenant that are in use.
+-- name: revoke_all
+UPDATE hookseal.api_tokens AS t
+SET revoked_at = now()
+WHERE t.tenant_id = $1 AND t.revoked_at IS NULL
+
 -- Returns the token with this digest if it may be used now, and whether its use today is on record.
 -- name: find
 SELECT {shown}, t.last_used_on IS NOT DISTINCT FROM (now() AT TIME ZONE 'UTC')::date AS was_used_today
