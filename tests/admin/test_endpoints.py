@@ -246,6 +246,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("add", {"actor": "a\nb"}, "actor"),
     ("add", {"actor": None}, "actor"),
     ("add", {"name": ""}, "name"),
+    ("add", {"allow_same_url": "yes"}, "allow_same_url"),
     ("add", {"uid": ""}, "uid"),
     ("add", {"uid": 7}, "uid"),
     ("add", {"description": None}, "description"),

@@ -168,6 +168,10 @@ async def _moved(method: Any, make: Targets) -> object:
     return await method(**await make.endpoint(), url=make.url(), **BY)
 
 
+async def _shared(method: Any, make: Targets) -> object:
+    return await method(**await make.endpoint(), url=make.url(), allow_same_url=True, **BY)
+
+
 async def _skipped(method: Any, make: Targets) -> object:
     return await method(**await make.dead(in_line=True), **BY)
 
@@ -191,6 +195,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.list", READS, _with(**ACME)),
     ("endpoints.stats", READS, _with(**ACME)),
     ("endpoints.update", WRITES, _moved),
+    ("endpoints.update", WRITES, _shared),
     ("endpoints.update", WRITES, _on("endpoint", timeout_ms=2_000, **BY)),
     ("endpoints.update", WRITES, _on("endpoint", headers={"X-A": "1"}, **BY)),
     ("endpoints.enable", WRITES, _on("disabled", **BY)),

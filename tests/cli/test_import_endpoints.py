@@ -135,6 +135,9 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
             secret=whsec,
             endpoint_id=OLD_ID,
             name="Billing",
+            uid="crm-7",
+            description="for Jane",
+            metadata='{"owner": "Jane, of sales"}',
             scheme="standard",
             algorithm="hmac",
             timeout_ms="1500",
@@ -156,6 +159,9 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
     assert found is not None
     expected = {
         "name": "Billing",
+        "uid": "crm-7",
+        "description": "for Jane",
+        "metadata": '{"owner": "Jane, of sales"}',
         "scheme": "standard",
         "algorithm": "hmac",
         "timeout_ms": 1500,
@@ -212,6 +218,10 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"scheme": "canary"}, "malformed", "scheme"),
     ({"endpoint_id": "canary"}, "malformed", "endpoint"),
     ({"name": "canary\x07"}, "malformed", "name"),
+    ({"uid": "the canary"}, "malformed", "uid"),
+    ({"description": "canary" * 999}, "malformed", "description"),
+    ({"metadata": "canary"}, "malformed", "metadata"),
+    ({"metadata": '{"canary": 1}'}, "malformed", "metadata"),
     ({"timeout_ms": "canary"}, "malformed", "timeout_ms"),
     ({"timeout_ms": "99"}, "malformed", "timeout_ms"),
     ({"timeout_ms": "20001"}, "malformed", "timeout_ms"),
@@ -268,6 +278,14 @@ async def test_an_existing_endpoint_is_not_changed(begun: Begun, tmp_path: Path)
     assert before == await begun.stored.pool.fetch("SELECT * FROM hookseal.endpoints ORDER BY id")
 
 
+async def test_of_several_endpoints_at_a_url_the_one_with_the_id_is_meant(begun: Begun, tmp_path: Path) -> None:
+    path = file(tmp_path, row(1, endpoint_id=OLD_ID))
+    await imported(begun, path)
+    add = ("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/1", "--event-type", "*")
+    assert 0 == (await begun.run(*add, "--allow-same-url")).code
+    assert shape(present=1) == (await imported(begun, path)).json
+
+
 async def test_a_deleted_endpoints_id_is_refused(begun: Begun, tmp_path: Path) -> None:
     """The id of a deleted endpoint is refused, since its secrets and audit rows still belong to it."""
     await imported(begun, file(tmp_path, row(1, endpoint_id=OLD_ID)))
@@ -281,20 +299,22 @@ async def test_a_deleted_endpoints_id_is_refused(begun: Begun, tmp_path: Path) -
 
 
 async def test_the_first_of_equal_rows_counts(begun: Begun, tmp_path: Path) -> None:
-    """Of rows with one tenant and url, or one id, the first counts; each other is reported with both lines."""
+    """Of rows with one tenant and url, or uid, or one id, the first counts; each other is reported with both lines."""
     first, other = row(1), row(1, secret="canary of another")
     path = file(
         tmp_path,
         *[row(9, url="canary"), first, other, first, row(1, tenant_id="globex")],
-        *[row(2, endpoint_id=OLD_ID), row(3, endpoint_id=OLD_ID.upper(), tenant_id="globex"), row(3)],
+        *[row(2, endpoint_id=OLD_ID, uid="a"), row(3, endpoint_id=OLD_ID.upper(), tenant_id="globex"), row(3)],
+        row(4, uid="a"),
     )
     for more in (("--dry-run",), ()):
         ended = await imported(begun, path, *more)
         failures = {each["line"]: (each["code"], each["field"], each["message"]) for each in ended.json["failed"]}
-        assert (1, 4, [2, 4, 5, 8]) == (ended.code, ended.json["added"], sorted(failures))
+        assert (1, 4, [2, 4, 5, 8, 10]) == (ended.code, ended.json["added"], sorted(failures))
         of_url = ("conflict", "url", "line 3 has the same tenant_id and url: remove one of the two from the file")
         assert (of_url, of_url) == (failures[4], failures[5])
         assert ("conflict", "endpoint_id") == failures[8][:2]
+        assert ("conflict", "uid") == failures[10][:2]
         assert "hookseal: line 8: line 7 has the same endpoint_id: " in ended.err
     assert SECRET.encode() == await opened(begun, "https://receiver.example/1")
 
@@ -374,5 +394,7 @@ async def test_a_time_out_must_fit_the_drain(begun: Begun, tmp_path: Path) -> No
 async def test_help_names_the_columns() -> None:
     """The help names every column and has an example."""
     out = (await hookseal("import-endpoints", "--help")).out
-    columns = "tenant_id url event_types secret endpoint_id name scheme algorithm timeout_ms max_attempts enabled"
-    assert all(word in out for word in (*columns.split(), "Example: hookseal import-endpoints"))
+    columns = "tenant_id url event_types secret endpoint_id name uid description metadata scheme algorithm timeout_ms"
+    assert all(
+        word in out for word in (*columns.split(), "max_attempts", "enabled", "Example: hookseal import-endpoints")
+    )

@@ -65,7 +65,7 @@ _FAILURES = "first_failure_at last_failure_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
 _ENDPOINT = (
     f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
-    " has_plaintext created_at updated_at"
+    " has_plaintext created_at updated_at shares_url"
 )
 _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on"
 PARTS = {
@@ -111,9 +111,9 @@ PARTS = {
         "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position",
     ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
     ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
-    ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url ordered {_DECIDED}",
+    ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url ordered shares_url {_DECIDED}",
     ("hookseal_operator", "UPDATE", "endpoints"):
-        f"{_DECIDED} {_POINTER} {_STATE} {_LAST} header_names tls_shown secret",
+        f"{_DECIDED} {_POINTER} {_STATE} {_LAST} header_names tls_shown secret shares_url",
     ("hookseal_operator", "SELECT", "events"): f"{_EVENT} body",
     ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
     ("hookseal_operator", "UPDATE", "secret_leftovers"): "why since provider share",

@@ -199,7 +199,7 @@ SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{*}' FROM generate_
 SELECT hookseal.publish('acme', 'invoice.paid', '{}'::json)
 """
 _NOBODY = "00000000-0000-0000-0000-000000000000"
-_OF_A_TENANT = ("deliveries_not_delivered", "endpoints_tenant_id_url_key", "deliveries_pending")
+_OF_A_TENANT = ("deliveries_not_delivered", "endpoints_url", "deliveries_pending")
 FEW, MANY = 6_000, 60_000
 _MOST_RATIO = 1.5  # one more level of each index
 _AND_BUFFERS = 200  # what a plan of few buffers may read more, a fifth of what a scan of all deliveries does

@@ -181,6 +181,7 @@ _IDLE: Final = tuple(
         ("plaintext beside", "secret = 'whsec_' || repeat('A', 32)"),
         ("made at no time", "created_at = '-infinity'"),
         ("changed at no time", "updated_at = 'infinity'"),
+        ("one url for several", "shares_url = true"),
         ("what the product keeps", "uid = 'x', description = repeat('x', 1024), metadata = '{{\"a\": \"b\"}}'"),
     )
 )

@@ -83,6 +83,7 @@ class Endpoints:
         client_key: Text | None = None,
         ca: Text | None = None,
         secret: Text | SecretMaterial | None = None,
+        allow_same_url: bool = False,
         connection: Connection | None = None,
     ) -> AddedEndpoint:
         """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
@@ -94,8 +95,8 @@ class Endpoints:
         `concurrency` limits the requests in flight, and `rate` those that begin in a second, over all workers. If it is
         `ordered`, which cannot be changed later, one delivery is sent at a time, in the order of publishing;
         `on_dead_letter` is `stop` or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
-        `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url or
-        this uid, `Refused` for a url to which this installation sends nothing.
+        `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url,
+        unless `allow_same_url` is true, or with this uid, `Refused` for a url to which this installation sends nothing.
         """
         owner = arguments.tenant_id(tenant_id)
         decided = self._checked(
@@ -121,6 +122,7 @@ class Endpoints:
             tenant_id=owner,
             scheme=arguments.choice(Scheme, scheme, "scheme"),
             algorithm=arguments.choice(Algorithm, algorithm, "algorithm"),
+            shares_url=arguments.flag(allow_same_url, "allow_same_url"),
             **decided,
         )
         own = translation.extras(headers, client_cert, client_key, ca)
@@ -241,6 +243,7 @@ class Endpoints:
         ca: Text | Unset | None = UNSET,
         lead: str | Unset = UNSET,
         expect_generation: int | None = None,
+        allow_same_url: bool = False,
         connection: Connection | None = None,
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
@@ -248,7 +251,8 @@ class Endpoints:
         None removes a uid, a schedule, a period of rotation, a limit, the client certificate or the authorities.
         `metadata` and `headers` replace all that there is; `change_headers` sets those that have a value, removes those
         that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict`
-        if another endpoint of the tenant has the url or the uid, or if the generation is not the expected one.
+        if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or if the generation
+        is not the expected one.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(  # in the order in which the result names them
@@ -273,6 +277,7 @@ class Endpoints:
         changes |= self._checked(owner, on_dead_letter=on_dead_letter)
         changes |= translation.extras_changes(headers, change_headers, client_cert, client_key, ca)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
+        shares_url = arguments.flag(allow_same_url, "allow_same_url")
         if not changes:
             raise Malformed("give at least one thing to change", advice="`hookseal endpoint update --help` lists them")
         async with self._session.changing(actor, connection) as operator:
@@ -283,6 +288,7 @@ class Endpoints:
                 changes,
                 own_drain_seconds=self._drain_seconds,
                 expect_generation=expected,
+                shares_url=shares_url,
             )
         return UpdatedEndpoint(
             tenant_id=owner,

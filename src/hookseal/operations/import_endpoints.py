@@ -116,9 +116,10 @@ class _Lines:
     def __init__(self) -> None:
         self._of_url: dict[tuple[str, str], int] = {}
         self._of_id: dict[str, int] = {}
+        self._of_uid: dict[tuple[str, str], int] = {}
 
     def take(self, line: int, endpoint: NewEndpoint) -> Conflict | None:
-        """Remember the row, or return the error if one before it is for the same url of that tenant, or the same id."""
+        """Remember the row, or return the error if one before it has its url or uid in that tenant, or its id."""
         before = self._of_url.setdefault((endpoint.tenant_id, endpoint.url), line)
         if before != line:
             return _duplicate(before, "tenant_id and url", field="url")
@@ -126,6 +127,10 @@ class _Lines:
             before = self._of_id.setdefault(endpoint.endpoint_id, line)
             if before != line:
                 return _duplicate(before, "endpoint_id", field="endpoint_id")
+        if endpoint.uid is not None:
+            before = self._of_uid.setdefault((endpoint.tenant_id, endpoint.uid), line)
+            if before != line:
+                return _duplicate(before, "tenant_id and uid", field="uid")
         return None
 
 
@@ -166,12 +171,12 @@ async def _import(
     operator: Operator, endpoint: NewEndpoint, secret: SecretMaterial, *, own_drain_seconds: int, enabled: bool
 ) -> Imported:
     connection = operator.connection
-    there = await endpoints.at_url(connection, endpoint.tenant_id, endpoint.url)
+    there = await endpoints.at_url(connection, endpoint.tenant_id, endpoint.url, preferred=endpoint.endpoint_id)
     if there is None:
         added = await _add(operator, endpoint, secret, own_drain_seconds=own_drain_seconds, enabled=enabled)
         if added is not None:
             return Imported(what=Import.ADDED, endpoint_id=added)
-        there = await endpoints.at_url(connection, endpoint.tenant_id, endpoint.url)
+        there = await endpoints.at_url(connection, endpoint.tenant_id, endpoint.url, preferred=endpoint.endpoint_id)
     if there is None:
         raise Conflict("the endpoint at this url was deleted at this moment: import it again", field="url")
     await _require_same(operator, endpoint, there, secret)

@@ -94,8 +94,9 @@ async def test_the_secret_is_written_to_a_private_file(begun: Begun, tmp_path: P
 
     refused = await begun.run(*ADD, "--secret-out", str(tmp_path / "none"), "--json")
     there = await begun.stored.pool.fetchval("SELECT id::text FROM hookseal.endpoints")
-    message = f"the tenant already has an endpoint with this url, {there}"
+    message = f"the tenant already has an endpoint with this url, {there}: --allow-same-url permits several"
     assert (4, message, False) == (refused.code, refused.json["error"]["message"], (tmp_path / "none").exists())
+    assert 0 == (await begun.run(*ADD, "--allow-same-url")).code
 
 
 async def test_a_given_secret_signs(begun: Begun, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 from hookseal.audit.log import verify
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Conflict, Refused, SecretDenied, Unavailable
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.wire import Scheme
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, add_endpoint
+from hookseal.operations.endpoint.update import update_endpoint
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.core.signing import generate_signing_secret
@@ -85,6 +86,37 @@ async def test_a_url_in_use_is_a_conflict(installation: Installation) -> None:
         await records(installation),
         await installation.pool.fetchval("SELECT count(*) FROM hookseal.endpoints"),
     )
+
+
+async def test_several_endpoints_share_a_url_if_asked(installation: Installation) -> None:
+    """Each that asks for it may have the url of another, also at the same moment; who does not ask is refused."""
+    await installation.endpoint(url=URL)
+    asked = replace(NEW, url=URL, shares_url=True)
+    await asyncio.gather(*(installation.add(asked) for _ in range(3)))
+    with pytest.raises(Conflict):
+        await installation.endpoint(url=URL)
+
+    assert 4 == await records(installation)
+
+
+async def test_who_asks_may_move_to_the_url_of_another(installation: Installation) -> None:
+    """An update to the url of another endpoint is refused unless asked, also if it shared its url before."""
+    first, second = [(await installation.endpoint(url=f"{URL}/{n}")).pointer.endpoint_id for n in (1, 2)]
+
+    async def move(endpoint: EndpointId, url: str, *, shares_url: bool) -> None:
+        change = {"url": url}
+        await installation.act(
+            update_endpoint, TenantId("acme"), endpoint, change, own_drain_seconds=25, shares_url=shares_url
+        )
+
+    with pytest.raises(Conflict):
+        await move(second, f"{URL}/1", shares_url=False)
+    await move(second, f"{URL}/1", shares_url=True)
+    await move(second, f"{URL}/2", shares_url=False)
+    with pytest.raises(Conflict):
+        await move(second, f"{URL}/1", shares_url=False)
+    await move(first, f"{URL}/2", shares_url=True)
+    assert f"{URL}/2" == (await installation.pointer(first)).url == (await installation.pointer(second)).url
 
 
 async def test_of_concurrent_additions_one_succeeds(installation: Installation) -> None:

@@ -77,6 +77,9 @@ class EndpointOptions:
             new=_REQUIRED,
         ),
     ] = None
+    allow_same_url: Annotated[
+        bool, _Declared("--allow-same-url", both="Also if the tenant has an endpoint with this URL.")
+    ] = False
     event_type: Annotated[
         list[str] | None,
         _Declared(
@@ -218,8 +221,9 @@ class EndpointOptions:
                 raise Malformed(f"--{name} is to be given and to be removed", field=f"remove_{name}")
             if is_removed:
                 settings[name] = nothing
-        if self.ordered:
-            settings["ordered"] = True
+        for name in ("ordered", "allow_same_url"):
+            if getattr(self, name):
+                settings[name] = True
         require_one_from_stdin(secret_file, self.headers_file, self.client_cert, self.client_key, self.ca_file)
         return settings | self._headers() | self._tls()
 

@@ -32,7 +32,7 @@ class NewEndpoint:
     If it is `ordered`, its deliveries are sent one after another, and `on_dead_letter` says whether one that is given
     up stops the others. `header_names` are the names of the headers whose values the room `secrets` stores, and
     `tls_shown` describes the certificates that it stores. `endpoint_id` is set for an endpoint of an older system;
-    otherwise an id is made.
+    otherwise an id is made. If `shares_url`, another endpoint of the tenant may have its url.
     """
 
     tenant_id: TenantId
@@ -57,6 +57,7 @@ class NewEndpoint:
     header_names: tuple[str, ...] = ()
     tls_shown: Mapping[str, Any] | None = None
     endpoint_id: EndpointId | None = None
+    shares_url: bool = False
 
     @property
     def retries(self) -> dict[str, Any]:
@@ -101,7 +102,8 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
     """Insert the endpoint without a secret, in the caller's transaction; return its id, by default a new UUIDv7.
 
     The room `secrets` writes its scheme and algorithm together with the pointer. Raises `Conflict` if the tenant
-    already has an endpoint with this url or this uid, if the id exists, or if the tenant is deleted, `Unavailable`.
+    already has an endpoint with this url, which it may not share, or with this uid, if the id exists, or if the tenant
+    is deleted, `Unavailable`.
     """
     retries = endpoint.retries
     try:
@@ -126,6 +128,7 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             endpoint.uid,
             endpoint.description,
             json.dumps(endpoint.metadata),
+            endpoint.shares_url,
         )
         if inserted is None:
             raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
@@ -158,13 +161,23 @@ def _uid_taken(error: asyncpg.UniqueViolationError) -> Exception:
 def url_taken(by: EndpointId | None) -> Conflict:
     """Return the error for a url that another endpoint has; `by` is None if that endpoint was deleted meanwhile."""
     named = "an endpoint with this url" if by is None else f"an endpoint with this url, {by}"
-    return Conflict(f"the tenant already has {named}", field="url")
+    return Conflict(f"the tenant already has {named}", advice="--allow-same-url permits several", field="url")
 
 
-async def at_url(connection: Connection, tenant: TenantId, url: str) -> EndpointId | None:
-    """Return the id of the tenant's endpoint with this url, None if there is none. Raises `Unavailable`."""
-    endpoint_id: str | None = await _SQL.value(connection, "at_url", tenant, url)
+async def at_url(
+    connection: Connection, tenant: TenantId, url: str, *, preferred: EndpointId | None = None
+) -> EndpointId | None:
+    """Return the id of the tenant's endpoint with this url, None if there is none.
+
+    Of several it is the `preferred` one, else the one with the lowest id. Raises `Unavailable`.
+    """
+    endpoint_id: str | None = await _SQL.value(connection, "at_url", tenant, url, preferred)
     return None if endpoint_id is None else EndpointId(endpoint_id)
+
+
+async def share_url(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> None:
+    """Let the locked endpoint have the url of another one. Raises `Unavailable`."""
+    await _SQL.execute(connection, "share_url", tenant, endpoint_id)
 
 
 async def locked(connection: Connection, tenant: TenantId, endpoint_id: EndpointId) -> EndpointSettings:

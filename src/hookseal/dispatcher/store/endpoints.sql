@@ -1,20 +1,30 @@
 -- The columns of an endpoint that the dispatcher writes. None of them is part of a key, so claims do not wait for a lock.
 
--- Adds an endpoint without a secret, unless the tenant already has an endpoint with this url.
+-- Adds an endpoint without a secret, unless the tenant already has an endpoint with this url and it may not share one.
 -- name: insert
 INSERT INTO hookseal.endpoints
     (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
-     retry_schedule, concurrency, rate, rotate_every_days, ordered, on_dead_letter, uid, description, metadata)
-VALUES ($1, coalesce($13::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9::text[]::integer[], $10, $11, $12, $14,
-        $15, $16, $17, $18::text::jsonb)
-ON CONFLICT (tenant_id, url) DO NOTHING
+     retry_schedule, concurrency, rate, rotate_every_days, ordered, on_dead_letter, uid, description, metadata,
+     shares_url)
+SELECT $1, coalesce($13::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9::text[]::integer[], $10, $11, $12, $14,
+       $15, $16, $17, $18::text::jsonb, $19
+WHERE $19::boolean OR NOT EXISTS (SELECT FROM hookseal.endpoints WHERE tenant_id = $1 AND url = $2)
+ON CONFLICT (tenant_id, url, (CASE WHEN NOT shares_url THEN true END)) DO NOTHING
 RETURNING id::text
 
--- Returns which endpoint of the tenant has the url.
+-- Returns which endpoint of the tenant has the url: of several the one with the id $3, else the one with the lowest id.
 -- name: at_url
 SELECT id::text
 FROM hookseal.endpoints
 WHERE tenant_id = $1 AND url = $2
+ORDER BY id IS DISTINCT FROM $3::text::uuid, id
+LIMIT 1
+
+-- Lets the endpoint have the url of another one.
+-- name: share_url
+UPDATE hookseal.endpoints
+SET shares_url = true
+WHERE tenant_id = $1 AND id = $2::text::uuid AND NOT shares_url
 
 -- Writes the names of the endpoint's own headers.
 -- name: name_headers

@@ -55,16 +55,17 @@ async def update_endpoint(
     *,
     own_drain_seconds: int,
     expect_generation: int | None = None,
+    shares_url: bool = False,
 ) -> Updated:
     """Change the endpoint, all of it or nothing: its `url`, `lead`, fields of `EndpointSettings`, `headers` and `tls`.
 
     `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
     and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it. Raises
-    `NotFound`; `Conflict` if the generation is not the expected one, another endpoint of the tenant has the url or the
-    uid, or back-off is set although there is a schedule that is not the default; `Refused` for a time-out longer than
-    the drain of a worker; `Malformed` for headers beyond their limits, a certificate that is not valid now, and
-    `on_dead_letter` without order; `SecretTampered` if the row was altered and the generation would change; the errors
-    of opening headers or TLS, unless all of it is replaced; `Unavailable`.
+    `NotFound`; `Conflict` if the generation is not the expected one, another endpoint of the tenant has the url, unless
+    it is to share one (`shares_url`), or the uid, or back-off is set although there is a schedule that is not the
+    default; `Refused` for a time-out longer than the drain of a worker; `Malformed` for headers beyond their limits, a
+    certificate that is not valid now, and `on_dead_letter` without order; `SecretTampered` if the row was altered and
+    the generation would change; the errors of opening headers or TLS, unless all of it is replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
         row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
@@ -79,7 +80,7 @@ async def update_endpoint(
         endpoint_rules.require_order(ordered=decided.ordered, on_dead_letter=requested.get("on_dead_letter"))
         moves = await _moves(operator, row, requested)
         changes |= {name: _EXTRAS[name].shown(move.after) for name, move in moves.items()}
-        await _require_possible(operator, tenant, changes, own_drain_seconds=own_drain_seconds)
+        await _require_possible(operator, row, changes, own_drain_seconds=own_drain_seconds, shares_url=shares_url)
         if not changes:
             return Updated(changed=(), generation=row.generation)
         after = await _write(operator, row, decided, changes=changes, moves=moves)
@@ -96,11 +97,15 @@ async def update_endpoint(
 
 
 async def _require_possible(
-    operator: Operator, tenant: TenantId, changes: dict[str, Any], *, own_drain_seconds: int
+    operator: Operator, row: Pointer, changes: dict[str, Any], *, own_drain_seconds: int, shares_url: bool
 ) -> None:
     """Raise an error if another endpoint has the url, or if the time-out is longer than the drain of a worker."""
-    if "url" in changes and (other := await endpoints.at_url(operator.connection, tenant, changes["url"])) is not None:
-        raise endpoints.url_taken(other)
+    if "url" in changes and shares_url:
+        await endpoints.share_url(operator.connection, row.tenant_id, row.endpoint_id)
+    elif "url" in changes:
+        other = await endpoints.at_url(operator.connection, row.tenant_id, changes["url"])
+        if other is not None:
+            raise endpoints.url_taken(other)
     if "timeout_ms" in changes:
         await require_drainable(operator, changes["timeout_ms"], own_drain_seconds=own_drain_seconds)
 

@@ -49,6 +49,14 @@ CREATE TRIGGER endpoints_date_change
     ON hookseal.endpoints
     FOR EACH ROW EXECUTE FUNCTION hookseal.date_change();
 
+-- Several endpoints of a tenant may have one url, if somebody asked for it; the others are still one for each url. The index
+-- holds all of them, so that it also finds the endpoints with a url.
+ALTER TABLE hookseal.endpoints ADD COLUMN shares_url boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN hookseal.endpoints.shares_url IS 'Whether it may have the url of another endpoint: once asked for, for good';
+ALTER TABLE hookseal.endpoints DROP CONSTRAINT endpoints_tenant_id_url_key;
+CREATE UNIQUE INDEX endpoints_url ON hookseal.endpoints (tenant_id, url, (CASE WHEN NOT shares_url THEN true END));
+
 REVOKE EXECUTE ON FUNCTION hookseal.date_change() FROM PUBLIC;  -- is_metadata stays: a check runs with the rights of the writing role
-GRANT SELECT (uid, description, metadata, updated_at) ON hookseal.endpoints TO hookseal_worker, hookseal_readonly;
-GRANT INSERT (uid, description, metadata), UPDATE (uid, description, metadata) ON hookseal.endpoints TO hookseal_operator;
+GRANT SELECT (uid, description, metadata, updated_at, shares_url) ON hookseal.endpoints TO hookseal_worker, hookseal_readonly;
+GRANT INSERT (uid, description, metadata, shares_url), UPDATE (uid, description, metadata, shares_url)
+    ON hookseal.endpoints TO hookseal_operator;
