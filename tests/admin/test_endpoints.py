@@ -1,17 +1,21 @@
 """Endpoints from Python: their life, everything that can be set, and the audit of it."""
 
+import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from dataclasses import FrozenInstanceError, asdict
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
 from hookseal import Admin
+from hookseal.admin.session import MAX_CONNECTIONS
 from hookseal.dispatcher.store import endpoint_health
 from hookseal.errors import Conflict, NotFound, Refused, with_advice
 from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.postgres.pool import connected
 from tests.admin.refusals import refused_field
 from tests.doubles.client_certificates import Authority
 from tests.doubles.logbook import audited
@@ -145,6 +149,77 @@ async def test_a_uid_is_of_one_endpoint_of_its_tenant(admin: Admin) -> None:
     await admin.endpoints.add(**NEW | {"tenant_id": "globex"}, uid="a")
     await admin.endpoints.delete(**of, endpoint_id=first.endpoint_id)
     assert ("uid",) == (await admin.endpoints.update(**of, endpoint_id=second.endpoint_id, uid="a")).changed
+
+
+@pytest.mark.req("SEC-08")
+async def test_an_endpoint_is_found_by_its_id_or_its_uid(admin: Admin) -> None:
+    """By one statement, as in a list. That of another tenant is not found, with the answer for one that is absent."""
+    added = await admin.endpoints.add(**NEW, uid="crm-7")
+    await admin.endpoints.add(**NEW | {"tenant_id": "globex"}, uid="globex-1")
+    [listed] = (await admin.endpoints.list(tenant_id="acme")).items
+    sent: list[str] = []
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            connection = await stack.enter_async_context(connected(await admin.endpoints._session.source()))
+            connection.add_query_logger(lambda query: sent.append(query.query))
+    by_id = await admin.endpoints.find(tenant_id="acme", endpoint_id=added.endpoint_id)
+    by_uid = await admin.endpoints.find(tenant_id="acme", uid="crm-7")
+    await asyncio.sleep(0)
+    assert 2 == len(sent)
+    assert listed == by_id == by_uid
+    assert added.endpoint_id == (await admin.endpoints.get(tenant_id="acme", uid="crm-7")).endpoint_id
+
+    answers = set()
+    calls: tuple[Any, ...] = (admin.endpoints.find, admin.endpoints.get)
+    for call, (tenant, uid) in product(calls, (("globex", "crm-7"), ("acme", "globex-1"), ("acme", "nobody"))):
+        with pytest.raises(NotFound) as caught:
+            await call(tenant_id=tenant, uid=uid)
+        answers.add((caught.value.field, str(caught.value)))
+    with pytest.raises(NotFound) as caught:
+        await admin.endpoints.find(tenant_id="globex", endpoint_id=added.endpoint_id)
+    assert [("endpoint_id", "uid")] == [(caught.value.field, field) for field, _ in answers]
+
+
+async def test_a_list_is_read_in_both_orders_while_endpoints_are_added(admin: Admin) -> None:
+    """Each endpoint that was there comes once. Those that are added meanwhile come at the newest end, if at all."""
+
+    async def add() -> str:
+        return (await admin.endpoints.add(**NEW, allow_same_url=True)).endpoint_id
+
+    made = [await add() for _ in range(5)]
+    later: list[str] = []
+    for by, oldest_first in product(("cursor", "after"), (False, True)):
+        seen: list[str] = []
+        place: dict[str, Any] = {}
+        more = True
+        while more:
+            page = await admin.endpoints.list(tenant_id="acme", limit=2, oldest_first=oldest_first, **place)
+            seen += [each.endpoint_id for each in page.items]
+            place = {by: page.next_cursor if by == "cursor" else seen[-1]}
+            more = page.next_cursor is not None
+            if len(later) < 8:
+                later.append(await add())
+        known = set(made) | set(later)
+        assert len(seen) == len(set(seen))
+        assert sorted(seen, reverse=not oldest_first) == seen
+        assert set(made) <= set(seen) <= known
+        if oldest_first:
+            assert later == seen[5:][: len(later)]
+
+    everything = [each.endpoint_id for each in (await admin.endpoints.list(tenant_id="acme")).items]
+    for oldest_first in (False, True):
+        of: dict[str, Any] = {"tenant_id": "acme", "limit": 2, "oldest_first": oldest_first}
+        ids = everything[::-1] if oldest_first else everything
+        backwards = await admin.endpoints.list(**of, before=ids[5])
+        assert ids[3:5] == [each.endpoint_id for each in backwards.items]
+        forwards = await admin.endpoints.list(**of, cursor=backwards.next_cursor)
+        assert ids[5:7] == [each.endpoint_id for each in forwards.items]
+        await add()
+        assert ids[:1] == [each.endpoint_id for each in (await admin.endpoints.list(**of, before=ids[1])).items][-1:]
+        everything = [each.endpoint_id for each in (await admin.endpoints.list(tenant_id="acme")).items]
+    await admin.endpoints.delete(tenant_id="acme", endpoint_id=everything[3], actor=JANE)
+    after = await admin.endpoints.list(tenant_id="*", limit=2, after=everything[3])
+    assert everything[4:6] == [each.endpoint_id for each in after.items]
 
 
 async def test_only_a_change_of_a_setting_moves_updated_at(admin: Admin, installation: Installation) -> None:
@@ -312,6 +387,13 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("update", {"client_key": "x"}, "client_cert"),
     ("disable", {"reason": ""}, "reason"),
     ("get", {"endpoint_id": "x"}, "endpoint_id"),
+    ("get", {"uid": "x"}, "endpoint_id"),
+    ("get", {"endpoint_id": None, "uid": "a b"}, "uid"),
+    ("get", {"endpoint_id": None}, "endpoint_id"),
+    ("list", {"after": "x"}, "after"),
+    ("list", {"before": 5}, "before"),
+    ("list", {"oldest_first": 1}, "oldest_first"),
+    ("list", {"after": "0197c1f0-5e6a-7c3b-9d2e-4f5061728394", "cursor": "x"}, "cursor"),
     ("list", {"enabled": "yes"}, "enabled"),
     ("list", {"enabled": 1}, "enabled"),
     ("list", {"limit": 0}, "limit"),

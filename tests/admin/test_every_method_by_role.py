@@ -192,6 +192,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.add", WRITES, _added),
     ("endpoints.import_rows", WRITES, _imported),
     ("endpoints.get", READS, _on("endpoint")),
+    ("endpoints.find", READS, _on("endpoint")),
     ("endpoints.list", READS, _with(**ACME)),
     ("endpoints.stats", READS, _with(**ACME)),
     ("endpoints.update", WRITES, _moved),

@@ -23,7 +23,7 @@ from hookseal.dispatcher.store.delivery_queries import Filter
 from hookseal.dispatcher.store.publish import NewEvent as GivenEvent
 from hookseal.dispatcher.store.publish import publish_json
 from hookseal.errors import Conflict, Malformed, NotFound, Unavailable
-from hookseal.ground.ids import EventId, TenantId
+from hookseal.ground.ids import EventId, Place, TenantId
 from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
@@ -486,18 +486,19 @@ async def test_results_have_every_column(installation: Installation) -> None:
     (ring,) = (published := await installation.published()).deliveries
     pool, acme = installation.pool, TenantId("acme")
     pages = await asyncio.gather(
-        endpoint_queries.page(pool, endpoint_queries.EndpointFilter(tenant_id=acme), limit=1, cursor=None),
+        endpoint_queries.page(pool, endpoint_queries.EndpointFilter(tenant_id=acme), Place(), limit=1),
         delivery_queries.page(pool, Filter(tenant_id=acme), limit=1, cursor=None),
         event_queries.page(pool, event_queries.EventFilter(tenant_id=acme), limit=1, cursor=None),
     )
     shown = await asyncio.gather(
-        endpoint_queries.show(pool, acme, endpoint.endpoint_id),
+        endpoint_queries.show(pool, acme, endpoint_id=endpoint.endpoint_id),
+        endpoint_queries.find(pool, acme, endpoint_id=endpoint.endpoint_id),
         delivery_queries.show(pool, ring.delivery_id),
         event_queries.show(pool, acme, published.event_id),
     )
     rows = [*(page[0][0] for page in pages), *shown]
     for kind, row in zip(
-        (Endpoint, Delivery, StoredEvent, EndpointDetails, DeliveryDetails, EventDetails), rows, strict=True
+        (Endpoint, Delivery, StoredEvent, EndpointDetails, Endpoint, DeliveryDetails, EventDetails), rows, strict=True
     ):
         assert row.keys() == {each.name for each in fields(kind)}, kind
     assert {"older_claims", "rotations", "schedule", "canary"} < {each.name for each in fields(RotationStatus)}

@@ -54,6 +54,8 @@ MALFORMED: list[tuple[str, int, str | None]] = [
     (f"{ADD} --ca-file /nowhere", 2, "ca_file"),
     (f"{ADD} --on-dead-letter stop", 2, "on_dead_letter"),
     (f"{ADD} --uid 'a b'", 2, "uid"),
+    ("endpoint show --tenant acme", 2, "endpoint"),
+    (f"endpoint show {OF} --uid a", 2, "endpoint"),
     (f"{ADD} --metadata a", 2, "metadata"),
     (f"{ADD} --metadata a=1 --metadata a=2", 2, "metadata"),
     (f"endpoint update {OF} --uid a --remove-uid", 2, "remove_uid"),

@@ -17,7 +17,7 @@ from hookseal.dispatcher.store.endpoint_queries import EndpointFilter
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import Malformed, NotFound
-from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.ids import DeliveryId, EndpointId, Place, TenantId
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import statements
 from tests import rows
@@ -580,8 +580,8 @@ async def test_list_details_and_statistics_have_one_state(installation: Installa
         ("disabled", "breaker", rows.change(pool, "endpoints", enabled=False)),
     ):
         await change
-        [listed], _ = await endpoint_queries.page(pool, EndpointFilter(), limit=1, cursor=None)
-        shown = await endpoint_queries.show(pool, ACME, endpoint)
+        [listed], _ = await endpoint_queries.page(pool, EndpointFilter(), Place(), limit=1)
+        shown = await endpoint_queries.show(pool, ACME, endpoint_id=endpoint)
         [counted], _ = await endpoint_queries.stats_page(pool, ACME, endpoint, limit=1, cursor=None)
         assert ([state] * 3, [lane] * 2) == (
             [each["state"] for each in (listed, shown, counted)], [listed["lane"], shown["lane"]]
@@ -592,7 +592,7 @@ async def test_list_details_and_statistics_have_one_state(installation: Installa
 async def test_the_last_failed_attempt_is_that_of_its_endpoint(installation: Installation) -> None:
     """It is the last that failed, although a later attempt of that delivery succeeded."""
     endpoint, pool = (await installation.endpoint()).pointer.endpoint_id, installation.pool
-    assert (await endpoint_queries.show(pool, ACME, endpoint))["last_failure"] is None
+    assert (await endpoint_queries.show(pool, ACME, endpoint_id=endpoint))["last_failure"] is None
     first, second = [(await installation.deliveries())[0] for _ in range(2)]
     other = (await installation.endpoint(url="https://other.example/")).pointer.endpoint_id
     [of_another] = [ring for ring in await installation.deliveries() if ring.endpoint_id == other]
@@ -604,7 +604,7 @@ async def test_the_last_failed_attempt_is_that_of_its_endpoint(installation: Ins
     ):
         at = NOW + timedelta(minutes=minutes)
         await rows.attempt(pool, ring.delivery_id, number, started_at=at, outcome=outcome, status=status)
-    found = (await endpoint_queries.show(pool, ACME, endpoint))["last_failure"]
+    found = (await endpoint_queries.show(pool, ACME, endpoint_id=endpoint))["last_failure"]
     assert (second.delivery_id, NOW + timedelta(minutes=2), "client_error", 404) == tuple(
         found[name] for name in ("delivery_id", "started_at", "outcome", "status")
     )
@@ -623,12 +623,13 @@ async def test_pages_have_every_selected_endpoint_once(installation: Installatio
     ):
         found, cursor = list[str](), None
         while not found or cursor is not None:
-            items, cursor = await endpoint_queries.page(pool, EndpointFilter(**selected), limit=3, cursor=cursor)
+            place = Place(cursor=cursor)
+            items, cursor = await endpoint_queries.page(pool, EndpointFilter(**selected), place, limit=3)
             found += [item["endpoint_id"] for item in items] or ["nothing"]
         assert (expected or ["nothing"]) == found, selected
     for limit, cursor in ((0, None), (1_001, None), (1, "!")):
         with pytest.raises(Malformed):
-            await endpoint_queries.page(pool, EndpointFilter(), limit=limit, cursor=cursor)
+            await endpoint_queries.page(pool, EndpointFilter(), Place(cursor=cursor), limit=limit)
 
 
 @pytest.mark.req("DEL-08")

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ import hookseal
 from hookseal import errors
 from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.ids import before, decode_cursor, encode_cursor, paged, plural, require_limit
+from hookseal.ground.ids import Place, before, decode_cursor, encode_cursor, paged, plural, require_limit
 from hookseal.ground.version import VERSION
 
 UUID7 = "01900000-0000-7000-8000-000000000001"
@@ -148,6 +149,37 @@ def test_a_cursor_decodes_to_its_position(place: str) -> None:
 def test_an_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(Malformed, match="cursor must be one that an earlier page returned"):
         decode_cursor(cursor)
+
+
+def test_a_list_is_read_from_its_place() -> None:
+    """Each order, in each direction, in pages of two: the ids of the page, and after which id the next one comes."""
+    ids = [f"0190{n:04}-0000-7000-8000-000000000000" for n in range(5)]
+    for place, page, following in (
+        (Place(), [4, 3], 3),
+        (Place(after=ids[3]), [2, 1], 1),
+        (Place(after=ids[1]), [0], None),
+        (Place(before=ids[1]), [3, 2], 2),
+        (Place(before=ids[3]), [4], 4),
+        (Place(before=ids[4]), [], None),
+        (Place(cursor=encode_cursor(ids[1])), [0], None),
+        (Place(oldest_first=True), [0, 1], 1),
+        (Place(oldest_first=True, after=ids[2]), [3, 4], None),
+        (Place(oldest_first=True, before=ids[3]), [1, 2], 2),
+    ):
+        start = place.begins_with
+        found = [{"id": each} for each in (ids if place.is_rising else reversed(ids))]
+        rows = [row for row in found if start is None or (row["id"] > start if place.is_rising else row["id"] < start)]
+        items, cursor = place.page(rows[:3], 2, "id")
+        assert [ids[n] for n in page] == [item["id"] for item in items], place
+        assert (None if following is None else encode_cursor(ids[following])) == cursor, place
+
+
+def test_a_list_has_one_place() -> None:
+    for first, second in (("after", "before"), ("after", "cursor"), ("before", "cursor")):
+        two: dict[str, Any] = {first: IDS[0], second: IDS[1]}
+        with pytest.raises(Malformed) as caught:
+            Place(**two)
+        assert second == caught.value.field
 
 
 def test_a_full_page_has_a_cursor() -> None:

@@ -66,7 +66,7 @@ async def test_without_the_column_endpoints_work(pool: Pool, database_url: str) 
     added = await installation.endpoint()
 
     async with pool.acquire() as connection:
-        shown = await endpoint_queries.show(connection, added.pointer.tenant_id, added.pointer.endpoint_id)
+        shown = await endpoint_queries.show(connection, added.pointer.tenant_id, endpoint_id=added.pointer.endpoint_id)
     assert shown is not None
     assert shown["has_plaintext"] is False
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.endpoints WHERE has_plaintext")

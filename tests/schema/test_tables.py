@@ -40,8 +40,8 @@ SELECT c.relname::text FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexr
 WHERE i.indrelid = 'hookseal.deliveries'::regclass AND i.indpred IS NULL
 """
 _GROWN = """
-INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
-SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{*}', CASE WHEN n % 50 = 0 THEN 'plain' END
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, uid, secret)
+SELECT 'acme', md5(n::text)::uuid, 'https://a.example/' || n, '{*}', 'u' || n, CASE WHEN n % 50 = 0 THEN 'plain' END
 FROM generate_series(1, 2000) AS n;
 INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, correlation_id, body, fingerprint)
 SELECT 'acme', 'e' || n, 'invoice.paid', now() - make_interval(secs => n), 'c' || n, '', ''
@@ -88,8 +88,11 @@ _PLACES = [
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_uid"),
     (("dispatcher.store", "tenants.sql", "oldest"), (_TIME, "t7", 51), "tenants_by_age"),
     (("dispatcher.store", "tenants.sql", "newest"), (_TIME, "t7", 51), "tenants_by_age"),
-    (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_pending"),
-    (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT), "deliveries_in_line"),
+    (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT, None), "deliveries_pending"),
+    (("dispatcher.store", "endpoint_queries.sql", "show"), ("acme", _ENDPOINT, None), "deliveries_in_line"),
+    (("dispatcher.store", "endpoint_queries.sql", "find"), ("acme", _ENDPOINT, None), "endpoints_id_key"),
+    (("dispatcher.store", "endpoint_queries.sql", "find"), ("acme", None, "u7"), "endpoints_uid"),
+    (("dispatcher.store", "endpoints.sql", "at_url"), ("acme", "https://a.example/7", None), "endpoints_url"),
     (("dispatcher.store", "replay.sql", "skip"), ("acme", None, _ENDPOINT), "deliveries_stopping"),
     (("dispatcher.store", "held_endpoints.sql", "move_lines"), ("", _ENDPOINT, 1000), "deliveries_in_line"),
     (("worker.metrics", "database.sql", "lines_stopped"), (), "deliveries_stopping"),
@@ -719,7 +722,10 @@ def _lists() -> list[Read]:
 
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
-    endpoints = {"page": (None, False, None, 51), "page_of_tenant": ("nobody", None, None, 51)}
+    of_all, of_nobody = (None, False, None, 51), ("nobody", None, None, 51)
+    endpoints = {"page": of_all, "page_rising": of_all} | {
+        "page_of_tenant": of_nobody, "page_of_tenant_rising": of_nobody, "find": ("acme", None, "no-such"),
+    }  # fmt: skip
     return [
         page("all", None, None, None, None),
         page("all", None, None, "no.such", None),

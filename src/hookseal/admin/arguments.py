@@ -16,7 +16,7 @@ from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, Place, ReplayId, TenantId
 from hookseal.ground.wire import header_name, require_headers
 from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
@@ -182,9 +182,13 @@ def endpoint_id(text: str) -> EndpointId:
     return _text(ids.endpoint_id, text, "endpoint_id")
 
 
-def uid(text: str) -> str:
-    """Return the uid of an endpoint. Raises `Malformed`."""
-    return _text(endpoint_rules.endpoint_uid, text, "uid")
+def endpoint(by_id: str | None, uid: str | None) -> dict[str, Any]:
+    """Return the id or the uid of an endpoint, by its name. Raises `Malformed` unless exactly one of them is given."""
+    if (by_id is None) == (uid is None):
+        raise Malformed("give endpoint_id or uid, one of them", field="endpoint_id")
+    if uid is None:
+        return {"endpoint_id": optional(endpoint_id, by_id)}
+    return {"uid": _text(endpoint_rules.endpoint_uid, uid, "uid")}
 
 
 def key_id(text: str) -> str:
@@ -239,6 +243,15 @@ def page(limit: int, cursor: str | None) -> None:
     whole(limit, "limit")
     if cursor is not None:
         _require(str, cursor, "cursor")
+
+
+def place(cursor: str | None, after: str | None, before: str | None, *, oldest_first: bool) -> Place:
+    """Return where a page of a list of endpoints is. Raises `Malformed`."""
+    for name, text in (("after", after), ("before", before)):
+        if text is not None:
+            _text(ids.endpoint_id, text, name)
+    flag(oldest_first, "oldest_first")
+    return Place(after=after, before=before, cursor=cursor, oldest_first=oldest_first)
 
 
 def flag(value: bool, name: str) -> bool:  # noqa: FBT001 -- it is checked

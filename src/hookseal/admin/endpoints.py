@@ -174,11 +174,34 @@ class Endpoints:
             failed=tuple(of_row(FailedRow, each) for each in tally.failed),
         )
 
-    async def get(self, *, tenant_id: str, endpoint_id: str, connection: Connection | None = None) -> EndpointDetails:
-        """Return an endpoint with its settings, the secrets that sign for it, and its waiting deliveries."""
-        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+    async def find(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str | None = None,
+        uid: str | None = None,
+        connection: Connection | None = None,
+    ) -> Endpoint:
+        """Return the endpoint with this id, or with this uid, as in a list: by one statement, which counts nothing."""
+        owner, named = arguments.tenant_id(tenant_id), arguments.endpoint(endpoint_id, uid)
         async with self._session.reading(connection) as db:
-            row = await endpoint_queries.show(db, owner, endpoint)
+            return of_row(Endpoint, await endpoint_queries.find(db, owner, **named))
+
+    async def get(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str | None = None,
+        uid: str | None = None,
+        connection: Connection | None = None,
+    ) -> EndpointDetails:
+        """Return an endpoint with its settings, the secrets that sign for it, and its waiting deliveries.
+
+        It is named by its id or by its uid.
+        """
+        owner, named = arguments.tenant_id(tenant_id), arguments.endpoint(endpoint_id, uid)
+        async with self._session.reading(connection) as db:
+            row = await endpoint_queries.show(db, owner, **named)
         failure = row["last_failure"]
         return of_row(EndpointDetails, row, last_failure=None if failure is None else of_row(FailedAttempt, failure))
 
@@ -189,14 +212,23 @@ class Endpoints:
         enabled: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        oldest_first: bool = False,
         connection: Connection | None = None,
     ) -> Page[Endpoint]:
-        """Return up to `limit` (1 to 1000) endpoints of the tenant, the newest first; `*` is every tenant."""
+        """Return up to `limit` (1 to 1000) endpoints of the tenant, the newest first; `*` is every tenant.
+
+        Newest means the highest id. The page is that after an earlier one (`cursor`), or that next to an endpoint which
+        may be deleted: what comes `after` its id in this order, or ends just `before` it. A page before an id that is
+        the first has no `next_cursor`.
+        """
         is_enabled = None if enabled is None else arguments.flag(enabled, "enabled")
         filter_ = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=is_enabled)
         arguments.page(limit, cursor)
+        place = arguments.place(cursor, after, before, oldest_first=oldest_first)
         async with self._session.reading(connection) as db:
-            items, following = await endpoint_queries.page(db, filter_, limit=limit, cursor=cursor)
+            items, following = await endpoint_queries.page(db, filter_, place, limit=limit)
         return Page(items=tuple(of_row(Endpoint, item) for item in items), next_cursor=following)
 
     async def stats(

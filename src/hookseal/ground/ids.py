@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NewType
 from uuid import UUID
@@ -193,6 +194,47 @@ def before(cursor: str | None) -> str | None:
     except ValueError:
         pass
     raise invalid_cursor()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a page of a list by ids is: in which order the list is, and after or before which id the page comes.
+
+    At most one of `after`, `before` and `cursor`, of an earlier page in the same order, is given; none is the beginning
+    of the list. The list is in the order of falling ids, or of rising ones if it is `oldest_first`.
+    """
+
+    after: str | None = None
+    before: str | None = None
+    cursor: str | None = None
+    oldest_first: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `Malformed` if more than one of them is given."""
+        given = [name for name in ("after", "before", "cursor") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise Malformed(f"give {given[0]} or {given[1]}, not both", field=given[1])
+
+    @property
+    def begins_with(self) -> str | None:
+        """The id beside the page, None if there is none. Raises `Malformed` for a cursor that no page returned."""
+        return self.after or self.before or before(self.cursor)
+
+    @property
+    def is_rising(self) -> bool:
+        """Whether the rows are to be read by rising ids. A page before an id is read backwards, from that id on."""
+        return self.oldest_first != (self.before is not None)
+
+    def page(self, rows: list[Any], limit: int, name: str) -> tuple[list[dict[str, Any]], str | None]:
+        """Return the page in the order of the list, and the cursor of the next one, None after the last.
+
+        `rows` are as they were read, one more than the page if there is one more; the column `name` has their id. What
+        follows a page before an id begins with that id.
+        """
+        if self.before is None:
+            return paged(rows, limit, name)
+        items = [dict(row) for row in reversed(rows[:limit])]
+        return items, encode_cursor(items[-1][name]) if items else None
 
 
 def plural(number: int, one: str, many: str) -> str:

@@ -66,6 +66,8 @@ async def test_what_the_product_keeps_is_set_and_removed(begun: Begun) -> None:
     facts = dict(line.split("  ", 1) for line in shown.splitlines())
     assert ["crm-7", "for Jane", "a=1=2 b="] == [facts[name].strip() for name in ("uid", "description", "metadata")]
 
+    assert shown == (await begun.run("endpoint", "show", "--tenant", "acme", "--uid", "crm-7")).out
+
     ended = await begun.run("endpoint", "update", *options_of(one), "--metadata", "c=3", "--description", "")
     assert ["description: for Jane -> -", "metadata: a=1=2 b= -> c=3"] == ended.out.splitlines()[1:]
     await begun.run("endpoint", "update", *options_of(one), "--remove-uid", "--remove-metadata")

@@ -141,5 +141,8 @@ async def test_each_option_of_list_is_a_filter(begun: Begun) -> None:
     ):
         page = (await begun.run("endpoint", "list", *options, "--json")).json
         assert (expected, None) == ({item["endpoint_id"] for item in page["items"]}, page["next_cursor"])
+    for order, expected_order in (((), [other, off, on]), (("--oldest-first",), [on, off, other])):
+        page = (await begun.run("endpoint", "list", *order, "--json")).json
+        assert expected_order == [item["endpoint_id"] for item in page["items"]]
     cursor = (await begun.run("endpoint", "list", "--limit", "2", "--json")).json["next_cursor"]
     assert 1 == len((await begun.run("endpoint", "list", "--cursor", cursor, "--json")).json["items"])

@@ -50,6 +50,7 @@ def list_(
     enabled: Annotated[
         bool | None, typer.Option("--enabled/--disabled", help="Only enabled, or only disabled, endpoints.")
     ] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The lowest id first.")] = False,
     limit: Limit = 50,
     cursor: Cursor = None,
     as_json: Json = False,
@@ -61,18 +62,26 @@ def list_(
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     page = call(
         start(READS),
-        lambda admin: admin.endpoints.list(tenant_id=owner, enabled=enabled, limit=limit, cursor=cursor),
+        lambda admin: admin.endpoints.list(
+            tenant_id=owner, enabled=enabled, limit=limit, cursor=cursor, oldest_first=oldest_first
+        ),
     )
     emit(page, as_json=as_json, text=lambda: _list_text(page))
 
 
 @app.command()
-def show(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
+def show(
+    *,
+    tenant: options.Tenant,
+    endpoint: Annotated[str | None, typer.Option(help="The id of the endpoint.")] = None,
+    uid: Annotated[str | None, typer.Option(help="Your own id of the endpoint, in place of --endpoint.")] = None,
+    as_json: Json = False,
+) -> None:
     """Show one endpoint: its settings, the secrets that sign for it, what waits for it, and what failed last.
 
     Example: hookseal endpoint show --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
-    details = call(start(READS), lambda admin: admin.endpoints.get(tenant_id=tenant, endpoint_id=endpoint))
+    details = call(start(READS), lambda admin: admin.endpoints.get(tenant_id=tenant, endpoint_id=endpoint, uid=uid))
     emit(details, as_json=as_json, text=lambda: _show_text(details))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from hookseal.dispatcher.core.endpoint_health import Counts, Key
 from hookseal.dispatcher.core.model import WaitingFor
 from hookseal.errors import NotFound
-from hookseal.ground.ids import EndpointId, TenantId, before, paged, require_limit
+from hookseal.ground.ids import EndpointId, Place, TenantId, before, paged, require_limit
 from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
 
@@ -26,35 +26,51 @@ class EndpointFilter:
 
 
 async def page(
-    executor: Executor, conditions: EndpointFilter, *, limit: int, cursor: str | None
+    executor: Executor, conditions: EndpointFilter, place: Place, *, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return up to `limit` endpoints, newest first, and the cursor of the next page, None after the last.
+    """Return up to `limit` endpoints at this place, and the cursor of the next page, None after the last.
 
-    Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `Unavailable`.
+    Raises `Malformed` for an invalid cursor, more than one place, or a limit outside 1 to 1000, `Unavailable`.
     """
     require_limit(limit)
-    ended_with = before(cursor)
     name = "page" if conditions.tenant_id is None else "page_of_tenant"
-    rows = await _SQL.rows(executor, name, conditions.tenant_id, conditions.enabled, ended_with, limit + 1)
-    items, following = paged(rows, limit, "endpoint_id")
+    name += "_rising" if place.is_rising else ""
+    rows = await _SQL.rows(executor, name, conditions.tenant_id, conditions.enabled, place.begins_with, limit + 1)
+    items, following = place.page(rows, limit, "endpoint_id")
     return [_with_state(item) for item in items], following
 
 
-async def show(executor: Executor, tenant: TenantId, endpoint_id: EndpointId) -> dict[str, Any]:
-    """Return one endpoint, with how many of its deliveries are pending, how many of these are held, since when and why.
+async def find(
+    executor: Executor, tenant: TenantId, *, endpoint_id: EndpointId | None = None, uid: str | None = None
+) -> dict[str, Any]:
+    """Return the endpoint with this id, or with this uid, as in a page. Raises `NotFound`, `Unavailable`."""
+    row = await _SQL.row(executor, "find", tenant, endpoint_id, uid)
+    if row is None:
+        raise _not_found(uid)
+    return _with_state(dict(row))
 
-    `last_failure` is the last failed attempt among its newest thousand deliveries, None without one. `lane` is what its
-    lane waits for, None if it is open; `next_probe_at` is the time of the next probe if that is a secret or its
-    breaker, else None. `stopped_by` is the delivery that was given up and stops its line. `tls` has the subject, the
-    fingerprint and the end of each of its certificates.
+
+def _not_found(uid: str | None) -> NotFound:
+    return NotFound("the tenant has no such endpoint", field="endpoint_id" if uid is None else "uid")
+
+
+async def show(
+    executor: Executor, tenant: TenantId, *, endpoint_id: EndpointId | None = None, uid: str | None = None
+) -> dict[str, Any]:
+    """Return one endpoint, by its id or its uid, with how many of its deliveries are pending.
+
+    It also has how many of these are held, since when and why. `last_failure` is the last failed attempt among its
+    newest thousand deliveries, None without one. `lane` is what its lane waits for, None if it is open; `next_probe_at`
+    is the time of the next probe if that is a secret or its breaker, else None. `stopped_by` is the delivery that was
+    given up and stops its line. `tls` has the subject, the fingerprint and the end of each of its certificates.
 
     Raises `NotFound` if the tenant has no such endpoint, `Unavailable`.
     """
-    row = await _SQL.row(executor, "show", tenant, endpoint_id)
+    row = await _SQL.row(executor, "show", tenant, endpoint_id, uid)
     if row is None:
-        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
+        raise _not_found(uid)
     endpoint, schedule = _with_state(dict(row)), row["retry_schedule"]
-    failure = await _SQL.row(executor, "last_failure", tenant, endpoint_id)
+    failure = await _SQL.row(executor, "last_failure", tenant, row["endpoint_id"])
     return endpoint | {
         "retry_schedule": None if schedule is None else [int(seconds) for seconds in schedule],
         "tls": None if endpoint["tls"] is None else json.loads(endpoint["tls"]),

@@ -31,27 +31,61 @@ coalesce(e.updated_at, e.created_at) AS updated_at
               ORDER BY s.position, s.id
               LIMIT 1) AS head) AS stopped_by
 
--- Reads a page of the endpoints of a tenant, newest first.
+-- The endpoints of the tenant $1, enabled or not if $2 says so.
 -- The comparisons of pairs make the planner use an index that begins with the tenant.
--- name: page_of_tenant
-SELECT {listed}
-FROM hookseal.endpoints AS e
+-- name: of_tenant
+hookseal.endpoints AS e
 WHERE (e.tenant_id, e.id) >= ($1::text, '00000000-0000-0000-0000-000000000000'::uuid)
   AND (e.tenant_id, e.id) <= ($1::text, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
   AND ($2::boolean IS NULL OR e.enabled = $2)
+
+-- The endpoints of every tenant, enabled or not if $2 says so.
+-- name: of_all
+hookseal.endpoints AS e
+WHERE $1::text IS NULL
+  AND ($2::boolean IS NULL OR e.enabled = $2)
+
+-- Reads a page of the endpoints of a tenant, by falling id, below $3.
+-- name: page_of_tenant
+SELECT {listed}
+FROM {of_tenant}
   AND ($3::text IS NULL OR e.id < $3::text::uuid)
 ORDER BY e.tenant_id DESC, e.id DESC
 LIMIT $4
 
--- Reads a page of endpoints, newest first.
+-- Reads a page of the endpoints of a tenant, by rising id, above $3.
+-- name: page_of_tenant_rising
+SELECT {listed}
+FROM {of_tenant}
+  AND ($3::text IS NULL OR e.id > $3::text::uuid)
+ORDER BY e.tenant_id, e.id
+LIMIT $4
+
+-- Reads a page of endpoints, by falling id, below $3.
 -- name: page
 SELECT {listed}
-FROM hookseal.endpoints AS e
-WHERE ($1::text IS NULL OR e.tenant_id = $1)
-  AND ($2::boolean IS NULL OR e.enabled = $2)
+FROM {of_all}
   AND ($3::text IS NULL OR e.id < $3::text::uuid)
 ORDER BY e.id DESC
 LIMIT $4
+
+-- Reads a page of endpoints, by rising id, above $3.
+-- name: page_rising
+SELECT {listed}
+FROM {of_all}
+  AND ($3::text IS NULL OR e.id > $3::text::uuid)
+ORDER BY e.id
+LIMIT $4
+
+-- Which endpoint of the tenant $1: that with the id $2 or, if that is null, with the uid $3.
+-- name: named
+e.tenant_id = $1 AND (e.id = $2::text::uuid OR e.uid = $3)
+
+-- Reads one endpoint as a page does.
+-- name: find
+SELECT {listed}
+FROM hookseal.endpoints AS e
+WHERE {named}
 
 -- Reads one endpoint, how many of its deliveries are pending and held, and the time of its next probe.
 -- name: show
@@ -77,7 +111,7 @@ CROSS JOIN LATERAL (
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.state = 'pending'
 ) AS held
-WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
+WHERE {named}
 
 -- Returns the last failed attempt among the newest thousand deliveries of an endpoint.
 -- name: last_failure
