@@ -41,6 +41,7 @@ _IDS: Final = {
     "control": "name",
     "held_endpoints": "endpoint_id",
     "lanes": "endpoint_id",
+    "endpoint_urls": "endpoint_id",
     "lines": "endpoint_id",
     "secret_keys": "key_id",
     "secret_records": "ref",

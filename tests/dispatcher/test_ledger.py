@@ -526,7 +526,7 @@ async def test_a_locked_table_is_found_beside_locked_rows(
 
 
 async def claims_of(connection: Connection, ring: Ring, *, most_bytes: int = 1_000) -> tuple[Any, Any]:
-    """Return what the statement for one delivery, and the one for many, claim and leave in the row."""
+    """Return what the statement for one delivery, and the one for many, claim and leave in the row, but for the time."""
     claims: list[Any] = []
     async with connection.transaction():  # so that it is the same time for both
         for name in ("claim_one", "claim_all"):
@@ -534,7 +534,8 @@ async def claims_of(connection: Connection, ring: Ring, *, most_bytes: int = 1_0
             await claiming.start()
             found = await connection.fetch(_BATCHES[name], *_ids([ring]), "w1", 45.0, _TOKEN, most_bytes)
             stored = await connection.fetch("SELECT * FROM hookseal.deliveries WHERE state = 'sending'")
-            claims.append([dict(row) for row in (*found, *stored) if row.get("left_for") is None])
+            claimed = [dict(row) for row in (*found, *stored) if row.get("left_for") is None]
+            claims.append([{name: each[name] for name in each if name != "claimed_at"} for each in claimed])
             await claiming.rollback()
     return claims[0], claims[1]
 

@@ -20,7 +20,7 @@ TABLE = re.compile(r"hookseal\.([a-z_]+)\b(?!\()")
 OWNED = {
     *("endpoints", "events", "deliveries", "attempts", "secret_records", "secret_rotations", "secret_leftovers"),
     *("audit_log", "audit_heads", "producers", "rotation_canaries", "held_endpoints", "lanes", "replays"),
-    *("attempt_counts", "delivery_links", "api_tokens", "tenants"),
+    *("attempt_counts", "delivery_links", "api_tokens", "tenants", "endpoint_urls"),
 }
 # Statements for the installation as a whole, and an operator's lookup by an id that is unique in it.
 FOR_ALL = {

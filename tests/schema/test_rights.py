@@ -26,24 +26,24 @@ WHOLE = {
     },
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        **_STATISTICS, "deliveries": "S", "delivery_links": "S", "held_endpoints": "S", "lanes": "S", "lines": "S",
-        "operator_notices": "S",
+        **_STATISTICS, "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "held_endpoints": "S",
+        "lanes": "S", "lines": "S", "operator_notices": "S",
         "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "tenants": "S",
         "workers": "S",
     },
     "hookseal_worker": {
         "alembic_version": "S", "attempt_counts": "DIS", "attempts": "IS", "audience": "S", "audit_heads": "IS",
         "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "delivery_links": "S", "events": "S", "held_endpoints": "DISU",
-        "key_lock": "D", "lanes": "DISU", "lines": "S",
+        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "events": "S",
+        "held_endpoints": "DISU", "key_lock": "D", "lanes": "DISU", "lines": "S",
         "operator_notices": "S", "replays": "S", "secret_keys": "S", "secret_leftovers": "DIS", "secret_records": "IS",
         "secret_rotations": "IS", "workers": "DISU",
     },
     "hookseal_operator": {
         "alembic_version": "S", "api_tokens": "S", "attempts": "S", "audience": "S", "audit_heads": "IS",
         "audit_log": "IS", **_STATISTICS,
-        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoints": "DS", "held_endpoints": "DS",
-        "key_lock": "D", "lanes": "DS", "lines": "S",
+        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "DS",
+        "held_endpoints": "DS", "key_lock": "D", "lanes": "DS", "lines": "S",
         "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
         "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "tenants": "S",
         "workers": "S",
@@ -65,7 +65,7 @@ _FAILURES = "first_failure_at last_failure_at"
 _EVENT = "tenant_id id event_type occurred_at correlation_id traceparent"
 _ENDPOINT = (
     f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
-    " has_plaintext created_at updated_at shares_url"
+    " has_plaintext created_at updated_at shares_url url_since"
 )
 _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on"
 PARTS = {

@@ -180,6 +180,7 @@ _IDLE: Final = tuple(
         ("provider of the secret", "secret_provider = 'aws'"),
         ("plaintext beside", "secret = 'whsec_' || repeat('A', 32)"),
         ("made at no time", "created_at = '-infinity'"),
+        ("url since no time", "url_since = 'infinity'"),
         ("changed at no time", "updated_at = 'infinity'"),
         ("one url for several", "shares_url = true"),
         ("what the product keeps", "uid = 'x', description = repeat('x', 1024), metadata = '{{\"a\": \"b\"}}'"),

@@ -348,9 +348,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """One attempt. `signed_by` has the references of the secrets that signed it, the current one first."""
+    """One attempt. `signed_by` has the references of the secrets that signed it, the current one first.
+
+    `url` is where it was sent, also if the endpoint has another url now, or none; None if that is not known, as for an
+    attempt from before revision 0002 of the schema.
+    """
 
     number: int
+    url: str | None = field(repr=False)
     started_at: datetime
     duration_ms: int | None
     status: int | None

@@ -278,7 +278,10 @@ class Retention:
         self._unlogged = Removed()
 
     async def once(self) -> None:
-        """Remove one batch of deliveries, and one of events if it is time. Raises `Unavailable`."""
+        """Remove one batch of deliveries and, if it is time, one of events, the last with one of former urls.
+
+        Raises `Unavailable`.
+        """
         self._pause, began_at = RETENTION_SECONDS, self._clock.monotonic()
         removed, deliveries = await self._history.remove_deliveries(self._deliveries, days=self._days)
         self._deliveries = deliveries or OLDEST
@@ -296,6 +299,7 @@ class Retention:
         self._count(removed)
         if events is None:
             self._events_at = self._clock.monotonic() + EVENTS_SECONDS
+            await self._history.remove_urls(days=self._days)
         return events is not None
 
     def _count(self, removed: Removed) -> None:

@@ -26,12 +26,13 @@ d.endpoint_id IS NOT DISTINCT FROM a.endpoint_id
                                           AND h.released_at IS NULL))
                THEN d.next_attempt_at <= now() END
 
--- What a claim writes: the lease, and what it read of the endpoint, which is `s`.
+-- What a claim writes: the lease, and what it read of the endpoint, which is `s`. `claimed_at` is a time at which the endpoint is
+-- locked: by it the attempt finds the url that was read (0002_endpoints.sql). `now()` may be before a change that was read.
 -- name: lease
 state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()), waiting_for = NULL, held_at = NULL,
         lease_owner = $5, lease_token = coalesce((SELECT $7::text::uuid), gen_random_uuid()),
         lease_expires_at = now() + make_interval(secs => $6),
-        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = now(),
+        claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = clock_timestamp(),
         claimed_refs = coalesce(s.refs, '{}'), claimed_generation = s.generation
 
 -- What a claim returns of a delivery and its event, which are `c` and `v`. Python cannot read every year that a role with the

@@ -23,7 +23,7 @@ _UNDELIVERED: Final = (State.DEAD_LETTER, State.FAILED, State.CANCELLED)
 _UNFINISHED: Final = (State.PENDING, State.SENDING)
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "delivery_queries.sql", seconds=None)
-_ATTEMPT: Final = ("number", "started_at", "duration_ms", "status", "outcome", "signed_by", "worker", "snippet")
+_ATTEMPT: Final = ("number", "url", "started_at", "duration_ms", "status", "outcome", "signed_by", "worker", "snippet")
 _OF_EVENTS: Final = "page_of_events"
 
 

@@ -42,7 +42,7 @@ WHERE (e.tenant_id, e.id) >= ($1::text, '00000000-0000-0000-0000-000000000000'::
 -- The endpoints of every tenant, enabled or not if $2 says so.
 -- name: of_all
 hookseal.endpoints AS e
-WHERE $1::text IS NULL
+WHERE ($1::text IS NULL OR e.tenant_id = $1)
   AND ($2::boolean IS NULL OR e.enabled = $2)
 
 -- Reads a page of the endpoints of a tenant, by falling id, below $3.

@@ -1,4 +1,4 @@
-"""History: removes deliveries, attempts and events whose retention is over, in batches."""
+"""History: removes deliveries, attempts, events and former urls whose retention is over, in batches."""
 
 from dataclasses import dataclass, fields
 from typing import Final, NewType
@@ -8,7 +8,7 @@ from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "history.sql")
-BATCH: Final = 500  # the limit of both functions in the schema
+BATCH: Final = 500  # the limit of each function in the schema
 
 Place = NewType("Place", str)
 """Where a walk through deliveries or events is: the time of the last one that it looked at."""
@@ -56,6 +56,14 @@ class PostgresHistory:
             raise Defect("remove_deliveries returns one row")
         removed = Removed(deliveries=row["deliveries"], attempts=row["attempts"])
         return removed, Place(row["last"]) if removed.deliveries == BATCH else None
+
+    async def remove_urls(self, *, days: int) -> int:
+        """Remove a batch of the urls which ended more than `days` ago and which no delivery that is left can have used.
+
+        Return how many were removed. Raises `Unavailable`.
+        """
+        removed: int = await _SQL.value(self._executor, "remove_urls", days)
+        return removed
 
     async def remove_events(self, place: Place, *, days: int) -> tuple[Removed, Place | None]:
         """Look at a batch of the events that were published more than `days` ago, and remove those without a delivery.

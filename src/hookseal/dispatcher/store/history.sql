@@ -6,6 +6,10 @@
 -- name: remove_deliveries
 SELECT deliveries, attempts, last::text AS last FROM hookseal.remove_deliveries($1, $2::text::timestamptz)
 
+-- Removes a batch of the former urls that ended more than $1 days ago and that no delivery can have used.
+-- name: remove_urls
+SELECT hookseal.remove_urls($1)
+
 -- Removes those without a delivery of the next batch of events that were published more than $1 days ago.
 -- name: remove_events
 SELECT events, looked_at, last::text AS last FROM hookseal.remove_events($1, $2::text::timestamptz)
