@@ -14,11 +14,13 @@ import pytest
 from hookseal import Admin
 from hookseal.admin import ImportRow
 from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.event_types import CataloguedType
 from hookseal.dispatcher.store.tokens import NewToken, Scope
 from hookseal.errors import Conflict, Refused, SecretDenied
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations import producers
+from hookseal.operations.event_types import add_event_type
 from hookseal.operations.tokens import add_token
 from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
@@ -93,9 +95,16 @@ class Targets:
         return str(role)
 
     def name(self) -> str:
-        """Return a name that no token or tenant has."""
+        """Return a name that no token, tenant or event type has."""
         self._number += 1
         return f"t{self._number}"
+
+    async def event_type(self) -> dict[str, Any]:
+        """Return the arguments that name an event type."""
+        name = self.name()
+        given = CataloguedType(name=name, description="", schemas=None, deprecated=False, archived=False)
+        await self._installation.act(add_event_type, given)
+        return {"name": name}
 
     async def tenant(self) -> str:
         """Return a tenant with an endpoint."""
@@ -257,6 +266,11 @@ TABLE: Final[tuple[Row, ...]] = (
     ("producers.grant", WRITES, _of_producer),
     ("producers.revoke", WRITES, _of_producer),
     ("producers.list", SEES_RESULTS, _with()),
+    ("event_types.add", WRITES, lambda method, make: method(name=make.name(), description="", **BY)),
+    ("event_types.get", SEES_RESULTS, _on("event_type")),
+    ("event_types.list", SEES_RESULTS, _with()),
+    ("event_types.update", WRITES, _on("event_type", deprecated=True, **BY)),
+    ("event_types.delete", WRITES, _on("event_type", **BY)),
     ("tenants.add", WRITES, lambda method, make: method(tenant_id=make.name(), **BY)),
     ("tenants.get", SEES_RESULTS, _with(**ACME)),
     ("tenants.list", SEES_RESULTS, _with()),

@@ -40,7 +40,7 @@ FOR_ALL = {
 WHOLE_FILES = {"database.sql"}  # counts of the whole installation, for the metrics
 
 
-THE_INSTALLATIONS = {"alembic_version", "secret_keys", "workers", "control"}
+THE_INSTALLATIONS = {"alembic_version", "event_types", "secret_keys", "workers", "control"}
 BY_ID = {"deliveries"}  # each update writes every index of it: that of its tenant and id is on `delivery_links`
 
 

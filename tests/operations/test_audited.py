@@ -15,6 +15,7 @@ from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import replays
 from hookseal.dispatcher.store.endpoint_health import Failing
 from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.event_types import CataloguedType
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import NewToken, Scope
@@ -22,6 +23,7 @@ from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import Scheme
 from hookseal.operations import (
     deliveries,
+    event_types,
     import_endpoints,
     migrate_secrets,
     move_secrets,
@@ -57,6 +59,7 @@ from tests.doubles.transport import ScriptedTransport
 from tests.secrets.samples import master_key, register
 
 ACME = TenantId("acme")
+PAID = CataloguedType(name="invoice.paid", description="", schemas=None, deprecated=False, archived=False)
 GLOBEX = NewTenant(tenant_id=TenantId("globex"), uid=None, name=None, metadata={})
 TOKEN = NewToken(name="t", tenant_id=ACME, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
@@ -176,6 +179,12 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.INTEGRITY_ROTATED, keys.rotate_integrity_key, lambda by: keys.rotate_integrity_key(by, os.urandom)),
         (Action.PRODUCER_GRANTED, producers.grant, lambda by: producers.grant(by, role, ACME)),
         (Action.PRODUCER_REVOKED, producers.revoke, lambda by: producers.revoke(by, role, ACME)),
+        (Action.EVENT_TYPE_ADDED, event_types.add_event_type, lambda by: event_types.add_event_type(by, PAID)),
+        (
+            Action.EVENT_TYPE_UPDATED,
+            event_types.update_event_type,
+            lambda by: event_types.update_event_type(by, PAID.name, {"archived": True}),
+        ),
         (Action.TENANT_ADDED, tenants.add_tenant, lambda by: tenants.add_tenant(by, GLOBEX)),
         (
             Action.TENANT_UPDATED,

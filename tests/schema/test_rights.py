@@ -26,8 +26,8 @@ WHOLE = {
     },
     "hookseal_readonly": {
         "alembic_version": "S", "attempts": "S", "audit_heads": "S", "audit_log": "S", "control": "S",
-        **_STATISTICS, "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "held_endpoints": "S",
-        "lanes": "S", "lines": "S", "operator_notices": "S",
+        **_STATISTICS, "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "event_types": "S",
+        "held_endpoints": "S", "lanes": "S", "lines": "S", "operator_notices": "S",
         "producers": "S", "replays": "S", "rotation_canaries": "S", "secret_rotations": "S", "tenants": "S",
         "workers": "S",
     },
@@ -43,6 +43,7 @@ WHOLE = {
         "alembic_version": "S", "api_tokens": "S", "attempts": "S", "audience": "S", "audit_heads": "IS",
         "audit_log": "IS", **_STATISTICS,
         "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "DS",
+        "event_types": "S",
         "held_endpoints": "DS", "key_lock": "D", "lanes": "DS", "lines": "S",
         "operator_notices": "S", "producers": "DIS", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "IS",
         "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "tenants": "S",
@@ -71,6 +72,8 @@ _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on
 PARTS = {
     ("hookseal_operator", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
     ("hookseal_operator", "UPDATE", "api_tokens"): "revoked_at last_used_on",
+    ("hookseal_operator", "INSERT", "event_types"): "name description schemas deprecated archived",
+    ("hookseal_operator", "UPDATE", "event_types"): "description schemas deprecated archived updated_at",
     ("hookseal_operator", "INSERT", "tenants"): "tenant_id uid name metadata",
     ("hookseal_operator", "UPDATE", "tenants"): "uid name metadata created_at updated_at deleted_at",
     ("hookseal_readonly", "SELECT", "api_tokens"): _TOKEN,

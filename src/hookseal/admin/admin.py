@@ -18,6 +18,7 @@ from typing import Final
 from hookseal.admin.audit import Audit
 from hookseal.admin.deliveries import Deliveries
 from hookseal.admin.endpoints import Endpoints
+from hookseal.admin.event_types import EventTypes
 from hookseal.admin.events import Events
 from hookseal.admin.keys import Keys
 from hookseal.admin.producers import Producers
@@ -52,6 +53,7 @@ class Admin:
         self.restores: Final = Restores(session)
         self.keys: Final = Keys(session)
         self.producers: Final = Producers(session)
+        self.event_types: Final = EventTypes(session)
         self.tenants: Final = Tenants(session)
         self.tokens: Final = Tokens(session)
 

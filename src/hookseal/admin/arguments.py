@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from hookseal.audit.chain import Head, parse_heads
 from hookseal.config.settings import Egress
 from hookseal.dispatcher.core import endpoint_rules, replay_job
@@ -32,7 +34,9 @@ Member = TypeVar("Member", bound=StrEnum)
 Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
+_MAX_DESCRIPTION_CHARACTERS: Final = 4_096
 _MAX_METADATA_BYTES: Final = 4_096
+_MAX_SCHEMAS_BYTES: Final = 65_536
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
 _TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
@@ -149,6 +153,47 @@ def metadata_of(values: Mapping[str, str]) -> dict[str, str]:
     if len(json.dumps(dict(values))) > _MAX_METADATA_BYTES:
         raise Malformed(f"metadata must be at most {_MAX_METADATA_BYTES} bytes as JSON", field="metadata")
     return dict(values)
+
+
+def event_type_name(text: str, name: str = "name") -> str:
+    """Return the name of an event type of the catalogue. Raises `Malformed`."""
+    return _text(ids.event_type, text, name)
+
+
+def event_type_changes(
+    *, description: str | Unset, schemas: str | Unset | None, deprecated: bool | Unset, archived: bool | Unset
+) -> dict[str, Any]:
+    """Return what is said of an event type, without what is not given. Raises `Malformed`."""
+    changes = without_unset({"description": description, "schemas": schemas})
+    if "description" in changes:
+        changes["description"] = _described(changes["description"])
+    if changes.get("schemas") is not None:
+        changes["schemas"] = _schemas(changes["schemas"])
+    flags = without_unset({"deprecated": deprecated, "archived": archived})
+    return changes | {name: flag(value, name) for name, value in flags.items()}
+
+
+def _described(text: str) -> str:
+    _require(str, text, "description")
+    if len(text) > _MAX_DESCRIPTION_CHARACTERS or b"\0" in encoded(text, "description"):
+        raise Malformed(
+            f"description must be at most {_MAX_DESCRIPTION_CHARACTERS} characters, without NUL", field="description"
+        )
+    return text
+
+
+def _schemas(text: str) -> str:
+    """Return the JSON object of JSON schemas. Raises `Malformed`."""
+    _require(str, text, "schemas")
+    if len(encoded(text, "schemas")) > _MAX_SCHEMAS_BYTES:
+        raise Malformed(f"schemas must be at most {_MAX_SCHEMAS_BYTES} bytes", field="schemas")
+    try:
+        found = msgspec.json.decode(text, type=dict[str, dict[str, Any]])
+    except (msgspec.DecodeError, RecursionError):
+        raise Malformed("schemas must be a JSON object with a JSON schema for each version", field="schemas") from None
+    if not all(found):
+        raise Malformed("schemas must name each version", field="schemas")
+    return text
 
 
 def token_name(text: str) -> str:

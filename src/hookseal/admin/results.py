@@ -967,6 +967,19 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventType:
+    """An event type of the catalogue. `schemas` is the text of a JSON object with a JSON schema for each version."""
+
+    name: str
+    description: str
+    schemas: str | None = field(repr=False)
+    deprecated: bool
+    archived: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedTenant:
     """How many endpoints were deleted, pending deliveries cancelled and tokens revoked with a tenant."""
 

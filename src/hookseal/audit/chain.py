@@ -46,6 +46,8 @@ class Action(StrEnum):
     PAYLOAD_READ = "event.payload_read"
     PRODUCER_GRANTED = "producer.granted"
     PRODUCER_REVOKED = "producer.revoked"
+    EVENT_TYPE_ADDED = "event_type.added"
+    EVENT_TYPE_UPDATED = "event_type.updated"
     TENANT_ADDED = "tenant.added"
     TENANT_UPDATED = "tenant.updated"
     TENANT_DELETED = "tenant.deleted"
