@@ -186,6 +186,7 @@ async def delivery(
 async def attempt(source: Executor, delivery_id: str, number: int = 1, *, tenant: str = "acme", **columns: Any) -> None:
     """Insert an attempt, which succeeded."""
     given = {
+        "endpoint_id": Sql(f"(SELECT endpoint_id FROM hookseal.deliveries WHERE id = '{delivery_id}')"),  # noqa: S608 -- ours
         "started_at": NOW,
         "duration_ms": 12,
         "status": 204,

@@ -22,6 +22,7 @@ from hookseal.ground.wire import Algorithm
 from hookseal.operations import producers
 from hookseal.operations.event_types import add_event_type
 from hookseal.operations.tokens import add_token
+from tests import rows
 from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
 from tests.doubles.stored import Installation
@@ -82,6 +83,12 @@ class Targets:
                 "UPDATE hookseal.deliveries SET position = 1 WHERE id = $1::text::uuid", delivery
             )
         return {"tenant_id": "acme", "delivery_id": delivery}
+
+    async def attempt(self) -> dict[str, Any]:
+        """Return the arguments that name an attempt."""
+        delivery = (await dead_letters(self._installation, 1))[0]
+        await rows.attempt(self._installation.pool, delivery)
+        return {"tenant_id": "acme", "attempt_id": f"{delivery}.1"}
 
     async def event(self) -> dict[str, Any]:
         """Return the arguments that name an event."""
@@ -220,6 +227,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ("deliveries.why", READS, _on("dead")),
     ("deliveries.replay", ALSO_WORKER, _on("dead", **BY)),
     ("deliveries.skip", ALSO_WORKER, _skipped),
+    ("attempts.list", READS, _on("event")),
+    ("attempts.get", READS, _on("attempt")),
     ("audit.list", READS, _with(**ACME)),
     ("audit.heads", READS, _with(tenant_id="*")),
     ("audit.verify", ALSO_WORKER, _with(tenant_id="*")),

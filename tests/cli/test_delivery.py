@@ -73,6 +73,7 @@ async def test_a_delivery_is_shown_with_its_attempts(begun: Begun) -> None:
     shown = (await begun.run("delivery", "show", ring.delivery_id, "--json")).json
     first = {
         "number": 1,
+        "manual": False,
         "url": None,  # not known: the endpoint is younger
         "started_at": "2026-03-01T12:00:00.250Z",
         "duration_ms": 12,
@@ -181,6 +182,33 @@ async def test_each_option_is_a_filter(begun: Begun) -> None:
         (("--signed-by", str(endpoint.secret_ref)), [one]),
     ):
         assert expected == await listed(begun, *options), options
+
+
+@pytest.mark.req("DEL-20")
+async def test_attempts_are_listed_by_their_options(begun: Begun) -> None:
+    """Each option of `delivery attempts` selects what it names; the text is a table."""
+    endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
+    [ring] = (event := await begun.stored.published()).deliveries
+    await attempted(begun, ring)
+    of_endpoint = ("--endpoint", endpoint)
+    for options, expected in (
+        (of_endpoint, [2, 1]),
+        (("--event-id", event.event_id), [2, 1]),
+        ((*of_endpoint, "--oldest-first"), [1, 2]),
+        ((*of_endpoint, "--event-type", "a.b", "--event-type", "invoice.paid"), [2, 1]),
+        ((*of_endpoint, "--event-type", "a.b"), []),
+        ((*of_endpoint, "--outcome", "failed"), [1]),
+        ((*of_endpoint, "--status-class", "2"), [2]),
+        ((*of_endpoint, "--since", "2026-03-02T00:00:00Z"), []),
+        ((*of_endpoint, "--until", "2026-03-02T00:00:00Z"), [2, 1]),
+    ):
+        page = await begun.run("delivery", "attempts", "--tenant", "acme", *options, "--json")
+        assert expected == [each["number"] for each in page.json["items"]], options
+    first = await begun.run("delivery", "attempts", "--tenant", "acme", *of_endpoint, "--limit", "1")
+    assert f"{ring.delivery_id}.2" in first.out
+    cursor = first.out.rsplit(" ", 1)[1].strip()
+    second = await begun.run("delivery", "attempts", "--tenant", "acme", *of_endpoint, "--cursor", cursor)
+    assert f"{ring.delivery_id}.1" in second.out
 
 
 @pytest.mark.req("DEL-07", part="one-delivery")

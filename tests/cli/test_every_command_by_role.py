@@ -85,6 +85,7 @@ TABLE: Final = (
     _reads("delivery list"),
     _reads("delivery show {delivery}"),
     _reads("delivery why {delivery}"),
+    _reads("delivery attempts --tenant acme --event-id {event}"),
     Row(words="delivery replay {dead}", works_for=ALSO_WORKER),
     Row(words="delivery skip {stopping}", works_for=ALSO_WORKER),
     _writes("replay start --tenant acme"),

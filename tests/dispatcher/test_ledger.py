@@ -116,6 +116,7 @@ async def test_an_attempt_is_stored_with_every_field(pool: Pool, stored: Install
         kept[name]
         for name in ("number", "started_at", "duration_ms", "status", "outcome", "snippet", "signed_by", "worker")
     )
+    assert ring.endpoint_id == str(kept["endpoint_id"])
     assert ("failed", 1, "the receiver answered 503", None, None) == tuple(
         row[name] for name in ("state", "attempts", "last_error", "lease_token", "next_attempt_at")
     )
@@ -208,6 +209,7 @@ async def test_a_dead_workers_attempt_is_on_record(pool: Pool, installation: Ins
     assert (1, "unknown", [added.pointer.secret_ref], "w1") == tuple(
         kept[name] for name in ("number", "outcome", "signed_by", "worker")
     )
+    assert ring.endpoint_id == str(kept["endpoint_id"])
     assert not await ledger(pool).record(lost, ROW, DELIVERED, None), "the lost claim recorded an outcome"
     again = await installation.claim(ring)
     assert 2 == again.number

@@ -94,7 +94,8 @@ PARTS = {
     ("hookseal_worker", "UPDATE", "control"): "holder token until",
     ("hookseal_worker", "UPDATE", "deliveries"):
         "state attempts budget_spent next_attempt_at rung_at waiting_for held_at last_error lease_owner lease_token"
-        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position finished_at",
+        " lease_expires_at claimed_number claimed_at claimed_refs claimed_generation position finished_at"
+        " manual_attempts",
     ("hookseal_worker", "UPDATE", "attempt_counts"): "delivered durations",
     ("hookseal_worker", "UPDATE", "replays"): "state paid_until cursor replayed disabled deleted moved_at ended_at",
     ("hookseal_operator", "INSERT", "replays"):
@@ -108,10 +109,10 @@ PARTS = {
     ("hookseal_operator", "UPDATE", "audit_heads"): "sequence mac",
     ("hookseal_operator", "UPDATE", "control"): "epoch",
     ("hookseal_operator", "INSERT", "deliveries"): (
-        "tenant_id id endpoint_id event_id replay_of waiting_for held_at last_error position"
+        "tenant_id id endpoint_id event_id replay_of waiting_for held_at last_error position manual_attempts"
     ),
     ("hookseal_operator", "UPDATE", "deliveries"):
-        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position",
+        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position manual_attempts",
     ("hookseal_operator", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
     ("hookseal_operator", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
     ("hookseal_operator", "INSERT", "endpoints"): f"tenant_id id url ordered shares_url {_DECIDED}",

@@ -51,6 +51,8 @@ SELECT 'acme', hookseal.uuid7(), md5((n % 2000 + 1)::text)::uuid, 'e' || (n - 1)
        CASE WHEN n % 4 = 0 THEN 'pending' ELSE 'delivered' END, CASE WHEN n % 4 = 0 THEN now() END,
        CASE WHEN n % 40 = 0 THEN 'secret' END
 FROM generate_series(1, 20000) AS n;
+INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker, endpoint_id)
+SELECT tenant_id, id, 1, now(), 'delivered', '{}', 'w', endpoint_id FROM hookseal.deliveries;
 INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, after, previous_mac, mac, mac_key_id)
 SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(secs => n), 'a', 'x',
        'endpoint:' || md5((n % 2000)::text)::uuid, format('{"generation":%s}', n)::json, '', '', '1'
@@ -70,6 +72,7 @@ _OF_EVENTS = (
     *("acme", None, None, None, "ffffffff-ffff-ffff-ffff-ffffffffffff", 11, None, 1_000),
     "00000000-0000-0000-0000-000000000000",
 )
+_OF_ATTEMPTS = ("acme", _ENDPOINT, None, None, None, "-infinity", "infinity", "infinity", _ENDPOINT, 1, 1_000, 11)
 _RING = ("acme", _ENDPOINT, _ENDPOINT, "f")
 _LANE = ("acme", _ENDPOINT)
 _PLACES = [
@@ -111,6 +114,8 @@ _PLACES = [
         ("acme", None, None, _TIME, _TIME, _TIME, "e7", 1_000, 11),
         "events_newest",
     ),
+    (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint"), _OF_ATTEMPTS, "attempts_of_endpoint"),
+    (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint_rising"), _OF_ATTEMPTS, "attempts_of_endpoint"),
     (("dispatcher.store", "event_queries.sql", "deliveries"), ("acme", "e7", 1_000), "delivery_links_once"),
     (("dispatcher.store", "event_queries.sql", "show"), ("acme", "e7"), "events_pkey"),
     (("dispatcher.store", "delivery_queries.sql", "has_endpoint"), (_ENDPOINT, None), "delivery_links_of_endpoint"),
@@ -250,6 +255,11 @@ INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, released_at)
 SELECT 'acme', md5((100 * n + 1)::text)::uuid, CASE WHEN n > 10 THEN now() END FROM generate_series({least}, 20) AS n;
 INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
 SELECT tenant_id, id, 1, now(), 'delivered', '{{}}', 'w' FROM hookseal.deliveries WHERE state = 'delivered'
+ON CONFLICT DO NOTHING;
+INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker, endpoint_id)
+SELECT tenant_id, id, 2, created_at + make_interval(secs => row_number() OVER ()), 'delivered', '{{}}', 'w',
+       md5('1')::uuid
+FROM hookseal.deliveries WHERE state = 'delivered'
 ON CONFLICT DO NOTHING;
 INSERT INTO hookseal.audit_log (tenant_id, sequence, at, actor, action, subject, previous_mac, mac, mac_key_id)
 SELECT 'acme', n, now(), 'a', 'secret.rotated', 'x', '', '', '1' FROM generate_series({least}, {most}, 10) AS n;
@@ -701,6 +711,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
             name="claim_all",
             arguments=(*(each.split("\n")[0] for each in rings), "f", "w", 45.0, None, 2**25),
         ),
+        Read(room="dispatcher.store", file="history", name="fill_attempts", arguments=()),
         Read(room="dispatcher.store", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
         Read(room="dispatcher.store", file="history", name="remove_events", arguments=(30, "-infinity")),
     ]
@@ -722,12 +733,33 @@ def _lists() -> list[Read]:
         return Read(room="dispatcher.store", file="event_queries", name="page", arguments=given)
 
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
+
+    def attempts(of: str, *conditions: Any, since: str = "-infinity", oldest_first: bool = False) -> Read:
+        end = ("-infinity", _FIRST, 0) if oldest_first else ("infinity", _LAST, 2**31 - 1)
+        event = ("e7", oldest_first) if of == "event" else ()
+        given = ("acme", *conditions, since, "infinity", *end, 1_000, 51, *event)
+        name = f"page_of_{of}" + ("_rising" if oldest_first and of == "endpoint" else "")
+        return Read(room="dispatcher.store", file="attempt_queries", name=name, arguments=given)
+
+    def attempt(name: str, *more: Any) -> Read:
+        given = ("acme", _NO_ENDPOINT, 1, *more)
+        return Read(room="dispatcher.store", file="attempt_queries", name=name, arguments=given)
+
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
     of_all, of_nobody = (None, False, None, 51), ("nobody", None, None, 51)
     endpoints = {"page": of_all, "page_rising": of_all} | {
         "page_of_tenant": of_nobody, "page_of_tenant_rising": of_nobody, "find": ("acme", None, "no-such"),
     }  # fmt: skip
     return [
+        attempts("endpoint", endpoint, None, None, None),
+        attempts("endpoint", endpoint, None, None, None, oldest_first=True),
+        attempts("endpoint", endpoint, ["no.such"], None, None),
+        attempts("endpoint", endpoint, ["no.such"], False, 5, oldest_first=True),
+        attempts("endpoint", endpoint, None, None, None, since="2030-01-01Z"),
+        attempts("event", None, None, None, None),
+        attempts("event", endpoint, None, False, 5, oldest_first=True),
+        attempt("show"),
+        attempt("time_of", None, None),
         page("all", None, None, None, None),
         page("all", None, None, "no.such", None),
         page("tenant", "acme", None, None, None),

@@ -23,6 +23,7 @@ from hookseal.worker.maintenance import (
     Statistics,
 )
 from hookseal.worker.metrics.counters import WorkerMeter
+from tests import rows
 from tests.dispatcher.test_history import MANY, History
 from tests.dispatcher.test_ledger import ARRIVED, made
 from tests.doubles.claims import TARGET
@@ -246,6 +247,23 @@ async def test_a_backlog_is_removed_without_haste(site: Site) -> None:
     for table in ("deliveries", "events"):
         assert 2 * BATCH + 1 == sum(line[table] for line in reported) == counted["hookseal_removed_total", table]
     assert 0.0 == counted["hookseal_removed_total", "attempts"]
+
+
+async def test_attempts_of_before_the_upgrade_get_their_endpoint_without_haste(site: Site) -> None:
+    """The leader does so batch after batch, with the same pauses."""
+    await site.pool.execute(MANY, 1)
+    await site.pool.execute(
+        "INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)"
+        " SELECT tenant_id, id, n, now(), 'timeout', '{}', 'w' FROM hookseal.deliveries, generate_series(1, $1) AS n",
+        2 * BATCH + 1,
+    )
+    await rows.change(site.pool, "deliveries", state="pending", next_attempt_at=rows.NOW)  # they stay
+    left = "SELECT count(*) FROM hookseal.attempts WHERE endpoint_id IS NULL"
+    for expected in (BATCH + 1, 1):
+        assert [0.25] == await site.run(1)
+        assert expected == await site.pool.fetchval(left)
+    assert [RETENTION_SECONDS] == await site.run(1)
+    assert 0 == await site.pool.fetchval(left)
 
 
 @pytest.mark.req("DEL-16")

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from hookseal.admin.attempts import Attempts
 from hookseal.admin.audit import Audit
 from hookseal.admin.deliveries import Deliveries
 from hookseal.admin.endpoints import Endpoints
@@ -47,6 +48,7 @@ class Admin:
         self.endpoints: Final = Endpoints(session)
         self.secrets: Final = Secrets(session)
         self.deliveries: Final = Deliveries(session)
+        self.attempts: Final = Attempts(session)
         self.replays: Final = Replays(session)
         self.events: Final = Events(session)
         self.audit: Final = Audit(session)

@@ -18,7 +18,7 @@ from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
 from hookseal.ground import ids
-from hookseal.ground.ids import DeliveryId, EndpointId, EventId, Place, ReplayId, TenantId
+from hookseal.ground.ids import AttemptId, DeliveryId, EndpointId, EventId, Place, ReplayId, TenantId
 from hookseal.ground.wire import header_name, require_headers
 from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
@@ -35,6 +35,7 @@ Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
 _MAX_DESCRIPTION_CHARACTERS: Final = 4_096
+_MAX_EVENT_TYPES: Final = 100
 _MAX_METADATA_BYTES: Final = 4_096
 _MAX_SCHEMAS_BYTES: Final = 65_536
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
@@ -266,6 +267,34 @@ def event_type(text: str) -> str:
     return _text(ids.event_type, text, "event_type")
 
 
+def attempt_id(text: str) -> AttemptId:
+    """Return the id of an attempt. Raises `Malformed`."""
+    return _text(ids.attempt_id, text, "attempt_id")
+
+
+def event_types(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return 1 to 100 event types to select, None for all. Raises `Malformed`."""
+    if texts is None:
+        return None
+    if not 1 <= len(given := _list(texts, "event_types")) <= _MAX_EVENT_TYPES:
+        raise Malformed(f"event_types must be 1 to {_MAX_EVENT_TYPES} event types", field="event_types")
+    return tuple(_text(ids.event_type, text, "event_types") for text in given)
+
+
+def is_delivered(outcome: str | None) -> bool | None:
+    """Return whether attempts with a 2xx answer are selected, or all others; None for both. Raises `Malformed`."""
+    if outcome not in {None, "delivered", "failed"}:
+        raise Malformed("outcome must be delivered or failed", field="outcome")
+    return None if outcome is None else outcome == "delivered"
+
+
+def status_class(value: int | None) -> int | None:
+    """Return the first digit of a status, 1 to 5, or 0, no answer; None for all. Raises `Malformed`."""
+    if optional_whole(value, "status_class") is not None and value not in range(6):
+        raise Malformed("status_class must be 1 to 5, for 1xx to 5xx, or 0, for no answer", field="status_class")
+    return value
+
+
 def states(texts: Sequence[str]) -> tuple[State, ...]:
     """Return states in which a delivery has ended. Raises `Malformed`, which names all of them."""
     return replay_job.final_states(_list(texts, "states"))
@@ -290,11 +319,21 @@ def page(limit: int, cursor: str | None) -> None:
         _require(str, cursor, "cursor")
 
 
-def place(cursor: str | None, after: str | None, before: str | None, *, oldest_first: bool) -> Place:
-    """Return where a page of a list of endpoints is. Raises `Malformed`."""
+def place(
+    cursor: str | None,
+    after: str | None,
+    before: str | None,
+    *,
+    oldest_first: bool,
+    check: Callable[[str], str] = ids.endpoint_id,
+) -> Place:
+    """Return where a page of a list is; `check` raises `Malformed` for a text that is no id of it.
+
+    Raises `Malformed`.
+    """
     for name, text in (("after", after), ("before", before)):
         if text is not None:
-            _text(ids.endpoint_id, text, name)
+            _text(check, text, name)
     flag(oldest_first, "oldest_first")
     return Place(after=after, before=before, cursor=cursor, oldest_first=oldest_first)
 

@@ -350,11 +350,13 @@ class Delivery:
 class AttemptRecord:
     """One attempt. `signed_by` has the references of the secrets that signed it, the current one first.
 
+    `manual`: an operator caused it, by a replay, a resend or an example; otherwise a publish or the retry schedule did.
     `url` is where it was sent, also if the endpoint has another url now, or none; None if that is not known, as for an
     attempt from before revision 0002 of the schema.
     """
 
     number: int
+    manual: bool
     url: str | None = field(repr=False)
     started_at: datetime
     duration_ms: int | None
@@ -363,6 +365,18 @@ class AttemptRecord:
     signed_by: tuple[str, ...]
     worker: str
     snippet: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt(AttemptRecord):
+    """An attempt in a list, with its delivery and its event. Its id is that of the delivery, a dot and its number."""
+
+    tenant_id: str
+    attempt_id: str
+    delivery_id: str
+    endpoint_id: str
+    event_id: str
+    event_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""`hookseal delivery`: list deliveries, show their attempts, explain what one waits for, replay or skip one."""
+"""`hookseal delivery`: list deliveries and attempts, explain what one waits for, replay or skip one."""
 
 from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from hookseal.admin import Delivery, DeliveryDetails, Page
+from hookseal.admin import Attempt, Delivery, DeliveryDetails, Page
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable
@@ -19,6 +19,16 @@ app: Final = typer.Typer(
 _COLUMNS: Final = (
     "delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "created_at", "last_error",
 )  # fmt: skip
+_ATTEMPT_COLUMNS: Final = (
+    "attempt_id",
+    "started_at",
+    "event_type",
+    "manual",
+    "outcome",
+    "status",
+    "duration_ms",
+    "url",
+)
 _Id: TypeAlias = Annotated[
     str,
     typer.Argument(
@@ -94,6 +104,53 @@ def show(
     """
     details = call(start(READS), lambda admin: admin.deliveries.get(tenant_id=EVERY_TENANT, delivery_id=delivery))
     emit(details, as_json=as_json, text=lambda: _show_text(details))
+
+
+@app.command()
+def attempts(
+    *,
+    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    endpoint: Annotated[str | None, typer.Option(help="Only attempts to this endpoint.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Only attempts of this event.")] = None,
+    event_type: Annotated[
+        list[str] | None, typer.Option(help="Only events of this type. Give it again for several.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option(help="delivered, or failed, which is every other outcome.")] = None,
+    status_class: Annotated[
+        int | None, typer.Option(help="The first digit of the status; 0 is no answer.", metavar="DIGIT")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only attempts from this time on: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only attempts before this time, written as for --since.")] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The first attempt first.")] = False,
+    limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the attempts of an endpoint, of an event, or of an event to one endpoint, newest first.
+
+    A page of an endpoint searches at most 50,000 attempts: it may list few or none, and have a next page.
+
+    Example: hookseal delivery attempts --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394 --outcome failed
+    """
+    page = call(
+        start(READS),
+        lambda admin: admin.attempts.list(
+            tenant_id=tenant,
+            endpoint_id=endpoint,
+            event_id=event_id,
+            event_types=event_type,
+            outcome=outcome,
+            status_class=status_class,
+            since=moment(since, "since"),
+            until=moment(until, "until"),
+            limit=limit,
+            cursor=cursor,
+            oldest_first=oldest_first,
+        ),
+    )
+    emit(page, as_json=as_json, text=lambda: _attempts_text(page))
 
 
 @app.command()
@@ -175,6 +232,11 @@ def skip(
 def _list_text(page: Page[Delivery]) -> str:
     none = "no deliveries" if page.next_cursor is None else "no deliveries among those that were searched"
     return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
+
+
+def _attempts_text(page: Page[Attempt]) -> str:
+    none = "no attempts" if page.next_cursor is None else "no attempts among those that were searched"
+    return page_text([fields_of(each) for each in page.items], _ATTEMPT_COLUMNS, page.next_cursor, none=none)
 
 
 def _show_text(details: DeliveryDetails) -> str:

@@ -14,6 +14,7 @@ TenantId = NewType("TenantId", str)
 EndpointId = NewType("EndpointId", str)
 DeliveryId = NewType("DeliveryId", str)
 EventId = NewType("EventId", str)
+AttemptId = NewType("AttemptId", str)
 ReplayId = NewType("ReplayId", str)
 
 SYSTEM_TENANT: Final = TenantId("_system")
@@ -26,6 +27,8 @@ _UID = re.compile(r"[A-Za-z0-9._-]{1,256}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_MAX_INTEGER = 2**31 - 1
 _EVENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _WORDS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _EVENT_TYPE = re.compile(_WORDS)
@@ -88,6 +91,20 @@ def delivery_id(text: str) -> DeliveryId:
     if not _UUID7.fullmatch(text):
         raise Malformed("delivery id must be a UUIDv7 in lower case", field="delivery_id")
     return DeliveryId(text)
+
+
+def attempt_id(text: str) -> AttemptId:
+    """Return the id of an attempt: that of its delivery, a dot and its number, from 1. Raises `Malformed`."""
+    delivery, dot, number = text.partition(".")
+    if not (dot and _UUID7.fullmatch(delivery) and _NUMBER.fullmatch(number) and int(number) <= _MAX_INTEGER):
+        raise Malformed("attempt id must be a delivery id, a dot and a number from 1", field="attempt_id")
+    return AttemptId(text)
+
+
+def parts_of(attempt: AttemptId) -> tuple[DeliveryId, int]:
+    """Return the id of the delivery, and the number of the attempt."""
+    delivery, _, number = attempt.partition(".")
+    return DeliveryId(delivery), int(number)
 
 
 def replay_id(text: str) -> ReplayId:
@@ -219,6 +236,16 @@ class Place:
     def begins_with(self) -> str | None:
         """The id beside the page, None if there is none. Raises `Malformed` for a cursor that no page returned."""
         return self.after or self.before or before(self.cursor)
+
+    @property
+    def begins_with_attempt(self) -> AttemptId | None:
+        """The same in a list of attempts."""
+        if self.cursor is None:
+            return None if self.after is self.before else AttemptId(self.after or self.before or "")
+        try:
+            return attempt_id(decode_cursor(self.cursor))
+        except Malformed:
+            raise invalid_cursor() from None
 
     @property
     def is_rising(self) -> bool:

@@ -200,12 +200,12 @@ WITH made AS MATERIALIZED (
         claimed_number = NULL, claimed_at = NULL, claimed_refs = NULL, claimed_generation = NULL
     FROM held AS h
     WHERE d.ctid = h.place
-    RETURNING d.tenant_id, d.id, h.claimed_number, h.claimed_at, h.duration_ms, h.status, h.outcome, h.snippet, h.refs
+    RETURNING d.tenant_id, d.id, d.endpoint_id, h.claimed_number, h.claimed_at, h.duration_ms, h.status, h.outcome, h.snippet, h.refs
 ), logged AS (
     INSERT INTO hookseal.attempts
-        (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
+        (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker, endpoint_id)
     SELECT tenant_id, id, claimed_number, claimed_at, duration_ms, status, outcome, snippet, coalesce(string_to_array(refs, ' '), '{}'),
-           $12
+           $12, endpoint_id
     FROM ended
     WHERE NOT EXISTS (  -- else the insert would wait for a transaction that deletes this attempt
         SELECT FROM hookseal.attempts AS a

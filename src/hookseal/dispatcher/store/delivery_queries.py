@@ -23,7 +23,9 @@ _UNDELIVERED: Final = (State.DEAD_LETTER, State.FAILED, State.CANCELLED)
 _UNFINISHED: Final = (State.PENDING, State.SENDING)
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "delivery_queries.sql", seconds=None)
-_ATTEMPT: Final = ("number", "url", "started_at", "duration_ms", "status", "outcome", "signed_by", "worker", "snippet")
+_ATTEMPT: Final = (
+    "number", "manual", "url", "started_at", "duration_ms", "status", "outcome", "signed_by", "worker", "snippet",
+)  # fmt: skip
 _OF_EVENTS: Final = "page_of_events"
 
 
@@ -82,7 +84,7 @@ async def page(
     of_events = (conditions.event_id, conditions.correlation_id) if statement == _OF_EVENTS else ()
     rows = await _SQL.rows(executor, statement, *arguments, *of_events)
     if not rows and conditions.endpoint_id is not None and conditions.signed_by is None:
-        await _require_endpoint(executor, conditions.endpoint_id, conditions.tenant_id)
+        await require_endpoint(executor, conditions.endpoint_id, conditions.tenant_id)
     return _page_of_matches([dict(row) for row in rows], limit)
 
 
@@ -146,7 +148,8 @@ def _page_of_matches(rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[
     return items, following or (None if ended_with is None else encode_cursor(ended_with))
 
 
-async def _require_endpoint(executor: Executor, endpoint: EndpointId, tenant: TenantId | None) -> None:
+async def require_endpoint(executor: Executor, endpoint: EndpointId, tenant: TenantId | None) -> None:
+    """Return if an endpoint of the tenant, by default of any, exists or has deliveries. Raises `NotFound`."""
     if not await _SQL.value(executor, "has_endpoint", endpoint, tenant):
         whose = "" if tenant is None else " of this tenant"
         raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint_id")

@@ -154,7 +154,8 @@ SELECT w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_i
        coalesce((SELECT h.waiting_for FROM {holding}), w.waiting_for) AS waiting_for,
        coalesce((SELECT h.reason FROM {holding}), w.last_error) AS last_error,
        w.replay_of::text AS replay_of, e.correlation_id,
-       a.number, hookseal.url_at(w.tenant_id, w.endpoint_id, a.started_at) AS url,
+       a.number, coalesce(a.number = ANY (w.manual_attempts), false) AS manual,
+       hookseal.url_at(w.tenant_id, w.endpoint_id, a.started_at) AS url,
        a.started_at, a.duration_ms, a.status, a.outcome, a.signed_by, a.worker, a.snippet
 FROM hookseal.deliveries AS w
 JOIN hookseal.events AS e ON e.tenant_id = w.tenant_id AND e.id = w.event_id

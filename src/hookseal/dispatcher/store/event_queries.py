@@ -60,16 +60,22 @@ async def page(
     return items, _cursor(rows[-1]) if rows and rows[-1]["is_end"] else None
 
 
+async def find(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[str, Any]:
+    """Return one event without its payload. Raises `NotFound`, `Unavailable`."""
+    row = await _SQL.row(executor, "show", tenant, event_id)
+    if row is None:
+        raise _not_found()
+    return dict(row)
+
+
 async def show(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[str, Any]:
     """Return one event without its payload, with its deliveries, the oldest thousand of them, oldest first.
 
     Raises `NotFound`, `Unavailable`.
     """
-    row = await _SQL.row(executor, "show", tenant, event_id)
-    if row is None:
-        raise _not_found()
+    event = await find(executor, tenant, event_id)
     deliveries = await _SQL.rows(executor, "deliveries", tenant, event_id, MOST_DELIVERIES)
-    return {**dict(row), "deliveries": [dict(delivery) for delivery in deliveries]}
+    return event | {"deliveries": [dict(delivery) for delivery in deliveries]}
 
 
 async def body(executor: Executor, tenant: TenantId, event_id: EventId) -> bytes:

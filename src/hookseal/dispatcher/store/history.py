@@ -1,4 +1,7 @@
-"""History: removes deliveries, attempts, events and former urls whose retention is over, in batches."""
+"""History: removes deliveries, attempts, events and former urls whose retention is over, in batches.
+
+It also fills in what attempts of before an upgrade do not have.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Final, NewType
@@ -56,6 +59,14 @@ class PostgresHistory:
             raise Defect("remove_deliveries returns one row")
         removed = Removed(deliveries=row["deliveries"], attempts=row["attempts"])
         return removed, Place(row["last"]) if removed.deliveries == BATCH else None
+
+    async def fill_attempts(self) -> bool:
+        """Fill in the endpoint of a batch of attempts that have none, the newest ones; return whether more may be left.
+
+        Raises `Unavailable`.
+        """
+        filled: int = await _SQL.value(self._executor, "fill_attempts")
+        return filled == BATCH
 
     async def remove_urls(self, *, days: int) -> int:
         """Remove a batch of the urls which ended more than `days` ago and which no delivery that is left can have used.

@@ -6,6 +6,10 @@
 -- name: remove_deliveries
 SELECT deliveries, attempts, last::text AS last FROM hookseal.remove_deliveries($1, $2::text::timestamptz)
 
+-- Fills in the endpoint of a batch of attempts that have none.
+-- name: fill_attempts
+SELECT hookseal.fill_attempts()
+
 -- Removes a batch of the former urls that ended more than $1 days ago and that no delivery can have used.
 -- name: remove_urls
 SELECT hookseal.remove_urls($1)

@@ -57,8 +57,8 @@ WITH gone AS (
     ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET reopened_at = excluded.reopened_at
 ), logged AS (
     INSERT INTO hookseal.attempts
-        (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker)
-    SELECT d.tenant_id, d.id, d.claimed_number, d.claimed_at, $8, $9, $10, $11, $12, $13
+        (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker, endpoint_id)
+    SELECT d.tenant_id, d.id, d.claimed_number, d.claimed_at, $8, $9, $10, $11, $12, $13, d.endpoint_id
     FROM ended CROSS JOIN hookseal.deliveries AS d  -- as it was before
     WHERE d.id = $2::text::uuid
         ON CONFLICT DO NOTHING
@@ -224,10 +224,10 @@ WITH oldest AS MATERIALIZED (
         {claim_ended}
     FROM judged
     WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
-    RETURNING d.tenant_id, d.id, d.state, judged.claimed_number, judged.claimed_at, judged.claimed_refs, judged.lease_owner
+    RETURNING d.tenant_id, d.id, d.endpoint_id, d.state, judged.claimed_number, judged.claimed_at, judged.claimed_refs, judged.lease_owner
 ), logged AS (
-    INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker)
-    SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner FROM ended
+    INSERT INTO hookseal.attempts (tenant_id, delivery_id, number, started_at, outcome, signed_by, worker, endpoint_id)
+    SELECT tenant_id, id, claimed_number, claimed_at, 'unknown', claimed_refs, lease_owner, endpoint_id FROM ended
     WHERE NOT EXISTS (  -- else the insert would wait for a transaction that deletes this attempt
         SELECT FROM hookseal.attempts AS a
         WHERE a.tenant_id = ended.tenant_id AND a.delivery_id = ended.id AND a.number = ended.claimed_number)

@@ -27,6 +27,10 @@ FROM hookseal.endpoints AS e
 WHERE e.tenant_id = $1 AND e.id = $2::text::uuid
 FOR SHARE
 
+-- The attempts of a delivery that an operator caused, with the next one: the last hundred, so that no row grows for ever.
+-- name: marked
+coalesce(d.manual_attempts[greatest(cardinality(d.manual_attempts) - 98, 1):], '{}') || least(d.attempts, 2147483646) + 1
+
 -- Makes finished deliveries due now, with a new budget. If what they are for is held, they are held with it.
 -- Those that are not finished any more, or whose endpoint is gone, are left as they are. In an ordered endpoint, what has
 -- left the line gets a place at its end, in the order of the ids; what stops the line is due in its place.
@@ -59,7 +63,7 @@ SET state = 'pending', budget_spent = 0, next_attempt_at = now(), rung_at = NULL
     waiting_for = CASE WHEN f.is_behind AND a.waiting_for IS DISTINCT FROM 'endpoint_disabled' THEN 'order'
                        ELSE a.waiting_for END,
     held_at = CASE WHEN f.is_behind OR a.waiting_for IS NOT NULL THEN now() END,
-    last_error = coalesce(a.last_error, d.last_error)
+    last_error = coalesce(a.last_error, d.last_error), manual_attempts = {marked}
 FROM placed AS f
 JOIN hookseal.audience AS a ON a.tenant_id = f.tenant_id AND a.endpoint_id = f.endpoint_id
 WHERE d.tenant_id = f.tenant_id AND d.id = f.id
@@ -71,7 +75,7 @@ RETURNING d.id::text, d.waiting_for
 UPDATE hookseal.deliveries AS d
 SET next_attempt_at = now(), rung_at = NULL, waiting_for = held.waiting_for,
     held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
-    last_error = coalesce(held.last_error, d.last_error)
+    last_error = coalesce(held.last_error, d.last_error), manual_attempts = {marked}
 FROM hookseal.deliveries AS o
 LEFT JOIN hookseal.audience AS held
     ON held.tenant_id = o.tenant_id AND held.endpoint_id = o.endpoint_id AND NOT EXISTS (
@@ -84,9 +88,9 @@ RETURNING d.id::text, d.waiting_for
 -- it is held with it.
 -- name: repeat
 INSERT INTO hookseal.deliveries
-    (tenant_id, id, endpoint_id, event_id, replay_of, waiting_for, held_at, last_error, position)
+    (tenant_id, id, endpoint_id, event_id, replay_of, waiting_for, held_at, last_error, position, manual_attempts)
 SELECT d.tenant_id, hookseal.uuid7(), d.endpoint_id, d.event_id, d.id, a.waiting_for,
-       CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END
+       CASE WHEN a.waiting_for IS NOT NULL THEN now() END, a.last_error, CASE WHEN a.ordered THEN 0 END, '{1}'
 FROM hookseal.deliveries AS d
 JOIN hookseal.audience AS a ON a.tenant_id = d.tenant_id AND a.endpoint_id = d.endpoint_id
 WHERE d.tenant_id = $1 AND d.id = ANY ($2::text[]::uuid[])
