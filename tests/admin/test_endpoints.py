@@ -106,29 +106,30 @@ async def test_what_the_product_keeps_is_shown_and_not_logged(admin: Admin, inst
     metadata the keys, and no text.
     """
     given: dict[str, Any] = {"uid": "crm-7", "description": "for\ncanary-1", "metadata": {"owner": "canary-2", "b": ""}}
-    added = await admin.endpoints.add(**NEW, **given)
+    channels = ("b", "a")
+    added = await admin.endpoints.add(**NEW, **given, channels=[*channels, "b"])
     named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
     shown = await admin.endpoints.get(**named)
     [listed] = (await admin.endpoints.list(tenant_id="acme")).items
     for found in (shown, listed):
         assert given == {"uid": found.uid, "description": found.description, "metadata": found.metadata}
-        assert "canary" not in repr(found)
+        assert (channels, False) == (found.channels, "canary" in repr(found))
 
-    updated = await admin.endpoints.update(**named, actor=JANE, uid=None, description="", metadata={"c": "canary-3"})
-    assert ("uid", "description", "metadata") == updated.changed
+    change: dict[str, Any] = {"uid": None, "description": "", "metadata": {"c": "canary-3"}, "channels": []}
+    updated = await admin.endpoints.update(**named, actor=JANE, **change)
+    assert tuple(change) == updated.changed
     shown = await admin.endpoints.get(**named)
-    assert (None, "", {"c": "canary-3"}) == (shown.uid, shown.description, shown.metadata)
+    assert (None, "", {"c": "canary-3"}, ()) == (shown.uid, shown.description, shown.metadata, shown.channels)
     assert () == (await admin.endpoints.update(**named, actor=JANE, metadata={"c": "canary-3"})).changed
 
     before, changed = await audited(installation.pool)
     assert "canary" not in str((before, changed))
-    assert ("crm-7", True, ["b", "owner"]) == tuple(
-        before["after"][name] for name in ("uid", "has_description", "metadata_keys")
+    assert ("crm-7", True, ["b", "owner"], ["b", "a"]) == tuple(
+        before["after"][name] for name in ("uid", "has_description", "metadata_keys", "channels")
     )
-    assert {"uid": "crm-7", "has_description": True, "metadata_keys": ["b", "owner"], "generation": 1} == changed[
-        "before"
-    ]
-    assert {"uid": None, "has_description": False, "metadata_keys": ["c"]} == changed["after"]
+    facts = {"uid": "crm-7", "has_description": True, "metadata_keys": ["b", "owner"], "channels": ["b", "a"]}
+    assert facts | {"generation": 1} == changed["before"]
+    assert {"uid": None, "has_description": False, "metadata_keys": ["c"], "channels": []} == changed["after"]
 
 
 async def test_a_uid_is_of_one_endpoint_of_its_tenant(admin: Admin) -> None:
@@ -245,10 +246,11 @@ async def test_only_a_change_of_a_setting_moves_updated_at(admin: Admin, install
         admin.secrets.end_overlap(**changing),
         admin.endpoints.update(**changing, url=URL, metadata={}),
     )
-    assert [True] * 7 == await moves(
+    assert [True] * 8 == await moves(
         admin.endpoints.update(**changing, url=f"{URL}/2"),
         admin.endpoints.update(**changing, metadata={"a": "b"}),
         admin.endpoints.update(**changing, event_types=["a.b"]),
+        admin.endpoints.update(**changing, channels=["a"]),
         admin.endpoints.update(**changing, headers={"x-a": "1"}),
         admin.endpoints.update(**changing, headers={"x-a": "2"}),
         admin.endpoints.disable(**changing, reason="x"),
@@ -322,6 +324,9 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("add", {"actor": None}, "actor"),
     ("add", {"name": ""}, "name"),
     ("add", {"allow_same_url": "yes"}, "allow_same_url"),
+    ("add", {"channels": "a"}, "channels"),
+    ("add", {"channels": ["a b"]}, "channels"),
+    ("add", {"channels": [None]}, "channels"),
     ("add", {"uid": ""}, "uid"),
     ("add", {"uid": 7}, "uid"),
     ("add", {"description": None}, "description"),

@@ -31,9 +31,9 @@ async def test_events_are_listed_by_every_filter(begun: Begun) -> None:
     cursor = page.rpartition("more: --cursor ")[2].strip()
     rest = await begun.run("event", "list", "--tenant", "acme", "--cursor", cursor, "--json")
     assert [first.event_id] == [item["event_id"] for item in rest.json["items"]]
-    assert {"tenant_id", "event_id", "event_type", "occurred_at", "correlation_id", "traceparent"} == rest.json[
-        "items"
-    ][0].keys()
+    assert {"tenant_id", "event_id", "event_type", "occurred_at", "correlation_id", "traceparent", "channels"} == (
+        rest.json["items"][0].keys()
+    )
 
 
 async def test_a_payload_is_shown_on_request_and_audited(begun: Begun) -> None:

@@ -136,6 +136,7 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
             endpoint_id=OLD_ID,
             name="Billing",
             uid="crm-7",
+            channels="a; b",
             description="for Jane",
             metadata='{"owner": "Jane, of sales"}',
             scheme="standard",
@@ -160,6 +161,7 @@ async def test_every_column_is_stored(begun: Begun, tmp_path: Path) -> None:
     expected = {
         "name": "Billing",
         "uid": "crm-7",
+        "channels": ["a", "b"],
         "description": "for Jane",
         "metadata": '{"owner": "Jane, of sales"}',
         "scheme": "standard",
@@ -219,6 +221,7 @@ WRONG: list[tuple[dict[str, str], str, str]] = [
     ({"endpoint_id": "canary"}, "malformed", "endpoint"),
     ({"name": "canary\x07"}, "malformed", "name"),
     ({"uid": "the canary"}, "malformed", "uid"),
+    ({"channels": "canary/x"}, "malformed", "channels"),
     ({"description": "canary" * 999}, "malformed", "description"),
     ({"metadata": "canary"}, "malformed", "metadata"),
     ({"metadata": '{"canary": 1}'}, "malformed", "metadata"),

@@ -51,6 +51,31 @@ async def test_each_subscriber_has_one_rung_delivery(begun: Begun) -> None:
     assert (0, "", 2) == (ended.code, ended.err, len(ended.json["deliveries"])), "it warns although a worker lives"
 
 
+async def test_channels_select_endpoints(begun: Begun) -> None:
+    """The event goes to endpoints that share a channel, which `endpoint add` gave them, or that have none."""
+    add = ("endpoint", "add", "--tenant", "acme", "--event-type", "*", "--json")
+    everyone = (await begun.run(*add, "--url", "https://a.example/")).json["endpoint_id"]
+    of_a = (await begun.run(*add, "--url", "https://b.example/", "--channel", "a", "--channel", "b")).json[
+        "endpoint_id"
+    ]
+    for channels, expected in (
+        (("--channel", "c", "--channel", "a"), {everyone, of_a}),
+        (("--channel", "c"), {everyone}),
+    ):
+        ended = await begun.run(*PUBLISH, "--data", "1", *channels, "--json")
+        assert expected == {each["endpoint_id"] for each in ended.json["deliveries"]}
+    ended = await begun.run(*PUBLISH, "--data", "1", "--channel", "c", "--json")
+    shown = await begun.run("event", "show", ended.json["event_id"], "--tenant", "acme", "--json")
+    assert ["c"] == shown.json["channels"]
+
+    of = ("--tenant", "acme", "--endpoint", of_a)
+    await begun.run("endpoint", "update", *of, "--channel", "c")
+    assert 2 == len((await begun.run(*PUBLISH, "--data", "1", "--channel", "c", "--json")).json["deliveries"])
+    removed = await begun.run("endpoint", "update", *of, "--remove-channels")
+    assert "channels: c -> -" in removed.out
+    assert 2 == len((await begun.run(*PUBLISH, "--data", "1", "--json")).json["deliveries"])
+
+
 async def test_a_payload_has_three_sources(begun: Begun, tmp_path: Path) -> None:
     """JSON comes from the argument, a file or standard input and is wrapped unchanged; raw bytes are not wrapped."""
     data, raw = tmp_path / "data.json", tmp_path / "raw"

@@ -33,6 +33,7 @@ NO_TEXT: list[tuple[str, Any, str]] = [
     ("event_id", 0, "int"),
     ("correlation_id", 5, "int"),
     ("traceparent", [], "list"),
+    ("channels", ["a", 5], "int"),
 ]
 JSON_VALUES: list[tuple[object, str]] = [
     ({"z": 1, "a": {"c": [1, 2.5, None], "b": True}}, '{"z":1,"a":{"c":[1,2.5,null],"b":true}}'),
@@ -54,6 +55,8 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"data": 1, "event_type": "invoice paid"}, "event_type"),
     ({"data": 1, "event_id": "a b"}, "event_id"),
     ({"data": 1, "event_id": "x" * 129}, "event_id"),
+    ({"data": 1, "channels": "a"}, "channels"),
+    ({"data": 1, "channels": ["a b"]}, "channels"),
     ({"data": 1, "correlation_id": "a\r\nX: y"}, "correlation_id"),
     ({"data": 1, "correlation_id": "\ud800"}, "correlation_id"),
     ({"data": 1, "correlation_id": "x" * 129}, "correlation_id"),
@@ -127,6 +130,33 @@ async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored)
     assert [due] == [row["id"] for row in marked]
     await rows.set_state(stored.pool, "delivered", where="waiting_for IS NULL")
     assert () == (await publisher.publish(**EVENT, data=1, event_id="evt-1"))._due
+
+
+@pytest.mark.req("DEL-01")
+async def test_an_event_in_channels_goes_to_those_who_share_one(publisher: Publisher, stored: Stored) -> None:
+    """Alone, among calls that wait together, in a transaction and in a batch; `tests/dispatcher` has every case."""
+    [everyone] = [row["id"] for row in await stored.pool.fetch("SELECT id::text FROM hookseal.endpoints")]
+    of_a = await rows.endpoint(stored.pool, channels=["a"])
+    both = {everyone, of_a}
+
+    def reached(published: Published) -> set[str]:
+        return {ring.endpoint_id for ring in published.deliveries}
+
+    alone = [await publisher.publish(**EVENT, data=1, channels=channels) for channels in (["a", "c"], ["c"], [])]
+    together = await asyncio.gather(
+        *(publisher.publish(**EVENT, data=n, channels=["a"] if n % 2 else ["c"]) for n in range(20))
+    )
+    async with stored.pool.acquire() as connection, connection.transaction():
+        joined = await publisher.publish(**EVENT, body=b"1", channels=("a",), connection=connection)
+    many = await publisher.publish_many(
+        tenant_id="acme",
+        events=[Event(event_type=PAID, data=1, channels=["a"]), Event(event_type=PAID, body=b"", channels=["c"])],
+    )
+
+    assert [both, {everyone}, {everyone}] == list(map(reached, alone))
+    assert [{everyone}, both] * 10 == list(map(reached, together))
+    assert [both, {everyone}] == [reached(joined), reached(many.events[1])]
+    assert both == reached(many.events[0])
 
 
 @pytest.mark.req("DEL-01")
@@ -268,6 +298,7 @@ async def test_an_event_of_a_batch_has_every_field(publisher: Publisher, stored:
         ({"body": "text"}, "body", "body must be bytes"),
         ({"data": 1, "event_type": "invoice paid"}, "event_type", "event type must be"),
         ({"data": 1, "event_id": "a b"}, "event_id", "event id must be"),
+        ({"data": 1, "channels": ["a b"]}, "channels", "channels must be"),
         ({"data": 1, "correlation_id": "\ud800"}, "correlation_id", "correlation_id must be"),
         ({"data": 1, "traceparent": "nonsense"}, "traceparent", "traceparent must be"),
     ],

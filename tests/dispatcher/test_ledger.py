@@ -528,7 +528,7 @@ async def test_a_locked_table_is_found_beside_locked_rows(
 
 
 async def claims_of(connection: Connection, ring: Ring, *, most_bytes: int = 1_000) -> tuple[Any, Any]:
-    """Return what the statement for one delivery, and the one for many, claim and leave in the row, but for the time."""
+    """Return what the statement for one delivery, and the one for many, claim and leave in the row, but the time."""
     claims: list[Any] = []
     async with connection.transaction():  # so that it is the same time for both
         for name in ("claim_one", "claim_all"):

@@ -151,6 +151,16 @@ def test_an_invalid_cursor_is_refused(cursor: str) -> None:
         decode_cursor(cursor)
 
 
+def test_channels_are_few_names() -> None:
+    assert ("b", "A.b_c-1", "x" * 128) == ids.channels(["b", "A.b_c-1", "b", "x" * 128])
+    assert () == ids.channels([])
+    assert 10 == len(ids.channels([str(n) for n in range(10)] * 2))
+    for names in ([""], ["a b"], ["a,b"], ["a\n"], ["é"], ["x" * 129], [str(n) for n in range(11)]):
+        with pytest.raises(Malformed) as caught:
+            ids.channels(names)
+        assert "channels" == caught.value.field
+
+
 def test_a_list_is_read_from_its_place() -> None:
     """Each order, in each direction, in pages of two: the ids of the page, and after which id the next one comes."""
     ids = [f"0190{n:04}-0000-7000-8000-000000000000" for n in range(5)]

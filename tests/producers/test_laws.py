@@ -66,6 +66,26 @@ async def test_an_event_joins_the_callers_transaction(opened: Opened, url: str, 
     assert b"\x00\xff" == bodies[raw.event_id]
 
 
+async def test_an_event_in_channels_goes_to_those_who_share_one(opened: Opened, url: str, pool: Pool) -> None:
+    of_a = await rows.endpoint(pool, channels=["a"])
+    async with opened(url, False) as caller:
+        found = [
+            await caller.publish(**event, tenant_id="acme", event_type="a.b", channels=channels)
+            for event in ({"data": 1, "correlation_id": "c"}, {"body": b"1"})
+            for channels in (["a", "b"], ("b",), [])
+        ]
+        with pytest.raises(Malformed) as caught:
+            await caller.publish(tenant_id="acme", event_type="a.b", data=1, channels=["a,b"])
+        await caller.commit()
+
+    assert "channels" == caught.value.field
+    assert [2, 1, 1] * 2 == [len(published.deliveries) for published in found]
+    assert [True, False, False] * 2 == [
+        of_a in {each.endpoint_id for each in published.deliveries} for published in found
+    ]
+    assert {"c", None} == {row[0] for row in await pool.fetch("SELECT correlation_id FROM hookseal.events")}
+
+
 async def test_a_refusal_leaves_the_transaction_usable(opened: Opened, url: str, pool: Pool) -> None:
     """An error is one of our classes with its field, and undoes nothing but the publish."""
     async with opened(url, False) as caller:

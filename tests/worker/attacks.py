@@ -163,6 +163,7 @@ _IDLE: Final = tuple(
     for name, to in (
         ("name", "name = E'\\n' || repeat('x', 10000)"),
         ("event types", "event_types = '{{}}'"),
+        ("channels", "channels = '{{x}}'"),
         ("time-out", "timeout_ms = 20000"),
         ("attempts allowed", "retry_schedule = NULL, max_attempts = 1"),
         ("back-off", "retry_schedule = NULL, backoff_base_seconds = 86400, backoff_cap_seconds = 1"),

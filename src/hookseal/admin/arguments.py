@@ -40,6 +40,7 @@ _MAX_METADATA_BYTES: Final = 4_096
 _MAX_SCHEMAS_BYTES: Final = 65_536
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
 _TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
+_LISTS: Final = frozenset({"event_types", "channels"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _REMOVABLE_NUMBERS: Final = frozenset({"rotate_every_days", "concurrency", "rate"})
 
@@ -522,9 +523,9 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
         for pair in fields["metadata"].items():
             for text in pair:
                 _require(str, text, "metadata")
-    if "event_types" in fields:
-        for text in _list(fields["event_types"], "event_types"):
-            _require(str, text, "event_types")
+    for name in sorted(_LISTS & fields.keys()):
+        for text in _list(fields[name], name):
+            _require(str, text, name)
     if fields.get("retry_schedule") is not None:
         for seconds in _list(fields["retry_schedule"], "retry_schedule"):
             whole(seconds, "retry_schedule")

@@ -66,6 +66,7 @@ class Endpoints:
         uid: str | None = None,
         description: str = "",
         metadata: Mapping[str, str] | None = None,
+        channels: Sequence[str] = (),
         scheme: str = Scheme.STANDARD,
         algorithm: str = Algorithm.HMAC,
         timeout_ms: int | Unset = UNSET,
@@ -91,6 +92,7 @@ class Endpoints:
         `uid` is an id of your own, 1 to 256 characters of A-Z, a-z, 0-9, `.`, `_` and `-`, which no other endpoint of
         the tenant has; that of a deleted one is free again. `description` has at most 1,024 characters, `metadata` at
         most 50 keys of 1 to 128 characters and 4,096 bytes in all: nothing that is sent depends on them.
+        With `channels`, up to 10 names of 1 to 128 characters, it gets only events that share one.
         `retry_schedule` has the seconds between the attempts; None leaves them to the three settings of back-off.
         `concurrency` limits the requests in flight, and `rate` those that begin in a second, over all workers. If it is
         `ordered`, which cannot be changed later, one delivery is sent at a time, in the order of publishing;
@@ -107,6 +109,7 @@ class Endpoints:
             uid=UNSET if uid is None else uid,
             description=description,
             metadata={} if metadata is None else metadata,
+            channels=channels,
             timeout_ms=timeout_ms,
             max_attempts=max_attempts,
             backoff_base_seconds=backoff_base_seconds,
@@ -259,6 +262,7 @@ class Endpoints:
         uid: str | Unset | None = UNSET,
         description: str | Unset = UNSET,
         metadata: Mapping[str, str] | Unset = UNSET,
+        channels: Sequence[str] | Unset = UNSET,
         timeout_ms: int | Unset = UNSET,
         max_attempts: int | Unset = UNSET,
         backoff_base_seconds: int | Unset = UNSET,
@@ -281,10 +285,10 @@ class Endpoints:
         """Change what is given, all of it or nothing, from the next claim on.
 
         None removes a uid, a schedule, a period of rotation, a limit, the client certificate or the authorities.
-        `metadata` and `headers` replace all that there is; `change_headers` sets those that have a value, removes those
-        that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on. Raises `Conflict`
-        if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or if the generation
-        is not the expected one.
+        `metadata`, `channels` and `headers` replace all that there is; `change_headers` sets those that have a value,
+        removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on.
+        Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or
+        if the generation is not the expected one.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(  # in the order in which the result names them
@@ -303,6 +307,7 @@ class Endpoints:
             uid=uid,
             description=description,
             metadata=metadata,
+            channels=channels,
         )
         if lead is not UNSET:
             changes["lead"] = arguments.lead(lead)

@@ -19,7 +19,18 @@ Member = TypeVar("Member", bound=StrEnum)
 _REQUIRED: Final = ("event_types", "secret", "tenant_id", "url")
 # In the order in which they are checked.
 _SETTINGS: Final = (
-    *("url", "name", "uid", "description", "metadata", "retry_schedule", "rotate_every_days", "concurrency", "rate"),
+    *(
+        "url",
+        "name",
+        "uid",
+        "description",
+        "metadata",
+        "channels",
+        "retry_schedule",
+        "rotate_every_days",
+        "concurrency",
+        "rate",
+    ),
     *("timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds", "event_types"),
 )
 _KNOWN: Final = frozenset(

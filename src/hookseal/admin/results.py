@@ -40,8 +40,8 @@ class Endpoint:
     by a delivery of an ordered endpoint that was given up; failing; healthy. `concurrency` is the most requests in
     flight, `rate` the most in a second. `lane` is what its lane waits for, None if it is open. If it is `ordered`,
     `on_dead_letter` says what a dead letter does to the others, stop or skip, and `stopped_by` is the delivery that was
-    given up and stops them. `uid`, `description` and `metadata` are the product's own. `updated_at` is the time of the
-    last change of a setting; a failure, and another secret, is none.
+    given up and stops them. With `channels` it gets only events that share one. `uid`, `description` and `metadata` are
+    the product's own. `updated_at` is the time of the last change of a setting; a failure, and another secret, is none.
     """
 
     tenant_id: str
@@ -53,6 +53,7 @@ class Endpoint:
     metadata: Mapping[str, str] = field(repr=False)
     url: str = field(repr=False)
     event_types: tuple[str, ...]
+    channels: tuple[str, ...]
     enabled: bool
     disabled_reason: str | None
     failing_since: datetime | None
@@ -98,6 +99,7 @@ class EndpointDetails:
     metadata: Mapping[str, str] = field(repr=False)
     url: str = field(repr=False)
     event_types: tuple[str, ...]
+    channels: tuple[str, ...]
     enabled: bool
     disabled_reason: str | None
     disabled_at: datetime | None
@@ -446,7 +448,7 @@ class ReplayCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """An event in a list, without its payload."""
+    """An event in a list, without its payload. With `channels` it went to endpoints that share one or have none."""
 
     tenant_id: str
     event_id: str
@@ -454,6 +456,7 @@ class StoredEvent:
     occurred_at: datetime
     correlation_id: str | None
     traceparent: str | None
+    channels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ _TEXTS: Final = (
     *("tenant_id", "url", "name", "uid", "description", "scheme", "algorithm", "retry_schedule", "concurrency", "rate"),
     *("on_dead_letter", "rotate_every_days"),
 )
-_KNOWN: Final = _REQUIRED | {*_NUMBERS, *_FLAGS, *_TEXTS, "endpoint_id", "metadata"}
+_KNOWN: Final = _REQUIRED | {*_NUMBERS, *_FLAGS, *_TEXTS, "endpoint_id", "metadata", "channels"}
 _YES_OR_NO: Final = {
     "true": True,
     "t": True,
@@ -57,10 +57,10 @@ def import_endpoints(
     """Add the endpoints of an older system, with the secrets that their receivers have.
 
     The first line names the columns. Required are tenant_id, url, event_types (separated by spaces or ;) and secret.
-    Optional are endpoint_id (a UUID, which is kept), name, uid, description, metadata (a JSON object whose values are
-    text), scheme (default: --scheme), algorithm (default: hmac), timeout_ms, max_attempts, backoff_base_seconds,
-    backoff_cap_seconds, retry_schedule, concurrency, rate (as in 50/s), ordered, on_dead_letter, rotate_every_days and
-    enabled.
+    Optional are endpoint_id (a UUID, which is kept), channels (separated as event_types), name, uid, description,
+    metadata (a JSON object whose values are text), scheme (default: --scheme), algorithm (default: hmac), timeout_ms,
+    max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, concurrency, rate (as in 50/s), ordered,
+    on_dead_letter, rotate_every_days and enabled.
     Each row is one transaction. A row whose endpoint exists with the same secret changes nothing, so you may import a
     file again. Of two rows for one endpoint the first counts. Exit 1 if a row failed: each is reported with its line.
 
@@ -118,6 +118,8 @@ def _values(cells: Mapping[str, str]) -> Mapping[str, Any]:
     given |= {name: _yes_or_no(cells[name]) for name in _FLAGS if name in cells}
     if "endpoint_id" in cells:
         given["endpoint_id"] = cells["endpoint_id"].lower()
+    if "channels" in cells:
+        given["channels"] = cells["channels"].replace(";", " ").split()
     if "metadata" in cells:
         given["metadata"] = _object(cells["metadata"])
     secret = SecretMaterial(cells["secret"].encode("utf-8", "surrogatepass"))

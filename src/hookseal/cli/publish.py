@@ -36,6 +36,10 @@ def publish(
     correlation_id: Annotated[
         str | None, typer.Option(help="An id of yours, which the receiver gets as x-correlation-id.")
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only to endpoints with this channel, or with none. Repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Publish an event: store it, with one delivery for each endpoint that subscribes to its type.
@@ -47,7 +51,13 @@ def publish(
     """
     if sum(source is not None for source in (data, file, raw_file)) != 1:
         raise Malformed("give exactly one of --data, --file and --raw-file", field="data")
-    new_event = event(tenant_id=tenant, event_type=event_type, event_id=event_id, correlation_id=correlation_id)
+    new_event = event(
+        tenant_id=tenant,
+        event_type=event_type,
+        event_id=event_id,
+        correlation_id=correlation_id,
+        channels=channel or (),
+    )
     payload = _payload(data, file, raw_file)
     settings = start(_NEEDS)
     published, has_worker = reading(settings, lambda connection: _publish(connection, new_event, payload))

@@ -14,7 +14,7 @@ async with Publisher.connect() as publisher:
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -59,6 +59,7 @@ def event(
     event_id: str | None = None,
     correlation_id: str | None = None,
     traceparent: str | None = None,
+    channels: Iterable[str] = (),
 ) -> NewEvent:
     """Return the event. Raises `Malformed` with the field."""
     return NewEvent(
@@ -67,6 +68,7 @@ def event(
         event_id=None if event_id is None else ids.event_id(_text(event_id, "event_id")),
         correlation_id=_visible(correlation_id, "correlation_id"),
         traceparent=_visible(traceparent, "traceparent"),
+        channels=_channels(channels),
     )
 
 
@@ -87,6 +89,12 @@ def _visible(text: str | None, field: str) -> str | None:
     if text is not None and not _VISIBLE.fullmatch(_text(text, field)):
         raise Malformed(f"{field} must be 1 to 128 visible ASCII characters", field=field)
     return text
+
+
+def _channels(names: object) -> tuple[str, ...]:
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise Malformed(f"channels must be a list of text, not {type(names).__name__}", field="channels")
+    return ids.channels([_text(name, "channels") for name in names])
 
 
 def _text(value: object, field: str) -> str:
@@ -205,6 +213,7 @@ class Event:
     event_id: str | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
+    channels: Sequence[str] = ()
 
 
 def encode_batch(tenant_id: str, events: Iterable[Event]) -> list[str]:
@@ -227,6 +236,7 @@ def _checked(tenant_id: str, index: int, item: object) -> tuple[stored.NewEvent,
             event_id=item.event_id,
             correlation_id=item.correlation_id,
             traceparent=item.traceparent,
+            channels=item.channels,
         )
     except Malformed as error:
         raise Malformed(f"events[{index}]: {error}", field=error.field, index=index) from None
@@ -314,6 +324,7 @@ class Publisher:
         event_id: str | None = None,
         correlation_id: str | None = None,
         traceparent: str | None = None,
+        channels: Sequence[str] = (),
         connection: Connection | None = None,
     ) -> Published:
         """Store an event and one delivery for each endpoint that subscribes to its type, and ring the workers.
@@ -321,6 +332,7 @@ class Publisher:
         `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, at most 200 levels deep,
         and is sent within the envelope of docs/wire.md. A value that JSON does not have (NaN, Decimal, datetime, ...)
         is never converted, but refused with its path (`data.items[3].price`). A `body` is sent byte for byte instead.
+        An event with `channels`, up to 10 names, goes only to endpoints that share one of them or have none.
 
         With a `connection` of asyncpg it joins the caller's transaction (without one it commits at once, and
         `is_committed` says so), and the caller awaits `Published.ring` after the commit; a publish that fails undoes
@@ -343,6 +355,7 @@ class Publisher:
             event_id=event_id,
             correlation_id=correlation_id,
             traceparent=traceparent,
+            channels=channels,
         )
         if connection is not None:
             async with join_transaction(connection) as is_joined:

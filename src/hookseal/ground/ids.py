@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NewType
@@ -34,6 +35,7 @@ _WORDS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _EVENT_TYPE = re.compile(_WORDS)
 _SUBSCRIPTION = re.compile(rf"\*|{_WORDS}(?:\.\*)?")
 _EVENT_TYPE_MAX = 128
+_CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _VISIBLE = re.compile(r"[!-~]{1,128}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -162,6 +164,24 @@ def subscription(text: str) -> str:
             field="event_type",
         )
     return text
+
+
+MAX_CHANNELS: Final = 10
+
+
+def channels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the channels of an event or of an endpoint, each once.
+
+    Raises `Malformed` for more than 10, or for a name that is not 1 to 128 characters of its grammar.
+    """
+    distinct = tuple(dict.fromkeys(names))
+    if len(distinct) > MAX_CHANNELS or not all(map(_CHANNEL.fullmatch, distinct)):
+        raise Malformed(
+            f"channels must be at most {MAX_CHANNELS} names, each 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' "
+            "and '-'",
+            field="channels",
+        )
+    return distinct
 
 
 MAX_PAGE: Final = 1_000

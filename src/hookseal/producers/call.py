@@ -36,6 +36,7 @@ class EventFields(TypedDict):
     event_id: NotRequired[str | None]
     correlation_id: NotRequired[str | None]
     traceparent: NotRequired[str | None]
+    channels: NotRequired[Sequence[str]]
 
 
 _NAMES: Final = tuple(EventFields.__annotations__)
@@ -66,7 +67,7 @@ class PublishedEvent:
 def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversation:
     """Yield the statements of a publish, and return its result.
 
-    `placeholders` are how the driver writes six positional parameters. The rows of each statement are sent in, and an
+    `placeholders` are how the driver writes seven positional parameters. The rows of each statement are sent in, and an
     error of it is thrown in. An error undoes the publish and nothing else, so that the transaction of the caller stays
     usable. Raises `TypeError` for a name that is wrong or missing, `Malformed` with the field, `Conflict`, `Refused`;
     every other error of the driver is not changed.
@@ -149,6 +150,7 @@ def _checked(fields: EventFields) -> tuple[NewEvent, str | bytes]:
         event_id=fields.get("event_id"),
         correlation_id=fields.get("correlation_id"),
         traceparent=fields.get("traceparent"),
+        channels=fields.get("channels", ()),
     ), content
 
 
@@ -174,21 +176,21 @@ def _undo() -> Generator[Statement, Rows, None]:
 
 def _statement(new_event: NewEvent, content: str | bytes, placeholders: Sequence[str]) -> Statement:
     function, kind = ("publish", "json") if isinstance(content, str) else ("publish_raw", "bytea")
-    types = ("text", "text", kind, "text", "text", "text")
-    arguments = ", ".join(f"CAST({place} AS {type_})" for place, type_ in zip(placeholders, types, strict=True))
+    values: list[tuple[str | bytes | None, str]]
+    values = [(new_event.tenant_id, "text"), (new_event.event_type, "text"), (content, kind)]
+    if new_event.channels:  # as text, since drivers write arrays in different ways; no name has a comma
+        values.append((",".join(new_event.channels), "channels"))
+    values += [(text, "text") for text in (new_event.event_id, new_event.correlation_id, new_event.traceparent)]
+    arguments = ", ".join(_argument(place, kind) for place, (_, kind) in zip(placeholders, values, strict=False))
     sql = (
         "SELECT event_id, CAST(delivery_id AS text), CAST(endpoint_id AS text), duplicate "  # noqa: S608 -- ours alone
         f"FROM hookseal.{function}({arguments})"
     )
-    values = (
-        new_event.tenant_id,
-        new_event.event_type,
-        content,
-        new_event.event_id,
-        new_event.correlation_id,
-        new_event.traceparent,
-    )
-    return sql, values
+    return sql, tuple(value for value, _ in values)
+
+
+def _argument(place: str, kind: str) -> str:
+    return f"string_to_array(CAST({place} AS text), ',')" if kind == "channels" else f"CAST({place} AS {kind})"
 
 
 def _meaning(error: Exception, new_event: NewEvent) -> Exception:

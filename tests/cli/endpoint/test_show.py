@@ -34,6 +34,7 @@ async def test_show_has_every_setting(begun: Begun) -> None:
         "metadata": {},
         "url": "https://receiver.example/hook",
         "event_types": ["*"],
+        "channels": [],
         "enabled": True,
         "disabled_reason": None,
         "disabled_at": None,

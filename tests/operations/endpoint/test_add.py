@@ -186,6 +186,7 @@ async def test_an_addition_is_audited_without_its_secret(installation: Installat
         "after": {
             "host": "receiver.example",
             "event_types": ["invoice.*", "user.created"],
+            "channels": [],
             "name": "Billing",
             "uid": None,
             "has_description": False,

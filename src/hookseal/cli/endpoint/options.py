@@ -89,6 +89,17 @@ class EndpointOptions:
             new=_REQUIRED,
         ),
     ] = None
+    channel: Annotated[
+        list[str] | None,
+        _Declared(
+            metavar="NAME",
+            add="It gets only events with one of its channels, up to 10. Repeatable.",
+            update="It gets only events with one of these channels, in place of all that it has. Repeatable.",
+        ),
+    ] = None
+    remove_channels: Annotated[
+        bool, _Declared("--remove-channels", update="It gets events whatever their channels are.")
+    ] = False
     name: Annotated[str | None, _Declared(both="A name for people, at most 128 characters.")] = None
     uid: Annotated[
         str | None,
@@ -216,9 +227,15 @@ class EndpointOptions:
         settings = parsed({name: getattr(self, name) for name in _SETTINGS} | {"event_types": self.event_type or None})
         if self.metadata:
             settings["metadata"] = _pairs(self.metadata)
-        for name, is_removed, nothing in (("uid", self.remove_uid, None), ("metadata", self.remove_metadata, {})):
+        if self.channel:
+            settings["channels"] = self.channel
+        for name, is_removed, nothing in (
+            ("uid", self.remove_uid, None),
+            ("metadata", self.remove_metadata, {}),
+            ("channels", self.remove_channels, []),
+        ):
             if is_removed and name in settings:
-                raise Malformed(f"--{name} is to be given and to be removed", field=f"remove_{name}")
+                raise Malformed(f"{name} to be given and to be removed: leave one out", field=f"remove_{name}")
             if is_removed:
                 settings[name] = nothing
         for name in ("ordered", "allow_same_url"):

@@ -8,7 +8,7 @@ e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled
 
 -- What the product has given it, to find it and to tell it from others.
 -- name: given
-e.uid, e.name, e.description, e.metadata::text AS metadata
+e.uid, e.name, e.description, e.metadata::text AS metadata, e.channels
 
 -- When one of its settings was changed last, as far as that is known.
 -- name: updated_at

@@ -27,7 +27,8 @@ class NewEndpoint:
 
     `retry_schedule`, if there is one, contains the seconds between the attempts and replaces `max_attempts`,
     `backoff_base_seconds` and `backoff_cap_seconds`; but if one of these is given, it replaces the default schedule.
-    `uid` is the id that the product has given it, `metadata` what the product keeps with it.
+    `uid` is the id that the product has given it, `metadata` what the product keeps with it. If it has `channels`, it
+    gets only events that share one.
     `concurrency` is the most requests in flight, and `rate` the most requests a second, both over all workers.
     If it is `ordered`, its deliveries are sent one after another, and `on_dead_letter` says whether one that is given
     up stops the others. `header_names` are the names of the headers whose values the room `secrets` stores, and
@@ -42,6 +43,7 @@ class NewEndpoint:
     uid: str | None = None
     description: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
     timeout_ms: int = 5_000
     scheme: Scheme = Scheme.STANDARD
     algorithm: Algorithm = Algorithm.HMAC
@@ -77,6 +79,7 @@ class EndpointSettings:
     uid: str | None
     description: str
     metadata: Mapping[str, str]
+    channels: tuple[str, ...]
     timeout_ms: int
     max_attempts: int
     backoff_base_seconds: int
@@ -129,6 +132,7 @@ async def insert(connection: Connection, endpoint: NewEndpoint) -> EndpointId:
             endpoint.description,
             json.dumps(endpoint.metadata),
             endpoint.shares_url,
+            endpoint.channels,
         )
         if inserted is None:
             raise url_taken(await at_url(connection, endpoint.tenant_id, endpoint.url))
@@ -198,6 +202,7 @@ async def locked(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
             "retry_schedule": None if schedule is None else tuple(map(int, schedule)),
             "tls_shown": None if row["tls_shown"] is None else json.loads(row["tls_shown"]),
             "metadata": json.loads(row["metadata"]),
+            "channels": tuple(row["channels"]),
         }
     )
 
@@ -229,6 +234,7 @@ async def change(connection: Connection, tenant: TenantId, endpoint_id: Endpoint
             settings.uid,
             settings.description,
             json.dumps(settings.metadata),
+            settings.channels,
         )
     except asyncpg.UniqueViolationError as error:
         raise _uid_taken(error) from None

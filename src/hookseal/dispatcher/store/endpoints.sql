@@ -5,9 +5,9 @@
 INSERT INTO hookseal.endpoints
     (tenant_id, id, url, event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
      retry_schedule, concurrency, rate, rotate_every_days, ordered, on_dead_letter, uid, description, metadata,
-     shares_url)
+     shares_url, channels)
 SELECT $1, coalesce($13::text::uuid, hookseal.uuid7()), $2, $3, $4, $5, $6, $7, $8, $9::text[]::integer[], $10, $11, $12, $14,
-       $15, $16, $17, $18::text::jsonb, $19
+       $15, $16, $17, $18::text::jsonb, $19, $20
 WHERE $19::boolean OR NOT EXISTS (SELECT FROM hookseal.endpoints WHERE tenant_id = $1 AND url = $2)
 ON CONFLICT (tenant_id, url, (CASE WHEN NOT shares_url THEN true END)) DO NOTHING
 RETURNING id::text
@@ -42,7 +42,8 @@ WHERE tenant_id = $1 AND id = $2::text::uuid
 -- name: lock
 SELECT event_types, name, timeout_ms, max_attempts, backoff_base_seconds, backoff_cap_seconds,
        retry_schedule::text[] AS retry_schedule, concurrency, rate, ordered, on_dead_letter, rotate_every_days, header_names,
-       tls_shown::text AS tls_shown, enabled, disabled_reason, uid, description, metadata::text AS metadata
+       tls_shown::text AS tls_shown, enabled, disabled_reason, uid, description, metadata::text AS metadata,
+       channels
 FROM hookseal.endpoints
 WHERE tenant_id = $1 AND id = $2::text::uuid
 FOR NO KEY UPDATE
@@ -52,7 +53,8 @@ FOR NO KEY UPDATE
 UPDATE hookseal.endpoints
 SET event_types = $3, name = $4, timeout_ms = $5, max_attempts = $6, backoff_base_seconds = $7, backoff_cap_seconds = $8,
     retry_schedule = $9::text[]::integer[], concurrency = $10, rate = $11, rotate_every_days = $12, header_names = $13,
-    tls_shown = $14::text::jsonb, on_dead_letter = $15, uid = $16, description = $17, metadata = $18::text::jsonb
+    tls_shown = $14::text::jsonb, on_dead_letter = $15, uid = $16, description = $17, metadata = $18::text::jsonb,
+    channels = $19
 WHERE tenant_id = $1 AND id = $2::text::uuid
 
 -- Enables the endpoint. It keeps why and when it was disabled last.

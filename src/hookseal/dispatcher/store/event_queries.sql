@@ -4,10 +4,11 @@
 -- returned even if it does not match: the next page begins there.
 -- name: page
 SELECT w.tenant_id, w.id AS event_id, w.event_type, w.occurred_at, w.correlation_id, w.traceparent,
+       coalesce(w.channels, '{}') AS channels,
        w.matches, w.place = $8 AS is_end
 FROM (SELECT e.*, row_number() OVER (ORDER BY e.occurred_at DESC, e.id DESC) AS place,
              ($2::text IS NULL OR e.event_type = $2) AS matches
-      FROM (SELECT tenant_id, id, event_type, occurred_at, correlation_id, traceparent
+      FROM (SELECT tenant_id, id, event_type, occurred_at, correlation_id, traceparent, channels
             FROM hookseal.events
             WHERE tenant_id = $1
               AND ($3::text IS NULL OR correlation_id = $3)
@@ -22,7 +23,7 @@ LIMIT $9
 
 -- Reads one event, without its body.
 -- name: show
-SELECT tenant_id, id AS event_id, event_type, occurred_at, correlation_id, traceparent
+SELECT tenant_id, id AS event_id, event_type, occurred_at, correlation_id, traceparent, coalesce(channels, '{}') AS channels
 FROM hookseal.events
 WHERE tenant_id = $1 AND id = $2
 

@@ -71,13 +71,17 @@ _UNDONE: Final = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackErro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """An event without its payload. If it has no id, the database makes a UUIDv7."""
+    """An event without its payload. If it has no id, the database makes a UUIDv7.
+
+    If it has `channels`, it goes only to endpoints that share one of them or have none.
+    """
 
     tenant_id: TenantId
     event_type: str
     event_id: EventId | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
+    channels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +117,11 @@ async def publish(executor: Executor, event: NewEvent, content: str | bytes, *, 
 
     With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone.
     """
+    name = "publish" if isinstance(content, str) else "publish_raw"
     with _errors_translated(event.tenant_id):
         rows = await _SQL.rows(
             executor,
-            "publish" if isinstance(content, str) else "publish_raw",
+            f"{name}_in_channels" if event.channels else name,  # a schema of revision 0001 has only the other one
             event.tenant_id,
             event.event_type,
             content if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
@@ -124,6 +129,7 @@ async def publish(executor: Executor, event: NewEvent, content: str | bytes, *, 
             event.correlation_id,
             event.traceparent,
             _flag(value=rings),
+            *([event.channels] if event.channels else []),
         )
     return _published(event.tenant_id, rows)
 
@@ -191,6 +197,8 @@ def _as_json(event: NewEvent, content: str | bytes) -> bytes:
         "correlation_id": event.correlation_id,
         "traceparent": event.traceparent,
     }
+    if event.channels:
+        fields["channels"] = event.channels
     if isinstance(content, str):
         fields["data"] = msgspec.Raw(content.encode("utf-8"))
     else:

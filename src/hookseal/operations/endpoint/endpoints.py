@@ -194,6 +194,7 @@ def _facts(endpoint: NewEndpoint, stored: Pointer) -> dict[str, Any]:
     return {
         "host": host(stored.url),
         "event_types": list(endpoint.event_types),
+        "channels": list(endpoint.channels),
         "name": endpoint.name,
         **given_facts(given),
         "timeout_ms": endpoint.timeout_ms,

@@ -19,6 +19,7 @@ _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "uid": endpoint_rules.endpoint_uid,
         "description": endpoint_rules.description,
         "metadata": endpoint_rules.metadata,
+        "channels": ids.channels,
         "max_attempts": endpoint_rules.max_attempts,
         "backoff_base_seconds": endpoint_rules.backoff_base_seconds,
         "backoff_cap_seconds": endpoint_rules.backoff_cap_seconds,

@@ -11,5 +11,10 @@ depends_on = None
 def upgrade() -> None:
     """Add the tables, and fill those that are about what is there already."""
     run_sql(
-        "0002_tokens.sql", "0002_tenants.sql", "0002_endpoints.sql", "0002_event_types.sql", "0002_attempts.sql"
+        "0002_tokens.sql",
+        "0002_tenants.sql",
+        "0002_endpoints.sql",
+        "0002_channels.sql",
+        "0002_event_types.sql",
+        "0002_attempts.sql",
     )
