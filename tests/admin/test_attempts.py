@@ -11,7 +11,7 @@ from hookseal.dispatcher.store import attempt_queries
 from hookseal.dispatcher.store.attempt_queries import AttemptFilter
 from hookseal.dispatcher.store.history import PostgresHistory
 from hookseal.errors import Malformed, NotFound
-from hookseal.ground.ids import EndpointId, Place, TenantId
+from hookseal.ground.ids import DeliveryId, EndpointId, Place, TenantId
 from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.stored import Installation
@@ -126,11 +126,12 @@ async def test_an_attempt_of_another_list_is_no_place(admin: Admin, installation
     theirs = (await installation.endpoint("globex")).pointer.endpoint_id
     cursor = (await admin.attempts.list(tenant_id="acme", endpoint_id=one, limit=1)).next_cursor
     second = await installation.published()
-    for given in (
+    others: list[dict[str, Any]] = [
         {"tenant_id": "acme", "endpoint_id": other},
         {"tenant_id": "acme", "event_id": second.event_id},
         {"tenant_id": "globex", "endpoint_id": theirs},
-    ):
+    ]
+    for given in others:
         assert "after" == await refused_field(admin.attempts.list(**given, after=attempts[0]))
         assert "before" == await refused_field(admin.attempts.list(**given, before=attempts[0]))
         assert "cursor" == await refused_field(admin.attempts.list(**given, cursor=cursor))
@@ -216,7 +217,8 @@ async def test_what_an_operator_caused_is_manual(admin: Admin, installation: Ins
     await admin.deliveries.replay(**named)
     for number in range(1, 7):
         await attempted(installation, ring, number, number)
-    await attempted(installation, Ring(tenant_id=ACME, endpoint_id=ring.endpoint_id, delivery_id=copy), 1, 9)
+    of_copy = Ring(tenant_id=ACME, endpoint_id=ring.endpoint_id, delivery_id=DeliveryId(copy))
+    await attempted(installation, of_copy, 1, 9)
 
     listed = (await admin.attempts.list(tenant_id="acme", endpoint_id=ring.endpoint_id, oldest_first=True)).items
     assert [False, True, False, True, False, True, True] == [each.manual for each in listed]

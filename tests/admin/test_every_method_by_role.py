@@ -90,6 +90,14 @@ class Targets:
         await rows.attempt(self._installation.pool, delivery)
         return {"tenant_id": "acme", "attempt_id": f"{delivery}.1"}
 
+    async def event_to_one(self) -> dict[str, Any]:
+        """Return the arguments that name an event and an endpoint with a dead letter of it."""
+        row = await self._installation.pool.fetchrow(
+            "SELECT event_id, endpoint_id::text FROM hookseal.deliveries WHERE id = $1::text::uuid",
+            (await dead_letters(self._installation, 1))[0],
+        )
+        return {"tenant_id": "acme", **dict(row or {})}
+
     async def event(self) -> dict[str, Any]:
         """Return the arguments that name an event."""
         return {"tenant_id": "acme", "event_id": (await self._installation.published()).event_id}
@@ -188,6 +196,10 @@ async def _shared(method: Any, make: Targets) -> object:
     return await method(**await make.endpoint(), url=make.url(), allow_same_url=True, **BY)
 
 
+async def _resent(method: Any, make: Targets) -> object:
+    return await method(**await make.event_to_one(), **BY)
+
+
 async def _skipped(method: Any, make: Targets) -> object:
     return await method(**await make.dead(in_line=True), **BY)
 
@@ -211,6 +223,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.find", READS, _on("endpoint")),
     ("endpoints.list", READS, _with(**ACME)),
     ("endpoints.stats", READS, _with(**ACME)),
+    ("endpoints.deliveries_by_state", READS, _on("endpoint")),
     ("endpoints.update", WRITES, _moved),
     ("endpoints.update", WRITES, _shared),
     ("endpoints.update", WRITES, _on("endpoint", timeout_ms=2_000, **BY)),
@@ -227,6 +240,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("deliveries.why", READS, _on("dead")),
     ("deliveries.replay", ALSO_WORKER, _on("dead", **BY)),
     ("deliveries.skip", ALSO_WORKER, _skipped),
+    ("deliveries.resend", ALSO_WORKER, _resent),
     ("attempts.list", READS, _on("event")),
     ("attempts.get", READS, _on("attempt")),
     ("audit.list", READS, _with(**ACME)),

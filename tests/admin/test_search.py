@@ -9,6 +9,7 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import (
+    DeliveriesByState,
     Delivery,
     DeliveryDetails,
     Endpoint,
@@ -17,13 +18,13 @@ from hookseal.admin import (
     RotationStatus,
     StoredEvent,
 )
-from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.core.model import Ring, State
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries, event_queries
 from hookseal.dispatcher.store.delivery_queries import Filter
 from hookseal.dispatcher.store.publish import NewEvent as GivenEvent
 from hookseal.dispatcher.store.publish import publish_json
-from hookseal.errors import Conflict, Malformed, NotFound, Unavailable
-from hookseal.ground.ids import EventId, Place, TenantId
+from hookseal.errors import Conflict, Malformed, NotFound, Refused, Unavailable
+from hookseal.ground.ids import EndpointId, EventId, Place, TenantId
 from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
@@ -67,8 +68,9 @@ async def test_each_filter_selects_deliveries(admin: Admin, installation: Instal
         ({"event_id": first.event_id}, {one.delivery_id}),
         ({"correlation_id": "corr-1"}, both),
         ({"correlation_id": "corr-2"}, set()),
-        ({"correlation_id": "corr-1", "state": "delivered"}, {one.delivery_id}),
-        ({"state": "delivered"}, {one.delivery_id}),
+        ({"correlation_id": "corr-1", "states": ["delivered"]}, {one.delivery_id}),
+        ({"states": ["delivered"]}, {one.delivery_id}),
+        ({"states": ["delivered", "pending"]}, both),
         ({"since": NOW - hour, "until": NOW + hour}, both),
         ({"since": NOW + hour}, set()),
         ({"until": NOW - hour}, set()),
@@ -129,7 +131,7 @@ async def test_an_absent_endpoint_has_no_list(admin: Admin, installation: Instal
     await installation.pool.execute("DELETE FROM hookseal.endpoints")
     [left] = (await admin.deliveries.list(tenant_id="*", endpoint_id=endpoint)).items
     assert ring.delivery_id == left.delivery_id
-    assert () == (await admin.deliveries.list(tenant_id="*", endpoint_id=endpoint, state="failed")).items
+    assert () == (await admin.deliveries.list(tenant_id="*", endpoint_id=endpoint, states=["failed"])).items
 
 
 async def test_a_cursor_lists_every_delivery_once(admin: Admin, installation: Installation) -> None:
@@ -186,6 +188,71 @@ async def test_a_replay_makes_a_delivery_due_again(admin: Admin, installation: I
     assert [None, ring.delivery_id] == [each.replay_of for each in event.deliveries]
     last = (await audited(installation.pool))[-1]
     assert ("delivery.replayed", JANE) == (last["action"], last["who"])
+
+
+async def test_a_resend_replays_the_newest_delivery_of_an_event_to_an_endpoint(
+    admin: Admin, installation: Installation
+) -> None:
+    """One that waits for its next attempt is due at once, a finished one again; a disabled endpoint is refused."""
+    endpoint = (await installation.endpoint()).pointer
+    (ring,) = (published := await installation.published()).deliveries
+    named: dict[str, Any] = {
+        "tenant_id": "acme", "event_id": published.event_id, "endpoint_id": ring.endpoint_id, "actor": JANE,
+    }  # fmt: skip
+    await rows.change(installation.pool, "deliveries", next_attempt_at=rows.ahead(hours=1), budget_spent=1)
+    assert ring.delivery_id == (await admin.deliveries.resend(**named)).delivery_id
+    assert 1 == (await installation.delivery(ring))["budget_spent"]
+    with pytest.raises(Conflict):  # it is due
+        await admin.deliveries.resend(**named)
+    await finished(installation, ring, endpoint.secret_ref or "")
+    copy = await admin.deliveries.replay(tenant_id="acme", delivery_id=ring.delivery_id, actor=JANE, new_id=True)
+    await installation.pool.execute(ENDED, copy.delivery_id)
+    assert copy.delivery_id == (await admin.deliveries.resend(**named)).delivery_id
+    last = (await audited(installation.pool))[-1]
+    assert ("delivery.replayed", f"delivery:{copy.delivery_id}", JANE) == (last["action"], last["subject"], last["who"])
+
+    await installation.pool.execute(ENDED, copy.delivery_id)
+    await admin.endpoints.disable(tenant_id="acme", endpoint_id=ring.endpoint_id, actor=JANE, reason="it moves")
+    with pytest.raises(Refused) as caught:
+        await admin.deliveries.resend(**named)
+    assert "endpoint_id" == caught.value.field
+    other = (await installation.endpoint(url="https://other.example/")).pointer.endpoint_id
+    with pytest.raises(NotFound):
+        await admin.deliveries.resend(**named | {"endpoint_id": other})
+
+
+async def test_the_deliveries_of_an_endpoint_are_counted_by_state(admin: Admin, installation: Installation) -> None:
+    """Those made in the time that is given, up to a limit, which is said; also of a deleted endpoint."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    await installation.endpoint(url="https://other.example/")
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint}
+    none = dict.fromkeys(State, 0)
+    assert none | {"complete": True} == counted(await admin.endpoints.deliveries_by_state(**named))
+    states = [State.PENDING, State.PENDING, State.SENDING, State.DELIVERED, State.DEAD_LETTER, State.FAILED]
+    for state in [*states, State.CANCELLED]:
+        [ring] = [each for each in await installation.deliveries() if each.endpoint_id == endpoint]
+        await rows.set_state(installation.pool, state, ring.delivery_id)
+    every = dict.fromkeys(State, 1) | {State.PENDING: 2, "complete": True}
+    hour = timedelta(hours=1)
+    cases: list[tuple[dict[str, Any], dict[str, int | bool]]] = [
+        ({}, every),
+        ({"since": NOW - hour, "until": NOW + hour}, every),
+        ({"since": NOW + hour}, none | {"complete": True}),
+        ({"until": NOW - hour}, none | {"complete": True}),
+    ]
+    for given, expected in cases:
+        assert expected == counted(await admin.endpoints.deliveries_by_state(**named, **given)), given
+    span: dict[str, Any] = {"since": None, "until": None, "walked": 3}
+    newest = await delivery_queries.count_by_state(installation.pool, TenantId("acme"), EndpointId(endpoint), **span)
+    assert (dict.fromkeys((State.CANCELLED, State.FAILED, State.DEAD_LETTER), 1), False) == newest
+
+    await admin.endpoints.delete(**named, actor=JANE)
+    assert 3 == (await admin.endpoints.deliveries_by_state(**named)).cancelled
+
+
+def counted(found: DeliveriesByState) -> dict[str, int | bool]:
+    """Return the counts."""
+    return {name: getattr(found, name) for name in (*State, "complete")}
 
 
 async def test_why_explains_as_the_command_does(admin: Admin, installation: Installation) -> None:
@@ -246,6 +313,10 @@ async def test_another_tenants_data_is_not_found(admin: Admin, installation: Ins
         admin.events.get(tenant_id="globex", event_id=published.event_id),
         admin.events.payload(tenant_id="globex", event_id=published.event_id, actor=JANE),
         admin.deliveries.list(tenant_id="globex", endpoint_id=ring.endpoint_id),
+        admin.deliveries.resend(
+            tenant_id="globex", event_id=published.event_id, endpoint_id=ring.endpoint_id, actor=JANE
+        ),
+        admin.endpoints.deliveries_by_state(tenant_id="globex", endpoint_id=ring.endpoint_id),
     ):
         with pytest.raises(NotFound) as caught:
             await call
@@ -321,7 +392,9 @@ async def test_reading_a_payload_is_audited(admin: Admin, installation: Installa
 
 
 MALFORMED: list[tuple[str, dict[str, Any], str]] = [
-    ("deliveries", {"state": "lost"}, "state"),
+    ("deliveries", {"states": ["pending", "lost"]}, "states"),
+    ("deliveries", {"states": "failed"}, "states"),
+    ("deliveries", {"states": []}, "states"),
     ("deliveries", {"event_type": "a.*"}, "event_type"),
     ("deliveries", {"event_id": "a b"}, "event_id"),
     ("deliveries", {"correlation_id": "a\0b"}, "correlation_id"),

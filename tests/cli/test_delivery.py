@@ -175,6 +175,7 @@ async def test_each_option_is_a_filter(begun: Begun) -> None:
         (("--endpoint", globex), [three]),
         (("--event-type", "user.created"), [two]),
         (("--state", "delivered"), [one]),
+        (("--state", "delivered", "--state", "pending"), [two, one, three]),
         (("--since", "1h"), [two, one]),
         (("--until", "1h"), [three]),
         (("--tenant", "acme", "--event-id", event), [one]),

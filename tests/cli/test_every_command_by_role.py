@@ -87,6 +87,9 @@ TABLE: Final = (
     _reads("delivery why {delivery}"),
     _reads("delivery attempts --tenant acme --event-id {event}"),
     Row(words="delivery replay {dead}", works_for=ALSO_WORKER),
+    Row(
+        words="delivery resend --tenant acme --event-id {dead_event} --endpoint {dead_endpoint}", works_for=ALSO_WORKER
+    ),
     Row(words="delivery skip {stopping}", works_for=ALSO_WORKER),
     _writes("replay start --tenant acme"),
     _reads("replay status"),
@@ -156,6 +159,7 @@ class Targets:
         self._folder = folder
         self._producer = producer
         self._number = 0
+        self._endpoint_of_dead = ""
 
     async def of(self, words: str) -> list[str]:
         """Return the words with what they name."""
@@ -169,6 +173,8 @@ class Targets:
             "disabled",
             "rotated",
             "dead",
+            "dead_event",
+            "dead_endpoint",
             "stopping",
             "delivery",
             "event",
@@ -214,6 +220,15 @@ class Targets:
 
     async def _dead(self) -> str:
         return str((await dead_letters(self._begun.stored, 1))[0])
+
+    async def _dead_event(self) -> str:
+        facts = "event_id, endpoint_id::text"
+        found = f"SELECT {facts} FROM hookseal.deliveries WHERE id = $1::text::uuid"  # noqa: S608 -- ours
+        event, self._endpoint_of_dead = await self._begun.stored.pool.fetchrow(found, await self._dead()) or ("", "")
+        return str(event)
+
+    async def _dead_endpoint(self) -> str:
+        return self._endpoint_of_dead
 
     async def _stopping(self) -> str:
         delivery = await self._dead()

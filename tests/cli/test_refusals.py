@@ -201,6 +201,7 @@ STORED: list[tuple[str, int, str | None]] = [
     *((f"delivery {command} {UNKNOWN}", 3, "delivery") for command in ("show", "why", "replay", "skip")),
     ("event show e1 --tenant acme", 3, "event_id"),
     ("delivery attempts --tenant acme --event-id e1", 3, "event_id"),
+    (f"delivery resend --tenant acme --event-id e1 --endpoint {UNKNOWN}", 3, "event_id"),
     ("event show e1 --tenant acme --payload", 3, "event_id"),
     (START, 3, None),
     (f"replay status {UNKNOWN}", 3, "replay"),

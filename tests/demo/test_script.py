@@ -118,6 +118,7 @@ def attempt(
     """Return an attempt with this answer."""
     return AttemptRecord(
         number=number,
+        manual=False,
         url=None,
         started_at=started_at,
         duration_ms=duration_ms,

@@ -97,7 +97,7 @@ async def test_what_waits_in_a_lane_of_a_held_endpoint_waits_for_what_holds_it(s
 async def shown(stored: Installation, rings: list[Ring]) -> list[tuple[str | None, str | None]]:
     """Return what each of these deliveries waits for and why, which is the same in `show` and `list`."""
     pages = []
-    for conditions in (Filter(), Filter(state=State.PENDING), Filter(tenant_id=TenantId(rings[0].tenant_id))):
+    for conditions in (Filter(), Filter(states=(State.PENDING,)), Filter(tenant_id=TenantId(rings[0].tenant_id))):
         page, _ = await delivery_queries.page(stored.pool, conditions, limit=100, cursor=None)
         pages.append({row["delivery_id"]: (row["waiting_for"], row["last_error"]) for row in page})
     listed = pages[0]

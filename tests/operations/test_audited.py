@@ -51,6 +51,7 @@ from hookseal.secrets.endpoint import schedule
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from hookseal.secrets.key.rewrap import BEGINNING
 from hookseal.secrets.migrate_secrets import PlaintextEndpoint, iterate
+from tests import rows
 from tests.doubles.clock import FakeClock
 from tests.doubles.logins import login
 from tests.doubles.providers import google_outside
@@ -143,6 +144,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),
         (Action.DELIVERY_REPLAYED, again, lambda by: again(by, delivery, new_id=False)),
+        (Action.DELIVERY_REPLAYED, replay.resend_delivery, lambda by: resent(by, endpoint, delivery)),
         (Action.DELIVERY_SKIPPED, replay.skip_delivery, lambda by: skipped(by, delivery)),
         (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_ENDED, replay.take_step, stepped),
@@ -319,6 +321,15 @@ async def cancelled(operator: Operator) -> object:
 async def payload_read(operator: Operator) -> object:
     event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
     return await deliveries.read_payload(operator, ACME, event)
+
+
+async def resent(operator: Operator, endpoint: EndpointId, delivery: DeliveryId) -> object:
+    """Resend the event of a delivery whose next attempt is due in an hour."""
+    await rows.change(operator.connection, "deliveries", delivery, next_attempt_at=rows.ahead(hours=1))
+    event = await operator.connection.fetchval(
+        "SELECT event_id FROM hookseal.deliveries WHERE id = $1::text::uuid", delivery
+    )
+    return await replay.resend_delivery(operator, ACME, event, endpoint)
 
 
 async def due(operator: Operator, endpoint: EndpointId) -> object:

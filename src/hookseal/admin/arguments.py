@@ -301,6 +301,13 @@ def states(texts: Sequence[str]) -> tuple[State, ...]:
     return replay_job.final_states(_list(texts, "states"))
 
 
+def delivery_states(texts: Sequence[str]) -> tuple[State, ...]:
+    """Return one or more states of deliveries, each once. Raises `Malformed`, which names all of them."""
+    if not (given := _list(texts, "states")):
+        raise Malformed(f"states must be one or more of {', '.join(State)}", field="states")
+    return tuple(dict.fromkeys(choice(State, text, "states") for text in given))
+
+
 def rate_per_second(value: int) -> int:
     """Return the deliveries a second of a replay job. Raises `Malformed`."""
     whole(value, "rate_per_second")

@@ -1,5 +1,6 @@
 """The deliveries of an Admin: what was sent to the endpoints of a tenant, and what came back."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
@@ -17,8 +18,9 @@ from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.why import Explanation, explain
 from hookseal.dispatcher.store import delivery_queries
 from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.dispatcher.store.replays import Replayed
 from hookseal.operations import deliveries as operations
-from hookseal.operations.replay import replay_delivery, skip_delivery
+from hookseal.operations.replay import replay_delivery, resend_delivery, skip_delivery
 from hookseal.postgres.pool import Connection
 
 
@@ -36,7 +38,7 @@ class Deliveries:
         event_type: str | None = None,
         event_id: str | None = None,
         correlation_id: str | None = None,
-        state: str | None = None,
+        states: Sequence[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         signed_by: str | None = None,
@@ -46,9 +48,9 @@ class Deliveries:
     ) -> Page[Delivery]:
         """Return up to `limit` (1 to 1000) deliveries for which every given condition is true, the newest first.
 
-        `*` is every tenant. They were made at `since` or later, and before `until`, as for `replays.start`. `signed_by`
-        is the reference of a secret: a page then searches at most 250,000 deliveries, so it may have few items and a
-        next page.
+        `*` is every tenant. They are in one of the `states`. They were made at `since` or later, and before `until`, as
+        for `replays.start`. `signed_by` is the reference of a secret: a page then searches at most 250,000 deliveries,
+        so it may have few items and a next page.
         """
         filter_ = operations.checked(
             Filter(
@@ -57,7 +59,7 @@ class Deliveries:
                 event_type=arguments.optional(arguments.event_type, event_type),
                 event_id=arguments.optional(arguments.event_id, event_id),
                 correlation_id=arguments.optional(arguments.correlation_id, correlation_id),
-                state=None if state is None else arguments.choice(State, state, "state"),
+                states=None if states is None else arguments.delivery_states(states),
                 since=arguments.moment(since, "since"),
                 until=arguments.moment(until, "until"),
                 signed_by=arguments.optional(arguments.signed_by, signed_by),
@@ -99,21 +101,20 @@ class Deliveries:
         """
         owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         is_new = arguments.flag(new_id, "new_id")
-        explanation = None
         async with self._session.changing(actor, connection) as operator, operator.changing() as db:
-            replayed = await replay_delivery(operator, delivery, new_id=is_new, tenant=owner)
-            if replayed.waiting_for is not None:
-                explanation = explain(await delivery_queries.facts(db, replayed.delivery_id))
-        return ReplayedDelivery(
-            tenant_id=replayed.tenant_id,
-            delivery_id=replayed.delivery_id,
-            endpoint_id=replayed.endpoint_id,
-            event_id=replayed.event_id,
-            replay_of=replayed.replay_of,
-            state=State.PENDING.value,
-            waiting_for=replayed.waiting_for,
-            explanation=explanation,
-        )
+            return await _explained(db, await replay_delivery(operator, delivery, new_id=is_new, tenant=owner))
+
+    async def resend(
+        self, *, tenant_id: str, event_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
+    ) -> ReplayedDelivery:
+        """Send the event to the endpoint again: replay its newest delivery there. It keeps its id.
+
+        Raises as `replay` does, and `NotFound` if the event was never for the endpoint.
+        """
+        owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
+        endpoint = arguments.endpoint_id(endpoint_id)
+        async with self._session.changing(actor, connection) as operator, operator.changing() as db:
+            return await _explained(db, await resend_delivery(operator, owner, event, endpoint))
 
     async def skip(
         self, *, tenant_id: str, delivery_id: str, actor: str, connection: Connection | None = None
@@ -132,3 +133,20 @@ class Deliveries:
             endpoint_id=skipped.endpoint_id,
             state=skipped.state.value,
         )
+
+
+async def _explained(db: Connection, replayed: Replayed) -> ReplayedDelivery:
+    """Return the result, with what the delivery waits for if it is held."""
+    explanation = None
+    if replayed.waiting_for is not None:
+        explanation = explain(await delivery_queries.facts(db, replayed.delivery_id))
+    return ReplayedDelivery(
+        tenant_id=replayed.tenant_id,
+        delivery_id=replayed.delivery_id,
+        endpoint_id=replayed.endpoint_id,
+        event_id=replayed.event_id,
+        replay_of=replayed.replay_of,
+        state=State.PENDING.value,
+        waiting_for=replayed.waiting_for,
+        explanation=explanation,
+    )

@@ -10,6 +10,7 @@ from hookseal.admin.imports import ImportRow
 from hookseal.admin.results import (
     AddedEndpoint,
     DeletedEndpoint,
+    DeliveriesByState,
     DisabledEndpoint,
     EnabledEndpoint,
     Endpoint,
@@ -25,8 +26,9 @@ from hookseal.admin.results import (
     of_row,
 )
 from hookseal.admin.session import Session
+from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import Selection
-from hookseal.dispatcher.store import endpoint_queries
+from hookseal.dispatcher.store import delivery_queries, endpoint_queries
 from hookseal.dispatcher.store.endpoint_queries import EndpointFilter
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Malformed
@@ -233,6 +235,26 @@ class Endpoints:
         async with self._session.reading(connection) as db:
             items, following = await endpoint_queries.page(db, filter_, place, limit=limit)
         return Page(items=tuple(of_row(Endpoint, item) for item in items), next_cursor=following)
+
+    async def deliveries_by_state(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        connection: Connection | None = None,
+    ) -> DeliveriesByState:
+        """Count the deliveries to an endpoint, which may be deleted, by their state now: the newest 100,000 at most.
+
+        They were made at `since` or later, and before `until`, as in `deliveries.list`.
+        """
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        earliest, latest = arguments.moment(since, "since"), arguments.moment(until, "until")
+        async with self._session.reading(connection) as db:
+            counts, complete = await delivery_queries.count_by_state(db, owner, endpoint, since=earliest, until=latest)
+        by_state = {state.value: counts[state] for state in State}
+        return DeliveriesByState(tenant_id=owner, endpoint_id=endpoint, **by_state, complete=complete)
 
     async def stats(
         self,

@@ -407,6 +407,21 @@ class ReplayedDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveriesByState:
+    """How many deliveries of an endpoint are in each state. Unless they are `complete`, older ones were not counted."""
+
+    tenant_id: str
+    endpoint_id: str
+    pending: int
+    sending: int
+    delivered: int
+    dead_letter: int
+    failed: int
+    cancelled: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedDelivery:
     """A dead letter or a failed delivery that no longer stops its endpoint."""
 

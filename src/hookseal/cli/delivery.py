@@ -4,7 +4,7 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from hookseal.admin import Attempt, Delivery, DeliveryDetails, Page
+from hookseal.admin import Attempt, Delivery, DeliveryDetails, Page, ReplayedDelivery
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable
@@ -45,7 +45,9 @@ def list_(
     tenant: Annotated[str | None, typer.Option(help="Only deliveries of this tenant.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
-    state: Annotated[State | None, typer.Option(help="Only deliveries in this state.")] = None,
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only deliveries in this state. Give it again for several.")
+    ] = None,
     event_id: Annotated[
         str | None, typer.Option(help="Only deliveries of this event; --tenant names whose event it is.")
     ] = None,
@@ -81,7 +83,7 @@ def list_(
             event_type=event_type,
             event_id=event_id,
             correlation_id=correlation_id,
-            state=state,
+            states=state,
             since=moment(since, "since"),
             until=moment(until, "until"),
             signed_by=signed_by,
@@ -195,14 +197,28 @@ def replay(
             tenant_id=EVERY_TENANT, delivery_id=delivery, actor=operator_name(), new_id=new_id
         ),
     )
-    held = replayed.explanation
-    emit(
-        replayed,
-        as_json=as_json,
-        text=f"delivery {replayed.delivery_id} {'is due now' if held is None else 'is to be sent'}"
-        + (f", a replay of {delivery}" if new_id else "")
-        + ("" if held is None else f", but is held now\n{printable(held.text)}"),
+    emit(replayed, as_json=as_json, text=_replayed_text(replayed, of=delivery if new_id else None))
+
+
+@app.command()
+def resend(
+    *,
+    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    event_id: Annotated[str, typer.Option(help="The event.")],
+    endpoint: Annotated[str, typer.Option(help="The endpoint.")],
+    as_json: Json = False,
+) -> None:
+    """Send an event to an endpoint again: `hookseal delivery replay` of its newest delivery there.
+
+    Example: hookseal delivery resend --tenant acme --event-id e-1 --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+    replayed = call(
+        start(CHANGES),
+        lambda admin: admin.deliveries.resend(
+            tenant_id=tenant, event_id=event_id, endpoint_id=endpoint, actor=operator_name()
+        ),
     )
+    emit(replayed, as_json=as_json, text=_replayed_text(replayed))
 
 
 @app.command()
@@ -226,6 +242,15 @@ def skip(
         skipped,
         as_json=as_json,
         text=f"delivery {skipped.delivery_id} stops endpoint {skipped.endpoint_id} no more; the next one follows",
+    )
+
+
+def _replayed_text(replayed: ReplayedDelivery, *, of: str | None = None) -> str:
+    held = replayed.explanation
+    return (
+        f"delivery {replayed.delivery_id} {'is due now' if held is None else 'is to be sent'}"
+        + ("" if of is None else f", a replay of {of}")
+        + ("" if held is None else f", but is held now\n{printable(held.text)}")
     )
 
 

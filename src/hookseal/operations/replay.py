@@ -7,7 +7,7 @@ from hookseal.dispatcher.core.why import explain
 from hookseal.dispatcher.store import delivery_queries, replays
 from hookseal.dispatcher.store.replays import LOCK_WAIT, Replayed, RunningJob, Skipped, Step
 from hookseal.errors import Conflict, NotFound, Refused
-from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId, plural
+from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId, plural
 from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
 from hookseal.operations.operator import Operator
 
@@ -40,6 +40,13 @@ async def replay_delivery(
             },
         )
     return replayed
+
+
+async def resend_delivery(operator: Operator, tenant: TenantId, event_id: EventId, endpoint_id: EndpointId) -> Replayed:
+    """Replay the newest delivery of the event to the endpoint. Raises `NotFound`, and as `replay_delivery` does."""
+    async with operator.changing() as connection:
+        newest = await delivery_queries.latest(connection, tenant, event_id, endpoint_id)
+        return await replay_delivery(operator, newest, new_id=False, tenant=tenant)
 
 
 async def skip_delivery(operator: Operator, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:

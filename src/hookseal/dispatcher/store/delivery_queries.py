@@ -1,5 +1,6 @@
 """Reads deliveries and their attempts for an operator."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,11 +17,12 @@ from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
 
 MAX_WALKED: Final = 250_000  # deliveries that one page reads to find those that match: about a second
+MAX_COUNTED: Final = 100_000  # deliveries of an endpoint that one call counts
 FEW: Final = 10_000  # so many unfinished deliveries are read and sorted for each page
 _NEWEST: Final = str(UUID(int=2**128 - 1))
 _LONGEST_AGO: Final = str(UUID(int=0))
-_UNDELIVERED: Final = (State.DEAD_LETTER, State.FAILED, State.CANCELLED)
-_UNFINISHED: Final = (State.PENDING, State.SENDING)
+_UNDELIVERED: Final = frozenset({State.DEAD_LETTER, State.FAILED, State.CANCELLED})
+_UNFINISHED: Final = frozenset({State.PENDING, State.SENDING})
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "delivery_queries.sql", seconds=None)
 _ATTEMPT: Final = (
@@ -42,7 +44,7 @@ class Filter:
     tenant_id: TenantId | None = None
     endpoint_id: EndpointId | None = None
     event_type: str | None = None
-    state: State | None = None
+    states: tuple[State, ...] | None = None
     since: datetime | None = None
     until: datetime | None = None
     event_id: EventId | None = None
@@ -61,9 +63,9 @@ async def page(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return up to `limit` deliveries, newest first, and the cursor of the next page, None after the last.
 
-    With a state in which deliveries end undelivered it reads those in that state, else those of the endpoint, else of
-    the tenant, else all; it ends the page after `walked` of them, even if few match. If only pending deliveries are
-    wanted, or only those that are being sent, and there are at most `few`, it reads only these.
+    With states in which deliveries end undelivered it reads those in these states, else those of the endpoint, else of
+    the tenant, else all; it ends the page after `walked` of them, even if few match. If only deliveries are wanted
+    which are pending or being sent, and there are at most `few`, it reads only these.
 
     Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `NotFound` without `signed_by` if the
     endpoint never existed (a deleted one has deliveries until they leave), `Unavailable`.
@@ -73,7 +75,7 @@ async def page(
         conditions.tenant_id,
         conditions.endpoint_id,
         conditions.event_type,
-        None if conditions.state is None else conditions.state.value,
+        None if conditions.states is None else [state.value for state in conditions.states],
         before(cursor) or (_NEWEST if conditions.until is None else ids.first_uuid7_after(conditions.until)),
         limit + 1,
         conditions.signed_by,
@@ -98,6 +100,43 @@ async def show(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId 
         raise NotFound("there is no delivery with this id", field="delivery_id")
     attempts = [{name: row.pop(name) for name in _ATTEMPT} for row in rows]
     return rows[0] | {"attempt_log": [attempt for attempt in attempts if attempt["number"] is not None]}
+
+
+async def latest(executor: Executor, tenant: TenantId, event_id: EventId, endpoint_id: EndpointId) -> DeliveryId:
+    """Return the newest delivery of the event to the endpoint. Raises `NotFound`, `Unavailable`."""
+    found: str | None = await _SQL.value(executor, "latest", tenant, event_id, endpoint_id)
+    if found is None:
+        raise NotFound("the tenant has no delivery of this event to this endpoint", field="event_id")
+    return DeliveryId(found)
+
+
+async def count_by_state(
+    executor: Executor,
+    tenant: TenantId,
+    endpoint_id: EndpointId,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    walked: int = MAX_COUNTED,
+) -> tuple[Counter[State], bool]:
+    """Return how many deliveries of the endpoint are in each state, and whether these are all.
+
+    They were made at `since` or later, and before `until`, by the times in their ids; the newest `walked` of them are
+    counted. Raises `NotFound` if the endpoint never existed, `Unavailable`.
+    """
+    rows = await _SQL.rows(
+        executor,
+        "count_by_state",
+        tenant,
+        endpoint_id,
+        _LONGEST_AGO if since is None else ids.first_uuid7(since),
+        _NEWEST if until is None else ids.first_uuid7_after(until),
+        walked,
+    )
+    if not rows:
+        await require_endpoint(executor, endpoint_id, tenant)
+    counts = Counter({State(row["state"]): row["deliveries"] for row in rows})
+    return counts, counts.total() < walked
 
 
 async def facts(executor: Executor, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Facts:
@@ -129,12 +168,13 @@ async def _statement(executor: Executor, conditions: Filter, few: int) -> str:
     """Return the statement whose index has the fewest deliveries to read."""
     if conditions.event_id is not None or conditions.correlation_id is not None:
         return _OF_EVENTS
-    if conditions.state in _UNDELIVERED and conditions.signed_by is None:
-        return "page_of_state"
+    states = frozenset(conditions.states or ())
+    if states and states <= _UNDELIVERED and conditions.signed_by is None:
+        return "page_of_states"
     if conditions.endpoint_id is not None:
         return "page_of_endpoint"
-    if conditions.state in _UNFINISHED:
-        arguments = (conditions.state.value, conditions.tenant_id, few + 1)
+    if states and states <= _UNFINISHED:
+        arguments = ([state.value for state in states], conditions.tenant_id, few + 1)
         if await _SQL.value(executor, "count_unfinished", *arguments) <= few:
             return "page_of_few"
     return "page_of_all" if conditions.tenant_id is None else "page_of_tenant"

@@ -36,7 +36,7 @@ w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.ev
              AND ($3::text IS NULL
                   OR $3 = (SELECT e.event_type FROM hookseal.events AS e
                            WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id))
-             AND ($4::text IS NULL OR d.state = $4::text)
+             AND ($4::text[] IS NULL OR d.state = ANY ($4::text[]))
              AND ($7::text IS NULL
                   OR coalesce(d.state = 'sending' AND $7 = ANY (d.claimed_refs), false)
                   OR coalesce((SELECT true FROM hookseal.attempts AS a
@@ -85,18 +85,28 @@ WHERE w.matches OR w.place = $8
 ORDER BY w.link_endpoint DESC, w.link_id DESC
 LIMIT $6
 
--- Reads a page among the deliveries in one of the states in which a delivery ended undelivered.
--- name: page_of_state
+-- Reads a page among the deliveries in those of the states $4 in which a delivery ended undelivered. The deliveries in each
+-- state come from the index of these states in the order of their ids, and are merged.
+-- name: page_of_states
 SELECT {listed}
 FROM (SELECT d.*, {matches}
-      FROM (SELECT r.*, row_number() OVER (ORDER BY r.state DESC, r.id DESC) AS place
-            FROM hookseal.deliveries AS r
-            WHERE r.state IN ('dead_letter', 'failed', 'cancelled')
-              AND (r.state, r.id) >= ($4, $9::text::uuid) AND (r.state, r.id) < ($4, $5::text::uuid)
-            ORDER BY r.state DESC, r.id DESC
+      FROM (SELECT r.*, row_number() OVER (ORDER BY r.id DESC) AS place
+            FROM (SELECT * FROM hookseal.deliveries AS s
+                  WHERE s.state = 'dead_letter' AND 'dead_letter' = ANY ($4::text[])
+                    AND (s.state, s.id) >= ('dead_letter', $9::text::uuid) AND (s.state, s.id) < ('dead_letter', $5::text::uuid)
+                  UNION ALL
+                  SELECT * FROM hookseal.deliveries AS s
+                  WHERE s.state = 'failed' AND 'failed' = ANY ($4::text[])
+                    AND (s.state, s.id) >= ('failed', $9::text::uuid) AND (s.state, s.id) < ('failed', $5::text::uuid)
+                  UNION ALL
+                  SELECT * FROM hookseal.deliveries AS s
+                  WHERE s.state = 'cancelled' AND 'cancelled' = ANY ($4::text[])
+                    AND (s.state, s.id) >= ('cancelled', $9::text::uuid) AND (s.state, s.id) < ('cancelled', $5::text::uuid)
+                 ) AS r
+            ORDER BY r.id DESC
             LIMIT $8) AS d) AS w
 WHERE w.matches OR w.place = $8
-ORDER BY w.state DESC, w.id DESC
+ORDER BY w.id DESC
 LIMIT $6
 
 -- Reads a page among the deliveries of one event, or of the events with one correlation id.
@@ -117,12 +127,17 @@ WHERE w.matches OR w.place = $8
 ORDER BY w.link_id DESC
 LIMIT $6
 
--- Counts the deliveries that are pending or being sent, of a tenant or of all, up to $3.
+-- Counts the deliveries in the states $1, which are pending and sending or one of them, of a tenant or of all, up to $3.
+-- Each state has an index of its own.
 -- name: count_unfinished
 SELECT count(*)
 FROM (SELECT
       FROM hookseal.deliveries AS d
-      WHERE d.state = $1::text AND d.state IN ('pending', 'sending') AND ($2::text IS NULL OR d.tenant_id = $2)
+      WHERE d.state = 'pending' AND 'pending' = ANY ($1::text[]) AND ($2::text IS NULL OR d.tenant_id = $2)
+      UNION ALL
+      SELECT
+      FROM hookseal.deliveries AS d
+      WHERE d.state = 'sending' AND 'sending' = ANY ($1::text[]) AND ($2::text IS NULL OR d.tenant_id = $2)
       LIMIT $3) AS counted
 
 -- Reads a page among the deliveries that are pending or being sent, if there are few.
@@ -132,12 +147,37 @@ SELECT {listed}
 FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, 0 AS place
             FROM hookseal.deliveries AS r
-            WHERE r.state = $4::text AND r.state IN ('pending', 'sending') AND ($1::text IS NULL OR r.tenant_id = $1)
+            WHERE r.state = 'pending' AND 'pending' = ANY ($4::text[]) AND ($1::text IS NULL OR r.tenant_id = $1)
+            UNION ALL
+            SELECT r.*, 0
+            FROM hookseal.deliveries AS r
+            WHERE r.state = 'sending' AND 'sending' = ANY ($4::text[]) AND ($1::text IS NULL OR r.tenant_id = $1)
             LIMIT $8) AS d
       WHERE d.id >= $9::text::uuid AND d.id < $5::text::uuid) AS w
 WHERE w.matches
 ORDER BY w.id DESC
 LIMIT $6
+
+-- Reads the newest delivery of an event to an endpoint. `OFFSET 0` makes the planner find them by the event.
+-- name: latest
+SELECT l.id::text
+FROM (SELECT l.id FROM hookseal.delivery_links AS l
+      WHERE l.tenant_id = $1 AND l.event_id = $2 AND l.endpoint_id = $3::text::uuid
+      OFFSET 0) AS l
+ORDER BY l.id DESC
+LIMIT 1
+
+-- Counts the newest $5 deliveries of an endpoint from the id $3 on and below $4, by their states.
+-- name: count_by_state
+SELECT r.state, count(*) AS deliveries
+FROM (SELECT l.tenant_id, l.id
+      FROM hookseal.delivery_links AS l
+      WHERE (l.endpoint_id, l.id) >= ($2::text::uuid, $3::text::uuid)
+        AND (l.endpoint_id, l.id) < ($2::text::uuid, $4::text::uuid) AND l.tenant_id = $1
+      ORDER BY l.endpoint_id DESC, l.id DESC
+      LIMIT $5) AS l
+CROSS JOIN LATERAL {linked} AS r
+GROUP BY r.state
 
 -- Returns whether an endpoint with this id exists or existed: its deliveries stay when it is deleted.
 -- name: has_endpoint
