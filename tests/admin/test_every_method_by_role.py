@@ -30,11 +30,14 @@ from tests.operations.test_replay_jobs import dead_letters, started
 
 pytestmark = [pytest.mark.req("OPS-10"), pytest.mark.req("DEL-18")]
 
-ROLES: Final = ("worker", "operator", "producer", "readonly", "publisher")
-READS: Final = frozenset({"worker", "operator", "readonly"})
+ROLES: Final = ("worker", "operator", "api", "producer", "readonly", "publisher", "reveal")
+READS: Final = frozenset({"worker", "operator", "api", "readonly"})
 WRITES: Final = frozenset({"operator"})
+MANAGES: Final = frozenset({"operator", "api"})
 ALSO_WORKER: Final = frozenset({"worker", "operator"})
-SEES_RESULTS: Final = frozenset({"operator", "readonly"})
+ALL_THREE: Final = frozenset({"worker", "operator", "api"})
+SEES_RESULTS: Final = frozenset({"operator", "api", "readonly"})
+SEES_PRODUCERS: Final = frozenset({"operator", "readonly"})
 
 
 class Targets:
@@ -60,6 +63,12 @@ class Targets:
         """Return those of one that signs with ed25519."""
         new = NewEndpoint(tenant_id=TenantId("acme"), url=self.url(), event_types=("*",), algorithm=Algorithm.ED25519)
         return {"tenant_id": "acme", "endpoint_id": (await self._installation.add(new)).pointer.endpoint_id}
+
+    async def with_headers(self) -> dict[str, Any]:
+        """Return those of one with a header of its own."""
+        new = NewEndpoint(tenant_id=TenantId("acme"), url=self.url(), event_types=("*",))
+        added = await self._installation.add(new, headers={"x-a": b"1"})
+        return {"tenant_id": "acme", "endpoint_id": added.pointer.endpoint_id}
 
     async def disabled(self) -> dict[str, Any]:
         """Return those of a disabled one."""
@@ -217,63 +226,63 @@ async def _revoked_token(method: Any, make: Targets) -> object:
 
 
 TABLE: Final[tuple[Row, ...]] = (
-    ("endpoints.add", WRITES, _added),
-    ("endpoints.import_rows", WRITES, _imported),
+    ("endpoints.add", MANAGES, _added),
+    ("endpoints.import_rows", MANAGES, _imported),
     ("endpoints.get", READS, _on("endpoint")),
     ("endpoints.find", READS, _on("endpoint")),
     ("endpoints.list", READS, _with(**ACME)),
     ("endpoints.stats", READS, _with(**ACME)),
     ("endpoints.deliveries_by_state", READS, _on("endpoint")),
-    ("endpoints.update", WRITES, _moved),
-    ("endpoints.update", WRITES, _shared),
-    ("endpoints.update", WRITES, _on("endpoint", timeout_ms=2_000, **BY)),
-    ("endpoints.update", WRITES, _on("endpoint", headers={"X-A": "1"}, **BY)),
-    ("endpoints.enable", WRITES, _on("disabled", **BY)),
-    ("endpoints.disable", ALSO_WORKER, _on("endpoint", reason="x", **BY)),
-    ("endpoints.delete", WRITES, _on("endpoint", **BY)),
+    ("endpoints.update", MANAGES, _moved),
+    ("endpoints.update", MANAGES, _shared),
+    ("endpoints.update", MANAGES, _on("endpoint", timeout_ms=2_000, **BY)),
+    ("endpoints.update", MANAGES, _on("endpoint", headers={"X-A": "1"}, **BY)),
+    ("endpoints.enable", MANAGES, _on("disabled", **BY)),
+    ("endpoints.disable", ALL_THREE, _on("endpoint", reason="x", **BY)),
+    ("endpoints.delete", MANAGES, _on("endpoint", **BY)),
     ("endpoints.test", ALSO_WORKER, _on("endpoint", **BY)),
     ("events.list", READS, _with(**ACME)),
     ("events.get", READS, _on("event")),
-    ("events.payload", ALSO_WORKER, _on("event", **BY)),
+    ("events.payload", ALL_THREE, _on("event", **BY)),
     ("deliveries.list", READS, _with(**ACME)),
     ("deliveries.get", READS, _on("dead")),
     ("deliveries.why", READS, _on("dead")),
-    ("deliveries.replay", ALSO_WORKER, _on("dead", **BY)),
-    ("deliveries.skip", ALSO_WORKER, _skipped),
-    ("deliveries.resend", ALSO_WORKER, _resent),
+    ("deliveries.replay", ALL_THREE, _on("dead", **BY)),
+    ("deliveries.skip", ALL_THREE, _skipped),
+    ("deliveries.resend", ALL_THREE, _resent),
     ("attempts.list", READS, _on("event")),
     ("attempts.get", READS, _on("attempt")),
     ("audit.list", READS, _with(**ACME)),
     ("audit.heads", READS, _with(tenant_id="*")),
-    ("audit.verify", ALSO_WORKER, _with(tenant_id="*")),
-    ("audit.verify_export", ALSO_WORKER, _with(**ACME, from_export=(), heads=HEADS)),
-    ("restores.check", ALSO_WORKER, _with(tenant_id="*")),
+    ("audit.verify", ALL_THREE, _with(tenant_id="*")),
+    ("audit.verify_export", ALL_THREE, _with(**ACME, from_export=(), heads=HEADS)),
+    ("restores.check", ALL_THREE, _with(tenant_id="*")),
     ("restores.accept", WRITES, _with(heads=HEADS, **BY)),
-    ("restores.accept", ALSO_WORKER, _on("endpoint", heads=HEADS, **BY)),  # it is not stale: nothing is to be changed
-    ("keys.initialise", ALSO_WORKER, _conflicts(**BY)),
+    ("restores.accept", ALL_THREE, _on("endpoint", heads=HEADS, **BY)),  # it is not stale: nothing is to be changed
+    ("keys.initialise", ALL_THREE, _conflicts(**BY)),
     ("keys.status", READS, _with()),
-    ("keys.registered", ALSO_WORKER, _with()),
+    ("keys.registered", ALL_THREE, _with()),
     ("keys.stage", frozenset(), _with(**BY)),  # there is no next key
     # The key is active, so nothing is changed: tests/cli/test_every_command_by_role.py has who may change one.
-    ("keys.promote", ALSO_WORKER, _with(**KEY, **BY)),
+    ("keys.promote", ALL_THREE, _with(**KEY, **BY)),
     ("keys.retire", ALSO_WORKER, _conflicts(**KEY, **BY)),
-    ("keys.destroy", ALSO_WORKER, _conflicts(**KEY, **BY)),
+    ("keys.destroy", ALL_THREE, _conflicts(**KEY, **BY)),
     ("keys.records", ALSO_WORKER, _with(**KEY)),
     ("keys.rewrap", ALSO_WORKER, _conflicts(**KEY, **BY)),
-    ("keys.count_versions", ALSO_WORKER, _with(**KEY)),
-    ("keys.versions", ALSO_WORKER, _with(**KEY)),
-    ("keys.compromise", ALSO_WORKER, _conflicts(**KEY, **BY)),
+    ("keys.count_versions", ALL_THREE, _with(**KEY)),
+    ("keys.versions", ALL_THREE, _with(**KEY)),
+    ("keys.compromise", ALL_THREE, _conflicts(**KEY, **BY)),
     ("keys.rotate_integrity", WRITES, _with(**BY)),
-    ("replays.start", WRITES, _with(**ACME, **BY)),
-    ("replays.count", ALSO_WORKER, _with(**ACME)),
+    ("replays.start", MANAGES, _with(**ACME, **BY)),
+    ("replays.count", ALL_THREE, _with(**ACME)),
     ("replays.get", READS, _on("replay")),
     ("replays.list", READS, _with(**ACME)),
-    ("replays.cancel", ALSO_WORKER, _on("replay", **BY)),
-    ("secrets.rotate", ALSO_WORKER, _on("endpoint", **BY)),
-    ("secrets.rotate", WRITES, _on("endpoint", overlap_seconds=0, **BY)),
-    ("secrets.rotate", WRITES, _on("rotated", force=True, **BY)),
-    ("secrets.roll_back", WRITES, _on("rotated", **BY)),
-    ("secrets.end_overlap", WRITES, _on("rotated", **BY)),
+    ("replays.cancel", ALL_THREE, _on("replay", **BY)),
+    ("secrets.rotate", ALL_THREE, _on("endpoint", **BY)),
+    ("secrets.rotate", MANAGES, _on("endpoint", overlap_seconds=0, **BY)),
+    ("secrets.rotate", MANAGES, _on("rotated", force=True, **BY)),
+    ("secrets.roll_back", MANAGES, _on("rotated", **BY)),
+    ("secrets.end_overlap", MANAGES, _on("rotated", **BY)),
     ("secrets.wait_until_complete", READS, _on("endpoint", generation=1)),
     ("secrets.older_claims", READS, _on("endpoint", generation=1)),
     ("secrets.check_switch", WRITES, _on("rotated", **BY)),
@@ -281,28 +290,28 @@ TABLE: Final[tuple[Row, ...]] = (
     ("secrets.probe", WRITES, _on("rotated", **BY)),
     ("secrets.versions", READS, _on("endpoint")),
     ("secrets.public_keys", ALSO_WORKER, _on("ed25519")),
-    ("secrets.purge", ALSO_WORKER, _with(**ACME, **BY, older_than_days=7)),
-    ("secrets.purge", ALSO_WORKER, _with(tenant_id="acme", **BY, dry_run=True)),
-    ("secrets.move", ALSO_WORKER, _with(to="db", **BY)),  # nothing is to be moved
+    ("secrets.purge", ALL_THREE, _with(**ACME, **BY, older_than_days=7)),
+    ("secrets.purge", ALL_THREE, _with(tenant_id="acme", **BY, dry_run=True)),
+    ("secrets.move", ALL_THREE, _with(to="db", **BY)),  # nothing is to be moved
     ("secrets.migrate", WRITES, _with(**BY)),
     ("secrets.clear_caches", WRITES, _with(**BY)),
     ("producers.grant", WRITES, _of_producer),
     ("producers.revoke", WRITES, _of_producer),
-    ("producers.list", SEES_RESULTS, _with()),
-    ("event_types.add", WRITES, lambda method, make: method(name=make.name(), description="", **BY)),
+    ("producers.list", SEES_PRODUCERS, _with()),
+    ("event_types.add", MANAGES, lambda method, make: method(name=make.name(), description="", **BY)),
     ("event_types.get", SEES_RESULTS, _on("event_type")),
     ("event_types.list", SEES_RESULTS, _with()),
-    ("event_types.update", WRITES, _on("event_type", deprecated=True, **BY)),
-    ("event_types.delete", WRITES, _on("event_type", **BY)),
-    ("tenants.add", WRITES, lambda method, make: method(tenant_id=make.name(), **BY)),
+    ("event_types.update", MANAGES, _on("event_type", deprecated=True, **BY)),
+    ("event_types.delete", MANAGES, _on("event_type", **BY)),
+    ("tenants.add", MANAGES, lambda method, make: method(tenant_id=make.name(), **BY)),
     ("tenants.get", SEES_RESULTS, _with(**ACME)),
     ("tenants.list", SEES_RESULTS, _with()),
-    ("tenants.update", WRITES, lambda method, make: method(**ACME, name=make.name(), **BY)),
-    ("tenants.delete", WRITES, _deleted_tenant),
-    ("tokens.add", WRITES, lambda method, make: method(name=make.name(), **ACME, **BY)),
+    ("tenants.update", MANAGES, lambda method, make: method(**ACME, name=make.name(), **BY)),
+    ("tenants.delete", MANAGES, _deleted_tenant),
+    ("tokens.add", MANAGES, lambda method, make: method(name=make.name(), **ACME, **BY)),
     ("tokens.list", SEES_RESULTS, _with(**ACME)),
-    ("tokens.find", WRITES, lambda method, _: method("whst_x")),
-    ("tokens.revoke", WRITES, _revoked_token),
+    ("tokens.find", MANAGES, lambda method, _: method("whst_x")),
+    ("tokens.revoke", MANAGES, _revoked_token),
     ("secrets.reveal", ALSO_WORKER, _on("endpoint", **BY)),
 )  # fmt: skip
 
@@ -349,3 +358,32 @@ async def test_each_role_calls_what_the_table_says(installation: Installation, e
                     wrong.append((name, role, said))
 
     assert [] == wrong
+
+
+OPENING: Final[tuple[tuple[str, Call], ...]] = (
+    ("secrets.reveal", _on("endpoint", **BY)),
+    ("secrets.public_keys", _on("ed25519")),
+    ("endpoints.test", _on("endpoint", **BY)),
+    ("endpoints.update", _on("with_headers", change_headers={"X-B": "2"}, **BY)),
+)
+
+
+async def test_secrets_of_tenants_are_opened_by_a_right_of_their_own(
+    installation: Installation, environ: dict[str, str]
+) -> None:
+    """The role of the HTTP API opens none; with `hookseal_reveal` it does."""
+    make, said = Targets(installation), []
+    for roles in (("hookseal_api",), ("hookseal_api", "hookseal_reveal")):
+        async with (
+            login(installation.pool, environ["DATABASE_URL"], *roles) as (_, url),
+            Admin.connect(url, environ=environ) as admin,
+        ):
+            for name, call in OPENING:
+                group, _, method = name.partition(".")
+                try:
+                    await call(getattr(getattr(admin, group), method), make)
+                    said.append("works")
+                except (Refused, SecretDenied):
+                    said.append("refused")
+
+    assert ["refused"] * len(OPENING) + ["works"] * len(OPENING) == said

@@ -61,7 +61,6 @@ from tests.secrets.samples import master_key, register
 
 ACME = TenantId("acme")
 PAID = CataloguedType(name="invoice.paid", description="", schemas=None, deprecated=False, archived=False)
-GLOBEX = NewTenant(tenant_id=TenantId("globex"), uid=None, name=None, metadata={})
 TOKEN = NewToken(name="t", tenant_id=ACME, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
 ONLY_READ = {
@@ -187,13 +186,8 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
             event_types.update_event_type,
             lambda by: event_types.update_event_type(by, PAID.name, {"archived": True}),
         ),
-        (Action.TENANT_ADDED, tenants.add_tenant, lambda by: tenants.add_tenant(by, GLOBEX)),
-        (
-            Action.TENANT_UPDATED,
-            tenants.update_tenant,
-            lambda by: tenants.update_tenant(by, "globex", {"name": "Globex"}),
-        ),
-        (Action.TENANT_DELETED, tenants.delete_tenant, lambda by: tenants.delete_tenant(by, "globex")),
+        (Action.TENANT_ADDED, tenants.add_tenant, tenant_added),
+        (Action.TENANT_UPDATED, tenants.update_tenant, lambda by: tenants.update_tenant(by, ACME, {"name": "Acme"})),
         (Action.TOKEN_ADDED, tokens.add_token, lambda by: tokens.add_token(by, TOKEN)),
         (Action.TOKEN_REVOKED, tokens.revoke_token, lambda by: tokens.revoke_token(by, TOKEN.name)),
         (Action.CACHE_CLEARED, secret_operations.clear_caches, secret_operations.clear_caches),
@@ -223,6 +217,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         ),
         (Action.SECRET_MOVED, move_secrets.move_own, lambda by: move_secrets.move_own(by, Provider.GCP)),
         (Action.ENDPOINT_DELETED, delete, lambda by: delete(by, ACME, endpoint)),
+        (Action.TENANT_DELETED, tenants.delete_tenant, tenant_deleted),
     ]
 
 
@@ -293,6 +288,20 @@ async def started_job(operator: Operator) -> object:
             "UPDATE hookseal.deliveries SET state = 'dead_letter', next_attempt_at = NULL"
         )
         return await replay.start_replay(operator, Selection(tenant_id=ACME))
+
+
+async def tenant_added(operator: Operator) -> object:
+    """Add the tenant, as if it were not known from an endpoint."""
+    async with operator.connection.transaction():  # the same
+        await operator.connection.execute("DELETE FROM hookseal.tenants")
+        return await tenants.add_tenant(operator, NewTenant(tenant_id=ACME, uid=None, name=None, metadata={}))
+
+
+async def tenant_deleted(operator: Operator) -> object:
+    """Delete the tenant, as if it had no endpoint, whose deletion has a row of its own."""
+    async with operator.connection.transaction():  # the same
+        await operator.connection.execute("DELETE FROM hookseal.endpoints")
+        return await tenants.delete_tenant(operator, ACME)
 
 
 async def skipped(operator: Operator, delivery: DeliveryId) -> object:

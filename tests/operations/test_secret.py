@@ -386,6 +386,7 @@ NOTHING_SEALED = {
     "audit_log.previous_mac": "a MAC under the integrity key",
     "audit_log.mac": "a MAC under the integrity key",
     "audit_heads.mac": "a MAC under the integrity key",
+    "api_tokens.digest": "the SHA-256 of a token",
 }
 # Text or JSON could contain encoded sealed bytes; no column of hookseal does.
 COLUMNS = """

@@ -28,6 +28,7 @@ CHANGES = {
     "ALTER TABLE hookseal.endpoints DROP COLUMN tls_shown": [
         "column endpoints.tls_shown is missing",
         # the rights to the column go with it
+        "rights of hookseal_api to table hookseal.endpoints differs",
         "rights of hookseal_operator to table hookseal.endpoints differs",
         "rights of hookseal_readonly to table hookseal.endpoints differs",
         "rights of hookseal_worker to table hookseal.endpoints differs",

@@ -8,6 +8,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from hookseal.ground.ids import EndpointId
 from hookseal.postgres.pool import Pool
 from tests import rows
 from tests.doubles.logins import login
@@ -16,7 +17,15 @@ from tests.doubles.stored import Installation
 pytestmark = pytest.mark.req("OPS-10")
 
 
-ROLES = ("hookseal_producer", "hookseal_publisher", "hookseal_readonly", "hookseal_worker", "hookseal_operator")
+ROLES = (
+    "hookseal_producer",
+    "hookseal_publisher",
+    "hookseal_readonly",
+    "hookseal_worker",
+    "hookseal_operator",
+    "hookseal_api",
+    "hookseal_reveal",
+)
 # S: select, I: insert, U: update, D: delete, each for all columns. Rights to single columns are in PARTS.
 _STATISTICS = {"endpoint_stats": "S", "endpoint_backlog": "S"}
 WHOLE = {
@@ -49,6 +58,17 @@ WHOLE = {
         "secret_leftovers": "DIS", "secret_records": "IS", "secret_rotations": "IS", "tenants": "S",
         "workers": "S",
     },
+    "hookseal_api": {
+        "alembic_version": "S", "api_tokens": "S", "attempts": "S", "audience": "S", "audit_heads": "IS",
+        "audit_log": "IS", **_STATISTICS,
+        "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "D",
+        "event_types": "S",
+        "held_endpoints": "DS", "key_lock": "D", "lanes": "DS", "lines": "S",
+        "operator_notices": "S", "replays": "S", "rotation_canaries": "IS", "secret_keys": "S",
+        "secret_leftovers": "DI", "secret_rotations": "IS", "tenants": "S",
+        "workers": "S",
+    },
+    "hookseal_reveal": {},
 }  # fmt: skip
 _DECIDED = (
     "uid name description metadata channels event_types timeout_ms max_attempts backoff_base_seconds"
@@ -68,6 +88,7 @@ _ENDPOINT = (
     f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
     " has_plaintext created_at updated_at shares_url url_since"
 )
+_RECORD = "tenant_id name version ref endpoint_id provider purpose scheme key_id wrapped_by state created_at changed_at"
 _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on"
 PARTS = {
     ("hookseal_operator", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
@@ -89,8 +110,7 @@ PARTS = {
     ("hookseal_readonly", "SELECT", "events"): _EVENT,
     ("hookseal_readonly", "SELECT", "secret_keys"): f"key_id created_at {_KEY_LIFE}",
     ("hookseal_readonly", "SELECT", "secret_leftovers"): "tenant_id name version provider why since",
-    ("hookseal_readonly", "SELECT", "secret_records"):
-        "tenant_id name version ref endpoint_id provider purpose scheme key_id wrapped_by state created_at changed_at",
+    ("hookseal_readonly", "SELECT", "secret_records"): _RECORD,
     ("hookseal_worker", "UPDATE", "control"): "holder token until",
     ("hookseal_worker", "UPDATE", "deliveries"):
         "state attempts budget_spent next_attempt_at rung_at waiting_for held_at last_error lease_owner lease_token"
@@ -122,6 +142,34 @@ PARTS = {
     ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
     ("hookseal_operator", "UPDATE", "secret_leftovers"): "why since provider share",
     ("hookseal_operator", "UPDATE", "secret_records"): "state sealed share provider wrapped_by changed_at",
+    ("hookseal_api", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
+    ("hookseal_api", "UPDATE", "api_tokens"): "revoked_at last_used_on",
+    ("hookseal_api", "INSERT", "event_types"): "name description schemas deprecated archived",
+    ("hookseal_api", "UPDATE", "event_types"): "description schemas deprecated archived updated_at",
+    ("hookseal_api", "INSERT", "tenants"): "tenant_id uid name metadata",
+    ("hookseal_api", "UPDATE", "tenants"): "uid name metadata created_at updated_at deleted_at",
+    ("hookseal_api", "INSERT", "replays"):
+        "tenant_id id endpoint_id event_type event_id states since until end_id rate cursor matched",
+    ("hookseal_api", "UPDATE", "replays"): "state ended_at",
+    ("hookseal_api", "UPDATE", "audit_heads"): "sequence mac",
+    ("hookseal_api", "INSERT", "deliveries"):
+        "tenant_id id endpoint_id event_id replay_of waiting_for held_at last_error position manual_attempts",
+    ("hookseal_api", "UPDATE", "deliveries"):
+        "state budget_spent next_attempt_at rung_at waiting_for held_at last_error position manual_attempts",
+    ("hookseal_api", "INSERT", "held_endpoints"): "tenant_id endpoint_id released_at",
+    ("hookseal_api", "UPDATE", "held_endpoints"): "released_at probe_at step_seconds",
+    ("hookseal_api", "SELECT", "endpoints"): _ENDPOINT,
+    ("hookseal_api", "INSERT", "endpoints"): f"tenant_id id url ordered shares_url {_DECIDED}",
+    ("hookseal_api", "UPDATE", "endpoints"):
+        f"{_DECIDED} {_POINTER} {_STATE} {_LAST} header_names tls_shown shares_url",
+    ("hookseal_api", "SELECT", "events"): f"{_EVENT} body",
+    ("hookseal_api", "SELECT", "secret_leftovers"): "tenant_id name version provider why since",
+    ("hookseal_api", "UPDATE", "secret_leftovers"): "why since provider share",
+    ("hookseal_api", "SELECT", "secret_records"): _RECORD,
+    ("hookseal_api", "INSERT", "secret_records"):
+        "tenant_id name version provider purpose scheme sealed wrapped_by share",
+    ("hookseal_api", "UPDATE", "secret_records"): "state changed_at",
+    ("hookseal_reveal", "SELECT", "secret_records"): "sealed share",
 }  # fmt: skip
 _RIGHTS = """
 SELECT r.rolname AS role, c.relname AS name, p.letter
@@ -231,11 +279,13 @@ async def test_each_role_has_its_column_rights(pool: Pool) -> None:
         ("hookseal_publisher", []),
         ("hookseal_readonly", []),
         ("hookseal_worker", [*_HALVES, "secret_keys.check_value", "events.body"]),
+        ("hookseal_api", ["secret_keys.check_value", "events.body"]),
+        ("hookseal_reveal", ["secret_records.sealed", "secret_records.share"]),
         ("hookseal_operator", ["endpoints.secret", *_HALVES, "secret_keys.check_value", "events.body"]),
     ],
 )
 async def test_secrets_are_readable_by_few_roles(pool: Pool, role: str, reads: list[str]) -> None:
-    """Only the operator reads plaintext secrets; only the operator and the worker read a body or a sealed secret."""
+    """Only the operator reads plaintext secrets. Sealed ones are for workers, operators, and whoever may reveal."""
     assert reads == [column for column in _SECRET if await pool.fetchval(_READS, role, column)]
 
 
@@ -264,9 +314,10 @@ async def test_no_role_logs_in(pool: Pool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A connection of a login with the role of workers, and the ids of three endpoints."""
+    """A connection of a login, with the role of workers or of the HTTP API, and the ids of three endpoints."""
 
     worker: "Connection[asyncpg.Record]"
+    api: "Connection[asyncpg.Record]"
     plain: str
     rotated: str
     disabled: str
@@ -281,20 +332,25 @@ async def scene(installation: Installation, database_url: str) -> AsyncIterator[
     ]
     await installation.rotate(made[1], overlap_seconds=86_400)
     await rows.change(installation.pool, "endpoints", made[2], enabled=False, disabled_reason="abuse")
-    async with login(installation.pool, database_url, "hookseal_worker") as (_, url):
-        worker = await asyncpg.connect(url)
+    async with (
+        login(installation.pool, database_url, "hookseal_worker") as (_, url),
+        login(installation.pool, database_url, "hookseal_api") as (_, url_of_api),
+    ):
+        worker, api = await asyncpg.connect(url), await asyncpg.connect(url_of_api)
         try:
-            yield Scene(worker=worker, plain=made[0], rotated=made[1], disabled=made[2])
+            yield Scene(worker=worker, api=api, plain=made[0], rotated=made[1], disabled=made[2])
         finally:
             await worker.close()
+            await api.close()
 
 
-async def _try(scene: Scene, statement: str, *arguments: str) -> str:
+async def _try(scene: Scene, statement: str, *arguments: str, by: str = "worker") -> str:
     """Run the statement in a transaction that is undone; return how it ended."""
-    transaction = scene.worker.transaction()
+    connection = getattr(scene, by)
+    transaction = connection.transaction()
     await transaction.start()
     try:
-        done = await scene.worker.execute(statement, *arguments)
+        done = await connection.execute(statement, *arguments)
     except asyncpg.InsufficientPrivilegeError:
         return "denied"
     else:
@@ -330,3 +386,48 @@ async def test_a_version_is_destroyed_a_day_after_it_was_retired(scene: Scene, i
     assert "denied" == await _try(scene, _DESTROY)
     await installation.pool.execute(_RETIRED, timedelta(hours=25))
     assert "done" == await _try(scene, _DESTROY)
+
+
+# What the HTTP API writes of secrets: new versions, and the states that a rotation and a roll back give.
+REFUSED_TO_API = [
+    *(statement for statement in REFUSED if "'active'" not in statement),
+    "SELECT sealed FROM hookseal.secret_records",
+    "SELECT share FROM hookseal.secret_leftovers",
+    "SELECT secret FROM hookseal.endpoints",
+    "SELECT FROM hookseal.producers",
+    "UPDATE hookseal.endpoints SET secret = 'x'",
+    "UPDATE hookseal.secret_records SET provider = 'aws'",
+    """INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, sealed)
+       VALUES ('_system', 'integrity', 99, 'db', 'integrity', '\\x00')""",
+    "UPDATE hookseal.secret_records SET state = 'active', changed_at = now() WHERE state = 'destroyed'",
+    "UPDATE hookseal.secret_keys SET state = 'destroyed'",
+    "INSERT INTO hookseal.secret_keys (key_id, state, check_value) VALUES ('0123456789abcdef', 'staged', '')",
+    "INSERT INTO hookseal.producers (role_name, tenant_id, role) VALUES (session_user, '*', session_user::regrole)",
+    "UPDATE hookseal.control SET epoch = epoch + 1",
+    "DELETE FROM hookseal.tenants",
+    "UPDATE hookseal.api_tokens SET digest = digest",
+    "SELECT hookseal.forbid_plaintext()",
+    "SELECT hookseal.remove_events(1, now())",
+]
+ACCEPTED_OF_API = [
+    "UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() WHERE state = 'previous'",
+    """UPDATE hookseal.secret_records SET state = 'previous', changed_at = now()
+        WHERE state = 'retired' OR state = 'active' AND tenant_id = 'acme'""",
+    "UPDATE hookseal.endpoints SET url = 'https://elsewhere.example/', enabled = true WHERE NOT enabled",
+]
+
+
+@pytest.mark.req("SEC-02")
+async def test_the_api_opens_and_replaces_no_secret_of_a_tenant(scene: Scene, installation: Installation) -> None:
+    """It reads the installation's own secrets by a function, and those alone; it may roll back, and revive nothing."""
+    await installation.rotate(EndpointId(scene.plain))
+    await installation.pool.execute(_DESTROY)
+    assert dict.fromkeys(REFUSED_TO_API, "denied") == {
+        each: await _try(scene, each, by="api") for each in REFUSED_TO_API
+    }
+    assert dict.fromkeys(ACCEPTED_OF_API, "done") == {
+        each: await _try(scene, each, by="api") for each in ACCEPTED_OF_API
+    }
+    own = await scene.api.fetch("SELECT tenant_id, name, sealed IS NOT NULL AS is_kept FROM hookseal.own_secrets()")
+    assert {("_system", "integrity", True), ("_system", "sentinel", True)} == {tuple(row) for row in own}
+    assert await installation.pool.fetchval("SELECT count(*) > 2 FROM hookseal.secret_records")

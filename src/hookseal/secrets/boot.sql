@@ -17,7 +17,7 @@ SELECT encode(sha256(convert_to(json_build_array(
        (SELECT json_agg(json_build_array(r.ref, r.state, r.purpose, encode(sha256(r.sealed), 'hex'),
                                          encode(sha256(r.share), 'hex'))
                         ORDER BY r.name, r.version)
-          FROM hookseal.secret_records AS r
+          FROM hookseal.own_secrets() AS r
          WHERE r.tenant_id = '_system' AND r.name IN ('integrity', 'sentinel')),
        (SELECT json_agg(json_build_array(c.name, c.epoch, c.token, c.tableoid) ORDER BY c.name)
           FROM hookseal.control AS c

@@ -13,6 +13,8 @@ ROLES: Final = (
     "hookseal_worker",
     "hookseal_operator",
     "hookseal_readonly",
+    "hookseal_api",
+    "hookseal_reveal",
 )
 _GRANT_PRODUCER: Final = "GRANT hookseal_producer TO hookseal_operator WITH ADMIN OPTION"  # for `producer grant`
 _MAY_GRANT_PRODUCER: Final = """

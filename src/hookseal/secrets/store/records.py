@@ -1,13 +1,14 @@
 """Reads the rows of versions. Reads of one moment on a pool share a statement."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
 
 from hookseal.errors import Malformed, SecretDestroyed, SecretTampered
 from hookseal.ground.batches import Batch, Batches, resolve
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import SYSTEM_TENANT, TenantId
 from hookseal.postgres.pool import Connection, Executor, connected
 from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.statements import FAILURES, statements
@@ -45,11 +46,19 @@ class Records:
                 resolve(future, rows.get(str(ref)))
 
     async def _rows(self, refs: list[SecretRef]) -> dict[str, asyncpg.Record]:
-        columns = zip(*[(ref.tenant, ref.name, str(ref.version), str(ref)) for ref in refs], strict=True)
+        rows: list[asyncpg.Record] = []
         with FAILURES.translated():
             async with asyncio.timeout(_READ_SECONDS), connected(self._source) as connection:
-                rows = await _SQL.rows(connection, "get", *[list(column) for column in columns])
+                for statement, is_own in (("get", False), ("get_own", True)):
+                    asked = [ref for ref in refs if (ref.tenant == SYSTEM_TENANT) is is_own]
+                    if asked:
+                        rows += await _SQL.rows(connection, statement, *_columns(asked))
         return {row["ref"]: row for row in rows}
+
+
+def _columns(refs: Sequence[SecretRef]) -> list[list[str]]:
+    columns = zip(*[(ref.tenant, ref.name, str(ref.version), str(ref)) for ref in refs], strict=True)
+    return [list(column) for column in columns]
 
 
 async def versions(

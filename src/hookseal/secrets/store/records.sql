@@ -1,6 +1,13 @@
 -- The rows of versions, which every store with rows in PostgreSQL has. A name has one sequence of numbers, whatever the
 -- providers of its versions are.
 
+-- Whether the master key of a record opens nothing any more.
+-- name: key_is_closed
+EXISTS (SELECT
+          FROM hookseal.secret_keys AS k
+         WHERE k.key_id = r.key_id
+           AND k.state IN ('retired', 'destroyed')) AS key_is_closed
+
 -- Reads the records of these versions, with what their endpoints and the audit log say of them.
 -- They may belong to many tenants, and each is found by its whole key. A record, the endpoint that names it and the audit
 -- log change in one transaction. The master key must be the one in the last audit row of the version, or one that it was
@@ -11,10 +18,7 @@ SELECT r.ref,
        r.sealed,
        r.share,
        r.state,
-       EXISTS (SELECT
-                 FROM hookseal.secret_keys AS k
-                WHERE k.key_id = r.key_id
-                  AND k.state IN ('retired', 'destroyed')) AS key_is_closed,
+       {key_is_closed},
        CASE asked.ref WHEN e.secret_ref THEN 'active'
                      WHEN e.headers_ref THEN 'active'
                      WHEN e.tls_ref THEN 'active'
@@ -41,6 +45,23 @@ SELECT r.ref,
     ON r.tenant_id = asked.tenant_id AND r.name = asked.name AND r.version = asked.version
   LEFT JOIN hookseal.endpoints AS e
     ON e.tenant_id = r.tenant_id AND e.id = r.endpoint_id
+ WHERE r.ref = asked.ref
+
+-- Reads records of the installation's own secrets in the same form. No endpoint names them, and no re-wrap leaves one behind.
+-- A role that may not open the secrets of tenants reads these.
+-- name: get_own
+SELECT r.ref,
+       r.purpose,
+       r.sealed,
+       r.share,
+       r.state,
+       {key_is_closed},
+       NULL::text AS pointed_state,
+       false AS key_is_drained,
+       NULL::text AS audited_key_id
+  FROM unnest($1::text[], $2::text[], $3::text[]::bigint[], $4::text[]) AS asked (tenant_id, name, version, ref)
+  JOIN hookseal.own_secrets() AS r
+    ON r.tenant_id = asked.tenant_id AND r.name = asked.name AND r.version = asked.version
  WHERE r.ref = asked.ref
 
 -- Locks the oldest version of a name. It is never deleted, so this locks the name.
