@@ -205,6 +205,10 @@ async def _shared(method: Any, make: Targets) -> object:
     return await method(**await make.endpoint(), url=make.url(), allow_same_url=True, **BY)
 
 
+async def _read(method: Any, make: Targets) -> object:
+    return await method(**ACME, event_ids=[(await make.event())["event_id"]], **BY)
+
+
 async def _resent(method: Any, make: Targets) -> object:
     return await method(**await make.event_to_one(), **BY)
 
@@ -243,7 +247,9 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.test", ALSO_WORKER, _on("endpoint", **BY)),
     ("events.list", READS, _with(**ACME)),
     ("events.get", READS, _on("event")),
+    ("events.find", READS, _on("event")),
     ("events.payload", ALL_THREE, _on("event", **BY)),
+    ("events.payloads", ALL_THREE, _read),
     ("deliveries.list", READS, _with(**ACME)),
     ("deliveries.get", READS, _on("dead")),
     ("deliveries.why", READS, _on("dead")),

@@ -343,7 +343,9 @@ async def test_events_are_found_page_by_page(admin: Admin, installation: Install
     ids, hour = [each.event_id for each in reversed(published)], timedelta(hours=1)
     for given, expected in (
         ({}, ids),
-        ({"event_type": "a.1"}, [ids[1], ids[3]]),
+        ({"event_types": ["a.1"]}, [ids[1], ids[3]]),
+        ({"event_types": ["a.1", "a.0", "no.such"]}, ids),
+        ({"oldest_first": True, "event_types": ["a.1"]}, [ids[3], ids[1]]),
         ({"correlation_id": "corr-1"}, ids),
         ({"correlation_id": "corr-2"}, []),
         ({"since": NOW - hour, "until": NOW + hour}, ids),
@@ -353,22 +355,49 @@ async def test_events_are_found_page_by_page(admin: Admin, installation: Install
         found = await admin.events.list(tenant_id="acme", **given)
         assert expected == [each.event_id for each in found.items], given
 
-    seen: list[str] = []
-    cursor = None
-    while not seen or cursor is not None:
-        page = await admin.events.list(tenant_id="acme", limit=2, cursor=cursor)
-        seen += [each.event_id for each in page.items]
-        cursor = page.next_cursor
-    assert ids == seen
+    for oldest_first in (False, True):
+        expected = ids[::-1] if oldest_first else ids
+        named: dict[str, Any] = {"tenant_id": "acme", "limit": 2, "oldest_first": oldest_first}
+        by_cursor, by_id, backwards = list[str](), list[str](), list[str]()
+        cursor = None
+        while not by_cursor or cursor is not None:
+            page = await admin.events.list(**named, cursor=cursor)
+            by_cursor += [each.event_id for each in page.items]
+            cursor = page.next_cursor
+        page = await admin.events.list(**named)
+        while page.items:
+            by_id += [each.event_id for each in page.items]
+            page = await admin.events.list(**named, after=by_id[-1])
+        page = await admin.events.list(**named, before=expected[-1])
+        following = await admin.events.list(**named, cursor=page.next_cursor)
+        assert [expected[-1]] == [each.event_id for each in following.items]
+        while page.items:
+            backwards = [each.event_id for each in page.items] + backwards
+            page = await admin.events.list(**named, before=backwards[0])
+        assert (expected, expected, expected[:-1]) == (by_cursor, by_id, backwards)
+    one = await admin.events.find(tenant_id="acme", event_id=ids[0])
+    assert one == (await admin.events.list(tenant_id="acme", limit=1)).items[0]
+
+
+async def test_events_are_found_by_their_channel(admin: Admin, installation: Installation) -> None:
+    """Those that were published in it, whatever other channels they are in."""
+    for name, channels in (("none", ()), ("one", ("a",)), ("both", ("a", "b"))):
+        event = GivenEvent(
+            tenant_id=TenantId("acme"), event_type="invoice.paid", event_id=EventId(name), channels=channels
+        )
+        await publish_json(installation.pool, event, "1")
+    for channel, expected in (("a", ["both", "one"]), ("b", ["both"]), ("c", [])):
+        page = await admin.events.list(tenant_id="acme", channel=channel)
+        assert expected == [each.event_id for each in page.items]
 
 
 async def test_a_page_reads_a_limited_number_of_rows(installation: Installation) -> None:
     """A page ends after the number of events that it may read, and its cursor continues behind them."""
     published = [await installation.published(event_type="a.rare" if number == 0 else "a.b") for number in range(4)]
-    wanted = event_queries.EventFilter(tenant_id=TenantId("acme"), event_type="a.rare")
+    wanted = event_queries.EventFilter(tenant_id=TenantId("acme"), event_types=("a.rare",))
     found, cursor, pages = [], None, 0
     while pages == 0 or cursor is not None:
-        items, cursor = await event_queries.page(installation.pool, wanted, limit=10, cursor=cursor, walked=2)
+        items, cursor = await event_queries.page(installation.pool, wanted, Place(cursor=cursor), limit=10, walked=2)
         found += [item["event_id"] for item in items]
         pages += 1
 
@@ -389,6 +418,23 @@ async def test_reading_a_payload_is_audited(admin: Admin, installation: Installa
         "before": None,
         "after": {"body_bytes": len(body)},
     } == row
+
+
+@pytest.mark.req("SEC-08")
+async def test_reading_several_payloads_is_audited_once(admin: Admin, installation: Installation) -> None:
+    """Those that exist are returned by their ids, and the record names them; nothing is on record if none does."""
+    ids = sorted([(await installation.published()).event_id for _ in range(2)])
+    theirs = (await installation.published("globex")).event_id
+    bodies = await admin.events.payloads(tenant_id="acme", event_ids=[*ids, ids[0], theirs, "no-such"], actor=JANE)
+    assert {} == await admin.events.payloads(tenant_id="acme", event_ids=[theirs], actor=JANE)
+
+    assert ids == sorted(bodies)
+    assert bodies[ids[1]] != await admin.events.payload(tenant_id="globex", event_id=theirs, actor=JANE)
+    [row] = await audited(installation.pool)
+    assert ("event.payload_read", "events", JANE) == (row["action"], row["subject"], row["who"])
+    assert {"event_ids": ids, "body_bytes": sum(map(len, bodies.values()))} == row["after"]
+    for wrong in ([], "e", ["a b"], [f"e{number}" for number in range(251)]):
+        assert "event_ids" == await refused_field(admin.events.payloads(tenant_id="acme", event_ids=wrong, actor=JANE))
 
 
 MALFORMED: list[tuple[str, dict[str, Any], str]] = [
@@ -418,6 +464,12 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("replays", {"limit": 0}, "limit"),
     ("events", {"tenant_id": "*"}, "tenant_id"),
     ("events", {"until": "yesterday"}, "until"),
+    ("events", {"event_types": ["a.*"]}, "event_types"),
+    ("events", {"channel": "a b"}, "channel"),
+    ("events", {"channel": 5}, "channel"),
+    ("events", {"after": "a b"}, "after"),
+    ("events", {"before": "no-such"}, "before"),
+    ("events", {"before": "no-such", "after": "no-such"}, "before"),
     ("events", {"cursor": "bm90aGluZw=="}, "cursor"),
     ("events", {"limit": 1001}, "limit"),
     ("attempts", {}, "endpoint_id"),
@@ -574,7 +626,7 @@ async def test_results_have_every_column(installation: Installation) -> None:
     pages = await asyncio.gather(
         endpoint_queries.page(pool, endpoint_queries.EndpointFilter(tenant_id=acme), Place(), limit=1),
         delivery_queries.page(pool, Filter(tenant_id=acme), limit=1, cursor=None),
-        event_queries.page(pool, event_queries.EventFilter(tenant_id=acme), limit=1, cursor=None),
+        event_queries.page(pool, event_queries.EventFilter(tenant_id=acme), Place(), limit=1),
     )
     shown = await asyncio.gather(
         endpoint_queries.show(pool, acme, endpoint_id=endpoint.endpoint_id),

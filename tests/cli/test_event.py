@@ -21,6 +21,9 @@ async def test_events_are_listed_by_every_filter(begun: Begun) -> None:
     for options, expected in (
         ((), [second.event_id, first.event_id]),
         (("--event-type", "invoice.paid"), [first.event_id]),
+        (("--event-type", "invoice.paid", "--event-type", "user.created"), [second.event_id, first.event_id]),
+        (("--channel", "c"), []),
+        (("--oldest-first",), [first.event_id, second.event_id]),
         (("--correlation-id", "corr-2"), []),
         (("--since", "1h"), [second.event_id, first.event_id]),
         (("--until", "1h"), []),

@@ -150,6 +150,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_CANCELLED, replay.cancel_replay, cancelled),
         (Action.PAYLOAD_READ, deliveries.read_payload, payload_read),
+        (Action.PAYLOAD_READ, deliveries.read_payloads, payloads_read),
         (
             Action.ENDPOINT_UPDATED,
             update,
@@ -330,6 +331,11 @@ async def cancelled(operator: Operator) -> object:
 async def payload_read(operator: Operator) -> object:
     event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
     return await deliveries.read_payload(operator, ACME, event)
+
+
+async def payloads_read(operator: Operator) -> object:
+    event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
+    return await deliveries.read_payloads(operator, ACME, [event])
 
 
 async def resent(operator: Operator, endpoint: EndpointId, delivery: DeliveryId) -> object:

@@ -67,7 +67,7 @@ _ENDPOINT = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 _REPEAT_EVENTS = """
 SELECT FROM hookseal.delivery_links AS l WHERE l.tenant_id = 'acme' AND l.event_id = 'e7' AND l.replay_of IS NULL
 """
-_TIME = datetime(2026, 1, 31, tzinfo=UTC)
+_TIME, _TEXT = datetime(2026, 1, 31, tzinfo=UTC), "2026-01-31Z"
 _OF_EVENTS = (
     *("acme", None, None, None, "ffffffff-ffff-ffff-ffff-ffffffffffff", 11, None, 1_000),
     "00000000-0000-0000-0000-000000000000",
@@ -103,17 +103,27 @@ _PLACES = [
     (("dispatcher.store", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_in_line"),
     (("dispatcher.store", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, "e7", None), "delivery_links_once"),
     (("dispatcher.store", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, None, "c7"), "events_correlated"),
-    (("dispatcher.store", "event_queries.sql", "page"), ("acme", *[None] * 6, 1_000, 11), "events_newest"),
     (
         ("dispatcher.store", "event_queries.sql", "page"),
-        ("acme", None, "c7", *[None] * 4, 1_000, 11),
+        ("acme", None, None, None, "-infinity", "infinity", "infinity", "", 1_000, 11),
+        "events_newest",
+    ),
+    (
+        ("dispatcher.store", "event_queries.sql", "page_rising"),
+        ("acme", None, None, None, "-infinity", "infinity", "-infinity", "", 1_000, 11),
+        "events_newest",
+    ),
+    (
+        ("dispatcher.store", "event_queries.sql", "page"),
+        ("acme", None, None, "c7", "-infinity", "infinity", "infinity", "", 1_000, 11),
         "events_correlated",
     ),
     (
         ("dispatcher.store", "event_queries.sql", "page"),
-        ("acme", None, None, _TIME, _TIME, _TIME, "e7", 1_000, 11),
+        ("acme", None, None, None, _TEXT, _TEXT, _TEXT, "e7", 1_000, 11),
         "events_newest",
     ),
+    (("dispatcher.store", "event_queries.sql", "bodies"), ("acme", ["e7"]), "events_pkey"),
     (("dispatcher.store", "delivery_queries.sql", "latest"), ("acme", "e7", _ENDPOINT), "delivery_links_once"),
     (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint"), _OF_ATTEMPTS, "attempts_of_endpoint"),
     (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint_rising"), _OF_ATTEMPTS, "attempts_of_endpoint"),
@@ -729,9 +739,12 @@ def _lists() -> list[Read]:
         given = ("acme", None, None, None, _LAST, 51, None, 1_000, _FIRST, *named)
         return Read(room="dispatcher.store", file="delivery_queries", name="page_of_events", arguments=given)
 
-    def events(kind: str | None, correlation: str | None, until: datetime | None = None) -> Read:
-        given = ("acme", kind, correlation, None, until, None, None, 1_000, 51)
-        return Read(room="dispatcher.store", file="event_queries", name="page", arguments=given)
+    def events(
+        kinds: list[str] | None, correlation: str | None, until: str = "infinity", *, name: str = "page"
+    ) -> Read:
+        start = "infinity" if name == "page" else "-infinity"
+        given = ("acme", kinds, "no-such" if kinds else None, correlation, "-infinity", until, start, "", 1_000, 51)
+        return Read(room="dispatcher.store", file="event_queries", name=name, arguments=given)
 
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 
@@ -804,10 +817,12 @@ def _lists() -> list[Read]:
         of_events(None, "c101"),
         of_events(None, "all"),
         events(None, None),
-        events("no.such", None),
+        events(None, None, name="page_rising"),
+        events(["no.such"], None),
+        events(["no.such"], None, name="page_rising"),
         events(None, "all"),
-        events("no.such", "c101"),
-        events(None, None, datetime(2020, 1, 1, tzinfo=UTC)),
+        events(["no.such"], "c101"),
+        events(None, None, "2020-01-01Z"),
         *(Read(room="audit", file="audit", name=name, arguments=given) for name, given in audit.items()),
         *(
             Read(room="dispatcher.store", file="endpoint_queries", name=name, arguments=given)

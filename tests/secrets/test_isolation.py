@@ -62,8 +62,8 @@ BY_PROPERTY = {
         "secrets.resolve.cache.SealedCache.put",
     ),
     "operations.move_secrets.move_all",  # tests/cli/secret/test_move.py moves one tenant, and leaves the others
-    *("operations.deliveries.read_payload", "operations.replay.cancel_replay"),  # tests/admin/test_search.py
-    "operations.replay.resend_delivery",  # tests/admin/test_search.py
+    *("operations.deliveries.read_payload", "operations.deliveries.read_payloads"),  # tests/admin/test_search.py
+    *("operations.replay.cancel_replay", "operations.replay.resend_delivery"),  # tests/admin/test_search.py
     "operations.replay.skip_delivery",  # tests/admin/test_ordered.py
     *("secrets.resolve.cache.SealedCache.drop", "secrets.resolve.cache.encoded"),
     *("secrets.resolve.service.SecretService.signers", "secrets.resolve.service.SecretService.headers"),

@@ -36,6 +36,7 @@ Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
 _MAX_DESCRIPTION_CHARACTERS: Final = 4_096
 _MAX_EVENT_TYPES: Final = 100
+_MAX_EVENT_IDS: Final = 250  # their bodies have at most 64 MB
 _MAX_METADATA_BYTES: Final = 4_096
 _MAX_SCHEMAS_BYTES: Final = 65_536
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
@@ -256,6 +257,20 @@ def replay_id(text: str) -> ReplayId:
 def event_id(text: str) -> EventId:
     """Return the event id. Raises `Malformed`."""
     return _text(ids.event_id, text, "event_id")
+
+
+def event_ids(texts: Sequence[str]) -> tuple[EventId, ...]:
+    """Return 1 to 250 event ids, each once. Raises `Malformed`."""
+    given = tuple(dict.fromkeys(_text(ids.event_id, text, "event_ids") for text in _list(texts, "event_ids")))
+    if not 1 <= len(given) <= _MAX_EVENT_IDS:
+        raise Malformed(f"event_ids must be 1 to {_MAX_EVENT_IDS} event ids", field="event_ids")
+    return given
+
+
+def channel(text: str) -> str:
+    """Return the name of a channel. Raises `Malformed`."""
+    _require(str, text, "channel")
+    return _parsed(ids.channels, [text], "channel")[0]
 
 
 def correlation_id(text: str) -> str:

@@ -1,5 +1,6 @@
 """The events of an Admin: what was published for a tenant."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from hookseal.admin import arguments
@@ -7,7 +8,8 @@ from hookseal.admin.results import EventDelivery, EventDetails, Page, StoredEven
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import event_queries
 from hookseal.dispatcher.store.event_queries import EventFilter
-from hookseal.operations.deliveries import read_payload
+from hookseal.ground import ids
+from hookseal.operations.deliveries import read_payload, read_payloads
 from hookseal.postgres.pool import Connection
 
 
@@ -21,30 +23,44 @@ class Events:
         self,
         *,
         tenant_id: str,
-        event_type: str | None = None,
+        event_types: Sequence[str] | None = None,
+        channel: str | None = None,
         correlation_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        oldest_first: bool = False,
         connection: Connection | None = None,
     ) -> Page[StoredEvent]:
         """Return up to `limit` (1 to 1000) events for which every given condition is true, the newest first.
 
-        They were published at `since` or later, and before `until`. With an `event_type` a page searches at most
-        250,000 events, so it may have few items and a next page.
+        They are of one of the `event_types`, were published in the `channel`, at `since` or later, and before `until`.
+        The page is that after an earlier one (`cursor`), or that next to an event: what comes `after` its id in this
+        order, or ends just `before` it. With event types or a channel a page searches at most 250,000 events, so it may
+        have few items and a next page.
         """
         filter_ = EventFilter(
             tenant_id=arguments.tenant_id(tenant_id),
-            event_type=arguments.optional(arguments.event_type, event_type),
+            event_types=arguments.event_types(event_types),
+            channel=arguments.optional(arguments.channel, channel),
             correlation_id=arguments.optional(arguments.correlation_id, correlation_id),
             since=arguments.moment(since, "since"),
             until=arguments.moment(until, "until"),
         )
         arguments.page(limit, cursor)
+        place = arguments.place(cursor, after, before, oldest_first=oldest_first, check=ids.event_id)
         async with self._session.reading(connection) as db:
-            items, following = await event_queries.page(db, filter_, limit=limit, cursor=cursor)
+            items, following = await event_queries.page(db, filter_, place, limit=limit)
         return Page(items=tuple(of_row(StoredEvent, item) for item in items), next_cursor=following)
+
+    async def find(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> StoredEvent:
+        """Return an event as in a list: by one statement, without its deliveries."""
+        owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
+        async with self._session.reading(connection) as db:
+            return of_row(StoredEvent, await event_queries.find(db, owner, event))
 
     async def get(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> EventDetails:
         """Return an event with its deliveries, without its payload."""
@@ -62,3 +78,9 @@ class Events:
         owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
         async with self._session.changing(actor) as operator:
             return await read_payload(operator, owner, event)
+
+    async def payloads(self, *, tenant_id: str, event_ids: Sequence[str], actor: str) -> Mapping[str, bytes]:
+        """Return the body of each of up to 250 events that exists, by its id, as `payload` does: with one audit row."""
+        owner, events = arguments.tenant_id(tenant_id), arguments.event_ids(event_ids)
+        async with self._session.changing(actor) as operator:
+            return await read_payloads(operator, owner, events)

@@ -21,19 +21,23 @@ _DELIVERY_COLUMNS: Final = ("delivery_id", "endpoint_id", "state", "attempts", "
 def list_(
     *,
     tenant: Annotated[str, typer.Option(help="The tenant of the events.")],
-    event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
+    event_type: Annotated[
+        list[str] | None, typer.Option(help="Only events of this type. Give it again for several.")
+    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Only events that were published in this channel.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="Only events with this correlation id.")] = None,
     since: Annotated[
         str | None, typer.Option(help="Only events published since: 2026-01-31T12:00:00Z, or 1h, 7d (ago).")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Only events published before this time, as --since.")] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The first event first.")] = False,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the events of a tenant, newest first, without their payload.
 
-    With --event-type a page searches at most 250,000 events: it may list few, and have a next page.
+    With --event-type or --channel a page searches at most 250,000 events: it may list few, and have a next page.
 
     Example: hookseal event list --tenant acme --event-type invoice.paid --since 1h
     """
@@ -41,12 +45,14 @@ def list_(
         start(READS),
         lambda admin: admin.events.list(
             tenant_id=tenant,
-            event_type=event_type,
+            event_types=event_type,
+            channel=channel,
             correlation_id=correlation_id,
             since=moment(since, "since"),
             until=moment(until, "until"),
             limit=limit,
             cursor=cursor,
+            oldest_first=oldest_first,
         ),
     )
     emit(page, as_json=as_json, text=lambda: _list_text(page))

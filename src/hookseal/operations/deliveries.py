@@ -1,5 +1,6 @@
 """Searches deliveries, also by the secret that signed them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,3 +59,16 @@ async def read_payload(operator: Operator, tenant: TenantId, event_id: EventId) 
             Action.PAYLOAD_READ, of=f"event:{event_id}", tenant=tenant, after={"body_bytes": len(body)}
         )
     return body
+
+
+async def read_payloads(operator: Operator, tenant: TenantId, event_ids: Sequence[EventId]) -> dict[str, bytes]:
+    """Audit and return the body of each of these events that exists, by its id. Raises `Unavailable`.
+
+    If none exists, nothing was read, and nothing is audited.
+    """
+    async with operator.changing() as connection:
+        bodies = await event_queries.bodies(connection, tenant, event_ids)
+        if bodies:
+            facts = {"event_ids": sorted(bodies), "body_bytes": sum(map(len, bodies.values()))}
+            await operator.audit(Action.PAYLOAD_READ, of="events", tenant=tenant, after=facts)
+    return bodies

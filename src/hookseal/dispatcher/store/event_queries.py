@@ -1,11 +1,12 @@
 """Reads events for an operator."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from hookseal.errors import NotFound
-from hookseal.ground.ids import EventId, TenantId, decode_cursor, encode_cursor, invalid_cursor, require_limit
+from hookseal.errors import Malformed, NotFound
+from hookseal.ground.ids import EventId, Place, TenantId, decode_cursor, encode_cursor, invalid_cursor, require_limit
 from hookseal.ground.wire import EPOCH, microseconds
 from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
@@ -20,44 +21,65 @@ _SQL: Final = Statements("hookseal.dispatcher.store", "event_queries.sql", secon
 class EventFilter:
     """Which events of a tenant to list: every condition that is set must be true.
 
-    They were published at `since` or later, and before `until`.
+    They were published at `since` or later, and before `until`, in the `channel`.
     """
 
     tenant_id: TenantId
-    event_type: str | None = None
+    event_types: tuple[str, ...] | None = None
+    channel: str | None = None
     correlation_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
 
 async def page(
-    executor: Executor, conditions: EventFilter, *, limit: int, cursor: str | None, walked: int = MAX_WALKED
+    executor: Executor, conditions: EventFilter, place: Place, *, limit: int, walked: int = MAX_WALKED
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return up to `limit` events, newest first, and the cursor of the next page, None after the last.
+    """Return up to `limit` events at this place, by time, and the cursor of the next page, None after the last.
 
-    A page ends after `walked` events were read, even if few of them have the type. Raises `Malformed` for an invalid
-    cursor or a limit outside 1 to 1000, `Unavailable`.
+    A page ends after `walked` events were read, even if few of them match. Raises `Malformed` for an invalid cursor,
+    an event beside the page that the tenant does not have, or a limit outside 1 to 1000; `Unavailable`.
     """
     require_limit(limit)
-    ended_at, ended_with = (None, None) if cursor is None else _place(cursor)
     rows = await _SQL.rows(
         executor,
-        "page",
+        "page_rising" if place.is_rising else "page",
         conditions.tenant_id,
-        conditions.event_type,
+        None if conditions.event_types is None else list(conditions.event_types),
+        conditions.channel,
         conditions.correlation_id,
-        conditions.since,
-        conditions.until,
-        ended_at,
-        ended_with,
+        "-infinity" if conditions.since is None else conditions.since.isoformat(),
+        "infinity" if conditions.until is None else conditions.until.isoformat(),
+        *await _begin(executor, conditions.tenant_id, place),
         walked,
         limit + 1,
     )
     matches = [row for row in rows if row["matches"]]
-    items = [{name: row[name] for name in row.keys() if name not in {"matches", "is_end"}} for row in matches[:limit]]  # noqa: SIM118 -- a row of asyncpg iterates over its values
-    if len(matches) > limit:
-        return items, _cursor(matches[limit - 1])
+    chosen = matches[:limit] if place.before is None else matches[:limit][::-1]
+    items = [{name: row[name] for name in row.keys() if name not in {"matches", "is_end"}} for row in chosen]  # noqa: SIM118 -- a row of asyncpg iterates over its values
+    if len(matches) > limit or (place.before is not None and chosen):
+        return items, _cursor(chosen[-1])
     return items, _cursor(rows[-1]) if rows and rows[-1]["is_end"] else None
+
+
+async def _begin(executor: Executor, tenant: TenantId, place: Place) -> tuple[str, str]:
+    """Return the time and the id of the event beside the page; without one those of the end."""
+    if place.cursor is not None:
+        at, event_id = _place(place.cursor)
+        return at.isoformat(), event_id
+    beside = place.after or place.before
+    if beside is None:
+        return ("-infinity" if place.is_rising else "infinity"), ""
+    found: str | None = await _SQL.value(executor, "time_of", tenant, beside)
+    if found is None:
+        given = "before" if place.after is None else "after"
+        raise Malformed(f"{given} must be an event of the tenant that is not deleted yet", field=given)
+    return found, beside
+
+
+async def bodies(executor: Executor, tenant: TenantId, event_ids: Sequence[EventId]) -> dict[str, bytes]:
+    """Return the body of each of these events that exists, by its id. Raises `Unavailable`."""
+    return {row["id"]: row["body"] for row in await _SQL.rows(executor, "bodies", tenant, event_ids)}
 
 
 async def find(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[str, Any]:

@@ -1,25 +1,55 @@
 -- Reads events for an operator.
 
--- Reads at most $8 events of a tenant, newest first, and returns those of the type. The last event that was read is
--- returned even if it does not match: the next page begins there.
--- name: page
-SELECT w.tenant_id, w.id AS event_id, w.event_type, w.occurred_at, w.correlation_id, w.traceparent,
+-- Pages of the events of a tenant, by the time of their publish. Each reads at most $9 events from the event $7, $8 on, and returns
+-- those that match. The last event that was read is returned even if it does not match: the next page begins there.
+
+-- The columns of a page.
+-- name: listed
+w.tenant_id, w.id AS event_id, w.event_type, w.occurred_at, w.correlation_id, w.traceparent,
        coalesce(w.channels, '{}') AS channels,
-       w.matches, w.place = $8 AS is_end
-FROM (SELECT e.*, row_number() OVER (ORDER BY e.occurred_at DESC, e.id DESC) AS place,
-             ($2::text IS NULL OR e.event_type = $2) AS matches
-      FROM (SELECT tenant_id, id, event_type, occurred_at, correlation_id, traceparent, channels
+       w.matches, w.place = $9 AS is_end
+
+-- The conditions that no index finds.
+-- name: matches
+($2::text[] IS NULL OR e.event_type = ANY ($2)) AND ($3::text IS NULL OR coalesce($3 = ANY (e.channels), false)) AS matches
+
+-- Those that an index finds.
+-- name: of_tenant
+SELECT tenant_id, id, event_type, occurred_at, correlation_id, traceparent, channels
             FROM hookseal.events
             WHERE tenant_id = $1
-              AND ($3::text IS NULL OR correlation_id = $3)
-              AND ($4::timestamptz IS NULL OR occurred_at >= $4)
-              AND ($5::timestamptz IS NULL OR occurred_at < $5)
-              AND ($6::timestamptz IS NULL OR (occurred_at, id) < ($6, $7::text))
+              AND ($4::text IS NULL OR correlation_id = $4)
+              AND occurred_at >= $5::text::timestamptz AND occurred_at < $6::text::timestamptz
+
+-- Reads a page, newest first.
+-- name: page
+SELECT {listed}
+FROM (SELECT e.*, row_number() OVER (ORDER BY e.occurred_at DESC, e.id DESC) AS place, {matches}
+      FROM ({of_tenant}
+              AND (occurred_at, id) < ($7::text::timestamptz, $8::text)
             ORDER BY occurred_at DESC, id DESC
-            LIMIT $8) AS e) AS w
-WHERE w.matches OR w.place = $8
+            LIMIT $9) AS e) AS w
+WHERE w.matches OR w.place = $9
 ORDER BY w.occurred_at DESC, w.id DESC
-LIMIT $9
+LIMIT $10
+
+-- Reads a page, oldest first.
+-- name: page_rising
+SELECT {listed}
+FROM (SELECT e.*, row_number() OVER (ORDER BY e.occurred_at, e.id) AS place, {matches}
+      FROM ({of_tenant}
+              AND (occurred_at, id) > ($7::text::timestamptz, $8::text)
+            ORDER BY occurred_at, id
+            LIMIT $9) AS e) AS w
+WHERE w.matches OR w.place = $9
+ORDER BY w.occurred_at, w.id
+LIMIT $10
+
+-- Reads the time of an event. Python cannot read every time that PostgreSQL can store.
+-- name: time_of
+SELECT occurred_at::text
+FROM hookseal.events
+WHERE tenant_id = $1 AND id = $2
 
 -- Reads one event, without its body.
 -- name: show
@@ -44,3 +74,9 @@ ORDER BY d.id
 SELECT body
 FROM hookseal.events
 WHERE tenant_id = $1 AND id = $2
+
+-- Reads the bodies of several events.
+-- name: bodies
+SELECT id, body
+FROM hookseal.events
+WHERE tenant_id = $1 AND id = ANY ($2::text[])
