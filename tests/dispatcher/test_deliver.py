@@ -843,7 +843,7 @@ async def test_an_attempt_is_logged_once() -> None:
             "tenant_id": "acme",
             "delivery_id": DELIVERY,
             "endpoint_id": RING.endpoint_id,
-            "event_id": "evt_1",
+            "event_id": "evt.1:a",
             "event_type": "invoice.paid",
             "correlation_id": "corr-1",
             "attempt": 1,
@@ -953,7 +953,7 @@ def test_the_request_has_body_id_time_and_signatures() -> None:
         "user-agent": "hookseal/1",
         "accept-encoding": "identity",
         "x-hookseal-attempt": "1",
-        "x-hookseal-event-id": "evt_1",
+        "x-hookseal-event-id": "evt.1:a",
         "x-correlation-id": "corr-1",
     } == request.headers
     assert (TARGET.pointer.url, 1.5, 5.0, "acme") == (
@@ -996,7 +996,7 @@ def test_x_webhook_has_its_own_headers() -> None:
         "user-agent": "u",
         "accept-encoding": "identity",
         "x-hookseal-attempt": "1",
-        "x-hookseal-event-id": "evt_1",
+        "x-hookseal-event-id": "evt.1:a",
         "x-correlation-id": "corr-1",
     } == request.headers
 

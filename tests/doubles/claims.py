@@ -37,7 +37,7 @@ RETRIES = Retries(attempts_allowed=10, backoff_base_seconds=30, backoff_cap_seco
 TARGET = Target(pointer=POINTER, enabled=True, timeout_ms=5000, retries=RETRIES)
 CLAIM = Claim(
     ring=RING,
-    event_id=EventId("evt_1"),
+    event_id=EventId("evt.1:a"),
     event_type="invoice.paid",
     correlation_id="corr-1",
     traceparent=None,

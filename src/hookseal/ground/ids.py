@@ -30,7 +30,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _MAX_INTEGER = 2**31 - 1
-_EVENT = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_EVENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:-]{1,256}")
 _WORDS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _EVENT_TYPE = re.compile(_WORDS)
 _SUBSCRIPTION = re.compile(rf"\*|{_WORDS}(?:\.\*)?")
@@ -132,9 +132,12 @@ def _lowest_uuid7(milliseconds: int) -> str:
 
 
 def event_id(text: str) -> EventId:
-    """Return the event id. Raises `Malformed`."""
+    """Return the event id. Raises `Malformed`, also for `.` and `..`, which the path of a url drops."""
     if not _EVENT.fullmatch(text):
-        raise Malformed("event id must be 1 to 128 characters of A-Z, a-z, 0-9, '_' and '-'", field="event_id")
+        raise Malformed(
+            "event id must be 1 to 256 characters of A-Z, a-z, 0-9, '_', '.', ':' and '-', and not '.' or '..'",
+            field="event_id",
+        )
     return EventId(text)
 
 

@@ -59,8 +59,8 @@ BEGIN
     rule := CASE
         WHEN (given.event_type ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$' AND length(given.event_type) <= 128) IS NOT TRUE
             THEN 'event_type must be words of A-Z, a-z, 0-9, "_" and "-", separated by dots, at most 128 characters'
-        WHEN given.id !~ '^[A-Za-z0-9_-]+$' OR length(given.id) > 128
-            THEN 'event_id must be 1 to 128 characters of A-Z, a-z, 0-9, "_" and "-"'
+        WHEN given.id !~ '^[A-Za-z0-9_.:-]+$' OR length(given.id) > 256 OR given.id IN ('.', '..')
+            THEN 'event_id must be 1 to 256 characters of A-Z, a-z, 0-9, "_", ".", ":" and "-", and not "." or ".."'
         WHEN given.correlation_id !~ '^[!-~]+$' OR length(given.correlation_id) > 128
             THEN 'correlation_id must be 1 to 128 visible ASCII characters'
         WHEN given.traceparent !~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
