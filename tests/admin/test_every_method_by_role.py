@@ -244,6 +244,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.enable", MANAGES, _on("disabled", **BY)),
     ("endpoints.disable", ALL_THREE, _on("endpoint", reason="x", **BY)),
     ("endpoints.delete", MANAGES, _on("endpoint", **BY)),
+    ("endpoints.send_example", MANAGES, _on("endpoint", event_type="a.b", data=1, **BY)),
     ("endpoints.test", ALSO_WORKER, _on("endpoint", **BY)),
     ("events.list", READS, _with(**ACME)),
     ("events.get", READS, _on("event")),

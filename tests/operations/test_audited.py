@@ -143,6 +143,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
     return [
         (Action.ENDPOINT_ADDED, add, lambda by: added(by, other)),
         (Action.DELIVERY_REPLAYED, again, lambda by: again(by, delivery, new_id=False)),
+        (Action.EXAMPLE_SENT, replay.send_example, lambda by: replay.send_example(by, ACME, endpoint, "a.b", "1")),
         (Action.DELIVERY_REPLAYED, replay.resend_delivery, lambda by: resent(by, endpoint, delivery)),
         (Action.DELIVERY_SKIPPED, replay.skip_delivery, lambda by: skipped(by, delivery)),
         (Action.REPLAY_STARTED, replay.start_replay, started_job),

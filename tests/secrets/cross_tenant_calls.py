@@ -407,6 +407,7 @@ CASES: dict[str, Case] = {
     "operations.endpoint.probe.send_ping": lambda a: probe.send_ping(
         a.operator, a.observing, tenant=a.tenant, endpoint_id=a.endpoint
     ),
+    "operations.replay.send_example": lambda a: replay.send_example(a.operator, a.tenant, a.endpoint, "a.b", "1"),
     "operations.replay.start_replay": lambda a: replay.start_replay(
         a.operator, Selection(tenant_id=a.tenant, endpoint_id=a.endpoint)
     ),

@@ -21,7 +21,8 @@ from standardwebhooks import Webhook
 from hookseal.client import Event, Publisher
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.clock import SystemClock
-from hookseal.ground.ids import OPERATOR_TENANT
+from hookseal.ground.ids import OPERATOR_TENANT, TenantId
+from hookseal.operations.replay import send_example
 from hookseal.operations.secret import clear_caches
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import revision
@@ -70,6 +71,20 @@ async def test_a_worker_goes_on_if_nobody_reads_its_log(world: World, receiver: 
             process.kill()
             await process.wait()
     assert (40, "worker.stopped") == (events.count("delivery.attempted"), events[-1])
+
+
+@pytest.mark.req("DEL-18")
+async def test_an_example_is_delivered_by_a_worker(world: World, receiver: Receiver) -> None:
+    """It is signed, sent and recorded as every other delivery."""
+    added = await world.endpoint(f"{receiver.base_url}/hook")
+    sent = await world.installation.act(send_example, TenantId("acme"), added.pointer.endpoint_id, "a.b", '{"n": 1}')
+    async with world.worker():
+        got = await receiver.wait_for(1)
+        await world.state(sent.deliveries[0], "delivered")
+
+    Webhook(added.secret.reveal().decode()).verify(got.body, got.headers)
+    assert sent.event_id == got.headers["x-hookseal-event-id"]
+    assert b'{"type":"a.b"' == got.body[:13]
 
 
 @pytest.mark.req("DEL-02", "DEL-03", "DEL-15")

@@ -22,10 +22,12 @@ from hookseal.admin.results import (
     Page,
     Ping,
     ReplayJob,
+    SentExample,
     UpdatedEndpoint,
     of_row,
 )
 from hookseal.admin.session import Session
+from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
@@ -37,7 +39,7 @@ from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import import_endpoints
 from hookseal.operations.endpoint import endpoints, probe, update
 from hookseal.operations.import_endpoints import Import
-from hookseal.operations.replay import enable_and_replay
+from hookseal.operations.replay import enable_and_replay, send_example
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
@@ -414,6 +416,35 @@ class Endpoints:
         async with self._session.changing(actor, connection) as operator:
             cancelled = await endpoints.delete_endpoint(operator, owner, endpoint)
         return DeletedEndpoint(tenant_id=owner, endpoint_id=endpoint, cancelled=cancelled)
+
+    async def send_example(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        event_type: str,
+        data: object = payload.UNSET,
+        body: bytes | None = None,
+        actor: str,
+        connection: Connection | None = None,
+    ) -> SentExample:
+        """Publish an event to this endpoint only, of any type. A worker delivers it, and it is listed as every other.
+
+        `data` or `body` are as for `Publisher.publish`. Raises `Refused` if the endpoint is disabled.
+        """
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        kind, content = arguments.event_type(event_type), payload.content(data, body)
+        async with self._session.changing(actor, connection) as operator:
+            published = await send_example(operator, owner, endpoint, kind, content)
+        [delivery] = published.deliveries
+        return SentExample(
+            tenant_id=owner,
+            endpoint_id=endpoint,
+            event_id=published.event_id,
+            event_type=kind,
+            delivery_id=delivery.delivery_id,
+            due=bool(published.due),
+        )
 
     async def test(self, *, tenant_id: str, endpoint_id: str, actor: str) -> Ping:
         """Send one signed ping as a delivery is sent, also to a disabled endpoint, and return the answer.

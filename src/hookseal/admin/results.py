@@ -422,6 +422,18 @@ class DeliveriesByState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentExample:
+    """An example for an endpoint: its event and its delivery. One that is not `due` waits, as `deliveries.why` says."""
+
+    tenant_id: str
+    endpoint_id: str
+    event_id: str
+    event_type: str
+    delivery_id: str
+    due: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedDelivery:
     """A dead letter or a failed delivery that no longer stops its endpoint."""
 

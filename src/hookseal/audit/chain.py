@@ -40,6 +40,7 @@ class Action(StrEnum):
     RESTORE_ACCEPTED = "restore.accepted"
     DELIVERY_REPLAYED = "delivery.replayed"
     DELIVERY_SKIPPED = "delivery.skipped"
+    EXAMPLE_SENT = "delivery.example_sent"
     REPLAY_STARTED = "replay.started"
     REPLAY_CANCELLED = "replay.cancelled"
     REPLAY_ENDED = "replay.ended"

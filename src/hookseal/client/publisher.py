@@ -25,14 +25,14 @@ from hookseal.client.doorbell import Doorbell, doorbell
 from hookseal.client.together import Together
 from hookseal.config.producer import producer_settings
 from hookseal.config.settings import Database
+from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import Ring
-from hookseal.dispatcher.core.payload import encoded
+from hookseal.dispatcher.core.payload import UNSET
 from hookseal.dispatcher.store import publish as stored
 from hookseal.dispatcher.store.publish import NewEvent
 from hookseal.errors import ConfigError, Malformed, Refused
 from hookseal.ground import ids
 from hookseal.ground.ids import EventId, TenantId
-from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.postgres import opening
 from hookseal.postgres.connect import pool_of_qualified_statements
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool
@@ -40,7 +40,6 @@ from hookseal.postgres.savepoint import savepoint
 from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import translated
 
-UNSET: Final = object()  # None is valid data, the JSON null
 _VISIBLE: Final = re.compile(r"[!-~]{1,128}")
 
 
@@ -70,19 +69,6 @@ def event(
         traceparent=_visible(traceparent, "traceparent"),
         channels=_channels(channels),
     )
-
-
-def encode_payload(data: object, body: object) -> str | bytes:
-    """Return the data as JSON text, or the body. Raises `Malformed` with the field and the path of the faulty value."""
-    if (data is UNSET) == (body is None):
-        raise Malformed("pass exactly one of data and body", field="data")
-    if body is None:
-        return encoded(data)
-    if not isinstance(body, bytes | bytearray | memoryview):
-        raise Malformed("body must be bytes: pass `data` for a payload that is to be sent as JSON", field="body")
-    if memoryview(body).nbytes > MAX_BODY_BYTES:
-        raise Malformed(f"body must be at most {MAX_BODY_BYTES} bytes as sent", field="body")
-    return bytes(body)
 
 
 def _visible(text: str | None, field: str) -> str | None:
@@ -229,7 +215,7 @@ def _checked(tenant_id: str, index: int, item: object) -> tuple[stored.NewEvent,
         kind = type(item).__name__
         raise Malformed(f"events[{index}] must be an Event, not {kind}: pass Event(...)", field="events", index=index)
     try:
-        content = encode_payload(item.data, item.body)
+        content = payload.content(item.data, item.body)
         checked = event(
             tenant_id=tenant_id,
             event_type=item.event_type,
@@ -348,7 +334,7 @@ class Publisher:
         publish for the tenant or the Publisher is closed, `Unavailable`: then it is unknown whether the event is
         stored, and it is safe to publish it again with the same event id.
         """
-        content = encode_payload(data, body)
+        content = payload.content(data, body)
         new_event = event(
             tenant_id=check_tenant(tenant_id),
             event_type=event_type,

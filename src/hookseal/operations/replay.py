@@ -1,10 +1,14 @@
-"""Replays deliveries, one at once or many by a job, audited. It needs no Redis: the outbox rings what is due."""
+"""Replays deliveries, one at once or many by a job, and sends examples, audited.
+
+It needs no Redis: the outbox rings what is due.
+"""
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
 from hookseal.dispatcher.core.why import explain
-from hookseal.dispatcher.store import delivery_queries, replays
+from hookseal.dispatcher.store import delivery_queries, publish, replays
+from hookseal.dispatcher.store.publish import PublishResult
 from hookseal.dispatcher.store.replays import LOCK_WAIT, Replayed, RunningJob, Skipped, Step
 from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId, plural
@@ -47,6 +51,26 @@ async def resend_delivery(operator: Operator, tenant: TenantId, event_id: EventI
     async with operator.changing() as connection:
         newest = await delivery_queries.latest(connection, tenant, event_id, endpoint_id)
         return await replay_delivery(operator, newest, new_id=False, tenant=tenant)
+
+
+async def send_example(
+    operator: Operator, tenant: TenantId, endpoint_id: EndpointId, event_type: str, content: str | bytes
+) -> PublishResult:
+    """Publish an event to this endpoint only: JSON text of `payload.encoded`, or a body. Workers deliver it.
+
+    Raises `NotFound`, `Refused` if the endpoint is disabled, `Malformed` and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        await replays.require_endpoint(connection, tenant, endpoint_id)
+        published = await publish.send_example(connection, tenant, endpoint_id, event_type, content)
+        [delivery] = published.deliveries
+        await operator.audit(
+            Action.EXAMPLE_SENT,
+            of=f"delivery:{delivery.delivery_id}",
+            tenant=tenant,
+            after={"endpoint_id": endpoint_id, "event_id": published.event_id, "event_type": event_type},
+        )
+    return published
 
 
 async def skip_delivery(operator: Operator, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:

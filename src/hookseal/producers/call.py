@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, NotRequired, TypeAlias, TypedDict
 
-from hookseal.client.publisher import UNSET, check_tenant, encode_payload, event
+from hookseal.client.publisher import check_tenant, event
+from hookseal.dispatcher.core import payload
+from hookseal.dispatcher.core.payload import UNSET
 from hookseal.dispatcher.store.publish import NewEvent, publish_error
 from hookseal.errors import Conflict, HooksealError
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId
@@ -143,7 +145,7 @@ def _require_names(fields: Mapping[str, object]) -> None:
 
 
 def _checked(fields: EventFields) -> tuple[NewEvent, str | bytes]:
-    content = encode_payload(fields.get("data", UNSET), fields.get("body"))
+    content = payload.content(fields.get("data", UNSET), fields.get("body"))
     return event(
         tenant_id=check_tenant(fields["tenant_id"]),
         event_type=fields["event_type"],

@@ -21,6 +21,7 @@ import msgspec
 from hookseal.errors import Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
+UNSET: Final = object()  # data that are not given: None is valid data, the JSON null
 MOST_LEVELS: Final = 200  # of nested objects and arrays; the parsers of receivers stop at a few hundred
 _MOST_KEY_CHARACTERS: Final = 64
 _MOST_PATH_CHARACTERS: Final = 256
@@ -40,6 +41,19 @@ _ADVICE: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (float, "float(value)"),
     (int, "int(value)"),
 )
+
+
+def content(data: object, body: object) -> str | bytes:
+    """Return the data as JSON text, or the body. Raises `Malformed` with the field and the path of the faulty value."""
+    if (data is UNSET) == (body is None):
+        raise Malformed("pass exactly one of data and body", field="data")
+    if body is None:
+        return encoded(data)
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise Malformed("body must be bytes: pass `data` for a payload that is to be sent as JSON", field="body")
+    if memoryview(body).nbytes > MAX_BODY_BYTES:
+        raise Malformed(f"body must be at most {MAX_BODY_BYTES} bytes as sent", field="body")
+    return bytes(body)
 
 
 def encoded(data: object) -> str:

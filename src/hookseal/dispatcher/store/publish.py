@@ -14,7 +14,7 @@ import msgspec
 
 from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import Ring
-from hookseal.errors import Conflict, HooksealError, Malformed, Refused, Unavailable
+from hookseal.errors import Conflict, HooksealError, Malformed, NotFound, Refused, Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, TenantId
 from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
@@ -132,6 +132,28 @@ async def publish(executor: Executor, event: NewEvent, content: str | bytes, *, 
             *([event.channels] if event.channels else []),
         )
     return _published(event.tenant_id, rows)
+
+
+async def send_example(
+    executor: Executor, tenant_id: TenantId, endpoint_id: EndpointId, event_type: str, content: str | bytes
+) -> PublishResult:
+    """Publish an event to one endpoint only, whatever it subscribes to; the outbox rings its delivery.
+
+    Raises `Malformed` with the field, `NotFound` if the tenant has no such endpoint, `Unavailable`.
+    """
+    with _errors_translated(tenant_id):
+        rows = await _SQL.rows(
+            executor,
+            "send_example",
+            tenant_id,
+            endpoint_id,
+            event_type,
+            content if isinstance(content, str) else None,
+            None if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
+        )
+    if not rows:
+        raise NotFound("the tenant has no such endpoint", field="endpoint_id")
+    return _published(tenant_id, rows)
 
 
 def batch(events: Iterable[tuple[NewEvent, str | bytes]]) -> list[str]:

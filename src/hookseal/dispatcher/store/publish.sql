@@ -43,3 +43,9 @@ FROM (SELECT pg_catalog.set_config('lock_timeout', $4, true) AS lock_timeout) AS
      LATERAL hookseal.publish_many(
          $1, $2::pg_catalog.text[]::pg_catalog.json[],
          $3::pg_catalog.text::pg_catalog.bool AND s.lock_timeout IS NOT NULL) AS p
+
+-- Publishes an example to one endpoint: data, or bytes in base64.
+-- name: send_example
+SELECT {answer}
+FROM hookseal.send_example(
+    $1, $2::pg_catalog.text::pg_catalog.uuid, $3, $4::pg_catalog.text::pg_catalog.json, pg_catalog.decode($5, 'base64'))

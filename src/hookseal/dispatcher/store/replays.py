@@ -119,7 +119,7 @@ async def require_endpoint(connection: Connection, tenant: TenantId, endpoint_id
 
 def _require_enabled(enabled: bool | None, tenant: TenantId, endpoint_id: EndpointId) -> None:  # noqa: FBT001 -- read
     if enabled is None:
-        raise NotFound("the endpoint is gone: there is nowhere to replay to", field="endpoint_id")
+        raise NotFound("the endpoint is gone: there is nowhere to send to", field="endpoint_id")
     if not enabled:
         raise Refused(
             "the endpoint is disabled",

@@ -110,5 +110,6 @@ GRANT EXECUTE ON FUNCTION
     hookseal.duration_percentile(bigint[], double precision),
     hookseal.rotation_announced_at(text, uuid),
     hookseal.url_at(text, uuid, timestamptz),
+    hookseal.send_example(text, uuid, text, json, bytea),
     hookseal.was_rewrapped(text, text)
     TO hookseal_api;
