@@ -83,6 +83,7 @@ def test_the_sources_build_the_same_wheel(built: tuple[Path, Path], tmp_path: Pa
 
 SOURCES = ROOT / "src" / "hookseal"
 EXTRAS_BY_ROOM = {
+    "api": {"api", "worker"},
     "cli": {"migrate", "worker"},
     "demo": {"embedded", "worker"},
     "dispatcher.http": {"worker"},

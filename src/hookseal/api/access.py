@@ -1,0 +1,65 @@
+"""Who asks, and what that allows. Pure."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from hookseal.admin import Scope
+from hookseal.api.problems import Problem, absent, invalid
+
+_BEARER: Final = re.compile(r"[Bb]earer +([!-~]{1,512})")
+_USER: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
+MOST_ACTOR_CHARACTERS: Final = 128  # of the audit log
+
+
+ALL: Final = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What a request may do: for one tenant, or with None for every tenant. The audit log gets `actor`."""
+
+    tenant_id: str | None
+    scopes: frozenset[Scope]
+    actor: str
+
+
+NOBODY: Final = Access(tenant_id=None, scopes=frozenset(), actor="-")  # asks what everybody may know
+
+
+def bearer(authorization: str | None) -> str | None:
+    """Return the token of the header `Authorization`; None if it has none."""
+    found = None if authorization is None else _BEARER.fullmatch(authorization.strip())
+    return None if found is None else found[1]
+
+
+def actor_of_token(name: str, user: str | None) -> str:
+    """Return the name for the audit log: `token:NAME`, or `token:NAME/USER` if the request names its user.
+
+    Raises `Problem` unless the user has 1 to 64 visible ASCII characters, with spaces between them, and the actor at
+    most 128.
+    """
+    if user is None:
+        return f"token:{name}"
+    actor = f"token:{name}/{user}"
+    if not _USER.fullmatch(user) or len(actor) > MOST_ACTOR_CHARACTERS:
+        raise invalid(("header", "hookseal-user"), "must be 1 to 64 visible ASCII characters")
+    return actor
+
+
+def require_scopes(access: Access, needed: frozenset[Scope]) -> None:
+    """Raise `Problem` (403) unless the access has all of these scopes."""
+    if missing := sorted(needed - access.scopes):
+        raise Problem(403, "insufficient_access", f"this needs the scope {' and '.join(missing)}")
+
+
+def require_every_tenant(access: Access) -> None:
+    """Raise `Problem` (403) if the access is for one tenant."""
+    if access.tenant_id is not None:
+        raise Problem(403, "insufficient_access", "this concerns every tenant, and your access is for one")
+
+
+def require_tenant(access: Access, tenant_id: str) -> None:
+    """Raise `Problem` (404) if the access is for another tenant: as if that one did not exist."""
+    if access.tenant_id not in {None, tenant_id}:
+        raise absent()

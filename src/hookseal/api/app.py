@@ -1,0 +1,234 @@
+"""The API as an ASGI application, alone or mounted in another one.
+
+app = hookseal.api.app(admin, publisher)                    # with the tokens of `admin.tokens`
+app = hookseal.api.app(admin, publisher, who=signed_in)     # with the sessions of your product
+
+async def signed_in(request: Request) -> Access | None:
+    user = ...
+    return user and Access(tenant_id=user.customer, scopes=ALL, actor=user.email)
+"""
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from hookseal.admin import Admin, Scope
+from hookseal.api import bodies, problems
+from hookseal.api.access import (
+    NOBODY,
+    Access,
+    actor_of_token,
+    bearer,
+    require_every_tenant,
+    require_scopes,
+    require_tenant,
+)
+from hookseal.api.bodies import Shape
+from hookseal.api.call import Answer, Asked, Call
+from hookseal.api.calls import CALLS
+from hookseal.api.calls.refused import REFUSED
+from hookseal.api.problems import Problem
+from hookseal.client.publisher import Publisher
+from hookseal.errors import Malformed
+from hookseal.ground import ids
+from hookseal.ground.wire import Scheme
+
+Who = Callable[[Request], Awaitable[Access | None] | Access | None]
+
+CALL: Final = "hookseal.call"  # the key of the ASGI scope under which a server finds the name of the call
+_KEY: Final = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
+_JSON: Final = "application/json"
+_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_ALLOWED_HEADERS: Final = ("authorization", "content-type", "idempotency-key", "hookseal-user", "svix-req-id")
+
+
+def app(
+    admin: Admin,
+    publisher: Publisher,
+    *,
+    who: Who | None = None,
+    scheme: str = Scheme.STANDARD,
+    origins: Sequence[str] = (),
+) -> ASGIApp:
+    """Return the application. The caller opens both objects, and closes them after the last request.
+
+    `who` says what a request may do, None for nothing; by default its bearer token does, one of `admin.tokens`. New
+    endpoints sign in `scheme`. Pages of the `origins` may use the API from a browser.
+    """
+    serving = _Calls(admin, publisher, who or tokens(admin), scheme)
+    most_called, *others = serving.routes(CALLS)
+    refused = [Route(path, _response(problems.not_supported(why))) for path, why in REFUSED.items()]
+    router = Router([most_called, *refused, *others], redirect_slashes=False, default=serving.nothing)
+    if not origins:
+        return router
+    methods = sorted({call.method for call in CALLS})
+    return CORSMiddleware(
+        router, allow_origins=origins, allow_methods=methods, allow_headers=_ALLOWED_HEADERS, max_age=600
+    )
+
+
+def tokens(admin: Admin) -> Who:
+    """Return what reads the token of a request, from PostgreSQL each time: the next one with a revoked token fails."""
+
+    async def who(request: Request) -> Access | None:
+        token = bearer(request.headers.get("authorization"))
+        found = None if token is None else await admin.tokens.find(token)
+        if found is None:
+            return None
+        return Access(
+            tenant_id=None if found.tenant_id == ids.EVERY_TENANT else found.tenant_id,
+            scopes=frozenset(map(Scope, found.scopes)),
+            actor=actor_of_token(found.name, request.headers.get("hookseal-user")),
+        )
+
+    return who
+
+
+class _Calls:
+    """Answers requests by the table of calls."""
+
+    def __init__(self, admin: Admin, publisher: Publisher, who: Who, scheme: str) -> None:
+        self._admin = admin
+        self._publisher = publisher
+        self._who = who
+        self._scheme = scheme
+        self._shapes = {kind: Shape(kind) for call in CALLS for kind in (call.query, call.body) if kind is not None}
+        self._log: Any = structlog.get_logger()
+
+    def routes(self, calls: Iterable[Call]) -> list[Route]:
+        """Return a route for each path, which knows all methods of it."""
+        by_path: defaultdict[str, dict[str, Call]] = defaultdict(dict)
+        for call in calls:
+            by_path[call.path][call.method] = call
+        return [Route(path, _Path(self, methods)) for path, methods in by_path.items()]
+
+    async def nothing(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer a request for a path that nothing serves."""
+        if scope["type"] == "http":
+            await _response(problems.absent())(scope, receive, send)
+
+    async def answer(self, call: Call, request: Request, send: Send) -> None:
+        """Answer a request, whatever happens: with the answer of the call, or with a problem."""
+        request.scope[CALL] = call.name
+        try:
+            response = await self._answered(call, request)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 -- a client gets JSON for every error
+            problem = self._problem(call, error)
+            if problem.headers.get("connection") == "close":
+                await _answer_and_close(_response(problem), request, send)
+                return
+            response = _response(problem)
+        await response(request.scope, request.receive, send)
+
+    async def _answered(self, call: Call, request: Request) -> Response:
+        access, tenant = await self._allowed(call, request) if call.scopes else (NOBODY, "")
+        query = self._shapes[call.query].parameters(request.query_params.multi_items())
+        body = None
+        if call.body is not None:
+            body = self._shapes[call.body].decoded(await bodies.read(request, call.most))
+        result = await call.handler(
+            Asked(
+                admin=self._admin,
+                publisher=self._publisher,
+                access=access,
+                scheme=self._scheme,
+                tenant=tenant,
+                path=request.path_params,
+                query=query,
+                body=body,
+                key=_key(request),
+            )
+        )
+        answer = result if isinstance(result, Answer) else Answer(status=call.status, content=result)
+        if answer.content is None:
+            return Response(status_code=answer.status, headers=_HEADERS)
+        return Response(msgspec.json.encode(answer.content), answer.status, _HEADERS, _JSON)
+
+    async def _allowed(self, call: Call, request: Request) -> tuple[Access, str]:
+        """Return what the request may do, and the tenant that its path names. Raises `Problem`."""
+        found = self._who(request)
+        access = await found if inspect.isawaitable(found) else found
+        if access is None:
+            headers = {"www-authenticate": "Bearer"}
+            raise Problem(401, "authentication_failed", "Invalid token", headers=headers)
+        require_scopes(access, call.scopes)
+        if call.of_every_tenant:
+            require_every_tenant(access)
+        name = request.path_params.get("app_id")
+        if name is None:
+            return access, ""
+        try:
+            tenant = ids.tenant_id(name)
+        except Malformed:
+            raise problems.absent() from None
+        require_tenant(access, tenant)
+        return access, tenant
+
+    def _problem(self, call: Call, error: Exception) -> Problem:
+        """Return the answer for an error, and log what the server, and not the client, must correct."""
+        body = frozenset[str]() if call.body is None else self._shapes[call.body].members
+        query = self._shapes[call.query].members
+        loc = bodies.place(getattr(error, "field", None), call.names, body=body, query=query)
+        problem = problems.of_error(error, loc)
+        if problem.status >= problems.UNAVAILABLE:
+            known = problem.status == problems.UNAVAILABLE
+            self._log.log(
+                30 if known else 40, "api.failed", call=call.name, code=problem.code, exc_info=None if known else error
+            )
+        return problem
+
+
+class _Path:
+    """Answers requests for one path, each by its method."""
+
+    def __init__(self, calls: _Calls, methods: Mapping[str, Call]) -> None:
+        self._calls = calls
+        self._methods = methods
+        allowed = [*methods, "HEAD"] if "GET" in methods else [*methods]
+        self._refused = _response(
+            Problem(405, "method_not_allowed", "Method Not Allowed", headers={"allow": ", ".join(sorted(allowed))})
+        )
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        call = self._methods.get(method)
+        if call is None:
+            await self._refused(scope, receive, send)
+        else:
+            await self._calls.answer(call, Request(scope, receive, send), send)
+
+
+def _response(problem: Problem) -> Response:
+    return Response(problem.body(), problem.status, {**_HEADERS, **problem.headers}, _JSON)
+
+
+def _key(request: Request) -> str | None:
+    """Return the `Idempotency-Key` of the request. Raises `Problem` unless it has 1 to 256 visible characters."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise problems.invalid(("header", "idempotency-key"), "must be 1 to 256 visible ASCII characters")
+    return key
+
+
+async def _answer_and_close(response: Response, request: Request, send: Send) -> None:
+    """Send the answer, and read a little of what the client still sends, before the connection is closed.
+
+    Without this the client would often see a reset of the connection in place of the answer.
+    """
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await bodies.discard(request)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

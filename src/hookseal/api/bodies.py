@@ -1,0 +1,218 @@
+"""Reads a request: its body, within limits, and its parameters. What is not known is refused."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from hookseal.api.problems import Problem, invalid
+
+T = TypeVar("T")
+
+MOST_BYTES: Final = 65_536
+MOST_MESSAGE_BYTES: Final = 1_048_576
+BODY_SECONDS: Final = 10.0
+MOST_LEVELS: Final = 200  # as in the data of a Publisher
+_MOST_DISCARDED: Final = 4_194_304
+_DISCARD_SECONDS: Final = 2.0
+_JSON: Final = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
+_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
+_PART: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
+
+# Members and parameters of Svix that hookseal does not have, and why.
+NOT_SUPPORTED: Final = {
+    "application": "create the application by a call of its own",
+    "contentType": "the content type is application/json",
+    "deliverAt": "a message is delivered at once",
+    "expunge": "what was sent is kept until its retention ends",
+    "featureFlag": "there are no feature flags",
+    "featureFlags": "there are no feature flags",
+    "payloadRetentionHours": "the retention is a setting of the server",
+    "payloadRetentionPeriod": "the retention is a setting of the server",
+    "tag": "messages have no tags: use channels",
+    "tags": "messages have no tags: use channels",
+    "transformationsParams": "there are no transformations: the payload is sent as it is",
+}
+
+
+async def read(request: Request, most: int) -> bytes:
+    """Return the body. Raises `Problem` if it is longer than `most`, is no JSON by its type, or does not come in time.
+
+    It stops reading at the limit.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise Problem(415, "unsupported_media_type", "send the body without a content encoding")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > most:
+        raise _too_long(most)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise _too_long(most)
+    except TimeoutError:
+        detail = f"the body must come within {BODY_SECONDS:g} seconds"
+        raise Problem(408, "timeout", detail, headers={"connection": "close"}) from None
+    if body and not _JSON.fullmatch(request.headers.get("content-type", "")):
+        raise Problem(415, "unsupported_media_type", "the content type must be application/json")
+    return bytes(body)
+
+
+async def discard(request: Request) -> None:
+    """Read a little of what is left of a body, so that a client which still sends sees the answer."""
+    size = 0
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > _MOST_DISCARDED:
+                    return
+    except (TimeoutError, ClientDisconnect, RuntimeError):
+        return
+
+
+def _too_long(most: int) -> Problem:
+    detail = f"the body may have at most {most} bytes"
+    return Problem(413, "payload_too_large", detail, headers={"connection": "close"})
+
+
+class Shape(Generic[T]):
+    """How a struct is read. `members` are its names in JSON, or in a query."""
+
+    def __init__(self, kind: type[T]) -> None:
+        fields = msgspec.structs.fields(cast("type[msgspec.Struct]", kind))
+        self.members: Final = frozenset(each.encode_name for each in fields)
+        self._kind = kind
+        self._lists = frozenset(each.encode_name for each in fields if _is_list(each.type))
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def decoded(self, body: bytes) -> T:
+        """Return the body as this struct. Raises `Problem` (422), which names the faulty member."""
+        require_json(body)
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise _problem("body", str(error)) from None
+        except (msgspec.DecodeError, RecursionError):
+            raise _no_json("is not JSON") from None
+
+    def parameters(self, given: Iterable[tuple[str, str]]) -> T:
+        """Return the parameters of a query as this struct. Raises `Problem` (422), which names the faulty one.
+
+        A list is repeated, or has its items separated by commas: clients do both.
+        """
+        values: dict[str, Any] = {}
+        for name, text in given:
+            if name in self._lists:
+                values.setdefault(name, []).extend(part for part in text.split(",") if part)
+            elif name in values:
+                raise invalid(("query", name), "is given twice")
+            else:
+                values[name] = text
+        try:
+            return msgspec.convert(values, self._kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise _problem("query", str(error)) from None
+
+
+def _is_list(kind: Any) -> bool:
+    return list in {getattr(each, "__origin__", None) for each in (kind, *get_args(kind))}
+
+
+def require_json(body: bytes) -> None:
+    """Raise `Problem` (422) unless this is JSON in UTF-8, at most 200 levels deep, and no object has a member twice.
+
+    `msgspec` alone accepts a part that it does not decode with bytes that are no UTF-8, and takes the last of two
+    members.
+    """
+    if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels(body) > MOST_LEVELS:
+        raise _no_json(f"is nested more than {MOST_LEVELS} levels deep")
+    try:
+        _CHECKER.decode(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise _no_json("must be in UTF-8") from None
+    except _DuplicateMember:
+        raise _no_json("has an object with a member twice") from None
+    except (ValueError, RecursionError):
+        raise _no_json("is not JSON") from None
+
+
+class _DuplicateMember(Exception):
+    pass
+
+
+def _members(pairs: list[tuple[str, object]]) -> None:
+    if len(pairs) != len({name for name, _ in pairs}):
+        raise _DuplicateMember
+
+
+def _no_constant(_text: str) -> NoReturn:
+    raise ValueError  # NaN and Infinity are no JSON
+
+
+def _no_number(_text: str) -> None:
+    return None
+
+
+_CHECKER: Final = json.JSONDecoder(
+    object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_no_number, parse_float=_no_number
+)
+
+
+def _levels(body: bytes) -> int:
+    brackets = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+
+
+def _no_json(detail: str) -> Problem:
+    return invalid(("body",), detail, "value_error.jsondecode")
+
+
+def _problem(where: str, text: str) -> Problem:
+    """Return the problem that an error of msgspec describes, with the place of the faulty value."""
+    found = _PLACE.fullmatch(text)
+    message, place = (text, "") if found is None else found.groups()
+    loc = [where, *(name or number for name, number in _PART.findall(place))]
+    if unknown := _UNKNOWN.fullmatch(message):
+        name = unknown[1]
+        if name in NOT_SUPPORTED:
+            return invalid([*loc, name], f"is not supported: {NOT_SUPPORTED[name]}", "not_supported")
+        return invalid([*loc, name], "is not known", "value_error.extra")
+    if missing := _MISSING.fullmatch(message):
+        return invalid([*loc, missing[1]], "is missing", "value_error.missing")
+    return invalid(loc, message, "type_error")
+
+
+def place(
+    field: str | None, names: Mapping[str, str], *, body: Iterable[str], query: Iterable[str]
+) -> list[str] | None:
+    """Return where the request has this argument of an Admin; None if the error names no argument.
+
+    `names` has the arguments whose member has another name than theirs in camel case.
+    """
+    if field is None:
+        return None
+    name = names.get(field) or _camel(field)
+    if name in body:
+        return ["body", name]
+    if name in query:
+        return ["query", name]
+    return ["path", name]
+
+
+def _camel(field: str) -> str:
+    first, *others = field.split("_")
+    return first + "".join(map(str.capitalize, others))

@@ -1,0 +1,101 @@
+"""What a call is: a method and a path, what it needs and takes, and the function that answers it."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from hookseal.admin import Admin, Scope
+from hookseal.api.access import Access
+from hookseal.api.bodies import MOST_BYTES
+from hookseal.client.publisher import Publisher
+
+Query = TypeVar("Query")
+Body = TypeVar("Body")
+
+
+class In(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a request has: members that it does not know are refused."""
+
+
+class Out(msgspec.Struct, rename="camel"):
+    """What an answer has."""
+
+
+class NoQuery(In):
+    """No parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Generic[Query, Body]):
+    """A request that may be answered: its access, tenant, parameters and body have been checked.
+
+    `tenant` is the one that the path names; a path without one leaves it "". `key` is the `Idempotency-Key`.
+    """
+
+    admin: Admin
+    publisher: Publisher
+    access: Access
+    scheme: str
+    tenant: str
+    path: Mapping[str, str]
+    query: Query
+    body: Body
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer of a call, with another status than usual."""
+
+    status: int
+    content: msgspec.Struct | None
+
+
+Handler = Callable[[Asked[Any, Any]], Awaitable[msgspec.Struct | Answer | None]]
+APP: Final = "/api/v1/app/{app_id}"
+ANYBODY: Final[frozenset[Scope]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call of the API. One with no scopes is answered to anybody, also without a token.
+
+    `names` has the arguments of an Admin whose member or parameter has another name than theirs in camel case. `most`
+    is how many bytes a body may have.
+    """
+
+    name: str
+    method: str
+    path: str
+    scopes: frozenset[Scope]
+    handler: Handler
+    query: type[Any] = NoQuery
+    body: type[Any] | None = None
+    result: type[Any] | None = None
+    status: int = 200
+    of_every_tenant: bool = False
+    most: int = MOST_BYTES
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(name: str, path: str, handler: Handler, **more: Any) -> Call:
+    """Return a call that only reads."""
+    return Call(name=name, method="GET", path=path, scopes=frozenset({Scope.READ}), handler=handler, **more)
+
+
+def manage(name: str, method: str, path: str, handler: Handler, **more: Any) -> Call:
+    """Return a call that changes what an installation has."""
+    return Call(name=name, method=method, path=path, scopes=frozenset({Scope.MANAGE}), handler=handler, **more)
+
+
+def operate(name: str, path: str, handler: Handler, **more: Any) -> Call:
+    """Return a call that sends something again."""
+    return Call(name=name, method="POST", path=path, scopes=frozenset({Scope.OPERATE}), handler=handler, **more)
+
+
+def derived_id(key: str) -> str:
+    """Return the id that an `Idempotency-Key` stands for, which shows nothing of the key."""
+    return f"key_{hashlib.sha256(key.encode()).hexdigest()[:40]}"

@@ -1,0 +1,138 @@
+"""Messages: what a product publishes. A message is an event; its payload is sent byte for byte as it was given."""
+
+import base64
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from hookseal.admin import EventDetails, Scope, StoredEvent
+from hookseal.api import problems
+from hookseal.api.bodies import MOST_MESSAGE_BYTES, require_json
+from hookseal.api.call import APP, Asked, Call, In, Out, derived_id, read
+from hookseal.api.paging import Moment, Paged
+from hookseal.errors import Conflict
+
+NOTHING: Final = Raw(b"{}")  # in place of a payload that nobody asked for
+NAMES: Final = {
+    "body": "payload",
+    "after": "iterator",
+    "before": "iterator",
+    "cursor": "iterator",
+    "since": "after",
+    "until": "before",
+}
+
+
+class MessageIn(In):
+    """A message to publish."""
+
+    event_type: str
+    payload: Raw
+    event_id: str | None = None
+    channels: list[str] | None = None
+
+
+class MessageOut(Out):
+    """A message. `payload` is `{}` unless it was asked for, and `{"base64": ...}` if the body is no JSON object."""
+
+    id: str
+    event_id: str
+    event_type: str
+    payload: Raw
+    channels: list[str] | None
+    timestamp: datetime
+
+
+class Content(In):
+    """Whether the answer has the payload."""
+
+    with_content: bool = msgspec.field(name="with_content", default=True)
+
+
+class Messages(Paged):
+    """Which messages a list has."""
+
+    before: Moment | None = None
+    after: Moment | None = None
+    channel: str | None = None
+    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    with_content: bool = msgspec.field(name="with_content", default=True)
+
+
+async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
+    """Publish a message. The same `eventId` or `Idempotency-Key`, with the same content, is answered as the first."""
+    message, is_derived = asked.body, asked.body.event_id is None and asked.key is not None
+    if not bytes(message.payload).startswith(b"{"):
+        raise problems.invalid(("body", "payload"), "must be a JSON object", "type_error")
+    if message.channels:
+        raise problems.invalid(("body", "channels"), "is not supported yet", "not_supported")
+    try:
+        published = await asked.publisher.publish(
+            tenant_id=asked.tenant,
+            event_type=message.event_type,
+            body=bytes(message.payload),
+            event_id=derived_id(asked.key) if is_derived and asked.key else message.event_id,
+        )
+    except Conflict:
+        if not is_derived:
+            raise
+        raise problems.invalid(
+            ("header", "idempotency-key"), "another message was published with this key", "idempotency_error"
+        ) from None
+    stored = await asked.admin.events.get(tenant_id=asked.tenant, event_id=published.event_id)
+    return shown(stored, message.payload if asked.query.with_content else NOTHING)
+
+
+def shown(event: StoredEvent | EventDetails, payload: Raw = NOTHING) -> MessageOut:
+    """Return an event as a message."""
+    return MessageOut(
+        id=event.event_id,
+        event_id=event.event_id,
+        event_type=event.event_type,
+        payload=payload,
+        channels=None,
+        timestamp=event.occurred_at,
+    )
+
+
+def payload_of(body: bytes) -> Raw:
+    """Return the body of an event as JSON: as it is if it is a JSON object, else `{"base64": ...}`."""
+    try:
+        require_json(body)
+    except problems.Problem:
+        is_object = False
+    else:
+        is_object = body.lstrip().startswith(b"{")
+    if not is_object:
+        return Raw(msgspec.json.encode({"base64": base64.b64encode(body).decode("ascii")}))
+    return Raw(body)
+
+
+async def get(asked: Asked[Content, None]) -> MessageOut:
+    """Return a message. The audit log records who read its payload."""
+    event_id = asked.path["msg_id"]
+    event = await asked.admin.events.get(tenant_id=asked.tenant, event_id=event_id)
+    if not asked.query.with_content:
+        return shown(event)
+    body = await asked.admin.events.payload(tenant_id=asked.tenant, event_id=event_id, actor=asked.access.actor)
+    return shown(event, payload_of(body))
+
+
+CALLS: Final = (
+    Call(
+        name="message.create",
+        method="POST",
+        path=APP + "/msg",
+        scopes=frozenset({Scope.PUBLISH}),
+        handler=create,
+        query=Content,
+        body=MessageIn,
+        result=MessageOut,
+        status=202,
+        most=MOST_MESSAGE_BYTES,
+        names={"body": "payload"},
+    ),
+    read("message.get", APP + "/msg/{msg_id}", get, query=Content, result=MessageOut),
+)

@@ -1,0 +1,68 @@
+"""Pages in the dialect of Svix. Pure.
+
+An iterator is the id with which a page ended; with a `-` before it, the id before which the previous page ends. The id
+of an event may itself begin with `-`: then `~` stands before it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from hookseal.api.call import In, Out
+
+T = TypeVar("T")
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=250)]
+DEFAULT_LIMIT: Final = 50
+
+
+class Paged(In):
+    """The parameters of every list."""
+
+    limit: Limit = DEFAULT_LIMIT
+    iterator: Annotated[str, msgspec.Meta(max_length=320)] | None = None
+
+
+class Ordered(Paged):
+    """The parameters of a list that may be had in both orders."""
+
+    order: Literal["ascending", "descending"] = "descending"
+
+
+class ListOut(Out, Generic[T]):
+    """A page. `done`: nothing follows it in its direction."""
+
+    data: list[T]
+    done: bool
+    iterator: str | None
+    prev_iterator: str | None
+
+
+def position(iterator: str | None) -> tuple[str | None, str | None]:
+    """Return the id that the page follows, and the id that it precedes; one of them, or none."""
+    if iterator is None:
+        return None, None
+    match iterator[:1]:
+        case "-":
+            return None, iterator[1:]
+        case "~":
+            return iterator[1:], None
+        case _:
+            return iterator, None
+
+
+def listed(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]:
+    """Return the page with these items, whose ids are given."""
+    return ListOut(
+        data=[*items],
+        done=done,
+        iterator=_after(ids[-1]) if ids else None,
+        prev_iterator=f"-{ids[0]}" if ids else None,
+    )
+
+
+def _after(identifier: str) -> str:
+    return f"~{identifier}" if identifier.startswith(("-", "~")) else identifier

@@ -1,0 +1,124 @@
+"""The answers to requests that cannot be done. Pure.
+
+The forms are those that the clients of Svix parse: `{code, detail}`, and with 422 `{detail: [{loc, msg, type}]}`. No
+text tells a customer what an operator would do at a shell.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from hookseal.errors import (
+    CannotSign,
+    ConfigError,
+    Conflict,
+    Defect,
+    Exhausted,
+    HooksealError,
+    LocalFailure,
+    Malformed,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+
+UNPROCESSABLE: Final = 422
+UNAVAILABLE: Final = 503
+# A command, an option of one, or a variable: words of an operator.
+_OF_AN_OPERATOR: Final = re.compile(r"`|\bhookseal [a-z]|(?<![\w-])--[a-z]|\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+_MOST_CHARACTERS: Final = 500
+
+
+class Problem(Exception):
+    """The answer to a request that cannot be done: a status of 4xx or 5xx, and its body as JSON."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        loc: Sequence[str] | None = None,
+        kind: str = "value_error",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail[:_MOST_CHARACTERS]
+        self.loc = loc
+        self.kind = kind
+        self.headers = headers or {}
+
+    def body(self) -> bytes:
+        """Return the body of the answer."""
+        if self.loc is None:
+            return msgspec.json.encode({"code": self.code, "detail": self.detail})
+        return msgspec.json.encode({"detail": [{"loc": [*self.loc], "msg": self.detail, "type": self.kind}]})
+
+
+def invalid(loc: Sequence[str], detail: str, kind: str = "value_error") -> Problem:
+    """Return the answer to a request with a wrong part: 422, which names the part."""
+    return Problem(UNPROCESSABLE, "validation", detail, loc=loc, kind=kind)
+
+
+def absent() -> Problem:
+    """Return the one answer for what does not exist, what another tenant has, and a path that nothing serves."""
+    return Problem(404, "not_found", "Entity not found")
+
+
+def conflict(detail: str) -> Problem:
+    """Return the answer to a request that contradicts what is stored."""
+    return Problem(409, "conflict", detail)
+
+
+def not_supported(what: str) -> Problem:
+    """Return the answer to a call of Svix that hookseal does not have.
+
+    Clients repeat a request after every 5xx, so it is none of them.
+    """
+    return Problem(400, "not_supported", what)
+
+
+def of_error(error: Exception, loc: Sequence[str] | None) -> Problem:
+    """Return the answer for an error; `loc` is the part of the request that it names, None if it names none."""
+    match error:
+        case Problem():
+            return error
+        case Malformed() | Refused() if loc is not None and loc[0] != "path":
+            return invalid(loc, _public(error, 422))
+        case Malformed():
+            return absent() if loc is not None else invalid(("body",), _public(error, 422))
+        case NotFound():
+            return absent()
+        case Conflict():
+            return conflict(_public(error, 409))
+        case ConfigError(field="SECRETS_MASTER_KEY"):
+            return Problem(403, "no_master_key", "this server has no master key: it can only read and publish")
+        case ConfigError():
+            return Problem(403, "configuration", "the settings of this server do not allow it: ask its operator")
+        case Unavailable() | Exhausted() | LocalFailure():
+            return Problem(503, error.code, _GENERAL[503], headers={"retry-after": "1"})
+        case CannotSign():
+            return Problem(409, error.code, "a stored secret cannot be used: the operator of this server must act")
+        case Refused():
+            return Problem(403, error.code, _public(error, 403))
+        case _:
+            return Problem(500, Defect.code, _GENERAL[500])
+
+
+_GENERAL: Final = {
+    403: "a rule of this server forbids it",
+    409: "it contradicts what is stored",
+    422: "the value is not allowed",
+    500: "internal error",
+    503: "this cannot be done at the moment: try again",
+}
+
+
+def _public(error: HooksealError, status: int) -> str:
+    """Return the message of the error; a general text if the message has words of an operator."""
+    text = str(error)
+    return _GENERAL[status] if _OF_AN_OPERATOR.search(text) else text

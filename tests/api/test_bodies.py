@@ -1,0 +1,149 @@
+"""What a body and a query may be, and what the answer names when they are not."""
+
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from hookseal.api.bodies import MOST_LEVELS, Shape, place, require_json
+from hookseal.api.call import In
+from hookseal.api.paging import Limit
+from hookseal.api.problems import Problem
+
+
+class Given(In):
+    """A body and a query of a test."""
+
+    url: str
+    rate: int | None = None
+    version: Literal[1] | None = None
+    event_types: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Asked(In):
+    """A query of a test."""
+
+    limit: Limit = 50
+    with_content: bool = msgspec.field(name="with_content", default=True)
+    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    status: Literal[0, 1, 2] | None = None
+
+
+BODY = Shape(Given)
+QUERY = Shape(Asked)
+
+
+def refused(call: Any, *arguments: Any) -> tuple[list[str], str, str]:
+    """Return where, why and of which type a request is wrong."""
+    with pytest.raises(Problem) as caught:
+        call(*arguments)
+    assert 422 == caught.value.status
+    [detail] = msgspec.json.decode(caught.value.body())["detail"]
+    return detail["loc"], detail["msg"], detail["type"]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b'{"url": "a"} x', "is not JSON"),
+        (b'{"url": NaN}', "is not JSON"),
+        (b'{"url": -Infinity}', "is not JSON"),
+        (b'{"url": "a", "payload": {"x": Infinity}}', "is not JSON"),
+        (b'{"url": "\n"}', "is not JSON"),
+        (b'{"url": 01}', "is not JSON"),
+        (b"\xef\xbb\xbf{}", "is not JSON"),
+        ('{"url": "a"}'.encode("utf-16"), "must be in UTF-8"),
+        (b'{"url": "a", "payload": {"x": "\xff"}}', "must be in UTF-8"),
+        (b'{"url": "a", "payload": {"x": "\xed\xa0\x80"}}', "must be in UTF-8"),
+        (b'{"url": "a", "url": "b"}', "has an object with a member twice"),
+        (b'{"url": "a", "payload": {"x": [{"y": 1, "y": 1}]}}', "has an object with a member twice"),
+        (b'{"url": "a", "payload": ' + b"[" * 2_000 + b"]" * 2_000 + b"}", "is nested more than 200 levels deep"),
+        (b'{"url": "a", "payload": ' + b"[" * 200 + b"]" * 200 + b"}", "is nested more than 200 levels deep"),
+        (b"[" * 1_000_000, "is nested more than 200 levels deep"),
+    ],
+)
+def test_a_body_that_is_no_plain_json_is_refused(body: bytes, why: str) -> None:
+    assert (["body"], why, "value_error.jsondecode") == refused(BODY.decoded, body)
+
+
+def test_what_only_looks_deep_is_accepted() -> None:
+    require_json(b'{"x": "' + b"[{" * 1_000 + b'\\"' + b"[" * 1_000 + b'"}')
+    require_json(b"[" + b",".join([b"[]"] * 10_000) + b"]")
+    require_json(b"[" * MOST_LEVELS + b"]" * MOST_LEVELS)
+
+
+def test_a_payload_keeps_every_byte() -> None:
+    payload = b'{"big": 100000000000000000000, "price":1.10,\t"b":1,"a": "\\u00e9\xc3\xa9", "e": 1E+2}'
+
+    assert payload == bytes(BODY.decoded(b'{"url":"a", "payload":  ' + payload + b" }").payload)
+
+
+@pytest.mark.parametrize(
+    ("body", "loc", "kind"),
+    [
+        (b"[]", [], "type_error"),
+        (b"{}", ["url"], "value_error.missing"),
+        (b'{"url": 1}', ["url"], "type_error"),
+        (b'{"url": "a", "rate": "5"}', ["rate"], "type_error"),
+        (b'{"url": "a", "rate": 1.5}', ["rate"], "type_error"),
+        (b'{"url": "a", "rate": true}', ["rate"], "type_error"),
+        (b'{"url": "a", "version": 2}', ["version"], "type_error"),
+        (b'{"url": "a", "eventTypes": ["a", 1]}', ["eventTypes", "1"], "type_error"),
+        (b'{"url": "a", "metadata": {"k": 1}}', ["metadata"], "type_error"),
+        (b'{"url": "a", "nonsense": 1}', ["nonsense"], "value_error.extra"),
+        (b'{"url": "a", "event_types": []}', ["event_types"], "value_error.extra"),
+        (b'{"url": "a", "payloadRetentionPeriod": 5}', ["payloadRetentionPeriod"], "not_supported"),
+        (b'{"url": "a", "transformationsParams": {}}', ["transformationsParams"], "not_supported"),
+        (b'{"url": "a", "featureFlags": []}', ["featureFlags"], "not_supported"),
+    ],
+)
+def test_a_wrong_member_is_named(body: bytes, loc: list[str], kind: str) -> None:
+    found, _, its_kind = refused(BODY.decoded, body)
+
+    assert (["body", *loc], kind) == (found, its_kind)
+
+
+def test_what_clients_always_send_passes() -> None:
+    assert BODY.decoded(b'{"url": "a", "rate": null, "version": 1}') == Given(url="a", version=1)
+
+
+def test_a_query_is_read_as_clients_write_it() -> None:
+    given = [("limit", "7"), ("with_content", "false"), ("event_types", "a,b"), ("event_types", "c"), ("status", "2")]
+
+    assert Asked(limit=7, with_content=False, event_types=["a", "b", "c"], status=2) == QUERY.parameters(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ([("limit", "0")], "limit"),
+        ([("limit", "251")], "limit"),
+        ([("limit", "x")], "limit"),
+        ([("limit", "1"), ("limit", "2")], "limit"),
+        ([("with_content", "yes")], "with_content"),
+        ([("status", "9")], "status"),
+        ([("withContent", "true")], "withContent"),
+        ([("tag", "x")], "tag"),
+    ],
+)
+def test_a_wrong_parameter_is_named(given: list[tuple[str, str]], name: str) -> None:
+    assert ["query", name] == refused(QUERY.parameters, given)[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (None, None),
+        ("url", ["body", "url"]),
+        ("event_types", ["body", "eventTypes"]),
+        ("pace", ["body", "rate"]),
+        ("limit", ["query", "limit"]),
+        ("endpoint_id", ["path", "endpointId"]),
+    ],
+)
+def test_an_argument_of_the_admin_is_found_in_the_request(field: str | None, expected: list[str] | None) -> None:
+    assert expected == place(field, {"pace": "rate"}, body=BODY.members, query=QUERY.members)
