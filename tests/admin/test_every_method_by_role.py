@@ -328,6 +328,7 @@ def methods(admin: Admin) -> set[str]:
     return {
         f"{group}.{name}"
         for group, part in vars(admin).items()
+        if not group.startswith("_")
         for name, _ in inspect.getmembers(part, inspect.iscoroutinefunction)
         if not name.startswith("_")
     }

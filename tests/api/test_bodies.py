@@ -1,11 +1,14 @@
 """What a body and a query may be, and what the answer names when they are not."""
 
+import asyncio
 from typing import Any, Literal
 
 import msgspec
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
-from hookseal.api.bodies import MOST_LEVELS, Shape, place, require_json
+from hookseal.api.bodies import MOST_LEVELS, Bodies, Shape, place, require_json
 from hookseal.api.call import In
 from hookseal.api.paging import Limit
 from hookseal.api.problems import Problem
@@ -147,3 +150,39 @@ def test_a_wrong_parameter_is_named(given: list[tuple[str, str]], name: str) -> 
 )
 def test_an_argument_of_the_admin_is_found_in_the_request(field: str | None, expected: list[str] | None) -> None:
     assert expected == place(field, {"pace": "rate"}, body=BODY.members, query=QUERY.members)
+
+
+class Coming:
+    """A request whose body comes as the test says."""
+
+    def __init__(self) -> None:
+        self._chunks = asyncio.Queue[bytes | None]()
+        headers = [(b"content-type", b"application/json")]
+        self.request = Request({"type": "http", "method": "POST", "headers": headers}, self._receive)
+
+    def send(self, chunk: bytes | None) -> None:
+        """Send a part of the body, or its end."""
+        self._chunks.put_nowait(chunk)
+
+    async def _receive(self) -> Message:
+        chunk = await self._chunks.get()
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+
+async def test_bodies_that_come_at_once_have_a_limit_together() -> None:
+    """A body that would exceed it is refused in a way that clients repeat; the others go on, and then there is room."""
+    bodies = Bodies(most=10)
+    slow, refused, later = Coming(), Coming(), Coming()
+    first = asyncio.create_task(bodies.read(slow.request, 100))
+    slow.send(b"12345678")
+    await asyncio.sleep(0)
+    refused.send(b"123")
+    with pytest.raises(Problem) as caught:
+        await bodies.read(refused.request, 100)
+    slow.send(None)
+    assert b"12345678" == await first
+    later.send(b"1234567890")
+    later.send(None)
+
+    assert b"1234567890" == await bodies.read(later.request, 100)
+    assert (503, "busy", "1") == (caught.value.status, caught.value.code, caught.value.headers["retry-after"])

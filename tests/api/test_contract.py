@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 import pytest
 
-from hookseal.api import bodies
+from hookseal import Admin, Publisher
+from hookseal.api import app, bodies
 from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
+from tests.api.conftest import signed_in
+from tests.doubles.applications import served
 
 MESSAGE = {"eventType": "invoice.paid", "payload": {"id": 1}}
 FORMS = {
@@ -124,23 +128,19 @@ async def test_no_more_is_read_than_a_call_may_have(chunked: bool, client: httpx
         ), call.name
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have bodies come within half a second."""
-    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
-    monkeypatch.setattr(bodies, "_DISCARD_SECONDS", 0.1)
-
-
-@pytest.mark.usefixtures("quick")
-async def test_a_body_that_stops_is_answered_in_time(url: str) -> None:
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        b"POST /api/v1/app/acme/msg HTTP/1.1\r\nhost: x\r\nauthorization: Bearer every\r\n"
-        b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
-    )
-    answer = await asyncio.wait_for(reader.read(), 30)
-    writer.close()
+async def test_a_body_that_stops_is_answered_in_time(
+    admin: Admin, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hookseal.api.application.Bodies", partial(bodies.Bodies, seconds=0.3))
+    async with served(app(admin, publisher, who=signed_in)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /api/v1/app/acme/msg HTTP/1.1\r\nhost: x\r\nauthorization: Bearer every\r\n"
+            b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+        )
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"timeout"' in answer

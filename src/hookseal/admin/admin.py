@@ -25,7 +25,7 @@ from hookseal.admin.keys import Keys
 from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
-from hookseal.admin.session import MAX_CONNECTIONS, CommandSession, PoolSession, Session
+from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.admin.tenants import Tenants
 from hookseal.admin.tokens import Tokens
@@ -45,6 +45,7 @@ class Admin:
     """Manages endpoints, secrets, deliveries and events. Any number of tasks may use one Admin at once."""
 
     def __init__(self, session: Session) -> None:
+        self._session = session
         self.endpoints: Final = Endpoints(session)
         self.secrets: Final = Secrets(session)
         self.deliveries: Final = Deliveries(session)
@@ -74,6 +75,13 @@ class Admin:
         read.
         """
         settings = await unwrapped(admin_settings(database_url=database_url, environ=environ), clock=SystemClock())
+        async with cls.opened(settings) as admin:
+            yield admin
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, settings: Settings) -> "AsyncIterator[Admin]":
+        """Open an Admin with these settings, whose keys a KMS has unwrapped, as `connect` does."""
         async with (
             AsyncExitStack() as after_the_pool,  # which waits for the changes in flight
             opening.pool(
@@ -89,6 +97,18 @@ class Admin:
             async with session.reading() as connection:
                 await revision.require(connection)
             yield cls(session)
+
+    async def check(self) -> None:
+        """Return if PostgreSQL answers, with the schema of this version, and the master key fits, if there is one.
+
+        Raises `Unavailable`, `ConfigError`, `Refused` if the database role may not read, and a `SecretError` if a
+        secret of the installation does not open.
+        """
+        async with self._session.reading() as connection:
+            await revision.require(connection)
+        if self._session.settings.loaded_secrets is not None:
+            async with self._session.changing(NOBODY):
+                pass
 
 
 @asynccontextmanager

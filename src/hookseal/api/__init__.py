@@ -5,6 +5,6 @@
 
 from hookseal.admin import Scope
 from hookseal.api.access import ALL, Access
-from hookseal.api.app import app
+from hookseal.api.application import app
 
 __all__ = ["ALL", "Access", "Scope", "app"]

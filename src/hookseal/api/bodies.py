@@ -10,12 +10,13 @@ from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from hookseal.api.problems import Problem, invalid
+from hookseal.api.problems import CLOSE, RETRY, Problem, invalid
 
 T = TypeVar("T")
 
 MOST_BYTES: Final = 65_536
 MOST_MESSAGE_BYTES: Final = 1_048_576
+MOST_BYTES_AT_ONCE: Final = 67_108_864
 BODY_SECONDS: Final = 10.0
 MOST_LEVELS: Final = 200  # as in the data of a Publisher
 _MOST_DISCARDED: Final = 4_194_304
@@ -45,30 +46,42 @@ NOT_SUPPORTED: Final = {
 }
 
 
-async def read(request: Request, most: int) -> bytes:
-    """Return the body. Raises `Problem` if it is longer than `most`, is no JSON by its type, or does not come in time.
+class Bodies:
+    """Reads bodies, and bounds what all that are being read have in memory."""
 
-    It stops reading at the limit.
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise Problem(415, "unsupported_media_type", "send the body without a content encoding")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise _too_long(most)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise _too_long(most)
-    except TimeoutError:
-        detail = f"the body must come within {BODY_SECONDS:g} seconds"
-        raise Problem(408, "timeout", detail, headers={"connection": "close"}) from None
-    if body and not _JSON.fullmatch(request.headers.get("content-type", "")):
-        raise Problem(415, "unsupported_media_type", "the content type must be application/json")
-    return bytes(body)
+    def __init__(self, *, most: int = MOST_BYTES_AT_ONCE, seconds: float = BODY_SECONDS) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._held = 0
+
+    async def read(self, request: Request, most: int) -> bytes:
+        """Return the body, of which no more than `most` bytes are read.
+
+        Raises `Problem` if it is longer, is no JSON by its type, does not come in time, or if too much is being read.
+        """
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise Problem(415, "unsupported_media_type", "send the body without a content encoding")
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
+            raise _too_long(most)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._seconds):
+                async for chunk in request.stream():
+                    self._held += len(chunk)
+                    body += chunk
+                    if len(body) > most:
+                        raise _too_long(most)
+                    if self._held > self._most:
+                        raise Problem(503, "busy", "too many bodies come at once: try again", headers=CLOSE | RETRY)
+        except TimeoutError:
+            raise Problem(408, "timeout", f"the body must come within {self._seconds:g} s", headers=CLOSE) from None
+        finally:
+            self._held -= len(body)
+        if body and not _JSON.fullmatch(request.headers.get("content-type", "")):
+            raise Problem(415, "unsupported_media_type", "the content type must be application/json")
+        return bytes(body)
 
 
 async def discard(request: Request) -> None:
@@ -85,8 +98,7 @@ async def discard(request: Request) -> None:
 
 
 def _too_long(most: int) -> Problem:
-    detail = f"the body may have at most {most} bytes"
-    return Problem(413, "payload_too_large", detail, headers={"connection": "close"})
+    return Problem(413, "payload_too_large", f"the body may have at most {most} bytes", headers=CLOSE)
 
 
 class Shape(Generic[T]):

@@ -5,7 +5,7 @@ text tells a customer what an operator would do at a shell.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -25,7 +25,10 @@ from hookseal.errors import (
 )
 
 UNPROCESSABLE: Final = 422
+INTERNAL: Final = 500
 UNAVAILABLE: Final = 503
+RETRY: Final = {"retry-after": "1"}
+CLOSE: Final = {"connection": "close"}
 # A command, an option of one, or a variable: words of an operator.
 _OF_AN_OPERATOR: Final = re.compile(r"`|\bhookseal [a-z]|(?<![\w-])--[a-z]|\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
 _MOST_CHARACTERS: Final = 500
@@ -42,7 +45,7 @@ class Problem(Exception):
         *,
         loc: Sequence[str] | None = None,
         kind: str = "value_error",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -100,13 +103,18 @@ def of_error(error: Exception, loc: Sequence[str] | None) -> Problem:
         case ConfigError():
             return Problem(403, "configuration", "the settings of this server do not allow it: ask its operator")
         case Unavailable() | Exhausted() | LocalFailure():
-            return Problem(503, error.code, _GENERAL[503], headers={"retry-after": "1"})
+            return Problem(503, error.code, _GENERAL[503], headers=RETRY)
         case CannotSign():
             return Problem(409, error.code, "a stored secret cannot be used: the operator of this server must act")
         case Refused():
             return Problem(403, error.code, _public(error, 403))
         case _:
             return Problem(500, Defect.code, _GENERAL[500])
+
+
+def is_for_the_operator(error: Exception, loc: Sequence[str] | None) -> bool:
+    """Return whether only an operator can correct this: the settings, the rights of the process, a stored secret."""
+    return isinstance(error, ConfigError | CannotSign) or (isinstance(error, Refused) and loc is None)
 
 
 _GENERAL: Final = {

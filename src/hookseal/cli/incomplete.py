@@ -5,6 +5,7 @@ from typing import Final
 from hookseal.errors import ConfigError
 
 EXIT_CODE: Final = ConfigError.exit_code
+_OF_THE_API: Final = frozenset({"httptools", "starlette", "uvicorn"})
 
 
 def message(error: ModuleNotFoundError) -> str | None:
@@ -12,4 +13,6 @@ def message(error: ModuleNotFoundError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if package in {"", "hookseal"}:
         return None
+    if package in _OF_THE_API:
+        return f"{package} is not installed: `hookseal api` needs `pip install 'hookseal[api]'`"
     return f"{package} is not installed: the command hookseal needs `pip install 'hookseal[worker]'`"

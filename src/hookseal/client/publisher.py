@@ -24,7 +24,7 @@ import asyncpg
 from hookseal.client.doorbell import Doorbell, doorbell
 from hookseal.client.together import Together
 from hookseal.config.producer import producer_settings
-from hookseal.config.settings import Database
+from hookseal.config.settings import Database, Settings
 from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import Ring
 from hookseal.dispatcher.core.payload import UNSET
@@ -286,7 +286,13 @@ class Publisher:
         (docs/settings.md). Without a url of Redis, or with "", no worker is rung, and the workers find events by
         themselves a moment later. Raises `ConfigError`, `Unavailable`, `Refused`.
         """
-        settings = producer_settings(database_url=database_url, redis_url=redis_url)
+        async with cls.opened(producer_settings(database_url=database_url, redis_url=redis_url)) as publisher:
+            yield publisher
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, settings: Settings) -> "AsyncIterator[Publisher]":
+        """Open a Publisher with these settings, as `connect` does."""
 
         def on_lost(reason: str) -> None:
             _LOG.warning(

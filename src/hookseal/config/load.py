@@ -20,6 +20,7 @@ from hookseal.config import names, openbao, providers
 from hookseal.config.forms import VERBATIM, LoadRequest
 from hookseal.config.keys import INSTALLATION, KEY_NAMES, KMS, MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.config.settings import (
+    Api,
     Database,
     Egress,
     Environment,
@@ -272,6 +273,12 @@ def _settings(
             trusted=variables.egress_trusted,
         ),
         health=Health(host=variables.health_host, port=variables.health_port),
+        api=Api(
+            host=variables.api_host,
+            port=variables.api_port,
+            scheme=variables.api_scheme,
+            origins=variables.api_origins,
+        ),
         log=Log(level=variables.log_level, style=variables.log_format, successes_per_line=variables.log_success),
         loaded_database=main if Part.DATABASE in needs else None,
         loaded_redis=_redis(variables, source, files) if Part.REDIS in needs else None,

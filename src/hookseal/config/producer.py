@@ -92,3 +92,15 @@ def admin_settings(*, database_url: str | None = None, environ: Mapping[str, str
     has_keys = any(names.variable_set_by(name) in _KEYS for name in ours)
     may_change = has_keys or ours.get(Part.SECRETS) not in {None, str(Provider.DB)}
     return load(ours, needs=frozenset({Part.DATABASE, Part.SECRETS} if may_change else {Part.DATABASE}))
+
+
+def api_needs(environ: Mapping[str, str]) -> frozenset[Part]:
+    """Return what the HTTP API needs of this environment: keys and Redis only if it names them.
+
+    Without a master key the API reads and publishes, and without Redis workers find events by themselves.
+    """
+    names_set = set(map(names.variable_set_by, environ))
+    needs = {Part.DATABASE} | ({Part.REDIS} & names_set)
+    if not _KEYS.isdisjoint(names_set) or environ.get(Part.SECRETS) not in {None, str(Provider.DB)}:
+        needs.add(Part.SECRETS)
+    return frozenset(needs)

@@ -10,6 +10,7 @@ from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.errors import Defect
 from hookseal.ground.log import LogFormat, LogLevel
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.kms.wrapped import KmsSettings, WrappedKey
@@ -182,6 +183,16 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """Where the HTTP API listens; port 0 picks a free one. New endpoints sign in `scheme`; `origins` are for CORS."""
+
+    host: str
+    port: int
+    scheme: Scheme
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """The log level and the log format. `successes_per_line`: of so many successful attempts one is logged; 0: none."""
 
@@ -202,6 +213,7 @@ class Settings:
     worker: Worker
     egress: Egress
     health: Health
+    api: Api
     log: Log
     loaded_database: Database | None
     loaded_redis: Redis | None

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from hookseal.config import egress, keys, openbao, providers, urls
+from hookseal.config import api, egress, keys, openbao, providers, urls
 from hookseal.config.forms import (
     Flag,
     Whole,
@@ -21,6 +21,7 @@ from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.dispatcher.core.why import HELD_DAYS
 from hookseal.dispatcher.http.tunnel import EgressProxy
 from hookseal.ground.log import LogFormat, LogLevel
+from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.keyring import MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
@@ -348,7 +349,7 @@ class Variables(BaseModel):
         description="How long a finished delivery is kept with its attempts, and an event after its publish. A worker "
         "then deletes it; an event only once it has no delivery left.",
     )
-    # --- health, requests and logs ---
+    # --- health ---
 
     health_url: str | None = Field(
         default=None,
@@ -363,14 +364,40 @@ class Variables(BaseModel):
         pattern=r"^[A-Za-z0-9:._-]{1,253}\z",
         alias="HOOKSEAL_HEALTH_HOST",
         title="an address or a host name",
-        description="The address on which the probes of a worker listen.",
+        description="The address on which the probes of a worker, or of `hookseal api`, listen.",
     )
     health_port: Whole = whole_number(
         "HOOKSEAL_HEALTH_PORT",
         8080,
         (0, 65_535),
-        description="The port of the probes; 0 picks a free one.",
+        description="The port of the probes; 0 picks a free one. A worker and an API on one machine need two.",
     )
+    # --- the HTTP API ---
+
+    api_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[A-Za-z0-9:._-]{1,253}\z",
+        alias="HOOKSEAL_API_HOST",
+        title="an address or a host name",
+        description="The address on which `hookseal api` listens, in plain HTTP: put a proxy with TLS before it.",
+    )
+    api_port: Whole = whole_number(
+        "HOOKSEAL_API_PORT", 8071, (0, 65_535), description="The port of `hookseal api`; 0 picks a free one."
+    )
+    api_scheme: Annotated[Scheme, BeforeValidator(in_any_case)] = Field(
+        default=Scheme.STANDARD,
+        alias="HOOKSEAL_API_SCHEME",
+        title=" or ".join(Scheme),
+        description="How endpoints that are created through the API sign ([wire.md](wire.md)).",
+    )
+    api_origins: Annotated[tuple[str, ...], parse_with(api.origins)] = Field(
+        default=(),
+        alias=api.ORIGINS,
+        title="origins separated by commas, each https://HOST or https://HOST:PORT",
+        description="The pages that may call the API from a browser (CORS). `http` is refused in production.",
+    )
+    # --- requests and logs ---
+
     egress_allow: Annotated[tuple[InstanceOf[AllowedNetwork], ...], parse_with(egress.networks)] = Field(
         default=(),
         alias="HOOKSEAL_EGRESS_ALLOW",
@@ -492,6 +519,12 @@ class Variables(BaseModel):
     def _ends_before_the_lease(cls, value: int, info: ValidationInfo) -> int:
         if value >= info.data.get("lease_seconds", value + 1):
             raise problem("HOOKSEAL_DRAIN_SECONDS must be smaller than HOOKSEAL_LEASE_SECONDS")
+        return value
+
+    @field_validator("api_origins")
+    @classmethod
+    def _are_https_in_production(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        api.require_encrypted(value, info)
         return value
 
     @field_validator("allow_http")

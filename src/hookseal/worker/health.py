@@ -253,9 +253,15 @@ class Probes:
             self._log.warning("check.failed", check=name, reason=reason)
 
     async def serve(self, host: str, port: int) -> tuple[Port, str]:
-        """Listen, and return the port, which the caller closes, with the base url. Raises `OSError`."""
+        """Listen, and return the port, which the caller closes, with the base url. Raises `Unavailable`."""
         listening = Port(self.answer)
-        return listening, await listening.serve(host, port)
+        try:
+            return listening, await listening.serve(host, port)
+        except OSError as error:
+            raise Unavailable(
+                f"the probes cannot listen on {host}:{port} ({type(error).__name__}): "
+                "free the port or set HOOKSEAL_HEALTH_PORT"
+            ) from None
 
 
 def _word(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
 from hookseal.dispatcher.lanes.lane import PEAK_PART
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import PostgresLanes
-from hookseal.errors import Defect, Unavailable
+from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
@@ -70,13 +70,7 @@ def _on_port(settings: Settings) -> Opening:
     health = settings.health
 
     async def opening(probes: Probes, _meter: WorkerMeter) -> tuple[Closing, str]:
-        try:
-            return await probes.serve(health.host, health.port)
-        except OSError as error:
-            raise Unavailable(
-                f"the probes cannot listen on {health.host}:{health.port} ({type(error).__name__}): "
-                "free the port or set HOOKSEAL_HEALTH_PORT"
-            ) from None
+        return await probes.serve(health.host, health.port)
 
     return opening
 

@@ -50,18 +50,18 @@ def _wake_at_signals(loop: asyncio.AbstractEventLoop) -> None:
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
 
 
-def print_ready(output: TextIO, facts: Mapping[str, object]) -> None:
+def print_ready(output: TextIO, facts: Mapping[str, object], *, event: str = "worker.ready") -> None:
     """Print these facts as one JSON object. Raises `Unavailable` if the output is closed, full or has no reader."""
     try:
-        output.write(msgspec.json.encode({"event": "worker.ready", **facts}).decode() + "\n")
+        output.write(msgspec.json.encode({"event": event, **facts}).decode() + "\n")
         output.flush()
     except OSError as error:
         raise unwritable(type(error).__name__) from None
 
 
 def unwritable(why: str) -> Unavailable:
-    """Return the error of a worker whose output cannot be written."""
+    """Return the error of a process whose output cannot be written."""
     return Unavailable(
-        f"that the worker is ready cannot be written to its standard output ({why}): "
+        f"that the process is ready cannot be written to its standard output ({why}): "
         "keep its reader open, make room on its disk, or redirect it to another file"
     )

@@ -34,13 +34,13 @@ from hookseal.api.access import (
     require_scopes,
     require_tenant,
 )
-from hookseal.api.bodies import Shape
+from hookseal.api.bodies import Bodies, Shape
 from hookseal.api.call import Answer, Asked, Call
 from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
 from hookseal.api.problems import Problem
 from hookseal.client.publisher import Publisher
-from hookseal.errors import Malformed
+from hookseal.errors import Malformed, with_advice
 from hookseal.ground import ids
 from hookseal.ground.wire import Scheme
 
@@ -103,6 +103,7 @@ class _Calls:
         self._publisher = publisher
         self._who = who
         self._scheme = scheme
+        self._bodies = Bodies()
         self._shapes = {kind: Shape(kind) for call in CALLS for kind in (call.query, call.body) if kind is not None}
         self._log: Any = structlog.get_logger()
 
@@ -138,7 +139,7 @@ class _Calls:
         query = self._shapes[call.query].parameters(request.query_params.multi_items())
         body = None
         if call.body is not None:
-            body = self._shapes[call.body].decoded(await bodies.read(request, call.most))
+            body = self._shapes[call.body].decoded(await self._bodies.read(request, call.most))
         result = await call.handler(
             Asked(
                 admin=self._admin,
@@ -178,16 +179,15 @@ class _Calls:
         return access, tenant
 
     def _problem(self, call: Call, error: Exception) -> Problem:
-        """Return the answer for an error, and log what the server, and not the client, must correct."""
+        """Return the answer for an error, and log what an operator, and not the client, must correct."""
         body = frozenset[str]() if call.body is None else self._shapes[call.body].members
         query = self._shapes[call.query].members
         loc = bodies.place(getattr(error, "field", None), call.names, body=body, query=query)
         problem = problems.of_error(error, loc)
-        if problem.status >= problems.UNAVAILABLE:
-            known = problem.status == problems.UNAVAILABLE
-            self._log.log(
-                30 if known else 40, "api.failed", call=call.name, code=problem.code, exc_info=None if known else error
-            )
+        if problem.status >= problems.INTERNAL and problem.status != problems.UNAVAILABLE:
+            self._log.error("api.failed", call=call.name, exc_info=error)
+        elif problem.status == problems.UNAVAILABLE or problems.is_for_the_operator(error, loc):
+            self._log.warning("api.refused", call=call.name, code=problem.code, reason=with_advice(error))
         return problem
 
 

@@ -1,0 +1,134 @@
+"""The connections of clients, each within limits, so that slow clients and many of them shut out nobody.
+
+| what | limit | then |
+|---|---|---|
+| the head of a request | 10 s, 64 KiB | 408, 431, and the connection is closed |
+| its body | 10 s, and the bytes of its call | 408, 413 |
+| an open connection without a request | 20 s | closed |
+| an answer that is not read | 10 s | the connection is cut |
+| connections | 1,000 | one more closes the one that has been without a request for longest |
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS: Final = 10.0
+MOST_HEAD_BYTES: Final = 65_536
+IDLE_SECONDS: Final = 20
+ANSWER_SECONDS: Final = 10.0
+MOST_CONNECTIONS: Final = 1_000
+_REASONS: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+
+
+class Connections:
+    """Makes the protocol of each connection. The ones without a request are known, the oldest first."""
+
+    def __init__(self, *, most: int = MOST_CONNECTIONS, head_seconds: float = HEAD_SECONDS) -> None:
+        self.most: Final = most
+        self.head_seconds: Final = head_seconds
+        self.waiting: Final[dict[Connection, None]] = {}
+
+    def __call__(self, **given: Any) -> "Connection":
+        """Return the protocol of a new connection; the arguments are those of uvicorn."""
+        return Connection(self, **given)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of a client."""
+
+    def __init__(self, limits: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._limits = limits
+        self._head_bytes = 0
+        self._head = _Deadline(self.loop, self._late)
+        self._answer = _Deadline(self.loop, self._cut)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the head of the first request."""
+        super().connection_made(transport)
+        self._limits.waiting[self] = None
+        self._head.begin(self._limits.head_seconds)
+        if len(self.connections) > self._limits.most:
+            next(iter(self._limits.waiting)).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._limits.waiting.pop(self, None)
+        self._head.end()
+        self._answer.end()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count the bytes of a head; the time for that of a further request begins with its first byte."""
+        if self in self._limits.waiting:
+            if not self._head_bytes and not self._head.runs:
+                self._head.begin(self._limits.head_seconds)
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self in self._limits.waiting and self._head_bytes > MOST_HEAD_BYTES:
+            self._refuse(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
+
+    def on_headers_complete(self) -> None:
+        """Answer the request: it may take its time, for the body has a limit of its own."""
+        self._limits.waiting.pop(self, None)
+        self._head.end()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, and for the client to read the answer."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._head_bytes = 0
+            self._limits.waiting[self] = None
+        if self.transport.get_write_buffer_size():
+            self._answer.begin(ANSWER_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that is no HTTP, in JSON as everything else."""
+        self._refuse(400, msg)
+
+    def _late(self) -> None:
+        if self._head_bytes:
+            self._refuse(408, f"the head of a request must come within {self._limits.head_seconds:g} seconds")
+        else:
+            self.transport.close()
+
+    def _cut(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        body = msgspec.json.encode({"code": _REASONS[status].lower().replace(" ", "_"), "detail": detail})
+        head = (
+            f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self._answer.begin(ANSWER_SECONDS)
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+class _Deadline:
+    """Calls a function when its time is over, unless it was ended before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+        self._loop = loop
+        self._act = act
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._timer is not None
+
+    def begin(self, seconds: float) -> None:
+        self.end()
+        self._timer = self._loop.call_later(seconds, self._act)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,179 @@
+"""Serves the API alone: `hookseal api`. Opens what it needs, answers until a signal, and ends what was begun."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO, cast
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hookseal.admin.admin import Admin
+from hookseal.api.application import CALL, app
+from hookseal.api.calls import CALLS
+from hookseal.api.connections import IDLE_SECONDS, Connections
+from hookseal.client.publisher import Publisher
+from hookseal.config.load import raise_descriptor_limit
+from hookseal.config.settings import Settings
+from hookseal.errors import Defect, Unavailable
+from hookseal.ground.clock import Clock, SystemClock
+from hookseal.worker.health import Probes
+from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scraped
+from hookseal.worker.stopping import on_stop, print_ready
+
+_BACKLOG: Final = 256  # connections that the system queues until they are accepted
+_NO_CALL: Final = "none"  # the label of a request for a path or a method that nothing serves
+
+REQUESTS: Final = Metric(
+    name="hookseal_api_requests_total",
+    kind=Kind.COUNTER,
+    text="Requests that were answered, by call and by the class of their status.",
+    labels={"call": (*(call.name for call in CALLS), _NO_CALL), "status": ("2xx", "4xx", "5xx")},
+)
+DURATION: Final = Metric(
+    name="hookseal_api_request_seconds",
+    kind=Kind.HISTOGRAM,
+    text="How long requests took, from their head to the end of their answer.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+METRICS: Final = (REQUESTS, DURATION)
+
+
+async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None) -> None:
+    """Serve the API until SIGTERM or SIGINT; afterwards every request that was begun has been answered.
+
+    It prints one line on `output` once it is ready. Raises `Unavailable`, `ConfigError`, `Refused` or
+    a `SecretError` if it cannot start.
+    """
+    clock = clock or SystemClock()
+    stop = asyncio.Event()
+    on_stop(stop.set)
+    raise_descriptor_limit()
+    async with Admin.opened(settings) as admin, Publisher.opened(settings) as publisher:
+        await admin.check()
+        meter = Meter(clock)
+        api = app(admin, publisher, scheme=settings.api.scheme, origins=settings.api.origins)
+        probes = Probes(ready={"postgresql": admin.check}, startup={}, loops=(), scrape=meter.scrape)
+        await _serve(settings, meter.counting(api), probes, stop, output)
+
+
+async def _serve(settings: Settings, api: ASGIApp, probes: Probes, stop: asyncio.Event, output: TextIO) -> None:
+    log: Any = structlog.get_logger()
+    listening = _listening(settings.api.host, settings.api.port)
+    port, health_url = await probes.serve(settings.health.host, settings.health.port)
+    server = _Server(_config(api, drain_seconds=settings.worker.drain_seconds))
+    serving = asyncio.create_task(server.serve([listening]), name="api")
+    started, stopped = asyncio.create_task(server.ready.wait()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            facts = {"pid": os.getpid(), "url": _url(listening), "health_url": health_url}
+            print_ready(output, facts, event="api.ready")
+            log.info("api.ready", **facts)
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            raise Defect("the server of the API ended by itself")
+        probes.draining = True
+        log.info("api.draining")
+    finally:
+        server.should_exit = True
+        started.cancel()
+        stopped.cancel()
+        await asyncio.gather(serving, started, stopped, return_exceptions=True)
+        await port.close()
+    log.info("api.stopped")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises `Unavailable`."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise Unavailable(
+            f"the API cannot listen on {host}:{port} ({type(error).__name__})",
+            advice="free the port or set HOOKSEAL_API_PORT",
+        ) from None
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _config(api: ASGIApp, *, drain_seconds: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        cast("Any", api),
+        http=cast("Any", Connections()),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=drain_seconds,
+    )
+
+
+class _Server(uvicorn.Server):
+    """The server, which leaves signals to `on_stop`. `ready` is set once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready: Final = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: a handler of uvicorn would raise the signal again after the drain."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections."""
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class Meter:
+    """Counts requests and their time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        collect_runtime(self._registry)
+        self._requests = Counter(REQUESTS.name, REQUESTS.text, tuple(REQUESTS.labels), registry=self._registry)
+        self._duration = Histogram(DURATION.name, DURATION.text, buckets=DURATION.buckets, registry=self._registry)
+        for call in REQUESTS.labels["call"]:  # they begin at zero, so that Prometheus sees the first increase, too
+            for status in REQUESTS.labels["status"]:
+                self._requests.labels(call, status)
+
+    def counting(self, api: ASGIApp) -> ASGIApp:
+        """Return the application, whose requests are counted."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            began, status = self._clock.monotonic(), 500
+
+            async def noted(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            try:
+                await api(scope, receive, noted)
+            finally:
+                self._requests.labels(scope.get(CALL, _NO_CALL), f"{status // 100}xx").inc()
+                self._duration.observe(self._clock.monotonic() - began)
+
+        return counted
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return the figures in the format that the `Accept` header asks for, and its content type."""
+        return scraped(self._registry, accept)

@@ -1,0 +1,156 @@
+"""Slow clients, and many of them, shut out nobody."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hookseal.api import connections
+from hookseal.api.connections import MOST_HEAD_BYTES, Connections
+from tests.worker.waiting import eventually
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+LARGE = b"x" * 8_000_000  # more than the system takes for a client that does not read
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer at once, with much if the path says so."""
+    await Response(LARGE if scope["path"] == "/large" else b"here")(scope, receive, send)
+
+
+@asynccontextmanager
+async def listening(limits: Connections) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """Serve within these limits, and yield the server and its port."""
+    config = uvicorn.Config(
+        cast("Any", answer),
+        port=0,
+        http=cast("Any", limits),
+        ws="none",
+        lifespan="off",
+        log_level="critical",
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started or running.done())
+    try:
+        yield server, server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+
+
+async def opened(port: int, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection and send this."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    await writer.drain()
+    return reader, writer
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the server closes the connection."""
+    async with asyncio.timeout(30):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nhost: x\r\n"])
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_head_that_stops_is_answered_in_time(sent: bytes, *, is_first: bool) -> None:
+    async with listening(Connections(head_seconds=0.3)) as (server, port):
+        reader, writer = await opened(port)
+        if not is_first:
+            writer.write(REQUEST)
+            await reader.readuntil(b"here")
+        writer.write(sent)
+        answered = await rest(reader)
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+    assert answered.startswith(b"HTTP/1.1 408 ")
+    assert answered.endswith(
+        b'{"code":"request_timeout","detail":"the head of a request must come within 0.3 seconds"}'
+    )
+
+
+async def test_a_connection_that_says_nothing_is_closed() -> None:
+    async with listening(Connections(head_seconds=0.3)) as (_, port):
+        reader, writer = await opened(port)
+        assert b"" == await rest(reader)
+        writer.close()
+
+
+async def test_a_head_has_a_limit() -> None:
+    """One byte more than it may have is answered; a client that goes on sending may see only the end of it."""
+    async with listening(Connections()) as (server, port):
+        reader, writer = await opened(port, b"GET / HTTP/1.1\r\nx: ")
+        sent = len(b"GET / HTTP/1.1\r\nx: ")
+        while sent <= MOST_HEAD_BYTES:
+            writer.write(b"y" * min(8_192, MOST_HEAD_BYTES + 1 - sent))
+            sent += min(8_192, MOST_HEAD_BYTES + 1 - sent)
+        answered = await rest(reader)
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+    assert answered.startswith(b"HTTP/1.1 431 ")
+    assert b'{"code":"request_header_fields_too_large","detail":' in answered
+
+
+async def test_what_is_no_http_is_refused_in_json() -> None:
+    async with listening(Connections()) as (_, port):
+        reader, writer = await opened(port, b"\x16\x03\x01 nonsense\r\n\r\n")
+        answered = await rest(reader)
+        writer.close()
+
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert answered.endswith(b'{"code":"bad_request","detail":"Invalid HTTP request received."}')
+
+
+async def test_an_answer_that_nobody_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.3)
+    async with listening(Connections()) as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_024)
+        writer.write(REQUEST.replace(b"/ ", b"/large ", 1))
+        await eventually(lambda: bool(server.server_state.total_requests))
+        await eventually(lambda: not server.server_state.connections)
+        assert len(await rest(reader)) < len(LARGE)
+        writer.close()
+
+
+async def test_many_slow_clients_shut_out_nobody() -> None:
+    """Of 400 connections that send nothing or too little, the oldest make room; each request is answered."""
+    async with listening(Connections(most=100)) as (server, port):
+        slow = [await opened(port, b"GET / HTTP/1.1\r\n"[: number % 5]) for number in range(400)]
+        for _ in range(20):
+            reader, writer = await opened(port, REQUEST)
+            assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        assert len(server.server_state.connections) <= 100
+        for _, writer in slow:
+            writer.close()
+
+
+async def test_a_request_in_work_is_never_closed_for_another_connection() -> None:
+    async with listening(Connections(most=3)) as (_, port):
+        kept = await opened(port, REQUEST)
+        await kept[0].readuntil(b"here")
+        kept[1].write(REQUEST)  # it is the youngest of those that wait now
+        await kept[0].readuntil(b"here")
+        others = [await opened(port) for _ in range(2)]
+        kept[1].write(REQUEST)
+        await kept[0].readuntil(b"here")
+        more = [await opened(port) for _ in range(2)]
+        assert [b"", b""] == [await rest(reader) for reader, _ in others]
+        kept[1].write(REQUEST)
+        await kept[0].readuntil(b"here")
+        for _, writer in (kept, *others, *more):
+            writer.close()

@@ -1,0 +1,193 @@
+"""`hookseal api` serves the HTTP API until a signal, and does not start with settings that are unsafe or do not fit."""
+
+import asyncio
+import json
+import os
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import forked
+from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.installation import Begun
+from tests.cli.listeners import SOON_SECONDS, black_hole, seconds_from
+from tests.doubles.logins import login
+from tests.doubles.stored import MASTER_KEY_TEXT
+from tests.embedded.processes import is_open, taken_port
+
+PORTS = {"HOOKSEAL_API_PORT": "0", "HOOKSEAL_HEALTH_PORT": "0"}
+MESSAGE = {"eventType": "invoice.paid", "payload": {"id": 1}}
+
+
+@asynccontextmanager
+async def serving(settings: dict[str, str]) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+    """Yield a process that serves the API, and its first output."""
+    process = await forked.start("api", env={**os.environ, **PORTS, **settings}, stdout=PIPE, stderr=PIPE)
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
+        yield process, json.loads(line or b"{}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def token(begun: Begun, *options: str) -> dict[str, str]:
+    """Make a token for every tenant, and return the header that has it."""
+    added = await begun.run("token", "add", "--name", "test", "--tenant", "*", "--json", *options)
+    return {"authorization": f"Bearer {added.json['token']}"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Begun) -> None:
+    """One line has the addresses of the API and of its probes; a signal ends it with 0 and no more output."""
+    async with serving(begun.settings) as (process, ready), httpx.AsyncClient() as client:
+        assert {"event", "pid", "url", "health_url"} == ready.keys()
+        assert ("api.ready", process.pid) == (ready["event"], ready["pid"])
+        for path in ("/livez", "/readyz", "/healthz", "/startupz"):
+            assert 200 == (await client.get(ready["health_url"] + path)).status_code, path
+        assert 204 == (await client.get(ready["url"] + "/api/v1/health")).status_code
+        assert 401 == (await client.get(ready["url"] + "/api/v1/app/acme/msg/x")).status_code
+        figures = (await client.get(ready["health_url"] + "/metrics")).text
+        assert 'hookseal_api_requests_total{call="health.get",status="2xx"} 1.0' in figures
+        assert 'hookseal_api_requests_total{call="message.get",status="4xx"} 1.0' in figures
+        assert "hookseal_api_request_seconds_count 2.0" in figures
+        assert "process_resident_memory_bytes" in figures
+        process.send_signal(number)
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    events = [json.loads(line)["event"] for line in err.splitlines()]
+    assert (0, b"") == (process.returncode, out)
+    assert ["api.ready", "api.draining", "api.stopped"] == events
+    assert not is_open(int(ready["url"].rpartition(":")[2]))
+    assert not is_open(int(ready["health_url"].rpartition(":")[2]))
+
+
+async def test_a_token_is_refused_from_its_revocation_on(begun: Begun) -> None:
+    headers = await token(begun)
+    async with serving(begun.settings) as (_, ready), httpx.AsyncClient(base_url=ready["url"], headers=headers) as api:
+        first = await api.post("/api/v1/app/acme/msg", json=MESSAGE)
+        assert 202 == first.status_code
+        assert 0 == (await begun.run("token", "revoke", "--name", "test")).code
+        assert 401 == (await api.post("/api/v1/app/acme/msg", json=MESSAGE)).status_code
+
+
+async def test_a_request_in_work_is_answered_before_the_end(begun: Begun) -> None:
+    """A request whose body is on its way when the signal comes is answered; a new connection is refused."""
+    headers = await token(begun)
+    body = json.dumps(MESSAGE).encode()
+    async with serving(begun.settings) as (process, ready):
+        port = int(ready["url"].rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /api/v1/app/acme/msg HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"authorization: %b\r\ncontent-length: %d\r\n\r\n" % (headers["authorization"].encode(), len(body))
+        )
+        writer.write(body[:-1])
+        await writer.drain()
+        assert process.stderr is not None
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while b"api.draining" not in await process.stderr.readline():
+                pass
+            writer.write(body[-1:])
+            answer = await reader.read()
+            assert 0 == await process.wait()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 202 ")
+
+
+async def test_without_a_master_key_it_reads_and_publishes(begun: Begun) -> None:
+    headers = await token(begun)
+    settings = {name: value for name, value in begun.settings.items() if not name.startswith("SECRETS_")}
+    async with serving(settings) as (_, ready), httpx.AsyncClient(base_url=ready["url"], headers=headers) as api:
+        published = await api.post("/api/v1/app/acme/msg", json=MESSAGE)
+        event_id = published.json()["id"]
+        read = await api.get(f"/api/v1/app/acme/msg/{event_id}", params={"with_content": "false"})
+        refused = await api.get(f"/api/v1/app/acme/msg/{event_id}")
+        ready_answer = await api.get(ready["health_url"] + "/readyz")
+
+    assert [202, 200, 200] == [each.status_code for each in (published, read, ready_answer)]
+    assert (403, "no_master_key") == (refused.status_code, refused.json()["code"])
+
+
+async def test_its_login_needs_to_operate_and_to_publish(begun: Begun) -> None:
+    """As an operator it does all but publish; what is missing is told in the log, and not to the client."""
+    headers = await token(begun, "--scope", "manage", "--scope", "publish")
+    pool, url = begun.stored.pool, begun.settings["DATABASE_URL"]
+    async with login(pool, url, "hookseal_operator") as (role, of_role):
+        settings = begun.settings | {"DATABASE_URL": of_role}
+        async with serving(settings) as (process, ready), httpx.AsyncClient(headers=headers) as api:
+            path = f"{ready['url']}/api/v1/app/acme/msg"
+            refused = await api.post(path, json=MESSAGE)
+            assert 0 == (await begun.run("producer", "grant", "--role", role, "--tenant", "*")).code
+            published = await api.post(path, json=MESSAGE)
+            process.send_signal(signal.SIGTERM)
+            _, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+
+    answer = {"code": "refused", "detail": "a rule of this server forbids it"}
+    assert (403, answer, 202) == (refused.status_code, refused.json(), published.status_code)
+    [logged] = [line for line in map(json.loads, err.splitlines()) if line["event"] == "api.refused"]
+    assert f"hookseal producer grant --role {role}" in logged["reason"]
+
+
+async def test_as_a_worker_it_reads_and_manages_nothing(begun: Begun) -> None:
+    headers = await token(begun)
+    pool, url = begun.stored.pool, begun.settings["DATABASE_URL"]
+    async with (
+        login(pool, url, "hookseal_worker") as (_, of_role),
+        serving(begun.settings | {"DATABASE_URL": of_role}) as (_, ready),
+        httpx.AsyncClient() as api,
+    ):
+        response = await api.post(f"{ready['url']}/api/v1/app/acme/msg", json=MESSAGE, headers=headers)
+
+    assert 403 == response.status_code
+
+
+async def test_wrong_settings_are_refused_at_once() -> None:
+    settings = {
+        "HOOKSEAL_API_PORT": "hunter2",
+        "HOOKSEAL_API_SCHEME": "svix1",
+        "HOOKSEAL_API_ORIGINS": "http://pages.example",
+        "HOOKSEAL_ALLOW_HTTP": "true",
+        "SECRETS_PROVIDER": "dev",
+    }
+    ended = await hookseal("api", **settings)
+
+    assert (78, "") == (ended.code, ended.out)
+    assert ["DATABASE_URL", *sorted(settings)] == sorted(
+        line.removeprefix("hookseal: ").split()[0] for line in ended.err.splitlines()
+    )
+    assert "hunter2" not in ended.err
+
+
+async def test_a_key_that_does_not_fit_is_refused_at_the_start(begun: Begun) -> None:
+    ended = await begun.run("api", SECRETS_MASTER_KEY=MASTER_KEY_TEXT.swapcase(), **PORTS)
+
+    assert (78, "") == (ended.code, ended.out)
+
+
+async def test_a_busy_port_names_the_setting(begun: Begun) -> None:
+    taken, port = taken_port()
+    with taken:
+        ended = await begun.run("api", **PORTS | {"HOOKSEAL_API_PORT": str(port)})
+        probes = await begun.run("api", **PORTS | {"HOOKSEAL_HEALTH_PORT": str(port)})
+    for each, name in ((ended, "HOOKSEAL_API_PORT"), (probes, "HOOKSEAL_HEALTH_PORT")):
+        assert (69, "") == (each.code, each.out)
+        assert f"127.0.0.1:{port}" in each.err
+        assert name in each.err
+
+
+async def test_without_postgresql_it_exits_within_seconds() -> None:
+    async with black_hole() as (port, called):
+        settings = PORTS | {"DATABASE_URL": f"postgresql://user:hunter2@127.0.0.1:{port}/db"}
+        ended, seconds = await seconds_from(called, hookseal("api", "--json", **settings))
+
+    assert (69, "unavailable", True) == (ended.code, ended.json["error"]["code"], seconds < SOON_SECONDS)
+    assert "hunter2" not in ended.out + ended.err
