@@ -29,6 +29,49 @@ URL = "https://receiver.example/hook"
 NEW: dict[str, Any] = {"tenant_id": "acme", "url": URL, "event_types": ["invoice.*", "invoice.*"], "actor": JANE}
 
 
+async def test_an_endpoint_is_switched_with_its_other_settings(admin: Admin, installation: Installation) -> None:
+    """It is added disabled, and enabled or disabled with other changes, all in one transaction, each on record.
+
+    One that is so already is not tried, and an error leaves everything as it was.
+    """
+    off: dict[str, Any] = {"enabled": False, "reason": "not yet"}
+    added = await admin.endpoints.add(**NEW, **off)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    changing: dict[str, Any] = named | {"actor": JANE}
+    found = await admin.endpoints.find(**named)
+    assert (False, "not yet") == (found.enabled, found.disabled_reason)
+    await installation.deliveries()
+
+    updated = await admin.endpoints.update(**changing, rate=5, enabled=True)
+    assert ("rate", "enabled") == updated.changed
+    assert ({"rate": None, "enabled": False}, {"rate": 5, "enabled": True}) == (updated.before, updated.after)
+    assert () == (await admin.endpoints.update(**changing, enabled=True)).changed
+    again = await admin.endpoints.update(**changing, **off | {"reason": "it moves"})
+    assert (("enabled",), {"enabled": False}) == (again.changed, again.after)
+    before = await audited(installation.pool)
+    await admin.endpoints.add(**NEW | {"url": "https://receiver.example/other"})
+    with pytest.raises(Conflict):
+        await admin.endpoints.update(**changing, url="https://receiver.example/other", enabled=True)
+    assert not (await admin.endpoints.find(**named)).enabled
+    actions = [row["action"].removeprefix("endpoint.") for row in await audited(installation.pool)]
+    assert ["added", "disabled", "updated", "enabled", "disabled", "added"] == actions
+    assert len(actions) == len(before) + 1
+
+
+async def test_who_switches_an_endpoint_off_says_why(admin: Admin) -> None:
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"enabled": False}, "reason"),
+        ({"reason": "x"}, "reason"),
+        ({"enabled": "no"}, "enabled"),
+    )
+    for wrong, field in refused:
+        assert field == await refused_field(admin.endpoints.add(**NEW, **wrong)), wrong
+    added = await admin.endpoints.add(**NEW)
+    changing: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}
+    for wrong in ({"enabled": False}, {"rate": 5, "reason": "x"}):
+        assert "reason" == await refused_field(admin.endpoints.update(**changing, **wrong)), wrong
+
+
 async def test_each_step_of_an_endpoint_is_audited(admin: Admin, installation: Installation) -> None:
     """An endpoint is added, found, changed, disabled, enabled and deleted, each on record with the caller's user."""
     added = await admin.endpoints.add(**NEW)

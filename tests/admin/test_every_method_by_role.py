@@ -240,6 +240,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.update", MANAGES, _moved),
     ("endpoints.update", MANAGES, _shared),
     ("endpoints.update", MANAGES, _on("endpoint", timeout_ms=2_000, **BY)),
+    ("endpoints.update", MANAGES, _on("disabled", enabled=True, **BY)),
     ("endpoints.update", MANAGES, _on("endpoint", headers={"X-A": "1"}, **BY)),
     ("endpoints.enable", MANAGES, _on("disabled", **BY)),
     ("endpoints.disable", ALL_THREE, _on("endpoint", reason="x", **BY)),

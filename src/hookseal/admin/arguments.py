@@ -66,6 +66,17 @@ def actor(text: str) -> str:
     return text
 
 
+def enabled(value: bool, reason_of: str | None) -> str | None:  # noqa: FBT001 -- it is checked
+    """Return the reason for which an endpoint is disabled, None if it is enabled. Raises `Malformed`."""
+    if flag(value, "enabled"):
+        if reason_of is not None:
+            raise Malformed("reason is only for an endpoint that is disabled", field="reason")
+        return None
+    if reason_of is None:
+        raise Malformed("give a reason for disabling the endpoint", field="reason")
+    return reason(reason_of)
+
+
 def reason(text: str) -> str:
     """Return the reason for disabling an endpoint. Raises `Malformed`."""
     return _text(disabled_reason, text, "reason")

@@ -1,6 +1,7 @@
 """The endpoints of an Admin: where the events of a tenant are sent."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +40,7 @@ from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import import_endpoints
 from hookseal.operations.endpoint import endpoints, probe, update
 from hookseal.operations.import_endpoints import Import
+from hookseal.operations.operator import Operator
 from hookseal.operations.replay import enable_and_replay, send_example
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
@@ -89,6 +91,8 @@ class Endpoints:
         ca: Text | None = None,
         secret: Text | SecretMaterial | None = None,
         allow_same_url: bool = False,
+        enabled: bool = True,
+        reason: str | None = None,
         connection: Connection | None = None,
     ) -> AddedEndpoint:
         """Add an endpoint with a signing secret, by default a new one. This result is the place to get the secret from.
@@ -103,6 +107,7 @@ class Endpoints:
         `on_dead_letter` is `stop` or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
         `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url,
         unless `allow_same_url` is true, or with this uid, `Refused` for a url to which this installation sends nothing.
+        One that is not `enabled` is added disabled, for this `reason`.
         """
         owner = arguments.tenant_id(tenant_id)
         decided = self._checked(
@@ -137,10 +142,13 @@ class Endpoints:
         material = None if secret is None else arguments.secret(secret)
         if material is not None:
             require_signing_secret(material, new.scheme, new.algorithm)
-        async with self._session.changing(actor, connection) as operator:
+        disabled_reason = arguments.enabled(enabled, reason)
+        async with self._session.changing(actor, connection) as operator, _at_once(operator, disabled_reason):
             added = await endpoints.add_endpoint(
                 operator, new, material, own_drain_seconds=self._drain_seconds, own=own
             )
+            if disabled_reason is not None:
+                await endpoints.disable_endpoint(operator, owner, added.pointer.endpoint_id, reason=disabled_reason)
         return translation.added(added)
 
     async def import_rows(
@@ -304,6 +312,8 @@ class Endpoints:
         lead: str | Unset = UNSET,
         expect_generation: int | None = None,
         allow_same_url: bool = False,
+        enabled: bool | Unset = UNSET,
+        reason: str | None = None,
         connection: Connection | None = None,
     ) -> UpdatedEndpoint:
         """Change what is given, all of it or nothing, from the next claim on.
@@ -312,7 +322,8 @@ class Endpoints:
         `metadata`, `channels` and `headers` replace all that there is; `change_headers` sets those that have a value,
         removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on.
         Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or
-        if the generation is not the expected one.
+        if the generation is not the expected one. `enabled` enables the endpoint, or disables it for this `reason`, as
+        the methods of these names do; if it is so already, nothing is tried.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         changes = self._checked(  # in the order in which the result names them
@@ -339,9 +350,11 @@ class Endpoints:
         changes |= translation.extras_changes(headers, change_headers, client_cert, client_key, ca)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
         shares_url = arguments.flag(allow_same_url, "allow_same_url")
-        if not changes:
+        disabled_reason = arguments.enabled(True if enabled is UNSET else enabled, reason)
+        if not changes and enabled is UNSET:
             raise Malformed("give at least one thing to change", advice="`hookseal endpoint update --help` lists them")
-        async with self._session.changing(actor, connection) as operator:
+        switch = None if enabled is UNSET else enabled
+        async with self._session.changing(actor, connection) as operator, _at_once(operator, switch):
             updated = await update.update_endpoint(
                 operator,
                 owner,
@@ -351,13 +364,17 @@ class Endpoints:
                 expect_generation=expected,
                 shares_url=shares_url,
             )
+            switched = switch is not None and await endpoints.set_enabled(
+                operator, owner, endpoint, disabled_reason=disabled_reason, own_drain_seconds=self._drain_seconds
+            )
+        also = {"enabled": switch} if switched else {}
         return UpdatedEndpoint(
             tenant_id=owner,
             endpoint_id=endpoint,
             generation=updated.generation,
-            changed=updated.changed,
-            before=updated.before,
-            after=updated.after,
+            changed=(*updated.changed, *also),
+            before={**updated.before, **{name: not value for name, value in also.items()}},
+            after={**updated.after, **also},
         )
 
     async def enable(
@@ -462,3 +479,8 @@ class Endpoints:
 
     def _checked(self, owner: TenantId, **fields: Any) -> dict[str, Any]:
         return arguments.endpoint_fields(self._session.settings.egress, owner, fields)
+
+
+def _at_once(operator: Operator, switch: object) -> AbstractAsyncContextManager[object]:
+    """Return a transaction for the changes of the block, if there is a switch besides the first of them."""
+    return nullcontext() if switch is None else operator.changing()

@@ -287,6 +287,29 @@ async def disable_endpoint(operator: Operator, tenant: TenantId, endpoint_id: En
     return Disabled(changed=True, reason=reason)
 
 
+async def set_enabled(
+    operator: Operator,
+    tenant: TenantId,
+    endpoint_id: EndpointId,
+    *,
+    disabled_reason: str | None,
+    own_drain_seconds: int,
+) -> bool:
+    """Disable the endpoint for this reason, or enable it without one; return whether it was not so before.
+
+    One that is so already is not touched: nothing is probed. Raises as `enable_endpoint` does.
+    """
+    async with operator.changing() as connection:
+        settings = await endpoints.locked(connection, tenant, endpoint_id)
+        if settings.enabled == (disabled_reason is None):
+            return False
+        if disabled_reason is None:
+            await enable_endpoint(operator, tenant, endpoint_id, own_drain_seconds=own_drain_seconds)
+        else:
+            await disable_endpoint(operator, tenant, endpoint_id, reason=disabled_reason)
+    return True
+
+
 async def disable_failing_endpoint(operator: Operator, failing: Failing, *, after_seconds: int) -> str | None:
     """Disable the endpoint if it has only failed for that long; return the reason, None if it stays enabled.
 
