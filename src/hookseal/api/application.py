@@ -12,6 +12,7 @@ import inspect
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,7 @@ from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
 from hookseal.api.problems import Problem
 from hookseal.client.publisher import Publisher
-from hookseal.errors import Malformed, with_advice
+from hookseal.errors import Malformed, NotFound, with_advice
 from hookseal.ground import ids
 from hookseal.ground.wire import Scheme
 
@@ -171,12 +172,22 @@ class _Calls:
         name = request.path_params.get("app_id")
         if name is None:
             return access, ""
-        try:
-            tenant = ids.tenant_id(name)
-        except Malformed:
-            raise problems.absent() from None
+        tenant = await self._tenant(call, name)
         require_tenant(access, tenant)
         return access, tenant
+
+    async def _tenant(self, call: Call, name: str) -> str:
+        """Return the tenant with this id or uid. What has the form of an id is one, and is not looked up."""
+        with suppress(Malformed):
+            return ids.tenant_id(name)
+        try:
+            return (await self._admin.tenants.get(tenant_id=name)).tenant_id
+        except NotFound:
+            if call.may_add_tenant:
+                return ""
+            raise
+        except Malformed:
+            raise problems.absent() from None
 
     def _problem(self, call: Call, error: Exception) -> Problem:
         """Return the answer for an error, and log what an operator, and not the client, must correct."""

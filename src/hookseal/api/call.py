@@ -63,8 +63,9 @@ ANYBODY: Final[frozenset[Scope]] = frozenset()
 class Call:
     """A call of the API. One with no scopes is answered to anybody, also without a token.
 
-    `names` has the arguments of an Admin whose member or parameter has another name than theirs in camel case. `most`
-    is how many bytes a body may have.
+    One that is `of_every_tenant` needs an access for all of them. One that `may_add_tenant` gets no tenant if the path
+    names an unknown one by its uid. `names` has the arguments of an Admin whose member or parameter has another name
+    than theirs in camel case. `most` is how many bytes a body may have.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Call:
     result: type[Any] | None = None
     status: int = 200
     of_every_tenant: bool = False
+    may_add_tenant: bool = False
     most: int = MOST_BYTES
     names: Mapping[str, str] = field(default_factory=dict)
 

@@ -67,6 +67,12 @@ def invalid(loc: Sequence[str], detail: str, kind: str = "value_error") -> Probl
     return Problem(UNPROCESSABLE, "validation", detail, loc=loc, kind=kind)
 
 
+def other_content() -> Problem:
+    """Return the answer to a request whose `Idempotency-Key` was used for one with other content."""
+    detail = "this key was used for a request with other content"
+    return invalid(("header", "idempotency-key"), detail, "idempotency_error")
+
+
 def absent() -> Problem:
     """Return the one answer for what does not exist, what another tenant has, and a path that nothing serves."""
     return Problem(404, "not_found", "Entity not found")

@@ -3,7 +3,13 @@
 from typing import Final
 
 from hookseal.api.call import Call
-from hookseal.api.calls import health, messages
+from hookseal.api.calls import applications, endpoints, health, messages, tasks
 
 # The paths are compared in this order, so what is called most stands first.
-CALLS: Final[tuple[Call, ...]] = (*messages.CALLS, *health.CALLS)
+CALLS: Final[tuple[Call, ...]] = (
+    *messages.CALLS,
+    *endpoints.CALLS,
+    *applications.CALLS,
+    *tasks.CALLS,
+    *health.CALLS,
+)

@@ -78,9 +78,7 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
     except Conflict:
         if not is_derived:
             raise
-        raise problems.invalid(
-            ("header", "idempotency-key"), "another message was published with this key", "idempotency_error"
-        ) from None
+        raise problems.other_content() from None
     stored = await asked.admin.events.get(tenant_id=asked.tenant, event_id=published.event_id)
     return shown(stored, message.payload if asked.query.with_content else NOTHING)
 

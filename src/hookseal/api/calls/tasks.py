@@ -1,0 +1,125 @@
+"""Background tasks: jobs that send many deliveries again. The id of one is its tenant and the id of the replay job."""
+
+from datetime import datetime
+from typing import Final, Literal
+
+from hookseal.admin import ReplayJob
+from hookseal.api import problems
+from hookseal.api.access import require_tenant
+from hookseal.api.call import Asked, In, NoQuery, Out, operate, read
+from hookseal.api.calls.endpoints import ONE, found_id
+from hookseal.api.paging import ListOut, Moment, Paged
+from hookseal.errors import Malformed, NotFound
+from hookseal.ground import ids
+from hookseal.ground.clock import SystemClock
+
+NOTHING: Final = "none"  # in place of the id of a job: there was nothing to send
+RECOVER: Final = "endpoint.recover"
+_STATUS: Final = {"running": "running", "done": "finished", "cancelled": "failed"}
+_STATE: Final = {status: state for state, status in _STATUS.items()}
+
+
+class RecoverIn(In):
+    """Since when, and until when, deliveries that failed were made."""
+
+    since: Moment
+    until: Moment | None = None
+
+
+class TaskOut(Out):
+    """A task, and how many messages it has sent so far."""
+
+    id: str
+    status: str
+    task: str
+    data: dict[str, int]
+    updated_at: datetime
+
+
+class Tasks(Paged):
+    """Which tasks a list has."""
+
+    status: Literal["running", "finished", "failed"] | None = None
+    task: Literal["endpoint.recover"] | None = None
+    order: Literal["descending"] = "descending"
+
+
+async def recover(asked: Asked[NoQuery, RecoverIn]) -> TaskOut:
+    """Send again what an endpoint did not get. If there is nothing, the task has finished."""
+    endpoint_id = await found_id(asked)
+    await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=endpoint_id)
+    try:
+        job = await asked.admin.replays.start(
+            tenant_id=asked.tenant,
+            endpoint_id=endpoint_id,
+            since=asked.body.since,
+            until=asked.body.until,
+            actor=asked.access.actor,
+        )
+    except NotFound:
+        return _nothing(asked.tenant)
+    return shown(job)
+
+
+async def listing(asked: Asked[Tasks, None]) -> ListOut[TaskOut]:
+    """List the tasks of the tenant of the access, or of every tenant, the newest first."""
+    after = asked.query.iterator
+    page = await asked.admin.replays.list(
+        tenant_id=asked.access.tenant_id or ids.EVERY_TENANT,
+        state=None if asked.query.status is None else _STATE[asked.query.status],
+        limit=asked.query.limit,
+        cursor=None if after is None else ids.encode_cursor(after.rpartition(".")[2]),
+    )
+    tasks = [shown(job) for job in page.items]
+    return ListOut(
+        data=tasks,
+        done=page.next_cursor is None,
+        iterator=tasks[-1].id if tasks else None,
+        prev_iterator=None,
+    )
+
+
+async def get(asked: Asked[NoQuery, None]) -> TaskOut:
+    """Return how far a task has come."""
+    tenant, _, job = asked.path["task_id"].rpartition(".")
+    try:
+        tenant = ids.tenant_id(tenant)
+    except Malformed:
+        raise problems.absent() from None
+    require_tenant(asked.access, tenant)
+    return _nothing(tenant) if job == NOTHING else shown(await asked.admin.replays.get(tenant_id=tenant, replay_id=job))
+
+
+def shown(job: ReplayJob) -> TaskOut:
+    """Return a replay job as a task."""
+    return TaskOut(
+        id=f"{job.tenant_id}.{job.replay_id}",
+        status=_STATUS[job.state],
+        task=RECOVER,
+        data={"messagesSent": job.replayed},
+        updated_at=job.ended_at or job.moved_at,
+    )
+
+
+def _nothing(tenant: str) -> TaskOut:
+    return TaskOut(
+        id=f"{tenant}.{NOTHING}",
+        status="finished",
+        task=RECOVER,
+        data={"messagesSent": 0},
+        updated_at=SystemClock().now(),
+    )
+
+
+CALLS: Final = (
+    operate("endpoint.recover", ONE + "/recover", recover, body=RecoverIn, result=TaskOut, status=202),
+    read(
+        "background_task.list",
+        "/api/v1/background-task",
+        listing,
+        query=Tasks,
+        result=ListOut[TaskOut],
+        names={"cursor": "iterator"},
+    ),
+    read("background_task.get", "/api/v1/background-task/{task_id}", get, result=TaskOut),
+)

@@ -1,0 +1,228 @@
+"""The official Python client of Svix, unchanged, against the API."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from svix.api import (
+    ApplicationIn,
+    ApplicationListOptions,
+    ApplicationPatch,
+    EndpointHeadersIn,
+    EndpointHeadersPatchIn,
+    EndpointIn,
+    EndpointListOptions,
+    EndpointPatch,
+    EndpointSecretRotateIn,
+    MessageIn,
+    RecoverIn,
+    SvixAsync,
+    SvixOptions,
+)
+from svix.api.endpoint import EndpointRotateSecretOptions
+from svix.exceptions import HttpError, HTTPValidationError
+from svix.models import EndpointUpsertIn, Ordering
+
+from hookseal import Admin
+
+
+@pytest.fixture
+async def svix(url: str) -> AsyncIterator[SvixAsync]:
+    """Yield the official client, which may do everything."""
+    client = SvixAsync("every", SvixOptions(server_url=url, retry_schedule=[]))
+    yield client
+    await client._httpx_client.aclose()  # it has no method for that
+
+
+async def test_applications(svix: SvixAsync) -> None:
+    made = await svix.application.create(ApplicationIn(name="Acme", uid="acme", metadata={"plan": "gold"}))
+    assert ("acme", "acme", "Acme", {"plan": "gold"}) == (made.id, made.uid, made.name, made.metadata)
+    assert made == await svix.application.get("acme")
+    assert made == await svix.application.get_or_create(ApplicationIn(name="Other", uid="acme"))
+    with pytest.raises(HttpError) as caught:
+        await svix.application.create(ApplicationIn(name="Acme", uid="acme"))
+    assert (409, "conflict") == (caught.value.status_code, caught.value.code)
+
+    long = "org:1/2".replace(":", "-").replace("/", ".") + "x" * 100
+    other = await svix.application.create(ApplicationIn(name="Long", uid=long))
+    assert (True, long) == (other.id.startswith("app_"), other.uid)
+    assert other == await svix.application.get(long)
+    unnamed = await svix.application.create(ApplicationIn(name="None"))
+    assert (True, None) == (unnamed.id.startswith("app_"), unnamed.uid)
+
+    patched = await svix.application.patch(long, ApplicationPatch(name="Longer", metadata={"a": "b"}))
+    assert ("Longer", {"a": "b"}, other.id) == (patched.name, patched.metadata, patched.id)
+    for uid in ("globex", "y" * 200):
+        created = await svix.application.upsert(uid, ApplicationIn(name="One"))
+        again = await svix.application.upsert(uid, ApplicationIn(name="Two", uid=uid))
+        assert (created.id, uid, "Two", {}) == (again.id, again.uid, again.name, again.metadata)
+
+    first = await svix.application.list(ApplicationListOptions(limit=2, order=Ordering.ASCENDING))
+    rest = await svix.application.list(
+        ApplicationListOptions(limit=9, order=Ordering.ASCENDING, iterator=first.iterator)
+    )
+    assert ([False, True], 5) == ([first.done, rest.done], len(first.data + rest.data))
+    assert [each.id for each in first.data + rest.data][::-1] == [
+        each.id for each in (await svix.application.list()).data
+    ]
+    await svix.application.delete("acme")
+    with pytest.raises(HttpError) as caught:
+        await svix.application.get("acme")
+    assert (404, "not_found", "Entity not found") == (caught.value.status_code, caught.value.code, caught.value.detail)
+
+
+async def test_endpoints(svix: SvixAsync) -> None:
+    given = EndpointIn(
+        url="https://a.example/hook",
+        uid="main",
+        description="The first",
+        throttle_rate=50,
+        event_types=["invoice.*", "user.added"],
+        metadata={"team": "billing"},
+        headers={"X-Team": "billing"},
+    )
+    made = await svix.endpoint.create("acme", given)
+    assert (given.url, "main", "The first", 50, ["invoice.*", "user.added"], None, {"team": "billing"}, False) == (
+        *(made.url, made.uid, made.description, made.throttle_rate, made.event_types, made.channels, made.metadata),
+        made.disabled,
+    )
+    assert [made] * 2 == [await svix.endpoint.get("acme", each) for each in (made.id, "main")]
+
+    plain = await svix.endpoint.create("acme", EndpointIn(url="https://b.example", disabled=True))
+    assert (None, None, "", {}, True, None) == (
+        *(plain.uid, plain.event_types, plain.description, plain.metadata, plain.disabled, plain.throttle_rate),
+    )
+    patched = await svix.endpoint.patch(
+        "acme", "main", EndpointPatch(url="https://c.example", throttle_rate=None, event_types=None, disabled=True)
+    )
+    assert ("https://c.example", None, None, True, "The first") == (
+        *(patched.url, patched.throttle_rate, patched.event_types, patched.disabled, patched.description),
+    )
+    assert made.updated_at < patched.updated_at
+    enabled = await svix.endpoint.patch("acme", "main", EndpointPatch(disabled=False))
+    assert not enabled.disabled
+    assert enabled == await svix.endpoint.patch("acme", "main", EndpointPatch())
+
+    replaced = await svix.endpoint.upsert("acme", "main", EndpointUpsertIn(url="https://d.example"))
+    assert ("main", "", {}, made.id) == (replaced.uid, replaced.description, replaced.metadata, replaced.id)
+    added = await svix.endpoint.upsert("acme", "second", EndpointUpsertIn(url="https://e.example", disabled=True))
+    assert ("second", True) == (added.uid, added.disabled)
+
+    first = await svix.endpoint.list("acme", EndpointListOptions(limit=2))
+    second = await svix.endpoint.list("acme", EndpointListOptions(limit=2, iterator=first.iterator))
+    back = await svix.endpoint.list("acme", EndpointListOptions(limit=2, iterator=second.prev_iterator))
+    assert [added.id, plain.id, made.id] == [each.id for each in first.data + second.data]
+    assert ([False, True], first.data) == ([first.done, second.done], back.data)
+    oldest = await svix.endpoint.list("acme", EndpointListOptions(order=Ordering.ASCENDING))
+    assert [made.id, plain.id, added.id] == [each.id for each in oldest.data]
+
+    await svix.endpoint.delete("acme", "main")
+    with pytest.raises(HttpError) as caught:
+        await svix.endpoint.get("acme", made.id)
+    assert 404 == caught.value.status_code
+    with pytest.raises(HttpError) as caught:
+        await svix.endpoint.create("acme", EndpointIn(url="https://e.example"))
+    assert (409, "conflict") == (caught.value.status_code, caught.value.code)
+
+
+async def test_what_is_wrong_in_an_endpoint_is_named(svix: SvixAsync) -> None:
+    for given, loc in (
+        (EndpointIn(url="ftp://a.example"), "url"),
+        (EndpointIn(url="https://192.168.1.1/"), "url"),
+        (EndpointIn(url="https://a.example", throttle_rate=0), "throttleRate"),
+        (EndpointIn(url="https://a.example", event_types=["a..b"]), "eventTypes"),
+        (EndpointIn(url="https://a.example", uid="a b"), "uid"),
+        (EndpointIn(url="https://a.example", metadata={"": "x"}), "metadata"),
+        (EndpointIn(url="https://a.example", description="a\x00"), "description"),
+        (EndpointIn(url="https://a.example", headers={"webhook-id": "x"}), "headers"),
+        (EndpointIn(url="https://a.example", secret="whsec_short"), "secret"),
+    ):
+        with pytest.raises(HTTPValidationError) as caught:
+            await svix.endpoint.create("acme", given)
+        assert ["body", loc] == caught.value.detail[0].loc, given
+
+
+async def test_secrets(svix: SvixAsync, admin: Admin) -> None:
+    """A secret is shown, and rotated once for each key; a second rotation in the overlap says what may be done."""
+    own = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+    made = await svix.endpoint.create("acme", EndpointIn(url="https://a.example", secret=own))
+    assert own == (await svix.endpoint.get_secret("acme", made.id)).key
+    once = EndpointRotateSecretOptions(idempotency_key="once")
+    rotated = await svix.endpoint.rotate_secret("acme", made.id, EndpointSecretRotateIn(), once)
+    assert rotated == await svix.endpoint.rotate_secret("acme", made.id, EndpointSecretRotateIn(), once)
+    assert rotated == await svix.endpoint.get_secret("acme", made.id)
+    assert own != rotated.key
+
+    with pytest.raises(HTTPValidationError) as invalid:
+        await svix.endpoint.rotate_secret("acme", made.id, EndpointSecretRotateIn(grace_period_seconds=5), once)
+    assert ["header", "idempotency-key"] == invalid.value.detail[0].loc
+    with pytest.raises(HttpError) as caught:
+        await svix.endpoint.rotate_secret("acme", made.id, EndpointSecretRotateIn(key=own))
+    status = await admin.secrets.status(tenant_id="acme", endpoint_id=made.id)
+    assert status.previous_secret_expires_at is not None
+    assert 409 == caught.value.status_code
+    assert f"runs until {status.previous_secret_expires_at:%Y-%m-%dT%H:%M:%SZ}" in caught.value.detail
+    assert "gracePeriodSeconds of 0" in caught.value.detail
+
+    revoked = await svix.endpoint.rotate_secret("acme", made.id, EndpointSecretRotateIn(grace_period_seconds=0))
+    status = await admin.secrets.status(tenant_id="acme", endpoint_id=made.id)
+    assert (revoked.key, None) == (
+        (await svix.endpoint.get_secret("acme", made.id)).key,
+        status.previous_secret_ref,
+    )
+    with pytest.raises(HttpError) as caught:
+        await svix.endpoint.rotate_secret("acme", made.id, EndpointSecretRotateIn(), once)
+    assert (409, "the secret of this rotation has been replaced since") == (
+        caught.value.status_code,
+        caught.value.detail,
+    )
+
+
+async def test_headers(svix: SvixAsync) -> None:
+    made = await svix.endpoint.create("acme", EndpointIn(url="https://a.example", headers={"X-A": "1"}))
+    await svix.endpoint.patch_headers(
+        "acme", made.id, EndpointHeadersPatchIn(headers={"X-B": "2", "X-C": "3"}, delete_headers=["X-A"])
+    )
+    shown = await svix.endpoint.get_headers("acme", made.id)
+    assert ({}, ["x-b", "x-c"]) == (shown.headers, sorted(shown.sensitive))
+    await svix.endpoint.set_headers("acme", made.id, EndpointHeadersIn(headers={"X-D": "4"}))
+    assert ["x-d"] == (await svix.endpoint.get_headers("acme", made.id)).sensitive
+    with pytest.raises(HTTPValidationError) as caught:
+        await svix.endpoint.set_headers("acme", made.id, EndpointHeadersIn(headers={"X-D": "a\nb"}))
+    assert ["body", "headers"] == caught.value.detail[0].loc
+
+
+async def test_a_recovery_with_nothing_to_send_has_finished(svix: SvixAsync) -> None:
+    made = await svix.endpoint.create("acme", EndpointIn(url="https://a.example"))
+    since = datetime.now(UTC) - timedelta(hours=1)
+    task = await svix.endpoint.recover("acme", made.id, RecoverIn(since=since))
+    assert ("finished", "endpoint.recover") == (task.status.value, task.task.value)
+    found = await svix.background_task.get(task.id)
+    assert (task.id, "finished", {"messagesSent": 0}) == (found.id, found.status.value, found.data)
+    assert [] == (await svix.background_task.list()).data
+    with pytest.raises(HttpError) as caught:
+        await svix.endpoint.recover("acme", "0193b0c0-0000-7000-8000-000000000000", RecoverIn(since=since))
+    assert 404 == caught.value.status_code
+
+
+async def test_messages(svix: SvixAsync) -> None:
+    message = MessageIn(event_type="invoice.paid", event_id="invoice-1", payload={"id": 1})
+    made = await svix.message.create("acme", message)
+    assert ("invoice-1", "invoice.paid", {}) == (made.id, made.event_type, made.payload)
+    assert made == await svix.message.create("acme", message)
+    assert made == await svix.message.get("acme", "invoice-1")
+    with pytest.raises(HttpError) as caught:
+        await svix.message.create("acme", message.model_copy(update={"payload": {"id": 2}}))
+    assert (409, "conflict") == (caught.value.status_code, caught.value.code)
+
+
+async def test_a_body_that_is_too_long_is_answered_in_json(svix: SvixAsync) -> None:
+    """The client sees the answer, although the server stops reading."""
+    with pytest.raises(HttpError) as caught:
+        await svix.message.create("acme", MessageIn(event_type="a", payload={"x": "y" * 3_000_000}))
+
+    assert (413, "payload_too_large") == (caught.value.status_code, caught.value.code)
+
+
+async def test_health(svix: SvixAsync) -> None:
+    await svix.health.get()
