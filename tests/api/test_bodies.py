@@ -23,6 +23,8 @@ class Given(In):
     event_types: list[str] | None = None
     metadata: dict[str, str] | None = None
     payload: msgspec.Raw = msgspec.Raw(b"{}")
+    rate_limit: None = None
+    group_name: msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Asked(In):
@@ -102,6 +104,8 @@ def test_a_payload_keeps_every_byte() -> None:
         (b'{"url": "a", "payloadRetentionPeriod": 5}', ["payloadRetentionPeriod"], "not_supported"),
         (b'{"url": "a", "transformationsParams": {}}', ["transformationsParams"], "not_supported"),
         (b'{"url": "a", "featureFlags": []}', ["featureFlags"], "not_supported"),
+        (b'{"url": "a", "rateLimit": 5}', ["rateLimit"], "not_supported"),
+        (b'{"url": "a", "groupName": "g"}', ["groupName"], "not_supported"),
     ],
 )
 def test_a_wrong_member_is_named(body: bytes, loc: list[str], kind: str) -> None:
@@ -111,7 +115,9 @@ def test_a_wrong_member_is_named(body: bytes, loc: list[str], kind: str) -> None
 
 
 def test_what_clients_always_send_passes() -> None:
-    assert BODY.decoded(b'{"url": "a", "rate": null, "version": 1}') == Given(url="a", version=1)
+    given = b'{"url": "a", "rate": null, "version": 1, "rateLimit": null}'
+
+    assert Given(url="a", version=1) == BODY.decoded(given)
 
 
 def test_a_query_is_read_as_clients_write_it() -> None:

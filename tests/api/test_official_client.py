@@ -14,14 +14,18 @@ from svix.api import (
     EndpointListOptions,
     EndpointPatch,
     EndpointSecretRotateIn,
+    EventTypeIn,
+    EventTypeListOptions,
+    EventTypePatch,
     MessageIn,
     RecoverIn,
     SvixAsync,
     SvixOptions,
 )
 from svix.api.endpoint import EndpointRotateSecretOptions
+from svix.api.event_type import EventTypeDeleteOptions
 from svix.exceptions import HttpError, HTTPValidationError
-from svix.models import EndpointUpsertIn, Ordering
+from svix.models import EndpointUpsertIn, EventTypeUpsertIn, Ordering
 
 from hookseal import Admin
 
@@ -226,3 +230,51 @@ async def test_a_body_that_is_too_long_is_answered_in_json(svix: SvixAsync) -> N
 
 async def test_health(svix: SvixAsync) -> None:
     await svix.health.get()
+
+
+async def test_event_types(svix: SvixAsync) -> None:
+    schemas = {"1": {"type": "object", "properties": {"amount": {"type": "number", "multipleOf": 0.01}}}}
+    given = EventTypeIn(name="invoice.paid", description="An invoice was paid", schemas=schemas)
+    made = await svix.event_type.create(given)
+    assert ("invoice.paid", "An invoice was paid", schemas, False, False) == (
+        *(made.name, made.description, made.schemas, made.deprecated, made.archived),
+    )
+    assert made == await svix.event_type.get("invoice.paid")
+    with pytest.raises(HttpError) as caught:
+        await svix.event_type.create(given)
+    assert 409 == caught.value.status_code
+
+    patched = await svix.event_type.patch("invoice.paid", EventTypePatch(deprecated=True))
+    assert (True, schemas) == (patched.deprecated, patched.schemas)
+    assert (await svix.event_type.patch("invoice.paid", EventTypePatch(schemas=None))).schemas is None
+    for description in ("One", "Two"):
+        upserted = await svix.event_type.upsert("user.added", EventTypeUpsertIn(description=description))
+        assert ("user.added", description, False) == (upserted.name, upserted.description, upserted.deprecated)
+
+    first = await svix.event_type.list(EventTypeListOptions(limit=1, order=Ordering.ASCENDING, with_content=True))
+    second = await svix.event_type.list(
+        EventTypeListOptions(limit=1, order=Ordering.ASCENDING, iterator=first.iterator)
+    )
+    assert ["invoice.paid", "user.added"] == [each.name for each in first.data + second.data]
+    assert [False, True] == [first.done, second.done]
+    await svix.event_type.delete("user.added")
+    assert ["invoice.paid"] == [each.name for each in (await svix.event_type.list()).data]
+    everything = await svix.event_type.list(EventTypeListOptions(include_archived=True))
+    assert ["user.added", "invoice.paid"] == [each.name for each in everything.data]
+    assert (await svix.event_type.get("user.added")).archived
+
+
+async def test_what_is_wrong_in_an_event_type_is_named(svix: SvixAsync) -> None:
+    for given, loc in (
+        (EventTypeIn(name="a..b", description="x"), "name"),
+        (EventTypeIn(name="a", description="x\x00"), "description"),
+        (EventTypeIn(name="a", description="x", schemas={"1": 5}), "schemas"),
+        (EventTypeIn(name="a", description="x", feature_flags=["f"]), "featureFlags"),
+        (EventTypeIn(name="a", description="x", group_name="g"), "groupName"),
+    ):
+        with pytest.raises(HTTPValidationError) as caught:
+            await svix.event_type.create(given)
+        assert ["body", loc] == caught.value.detail[0].loc, given
+    with pytest.raises(HTTPValidationError) as caught:
+        await svix.event_type.delete("a", EventTypeDeleteOptions(expunge=True))
+    assert ["query", "expunge"] == caught.value.detail[0].loc

@@ -28,6 +28,7 @@ _STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
 _PART: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_ONLY_NULL: Final = "Expected `null`,"
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 # Members and parameters of Svix that hookseal does not have, and why.
@@ -36,12 +37,16 @@ NOT_SUPPORTED: Final = {
     "contentType": "the content type is application/json",
     "deliverAt": "a message is delivered at once",
     "expunge": "what was sent is kept until its retention ends",
+    "channels": "messages have no channels",
     "featureFlag": "there are no feature flags",
     "featureFlags": "there are no feature flags",
+    "groupName": "event types have no groups",
     "payloadRetentionHours": "the retention is a setting of the server",
     "payloadRetentionPeriod": "the retention is a setting of the server",
+    "rateLimit": "use throttleRate",
     "tag": "messages have no tags: use channels",
     "tags": "messages have no tags: use channels",
+    "throttleRate": "an application has no rate of its own: set that of its endpoints",
     "transformationsParams": "there are no transformations: the payload is sent as it is",
 }
 
@@ -198,11 +203,13 @@ def _problem(where: str, text: str) -> Problem:
     found = _PLACE.fullmatch(text)
     message, place = (text, "") if found is None else found.groups()
     loc = [where, *(name or number for name, number in _PART.findall(place))]
-    if unknown := _UNKNOWN.fullmatch(message):
-        name = unknown[1]
-        if name in NOT_SUPPORTED:
-            return invalid([*loc, name], f"is not supported: {NOT_SUPPORTED[name]}", "not_supported")
-        return invalid([*loc, name], "is not known", "value_error.extra")
+    unknown = _UNKNOWN.fullmatch(message)
+    if unknown is not None:
+        loc.append(unknown[1])
+    if (unknown is not None or message.startswith(_ONLY_NULL)) and (why := NOT_SUPPORTED.get(loc[-1])):
+        return invalid(loc, f"is not supported: {why}", "not_supported")
+    if unknown is not None:
+        return invalid(loc, "is not known", "value_error.extra")
     if missing := _MISSING.fullmatch(message):
         return invalid([*loc, missing[1]], "is missing", "value_error.missing")
     return invalid(loc, message, "type_error")

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 import msgspec
 
 from hookseal.api.call import In, Out
+from hookseal.api.problems import invalid
 
 T = TypeVar("T")
 
@@ -52,6 +53,21 @@ def position(iterator: str | None) -> tuple[str | None, str | None]:
             return iterator[1:], None
         case _:
             return iterator, None
+
+
+def one_way(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]:
+    """Return a page of a list that is read in one direction."""
+    page = listed(items, ids, done=done)
+    page.prev_iterator = None
+    return page
+
+
+def following(iterator: str | None) -> str | None:
+    """Return the id that a page of such a list follows. Raises `Problem` for one of the other direction."""
+    after, before = position(iterator)
+    if before is not None:
+        raise invalid(("query", "iterator"), "this list is read in one direction")
+    return after
 
 
 def listed(items: Sequence[T], ids: Sequence[str], *, done: bool) -> ListOut[T]:

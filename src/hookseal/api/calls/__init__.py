@@ -3,13 +3,14 @@
 from typing import Final
 
 from hookseal.api.call import Call
-from hookseal.api.calls import applications, endpoints, health, messages, tasks
+from hookseal.api.calls import applications, endpoints, event_types, health, messages, tasks
 
 # The paths are compared in this order, so what is called most stands first.
 CALLS: Final[tuple[Call, ...]] = (
     *messages.CALLS,
     *endpoints.CALLS,
     *applications.CALLS,
+    *event_types.CALLS,
     *tasks.CALLS,
     *health.CALLS,
 )

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from hookseal.admin import Tenant
 from hookseal.api import problems
 from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Out, derived_id, manage, read
-from hookseal.api.paging import ListOut, Ordered, listed, position
+from hookseal.api.paging import ListOut, Ordered, following, one_way
 from hookseal.errors import Conflict, NotFound
 
 
@@ -66,15 +66,14 @@ def shown(tenant: Tenant) -> ApplicationOut:
 
 async def listing(asked: Asked[Ordered, None]) -> ListOut[ApplicationOut]:
     """List the applications, the newest first; with an access for one of them, that one."""
-    after, before = position(asked.query.iterator)
-    if before is not None:
-        raise problems.invalid(("query", "iterator"), "applications are listed in one direction")
+    after = following(asked.query.iterator)
     if asked.access.tenant_id is not None:
         return await _own(asked, asked.access.tenant_id)
     page = await asked.admin.tenants.list(
         limit=asked.query.limit, after=after, oldest_first=asked.query.order == "ascending"
     )
-    return _one_way([shown(each) for each in page.items], done=page.next_cursor is None)
+    ids = [each.tenant_id for each in page.items]
+    return one_way([shown(each) for each in page.items], ids, done=page.next_cursor is None)
 
 
 async def _own(asked: Asked[Ordered, None], tenant_id: str) -> ListOut[ApplicationOut]:
@@ -82,13 +81,8 @@ async def _own(asked: Asked[Ordered, None], tenant_id: str) -> ListOut[Applicati
         own = [shown(await asked.admin.tenants.get(tenant_id=tenant_id))]
     except NotFound:
         own = []
-    return _one_way(own if asked.query.iterator is None else [], done=True)
-
-
-def _one_way(applications: list[ApplicationOut], *, done: bool) -> ListOut[ApplicationOut]:
-    page = listed(applications, [each.id for each in applications], done=done)
-    page.prev_iterator = None
-    return page
+    own = [] if asked.query.iterator is not None else own
+    return one_way(own, [each.id for each in own], done=True)
 
 
 async def create(asked: Asked[Creating, ApplicationIn]) -> ApplicationOut | Answer:
@@ -164,7 +158,14 @@ async def delete(asked: Asked[NoQuery, None]) -> None:
 
 
 CALLS: Final[tuple[Call, ...]] = (
-    read("application.list", "/api/v1/app", listing, query=Ordered, result=ListOut[ApplicationOut]),
+    read(
+        "application.list",
+        "/api/v1/app",
+        listing,
+        query=Ordered,
+        result=ListOut[ApplicationOut],
+        names={"after": "iterator"},
+    ),
     manage(
         "application.create",
         "POST",

@@ -8,7 +8,7 @@ from hookseal.api import problems
 from hookseal.api.access import require_tenant
 from hookseal.api.call import Asked, In, NoQuery, Out, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
-from hookseal.api.paging import ListOut, Moment, Paged
+from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
 from hookseal.errors import Malformed, NotFound
 from hookseal.ground import ids
 from hookseal.ground.clock import SystemClock
@@ -63,7 +63,7 @@ async def recover(asked: Asked[NoQuery, RecoverIn]) -> TaskOut:
 
 async def listing(asked: Asked[Tasks, None]) -> ListOut[TaskOut]:
     """List the tasks of the tenant of the access, or of every tenant, the newest first."""
-    after = asked.query.iterator
+    after = following(asked.query.iterator)
     page = await asked.admin.replays.list(
         tenant_id=asked.access.tenant_id or ids.EVERY_TENANT,
         state=None if asked.query.status is None else _STATE[asked.query.status],
@@ -71,12 +71,7 @@ async def listing(asked: Asked[Tasks, None]) -> ListOut[TaskOut]:
         cursor=None if after is None else ids.encode_cursor(after.rpartition(".")[2]),
     )
     tasks = [shown(job) for job in page.items]
-    return ListOut(
-        data=tasks,
-        done=page.next_cursor is None,
-        iterator=tasks[-1].id if tasks else None,
-        prev_iterator=None,
-    )
+    return one_way(tasks, [task.id for task in tasks], done=page.next_cursor is None)
 
 
 async def get(asked: Asked[NoQuery, None]) -> TaskOut:
