@@ -20,7 +20,6 @@ from svix.api import (
     MessageIn,
     RecoverIn,
     SvixAsync,
-    SvixOptions,
 )
 from svix.api.endpoint import EndpointRotateSecretOptions
 from svix.api.event_type import EventTypeDeleteOptions
@@ -28,14 +27,14 @@ from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import EndpointUpsertIn, EventTypeUpsertIn, Ordering
 
 from hookseal import Admin
+from tests.api.official import official
 
 
 @pytest.fixture
 async def svix(url: str) -> AsyncIterator[SvixAsync]:
     """Yield the official client, which may do everything."""
-    client = SvixAsync("every", SvixOptions(server_url=url, retry_schedule=[]))
-    yield client
-    await client._httpx_client.aclose()  # it has no method for that
+    async with official("every", url) as client:
+        yield client
 
 
 async def test_applications(svix: SvixAsync) -> None:

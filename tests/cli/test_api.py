@@ -2,17 +2,12 @@
 
 import asyncio
 import json
-import os
 import signal
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
 
-from tests import forked
+from tests.api.alone import PORTS, serving
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.installation import Begun
 from tests.cli.listeners import SOON_SECONDS, black_hole, seconds_from
@@ -20,22 +15,7 @@ from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.embedded.processes import is_open, taken_port
 
-PORTS = {"HOOKSEAL_API_PORT": "0", "HOOKSEAL_HEALTH_PORT": "0"}
 MESSAGE = {"eventType": "invoice.paid", "payload": {"id": 1}}
-
-
-@asynccontextmanager
-async def serving(settings: dict[str, str]) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
-    """Yield a process that serves the API, and its first output."""
-    process = await forked.start("api", env={**os.environ, **PORTS, **settings}, stdout=PIPE, stderr=PIPE)
-    assert process.stdout is not None
-    try:
-        line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
-        yield process, json.loads(line or b"{}")
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 async def token(begun: Begun, *options: str) -> dict[str, str]:

@@ -1,0 +1,90 @@
+"""The whole way: the official client, `hookseal api`, a worker, and a receiver that verifies as Svix says."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from svix import Webhook
+from svix.api import (
+    ApplicationIn,
+    EndpointHeadersIn,
+    EndpointIn,
+    EndpointPatch,
+    EndpointSecretRotateIn,
+    MessageIn,
+    RecoverIn,
+)
+
+from hookseal import Admin
+from tests.api.alone import serving
+from tests.api.official import official
+from tests.worker import world as worlds
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+from tests.worker.world import Received, World, receiving, status
+
+ALL = ("read", "publish", "manage", "operate", "reveal")
+
+
+@pytest.fixture
+async def world(begun_pool: "asyncpg.Pool[asyncpg.Record]", database_url: str, redis_url: str, tmp_path: Path) -> World:
+    """Return an installation on databases of its own."""
+    return await worlds.world(begun_pool, database_url, redis_url, tmp_path)
+
+
+def verified(got: Received, *secrets: str) -> Any:
+    """Return the payload, verified with each of these secrets."""
+    for secret in secrets:
+        Webhook(secret).verify(got.body, got.headers)
+    return json.loads(got.body)
+
+
+async def test_a_message_reaches_a_receiver_that_verifies_it(world: World) -> None:
+    """From the token to the delivery: rotated, failed and recovered, with the payload byte for byte as it was given."""
+    settings = environment(world.database_url, world.redis_url)
+    async with Admin.connect(environ=settings) as admin:
+        token = await admin.tokens.add(name="product", tenant_id="*", scopes=ALL, actor="test")
+    async with (
+        receiving() as receiver,
+        world.worker(),
+        serving(settings) as (_, ready),
+        official(token.token.reveal().decode(), ready["url"]) as svix,
+    ):
+        await svix.application.create(ApplicationIn(name="Acme", uid="acme"))
+        endpoint = await svix.endpoint.create("acme", EndpointIn(url=f"{receiver.base_url}/hook", uid="main"))
+        await svix.endpoint.set_headers("acme", "main", EndpointHeadersIn(headers={"X-Team": "billing"}))
+        secret = (await svix.endpoint.get_secret("acme", "main")).key
+
+        payload = {"price": 1.10, "big": 10**20, "text": "é"}
+        made = await svix.message.create("acme", MessageIn(event_type="invoice.paid", payload=payload))
+        first = await receiver.wait_for(1)
+        assert payload == verified(first, secret)
+        assert "billing" == first.headers["x-team"]
+        assert first.body == json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+        rotated = (await svix.endpoint.rotate_secret("acme", "main", EndpointSecretRotateIn())).key
+        await svix.message.create("acme", MessageIn(event_type="invoice.paid", payload=payload))
+        assert payload == verified(await receiver.wait_for(2), secret, rotated)
+
+        receiver.answers["/hook"] = status(410)  # gone: the delivery fails, and the endpoint is disabled
+        await svix.message.create("acme", MessageIn(event_type="invoice.paid", event_id="lost", payload={"id": 3}))
+        await receiver.wait_for(3)
+
+        async def disabled() -> bool:
+            return bool((await svix.endpoint.get("acme", "main")).disabled)
+
+        await eventually(disabled)
+        del receiver.answers["/hook"]
+        await svix.endpoint.patch("acme", endpoint.id, EndpointPatch(disabled=False))
+        task = await svix.endpoint.recover("acme", "main", RecoverIn(since=made.timestamp - timedelta(hours=1)))
+
+        async def sent() -> dict[str, Any] | None:
+            found = await svix.background_task.get(task.id)
+            return found.data if found.status.value == "finished" else None
+
+        assert {"messagesSent": 1} == await eventually(sent)
+        assert {"id": 3} == verified(await receiver.wait_for(4), rotated)
+        assert [task.id] == [each.id for each in (await svix.background_task.list()).data]
