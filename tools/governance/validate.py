@@ -17,6 +17,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from hookseal.api import description
+from hookseal.api.calls import CALLS
 from tools import records, soak
 from tools.bench import pages as performance
 from tools.bench import results
@@ -63,6 +65,7 @@ def _of_bench(name: str) -> str:
 
 FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     "docs/metrics.md": metrics_page,
+    "docs/openapi.json": lambda: description.text(CALLS),
     "docs/outcomes.md": outcomes_page,
     "docs/settings.md": settings_page,
 }

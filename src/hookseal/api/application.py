@@ -39,6 +39,7 @@ from hookseal.api.bodies import Bodies, Shape
 from hookseal.api.call import Answer, Asked, Call
 from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
+from hookseal.api.description import text
 from hookseal.api.problems import Problem
 from hookseal.client.publisher import Publisher
 from hookseal.errors import Malformed, NotFound, with_advice
@@ -70,7 +71,8 @@ def app(
     serving = _Calls(admin, publisher, who or tokens(admin), scheme)
     most_called, *others = serving.routes(CALLS)
     refused = [Route(path, _response(problems.not_supported(why))) for path, why in REFUSED.items()]
-    router = Router([most_called, *refused, *others], redirect_slashes=False, default=serving.nothing)
+    described = Route("/api/v1/openapi.json", Response(text(CALLS).encode(), headers=_HEADERS, media_type=_JSON))
+    router = Router([most_called, *refused, *others, described], redirect_slashes=False, default=serving.nothing)
     if not origins:
         return router
     methods = sorted({call.method for call in CALLS})

@@ -1,7 +1,8 @@
 """Event types: the catalogue of an installation. It restricts neither messages nor endpoints."""
 
 from datetime import datetime
-from typing import Any, Final
+from functools import partial
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -15,7 +16,8 @@ from hookseal.errors import NotFound
 _ALL: Final = "/api/v1/event-type"
 _ONE: Final = _ALL + "/{event_type_name}"
 _NULL: Final = b"null"
-_LEFT_OUT: Final = Raw(b"")  # a Raw cannot be null or UNSET
+# An object, whose text stays as it was given. A Raw can be neither null nor UNSET: then its bytes are `null`, or none.
+_Schemas = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 _NAMES: Final = {"after": "iterator"}
 
 
@@ -23,7 +25,7 @@ class EventTypeUpdate(In):
     """All that may be set of an event type; `schemas` has a JSON schema for each version, as in `{"1": {...}}`."""
 
     description: str
-    schemas: Raw = Raw(_NULL)
+    schemas: _Schemas = msgspec.field(default_factory=partial(Raw, _NULL))
     deprecated: bool | None = None
     archived: bool | None = None
     group_name: None = None
@@ -35,7 +37,7 @@ class EventTypeIn(In):
 
     name: str
     description: str
-    schemas: Raw = Raw(_NULL)
+    schemas: _Schemas = msgspec.field(default_factory=partial(Raw, _NULL))
     deprecated: bool | None = None
     archived: bool | None = None
     group_name: None = None
@@ -46,7 +48,7 @@ class EventTypePatch(In):
     """What to change of an event type; null removes the schemas."""
 
     description: str | UnsetType = UNSET
-    schemas: Raw = _LEFT_OUT
+    schemas: _Schemas = msgspec.field(default_factory=Raw)
     deprecated: bool | UnsetType = UNSET
     archived: bool | UnsetType = UNSET
     group_name: UnsetType | None = UNSET
@@ -58,7 +60,7 @@ class EventTypeOut(Out):
 
     name: str
     description: str
-    schemas: Raw
+    schemas: _Schemas
     deprecated: bool
     archived: bool
     created_at: datetime

@@ -2,7 +2,7 @@
 
 import base64
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Raw
@@ -15,6 +15,7 @@ from hookseal.api.paging import Moment, Paged
 from hookseal.errors import Conflict
 
 NOTHING: Final = Raw(b"{}")  # in place of a payload that nobody asked for
+Payload = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": "object"})]  # its bytes stay as they are
 NAMES: Final = {
     "body": "payload",
     "after": "iterator",
@@ -29,7 +30,7 @@ class MessageIn(In):
     """A message to publish."""
 
     event_type: str
-    payload: Raw
+    payload: Payload
     event_id: str | None = None
     channels: list[str] | None = None
 
@@ -40,7 +41,7 @@ class MessageOut(Out):
     id: str
     event_id: str
     event_type: str
-    payload: Raw
+    payload: Payload
     channels: list[str] | None
     timestamp: datetime
 
