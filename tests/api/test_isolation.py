@@ -6,9 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
+from hookseal import Admin
 from hookseal.api.call import Call
 from hookseal.api.calls import CALLS
 from hookseal.postgres.pool import Pool
+from tests import rows
 from tests.doubles.stored import Installation
 from tests.operations.test_replay_jobs import dead_letters, started
 
@@ -36,7 +38,7 @@ OF_A_TENANT = [call for call in CALLS if call.scopes and not call.path.startswit
 
 
 @pytest.fixture
-async def theirs(installation: Installation, client: httpx.AsyncClient) -> dict[str, str]:
+async def theirs(installation: Installation, admin: Admin, client: httpx.AsyncClient) -> dict[str, str]:
     """Give acme one of everything, and return the ids."""
     endpoint = {"url": "https://a.example", "uid": "main", "headers": {"X-Secret": "hunter2"}}
     made = (await client.post("/api/v1/app/acme/endpoint", json=endpoint)).json()
@@ -44,7 +46,14 @@ async def theirs(installation: Installation, client: httpx.AsyncClient) -> dict[
     assert 202 == (await client.post("/api/v1/app/acme/msg", json=message)).status_code
     await dead_letters(installation, 1)
     job = await started(installation)
-    return {"endpoint_id": made["id"], "msg_id": "secret-event", "task_id": f"acme.{job.replay_id}"}
+    delivery = (await admin.deliveries.list(tenant_id="acme", event_id="secret-event")).items[0].delivery_id
+    await rows.attempt(installation.pool, delivery)
+    return {
+        "attempt_id": f"{delivery}.1",
+        "endpoint_id": made["id"],
+        "msg_id": "secret-event",
+        "task_id": f"acme.{job.replay_id}",
+    }
 
 
 @pytest.fixture

@@ -81,11 +81,12 @@ async def test_endpoints(svix: SvixAsync) -> None:
         description="The first",
         throttle_rate=50,
         event_types=["invoice.*", "user.added"],
+        channels=["eu"],
         metadata={"team": "billing"},
         headers={"X-Team": "billing"},
     )
     made = await svix.endpoint.create("acme", given)
-    assert (given.url, "main", "The first", 50, ["invoice.*", "user.added"], None, {"team": "billing"}, False) == (
+    assert (given.url, "main", "The first", 50, ["invoice.*", "user.added"], ["eu"], {"team": "billing"}, False) == (
         *(made.url, made.uid, made.description, made.throttle_rate, made.event_types, made.channels, made.metadata),
         made.disabled,
     )
@@ -209,9 +210,9 @@ async def test_a_recovery_with_nothing_to_send_has_finished(svix: SvixAsync) -> 
 
 
 async def test_messages(svix: SvixAsync) -> None:
-    message = MessageIn(event_type="invoice.paid", event_id="invoice-1", payload={"id": 1})
+    message = MessageIn(event_type="invoice.paid", event_id="invoice-1", payload={"id": 1}, channels=["eu", "us"])
     made = await svix.message.create("acme", message)
-    assert ("invoice-1", "invoice.paid", {}) == (made.id, made.event_type, made.payload)
+    assert ("invoice-1", "invoice.paid", {}, ["eu", "us"]) == (made.id, made.event_type, made.payload, made.channels)
     assert made == await svix.message.create("acme", message)
     assert made == await svix.message.get("acme", "invoice-1")
     with pytest.raises(HttpError) as caught:

@@ -65,6 +65,16 @@ async def test_a_message_reaches_a_receiver_that_verifies_it(world: World) -> No
         assert "billing" == first.headers["x-team"]
         assert first.body == json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
 
+        async def attempted() -> bool:
+            return bool((await svix.message_attempt.list_by_msg("acme", made.id)).data)
+
+        await eventually(attempted)
+        [attempt] = (await svix.message_attempt.list_by_endpoint("acme", "main")).data
+        assert (made.id, endpoint.id, 204, endpoint.url, "success") == (
+            *(attempt.msg_id, attempt.endpoint_id, attempt.response_status_code, attempt.url),
+            attempt.status_text.value,
+        )
+
         rotated = (await svix.endpoint.rotate_secret("acme", "main", EndpointSecretRotateIn())).key
         await svix.message.create("acme", MessageIn(event_type="invoice.paid", payload=payload))
         assert payload == verified(await receiver.wait_for(2), secret, rotated)

@@ -37,7 +37,6 @@ NOT_SUPPORTED: Final = {
     "contentType": "the content type is application/json",
     "deliverAt": "a message is delivered at once",
     "expunge": "what was sent is kept until its retention ends",
-    "channels": "messages have no channels",
     "featureFlag": "there are no feature flags",
     "featureFlags": "there are no feature flags",
     "groupName": "event types have no groups",

@@ -3,12 +3,13 @@
 from typing import Final
 
 from hookseal.api.call import Call
-from hookseal.api.calls import applications, endpoints, event_types, health, messages, tasks
+from hookseal.api.calls import applications, attempts, endpoints, event_types, health, messages, tasks
 
 # The paths are compared in this order, so what is called most stands first.
 CALLS: Final[tuple[Call, ...]] = (
     *messages.CALLS,
     *endpoints.CALLS,
+    *attempts.CALLS,
     *applications.CALLS,
     *event_types.CALLS,
     *tasks.CALLS,

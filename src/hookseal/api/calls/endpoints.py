@@ -37,7 +37,7 @@ class EndpointIn(In):
     disabled: bool | None = None
     event_types: list[str] | None = None
     filter_types: list[str] | None = None
-    channels: None = None
+    channels: list[str] | None = None
     metadata: dict[str, str] | None = None
     headers: dict[str, str] | None = None
     secret: str | None = None
@@ -55,7 +55,7 @@ class EndpointUpdate(In):
     disabled: bool | None = None
     event_types: list[str] | None = None
     filter_types: list[str] | None = None
-    channels: None = None
+    channels: list[str] | None = None
     metadata: dict[str, str] | None = None
     version: Literal[1] | None = None
 
@@ -71,7 +71,7 @@ class EndpointPatch(In):
     disabled: bool | UnsetType = UNSET
     event_types: list[str] | UnsetType | None = UNSET
     filter_types: list[str] | UnsetType | None = UNSET
-    channels: UnsetType | None = UNSET
+    channels: list[str] | UnsetType | None = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
     version: Literal[1] | UnsetType | None = UNSET
 
@@ -141,29 +141,30 @@ def shown(endpoint: Endpoint) -> EndpointOut:
         disabled=not endpoint.enabled,
         event_types=types,
         filter_types=types,
-        channels=None,
+        channels=[*endpoint.channels] or None,
         metadata=dict(endpoint.metadata),
         created_at=endpoint.created_at,
         updated_at=endpoint.updated_at,
     )
 
 
-def named(path: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the id of the endpoint that the path names, or its uid: what has the form of an id is one."""
-    text = path["endpoint_id"]
+def named(text: str) -> tuple[str | None, str | None]:
+    """Return the id of the endpoint that a request names, or its uid: what has the form of an id is one."""
     return (text, None) if _UUID.fullmatch(text) else (None, text)
 
 
 async def found(asked: Asked[Any, Any]) -> Endpoint:
     """Return the endpoint that the path names. Raises `NotFound`."""
-    endpoint_id, uid = named(asked.path)
+    endpoint_id, uid = named(asked.path["endpoint_id"])
     return await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=endpoint_id, uid=uid)
 
 
-async def found_id(asked: Asked[Any, Any]) -> str:
-    """Return the id of the endpoint that the path names. Only a uid is looked up. Raises `NotFound`."""
-    endpoint_id, _ = named(asked.path)
-    return (await found(asked)).endpoint_id if endpoint_id is None else endpoint_id
+async def found_id(asked: Asked[Any, Any], text: str | None = None) -> str:
+    """Return the id of the endpoint that the path, or this text, names. Only a uid is looked up. Raises `NotFound`."""
+    endpoint_id, uid = named(asked.path["endpoint_id"] if text is None else text)
+    if endpoint_id is not None:
+        return endpoint_id
+    return (await asked.admin.endpoints.find(tenant_id=asked.tenant, uid=uid)).endpoint_id
 
 
 def _enabled(*, disabled: bool) -> dict[str, Any]:
@@ -216,6 +217,7 @@ async def _added(
         uid=uid,
         description=body.description or "",
         metadata=body.metadata or {},
+        channels=body.channels or [],
         rate=body.throttle_rate,
         **_enabled(disabled=bool(body.disabled)),
         headers=headers,
@@ -233,7 +235,7 @@ async def get(asked: Asked[NoQuery, None]) -> EndpointOut:
 
 async def upsert(asked: Asked[NoQuery, EndpointUpdate]) -> EndpointOut | Answer:
     """Set all settings of an endpoint. If none has this uid, add one."""
-    body, (_, uid) = asked.body, named(asked.path)
+    body, (_, uid) = asked.body, named(asked.path["endpoint_id"])
     try:
         endpoint = await found(asked)
     except NotFound:
@@ -248,6 +250,7 @@ async def upsert(asked: Asked[NoQuery, EndpointUpdate]) -> EndpointOut | Answer:
         uid=body.uid if body.uid is not None else uid,
         description=body.description or "",
         metadata=body.metadata or {},
+        channels=body.channels or [],
         rate=body.throttle_rate,
         **_enabled(disabled=bool(body.disabled)),
     )
@@ -262,6 +265,7 @@ async def patch(asked: Asked[NoQuery, EndpointPatch]) -> EndpointOut:
         "uid": body.uid,
         "description": body.description,
         "metadata": body.metadata,
+        "channels": UNSET if body.channels is UNSET else body.channels or [],
         "rate": body.throttle_rate,
     }
     given = {name: value for name, value in changes.items() if value is not UNSET}

@@ -67,12 +67,11 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
     message, is_derived = asked.body, asked.body.event_id is None and asked.key is not None
     if not bytes(message.payload).startswith(b"{"):
         raise problems.invalid(("body", "payload"), "must be a JSON object", "type_error")
-    if message.channels:
-        raise problems.invalid(("body", "channels"), "is not supported yet", "not_supported")
     try:
         published = await asked.publisher.publish(
             tenant_id=asked.tenant,
             event_type=message.event_type,
+            channels=message.channels or (),
             body=bytes(message.payload),
             event_id=derived_id(asked.key) if is_derived and asked.key else message.event_id,
         )
@@ -91,7 +90,7 @@ def shown(event: StoredEvent | EventDetails, payload: Raw = NOTHING) -> MessageO
         event_id=event.event_id,
         event_type=event.event_type,
         payload=payload,
-        channels=None,
+        channels=[*event.channels] or None,
         timestamp=event.occurred_at,
     )
 

@@ -1,0 +1,167 @@
+"""Attempts: each request of a message to an endpoint, and what came back."""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from hookseal.admin import Attempt, Page
+from hookseal.api import problems
+from hookseal.api.call import APP, Asked, Call, In, Out, read
+from hookseal.api.calls.endpoints import found, found_id
+from hookseal.api.paging import ListOut, Moment, Paged, listed, position
+from hookseal.errors import NotFound
+
+SUCCESS: Final = 0
+PENDING: Final = 1
+FAIL: Final = 2
+SENDING: Final = 3
+CANCELED: Final = 4
+STATUS_TEXTS: Final = ("success", "pending", "fail", "sending", "canceled")
+_DELIVERED: Final = "delivered"
+_OUTCOMES: Final = {SUCCESS: _DELIVERED, FAIL: "failed"}  # an attempt that is on record has ended
+_ATTEMPT_NAMES: Final = {"after": "iterator", "before": "iterator", "since": "after", "until": "before"}
+Status = Literal[0, 1, 2, 3, 4]
+StatusClass = Annotated[int, msgspec.Meta(ge=0, le=500, multiple_of=100)]
+
+
+class AttemptOut(Out):
+    """An attempt. `triggerType` is 1 if an operator caused it; `url` is "" if it is not known any more."""
+
+    id: str
+    msg_id: str
+    endpoint_id: str
+    url: str
+    response: str
+    response_status_code: int
+    response_duration_ms: int
+    status: int
+    status_text: str
+    trigger_type: int
+    timestamp: datetime
+
+
+class _Attempts(Paged):
+    """Which attempts a list has."""
+
+    status: Status | None = None
+    status_code_class: StatusClass | None = msgspec.field(name="status_code_class", default=None)
+    before: Moment | None = None
+    after: Moment | None = None
+    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    with_content: bool = msgspec.field(name="with_content", default=True)
+    with_msg: bool = msgspec.field(name="with_msg", default=False)
+    expanded_statuses: bool = msgspec.field(name="expanded_statuses", default=False)
+
+
+class AttemptsOfEndpoint(_Attempts):
+    """Which attempts of an endpoint a list has."""
+
+
+class AttemptsOfMessage(_Attempts):
+    """Which attempts of a message a list has."""
+
+    endpoint_id: str | None = msgspec.field(name="endpoint_id", default=None)
+
+
+class OneAttempt(In):
+    """What clients send with each request for an attempt: no attempt is canceled, so it changes nothing."""
+
+    expanded_statuses: bool = msgspec.field(name="expanded_statuses", default=False)
+
+
+def shown(attempt: Attempt, *, with_content: bool = True) -> AttemptOut:
+    """Return an attempt as Svix shows it."""
+    status = SUCCESS if attempt.outcome == _DELIVERED else FAIL
+    return AttemptOut(
+        id=attempt.attempt_id,
+        msg_id=attempt.event_id,
+        endpoint_id=attempt.endpoint_id,
+        url=attempt.url or "",
+        response=(attempt.snippet or "") if with_content else "",
+        response_status_code=attempt.status or 0,
+        response_duration_ms=attempt.duration_ms or 0,
+        status=status,
+        status_text=STATUS_TEXTS[status],
+        trigger_type=int(attempt.manual),
+        timestamp=attempt.started_at,
+    )
+
+
+async def of_endpoint(asked: Asked[AttemptsOfEndpoint, None]) -> ListOut[AttemptOut]:
+    """List the attempts of an endpoint, the newest first."""
+    endpoint = await found(asked)
+    return await _listed(asked, asked.query, endpoint_id=endpoint.endpoint_id, event_id=None)
+
+
+async def of_message(asked: Asked[AttemptsOfMessage, None]) -> ListOut[AttemptOut]:
+    """List the attempts of a message, or of a message to one endpoint, the newest first."""
+    event_id, named = asked.path["msg_id"], asked.query.endpoint_id
+    await asked.admin.events.get(tenant_id=asked.tenant, event_id=event_id)
+    endpoint_id = None if named is None else await found_id(asked, named)
+    return await _listed(asked, asked.query, endpoint_id=endpoint_id, event_id=event_id)
+
+
+async def _listed(
+    asked: Asked[AttemptsOfEndpoint, None] | Asked[AttemptsOfMessage, None],
+    query: _Attempts,
+    *,
+    endpoint_id: str | None,
+    event_id: str | None,
+) -> ListOut[AttemptOut]:
+    if query.with_msg:
+        raise problems.invalid(("query", "with_msg"), "is not supported: get the message", "not_supported")
+    after, before = position(query.iterator)
+    if query.status is not None and query.status not in _OUTCOMES:
+        page: Page[Attempt] = Page(items=(), next_cursor=None)
+    else:
+        page = await asked.admin.attempts.list(
+            tenant_id=asked.tenant,
+            endpoint_id=endpoint_id,
+            event_id=event_id,
+            event_types=query.event_types,
+            outcome=None if query.status is None else _OUTCOMES[query.status],
+            status_class=None if query.status_code_class is None else query.status_code_class // 100,
+            since=query.after,
+            until=query.before,
+            limit=query.limit,
+            after=after,
+            before=before,
+        )
+    attempts = [shown(each, with_content=query.with_content) for each in page.items]
+    return listed(attempts, [each.id for each in attempts], done=page.next_cursor is None)
+
+
+async def get(asked: Asked[OneAttempt, None]) -> AttemptOut:
+    """Return an attempt of a message."""
+    attempt = await asked.admin.attempts.get(tenant_id=asked.tenant, attempt_id=asked.path["attempt_id"])
+    if attempt.event_id != asked.path["msg_id"]:
+        raise NotFound
+    return shown(attempt)
+
+
+CALLS: Final[tuple[Call, ...]] = (
+    read(
+        "message_attempt.list_by_endpoint",
+        APP + "/attempt/endpoint/{endpoint_id}",
+        of_endpoint,
+        query=AttemptsOfEndpoint,
+        result=ListOut[AttemptOut],
+        names=_ATTEMPT_NAMES,
+    ),
+    read(
+        "message_attempt.list_by_msg",
+        APP + "/attempt/msg/{msg_id}",
+        of_message,
+        query=AttemptsOfMessage,
+        result=ListOut[AttemptOut],
+        names=_ATTEMPT_NAMES,
+    ),
+    read(
+        "message_attempt.get",
+        APP + "/msg/{msg_id}/attempt/{attempt_id}",
+        get,
+        query=OneAttempt,
+        result=AttemptOut,
+    ),
+)

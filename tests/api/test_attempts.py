@@ -1,0 +1,100 @@
+"""Attempts as the official client lists them: of an endpoint and of a message, by what came back."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from svix.api import SvixAsync
+from svix.api.message_attempt import MessageAttemptListByEndpointOptions, MessageAttemptListByMsgOptions
+from svix.exceptions import HttpError, HTTPValidationError
+from svix.models import MessageStatus, StatusCodeClass
+
+from hookseal import Admin
+from tests import rows
+from tests.api.official import official
+from tests.doubles.stored import Installation
+
+
+@pytest.fixture
+async def svix(url: str) -> AsyncIterator[SvixAsync]:
+    """Yield the official client, which may do everything."""
+    async with official("every", url) as client:
+        yield client
+
+
+async def test_attempts_are_listed_and_shown(svix: SvixAsync, admin: Admin, installation: Installation) -> None:
+    added = await admin.endpoints.add(
+        tenant_id="acme", url="https://a.example/hook", event_types=["*"], uid="main", actor="test"
+    )
+    [ring] = (await installation.published()).deliveries
+    [delivery] = (await admin.deliveries.list(tenant_id="acme")).items
+    await rows.attempt(
+        installation.pool, ring.delivery_id, 1, status=503, outcome="server_error", snippet="oh", duration_ms=7
+    )
+    await rows.attempt(installation.pool, ring.delivery_id, 2, status=None, outcome="timeout", duration_ms=None)
+    await rows.attempt(installation.pool, ring.delivery_id, 3)
+    first, second, third = (f"{ring.delivery_id}.{number}" for number in (1, 2, 3))
+
+    page = await svix.message_attempt.list_by_endpoint("acme", "main")
+    assert ([third, second, first], True) == ([each.id for each in page.data], page.done)
+    failed = await svix.message_attempt.get("acme", delivery.event_id, first)
+    assert (delivery.event_id, added.endpoint_id, "https://a.example/hook", 503, 7, "oh") == (
+        *(failed.msg_id, failed.endpoint_id, failed.url, failed.response_status_code, failed.response_duration_ms),
+        failed.response,
+    )
+    assert (MessageStatus.FAIL, "fail", 0) == (failed.status, failed.status_text.value, failed.trigger_type.value)
+    unanswered = await svix.message_attempt.get("acme", delivery.event_id, second)
+    assert (0, 0, "") == (unanswered.response_status_code, unanswered.response_duration_ms, unanswered.response)
+
+    options = MessageAttemptListByMsgOptions
+    for given, expected in (
+        (options(), [third, second, first]),
+        (options(endpoint_id="main"), [third, second, first]),
+        (options(endpoint_id=added.endpoint_id), [third, second, first]),
+        (options(status=MessageStatus.SUCCESS), [third]),
+        (options(status=MessageStatus.FAIL), [second, first]),
+        (options(status=MessageStatus.PENDING), []),
+        (options(status_code_class=StatusCodeClass.CODE5XX), [first]),
+        (options(status_code_class=StatusCodeClass.CODE_NONE), [second]),
+        (options(event_types=["invoice.paid", "no.such"]), [third, second, first]),
+        (options(event_types=["no.such"]), []),
+        (options(limit=1), [third]),
+        (options(limit=1, iterator=third), [second]),
+        (options(iterator=f"-{first}"), [third, second]),
+        (options(before=failed.timestamp - timedelta(days=1)), []),
+        (options(after=failed.timestamp + timedelta(days=1)), []),
+    ):
+        found = await svix.message_attempt.list_by_msg("acme", delivery.event_id, given)
+        assert expected == [each.id for each in found.data], given
+
+
+async def test_what_is_not_there_is_absent(svix: SvixAsync, admin: Admin, installation: Installation) -> None:
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
+    event = await installation.published()
+    await rows.attempt(installation.pool, event.deliveries[0].delivery_id)
+    attempt = f"{event.deliveries[0].delivery_id}.1"
+    for call in (
+        svix.message_attempt.list_by_endpoint("acme", "none"),
+        svix.message_attempt.list_by_msg("acme", "none"),
+        svix.message_attempt.list_by_msg("acme", event.event_id, MessageAttemptListByMsgOptions(endpoint_id="none")),
+        svix.message_attempt.get("acme", "none", attempt),
+        svix.message_attempt.get("acme", event.event_id, f"{attempt}9"),
+        svix.message_attempt.get("acme", event.event_id, "none"),
+    ):
+        with pytest.raises(HttpError) as caught:
+            await call
+        assert (404, "not_found") == (caught.value.status_code, caught.value.code)
+
+
+async def test_what_is_not_read_is_refused(svix: SvixAsync, admin: Admin) -> None:
+    added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
+    options = MessageAttemptListByEndpointOptions
+    for given, name in (
+        (options(with_msg=True), "with_msg"),
+        (options(channel="a"), "channel"),
+        (options(tag="a"), "tag"),
+        (options(iterator="none"), "iterator"),
+    ):
+        with pytest.raises(HTTPValidationError) as caught:
+            await svix.message_attempt.list_by_endpoint("acme", added.endpoint_id, given)
+        assert ["query", name] == caught.value.detail[0].loc
