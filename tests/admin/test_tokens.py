@@ -30,6 +30,7 @@ def text_of(token: AddedToken) -> str:
     return token.token.reveal().decode()
 
 
+@pytest.mark.req("API-03")
 async def test_a_token_is_found_until_it_is_revoked(admin: Admin, installation: Installation) -> None:
     end = datetime.now(UTC) + timedelta(days=90)
     made = await added(admin, scopes=["publish", "read", "publish"], expires_at=end)
@@ -94,6 +95,7 @@ async def test_one_token_of_a_name_is_in_use(admin: Admin, installation: Install
     ]
 
 
+@pytest.mark.req("API-03")
 async def test_only_the_digest_of_a_token_is_stored_and_no_repr_shows_it(
     admin: Admin, installation: Installation
 ) -> None:

@@ -14,6 +14,8 @@ from tests import rows
 from tests.api.official import official
 from tests.doubles.stored import Installation
 
+pytestmark = pytest.mark.req("API-02", part="python")
+
 
 @pytest.fixture
 async def svix(url: str) -> AsyncIterator[SvixAsync]:

@@ -87,6 +87,7 @@ def test_a_payload_keeps_every_byte() -> None:
     assert payload == bytes(BODY.decoded(b'{"url":"a", "payload":  ' + payload + b" }").payload)
 
 
+@pytest.mark.req("API-07")
 @pytest.mark.parametrize(
     ("body", "loc", "kind"),
     [

@@ -40,6 +40,7 @@ def is_problem(response: httpx.Response) -> bool:
     return {"code", "detail"} == body.keys() and all(isinstance(each, str) for each in body.values())
 
 
+@pytest.mark.req("API-03")
 @pytest.mark.parametrize("token", [None, "Bearer none", "Basic every", "Bearer"])
 async def test_no_call_is_answered_without_a_token(token: str | None, url: str) -> None:
     headers = {} if token is None else {"authorization": token}
@@ -52,6 +53,7 @@ async def test_no_call_is_answered_without_a_token(token: str | None, url: str) 
                 assert "Bearer" == response.headers["www-authenticate"], call.name
 
 
+@pytest.mark.req("API-04")
 async def test_a_token_of_one_tenant_finds_nothing_of_another(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer globex"}) as client:
         for call in (call for call in CALLS if "{" in call.path and not call.of_every_tenant):
@@ -62,6 +64,7 @@ async def test_a_token_of_one_tenant_finds_nothing_of_another(url: str) -> None:
             ), call.name
 
 
+@pytest.mark.req("API-03")
 async def test_a_token_that_only_reads_changes_nothing(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer reader"}) as client:
         for call in (call for call in CALLS if call.method != "GET"):
@@ -79,6 +82,7 @@ async def test_everything_unknown_is_answered_in_json(client: httpx.AsyncClient)
         assert "POST" in response.headers["allow"]
 
 
+@pytest.mark.req("API-07")
 async def test_what_hookseal_does_not_do_is_refused_by_name(client: httpx.AsyncClient) -> None:
     for path, why in REFUSED.items():
         for method in ("GET", "POST", "DELETE"):
@@ -86,6 +90,7 @@ async def test_what_hookseal_does_not_do_is_refused_by_name(client: httpx.AsyncC
             assert (400, {"code": "not_supported", "detail": why}) == (response.status_code, response.json()), path
 
 
+@pytest.mark.req("API-07")
 async def test_every_call_refuses_unknown_parameters(client: httpx.AsyncClient) -> None:
     for call in CALLS:
         response = await client.request(call.method, path_of(call.path), params={"nonsense": "1"})

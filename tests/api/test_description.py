@@ -4,10 +4,13 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 
 from hookseal.api.calls import CALLS
 from hookseal.api.description import document, text
 from tests.api.test_contract import FORMS
+
+pytestmark = pytest.mark.req("API-08")
 
 DOCUMENT = document(CALLS)
 

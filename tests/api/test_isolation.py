@@ -14,6 +14,8 @@ from tests import rows
 from tests.doubles.stored import Installation
 from tests.operations.test_replay_jobs import dead_letters, started
 
+pytestmark = pytest.mark.req("API-04")
+
 # What a call needs so that it would be done if the tenant were another one.
 BODIES: dict[str, dict[str, Any]] = {
     "message.create": {"eventType": "a", "payload": {}},

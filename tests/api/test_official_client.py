@@ -29,6 +29,8 @@ from svix.models import EndpointUpsertIn, EventTypeUpsertIn, Ordering
 from hookseal import Admin
 from tests.api.official import official
 
+pytestmark = pytest.mark.req("API-02", part="python")
+
 
 @pytest.fixture
 async def svix(url: str) -> AsyncIterator[SvixAsync]:
@@ -146,6 +148,7 @@ async def test_what_is_wrong_in_an_endpoint_is_named(svix: SvixAsync) -> None:
         assert ["body", loc] == caught.value.detail[0].loc, given
 
 
+@pytest.mark.req("API-05", part="rotation")
 async def test_secrets(svix: SvixAsync, admin: Admin) -> None:
     """A secret is shown, and rotated once for each key; a second rotation in the overlap says what may be done."""
     own = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

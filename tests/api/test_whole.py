@@ -26,6 +26,8 @@ from tests.worker.environment import environment
 from tests.worker.waiting import eventually
 from tests.worker.world import Received, World, receiving, status
 
+pytestmark = pytest.mark.req("API-02", part="python")
+
 ALL = ("read", "publish", "manage", "operate", "reveal")
 
 

@@ -48,6 +48,7 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
     assert not is_open(int(ready["health_url"].rpartition(":")[2]))
 
 
+@pytest.mark.req("API-03")
 async def test_a_token_is_refused_from_its_revocation_on(begun: Begun) -> None:
     headers = await token(begun)
     async with serving(begun.settings) as (_, ready), httpx.AsyncClient(base_url=ready["url"], headers=headers) as api:
@@ -83,6 +84,7 @@ async def test_a_request_in_work_is_answered_before_the_end(begun: Begun) -> Non
     assert answer.startswith(b"HTTP/1.1 202 ")
 
 
+@pytest.mark.req("API-09", part="without-keys")
 async def test_without_a_master_key_it_reads_and_publishes(begun: Begun) -> None:
     headers = await token(begun)
     settings = {name: value for name, value in begun.settings.items() if not name.startswith("SECRETS_")}
