@@ -1,10 +1,12 @@
 """Attempts as the official client lists them: of an endpoint and of a message, by what came back."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from svix.api import SvixAsync
+from svix.api.endpoint import EndpointGetStatsOptions
 from svix.api.message_attempt import MessageAttemptListByEndpointOptions, MessageAttemptListByMsgOptions
 from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import MessageStatus, StatusCodeClass
@@ -12,7 +14,9 @@ from svix.models import MessageStatus, StatusCodeClass
 from hookseal import Admin
 from tests import rows
 from tests.api.official import official
+from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
+from tests.operations.test_replay_jobs import dead_letters
 
 pytestmark = pytest.mark.req("API-02", part="python")
 
@@ -68,6 +72,47 @@ async def test_attempts_are_listed_and_shown(svix: SvixAsync, admin: Admin, inst
     ):
         found = await svix.message_attempt.list_by_msg("acme", delivery.event_id, given)
         assert expected == [each.id for each in found.data], given
+
+
+async def test_a_message_is_sent_again(svix: SvixAsync, admin: Admin, installation: Installation) -> None:
+    """A delivery that ended is due again, on record; it cannot be while it is due, or its endpoint is disabled."""
+    added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
+    await dead_letters(installation, 1)
+    [delivery] = (await admin.deliveries.list(tenant_id="acme")).items
+    endpoint, event = added.endpoint_id, delivery.event_id
+    off: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": endpoint, "actor": "test"}
+    await admin.endpoints.disable(**off, reason="x")
+    with pytest.raises(HttpError) as caught:
+        await svix.message_attempt.resend("acme", event, endpoint)
+    assert (409, "the endpoint is disabled: enable it first") == (caught.value.status_code, caught.value.detail)
+    await admin.endpoints.enable(**off)
+
+    await svix.message_attempt.resend("acme", event, endpoint)
+    again = await admin.deliveries.get(tenant_id="acme", delivery_id=delivery.delivery_id)
+    assert "pending" == again.state
+    last = (await audited(installation.pool))[-1]
+    assert ("delivery.replayed", "token:every") == (last["action"], last["who"])
+    with pytest.raises(HttpError) as caught:
+        await svix.message_attempt.resend("acme", event, endpoint)
+    assert (409, "conflict") == (caught.value.status_code, caught.value.code)
+    with pytest.raises(HttpError) as caught:
+        await svix.message_attempt.resend("acme", "none", endpoint)
+    assert 404 == caught.value.status_code
+
+
+async def test_deliveries_are_counted_by_their_state(svix: SvixAsync, admin: Admin, installation: Installation) -> None:
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], uid="main", actor="test")
+    await dead_letters(installation, 2)
+    await installation.deliveries()
+    for state in ("delivered", "failed", "cancelled", "sending"):
+        [ring] = await installation.deliveries()
+        await rows.set_state(installation.pool, state, ring.delivery_id)
+    stats = await svix.endpoint.get_stats("acme", "main")
+
+    assert (1, 1, 1, 3, 1) == (stats.success, stats.pending, stats.sending, stats.fail, stats.canceled)
+    later = EndpointGetStatsOptions(since=datetime.now(UTC) + timedelta(hours=1))
+    nothing = await svix.endpoint.get_stats("acme", "main", later)
+    assert 0 == nothing.success + nothing.pending + nothing.sending + nothing.fail + nothing.canceled
 
 
 async def test_what_is_not_there_is_absent(svix: SvixAsync, admin: Admin, installation: Installation) -> None:

@@ -21,6 +21,7 @@ from svix.api import (
 from hookseal import Admin
 from tests.api.alone import serving
 from tests.api.official import official
+from tests.doubles.logins import login
 from tests.worker import world as worlds
 from tests.worker.environment import environment
 from tests.worker.waiting import eventually
@@ -45,15 +46,27 @@ def verified(got: Received, *secrets: str) -> Any:
 
 
 async def test_a_message_reaches_a_receiver_that_verifies_it(world: World) -> None:
-    """From the token to the delivery: rotated, failed and recovered, with the payload byte for byte as it was given."""
+    """From the token to the delivery: rotated, failed and recovered, with the payload byte for byte as it was given.
+
+    The process of the API has the role that is made for it, the one that may reveal, and a grant to publish.
+    """
     settings = environment(world.database_url, world.redis_url)
-    async with Admin.connect(environ=settings) as admin:
+    async with (
+        login(world.pool, world.database_url, "hookseal_api", "hookseal_reveal") as (role, of_role),
+        Admin.connect(environ=settings) as admin,
+    ):
         token = await admin.tokens.add(name="product", tenant_id="*", scopes=ALL, actor="test")
+        await admin.producers.grant(role=role, tenant_id="*", actor="test")
+        await through(world, settings, of_role, token.token.reveal().decode())
+
+
+async def through(world: World, settings: dict[str, str], of_role: str, token: str) -> None:
+    """Send messages through a worker and an API with this login, and verify them."""
     async with (
         receiving() as receiver,
         world.worker(),
-        serving(settings) as (_, ready),
-        official(token.token.reveal().decode(), ready["url"]) as svix,
+        serving(settings | {"DATABASE_URL": of_role}) as (_, ready),
+        official(token, ready["url"]) as svix,
     ):
         await svix.application.create(ApplicationIn(name="Acme", uid="acme"))
         endpoint = await svix.endpoint.create("acme", EndpointIn(url=f"{receiver.base_url}/hook", uid="main"))
@@ -100,3 +113,5 @@ async def test_a_message_reaches_a_receiver_that_verifies_it(world: World) -> No
         assert {"messagesSent": 1} == await eventually(sent)
         assert {"id": 3} == verified(await receiver.wait_for(4), rotated)
         assert [task.id] == [each.id for each in (await svix.background_task.list()).data]
+        await svix.message_attempt.resend("acme", "lost", endpoint.id)
+        assert {"id": 3} == verified(await receiver.wait_for(5), rotated)

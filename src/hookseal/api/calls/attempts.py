@@ -7,7 +7,7 @@ import msgspec
 
 from hookseal.admin import Attempt, Page
 from hookseal.api import problems
-from hookseal.api.call import APP, Asked, Call, In, Out, read
+from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, operate, read
 from hookseal.api.calls.endpoints import found, found_id
 from hookseal.api.paging import ListOut, Moment, Paged, listed, position
 from hookseal.errors import NotFound
@@ -39,6 +39,10 @@ class AttemptOut(Out):
     status_text: str
     trigger_type: int
     timestamp: datetime
+
+
+class Empty(Out):
+    """Nothing: it was done."""
 
 
 class _Attempts(Paged):
@@ -140,6 +144,20 @@ async def get(asked: Asked[OneAttempt, None]) -> AttemptOut:
     return shown(attempt)
 
 
+async def resend(asked: Asked[NoQuery, None]) -> Empty:
+    """Send a message to an endpoint again, with a new budget of attempts; one that waits is sent at once."""
+    endpoint = await found(asked)
+    if not endpoint.enabled:
+        raise problems.conflict("the endpoint is disabled: enable it first")
+    await asked.admin.deliveries.resend(
+        tenant_id=asked.tenant,
+        event_id=asked.path["msg_id"],
+        endpoint_id=endpoint.endpoint_id,
+        actor=asked.access.actor,
+    )
+    return Empty()
+
+
 CALLS: Final[tuple[Call, ...]] = (
     read(
         "message_attempt.list_by_endpoint",
@@ -163,5 +181,12 @@ CALLS: Final[tuple[Call, ...]] = (
         get,
         query=OneAttempt,
         result=AttemptOut,
+    ),
+    operate(
+        "message_attempt.resend",
+        APP + "/msg/{msg_id}/endpoint/{endpoint_id}/resend",
+        resend,
+        result=Empty,
+        status=202,
     ),
 )

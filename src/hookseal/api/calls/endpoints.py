@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from hookseal.admin import Endpoint, Scope
 from hookseal.api import problems
 from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Out, derived_id, manage, read
-from hookseal.api.paging import ListOut, Ordered, listed, position
+from hookseal.api.paging import ListOut, Moment, Ordered, listed, position
 from hookseal.errors import Conflict, NotFound
 from hookseal.secrets.core.material import SecretMaterial
 
@@ -93,6 +93,23 @@ class EndpointOut(Out):
     created_at: datetime
     updated_at: datetime
     version: int = 1
+
+
+class Range(In):
+    """When the deliveries that are counted were made."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class StatsOut(Out):
+    """How many messages to an endpoint are in each state; of those that were never sent, `canceled`."""
+
+    success: int
+    pending: int
+    sending: int
+    fail: int
+    canceled: int
 
 
 class SecretOut(Out):
@@ -366,6 +383,21 @@ async def patch_headers(asked: Asked[NoQuery, HeadersPatch]) -> None:
     )
 
 
+async def get_stats(asked: Asked[Range, None]) -> StatsOut:
+    """Count the messages to an endpoint by their state, the newest 100,000 at most."""
+    endpoint = await found(asked)
+    counts = await asked.admin.endpoints.deliveries_by_state(
+        tenant_id=asked.tenant, endpoint_id=endpoint.endpoint_id, since=asked.query.since, until=asked.query.until
+    )
+    return StatsOut(
+        success=counts.delivered,
+        pending=counts.pending,
+        sending=counts.sending,
+        fail=counts.dead_letter + counts.failed,
+        canceled=counts.cancelled,
+    )
+
+
 _CHANGE: Final = {"names": _NAMES}
 CALLS: Final = (
     read("endpoint.list", APP + "/endpoint", listing, query=Ordered, result=ListOut[EndpointOut], **_CHANGE),
@@ -394,6 +426,7 @@ CALLS: Final = (
         result=SecretOut,
         names={"secret": "key", "overlap_seconds": "gracePeriodSeconds"},
     ),
+    read("endpoint.get_stats", ONE + "/stats", get_stats, query=Range, result=StatsOut),
     read("endpoint.get_headers", ONE + "/headers", get_headers, result=HeadersOut),
     manage("endpoint.set_headers", "PUT", ONE + "/headers", set_headers, body=HeadersIn, status=204, **_CHANGE),
     manage(
