@@ -23,11 +23,14 @@ from svix.api import (
 )
 from svix.api.endpoint import EndpointRotateSecretOptions
 from svix.api.event_type import EventTypeDeleteOptions
+from svix.api.message import MessageListOptions
 from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import EndpointUpsertIn, EventTypeUpsertIn, Ordering
 
 from hookseal import Admin
 from tests.api.official import official
+from tests.doubles.logbook import audited
+from tests.doubles.stored import Installation
 
 pytestmark = pytest.mark.req("API-02", part="python")
 
@@ -221,6 +224,41 @@ async def test_messages(svix: SvixAsync) -> None:
     with pytest.raises(HttpError) as caught:
         await svix.message.create("acme", message.model_copy(update={"payload": {"id": 2}}))
     assert (409, "conflict") == (caught.value.status_code, caught.value.code)
+
+
+async def test_messages_are_listed(svix: SvixAsync, installation: Installation) -> None:
+    """In both directions, by types and channel, and with their payloads, the reading of which is one audit row."""
+    given = (("a", "e-1", ["eu"]), ("b", "-e", None), ("a", "--f", ["us", "eu"]), ("c", "e_4", None))
+    for event_type, event_id, channels in given:
+        message = MessageIn(event_type=event_type, event_id=event_id, payload={"of": event_id}, channels=channels)
+        await svix.message.create("acme", message)
+    options = MessageListOptions
+    first = await svix.message.list("acme", options(limit=2))
+    second = await svix.message.list("acme", options(limit=2, iterator=first.iterator))
+    back = await svix.message.list("acme", options(limit=2, iterator=second.prev_iterator))
+    assert ["e_4", "--f", "-e", "e-1"] == [each.id for each in first.data + second.data]
+    assert ([False, True], first.data) == ([first.done, second.done], back.data)
+    one = await svix.message.list("acme", options(limit=1, iterator=(first.iterator)))
+    assert ["-e"] == [each.id for each in one.data]
+    assert ["e-1"] == [each.id for each in (await svix.message.list("acme", options(iterator=one.iterator))).data]
+
+    for chosen, expected in (
+        (options(event_types=["a", "c"]), ["e_4", "--f", "e-1"]),
+        (options(channel="us"), ["--f"]),
+        (options(before=datetime.now(UTC) - timedelta(hours=1)), []),
+        (options(after=datetime.now(UTC) + timedelta(hours=1)), []),
+    ):
+        found = await svix.message.list("acme", chosen)
+        assert expected == [each.id for each in found.data], chosen
+    before = len(await audited(installation.pool))
+    assert [{}] * 4 == [each.payload for each in (await svix.message.list("acme")).data]
+    assert before == len(await audited(installation.pool))
+    read = await svix.message.list("acme", options(with_content=True))
+    assert [{"of": each.id} for each in read.data] == [each.payload for each in read.data]
+    assert before + 1 == len(await audited(installation.pool))
+    with pytest.raises(HTTPValidationError) as caught:
+        await svix.message.list("acme", options(iterator="none"))
+    assert ["query", "iterator"] == caught.value.detail[0].loc
 
 
 async def test_a_body_that_is_too_long_is_answered_in_json(svix: SvixAsync) -> None:

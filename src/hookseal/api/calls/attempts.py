@@ -101,7 +101,7 @@ async def of_endpoint(asked: Asked[AttemptsOfEndpoint, None]) -> ListOut[Attempt
 async def of_message(asked: Asked[AttemptsOfMessage, None]) -> ListOut[AttemptOut]:
     """List the attempts of a message, or of a message to one endpoint, the newest first."""
     event_id, named = asked.path["msg_id"], asked.query.endpoint_id
-    await asked.admin.events.get(tenant_id=asked.tenant, event_id=event_id)
+    await asked.admin.events.find(tenant_id=asked.tenant, event_id=event_id)
     endpoint_id = None if named is None else await found_id(asked, named)
     return await _listed(asked, asked.query, endpoint_id=endpoint_id, event_id=event_id)
 

@@ -1,17 +1,18 @@
 """Messages: what a product publishes. A message is an event; its payload is sent byte for byte as it was given."""
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from hookseal.admin import EventDetails, Scope, StoredEvent
+from hookseal.admin import Scope, StoredEvent
 from hookseal.api import problems
 from hookseal.api.bodies import MOST_MESSAGE_BYTES, require_json
 from hookseal.api.call import APP, Asked, Call, In, Out, derived_id, read
-from hookseal.api.paging import Moment, Paged
+from hookseal.api.paging import ListOut, Moment, Paged, listed, position
 from hookseal.errors import Conflict
 
 NOTHING: Final = Raw(b"{}")  # in place of a payload that nobody asked for
@@ -79,11 +80,11 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
         if not is_derived:
             raise
         raise problems.other_content() from None
-    stored = await asked.admin.events.get(tenant_id=asked.tenant, event_id=published.event_id)
+    stored = await asked.admin.events.find(tenant_id=asked.tenant, event_id=published.event_id)
     return shown(stored, message.payload if asked.query.with_content else NOTHING)
 
 
-def shown(event: StoredEvent | EventDetails, payload: Raw = NOTHING) -> MessageOut:
+def shown(event: StoredEvent, payload: Raw = NOTHING) -> MessageOut:
     """Return an event as a message."""
     return MessageOut(
         id=event.event_id,
@@ -108,10 +109,38 @@ def payload_of(body: bytes) -> Raw:
     return Raw(body)
 
 
+async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
+    """List the messages of an application, the newest first. The audit log records once who read their payloads."""
+    query = asked.query
+    after, before = position(query.iterator)
+    page = await asked.admin.events.list(
+        tenant_id=asked.tenant,
+        event_types=query.event_types,
+        channel=query.channel,
+        since=query.after,
+        until=query.before,
+        limit=query.limit,
+        after=after,
+        before=before,
+    )
+    ids = [each.event_id for each in page.items]
+    payloads = await payloads_of(asked, ids) if query.with_content else {}
+    messages = [shown(each, payloads.get(each.event_id, NOTHING)) for each in page.items]
+    return listed(messages, ids, done=page.next_cursor is None)
+
+
+async def payloads_of(asked: Asked[Any, None], ids: Sequence[str]) -> dict[str, Raw]:
+    """Return the payload of each of these messages. The audit log records who read them."""
+    if not ids:
+        return {}
+    bodies = await asked.admin.events.payloads(tenant_id=asked.tenant, event_ids=ids, actor=asked.access.actor)
+    return {event_id: payload_of(body) for event_id, body in bodies.items()}
+
+
 async def get(asked: Asked[Content, None]) -> MessageOut:
     """Return a message. The audit log records who read its payload."""
     event_id = asked.path["msg_id"]
-    event = await asked.admin.events.get(tenant_id=asked.tenant, event_id=event_id)
+    event = await asked.admin.events.find(tenant_id=asked.tenant, event_id=event_id)
     if not asked.query.with_content:
         return shown(event)
     body = await asked.admin.events.payload(tenant_id=asked.tenant, event_id=event_id, actor=asked.access.actor)
@@ -132,5 +161,6 @@ CALLS: Final = (
         most=MOST_MESSAGE_BYTES,
         names={"body": "payload"},
     ),
+    read("message.list", APP + "/msg", listing, query=Messages, result=ListOut[MessageOut], names=NAMES),
     read("message.get", APP + "/msg/{msg_id}", get, query=Content, result=MessageOut),
 )
