@@ -209,6 +209,14 @@ async def _read(method: Any, make: Targets) -> object:
     return await method(**ACME, event_ids=[(await make.event())["event_id"]], **BY)
 
 
+async def _some_events(method: Any, make: Targets) -> object:
+    return await method(**ACME, event_ids=[(await make.event())["event_id"]])
+
+
+async def _some_endpoints(method: Any, make: Targets) -> object:
+    return await method(**ACME, endpoint_ids=[(await make.endpoint())["endpoint_id"]])
+
+
 async def _resent(method: Any, make: Targets) -> object:
     return await method(**await make.event_to_one(), **BY)
 
@@ -234,6 +242,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.import_rows", MANAGES, _imported),
     ("endpoints.get", READS, _on("endpoint")),
     ("endpoints.find", READS, _on("endpoint")),
+    ("endpoints.find_all", READS, _some_endpoints),
     ("endpoints.list", READS, _with(**ACME)),
     ("endpoints.stats", READS, _with(**ACME)),
     ("endpoints.deliveries_by_state", READS, _on("endpoint")),
@@ -251,6 +260,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("events.get", READS, _on("event")),
     ("events.find", READS, _on("event")),
     ("events.payload", ALL_THREE, _on("event", **BY)),
+    ("events.find_all", READS, _some_events),
     ("events.payloads", ALL_THREE, _read),
     ("deliveries.list", READS, _with(**ACME)),
     ("deliveries.get", READS, _on("dead")),

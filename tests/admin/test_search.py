@@ -421,6 +421,23 @@ async def test_reading_a_payload_is_audited(admin: Admin, installation: Installa
 
 
 @pytest.mark.req("SEC-08")
+async def test_several_events_and_endpoints_are_read_by_one_statement(admin: Admin, installation: Installation) -> None:
+    """Those of the tenant that exist, each once, as in a list."""
+    mine = [(await installation.endpoint(url=f"https://{name}.example/")).pointer.endpoint_id for name in "ab"]
+    theirs = (await installation.endpoint("globex")).pointer.endpoint_id
+    found = await admin.endpoints.find_all(tenant_id="acme", endpoint_ids=[*mine, mine[0], theirs])
+    assert {each.endpoint_id: each for each in (await admin.endpoints.list(tenant_id="acme")).items} == found
+    ids = [(await installation.published()).event_id for _ in range(2)]
+    other = (await installation.published("globex")).event_id
+    events = await admin.events.find_all(tenant_id="acme", event_ids=[*ids, ids[0], other, "no-such"])
+    assert {each.event_id: each for each in (await admin.events.list(tenant_id="acme")).items} == events
+    assert {} == await admin.events.find_all(tenant_id="acme", event_ids=[other])
+    for wrong in ([], [f"e-{number}" for number in range(251)], ["a b"]):
+        assert "event_ids" == await refused_field(admin.events.find_all(tenant_id="acme", event_ids=wrong))
+    for wrong in ([], ["a b"]):
+        assert "endpoint_ids" == await refused_field(admin.endpoints.find_all(tenant_id="acme", endpoint_ids=wrong))
+
+
 async def test_reading_several_payloads_is_audited_once(admin: Admin, installation: Installation) -> None:
     """Those that exist are returned by their ids, and the record names them; nothing is on record if none does."""
     ids = sorted([(await installation.published()).event_id for _ in range(2)])

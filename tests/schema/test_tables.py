@@ -124,6 +124,8 @@ _PLACES = [
         "events_newest",
     ),
     (("dispatcher.store", "event_queries.sql", "bodies"), ("acme", ["e7"]), "events_pkey"),
+    (("dispatcher.store", "event_queries.sql", "some"), ("acme", ["e7"]), "events_pkey"),
+    (("dispatcher.store", "endpoint_queries.sql", "some"), ("acme", [_ENDPOINT]), "endpoints_id_key"),
     (("dispatcher.store", "delivery_queries.sql", "latest"), ("acme", "e7", _ENDPOINT), "delivery_links_once"),
     (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint"), _OF_ATTEMPTS, "attempts_of_endpoint"),
     (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint_rising"), _OF_ATTEMPTS, "attempts_of_endpoint"),

@@ -418,6 +418,9 @@ CASES: dict[str, Case] = {
     "operations.endpoint.endpoints.enable_endpoint": lambda a: endpoints.enable_endpoint(
         a.operator, a.tenant, a.endpoint, own_drain_seconds=25
     ),
+    "operations.endpoint.endpoints.set_enabled": lambda a: endpoints.set_enabled(
+        a.operator, a.tenant, a.endpoint, disabled_reason="x", own_drain_seconds=25
+    ),
     "operations.endpoint.endpoints.disable_endpoint": lambda a: endpoints.disable_endpoint(
         a.operator, a.tenant, a.endpoint, reason="x"
     ),

@@ -36,7 +36,7 @@ Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
 _MAX_DESCRIPTION_CHARACTERS: Final = 4_096
 _MAX_EVENT_TYPES: Final = 100
-_MAX_EVENT_IDS: Final = 250  # their bodies have at most 64 MB
+_MAX_IDS: Final = 250  # their bodies have at most 64 MB
 _MAX_METADATA_BYTES: Final = 4_096
 _MAX_SCHEMAS_BYTES: Final = 65_536
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
@@ -272,9 +272,18 @@ def event_id(text: str) -> EventId:
 
 def event_ids(texts: Sequence[str]) -> tuple[EventId, ...]:
     """Return 1 to 250 event ids, each once. Raises `Malformed`."""
-    given = tuple(dict.fromkeys(_text(ids.event_id, text, "event_ids") for text in _list(texts, "event_ids")))
-    if not 1 <= len(given) <= _MAX_EVENT_IDS:
-        raise Malformed(f"event_ids must be 1 to {_MAX_EVENT_IDS} event ids", field="event_ids")
+    return _several(ids.event_id, texts, "event_ids", "event ids")
+
+
+def endpoint_ids(texts: Sequence[str]) -> tuple[EndpointId, ...]:
+    """Return 1 to 250 endpoint ids, each once. Raises `Malformed`."""
+    return _several(ids.endpoint_id, texts, "endpoint_ids", "endpoint ids")
+
+
+def _several(check: Callable[[str], T], texts: Sequence[str], name: str, what: str) -> tuple[T, ...]:
+    given = tuple(dict.fromkeys(_text(check, text, name) for text in _list(texts, name)))
+    if not 1 <= len(given) <= _MAX_IDS:
+        raise Malformed(f"{name} must be 1 to {_MAX_IDS} {what}", field=name)
     return given
 
 

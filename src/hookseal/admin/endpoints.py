@@ -202,6 +202,15 @@ class Endpoints:
         async with self._session.reading(connection) as db:
             return of_row(Endpoint, await endpoint_queries.find(db, owner, **named))
 
+    async def find_all(
+        self, *, tenant_id: str, endpoint_ids: Sequence[str], connection: Connection | None = None
+    ) -> Mapping[str, Endpoint]:
+        """Return each of up to 250 endpoints that exists, by its id, as in a list: by one statement."""
+        owner, endpoints_named = arguments.tenant_id(tenant_id), arguments.endpoint_ids(endpoint_ids)
+        async with self._session.reading(connection) as db:
+            rows = await endpoint_queries.find_all(db, owner, endpoints_named)
+        return {row["endpoint_id"]: of_row(Endpoint, row) for row in rows}
+
     async def get(
         self,
         *,

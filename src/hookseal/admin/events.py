@@ -62,6 +62,15 @@ class Events:
         async with self._session.reading(connection) as db:
             return of_row(StoredEvent, await event_queries.find(db, owner, event))
 
+    async def find_all(
+        self, *, tenant_id: str, event_ids: Sequence[str], connection: Connection | None = None
+    ) -> Mapping[str, StoredEvent]:
+        """Return each of up to 250 events that exists, by its id, as in a list: by one statement."""
+        owner, events = arguments.tenant_id(tenant_id), arguments.event_ids(event_ids)
+        async with self._session.reading(connection) as db:
+            rows = await event_queries.find_all(db, owner, events)
+        return {row["event_id"]: of_row(StoredEvent, row) for row in rows}
+
     async def get(self, *, tenant_id: str, event_id: str, connection: Connection | None = None) -> EventDetails:
         """Return an event with its deliveries, without its payload."""
         owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)

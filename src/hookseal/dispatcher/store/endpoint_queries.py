@@ -1,7 +1,7 @@
 """What an operator reads about endpoints: their state, and their statistics."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
@@ -48,6 +48,11 @@ async def find(
     if row is None:
         raise _not_found(uid)
     return _with_state(dict(row))
+
+
+async def find_all(executor: Executor, tenant: TenantId, endpoint_ids: Sequence[EndpointId]) -> list[dict[str, Any]]:
+    """Return those of these endpoints that exist, as in a page, in any order. Raises `Unavailable`."""
+    return [_with_state(dict(row)) for row in await _SQL.rows(executor, "some", tenant, endpoint_ids)]
 
 
 def _not_found(uid: str | None) -> NotFound:

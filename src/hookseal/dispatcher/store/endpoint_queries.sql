@@ -87,6 +87,12 @@ SELECT {listed}
 FROM hookseal.endpoints AS e
 WHERE {named}
 
+-- Reads some endpoints of a tenant as a page does.
+-- name: some
+SELECT {listed}
+FROM hookseal.endpoints AS e
+WHERE e.tenant_id = $1 AND e.id = ANY ($2::text[]::uuid[])
+
 -- Reads one endpoint, how many of its deliveries are pending and held, and the time of its next probe.
 -- name: show
 SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,

@@ -90,6 +90,11 @@ async def find(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[
     return dict(row)
 
 
+async def find_all(executor: Executor, tenant: TenantId, event_ids: Sequence[EventId]) -> list[dict[str, Any]]:
+    """Return those of these events that exist, without their payloads, in any order. Raises `Unavailable`."""
+    return [dict(row) for row in await _SQL.rows(executor, "some", tenant, event_ids)]
+
+
 async def show(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[str, Any]:
     """Return one event without its payload, with its deliveries, the oldest thousand of them, oldest first.
 

@@ -57,6 +57,12 @@ SELECT tenant_id, id AS event_id, event_type, occurred_at, correlation_id, trace
 FROM hookseal.events
 WHERE tenant_id = $1 AND id = $2
 
+-- Reads some events of a tenant, without their bodies.
+-- name: some
+SELECT tenant_id, id AS event_id, event_type, occurred_at, correlation_id, traceparent, coalesce(channels, '{}') AS channels
+FROM hookseal.events
+WHERE tenant_id = $1 AND id = ANY ($2::text[])
+
 -- Reads the oldest deliveries of an event.
 -- name: deliveries
 SELECT d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state, d.attempts, d.created_at, d.last_error,
