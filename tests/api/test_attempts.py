@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 from svix.api import SvixAsync
 from svix.api.endpoint import EndpointGetStatsOptions
-from svix.api.message_attempt import MessageAttemptListByEndpointOptions, MessageAttemptListByMsgOptions
+from svix.api.message_attempt import (
+    MessageAttemptListAttemptedMessagesOptions,
+    MessageAttemptListByEndpointOptions,
+    MessageAttemptListByMsgOptions,
+)
 from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import MessageStatus, StatusCodeClass
 
@@ -72,6 +76,55 @@ async def test_attempts_are_listed_and_shown(svix: SvixAsync, admin: Admin, inst
     ):
         found = await svix.message_attempt.list_by_msg("acme", delivery.event_id, given)
         assert expected == [each.id for each in found.data], given
+
+
+async def test_messages_to_an_endpoint_and_endpoints_of_a_message(
+    svix: SvixAsync, admin: Admin, installation: Installation
+) -> None:
+    """Each with where it stands; what was never sent is canceled for clients that know it, and failed for others."""
+    added = await admin.endpoints.add(
+        tenant_id="acme", url="https://a.example", event_types=["*"], uid="main", actor="test"
+    )
+    events: dict[str, str] = {}
+    for state in ("delivered", "failed", "dead_letter", "cancelled", "sending", "pending"):
+        event = await installation.published()
+        events[event.event_id] = state
+        if state != "pending":
+            await rows.set_state(installation.pool, state, event.deliveries[0].delivery_id)
+    options = MessageAttemptListAttemptedMessagesOptions
+    page = await svix.message_attempt.list_attempted_messages("acme", "main")
+    expected = [("pending", 1), ("sending", 3), ("cancelled", 4), ("dead_letter", 2), ("failed", 2), ("delivered", 0)]
+    assert expected == [(events[each.id], each.status.value) for each in page.data]
+    assert ["pending", "sending", "canceled", "fail", "fail", "success"] == [
+        each.status_text.value for each in page.data
+    ]
+    assert {"invoice.paid"} == {each.event_type for each in page.data}
+    for given, states in (
+        (options(status=MessageStatus.CANCELED), ["cancelled"]),
+        (options(status=MessageStatus.FAIL), ["dead_letter", "failed"]),
+        (options(status=MessageStatus.FAIL, expanded_statuses=False), ["cancelled", "dead_letter", "failed"]),
+        (options(status=MessageStatus.CANCELED, expanded_statuses=False), []),
+        (options(event_types=["no.such"]), []),
+        (options(limit=2), ["pending", "sending"]),
+        (options(before=datetime.now(UTC) - timedelta(hours=1)), []),
+    ):
+        found = await svix.message_attempt.list_attempted_messages("acme", added.endpoint_id, given)
+        assert states == [events[each.id] for each in found.data], given
+    first = await svix.message_attempt.list_attempted_messages("acme", "main", options(limit=4))
+    rest = await svix.message_attempt.list_attempted_messages("acme", "main", options(iterator=first.iterator))
+    assert [each.id for each in page.data] == [each.id for each in first.data + rest.data]
+    read = await svix.message_attempt.list_attempted_messages("acme", "main", options(limit=1, with_content=True))
+    assert read.data[0].payload
+
+    other = await admin.endpoints.add(tenant_id="acme", url="https://b.example", event_types=["*"], actor="test")
+    event = await installation.published()
+    destinations = await svix.message_attempt.list_attempted_destinations("acme", event.event_id)
+    assert {(added.endpoint_id, "https://a.example", 1), (other.endpoint_id, "https://b.example", 1)} == {
+        (each.id, each.url, each.status.value) for each in destinations.data
+    }
+    await admin.endpoints.delete(tenant_id="acme", endpoint_id=other.endpoint_id, actor="test")
+    left = await svix.message_attempt.list_attempted_destinations("acme", event.event_id)
+    assert [added.endpoint_id] == [each.id for each in left.data]
 
 
 async def test_a_message_is_sent_again(svix: SvixAsync, admin: Admin, installation: Installation) -> None:

@@ -152,11 +152,16 @@ def test_a_wrong_parameter_is_named(given: list[tuple[str, str]], name: str) -> 
         ("event_types", ["body", "eventTypes"]),
         ("pace", ["body", "rate"]),
         ("limit", ["query", "limit"]),
-        ("endpoint_id", ["path", "endpointId"]),
+        ("endpoint_id", ["path", "endpoint_id"]),
+        ("uid", ["path", "endpoint_id"]),
+        ("event_id", None),
+        ("states", None),
     ],
 )
 def test_an_argument_of_the_admin_is_found_in_the_request(field: str | None, expected: list[str] | None) -> None:
-    assert expected == place(field, {"pace": "rate"}, body=BODY.members, query=QUERY.members)
+    assert expected == place(
+        field, {"pace": "rate"}, path="/app/{app_id}/{endpoint_id}", body=BODY.members, query=QUERY.members
+    )
 
 
 class Coming:

@@ -195,7 +195,7 @@ class _Calls:
         """Return the answer for an error, and log what an operator, and not the client, must correct."""
         body = frozenset[str]() if call.body is None else self._shapes[call.body].members
         query = self._shapes[call.query].members
-        loc = bodies.place(getattr(error, "field", None), call.names, body=body, query=query)
+        loc = bodies.place(getattr(error, "field", None), call.names, path=call.path, body=body, query=query)
         problem = problems.of_error(error, loc)
         if problem.status >= problems.INTERNAL and problem.status != problems.UNAVAILABLE:
             self._log.error("api.failed", call=call.name, exc_info=error)

@@ -214,12 +214,25 @@ def _problem(where: str, text: str) -> Problem:
     return invalid(loc, message, "type_error")
 
 
-def place(
-    field: str | None, names: Mapping[str, str], *, body: Iterable[str], query: Iterable[str]
-) -> list[str] | None:
-    """Return where the request has this argument of an Admin; None if the error names no argument.
+# The arguments of an Admin that a path has, each with the name of its parameter.
+_IN_PATH: Final = {
+    "tenant_id": "app_id",
+    "endpoint_id": "endpoint_id",
+    "uid": "endpoint_id",
+    "event_id": "msg_id",
+    "attempt_id": "attempt_id",
+    "replay_id": "task_id",
+    "name": "event_type_name",
+}
 
-    `names` has the arguments whose member has another name than theirs in camel case.
+
+def place(
+    field: str | None, names: Mapping[str, str], *, path: str, body: Iterable[str], query: Iterable[str]
+) -> list[str] | None:
+    """Return where the request has this argument of an Admin; None if it has it nowhere, or the error names none.
+
+    `names` has the arguments whose member has another name than theirs in camel case. What a body and a path have is
+    the one of the body.
     """
     if field is None:
         return None
@@ -228,7 +241,8 @@ def place(
         return ["body", name]
     if name in query:
         return ["query", name]
-    return ["path", name]
+    parameter = _IN_PATH.get(field)
+    return ["path", parameter] if parameter is not None and f"{{{parameter}}}" in path else None
 
 
 def _camel(field: str) -> str:

@@ -8,9 +8,13 @@ import msgspec
 from hookseal.admin import Attempt, Page
 from hookseal.api import problems
 from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, operate, read
-from hookseal.api.calls.endpoints import found, found_id
-from hookseal.api.paging import ListOut, Moment, Paged, listed, position
+from hookseal.api.calls.endpoints import EndpointOut, found, found_id
+from hookseal.api.calls.endpoints import shown as endpoint_of
+from hookseal.api.calls.messages import NOTHING, MessageOut, payloads_of
+from hookseal.api.calls.messages import shown as message_of
+from hookseal.api.paging import ListOut, Moment, Paged, following, listed, one_way, position
 from hookseal.errors import NotFound
+from hookseal.ground.ids import encode_cursor
 
 SUCCESS: Final = 0
 PENDING: Final = 1
@@ -21,6 +25,7 @@ STATUS_TEXTS: Final = ("success", "pending", "fail", "sending", "canceled")
 _DELIVERED: Final = "delivered"
 _OUTCOMES: Final = {SUCCESS: _DELIVERED, FAIL: "failed"}  # an attempt that is on record has ended
 _ATTEMPT_NAMES: Final = {"after": "iterator", "before": "iterator", "since": "after", "until": "before"}
+_DELIVERY_NAMES: Final = {"cursor": "iterator", "since": "after", "until": "before", "event_type": "event_types"}
 Status = Literal[0, 1, 2, 3, 4]
 StatusClass = Annotated[int, msgspec.Meta(ge=0, le=500, multiple_of=100)]
 
@@ -144,6 +149,119 @@ async def get(asked: Asked[OneAttempt, None]) -> AttemptOut:
     return shown(attempt)
 
 
+class Attempted(Paged):
+    """Which messages to an endpoint a list has."""
+
+    status: Status | None = None
+    before: Moment | None = None
+    after: Moment | None = None
+    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    with_content: bool = msgspec.field(name="with_content", default=True)
+    expanded_statuses: bool = msgspec.field(name="expanded_statuses", default=False)
+
+
+class EndpointMessageOut(MessageOut):
+    """A message to an endpoint, and where it stands there."""
+
+    status: int
+    status_text: str
+    next_attempt: datetime | None
+
+
+class MessageEndpointOut(EndpointOut):
+    """An endpoint of a message, and where the message stands there."""
+
+    status: int = PENDING
+    status_text: str = STATUS_TEXTS[PENDING]
+    next_attempt: datetime | None = None
+
+
+async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]:
+    """List the messages to an endpoint, the newest first, each with where it stands. The iterators are deliveries."""
+    query, endpoint_id = asked.query, await found_id(asked)
+    types = query.event_types or []
+    if len(types) > 1:
+        raise problems.invalid(("query", "event_types"), "may have one type in this list", "not_supported")
+    after = following(query.iterator)
+    states = None if query.status is None else _states(query.status, expanded=query.expanded_statuses)
+    if states == []:
+        return one_way([], [], done=True)
+    page = await asked.admin.deliveries.list(
+        tenant_id=asked.tenant,
+        endpoint_id=endpoint_id,
+        event_type=types[0] if types else None,
+        states=states,
+        since=query.after,
+        until=query.before,
+        limit=query.limit,
+        cursor=None if after is None else encode_cursor(after),
+    )
+    ids = [each.event_id for each in page.items]
+    events = await asked.admin.events.find_all(tenant_id=asked.tenant, event_ids=ids) if ids else {}
+    payloads = await payloads_of(asked, ids) if query.with_content else {}
+    shown_messages = []
+    for each in page.items:
+        message = message_of(events[each.event_id], payloads.get(each.event_id, NOTHING))
+        status = _status(each.state, expanded=query.expanded_statuses)
+        shown_messages.append(
+            EndpointMessageOut(
+                **{name: getattr(message, name) for name in message.__struct_fields__},
+                status=status,
+                status_text=STATUS_TEXTS[status],
+                next_attempt=each.next_attempt_at,
+            )
+        )
+    return one_way(shown_messages, [each.delivery_id for each in page.items], done=page.next_cursor is None)
+
+
+async def endpoints(asked: Asked[Paged, None]) -> ListOut[MessageEndpointOut]:
+    """List the endpoints of a message, each with where the message stands. The iterators are deliveries."""
+    event = await asked.admin.events.find(tenant_id=asked.tenant, event_id=asked.path["msg_id"])
+    after = following(asked.query.iterator)
+    page = await asked.admin.deliveries.list(
+        tenant_id=asked.tenant,
+        event_id=event.event_id,
+        limit=asked.query.limit,
+        cursor=None if after is None else encode_cursor(after),
+    )
+    ids = [each.endpoint_id for each in page.items]
+    existing = await asked.admin.endpoints.find_all(tenant_id=asked.tenant, endpoint_ids=ids) if ids else {}
+    listed_endpoints = []
+    for each in page.items:
+        if each.endpoint_id in existing:
+            endpoint = endpoint_of(existing[each.endpoint_id])
+            status = _status(each.state, expanded=True)
+            listed_endpoints.append(
+                MessageEndpointOut(
+                    **{name: getattr(endpoint, name) for name in endpoint.__struct_fields__},
+                    status=status,
+                    status_text=STATUS_TEXTS[status],
+                    next_attempt=each.next_attempt_at,
+                )
+            )
+    return one_way(listed_endpoints, [each.delivery_id for each in page.items], done=page.next_cursor is None)
+
+
+_STATUSES: Final = {
+    "delivered": SUCCESS,
+    "pending": PENDING,
+    "dead_letter": FAIL,
+    "failed": FAIL,
+    "sending": SENDING,
+    "cancelled": CANCELED,
+}
+
+
+def _status(state: str, *, expanded: bool) -> int:
+    """Return the status of a state. A client that does not know `canceled` sees a failure."""
+    status = _STATUSES[state]
+    return FAIL if status == CANCELED and not expanded else status
+
+
+def _states(status: int, *, expanded: bool) -> list[str]:
+    return [state for state in _STATUSES if _status(state, expanded=expanded) == status]
+
+
 async def resend(asked: Asked[NoQuery, None]) -> Empty:
     """Send a message to an endpoint again, with a new budget of attempts; one that waits is sent at once."""
     endpoint = await found(asked)
@@ -181,6 +299,22 @@ CALLS: Final[tuple[Call, ...]] = (
         get,
         query=OneAttempt,
         result=AttemptOut,
+    ),
+    read(
+        "message_attempt.list_attempted_messages",
+        APP + "/endpoint/{endpoint_id}/msg",
+        messages,
+        query=Attempted,
+        result=ListOut[EndpointMessageOut],
+        names=_DELIVERY_NAMES,
+    ),
+    read(
+        "message_attempt.list_attempted_destinations",
+        APP + "/msg/{msg_id}/endpoint",
+        endpoints,
+        query=Paged,
+        result=ListOut[MessageEndpointOut],
+        names=_DELIVERY_NAMES,
     ),
     operate(
         "message_attempt.resend",
