@@ -25,6 +25,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "endpoint.rotate_secret": {},
     "endpoint.set_headers": {"headers": {"X-A": "1"}},
     "endpoint.patch_headers": {"headers": {"X-A": "1"}},
+    "endpoint.send_example": {"eventType": "a", "payload": {}},
     "endpoint.recover": {"since": "2020-01-01T00:00:00Z"},
     "application.upsert": {"name": "mine"},
     "application.patch": {"name": "mine"},

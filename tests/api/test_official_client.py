@@ -14,6 +14,7 @@ from svix.api import (
     EndpointListOptions,
     EndpointPatch,
     EndpointSecretRotateIn,
+    EventExampleIn,
     EventTypeIn,
     EventTypeListOptions,
     EventTypePatch,
@@ -259,6 +260,35 @@ async def test_messages_are_listed(svix: SvixAsync, installation: Installation) 
     with pytest.raises(HTTPValidationError) as caught:
         await svix.message.list("acme", options(iterator="none"))
     assert ["query", "iterator"] == caught.value.detail[0].loc
+
+
+async def test_an_example_is_sent_to_one_endpoint(svix: SvixAsync, admin: Admin) -> None:
+    """Of its schema, or with a payload of its own, and to nobody else."""
+    schemas = {"1": {"examples": [{"id": 1}]}, "2": {"type": "object", "examples": [{"id": 2}, {"price": 1.10}]}}
+    await svix.event_type.create(EventTypeIn(name="invoice.paid", description="Paid", schemas=schemas))
+    await svix.event_type.create(EventTypeIn(name="plain", description="Plain"))
+    made = await svix.endpoint.create("acme", EndpointIn(url="https://a.example", event_types=["no.example"]))
+    await svix.endpoint.create("acme", EndpointIn(url="https://b.example"))
+    for given, payload in (
+        (EventExampleIn(event_type="invoice.paid"), {"id": 2}),
+        (EventExampleIn(event_type="invoice.paid", example_index=1), {"price": 1.10}),
+        (EventExampleIn(event_type="any.type", payload={"own": True}), {"own": True}),
+    ):
+        sent = await svix.endpoint.send_example("acme", made.id, given)
+        assert (given.event_type, payload) == (sent.event_type, sent.payload)
+        [delivery] = (await admin.deliveries.list(tenant_id="acme", event_id=sent.id)).items
+        assert made.id == delivery.endpoint_id
+    for wrong in (
+        EventExampleIn(event_type="invoice.paid", example_index=2),
+        EventExampleIn(event_type="invoice.paid", example_index=-1),
+        EventExampleIn(event_type="plain"),
+    ):
+        with pytest.raises(HTTPValidationError) as caught:
+            await svix.endpoint.send_example("acme", made.id, wrong)
+        assert ["body", "eventType"] == caught.value.detail[0].loc, wrong
+    with pytest.raises(HttpError) as absent:
+        await svix.endpoint.send_example("acme", made.id, EventExampleIn(event_type="no.such"))
+    assert 404 == absent.value.status_code
 
 
 async def test_a_body_that_is_too_long_is_answered_in_json(svix: SvixAsync) -> None:

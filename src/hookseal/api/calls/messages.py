@@ -11,7 +11,8 @@ from msgspec import Raw
 from hookseal.admin import Scope, StoredEvent
 from hookseal.api import problems
 from hookseal.api.bodies import MOST_MESSAGE_BYTES, require_json
-from hookseal.api.call import APP, Asked, Call, In, Out, derived_id, read
+from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, derived_id, operate, read
+from hookseal.api.calls.endpoints import ONE, found_id
 from hookseal.api.paging import ListOut, Moment, Paged, listed, position
 from hookseal.errors import Conflict
 
@@ -47,6 +48,14 @@ class MessageOut(Out):
     timestamp: datetime
 
 
+class ExampleIn(In):
+    """An example to send: this payload, or the one of this number in the schema of the event type."""
+
+    event_type: str
+    payload: Payload = msgspec.field(default_factory=Raw)
+    example_index: int | None = None
+
+
 class Content(In):
     """Whether the answer has the payload."""
 
@@ -66,8 +75,7 @@ class Messages(Paged):
 async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
     """Publish a message. The same `eventId` or `Idempotency-Key`, with the same content, is answered as the first."""
     message, is_derived = asked.body, asked.body.event_id is None and asked.key is not None
-    if not bytes(message.payload).startswith(b"{"):
-        raise problems.invalid(("body", "payload"), "must be a JSON object", "type_error")
+    require_object(bytes(message.payload))
     try:
         published = await asked.publisher.publish(
             tenant_id=asked.tenant,
@@ -82,6 +90,12 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
         raise problems.other_content() from None
     stored = await asked.admin.events.find(tenant_id=asked.tenant, event_id=published.event_id)
     return shown(stored, message.payload if asked.query.with_content else NOTHING)
+
+
+def require_object(payload: bytes) -> None:
+    """Raise `Problem` unless this JSON is an object."""
+    if not payload.startswith(b"{"):
+        raise problems.invalid(("body", "payload"), "must be a JSON object", "type_error")
 
 
 def shown(event: StoredEvent, payload: Raw = NOTHING) -> MessageOut:
@@ -107,6 +121,38 @@ def payload_of(body: bytes) -> Raw:
     if not is_object:
         return Raw(msgspec.json.encode({"base64": base64.b64encode(body).decode("ascii")}))
     return Raw(body)
+
+
+async def send_example(asked: Asked[NoQuery, ExampleIn]) -> MessageOut:
+    """Send an example of an event type to one endpoint, as a delivery: this payload, or one from its schema."""
+    body = asked.body
+    payload = bytes(body.payload)
+    if not payload:
+        event_type = await asked.admin.event_types.get(name=body.event_type)
+        payload = example_of(event_type.schemas, body.example_index or 0)
+    require_object(payload)
+    sent = await asked.admin.endpoints.send_example(
+        tenant_id=asked.tenant,
+        endpoint_id=await found_id(asked),
+        event_type=body.event_type,
+        body=payload,
+        actor=asked.access.actor,
+    )
+    return shown(await asked.admin.events.find(tenant_id=asked.tenant, event_id=sent.event_id), Raw(payload))
+
+
+class _Schema(msgspec.Struct):
+    examples: list[Raw] = []
+
+
+def example_of(schemas: str | None, index: int) -> bytes:
+    """Return an example of the newest version of these JSON schemas. Raises `Problem` if there is none."""
+    versions = {} if schemas is None else msgspec.json.decode(schemas, type=dict[str, _Schema])
+    newest = max(versions, key=lambda version: (len(version), version), default=None)
+    examples = [] if newest is None else versions[newest].examples
+    if not 0 <= index < len(examples):
+        raise problems.invalid(("body", "eventType"), "has no such example in its schema: give a payload")
+    return bytes(examples[index])
 
 
 async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
@@ -156,6 +202,15 @@ CALLS: Final = (
         handler=create,
         query=Content,
         body=MessageIn,
+        result=MessageOut,
+        status=202,
+        most=MOST_MESSAGE_BYTES,
+        names={"body": "payload"},
+    ),
+    operate(
+        *("endpoint.send_example", ONE + "/send-example"),
+        send_example,
+        body=ExampleIn,
         result=MessageOut,
         status=202,
         most=MOST_MESSAGE_BYTES,
