@@ -94,9 +94,7 @@ TABLE: Final = (
     _reads("delivery why {delivery}"),
     _reads("delivery attempts --tenant acme --event-id {event}"),
     Row(words="delivery replay {dead}", works_for=ALL_THREE),
-    Row(
-        words="delivery resend --tenant acme --event-id {dead_event} --endpoint {dead_endpoint}", works_for=ALL_THREE
-    ),
+    Row(words="delivery resend --tenant acme --event-id {dead_event} --endpoint {dead_endpoint}", works_for=ALL_THREE),
     Row(words="delivery skip {stopping}", works_for=ALL_THREE),
     _manages("replay start --tenant acme"),
     _reads("replay status"),

@@ -99,7 +99,10 @@ async def test_a_call_that_is_refused_fails_alone(publisher: Publisher, stored: 
         each.event_id for each in published if isinstance(each, Published)
     ]
     assert isinstance(error, Conflict)
-    assert ("event id is already used with another type, other channels or other data", None) == (str(error), error.index)
+    assert ("event id is already used with another type, other channels or other data", None) == (
+        str(error),
+        error.index,
+    )
     assert [4, 4] == [await stored.pool.fetchval(_STATEMENTS, name) for name in ("a%", "b%")]
 
 
