@@ -21,6 +21,7 @@ FORMS = {
     "msg_id": "none",
     "task_id": "acme.none-such",
     "attempt_id": "0193b0c0-0000-7000-8000-000000000000.1",
+    "delivery_id": "0193b0c0-0000-7000-8000-000000000000",
     "event_type_name": "none.such",
 }
 

@@ -26,6 +26,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "endpoint.set_headers": {"headers": {"X-A": "1"}},
     "endpoint.patch_headers": {"headers": {"X-A": "1"}},
     "endpoint.send_example": {"eventType": "a", "payload": {}},
+    "hookseal.roll_back": {},
     "endpoint.recover": {"since": "2020-01-01T00:00:00Z"},
     "application.upsert": {"name": "mine"},
     "application.patch": {"name": "mine"},
@@ -36,6 +37,7 @@ NOWHERE = {
     "msg_id": "no-such-message",
     "task_id": "acme.0193b0c0-0000-7000-8000-000000000000",
     "attempt_id": "0193b0c0-0000-7000-8000-000000000000.1",
+    "delivery_id": "0193b0c0-0000-7000-8000-000000000000",
 }
 OF_A_TENANT = [call for call in CALLS if call.scopes and not call.path.startswith("/api/v1/event-type")]
 

@@ -221,6 +221,7 @@ _IN_PATH: Final = {
     "uid": "endpoint_id",
     "event_id": "msg_id",
     "attempt_id": "attempt_id",
+    "delivery_id": "delivery_id",
     "replay_id": "task_id",
     "name": "event_type_name",
 }

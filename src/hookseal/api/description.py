@@ -18,6 +18,7 @@ _NAMED: Final = {
     "endpoint_id": "The id or the uid of an endpoint.",
     "msg_id": "The id of a message.",
     "attempt_id": "The id of an attempt.",
+    "delivery_id": "The id of a delivery.",
     "task_id": "The id of a background task.",
     "event_type_name": "The name of an event type.",
 }

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hookseal.api.call import Call
-from hookseal.api.calls import applications, attempts, endpoints, event_types, health, messages, tasks
+from hookseal.api.calls import applications, attempts, endpoints, event_types, health, messages, own, tasks
 
 # The paths are compared in this order, so what is called most stands first.
 CALLS: Final[tuple[Call, ...]] = (
@@ -13,5 +13,6 @@ CALLS: Final[tuple[Call, ...]] = (
     *applications.CALLS,
     *event_types.CALLS,
     *tasks.CALLS,
+    *own.CALLS,
     *health.CALLS,
 )
