@@ -23,6 +23,7 @@ FORMS = {
     "attempt_id": "0193b0c0-0000-7000-8000-000000000000.1",
     "delivery_id": "0193b0c0-0000-7000-8000-000000000000",
     "event_type_name": "none.such",
+    "token_name": "none-such",
 }
 
 

@@ -3,8 +3,11 @@
 from typing import Any
 
 import httpx
+import pytest
 
-from hookseal import Admin
+from hookseal import Admin, Publisher
+from hookseal.api import app
+from tests.doubles.applications import served
 from tests.doubles.stored import Installation
 from tests.operations.test_replay_jobs import dead_letters
 
@@ -63,3 +66,36 @@ async def test_an_ordered_endpoint_goes_on(client: httpx.AsyncClient, admin: Adm
 
     assert (200, "dead_letter") == (first.status_code, first.json()["state"])
     assert (409, "conflict") == (again.status_code, again.json()["code"])
+
+
+@pytest.mark.req("API-03")
+async def test_a_token_makes_none_that_may_do_more(admin: Admin, publisher: Publisher) -> None:
+    """With its scopes only, and only if it is for every tenant; the text is shown once, and a revoked one refused."""
+    few = await admin.tokens.add(name="few", tenant_id="*", scopes=["read", "manage"], actor="test")
+    own = await admin.tokens.add(name="own", tenant_id="acme", scopes=["read", "manage", "reveal"], actor="test")
+    path = "/api/hookseal/v1/token"
+
+    def bearing(token: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {token}"}
+
+    async with served(app(admin, publisher)) as url, httpx.AsyncClient(base_url=url) as client:
+        client.headers = httpx.Headers(bearing(few.token.reveal().decode()))
+        more = {"name": "x", "tenantId": "acme", "scopes": ["read", "reveal"]}
+        refused = await client.post(path, json=more)
+        assert (403, "insufficient_access") == (refused.status_code, refused.json()["code"])
+        made = (await client.post(path, json=more | {"scopes": ["read"]})).json()
+        assert ("x", "acme", ["read"], "active") == tuple(
+            made[name] for name in ("name", "tenantId", "scopes", "state")
+        )
+        theirs = bearing(made["token"])
+        assert 200 == (await client.get("/api/v1/app/acme/endpoint", headers=theirs)).status_code
+        assert 404 == (await client.get("/api/v1/app/globex/endpoint", headers=theirs)).status_code
+        listed = (await client.get(path)).json()["data"]
+        assert [("x", None), ("own", None), ("few", None)] == [(each["name"], each["token"]) for each in listed]
+        assert 403 == (await client.get(path, headers=bearing(own.token.reveal().decode()))).status_code
+        wrong = await client.post(path, json=more | {"scopes": ["all"]})
+        assert ["body", "scopes", "0"] == wrong.json()["detail"][0]["loc"]
+        assert 409 == (await client.post(path, json=more | {"scopes": ["read"]})).status_code
+        assert "revoked" == (await client.delete(f"{path}/x")).json()["state"]
+        assert 401 == (await client.get("/api/v1/app/acme/endpoint", headers=theirs)).status_code
+        assert 404 == (await client.delete(f"{path}/x")).status_code

@@ -21,6 +21,7 @@ _NAMED: Final = {
     "delivery_id": "The id of a delivery.",
     "task_id": "The id of a background task.",
     "event_type_name": "The name of an event type.",
+    "token_name": "The name of a token.",
 }
 _KEY: Final = {
     "name": "idempotency-key",

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hookseal.api.call import Call
-from hookseal.api.calls import applications, attempts, endpoints, event_types, health, messages, own, tasks
+from hookseal.api.calls import applications, attempts, endpoints, event_types, health, messages, own, tasks, tokens
 
 # The paths are compared in this order, so what is called most stands first.
 CALLS: Final[tuple[Call, ...]] = (
@@ -14,5 +14,6 @@ CALLS: Final[tuple[Call, ...]] = (
     *event_types.CALLS,
     *tasks.CALLS,
     *own.CALLS,
+    *tokens.CALLS,
     *health.CALLS,
 )
