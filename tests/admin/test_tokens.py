@@ -180,6 +180,7 @@ async def test_a_malformed_token_is_refused_by_name(admin: Admin) -> None:
         *(({"tenant_id": tenant}, "tenant_id") for tenant in ("", "_system", "_operator", "a*", None)),
         *(({"scopes": scopes}, "scopes") for scopes in ([], ["all"], "read", [None], ["read", ""])),
         ({"expires_at": datetime(2026, 1, 31, tzinfo=UTC)}, "expires_at"),
+        ({"expires_at": datetime(1999, 12, 31, tzinfo=UTC)}, "expires_at"),
         ({"expires_at": datetime(9000, 1, 1, tzinfo=UTC)}, "expires_at"),
         ({"expires_at": datetime(2999, 1, 1)}, "expires_at"),  # noqa: DTZ001 -- the point of the test
         ({"expires_at": "90d"}, "expires_at"),

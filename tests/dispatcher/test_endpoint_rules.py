@@ -179,9 +179,11 @@ async def _accepts(pool: Pool, endpoint: str, **columns: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("name", "most"), [("name", 128), ("reason", 256)])
-def test_a_name_is_printable_and_limited(name: str, most: int) -> None:
-    rule = {"name": rules.endpoint_name, "reason": rules.disabled_reason}[name]
+@pytest.mark.parametrize(
+    ("rule", "name", "most"),
+    [(rules.endpoint_name, "name", 128), (rules.disabled_reason, "reason", 256), (rules.label, "name", 256)],
+)
+def test_a_name_is_printable_and_limited(rule: Callable[[str], str | None], name: str, most: int) -> None:
     assert "ü" * most == rule("ü" * most)
     assert rules.endpoint_name(None) is None
     for text in ("", "x" * (most + 1), "a\x1bb", "\ud800"):

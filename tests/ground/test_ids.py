@@ -21,6 +21,8 @@ from hookseal.ground.version import VERSION
 UUID7 = "01900000-0000-7000-8000-000000000001"
 PARSERS: list[Callable[[str], str]] = [
     ids.tenant_id,
+    ids.tenant_uid,
+    ids.token_name,
     ids.endpoint_id,
     ids.delivery_id,
     ids.replay_id,
@@ -37,6 +39,8 @@ ROWS = [{"id": each} for each in IDS]
     ("parse", "texts"),
     [
         (ids.tenant_id, ["a", "acme", "0.a_b-c", "Org_2aB", "A" * 63]),
+        (ids.tenant_uid, ["a", "-", "..", "_x", "A" * 256]),
+        (ids.token_name, ["a", "billing.2_b-c", "A" * 63]),
         (ids.endpoint_id, [UUID7]),
         (ids.delivery_id, [UUID7]),
         (ids.replay_id, [UUID7]),
@@ -59,6 +63,8 @@ def test_a_valid_id_is_accepted(parse: Callable[[str], str], texts: list[str]) -
             *(ids.tenant_id, "tenant_id"),
             ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"],
         ),
+        (ids.tenant_uid, "tenant_id", ["", "_system", "_operator", "*", "a b", "a/b", "a" * 257, "a\n", "é"]),
+        (ids.token_name, "name", ["", "a/b", "-a", "a b", "a" * 64, "a\n", "é"]),
         (ids.event_id, "event_id", ["", ".", "..", "..\n", "a/b", "a b", "a\n", "x" * 257, "é"]),
         (ids.event_type, "event_type", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "x" * 129, "a\n"]),
         (ids.subscription, "event_type", ["**", "a*", "*.a", "a.*.b", "", ".*"]),
@@ -247,3 +253,9 @@ def test_config_error_holds_every_problem() -> None:
 
     assert (78, ["a", "b"], "a\nb") == (error.exit_code, error.problems, str(error))
     assert ["only"] == errors.ConfigError("only").problems
+
+
+def test_only_a_uid_of_the_form_of_an_id_may_be_a_tenant() -> None:
+    assert [True, True, False, False, False] == [
+        ids.may_be_tenant(text) for text in ("acme", "A" * 63, "A" * 64, "-a", "_operator")
+    ]

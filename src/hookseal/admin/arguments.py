@@ -39,6 +39,7 @@ _MAX_EVENT_TYPES: Final = 100
 _MAX_IDS: Final = 250  # their bodies have at most 64 MB
 _MAX_METADATA_BYTES: Final = 4_096
 _MAX_SCHEMAS_BYTES: Final = 65_536
+_FIRST_YEAR: Final = 2_000  # of a `readable_time`
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
 _TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
 _LISTS: Final = frozenset({"event_types", "channels"})
@@ -229,11 +230,11 @@ def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
 
 
 def expiry(at: datetime | None) -> datetime | None:
-    """Return the time in UTC at which something expires, before the year 9000. Raises `Malformed`."""
-    moment_ = moment(at, "expires_at")
-    if moment_ is not None and moment_.year >= _LAST_YEAR:
-        raise Malformed(f"expires_at must be before the year {_LAST_YEAR}", field="expires_at")
-    return moment_
+    """Return the time in UTC at which something expires, in the years that can be stored. Raises `Malformed`."""
+    end = moment(at, "expires_at")
+    if end is not None and not _FIRST_YEAR <= end.year < _LAST_YEAR:
+        raise Malformed(f"expires_at must be a time in the future, before the year {_LAST_YEAR}", field="expires_at")
+    return end
 
 
 def endpoint_id(text: str) -> EndpointId:
