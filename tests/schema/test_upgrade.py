@@ -1,8 +1,10 @@
 """The revision of a schema, and its upgrade."""
 
 import asyncio
+import hashlib
 import json
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +30,8 @@ JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'hookseal'
 """
 ROWS_OF_0001 = Path(__file__).with_name("rows_of_0001.sql").read_text(encoding="utf-8")
 EMPTY_IN_0001 = {"key_lock"}
+VERSIONS = files("hookseal.postgres.schema").joinpath("versions")
+FROZEN = {"0001": "7a285af98d837b7f7edc30421604531f69c7f27bff5ad50a28bd38a4d2e2e791"}
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -189,6 +193,16 @@ async def stored(connection: "asyncpg.Connection[asyncpg.Record]", *tables: str)
         ]
         for name in names
     }
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize("number", FROZEN)
+def test_a_frozen_migration_is_not_edited(number: str) -> None:
+    """Databases exist that ran it: a change of the schema is a new migration."""
+    scripts = [each for each in VERSIONS.iterdir() if each.name.startswith((f"{number}_", f"rev_{number}"))]
+    digest = hashlib.sha256(b"".join(each.read_bytes() for each in sorted(scripts, key=lambda each: each.name)))
+
+    assert FROZEN[number] == digest.hexdigest()
 
 
 @pytest.mark.req("OPS-09", part="previous-version")
