@@ -774,6 +774,7 @@ def _lists() -> list[Read]:
         attempts("endpoint", endpoint, None, None, None, since="2030-01-01Z"),
         attempts("event", None, None, None, None),
         attempts("event", endpoint, None, False, 5, oldest_first=True),
+        Read(room="dispatcher.store", file="overview", name="overview", arguments=(50, 30.0)),
         attempt("show"),
         attempt("time_of", None, None),
         page("all", None, None, None, None),

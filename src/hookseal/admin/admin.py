@@ -25,16 +25,18 @@ from hookseal.admin.keys import Keys
 from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
+from hookseal.admin.results import Overview, of_row
 from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.admin.tenants import Tenants
 from hookseal.admin.tokens import Tokens
 from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Settings
+from hookseal.dispatcher.store import overview
 from hookseal.ground.clock import SystemClock
 from hookseal.operations.unlocking import unwrapped
 from hookseal.postgres import opening
-from hookseal.postgres.pool import ANSWER_SECONDS
+from hookseal.postgres.pool import ANSWER_SECONDS, Connection
 from hookseal.postgres.schema import revision
 from hookseal.secrets.core.keyring import KeyRing
 
@@ -45,7 +47,7 @@ class Admin:
     """Manages endpoints, secrets, deliveries and events. Any number of tasks may use one Admin at once."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._session: Final = session
         self.endpoints: Final = Endpoints(session)
         self.secrets: Final = Secrets(session)
         self.deliveries: Final = Deliveries(session)
@@ -59,6 +61,11 @@ class Admin:
         self.event_types: Final = EventTypes(session)
         self.tenants: Final = Tenants(session)
         self.tokens: Final = Tokens(session)
+
+    async def overview(self, *, connection: Connection | None = None) -> Overview:
+        """Return how many tenants, endpoints, deliveries and workers there are, each counted up to 10,000."""
+        async with self._session.reading(connection) as db:
+            return of_row(Overview, await overview.overview(db))
 
     @classmethod
     @asynccontextmanager

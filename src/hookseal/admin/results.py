@@ -474,6 +474,29 @@ class ReplayCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """How much there is in the installation. A count of `most` (10,000) means so many or more.
+
+    Of the `pending` deliveries, `waiting` ones wait for something else than their time (docs/lifecycle.md). Endpoints
+    that are held have a refused secret or an open breaker. A worker without a heartbeat in the last 30 s is not live.
+    """
+
+    tenants: int
+    endpoints: int
+    disabled_endpoints: int
+    failing_endpoints: int
+    held_endpoints: int
+    pending: int
+    waiting: int
+    sending: int
+    dead_letters: int
+    failed: int
+    running_replays: int
+    live_workers: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
     """An event in a list, without its payload. With `channels` it went to endpoints that share one or have none."""
 

@@ -1,0 +1,20 @@
+"""Counts over the whole installation, for an operator."""
+
+from typing import Any, Final
+
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.errors import Defect
+from hookseal.postgres.pool import Executor
+from hookseal.postgres.statements import Statements
+
+MOST: Final = 10_000  # of each kind that are counted
+
+_SQL: Final = Statements("hookseal.dispatcher.store", "overview.sql", seconds=None)
+
+
+async def overview(executor: Executor, *, most: int = MOST) -> dict[str, Any]:
+    """Return how many tenants, endpoints and deliveries of each kind there are, up to `most`. Raises `Unavailable`."""
+    row = await _SQL.row(executor, "overview", most, LIVE_SECONDS)
+    if row is None:
+        raise Defect("overview returns one row")
+    return dict(row)
