@@ -69,6 +69,11 @@ def refused(call: Any, *arguments: Any) -> tuple[list[str], str, str]:
         (b'{"url": "a", "payload": ' + b"[" * 2_000 + b"]" * 2_000 + b"}", "is nested more than 200 levels deep"),
         (b'{"url": "a", "payload": ' + b"[" * 200 + b"]" * 200 + b"}", "is nested more than 200 levels deep"),
         (b"[" * 1_000_000, "is nested more than 200 levels deep"),
+        (b"[" * 201 + b'"' + b'\\"' * 500_000, "is nested more than 200 levels deep"),  # at once, not after hours
+        (
+            b"[" * 150 + b'"' + b"[" * 100 + b'\\"',
+            "is not JSON",
+        ),  # what a string has is no level, though it does not end
     ],
 )
 def test_a_body_that_is_no_plain_json_is_refused(body: bytes, why: str) -> None:
