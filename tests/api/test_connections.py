@@ -105,6 +105,31 @@ async def test_a_head_has_a_limit() -> None:
     assert b'{"code":"request_header_fields_too_large","detail":' in answered
 
 
+async def test_a_body_that_nobody_reads_is_no_head() -> None:
+    """A request that is answered before its body has come is answered once, and the connection serves the next."""
+    async with listening(Connections(head_seconds=5)) as (server, port):
+        reader, writer = await opened(port, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+        await reader.readuntil(b"here")
+        writer.write(b"x" * 1_000_000 + REQUEST)
+        assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MOST_HEAD_BYTES)
+        assert (await rest(reader)).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+        await eventually(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("head", [b"content-length: 1000000", b"transfer-encoding: chunked"])
+async def test_a_body_that_nobody_reads_must_end_in_time(head: bytes) -> None:
+    async with listening(Connections(head_seconds=0.3)) as (server, port):
+        reader, writer = await opened(port, b"POST / HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n\r\n")
+        await reader.readuntil(b"here")
+        while server.server_state.connections:
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.01)
+        assert b"" == await rest(reader)
+        writer.close()
+
+
 async def test_what_is_no_http_is_refused_in_json() -> None:
     async with listening(Connections()) as (_, port):
         reader, writer = await opened(port, b"\x16\x03\x01 nonsense\r\n\r\n")

@@ -4,6 +4,7 @@
 |---|---|---|
 | the head of a request | 10 s, 64 KiB | 408, 431, and the connection is closed |
 | its body | 10 s, and the bytes of its call | 408, 413 |
+| what comes of a body after the answer | 10 s | closed |
 | an open connection without a request | 20 s | closed |
 | an answer that is not read | 10 s | the connection is cut |
 | connections | 1,000 | one more closes the one that has been without a request for longest |
@@ -44,6 +45,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._limits = limits
         self._head_bytes = 0
+        self._is_within_body = False  # of a request that has been answered
         self._head = _Deadline(self.loop, self._late)
         self._answer = _Deadline(self.loop, self._cut)
 
@@ -64,7 +66,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes of a head; the time for that of a further request begins with its first byte."""
-        if self in self._limits.waiting:
+        if self in self._limits.waiting and not self._is_within_body:
             if not self._head_bytes and not self._head.runs:
                 self._head.begin(self._limits.head_seconds)
             self._head_bytes += len(data)
@@ -78,12 +80,22 @@ class Connection(HttpToolsProtocol):
         self._head.end()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Wait for the next request, if this one has been answered already."""
+        super().on_message_complete()
+        if self._is_within_body:
+            self._is_within_body = False
+            self._head.end()
+
     def on_response_complete(self) -> None:
-        """Wait for the next request, and for the client to read the answer."""
+        """Wait for the next request, or for the rest of this one, and for the client to read the answer."""
         super().on_response_complete()
         if self.cycle.response_complete:
             self._head_bytes = 0
             self._limits.waiting[self] = None
+            self._is_within_body = self.cycle.more_body
+            if self._is_within_body:
+                self._head.begin(self._limits.head_seconds)
         if self.transport.get_write_buffer_size():
             self._answer.begin(ANSWER_SECONDS)
 
