@@ -230,6 +230,7 @@ async def test_no_endpoint_of_a_deleted_tenant_is_left(admin: Admin, installatio
 
 async def test_a_malformed_tenant_is_refused_by_name(admin: Admin) -> None:
     wrong: list[Any] = [[], {"a": 1}, {1: "a"}, {"a": "\udcff"}, {"a": "a" * 4_096}, {"a": None}]
+    wrong += [{"\0": "a"}, {"a": "b\0"}]
     cases: list[tuple[dict[str, Any], str]] = [
         *(({"tenant_id": tenant}, "tenant_id") for tenant in ("", "_system", "_operator", "*", "a" * 64, 5)),
         *(({"uid": uid}, "uid") for uid in ("", "_system", "_operator", "*", "a b", "a/b", "a" * 257, 5)),

@@ -164,7 +164,8 @@ def metadata_of(values: Mapping[str, str]) -> dict[str, str]:
     for name, value in values.items():
         _require(str, name, "metadata")
         _require(str, value, "metadata")
-        encoded(f"{name}{value}", "metadata")
+        if b"\0" in encoded(f"{name}{value}", "metadata"):
+            raise Malformed("metadata must not contain the character U+0000", field="metadata")
     if len(json.dumps(dict(values))) > _MAX_METADATA_BYTES:
         raise Malformed(f"metadata must be at most {_MAX_METADATA_BYTES} bytes as JSON", field="metadata")
     return dict(values)
