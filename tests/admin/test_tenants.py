@@ -234,6 +234,7 @@ async def test_a_malformed_tenant_is_refused_by_name(admin: Admin) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         *(({"tenant_id": tenant}, "tenant_id") for tenant in ("", "_system", "_operator", "*", "a" * 64, 5)),
         *(({"uid": uid}, "uid") for uid in ("", "_system", "_operator", "*", "a b", "a/b", "a" * 257, 5)),
+        *(({"uid": uid}, "uid") for uid in (".", "..")),  # a client leaves them out of a path
         ({"tenant_id": "acme", "uid": "globex"}, "uid"),
         *(({"name": name}, "name") for name in ("", "a\n", "a" * 257, 5)),
         *(({"metadata": metadata}, "metadata") for metadata in wrong),

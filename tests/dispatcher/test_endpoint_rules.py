@@ -138,7 +138,7 @@ def test_what_the_product_keeps_is_limited() -> None:
     assert ("a" * 256, "A.b_c-1") == (rules.endpoint_uid("a" * 256), rules.endpoint_uid("A.b_c-1"))
     assert ("", "ü" * 1_024, "a\r\n\tb") == tuple(map(rules.description, ("", "ü" * 1_024, "a\r\n\tb")))
     for rule, field, texts in (
-        (rules.endpoint_uid, "uid", ("", "a" * 257, "a b", "ü", "a\n")),
+        (rules.endpoint_uid, "uid", ("", "a" * 257, "a b", "ü", "a\n", ".", "..")),
         (rules.description, "description", ("x" * 1_025, "a\x1bb", "\0", "\ud800")),
     ):
         for text in texts:

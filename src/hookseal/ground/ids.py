@@ -24,7 +24,7 @@ EVERY_TENANT: Final = TenantId("*")  # the id of no tenant
 RESERVED_TENANTS: Final = frozenset({SYSTEM_TENANT, OPERATOR_TENANT})
 
 _TENANT_RULE: Final = "1 to 63 characters of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
-_UID = re.compile(r"[A-Za-z0-9._-]{1,256}")
+_UID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,256}")  # clients take `.` and `..` in a path as steps
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -60,7 +60,7 @@ def tenant_uid(text: str) -> str:
     """Return the name that a product gave a tenant, which may also be its id. Raises `Malformed`."""
     if text in RESERVED_TENANTS or not _UID.fullmatch(text):
         raise Malformed(
-            "uid must be 1 to 256 characters of A-Z, a-z, 0-9, '.', '_' and '-', and not be reserved",
+            "uid must be 1 to 256 characters of A-Z, a-z, 0-9, '.', '_' and '-', not '.' or '..', and not be reserved",
             field="tenant_id",
         )
     return text

@@ -34,7 +34,7 @@ MAX_RATE: Final = 10_000
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _RATE: Final = re.compile(r"([0-9]{1,5})/s")
 _DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
-_UID: Final = re.compile(r"[A-Za-z0-9_.-]+")
+_UID: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]+")
 _LINE_BREAKS: Final = frozenset("\n\r\t")
 
 
@@ -44,10 +44,14 @@ def endpoint_name(text: str | None) -> str | None:
 
 
 def endpoint_uid(text: str) -> str:
-    """Return the id of the product's own if it has 1 to 256 characters of its grammar. Raises `Malformed`."""
+    """Return the id of the product's own if it has 1 to 256 characters of its grammar. Raises `Malformed`.
+
+    In a path `.` and `..` are steps that a client takes by itself: the call for what it deletes would be another one.
+    """
     if len(text) > MAX_UID_CHARACTERS or not _UID.fullmatch(text):
         raise Malformed(
-            f"uid must be 1 to {MAX_UID_CHARACTERS} characters of A-Z, a-z, 0-9, '.', '_' and '-'", field="uid"
+            f"uid must be 1 to {MAX_UID_CHARACTERS} characters of A-Z, a-z, 0-9, '.', '_' and '-', not '.' or '..'",
+            field="uid",
         )
     return text
 
