@@ -407,3 +407,16 @@ async def test_secrets_of_tenants_are_opened_by_a_right_of_their_own(
                     said.append("refused")
 
     assert ["refused"] * len(OPENING) + ["works"] * len(OPENING) == said
+
+
+async def test_headers_that_may_not_be_opened_can_be_replaced(
+    installation: Installation, environ: dict[str, str]
+) -> None:
+    make = Targets(installation)
+    async with (
+        login(installation.pool, environ["DATABASE_URL"], "hookseal_api") as (_, url),
+        Admin.connect(url, environ=environ) as admin,
+    ):
+        updated = await _on("with_headers", headers={"X-B": "2"}, **BY)(admin.endpoints.update, make)
+
+    assert ("headers",) == updated.changed

@@ -14,6 +14,7 @@ from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import given_facts, host, require_drainable, require_usable
 from hookseal.operations.operator import Operator
+from hookseal.postgres.savepoint import savepoint
 from hookseal.secrets.core import overlap
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.extras import stored
@@ -127,7 +128,8 @@ async def _move(operator: Operator, row: Pointer, extra: Extra[Any], change: sto
         return None
     operator.unlocked.integrity.verify(row)
     try:
-        before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, row)
+        async with savepoint(operator.connection):  # a role without the right to open it may replace it
+            before = await stored.opened(operator.unlocked.store_on(operator.connection), extra, row)
     except SecretError:
         if not change.replaces_all:
             raise
