@@ -1,6 +1,7 @@
 """The commands and the application of the README, run as written against `hookseal up`."""
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -61,7 +62,7 @@ async def shown_up(terminal: Terminal) -> AsyncIterator[list[str]]:
     printed: list[str] = []
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while not printed or not printed[-1].startswith("log "):
+            while not printed or not printed[-1].startswith("logs "):
                 printed.append((await process.stdout.readline()).decode())
                 assert printed[-1], await process.communicate()
         yield [line.strip() for line in printed if line.startswith("  ")]
@@ -76,22 +77,38 @@ async def test_the_readme_runs_as_written(terminal: Terminal) -> None:
 
     The printed lines work in a second terminal without an active virtual environment.
     """
-    start, written = documented("Five minutes with `hookseal up`", "sh")
+    start, written, over_http = documented("Five minutes with `hookseal up`", "sh")
     assert ".venv/bin/hookseal up\n" == start
     of_path, *commands, show, why = written.splitlines()
 
     async with shown_up(terminal) as printed:
         receiver = re.findall(r"http://127\.0\.0\.1:\d+/", "".join(printed))[0]
+        api, token = re.findall(r"Bearer (\S+)'.* (http://[^/]+)/api", "".join(printed))[0][::-1]
         assert of_path.startswith("export PATH=")
-        assert [line.replace("http://127.0.0.1:PORT/", receiver) for line in commands] == printed[1:]
+        *ours, endpoint, message = printed[1:]
+        assert [line.replace("http://127.0.0.1:PORT/", receiver) for line in commands] == ours
+        posted = over_http.replace("http://127.0.0.1:PORT/", receiver).replace("http://127.0.0.1:API_PORT", api)
+        assert [line.replace("TOKEN", token) for line in posted.splitlines()] == [endpoint, message]
         copied = await finished(await bare_shell(terminal, "\n".join(printed)))
         assert 0 == copied.code, copied
         [number] = re.findall(r"^([0-9a-f-]{36})\b", copied.out, re.MULTILINE)
         assert ("hookseal delivery show ID", "hookseal delivery why ID") == (show, why)
+        await require_delivery_over_http(terminal, copied.out)
         shown = await delivered(terminal, number)
         assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
         assert "delivered" == (await terminal.run_on_stack("delivery", "why", number))["state"]
         await require_fastapi(terminal)
+
+
+async def require_delivery_over_http(terminal: Terminal, answers: str) -> None:
+    """Fail unless these are the answers of the API to both commands, and the message reached the endpoint."""
+    added, sent = (json.loads(answer) for answer in re.findall(r'\{"id":.*?\}(?=\{"id"|\n|$)', answers))
+    listed = await terminal.run_on_stack("delivery", "list", "--tenant", "globex", "--event-id", sent["id"])
+    [delivery] = listed["items"]
+    assert added["id"] == delivery["endpoint_id"]
+    assert [204] == [
+        attempt["status"] for attempt in (await delivered(terminal, delivery["delivery_id"]))["attempt_log"]
+    ]
 
 
 async def bare_shell(terminal: Terminal, commands: str) -> Process:

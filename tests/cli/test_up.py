@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from hookseal.cli import up
@@ -25,7 +26,9 @@ from tests.cli.process_leaks import processes_in
 from tests.doubles.stuck_client import stuck_client
 
 STARTING = b"starting ... (Ctrl-C ends it)\n"
-ENDING = b"ending ... the worker finishes its requests in flight, for at most 35 s (Ctrl-C again ends it now)\n"
+ENDING = (
+    b"ending ... the worker and the API finish their requests in flight, for at most 35 s (Ctrl-C again ends it now)\n"
+)
 ENDED = b"ended; the data stays for the next start\n"
 STATE = "SELECT state FROM hookseal.deliveries WHERE id::text = $1"
 
@@ -127,8 +130,9 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
     The receiver verifies, so that a command can test whether it uses the secret of its endpoint.
     """
     async with terminal.up() as (process, ready):
-        assert {"event", "receiver_url", "health_url", "worker_log"} == ready.keys()
+        assert {"event", "receiver_url", "health_url", "worker_log", "api_url", "api_log", "token"} == ready.keys()
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
+        assert str(terminal.state / "api.log") == ready["api_log"]
         where = ("--tenant", "acme", "--url", ready["receiver_url"] + "hook", "--event-type", "*")
         added = await terminal.run_on_stack("endpoint", "add", *where)
         published = await terminal.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
@@ -148,7 +152,8 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         assert (True, True) == (event["verified"], event["body"].endswith('"data":1}'))
     assert [] == processes_in(terminal.temporary)
 
-    async with terminal.up() as (process, _):
+    async with terminal.up() as (process, again):
+        assert (ready["api_url"], ready["token"]) == (again["api_url"], again["token"])
         assert shown == await terminal.run_on_stack("delivery", "show", delivery["delivery_id"])
         assert 0 == (await ended(process, signal.SIGTERM))[0]
     assert [] == processes_in(terminal.temporary)
@@ -175,9 +180,10 @@ async def test_a_second_interrupt_ends_it_at_once(terminal: Terminal) -> None:
 async def test_a_running_up_is_protected_and_may_be_killed(terminal: Terminal) -> None:
     """Folder and files are private, a second `up` is refused, and a state file that was altered is named.
 
-    A killed `up` leaves no process, `up env` says that nothing runs, and the next one starts.
+    A killed `up` leaves no process, `up env` says that nothing runs, and the next one starts, with another token if
+    the first was revoked.
     """
-    async with terminal.up() as (process, _):
+    async with terminal.up() as (process, first):
         assert 0o700 == stat.S_IMODE(terminal.state.stat().st_mode)
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files_of(terminal.state)}
         assert "master.key" in modes
@@ -192,14 +198,23 @@ async def test_a_running_up_is_protected_and_may_be_killed(terminal: Terminal) -
         assert key not in exported.out + as_json.out
         misplaced = await terminal.hookseal("up", "--json", "env")
         assert (2, "malformed") == (misplaced.code, misplaced.json["error"]["code"])
+        await terminal.run_on_stack("token", "revoke", "--name", "up")
+        assert 401 == await answer(first, first["token"])
         await require_refusal_of_a_second(terminal, process)
         await require_report_of_an_altered_file(terminal)
         await require_no_process_after_a_kill(terminal, process)
     failed = await terminal.hookseal("up", "env", "--json")
     assert (69, "unavailable") == (failed.code, failed.json["error"]["code"])
     assert "nothing is up" in failed.json["error"]["message"]
-    async with terminal.up() as (process, _):
+    async with terminal.up() as (process, again):
+        assert (401, 200) == (await answer(again, first["token"]), await answer(again, again["token"]))
         assert 0 == (await ended(process, signal.SIGHUP))[0]
+
+
+async def answer(ready: dict[str, Any], token: str) -> int:
+    """Return the status with which the API answers a request with this token."""
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+        return (await client.get(ready["api_url"] + "/api/v1/app/acme/endpoint")).status_code
 
 
 def files_of(folder: Path) -> list[Path]:

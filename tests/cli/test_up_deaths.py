@@ -19,8 +19,13 @@ from tests.embedded.processes import arguments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the parts are found in /proc")
 
-PROGRAMS = {"the worker": "hookseal\0worker", "PostgreSQL": "bin/postgres", "Valkey": "valkey-server"}
-LOGS = ("worker.log", "postgres.log", "valkey.log")
+PROGRAMS = {
+    "the worker": "hookseal\0worker",
+    "the API": "hookseal\0api",
+    "PostgreSQL": "bin/postgres",
+    "Valkey": "valkey-server",
+}
+LOGS = ("worker.log", "api.log", "postgres.log", "valkey.log")
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ async def test_a_dead_part_ends_it(terminal: Terminal) -> None:
         added = await terminal.run_on_stack(
             *("endpoint", "add", "--tenant", "acme", "--url", ready["receiver_url"], "--event-type", "*")
         )
-        await require_end(terminal, process, "Valkey", "valkey.log", "The worker and PostgreSQL")
+        await require_end(terminal, process, "Valkey", "valkey.log", "The worker, the API and PostgreSQL")
     texts = [(terminal.state / name).read_text() for name in LOGS]
 
     async with terminal.up() as (process, _):
@@ -67,7 +72,10 @@ async def test_a_dead_part_ends_it(terminal: Terminal) -> None:
         assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in kept}
         assert not (terminal.state / "worker.log").read_text().startswith(texts[0])
         assert added["endpoint_id"] in str(await terminal.run_on_stack("endpoint", "list"))
-        await require_end(terminal, process, "the worker", "worker.log", "PostgreSQL and Valkey")
+        await require_end(terminal, process, "the worker", "worker.log", "The API, PostgreSQL and Valkey")
+
+    async with terminal.up() as (process, _):
+        await require_end(terminal, process, "the API", "api.log", "The worker, PostgreSQL and Valkey")
 
 
 async def require_end(terminal: Terminal, process: Process, dead: str, log: str, others: str) -> None:

@@ -46,7 +46,7 @@ async def test_a_worker_ended_from_outside_is_seen(
         os.kill(worker.ready["pid"], 9)
         seen = f"^the worker was killed by SIGKILL; its log is {re.escape(str(log))}"
         with pytest.raises(Unavailable, match=seen):
-            await watch([Part(name="PostgreSQL"), Part(name="Valkey")], worker, asyncio.Event())
+            await watch([Part(name="PostgreSQL"), Part(name="Valkey")], [worker], asyncio.Event())
 
 
 async def test_a_cancelled_start_leaves_no_process(tmp_path: Path, redis_url: str) -> None:

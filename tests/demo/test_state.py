@@ -1,6 +1,7 @@
 """`hookseal up` locks its folder, and a second terminal reads only the settings of a running stack."""
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -190,6 +191,15 @@ def test_the_receivers_port_is_chosen_once(tmp_path: Path) -> None:
 
     kept.write_text("no port")
     assert 0 < state.receiver_port(tmp_path)
+
+
+def test_the_port_of_the_api_stays_while_it_is_free(tmp_path: Path) -> None:
+    port = state.api_port(tmp_path)
+    assert port == state.api_port(tmp_path)
+    with socket.create_server(("127.0.0.1", port)):
+        other = state.api_port(tmp_path)
+        assert port != other
+    assert other == state.api_port(tmp_path)
 
 
 def test_the_logs_of_the_run_before_are_kept(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_signal_is_named(exit_code: int, expected: str) -> None:
 
 async def test_a_stop_is_no_error() -> None:
     """A stop ends the watch without an error, before it and while it waits, also if a part ends at that time."""
-    stop, parts = asyncio.Event(), ((Part(name="Valkey", exit_code=0),), Part(name="the worker"))
+    stop, parts = asyncio.Event(), ((Part(name="Valkey", exit_code=0),), (Part(name="the worker"),))
     asyncio.get_running_loop().call_soon(stop.set)
     await watch(*parts, stop)
     await watch(*parts, stop)
@@ -46,6 +46,6 @@ async def test_the_error_names_the_part() -> None:
     """The error names the part that ended, its log and the parts that are stopped with it."""
     servers = (Part(name="PostgreSQL", exit_code=3), Part(name="Valkey"))
     with pytest.raises(
-        Unavailable, match=r"^PostgreSQL ended with exit code 3; its log is /its\.log\. The worker and V"
+        Unavailable, match=r"^PostgreSQL ended with exit code 3; its log is /its\.log\. The worker, the API and V"
     ):
-        await watch(servers, Part(name="the worker", exit_code=1), asyncio.Event())
+        await watch(servers, (Part(name="the worker", exit_code=1), Part(name="the API")), asyncio.Event())

@@ -1,5 +1,6 @@
 """`hookseal up`: the servers of the demo, until Ctrl-C; and `up env`, which prints their settings for a shell."""
 
+import json
 import os
 import shlex
 import sys
@@ -27,14 +28,17 @@ def up(
     *,
     as_json: JsonLines = False,
 ) -> None:
-    """Run an embedded PostgreSQL and Valkey, a worker, and a receiver that prints every request.
+    """Run an embedded PostgreSQL and Valkey, a worker, the HTTP API, and a receiver that prints every request.
 
     For each request it prints up to 1,000 characters of the body (--json: all of it), and whether the secret of an
     endpoint with its url verifies the request. If it does not, the answer is 401, else 204.
 
-    Press Ctrl-C to end it: the worker finishes its requests in flight, which takes 35 seconds at most. Press it again
-    to end it at once: what was in flight is sent again at the next start. If the worker, PostgreSQL or Valkey dies,
-    `up` ends with an error that names it and its log. The logs stay through one more start, as *.log.1.
+    It also prints a token for the HTTP API, and two commands that use it. The token, for every tenant with the scopes
+    read, publish and manage, is made once for the folder, and again if you revoke it.
+
+    Press Ctrl-C to end it: worker and API finish their requests in flight, which takes 35 seconds at most. Press it
+    again to end it at once: what was in flight is sent again at the next start. If the worker, the API, PostgreSQL or
+    Valkey dies, `up` ends with an error that names it and its log. The logs stay through one more start, as *.log.1.
 
     The data stays in .hookseal/. If root starts it, the servers run as the user `nobody`, and the files
     .hookseal/*.place name the folders of their data. It refuses a folder .hookseal of another user, one that others may
@@ -93,6 +97,12 @@ def _path_line() -> str:
     return f'  export PATH={shlex.quote(str(folder))}:"$PATH"\n' if (folder / "hookseal").is_file() else ""
 
 
+def _curl(event: Mapping[str, Any], path: str, body: Mapping[str, Any]) -> str:
+    """Return a command that posts this to the API, for a tenant other than that of the commands above."""
+    headers = f"-H 'Authorization: Bearer {event['token']}' -H 'Content-Type: application/json'"
+    return f"curl {headers} {event['api_url']}/api/v1/app/globex/{path} -d {shlex.quote(json.dumps(body))}"
+
+
 def _say_text(event: dict[str, Any]) -> None:
     if event["event"] == "up.ready":
         emit(
@@ -103,9 +113,13 @@ def _say_text(event: dict[str, Any]) -> None:
             f"  hookseal endpoint add --tenant acme --url {event['receiver_url']} --event-type '*'\n"
             f"  hookseal publish --tenant acme --event-type invoice.paid --data '{{\"id\": 1}}'\n"
             f"  hookseal delivery list\n\n"
-            f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add the endpoint\n"
+            f"Or over HTTP, from any language:\n\n"
+            f"  {_curl(event, 'endpoint', {'url': event['receiver_url']})}\n"
+            f"  {_curl(event, 'msg', {'eventType': 'invoice.paid', 'payload': {'id': 1}})}\n\n"
+            f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add each endpoint\n"
             f"only once, since the receiver keeps its URL.\n\n"
-            f"probes    {event['health_url']}/readyz\nlog       {event['worker_log']}\n",
+            f"probes    {event['health_url']}/readyz\nAPI       {event['api_url']}\n"
+            f"logs      {event['worker_log']}, {event['api_log']}\n",
         )
         return
     kind = "replay" if event.get("replay") else "retry" if event["retry"] else ""

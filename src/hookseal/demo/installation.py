@@ -19,7 +19,7 @@ from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.key import keys
 
-_WHO: Final = "hookseal up or demo"
+WHO: Final = "hookseal up or demo"
 _MASTER: Final = "master.key"
 _OURS: Final = ("HOOKSEAL_", "SECRETS_", "DATABASE_URL", "REDIS_URL")
 
@@ -53,7 +53,7 @@ async def install(stack: Stack, folder: Path) -> Installation:
     connection = await connect(stack.postgres.url)
     try:
         if not await keys.registered(connection):
-            await begin(connection, keyring, _WHO, os.urandom)
+            await begin(connection, keyring, WHO, os.urandom)
     finally:
         await connection.close()
     return Installation(
@@ -80,7 +80,7 @@ async def with_next_key(installation: Installation, folder: Path) -> Installatio
     connection = await connect(installation.database_url)
     try:
         unlocked = await unlock(connection, Provider.DB, installation.keyring)
-        await stage_key(Operator(connection=connection, unlocked=unlocked, who=_WHO), key)
+        await stage_key(Operator(connection=connection, unlocked=unlocked, who=WHO), key)
     finally:
         await connection.close()
     return replace(

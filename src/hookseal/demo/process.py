@@ -1,4 +1,4 @@
-"""Runs a real `hookseal worker` process, waits until it is ready, and stops it with a drain."""
+"""Runs a real `hookseal worker` or `hookseal api` process, waits until it is ready, and stops it with a drain."""
 
 import asyncio
 import json
@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
@@ -18,13 +19,12 @@ STOP_SECONDS: Final = 35.0  # longer than the drain of a worker
 _START_SECONDS: Final = 20.0
 
 
-class WorkerProcess:
-    """A worker that has reported readiness; `ready` is its ready line."""
+class RunningProcess:
+    """A process that has reported readiness; `ready` is its ready line, and `name` its name in messages."""
 
-    name: Final = "the worker"
-
-    def __init__(self, process: asyncio.subprocess.Process, log: Path, ready: dict[str, Any]) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, ready: dict[str, Any]) -> None:
         self._process = process
+        self.name = name
         self.log = log
         self.ready = ready
 
@@ -33,9 +33,14 @@ class WorkerProcess:
         """The exit code, negative for a signal; None while it runs."""
         return self._process.returncode
 
+    def stop(self) -> None:
+        """Make it drain."""
+        if self._process.returncode is None:
+            self._process.terminate()
+
 
 class Start(Protocol):
-    """Starts a worker with this environment. Its standard output is a pipe, its log goes to the file."""
+    """Starts a process with this environment. Its standard output is a pipe, its log goes to the file."""
 
     async def __call__(self, environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
         """Return the process that was started."""
@@ -44,11 +49,15 @@ class Start(Protocol):
 
 async def start_worker(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
     """Start a worker with this Python, and return its process."""
+    return await _start("worker", environment, log)
+
+
+async def _start(command: str, environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         # The kernel then makes it drain when this process ends, however that happens.
         *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
         *(str(os.getpid()), str(int(signal.SIGTERM)), ""),
-        *(sys.executable, "-P", "-m", "hookseal", "worker"),
+        *(sys.executable, "-P", "-m", "hookseal", command),
         env=dict(environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
@@ -56,28 +65,41 @@ async def start_worker(environment: Mapping[str, str], log: BinaryIO) -> asyncio
     )
 
 
-@asynccontextmanager
-async def worker_process(
+def worker_process(
     environment: Mapping[str, str],
     log_file: Path,
     *,
     start: Start = start_worker,
     at_once: asyncio.Event | None = None,
-) -> AsyncIterator[WorkerProcess]:
+) -> AbstractAsyncContextManager[RunningProcess]:
     """Run a worker process for the length of the block, with its log in the file.
 
     At the end of the block it drains, and is killed after 35 seconds, or when `at_once` is set. Raises `Unavailable`,
     with the end of its log, if it does not become ready within 20 seconds.
     """
+    return _running("the worker", start, environment, log_file, at_once)
+
+
+def api_process(
+    environment: Mapping[str, str], log_file: Path, *, at_once: asyncio.Event | None = None
+) -> AbstractAsyncContextManager[RunningProcess]:
+    """Run a process of the HTTP API for the length of the block, as `worker_process` runs a worker."""
+    return _running("the API", partial(_start, "api"), environment, log_file, at_once)
+
+
+@asynccontextmanager
+async def _running(
+    name: str, start: Start, environment: Mapping[str, str], log_file: Path, at_once: asyncio.Event | None
+) -> AsyncIterator[RunningProcess]:
     with os.fdopen(create_private(log_file), "ab") as log:
         process = await start(environment, log)
     try:
-        yield WorkerProcess(process, log_file, await _ready(process, log_file))
+        yield RunningProcess(name, process, log_file, await _ready(name, process, log_file))
     finally:
         await _end(process, asyncio.Event() if at_once is None else at_once)
 
 
-async def _ready(process: asyncio.subprocess.Process, log_file: Path) -> dict[str, Any]:
+async def _ready(name: str, process: asyncio.subprocess.Process, log_file: Path) -> dict[str, Any]:
     line = b""
     try:
         async with asyncio.timeout(_START_SECONDS):
@@ -85,7 +107,7 @@ async def _ready(process: asyncio.subprocess.Process, log_file: Path) -> dict[st
                 line = await process.stdout.readline()
         ready: dict[str, Any] = json.loads(line)
     except (TimeoutError, ValueError):
-        raise Unavailable(f"the worker did not become ready:\n{_log_tail(log_file)}") from None
+        raise Unavailable(f"{name} did not become ready:\n{_log_tail(log_file)}") from None
     return ready
 
 

@@ -3,19 +3,22 @@
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from hookseal.embedded.folders import opened, read_private, require_own_files, write_private
-from hookseal.embedded.server import ports
+from hookseal.embedded.server import HOST, ports
 from hookseal.errors import Refused, Unavailable
 
 _FILE: Final = "up.json"
-_PORT: Final = "receiver.port"
+_RECEIVER_PORT: Final = "receiver.port"
+_API_PORT: Final = "api.port"
+_OF_TOKEN: Final = "api.token"  # noqa: S105 -- the name of a file
 _LOCK: Final = "up.lock"
-_LOGS: Final = ("worker.log", "postgres.log", "valkey.log")
+_LOGS: Final = ("worker.log", "api.log", "postgres.log", "valkey.log")
 _OTHER_SETTINGS: Final = (
     'this shell does not have the addresses of the `hookseal up` that runs in this folder: eval "$(hookseal up env)" '
     "sets them"
@@ -83,12 +86,47 @@ def keep_logs(folder: Path) -> None:
 
 def receiver_port(folder: Path) -> int:
     """Return the port of the receiver. It stays the same, since earlier endpoints send to it."""
-    place = folder / _PORT
+    place = folder / _RECEIVER_PORT
+    return _kept_port(place) or _new_port(place)
+
+
+def api_port(folder: Path) -> int:
+    """Return the port of the API: that of the run before, unless another process listens on it now."""
+    place = folder / _API_PORT
+    port = _kept_port(place)
+    return port if port is not None and _is_free(port) else _new_port(place)
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _kept_port(place: Path) -> int | None:
     with suppress(OSError, ValueError):
         return int(read_private(place))
+    return None
+
+
+def _new_port(place: Path) -> int:
     port = next(ports(None))
     write_private(place, str(port))
     return port
+
+
+def kept_token(folder: Path) -> str | None:
+    """Return the token of the API that an earlier run wrote, None if none did."""
+    with suppress(OSError, ValueError):
+        return read_private(folder / _OF_TOKEN).decode("ascii").strip()
+    return None
+
+
+def keep_token(folder: Path, token: str) -> None:
+    """Write the token for the next runs."""
+    write_private(folder / _OF_TOKEN, token + "\n")
 
 
 def settings(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The stack of `hookseal up`: both servers, a worker, and a receiver that verifies every request."""
+"""The stack of `hookseal up`: both servers, a worker, the HTTP API, and a receiver that verifies every request."""
 
 import asyncio
 import logging
@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from hookseal.admin.admin import Admin
 from hookseal.demo import state
-from hookseal.demo.installation import Installation, install
-from hookseal.demo.process import STOP_SECONDS, worker_process
+from hookseal.demo.installation import WHO, Installation, install
+from hookseal.demo.process import STOP_SECONDS, api_process, worker_process
 from hookseal.demo.sink import Judge, delivery_of, run_sink
 from hookseal.embedded.stack import stack
-from hookseal.errors import HooksealError, Unavailable, with_advice
+from hookseal.errors import HooksealError, NotFound, Unavailable, with_advice
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.postgres.connect import connection_pool
@@ -26,12 +27,13 @@ from hookseal.secrets.core.ref import Provider, Purpose, SecretRef
 from hookseal.secrets.core.signing import public_key_of
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
+_NAME: Final = "up"  # of the token
 _OTHER_PORT: Final = (
     "free the port, or delete .hookseal/receiver.port: the receiver then gets another one, and the endpoints that send "
     "to it need its new URL"
 )
 _ENDING: Final = (
-    "ending ... the worker finishes its requests in flight, for at most "
+    "ending ... the worker and the API finish their requests in flight, for at most "
     f"{STOP_SECONDS:.0f} s (Ctrl-C again ends it now)"
 )
 
@@ -39,9 +41,9 @@ _ENDING: Final = (
 async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, report: Callable[[str], None]) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP. Published events stay in the folder for the next run.
 
-    At the first signal `report` is called with what it waits for then; a second one kills the worker. The folder must
-    be an absolute path, since other processes use it. `say` is called once when everything is up, and then for each
-    request to the receiver. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
+    At the first signal `report` is called with what it waits for then; a second one kills worker and API. The folder
+    must be an absolute path, since other processes use it. `say` is called once when everything is up, and then for
+    each request to the receiver. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
     running in the folder.
     """
     stop, at_once = asyncio.Event(), asyncio.Event()
@@ -77,12 +79,15 @@ async def _receiver(
 async def _hold(
     folder: Path, say: Callable[[dict[str, object]], None], stop: asyncio.Event, at_once: asyncio.Event
 ) -> None:
-    log_file = folder / "worker.log"
     async with stack(folder) as both:
         installation = await install(both, folder)
+        token = await _token(installation, folder)
+        environment = installation.environment(os.environ)
+        of_api = environment | {"HOOKSEAL_API_PORT": str(state.api_port(folder))}
         async with (
             _receiver(installation, state.receiver_port(folder), say, at_once) as receiver_url,
-            worker_process(installation.environment(os.environ), log_file, at_once=at_once) as worker,
+            worker_process(environment, folder / "worker.log", at_once=at_once) as worker,
+            api_process(of_api, folder / "api.log", at_once=at_once) as api,
         ):
             health_url = worker.ready["health_url"]
             with state.publish_settings(folder, installation.settings | {"HOOKSEAL_HEALTH_URL": health_url}):
@@ -91,14 +96,32 @@ async def _hold(
                         "event": "up.ready",
                         "receiver_url": receiver_url,
                         "health_url": health_url,
-                        "worker_log": str(log_file),
+                        "worker_log": str(worker.log),
+                        "api_url": api.ready["url"],
+                        "api_log": str(api.log),
+                        "token": token,
                     }
                 )
                 try:
-                    await watch((both.postgres, both.valkey), worker, stop)
+                    await watch((both.postgres, both.valkey), (worker, api), stop)
+                    worker.stop()  # it drains while the API does
                 except Unavailable:
                     at_once.set()  # without a server the worker could wait for it until the end of its drain
                     raise
+
+
+async def _token(installation: Installation, folder: Path) -> str:
+    """Return the token of this folder, for every tenant. It is made again if it was revoked, or its file is gone."""
+    async with Admin.connect(environ=installation.settings) as admin:
+        kept = state.kept_token(folder)
+        if kept is not None and await admin.tokens.find(kept) is not None:
+            return kept
+        with suppress(NotFound):
+            await admin.tokens.revoke(name=_NAME, actor=WHO)
+        added = await admin.tokens.add(name=_NAME, tenant_id=ids.EVERY_TENANT, actor=WHO)
+    text = added.token.reveal().decode("ascii")
+    state.keep_token(folder, text)
+    return text
 
 
 _LOOK_EVERY_SECONDS: Final = 0.2
@@ -123,21 +146,21 @@ class Watched(Protocol):
         ...
 
 
-async def watch(servers: Sequence[Watched], worker: Watched, stop: asyncio.Event) -> None:
+async def watch(servers: Sequence[Watched], processes: Sequence[Watched], stop: asyncio.Event) -> None:
     """Return once `stop` is set. Raises `Unavailable`, with what to do, if a process ends before.
 
-    If a server and the worker end at the same moment, the error names the server.
+    If a server and one of our processes end at the same moment, the error names the server.
     """
     while not stop.is_set():
-        # Before the pause, so that a server that dies with the worker has ended when the servers are looked at.
-        worker_ended = worker.exit_code is not None
+        # Before the pause, so that a server that dies with a process has ended when the servers are looked at.
+        ended = [process for process in processes if process.exit_code is not None]
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _LOOK_EVERY_SECONDS)
         if stop.is_set():
             return
-        for part in (*servers, *([worker] if worker_ended else [])):
+        for part in (*servers, *ended):
             if part.exit_code is not None:
-                others = [other.name for other in (worker, *servers) if other is not part]
+                others = [other.name for other in (*processes, *servers) if other is not part]
                 raise Unavailable(_message(part, part.exit_code, others))
 
 
@@ -152,7 +175,7 @@ def how_ended(exit_code: int) -> str:
 
 
 def _message(part: Watched, exit_code: int, others: Sequence[str]) -> str:
-    stopped = " and ".join(others)
+    stopped = f"{', '.join(others[:-1])} and {others[-1]}"
     return (
         f"{part.name} {how_ended(exit_code)}; its log is {part.log}. {stopped[0].upper()}{stopped[1:]} are stopped "
         "too, and the data is kept: start `hookseal up` again, then repeat the eval in the second terminal, since the "
