@@ -30,6 +30,7 @@ class EventTypeUpdate(In):
     archived: bool | None = None
     group_name: None = None
     feature_flags: None = None
+    feature_flag: None = None  # which older clients may send as null
 
 
 class EventTypeIn(In):
@@ -42,6 +43,7 @@ class EventTypeIn(In):
     archived: bool | None = None
     group_name: None = None
     feature_flags: None = None
+    feature_flag: None = None
 
 
 class EventTypePatch(In):
@@ -53,6 +55,7 @@ class EventTypePatch(In):
     archived: bool | UnsetType = UNSET
     group_name: UnsetType | None = UNSET
     feature_flags: UnsetType | None = UNSET
+    feature_flag: UnsetType | None = UNSET
 
 
 class EventTypeOut(Out):

@@ -29,12 +29,18 @@ NAMES: Final = {
 
 
 class MessageIn(In):
-    """A message to publish."""
+    """A message to publish. The members that can only be null are those of Svix that hookseal does not have."""
 
     event_type: str
     payload: Payload
     event_id: str | None = None
     channels: list[str] | None = None
+    application: None = None
+    deliver_at: None = None
+    payload_retention_hours: None = None
+    payload_retention_period: None = None
+    tags: None = None
+    transformations_params: None = None
 
 
 class MessageOut(Out):
