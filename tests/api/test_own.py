@@ -1,5 +1,6 @@
 """What hookseal has and Svix does not, under a path of its own."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -7,7 +8,9 @@ import pytest
 
 from hookseal import Admin, Publisher
 from hookseal.api import app
+from tests import rows
 from tests.doubles.applications import served
+from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 from tests.operations.test_replay_jobs import dead_letters
 
@@ -99,3 +102,37 @@ async def test_a_token_makes_none_that_may_do_more(admin: Admin, publisher: Publ
         assert "revoked" == (await client.delete(f"{path}/x")).json()["state"]
         assert 401 == (await client.get("/api/v1/app/acme/endpoint", headers=theirs)).status_code
         assert 404 == (await client.delete(f"{path}/x")).status_code
+
+
+@pytest.mark.req("API-03")
+async def test_what_is_no_token_is_refused(admin: Admin, publisher: Publisher, installation: Installation) -> None:
+    """A text that is none, one like a token, and one that has expired, each in the same way."""
+    ended = await admin.tokens.add(
+        name="ended", tenant_id="*", scopes=["read"], expires_at=datetime.now(UTC) + timedelta(hours=1), actor="test"
+    )
+    await rows.change(installation.pool, "api_tokens", expires_at=rows.ago(minutes=1), created_at=rows.ago(hours=1))
+    async with served(app(admin, publisher)) as url, httpx.AsyncClient(base_url=url) as client:
+        for token in ("x", "whst_" + "A" * 43, "whst_", "*", "%00", ended.token.reveal().decode()):
+            answer = await client.get("/api/v1/app", headers={"authorization": f"Bearer {token}"})
+            assert (401, {"code": "authentication_failed", "detail": "Invalid token"}) == (
+                answer.status_code,
+                answer.json(),
+            ), token
+
+
+async def test_the_audit_log_names_token_and_user(
+    admin: Admin, publisher: Publisher, installation: Installation
+) -> None:
+    made = await admin.tokens.add(name="product", tenant_id="acme", scopes=["manage"], actor="test")
+    headers = {"authorization": f"Bearer {made.token.reveal().decode()}"}
+    async with served(app(admin, publisher)) as url, httpx.AsyncClient(base_url=url, headers=headers) as client:
+        for number, user in enumerate((None, "jane@acme.example")):
+            more = {} if user is None else {"hookseal-user": user}
+            endpoint = {"url": f"https://{number}.example"}
+            assert 201 == (await client.post("/api/v1/app/acme/endpoint", json=endpoint, headers=more)).status_code
+        wrong = await client.get("/api/v1/app/acme", headers={"hookseal-user": "a" * 65})
+
+    assert ["token:product", "token:product/jane@acme.example"] == [
+        row["who"] for row in await audited(installation.pool) if row["action"] == "endpoint.added"
+    ]
+    assert (422, ["header", "hookseal-user"]) == (wrong.status_code, wrong.json()["detail"][0]["loc"])
