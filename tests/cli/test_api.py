@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 
 import httpx
@@ -14,6 +15,7 @@ from tests.cli.listeners import SOON_SECONDS, black_hole, seconds_from
 from tests.doubles.logins import login
 from tests.doubles.stored import MASTER_KEY_TEXT
 from tests.embedded.processes import is_open, taken_port
+from tests.worker.waiting import eventually
 
 MESSAGE = {"eventType": "invoice.paid", "payload": {"id": 1}}
 
@@ -46,6 +48,25 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
     assert ["api.ready", "api.draining", "api.stopped"] == events
     assert not is_open(int(ready["url"].rpartition(":")[2]))
     assert not is_open(int(ready["health_url"].rpartition(":")[2]))
+
+
+async def test_a_client_that_goes_away_is_no_failure_of_the_server(begun: Begun) -> None:
+    headers = await token(begun)
+    async with serving(begun.settings) as (_, ready), httpx.AsyncClient() as client:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(ready["url"].rpartition(":")[2]))
+        writer.write(
+            b"POST /api/v1/app/acme/msg HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"authorization: %b\r\ncontent-length: 100\r\n\r\n{" % headers["authorization"].encode()
+        )
+        await writer.drain()
+        await asyncio.sleep(0.5)  # its token is read meanwhile
+        writer.close()
+
+        async def counted() -> list[str]:
+            figures = (await client.get(ready["health_url"] + "/metrics")).text
+            return re.findall(r'hookseal_api_requests_total\{call="message.create",status="(...)"\} 1\.0', figures)
+
+        assert ["4xx"] == await eventually(counted)
 
 
 @pytest.mark.req("API-03")

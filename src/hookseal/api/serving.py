@@ -27,6 +27,7 @@ from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scrap
 from hookseal.worker.stopping import on_stop, print_ready
 
 _BACKLOG: Final = 256  # connections that the system queues until they are accepted
+_GONE: Final = 499  # the client has gone before it was answered
 _NO_CALL: Final = "none"  # the label of a request for a path or a method that nothing serves
 
 REQUESTS: Final = Metric(
@@ -158,7 +159,7 @@ class Meter:
         """Return the application, whose requests are counted."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            began, status = self._clock.monotonic(), 500
+            began, status = self._clock.monotonic(), _GONE
 
             async def noted(message: Message) -> None:
                 nonlocal status
@@ -168,6 +169,9 @@ class Meter:
 
             try:
                 await api(scope, receive, noted)
+            except Exception:
+                status = 500
+                raise
             finally:
                 self._requests.labels(scope.get(CALL, _NO_CALL), f"{status // 100}xx").inc()
                 self._duration.observe(self._clock.monotonic() - began)
