@@ -49,6 +49,13 @@ def test_another_tenant_is_absent() -> None:
     ]
 
 
+@pytest.mark.parametrize("tenant", ["", "*", "_operator", "a b"])
+def test_what_is_no_tenant_is_not_every_tenant(tenant: str) -> None:
+    """A product may have a user without a customer: then its access is none, and never one for all."""
+    with pytest.raises(ValueError, match="tenant_id must be"):
+        Access(tenant_id=tenant, scopes=frozenset({Scope.READ}), actor="jane")
+
+
 def test_what_concerns_every_tenant_is_refused_to_one() -> None:
     assert [403, None] == [status(require_every_tenant, each) for each in (ACME, EVERY)]
 

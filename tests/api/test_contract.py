@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -53,6 +54,14 @@ async def test_no_call_is_answered_without_a_token(token: str | None, url: str) 
             if call.scopes:
                 assert {"code": "authentication_failed", "detail": "Invalid token"} == response.json(), call.name
                 assert "Bearer" == response.headers["www-authenticate"], call.name
+
+
+@pytest.mark.req("API-03")
+@pytest.mark.parametrize("nobody", [None, "", False])
+async def test_nobody_is_signed_in(nobody: Any, admin: Admin, publisher: Publisher) -> None:
+    """As with `user and Access(...)`, where the user may be anything that is false."""
+    async with served(app(admin, publisher, who=lambda _: nobody)) as url, httpx.AsyncClient(base_url=url) as client:
+        assert 401 == (await client.get("/api/v1/app")).status_code
 
 
 @pytest.mark.req("API-04")

@@ -6,6 +6,7 @@ from typing import Final
 
 from hookseal.admin import Scope
 from hookseal.api.problems import Problem, absent, invalid
+from hookseal.ground import ids
 
 _BEARER: Final = re.compile(r"[Bb]earer +([!-~]{1,512})")
 _USER: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
@@ -17,11 +18,19 @@ ALL: Final = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a request may do: for one tenant, or with None for every tenant. The audit log gets `actor`."""
+    """What a request may do: for one tenant, or with None for every tenant. The audit log gets `actor`.
+
+    Raises `ValueError` for a text that can be no tenant, such as that of a user who has none.
+    """
 
     tenant_id: str | None
     scopes: frozenset[Scope]
     actor: str
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless the access is for a tenant, or for every one."""
+        if self.tenant_id is not None and not ids.may_be_tenant(self.tenant_id):
+            raise ValueError("tenant_id must be the id of a tenant, or None for every tenant")
 
 
 NOBODY: Final = Access(tenant_id=None, scopes=frozenset(), actor="-")  # asks what everybody may know

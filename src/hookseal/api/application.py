@@ -165,7 +165,7 @@ class _Calls:
         """Return what the request may do, and the tenant that its path names. Raises `Problem`."""
         found = self._who(request)
         access = await found if inspect.isawaitable(found) else found
-        if access is None:
+        if not access:
             headers = {"www-authenticate": "Bearer"}
             raise Problem(401, "authentication_failed", "Invalid token", headers=headers)
         require_scopes(access, call.scopes)

@@ -65,7 +65,7 @@ async def listing(asked: Asked[Tasks, None]) -> ListOut[TaskOut]:
     """List the tasks of the tenant of the access, or of every tenant, the newest first."""
     after = following(asked.query.iterator)
     page = await asked.admin.replays.list(
-        tenant_id=asked.access.tenant_id or ids.EVERY_TENANT,
+        tenant_id=ids.EVERY_TENANT if asked.access.tenant_id is None else asked.access.tenant_id,
         state=None if asked.query.status is None else _STATE[asked.query.status],
         limit=asked.query.limit,
         cursor=None if after is None else ids.encode_cursor(after.rpartition(".")[2]),
