@@ -75,6 +75,11 @@ def pods() -> list[dict[str, Any]]:
     return [owner["spec"]["template"] for kind in ("Deployment", "Job") for owner in resources(kind)]
 
 
+def deployment(name: str) -> dict[str, Any]:
+    (found,) = (each for each in resources("Deployment") if each["metadata"]["name"] == name)
+    return found
+
+
 def container(pod: Mapping[str, Any]) -> dict[str, Any]:
     (only,) = pod["spec"]["containers"]
     return dict(only)

@@ -26,7 +26,7 @@ def environment(
 ) -> dict[str, str]:
     """Return the variables of a process of the image, with the `python` of these tests.
 
-    Paths below `secrets` are replaced by paths below `mounted`. The probes listen on this machine only.
+    Paths below `secrets` are replaced by paths below `mounted`. Probes and API listen on this machine only.
     """
     paths = {name: value.replace(secrets, str(mounted)) if secrets else value for name, value in given.items()}
     return {
@@ -34,6 +34,8 @@ def environment(
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "HOOKSEAL_HEALTH_HOST": "127.0.0.1",
         "HOOKSEAL_HEALTH_PORT": str(port),
+        "HOOKSEAL_API_HOST": "127.0.0.1",
+        "HOOKSEAL_API_PORT": "0",
         **paths,
     }
 
@@ -48,10 +50,10 @@ async def ended(words: Sequence[str], variables: Mapping[str, str], folder: Path
 
 
 @asynccontextmanager
-async def worker(
+async def running(
     words: Sequence[str], variables: Mapping[str, str], folder: Path
 ) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
-    """Yield a ready worker and its ready line."""
+    """Yield a worker or an API that is ready, and its ready line."""
     process = await _started(words, variables, folder)
     assert process.stdout is not None
     try:

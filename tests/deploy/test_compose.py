@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import httpx
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
@@ -24,13 +25,13 @@ from hookseal.embedded.server import Server, valkey_server
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import closed_port
 from tests.deploy.files import DEPLOY, WORKER_UID, compose, image, seconds
-from tests.deploy.launch import ended, environment, worker
+from tests.deploy.launch import ended, environment, running
 from tests.servers import sibling
 from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-05", part="compose")
 
-OURS = ("db-upgrade", "key-init", "worker", "operator")
+OURS = ("db-upgrade", "key-init", "worker", "api-grant", "api", "operator")
 SECRETS = "/run/secrets"
 # The program of Valkey's image that the probe calls: it takes its password from this variable.
 _CLI = """#!{python}
@@ -51,12 +52,12 @@ def test_services_are_restricted() -> None:
         assert f"hookseal:{hookseal.__version__}" == service["image"]
 
 
-def test_one_port_is_published_on_loopback() -> None:
-    """The one port is published on this machine only, and the databases are in an internal network."""
+def test_ports_are_published_on_loopback() -> None:
+    """The worker's probes and the API are published on this machine only; the databases are in an internal network."""
     content = compose()
     ports = [port for service in content["services"].values() for port in service.get("ports", ())]
 
-    assert ["127.0.0.1:8080:8080"] == ports
+    assert ["127.0.0.1:8080:8080", "127.0.0.1:8071:8071"] == ports
     assert content["networks"]["inside"]["internal"] is True
     assert {"postgres": ["inside"], "valkey": ["inside"]} == {
         name: content["services"][name]["networks"] for name in ("postgres", "valkey")
@@ -64,10 +65,10 @@ def test_one_port_is_published_on_loopback() -> None:
 
 
 def test_a_stop_waits_for_the_drain() -> None:
-    """The stop time-out of the worker is ten seconds longer than its drain."""
-    service = compose()["services"]["worker"]
-
-    assert seconds(service["stop_grace_period"]) >= int(service["environment"]["HOOKSEAL_DRAIN_SECONDS"]) + 10
+    """The stop time-outs of the worker and the API are ten seconds longer than their drains."""
+    for name in ("worker", "api"):
+        service = compose()["services"][name]
+        assert seconds(service["stop_grace_period"]) >= int(service["environment"]["HOOKSEAL_DRAIN_SECONDS"]) + 10
 
 
 def test_valkey_never_evicts_a_ring() -> None:
@@ -78,11 +79,11 @@ def test_valkey_never_evicts_a_ring() -> None:
 
 
 def test_services_start_in_order() -> None:
-    """The worker starts once the servers are healthy, the schema exists and the keys are created."""
+    """Worker and API start once the servers are healthy, the schema exists and the keys and the right are created."""
     services = compose()["services"]
     order = {
         name: {other: how["condition"] for other, how in services[name]["depends_on"].items()}
-        for name in ("db-upgrade", "key-init", "worker")
+        for name in ("db-upgrade", "key-init", "worker", "api-grant", "api")
     }
     healthy, done = "service_healthy", "service_completed_successfully"
 
@@ -90,8 +91,10 @@ def test_services_start_in_order() -> None:
         "db-upgrade": {"postgres": healthy},
         "key-init": {"db-upgrade": done},
         "worker": {"postgres": healthy, "valkey": healthy, "key-init": done},
+        "api-grant": {"key-init": done},
+        "api": {"postgres": healthy, "valkey": healthy, "api-grant": done},
     } == order
-    assert {"no"} == {services[name]["restart"] for name in ("db-upgrade", "key-init")}
+    assert {"no"} == {services[name]["restart"] for name in ("db-upgrade", "key-init", "api-grant")}
     assert all("test" in services[name]["healthcheck"] for name in ("postgres", "valkey"))
 
 
@@ -121,7 +124,7 @@ def test_the_script_makes_valid_secrets_once(tmp_path: Path) -> None:
     loaded = load({name: value.replace(SECRETS, str(folder)) for name, value in worker_environment.items()})
     assert ("postgres:5432", "valkey:6379") == (loaded.database.address, loaded.redis.address)
     mine = {name for name, info in ((file.name, file.stat()) for file in folder.iterdir()) if info.st_mode & 0o077 == 0}
-    assert {"owner_database_url", "worker_database_url", "redis_url", "master_key"} == mine
+    assert {"owner_database_url", "worker_database_url", "api_database_url", "redis_url", "master_key"} == mine
     if os.geteuid() == 0:
         assert {WORKER_UID} == {(folder / name).stat().st_uid for name in mine}
     else:
@@ -133,20 +136,47 @@ def test_the_script_makes_valid_secrets_once(tmp_path: Path) -> None:
 async def test_the_compose_project_begins_an_installation(own_postgres: Server, redis_url: str, tmp_path: Path) -> None:
     """The commands of the services, in order, begin an installation, and change nothing the second time.
 
-    Then the worker is ready with a database user that has only the rights of a worker, and ends with 0.
+    Then worker and API are ready, each with a database user that has only the rights of its role, and end with 0.
     """
     mounted = await _mounted(own_postgres.url, redis_url, tmp_path)
     port = closed_port()
     for _ in range(2):
-        for name in ("db-upgrade", "key-init"):
+        for name in ("db-upgrade", "key-init", "api-grant"):
             once = await ended(_words(name), _variables(name, mounted, port), tmp_path)
             assert 0 == once.code, once.err
     variables = _variables("worker", mounted, port)
-    async with worker(_words("worker"), variables, tmp_path) as (process, _):
+    async with running(_words("worker"), variables, tmp_path) as (process, _):
         assert 0 == (await ended(image().healthcheck, variables, tmp_path)).code
         process.terminate()
         await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
         assert 0 == process.returncode
+    await require_api(mounted, tmp_path)
+
+
+async def require_api(mounted: Path, folder: Path) -> None:
+    """Fail unless the API publishes, and refuses what needs a master key until it has one.
+
+    The token is made as an operator makes it, and the two variables are those of deploy/README.md.
+    """
+    port = closed_port()
+    words = [*image().entrypoint, "token", "add", "--name", "a", "--tenant", "*", "--json"]
+    made = await ended(words, _variables("operator", mounted, port), folder)
+    headers = {"Authorization": f"Bearer {made.json['token']}"}
+    without = _variables("api", mounted, port)
+    with_key = without | {"SECRETS_PROVIDER": "db", "SECRETS_MASTER_KEY_FILE": str(mounted / "master_key")}
+    for variables, expected in ((without, (202, 403)), (with_key, (202, 201))):
+        async with (
+            running(_words("api"), variables, folder) as (process, ready),
+            httpx.AsyncClient(base_url=ready["url"], headers=headers) as client,
+        ):
+            assert 0 == (await ended(image().healthcheck, variables, folder)).code
+            message = {"eventType": "invoice.paid", "payload": {}}
+            published = await client.post("/api/v1/app/acme/msg", json=message)
+            added = await client.post("/api/v1/app/acme/endpoint", json={"url": "https://93.184.215.14/hooks"})
+            assert expected == (published.status_code, added.status_code), added.text
+            process.terminate()
+            await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+            assert 0 == process.returncode
 
 
 async def test_valkey_requires_the_password_of_its_secret(tmp_path: Path) -> None:
@@ -216,17 +246,17 @@ async def _mounted(server_url: str | None, redis_url: str, folder: Path) -> Path
     if server_url is None:
         server_url = f"postgresql://nobody@127.0.0.1:{closed_port()}/postgres"
     else:
-        await _prepare(server_url, (made / "worker_role.sql").read_text())
+        await _prepare(server_url, (made / "roles.sql").read_text())
     server = urlsplit(server_url)
-    worker_user = urlsplit((made / "worker_database_url").read_text().strip()).netloc.rpartition("@")[0]
     texts = {
         "owner_database_url": sibling(server_url, "composed"),
-        "worker_database_url": server._replace(
-            netloc=f"{worker_user}@{server.netloc.rpartition('@')[2]}", path="/composed"
-        ).geturl(),
         "redis_url": redis_url,
         "master_key": (made / "master_key").read_text(),
     }
+    for name in ("worker_database_url", "api_database_url"):
+        user = urlsplit((made / name).read_text().strip()).netloc.rpartition("@")[0]
+        place = f"{user}@{server.netloc.rpartition('@')[2]}"
+        texts[name] = server._replace(netloc=place, path="/composed").geturl()
     for name, text in texts.items():
         (mounted / name).write_text(text)
         (mounted / name).chmod(0o400)
@@ -249,5 +279,5 @@ def _make_secrets(folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def _script_files() -> set[str]:
-    urls = {"owner_database_url", "worker_database_url", "redis_url"}
-    return {"owner_password", "worker_role.sql", "valkey.conf", "master_key"} | urls
+    urls = {"owner_database_url", "worker_database_url", "api_database_url", "redis_url"}
+    return {"owner_password", "roles.sql", "valkey.conf", "master_key"} | urls

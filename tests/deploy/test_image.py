@@ -12,8 +12,8 @@ from hookseal.postgres.pool import Pool
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.listeners import closed_port
 from tests.cli.test_worker import get
-from tests.deploy.files import DEPLOY, ROOT, WORKER_UID, container, image, resources
-from tests.deploy.launch import ended, environment, worker
+from tests.deploy.files import DEPLOY, ROOT, WORKER_UID, container, deployment, image
+from tests.deploy.launch import ended, environment, running
 from tests.deploy.programs import program
 from tests.doubles.stored import MASTER_KEY_TEXT, begin
 
@@ -32,9 +32,11 @@ def test_the_image_runs_as_a_numeric_user() -> None:
     assert (f"{WORKER_UID}:{WORKER_UID}", "SIGTERM") == (image().user, image().stop_signal)
 
 
-def test_probes_listen_on_all_interfaces() -> None:
+def test_probes_and_api_listen_on_all_interfaces() -> None:
     """The image listens on all interfaces, since 127.0.0.1 is the container itself."""
-    assert "0.0.0.0" == image().environment["HOOKSEAL_HEALTH_HOST"]  # noqa: S104 -- that is the point
+    hosts = {image().environment[name] for name in ("HOOKSEAL_HEALTH_HOST", "HOOKSEAL_API_HOST")}
+
+    assert {"0.0.0.0"} == hosts  # noqa: S104 -- that is the point
 
 
 def test_every_copied_file_reaches_the_builder() -> None:
@@ -77,11 +79,10 @@ async def test_the_commands_of_the_image_run_as_written(
         },
         port=closed_port(),
     )
-    (deployment,) = resources("Deployment")
-    probes = container(deployment["spec"]["template"])
+    probes = container(deployment("hookseal-worker")["spec"]["template"])
     paths = [probes[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")]
 
-    async with worker([*built.entrypoint, *built.command], variables, tmp_path) as (process, ready):
+    async with running([*built.entrypoint, *built.command], variables, tmp_path) as (process, ready):
         assert ("worker.ready", process.pid) == (ready["event"], ready["pid"])
         assert 0 == (await ended(built.healthcheck, variables, tmp_path)).code
         for path in (*paths, "/metrics"):

@@ -11,10 +11,11 @@ import pytest
 
 import hookseal
 from hookseal.config.load import load
+from hookseal.config.producer import api_needs
 from hookseal.config.source import is_exposed
 from hookseal.dispatcher.core import url
 from hookseal.errors import ConfigError
-from tests.deploy.files import WORKER_UID, container, container_environment, manifests, pods, resources
+from tests.deploy.files import WORKER_UID, container, container_environment, deployment, manifests, pods, resources
 
 pytestmark = pytest.mark.req("OPS-05", part="kubernetes")
 
@@ -34,9 +35,7 @@ def _everything() -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((file, document) for document in documents if document["kind"] != "Kustomization")
 
 
-def _worker() -> dict[str, Any]:
-    (deployment,) = resources("Deployment")
-    return deployment
+LONG_RUNNING = ("hookseal-worker", "hookseal-api")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -81,38 +80,57 @@ def test_pods_are_restricted() -> None:
 
 
 def test_a_stop_waits_for_the_drain() -> None:
-    """The grace period of the worker is ten seconds longer than its drain, and an update never has fewer workers."""
-    spec = _worker()["spec"]
-    pod = spec["template"]
+    """The grace period is ten seconds longer than pause and drain, and an update never has fewer pods."""
+    for name in LONG_RUNNING:
+        spec = deployment(name)["spec"]
+        pod = spec["template"]
+        _, pause = container(pod).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ("", "0"))
 
-    drain = int(container_environment(pod)["HOOKSEAL_DRAIN_SECONDS"])
-    assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + 10
-    assert 0 == spec["strategy"]["rollingUpdate"]["maxUnavailable"]
-    assert spec["replicas"] >= 2
+        drain = int(container_environment(pod)["HOOKSEAL_DRAIN_SECONDS"])
+        assert pod["spec"]["terminationGracePeriodSeconds"] >= int(pause) + drain + 10
+        assert 0 == spec["strategy"]["rollingUpdate"]["maxUnavailable"]
+        assert spec["replicas"] >= 2
 
 
 def test_selectors_match_their_pods() -> None:
-    """Every selector of the worker matches its pods, the policy of the jobs theirs, and the port has that name."""
-    labels = _worker()["spec"]["template"]["metadata"]["labels"]
-    service, policies = resources("Service")[0], {p["metadata"]["name"]: p for p in resources("NetworkPolicy")}
-    selectors = [
-        _worker()["spec"]["selector"]["matchLabels"],
-        resources("PodDisruptionBudget")[0]["spec"]["selector"]["matchLabels"],
-        service["spec"]["selector"],
-        policies["hookseal-worker"]["spec"]["podSelector"]["matchLabels"],
-    ]
-    assert [labels] * len(selectors) == selectors
-    for job in resources("Job"):
-        own = job["spec"]["template"]["metadata"]["labels"].items()
-        assert policies["hookseal-job"]["spec"]["podSelector"]["matchLabels"].items() <= own
-        assert not labels.items() <= own
-    ports = [port["name"] for port in container(_worker()["spec"]["template"])["ports"]]
-    assert [service["spec"]["ports"][0]["targetPort"]] == ports
+    """Every selector of worker and API matches its own pods, the policy of the jobs theirs, and each port."""
+    budgets, policies = _by_name("PodDisruptionBudget"), _by_name("NetworkPolicy")
+    services = {
+        "hookseal-worker": {"hookseal-metrics": "health"},
+        "hookseal-api": {"hookseal-api": "http", "hookseal-api-metrics": "health"},
+    }
+    assert {name for each in services.values() for name in each} == _by_name("Service").keys()
+    for name in LONG_RUNNING:
+        spec = deployment(name)["spec"]
+        labels = spec["template"]["metadata"]["labels"]
+        selectors = [
+            spec["selector"]["matchLabels"],
+            budgets[name]["spec"]["selector"]["matchLabels"],
+            policies[name]["spec"]["podSelector"]["matchLabels"],
+            *(_by_name("Service")[service]["spec"]["selector"] for service in services[name]),
+        ]
+        assert [labels] * len(selectors) == selectors
+        for job in resources("Job"):
+            own = job["spec"]["template"]["metadata"]["labels"].items()
+            assert policies["hookseal-job"]["spec"]["podSelector"]["matchLabels"].items() <= own
+            assert not labels.items() <= own
+        ports = {port["name"] for port in container(spec["template"])["ports"]}
+        for service, target in services[name].items():
+            assert [target] == [port["targetPort"] for port in _by_name("Service")[service]["spec"]["ports"]]
+        assert set(services[name].values()) == ports
+
+
+def test_the_api_reaches_only_its_servers() -> None:
+    """The API reaches PostgreSQL, Valkey and a name server, and no address outside of the cluster."""
+    rules = _by_name("NetworkPolicy")["hookseal-api"]["spec"]["egress"]
+
+    assert [] == [block for rule in rules for block in rule["to"] if "ipBlock" in block]
+    assert {53, 5432, 6379} == {port["port"] for rule in rules for port in rule["ports"]}
 
 
 def test_the_worker_reaches_public_addresses_only() -> None:
     """Besides its own servers a worker reaches exactly the public addresses of the egress guard, at port 443."""
-    (policy,) = (p for p in resources("NetworkPolicy") if p["metadata"]["name"] == "hookseal-worker")
+    policy = _by_name("NetworkPolicy")["hookseal-worker"]
     rules = policy["spec"]["egress"]
     open_to = [block["ipBlock"] for rule in rules for block in rule["to"] if "ipBlock" in block]
     blocks = {ip_network(block["cidr"]): {ip_network(network) for network in block["except"]} for block in open_to}
@@ -161,28 +179,44 @@ def test_every_named_file_is_mounted(pod: dict[str, Any]) -> None:
 
 
 def test_mounted_settings_load(tmp_path: Path) -> None:
-    """With real values in the secrets, the settings of the deployment load in production."""
+    """With real values in the secrets, the settings of both deployments load in production. The API has no keys."""
     values = {
         "database_url": "postgresql://hookseal_app:password@postgres:5432/app",
         "redis_url": "redis://valkey:6379/0",
         "master_key": "7yyrkuc1ed1FZi0YxFzajm8mpnMX8VMElPYFusAJKMQ=",
     }
-    assert "postgres:5432" == load(_mounted(values, tmp_path)).database.address
+    assert "postgres:5432" == load(_mounted("hookseal-worker", values, tmp_path)).database.address
+    del values["master_key"]
+    mounted = _mounted("hookseal-api", values, tmp_path)
+    loaded = load(mounted, needs=api_needs(mounted))
+    assert ("postgres:5432", "valkey:6379", None) == (
+        loaded.database.address,
+        loaded.redis.address,
+        loaded.loaded_secrets,
+    )
 
 
 def test_placeholders_are_refused(tmp_path: Path) -> None:
     """Every placeholder of the example is reported as invalid, and nothing starts."""
-    (example,) = (secret for secret in resources("Secret") if secret["metadata"]["name"] == "hookseal")
-    with pytest.raises(ConfigError) as refused:
-        load(_mounted(example["stringData"], tmp_path))
+    examples = (("hookseal-worker", "hookseal", {"SECRETS_MASTER_KEY"}), ("hookseal-api", "hookseal-api", set[str]()))
+    for name, secret, others in examples:
+        example = _by_name("Secret")[secret]["stringData"]
+        mounted = _mounted(name, example, tmp_path)
+        with pytest.raises(ConfigError) as refused:
+            load(mounted, needs=api_needs(mounted))
 
-    variables = {problem.replace(":", " ").split()[0] for problem in refused.value.problems}
-    assert {"DATABASE_URL", "REDIS_URL", "SECRETS_MASTER_KEY"} == variables
+        variables = {problem.replace(":", " ").split()[0] for problem in refused.value.problems}
+        assert {"DATABASE_URL", "REDIS_URL", *others} == variables
 
 
-def _mounted(values: Mapping[str, str], folder: Path) -> dict[str, str]:
-    for name, value in values.items():
-        (folder / name).write_text(value)
-        (folder / name).chmod(0o400)
-    environment = container_environment(_worker()["spec"]["template"])
+def _by_name(kind: str) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each for each in resources(kind)}
+
+
+def _mounted(name: str, values: Mapping[str, str], folder: Path) -> dict[str, str]:
+    for key, value in values.items():
+        (folder / key).unlink(missing_ok=True)
+        (folder / key).write_text(value)
+        (folder / key).chmod(0o400)
+    environment = container_environment(deployment(name)["spec"]["template"])
     return {name: value.replace(MOUNT, str(folder)) for name, value in environment.items()}
