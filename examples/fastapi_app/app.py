@@ -11,7 +11,9 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+import hookseal.api
 from hookseal import Admin, Publisher
+from hookseal.api import Access, Scope
 from hookseal.errors import Conflict, HooksealError, Malformed, NotFound, Refused, Unavailable
 
 TABLES = """
@@ -30,6 +32,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     ):
         await pool.execute(TABLES)
         app.state.pool, app.state.publisher, app.state.admin = pool, publisher, admin
+        app.mount("/svix", hookseal.api.app(admin, publisher, who=access))
         yield
 
 
@@ -60,6 +63,17 @@ async def signed_in(authorization: Annotated[str, Header()] = "") -> User:
 
 
 Who = Annotated[User, Depends(signed_in)]
+
+
+OF_A_CUSTOMER = frozenset({Scope.READ, Scope.MANAGE, Scope.OPERATE, Scope.REVEAL})  # everything but to publish
+
+
+async def access(request: Request) -> Access | None:
+    """Say what a request to the HTTP API may do: what a user of the product may, for the own tenant."""
+    user = USERS.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+    if user is None:
+        return None
+    return Access(tenant_id=user.tenant_id, scopes=OF_A_CUSTOMER, actor=user.email)
 
 
 class Webhook(BaseModel):

@@ -11,7 +11,10 @@ import aiohttp
 import asyncpg
 import pytest
 from standardwebhooks import Webhook
+from svix.api import EndpointIn, MessageIn
+from svix.exceptions import HttpError
 
+from tests.api.official import official
 from tests.doubles.applications import served
 from tests.doubles.logbook import audited
 from tests.worker import world as worlds
@@ -46,11 +49,11 @@ class Customer:
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
-        self._url = url
+        self.url = url
 
     async def request(self, method: str, path: str, *, who: dict[str, str] = JANE, **body: Any) -> tuple[int, Any]:
         """Return the status and the answer of a request."""
-        async with self._session.request(method, self._url + path, headers=who, json=body or None) as response:
+        async with self._session.request(method, self.url + path, headers=who, json=body or None) as response:
             return response.status, await response.json() if response.content_type == "application/json" else None
 
 
@@ -112,6 +115,34 @@ async def test_a_customer_manages_webhooks(world: World) -> None:
     assert ["endpoint.added", "endpoint.tested", "secret.rotated", "endpoint.deleted"] == actions, await audited(
         world.pool
     )
+
+
+@pytest.mark.req("API-02", part="python")
+async def test_a_client_of_svix_manages_the_own_tenant(world: World) -> None:
+    """The session of a user opens the API for the own tenant, without publishing; the audit log has the user."""
+    async with serving() as customer, receiving() as receiver, world.worker():
+        where = f"{customer.url}/svix"
+        async with official("token-of-jane", where) as jane, official("token-of-omar", where) as omar:
+            made = await jane.endpoint.create("acme", EndpointIn(url=f"{receiver.base_url}/hooks"))
+            _, page = await customer.request("GET", "/webhooks")
+            assert made.id in [webhook["endpoint_id"] for webhook in page["webhooks"]]
+            secret = (await jane.endpoint.get_secret("acme", made.id)).key
+            assert 200 == (await customer.request("POST", "/invoices/1/paid"))[0]
+            request = await receiver.wait_for(1)
+            Webhook(secret).verify(request.body, request.headers)
+            message = await jane.message.get("acme", "customer-invoice-1-paid")
+            assert "invoice.paid" == message.event_type
+            for refused_call, expected in (
+                (jane.message.create("acme", MessageIn(event_type="a", payload={})), 403),
+                (omar.endpoint.get("acme", made.id), 404),
+            ):
+                with pytest.raises(HttpError) as caught:
+                    await refused_call
+                assert expected == caught.value.status_code
+        assert 401 == (await customer.request("GET", "/svix/api/v1/app/acme/endpoint", who={}))[0]
+
+    who = {row["who"] for row in await audited(world.pool) if row["action"] in {"endpoint.added", "secret.revealed"}}
+    assert {"jane@acme.example"} == who
 
 
 def test_the_readme_has_this_code() -> None:
