@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hookseal.dispatcher.core.payload import MOST_LEVELS, encoded, require_json
+from hookseal.dispatcher.core.payload import MOST_LEVELS, UNSET, content, encoded, require_json
 from hookseal.errors import Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
 
@@ -238,3 +238,15 @@ def test_refused_text_names_its_path(text: str, message: str) -> None:
 def test_numbers_in_text_have_any_length() -> None:
     """In JSON text a number of any length is accepted: PostgreSQL stores it as it is written."""
     require_json(f"[1e400, 1.10, {'9' * 5_000}]")
+
+
+def test_the_content_is_data_or_a_body() -> None:
+    """Exactly one of them is given; None is data, and a body is bytes of any type, within the limit."""
+    assert ("null", b"1", b"1") == (content(None, None), content(UNSET, b"1"), content(UNSET, memoryview(b"1")))
+    for data, body, field in (
+        *((UNSET, None, "data"), (1, b"1", "data"), ({1}, None, "data")),
+        *((UNSET, "text", "body"), (UNSET, bytes(MAX_BODY_BYTES + 1), "body")),
+    ):
+        with pytest.raises(Malformed) as caught:
+            content(data, body)
+        assert field == caught.value.field

@@ -44,6 +44,7 @@ ROWS = [{"id": each} for each in IDS]
         (ids.endpoint_id, [UUID7]),
         (ids.delivery_id, [UUID7]),
         (ids.replay_id, [UUID7]),
+        (ids.attempt_id, [f"{UUID7}.1", f"{UUID7}.2147483647"]),
         (ids.event_id, ["a", "A-b_9", "evt.1:b", "...", ".a", "x" * 256]),
         (ids.event_type, ["a", "invoice.paid", "a_1.b.c", "Invoice.payment-failed", "-", "x" * 128]),
         (ids.subscription, ["a", "invoice.paid", "a_1.b.c", "-", "x" * 128, "*", "a.*", "a.b.*", "User.sign-in.*"]),
@@ -66,6 +67,10 @@ def test_a_valid_id_is_accepted(parse: Callable[[str], str], texts: list[str]) -
         (ids.tenant_uid, "tenant_id", ["", "_system", "_operator", "*", "a b", "a/b", "a" * 257, "a\n", "é"]),
         (ids.token_name, "name", ["", "a/b", "-a", "a b", "a" * 64, "a\n", "é"]),
         (ids.event_id, "event_id", ["", ".", "..", "..\n", "a/b", "a b", "a\n", "x" * 257, "é"]),
+        (
+            *(ids.attempt_id, "attempt_id"),
+            ["", UUID7, f"{UUID7}.0", f"{UUID7}.01", f"{UUID7}.1.1", f"{UUID7}.2147483648", f"{UUID7}.1\n", "x.1"],
+        ),
         (ids.event_type, "event_type", ["", ".", "a.", ".a", "a..b", "a b", "a.*", "*", "x" * 129, "a\n"]),
         (ids.subscription, "event_type", ["**", "a*", "*.a", "a.*.b", "", ".*"]),
         (ids.correlation_id, "correlation_id", ["", "a b", "é", "x" * 129]),
@@ -259,3 +264,16 @@ def test_only_a_uid_of_the_form_of_an_id_may_be_a_tenant() -> None:
     assert [True, True, False, False, False] == [
         ids.may_be_tenant(text) for text in ("acme", "A" * 63, "A" * 64, "-a", "_operator")
     ]
+
+
+def test_a_page_of_attempts_begins_with_the_id_of_one() -> None:
+    """After, before or with the cursor of an earlier page; a cursor of another list is none."""
+    attempt = f"{UUID7}.3"
+    for place in (Place(after=attempt), Place(before=attempt), Place(cursor=encode_cursor(attempt))):
+        assert attempt == place.begins_with_attempt
+    assert (UUID7, 3) == ids.parts_of(ids.attempt_id(attempt))
+    assert Place().begins_with_attempt is None
+    for cursor in (encode_cursor(UUID7), "!"):
+        with pytest.raises(Malformed) as caught:
+            _ = Place(cursor=cursor).begins_with_attempt
+        assert "cursor" == caught.value.field
