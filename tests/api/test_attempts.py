@@ -1,5 +1,6 @@
 """Attempts as the official client lists them: of an endpoint and of a message, by what came back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,15 +12,18 @@ from svix.api.message_attempt import (
     MessageAttemptListAttemptedMessagesOptions,
     MessageAttemptListByEndpointOptions,
     MessageAttemptListByMsgOptions,
+    MessageAttemptResendOptions,
 )
 from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import MessageStatus, StatusCodeClass
 
 from hookseal import Admin
+from hookseal.errors import Conflict, Malformed
 from tests import rows
 from tests.api.official import official
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
+from tests.operations.blocked import blocked
 from tests.operations.test_replay_jobs import dead_letters
 
 pytestmark = pytest.mark.req("API-02", part="python")
@@ -151,6 +155,48 @@ async def test_a_message_is_sent_again(svix: SvixAsync, admin: Admin, installati
     with pytest.raises(HttpError) as caught:
         await svix.message_attempt.resend("acme", "none", endpoint)
     assert 404 == caught.value.status_code
+
+
+@pytest.mark.req("API-05", part="resend")
+async def test_a_resend_is_made_once_for_a_key(svix: SvixAsync, admin: Admin, installation: Installation) -> None:
+    """A client repeats it after a lost answer, when the message may have been sent again already."""
+    added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
+    await dead_letters(installation, 1)
+    [delivery] = (await admin.deliveries.list(tenant_id="acme")).items
+
+    async def resent(key: str) -> str:
+        once = MessageAttemptResendOptions(idempotency_key=key)
+        await svix.message_attempt.resend("acme", delivery.event_id, added.endpoint_id, once)
+        return (await admin.deliveries.get(tenant_id="acme", delivery_id=delivery.delivery_id)).state
+
+    assert ["pending"] * 2 == [await resent("once"), await resent("once")]
+    await rows.set_state(installation.pool, "delivered", delivery.delivery_id)
+    assert ["delivered", "pending"] == [await resent("once"), await resent("other")]
+    replayed = [row for row in await audited(installation.pool) if row["action"] == "delivery.replayed"]
+    assert 2 == len(replayed)
+
+
+@pytest.mark.req("API-05", part="resend")
+async def test_two_resends_with_one_id_at_once_are_one(admin: Admin, installation: Installation) -> None:
+    """The second waits for the first, which ends when the message has been delivered again already."""
+    added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
+    await dead_letters(installation, 1)
+    [delivery] = (await admin.deliveries.list(tenant_id="acme")).items
+    named: dict[str, Any] = {"tenant_id": "acme", "event_id": delivery.event_id, "endpoint_id": added.endpoint_id}
+    named |= {"resend_id": "r-1", "actor": "test"}
+    async with installation.pool.acquire() as connection, connection.transaction():
+        first = await admin.deliveries.resend(**named, connection=connection)
+        second = asyncio.create_task(admin.deliveries.resend(**named))
+        await blocked(installation)
+        await rows.set_state(connection, "delivered", delivery.delivery_id)
+    with pytest.raises(Conflict) as caught:
+        await second
+
+    assert "resend_id" == caught.value.field
+    assert first == await admin.deliveries.resend(**named)
+    assert "delivered" == (await admin.deliveries.get(tenant_id="acme", delivery_id=delivery.delivery_id)).state
+    with pytest.raises(Malformed):
+        await admin.deliveries.resend(**named | {"resend_id": "a b"})
 
 
 async def test_deliveries_are_counted_by_their_state(svix: SvixAsync, admin: Admin, installation: Installation) -> None:

@@ -203,9 +203,10 @@ async def test_a_key_of_the_caller_is_that_of_the_message(svix: SvixAsync) -> No
 @pytest.mark.req("API-07")
 async def test_filters_of_applications_are_refused(svix: SvixAsync) -> None:
     for name in ("no_endpoints", "disabled_endpoints", "svix_play_endpoints"):
+        given: dict[str, Any] = {f"exclude_apps_with_{name}": True}
         with pytest.raises(HTTPValidationError) as caught:
-            await svix.application.list(ApplicationListOptions(**{f"exclude_apps_with_{name}": True}))
-        assert ["query", f"exclude_apps_with_{name}"] == caught.value.detail[0].loc
+            await svix.application.list(ApplicationListOptions(**given))
+        assert ["query", *given] == caught.value.detail[0].loc
 
 
 async def test_the_client_without_async_does_the_same(url: str) -> None:

@@ -81,7 +81,7 @@ CHANGES: Final = (
             count="SELECT count(*) FROM hookseal.deliveries WHERE state = 'pending'",
             action="delivery.replayed",
             made=202,
-            repeated=409,
+            repeated=202,
         ),
         id="message_attempt.resend",
     ),

@@ -20,6 +20,7 @@ from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import AttemptId, DeliveryId, EndpointId, EventId, Place, ReplayId, TenantId
 from hookseal.ground.wire import header_name, require_headers
+from hookseal.operations import replay
 from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
 from hookseal.secrets.core.header_values import HeaderChange, Headers
@@ -416,6 +417,11 @@ def lead(text: str) -> str:
     if text not in {"previous", "current"}:
         raise Malformed("lead must be previous or current", field="lead")
     return text
+
+
+def resend_id(text: str) -> str:
+    """Return the id of a resend. Raises `Malformed`."""
+    return _text(replay.require_resend_id, text, "resend_id")
 
 
 def rotation_id(text: str) -> str:

@@ -105,16 +105,25 @@ class Deliveries:
             return await _explained(db, await replay_delivery(operator, delivery, new_id=is_new, tenant=owner))
 
     async def resend(
-        self, *, tenant_id: str, event_id: str, endpoint_id: str, actor: str, connection: Connection | None = None
+        self,
+        *,
+        tenant_id: str,
+        event_id: str,
+        endpoint_id: str,
+        actor: str,
+        resend_id: str | None = None,
+        connection: Connection | None = None,
     ) -> ReplayedDelivery:
         """Send the event to the endpoint again: replay its newest delivery there. It keeps its id.
 
+        With a `resend_id` of 1 to 128 characters that has sent it already it changes nothing, and returns what it did.
         Raises as `replay` does, and `NotFound` if the event was never for the endpoint.
         """
         owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
         endpoint = arguments.endpoint_id(endpoint_id)
+        resend = None if resend_id is None else arguments.resend_id(resend_id)
         async with self._session.changing(actor, connection) as operator, operator.changing() as db:
-            return await _explained(db, await resend_delivery(operator, owner, event, endpoint))
+            return await _explained(db, await resend_delivery(operator, owner, event, endpoint, resend_id=resend))
 
     async def skip(
         self, *, tenant_id: str, delivery_id: str, actor: str, connection: Connection | None = None

@@ -45,6 +45,16 @@ SELECT EXISTS (
              LIMIT 1000) AS newest
      WHERE newest.action = $3 AND newest.after::text = $4)
 
+-- Reads the facts of those of the newest rows of a subject that have this action.
+-- name: changes
+SELECT newest.before::text AS before, newest.after::text AS after
+  FROM (SELECT l.action, l.before, l.after
+          FROM hookseal.audit_log AS l
+         WHERE l.tenant_id = $1 AND l.subject = $2
+         ORDER BY l.sequence DESC
+         LIMIT 1000) AS newest
+ WHERE newest.action = $3
+
 -- Reads the ends of the chains.
 -- name: heads
 SELECT h.tenant_id, h.sequence, h.mac

@@ -111,6 +111,15 @@ async def facts_since(source: Executor, tenant: TenantId, subject: str, action: 
     return [parse_facts(row["after"]) for row in rows]
 
 
+async def changes(source: Executor, tenant: TenantId, subject: str, action: Action) -> list[tuple[Any, Any]]:
+    """Return the facts before and after of those of the newest thousand rows of the subject that have that action.
+
+    Raises `Unavailable`, and `Refused` if the role may not read the log.
+    """
+    rows = await _SQL.rows(source, "changes", tenant, subject, action.value)
+    return [(parse_facts(row["before"]), parse_facts(row["after"])) for row in rows]
+
+
 async def is_recorded(connection: Connection, change: Change) -> bool:
     """Return whether one of the newest thousand rows of the subject has this action and these facts in `after`.
 

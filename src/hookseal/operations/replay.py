@@ -3,6 +3,10 @@
 It needs no Redis: the outbox rings what is due.
 """
 
+import re
+from typing import Any, Final
+
+from hookseal.audit import log
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, MAX_RUNNING, JobState, ReplayJob, Selection
@@ -10,20 +14,35 @@ from hookseal.dispatcher.core.why import explain
 from hookseal.dispatcher.store import delivery_queries, publish, replays
 from hookseal.dispatcher.store.publish import PublishResult
 from hookseal.dispatcher.store.replays import LOCK_WAIT, Replayed, RunningJob, Skipped, Step
-from hookseal.errors import Conflict, NotFound, Refused
+from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId, plural
 from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
 from hookseal.operations.operator import Operator
 
+_RESEND_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def require_resend_id(text: str) -> str:
+    """Return the id of a resend if it is valid. Raises `Malformed`."""
+    if not _RESEND_ID.fullmatch(text):
+        raise Malformed("resend id must be 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'", field="resend_id")
+    return text
+
 
 async def replay_delivery(
-    operator: Operator, delivery_id: DeliveryId, *, new_id: bool, tenant: TenantId | None = None
+    operator: Operator,
+    delivery_id: DeliveryId,
+    *,
+    new_id: bool,
+    tenant: TenantId | None = None,
+    resend_id: str | None = None,
 ) -> Replayed:
     """Make a finished delivery, by default of any tenant, due again with a new budget; with `new_id`, as a new one.
 
     A delivery whose next attempt is due later is due at once, with its budget as it is. If its endpoint is held, it
     waits with its other deliveries. Raises `NotFound`, `Conflict` if it is otherwise not finished, whose advice says
-    what it waits for and which command ends that, `Refused` if its endpoint is disabled, and `Unavailable`.
+    what it waits for and which command ends that, or if a replay with this `resend_id` has just been committed,
+    `Refused` if its endpoint is disabled, and `Unavailable`.
     """
     async with operator.changing() as connection:
         try:
@@ -31,6 +50,9 @@ async def replay_delivery(
         except Conflict as error:
             standing = explain(await delivery_queries.facts(connection, delivery_id, tenant=tenant)).text
             raise Conflict(str(error), advice=standing, joint=". ", field=error.field) from None
+        # The lock of the delivery may have waited for a replay with the same id.
+        if await _resent(operator, replayed.tenant_id, delivery_id, resend_id) is not None:
+            raise Conflict("the delivery was sent again by this resend a moment ago", field="resend_id")
         state, attempts = replayed.before
         await operator.audit(
             Action.DELIVERY_REPLAYED,
@@ -41,16 +63,45 @@ async def replay_delivery(
                 "state": State.PENDING.value,
                 "delivery_id": replayed.delivery_id,
                 "replay_of": replayed.replay_of,
-            },
+            }
+            | ({} if resend_id is None else {"resend_id": resend_id}),
         )
     return replayed
 
 
-async def resend_delivery(operator: Operator, tenant: TenantId, event_id: EventId, endpoint_id: EndpointId) -> Replayed:
-    """Replay the newest delivery of the event to the endpoint. Raises `NotFound`, and as `replay_delivery` does."""
+async def resend_delivery(
+    operator: Operator, tenant: TenantId, event_id: EventId, endpoint_id: EndpointId, *, resend_id: str | None = None
+) -> Replayed:
+    """Replay the newest delivery of the event to the endpoint, once for each `resend_id`, which the audit log keeps.
+
+    With the same one again it changes nothing, and returns what it did. Raises `NotFound`, and as `replay_delivery`
+    does.
+    """
     async with operator.changing() as connection:
         newest = await delivery_queries.latest(connection, tenant, event_id, endpoint_id)
-        return await replay_delivery(operator, newest, new_id=False, tenant=tenant)
+        done = await _resent(operator, tenant, newest, resend_id)
+        if done is None:
+            return await replay_delivery(operator, newest, new_id=False, tenant=tenant, resend_id=resend_id)
+    before, after = done
+    return Replayed(
+        tenant_id=tenant,
+        delivery_id=newest,
+        endpoint_id=endpoint_id,
+        event_id=event_id,
+        replay_of=after["replay_of"],
+        waiting_for=None,
+        before=(State(before["state"]), before["attempts"]),
+    )
+
+
+async def _resent(
+    operator: Operator, tenant: TenantId, delivery_id: DeliveryId, resend_id: str | None
+) -> tuple[Any, Any] | None:
+    """Return what the audit log has before and after the replay of the delivery with this id; None without one."""
+    if resend_id is None:
+        return None
+    replayed = await log.changes(operator.connection, tenant, f"delivery:{delivery_id}", Action.DELIVERY_REPLAYED)
+    return next((each for each in replayed if each[1].get("resend_id") == resend_id), None)
 
 
 async def send_example(

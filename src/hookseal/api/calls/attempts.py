@@ -7,7 +7,7 @@ import msgspec
 
 from hookseal.admin import Attempt, Page
 from hookseal.api import problems
-from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, operate, read
+from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import EndpointOut, found, found_id
 from hookseal.api.calls.endpoints import shown as endpoint_of
 from hookseal.api.calls.messages import NOTHING, MessageOut, payloads_of
@@ -263,7 +263,10 @@ def _states(status: int, *, expanded: bool) -> list[str]:
 
 
 async def resend(asked: Asked[NoQuery, None]) -> Empty:
-    """Send a message to an endpoint again, with a new budget of attempts; one that waits is sent at once."""
+    """Send a message to an endpoint again, with a new budget of attempts; one that waits is sent at once.
+
+    The same `Idempotency-Key` sends it once.
+    """
     endpoint = await found(asked)
     if not endpoint.enabled:
         raise problems.conflict("the endpoint is disabled: enable it first")
@@ -271,6 +274,7 @@ async def resend(asked: Asked[NoQuery, None]) -> Empty:
         tenant_id=asked.tenant,
         event_id=asked.path["msg_id"],
         endpoint_id=endpoint.endpoint_id,
+        resend_id=None if asked.key is None else derived_id(asked.key),
         actor=asked.access.actor,
     )
     return Empty()
