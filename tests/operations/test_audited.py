@@ -83,7 +83,7 @@ ONLY_READ = {
     )
 }
 COMPOSED = {
-    *("retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay", "end_if_switched"),
+    *("retire_ended_overlap", "accept_endpoint", "drill", "enable_and_replay", "end_if_switched", "set_enabled"),
     *("side_by_side", "import_rows", "migrate_all", "move_all"),
 }
 FIRST, SECOND, THIRD = keyring().sealing, master_key("second"), master_key("third")
