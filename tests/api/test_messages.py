@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from hookseal import Admin, Publisher
+from hookseal.api.calls.messages import example_of
+from hookseal.api.problems import Problem
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
@@ -120,3 +122,26 @@ async def test_who_reads_a_payload_is_on_record(client: httpx.AsyncClient, insta
     await client.get(f"{PATH}/e-1")
     [row] = (await audited(installation.pool))[before:]
     assert ("token:every", "event.payload_read") == (row["who"], row["action"])
+
+
+@pytest.mark.parametrize(
+    ("schemas", "index", "expected"),
+    [
+        ('{"1": {"examples": [{"a": 1}, {"b": 1.10}]}}', 1, b'{"b": 1.10}'),
+        ('{"9": {"examples": "none"}, "10": {"examples": [{}]}}', 0, b"{}"),
+        ('{"1": {"examples": [{}]}}', 1, None),
+        ('{"1": {"examples": [{}]}}', -1, None),
+        ('{"1": {"examples": "none"}}', 0, None),  # a schema may have anything there
+        ('{"1": {"examples": {"a": 1}}}', 0, None),
+        ('{"1": {}}', 0, None),
+        ("{}", 0, None),
+        (None, 0, None),
+    ],
+)
+def test_an_example_is_one_of_the_newest_schema(schemas: str | None, index: int, expected: bytes | None) -> None:
+    if expected is not None:
+        assert expected == example_of(schemas, index)
+        return
+    with pytest.raises(Problem) as caught:
+        example_of(schemas, index)
+    assert 422 == caught.value.status
