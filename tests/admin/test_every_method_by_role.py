@@ -417,6 +417,6 @@ async def test_headers_that_may_not_be_opened_can_be_replaced(
         login(installation.pool, environ["DATABASE_URL"], "hookseal_api") as (_, url),
         Admin.connect(url, environ=environ) as admin,
     ):
-        updated = await _on("with_headers", headers={"X-B": "2"}, **BY)(admin.endpoints.update, make)
+        updated: Any = await _on("with_headers", headers={"X-B": "2"}, **BY)(admin.endpoints.update, make)
 
     assert ("headers",) == updated.changed

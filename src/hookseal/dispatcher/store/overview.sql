@@ -1,5 +1,4 @@
 -- Counts over the whole installation. Each count ends at $1 rows, and reads them from an index that has only such.
-
 -- name: overview
 SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_at IS NULL LIMIT $1) AS c) AS tenants,
        (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e LIMIT $1) AS c) AS endpoints,
