@@ -15,6 +15,7 @@ ACCESSES = {
     "every": Access(tenant_id=None, scopes=ALL, actor="token:every"),
     "acme": Access(tenant_id="acme", scopes=ALL, actor="token:acme"),
     "globex": Access(tenant_id="globex", scopes=ALL, actor="token:globex"),
+    "operator": Access(tenant_id="acme", scopes=ALL - {Scope.PUBLISH}, actor="token:operator"),
     "reader": Access(tenant_id="acme", scopes=frozenset({Scope.READ}), actor="token:reader"),
 }
 

@@ -291,6 +291,17 @@ async def test_an_example_is_sent_to_one_endpoint(svix: SvixAsync, admin: Admin)
     assert 404 == absent.value.status_code
 
 
+async def test_an_example_of_ones_own_is_published(url: str, admin: Admin) -> None:
+    """So it needs the right to publish; an example of the schema does not."""
+    await admin.event_types.add(name="a", description="A", schemas='{"1": {"examples": [{}]}}', actor="test")
+    async with official("operator", url) as operator:
+        made = await operator.endpoint.create("acme", EndpointIn(url="https://a.example"))
+        await operator.endpoint.send_example("acme", made.id, EventExampleIn(event_type="a"))
+        with pytest.raises(HttpError) as caught:
+            await operator.endpoint.send_example("acme", made.id, EventExampleIn(event_type="a", payload={"own": True}))
+    assert 403 == caught.value.status_code
+
+
 async def test_a_body_that_is_too_long_is_answered_in_json(svix: SvixAsync) -> None:
     """The client sees the answer, although the server stops reading."""
     with pytest.raises(HttpError) as caught:

@@ -105,6 +105,25 @@ async def test_a_token_makes_none_that_may_do_more(admin: Admin, publisher: Publ
 
 
 @pytest.mark.req("API-03")
+async def test_a_token_that_expires_makes_none_that_outlives_it(admin: Admin, publisher: Publisher) -> None:
+    end = datetime.now(UTC) + timedelta(hours=1)
+    short = await admin.tokens.add(name="short", tenant_id="*", scopes=["manage"], expires_at=end, actor="test")
+    async with served(app(admin, publisher)) as url, httpx.AsyncClient(base_url=url) as client:
+        client.headers["authorization"] = f"Bearer {short.token.reveal().decode()}"
+
+        async def status(name: str, **more: str) -> int:
+            body = {"name": name, "tenantId": "acme", "scopes": ["manage"], **more}
+            return (await client.post("/api/hookseal/v1/token", json=body)).status_code
+
+        later = end + timedelta(seconds=1)
+        assert [403, 403, 201] == [
+            await status("never"),
+            await status("later", expiresAt=later.isoformat()),
+            await status("as-long", expiresAt=end.isoformat()),
+        ]
+
+
+@pytest.mark.req("API-03")
 async def test_what_is_no_token_is_refused(admin: Admin, publisher: Publisher, installation: Installation) -> None:
     """A text that is none, one like a token, and one that has expired, each in the same way."""
     ended = await admin.tokens.add(

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from hookseal.admin import Scope
@@ -20,12 +21,14 @@ ALL: Final = frozenset(Scope)
 class Access:
     """What a request may do: for one tenant, or with None for every tenant. The audit log gets `actor`.
 
-    Raises `ValueError` for a text that can be no tenant, such as that of a user who has none.
+    It ends at `expires_at`, None if it has no end, and no token that is made with it lasts longer. Raises `ValueError`
+    for a text that can be no tenant, such as that of a user who has none.
     """
 
     tenant_id: str | None
     scopes: frozenset[Scope]
     actor: str
+    expires_at: datetime | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless the access is for a tenant, or for every one."""
@@ -66,6 +69,12 @@ def require_every_tenant(access: Access) -> None:
     """Raise `Problem` (403) if the access is for one tenant."""
     if access.tenant_id is not None:
         raise Problem(403, "insufficient_access", "this concerns every tenant, and your access is for one")
+
+
+def require_end(access: Access, expires_at: datetime | None) -> None:
+    """Raise `Problem` (403) if what expires then, or never, would outlive the access."""
+    if access.expires_at is not None and (expires_at is None or expires_at > access.expires_at):
+        raise Problem(403, "insufficient_access", "your access expires, so a token needs an expiresAt before its end")
 
 
 def require_tenant(access: Access, tenant_id: str) -> None:

@@ -93,6 +93,7 @@ def tokens(admin: Admin) -> Who:
             tenant_id=None if found.tenant_id == ids.EVERY_TENANT else found.tenant_id,
             scopes=frozenset(map(Scope, found.scopes)),
             actor=actor_of_token(found.name, request.headers.get("hookseal-user")),
+            expires_at=found.expires_at,
         )
 
     return who

@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from hookseal.admin import Scope, StoredEvent
 from hookseal.api import problems
+from hookseal.api.access import require_scopes
 from hookseal.api.bodies import MOST_MESSAGE_BYTES, require_json
 from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
@@ -130,10 +131,15 @@ def payload_of(body: bytes) -> Raw:
 
 
 async def send_example(asked: Asked[NoQuery, ExampleIn]) -> MessageOut:
-    """Send an example of an event type to one endpoint, as a delivery: this payload, or one from its schema."""
+    """Send an example of an event type to one endpoint, as a delivery: one from its schema, or this payload.
+
+    With a payload it also needs the scope `publish`.
+    """
     body = asked.body
     payload = bytes(body.payload)
-    if not payload:
+    if payload:
+        require_scopes(asked.access, frozenset({Scope.PUBLISH}))
+    else:
         event_type = await asked.admin.event_types.get(name=body.event_type)
         payload = example_of(event_type.schemas, body.example_index or 0)
     require_object(payload)

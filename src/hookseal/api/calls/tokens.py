@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Final
 
 from hookseal.admin import Scope, Token
-from hookseal.api.access import require_scopes
+from hookseal.api.access import require_end, require_scopes
 from hookseal.api.call import Asked, Call, In, NoQuery, Out, manage, read
 from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
 from hookseal.ground.ids import EVERY_TENANT, encode_cursor
@@ -60,9 +60,10 @@ async def listing(asked: Asked[Paged, None]) -> ListOut[TokenOut]:
 
 
 async def create(asked: Asked[NoQuery, TokenIn]) -> TokenOut:
-    """Make a token, with scopes that the own access has. This answer is the place to get it from."""
+    """Make a token, with scopes that the own access has, and no longer than it. Only this answer has its text."""
     body = asked.body
     require_scopes(asked.access, frozenset(body.scopes))
+    require_end(asked.access, body.expires_at)
     added = await asked.admin.tokens.add(
         name=body.name,
         tenant_id=body.tenant_id,
