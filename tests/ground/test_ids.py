@@ -39,7 +39,7 @@ ROWS = [{"id": each} for each in IDS]
     ("parse", "texts"),
     [
         (ids.tenant_id, ["a", "acme", "0.a_b-c", "Org_2aB", "A" * 63]),
-        (ids.tenant_uid, ["a", "-", "..", "_x", "A" * 256]),
+        (ids.tenant_uid, ["a", "-", "...", "_x", "A" * 256]),
         (ids.token_name, ["a", "billing.2_b-c", "A" * 63]),
         (ids.endpoint_id, [UUID7]),
         (ids.delivery_id, [UUID7]),
@@ -64,7 +64,11 @@ def test_a_valid_id_is_accepted(parse: Callable[[str], str], texts: list[str]) -
             *(ids.tenant_id, "tenant_id"),
             ["", "_system", "_operator", ".a", "-a", "a b", "a:b", "a/b", "a" * 64, "a\n", "é", "a\x00"],
         ),
-        (ids.tenant_uid, "tenant_id", ["", "_system", "_operator", "*", "a b", "a/b", "a" * 257, "a\n", "é"]),
+        (
+            ids.tenant_uid,
+            "tenant_id",
+            ["", ".", "..", "_system", "_operator", "*", "a b", "a/b", "a" * 257, "a\n", "é"],
+        ),
         (ids.token_name, "name", ["", "a/b", "-a", "a b", "a" * 64, "a\n", "é"]),
         (ids.event_id, "event_id", ["", ".", "..", "..\n", "a/b", "a b", "a\n", "x" * 257, "é"]),
         (
