@@ -137,10 +137,12 @@ async def refuse_bound(executor: Executor) -> None:
 
 
 _WRONG_OWNER: Final = """
-    SELECT p.oid::regprocedure::text AS name, p.prorettype <> 'trigger'::regtype AS for_producers
+    SELECT p.oid::regprocedure::text AS name,
+           CASE WHEN p.proname = 'send_example' THEN 'hookseal_operator, hookseal_api'
+                WHEN p.prorettype <> 'trigger'::regtype THEN 'hookseal_producer' END AS callers
     FROM pg_proc AS p
     WHERE p.pronamespace = 'hookseal'::regnamespace
-      AND p.proname IN ('publish', 'publish_raw', 'publish_many',
+      AND p.proname IN ('publish', 'publish_raw', 'publish_many', 'send_example',
                         'report_endpoint', 'report_exhausted', 'report_expiring', 'forget_notices')
       AND p.proowner <> 'hookseal_publisher'::regrole
 """
@@ -148,7 +150,7 @@ _RESTORE: Final = """
     ALTER FUNCTION {name} OWNER TO hookseal_publisher;
     REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC
 """
-_GRANT: Final = "GRANT EXECUTE ON FUNCTION {name} TO hookseal_producer, CURRENT_USER"
+_GRANT: Final = "GRANT EXECUTE ON FUNCTION {name} TO {callers}, CURRENT_USER"
 
 
 async def restore_owner(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -164,6 +166,6 @@ async def restore_owner(connection: "asyncpg.Connection[asyncpg.Record]") -> Non
         await connection.execute("GRANT USAGE, CREATE ON SCHEMA hookseal TO hookseal_publisher")
         for each in functions:
             await connection.execute(_RESTORE.format(name=each["name"]))
-            if each["for_producers"]:
-                await connection.execute(_GRANT.format(name=each["name"]))
+            if each["callers"] is not None:
+                await connection.execute(_GRANT.format(**each))
         await connection.execute("REVOKE CREATE ON SCHEMA hookseal FROM hookseal_publisher")
