@@ -100,9 +100,9 @@ class Calling:
     async def killed(self, lock: str) -> None:
         """Make the call, and kill the process when PostgreSQL waits for this lock."""
         async with (
-            self._begun.stored.pool.acquire() as connection,
-            connection.transaction(),
             serving(self._begun.settings) as (process, ready),
+            self._begun.stored.pool.acquire() as connection,
+            connection.transaction(),  # it ends first: a wait for a lock that takes 5 s would fail
         ):
             await connection.execute(lock)
             call = asyncio.create_task(self._call(ready["url"]))
