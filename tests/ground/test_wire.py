@@ -121,7 +121,7 @@ def test_a_name_is_stored_in_lower_case(given: str, kept: str) -> None:
 def test_a_protected_name_is_refused(name: str) -> None:
     """An endpoint cannot set a header of hookseal, of the connection or of tracing, in upper or lower case."""
     for spelled in (name, name.upper(), name.title()):
-        with pytest.raises(Malformed, match=f"^header {name} is set by hookseal or by the HTTP connection") as caught:
+        with pytest.raises(Malformed, match=f"^header {name} is set by hookseal, or by the HTTP connection") as caught:
             header_name(spelled)
         assert "headers" == caught.value.field
 

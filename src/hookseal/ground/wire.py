@@ -107,7 +107,7 @@ def header_name(text: str) -> str:
         )
     # CGI and WSGI do not distinguish `_` from `-` in header names.
     if (dashed := name.replace("_", "-")) in _PROTECTED or dashed.startswith(_PROTECTED_PREFIXES):
-        raise Malformed(f"header {name} is set by hookseal or by the HTTP connection: remove it", field="headers")
+        raise Malformed(f"header {name} is set by hookseal, or by the HTTP connection: remove it", field="headers")
     return name
 
 

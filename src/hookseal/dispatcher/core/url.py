@@ -233,8 +233,9 @@ def endpoint_url(url: str, *, allow_http: bool, allowed: Networks) -> str:
     forbidden = _forbidden(host, allowed)
     if forbidden is not None:
         raise Refused(
-            f"url names an address that may not be dialled ({forbidden}): HOOKSEAL_EGRESS_ALLOW says which may",
+            f"url names an address that may not be dialled ({forbidden})",
             field="url",
+            advice="HOOKSEAL_EGRESS_ALLOW says which may",
         )
     return url
 
