@@ -341,11 +341,12 @@ async def payloads_read(operator: Operator) -> object:
 
 async def resent(operator: Operator, endpoint: EndpointId, delivery: DeliveryId) -> object:
     """Resend the event of a delivery whose next attempt is due in an hour."""
-    await rows.change(operator.connection, "deliveries", delivery, next_attempt_at=rows.ahead(hours=1))
-    event = await operator.connection.fetchval(
-        "SELECT event_id FROM hookseal.deliveries WHERE id = $1::text::uuid", delivery
-    )
-    return await replay.resend_delivery(operator, ACME, event, endpoint)
+    async with operator.changing() as connection:
+        await rows.change(connection, "deliveries", delivery, next_attempt_at=rows.ahead(hours=1))
+        event = await connection.fetchval(
+            "SELECT event_id FROM hookseal.deliveries WHERE id = $1::text::uuid", delivery
+        )
+        return await replay.resend_delivery(operator, ACME, event, endpoint)
 
 
 async def due(operator: Operator, endpoint: EndpointId) -> object:

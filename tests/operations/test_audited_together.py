@@ -37,7 +37,7 @@ from tests.secrets.samples import register
 pytestmark = pytest.mark.req("SEC-14", part="in-its-transaction")
 
 # Columns that the steps set themselves as a precondition of an operation, and the time of that.
-BY_THE_STEPS = {"secret_updated_at", "rotate_every_days", "updated_at", "changed_at", "next_attempt_at"}
+BY_THE_STEPS = {"secret_updated_at", "rotate_every_days", "updated_at", "changed_at"}
 BREAK = "UPDATE hookseal.audit_heads SET sequence = sequence - 1"
 RESTORE_HEADS = "UPDATE hookseal.audit_heads SET sequence = sequence + 1"
 FIRST_ROW = """
