@@ -8,16 +8,20 @@ import httpx
 import pytest
 
 from tests.api.alone import serving
-from tests.cli.endpoint.test_rotation_killed import sessions_ended
 from tests.cli.installation import Begun
 from tests.operations.blocked import blocked
 from tests.operations.test_replay_jobs import dead_letters
+from tests.worker.waiting import eventually
 
 SLOW_COMMIT: Final = """
 CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON hookseal.{} DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION wait_here();
+"""
+SESSIONS: Final = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name IN ('hookseal-admin', 'hookseal-publisher')
 """
 pytestmark = [pytest.mark.req("API-05", part="killed"), pytest.mark.req("API-06", part="four-calls")]
 KEY: Final = {"idempotency-key": "auto_7d2f9c1e"}
@@ -110,7 +114,11 @@ class Calling:
             process.kill()
             with pytest.raises(httpx.TransportError):
                 await call
-        await sessions_ended(self._begun)
+        await eventually(self._sessions_ended)
+
+    async def _sessions_ended(self) -> bool:
+        """Return whether PostgreSQL has ended every session of the process: until then a commit may go on."""
+        return bool(0 == await self._begun.stored.pool.fetchval(SESSIONS))
 
     async def answers(self, number: int) -> list[httpx.Response]:
         """Make the call that often in a new process, and return the answers."""

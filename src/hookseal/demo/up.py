@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from hookseal.admin.admin import Admin
 from hookseal.demo import state
@@ -90,6 +91,7 @@ async def _hold(
             api_process(of_api, folder / "api.log", at_once=at_once) as api,
         ):
             health_url = worker.ready["health_url"]
+            state.keep_api_port(folder, urlsplit(api.ready["url"]).port or 0)
             with state.publish_settings(folder, installation.settings | {"HOOKSEAL_HEALTH_URL": health_url}):
                 say(
                     {
