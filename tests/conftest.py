@@ -15,13 +15,14 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hookseal import Admin
 from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.server import Server
 from hookseal.embedded.valkey import valkey
 from hookseal.postgres.pool import FairPool
 from tests.doubles.aws import running_aws
 from tests.doubles.openbao import running_openbao
-from tests.doubles.stored import Installation, begin
+from tests.doubles.stored import MASTER_KEY_TEXT, Installation, begin
 from tests.fresh import fresh_postgres
 from tests.memory import servers_state, temporary_files
 from tests.servers import (
@@ -202,3 +203,24 @@ async def own_valkey() -> AsyncIterator[Server]:
 
 def _name(servers: Servers) -> str:
     return f"{servers.prefix}{servers.process}_{next(_NUMBERS)}"
+
+
+@pytest.fixture
+def environ(database_url: str) -> dict[str, str]:
+    """Return the settings of an Admin that may send to this machine."""
+    return {
+        "HOOKSEAL_ENV": "test",
+        "DATABASE_URL": database_url,
+        "SECRETS_PROVIDER": "db",
+        "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
+        "HOOKSEAL_DRAIN_SECONDS": "15",
+        "HOOKSEAL_ALLOW_HTTP": "true",
+        "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
+    }
+
+
+@pytest.fixture
+async def admin(installation: Installation, environ: dict[str, str]) -> AsyncIterator[Admin]:
+    """Yield an Admin on this installation."""
+    async with Admin.connect(environ=environ) as admin:
+        yield admin

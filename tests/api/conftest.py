@@ -9,7 +9,7 @@ from starlette.requests import Request
 from hookseal import Admin, Publisher
 from hookseal.api import ALL, Access, Scope, app
 from tests.doubles.applications import served
-from tests.doubles.stored import MASTER_KEY_TEXT, Installation
+from tests.doubles.stored import Installation
 
 ACCESSES = {
     "every": Access(tenant_id=None, scopes=ALL, actor="token:every"),
@@ -23,27 +23,6 @@ ACCESSES = {
 def signed_in(request: Request) -> Access | None:
     """Return the access that the bearer of the request names."""
     return ACCESSES.get(request.headers.get("authorization", "").removeprefix("Bearer "))
-
-
-@pytest.fixture
-def environ(database_url: str) -> dict[str, str]:
-    """Return the settings of an Admin that may send to this machine."""
-    return {
-        "HOOKSEAL_ENV": "test",
-        "DATABASE_URL": database_url,
-        "SECRETS_PROVIDER": "db",
-        "SECRETS_MASTER_KEY": MASTER_KEY_TEXT,
-        "HOOKSEAL_DRAIN_SECONDS": "15",
-        "HOOKSEAL_ALLOW_HTTP": "true",
-        "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
-    }
-
-
-@pytest.fixture
-async def admin(installation: Installation, environ: dict[str, str]) -> AsyncIterator[Admin]:
-    """Yield an Admin on this installation."""
-    async with Admin.connect(environ=environ) as admin:
-        yield admin
 
 
 @pytest.fixture

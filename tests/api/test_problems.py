@@ -1,4 +1,4 @@
-"""What a client is told when something goes wrong: a status, a code, and nothing that is only for an operator."""
+"""The answer to a client when something goes wrong: a status, a code, and nothing that is only for an operator."""
 
 import msgspec
 import pytest

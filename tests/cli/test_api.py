@@ -52,6 +52,10 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
 
 async def test_a_client_that_goes_away_is_no_failure_of_the_server(begun: Begun) -> None:
     headers = await token(begun)
+
+    async def token_used() -> bool:
+        return bool(await begun.stored.pool.fetchval("SELECT last_used_on IS NOT NULL FROM hookseal.api_tokens"))
+
     async with serving(begun.settings) as (_, ready), httpx.AsyncClient() as client:
         _, writer = await asyncio.open_connection("127.0.0.1", int(ready["url"].rpartition(":")[2]))
         writer.write(
@@ -59,7 +63,7 @@ async def test_a_client_that_goes_away_is_no_failure_of_the_server(begun: Begun)
             b"authorization: %b\r\ncontent-length: 100\r\n\r\n{" % headers["authorization"].encode()
         )
         await writer.drain()
-        await asyncio.sleep(0.5)  # its token is read meanwhile
+        await eventually(token_used)  # so the call has begun
         writer.close()
 
         async def counted() -> list[str]:

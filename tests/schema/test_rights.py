@@ -285,7 +285,7 @@ async def test_each_role_has_its_column_rights(pool: Pool) -> None:
     ],
 )
 async def test_secrets_are_readable_by_few_roles(pool: Pool, role: str, reads: list[str]) -> None:
-    """Only the operator reads plaintext secrets. Sealed ones are for workers, operators, and whoever may reveal."""
+    """Only the operator reads plaintext secrets. Sealed ones are for workers, operators and the role that reveals."""
     assert reads == [column for column in _SECRET if await pool.fetchval(_READS, role, column)]
 
 

@@ -1,8 +1,8 @@
 -- An example: an event for one endpoint, whatever it subscribes to, which an operator asks for.
 
--- Stores an event with data, or with a body that is sent byte for byte, and its one delivery, to this endpoint; whoever leads the
--- outbox rings it. Returns no row if the endpoint does not exist. It runs with the rights of hookseal_publisher: an operator may
--- insert no event. Who may call it may do so for each tenant, and is not asked for a right to publish.
+-- Stores an event with data, or with a body that is sent byte for byte, and its one delivery, to this endpoint; the worker that leads
+-- the outbox rings it. Returns no row if the endpoint does not exist. It runs with the rights of hookseal_publisher: an operator may
+-- insert no event. A role that may call it may do so for each tenant, without a right to publish.
 CREATE FUNCTION hookseal.send_example(tenant text, endpoint uuid, event_type text, data json, body bytea)
 RETURNS SETOF hookseal.published
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
