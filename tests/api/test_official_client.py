@@ -142,6 +142,7 @@ async def test_what_is_wrong_in_an_endpoint_is_named(svix: SvixAsync) -> None:
         (EndpointIn(url="https://192.168.1.1/"), "url"),
         (EndpointIn(url="https://a.example", throttle_rate=0), "throttleRate"),
         (EndpointIn(url="https://a.example", event_types=["a..b"]), "eventTypes"),
+        (EndpointIn(url="https://a.example", event_types=[]), "eventTypes"),
         (EndpointIn(url="https://a.example", uid="a b"), "uid"),
         (EndpointIn(url="https://a.example", metadata={"": "x"}), "metadata"),
         (EndpointIn(url="https://a.example", description="a\x00"), "description"),

@@ -189,14 +189,20 @@ def _enabled(*, disabled: bool) -> dict[str, Any]:
 
 
 def _types(body: EndpointIn | EndpointUpdate | EndpointPatch) -> Any:
-    """Return the event types to set; `UNSET` if the body has none. Raises `Problem` if both names differ."""
+    """Return the event types to set; `UNSET` if the body has none.
+
+    Raises `Problem` if both names differ, and for an empty list: its sender may mean none, and null means every type.
+    """
     given = [each for each in (body.event_types, body.filter_types) if each is not UNSET]
     several = [each for each in given if each is not None]
     if len(several) == 2 and several[0] != several[1]:  # noqa: PLR2004 -- both names
         raise problems.invalid(("body", "filterTypes"), "differs from eventTypes")
+    if [] in several:
+        name = "eventTypes" if body.event_types == [] else "filterTypes"
+        raise problems.invalid(("body", name), "must have a type: null is every type; to send nothing, disable it")
     if not given:
         return UNSET
-    return (several[0] if several else None) or [*_EVERY]
+    return several[0] if several else [*_EVERY]
 
 
 async def listing(asked: Asked[Ordered, None]) -> ListOut[EndpointOut]:
