@@ -1,11 +1,14 @@
 """The fingerprint of a schema: what it notices and names, and what it does not depend on."""
 
 import json
+from pathlib import Path
 
 import asyncpg
 import pytest
 
-from hookseal.embedded.server import Server
+from hookseal.embedded.folders import for_servers, scratch
+from hookseal.embedded.postgres import postgres
+from hookseal.embedded.server import Server, postgres_tree
 from hookseal.errors import ConfigError
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import fingerprint, revision
@@ -80,6 +83,10 @@ _OTHER_SETTINGS = """
 SET TimeZone = 'America/New_York'; SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601';
 SET bytea_output = 'escape'; SET quote_all_identifiers = on; SET search_path = hookseal, public
 """
+# That of the wheel with the embedded one, and those of Debian.
+OLDER = {postgres_tree().with_name("pginstall"): "16"} | {
+    Path("/usr/lib/postgresql") / version: f"debian-{version}" for version in ("14", "15", "17")
+}
 
 
 async def test_the_stored_fingerprint_is_that_of_the_migrations(pool: Pool) -> None:
@@ -88,6 +95,21 @@ async def test_the_stored_fingerprint_is_that_of_the_migrations(pool: Pool) -> N
         made = fingerprint.contents_of_file(await in_each_state(connection))
 
     assert json.loads(PATH.read_text(encoding="utf-8"))[revision.EXPECTED] == made
+
+
+@pytest.mark.parametrize("tree", OLDER, ids=OLDER.get)
+async def test_an_older_postgresql_has_the_same_fingerprint(tree: Path) -> None:
+    """A worker starts on each version of PostgreSQL: none writes the definition of an object in another way."""
+    if not (tree / "bin" / "initdb").is_file():
+        pytest.skip(f"there is no PostgreSQL in {tree}")
+    with scratch(for_servers()) as folder:
+        async with postgres(folder, durable=False, tree=tree) as server:
+            await upgrade(server.url)
+            connection = await asyncpg.connect(server.url)
+            try:
+                await fingerprint.require(connection)
+            finally:
+                await connection.close()
 
 
 async def test_each_change_is_named(pool: Pool) -> None:

@@ -76,8 +76,9 @@ WITH ours AS MATERIALIZED (
     UNION ALL
     -- A rebuild (REINDEX CONCURRENTLY) has a second index meanwhile, which is not valid. Storage parameters are not compared.
     SELECT format('%s %s on %s', CASE WHEN i.indisunique AND i.indisvalid THEN 'unique index' ELSE 'index' END, x.relname, c.relname),
-           concat_ws(E'\n', regexp_replace(pg_get_indexdef(i.indexrelid), ' WITH \([^)]*\)', ''), i.indisvalid, i.indisready,
-                     i.indimmediate)
+           -- Before PostgreSQL 16 there are two parentheses more around an expression with AT TIME ZONE.
+           concat_ws(E'\n', regexp_replace(regexp_replace(pg_get_indexdef(i.indexrelid), ' WITH \([^)]*\)', ''),
+                                           '\(\(\(([^()]*)\)\)\)', '((\1))'), i.indisvalid, i.indisready, i.indimmediate)
     FROM relations AS c
     JOIN pg_index AS i ON i.indrelid = c.oid
     JOIN pg_class AS x ON x.oid = i.indexrelid
