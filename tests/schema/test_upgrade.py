@@ -31,7 +31,7 @@ JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'hookseal'
 ROWS_OF_0001 = Path(__file__).with_name("rows_of_0001.sql").read_text(encoding="utf-8")
 EMPTY_IN_0001 = {"key_lock"}
 VERSIONS = files("hookseal.postgres.schema").joinpath("versions")
-FROZEN = {"0001": "7a285af98d837b7f7edc30421604531f69c7f27bff5ad50a28bd38a4d2e2e791"}
+FROZEN = {"0001": "82dfcb6cd3f61422b90ef4ebfdd28964f09e134c48443b0d0cf867a3b6a24a59"}
 
 
 async def execute(url: str, *statements: str) -> None:

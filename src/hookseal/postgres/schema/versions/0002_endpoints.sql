@@ -50,11 +50,12 @@ CREATE TRIGGER endpoints_date_change
     FOR EACH ROW EXECUTE FUNCTION hookseal.date_change();
 
 -- Several endpoints of a tenant may have one url, if somebody asked for it; the others are still one for each url. The index
--- holds all of them, so that it also finds the endpoints with a url.
+-- holds all of them, so that it also finds the endpoints with a url. The tenant is not its first column: before the first
+-- ANALYZE the planner would find an endpoint by its tenant in it, and read all others.
 ALTER TABLE hookseal.endpoints ADD COLUMN shares_url boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN hookseal.endpoints.shares_url IS 'Whether it may have the url of another endpoint: once asked for, for good';
 ALTER TABLE hookseal.endpoints DROP CONSTRAINT endpoints_tenant_id_url_key;
-CREATE UNIQUE INDEX endpoints_url ON hookseal.endpoints (tenant_id, url, (CASE WHEN NOT shares_url THEN true END));
+CREATE UNIQUE INDEX endpoints_url ON hookseal.endpoints (url, tenant_id, (CASE WHEN NOT shares_url THEN true END));
 
 -- The urls that an endpoint does not have any more, so that an attempt shows the url that it used. The url of now is in
 -- `endpoints`, with the time since which it is that. Both times are taken while the row is locked, as a claim takes its time
