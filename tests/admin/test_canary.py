@@ -58,6 +58,7 @@ def verdict(status: RotationStatus) -> str | None:
     ("before", "after", "secret", "known"),
     [
         pytest.param("standard", {}, NEW, NEW, id="standard"),
+        pytest.param("svix", {}, NEW, NEW, id="svix"),
         pytest.param("x-webhook", {}, TEXT, TEXT, id="x-webhook"),
         pytest.param(
             "standard",

@@ -80,7 +80,13 @@ async def test_a_ping_shows_connection_bytes_and_answer(admin: Admin, installati
 
 
 @pytest.mark.parametrize(
-    ("scheme", "algorithm"), [(Scheme.X_WEBHOOK, Algorithm.HMAC), (Scheme.STANDARD, Algorithm.ED25519)]
+    ("scheme", "algorithm"),
+    [
+        (Scheme.X_WEBHOOK, Algorithm.HMAC),
+        (Scheme.STANDARD, Algorithm.ED25519),
+        (Scheme.SVIX, Algorithm.HMAC),
+        (Scheme.SVIX, Algorithm.ED25519),
+    ],
 )
 async def test_other_schemes_show_what_a_receiver_verifies(
     admin: Admin, installation: Installation, scheme: Scheme, algorithm: Algorithm
@@ -97,8 +103,14 @@ async def test_other_schemes_show_what_a_receiver_verifies(
         assert f"sha256={made}" == signed.headers["x-webhook-signature"]
         assert "x-tenant-id" in signed.headers
     else:
-        assert signed.headers["webhook-signature"].startswith("v1a,")
-        assert "whpk_" in signed.receiver_computes
+        prefix, version, key = (
+            "webhook" if scheme is Scheme.STANDARD else "svix",
+            *(("v1,", "whsec_") if algorithm is Algorithm.HMAC else ("v1a,", "whpk_")),
+        )
+        assert {f"{prefix}-id", f"{prefix}-timestamp", f"{prefix}-signature"} == signed.headers.keys()
+        assert signed.headers[f"{prefix}-signature"].startswith(version)
+        assert key in signed.receiver_computes
+        assert f"{prefix}-signature" in signed.receiver_computes
 
 
 async def test_a_ping_over_tls_shows_the_certificate(admin: Admin, installation: Installation, tmp_path: Path) -> None:

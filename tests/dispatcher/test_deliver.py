@@ -934,7 +934,8 @@ def signature_headers(found: Target, *signers: EchoSigner) -> dict[str, str]:
     """Return the headers of a request that differ between schemes."""
     request = compose(CLAIM, found, signers, user_agent="u", start_by=1, longest_seconds=20)
     assert CLAIM.body is request.body, "the sent body is not the signed body"
-    return {name: value for name, value in request.headers.items() if "webhook-" in name or name == "x-tenant-id"}
+    of_a_scheme = ("webhook-", "svix-", "x-webhook-", "x-tenant-id")
+    return {name: value for name, value in request.headers.items() if name.startswith(of_a_scheme)}
 
 
 @pytest.mark.req("DEL-04", part="standard-hmac")
@@ -999,6 +1000,24 @@ def test_x_webhook_has_its_own_headers() -> None:
         "x-hookseal-event-id": "evt.1:a",
         "x-correlation-id": "corr-1",
     } == request.headers
+
+
+@pytest.mark.req("DEL-21", part="svix")
+def test_svix_signs_as_standard_under_its_own_names() -> None:
+    """It has none of the headers of `standard`; while an endpoint changes from one to the other it has both."""
+    signed = f"v1,new/{SIGNED_STANDARD}"
+    svix = {"svix-id": DELIVERY, "svix-timestamp": "1767323045", "svix-signature": signed}
+    request = compose(
+        CLAIM, target(scheme="svix"), [EchoSigner("new", Scheme.SVIX)], user_agent="u", start_by=1, longest_seconds=20
+    )
+    assert svix == {name: value for name, value in request.headers.items() if "svix" in name or "webhook" in name}
+    assert svix | {
+        "webhook-id": DELIVERY,
+        "webhook-timestamp": "1767323045",
+        "webhook-signature": f"v1,old/{SIGNED_STANDARD}",
+    } == signature_headers(
+        overlapping("svix", "standard", lead="previous"), EchoSigner("new", Scheme.SVIX), EchoSigner("old")
+    )
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")

@@ -10,7 +10,7 @@ from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
 
-_SPELLED: Final = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
+_SPELLED: Final = {Scheme.STANDARD: "v1,", Scheme.SVIX: "v1,", Scheme.X_WEBHOOK: "sha256="}
 
 
 class EchoSigner:

@@ -21,6 +21,7 @@ from hookseal.ground.wire import (
     require_headers,
     signed_content,
     standard_headers,
+    svix_headers,
     x_webhook_content,
     x_webhook_headers,
     x_webhook_signatures,
@@ -30,6 +31,7 @@ from tests.vectors.reading import vectors
 
 TOKEN = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
+PREFIXES = ("webhook-", "svix-", "x-webhook-", "x-hookseal-")
 CANARY = "Zq7-canary-value"
 
 
@@ -47,6 +49,15 @@ def test_standard_signatures_are_space_separated() -> None:
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,aa v1,bb",
     } == standard_headers("msg_1", 1614265330, ("v1,aa", "v1,bb"))
+
+
+@pytest.mark.req("DEL-21", part="svix")
+def test_svix_has_the_headers_of_standard_under_its_own_names() -> None:
+    made = ("msg_1", 1614265330, ("v1,aa", "v1,bb"))
+    renamed = {name.replace("webhook-", "svix-"): value for name, value in standard_headers(*made).items()}
+
+    assert {"svix-id", "svix-timestamp", "svix-signature"} == renamed.keys()
+    assert renamed == svix_headers(*made)
 
 
 @pytest.mark.req("DEL-04", part="x-webhook")
@@ -111,7 +122,7 @@ def test_a_name_is_stored_in_lower_case(given: str, kept: str) -> None:
     [
         *("webhook-id", "webhook-timestamp", "webhook-signature", "webhook-anything", "webhook-"),
         *("x-webhook-signature", "x-webhook-event", "x-hookseal-attempt", "x-tenant-id", "x-correlation-id"),
-        "x-hookseal-event-id",
+        *("x-hookseal-event-id", "svix-id", "svix-signature", "svix-anything"),
         *("host", "content-length", "content-type", "content-encoding", "user-agent", "accept-encoding", "expect"),
         *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
         *("te", "trailer", "transfer-encoding", "upgrade"),
@@ -157,7 +168,7 @@ def test_any_text_is_a_name_or_malformed(text: str) -> None:
 
 
 @pytest.mark.req("DEL-13", part="rules")
-@given(st.text(alphabet=TOKEN, min_size=1, max_size=40), st.sampled_from(["webhook-", "x-webhook-", "x-hookseal-"]))
+@given(st.text(alphabet=TOKEN, min_size=1, max_size=40), st.sampled_from(PREFIXES))
 def test_no_protected_prefix_gets_through(rest: str, prefix: str) -> None:
     with pytest.raises(Malformed, match="is set by hookseal"):
         header_name(prefix.swapcase() + rest)

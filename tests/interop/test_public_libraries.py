@@ -14,6 +14,7 @@ import pytest
 
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
+from hookseal.ground.wire import Scheme
 from hookseal.operations.endpoint.rotation import rotate_secret
 from hookseal.postgres.pool import Pool
 from hookseal.secrets.core.material import SecretMaterial
@@ -37,12 +38,14 @@ class Received:
     secret: str
 
 
-async def received(pool: Pool, database_url: str, redis_url: str, folder: Path) -> list[Received]:
+async def received(
+    pool: Pool, database_url: str, redis_url: str, folder: Path, *, scheme: Scheme = Scheme.STANDARD
+) -> list[Received]:
     """Return a worker's requests: before, during (for either secret) and after an overlap."""
     installed_here = await world(pool, database_url, redis_url, folder)
     found = []
     async with receiving() as receiver, installed_here.worker():
-        new = NewEndpoint(tenant_id=ACME, url=f"{receiver.base_url}/hook", event_types=("*",))
+        new = NewEndpoint(tenant_id=ACME, url=f"{receiver.base_url}/hook", event_types=("*",), scheme=scheme)
         added = await installed_here.installation.add(new, SecretMaterial(OLD.encode()))
         for knows, overlap in (((OLD,), 3600), ((OLD, NEW), 0), ((STRANGERS,), None)):
             number = len(receiver.received) + 1
@@ -132,6 +135,22 @@ async def test_public_javascript_libraries_verify_our_requests(
     assert [TAKEN] * 4 == await in_javascript(requests)
     others = [each for request in requests for each in altered(request)]
     assert [REFUSED] * len(others) == await in_javascript(others)
+
+
+@pytest.mark.req("DEL-21", part="svix")
+async def test_libraries_of_svix_verify_the_names_of_svix(
+    pool: Pool, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """In Python and in JavaScript. A library of Standard Webhooks finds no header that it knows."""
+    requests = await received(pool, database_url, redis_url, tmp_path, scheme=Scheme.SVIX)
+    assert [1, 2, 2, 1] == [request.headers["svix-signature"].count("v1,") for request in requests]
+    assert not [name for request in requests for name in request.headers if name.startswith("webhook-")]
+    only_svix = {"standardwebhooks": "refused", "svix": "taken"}
+    assert [only_svix] * 4 == in_python(requests)
+    assert [only_svix] * 4 == await in_javascript(requests)
+    wrong = [replace(requests[-1], secret=OLD), replace(requests[0], body=b"{}")]
+    assert [REFUSED] * 2 == in_python(wrong)
+    assert [REFUSED] * 2 == await in_javascript(wrong)
 
 
 def test_every_package_is_pinned() -> None:

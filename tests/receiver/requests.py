@@ -20,6 +20,11 @@ def standard(case: dict[str, Any] = KNOWN, /, **changes: str | None) -> dict[str
     return {f"webhook-{name}": value for name, value in given.items() if value is not None}
 
 
+def svix(case: dict[str, Any] = KNOWN, /) -> dict[str, str]:
+    """Return the headers of a known request under the names of Svix."""
+    return {name.replace("webhook-", "svix-"): value for name, value in standard(case).items()}
+
+
 def x_webhook(case: dict[str, Any] = X_KNOWN, /, **changes: str | None) -> dict[str, str]:
     """Return the headers of a known request with changes; None removes one, and `_` in a name is `-`."""
     known = {"delivery_id": DELIVERY, "timestamp": str(case["timestamp"]), "signature": case["signature"]}

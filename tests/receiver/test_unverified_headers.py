@@ -4,7 +4,7 @@ import pytest
 
 from hookseal.ground.wire import Scheme
 from hookseal.receiver import UnverifiedHeaders, unverified_headers
-from tests.receiver.requests import AT, DELIVERY, KNOWN, standard, x_webhook
+from tests.receiver.requests import AT, DELIVERY, KNOWN, standard, svix, x_webhook
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from tests.receiver.requests import AT, DELIVERY, KNOWN, standard, x_webhook
         (standard(), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"], timestamp=AT)),
         (standard(id=None, timestamp="soon"), UnverifiedHeaders(scheme=Scheme.STANDARD)),
         (standard(timestamp=None), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"])),
+        (svix(), UnverifiedHeaders(scheme=Scheme.SVIX, delivery_id=KNOWN["id"], timestamp=AT)),
         (x_webhook(), UnverifiedHeaders(scheme=Scheme.X_WEBHOOK, delivery_id=DELIVERY, timestamp=AT)),
         ({"X-Webhook-Signature-Current": "sha256="}, UnverifiedHeaders(scheme=Scheme.X_WEBHOOK)),
         (x_webhook() | standard(), UnverifiedHeaders(scheme=Scheme.STANDARD, delivery_id=KNOWN["id"], timestamp=AT)),

@@ -36,6 +36,7 @@ from tests.receiver.requests import (
     X_KNOWN,
     X_SECRET,
     standard,
+    svix,
     x_webhook,
 )
 from tests.vectors.reading import vectors
@@ -343,6 +344,21 @@ def test_either_secret_verifies_a_request_in_both_schemes() -> None:
     assert Scheme.STANDARD == verify(BODY, both, [X_SECRET, SECRET], now=AT).scheme
     assert Scheme.X_WEBHOOK == verify(BODY, both, [X_SECRET], now=AT).scheme
     assert Scheme.X_WEBHOOK == verify(BODY, both, [OTHER_SECRET, X_SECRET], now=AT).scheme
+
+
+@pytest.mark.req("DEL-21", part="svix")
+@pytest.mark.parametrize("file", ["standard_v1.json", "standard_v1a.json"])
+def test_the_names_of_svix_verify_as_those_of_standard(file: str) -> None:
+    """Each known signature, with HMAC and with ed25519; a request with both names is one of `standard`."""
+    for case in vectors(file)["tests"]:
+        known, body = case.get("public_key") or case["secret"], bytes.fromhex(case["body"])
+        assert Verified(
+            delivery_id=case["id"], timestamp=case["timestamp"], scheme=Scheme.SVIX, secret_number=1
+        ) == verify(body, svix(case), [known], now=case["timestamp"])
+        both = svix(case) | standard(case)
+        assert Scheme.STANDARD is verify(body, both, [known], now=case["timestamp"]).scheme
+        with pytest.raises(NoMatchingSignature):
+            verify(body + b" ", svix(case), [known], now=case["timestamp"])
 
 
 def test_the_error_is_that_of_the_scheme_that_went_further() -> None:

@@ -30,12 +30,22 @@ from hookseal.secrets.core.header_values import HeaderChange
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
 
-_SIGNATURES: Final = ("webhook-", "x-webhook-", "x-tenant-id")
+_HEADERS: Final = {
+    Scheme.STANDARD: ("webhook-",),
+    Scheme.SVIX: ("svix-",),
+    Scheme.X_WEBHOOK: ("x-webhook-", "x-tenant-id"),
+}
+_HMAC: Final = (
+    "HMAC-SHA256; its key is the text after whsec_, decoded from base64; the result in base64 follows 'v1,' in "
+)
+_ED25519: Final = (
+    "verify as ed25519; the public key is the base64 after whpk_; the signature is the base64 after 'v1a,' in "
+)
 _KEY: Final = {
-    (Scheme.STANDARD, Algorithm.HMAC): "HMAC-SHA256; its key is the text after whsec_, decoded from base64; "
-    "the result in base64 follows 'v1,' in webhook-signature",
-    (Scheme.STANDARD, Algorithm.ED25519): "verify as ed25519; the public key is the base64 after whpk_; the signature "
-    "is the base64 after 'v1a,' in webhook-signature",
+    (Scheme.STANDARD, Algorithm.HMAC): _HMAC + "webhook-signature",
+    (Scheme.STANDARD, Algorithm.ED25519): _ED25519 + "webhook-signature",
+    (Scheme.SVIX, Algorithm.HMAC): _HMAC + "svix-signature",
+    (Scheme.SVIX, Algorithm.ED25519): _ED25519 + "svix-signature",
     (Scheme.X_WEBHOOK, Algorithm.HMAC): "HMAC-SHA256; its key is the whole text of the secret in UTF-8; "
     "the result in hex follows 'sha256=' in x-webhook-signature",
 }
@@ -130,13 +140,12 @@ def _not_begun(answer: NotBegun) -> str:
 
 
 def _signed(signed: SignedBytes, headers: Mapping[str, str]) -> SignedContent:
-    of_scheme = _SIGNATURES[:1] if signed.scheme is Scheme.STANDARD else _SIGNATURES[1:]
     return SignedContent(
         secret_ref=signed.secret_ref,
         scheme=signed.scheme.value,
         algorithm=signed.algorithm,
         content=signed.content.decode("utf-8"),
         content_base64=base64.b64encode(signed.content).decode("ascii"),
-        headers={name: value for name, value in headers.items() if name.startswith(of_scheme)},
+        headers={name: value for name, value in headers.items() if name.startswith(_HEADERS[signed.scheme])},
         receiver_computes=_KEY[signed.scheme, Algorithm(signed.algorithm)],
     )

@@ -21,6 +21,7 @@ _MAX_BYTES: Final = 65_536
 _MAX_SECRETS: Final = 16
 _OURS: Final = (
     "webhook-",
+    "svix-",
     "x-webhook-",
     "x-hookseal-",
     "x-tenant-id",

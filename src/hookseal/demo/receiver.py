@@ -121,7 +121,7 @@ class Receiver:
                 case Scheme.STANDARD:
                     Webhook(secret).verify(body, dict(headers))
                     return True
-                case Scheme.X_WEBHOOK:
+                case Scheme.SVIX | Scheme.X_WEBHOOK:
                     return verify(body, headers, [secret], now=self._clock.now()).scheme is scheme
                 case _:
                     assert_never(scheme)
@@ -134,6 +134,8 @@ def _id_header(scheme: Scheme) -> str:
     match scheme:
         case Scheme.STANDARD:
             return "webhook-id"
+        case Scheme.SVIX:
+            return "svix-id"
         case Scheme.X_WEBHOOK:
             return "x-webhook-delivery-id"
         case _:

@@ -115,8 +115,9 @@ def readable(value: str) -> str:
 
 
 def delivery_of(headers: Mapping[str, str]) -> str | None:
-    """Return the id of the delivery as the headers of either scheme have it, None if they have none."""
-    return headers.get("webhook-id") or headers.get("x-webhook-delivery-id")
+    """Return the id of the delivery as the headers of any scheme have it, None if they have none."""
+    names = ("webhook-id", "svix-id", "x-webhook-delivery-id")
+    return next((headers[name] for name in names if headers.get(name)), None)
 
 
 def _receiving(

@@ -1,7 +1,8 @@
 """The wire format: which bytes are signed, and which headers a request has.
 
-Source of the scheme `standard`: Standard Webhooks 1.0.0, "Signature scheme" and "Webhook headers". The scheme
-`x-webhook` is that of the system which hookseal replaces, so that its receivers need no change.
+Source of the scheme `standard`: Standard Webhooks 1.0.0, "Signature scheme" and "Webhook headers". The scheme `svix`
+has the same signature under the names that Svix sends, for receivers that read these. The scheme `x-webhook` is that of
+the system which hookseal replaces, so that its receivers need no change.
 """
 
 import re
@@ -21,6 +22,7 @@ class Scheme(StrEnum):
     """How a request is signed, and which headers carry the signature."""
 
     STANDARD = "standard"
+    SVIX = "svix"
     X_WEBHOOK = "x-webhook"
 
 
@@ -32,7 +34,7 @@ class Algorithm(StrEnum):
 
 
 def signed_content(delivery_id: str, timestamp: int, body: bytes) -> bytes:
-    """Return what `standard` signs: `{id}.{unix seconds}.{body}`."""
+    """Return what `standard` and `svix` sign: `{id}.{unix seconds}.{body}`."""
     return b"%b.%d.%b" % (delivery_id.encode("ascii"), timestamp, body)
 
 
@@ -43,6 +45,11 @@ def standard_headers(delivery_id: str, timestamp: int, signatures: tuple[str, ..
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(signatures),
     }
+
+
+def svix_headers(delivery_id: str, timestamp: int, signatures: tuple[str, ...]) -> dict[str, str]:
+    """Return the three headers of `svix`: those of `standard` under other names."""
+    return {"svix-id": delivery_id, "svix-timestamp": str(timestamp), "svix-signature": " ".join(signatures)}
 
 
 def x_webhook_content(timestamp: int, body: bytes) -> bytes:
@@ -91,7 +98,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _TRACING: Final = frozenset({"traceparent", "tracestate", "baggage", "b3", "sentry-trace", "uber-trace-id"})
 _PROTECTED: Final = _SET_BY_HOOKSEAL | _HOP_BY_HOP | _TRACING
-_PROTECTED_PREFIXES: Final = ("webhook-", "x-webhook-", "x-hookseal-", "x-b3-")
+_PROTECTED_PREFIXES: Final = ("webhook-", "svix-", "x-webhook-", "x-hookseal-", "x-b3-")
 
 
 def header_name(text: str) -> str:

@@ -5,6 +5,7 @@ import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from hookseal.errors import MalformedHeader, MissingHeader, NoMatchingSignature, UnusableSecret
@@ -96,10 +97,10 @@ def matching_secret(secrets: Sequence[str], is_signed_with: Callable[[str], bool
     raise NoMatchingSignature
 
 
-_SIGNATURE: Final = "webhook-signature"
 STANDARD_NAMES: Final = Names(
-    delivery_id="webhook-id", timestamp="webhook-timestamp", signatures=frozenset({_SIGNATURE})
+    delivery_id="webhook-id", timestamp="webhook-timestamp", signatures=frozenset({"webhook-signature"})
 )
+SVIX_NAMES: Final = Names(delivery_id="svix-id", timestamp="svix-timestamp", signatures=frozenset({"svix-signature"}))
 # Each costs a verification, and anybody can send them without knowing a secret.
 MAX_ASYMMETRIC: Final = 16
 _PREFIX: Final = "whsec_"
@@ -107,15 +108,18 @@ _MIN_KEY_BYTES: Final = 24  # Standard Webhooks 1.0.0, "Signature scheme": a sho
 _VERSION: Final = "v1,"
 
 
-def match_standard(body: bytes, received: Mapping[str, str], secrets: Sequence[str]) -> SignatureMatch:
+def match_standard(
+    body: bytes, received: Mapping[str, str], secrets: Sequence[str], *, names: Names = STANDARD_NAMES
+) -> SignatureMatch:
     """Return the match of a `v1` or `v1a` signature with one of the secrets. Raises `VerificationError`."""
-    delivery = delivery_id(received, STANDARD_NAMES.delivery_id)
-    timestamp = unix_seconds(received, STANDARD_NAMES.timestamp)
+    delivery = delivery_id(received, names.delivery_id)
+    timestamp = unix_seconds(received, names.timestamp)
     content = signed_content(delivery, timestamp, body)
-    entries = header(received, _SIGNATURE).split(" ")
+    [signature] = names.signatures
+    entries = header(received, signature).split(" ")
     symmetric = encode_signatures(entry for entry in entries if entry.startswith(_VERSION))
     asymmetric = ed25519.parse_signatures(entries)
-    _require_same_kind(secrets, symmetric, asymmetric)
+    _require_same_kind(secrets, symmetric, asymmetric, name=signature)
 
     def is_signed_with(secret: str) -> bool | None:
         if ed25519.is_public_key(secret):
@@ -128,11 +132,13 @@ def match_standard(body: bytes, received: Mapping[str, str], secrets: Sequence[s
     )
 
 
-def _require_same_kind(secrets: Sequence[str], symmetric: Sequence[bytes], asymmetric: Sequence[bytes]) -> None:
+def _require_same_kind(
+    secrets: Sequence[str], symmetric: Sequence[bytes], asymmetric: Sequence[bytes], *, name: str
+) -> None:
     """Raise unless the request has a signature of a kind that one of the secrets can make."""
     public = sum(ed25519.is_public_key(secret) for secret in secrets)
     if public and len(asymmetric) > MAX_ASYMMETRIC:
-        raise MalformedHeader(f"{_SIGNATURE} must hold at most {MAX_ASYMMETRIC} signatures of v1a")
+        raise MalformedHeader(f"{name} must hold at most {MAX_ASYMMETRIC} signatures of v1a")
     if not symmetric and not asymmetric:
         raise NoMatchingSignature("the request has no signature of a kind that this verifier knows")
     if not symmetric and not public:
@@ -193,5 +199,6 @@ def _format_signature_of_x_webhook(digest: bytes) -> str:
 
 SCHEMES: Final = (
     (Scheme.STANDARD, STANDARD_NAMES, match_standard),
+    (Scheme.SVIX, SVIX_NAMES, partial(match_standard, names=SVIX_NAMES)),
     (Scheme.X_WEBHOOK, X_WEBHOOK_NAMES, match_x_webhook),
 )

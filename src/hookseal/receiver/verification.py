@@ -26,7 +26,7 @@ from hookseal.receiver.schemes import SCHEMES, SignatureMatch
 TOLERANCE_SECONDS: Final = 300
 _HEADERS: Final = frozenset[str]().union(*(names.all for _, names, _ in SCHEMES))
 _PREFIX: Final = "whsec_"
-# Of a request that is signed in both schemes, the scheme whose checks went further gives the reason.
+# Of a request that is signed in two schemes, the scheme whose checks went further gives the reason.
 _SPECIFIC_FIRST: Final = (OutsideTolerance, NoMatchingSignature)
 
 
@@ -51,7 +51,7 @@ def verify(
     now: datetime | float,
     tolerance_seconds: float = TOLERANCE_SECONDS,
 ) -> Verified:
-    """Return what was proven of the request; any of the secrets may have signed it, in either scheme.
+    """Return what was proven of the request; any of the secrets may have signed it, in any scheme.
 
     `secrets` are written as hookseal shows them: `whsec_...`; for ed25519 `whpk_...`, which needs the package
     `cryptography`; for `x-webhook`, any text. `now` is an aware datetime or unix seconds. Raises
@@ -149,6 +149,6 @@ def format_seconds(seconds: float) -> str:
 
 def _most_specific(refusals: Sequence[VerificationError]) -> VerificationError:
     if not refusals:
-        return MissingHeader("neither webhook-signature nor x-webhook-signature is present")
+        return MissingHeader("neither webhook-signature, svix-signature nor x-webhook-signature is present")
     later = (refusal for kind in _SPECIFIC_FIRST for refusal in refusals if isinstance(refusal, kind))
     return next(later, refusals[0])

@@ -120,9 +120,9 @@ class EndpointOptions:
     remove_metadata: Annotated[
         bool, _Declared("--remove-metadata", update="Remove all that your product keeps with it.")
     ] = False
-    scheme: Annotated[Scheme | None, _Declared(metavar="NAME", add="standard or x-webhook.", new=Scheme.STANDARD)] = (
-        None
-    )
+    scheme: Annotated[
+        Scheme | None, _Declared(metavar="NAME", add="standard, svix or x-webhook.", new=Scheme.STANDARD)
+    ] = None
     algorithm: Annotated[Algorithm | None, _Declared(metavar="NAME", add="hmac or ed25519.", new=Algorithm.HMAC)] = None
     timeout_ms: Annotated[int | None, _Declared(both="The limit for one request, 100 to 20000 ms.", new=5000)] = None
     max_attempts: Annotated[

@@ -47,7 +47,7 @@ def rotate(
     ] = None,
     expect_generation: Expected = None,
     scheme: Annotated[
-        Scheme | None, typer.Option(metavar="NAME", help="standard or x-webhook: the scheme from now on.")
+        Scheme | None, typer.Option(metavar="NAME", help="standard, svix or x-webhook: the scheme from now on.")
     ] = None,
     algorithm: Annotated[
         Algorithm | None, typer.Option(metavar="NAME", help="hmac or ed25519: the algorithm from now on.")

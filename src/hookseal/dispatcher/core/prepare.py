@@ -20,6 +20,7 @@ from hookseal.ground.wire import (
     Scheme,
     signed_content,
     standard_headers,
+    svix_headers,
     x_webhook_content,
     x_webhook_headers,
     x_webhook_signatures,
@@ -40,7 +41,7 @@ def compose(
 ) -> Request:
     """Return the POST of this attempt: the body as it was published, signed now by every signer in order.
 
-    Each scheme has its own headers. While an endpoint changes from one scheme to the other, the headers of both are
+    Each scheme has its own headers. While an endpoint changes from one scheme to another, the headers of both are
     sent, each signed by the secret of that scheme.
     """
     headers = {
@@ -78,9 +79,10 @@ def _signed_by(scheme: Scheme, claim: Claim, target: Target, signers: Sequence[S
     timestamp = int(claim.claimed_at.timestamp())
     delivery_id = claim.ring.delivery_id
     match scheme:
-        case Scheme.STANDARD:
+        case Scheme.STANDARD | Scheme.SVIX:
             content = signed_content(delivery_id, timestamp, claim.body)
-            return standard_headers(delivery_id, timestamp, tuple(signer.sign(content) for signer in signers))
+            named = standard_headers if scheme is Scheme.STANDARD else svix_headers
+            return named(delivery_id, timestamp, tuple(signer.sign(content) for signer in signers))
         case Scheme.X_WEBHOOK:
             content = x_webhook_content(timestamp, claim.body)
             signatures = tuple(signer.sign(content) for signer in signers)

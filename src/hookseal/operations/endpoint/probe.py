@@ -205,13 +205,13 @@ def _random_signer(row: Pointer) -> Signer:
 
 def _signed(signer: AnySigner, row: Pointer, ping_id: str, body: bytes) -> SignedBytes:
     timestamp = int(row.read_at.timestamp())
-    is_standard = signer.scheme is Scheme.STANDARD
+    has_id = signer.scheme is not Scheme.X_WEBHOOK
     algorithm = row.algorithm if signer.ref == row.secret_ref else row.previous_algorithm
     return SignedBytes(
         secret_ref=signer.ref,
         scheme=signer.scheme,
         algorithm=algorithm or "",
-        content=signed_content(ping_id, timestamp, body) if is_standard else x_webhook_content(timestamp, body),
+        content=signed_content(ping_id, timestamp, body) if has_id else x_webhook_content(timestamp, body),
     )
 
 

@@ -85,9 +85,9 @@ def signing_key(
     """
     match algorithm:
         case Algorithm.HMAC:
-            return HmacKey(_hmac_key(stored) if scheme is Scheme.STANDARD else _text_key(stored, least_text_bytes))
+            return HmacKey(_text_key(stored, least_text_bytes) if scheme is Scheme.X_WEBHOOK else _hmac_key(stored))
         case Algorithm.ED25519:
-            if scheme is not Scheme.STANDARD:
+            if scheme is Scheme.X_WEBHOOK:
                 raise Malformed(
                     f"{scheme} signs with hmac only: for ed25519 take the scheme standard", field="algorithm"
                 )
@@ -213,7 +213,7 @@ class Signer:
             raise Defect("a signer was used outside the block that gave it")
         signature = self._key.sign(content)
         match self._scheme:
-            case Scheme.STANDARD:
+            case Scheme.STANDARD | Scheme.SVIX:
                 version = "v1," if self._algorithm is Algorithm.HMAC else "v1a,"
                 return version + base64.b64encode(signature).decode("ascii")
             case Scheme.X_WEBHOOK:
@@ -238,9 +238,9 @@ class Signer:
 def parse_signing_secret(text: str, scheme: Scheme, algorithm: Algorithm = Algorithm.HMAC) -> SecretMaterial:
     """Return the secret of a text as it is stored: the UTF-8 bytes of the text.
 
-    For `standard` it must be `whsec_` and the base64 of 24 to 64 bytes (HMAC), or `whsk_` and the base64 of a seed and
-    its public key (ed25519); for `x-webhook`, a text of 16 to 256 bytes (HMAC only). Otherwise raises `Malformed`: it
-    names the expected form, never the value.
+    For `standard` and `svix` it must be `whsec_` and the base64 of 24 to 64 bytes (HMAC), or `whsk_` and the base64 of
+    a seed and its public key (ed25519); for `x-webhook`, a text of 16 to 256 bytes (HMAC only). Otherwise raises
+    `Malformed`: it names the expected form, never the value.
     """
     secret = SecretMaterial(text.encode(errors="surrogatepass"))  # text that is not UTF-8 is refused below
     require_signing_secret(secret, scheme, algorithm)
@@ -272,7 +272,7 @@ def generate_signing_secret(
 ) -> SecretMaterial:
     """Return a new secret from 32 random bytes, in the form that is stored.
 
-    For HMAC it is a `whsec_`, which suits every scheme; for ed25519 a `whsk_`, for `standard` only.
+    For HMAC it is a `whsec_`, which suits every scheme; for ed25519 a `whsk_`, for `standard` and `svix`.
     """
     match algorithm:
         case Algorithm.HMAC:
