@@ -149,6 +149,13 @@ class Targets:
         await self._installation.act(add_token, new)
         return new.name
 
+    async def token_id(self) -> str:
+        """Return the id of a token."""
+        identifier = await self._installation.pool.fetchval(
+            "SELECT id::text FROM hookseal.api_tokens WHERE name = $1", await self.token()
+        )
+        return str(identifier)
+
     async def replay(self) -> dict[str, Any]:
         """Return the arguments that name a replay job, the only one that runs."""
         await self._installation.pool.execute("DELETE FROM hookseal.replays")
@@ -232,6 +239,10 @@ async def _of_producer(method: Any, make: Targets) -> object:
 
 async def _deleted_tenant(method: Any, make: Targets) -> object:
     return await method(tenant_id=await make.tenant(), **BY)
+
+
+async def _named_token(method: Any, make: Targets) -> object:
+    return await method(token_id=await make.token_id())
 
 
 async def _revoked_token(method: Any, make: Targets) -> object:
@@ -331,6 +342,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("tenants.delete", MANAGES, _deleted_tenant),
     ("tokens.add", MANAGES, lambda method, make: method(name=make.name(), **ACME, **BY)),
     ("tokens.list", SEES_RESULTS, _with(**ACME)),
+    ("tokens.get", SEES_RESULTS, _named_token),
     ("tokens.find", MANAGES, lambda method, _: method("whst_x")),
     ("tokens.revoke", MANAGES, _revoked_token),
     ("secrets.reveal", ALSO_WORKER, _on("endpoint", **BY)),

@@ -157,7 +157,7 @@ async def test_a_message_is_sent_again(svix: SvixAsync, admin: Admin, installati
     assert 404 == caught.value.status_code
 
 
-@pytest.mark.req("API-05", part="resend")
+@pytest.mark.req("API-05")
 async def test_a_resend_is_made_once_for_a_key(svix: SvixAsync, admin: Admin, installation: Installation) -> None:
     """A client repeats it after a lost answer, when the message may have been sent again already."""
     added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")
@@ -176,7 +176,7 @@ async def test_a_resend_is_made_once_for_a_key(svix: SvixAsync, admin: Admin, in
     assert 2 == len(replayed)
 
 
-@pytest.mark.req("API-05", part="resend")
+@pytest.mark.req("API-05")
 async def test_two_resends_with_one_id_at_once_are_one(admin: Admin, installation: Installation) -> None:
     """The second waits for the first, which ends when the message has been delivered again already."""
     added = await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], actor="test")

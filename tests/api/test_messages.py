@@ -48,7 +48,7 @@ async def test_the_payload_is_sent_as_it_was_given(client: httpx.AsyncClient, ad
     assert payload in (await client.get(f"{PATH}/e-1")).text
 
 
-@pytest.mark.req("API-05", part="message")
+@pytest.mark.req("API-05")
 async def test_a_repeated_message_is_one_event(client: httpx.AsyncClient, admin: Admin) -> None:
     """The same key, or the same id, with the same content: the first answer; with other content an error."""
     by_key = [await created(client, key="auto_1") for _ in range(3)]

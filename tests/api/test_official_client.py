@@ -155,7 +155,7 @@ async def test_what_is_wrong_in_an_endpoint_is_named(svix: SvixAsync) -> None:
         assert "the value is not allowed" != caught.value.detail[0].msg, given
 
 
-@pytest.mark.req("API-05", part="rotation")
+@pytest.mark.req("API-05")
 async def test_secrets(svix: SvixAsync, admin: Admin) -> None:
     """A secret is shown, and rotated once for each key; a second rotation in the overlap says what may be done."""
     own = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

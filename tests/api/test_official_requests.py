@@ -176,7 +176,7 @@ async def test_a_member_that_is_null_is_as_one_that_is_left_out(svix: SvixAsync)
     await svix.endpoint.recover("acme", made.id, nulls(RecoverIn, since=datetime.now(UTC)))
 
 
-@pytest.mark.req("API-05", part="message")
+@pytest.mark.req("API-05")
 async def test_a_key_of_the_caller_is_that_of_the_message(svix: SvixAsync) -> None:
     once, message = (
         MessageCreateOptions(idempotency_key="once", with_content=True),

@@ -387,6 +387,8 @@ NOTHING_SEALED = {
     "audit_log.mac": "a MAC under the integrity key",
     "audit_heads.mac": "a MAC under the integrity key",
     "api_tokens.digest": "the SHA-256 of a token",
+    "idempotency_keys.fingerprint": "an HMAC of a request, under a key of its client that is not stored",
+    "idempotency_keys.key_digest": "the SHA-256 of that key",
 }
 # Text or JSON could contain encoded sealed bytes; no column of hookseal does.
 COLUMNS = """

@@ -69,6 +69,8 @@ SELECT CASE n % 2 WHEN 0 THEN 'acme' ELSE 'other' END, n, now() - make_interval(
 FROM generate_series(1, 20000) AS n;
 INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes)
 SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}' FROM generate_series(1, 2000) AS n;
+INSERT INTO hookseal.idempotency_keys (tenant_id, actor, key_digest, call, fingerprint)
+SELECT 'acme', 'jane', sha256(n::text::bytea), 'endpoint.create', sha256('') FROM generate_series(1, 2000) AS n;
 INSERT INTO hookseal.tenants (tenant_id, uid, created_at)
 SELECT 't' || n, '-' || n, now() - make_interval(secs => n) FROM generate_series(1, 2000) AS n;
 ANALYZE;
@@ -97,6 +99,8 @@ _PLACES = [
     (("dispatcher.store", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "cancel_held"), (7, None, None, 1_000), "deliveries_waiting"),
     (("dispatcher.store", "tokens.sql", "find"), (bytes(32),), "api_tokens_digest_key"),
+    (("dispatcher.store", "tokens.sql", "get"), (_ENDPOINT,), "api_tokens_id_key"),
+    (("dispatcher.store", "idempotency.sql", "first"), ("acme", "jane", bytes(32)), "idempotency_keys_pkey"),
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_pkey"),
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_uid"),
     (("dispatcher.store", "tenants.sql", "oldest"), (_TIME, "t7", 51), "tenants_by_age"),
@@ -759,6 +763,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         Read(room="dispatcher.store", file="history", name="fill_attempts", arguments=()),
         Read(room="dispatcher.store", file="history", name="remove_deliveries", arguments=(30, "-infinity")),
         Read(room="dispatcher.store", file="history", name="remove_events", arguments=(30, "-infinity")),
+        Read(room="dispatcher.store", file="history", name="remove_idempotency_keys", arguments=()),
     ]
 
 

@@ -266,6 +266,22 @@ async def test_attempts_of_before_the_upgrade_get_their_endpoint_without_haste(s
     assert 0 == await site.pool.fetchval(left)
 
 
+async def test_old_keys_of_requests_are_removed_without_haste(site: Site) -> None:
+    """After 12 hours, and not before; batch after batch, with the same pauses."""
+    await site.pool.execute(
+        "INSERT INTO hookseal.idempotency_keys (tenant_id, actor, key_digest, call, fingerprint, created_at)"
+        " SELECT 'acme', 'jane', sha256(n::text::bytea), 'endpoint.create', sha256(''),"
+        "  now() - CASE WHEN n = 0 THEN interval '11 hours 59 minutes' ELSE interval '12 hours 1 minute' END"
+        " FROM generate_series(0, $1) AS n",
+        BATCH + 1,
+    )
+    left = "SELECT count(*) FROM hookseal.idempotency_keys"
+    assert [0.25] == await site.run(1)
+    assert 2 == await site.pool.fetchval(left)
+    assert [RETENTION_SECONDS] == await site.run(1)
+    assert 1 == await site.pool.fetchval(left)
+
+
 @pytest.mark.req("DEL-16")
 async def test_a_long_removal_is_logged_once_a_minute(site: Site) -> None:
     """Of a removal that lasts, a line a minute is logged, and each row is in one line."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from hookseal.admin import arguments
 from hookseal.admin.attempts import Attempts
 from hookseal.admin.audit import Audit
 from hookseal.admin.deliveries import Deliveries
@@ -26,13 +27,15 @@ from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
 from hookseal.admin.results import Overview, of_row
-from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PoolSession, Session
+from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PartSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.admin.tenants import Tenants
 from hookseal.admin.tokens import Tokens
 from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.store import overview
+from hookseal.dispatcher.store import idempotency, overview
+from hookseal.dispatcher.store.idempotency import FirstAnswer, KeyedRequest
+from hookseal.errors import Defect
 from hookseal.ground.clock import SystemClock
 from hookseal.operations.unlocking import unwrapped
 from hookseal.postgres import opening
@@ -66,6 +69,33 @@ class Admin:
         """Return how many tenants, endpoints, deliveries and workers there are, each counted up to 10,000."""
         async with self._session.reading(connection) as db:
             return of_row(Overview, await overview.overview(db))
+
+    @asynccontextmanager
+    async def once(
+        self, *, idempotency_key: str, call: str, content: bytes, tenant_id: str, actor: str
+    ) -> "AsyncIterator[Once]":
+        """Give a transaction for the changes of a request that its client may repeat with the same key.
+
+        A key is 1 to 256 visible ASCII characters, and belongs to `actor`, who acts for `tenant_id`, or for every
+        tenant (`*`). The first request with it has no `first`: make its changes with `admin`, whose every change is a
+        part of the transaction, and `record` their result in the end. Later ones have what was recorded, for at
+        least 12 hours: change nothing. One that comes at the same time waits here until the first has ended, up to
+        4.5 s. Raises as a change of `Endpoints` does, and `Conflict` with the field `idempotency_key` if the `call`
+        or the `content` is another one than the first; neither the key nor the content is stored.
+        """
+        request = idempotency.keyed(
+            arguments.idempotency_key(idempotency_key),
+            content,
+            tenant_id=arguments.customer_or_every(tenant_id),
+            actor=arguments.actor(actor),
+            call=call,
+        )
+        async with self._session.changing(actor) as operator, operator.changing() as db:
+            first = await idempotency.claim(db, request)
+            once = Once(Admin(PartSession(self._session.settings, operator)), db, request, first)
+            yield once
+            if not once.is_recorded:
+                raise Defect("a request with a key has ended without a record of its result")
 
     @classmethod
     @asynccontextmanager
@@ -116,6 +146,22 @@ class Admin:
         if self._session.settings.loaded_secrets is not None:
             async with self._session.changing(NOBODY):
                 pass
+
+
+class Once:
+    """A request with a key, in its transaction. `first` is what the first one with the key made, None if it is that."""
+
+    def __init__(self, admin: Admin, connection: Connection, request: KeyedRequest, first: FirstAnswer | None) -> None:
+        self.admin: Final = admin
+        self.first: Final = first
+        self.is_recorded = first is not None
+        self._connection = connection
+        self._request = request
+
+    async def record(self, *, status: int, result_id: str) -> None:
+        """Record how the request is answered: with this status (2xx), about the object with this id."""
+        await idempotency.record(self._connection, self._request, FirstAnswer(status=status, result_id=result_id))
+        self.is_recorded = True
 
 
 @asynccontextmanager

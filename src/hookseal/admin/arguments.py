@@ -218,6 +218,11 @@ def token_name(text: str) -> str:
     return _text(ids.token_name, text, "name")
 
 
+def token_id(text: str) -> str:
+    """Return the id of a token. Raises `Malformed`."""
+    return _text(ids.token_id, text, "token_id")
+
+
 def token_text(text: str) -> bytes:
     """Return the text of a token, which may be any, in UTF-8. Raises `Malformed` if it is no text."""
     _require(str, text, "token")
@@ -417,6 +422,11 @@ def lead(text: str) -> str:
     if text not in {"previous", "current"}:
         raise Malformed("lead must be previous or current", field="lead")
     return text
+
+
+def idempotency_key(text: str) -> str:
+    """Return the key with which a client may repeat its request. Raises `Malformed`."""
+    return _text(ids.idempotency_key, text, "idempotency_key")
 
 
 def resend_id(text: str) -> str:

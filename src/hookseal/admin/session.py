@@ -9,7 +9,7 @@ from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.config.settings import Settings
-from hookseal.errors import ConfigError, HooksealError, Malformed, Refused, Unavailable
+from hookseal.errors import ConfigError, Defect, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
 from hookseal.operations import sending
@@ -259,3 +259,36 @@ class CommandSession(Session):
 
     def _meaning(self, error: Exception) -> HooksealError | None:
         return for_operator(error, address=self.settings.database.address)
+
+
+class PartSession(Session):
+    """A session over the open transaction of an operator: each operation is a part of it, which an error undoes alone.
+
+    It is for one task. What needs connections of its own, as a change of many rows does, raises `Defect`.
+    """
+
+    def __init__(self, settings: Settings, whole: Operator) -> None:
+        super().__init__(settings)
+        self._whole = whole
+
+    async def source(self) -> Executor:
+        """Return the connection of the transaction."""
+        return self._whole.connection
+
+    def outside(self) -> AbstractAsyncContextManager[Outside]:  # noqa: D102
+        raise _not_in_a_part()
+
+    @asynccontextmanager
+    async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
+        async with self._connected(connection) as db:
+            yield Operator(connection=db, unlocked=self._whole.unlocked, who=who)
+
+    def _further(self) -> AbstractAsyncContextManager[Connection]:
+        raise _not_in_a_part()
+
+    def _meaning(self, error: Exception) -> None:  # noqa: ARG002 -- the session that has the transaction translates it
+        return None
+
+
+def _not_in_a_part() -> Defect:
+    return Defect("this needs connections of its own, so it cannot be a part of a transaction")

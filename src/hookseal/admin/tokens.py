@@ -60,6 +60,12 @@ class Tokens:
             items, following = await tokens.page(db, owner, limit=limit, cursor=cursor)
         return Page(items=tuple(of_row(Token, item) for item in items), next_cursor=following)
 
+    async def get(self, *, token_id: str, connection: Connection | None = None) -> Token:
+        """Return the token with this id, also one that has ended. Raises `NotFound`."""
+        wanted = arguments.token_id(token_id)
+        async with self._session.reading(connection) as db:
+            return of_row(Token, await tokens.get(db, wanted))
+
     async def revoke(self, *, name: str, actor: str, connection: Connection | None = None) -> Token:
         """Revoke a token: `find` does not find it any more. Raises `NotFound` if no token of this name is in use."""
         wanted = arguments.token_name(name)

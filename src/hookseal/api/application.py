@@ -9,10 +9,10 @@ async def signed_in(request: Request) -> Access | None:
 """
 
 import inspect
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -36,20 +36,19 @@ from hookseal.api.access import (
     require_tenant,
 )
 from hookseal.api.bodies import Bodies, Shape
-from hookseal.api.call import Answer, Asked, Call
+from hookseal.api.call import Answer, Asked, Call, Once
 from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
 from hookseal.api.description import text
 from hookseal.api.problems import Problem
 from hookseal.client.publisher import Publisher
-from hookseal.errors import Malformed, NotFound, with_advice
+from hookseal.errors import Conflict, Malformed, NotFound, with_advice
 from hookseal.ground import ids
-from hookseal.ground.wire import Scheme
+from hookseal.ground.wire import Scheme, framed
 
 Who = Callable[[Request], Awaitable[Access | None] | Access | None]
 
 CALL: Final = "hookseal.call"  # the key of the ASGI scope under which a server finds the name of the call
-_KEY: Final = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 _JSON: Final = "application/json"
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _ALLOWED_HEADERS: Final = ("authorization", "content-type", "idempotency-key", "hookseal-user", "svix-req-id")
@@ -141,26 +140,49 @@ class _Calls:
     async def _answered(self, call: Call, request: Request) -> Response:
         access, tenant = await self._allowed(call, request) if call.scopes else (NOBODY, "")
         query = self._shapes[call.query].parameters(request.query_params.multi_items())
-        body = None
+        raw, body = b"", None
         if call.body is not None:
-            body = self._shapes[call.body].decoded(await self._bodies.read(request, call.most))
-        result = await call.handler(
-            Asked(
-                admin=self._admin,
-                publisher=self._publisher,
-                access=access,
-                scheme=self._scheme,
-                tenant=tenant,
-                path=request.path_params,
-                query=query,
-                body=body,
-                key=_key(request),
-            )
+            raw = await self._bodies.read(request, call.most)
+            body = self._shapes[call.body].decoded(raw)
+        asked = Asked(
+            admin=self._admin,
+            publisher=self._publisher,
+            access=access,
+            scheme=self._scheme,
+            tenant=tenant,
+            path=request.path_params,
+            query=query,
+            body=body,
+            key=_key(request),
         )
-        answer = result if isinstance(result, Answer) else Answer(status=call.status, content=result)
+        if call.once is None or asked.key is None:
+            answer = _answer(call, await call.handler(asked))
+        else:
+            content = framed(request.scope["query_string"], raw, *(part.encode() for part in asked.path.values()))
+            answer = await self._once(call, call.once, asked, asked.key, content)
         if answer.content is None:
             return Response(status_code=answer.status, headers=_HEADERS)
         return Response(msgspec.json.encode(answer.content), answer.status, _HEADERS, _JSON)
+
+    async def _once(self, call: Call, once: Once, asked: Asked[Any, Any], key: str, content: bytes) -> Answer:
+        """Answer a request with a key. What it changes and the record of its answer are committed together."""
+        tenant = asked.access.tenant_id or ids.EVERY_TENANT
+        try:
+            async with self._admin.once(
+                idempotency_key=key, call=call.name, content=content, tenant_id=tenant, actor=asked.access.actor
+            ) as request:
+                within = replace(asked, admin=request.admin)
+                if request.first is not None:
+                    again = await _again(once, within, request.first.result_id)
+                    return Answer(status=request.first.status, content=again)
+                answer = _answer(call, await call.handler(within))
+                result_id = str(getattr(answer.content, once.result_id))
+                await request.record(status=answer.status, result_id=result_id)
+                return answer
+        except Conflict as error:
+            if error.field == "idempotency_key":
+                raise problems.other_content() from None
+            raise
 
     async def _allowed(self, call: Call, request: Request) -> tuple[Access, str]:
         """Return what the request may do, and the tenant that its path names. Raises `Problem`."""
@@ -174,7 +196,7 @@ class _Calls:
             require_every_tenant(access)
         name = request.path_params.get("app_id")
         if name is None:
-            return access, ""
+            return access, call.tenant
         tenant = await self._tenant(call, name)
         require_tenant(access, tenant)
         return access, tenant
@@ -229,12 +251,24 @@ def _response(problem: Problem) -> Response:
     return Response(problem.body(), problem.status, {**_HEADERS, **problem.headers}, _JSON)
 
 
+def _answer(call: Call, result: msgspec.Struct | Answer | None) -> Answer:
+    return result if isinstance(result, Answer) else Answer(status=call.status, content=result)
+
+
+async def _again(once: Once, asked: Asked[Any, Any], result_id: str) -> msgspec.Struct:
+    try:
+        return await once.again(asked, result_id)
+    except NotFound:
+        raise problems.conflict("the first request with this key did this, and its result is gone since") from None
+
+
 def _key(request: Request) -> str | None:
     """Return the `Idempotency-Key` of the request. Raises `Problem` unless it has 1 to 256 visible characters."""
     key = request.headers.get("idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise problems.invalid(("header", "idempotency-key"), "must be 1 to 256 visible ASCII characters")
-    return key
+    try:
+        return None if key is None else ids.idempotency_key(key)
+    except Malformed:
+        raise problems.invalid(("header", "idempotency-key"), "must be 1 to 256 visible ASCII characters") from None
 
 
 async def _answer_and_close(response: Response, request: Request, send: Send) -> None:

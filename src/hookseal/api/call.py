@@ -32,7 +32,7 @@ class NoQuery(In):
 class Asked(Generic[Query, Body]):
     """A request that may be answered: its access, tenant, parameters and body have been checked.
 
-    `tenant` is the one that the path names; a path without one leaves it "". `key` is the `Idempotency-Key`.
+    `tenant` is the one that the path names, or that of the call; without both it is "". `key` is the `Idempotency-Key`.
     """
 
     admin: Admin
@@ -54,6 +54,18 @@ class Answer:
     content: msgspec.Struct | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """How a call has one effect for an `Idempotency-Key`: its change and the record of its answer are one transaction.
+
+    `result_id` is the member of its answer that names what it made. `again` answers a repetition from that name, and
+    raises `NotFound` if it is not there any more.
+    """
+
+    result_id: str
+    again: Callable[[Asked[Any, Any], str], Awaitable[msgspec.Struct]]
+
+
 Handler = Callable[[Asked[Any, Any]], Awaitable[msgspec.Struct | Answer | None]]
 APP: Final = "/api/v1/app/{app_id}"
 ANYBODY: Final[frozenset[Scope]] = frozenset()
@@ -63,8 +75,10 @@ ANYBODY: Final[frozenset[Scope]] = frozenset()
 class Call:
     """A call of the API. One with no scopes is answered to anybody, also without a token.
 
-    One that is `of_every_tenant` needs an access for all of them. One that `may_add_tenant` gets no tenant if the path
-    names an unknown one by its uid. `names` has the arguments of an Admin whose member or parameter has another name
+    One that is `of_every_tenant` needs an access for all of them, and may be about one `tenant` that its path does not
+    name. With `once` it has one effect for a key; a POST without it makes an id of the key. One that `may_add_tenant`
+    gets no tenant if the path names an unknown one by its uid. `names` has the arguments of an Admin whose member or
+    parameter has another name
     than theirs in camel case. `most` is how many bytes a body may have.
     """
 
@@ -78,6 +92,8 @@ class Call:
     result: type[Any] | None = None
     status: int = 200
     of_every_tenant: bool = False
+    tenant: str = ""
+    once: Once | None = None
     may_add_tenant: bool = False
     most: int = MOST_BYTES
     names: Mapping[str, str] = field(default_factory=dict)

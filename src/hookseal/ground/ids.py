@@ -37,6 +37,7 @@ _SUBSCRIPTION = re.compile(rf"\*|{_WORDS}(?:\.\*)?")
 _EVENT_TYPE_MAX = 128
 _CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _VISIBLE = re.compile(r"[!-~]{1,128}")
+_IDEMPOTENCY_KEY = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -75,6 +76,20 @@ def token_name(text: str) -> str:
     """Return the name of a token, by which the audit log names it. Raises `Malformed`."""
     if not may_be_tenant(text):
         raise Malformed(f"name must be {_TENANT_RULE}", field="name")
+    return text
+
+
+def token_id(text: str) -> str:
+    """Return the id of a token, a UUIDv7 in lower case. Raises `Malformed`."""
+    if not _UUID7.fullmatch(text):
+        raise Malformed("token id must be a UUIDv7 in lower case", field="token_id")
+    return text
+
+
+def idempotency_key(text: str) -> str:
+    """Return the key with which a client may repeat its request. Raises `Malformed`."""
+    if not _IDEMPOTENCY_KEY.fullmatch(text):
+        raise Malformed("idempotency key must be 1 to 256 visible ASCII characters", field="idempotency_key")
     return text
 
 

@@ -280,14 +280,16 @@ class Retention:
     async def once(self) -> None:
         """Remove one batch of deliveries and, if it is time, one of events, the last with one of former urls.
 
-        Before that, fill in the endpoint of one batch of attempts that have none. Raises `Unavailable`.
+        Before that, fill in the endpoint of one batch of attempts that have none, and remove one batch of idempotency
+        keys. Raises `Unavailable`.
         """
         self._pause, began_at = RETENTION_SECONDS, self._clock.monotonic()
         unfilled = await self._history.fill_attempts()
+        more_keys = await self._history.remove_idempotency_keys()
         removed, deliveries = await self._history.remove_deliveries(self._deliveries, days=self._days)
         self._deliveries = deliveries or OLDEST
         self._count(removed)
-        more = unfilled or deliveries is not None
+        more = unfilled or more_keys or deliveries is not None
         if self._clock.monotonic() >= self._events_at:
             more = await self._remove_events() or more
         self._report(more=more)

@@ -7,8 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from hookseal.admin import Tenant
-from hookseal.api import problems
-from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Out, derived_id, manage, read
+from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.paging import ListOut, Ordered, following, one_way
 from hookseal.errors import Conflict, NotFound
 
@@ -86,39 +85,32 @@ async def _own(asked: Asked[Ordered, None], tenant_id: str) -> ListOut[Applicati
 
 
 async def create(asked: Asked[Creating, ApplicationIn]) -> ApplicationOut | Answer:
-    """Create an application. Its id is its `uid` if that can be an id; with neither, the `Idempotency-Key` decides."""
-    body = asked.body
-    derived = None if body.uid is not None or asked.key is None else derived_id(asked.key).replace("key_", "app_")
+    """Create an application. Its id is its `uid` if that can be an id, else a new one."""
+    uid = asked.body.uid
     try:
-        return await _added(asked, tenant_id=derived, uid=body.uid)
+        return await _added(asked, uid=uid)
     except Conflict:
-        if derived is not None:
-            return await _repeated(asked, derived)
-        if not asked.query.get_if_exists or body.uid is None:
+        if not asked.query.get_if_exists or uid is None:
             raise
-        return Answer(status=200, content=shown(await asked.admin.tenants.get(tenant_id=body.uid)))
+        return Answer(status=200, content=await by_id(asked, uid))
 
 
-async def _repeated(asked: Asked[Creating, ApplicationIn], tenant_id: str) -> ApplicationOut:
-    tenant = await asked.admin.tenants.get(tenant_id=tenant_id)
-    if (tenant.name, dict(tenant.metadata)) != (asked.body.name, asked.body.metadata or {}):
-        raise problems.other_content()
-    return shown(tenant)
-
-
-async def _added(
-    asked: Asked[Any, ApplicationIn], *, tenant_id: str | None = None, uid: str | None = None
-) -> ApplicationOut:
+async def _added(asked: Asked[Any, ApplicationIn], *, uid: str | None) -> ApplicationOut:
     body = asked.body
     added = await asked.admin.tenants.add(
-        tenant_id=tenant_id, uid=uid, name=body.name, metadata=body.metadata or {}, actor=asked.access.actor
+        uid=uid, name=body.name, metadata=body.metadata or {}, actor=asked.access.actor
     )
     return shown(added)
 
 
+async def by_id(asked: Asked[Any, Any], tenant_id: str) -> ApplicationOut:
+    """Return the application with this id or uid. Raises `NotFound`."""
+    return shown(await asked.admin.tenants.get(tenant_id=tenant_id))
+
+
 async def get(asked: Asked[NoQuery, Any]) -> ApplicationOut:
     """Return an application, by its id or its uid."""
-    return shown(await asked.admin.tenants.get(tenant_id=asked.tenant))
+    return await by_id(asked, asked.tenant)
 
 
 async def upsert(asked: Asked[NoQuery, ApplicationIn]) -> ApplicationOut | Answer:
@@ -176,6 +168,7 @@ CALLS: Final[tuple[Call, ...]] = (
         result=ApplicationOut,
         status=201,
         of_every_tenant=True,
+        once=Once(result_id="id", again=by_id),
     ),
     read("application.get", APP, get, result=ApplicationOut),
     manage(

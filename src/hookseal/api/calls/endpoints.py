@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from hookseal.admin import Endpoint, Scope
 from hookseal.api import problems
-from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Out, derived_id, manage, read
+from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Once, Out, derived_id, manage, read
 from hookseal.api.paging import ListOut, Moment, Ordered, listed, position
 from hookseal.errors import Conflict, NotFound
 from hookseal.secrets.core.material import SecretMaterial
@@ -248,7 +248,12 @@ async def _added(
         scheme=asked.scheme,
         actor=asked.access.actor,
     )
-    return shown(await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=added.endpoint_id))
+    return await by_id(asked, added.endpoint_id)
+
+
+async def by_id(asked: Asked[Any, Any], endpoint_id: str) -> EndpointOut:
+    """Return the endpoint with this id. Raises `NotFound`."""
+    return shown(await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=endpoint_id))
 
 
 async def get(asked: Asked[NoQuery, None]) -> EndpointOut:
@@ -303,7 +308,7 @@ async def _updated(asked: Asked[Any, Any], endpoint_id: str, **changes: Any) -> 
     await asked.admin.endpoints.update(
         tenant_id=asked.tenant, endpoint_id=endpoint_id, actor=asked.access.actor, **changes
     )
-    return shown(await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=endpoint_id))
+    return await by_id(asked, endpoint_id)
 
 
 async def delete(asked: Asked[NoQuery, None]) -> None:
@@ -408,7 +413,12 @@ _CHANGE: Final = {"names": _NAMES}
 CALLS: Final = (
     read("endpoint.list", APP + "/endpoint", listing, query=Ordered, result=ListOut[EndpointOut], **_CHANGE),
     manage(
-        "endpoint.create", "POST", APP + "/endpoint", create, body=EndpointIn, result=EndpointOut, status=201, **_CHANGE
+        *("endpoint.create", "POST", APP + "/endpoint", create),
+        body=EndpointIn,
+        result=EndpointOut,
+        status=201,
+        once=Once(result_id="id", again=by_id),
+        names=_NAMES,
     ),
     read("endpoint.get", ONE, get, result=EndpointOut),
     manage("endpoint.upsert", "PUT", ONE, upsert, body=EndpointUpdate, result=EndpointOut, **_CHANGE),

@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from hookseal.admin import EventType
 from hookseal.api import problems
-from hookseal.api.call import Answer, Asked, Call, In, NoQuery, Out, manage, read
+from hookseal.api.call import Answer, Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.paging import ListOut, Ordered, following, one_way
 from hookseal.errors import NotFound
 
@@ -137,7 +137,12 @@ async def _added(asked: Asked[Any, EventTypeIn] | Asked[Any, EventTypeUpdate], n
 
 async def get(asked: Asked[NoQuery, None]) -> EventTypeOut:
     """Return an event type, also one that is archived."""
-    return shown(await asked.admin.event_types.get(name=asked.path["event_type_name"]))
+    return await by_name(asked, asked.path["event_type_name"])
+
+
+async def by_name(asked: Asked[Any, Any], name: str) -> EventTypeOut:
+    """Return the event type with this name. Raises `NotFound`."""
+    return shown(await asked.admin.event_types.get(name=name))
 
 
 async def upsert(asked: Asked[NoQuery, EventTypeUpdate]) -> EventTypeOut | Answer:
@@ -168,7 +173,7 @@ async def patch(asked: Asked[NoQuery, EventTypePatch]) -> EventTypeOut:
     if bytes(body.schemas):
         changes["schemas"] = _text(body.schemas)
     if not changes:
-        return shown(await asked.admin.event_types.get(name=name))
+        return await by_name(asked, name)
     return shown(await asked.admin.event_types.update(name=name, actor=asked.access.actor, **changes))
 
 
@@ -188,6 +193,7 @@ CALLS: Final[tuple[Call, ...]] = (
         result=EventTypeOut,
         status=201,
         of_every_tenant=True,
+        once=Once(result_id="name", again=by_name),
     ),
     read("event_type.get", _ONE, get, result=EventTypeOut),
     manage("event_type.upsert", "PUT", _ONE, upsert, body=EventTypeUpdate, result=EventTypeOut, of_every_tenant=True),

@@ -12,7 +12,7 @@ from hookseal.admin import Scope, StoredEvent
 from hookseal.api import problems
 from hookseal.api.access import require_scopes
 from hookseal.api.bodies import MOST_MESSAGE_BYTES, require_json
-from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, derived_id, operate, read
+from hookseal.api.call import APP, Asked, Call, In, NoQuery, Once, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
 from hookseal.api.paging import ListOut, Moment, Paged, listed, position
 from hookseal.errors import Conflict
@@ -153,6 +153,12 @@ async def send_example(asked: Asked[NoQuery, ExampleIn]) -> MessageOut:
     return shown(await asked.admin.events.find(tenant_id=asked.tenant, event_id=sent.event_id), Raw(payload))
 
 
+async def sent_example(asked: Asked[NoQuery, ExampleIn], event_id: str) -> MessageOut:
+    """Return the example that an earlier request has sent; its payload if the request has it."""
+    event = await asked.admin.events.find(tenant_id=asked.tenant, event_id=event_id)
+    return shown(event, asked.body.payload if bytes(asked.body.payload) else NOTHING)
+
+
 def example_of(schemas: str | None, index: int) -> bytes:
     """Return an example of the newest version of these JSON schemas. Raises `Problem` if there is none."""
     versions = {} if schemas is None else msgspec.json.decode(schemas, type=dict[str, dict[str, Raw]])
@@ -225,6 +231,7 @@ CALLS: Final = (
         body=ExampleIn,
         result=MessageOut,
         status=202,
+        once=Once(result_id="id", again=sent_example),
         most=MOST_MESSAGE_BYTES,
         names={"body": "payload"},
     ),

@@ -1,10 +1,10 @@
 """What hookseal has and Svix does not: where a rotation stands and how it is ended, and why a delivery waits."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from hookseal.admin import RotationStatus, SigningSecrets
-from hookseal.api.call import Asked, Call, In, NoQuery, Out, manage, operate, read
+from hookseal.api.call import Asked, Call, In, NoQuery, Once, Out, manage, operate, read
 from hookseal.api.calls.endpoints import found_id
 
 OWN: Final = "/api/hookseal/v1/app/{app_id}"
@@ -92,6 +92,11 @@ async def end_overlap(asked: Asked[NoQuery, None]) -> RotationOut:
     )
 
 
+async def stands(asked: Asked[Any, Any], _generation: str) -> RotationOut:
+    """Return what an earlier request has changed, as it is now."""
+    return await rotation(asked)
+
+
 async def why(asked: Asked[NoQuery, None]) -> WhyOut:
     """Explain where a delivery stands."""
     delivery_id = asked.path["delivery_id"]
@@ -112,6 +117,13 @@ async def skip(asked: Asked[NoQuery, None]) -> SkippedOut:
     return SkippedOut(delivery_id=skipped.delivery_id, endpoint_id=skipped.endpoint_id, state=skipped.state)
 
 
+async def skipped(asked: Asked[Any, Any], delivery_id: str) -> SkippedOut:
+    """Return a delivery that an earlier request has skipped. Raises `NotFound`."""
+    delivery = await asked.admin.deliveries.get(tenant_id=asked.tenant, delivery_id=delivery_id)
+    return SkippedOut(delivery_id=delivery_id, endpoint_id=delivery.endpoint_id, state=delivery.state)
+
+
+_CHANGED: Final = Once(result_id="generation", again=stands)
 CALLS: Final[tuple[Call, ...]] = (
     read("hookseal.rotation", _ONE + "/rotation", rotation, result=RotationOut),
     manage(
@@ -120,8 +132,13 @@ CALLS: Final[tuple[Call, ...]] = (
         body=RollbackIn,
         result=RotationOut,
         names={"overlap_seconds": "gracePeriodSeconds"},
+        once=_CHANGED,
     ),
-    manage("hookseal.end_overlap", "POST", _ONE + "/rotation/end", end_overlap, result=RotationOut),
+    manage("hookseal.end_overlap", "POST", _ONE + "/rotation/end", end_overlap, result=RotationOut, once=_CHANGED),
     read("hookseal.why", _DELIVERY + "/why", why, result=WhyOut),
-    operate("hookseal.skip", _DELIVERY + "/skip", skip, result=SkippedOut),
+    operate(
+        *("hookseal.skip", _DELIVERY + "/skip", skip),
+        result=SkippedOut,
+        once=Once(result_id="delivery_id", again=skipped),
+    ),
 )

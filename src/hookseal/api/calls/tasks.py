@@ -1,12 +1,12 @@
 """Background tasks: jobs that send many deliveries again. The id of one is its tenant and the id of the replay job."""
 
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from hookseal.admin import ReplayJob
 from hookseal.api import problems
 from hookseal.api.access import require_tenant
-from hookseal.api.call import Asked, In, NoQuery, Out, operate, read
+from hookseal.api.call import Asked, In, NoQuery, Once, Out, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
 from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
 from hookseal.errors import Malformed, NotFound
@@ -76,7 +76,12 @@ async def listing(asked: Asked[Tasks, None]) -> ListOut[TaskOut]:
 
 async def get(asked: Asked[NoQuery, None]) -> TaskOut:
     """Return how far a task has come."""
-    tenant, _, job = asked.path["task_id"].rpartition(".")
+    return await by_id(asked, asked.path["task_id"])
+
+
+async def by_id(asked: Asked[Any, Any], task_id: str) -> TaskOut:
+    """Return the task with this id. Raises `NotFound`, and `Problem` for one that the access may not see."""
+    tenant, _, job = task_id.rpartition(".")
     try:
         tenant = ids.tenant_id(tenant)
     except Malformed:
@@ -107,7 +112,13 @@ def _nothing(tenant: str) -> TaskOut:
 
 
 CALLS: Final = (
-    operate("endpoint.recover", ONE + "/recover", recover, body=RecoverIn, result=TaskOut, status=202),
+    operate(
+        *("endpoint.recover", ONE + "/recover", recover),
+        body=RecoverIn,
+        result=TaskOut,
+        status=202,
+        once=Once(result_id="id", again=by_id),
+    ),
     read(
         "background_task.list",
         "/api/v1/background-task",

@@ -1,11 +1,11 @@
 """Tokens of the API. Nobody can make one that may do more than the own access."""
 
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 
 from hookseal.admin import Scope, Token
 from hookseal.api.access import require_end, require_scopes
-from hookseal.api.call import Asked, Call, In, NoQuery, Out, manage, read
+from hookseal.api.call import Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
 from hookseal.ground.ids import EVERY_TENANT, encode_cursor
 
@@ -22,7 +22,7 @@ class TokenIn(In):
 
 
 class TokenOut(Out):
-    """A token. Its text, `token`, is shown only when it is made."""
+    """A token. Its text, `token`, is only in the first answer to the request that made it."""
 
     id: str
     name: str
@@ -84,6 +84,11 @@ async def create(asked: Asked[NoQuery, TokenIn]) -> TokenOut:
     )
 
 
+async def by_id(asked: Asked[Any, Any], token_id: str) -> TokenOut:
+    """Return the token with this id, without its text. Raises `NotFound`."""
+    return shown(await asked.admin.tokens.get(token_id=token_id))
+
+
 async def revoke(asked: Asked[NoQuery, None]) -> TokenOut:
     """Revoke a token: the next request with it is refused."""
     return shown(await asked.admin.tokens.revoke(name=asked.path["token_name"], actor=asked.access.actor))
@@ -103,6 +108,7 @@ CALLS: Final[tuple[Call, ...]] = (
         result=TokenOut,
         status=201,
         of_every_tenant=True,
+        once=Once(result_id="id", again=by_id),
     ),
     manage("hookseal.token.revoke", "DELETE", _ALL + "/{token_name}", revoke, result=TokenOut, of_every_tenant=True),
 )

@@ -1,4 +1,4 @@
-"""History: removes deliveries, attempts, events and former urls whose retention is over, in batches.
+"""History: removes deliveries, attempts, events, former urls and idempotency keys whose retention is over, in batches.
 
 It also fills in what attempts of before an upgrade do not have.
 """
@@ -75,6 +75,14 @@ class PostgresHistory:
         """
         removed: int = await _SQL.value(self._executor, "remove_urls", days)
         return removed
+
+    async def remove_idempotency_keys(self) -> bool:
+        """Remove a batch of the idempotency keys that are older than 12 hours; return whether more may be left.
+
+        Raises `Unavailable`.
+        """
+        removed: int = await _SQL.value(self._executor, "remove_idempotency_keys")
+        return removed == BATCH
 
     async def remove_events(self, place: Place, *, days: int) -> tuple[Removed, Place | None]:
         """Look at a batch of the events that were published more than `days` ago, and remove those without a delivery.

@@ -14,6 +14,10 @@ SELECT hookseal.fill_attempts()
 -- name: remove_urls
 SELECT hookseal.remove_urls($1)
 
+-- Removes a batch of the idempotency keys that are older than 12 hours.
+-- name: remove_idempotency_keys
+SELECT hookseal.remove_idempotency_keys()
+
 -- Removes those without a delivery of the next batch of events that were published more than $1 days ago.
 -- name: remove_events
 SELECT events, looked_at, last::text AS last FROM hookseal.remove_events($1, $2::text::timestamptz)

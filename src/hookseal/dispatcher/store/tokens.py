@@ -97,6 +97,14 @@ async def revoke_all(connection: Connection, tenant: TenantId) -> int:
     return await _SQL.execute(connection, "revoke_all", tenant)
 
 
+async def get(executor: Executor, token_id: str) -> dict[str, Any]:
+    """Return the token with this id, also one that has ended. Raises `NotFound` and `Unavailable`."""
+    row = await _SQL.row(executor, "get", token_id)
+    if row is None:
+        raise NotFound("there is no token with this id", field="token_id")
+    return dict(row)
+
+
 async def find(executor: Executor, text: bytes) -> dict[str, Any] | None:
     """Return the token if it may be used now, else None. The first use of a day is recorded. Raises `Unavailable`.
 

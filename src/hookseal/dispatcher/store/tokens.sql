@@ -32,6 +32,12 @@ UPDATE hookseal.api_tokens AS t
 SET revoked_at = now()
 WHERE t.tenant_id = $1 AND t.revoked_at IS NULL
 
+-- Returns a token by its id.
+-- name: get
+SELECT {shown}
+FROM hookseal.api_tokens AS t
+WHERE t.id = $1::text::uuid
+
 -- Returns the token with this digest if it may be used now, and whether its use today is on record.
 -- name: find
 SELECT {shown}, t.last_used_on IS NOT DISTINCT FROM (now() AT TIME ZONE 'UTC')::date AS was_used_today

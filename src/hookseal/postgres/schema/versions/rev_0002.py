@@ -19,5 +19,6 @@ def upgrade() -> None:
         "0002_event_types.sql",
         "0002_attempts.sql",
         "0002_examples.sql",
+        "0002_idempotency.sql",
         "0002_api_role.sql",
     )
