@@ -53,11 +53,13 @@ class Change:
         return made, self.repeated or made
 
     async def prepare(self, installation: Installation) -> Names:
-        """Give acme and the catalogue what the call needs, and return the names for its path."""
+        """Give acme, `_operator` and the catalogue what the call needs, and return the names for its path."""
         endpoint = (await installation.endpoint()).pointer.endpoint_id
         await dead_letters(installation, 1)
         row = await installation.pool.fetchrow("SELECT id::text, event_id FROM hookseal.deliveries")
         assert row is not None
+        if self.name.startswith("operational_webhook"):
+            endpoint = (await installation.endpoint("_operator", url="https://operator.example")).pointer.endpoint_id
         known = CataloguedType(name="known", description="", schemas=None, deprecated=False, archived=False)
         await installation.act(add_event_type, known)
         token = NewToken(
@@ -264,5 +266,40 @@ CHANGES: Final = (
         count=_of("api_tokens", "name = 'known' AND revoked_at IS NOT NULL"),
         action="token.revoked",
         repeated=404,
+    ),
+    Change(
+        name="operational_webhook.endpoint.create",
+        body=_ENDPOINT,
+        other=_ENDPOINT | {"description": "other"},
+        count=_of("endpoints", f"tenant_id = '_operator' AND url = '{HOOK}'"),
+        action="endpoint.added",
+    ),
+    Change(
+        name="operational_webhook.endpoint.upsert",
+        body=_ENDPOINT,
+        named=(("endpoint_id", "second"),),
+        count=_of("endpoints", "tenant_id = '_operator' AND uid = 'second'"),
+        action="endpoint.added",
+        made=201,
+        repeated=200,
+    ),
+    Change(
+        name="operational_webhook.endpoint.delete",
+        count="SELECT 1 - count(*) FROM hookseal.endpoints WHERE tenant_id = '_operator'",
+        action="endpoint.deleted",
+        repeated=404,
+    ),
+    Change(
+        name="operational_webhook.endpoint.rotate_secret",
+        body={},
+        other={"gracePeriodSeconds": 60},
+        count=_ROTATIONS.format("_operator"),
+        action="secret.rotated",
+    ),
+    Change(
+        name="operational_webhook.endpoint.set_headers",
+        body={"headers": {"X-A": "1"}},
+        count=_of("endpoints", "header_names = '{x-a}'"),
+        action="endpoint.updated",
     ),
 )

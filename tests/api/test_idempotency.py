@@ -19,7 +19,10 @@ pytestmark = pytest.mark.req("API-05")
 
 KEY: Final = {"idempotency-key": "auto_7d2f9c1e"}
 # These make of the key the id of the event, the resend or the rotation, which is unique.
-BY_AN_ID: Final = {"message.create", "message_attempt.resend", "endpoint.rotate_secret"}
+BY_AN_ID: Final = {
+    *("message.create", "message_attempt.resend"),
+    *("endpoint.rotate_secret", "operational_webhook.endpoint.rotate_secret"),
+}
 WITH_A_KEY: Final = [pytest.param(each, id=each.name) for each in CHANGES if CALL[each.name].once]
 PATH: Final = "/api/v1/app/acme/endpoint"
 

@@ -15,6 +15,7 @@ from svix.api import (
     EndpointPatch,
     EndpointSecretRotateIn,
     MessageIn,
+    OperationalWebhookEndpointIn,
     RecoverIn,
 )
 
@@ -43,6 +44,35 @@ def verified(got: Received, *secrets: str) -> Any:
     for secret in secrets:
         Webhook(secret).verify(got.body, got.headers)
     return json.loads(got.body)
+
+
+@pytest.mark.req("DEL-21", part="svix")
+async def test_new_endpoints_sign_with_the_names_of_svix(world: World) -> None:
+    """If the setting says so, both an endpoint of a tenant and one for the events of the installation."""
+    settings = environment(world.database_url, world.redis_url) | {"HOOKSEAL_API_SCHEME": "svix"}
+    async with Admin.connect(environ=settings) as admin:
+        token = await admin.tokens.add(name="product", tenant_id="*", scopes=ALL, actor="test")
+    async with (
+        receiving() as receiver,
+        world.worker(),
+        serving(settings) as (_, ready),
+        official(token.token.reveal().decode(), ready["url"]) as svix,
+    ):
+        operational = svix.operational_webhook.endpoint
+        made = await operational.create(OperationalWebhookEndpointIn(url=f"{receiver.base_url}/ops"))
+        await svix.endpoint.create("acme", EndpointIn(url=f"{receiver.base_url}/hook", uid="main"))
+        secrets = [(await svix.endpoint.get_secret("acme", "main")).key, (await operational.get_secret(made.id)).key]
+        await svix.message.create("acme", MessageIn(event_type="invoice.paid", payload={"id": 1}))
+        message = await receiver.wait_for(1)
+        await svix.endpoint.patch("acme", "main", EndpointPatch(disabled=True))
+        event = await receiver.wait_for(2)
+
+    assert {"id": 1} == verified(message, secrets[0])
+    told = verified(event, secrets[1])
+    assert ("endpoint.disabled", "acme") == (told["type"], told["data"]["tenant_id"])
+    for got in (message, event):
+        names = {name for name in got.headers if name.startswith(("svix-", "webhook-"))}
+        assert {"svix-id", "svix-timestamp", "svix-signature"} == names
 
 
 async def test_a_message_reaches_a_receiver_that_verifies_it(world: World) -> None:

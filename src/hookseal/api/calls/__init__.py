@@ -3,7 +3,18 @@
 from typing import Final
 
 from hookseal.api.call import Call
-from hookseal.api.calls import applications, attempts, endpoints, event_types, health, messages, own, tasks, tokens
+from hookseal.api.calls import (
+    applications,
+    attempts,
+    endpoints,
+    event_types,
+    health,
+    messages,
+    operational_webhooks,
+    own,
+    tasks,
+    tokens,
+)
 
 # The paths are compared in this order, so what is called most stands first.
 CALLS: Final[tuple[Call, ...]] = (
@@ -13,6 +24,7 @@ CALLS: Final[tuple[Call, ...]] = (
     *applications.CALLS,
     *event_types.CALLS,
     *tasks.CALLS,
+    *operational_webhooks.CALLS,
     *own.CALLS,
     *tokens.CALLS,
     *health.CALLS,

@@ -9,7 +9,6 @@ _INGEST: Final = "hookseal receives no webhooks: it delivers them"
 _TRANSFORMATIONS: Final = "hookseal changes no payload: there are no transformations"
 _POLLING: Final = "messages cannot be polled: hookseal delivers webhooks"
 _PORTAL: Final = "there are no pages for customers: mount this API under the sessions of your product"
-_OPERATIONAL: Final = "an operator of this server adds endpoints for its own events, which have the tenant _operator"
 _STATISTICS: Final = "use endpoint.get_stats, or the metrics of this server"
 
 # By the path; `{rest:path}` is what follows.
@@ -31,7 +30,6 @@ REFUSED: Final = {
     "/api/v1/auth/stream{rest:path}": _STREAMS,
     "/ingest/{rest:path}": _INGEST,
     "/api/v1/auth/{rest:path}": _PORTAL,
-    "/api/v1/operational-webhook/{rest:path}": _OPERATIONAL,
     "/api/v1/stats/{rest:path}": _STATISTICS,
     "/api/v1/connector{rest:path}": "there are no connectors",
     "/api/v1/event-type/import/openapi": "event types are created one by one",
