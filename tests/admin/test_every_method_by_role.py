@@ -16,13 +16,13 @@ from hookseal import Admin
 from hookseal.admin import ImportRow
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.event_types import CataloguedType
-from hookseal.dispatcher.store.tokens import NewToken, Scope
+from hookseal.dispatcher.store.tokens import NewPortal, NewToken, Scope, digest
 from hookseal.errors import Conflict, Refused, SecretDenied
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations import producers
 from hookseal.operations.event_types import add_event_type
-from hookseal.operations.tokens import add_token
+from hookseal.operations.tokens import add_portal, add_token
 from tests import rows
 from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
@@ -155,6 +155,23 @@ class Targets:
             "SELECT id::text FROM hookseal.api_tokens WHERE name = $1", await self.token()
         )
         return str(identifier)
+
+    async def code(self) -> dict[str, Any]:
+        """Return the argument that is a code of a portal."""
+        code = self.name()
+        new = NewPortal(
+            tenant_id=TenantId("acme"),
+            scopes=(Scope.READ,),
+            seconds=60,
+            not_after=None,
+            user=None,
+            session_id=None,
+            refresh_url=None,
+            digest=digest(f"token of {code}".encode()),
+            code_digest=digest(code.encode()),
+        )
+        await self._installation.act(add_portal, new)
+        return {"code": code}
 
     async def replay(self) -> dict[str, Any]:
         """Return the arguments that name a replay job, the only one that runs."""
@@ -345,6 +362,11 @@ TABLE: Final[tuple[Row, ...]] = (
     ("tokens.get", SEES_RESULTS, _named_token),
     ("tokens.find", MANAGES, lambda method, _: method("whst_x")),
     ("tokens.revoke", MANAGES, _revoked_token),
+    ("tokens.list", SEES_RESULTS, _with(**ACME, portal=True)),
+    ("portal.add", MANAGES, _with(**ACME, **BY)),
+    ("portal.exchange", MANAGES, _on("code")),
+    ("portal.refresh_url", MANAGES, _on("code")),
+    ("portal.expire_all", MANAGES, _with(**ACME, **BY)),
     ("secrets.reveal", ALSO_WORKER, _on("endpoint", **BY)),
 )  # fmt: skip
 

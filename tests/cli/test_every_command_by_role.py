@@ -115,6 +115,7 @@ TABLE: Final = (
     _manages("token add --name t{number} --tenant acme"),
     Row(words="token list", works_for=SEES_RESULTS),
     _manages("token revoke --name {token}"),
+    _manages("portal link --tenant acme", keys={"HOOKSEAL_PORTAL_URL": "https://webhooks.example"}),
     _reads("audit list"),
     Row(words="audit verify", works_for=ALL_THREE),
     _reads("audit heads"),

@@ -158,6 +158,8 @@ MALFORMED: list[tuple[str, int, str | None]] = [
     ("tenant delete --tenant _system --yes", 2, "tenant"),
     ("tenant delete --tenant acme", 2, "yes"),
     ("token list --tenant _system", 2, "tenant"),
+    ("portal link --tenant acme --expires 1w", 2, "expires"),
+    ("portal link --tenant acme", 78, "HOOKSEAL_PORTAL_URL"),
     ("token revoke --name ''", 2, "name"),
     *(
         (f"key {command} 0123456789ABCDEF", 2, "key_id")

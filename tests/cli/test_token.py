@@ -24,6 +24,7 @@ async def test_a_token_is_printed_once(begun: Begun) -> None:
 
     listed = await begun.run("token", "list", "--tenant", "acme", "--json")
     item = {name: made[name] for name in ("token_id", "name", "tenant_id", "scopes")} | {"state": "active"}
+    item |= {"portal": False, "user": None, "session_id": None}
     item |= {"created_at": made["created_at"], "expires_at": made["expires_at"]}
     item |= {"revoked_at": None, "last_used_on": None}
     assert {"items": [item], "next_cursor": None} == listed.json
@@ -39,8 +40,21 @@ async def test_the_text_says_what_a_token_may_do(begun: Begun) -> None:
     assert [] == rest
     ended = await begun.run("token", "add", "--name", "x", "--tenant", "acme", "--expires", "2999-01-31T12:00:00Z")
     assert "and expires at 2999-01-31T12:00:00.000Z; it" in ended.out
+    assert (
+        "no tenant acme is known: it was not added and has no endpoint, so look whether its name is right"
+        == (ended.out.splitlines()[-1])
+    )
     table = (await begun.run("token", "list")).out.splitlines()
     assert ["x", "ops"] == [line.split()[0] for line in table[1:]]
     assert "token ops is revoked\n" == (await begun.run("token", "revoke", "--name", "ops")).out
     await begun.run("token", "revoke", "--name", "x")
     assert token not in (await begun.run("token", "list", "--json")).out
+
+
+async def test_a_token_of_a_tenant_that_is_known_says_nothing_of_it(begun: Begun) -> None:
+    """One with an endpoint is, one that was deleted is not."""
+    await begun.stored.endpoint("acme")
+    assert 2 == len((await begun.run("token", "add", "--name", "a", "--tenant", "acme")).out.splitlines())
+    await begun.run("tenant", "delete", "--tenant", "acme", "--yes")
+    added = await begun.run("token", "add", "--name", "b", "--tenant", "acme", "--json")
+    assert (0, False) == (added.code, added.json["tenant_is_known"])

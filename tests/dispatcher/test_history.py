@@ -329,6 +329,68 @@ async def test_a_worker_deletes_rows_only_through_the_functions(stored: History)
         await connection.execute("RESET ROLE")
 
 
+_TOKENS = """
+INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, created_at, expires_at, revoked_at, portal)
+SELECT 'acme', hookseal.uuid7(), t.name || n, sha256((t.name || n)::bytea), '{read}', now() - interval '99 days',
+       CASE WHEN t.portal THEN now() - interval '92 days' ELSE t.expires_at END,
+       t.revoked_at, t.portal
+FROM (VALUES ($1::text, $2::timestamptz, $3::timestamptz, $4::boolean)) AS t (name, expires_at, revoked_at, portal),
+     generate_series(1, $5) AS n
+"""
+
+
+@pytest.mark.req("API-03")
+async def test_tokens_leave_some_time_after_their_end(stored: History) -> None:
+    """After 30 days, those of portals after 7; what ended first counts, and one that has no end stays."""
+    now = await stored.pool.fetchval("SELECT now()")
+
+    def ago(days: float) -> datetime:
+        return now - timedelta(days=days)  # type: ignore[no-any-return]
+
+    for name, expires_at, revoked_at, portal in (
+        ("lasting", None, None, False),
+        ("active", ago(-1), None, False),
+        ("expired", ago(29.9), None, False),
+        ("revoked", None, ago(29.9), False),
+        ("old-expired", ago(30.1), None, False),
+        ("old-revoked", None, ago(30.1), False),
+        ("revoked-before-its-end", ago(-1), ago(30.1), False),
+        ("portal", None, None, True),
+        ("old-portal", None, None, True),
+    ):
+        await stored.pool.execute(_TOKENS, name, expires_at, revoked_at, portal, 1)
+    for name, end in (("portal1", ago(6.9)), ("old-portal1", ago(7.1))):
+        await rows.change(
+            stored.pool, "api_tokens", where=f"name = '{name}'", created_at=end - timedelta(hours=1), expires_at=end
+        )
+    assert not await stored.history.remove_tokens()
+
+    left = await stored.pool.fetch("SELECT name FROM hookseal.api_tokens ORDER BY name")
+    assert ["active1", "expired1", "lasting1", "portal1", "revoked1"] == [row["name"] for row in left]
+
+
+@pytest.mark.req("API-03")
+async def test_tokens_leave_in_batches_by_the_function(stored: History) -> None:
+    """Each statement removes one batch, and passes what is locked; a worker removes no token itself."""
+    await stored.pool.execute(_TOKENS, "old", None, None, True, BATCH + 2)
+    async with stored.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM hookseal.api_tokens WHERE name = 'old1' FOR UPDATE")
+        assert [True, False] == [await stored.history.remove_tokens() for _ in range(2)]
+    left = "SELECT count(*) FROM hookseal.api_tokens"
+    assert 1 == await stored.pool.fetchval(left)
+    async with stored.pool.acquire() as connection:
+        await connection.execute("SET ROLE hookseal_worker")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("DELETE FROM hookseal.api_tokens")
+        assert not await PostgresHistory(connection).remove_tokens()
+        for role in ("hookseal_api", "hookseal_operator", "hookseal_readonly"):
+            await connection.execute(f"RESET ROLE; SET ROLE {role}")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await PostgresHistory(connection).remove_tokens()
+        await connection.execute("RESET ROLE")
+    assert 0 == await stored.pool.fetchval(left)
+
+
 @pytest.mark.req("DEL-16")
 async def test_an_update_dates_an_end_with_the_present_only(stored: History) -> None:
     await stored.event("ended")

@@ -23,6 +23,7 @@ from hookseal.ground.log import MOST_WAITING, PORTION_BYTES, LineWriter
 
 CANARY = "canary of a message, 51a7"
 TOKEN = "whst_hunter2-hunter2_GR0hJSktMTU5PUFFSU1RVVldYWVo"
+CODE = "whsc_hunter2-hunter2_GR0hJSktMTU5PUFFSU1RVVldYWVo"
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
 
 
@@ -57,6 +58,7 @@ def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
         {"database_password": "hunter2-hunter2"},
         {"note": f"it was {SECRET}!"},
         {"note": f"GET /api {TOKEN} 401"},
+        {"note": f"GET /portal/login?code={CODE} 200"},
         {"url": "postgresql://user:hunter2-hunter2@db/x"},
         {"nested": {"deep": [SECRET], "api_token": "hunter2-hunter2"}},
         {"raw": b"hunter2-hunter2"},

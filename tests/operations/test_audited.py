@@ -18,7 +18,7 @@ from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.event_types import CataloguedType
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.tenants import NewTenant
-from hookseal.dispatcher.store.tokens import NewToken, Scope
+from hookseal.dispatcher.store.tokens import NewPortal, NewToken, Scope
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from hookseal.ground.wire import Scheme
 from hookseal.operations import (
@@ -62,6 +62,17 @@ from tests.secrets.samples import master_key, register
 ACME = TenantId("acme")
 PAID = CataloguedType(name="invoice.paid", description="", schemas=None, deprecated=False, archived=False)
 TOKEN = NewToken(name="t", tenant_id=ACME, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
+PORTAL = NewPortal(
+    tenant_id=ACME,
+    scopes=(Scope.READ,),
+    seconds=60,
+    not_after=None,
+    user=None,
+    session_id=None,
+    refresh_url=None,
+    digest=b"p" * 32,
+    code_digest=b"c" * 32,
+)
 NEW = NewEndpoint(tenant_id=ACME, url="https://receiver.example/hook", event_types=("*",))
 ONLY_READ = {
     *(
@@ -192,6 +203,17 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.TENANT_UPDATED, tenants.update_tenant, lambda by: tenants.update_tenant(by, ACME, {"name": "Acme"})),
         (Action.TOKEN_ADDED, tokens.add_token, lambda by: tokens.add_token(by, TOKEN)),
         (Action.TOKEN_REVOKED, tokens.revoke_token, lambda by: tokens.revoke_token(by, TOKEN.name)),
+        (Action.PORTAL_ADDED, tokens.add_portal, lambda by: tokens.add_portal(by, PORTAL)),
+        (
+            Action.PORTAL_OPENED,
+            tokens.exchange_code,
+            lambda by: tokens.exchange_code(by, code=PORTAL.code_digest, token=b"s" * 32),
+        ),
+        (
+            Action.PORTALS_EXPIRED,
+            tokens.expire_portals,
+            lambda by: tokens.expire_portals(by, ACME, seconds=0, session_ids=()),
+        ),
         (Action.CACHE_CLEARED, secret_operations.clear_caches, secret_operations.clear_caches),
         (Action.KEY_STAGED, keys.stage_key, lambda by: keys.stage_key(by, THIRD)),
         (Action.KEY_PROMOTED, keys.promote_key, lambda by: keys.promote_key(by, SECOND.key_id)),

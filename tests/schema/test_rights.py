@@ -89,10 +89,12 @@ _ENDPOINT = (
     " has_plaintext created_at updated_at shares_url url_since"
 )
 _RECORD = "tenant_id name version ref endpoint_id provider purpose scheme key_id wrapped_by state created_at changed_at"
-_TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on"
+_TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on portal user_name session_id"
+_NEW_TOKEN = "tenant_id id name digest scopes expires_at portal user_name session_id refresh_url code_digest"
+_END_OF_TOKEN = "expires_at revoked_at last_used_on code_spent_at"
 PARTS = {
-    ("hookseal_operator", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
-    ("hookseal_operator", "UPDATE", "api_tokens"): "revoked_at last_used_on",
+    ("hookseal_operator", "INSERT", "api_tokens"): _NEW_TOKEN,
+    ("hookseal_operator", "UPDATE", "api_tokens"): _END_OF_TOKEN,
     ("hookseal_operator", "INSERT", "idempotency_keys"): "tenant_id actor key_digest call fingerprint",
     ("hookseal_operator", "UPDATE", "idempotency_keys"): "status result_id",
     ("hookseal_operator", "INSERT", "event_types"): "name description schemas deprecated archived",
@@ -144,8 +146,8 @@ PARTS = {
     ("hookseal_operator", "UPDATE", "secret_keys"): _KEY_LIFE,
     ("hookseal_operator", "UPDATE", "secret_leftovers"): "why since provider share",
     ("hookseal_operator", "UPDATE", "secret_records"): "state sealed share provider wrapped_by changed_at",
-    ("hookseal_api", "INSERT", "api_tokens"): "tenant_id id name digest scopes expires_at",
-    ("hookseal_api", "UPDATE", "api_tokens"): "revoked_at last_used_on",
+    ("hookseal_api", "INSERT", "api_tokens"): _NEW_TOKEN,
+    ("hookseal_api", "UPDATE", "api_tokens"): _END_OF_TOKEN,
     ("hookseal_api", "INSERT", "idempotency_keys"): "tenant_id actor key_digest call fingerprint",
     ("hookseal_api", "UPDATE", "idempotency_keys"): "status result_id",
     ("hookseal_api", "INSERT", "event_types"): "name description schemas deprecated archived",

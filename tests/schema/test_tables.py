@@ -101,6 +101,8 @@ _PLACES = [
     (("dispatcher.store", "tokens.sql", "find"), (bytes(32),), "api_tokens_digest_key"),
     (("dispatcher.store", "tokens.sql", "get"), (_ENDPOINT,), "api_tokens_id_key"),
     (("dispatcher.store", "idempotency.sql", "first"), ("acme", "jane", bytes(32)), "idempotency_keys_pkey"),
+    (("dispatcher.store", "tokens.sql", "exchange"), (bytes(32), bytes(32)), "api_tokens_code_digest_key"),
+    (("dispatcher.store", "tokens.sql", "of_portal"), (bytes(32),), "api_tokens_code_digest_key"),
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_pkey"),
     (("dispatcher.store", "tenants.sql", "get"), ("t7",), "tenants_uid"),
     (("dispatcher.store", "tenants.sql", "oldest"), (_TIME, "t7", 51), "tenants_by_age"),

@@ -26,7 +26,7 @@ from hookseal.dispatcher.store.endpoint_health import Failing
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.replays import RunningJob
 from hookseal.dispatcher.store.tenants import NewTenant
-from hookseal.dispatcher.store.tokens import NewToken, Scope
+from hookseal.dispatcher.store.tokens import NewPortal, NewToken, Scope
 from hookseal.ground.ids import DeliveryId, EndpointId, ReplayId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
@@ -247,6 +247,20 @@ def _token(asked: Asked) -> NewToken:
     return NewToken(name="t", tenant_id=asked.tenant, scopes=(Scope.READ,), expires_at=None, digest=bytes(32))
 
 
+def _portal(asked: Asked) -> NewPortal:
+    return NewPortal(
+        tenant_id=asked.tenant,
+        scopes=(Scope.READ,),
+        seconds=60,
+        not_after=None,
+        user=None,
+        session_id=None,
+        refresh_url=None,
+        digest=b"p" * 32,
+        code_digest=b"c" * 32,
+    )
+
+
 def _named(asked: Asked) -> NewTenant:
     return NewTenant(tenant_id=asked.tenant, uid=None, name=None, metadata={})
 
@@ -450,6 +464,7 @@ CASES: dict[str, Case] = {
     "operations.producers.revoke": lambda a: producers.revoke(a.operator, a.role, a.tenant),
     "operations.tenants.add_tenant": lambda a: tenants.add_tenant(a.operator, _named(a)),
     "operations.tokens.add_token": lambda a: tokens.add_token(a.operator, _token(a)),
+    "operations.tokens.add_portal": lambda a: tokens.add_portal(a.operator, _portal(a)),
     "operations.secret.purge_batch": lambda a: secret.purge_batch(a.operator, a.tenant, days=0),
     "operations.secret.purgeable": lambda a: secret.purgeable(a.operator, a.tenant, days=0),
     "operations.secret.reveal": lambda a: secret.reveal(a.operator, a.tenant, a.endpoint),

@@ -65,6 +65,7 @@ BY_PROPERTY = {
     *("operations.deliveries.read_payload", "operations.deliveries.read_payloads"),  # tests/admin/test_search.py
     *("operations.replay.cancel_replay", "operations.replay.resend_delivery"),  # tests/admin/test_search.py
     "operations.replay.skip_delivery",  # tests/admin/test_ordered.py
+    "operations.tokens.expire_portals",  # tests/admin/test_portal.py
     *("secrets.resolve.cache.SealedCache.drop", "secrets.resolve.cache.encoded"),
     *("secrets.resolve.service.SecretService.signers", "secrets.resolve.service.SecretService.headers"),
     "secrets.resolve.service.SecretService.tls",
@@ -131,6 +132,7 @@ SAME_FOR_ALL = {
 }  # the same for every tenant, since nothing is stale, in flight or left over, and no job runs
 _VARYING = re.compile(
     r"generation=\d+|datetime\([^)]*\)|mac=b'(?:[^'\\]|\\.)*'|mac=b\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|nobody|acme"
+    r"|portal-[0-9a-f]{32}"
 )
 
 

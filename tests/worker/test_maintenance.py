@@ -282,6 +282,18 @@ async def test_old_keys_of_requests_are_removed_without_haste(site: Site) -> Non
     assert 1 == await site.pool.fetchval(left)
 
 
+async def test_tokens_that_ended_leave_without_haste(site: Site) -> None:
+    """The leader removes them batch after batch, with the same pauses."""
+    await site.pool.execute(
+        "INSERT INTO hookseal.api_tokens (tenant_id, id, name, digest, scopes, revoked_at)"
+        " SELECT 'acme', hookseal.uuid7(), 't' || n, sha256(n::text::bytea), '{read}', now() - interval '31 days'"
+        " FROM generate_series(1, $1) AS n",
+        BATCH + 1,
+    )
+    assert [0.25, RETENTION_SECONDS] == await site.run(2)
+    assert 0 == await site.pool.fetchval("SELECT count(*) FROM hookseal.api_tokens")
+
+
 @pytest.mark.req("DEL-16")
 async def test_a_long_removal_is_logged_once_a_minute(site: Site) -> None:
     """Of a removal that lasts, a line a minute is logged, and each row is in one line."""

@@ -29,6 +29,7 @@ from hookseal.admin.results import (
     EventDelivery,
     EventDetails,
     EventType,
+    ExpiredPortals,
     ExportedRow,
     ExposedPlace,
     FailedAttempt,
@@ -54,6 +55,8 @@ from hookseal.admin.results import (
     PingAnswer,
     PingRequest,
     PingTls,
+    PortalAccess,
+    PortalSession,
     Producer,
     PublicKeys,
     Purge,
@@ -84,9 +87,11 @@ from hookseal.admin.results import (
     VerifiedTenant,
 )
 from hookseal.dispatcher.core.why import Explanation
-from hookseal.dispatcher.store.tokens import Scope
+from hookseal.dispatcher.store.tokens import PORTAL_SCOPES, PORTAL_SECONDS, Scope
 
 __all__ = [
+    "PORTAL_SCOPES",
+    "PORTAL_SECONDS",
     "AcceptedRestore",
     "AddedEndpoint",
     "AddedToken",
@@ -114,6 +119,7 @@ __all__ = [
     "EventDelivery",
     "EventDetails",
     "EventType",
+    "ExpiredPortals",
     "Explanation",
     "ExportedRow",
     "ExposedPlace",
@@ -141,6 +147,8 @@ __all__ = [
     "PingAnswer",
     "PingRequest",
     "PingTls",
+    "PortalAccess",
+    "PortalSession",
     "Producer",
     "PublicKeys",
     "Purge",

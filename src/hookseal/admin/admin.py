@@ -23,6 +23,7 @@ from hookseal.admin.endpoints import Endpoints
 from hookseal.admin.event_types import EventTypes
 from hookseal.admin.events import Events
 from hookseal.admin.keys import Keys
+from hookseal.admin.portal import Portal
 from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
@@ -64,6 +65,7 @@ class Admin:
         self.event_types: Final = EventTypes(session)
         self.tenants: Final = Tenants(session)
         self.tokens: Final = Tokens(session)
+        self.portal: Final = Portal(session)
 
     async def overview(self, *, connection: Connection | None = None) -> Overview:
         """Return how many tenants, endpoints, deliveries and workers there are, each counted up to 10,000."""

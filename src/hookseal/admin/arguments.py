@@ -13,13 +13,14 @@ from hookseal.config.settings import Egress
 from hookseal.dispatcher.core import endpoint_rules, replay_job
 from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.url import url_problem
 from hookseal.dispatcher.store import producers, tokens
 from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import AttemptId, DeliveryId, EndpointId, EventId, Place, ReplayId, TenantId
-from hookseal.ground.wire import header_name, require_headers
+from hookseal.ground.wire import MAX_URL_CHARACTERS, header_name, require_headers
 from hookseal.operations import replay
 from hookseal.operations.endpoint import values as rules
 from hookseal.secrets.core import keyring, overlap
@@ -223,9 +224,9 @@ def token_id(text: str) -> str:
     return _text(ids.token_id, text, "token_id")
 
 
-def token_text(text: str) -> bytes:
-    """Return the text of a token, which may be any, in UTF-8. Raises `Malformed` if it is no text."""
-    _require(str, text, "token")
+def token_text(text: str, name: str = "token") -> bytes:
+    """Return the text of a token or a code, which may be any, in UTF-8. Raises `Malformed` if it is no text."""
+    _require(str, text, name)
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -234,6 +235,52 @@ def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
     for name in _list(names, "scopes"):
         _require(str, name, "scopes")
     return tokens.scopes(names)
+
+
+def portal_scopes(names: Sequence[str]) -> tuple[Scope, ...]:
+    """Return the scopes of a portal, each once. Raises `Malformed` also without `read`."""
+    given = scopes(names)
+    if Scope.READ not in given:
+        raise Malformed("scopes of a portal must have read", field="scopes")
+    return given
+
+
+def user(text: str) -> str:
+    """Return the user of a portal, for the audit log. Raises `Malformed`."""
+    return _text(ids.user_name, text, "user")
+
+
+def session_id(text: str) -> str:
+    """Return the id of a session. Raises `Malformed`."""
+    return _text(ids.session_id, text, "session_id")
+
+
+def session_ids(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return up to 250 ids of sessions, each once. Raises `Malformed`."""
+    given = _list(texts, "session_ids")
+    return _several(ids.session_id, texts, "session_ids", "session ids") if given else ()
+
+
+def refresh_url(text: str, *, allow_http: bool) -> str:
+    """Return the address of a page of the product, which may have a fragment. Raises `Malformed`."""
+    _require(str, text, "refresh_url")
+    address, _, fragment = text.partition("#")
+    wrong = url_problem(address, allow_http=True)
+    if wrong is None and not (all("!" <= each <= "~" for each in fragment) and len(text) <= MAX_URL_CHARACTERS):
+        wrong = f"must have visible ASCII characters only, at most {MAX_URL_CHARACTERS}"
+    if wrong is None and not allow_http and address.lower().startswith("http:"):
+        wrong = "must be https"
+    if wrong is not None:
+        raise Malformed(f"refresh_url {wrong}", field="refresh_url")
+    return text
+
+
+def seconds(value: int, name: str, *, least: int, most: int) -> int:
+    """Return the number of seconds, if it is within these bounds. Raises `Malformed`."""
+    whole(value, name)
+    if not least <= value <= most:
+        raise Malformed(f"{name} must be {least} to {most} seconds", field=name)
+    return value
 
 
 def expiry(at: datetime | None) -> datetime | None:

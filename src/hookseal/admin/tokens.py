@@ -48,16 +48,23 @@ class Tokens:
         return of_row(AddedToken, added, token=SecretMaterial(text))
 
     async def list(
-        self, *, tenant_id: str, limit: int = 50, cursor: str | None = None, connection: Connection | None = None
+        self,
+        *,
+        tenant_id: str,
+        portal: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+        connection: Connection | None = None,
     ) -> Page[Token]:
         """Return up to `limit` (1 to 1000) tokens of the tenant, also those that ended, the newest first.
 
-        `*` is every tenant, and also the tokens that are for every tenant.
+        `*` is every tenant, and also the tokens that are for every tenant. With `portal` they are those of portals, of
+        which each visit makes one, and else all others. A token is deleted 30 days after its end, that of a portal 7.
         """
-        owner = arguments.tenant_or_every(tenant_id)
+        owner, of_portals = arguments.tenant_or_every(tenant_id), arguments.flag(portal, "portal")
         arguments.page(limit, cursor)
         async with self._session.reading(connection) as db:
-            items, following = await tokens.page(db, owner, limit=limit, cursor=cursor)
+            items, following = await tokens.page(db, owner, limit=limit, cursor=cursor, portal=of_portals)
         return Page(items=tuple(of_row(Token, item) for item in items), next_cursor=following)
 
     async def get(self, *, token_id: str, connection: Connection | None = None) -> Token:
@@ -67,7 +74,10 @@ class Tokens:
             return of_row(Token, await tokens.get(db, wanted))
 
     async def revoke(self, *, name: str, actor: str, connection: Connection | None = None) -> Token:
-        """Revoke a token: `find` does not find it any more. Raises `NotFound` if no token of this name is in use."""
+        """Revoke a token, also that of a portal: `find` does not find it any more.
+
+        Raises `NotFound` if no token of this name is in use.
+        """
         wanted = arguments.token_name(name)
         async with self._session.changing(actor, connection) as operator:
             return of_row(Token, await revoke_token(operator, wanted))

@@ -54,6 +54,9 @@ class Action(StrEnum):
     TENANT_DELETED = "tenant.deleted"
     TOKEN_ADDED = "token.added"  # noqa: S105 - the name of an action
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an action
+    PORTAL_ADDED = "portal.added"
+    PORTAL_OPENED = "portal.opened"
+    PORTALS_EXPIRED = "portal.expired"
     KEY_INITIALISED = "key.initialised"
     KEY_STAGED = "key.staged"
     KEY_PROMOTED = "key.promoted"

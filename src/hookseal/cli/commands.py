@@ -44,7 +44,7 @@ Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 _NAMES: Final = (
     *("demo", "up", "db", "key", "endpoint", "worker", "api", "check", "publish", "event", "delivery", "replay"),
     *("overview", "verify", "listen"),
-    *("secret", "migrate-secrets", "import-endpoints", "producer", "tenant", "token", "audit", "restore"),
+    *("secret", "migrate-secrets", "import-endpoints", "producer", "tenant", "token", "portal", "audit", "restore"),
 )
 _FOLDERS: Final = frozenset({"endpoint", "secret"})
 

@@ -15,6 +15,7 @@ from hookseal.ground.ids import EVERY_TENANT
 app: Final = typer.Typer(help="Make and revoke tokens of the HTTP API.", no_args_is_help=True)
 
 _COLUMNS: Final = ("name", "tenant_id", "scopes", "state", "expires_at", "last_used_on", "created_at")
+_PORTAL_COLUMNS: Final = ("name", "tenant_id", "user", "session_id", *_COLUMNS[2:])
 
 
 @app.command()
@@ -55,17 +56,22 @@ def add(
 def list_(
     *,
     tenant: Annotated[str | None, typer.Option(help="Only tokens of this tenant.")] = None,
+    portal: Annotated[bool, typer.Option("--portal", help="Those of portals, in place of all others.")] = False,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: Json = False,
 ) -> None:
     """List tokens, also those that were revoked or have expired, the newest first.
 
+    Those that ended long ago are deleted: after 30 days, those of portals after 7.
+
     Example: hookseal token list --tenant acme
     """
     owner = EVERY_TENANT if tenant is None else tenant
-    page = call(start(READS), lambda admin: admin.tokens.list(tenant_id=owner, limit=limit, cursor=cursor))
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    page = call(
+        start(READS), lambda admin: admin.tokens.list(tenant_id=owner, portal=portal, limit=limit, cursor=cursor)
+    )
+    emit(page, as_json=as_json, text=lambda: _list_text(page, _PORTAL_COLUMNS if portal else _COLUMNS))
 
 
 @app.command()
@@ -81,9 +87,15 @@ def revoke(*, name: Annotated[str, typer.Option(help="The name of the token.")],
 def _added_text(added: AddedToken, text: str) -> str:
     tenant = "every tenant" if added.tenant_id == EVERY_TENANT else added.tenant_id
     end = "never expires" if added.expires_at is None else f"expires at {rfc3339(added.expires_at)}"
-    return f"{text}\nthe token {added.name} of {tenant} may {', '.join(added.scopes)}, and {end}; it is shown only now"
+    said = f"the token {added.name} of {tenant} may {', '.join(added.scopes)}, and {end}; it is shown only now"
+    return f"{text}\n{said}" + ("" if added.tenant_is_known else f"\n{unknown_tenant(added.tenant_id)}")
 
 
-def _list_text(page: Page[Token]) -> str:
+def unknown_tenant(tenant: str) -> str:
+    """Return what to say of a tenant that is not known."""
+    return f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
+
+
+def _list_text(page: Page[Token], columns: tuple[str, ...]) -> str:
     rows = [fields_of(item) for item in page.items]
-    return page_text(rows, _COLUMNS, page.next_cursor, none="no tokens")
+    return page_text(rows, columns, page.next_cursor, none="no tokens")

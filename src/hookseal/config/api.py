@@ -1,6 +1,7 @@
-"""The settings of the HTTP API: the pages that may call it from a browser."""
+"""The settings of the HTTP API: the pages that may call it from a browser, and where its own pages are."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from pydantic import ValidationInfo
@@ -9,7 +10,9 @@ from hookseal.config.forms import problem
 from hookseal.config.settings import Environment
 
 ORIGINS: Final = "HOOKSEAL_API_ORIGINS"
+PORTAL_URL: Final = "HOOKSEAL_PORTAL_URL"
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]{1,253}(?::[0-9]{1,5})?")
+_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
 
 
 def origins(text: str) -> tuple[str, ...]:
@@ -20,7 +23,15 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
-def require_encrypted(found: tuple[str, ...], info: ValidationInfo) -> None:
-    """Raise a problem if a page over plain http may call the API in production: anybody on its way could change it."""
+def portal_url(text: str) -> str:
+    """Return the address of the pages, without a slash at its end. Raises `ValueError`."""
+    origin = _ORIGIN.match(text)
+    if origin is None or not _PATH.fullmatch(text, origin.end()):
+        raise ValueError
+    return text.removesuffix("/")
+
+
+def require_encrypted(name: str, found: Iterable[str], info: ValidationInfo) -> None:
+    """Raise a problem if a page over plain http has to do with the API in production: anybody could change the page."""
     if info.data.get("environment") is Environment.PRODUCTION and any(each.startswith("http://") for each in found):
-        raise problem(f"{ORIGINS} may name http only outside production: use https")
+        raise problem(f"{name} may name http only outside production: use https")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from hookseal.config import egress, names, openbao, providers
+from hookseal.config import api, egress, names, openbao, providers
 from hookseal.config.keys import INSTALLATION, KEY_NAMES, KMS, WRAPPED_NAMES
 from hookseal.config.load import load
 from hookseal.config.settings import Part, Settings
@@ -68,6 +68,7 @@ _VARIABLES: Final = frozenset(
         "SECRETS_ROTATION_OVERLAP_SECONDS",
         egress.PROXY,
         egress.CA_FILE,
+        api.PORTAL_URL,
         KMS,
         INSTALLATION,
         providers.ALSO_READ,

@@ -184,12 +184,16 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """Where the HTTP API listens; port 0 picks a free one. New endpoints sign in `scheme`; `origins` are for CORS."""
+    """Where the HTTP API listens; port 0 picks a free one. New endpoints sign in `scheme`; `origins` are for CORS.
+
+    `portal_url` is the address of the pages, without a slash at its end.
+    """
 
     host: str
     port: int
     scheme: Scheme
     origins: tuple[str, ...]
+    portal_url: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

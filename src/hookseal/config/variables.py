@@ -396,6 +396,13 @@ class Variables(BaseModel):
         title="origins separated by commas, each https://HOST or https://HOST:PORT",
         description="The pages that may call the API from a browser (CORS). `http` is refused in production.",
     )
+    portal_url: Annotated[str | None, parse_with(api.portal_url)] = Field(
+        default=None,
+        alias=api.PORTAL_URL,
+        title="https://HOST, https://HOST:PORT, or one of these with a path",
+        description="The address of the pages for customers as browsers see it, which links to them begin with. `http` "
+        "is refused in production.",
+    )
     # --- requests and logs ---
 
     egress_allow: Annotated[tuple[InstanceOf[AllowedNetwork], ...], parse_with(egress.networks)] = Field(
@@ -524,7 +531,13 @@ class Variables(BaseModel):
     @field_validator("api_origins")
     @classmethod
     def _are_https_in_production(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        api.require_encrypted(value, info)
+        api.require_encrypted(api.ORIGINS, value, info)
+        return value
+
+    @field_validator("portal_url")
+    @classmethod
+    def _has_https_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
+        api.require_encrypted(api.PORTAL_URL, () if value is None else (value,), info)
         return value
 
     @field_validator("allow_http")

@@ -38,6 +38,7 @@ _EVENT_TYPE_MAX = 128
 _CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _VISIBLE = re.compile(r"[!-~]{1,128}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
+_USER = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -91,6 +92,30 @@ def idempotency_key(text: str) -> str:
     if not _IDEMPOTENCY_KEY.fullmatch(text):
         raise Malformed("idempotency key must be 1 to 256 visible ASCII characters", field="idempotency_key")
     return text
+
+
+def user_name(text: str) -> str:
+    """Return the name of a user of the product, for the audit log. Raises `Malformed`."""
+    if not may_be_user(text):
+        raise Malformed("user must be 1 to 64 visible ASCII characters, with spaces only between them", field="user")
+    return text
+
+
+def may_be_user(text: str) -> bool:
+    """Return whether the text has the form of the name of a user."""
+    return _USER.fullmatch(text) is not None
+
+
+def session_id(text: str) -> str:
+    """Return the id of a session of the product, 1 to 128 visible ASCII characters. Raises `Malformed`."""
+    if not _VISIBLE.fullmatch(text):
+        raise Malformed("session id must be 1 to 128 visible ASCII characters", field="session_id")
+    return text
+
+
+def token_actor(name: str, user: str | None) -> str:
+    """Return how the audit log names who uses a token: `token:NAME`, or `token:NAME/USER` if its user is known."""
+    return f"token:{name}" if user is None else f"token:{name}/{user}"
 
 
 def endpoint_id(text: str) -> EndpointId:

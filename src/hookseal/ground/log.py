@@ -38,7 +38,7 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=str)
 _SECRET_NAME: Final = re.compile(
     r"secret(?!s?_(ref|provider))|password|passphrase|master_key|token|authorization|dsn", re.IGNORECASE
 )
-_SIGNING_SECRET: Final = re.compile(r"whs(?:ec|k|t)_[A-Za-z0-9+/=_-]+")
+_SIGNING_SECRET: Final = re.compile(r"whs(?:ec|k|t|c)_[A-Za-z0-9+/=_-]+")
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*(?=@)")
 # arq logs the arguments of every job; what asyncio and aiohttp log at low levels, hookseal logs itself, and so it does
@@ -308,7 +308,7 @@ def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def mask_text(text: str) -> str:
-    """Return the text with signing secrets, tokens of the HTTP API, and the user and password of urls, masked."""
+    """Return the text with signing secrets, tokens and codes of the API, and users and passwords of urls, masked."""
     if "whs" in text:
         text = _SIGNING_SECRET.sub(MASK, text)
     return _URL_PASSWORD.sub(MASK, text) if "://" in text else text

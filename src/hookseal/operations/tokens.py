@@ -1,10 +1,11 @@
-"""Adds and revokes tokens of the HTTP API, audited in the log of the tenant, or of the installation for `*`."""
+"""Adds and ends tokens of the HTTP API, audited in the log of the tenant, or of the installation for `*`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import tokens
-from hookseal.dispatcher.store.tokens import NewToken
+from hookseal.dispatcher.store.tokens import NewPortal, NewToken
 from hookseal.ground.ids import EVERY_TENANT, SYSTEM_TENANT, TenantId
 from hookseal.operations.operator import Operator
 
@@ -32,9 +33,52 @@ async def revoke_token(operator: Operator, name: str) -> dict[str, Any]:
     return revoked
 
 
+async def add_portal(operator: Operator, portal: NewPortal) -> dict[str, Any]:
+    """Store a token of a portal with its code. Raises `Malformed` if it would have ended already, and `Unavailable`."""
+    async with operator.changing() as connection:
+        added = await tokens.add_portal(connection, portal)
+        await operator.audit(
+            Action.PORTAL_ADDED, of=f"token:{added['name']}", tenant=portal.tenant_id, after=_facts_of_portal(added)
+        )
+    return added
+
+
+async def exchange_code(operator: Operator, *, code: bytes, token: bytes) -> dict[str, Any]:
+    """Spend the code with that digest, and store the token of a session with this one.
+
+    Raises `NotFound` if the code was used, or cannot be used any more, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        session = await tokens.exchange(connection, code=code, token=token)
+        await operator.audit(
+            Action.PORTAL_OPENED,
+            of=f"token:{session['name']}",
+            tenant=session["tenant_id"],
+            after=_facts_of_portal(session),
+        )
+    return session
+
+
+async def expire_portals(operator: Operator, tenant: TenantId, *, seconds: int, session_ids: Sequence[str]) -> int:
+    """Let the tokens of the tenant's portals end in so many seconds; with `session_ids` only those of these.
+
+    Return of how many the end has changed; if it is none, nothing is done. Raises `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        ended = await tokens.expire_portals(connection, tenant, seconds=seconds, session_ids=session_ids)
+        if ended:
+            facts = {"tokens": ended, "seconds": seconds, "session_ids": [*session_ids]}
+            await operator.audit(Action.PORTALS_EXPIRED, of=f"tenant:{tenant}", tenant=tenant, after=facts)
+    return ended
+
+
 def _audited_for(tenant: TenantId) -> TenantId:
     return SYSTEM_TENANT if tenant == EVERY_TENANT else tenant
 
 
 def _facts(token: dict[str, Any]) -> dict[str, object]:
     return {name: token[name] for name in ("token_id", "tenant_id", "scopes", "expires_at")}
+
+
+def _facts_of_portal(token: dict[str, Any]) -> dict[str, object]:
+    return _facts(token) | {name: token[name] for name in ("user", "session_id")}

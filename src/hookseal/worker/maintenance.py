@@ -278,7 +278,7 @@ class Retention:
         self._unlogged = Removed()
 
     async def once(self) -> None:
-        """Remove one batch of deliveries and, if it is time, one of events, the last with one of former urls.
+        """Remove one batch of deliveries and of tokens and, if it is time, one of events, the last with former urls.
 
         Before that, fill in the endpoint of one batch of attempts that have none, and remove one batch of idempotency
         keys. Raises `Unavailable`.
@@ -289,7 +289,8 @@ class Retention:
         removed, deliveries = await self._history.remove_deliveries(self._deliveries, days=self._days)
         self._deliveries = deliveries or OLDEST
         self._count(removed)
-        more = unfilled or more_keys or deliveries is not None
+        more_tokens = await self._history.remove_tokens()
+        more = unfilled or more_keys or more_tokens or deliveries is not None
         if self._clock.monotonic() >= self._events_at:
             more = await self._remove_events() or more
         self._report(more=more)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hookseal.cli.shared.moments import moment
+from hookseal.cli.shared.moments import moment, seconds
 from hookseal.errors import Malformed
 from tests.doubles.clock import FakeClock
 
@@ -42,3 +42,11 @@ def test_an_invalid_time_names_its_option(text: str) -> None:
     with pytest.raises(Malformed) as caught:
         moment(text, "until", clock=CLOCK)
     assert "until" == caught.value.field
+
+
+def test_a_duration_has_seconds() -> None:
+    assert [90, 1_800, 3_600, 604_800] == [seconds(text, "expires") for text in ("90s", "30m", "1h", "7d")]
+    for text in ("", "1w", "90", "2026-01-31T12:00:00Z"):
+        with pytest.raises(Malformed) as caught:
+            seconds(text, "expires")
+        assert "expires" == caught.value.field

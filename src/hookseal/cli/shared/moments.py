@@ -12,6 +12,13 @@ _DURATION: Final = re.compile(r"([0-9]{1,5})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+def seconds(text: str, field: str) -> int:
+    """Return how many seconds a duration has: 90s, 30m, 1h, 7d. Raises `Malformed` with the field."""
+    if (found := _DURATION.fullmatch(text)) is None:
+        raise Malformed(f"{field} must be a duration as in 30m, 1h or 7d", field=field)
+    return int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds())
+
+
 def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock = _CLOCK) -> datetime | None:
     """Return the time in UTC: `2026-01-31T12:00:00Z`, or so long ago, as in 90s, 30m, 1h, 7d; ahead if it `is_ahead`.
 
@@ -19,8 +26,8 @@ def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock
     """
     if text is None:
         return None
-    if (found := _DURATION.fullmatch(text)) is not None:
-        duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if _DURATION.fullmatch(text) is not None:
+        duration = timedelta(seconds=seconds(text, field))
         return clock.now() + duration if is_ahead else clock.now() - duration
     try:
         absolute = datetime.fromisoformat(text)

@@ -31,6 +31,7 @@ _OPTIONS: Final = {
     "endpoint_id": "endpoint",
     "event_types": "event_type",
     "expires_at": "expires",
+    "expiry_seconds": "expires",
     "headers": "header",
     "heads": "head",
     "older_than_days": "older_than",

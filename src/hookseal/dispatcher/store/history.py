@@ -1,4 +1,4 @@
-"""History: removes deliveries, attempts, events, former urls and idempotency keys whose retention is over, in batches.
+"""History: removes deliveries, attempts, events, former urls, tokens and idempotency keys after their retention, in batches.
 
 It also fills in what attempts of before an upgrade do not have.
 """
@@ -82,6 +82,14 @@ class PostgresHistory:
         Raises `Unavailable`.
         """
         removed: int = await _SQL.value(self._executor, "remove_idempotency_keys")
+        return removed == BATCH
+
+    async def remove_tokens(self) -> bool:
+        """Remove a batch of the tokens that ended 30 days ago, of a portal 7 days ago; return whether more may be left.
+
+        Raises `Unavailable`.
+        """
+        removed: int = await _SQL.value(self._executor, "remove_tokens")
         return removed == BATCH
 
     async def remove_events(self, place: Place, *, days: int) -> tuple[Removed, Place | None]:

@@ -1,4 +1,4 @@
--- How deliveries and events leave after the retention. The functions are in the schema (0001_retention.sql), because a
+-- How deliveries, events and tokens leave after the retention. The functions are in the schema (0001_retention.sql), because a
 -- worker may not delete rows itself. Two workers may call them at the same time.
 
 -- Removes a batch of the deliveries that ended more than $1 days ago, with their attempts.
@@ -17,6 +17,10 @@ SELECT hookseal.remove_urls($1)
 -- Removes a batch of the idempotency keys that are older than 12 hours.
 -- name: remove_idempotency_keys
 SELECT hookseal.remove_idempotency_keys()
+
+-- Removes a batch of the tokens that ended long ago.
+-- name: remove_tokens
+SELECT hookseal.remove_tokens()
 
 -- Removes those without a delivery of the next batch of events that were published more than $1 days ago.
 -- name: remove_events

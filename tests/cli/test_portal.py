@@ -1,0 +1,50 @@
+"""`hookseal portal link` prints a link to the pages of a tenant."""
+
+import pytest
+
+from hookseal import Admin
+from tests.cli.documented import documented
+from tests.cli.installation import Begun
+from tests.doubles.logbook import audited
+
+PAGES = {"HOOKSEAL_PORTAL_URL": "https://webhooks.product.example/portal/"}
+
+
+@pytest.mark.req("OPS-04", part="json")
+async def test_a_link_lets_in_once(begun: Begun) -> None:
+    """For the tenant, the user, the scopes and the time that were named."""
+    options = ("--user", "jane", "--scope", "read", "--expires", "30m", "--refresh-url", "https://product.example/back")
+    made = await begun.run("portal", "link", "--tenant", "acme", *options, "--json", **PAGES)
+    assert (0, "") == (made.code, made.err)
+    assert documented("portal link").keys() == made.json.keys()
+    address, _, code = made.json["url"].partition("?code=")
+    assert ("https://webhooks.product.example/portal/login", "whsc_") == (address, code[:5])
+    async with Admin.connect(environ=begun.settings) as admin:
+        session = await admin.portal.exchange(code=code)
+        known = [each.name for each in (await admin.tokens.list(tenant_id="acme", portal=True)).items]
+    assert ("acme", "jane", ("read",), "https://product.example/back") == (
+        session.tenant_id, session.user, session.scopes, session.refresh_url
+    )  # fmt: skip
+    assert [session.name, made.json["name"]] == known
+    assert ["portal.added", "portal.opened"] == [row["action"] for row in await audited(begun.stored.pool)]
+    table = (await begun.run("token", "list", "--portal")).out.splitlines()
+    assert ["name", "tenant", "id", "user", "session", "id"] == table[0].split()[:6]
+    assert [[known[0], "acme", "jane"], [known[1], "acme", "jane"]] == [line.split()[:3] for line in table[1:]]
+    assert "no tokens" in (await begun.run("token", "list")).out
+
+
+async def test_the_text_is_the_link_and_what_it_opens(begun: Begun) -> None:
+    await begun.stored.endpoint("acme")
+    link, said, *rest = (await begun.run("portal", "link", "--tenant", "acme", **PAGES)).out.splitlines()
+    assert link.startswith("https://webhooks.product.example/portal/login?code=whsc_")
+    assert said.startswith("it opens the pages of acme once, within ten minutes, until 2")
+    assert [] == rest
+    unknown = await begun.run("portal", "link", "--tenant", "acmee", **PAGES)
+    assert unknown.out.splitlines()[-1].startswith("no tenant acmee is known")
+
+
+async def test_without_the_address_of_the_pages_nothing_is_made(begun: Begun) -> None:
+    refused = await begun.run("portal", "link", "--tenant", "acme")
+    assert (78, "") == (refused.code, refused.out)
+    assert "HOOKSEAL_PORTAL_URL is not set" in refused.err
+    assert [] == await audited(begun.stored.pool)
