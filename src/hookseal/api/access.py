@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from hookseal.admin import Scope
+from hookseal.admin import Scope, Token
 from hookseal.api.problems import Problem, absent, invalid
 from hookseal.ground import ids
 
 _BEARER: Final = re.compile(r"[Bb]earer +([!-~]{1,512})")
-_USER: Final = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
+_USER: Final = ("header", "hookseal-user")
 MOST_ACTOR_CHARACTERS: Final = 128  # of the audit log
 
 
@@ -21,14 +21,17 @@ ALL: Final = frozenset(Scope)
 class Access:
     """What a request may do: for one tenant, or with None for every tenant. The audit log gets `actor`.
 
-    It ends at `expires_at`, None if it has no end, and no token that is made with it lasts longer. Raises `ValueError`
-    for a text that can be no tenant, such as that of a user who has none.
+    It ends at `expires_at`, None if it has no end, and no token that is made with it lasts longer. `token` is the name
+    of its token, if it has one, which may be that of a portal. Raises `ValueError` for a text that can be no tenant,
+    such as that of a user who has none.
     """
 
     tenant_id: str | None
     scopes: frozenset[Scope]
     actor: str
     expires_at: datetime | None = None
+    token: str | None = None
+    is_portal: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` unless the access is for a tenant, or for every one."""
@@ -51,12 +54,28 @@ def actor_of_token(name: str, user: str | None) -> str:
     Raises `Problem` unless the user has 1 to 64 visible ASCII characters, with spaces between them, and the actor at
     most 128.
     """
-    if user is None:
-        return f"token:{name}"
-    actor = f"token:{name}/{user}"
-    if not _USER.fullmatch(user) or len(actor) > MOST_ACTOR_CHARACTERS:
-        raise invalid(("header", "hookseal-user"), "must be 1 to 64 visible ASCII characters")
+    actor = ids.token_actor(name, user)
+    if user is not None and not (ids.may_be_user(user) and len(actor) <= MOST_ACTOR_CHARACTERS):
+        raise invalid(_USER, "must be 1 to 64 visible ASCII characters")
     return actor
+
+
+def of_token(token: Token, user: str | None = None) -> Access:
+    """Return what a token allows; `user` is the one that the request names.
+
+    Raises `Problem` if the audit log cannot show that user. A portal names its user itself: the one who has its token
+    might name any.
+    """
+    if token.portal and user is not None:
+        raise invalid(_USER, "is not for the token of a portal, which has its user")
+    return Access(
+        tenant_id=None if token.tenant_id == ids.EVERY_TENANT else token.tenant_id,
+        scopes=frozenset(map(Scope, token.scopes)),
+        actor=ids.token_actor(token.name, token.user) if token.portal else actor_of_token(token.name, user),
+        expires_at=token.expires_at,
+        token=token.name,
+        is_portal=token.portal,
+    )
 
 
 def require_scopes(access: Access, needed: frozenset[Scope]) -> None:

@@ -24,17 +24,9 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from hookseal.admin import Admin, Scope
+from hookseal.admin import Admin
 from hookseal.api import bodies, problems
-from hookseal.api.access import (
-    NOBODY,
-    Access,
-    actor_of_token,
-    bearer,
-    require_every_tenant,
-    require_scopes,
-    require_tenant,
-)
+from hookseal.api.access import NOBODY, Access, bearer, of_token, require_every_tenant, require_scopes, require_tenant
 from hookseal.api.bodies import Bodies, Shape
 from hookseal.api.call import Answer, Asked, Call, Once
 from hookseal.api.calls import CALLS
@@ -86,14 +78,7 @@ def tokens(admin: Admin) -> Who:
     async def who(request: Request) -> Access | None:
         token = bearer(request.headers.get("authorization"))
         found = None if token is None else await admin.tokens.find(token)
-        if found is None:
-            return None
-        return Access(
-            tenant_id=None if found.tenant_id == ids.EVERY_TENANT else found.tenant_id,
-            scopes=frozenset(map(Scope, found.scopes)),
-            actor=actor_of_token(found.name, request.headers.get("hookseal-user")),
-            expires_at=found.expires_at,
-        )
+        return None if found is None else of_token(found, request.headers.get("hookseal-user"))
 
     return who
 

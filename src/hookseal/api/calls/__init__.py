@@ -12,6 +12,7 @@ from hookseal.api.calls import (
     messages,
     operational_webhooks,
     own,
+    portal,
     tasks,
     tokens,
 )
@@ -27,5 +28,6 @@ CALLS: Final[tuple[Call, ...]] = (
     *operational_webhooks.CALLS,
     *own.CALLS,
     *tokens.CALLS,
+    *portal.CALLS,
     *health.CALLS,
 )

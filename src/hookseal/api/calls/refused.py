@@ -8,7 +8,7 @@ _STREAMS: Final = "hookseal has no streams: it delivers webhooks"
 _INGEST: Final = "hookseal receives no webhooks: it delivers them"
 _TRANSFORMATIONS: Final = "hookseal changes no payload: there are no transformations"
 _POLLING: Final = "messages cannot be polled: hookseal delivers webhooks"
-_PORTAL: Final = "there are no pages for customers: mount this API under the sessions of your product"
+_DASHBOARD: Final = "use authentication.app_portal_access"
 _STATISTICS: Final = "use endpoint.get_stats, or the metrics of this server"
 
 # By the path; `{rest:path}` is what follows.
@@ -29,7 +29,7 @@ REFUSED: Final = {
     "/api/v1/stream{rest:path}": _STREAMS,
     "/api/v1/auth/stream{rest:path}": _STREAMS,
     "/ingest/{rest:path}": _INGEST,
-    "/api/v1/auth/{rest:path}": _PORTAL,
+    "/api/v1/auth/dashboard-access/{app_id}": _DASHBOARD,
     "/api/v1/stats/{rest:path}": _STATISTICS,
     "/api/v1/connector{rest:path}": "there are no connectors",
     "/api/v1/event-type/import/openapi": "event types are created one by one",
