@@ -256,3 +256,19 @@ async def test_a_portal_acts_for_the_user_that_the_product_named(
         assert (422, ["header", "hookseal-user"]) == (named.status_code, named.json()["detail"][0]["loc"])
         assert 201 == (await customer.post("/api/v1/app/acme/endpoint", json=endpoint)).status_code
     assert f"token:{made.name}/jane" == (await audited(installation.pool))[-1]["who"]
+
+
+@pytest.mark.req("API-03")
+async def test_a_request_without_a_token_says_so(server: str) -> None:
+    """Another text than for one whose token is none, also if the header is malformed."""
+    async with httpx.AsyncClient(base_url=server) as client:
+        for header in (None, "Basic abc", "Bearer", "Bearer a b", ""):
+            answer = await client.get("/api/v1/app", headers={} if header is None else {"authorization": header})
+            assert (401, "authentication_failed", "Bearer") == (
+                answer.status_code,
+                answer.json()["code"],
+                answer.headers["www-authenticate"],
+            )
+            assert answer.json()["detail"].startswith("No token"), header
+        wrong = await client.get("/api/v1/app", headers={"authorization": "Bearer none"})
+        assert "Invalid token" == wrong.json()["detail"]

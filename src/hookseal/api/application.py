@@ -77,7 +77,9 @@ def tokens(admin: Admin) -> Who:
 
     async def who(request: Request) -> Access | None:
         token = bearer(request.headers.get("authorization"))
-        found = None if token is None else await admin.tokens.find(token)
+        if token is None:
+            raise problems.unauthenticated("No token: send the header `Authorization: Bearer TOKEN`")
+        found = await admin.tokens.find(token)
         return None if found is None else of_token(found, request.headers.get("hookseal-user"))
 
     return who
@@ -174,8 +176,7 @@ class _Calls:
         found = self._who(request)
         access = await found if inspect.isawaitable(found) else found
         if not access:
-            headers = {"www-authenticate": "Bearer"}
-            raise Problem(401, "authentication_failed", "Invalid token", headers=headers)
+            raise problems.unauthenticated("Invalid token")
         require_scopes(access, call.scopes)
         if call.of_every_tenant:
             require_every_tenant(access)

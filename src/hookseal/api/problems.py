@@ -83,6 +83,11 @@ def conflict(detail: str) -> Problem:
     return Problem(409, "conflict", detail)
 
 
+def unauthenticated(why: str) -> Problem:
+    """Return the answer to a request of nobody who is known."""
+    return Problem(401, "authentication_failed", why, headers={"www-authenticate": "Bearer"})
+
+
 def not_supported(what: str) -> Problem:
     """Return the answer to a call of Svix that hookseal does not have.
 
