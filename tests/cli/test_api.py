@@ -163,6 +163,7 @@ async def test_wrong_settings_are_refused_at_once() -> None:
         "HOOKSEAL_API_PORT": "hunter2",
         "HOOKSEAL_API_SCHEME": "svix1",
         "HOOKSEAL_API_ORIGINS": "http://pages.example",
+        "HOOKSEAL_API_RATE": "0",
         "HOOKSEAL_PORTAL_URL": "http://pages.example/portal",
         "HOOKSEAL_ALLOW_HTTP": "true",
         "SECRETS_PROVIDER": "dev",

@@ -42,3 +42,10 @@ def test_another_address_is_refused(text: str) -> None:
 def test_the_pages_of_a_developer_need_no_encryption() -> None:
     environ = {"HOOKSEAL_PORTAL_URL": "http://localhost:8071/portal", "HOOKSEAL_ENV": "development"}
     assert environ["HOOKSEAL_PORTAL_URL"] == load({**environ}, needs=NOTHING).api.portal_url
+
+
+def test_the_rate_of_a_token_is_bounded() -> None:
+    assert [2_000, 5] == [load(each, needs=NOTHING).api.rate for each in ({}, {"HOOKSEAL_API_RATE": "5"})]
+    for text in ("0", "1000001", "x", "-1"):
+        with pytest.raises(ConfigError, match="HOOKSEAL_API_RATE"):
+            load({"HOOKSEAL_API_RATE": text}, needs=NOTHING)

@@ -38,6 +38,11 @@ class Access:
         if self.tenant_id is not None and not ids.may_be_tenant(self.tenant_id):
             raise ValueError("tenant_id must be the id of a tenant, or None for every tenant")
 
+    @property
+    def caller(self) -> tuple[str | None, str]:
+        """Whose requests are counted together: those with one token, or of one actor without one."""
+        return self.tenant_id, self.token or self.actor
+
 
 NOBODY: Final = Access(tenant_id=None, scopes=frozenset(), actor="-")  # asks what everybody may know
 

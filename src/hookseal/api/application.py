@@ -33,9 +33,11 @@ from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
 from hookseal.api.description import text
 from hookseal.api.problems import Problem
+from hookseal.api.rate import DEFAULT_RATE, RateLimit
 from hookseal.client.publisher import Publisher
 from hookseal.errors import Conflict, Malformed, NotFound, with_advice
 from hookseal.ground import ids
+from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.wire import Scheme, framed
 
 Who = Callable[[Request], Awaitable[Access | None] | Access | None]
@@ -53,13 +55,16 @@ def app(
     who: Who | None = None,
     scheme: str = Scheme.STANDARD,
     origins: Sequence[str] = (),
+    rate: int = DEFAULT_RATE,
+    clock: Clock | None = None,
 ) -> ASGIApp:
     """Return the application. The caller opens both objects, and closes them after the last request.
 
     `who` says what a request may do, None for nothing; by default its bearer token does, one of `admin.tokens`. New
-    endpoints sign in `scheme`. Pages of the `origins` may use the API from a browser.
+    endpoints sign in `scheme`. Pages of the `origins` may use the API from a browser. For one token, or one actor of
+    `who`, this process answers `rate` requests a second, and twice as many at once after a pause.
     """
-    serving = _Calls(admin, publisher, who or tokens(admin), scheme)
+    serving = _Calls(admin, publisher, who or tokens(admin), scheme, RateLimit(rate), clock or SystemClock())
     most_called, *others = serving.routes(CALLS)
     refused = [Route(path, _response(problems.not_supported(why))) for path, why in REFUSED.items()]
     described = Route("/api/v1/openapi.json", Response(text(CALLS).encode(), headers=_HEADERS, media_type=_JSON))
@@ -88,11 +93,15 @@ def tokens(admin: Admin) -> Who:
 class _Calls:
     """Answers requests by the table of calls."""
 
-    def __init__(self, admin: Admin, publisher: Publisher, who: Who, scheme: str) -> None:
+    def __init__(
+        self, admin: Admin, publisher: Publisher, who: Who, scheme: str, limit: RateLimit, clock: Clock
+    ) -> None:
         self._admin = admin
         self._publisher = publisher
         self._who = who
         self._scheme = scheme
+        self._limit = limit
+        self._clock = clock
         self._bodies = Bodies()
         self._shapes = {kind: Shape(kind) for call in CALLS for kind in (call.query, call.body) if kind is not None}
         self._log: Any = structlog.get_logger()
@@ -177,6 +186,8 @@ class _Calls:
         access = await found if inspect.isawaitable(found) else found
         if not access:
             raise problems.unauthenticated("Invalid token")
+        if wait := self._limit.wait(access.caller, self._clock.monotonic()):
+            raise problems.rate_limited(wait)
         require_scopes(access, call.scopes)
         if call.of_every_tenant:
             require_every_tenant(access)

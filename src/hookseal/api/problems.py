@@ -4,6 +4,7 @@ The forms are those that the clients of Svix parse: `{code, detail}`, and with 4
 text tells a customer what an operator would do at a shell.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -86,6 +87,13 @@ def conflict(detail: str) -> Problem:
 def unauthenticated(why: str) -> Problem:
     """Return the answer to a request of nobody who is known."""
     return Problem(401, "authentication_failed", why, headers={"www-authenticate": "Bearer"})
+
+
+def rate_limited(seconds: float) -> Problem:
+    """Return the answer to a request of a caller that has sent too many: one may be answered in so many seconds."""
+    after = max(math.ceil(seconds), 1)
+    headers = {"retry-after": str(after)}
+    return Problem(429, "rate_limited", f"too many requests: try again in {after} s", headers=headers)
 
 
 def not_supported(what: str) -> Problem:

@@ -58,7 +58,14 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
     async with Admin.opened(settings) as admin, Publisher.opened(settings) as publisher:
         await admin.check()
         meter = Meter(clock)
-        api = app(admin, publisher, scheme=settings.api.scheme, origins=settings.api.origins)
+        api = app(
+            admin,
+            publisher,
+            scheme=settings.api.scheme,
+            origins=settings.api.origins,
+            rate=settings.api.rate,
+            clock=clock,
+        )
         probes = Probes(ready={"postgresql": admin.check}, startup={}, loops=(), scrape=meter.scrape)
         await _serve(settings, meter.counting(api), probes, stop, output)
 

@@ -278,6 +278,7 @@ def _settings(
             port=variables.api_port,
             scheme=variables.api_scheme,
             origins=variables.api_origins,
+            rate=variables.api_rate,
             portal_url=variables.portal_url,
         ),
         log=Log(level=variables.log_level, style=variables.log_format, successes_per_line=variables.log_success),

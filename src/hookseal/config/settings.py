@@ -186,13 +186,14 @@ class Health:
 class Api:
     """Where the HTTP API listens; port 0 picks a free one. New endpoints sign in `scheme`; `origins` are for CORS.
 
-    `portal_url` is the address of the pages, without a slash at its end.
+    A token may send `rate` requests a second. `portal_url` is the address of the pages, without a slash at its end.
     """
 
     host: str
     port: int
     scheme: Scheme
     origins: tuple[str, ...]
+    rate: int
     portal_url: str | None
 
 

@@ -396,6 +396,13 @@ class Variables(BaseModel):
         title="origins separated by commas, each https://HOST or https://HOST:PORT",
         description="The pages that may call the API from a browser (CORS). `http` is refused in production.",
     )
+    api_rate: Whole = whole_number(
+        "HOOKSEAL_API_RATE",
+        2_000,
+        (1, 1_000_000),
+        description="How many requests a second one process answers for one token, and twice as many at once after a "
+        "pause. Any more are answered with 429.",
+    )
     portal_url: Annotated[str | None, parse_with(api.portal_url)] = Field(
         default=None,
         alias=api.PORTAL_URL,
