@@ -1,6 +1,6 @@
-"""History: removes deliveries, attempts, events, former urls, tokens and idempotency keys after their retention, in batches.
+"""History: removes, in batches, deliveries, attempts, events, former urls, tokens and idempotency keys.
 
-It also fills in what attempts of before an upgrade do not have.
+Each has its retention. It also fills in what attempts of before an upgrade do not have.
 """
 
 from dataclasses import dataclass, fields
