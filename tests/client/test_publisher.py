@@ -16,6 +16,8 @@ from hookseal.client.doorbell import Doorbell
 from hookseal.client.publisher import Calls
 from hookseal.embedded.server import Server
 from hookseal.errors import Conflict, Malformed, Refused
+from hookseal.postgres.schema import revision
+from hookseal.postgres.schema.upgrade import upgrade
 from hookseal.queue.rings import DEFAULT_QUEUE, rings
 from tests import rows
 from tests.admin.refusals import refused_field
@@ -68,6 +70,10 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 _EVENT: dict[str, Any] = {"tenant_id": "acme", "event_type": "invoice.paid", "data": {"id": 1}}
 _BLOCKED = """
 SELECT count(*) = 5 FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'hookseal-publisher' AND wait_event_type = 'Lock'
+"""
+_WAITS = """
+SELECT count(*) > 0 FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'hookseal-publisher' AND wait_event_type = 'Lock'
 """
 
@@ -157,6 +163,77 @@ async def test_an_event_in_channels_goes_to_those_who_share_one(publisher: Publi
     assert [{everyone}, both] * 10 == list(map(reached, together))
     assert [both, {everyone}] == [reached(joined), reached(many.events[1])]
     assert both == reached(many.events[0])
+
+
+@pytest.mark.req("DEL-01")
+async def test_the_result_has_the_time_of_the_event(publisher: Publisher, stored: Stored) -> None:
+    """Alone, among calls that wait together, in a transaction and in a batch; a repeat has that of the first."""
+
+    async def each_way(event_ids: Iterator[str]) -> list[Published]:
+        given: dict[str, Any] = {"tenant_id": "acme", "event_type": PAID, "data": 1}
+        alone = [await publisher.publish(**given, event_id=next(event_ids))]
+        together = await asyncio.gather(*(publisher.publish(**given, event_id=next(event_ids)) for _ in range(20)))
+        async with stored.pool.acquire() as connection, connection.transaction():
+            joined = await publisher.publish(**given, event_id=next(event_ids), connection=connection)
+        events = [Event(event_type=PAID, data=1, event_id=event_id) for event_id in [next(event_ids)] * 2]
+        many = await publisher.publish_many(tenant_id="acme", events=events)
+        return [*alone, *together, joined, *many.events]
+
+    first = await each_way(f"e{number}" for number in count())
+    repeats = await each_way(f"e{number}" for number in count())
+    rows_ = await stored.pool.fetch("SELECT id, occurred_at FROM hookseal.events")
+    times = {row["id"]: row["occurred_at"] for row in rows_}
+
+    assert [times[each.event_id] for each in first] == [each.occurred_at for each in first]
+    assert [True] * len(first) == [each.duplicate for each in repeats]
+    assert [each.occurred_at for each in first] == [each.occurred_at for each in repeats]
+
+
+async def test_a_repeat_that_waits_for_the_first_has_its_time(publisher: Publisher, stored: Stored) -> None:
+    """The first is committed only while the repeat, alone or in a batch, waits for it."""
+    for number, events in enumerate((None, [Event(event_type=PAID, data=1, event_id="e1")])):
+        given = {"tenant_id": "acme", "event_type": PAID, "data": 1, "event_id": f"e{number}"}
+        async with stored.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            first = await publisher.publish(**given, connection=connection)  # type: ignore[arg-type]
+            again = asyncio.ensure_future(
+                publisher.publish(**given)  # type: ignore[arg-type]
+                if events is None
+                else publisher.publish_many(tenant_id="acme", events=events)
+            )
+
+            async def waits() -> bool:
+                return bool(await stored.pool.fetchval(_WAITS))
+
+            await eventually(waits)
+            await transaction.commit()
+        answer = await again
+        repeat = answer.events[0] if isinstance(answer, PublishedMany) else answer
+        assert (True, first.occurred_at) == (repeat.duplicate, repeat.occurred_at)
+
+
+@pytest.mark.req("OPS-09", part="previous-version")
+async def test_a_schema_of_the_first_revision_is_published_to(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its functions return no times. A Publisher that is open during the upgrade goes on; one that follows has them."""
+    monkeypatch.setattr(revision, "EXPECTED", "0001")
+    await upgrade(empty_database_url)
+    monkeypatch.undo()
+
+    async def published(publisher: Publisher) -> set[bool]:
+        calls = [publisher.publish(**EVENT, data=number) for number in range(20)]
+        many = await publisher.publish_many(tenant_id="acme", events=[Event(event_type=PAID, body=b"1")])
+        each = (*await asyncio.gather(*calls), await publisher.publish(**EVENT, body=b"1"), *many.events)
+        return {one.occurred_at is not None for one in each}
+
+    async with Publisher.connect(empty_database_url, "") as publisher:
+        assert {False} == await published(publisher)
+        await upgrade(empty_database_url)
+        assert {False} == await published(publisher)
+    async with Publisher.connect(empty_database_url, "") as publisher:
+        assert {True} == await published(publisher)
 
 
 @pytest.mark.req("DEL-01")
@@ -388,7 +465,7 @@ async def test_a_batch_is_one_statement_and_one_script(database_url: str, own_va
             await published.ring()
             after = await _commands(redis)
 
-    assert [True] == ["hookseal.publish_many" in each for each in asked if "hookseal" in each]
+    assert [True] == ["hookseal.publish_events" in each for each in asked if "hookseal" in each]
     assert (1, 401) == (after["evalsha"] - before["evalsha"], after["zadd"] - before["zadd"])
 
 

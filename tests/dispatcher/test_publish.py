@@ -18,6 +18,7 @@ from hookseal.dispatcher.store.publish import (
     NewEvent,
     PublishResult,
     batch,
+    publish,
     publish_json,
     publish_many,
     publish_raw,
@@ -296,6 +297,11 @@ async def test_the_database_refuses_a_malformed_field(pool: Pool) -> None:
     for changes, field in MALFORMED:
         assert field == await malformed_field(publish_json(pool, event(**changes), "{}")), changes
         assert field == await malformed_field(publish_raw(pool, event(**changes), b"{}")), changes
+        assert field == await malformed_field(publish(pool, event(**changes), b"{}", dated=True)), changes
+    for content in ("NULL, NULL", "'1', '1'"):  # neither data nor a body, or both
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await pool.fetch(f"SELECT hookseal.publish_event('acme', 'a.b', {content})")
+        assert ("HS422", "data") == (caught.value.sqlstate, caught.value.column_name)
     assert 0 == await pool.fetchval("SELECT count(*) FROM hookseal.events")
 
 
@@ -349,6 +355,8 @@ async def test_a_role_publishes_only_for_its_granted_tenants(pool: Pool, databas
                 await publish_json(connection, given, "{}")
             with pytest.raises(Refused):
                 await publish_raw(connection, given, b"{}")
+            with pytest.raises(Refused):
+                await publish(connection, given, b"{}", dated=True)
 
         await is_refused()
         await pool.execute(f"GRANT hookseal_producer TO {role}")
@@ -374,7 +382,7 @@ async def test_a_producer_may_only_publish(pool: Pool, database_url: str) -> Non
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(f"SELECT * FROM hookseal.{table}")  # noqa: S608 -- names of ours
         inner = ("admit_tenant('a')", "admit_event(NULL, NULL)", "read_events('{}')", "store_events('a', '{}', 1)")
-        for within in (*inner, "store_event('a', NULL::hookseal.given_event)"):
+        for within in (*inner, "store_event('a', NULL::hookseal.given_event)", "time_of_event('a', 'e')"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for function"):
                 await connection.fetch(f"SELECT hookseal.{within}")
 
@@ -598,14 +606,15 @@ async def test_the_database_refuses_a_malformed_event(pool: Pool) -> None:
 
 @pytest.mark.req("DEL-14", part="publish-limits")
 async def test_an_event_id_may_have_dots_and_colons(pool: Pool) -> None:
-    """And 256 characters; of the three ways of publishing, and in the table itself, which refuses all others."""
+    """And 256 characters; of each way of publishing, and in the table itself, which refuses all others."""
     for name in ("evt.1:b", "...", "a" * 256):
-        for publish in (
+        for way in (
             lambda given: publish_json(pool, given, "1"),
             lambda given: publish_raw(pool, given, b"1"),
+            lambda given: publish(pool, given, "1", dated=True),
             lambda given: many(pool, (given, "1")),
         ):
-            await publish(event(event_id=EventId(name)))
+            await way(event(event_id=EventId(name)))
             assert name == await pool.fetchval("DELETE FROM hookseal.events RETURNING id")
     await publish_json(pool, event(), "1")
     for name in (".", "..", "a/b", "a" * 257):
@@ -706,8 +715,9 @@ async def test_a_role_publishes_batches_only_for_its_tenants(pool: Pool, databas
     async with login(pool, database_url) as (role, connection):
 
         async def is_refused(tenant: str = "acme") -> None:
-            with pytest.raises(Refused):
-                await publish_many(connection, TenantId(tenant), batch(numbered(1, 2)))
+            for dated in (False, True):
+                with pytest.raises(Refused):
+                    await publish_many(connection, TenantId(tenant), batch(numbered(1, 2)), dated=dated)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetch(SQL, tenant, [])
 

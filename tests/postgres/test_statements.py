@@ -19,10 +19,9 @@ def test_a_statement_is_the_text_under_its_name() -> None:
     """Each statement is the text under its name, without the name."""
     found = statements("hookseal.dispatcher.store", "publish.sql")
 
-    in_channels = {"publish_in_channels", "publish_raw_in_channels"}
-    assert {"answer", "publish", "publish_raw", "publish_many", "publish_together", "send_example"} | in_channels == {
-        *found
-    }
+    ours = {"publish", "publish_raw", "publish_event", "publish_many", "publish_events", "publish_together"}
+    fragments = {"answer", "dated", "patience", "given_patiently"}
+    assert ours | fragments | {"publish_events_together", "send_example"} == {*found}
     assert "SELECT event_id" in found["publish"]
     assert "-- name" not in found["publish_raw"]
 

@@ -108,7 +108,7 @@ PARTS = {
     ("hookseal_publisher", "SELECT", "delivery_links"): "tenant_id id event_id replay_of",
     ("hookseal_publisher", "INSERT", "deliveries"):
         "tenant_id id endpoint_id event_id rung_at waiting_for held_at last_error position manual_attempts",
-    ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint",
+    ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint occurred_at",
     ("hookseal_publisher", "UPDATE", "operator_notices"): "last_at suppressed",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
     ("hookseal_readonly", "SELECT", "events"): _EVENT,
@@ -298,14 +298,16 @@ async def test_secrets_are_readable_by_few_roles(pool: Pool, role: str, reads: l
 async def test_publishing_functions_have_their_callers(pool: Pool) -> None:
     found = await pool.fetch(
         "SELECT min(f.proname), array_agg(r.rolname::text ORDER BY r.rolname) FROM pg_roles AS r, pg_proc AS f"
-        " WHERE r.rolname = ANY ($1) AND f.proname IN ('publish', 'publish_raw', 'publish_many', 'send_example')"
+        " WHERE r.rolname = ANY ($1) AND f.proname IN"
+        " ('publish', 'publish_raw', 'publish_many', 'publish_event', 'publish_events', 'send_example')"
         " AND f.pronamespace = 'hookseal'::regnamespace"
         " AND has_function_privilege(r.oid, f.oid, 'EXECUTE') GROUP BY f.oid",
         list(ROLES),
     )
     may = ["hookseal_operator", "hookseal_producer", "hookseal_publisher"]
 
-    names = ["publish", "publish", "publish_many", "publish_raw", "publish_raw"]  # two of them also with channels
+    # Two of them also with channels.
+    names = ["publish", "publish", "publish_event", "publish_events", "publish_many", "publish_raw", "publish_raw"]
     not_producers = ("send_example", ["hookseal_api", "hookseal_operator", "hookseal_publisher"])
     assert [*((name, may) for name in names), not_producers] == sorted(map(tuple, found))
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -135,13 +136,15 @@ async def counted_calls() -> AsyncIterator[Calls]:
 
 _MAX_CONNECTIONS: Final = 5
 _CLOSE_SECONDS: Final = 5.0
+_DATED_SINCE: Final = "0002"  # the revision of the schema whose functions return the times of events
 
 
 @asynccontextmanager
-async def connections(database: Database) -> AsyncIterator[Pool]:
+async def connections(database: Database) -> AsyncIterator[tuple[Pool, str]]:
     """Open a pool of one to five connections to a database with the schema of hookseal, and close it at the end.
 
-    Raises `Unavailable` with the address, `Refused` if the role may not use hookseal, `ConfigError`.
+    Yields the pool and the revision of the schema. Raises `Unavailable` with the address, `Refused` if the role may not
+    use hookseal, `ConfigError`.
     """
     async with opening.pool(
         database,
@@ -151,11 +154,10 @@ async def connections(database: Database) -> AsyncIterator[Pool]:
         close_seconds=_CLOSE_SECONDS,
         make=pool_of_qualified_statements,
     ) as pool:
-        await _require_schema(pool)
-        yield pool
+        yield pool, await _revision(pool)
 
 
-async def _require_schema(pool: Pool) -> None:
+async def _revision(pool: Pool) -> str:
     # Any revision is accepted: the SQL functions are the contract, and a producer may be older than the schema.
     with translated():
         try:
@@ -167,6 +169,7 @@ async def _require_schema(pool: Pool) -> None:
             ) from None
     if at is None:
         raise ConfigError("the database has no schema of hookseal: run `hookseal db upgrade`")
+    return at
 
 
 @asynccontextmanager
@@ -237,12 +240,15 @@ class Published:
     """The event and its deliveries. `duplicate` is true if this event had already been published.
 
     `is_committed` is false if the event is stored by the commit of the caller's transaction, and undone by a rollback.
+    `occurred_at` is when it was published first, to the millisecond; None if the schema was of revision 0001 when the
+    Publisher was opened.
     """
 
     event_id: EventId
     duplicate: bool
     deliveries: tuple[Ring, ...]
     is_committed: bool
+    occurred_at: datetime | None
     _due: tuple[Ring, ...] = field(repr=False, compare=False)
     _doorbell: Doorbell = field(repr=False, compare=False)
 
@@ -270,11 +276,12 @@ class PublishedMany:
 class Publisher:
     """Publishes events. One Publisher serves a whole process: any number of tasks may use it at once."""
 
-    def __init__(self, pool: Pool, ringing: Doorbell, calls: Calls) -> None:
+    def __init__(self, pool: Pool, ringing: Doorbell, calls: Calls, *, dated: bool) -> None:
         self._pool = pool
         self._doorbell = ringing
         self._calls = calls
-        self._together = Together(pool, ringing)
+        self._dated = dated  # as in `stored.publish`
+        self._together = Together(pool, ringing, dated=dated)
 
     @classmethod
     @asynccontextmanager
@@ -301,10 +308,10 @@ class Publisher:
 
         async with (
             doorbell(settings, on_lost) as ringing,
-            connections(settings.database) as pool,
+            connections(settings.database) as (pool, revision_),
             counted_calls() as calls,
         ):
-            yield cls(pool, ringing, calls)
+            yield cls(pool, ringing, calls, dated=revision_ >= _DATED_SINCE)
 
     async def publish(
         self,
@@ -351,7 +358,7 @@ class Publisher:
         )
         if connection is not None:
             async with join_transaction(connection) as is_joined:
-                result = await stored.publish(connection, new_event, content)
+                result = await stored.publish(connection, new_event, content, dated=self._dated)
                 return self._one(result, is_committed=not is_joined)
         with self._calls.counted():
             result = await self._together.publish(new_event, content)
@@ -375,10 +382,12 @@ class Publisher:
             return self._many([], is_committed=True)
         if connection is not None:
             async with join_transaction(connection) as is_joined:
-                results = await stored.publish_many(connection, owner, new_events)
+                results = await stored.publish_many(connection, owner, new_events, dated=self._dated)
                 return self._many(results, is_committed=not is_joined)
         with self._calls.counted():
-            results = await stored.publish_many(self._pool, owner, new_events, rings=self._doorbell.rings)
+            results = await stored.publish_many(
+                self._pool, owner, new_events, rings=self._doorbell.rings, dated=self._dated
+            )
             published = self._many(results, is_committed=True)
             await published.ring()
         return published
@@ -393,6 +402,7 @@ class Publisher:
             duplicate=result.duplicate,
             deliveries=result.deliveries,
             is_committed=is_committed,
+            occurred_at=result.occurred_at,
             _due=result.due,
             _doorbell=self._doorbell,
         )

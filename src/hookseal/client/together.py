@@ -65,8 +65,9 @@ class Together:
     raises `Unavailable`. It rings once, for all its calls.
     """
 
-    def __init__(self, pool: Pool, doorbell: Doorbell) -> None:
+    def __init__(self, pool: Pool, doorbell: Doorbell, *, dated: bool) -> None:
         self._pool = pool
+        self._dated = dated  # as in `stored.publish`
         self._doorbell = doorbell
         self._free = pool.get_max_size()
         self._waiting: dict[TenantId, deque[_Call]] = {}  # the first tenant has the next turn
@@ -168,8 +169,9 @@ class Together:
         tenant_id = calls[0].event.tenant_id
         if len(calls) > 1:
             events = stored.batch((call.event, call.content) for call in calls)
-            return await stored.publish_together(self._pool, tenant_id, events, rings=rings)
-        return [await stored.publish(self._pool, calls[0].event, calls[0].content, rings=rings)]
+            return await stored.publish_together(self._pool, tenant_id, events, rings=rings, dated=self._dated)
+        [call] = calls
+        return [await stored.publish(self._pool, call.event, call.content, rings=rings, dated=self._dated)]
 
     def _send_alone(self, calls: Sequence[_Call]) -> None:
         """Let these calls wait again, before the others of their tenant."""

@@ -95,8 +95,17 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
         if not is_derived:
             raise
         raise problems.other_content() from None
-    stored = await asked.admin.events.find(tenant_id=asked.tenant, event_id=published.event_id)
-    return shown(stored, message.payload if asked.query.with_content else NOTHING)
+    at = published.occurred_at
+    if at is None:  # the Publisher was opened before the schema was upgraded
+        at = (await asked.admin.events.find(tenant_id=asked.tenant, event_id=published.event_id)).occurred_at
+    return MessageOut(
+        id=published.event_id,
+        event_id=published.event_id,
+        event_type=message.event_type,
+        payload=message.payload if asked.query.with_content else NOTHING,
+        channels=sorted({*(message.channels or ())}) or None,
+        timestamp=at,
+    )
 
 
 def require_object(payload: bytes) -> None:

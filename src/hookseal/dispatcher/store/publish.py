@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -88,13 +89,14 @@ class NewEvent:
 class PublishResult:
     """The event, its deliveries, and those that are `due` and to be rung.
 
-    `duplicate` says whether the same event was already published.
+    `duplicate` says whether the same event was already published. `occurred_at` is None unless it was asked for.
     """
 
     event_id: EventId
     duplicate: bool
     deliveries: tuple[Ring, ...]
     due: tuple[Ring, ...]
+    occurred_at: datetime | None = None
 
 
 async def publish_json(executor: Executor, event: NewEvent, data: str) -> PublishResult:
@@ -112,25 +114,25 @@ async def publish_raw(executor: Executor, event: NewEvent, body: bytes) -> Publi
     return await publish(executor, event, body)
 
 
-async def publish(executor: Executor, event: NewEvent, content: str | bytes, *, rings: bool = False) -> PublishResult:
+async def publish(
+    executor: Executor, event: NewEvent, content: str | bytes, *, rings: bool = False, dated: bool = False
+) -> PublishResult:
     """Publish the result of `payload.encoded`, which is not checked again, or a raw body. Raises as `publish_json`.
 
-    With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone.
+    With `rings` the caller rings what is due as soon as it is committed: the outbox leaves these deliveries alone. With
+    `dated`, which needs a schema of revision 0002 or later, the result has the time of the event.
     """
-    name = "publish" if isinstance(content, str) else "publish_raw"
+    data, body = (content, None) if isinstance(content, str) else (None, base64.b64encode(content).decode("ascii"))
+    rest = (event.event_id, event.correlation_id, event.traceparent, _flag(value=rings))
+    given: tuple[Any, ...]
+    if dated or event.channels:  # a schema of revision 0001 has only the others
+        name, given = "publish_event", (data, body, event.channels or None, *rest)
+    elif data is not None:
+        name, given = "publish", (data, *rest)
+    else:
+        name, given = "publish_raw", (body, *rest)
     with _errors_translated(event.tenant_id):
-        rows = await _SQL.rows(
-            executor,
-            f"{name}_in_channels" if event.channels else name,  # a schema of revision 0001 has only the other one
-            event.tenant_id,
-            event.event_type,
-            content if isinstance(content, str) else base64.b64encode(content).decode("ascii"),
-            event.event_id,
-            event.correlation_id,
-            event.traceparent,
-            _flag(value=rings),
-            *([event.channels] if event.channels else []),
-        )
+        rows = await _SQL.rows(executor, name, event.tenant_id, event.event_type, *given)
     return _published(event.tenant_id, rows)
 
 
@@ -175,30 +177,32 @@ def batch(events: Iterable[tuple[NewEvent, str | bytes]]) -> list[str]:
 
 
 async def publish_many(
-    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False
+    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False, dated: bool = False
 ) -> list[PublishResult]:
     """Publish the result of `batch`, all events or none, in one statement; the results are in the same order.
 
-    `rings` is that of `publish`.
+    `rings` and `dated` are those of `publish`.
 
     Raises as `publish_json` does; the error has the `index` of the invalid event. Its field is `events` if the events
     would create more than 20,000 deliveries.
     """
     with _errors_translated(tenant_id):
-        rows = await _SQL.rows(executor, "publish_many", tenant_id, events, _flag(value=rings))
+        name = "publish_events" if dated else "publish_many"
+        rows = await _SQL.rows(executor, name, tenant_id, events, _flag(value=rings))
     return _published_many(tenant_id, rows)
 
 
 async def publish_together(
-    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False
+    executor: Executor, tenant_id: TenantId, events: Sequence[str], *, rings: bool = False, dated: bool = False
 ) -> list[PublishResult] | None:
     """Publish events of several callers as `publish_many` does, or return None if that stored nothing.
 
     That is so if one of the events is refused, or waits for a lock for longer than 0.2 seconds: then each caller
     publishes alone, and has an error of its own. Raises `Unavailable` if it is not known whether they are stored.
     """
+    name = "publish_events_together" if dated else "publish_together"
     try:
-        rows = await _SQL.rows(executor, "publish_together", tenant_id, events, _flag(value=rings), _PATIENCE)
+        rows = await _SQL.rows(executor, name, tenant_id, events, _flag(value=rings), _PATIENCE)
     except asyncpg.PostgresError:  # an outage is translated already
         return None
     except Unavailable as error:
@@ -230,11 +234,13 @@ def _as_json(event: NewEvent, content: str | bytes) -> bytes:
 
 def _published(tenant_id: TenantId, rows: list[Any]) -> PublishResult:
     rings = [(_ring(tenant_id, row), row["is_due"] == _TRUE) for row in rows if row["delivery_id"] is not None]
+    at: str | None = rows[0].get("occurred_at")
     return PublishResult(
         event_id=EventId(rows[0]["event_id"]),
         duplicate=rows[0]["duplicate"] == _TRUE,
         deliveries=tuple(ring for ring, _ in rings),
         due=tuple(ring for ring, is_due in rings if is_due),
+        occurred_at=None if at is None else datetime.fromisoformat(at),
     )
 
 

@@ -142,7 +142,7 @@ _WRONG_OWNER: Final = """
                 WHEN p.prorettype <> 'trigger'::regtype THEN 'hookseal_producer' END AS callers
     FROM pg_proc AS p
     WHERE p.pronamespace = 'hookseal'::regnamespace
-      AND p.proname IN ('publish', 'publish_raw', 'publish_many', 'send_example',
+      AND p.proname IN ('publish', 'publish_raw', 'publish_many', 'publish_event', 'publish_events', 'send_example',
                         'report_endpoint', 'report_exhausted', 'report_expiring', 'forget_notices')
       AND p.proowner <> 'hookseal_publisher'::regrole
 """

@@ -16,6 +16,7 @@ def upgrade() -> None:
         "0002_endpoints.sql",
         "0002_event_ids.sql",
         "0002_channels.sql",
+        "0002_publish.sql",
         "0002_event_types.sql",
         "0002_attempts.sql",
         "0002_examples.sql",
