@@ -133,6 +133,30 @@ async def test_a_wrong_token_costs_one_statement(admin: Admin) -> None:
         assert 1 == len(sent), text
 
 
+async def test_look_ups_that_come_at_once_share_a_statement(admin: Admin) -> None:
+    """Each has its own answer. One that begins after a revocation does not find the token, whatever runs beside it."""
+    made = [await added(admin, f"t{number}") for number in range(3)]
+    texts = [text_of(each) for each in made]
+    for text in texts:  # their first use of the day
+        await admin.tokens.find(text)
+    sent: list[str] = []
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            connection = await stack.enter_async_context(connected(await admin.tokens._session.source()))
+            connection.add_query_logger(lambda query: sent.append(query.query))
+    found = await asyncio.gather(*(admin.tokens.find(text) for text in [*texts, "whst_wrong"] * 10))
+    for _ in range(3):  # turns of the loop, until asyncpg has reported it
+        await asyncio.sleep(0)
+    assert [*(each.token_id for each in made), None] * 10 == [None if each is None else each.token_id for each in found]
+    assert 1 == len(sent)
+
+    running = [asyncio.ensure_future(admin.tokens.find(texts[0])) for _ in range(10)]
+    await admin.tokens.revoke(name="t0", actor=JANE)
+    assert [None] * 10 == await asyncio.gather(*(admin.tokens.find(texts[0]) for _ in range(10)))
+    running[0].cancel()
+    await asyncio.wait(running)
+
+
 async def test_the_first_use_of_a_day_is_recorded(admin: Admin, installation: Installation) -> None:
     """A use writes nothing if one of that day is on record, and waits for nobody who has the row locked."""
     pool, made = installation.pool, await added(admin)

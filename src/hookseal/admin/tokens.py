@@ -9,6 +9,7 @@ from hookseal.admin.results import AddedToken, Page, Token, of_row
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import tokens
 from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES, NewToken
+from hookseal.ground.batches import Batch, Batches, resolve
 from hookseal.operations.tokens import add_token, revoke_token
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core.material import SecretMaterial
@@ -19,6 +20,7 @@ class Tokens:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._sought: Batches[bytes, Token | None] = Batches(self._find)
 
     async def add(
         self,
@@ -85,9 +87,14 @@ class Tokens:
     async def find(self, token: str) -> Token | None:
         """Return the token with this text if it may be used now, else None. It needs no master key, and no actor.
 
-        Every wrong text takes as long as another one. The first use of a day is recorded as `last_used_on`.
+        It is looked up each time; calls that come while a look-up runs share the next one. Every wrong text takes as
+        long as another one. The first use of a day is recorded as `last_used_on`.
         """
-        text = arguments.token_text(token)
+        return await self._sought.add(arguments.token_text(token))
+
+    async def _find(self, batch: Batch[bytes, Token | None]) -> None:
         async with self._session.reading() as db:
-            found = await tokens.find(db, text)
-        return None if found is None else of_row(Token, found)
+            rows = await tokens.find(db, [text for text, _ in batch])
+        found = {text: of_row(Token, row) for text, row in rows.items()}
+        for text, future in batch:
+            resolve(future, found.get(text))

@@ -5,7 +5,7 @@ Those of a portal let a customer in for a while, and may have a code, which make
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -204,18 +204,19 @@ async def get(executor: Executor, token_id: str) -> dict[str, Any]:
     return dict(row)
 
 
-async def find(executor: Executor, text: bytes) -> dict[str, Any] | None:
-    """Return the token if it may be used now, else None. The first use of a day is recorded. Raises `Unavailable`.
+async def find(executor: Executor, texts: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
+    """Return the tokens with these texts that may be used now, by one statement, each by its text.
+
+    The first use of a day is recorded, by a second statement. Raises `Unavailable`.
 
     Any text costs the same: it is hashed first, and the digest is looked up in an index. The comparison with other
     digests tells nothing, because nobody can choose the digest of a text.
     """
-    row = await _SQL.row(executor, "find", digest(text))
-    if row is None:
-        return None
-    if not row["was_used_today"]:
-        await _SQL.execute(executor, "use", row["tenant_id"], row["token_id"])
-    return dict(row)
+    digests = {digest(text).hex(): text for text in texts}
+    rows = await _SQL.rows(executor, "find", list(digests))
+    if unused := [row["token_id"] for row in rows if not row["was_used_today"]]:
+        await _SQL.execute(executor, "use", unused)
+    return {digests[row["digest"]]: dict(row) for row in rows}
 
 
 async def page(

@@ -86,20 +86,22 @@ SELECT {shown}
 FROM hookseal.api_tokens AS t
 WHERE t.id = $1::text::uuid
 
--- Returns the token with this digest if it may be used now, and whether its use today is on record.
+-- Returns those of the tokens with these digests, in hexadecimal, that may be used now, and whether the use of each today is on
+-- record. `OFFSET 0` makes the planner look each up in the index.
 -- name: find
-SELECT {shown}, t.last_used_on IS NOT DISTINCT FROM (now() AT TIME ZONE 'UTC')::date AS was_used_today
-FROM hookseal.api_tokens AS t
-WHERE t.digest = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+SELECT s.digest, {shown}, t.last_used_on IS NOT DISTINCT FROM (now() AT TIME ZONE 'UTC')::date AS was_used_today
+FROM unnest($1::text[]) AS s (digest),
+     LATERAL (SELECT * FROM hookseal.api_tokens AS k WHERE k.digest = decode(s.digest, 'hex') OFFSET 0) AS t
+WHERE t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
 
--- Records that the token was used today. It waits for nobody: another use of today, or a revocation, has the row locked.
+-- Records that these tokens were used today. It waits for nobody: another use of today, or a revocation, has the row locked.
 -- name: use
 UPDATE hookseal.api_tokens AS t
 SET last_used_on = (now() AT TIME ZONE 'UTC')::date
-WHERE t.id = (SELECT u.id FROM hookseal.api_tokens AS u
-              WHERE u.tenant_id = $1 AND u.id = $2::text::uuid
-                AND u.last_used_on IS DISTINCT FROM (now() AT TIME ZONE 'UTC')::date
-              FOR UPDATE SKIP LOCKED)
+WHERE t.id IN (SELECT u.id FROM hookseal.api_tokens AS u
+               WHERE u.id = ANY ($1::text[]::uuid[])
+                 AND u.last_used_on IS DISTINCT FROM (now() AT TIME ZONE 'UTC')::date
+               FOR UPDATE SKIP LOCKED)
 
 -- Returns tokens before an id, of one tenant or of all, the newest first: those of portals, or the others.
 -- name: page
