@@ -18,7 +18,7 @@ from hookseal.api.application import CALL, app
 from hookseal.api.calls import CALLS
 from hookseal.api.connections import IDLE_SECONDS, Connections
 from hookseal.client.publisher import Publisher
-from hookseal.config.load import raise_descriptor_limit
+from hookseal.config.load import freeze_objects, raise_descriptor_limit
 from hookseal.config.settings import Settings
 from hookseal.errors import Defect, Unavailable
 from hookseal.ground.clock import Clock, SystemClock
@@ -67,6 +67,7 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
             clock=clock,
         )
         probes = Probes(ready={"postgresql": admin.check}, startup={}, loops=(), scrape=meter.scrape)
+        freeze_objects()
         await _serve(settings, meter.counting(api), probes, stop, output)
 
 

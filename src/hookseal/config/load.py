@@ -2,6 +2,7 @@
 
 import base64
 import ctypes
+import gc
 import os
 import resource
 import sys
@@ -292,6 +293,7 @@ def _settings(
 
 
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+_OBJECTS_UNTIL_COLLECTION: Final = 5_000  # to search so many new ones takes 1 to 2 ms
 
 
 def raise_descriptor_limit() -> int:
@@ -301,6 +303,16 @@ def raise_descriptor_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def freeze_objects() -> None:
+    """Exclude the objects of the start of this process from garbage collection, and collect less often.
+
+    A delivery makes few cycles: by default the search for them took over 4 % of the CPU of a busy worker.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
 
 
 def harden_process() -> None:

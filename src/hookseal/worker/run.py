@@ -1,7 +1,6 @@
 """Runs a worker process: open the resources, report that it is ready, take rings until a signal, drain, close."""
 
 import asyncio
-import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,7 +8,7 @@ from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 import structlog
 
-from hookseal.config.load import raise_descriptor_limit
+from hookseal.config.load import freeze_objects, raise_descriptor_limit
 from hookseal.config.settings import Settings
 from hookseal.dispatcher.http.egress_guard import RESERVED_DESCRIPTORS
 from hookseal.dispatcher.lanes.lane import PEAK_PART
@@ -33,7 +32,6 @@ from hookseal.worker.stopping import on_stop, print_ready
 from hookseal.worker.unlocking import WarmUp
 
 _CANCEL_AGAIN_SECONDS: Final = 0.1
-_OBJECTS_UNTIL_COLLECTION: Final = 5_000  # to search so many new ones takes 1 to 2 ms
 
 
 class Closing(Protocol):
@@ -130,16 +128,6 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, others: 
     )
 
 
-def _freeze_objects() -> None:
-    """Exclude the objects of the start from garbage collection, and collect less often.
-
-    A delivery makes few cycles: by default the search for them took over 4 % of the CPU of a busy worker.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_UNTIL_COLLECTION)
-
-
 class _Worker:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         self._settings = settings
@@ -186,7 +174,7 @@ class _Worker:
             **self._background.loops,
         }
         loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]
-        _freeze_objects()
+        freeze_objects()
         try:
             self._say_ready(url, output)
             await run_until(stop, loops, self._log)
