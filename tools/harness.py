@@ -41,6 +41,7 @@ from tools.bench.bodies import order
 from tools.records import ROOT, Machine, machine
 
 WORKER, POSTGRESQL, REDIS, RECEIVER, PRODUCER = "worker", "postgresql", "redis", "receiver", "producer"
+API, CALLER = "api", "caller"
 KB: Final = 1_024
 EVENT: Final = "bench.tick"  # the type of events that every endpoint subscribes to
 _HOSTS: Final = 100  # 127.0.0.1 to 127.0.0.100, in one certificate of usual size

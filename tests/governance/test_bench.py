@@ -31,7 +31,7 @@ from tools.bench.results import (
     to_least_backlog,
 )
 from tools.bench.run import differing
-from tools.harness import POSTGRESQL, REDIS, WORKER, Endpoints, Receiver
+from tools.harness import API, POSTGRESQL, REDIS, WORKER, Endpoints, Receiver
 from tools.records import number, percentile
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def test_every_case_is_in_a_part_and_has_a_name_of_its_own() -> None:
     cases = (*plan.CASES, *plan.backlogs(plan.FULL))
 
     assert len(cases) == len({case.name for case in cases})
-    assert plan.PARTS.keys() == {case.part for case in cases} | {"publishing", "steady"} == set(plan.FULL.parts)
+    assert plan.PARTS.keys() == {case.part for case in cases} | {"publishing", "api", "steady"} == set(plan.FULL.parts)
     assert {case.half_of for case in cases} - {""} <= {case.name for case in cases if plan.MEANWHILE in case.contenders}
     assert plan.AT_LEAST == plan.backlogs(plan.FULL)[0].name == plan.backlogs(plan.LONG)[0].name
 
@@ -228,6 +228,34 @@ def test_cpu_is_compared_with_that_of_bare_aiohttp() -> None:
     ratio = to_least_backlog("backlog-1000000")
     assert pytest.approx(1.25) == ratio(replace(a_run(), rows=backlogs))
     assert (None, None) == (ratio(a_run()), postgresql_to_bare(replace(a_run(), rows=())))
+
+
+def test_the_api_is_held_to_its_gates() -> None:
+    """Its rate is compared with the adjacent round of the Publisher; of the lists the slowest counts."""
+    by_api = [
+        Round(deliveries=1_000, seconds=seconds, cpu={API: 0.3}, figures={"p99_ms": 9.0, "resident_mb": 90.0})
+        for seconds in (1.0, 2.0)
+    ]
+    by_tasks = [Round(deliveries=1_000, seconds=seconds) for seconds in (0.5, 1.0)]
+    reads = {"endpoints": 10.0, "stored": 400.0, "message.list p99_ms": 60.0, "endpoint.list p99_ms": 5.0}
+    reads["endpoint.create p99_ms"] = 70.0
+    rows = (
+        Row(scenario="api", contender=plan.BY_API, rounds=tuple(by_api)),
+        Row(scenario="api", contender=plan.BY_16_TASKS, rounds=tuple(by_tasks)),
+        Row(scenario="api-50", contender=plan.HOOKSEAL, rounds=(Round(figures={"p50_ms": 2.0, "p99_ms": 5.0}),)),
+        Row(scenario="api-slow", contender=plan.HOOKSEAL, rounds=(Round(figures={"api_cpu_percent": 0.5}),)),
+        Row(scenario="api-reads", contender=plan.HOOKSEAL, rounds=(Round(figures=reads),)),
+    )
+    lines = performance(replace(a_run(), rows=rows)).splitlines()
+
+    assert "| API-10: rate of messages to Publisher.publish in 16 tasks | >= 0.80x | 0.50x | **missed** |" in lines
+    assert "| API-10: CPU of the API for a message | <= 450 us | 300 us | met |" in lines
+    assert "| API-10: messages at 50/s, p99 | <= 15.0 ms | 5.00 ms | met |" in lines
+    assert "| API-10: lists of large tables, slowest p99 | <= 50.0 ms | 60.0 ms | **missed** |" in lines
+    assert "| API-10: memory of the API | <= 120 MB | 90.0 MB | met |" in lines
+    assert "| API-10: 400 slow clients, API | <= 2.00 % CPU | 0.50 % CPU | met |" in lines
+    assert "| `endpoint.list`, p99, with 10.0 endpoints, and 400 deliveries to 20 of them | 5.00 ms |" in lines
+    assert any(line.startswith(f"| {plan.BY_API} | 750 | 300 |") for line in lines)
 
 
 def test_the_snapshot_is_judged_when_it_is_oldest() -> None:

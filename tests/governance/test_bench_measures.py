@@ -15,11 +15,13 @@ from hookseal.postgres.connect import connect
 from hookseal.postgres.pool import Connection, Pool
 from tests import forked
 from tests.servers import sibling
-from tools.bench import environments, measures, plan, producer
+from tools.bench import api, environments, measures, plan, producer
 from tools.bench.environments import NotInstalled
 from tools.bench.results import LeftOut, Round
 from tools.bench.run import OUT_OF_TIME, Runner, Scenario
 from tools.harness import (
+    API,
+    CALLER,
     POSTGRESQL,
     PRODUCER,
     RECEIVER,
@@ -185,7 +187,7 @@ async def test_each_kind_of_round_runs_on_real_servers(
         ours = await measures.ours(here, case, 1_000)  # beside other load the first 200 may be sent before they count
         two_of_them = replace(case, processes=2)
         two = await measures.theirs(here, two_of_them, 3_000, plan.BARE, OURS)
-        published = await measures.publishing(here, "SQL, 100 in one call", 0.1)
+        published = await measures.publishing(here, measures.WAYS["SQL, 100 in one call"], 0.1)
         at_once = await measures.at_once(here, case, 0.1)
         latency = await measures.latency(here, steady, plan.RING, 20.0, 0.5)
         statements = await measures.statements(here, 50, None)
@@ -205,6 +207,28 @@ async def test_each_kind_of_round_runs_on_real_servers(
     assert (10, 0) == (latency.deliveries, latency.figures["unsent"])
     assert 0 < latency.figures["p50_ms"] <= latency.figures["p99_ms"]
     assert 0 < statements.figures["statements"] < 10
+
+
+async def test_the_api_is_measured_by_a_client_of_its_own() -> None:
+    """Every request is answered with 2xx, or the round fails. The CPU of the server is not that of the client."""
+    async with site() as here:
+        messages = await api.messages(here, 0.3)
+        steady = await api.steady(here, 20.0, 0.5)
+        slow = await api.slow(here, 1.0)
+        reads = await api.reads(here, 30, 400, 3)
+        with pytest.raises(RuntimeError, match="3 requests were not answered with 2xx"):
+            async with api._serving(here) as served:
+                await served.called("in-turn", {"nothing": {"method": "GET", "path": "/api/v1/no-such"}}, times=3)
+
+    assert all(messages.cpu[part] > 0 for part in (API, CALLER, POSTGRESQL))
+    assert 50 < messages.figures["resident_mb"] < 500
+    assert 10 == steady.deliveries
+    for measured in (messages, steady):
+        assert 0 < measured.figures["p50_ms"] <= measured.figures["p99_ms"]
+    assert 0 <= slow.figures["api_cpu_percent"] < 100
+    assert (30, 400) == (reads.figures.pop("endpoints"), reads.figures.pop("stored"))
+    assert {"message.list p99_ms", "endpoint.create p99_ms"} < reads.figures.keys()
+    assert all(value > 0 for value in reads.figures.values())
 
 
 async def test_endpoints_at_places_of_their_own_are_measured_kept_and_cold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,4 +322,5 @@ async def test_every_way_of_publishing_stores_its_events(
 
 def test_every_way_of_the_benchmark_is_one_of_the_producer() -> None:
     """The ways of the benchmark are ways of the producer."""
-    assert set(producer.WAYS) == {*measures.WAYS.values(), *(way for way, _, _ in measures.LATENCIES.values())}
+    ours = {*measures.WAYS.values(), *api.BESIDE.values(), *(way for way, _, _ in measures.LATENCIES.values())}
+    assert set(producer.WAYS) == ours

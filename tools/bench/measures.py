@@ -273,11 +273,11 @@ def _full_speed(count: Count, cost: Reading, deliveries: int, own: Mapping[str, 
 
 
 async def publishing(site: Site, way: str, seconds: float) -> Round:
-    """Return the cost of publishing in that way, while no worker runs."""
+    """Return the cost of publishing in that way of a producer, while no worker runs."""
     async with site.with_endpoints(ONE) as (installation, observer):
         meter = Meter(site, observer)
         before = await meter.read()
-        result = await _produced(site, installation, ONE, WAYS[way], seconds)
+        result = await _produced(site, installation, ONE, way, seconds)
         cost, events = before.until(await meter.read()), int(result["events"])
     return Round(
         deliveries=events,

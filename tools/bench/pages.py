@@ -5,9 +5,9 @@ from functools import partial
 from typing import Final
 
 from tools.bench import results, scaling
-from tools.bench.plan import BARE, CLIENT, HOOKSEAL, STOCK
-from tools.bench.results import BARS, RESULTS, Row, Run, ratio_of_cpu, ratio_of_rates
-from tools.harness import POSTGRESQL, PRODUCER, RECEIVER, REDIS, WORKER
+from tools.bench.plan import BARE, BY_API, CLIENT, HOOKSEAL, STOCK
+from tools.bench.results import BARS, P99_MS, RESULTS, Row, Run, ratio_of_cpu, ratio_of_rates
+from tools.harness import API, CALLER, POSTGRESQL, PRODUCER, RECEIVER, REDIS, WORKER
 from tools.records import number, table
 from tools.soak import Soak
 
@@ -32,6 +32,8 @@ def performance(run: Run) -> str:
         _bars(run),
         _cases(run),
         _section("Publishing", "Events of 1 KB. The milliseconds are those of a call.", run.rows_of("publish"), _CALLS),
+        _section("The HTTP API", _API, run.rows_of("api"), _MESSAGES),
+        _api_figures(run),
         _section(
             "From publish to request", _LATENCY, latencies, _LATENCIES,
             lambda row: f"{run.titles[row.scenario]}: {row.contender}",
@@ -58,6 +60,7 @@ def _us(*parts: str) -> tuple[Column, ...]:
 _RATE: Final[Column] = ("per second", lambda row: row.per_second)
 _P50_P99: Final[tuple[Column, ...]] = (("p50 ms", _figure("p50_ms")), ("p99 ms", _figure("p99_ms")))
 _CALLS: Final = (_RATE, *_us(PRODUCER, POSTGRESQL, REDIS), *_P50_P99, ("WAL bytes", _figure("wal_bytes")))
+_MESSAGES: Final = (_RATE, *_us(API, CALLER, PRODUCER, POSTGRESQL, REDIS), *_P50_P99)
 _LATENCIES: Final[tuple[Column, ...]] = (
     *_P50_P99,
     ("published/s", _figure("published_per_second")),
@@ -219,6 +222,25 @@ def _steady(run: Run) -> str:
     return f"## At rest, and in memory\n\n{table(('one worker', ''), found)}" if found else ""
 
 
+def _api_figures(run: Run) -> str:
+    figures = [
+        ("messages at 50/s, p50", "ms", "api-50", "p50_ms", HOOKSEAL),
+        ("messages at 50/s, p99", "ms", "api-50", "p99_ms", HOOKSEAL),
+        ("400 clients that send a body byte by byte: the API", "% CPU", "api-slow", "api_cpu_percent", HOOKSEAL),
+        ("memory after the messages above", "MB", "api", "resident_mb", BY_API),
+    ]
+    reads = run.row("api-reads", HOOKSEAL)
+    if reads is not None:
+        sizes = [number(reads.figure(name)) for name in ("endpoints", "stored")]
+        beside = "with {} endpoints, and {} deliveries to 20 of them".format(*sizes)
+        calls = [name for name in reads.rounds[0].figures if name.endswith(P99_MS)]
+        figures += [
+            (f"`{name.removesuffix(P99_MS)}`, p99, {beside}", "ms", "api-reads", name, HOOKSEAL) for name in calls
+        ]
+    found = [(what, number(value, unit)) for what, unit, *of in figures if (value := run.figure(*of)) is not None]
+    return table(("one process of the API", ""), found) if found else ""
+
+
 def _left_out(run: Run) -> str:
     lines = [
         f"- {each.scenario}: {each.contender}: {'failed: ' if each.is_failure else ''}{each.reason}"
@@ -241,6 +263,10 @@ CPU is in microseconds for each delivery. The CPU of the receiver is shown, and 
 process of hookseal and its endpoints are as installed, PostgreSQL has no fsync, and one of the others has as many
 requests in flight as hookseal to one endpoint, unless the title says otherwise. "Published meanwhile": 50 tasks of one
 Publisher publish as fast as they can while the worker delivers, and the rate is that of both together."""
+_API: Final = """\
+Messages of 1 KB by `message.create`: 64 connections of one client, each of which sends the next request when the last
+one is answered, with a token that is looked up for each. Beside it the same events by a Publisher, without HTTP.
+`caller` is the client, in a process of its own. In the second table calls follow one after the other."""
 _LATENCY: Final = """\
 From the call that publishes to the request at the receiver. If less was published than planned, producers did not keep
 up. `unsent`: not sent within twice the time of publishing. `refused`: not published because no connection was free;

@@ -20,6 +20,10 @@ WITHOUT_QUEUE: Final = (BARE, CLIENT)
 STOCK: Final = "stock arq"
 PGQUEUER: Final = "pgqueuer"
 QUEUES: Final = ("saq", "taskiq", "procrastinate", PGQUEUER)
+# Messages by the HTTP API, and what they are compared with.
+BY_API: Final = "message.create, 64 connections"
+BY_16_TASKS: Final = "Publisher.publish, 16 tasks"
+BY_MANY: Final = "Publisher.publish_many, 100 in one call"
 # How events are published at a steady rate, and what happens meanwhile.
 RING, SQL, LISTEN, HANGING = "by ring", "by SQL, LISTEN off", "by SQL, LISTEN on", "by ring, 400 hung"
 
@@ -65,6 +69,7 @@ PARTS: Final = {
     "endpoints": USUAL,
     "latency": USUAL,
     "publishing": USUAL,
+    "api": USUAL,
     "steady": USUAL,
     "places": USUAL,
     "backlogs": USUAL,
@@ -307,6 +312,9 @@ class Size:
     backlog_seconds: float
     backlog_rounds: int
     idle_seconds: float
+    api_endpoints: int  # beside which lists and new endpoints are measured
+    api_deliveries: int
+    api_times: int
     statements: int  # deliveries for which statements are counted: so many that those of a start do not matter
     statements_at_20: int
     # Cases whose rounds are so many times as long: the one from which rates are claimed, those in which each of many
@@ -338,6 +346,9 @@ FULL: Final = Size(
     backlog_seconds=5.0,
     backlog_rounds=4,
     idle_seconds=15.0,
+    api_endpoints=10_000,
+    api_deliveries=1_000_000,
+    api_times=300,
     statements=10_000,
     statements_at_20=200,
     longer={"base": 2, "1000endpoints": 3, "places-1000-cold": 3, "slow-50": 2, "slow-300": 2},
@@ -345,7 +356,7 @@ FULL: Final = Size(
 QUICK: Final = replace(
     FULL,
     name="quick",
-    parts=("base", "endpoints", "latency", "publishing", "steady", "places", "backlogs"),
+    parts=("base", "endpoints", "latency", "publishing", "api", "steady", "places", "backlogs"),
     cases=("base", "endpoints-100", "latency-20", "places-1000-kept"),
     deadline_seconds=112,
     rounds=1,
@@ -362,11 +373,22 @@ QUICK: Final = replace(
     backlog_seconds=2.0,
     backlog_rounds=1,
     idle_seconds=4.0,
+    api_endpoints=1_000,
+    api_deliveries=20_000,
+    api_times=20,
     statements=1_000,
     statements_at_20=60,
     longer={},
     beside=(BARE, HOOKSEAL, STOCK, MEANWHILE, RING),
-    ends={"base": 0.25, "endpoints": 0.4, "latency": 0.48, "publishing": 0.58, "steady": 0.8, "places": 0.92},
+    ends={
+        "base": 0.22,
+        "endpoints": 0.36,
+        "latency": 0.42,
+        "publishing": 0.52,
+        "api": 0.66,
+        "steady": 0.84,
+        "places": 0.94,
+    },
 )
 # An hour and a half, of which a snapshot is open for the last hour.
 LONG: Final = replace(

@@ -27,6 +27,7 @@ from tools.records import percentile
 
 ORDER: Final = "HOOKSEAL_BENCH_PUBLISH"
 _AT_ONCE: Final = 50
+_FEW_AT_ONCE: Final = 16  # beside which the HTTP API is measured
 _BATCH: Final = 100
 _CONNECTIONS: Final = 5
 _TIME_BYTES: Final = 22  # of `"sent":` and a time of the clock, about
@@ -141,6 +142,7 @@ async def _by_insert_and_ping(order: Order, _at_once: int) -> AsyncIterator[Way]
 
 WAYS: Final = {
     "publisher": (_by_publisher, 1),
+    "publisher-16": (_by_publisher, _FEW_AT_ONCE),
     "publisher-50": (_by_publisher, _AT_ONCE),
     "sql": (_by_sql, 1),
     "sql-pool": (_by_sql, _CONNECTIONS),

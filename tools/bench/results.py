@@ -8,13 +8,27 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from tools.bench.plan import AT_LEAST, BARE, HANGING, HOOKSEAL, LISTEN, ONE_PROCESS, RING, SQL, STOCK, TWO
-from tools.harness import POSTGRESQL, WORKER
+from tools.bench.plan import (
+    AT_LEAST,
+    BARE,
+    BY_16_TASKS,
+    BY_API,
+    HANGING,
+    HOOKSEAL,
+    LISTEN,
+    ONE_PROCESS,
+    RING,
+    SQL,
+    STOCK,
+    TWO,
+)
+from tools.harness import API, POSTGRESQL, WORKER
 from tools.records import Machine, number
 
 RESULTS: Final = "docs/proof/performance.json"
 COMMAND: Final = "make bench"
 _MICROSECONDS: Final = 1e6
+P99_MS: Final = " p99_ms"  # after the name of a call of the HTTP API
 T = TypeVar("T")
 
 
@@ -215,6 +229,23 @@ def hung_to_none(run: Run) -> float | None:
     return ratio(hung, none, lambda each: each.figures["p99_ms"])
 
 
+def api_to_publisher(run: Run) -> float | None:
+    """Return the rate of messages by the HTTP API, divided by that of `Publisher.publish` in 16 tasks."""
+    return ratio_of_rates(run.row("api", BY_API), run.row("api", BY_16_TASKS))
+
+
+def api_microseconds(run: Run) -> float | None:
+    """Return the CPU of the HTTP API for a message."""
+    return None if (row := run.row("api", BY_API)) is None else row.microseconds(API)
+
+
+def slowest_list(run: Run) -> float | None:
+    """Return the p99 of the list of the HTTP API that has the highest one."""
+    row = run.row("api-reads", HOOKSEAL)
+    figures = {} if row is None else row.rounds[0].figures
+    return max((value for name, value in figures.items() if name.endswith(P99_MS) and "list" in name), default=None)
+
+
 def _rate_to(scenario: str, other: str) -> Callable[[Run], float | None]:
     return lambda run: ratio_of_rates(run.row(scenario, HOOKSEAL), run.row(scenario, other))
 
@@ -274,6 +305,13 @@ BARS: Final = (
     _bar("PERF-12", "journal to publish", 2_200, "bytes", _figure("base", "publish_wal_bytes")),
     _bar("PERF-12", "kept beside the body", 1_000, "bytes", _figure("base", "kept_bytes")),
     _bar("PERF-12", "log of a delivery", 300, "bytes", _figure("base", "log_bytes")),
+    _bar("API-10", "rate of messages to Publisher.publish in 16 tasks", 0.8, "x", api_to_publisher),
+    _bar("API-10", "CPU of the API for a message", 450, "us", api_microseconds),
+    _bar("API-10", "messages at 50/s, p99", 15, "ms", _figure("api-50", "p99_ms")),
+    _bar("API-10", "lists of large tables, slowest p99", 50, "ms", slowest_list),
+    _bar("API-10", "endpoint.create, p99", 50, "ms", _figure("api-reads", f"endpoint.create{P99_MS}")),
+    _bar("API-10", "memory of the API", 120, "MB", _figure("api", "resident_mb", BY_API)),
+    _bar("API-10", "400 slow clients, API", 2, "% CPU", _figure("api-slow", "api_cpu_percent")),
 )
 
 

@@ -12,11 +12,11 @@ from typing import Final
 
 from hookseal.config.variables import Variables
 from tools import records
-from tools.bench import environments, measures, plan
+from tools.bench import api, environments, measures, plan
 from tools.bench.environments import Environment, NotInstalled
 from tools.bench.plan import Case, Size
 from tools.bench.results import LeftOut, Round, Row, Run
-from tools.harness import KB, WORKER, Site, environment_of, site
+from tools.harness import API, KB, WORKER, Site, environment_of, site
 from tools.records import ROOT, commit_of, is_dirty
 
 OUT_OF_TIME: Final = "the time of the run was over"
@@ -89,8 +89,9 @@ def summary(measured: Round) -> str:
     if not measured.deliveries or not measured.cpu:
         return ", ".join(f"{name} {value:,.1f}" for name, value in measured.figures.items())
     text = f"{measured.per_second:,.0f}/s"
-    if WORKER in measured.cpu:
-        text += f", worker {measured.microseconds(WORKER):,.0f} us"
+    for part in (WORKER, API):
+        if part in measured.cpu:
+            text += f", {part} {measured.microseconds(part):,.0f} us"
     if "p99_ms" in measured.figures:
         text += f", p50 {measured.figures['p50_ms']:,.1f} ms, p99 {measured.figures['p99_ms']:,.1f} ms"
     return text
@@ -111,7 +112,7 @@ class _Parts:
         for case in plan.CASES:
             if case.part == part and (not self.size.cases or case.name in self.size.cases):
                 await self._case(here, case)
-        if part in {"publishing", "steady", "backlogs"}:
+        if part in {"publishing", "api", "steady", "backlogs"}:
             await getattr(self, f"_{part}")(here)
 
     async def _case(self, here: Site, case: Case) -> None:
@@ -128,8 +129,23 @@ class _Parts:
             await self._rounds(case.name, {each: runs[each] for each in plan.COMPARED}, size.more_rounds)
 
     async def _publishing(self, here: Site) -> None:
-        runs = {way: partial(measures.publishing, here, way, self.size.publish_seconds) for way in measures.WAYS}
+        seconds = self.size.publish_seconds
+        runs = {name: partial(measures.publishing, here, way, seconds) for name, way in measures.WAYS.items()}
         await self._rounds("publish", runs, self.size.rounds_of_cases)
+
+    async def _api(self, here: Site) -> None:
+        size = self.size
+        seconds = size.publish_seconds
+        runs: dict[str, Callable[[], Awaitable[Round]]] = {plan.BY_API: partial(api.messages, here, seconds)}
+        runs |= {name: partial(measures.publishing, here, way, seconds) for name, way in api.BESIDE.items()}
+        await self._rounds("api", runs, size.rounds_of_cases)
+        kinds = {
+            "api-50": partial(api.steady, here, 50.0, size.latency_seconds),
+            "api-slow": partial(api.slow, here, min(size.idle_seconds, api.SLOW_SECONDS)),
+            "api-reads": partial(api.reads, here, size.api_endpoints, size.api_deliveries, size.api_times),
+        }
+        for name, run in kinds.items():
+            await self._rounds(name, {plan.HOOKSEAL: run})
 
     async def _steady(self, here: Site) -> None:
         size = self.size
