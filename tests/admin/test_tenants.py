@@ -8,7 +8,9 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import Tenant
+from hookseal.dispatcher.store.publish import NewEvent, publish_json, publish_many, publish_raw
 from hookseal.errors import Conflict, HooksealError, NotFound, Refused, Unavailable
+from hookseal.ground.ids import TenantId
 from hookseal.operations.tenants import MOST_ENDPOINTS
 from tests import rows
 from tests.admin.refusals import refused_field
@@ -186,6 +188,29 @@ async def test_a_deleted_id_is_taken_while_its_history_is_kept(admin: Admin, ins
     assert (tenant, None, None) == (again.tenant_id, again.uid, again.name)
     assert again.created_at > made.created_at
     await with_endpoint(admin, tenant)
+
+
+async def test_a_deleted_tenant_gets_no_event(admin: Admin, installation: Installation) -> None:
+    """By each way of publishing: as if there had never been such a tenant, until one is added again."""
+    await with_endpoint(admin, "acme")
+    [first] = await installation.deliveries("acme")
+    await admin.tenants.delete(tenant_id="acme", actor=JANE)
+    event = NewEvent(tenant_id=TenantId("acme"), event_type="a", channels=("eu",))
+    pool = installation.pool
+    for call in (
+        installation.published("acme"),
+        publish_raw(pool, event, b"{}"),
+        publish_json(pool, event, "1"),
+        publish_many(pool, TenantId("acme"), ['{"event_type": "a", "data": 1}']),
+    ):
+        with pytest.raises(NotFound, match="the tenant is deleted") as caught:
+            await call
+        assert "tenant_id" == caught.value.field
+    assert [first.delivery_id] == [each.delivery_id for each in (await admin.deliveries.list(tenant_id="acme")).items]
+    for gone in ("DELETE FROM hookseal.deliveries", "DELETE FROM hookseal.events"):
+        await pool.execute(gone)
+    await added(admin, tenant_id="acme")
+    await installation.published("acme")
 
 
 async def test_a_tenant_with_many_endpoints_is_not_deleted(admin: Admin, installation: Installation) -> None:

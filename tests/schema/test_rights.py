@@ -109,6 +109,7 @@ PARTS = {
     ("hookseal_publisher", "INSERT", "deliveries"):
         "tenant_id id endpoint_id event_id rung_at waiting_for held_at last_error position manual_attempts",
     ("hookseal_publisher", "SELECT", "events"): "tenant_id id event_type fingerprint occurred_at",
+    ("hookseal_publisher", "SELECT", "tenants"): "tenant_id deleted_at",
     ("hookseal_publisher", "UPDATE", "operator_notices"): "last_at suppressed",
     ("hookseal_readonly", "SELECT", "endpoints"): _ENDPOINT,
     ("hookseal_readonly", "SELECT", "events"): _EVENT,

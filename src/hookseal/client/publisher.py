@@ -343,9 +343,9 @@ class Publisher:
         error, and a cancelled one cancels no other: its event is stored or not. Only if the answer of PostgreSQL is
         lost do all calls of the statement raise `Unavailable`.
 
-        Raises `Malformed` with the field, `Conflict` if another event has the event id, `Refused` if the role may not
-        publish for the tenant or the Publisher is closed, `Unavailable`: then it is unknown whether the event is
-        stored, and it is safe to publish it again with the same event id.
+        Raises `Malformed` with the field, `Conflict` if another event has the event id, `NotFound` if the tenant is
+        deleted, `Refused` if the role may not publish for the tenant or the Publisher is closed, `Unavailable`: then it
+        is unknown whether the event is stored, and it is safe to publish it again with the same event id.
         """
         content = payload.content(data, body)
         new_event = event(

@@ -32,6 +32,8 @@ def publish_error(sqlstate: str | None, message: str, column: str | None, tenant
     """
     text, index = _split_index(message)
     match sqlstate:
+        case "HS409" if column == "tenant":  # a code of its own would be no error of hookseal to an older producer
+            return NotFound(text, field="tenant_id")
         case "HS409":
             return Conflict(text, field="event_id", index=index)
         case "HS422":

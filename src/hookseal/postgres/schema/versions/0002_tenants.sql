@@ -47,6 +47,27 @@ CREATE TRIGGER endpoints_know_tenant AFTER INSERT OR UPDATE OF tenant_id ON hook
     EXECUTE FUNCTION hookseal.know_tenant();
 REVOKE EXECUTE ON FUNCTION hookseal.know_tenant() FROM PUBLIC;
 
+-- As in 0001_publish.sql, and the tenant is not deleted. One that is deleted at the same moment may still get the event, which
+-- stays with its history.
+CREATE OR REPLACE FUNCTION hookseal.admit_tenant(tenant text) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (tenant ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$' AND length(tenant) <= 63) IS NOT TRUE THEN
+        RAISE EXCEPTION 'tenant must be 1 to 63 characters of A-Z, a-z, 0-9, ".", "_" and "-", '
+            'beginning with a letter or digit' USING ERRCODE = 'HS422', COLUMN = 'tenant';
+    END IF;
+    IF NOT hookseal.may_publish(tenant) THEN
+        RAISE EXCEPTION 'role % may not publish for tenant %', session_user, tenant USING ERRCODE = '42501';
+    END IF;
+    IF EXISTS (SELECT FROM hookseal.tenants AS t WHERE t.tenant_id = $1 AND t.deleted_at IS NOT NULL) THEN
+        RAISE EXCEPTION 'the tenant is deleted' USING ERRCODE = 'HS409', COLUMN = 'tenant';
+    END IF;
+END
+$$;
+GRANT SELECT (tenant_id, deleted_at) ON hookseal.tenants TO hookseal_publisher;
+
 GRANT SELECT ON hookseal.tenants TO hookseal_operator, hookseal_readonly;
 GRANT INSERT (tenant_id, uid, name, metadata), UPDATE (uid, name, metadata, created_at, updated_at, deleted_at)
     ON hookseal.tenants TO hookseal_operator;
