@@ -180,6 +180,7 @@ async def test_each_option_is_a_filter(begun: Begun) -> None:
         (("--until", "1h"), [three]),
         (("--tenant", "acme", "--event-id", event), [one]),
         (("--tenant", "acme", "--correlation-id", "corr-2"), []),
+        (("--channel", "eu"), []),
         (("--signed-by", str(endpoint.secret_ref)), [one]),
     ):
         assert expected == await listed(begun, *options), options
@@ -198,6 +199,7 @@ async def test_attempts_are_listed_by_their_options(begun: Begun) -> None:
         ((*of_endpoint, "--oldest-first"), [1, 2]),
         ((*of_endpoint, "--event-type", "a.b", "--event-type", "invoice.paid"), [2, 1]),
         ((*of_endpoint, "--event-type", "a.b"), []),
+        ((*of_endpoint, "--channel", "eu"), []),
         ((*of_endpoint, "--outcome", "failed"), [1]),
         ((*of_endpoint, "--status-class", "2"), [2]),
         ((*of_endpoint, "--since", "2026-03-02T00:00:00Z"), []),

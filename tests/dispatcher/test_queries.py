@@ -511,7 +511,7 @@ async def test_a_page_reads_by_indexes(pool: Pool) -> None:
     endpoint = await pool.fetchval("SELECT md5('1')::uuid::text")
     newest, oldest = "ffffffff-ffff-ffff-ffff-ffffffffffff", "00000000-0000-0000-0000-000000000000"
     for event_type, cursor in ((None, newest), ("invoice.paid", "0197c1f0-5e6a-7c3b-9d2e-4f5061728394")):
-        arguments = ("acme", endpoint, event_type, None, cursor, 51, "r", 1000, oldest)
+        arguments = ("acme", endpoint, event_type, None, cursor, 51, "r", 1000, oldest, None)
         plan = "\n".join(row[0] for row in await pool.fetch(f"EXPLAIN {statement}", *arguments))
         assert "delivery_links_of_endpoint" in plan, plan
         assert "attempts_pkey" in plan, plan

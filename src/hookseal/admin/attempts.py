@@ -26,6 +26,7 @@ class Attempts:
         endpoint_id: str | None = None,
         event_id: str | None = None,
         event_types: Sequence[str] | None = None,
+        channel: str | None = None,
         outcome: str | None = None,
         status_class: int | None = None,
         since: datetime | None = None,
@@ -39,7 +40,8 @@ class Attempts:
     ) -> Page[Attempt]:
         """Return up to `limit` (1 to 1000) attempts for which every given condition is true, the newest first.
 
-        They are those of an endpoint, of an event, or of one event to one endpoint. `outcome` is `delivered`, or
+        They are those of an endpoint, of an event, or of one event to one endpoint, of events of one of the
+        `event_types` and in the `channel`. `outcome` is `delivered`, or
         `failed`, which is every other one. `status_class` is the first digit of the status, 0 without an answer. They
         began at `since` or later, and before `until`.
 
@@ -56,6 +58,7 @@ class Attempts:
             endpoint_id=arguments.optional(arguments.endpoint_id, endpoint_id),
             event_id=arguments.optional(arguments.event_id, event_id),
             event_types=arguments.event_types(event_types),
+            channel=arguments.optional(arguments.channel, channel),
             delivered=arguments.is_delivered(outcome),
             status_class=arguments.status_class(status_class),
             since=arguments.moment(since, "since"),

@@ -38,6 +38,7 @@ class Deliveries:
         event_type: str | None = None,
         event_id: str | None = None,
         correlation_id: str | None = None,
+        channel: str | None = None,
         states: Sequence[str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -48,9 +49,9 @@ class Deliveries:
     ) -> Page[Delivery]:
         """Return up to `limit` (1 to 1000) deliveries for which every given condition is true, the newest first.
 
-        `*` is every tenant. They are in one of the `states`. They were made at `since` or later, and before `until`, as
-        for `replays.start`. `signed_by` is the reference of a secret: a page then searches at most 250,000 deliveries,
-        so it may have few items and a next page.
+        `*` is every tenant. They are in one of the `states`, of events in the `channel`. They were made at `since` or
+        later, and before `until`, as for `replays.start`. `signed_by` is the reference of a secret. A page searches at
+        most 250,000 deliveries, so it may have few items and a next page.
         """
         filter_ = operations.checked(
             Filter(
@@ -59,6 +60,7 @@ class Deliveries:
                 event_type=arguments.optional(arguments.event_type, event_type),
                 event_id=arguments.optional(arguments.event_id, event_id),
                 correlation_id=arguments.optional(arguments.correlation_id, correlation_id),
+                channel=arguments.optional(arguments.channel, channel),
                 states=None if states is None else arguments.delivery_states(states),
                 since=arguments.moment(since, "since"),
                 until=arguments.moment(until, "until"),

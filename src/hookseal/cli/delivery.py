@@ -54,6 +54,7 @@ def list_(
     correlation_id: Annotated[
         str | None, typer.Option(help="Only deliveries of events with this correlation id; add --tenant.")
     ] = None,
+    channel: Annotated[str | None, typer.Option(help="Only deliveries of events in this channel.")] = None,
     since: Annotated[
         str | None,
         typer.Option(help="Only deliveries made at this time or later: 2026-01-31T12:00:00Z, or 1h, 7d (ago)."),
@@ -83,6 +84,7 @@ def list_(
             event_type=event_type,
             event_id=event_id,
             correlation_id=correlation_id,
+            channel=channel,
             states=state,
             since=moment(since, "since"),
             until=moment(until, "until"),
@@ -117,6 +119,7 @@ def attempts(
     event_type: Annotated[
         list[str] | None, typer.Option(help="Only events of this type. Give it again for several.")
     ] = None,
+    channel: Annotated[str | None, typer.Option(help="Only attempts of events in this channel.")] = None,
     outcome: Annotated[str | None, typer.Option(help="delivered, or failed, which is every other outcome.")] = None,
     status_class: Annotated[
         int | None, typer.Option(help="The first digit of the status; 0 is no answer.", metavar="DIGIT")
@@ -143,6 +146,7 @@ def attempts(
             endpoint_id=endpoint,
             event_id=event_id,
             event_types=event_type,
+            channel=channel,
             outcome=outcome,
             status_class=status_class,
             since=moment(since, "since"),

@@ -100,6 +100,8 @@ class Explanation:
     """The answer to `delivery why`.
 
     `since` is when the delivery came to where it stands, None if it was given back and that is not on record.
+    `attempts` is the number of its newest attempt, `last_error` says why that failed or why it is held, and
+    `next_attempt_at` is when it is or was due, None if it is not pending or waits for something else than its time.
     `released_by` says what ends the wait, None in a final state. `command` does so now, or sends a finished delivery
     again; None if no command does. `text` says all of this in one paragraph.
     """
@@ -107,6 +109,9 @@ class Explanation:
     state: State
     waiting_for: WaitingFor | None
     since: datetime | None
+    attempts: int
+    last_error: str | None
+    next_attempt_at: datetime | None
     released_by: str | None
     command: str | None
     text: str
@@ -136,6 +141,9 @@ def explain(facts: Facts) -> Explanation:
         state=facts.state,
         waiting_for=facts.waiting_for,
         since=standing.since,
+        attempts=0 if facts.last_attempt is None else facts.last_attempt.number,
+        last_error=facts.last_error,
+        next_attempt_at=facts.next_attempt_at if facts.waiting_for is None else None,
         released_by=standing.released_by,
         command=standing.command,
         text=" ".join(filter(None, sentences)),

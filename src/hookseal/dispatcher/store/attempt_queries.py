@@ -31,14 +31,15 @@ _SQL: Final = Statements("hookseal.dispatcher.store", "attempt_queries.sql", sec
 class AttemptFilter:
     """Which attempts of a tenant to list: of an endpoint, of an event or of both, as far as every condition is true.
 
-    They began at `since` or later, and before `until`. `status_class` is the first digit of the HTTP status, 0 for an
-    attempt without an answer.
+    Their events have the `channel`. They began at `since` or later, and before `until`. `status_class` is the first
+    digit of the HTTP status, 0 for an attempt without an answer.
     """
 
     tenant_id: TenantId
     endpoint_id: EndpointId | None = None
     event_id: EventId | None = None
     event_types: tuple[str, ...] | None = None
+    channel: str | None = None
     delivered: bool | None = None
     status_class: int | None = None
     since: datetime | None = None
@@ -69,6 +70,7 @@ async def page(
         *await _begin(executor, conditions, place),
         walked,
         limit + 1,
+        conditions.channel,
     )
     if conditions.event_id is not None:
         rows = await _SQL.rows(executor, "page_of_event", *arguments, conditions.event_id, place.is_rising)

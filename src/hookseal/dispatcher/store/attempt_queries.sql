@@ -25,11 +25,11 @@ w.tenant_id, w.delivery_id || '.' || w.number AS attempt_id, w.delivery_id::text
 -- name: matches
 ($4::boolean IS NULL OR (a.outcome = 'delivered') = $4)
              AND ($5::integer IS NULL OR coalesce(a.status / 100, 0) = $5)
-             AND ($3::text[] IS NULL
-                  OR (SELECT e.event_type
-                      FROM hookseal.deliveries AS d
-                      JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
-                      WHERE d.tenant_id = a.tenant_id AND d.id = a.delivery_id) = ANY ($3)) AS matches
+             AND ($3::text[] IS NULL AND $13::text IS NULL
+                  OR coalesce((SELECT ($3::text[] IS NULL OR e.event_type = ANY ($3)) AND ($13 IS NULL OR $13 = ANY (e.channels))
+                               FROM hookseal.deliveries AS d
+                               JOIN hookseal.events AS e ON e.tenant_id = d.tenant_id AND e.id = d.event_id
+                               WHERE d.tenant_id = a.tenant_id AND d.id = a.delivery_id), false)) AS matches
 
 -- The attempts of the endpoint $2 in a span of time.
 -- name: of_endpoint
@@ -65,7 +65,7 @@ WHERE w.matches OR w.place = $11
 ORDER BY w.started_at, w.delivery_id, w.number
 LIMIT $12
 
--- Reads a page of the attempts of the event $13, to every endpoint or to $2, oldest first if $14, else newest first. It reads all
+-- Reads a page of the attempts of the event $14, to every endpoint or to $2, oldest first if $15, else newest first. It reads all
 -- of them, and at most $11, to sort them: the last one of so many is returned with `is_end`.
 -- name: page_of_event
 SELECT {listed}, w.matches, w.place = $11 AS is_end
@@ -74,16 +74,16 @@ FROM (SELECT a.*, {matches}
             FROM hookseal.delivery_links AS l
             CROSS JOIN LATERAL (
                 SELECT * FROM hookseal.attempts AS i WHERE i.tenant_id = l.tenant_id AND i.delivery_id = l.id OFFSET 0) AS r
-            WHERE l.tenant_id = $1 AND l.event_id = $13 AND ($2::text IS NULL OR l.endpoint_id = $2::text::uuid)
+            WHERE l.tenant_id = $1 AND l.event_id = $14 AND ($2::text IS NULL OR l.endpoint_id = $2::text::uuid)
             LIMIT $11) AS a) AS w
 {delivery}
 WHERE w.place = $11
    OR w.matches AND w.started_at >= $6::text::timestamptz AND w.started_at < $7::text::timestamptz
-      AND CASE WHEN $14::boolean
+      AND CASE WHEN $15::boolean
                THEN (w.started_at, w.delivery_id, w.number) > ($8::text::timestamptz, $9::text::uuid, $10::integer)
                ELSE (w.started_at, w.delivery_id, w.number) < ($8::text::timestamptz, $9::text::uuid, $10::integer) END
-ORDER BY w.place = $11 DESC, CASE WHEN $14 THEN w.started_at END, CASE WHEN $14 THEN w.delivery_id END,
-         CASE WHEN $14 THEN w.number END, w.started_at DESC, w.delivery_id DESC, w.number DESC
+ORDER BY w.place = $11 DESC, CASE WHEN $15 THEN w.started_at END, CASE WHEN $15 THEN w.delivery_id END,
+         CASE WHEN $15 THEN w.number END, w.started_at DESC, w.delivery_id DESC, w.number DESC
 LIMIT $12
 
 -- Reads the time of an attempt of the tenant, if it is one of the endpoint $4 and the event $5, as far as these are given.

@@ -49,6 +49,7 @@ class Filter:
     until: datetime | None = None
     event_id: EventId | None = None
     correlation_id: str | None = None
+    channel: str | None = None
     signed_by: str | None = None
 
 
@@ -81,6 +82,7 @@ async def page(
         conditions.signed_by,
         walked,
         _LONGEST_AGO if conditions.since is None else ids.first_uuid7(conditions.since),
+        conditions.channel,
     )
     statement = await _statement(executor, conditions, min(few, walked))
     of_events = (conditions.event_id, conditions.correlation_id) if statement == _OF_EVENTS else ()

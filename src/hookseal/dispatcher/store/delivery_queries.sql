@@ -36,6 +36,9 @@ w.tenant_id, w.id::text AS delivery_id, w.endpoint_id::text AS endpoint_id, w.ev
              AND ($3::text IS NULL
                   OR $3 = (SELECT e.event_type FROM hookseal.events AS e
                            WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id))
+             AND ($10::text IS NULL
+                  OR coalesce($10 = ANY ((SELECT e.channels FROM hookseal.events AS e
+                                          WHERE e.tenant_id = d.tenant_id AND e.id = d.event_id)::text[]), false))
              AND ($4::text[] IS NULL OR d.state = ANY ($4::text[]))
              AND ($7::text IS NULL
                   OR coalesce(d.state = 'sending' AND $7 = ANY (d.claimed_refs), false)
@@ -118,8 +121,8 @@ FROM (SELECT d.*, {matches}
             JOIN hookseal.delivery_links AS l ON l.tenant_id = e.tenant_id AND l.event_id = e.id
             CROSS JOIN LATERAL {linked} AS r
             WHERE e.tenant_id = $1
-              AND ($10::text IS NULL OR e.id = $10)
-              AND ($11::text IS NULL OR e.correlation_id = $11)
+              AND ($11::text IS NULL OR e.id = $11)
+              AND ($12::text IS NULL OR e.correlation_id = $12)
               AND l.id >= $9::text::uuid AND l.id < $5::text::uuid
             ORDER BY l.id DESC
             LIMIT $8) AS d) AS w
