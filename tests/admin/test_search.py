@@ -264,6 +264,7 @@ async def test_why_explains_as_the_command_does(admin: Admin, installation: Inst
     found = await admin.deliveries.why(tenant_id="acme", delivery_id=ring.delivery_id)
 
     assert ("pending", "endpoint_disabled") == (found.state, found.waiting_for)
+    assert (0, "the endpoint is disabled", None) == (found.attempts, found.last_error, found.next_attempt_at)
     assert f"hookseal endpoint enable --tenant acme --endpoint {ring.endpoint_id}" == found.command
 
 
@@ -391,6 +392,43 @@ async def test_events_are_found_by_their_channel(admin: Admin, installation: Ins
         assert expected == [each.event_id for each in page.items]
 
 
+async def test_deliveries_and_attempts_are_found_by_the_channel_of_their_event(
+    admin: Admin, installation: Installation
+) -> None:
+    """Together with every other condition, and by each way in which deliveries are read."""
+    endpoint = (await installation.endpoint()).pointer.endpoint_id
+    rings = {}
+    for name, channels in (("none", ()), ("one", ("a",)), ("both", ("a", "b"))):
+        event = GivenEvent(
+            tenant_id=TenantId("acme"), event_type="invoice.paid", event_id=EventId(name), channels=channels
+        )
+        [rings[name]] = (await publish_json(installation.pool, event, "1")).deliveries
+        await rows.attempt(installation.pool, rings[name].delivery_id)
+    await rows.set_state(installation.pool, "failed", rings["both"].delivery_id)
+    of_acme: dict[str, Any] = {"tenant_id": "acme"}
+    for given, expected in (
+        (of_acme, {"a": ["both", "one"], "b": ["both"], "c": []}),
+        ({"tenant_id": "*"}, {"a": ["both", "one"]}),
+        (of_acme | {"endpoint_id": endpoint}, {"a": ["both", "one"], "b": ["both"]}),
+        (of_acme | {"states": ["failed"]}, {"a": ["both"], "c": []}),
+        (of_acme | {"states": ["pending"]}, {"a": ["one"], "b": []}),
+        (of_acme | {"event_id": "one"}, {"a": ["one"], "b": []}),
+        (of_acme | {"event_type": "a.b"}, {"a": []}),
+    ):
+        for channel, events in expected.items():
+            page = await admin.deliveries.list(**given, channel=channel)
+            assert events == [each.event_id for each in page.items], (given, channel)
+    for given, expected in (
+        (of_acme | {"endpoint_id": endpoint}, {"a": ["both", "one"], "b": ["both"], "c": []}),
+        (of_acme | {"endpoint_id": endpoint, "event_types": ["invoice.paid"]}, {"b": ["both"]}),
+        (of_acme | {"endpoint_id": endpoint, "event_types": ["a.b"]}, {"b": []}),
+        (of_acme | {"event_id": "one"}, {"a": ["one"], "b": []}),
+    ):
+        for channel, events in expected.items():
+            found = await admin.attempts.list(**given, channel=channel)
+            assert events == sorted(each.event_id for each in found.items), (given, channel)
+
+
 async def test_a_page_reads_a_limited_number_of_rows(installation: Installation) -> None:
     """A page ends after the number of events that it may read, and its cursor continues behind them."""
     published = [await installation.published(event_type="a.rare" if number == 0 else "a.b") for number in range(4)]
@@ -454,12 +492,29 @@ async def test_reading_several_payloads_is_audited_once(admin: Admin, installati
         assert "event_ids" == await refused_field(admin.events.payloads(tenant_id="acme", event_ids=wrong, actor=JANE))
 
 
+async def test_payloads_are_read_as_far_as_they_fit(admin: Admin, installation: Installation) -> None:
+    """In the order in which they are named, and the first one always; the record names those that were read."""
+    ids = [(await installation.published()).event_id for _ in range(4)]
+    size = len(await admin.events.payload(tenant_id="acme", event_id=ids[0], actor=JANE))
+    order = [ids[2], "no-such", ids[0], ids[3], ids[1]]
+    for most, expected in ((3 * size, order[:1] + order[2:4]), (3 * size - 1, [ids[2], ids[0]]), (0, [ids[2]])):
+        bodies = await admin.events.payloads(tenant_id="acme", event_ids=order, actor=JANE, most_bytes=most)
+        assert expected == list(bodies), most
+        row = (await audited(installation.pool))[-1]
+        assert {"event_ids": sorted(expected), "body_bytes": size * len(expected)} == row["after"]
+    given: Any = "x"
+    call = admin.events.payloads(tenant_id="acme", event_ids=ids, actor=JANE, most_bytes=given)
+    assert "most_bytes" == await refused_field(call)
+
+
 MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("deliveries", {"states": ["pending", "lost"]}, "states"),
     ("deliveries", {"states": "failed"}, "states"),
     ("deliveries", {"states": []}, "states"),
     ("deliveries", {"event_type": "a.*"}, "event_type"),
     ("deliveries", {"event_id": "a b"}, "event_id"),
+    ("deliveries", {"channel": "a b"}, "channel"),
+    ("attempts", {"event_id": "e", "channel": "a b"}, "channel"),
     ("deliveries", {"correlation_id": "a\0b"}, "correlation_id"),
     ("deliveries", {"since": datetime(2026, 1, 1)}, "since"),  # noqa: DTZ001 -- the point of the test
     ("deliveries", {"signed_by": "x"}, "signed_by"),

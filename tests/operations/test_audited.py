@@ -358,7 +358,7 @@ async def payload_read(operator: Operator) -> object:
 
 async def payloads_read(operator: Operator) -> object:
     event = await operator.connection.fetchval("SELECT min(id) FROM hookseal.events")
-    return await deliveries.read_payloads(operator, ACME, [event])
+    return await deliveries.read_payloads(operator, ACME, [event], most_bytes=1)
 
 
 async def resent(operator: Operator, endpoint: EndpointId, delivery: DeliveryId) -> object:

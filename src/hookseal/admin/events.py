@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from hookseal.admin import arguments
 from hookseal.admin.results import EventDelivery, EventDetails, Page, StoredEvent, of_row
@@ -11,6 +12,8 @@ from hookseal.dispatcher.store.event_queries import EventFilter
 from hookseal.ground import ids
 from hookseal.operations.deliveries import read_payload, read_payloads
 from hookseal.postgres.pool import Connection
+
+MOST_PAYLOAD_BYTES: Final = 67_108_864  # of 250 bodies
 
 
 class Events:
@@ -88,8 +91,15 @@ class Events:
         async with self._session.changing(actor) as operator:
             return await read_payload(operator, owner, event)
 
-    async def payloads(self, *, tenant_id: str, event_ids: Sequence[str], actor: str) -> Mapping[str, bytes]:
-        """Return the body of each of up to 250 events that exists, by its id, as `payload` does: with one audit row."""
+    async def payloads(
+        self, *, tenant_id: str, event_ids: Sequence[str], actor: str, most_bytes: int = MOST_PAYLOAD_BYTES
+    ) -> Mapping[str, bytes]:
+        """Return the body of each of up to 250 events that exists, by its id, as `payload` does: with one audit row.
+
+        They are read in the order of `event_ids`, and have at most `most_bytes` in all, by default more than 250 can
+        have: the later ones that do not fit are not read, and missing. The first one is always read.
+        """
         owner, events = arguments.tenant_id(tenant_id), arguments.event_ids(event_ids)
+        arguments.whole(most_bytes, "most_bytes")
         async with self._session.changing(actor) as operator:
-            return await read_payloads(operator, owner, events)
+            return await read_payloads(operator, owner, events, most_bytes=most_bytes)

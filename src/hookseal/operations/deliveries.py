@@ -61,13 +61,15 @@ async def read_payload(operator: Operator, tenant: TenantId, event_id: EventId) 
     return body
 
 
-async def read_payloads(operator: Operator, tenant: TenantId, event_ids: Sequence[EventId]) -> dict[str, bytes]:
-    """Audit and return the body of each of these events that exists, by its id. Raises `Unavailable`.
+async def read_payloads(
+    operator: Operator, tenant: TenantId, event_ids: Sequence[EventId], *, most_bytes: int
+) -> dict[str, bytes]:
+    """Audit and return the body of each of these events that exists, by its id, within `most_bytes` as `bodies` says.
 
-    If none exists, nothing was read, and nothing is audited.
+    If none exists, nothing was read, and nothing is audited. Raises `Unavailable`.
     """
     async with operator.changing() as connection:
-        bodies = await event_queries.bodies(connection, tenant, event_ids)
+        bodies = await event_queries.bodies(connection, tenant, event_ids, most_bytes=most_bytes)
         if bodies:
             facts = {"event_ids": sorted(bodies), "body_bytes": sum(map(len, bodies.values()))}
             await operator.audit(Action.PAYLOAD_READ, of="events", tenant=tenant, after=facts)

@@ -77,9 +77,16 @@ async def _begin(executor: Executor, tenant: TenantId, place: Place) -> tuple[st
     return found, beside
 
 
-async def bodies(executor: Executor, tenant: TenantId, event_ids: Sequence[EventId]) -> dict[str, bytes]:
-    """Return the body of each of these events that exists, by its id. Raises `Unavailable`."""
-    return {row["id"]: row["body"] for row in await _SQL.rows(executor, "bodies", tenant, event_ids)}
+async def bodies(
+    executor: Executor, tenant: TenantId, event_ids: Sequence[EventId], *, most_bytes: int
+) -> dict[str, bytes]:
+    """Return the body of each of these events that exists, by its id, in their order.
+
+    They have at most `most_bytes` in all: those that come after these, and do not fit, are left out. The first one is
+    always there. Raises `Unavailable`.
+    """
+    rows = await _SQL.rows(executor, "bodies", tenant, event_ids, most_bytes)
+    return {row["id"]: row["body"] for row in rows}
 
 
 async def find(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[str, Any]:

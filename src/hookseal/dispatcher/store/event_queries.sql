@@ -81,8 +81,13 @@ SELECT body
 FROM hookseal.events
 WHERE tenant_id = $1 AND id = $2
 
--- Reads the bodies of several events.
+-- Reads the bodies of several events, from the first on, as long as they have at most $3 bytes in all; that of the first one
+-- always. Their sizes are known without reading a body that is stored apart.
 -- name: bodies
-SELECT id, body
-FROM hookseal.events
-WHERE tenant_id = $1 AND id = ANY ($2::text[])
+SELECT b.id, b.body
+FROM (SELECT e.id, e.body, g.place,
+             sum(octet_length(e.body)) OVER (ORDER BY g.place) AS size, row_number() OVER (ORDER BY g.place) AS number
+      FROM unnest($2::text[]) WITH ORDINALITY AS g (id, place)
+      JOIN hookseal.events AS e ON e.tenant_id = $1 AND e.id = g.id) AS b
+WHERE b.size <= $3 OR b.number = 1
+ORDER BY b.place
