@@ -2,16 +2,20 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
+import asyncpg
 import pytest
 
+from hookseal import Admin
 from hookseal.admin import session as sessions
 from hookseal.admin.session import MAX_CONNECTIONS, PoolSession, Session
 from hookseal.config.producer import admin_settings
-from hookseal.errors import Unavailable
+from hookseal.errors import ConfigError, Unavailable
 from hookseal.operations.bulk import LANES
 from hookseal.postgres import opening
 from hookseal.postgres.pool import ANSWER_SECONDS
+from tests.doubles.stored import Installation
 
 AT_ONCE = 3 * MAX_CONNECTIONS
 
@@ -40,6 +44,24 @@ async def test_changes_at_once_do_not_wait_for_each_others_connections(environ: 
 
     assert AT_ONCE == len(most)
     assert MAX_CONNECTIONS - 1 >= max(most)
+
+
+async def test_an_upgrade_under_an_open_admin_is_named(admin: Admin, installation: Installation) -> None:
+    """A statement that the new schema does not know is no fault of hookseal: the error says what happened."""
+    pool = installation.pool
+    await pool.execute("DROP INDEX hookseal.endpoints_url")
+    new = partial(admin.endpoints.add, tenant_id="acme", url="https://a.example", event_types=["*"], actor="jane")
+    with pytest.raises(asyncpg.PostgresError):  # without another revision nothing explains it
+        await new()
+    await pool.execute("UPDATE hookseal.alembic_version SET version_num = '9999'")
+    with pytest.raises(
+        ConfigError, match="upgraded while this Admin was open: the schema is at revision 9999"
+    ) as caught:
+        await new()
+    await pool.execute("ALTER TABLE hookseal.tenants RENAME COLUMN metadata TO facts")
+    with pytest.raises(ConfigError, match="upgraded while this Admin was open"):
+        await admin.tenants.list()
+    assert "schema" == caught.value.field
 
 
 @pytest.mark.usefixtures("installation")

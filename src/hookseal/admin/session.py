@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import Final
 
+import asyncpg
+
 from hookseal.admin import arguments
 from hookseal.config.settings import Settings
 from hookseal.errors import ConfigError, Defect, HooksealError, Malformed, Refused, Unavailable
@@ -47,8 +49,12 @@ class Session(ABC):
     async def reading(self, connection: Connection | None = None) -> AsyncIterator[Connection]:
         """Give a connection for a few statements: one of its own, or the caller's, in the caller's transaction."""
         with self.failures():
-            async with self._connected(connection) as db:
-                yield db
+            try:
+                async with self._connected(connection) as db:
+                    yield db
+            except asyncpg.PostgresError as error:
+                await self._require_schema(error)
+                raise
 
     @asynccontextmanager
     async def changing(self, actor: str, connection: Connection | None = None) -> AsyncIterator[Operator]:
@@ -66,8 +72,12 @@ class Session(ABC):
                     field="SECRETS_MASTER_KEY",
                 )
             require_lasting(self.settings.secrets)
-            async with self._operator(who, connection) as operator:
-                yield operator
+            try:
+                async with self._operator(who, connection) as operator:
+                    yield operator
+            except asyncpg.PostgresError as error:
+                await self._require_schema(error)
+                raise
 
     @asynccontextmanager
     async def pinging(self, actor: str) -> AsyncIterator[tuple[Operator, Sending]]:
@@ -121,6 +131,10 @@ class Session(ABC):
     @abstractmethod
     def _further(self) -> AbstractAsyncContextManager[Connection]:
         """Give one more connection, for a part of a change."""
+
+    @abstractmethod
+    async def _require_schema(self, error: Exception) -> None:
+        """Raise `ConfigError` if nothing else explains the error, and the schema has another revision than at first."""
 
     @abstractmethod
     def _meaning(self, error: Exception) -> HooksealError | None:
@@ -194,6 +208,16 @@ class PoolSession(Session):
         async with self._turn(None), self._connected(None) as connection:
             yield connection
 
+    async def _require_schema(self, error: Exception) -> None:
+        if self._meaning(error) is not None:
+            return
+        try:
+            await revision.require(self._pool)
+        except ConfigError as changed:
+            raise ConfigError(
+                f"the schema was upgraded while this Admin was open: {changed}", advice=changed.advice, field="schema"
+            ) from error
+
     def _meaning(self, error: Exception) -> HooksealError | None:
         return Failures(place=self._place, denied=partial(missing_right, error, self._place)).meaning(error)
 
@@ -256,6 +280,9 @@ class CommandSession(Session):
 
     def _further(self) -> AbstractAsyncContextManager[Connection]:
         return opening.connection(self.settings.database)
+
+    async def _require_schema(self, error: Exception) -> None:
+        """Do nothing: a command is over before an upgrade concerns it."""
 
     def _meaning(self, error: Exception) -> HooksealError | None:
         return for_operator(error, address=self.settings.database.address)
