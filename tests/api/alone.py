@@ -15,9 +15,9 @@ PORTS = {"HOOKSEAL_API_PORT": "0", "HOOKSEAL_HEALTH_PORT": "0"}
 
 
 @asynccontextmanager
-async def serving(settings: Mapping[str, str]) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+async def serving(settings: Mapping[str, str], *options: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
     """Yield a process that serves the API, and its first output."""
-    process = await forked.start("api", env={**os.environ, **PORTS, **settings}, stdout=PIPE, stderr=PIPE)
+    process = await forked.start("api", *options, env={**os.environ, **PORTS, **settings}, stdout=PIPE, stderr=PIPE)
     assert process.stdout is not None
     try:
         line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 
@@ -48,6 +49,72 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
     assert ["api.ready", "api.draining", "api.stopped"] == events
     assert not is_open(int(ready["url"].rpartition(":")[2]))
     assert not is_open(int(ready["health_url"].rpartition(":")[2]))
+
+
+async def test_several_processes_are_one_server(begun: Begun) -> None:
+    """They share a port and count together; a killed one is replaced; a signal lets all answer what was begun."""
+    headers = await token(begun)
+    body = json.dumps(MESSAGE).encode()
+    async with (
+        serving(begun.settings, "--processes", "2") as (process, ready),
+        httpx.AsyncClient() as client,
+    ):
+        assert {"event", "pid", "url", "health_url", "processes"} == ready.keys()
+        assert ("api.ready", [1, 2]) == (ready["event"], [each["process"] for each in ready["processes"]])
+
+        async def is_ready() -> bool:
+            return 200 == (await client.get(ready["health_url"] + "/readyz")).status_code
+
+        async def answered() -> None:
+            async with httpx.AsyncClient(base_url=ready["url"]) as own:  # each has a connection of its own
+                assert 204 == (await own.get("/api/v1/health")).status_code
+
+        for _ in range(20):
+            await answered()
+        for path in ("/livez", "/readyz", "/healthz", "/startupz"):
+            assert 200 == (await client.get(ready["health_url"] + path)).status_code, path
+        figures = (await client.get(ready["health_url"] + "/metrics")).text
+        assert 'hookseal_api_requests_total{call="health.get",status="2xx"} 20.0' in figures
+        assert "hookseal_api_request_seconds_count 20.0" in figures
+        os.kill(ready["processes"][0]["pid"], signal.SIGKILL)
+
+        async def replaced() -> bool:
+            text = (await client.get(ready["health_url"] + "/metrics")).text
+            return re.search(r'restarts_total\{[^}]*"killed"[^}]*\} 1\.0', text) is not None and await is_ready()
+
+        await eventually(replaced)
+        await answered()
+        port = int(ready["url"].rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /api/v1/app/acme/msg HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"authorization: %b\r\ncontent-length: %d\r\n\r\n" % (headers["authorization"].encode(), len(body))
+        )
+        writer.write(body[:-1])
+        await writer.drain()
+        process.send_signal(signal.SIGTERM)
+        await eventually(lambda: not is_open(port))
+        writer.write(body[-1:])
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert (await reader.read()).startswith(b"HTTP/1.1 202 ")
+            out, _ = await process.communicate()
+        writer.close()
+
+    assert (0, b"") == (process.returncode, out)
+    assert not is_open(int(ready["health_url"].rpartition(":")[2]))
+
+
+async def test_a_start_of_several_that_fails_says_why(begun: Begun) -> None:
+    """With the code and the message of a single process."""
+    options = ("--processes", "2")
+    taken, port = taken_port()
+    with taken:
+        busy = await begun.run("api", *options, **PORTS | {"HOOKSEAL_API_PORT": str(port)})
+    wrong = await begun.run("api", *options, SECRETS_MASTER_KEY=MASTER_KEY_TEXT.swapcase(), **PORTS)
+    many = await begun.run("api", "--processes", "1000", **PORTS)
+
+    assert [69, 78, 2] == [busy.code, wrong.code, many.code]
+    assert "HOOKSEAL_API_PORT" in busy.err
 
 
 async def test_a_client_that_goes_away_is_no_failure_of_the_server(begun: Begun) -> None:

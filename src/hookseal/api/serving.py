@@ -4,13 +4,14 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, TextIO, TypeAlias, cast
 
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import Metric as Family
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookseal.admin.admin import Admin
@@ -20,13 +21,13 @@ from hookseal.api.connections import IDLE_SECONDS, Connections
 from hookseal.client.publisher import Publisher
 from hookseal.config.load import freeze_objects, raise_descriptor_limit
 from hookseal.config.settings import Settings
-from hookseal.errors import Defect, Unavailable
+from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.worker.health import Probes
+from hookseal.worker.health import Closing, Probes
+from hookseal.worker.listening import BACKLOG, of_the_api, url_of
 from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scraped
 from hookseal.worker.stopping import on_stop, print_ready
 
-_BACKLOG: Final = 256  # connections that the system queues until they are accepted
 _GONE: Final = 499  # the client has gone before it was answered
 _NO_CALL: Final = "none"  # the label of a request for a path or a method that nothing serves
 
@@ -45,10 +46,23 @@ DURATION: Final = Metric(
 METRICS: Final = (REQUESTS, DURATION)
 
 
-async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None) -> None:
+# Makes the probes and metrics reachable. Returns the object that ends this, and the url for the ready line.
+Opening: TypeAlias = Callable[[Probes, "Meter"], Awaitable[tuple[Closing, str]]]
+
+
+async def run(
+    settings: Settings,
+    *,
+    output: TextIO = sys.stdout,
+    clock: Clock | None = None,
+    opening: Opening | None = None,
+    server: socket.socket | None = None,
+) -> None:
     """Serve the API until SIGTERM or SIGINT; afterwards every request that was begun has been answered.
 
-    It prints one line on `output` once it is ready. Raises `Unavailable`, `ConfigError`, `Refused` or
+    It prints one line on `output` once it is ready. It accepts the connections of `server`, by default of a socket of
+    its own, and its probes answer on the port of the settings, unless `opening` makes them reachable in another way.
+    Raises `Unavailable`, `ConfigError`, `Refused` or
     a `SecretError` if it cannot start.
     """
     clock = clock or SystemClock()
@@ -68,20 +82,39 @@ async def run(settings: Settings, *, output: TextIO = sys.stdout, clock: Clock |
         )
         probes = Probes(ready={"postgresql": admin.check}, startup={}, loops=(), scrape=meter.scrape)
         freeze_objects()
-        await _serve(settings, meter.counting(api), probes, stop, output)
+        listening_on = server or of_the_api(settings)
+        port, health_url = await (opening or _on_port(settings))(probes, meter)
+        try:
+            await _serve(settings, meter.counting(api), probes, stop, output, listening_on, health_url)
+        finally:
+            await port.close()
+        structlog.get_logger().info("api.stopped")
 
 
-async def _serve(settings: Settings, api: ASGIApp, probes: Probes, stop: asyncio.Event, output: TextIO) -> None:
+def _on_port(settings: Settings) -> Opening:
+    async def opening(probes: Probes, _meter: Meter) -> tuple[Closing, str]:
+        return await probes.serve(settings.health.host, settings.health.port)
+
+    return opening
+
+
+async def _serve(
+    settings: Settings,
+    api: ASGIApp,
+    probes: Probes,
+    stop: asyncio.Event,
+    output: TextIO,
+    listening_on: socket.socket,
+    health_url: str,
+) -> None:
     log: Any = structlog.get_logger()
-    listening = _listening(settings.api.host, settings.api.port)
-    port, health_url = await probes.serve(settings.health.host, settings.health.port)
     server = _Server(_config(api, drain_seconds=settings.worker.drain_seconds))
-    serving = asyncio.create_task(server.serve([listening]), name="api")
+    serving = asyncio.create_task(server.serve([listening_on]), name="api")
     started, stopped = asyncio.create_task(server.ready.wait()), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
-            facts = {"pid": os.getpid(), "url": _url(listening), "health_url": health_url}
+            facts = {"pid": os.getpid(), "url": url_of(listening_on), "health_url": health_url}
             print_ready(output, facts, event="api.ready")
             log.info("api.ready", **facts)
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,25 +127,6 @@ async def _serve(settings: Settings, api: ASGIApp, probes: Probes, stop: asyncio
         started.cancel()
         stopped.cancel()
         await asyncio.gather(serving, started, stopped, return_exceptions=True)
-        await port.close()
-    log.info("api.stopped")
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Raises `Unavailable`."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise Unavailable(
-            f"the API cannot listen on {host}:{port} ({type(error).__name__})",
-            advice="free the port or set HOOKSEAL_API_PORT",
-        ) from None
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _config(api: ASGIApp, *, drain_seconds: int) -> uvicorn.Config:
@@ -126,7 +140,7 @@ def _config(api: ASGIApp, *, drain_seconds: int) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
     )
@@ -185,6 +199,10 @@ class Meter:
                 self._duration.observe(self._clock.monotonic() - began)
 
         return counted
+
+    def families(self) -> Iterable[Family]:
+        """Return every metric, also those of the process itself."""
+        return self._registry.collect()
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Return the figures in the format that the `Accept` header asks for, and its content type."""

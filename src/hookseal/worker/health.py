@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -44,6 +44,14 @@ class Reply:
 
 # Takes a path without its query, and the value of the header `Accept`; returns None if there is no such path.
 Answers = Callable[[str, str], Awaitable[Reply | None]]
+
+
+class Closing(Protocol):
+    """An object that is closed once."""
+
+    async def close(self) -> None:
+        """End it."""
+        ...
 
 
 class Port:

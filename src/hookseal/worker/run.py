@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TextIO, TypeAlias
+from typing import Any, Final, TextIO, TypeAlias
 
 import structlog
 
@@ -20,7 +20,7 @@ from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.engine import Engine
-from hookseal.worker.health import Probes
+from hookseal.worker.health import Closing, Probes
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics.counters import WorkerMeter, watch_records, watch_secrets
@@ -32,14 +32,6 @@ from hookseal.worker.stopping import on_stop, print_ready
 from hookseal.worker.unlocking import WarmUp
 
 _CANCEL_AGAIN_SECONDS: Final = 0.1
-
-
-class Closing(Protocol):
-    """An object that is closed once."""
-
-    async def close(self) -> None:
-        """End it."""
-        ...
 
 
 # Makes the probes and metrics reachable. Returns the object that ends this, and the url for the ready line.

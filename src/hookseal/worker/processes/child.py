@@ -1,4 +1,4 @@
-"""One of several worker processes: a complete worker that answers its parent instead of a port of its own."""
+"""One of several processes: a complete worker, or server, that answers its parent instead of a port of its own."""
 
 import asyncio
 import io
@@ -6,17 +6,17 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol
 
 import structlog
+from prometheus_client import Metric as Collected
 
 from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground.log import why
 from hookseal.worker.health import Probes
-from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.metrics.definitions import METRICS
-from hookseal.worker.metrics.runtime import RUNTIME, aggregations
+from hookseal.worker.metrics.runtime import RUNTIME, Metric, aggregations
 from hookseal.worker.periodic import retrieve_exception
 from hookseal.worker.processes.health import families
 from hookseal.worker.processes.messages import (
@@ -24,6 +24,7 @@ from hookseal.worker.processes.messages import (
     Answer,
     Ask,
     Channel,
+    Family,
     Ready,
     Refusal,
     Start,
@@ -34,10 +35,16 @@ from hookseal.worker.processes.messages import (
     length,
     to_process,
 )
-from hookseal.worker.run import Opening
 
 _START_SECONDS: Final = 10.0  # the parent writes as soon as it has started us
-_AGGREGATIONS: Final = aggregations((*METRICS, *RUNTIME))
+
+
+class Measured(Protocol):
+    """What counts and measures in a process."""
+
+    def families(self) -> Iterable[Collected]:
+        """Return every metric that has a value, and those of the process itself."""
+        ...
 
 
 class ParentProcess:
@@ -66,14 +73,20 @@ class ParentProcess:
         except (OSError, ValueError):
             return
 
-    def opening(self, health_url: str) -> tuple[Opening, io.StringIO]:
-        """Return the function that connects the probes to the parent, and the output for the ready line."""
-        output = _Output()
+    def opening(
+        self, health_url: str, metrics: Iterable[Metric] = METRICS
+    ) -> tuple[Callable[[Probes, Measured], Awaitable[tuple["Answering", str]]], io.StringIO]:
+        """Return the function that connects the probes to the parent, and the output for the ready line.
 
-        async def opened(probes: Probes, meter: WorkerMeter) -> tuple["Answering", str]:
+        `metrics` are those of the process, beside those that every one has.
+        """
+        output = _Output()
+        merging = aggregations((*metrics, *RUNTIME))
+
+        async def opened(probes: Probes, meter: Measured) -> tuple["Answering", str]:
             channel = await channel_on(self._socket.dup(), to_process)
             output.send = channel.send
-            return Answering(channel, probes, meter), health_url
+            return Answering(channel, probes, lambda: families(meter.families(), merging)), health_url
 
         return opened, output
 
@@ -88,12 +101,12 @@ class ParentProcess:
 
 
 class Answering:
-    """Answers the parent until `close`. If the parent is gone, the worker drains as after SIGTERM."""
+    """Answers the parent until `close`. If the parent is gone, the process drains as after SIGTERM."""
 
-    def __init__(self, channel: Channel[ToProcess], probes: Probes, meter: WorkerMeter) -> None:
+    def __init__(self, channel: Channel[ToProcess], probes: Probes, figures: Callable[[], list[Family]]) -> None:
         self._channel = channel
         self._probes = probes
-        self._meter = meter
+        self._figures = figures
         self._log: Any = structlog.get_logger()
         self._running: set[asyncio.Task[None]] = set()
         self._listening = asyncio.create_task(self._listen(), name="parent")
@@ -132,17 +145,17 @@ class Answering:
             states = await self._probes.startup_states()
         elif ask.topic is not Topic.BEAT:
             states = await self._probes.ready_states()
-        figures = families(self._meter.families(), _AGGREGATIONS) if ask.topic in {Topic.BEAT, Topic.FIGURES} else []
+        figures = self._figures() if ask.topic in {Topic.BEAT, Topic.FIGURES} else []
         moves, draining = self._probes.moves, self._probes.draining
         unrecorded = self._probes.unrecorded() if ask.topic is Topic.READY else None
         return Answer(id=ask.id, moves=moves, draining=draining, states=states, unrecorded=unrecorded, figures=figures)
 
 
 class _Output(io.StringIO):
-    """Takes the JSON line that a worker prints when it is ready, and sends its content to the parent."""
+    """Takes the JSON line that a process prints when it is ready, and sends its content to the parent."""
 
     send: Callable[[Ready], None]
 
     def write(self, text: str) -> int:
-        self.send(Ready(worker_id=json.loads(text)["worker_id"]))
+        self.send(Ready(worker_id=json.loads(text).get("worker_id", "")))
         return len(text)

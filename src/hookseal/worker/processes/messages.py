@@ -1,4 +1,4 @@
-"""The messages between a parent and its worker processes, and how they are sent over their socket pair."""
+"""The messages between a parent and its processes, and how they are sent over their socket pair."""
 
 import asyncio
 import socket
@@ -17,13 +17,15 @@ LENGTH_BYTES: Final = 4
 class Start(msgspec.Struct, tag=True, frozen=True):
     """The first message to a process: its number, the url of the probes, and every variable of hookseal.
 
-    `files` has the paths of credentials that are read again.
+    `files` has the paths of credentials that are read again, and `listening` is the descriptor of the socket whose
+    connections it accepts.
     """
 
     number: int
     health_url: str
     variables: dict[str, str]
     files: dict[str, str] = {}
+    listening: int | None = None
 
     def __repr__(self) -> str:
         """Show no value: one of them is the master key."""
@@ -71,9 +73,9 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The process takes rings now."""
+    """The process takes rings now, or requests. Only a worker has an id."""
 
-    worker_id: str
+    worker_id: str = ""
 
 
 class Refusal(msgspec.Struct, tag=True, frozen=True):

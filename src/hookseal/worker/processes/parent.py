@@ -16,6 +16,7 @@ from hookseal.config.settings import Settings
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.worker.health import Port, Reply, answer
+from hookseal.worker.listening import url_of
 from hookseal.worker.metrics.runtime import RUNTIME, Ending, aggregations, collect_runtime
 from hookseal.worker.processes import health
 from hookseal.worker.processes.health import families, merged, rendered, restart_counts
@@ -30,7 +31,11 @@ _AGGREGATIONS: Final = aggregations(RUNTIME)
 
 
 class Parent:
-    """Starts `count` processes with these settings, and keeps them running."""
+    """Starts `count` processes with these settings, and keeps them running.
+
+    They are workers, or with another `kind` and `command` something else, which may accept the connections of one
+    socket together.
+    """
 
     def __init__(
         self,
@@ -39,13 +44,17 @@ class Parent:
         count: int,
         *,
         clock: Clock | None = None,
+        kind: str = "worker",
         command: Sequence[str] = COMMAND,
+        listening: socket.socket | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._settings = settings
         self._handed = handed
         self._clock = clock or SystemClock()
+        self._kind = kind
         self._command = command
+        self._listening = listening
         self._patience = patience or Patience()
         self._log: Any = structlog.get_logger()
         self._stop = asyncio.Event()
@@ -90,7 +99,9 @@ class Parent:
             if ended == {reporting} and reporting.exception() is None:
                 await asyncio.wait({stopped, *keeping}, return_when=asyncio.FIRST_COMPLETED)
             self._stop.set()
-            self._log.info("worker.draining")
+            if self._listening is not None:
+                self._listening.close()  # once the processes have closed it, too, nobody waits for an answer in vain
+            self._log.info(f"{self._kind}.draining")
             await self._end(list(keeping))
         finally:
             stopped.cancel()
@@ -98,7 +109,7 @@ class Parent:
         self._raise_failure(keeping)
         if reporting.done() and not reporting.cancelled():
             reporting.result()  # raises if the line could not be printed
-        self._log.info("worker.stopped")
+        self._log.info(f"{self._kind}.stopped")
 
     def _began(self) -> bool:
         return all(slot.first_ready.is_set() for slot in self._slots)
@@ -106,18 +117,22 @@ class Parent:
     async def _report_ready(self, output: TextIO) -> None:
         for slot in self._slots:
             await slot.first_ready.wait()
-        ready = {
-            "worker_id": f"{socket.gethostname()}-{os.getpid()}",
-            "pid": os.getpid(),
-            "health_url": self._url,
-            "processes": [
-                {"process": slot.number, "worker_id": slot.process.worker_id, "pid": slot.process.pid}
-                for slot in self._slots
-                if slot.process is not None
-            ],
-        }
-        print_ready(output, ready)
-        self._log.info("worker.ready", health_url=self._url, processes=len(self._slots))
+        if self._listening is None:
+            own = {"worker_id": f"{socket.gethostname()}-{os.getpid()}", "pid": os.getpid()}
+        else:
+            own = {"pid": os.getpid(), "url": url_of(self._listening)}
+        processes = [
+            {
+                "process": slot.number,
+                **({"worker_id": slot.process.worker_id} if slot.process.worker_id else {}),
+                "pid": slot.process.pid,
+            }
+            for slot in self._slots
+            if slot.process is not None
+        ]
+        event = f"{self._kind}.ready"
+        print_ready(output, own | {"health_url": self._url, "processes": processes}, event=event)
+        self._log.info(event, health_url=self._url, processes=len(self._slots))
 
     async def _end(self, keeping: Sequence["asyncio.Task[Ended | None]"]) -> None:
         """Make every process drain, and kill each one that takes longer than a drain may."""
@@ -151,6 +166,7 @@ class Parent:
                 health_url=self._url,
                 variables=dict(self._handed.variables),
                 files=dict(self._handed.files),
+                listening=None if self._listening is None else self._listening.fileno(),
             ),
             self._handed.environment,
             command=self._command,

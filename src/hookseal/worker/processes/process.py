@@ -257,19 +257,19 @@ async def started(
     or descriptor left.
     """
     try:
-        channel, process = await _with_channel(environment, command)
+        channel, process = await _with_channel(environment, command, start.listening)
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown")
         raise Exhausted(
             f"process {start.number} cannot be started ({name}): raise the limits of processes, open files and memory, "
-            "or lower HOOKSEAL_PROCESSES"
+            "or start fewer processes (HOOKSEAL_PROCESSES, --processes)"
         ) from None
     channel.send(start)
     return Process(process, channel, clock=clock, patience=patience)
 
 
 async def _with_channel(
-    environment: Mapping[str, str], command: Sequence[str]
+    environment: Mapping[str, str], command: Sequence[str], listening: int | None
 ) -> tuple[Channel[ToParent], asyncio.subprocess.Process]:
     """Start a process with one end of a new channel; return the other end. Raises `OSError` after closing both."""
     ours, theirs = socket.socketpair()
@@ -280,7 +280,7 @@ async def _with_channel(
                 env=dict(environment),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,  # only the parent prints the ready line
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *([] if listening is None else [listening])),
             )
         except OSError:
             ours.close()
