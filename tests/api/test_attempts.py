@@ -18,7 +18,9 @@ from svix.exceptions import HttpError, HTTPValidationError
 from svix.models import MessageStatus, StatusCodeClass
 
 from hookseal import Admin
+from hookseal.dispatcher.store.publish import NewEvent, publish_json
 from hookseal.errors import Conflict, Malformed
+from hookseal.ground.ids import TenantId
 from tests import rows
 from tests.api.official import official
 from tests.doubles.logbook import audited
@@ -40,7 +42,8 @@ async def test_attempts_are_listed_and_shown(svix: SvixAsync, admin: Admin, inst
     added = await admin.endpoints.add(
         tenant_id="acme", url="https://a.example/hook", event_types=["*"], uid="main", actor="test"
     )
-    [ring] = (await installation.published()).deliveries
+    new = NewEvent(tenant_id=TenantId("acme"), event_type="invoice.paid", channels=("eu", "de"))
+    [ring] = (await publish_json(installation.pool, new, "{}")).deliveries
     [delivery] = (await admin.deliveries.list(tenant_id="acme")).items
     await rows.attempt(
         installation.pool, ring.delivery_id, 1, status=503, outcome="server_error", snippet="oh", duration_ms=7
@@ -58,7 +61,7 @@ async def test_attempts_are_listed_and_shown(svix: SvixAsync, admin: Admin, inst
     )
     assert (MessageStatus.FAIL, "fail", 0) == (failed.status, failed.status_text.value, failed.trigger_type.value)
     unanswered = await svix.message_attempt.get("acme", delivery.event_id, second)
-    assert (0, 0, "") == (unanswered.response_status_code, unanswered.response_duration_ms, unanswered.response)
+    assert (0, 0, "timeout") == (unanswered.response_status_code, unanswered.response_duration_ms, unanswered.response)
 
     options = MessageAttemptListByMsgOptions
     for given, expected in (
@@ -72,6 +75,8 @@ async def test_attempts_are_listed_and_shown(svix: SvixAsync, admin: Admin, inst
         (options(status_code_class=StatusCodeClass.CODE_NONE), [second]),
         (options(event_types=["invoice.paid", "no.such"]), [third, second, first]),
         (options(event_types=["no.such"]), []),
+        (options(channel="eu"), [third, second, first]),
+        (options(channel="us"), []),
         (options(limit=1), [third]),
         (options(limit=1, iterator=third), [second]),
         (options(iterator=f"-{first}"), [third, second]),
@@ -91,7 +96,9 @@ async def test_messages_to_an_endpoint_and_endpoints_of_a_message(
     )
     events: dict[str, str] = {}
     for state in ("delivered", "failed", "dead_letter", "cancelled", "sending", "pending"):
-        event = await installation.published()
+        channels = ("eu",) if state == "pending" else ()
+        new = NewEvent(tenant_id=TenantId("acme"), event_type="invoice.paid", channels=channels)
+        event = await publish_json(installation.pool, new, '{"n": 1}')
         events[event.event_id] = state
         if state != "pending":
             await rows.set_state(installation.pool, state, event.deliveries[0].delivery_id)
@@ -109,6 +116,8 @@ async def test_messages_to_an_endpoint_and_endpoints_of_a_message(
         (options(status=MessageStatus.FAIL, expanded_statuses=False), ["cancelled", "dead_letter", "failed"]),
         (options(status=MessageStatus.CANCELED, expanded_statuses=False), []),
         (options(event_types=["no.such"]), []),
+        (options(channel="eu"), ["pending"]),
+        (options(channel="us"), []),
         (options(limit=2), ["pending", "sending"]),
         (options(before=datetime.now(UTC) - timedelta(hours=1)), []),
     ):
@@ -237,7 +246,8 @@ async def test_what_is_not_read_is_refused(svix: SvixAsync, admin: Admin) -> Non
     options = MessageAttemptListByEndpointOptions
     for given, name in (
         (options(with_msg=True), "with_msg"),
-        (options(channel="a"), "channel"),
+        (options(channel="a b"), "channel"),
+        (options(event_types=["a b"]), "event_types"),
         (options(tag="a"), "tag"),
         (options(iterator="none"), "iterator"),
     ):

@@ -8,7 +8,8 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from hookseal.api.bodies import MOST_LEVELS, Bodies, Shape, place, require_json
+from hookseal.admin import Scope
+from hookseal.api.bodies import MOST_LEVELS, Bodies, Shape, place, renamed, require_json
 from hookseal.api.call import In
 from hookseal.api.paging import Limit
 from hookseal.api.problems import Problem
@@ -25,6 +26,7 @@ class Given(In):
     payload: msgspec.Raw = msgspec.Raw(b"{}")
     rate_limit: None = None
     group_name: msgspec.UnsetType | None = msgspec.UNSET
+    scopes: list[Scope] | None = None
 
 
 class Asked(In):
@@ -52,7 +54,7 @@ def refused(call: Any, *arguments: Any) -> tuple[list[str], str, str]:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"", "is not JSON"),
+        (b"", "is missing: send a JSON object"),
         (b"{", "is not JSON"),
         (b'{"url": "a"} x', "is not JSON"),
         (b'{"url": NaN}', "is not JSON"),
@@ -150,9 +152,50 @@ def test_a_wrong_parameter_is_named(given: list[tuple[str, str]], name: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("call", "given", "loc", "message"),
+    [
+        (BODY.decoded, b'{"url": "a", "version": 2}', ["body", "version"], "must be one of 1"),
+        (
+            *(BODY.decoded, b'{"url": "a", "scopes": ["read", "all"]}', ["body", "scopes", "1"]),
+            "must be one of read, publish, manage, operate, reveal",
+        ),
+        (QUERY.parameters, [("status", "9")], ["query", "status"], "must be one of 0, 1, 2"),
+    ],
+)
+def test_a_wrong_choice_is_told_what_it_may_be(call: Any, given: Any, loc: list[str], message: str) -> None:
+    assert (loc, message, "type_error") == refused(call, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        ("overlap must be 0 to 604800 seconds", "overlap_seconds", "gracePeriodSeconds must be 0 to 604800 seconds"),
+        ("rate must be 1 to 10000", "rate", "throttleRate must be 1 to 10000"),
+        ("time-out must be 100 to 20000 ms", "timeout_ms", "timeoutMs must be 100 to 20000 ms"),
+        ("max attempts must be 1 to 100", "max_attempts", "maxAttempts must be 1 to 100"),
+        ("event type must be words", "event_types", "eventTypes must be words"),
+        ("after must be an event", "after", "iterator must be an event"),
+        ("body must be at most 5 bytes", "body", "payload must be at most 5 bytes"),
+        ("expires_at must be a time", "expires_at", "expiresAt must be a time"),
+        ("retry_schedule replaces max_attempts: give", "retry_schedule", "retrySchedule replaces maxAttempts: give"),
+        ("a key of metadata must have 1 character", "metadata", "a key of metadata must have 1 character"),
+        ("header x-a is given twice", "headers", "header x-a is given twice"),
+        ("states must be one of dead_letter", "states", "states must be one of dead_letter"),
+        ("the tenant has more", None, "the tenant has more"),
+    ],
+)
+def test_a_message_has_the_names_of_the_request(text: str, field: str | None, expected: str) -> None:
+    names = {"overlap_seconds": "gracePeriodSeconds", "rate": "throttleRate", "after": "iterator", "body": "payload"}
+    members = [*names.values(), "timeoutMs", "maxAttempts", "eventTypes", "expiresAt", "retrySchedule", "metadata"]
+
+    assert expected == renamed(text, field, names, [*members, "headers"])
+
+
+@pytest.mark.parametrize(
     ("field", "expected"),
     [
         (None, None),
+        ("with_content", ["query", "with_content"]),
         ("url", ["body", "url"]),
         ("event_types", ["body", "eventTypes"]),
         ("pace", ["body", "rate"]),

@@ -1,12 +1,14 @@
 """Slow clients, and many of them, shut out nobody."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 import uvicorn
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,11 +25,17 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(LARGE if scope["path"] == "/large" else b"here")(scope, receive, send)
 
 
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the path and the body."""
+    body = await Request(scope, receive).body()
+    await Response(scope["path"].encode() + b" " + body + b"|")(scope, receive, send)
+
+
 @asynccontextmanager
-async def listening(limits: Connections) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+async def listening(limits: Connections, application: Any = answer) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """Serve within these limits, and yield the server and its port."""
     config = uvicorn.Config(
-        cast("Any", answer),
+        application,
         port=0,
         http=cast("Any", limits),
         ws="none",
@@ -103,6 +111,30 @@ async def test_a_head_has_a_limit() -> None:
 
     assert answered.startswith(b"HTTP/1.1 431 ")
     assert b'{"code":"request_header_fields_too_large","detail":' in answered
+
+
+UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("body", [b"content-length: 5\r\n\r\nhello", CHUNKED])
+async def test_a_request_for_another_protocol_keeps_its_body(body: bytes, *, at_once: bool) -> None:
+    """As the HTTP client of Java sends it. The connection serves the next requests, also one that comes with it."""
+    async with listening(Connections(), echo) as (_, port):
+        request = b"POST /first HTTP/1.1\r\nhost: x\r\n" + UPGRADE + body
+        upgraded = b"GET /second HTTP/1.1\r\nhost: x\r\n" + UPGRADE + b"\r\n"
+        sent = request + upgraded + request
+        reader, writer = await opened(port)
+        for part in [sent] if at_once else [sent[place : place + 1] for place in range(len(sent))]:
+            writer.write(part)
+            await writer.drain()
+        async with asyncio.timeout(30):
+            answered = b"".join([await reader.readuntil(b"|") for _ in range(3)])
+        writer.close()
+
+    assert [b"/first hello", b"/second ", b"/first hello"] == re.findall(rb"\r\n\r\n(.*?)\|", answered)
+    assert 3 == answered.count(b"HTTP/1.1 200 ")
 
 
 async def test_a_body_that_nobody_reads_is_no_head() -> None:

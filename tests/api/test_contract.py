@@ -86,7 +86,13 @@ async def test_a_token_that_only_reads_changes_nothing(url: str) -> None:
 async def test_everything_unknown_is_answered_in_json(client: httpx.AsyncClient) -> None:
     for path in ("/", "/api/v1", "/api/v1/app/acme/nonsense", "/api/v2/app", "/favicon.ico", "/api/v1/app/a%2Fb/msg"):
         response = await client.get(path)
-        assert (404, True) == (response.status_code, is_problem(response)), path
+        assert (404, True, "no call has this path") == (
+            response.status_code,
+            is_problem(response),
+            response.json()["detail"],
+        ), path
+    slash = await client.get("/api/v1/app/")
+    assert "no call has this path: leave out the slash at its end" == slash.json()["detail"]
     for method in ("TRACE", "OPTIONS", "DELETE"):
         response = await client.request(method, "/api/v1/app/acme/msg")
         assert (405, True) == (response.status_code, is_problem(response)), method
@@ -160,6 +166,22 @@ async def test_a_body_that_stops_is_answered_in_time(
 
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"timeout"' in answer
+
+
+async def test_pages_of_foreign_origins_are_refused_in_the_same_form(admin: Admin, publisher: Publisher) -> None:
+    """The question of a browser is answered without a body if its page may use the API, and else in JSON."""
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    api = app(admin, publisher, who=signed_in, origins=["https://good.example"])
+    async with served(api) as url, httpx.AsyncClient(base_url=url) as client:
+        good, bad = [
+            await client.options("/api/v1/app", headers=asked | {"origin": f"https://{name}.example"})
+            for name in ("good", "bad")
+        ]
+    assert (204, b"", "https://good.example") == (
+        *(good.status_code, good.content, good.headers["access-control-allow-origin"]),
+    )
+    assert (403, {"code": "origin_refused", "detail": "Disallowed CORS origin"}) == (bad.status_code, bad.json())
+    assert "access-control-allow-origin" not in bad.headers
 
 
 async def test_an_answer_is_not_kept_by_anybody(client: httpx.AsyncClient) -> None:

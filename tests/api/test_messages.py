@@ -3,9 +3,11 @@
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from hookseal import Admin, Publisher
+from hookseal.api.calls import messages
 from hookseal.api.calls.messages import example_of
 from hookseal.api.problems import Problem
 from tests.doubles.logbook import audited
@@ -122,6 +124,160 @@ async def test_who_reads_a_payload_is_on_record(client: httpx.AsyncClient, insta
     await client.get(f"{PATH}/e-1")
     [row] = (await audited(installation.pool))[before:]
     assert ("token:every", "event.payload_read") == (row["who"], row["action"])
+
+
+async def test_a_page_has_a_limit_of_bytes(
+    client: httpx.AsyncClient, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends before the payloads exceed it, in both directions; at least one is on each page, and none is lost."""
+    monkeypatch.setattr(messages, "MOST_PAGE_BYTES", 250)
+    for number in range(7):
+        body = msgspec.json.encode({"x": "y" * (400 if number == 3 else 92)})
+        await publisher.publish(tenant_id="acme", event_type="a", body=body, event_id=f"e-{number}")
+
+    async def walked(**parameters: str) -> list[list[str]]:
+        pages = []
+        while True:
+            page = (await client.get(PATH, params=parameters)).json()
+            assert all(each["payload"] for each in page["data"])
+            pages.append([each["id"] for each in page["data"]])
+            if page["done"]:
+                return pages
+            parameters |= {"iterator": page["iterator"]}
+
+    assert [["e-6", "e-5"], ["e-4"], ["e-3"], ["e-2", "e-1"], ["e-0"]] == await walked(limit="5")
+    back = (await client.get(PATH, params={"iterator": "-e-0"})).json()
+    assert (["e-2", "e-1"], False, "-e-2") == (
+        [each["id"] for each in back["data"]],
+        back["done"],
+        back["prevIterator"],
+    )
+    without = (await client.get(PATH, params={"with_content": "false"})).json()
+    assert (7, True) == (len(without["data"]), without["done"])
+
+
+async def test_messages_to_an_endpoint_have_a_limit_of_bytes(
+    client: httpx.AsyncClient, admin: Admin, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "MOST_PAGE_BYTES", 250)
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], uid="main", actor="test")
+    for number in range(3):
+        body = msgspec.json.encode({"x": "y" * 92})
+        await publisher.publish(tenant_id="acme", event_type="a", body=body, event_id=f"e-{number}")
+    first = (await client.get("/api/v1/app/acme/endpoint/main/msg")).json()
+    rest = (await client.get("/api/v1/app/acme/endpoint/main/msg", params={"iterator": first["iterator"]})).json()
+
+    assert ([["e-2", "e-1"], ["e-0"]], [False, True]) == (
+        [[each["id"] for each in page["data"]] for page in (first, rest)],
+        [first["done"], rest["done"]],
+    )
+
+
+def test_what_left_meanwhile_ends_no_page() -> None:
+    some = {"b": messages.NOTHING}
+
+    assert [2, 3, 0] == [
+        messages.number_of_fitting(["a", "b", "c"], some),
+        messages.number_of_fitting(["a", "b", "c"], {}),
+        messages.number_of_fitting([], {}),
+    ]
+
+
+MANY = "/api/hookseal/v1/app/acme/msg"
+
+
+async def test_many_messages_are_published_at_once(client: httpx.AsyncClient, admin: Admin) -> None:
+    """Each with its id and its deliveries, in their order; a repetition with the same key is answered as the first."""
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["b"], actor="test")
+    given = [
+        {"eventType": "a", "payload": {"n": 1}},
+        {"eventType": "b", "eventId": "mine", "payload": {"n": 1.10}},
+        {"eventType": "a", "payload": {"n": 2}},
+    ]
+    answers = [
+        await client.post(MANY, json={"messages": given}, headers={"idempotency-key": key})
+        for key in ("one", "one", "two")
+    ]
+    first, again, other = [each.json()["data"] for each in answers]
+    assert [202] * 3 == [each.status_code for each in answers]
+    assert [("a", False, 0), ("b", False, 1), ("a", False, 0)] == [
+        (each["eventType"], each["duplicate"], each["deliveries"]) for each in first
+    ]
+    assert "mine" == first[1]["id"]
+    assert [(each["id"], True) for each in first] == [(each["id"], each["duplicate"]) for each in again]
+    assert 5 == len({each["id"] for each in first + other})
+    assert b'{"n":1.1}' == await admin.events.payload(tenant_id="acme", event_id="mine", actor="me")
+
+
+@pytest.mark.parametrize(
+    ("second", "status", "loc", "text"),
+    [
+        ({"eventType": "a..b", "payload": {}}, 422, ["body", "messages", "1", "eventType"], "eventType must"),
+        ({"eventType": "a", "payload": [1]}, 422, ["body", "messages", "1", "payload"], "must be a JSON object"),
+        (
+            {"eventType": "a", "payload": {"x": "y" * 262_144}},
+            422,
+            ["body", "messages", "1", "payload"],
+            "payload must",
+        ),
+        (
+            {"eventType": "a", "eventId": "a b", "payload": {}},
+            422,
+            ["body", "messages", "1", "eventId"],
+            "eventId must",
+        ),
+        ({"eventType": "a", "payload": {}, "tags": ["x"]}, 422, ["body", "messages", "1", "tags"], "is not supported"),
+        ({"eventType": "a", "eventId": "taken", "payload": {}}, 409, None, "messages[1]: "),
+    ],
+)
+async def test_one_faulty_message_of_many_is_named(
+    second: dict[str, Any], status: int, loc: list[str] | None, text: str, client: httpx.AsyncClient, admin: Admin
+) -> None:
+    """Nothing is stored then."""
+    assert 202 == (await created(client, eventId="taken")).status_code
+    messages_given = [{"eventType": "a", "payload": {}}, second]
+    refused = await client.post(MANY, json={"messages": messages_given}, headers={"idempotency-key": "k"})
+    detail = refused.json()["detail"]
+
+    assert status == refused.status_code
+    if loc is not None:
+        assert loc == detail[0]["loc"]
+    assert (detail if loc is None else detail[0]["msg"]).startswith(text), detail
+    assert ["taken"] == [each.event_id for each in (await admin.events.list(tenant_id="acme")).items]
+
+
+async def test_many_messages_have_limits(client: httpx.AsyncClient) -> None:
+    one = {"eventType": "a", "payload": {}}
+    for messages_given, loc in (([], ["body", "messages"]), ([one] * 1_001, ["body", "messages"])):
+        refused = await client.post(MANY, json={"messages": messages_given})
+        assert (422, loc) == (refused.status_code, refused.json()["detail"][0]["loc"])
+    assert 202 == (await client.post(MANY, json={"messages": [one] * 1_000})).status_code
+    other = await client.post(MANY, json={"messages": [one]}, headers={"idempotency-key": "k"})
+    changed = await client.post(
+        MANY, json={"messages": [one | {"payload": {"x": 1}}]}, headers={"idempotency-key": "k"}
+    )
+    assert (202, 422, ["header", "idempotency-key"]) == (
+        *(other.status_code, changed.status_code, changed.json()["detail"][0]["loc"]),
+    )
+
+
+async def test_an_example_of_an_unknown_type_says_so(client: httpx.AsyncClient, admin: Admin) -> None:
+    await admin.endpoints.add(tenant_id="acme", url="https://a.example", event_types=["*"], uid="main", actor="test")
+    refused = await client.post("/api/v1/app/acme/endpoint/main/send-example", json={"eventType": "no.such"})
+
+    assert (422, "is not in the catalogue: give a payload") == (refused.status_code, refused.json()["detail"][0]["msg"])
+
+
+async def test_a_deleted_tenant_gets_no_message(client: httpx.AsyncClient, admin: Admin) -> None:
+    """As if it had never been there; one that is added again does."""
+    await admin.tenants.add(tenant_id="acme", actor="test")
+    await admin.tenants.delete(tenant_id="acme", actor="test")
+    one = await created(client)
+    many = await client.post(MANY, json={"messages": [{"eventType": "a", "payload": {}}]})
+    await admin.tenants.add(tenant_id="acme", actor="test")
+
+    assert [(404, "not_found")] * 2 == [(each.status_code, each.json()["code"]) for each in (one, many)]
+    assert 202 == (await created(client)).status_code
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from hookseal import errors
-from hookseal.api.problems import is_for_the_operator, of_error
+from hookseal.api.problems import is_for_the_operator, no_call, of_error, stored_text
 from hookseal.errors import (
     Busy,
     ConfigError,
@@ -17,6 +17,7 @@ from hookseal.errors import (
     Malformed,
     NotFound,
     Refused,
+    SecretDenied,
     SecretTampered,
     SecretUnavailable,
     Unavailable,
@@ -39,7 +40,9 @@ BODY = ["body", "url"]
         (Conflict("x"), None, 409, "conflict"),
         (ConfigError("x", field="SECRETS_MASTER_KEY"), None, 403, "no_master_key"),
         (ConfigError("x"), None, 403, "configuration"),
+        (ConfigError("x", field="schema"), None, 503, "upgraded"),
         (SecretTampered("x"), None, 409, "secret_tampered"),
+        (SecretDenied("x"), None, 403, "secret_denied"),
         (SecretUnavailable("x"), None, 503, "secret_unavailable"),
         (Unavailable("x"), None, 503, "unavailable"),
         (Busy("x"), BODY, 503, "busy"),
@@ -93,6 +96,33 @@ def test_words_of_an_operator_reach_no_client(text: str, error: type[HooksealErr
 
     assert b"hookseal" not in body.lower()
     assert b"--" not in body
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (None, None),
+        ("the receiver answered 503", "the receiver answered 503"),
+        ("set HOOKSEAL_ALLOW_HTTP=true", "the operator of this server must act"),
+    ],
+)
+def test_a_stored_text_has_no_words_of_an_operator(text: str | None, shown: str | None) -> None:
+    assert shown == stored_text(text)
+
+
+def test_a_message_is_given_the_names_of_the_request() -> None:
+    """Whatever its status is."""
+    for error, loc in ((Malformed("x", field="f"), BODY), (Malformed("x"), None), (Conflict("x"), None)):
+        assert b"x of f" in of_error(error, loc, names=lambda text, _field: f"{text} of f").body()
+
+
+def test_a_path_that_nothing_serves_is_told_from_what_is_absent() -> None:
+    slash, plain = no_call("/api/v1/app/"), no_call("/")
+
+    assert (404, "no_such_call", "no call has this path: leave out the slash at its end") == (
+        *(slash.status, slash.code, slash.detail),
+    )
+    assert "no call has this path" == plain.detail
 
 
 def test_the_advice_of_an_error_reaches_no_client() -> None:

@@ -13,10 +13,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 import structlog
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -72,9 +74,7 @@ def app(
     if not origins:
         return router
     methods = sorted({call.method for call in CALLS})
-    return CORSMiddleware(
-        router, allow_origins=origins, allow_methods=methods, allow_headers=_ALLOWED_HEADERS, max_age=600
-    )
+    return _Origins(router, allow_origins=origins, allow_methods=methods, allow_headers=_ALLOWED_HEADERS, max_age=600)
 
 
 def tokens(admin: Admin) -> Who:
@@ -116,7 +116,7 @@ class _Calls:
     async def nothing(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer a request for a path that nothing serves."""
         if scope["type"] == "http":
-            await _response(problems.absent())(scope, receive, send)
+            await _response(problems.no_call(scope["path"]))(scope, receive, send)
 
     async def answer(self, call: Call, request: Request, send: Send) -> None:
         """Answer a request, whatever happens: with the answer of the call, or with a problem."""
@@ -216,12 +216,26 @@ class _Calls:
         body = frozenset[str]() if call.body is None else self._shapes[call.body].members
         query = self._shapes[call.query].members
         loc = bodies.place(getattr(error, "field", None), call.names, path=call.path, body=body, query=query)
-        problem = problems.of_error(error, loc)
+        problem = problems.of_error(
+            error, loc, names=lambda text, field: bodies.renamed(text, field, call.names, body | query)
+        )
         if problem.status >= problems.INTERNAL and problem.status != problems.UNAVAILABLE:
             self._log.error("api.failed", call=call.name, exc_info=error)
         elif problem.status == problems.UNAVAILABLE or problems.is_for_the_operator(error, loc):
             self._log.warning("api.refused", call=call.name, code=problem.code, reason=with_advice(error))
         return problem
+
+
+class _Origins(CORSMiddleware):
+    """Answers the question of a browser whether a page may use the API: without a body, or with a problem."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Return the answer of the library, whose texts are not JSON, in the form of all others."""
+        answer = super().preflight_response(request_headers)
+        headers = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        if answer.status_code == HTTPStatus.OK:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=_HEADERS | headers)
+        return _response(Problem(403, "origin_refused", bytes(answer.body).decode(), headers=headers))
 
 
 class _Path:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args
 
@@ -30,6 +30,7 @@ _PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
 _PART: Final = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _ONLY_NULL: Final = "Expected `null`,"
+_NOT_ALLOWED: Final = "Invalid enum value"
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 
 # Members and parameters of Svix that hookseal does not have, and why.
@@ -122,7 +123,7 @@ class Shape(Generic[T]):
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise _problem("body", str(error)) from None
+            raise _problem("body", str(error), self._kind) from None
         except (msgspec.DecodeError, RecursionError):
             raise _no_json("is not JSON") from None
 
@@ -142,7 +143,7 @@ class Shape(Generic[T]):
         try:
             return msgspec.convert(values, self._kind, strict=False)
         except msgspec.ValidationError as error:
-            raise _problem("query", str(error)) from None
+            raise _problem("query", str(error), self._kind) from None
 
 
 def _is_list(kind: Any) -> bool:
@@ -155,6 +156,8 @@ def require_json(body: bytes) -> None:
     `msgspec` alone accepts a part that it does not decode with bytes that are no UTF-8, and takes the last of two
     members.
     """
+    if not body:
+        raise _no_json("is missing: send a JSON object")
     if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _levels(body) > MOST_LEVELS:
         raise _no_json(f"is nested more than {MOST_LEVELS} levels deep")
     try:
@@ -198,8 +201,8 @@ def _no_json(detail: str) -> Problem:
     return invalid(("body",), detail, "value_error.jsondecode")
 
 
-def _problem(where: str, text: str) -> Problem:
-    """Return the problem that an error of msgspec describes, with the place of the faulty value."""
+def _problem(where: str, text: str, kind: type[Any]) -> Problem:
+    """Return the problem that an error of msgspec about a value of this type describes, with its place."""
     found = _PLACE.fullmatch(text)
     message, place = (text, "") if found is None else found.groups()
     loc = [where, *(name or number for name, number in _PART.findall(place))]
@@ -212,7 +215,30 @@ def _problem(where: str, text: str) -> Problem:
         return invalid(loc, "is not known", "value_error.extra")
     if missing := _MISSING.fullmatch(message):
         return invalid([*loc, missing[1]], "is missing", "value_error.missing")
+    if message.startswith(_NOT_ALLOWED) and (values := _allowed(msgspec.inspect.type_info(kind), loc[1:])):
+        message = f"must be one of {', '.join(values)}"
     return invalid(loc, message, "type_error")
+
+
+def _allowed(info: msgspec.inspect.Type, loc: Sequence[str]) -> list[str]:
+    """Return the values that the type has at this place; none if it is no enumeration there."""
+    match info:
+        case msgspec.inspect.Metadata():
+            return _allowed(info.type, loc)
+        case msgspec.inspect.UnionType():
+            return [value for each in info.types for value in _allowed(each, loc)]
+        case msgspec.inspect.StructType() if loc:
+            return [
+                value for each in info.fields if each.encode_name == loc[0] for value in _allowed(each.type, loc[1:])
+            ]
+        case msgspec.inspect.ListType() if loc:
+            return _allowed(info.item_type, loc[1:])
+        case msgspec.inspect.EnumType() if not loc:
+            return [str(each.value) for each in info.cls]
+        case msgspec.inspect.LiteralType() if not loc:
+            return [str(value) for value in info.values]
+        case _:
+            return []
 
 
 # The arguments of an Admin that a path has, each with the name of its parameter.
@@ -233,18 +259,44 @@ def place(
 ) -> list[str] | None:
     """Return where the request has this argument of an Admin; None if it has it nowhere, or the error names none.
 
-    `names` has the arguments whose member has another name than theirs in camel case. What a body and a path have is
-    the one of the body.
+    `names` has the arguments whose member has another name than theirs, also in camel case. What a body and a path have
+    is the one of the body.
     """
     if field is None:
         return None
-    name = names.get(field) or _camel(field)
-    if name in body:
+    if (name := _member(field, names, frozenset(body))) is not None:
         return ["body", name]
-    if name in query:
+    if (name := _member(field, names, frozenset(query))) is not None:
         return ["query", name]
     parameter = _IN_PATH.get(field)
     return ["path", parameter] if parameter is not None and f"{{{parameter}}}" in path else None
+
+
+_SUBJECT: Final = re.compile(r"[A-Za-z][A-Za-z_ -]*?(?= (?:must|is|are|has|have|may|holds|names)\b)")
+_ARGUMENT: Final = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
+
+
+def renamed(text: str, field: str | None, names: Mapping[str, str], members: Iterable[str]) -> str:
+    """Return a message of an Admin with the names that the members of the request have.
+
+    It may begin with the argument at fault, spelled as a name or as words, with or without its unit, and have others.
+    """
+    known = frozenset(members)
+    own = None if field is None else _member(field, names, known)
+    if field is not None and own is not None and (subject := _SUBJECT.match(text)) is not None:
+        spelled = re.sub("[ _-]", "", subject[0]).removesuffix("s").lower()
+        if field.replace("_", "").startswith(spelled):
+            text = own + text[subject.end() :]
+
+    def of_request(found: re.Match[str]) -> str:
+        return _member(found[0], names, known) or found[0]
+
+    return _ARGUMENT.sub(of_request, text)
+
+
+def _member(field: str, names: Mapping[str, str], known: frozenset[str]) -> str | None:
+    """Return the one of these members that is this argument of an Admin; None if none is."""
+    return next((name for name in (names.get(field), _camel(field), field) if name in known), None)
 
 
 def _camel(field: str) -> str:

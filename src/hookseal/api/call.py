@@ -68,6 +68,8 @@ class Once:
 
 Handler = Callable[[Asked[Any, Any]], Awaitable[msgspec.Struct | Answer | None]]
 APP: Final = "/api/v1/app/{app_id}"
+OURS: Final = "/api/hookseal/v1"  # what Svix does not have
+OWN: Final = OURS + "/app/{app_id}"
 ANYBODY: Final[frozenset[Scope]] = frozenset()
 
 

@@ -11,9 +11,11 @@
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -46,6 +48,8 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self._head_bytes = 0
         self._is_within_body = False  # of a request that has been answered
+        self._data = b""  # what is being read
+        self._is_begun = False  # whether the head that is being read has been read before
         self._head = _Deadline(self.loop, self._late)
         self._answer = _Deadline(self.loop, self._cut)
 
@@ -70,12 +74,54 @@ class Connection(HttpToolsProtocol):
             if not self._head_bytes and not self._head.runs:
                 self._head.begin(self._limits.head_seconds)
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._read(data)
         if self in self._limits.waiting and self._head_bytes > MOST_HEAD_BYTES:
             self._refuse(431, f"the head of a request may have at most {MOST_HEAD_BYTES} bytes")
 
+    def _read(self, data: bytes) -> None:
+        self._data = data
+        super().data_received(data)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read the request as one that asks for no other protocol, which a server may ignore (RFC 9110, 7.8).
+
+        The clients of Java ask for HTTP/2 with each request over plain HTTP. The parser has ended the request behind
+        its head, since what follows might be the other protocol. So a new one reads the rest, behind a head of as much
+        as is needed to know where the body ends.
+        """
+        refused = sys.exc_info()[1]  # this is called while it is handled
+        rest = self._data[refused.args[0] :] if isinstance(refused, httptools.HttpParserUpgrade) else b""
+        framing = [
+            b"%s: %s\r\n" % header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}
+        ]
+        self.cycle.more_body = True
+        self.cycle.message_event.clear()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._is_begun = True
+        self._read(b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(framing))
+        self._read(rest)
+
+    def on_message_begin(self) -> None:
+        """Begin a request, unless it has begun."""
+        if not self._is_begun:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the url, once."""
+        if not self._is_begun:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, once."""
+        if not self._is_begun:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Answer the request: it may take its time, for the body has a limit of its own."""
+        if self._is_begun:
+            self._is_begun = False
+            return
         self._limits.waiting.pop(self, None)
         self._head.end()
         super().on_headers_complete()

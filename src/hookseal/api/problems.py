@@ -6,7 +6,7 @@ text tells a customer what an operator would do at a shell.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -22,6 +22,7 @@ from hookseal.errors import (
     Malformed,
     NotFound,
     Refused,
+    SecretDenied,
     Unavailable,
 )
 
@@ -75,8 +76,14 @@ def other_content() -> Problem:
 
 
 def absent() -> Problem:
-    """Return the one answer for what does not exist, what another tenant has, and a path that nothing serves."""
+    """Return the one answer for what does not exist and for what another tenant has."""
     return Problem(404, "not_found", "Entity not found")
+
+
+def no_call(path: str) -> Problem:
+    """Return the answer for a path that nothing serves, whoever asks."""
+    hint = ": leave out the slash at its end" if path.endswith("/") and path != "/" else ""
+    return Problem(404, "no_such_call", f"no call has this path{hint}")
 
 
 def conflict(detail: str) -> Problem:
@@ -104,29 +111,38 @@ def not_supported(what: str) -> Problem:
     return Problem(400, "not_supported", what)
 
 
-def of_error(error: Exception, loc: Sequence[str] | None) -> Problem:
-    """Return the answer for an error; `loc` is the part of the request that it names, None if it names none."""
+def of_error(
+    error: Exception, loc: Sequence[str] | None, *, names: Callable[[str, str | None], str] = lambda text, _field: text
+) -> Problem:
+    """Return the answer for an error; `loc` is the part of the request that it names, None if it names none.
+
+    `names` returns a message of an Admin about this argument with the names that the request has.
+    """
     match error:
         case Problem():
             return error
         case Malformed() | Refused() if loc is not None and loc[0] != "path":
-            return invalid(loc, _public(error, 422))
+            return invalid(loc, names(public(error, 422), error.field))
         case Malformed():
-            return absent() if loc is not None else invalid(("body",), _public(error, 422))
+            return absent() if loc is not None else invalid(("body",), names(public(error, 422), error.field))
         case NotFound():
             return absent()
         case Conflict():
-            return conflict(_public(error, 409))
+            return conflict(names(public(error, 409), error.field))
         case ConfigError(field="SECRETS_MASTER_KEY"):
             return Problem(403, "no_master_key", "this server has no master key: it can only read and publish")
+        case ConfigError(field="schema"):
+            return Problem(503, "upgraded", "this server is being upgraded: try again", headers=RETRY)
         case ConfigError():
             return Problem(403, "configuration", "the settings of this server do not allow it: ask its operator")
         case Unavailable() | Exhausted() | LocalFailure():
             return Problem(503, error.code, _GENERAL[503], headers=RETRY)
+        case SecretDenied():
+            return Problem(403, error.code, "this server may not use this secret: its operator must allow it")
         case CannotSign():
             return Problem(409, error.code, "a stored secret cannot be used: the operator of this server must act")
         case Refused():
-            return Problem(403, error.code, _public(error, 403))
+            return Problem(403, error.code, names(public(error, 403), error.field))
         case _:
             return Problem(500, Defect.code, _GENERAL[500])
 
@@ -145,7 +161,15 @@ _GENERAL: Final = {
 }
 
 
-def _public(error: HooksealError, status: int) -> str:
+def public(error: HooksealError, status: int) -> str:
     """Return the message of the error; a general text if the message has words of an operator."""
-    text = str(error)
-    return _GENERAL[status] if _OF_AN_OPERATOR.search(text) else text
+    return _for_a_client(str(error), _GENERAL[status])
+
+
+def stored_text(text: str | None) -> str | None:
+    """Return a text that hookseal has stored about a delivery or an answer, unless it has words of an operator."""
+    return None if text is None else _for_a_client(text, "the operator of this server must act")
+
+
+def _for_a_client(text: str, general: str) -> str:
+    return general if _OF_AN_OPERATOR.search(text) else text

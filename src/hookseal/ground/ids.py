@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, NewType
 from uuid import UUID
 
@@ -34,11 +35,22 @@ _EVENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:-]{1,256}")
 _WORDS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 _EVENT_TYPE = re.compile(_WORDS)
 _SUBSCRIPTION = re.compile(rf"\*|{_WORDS}(?:\.\*)?")
-_EVENT_TYPE_MAX = 128
+EVENT_TYPE_MAX: Final = 128
 _CHANNEL = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _VISIBLE = re.compile(r"[!-~]{1,128}")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 _USER = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
+# The forms of texts, for a description of them: `Malformed` is raised for every other one.
+FORMS: Final = MappingProxyType(
+    {
+        "tenant_id": _TENANT.pattern,
+        "tenant_uid": _UID.pattern,
+        "event_id": _EVENT.pattern,
+        "event_type": _EVENT_TYPE.pattern,
+        "subscription": _SUBSCRIPTION.pattern,
+        "channel": _CHANNEL.pattern,
+    }
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -190,7 +202,7 @@ def correlation_id(text: str) -> str:
 
 def event_type(text: str) -> str:
     """Return the event type, for instance `invoice.paid`. Raises `Malformed`."""
-    if len(text) > _EVENT_TYPE_MAX or not _EVENT_TYPE.fullmatch(text):
+    if len(text) > EVENT_TYPE_MAX or not _EVENT_TYPE.fullmatch(text):
         raise Malformed(
             "event type must be words of A-Z, a-z, 0-9, '_' and '-', separated by dots, at most 128 characters",
             field="event_type",
@@ -200,7 +212,7 @@ def event_type(text: str) -> str:
 
 def subscription(text: str) -> str:
     """Return the subscription: an event type, a prefix that ends in `.*`, or `*`. Raises `Malformed`."""
-    if len(text) > _EVENT_TYPE_MAX or not _SUBSCRIPTION.fullmatch(text):
+    if len(text) > EVENT_TYPE_MAX or not _SUBSCRIPTION.fullmatch(text):
         raise Malformed(
             "event type must be words of A-Z, a-z, 0-9, '_' and '-', separated by dots, at most 128 characters; "
             "it may end in '.*', or be '*'",

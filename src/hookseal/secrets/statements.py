@@ -12,8 +12,8 @@ FAILURES: Final = Failures(
     outage=SecretUnavailable,
     denied=partial(
         SecretDenied,
-        "this SQL role has no right to the table of secrets: grant it hookseal_worker (a worker) "
-        "or hookseal_operator (an operator)",
+        "this SQL role has no right to do this in the table of secrets: grant it hookseal_worker (a worker), "
+        "hookseal_operator (an operator), or hookseal_reveal beside hookseal_api (a server of the HTTP API)",
     ),
 )
 

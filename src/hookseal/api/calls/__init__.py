@@ -6,6 +6,7 @@ from hookseal.api.call import Call
 from hookseal.api.calls import (
     applications,
     attempts,
+    deliveries,
     endpoints,
     event_types,
     health,
@@ -13,6 +14,8 @@ from hookseal.api.calls import (
     operational_webhooks,
     own,
     portal,
+    records,
+    settings,
     tasks,
     tokens,
 )
@@ -27,6 +30,9 @@ CALLS: Final[tuple[Call, ...]] = (
     *tasks.CALLS,
     *operational_webhooks.CALLS,
     *own.CALLS,
+    *settings.CALLS,
+    *deliveries.CALLS,
+    *records.CALLS,
     *tokens.CALLS,
     *portal.CALLS,
     *health.CALLS,

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from hookseal.admin import Tenant
 from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Once, Out, manage, read
+from hookseal.api.forms import AppName, AppUid
 from hookseal.api.paging import ListOut, Ordered, following, one_way
 from hookseal.errors import Conflict, NotFound
 
@@ -15,8 +16,8 @@ from hookseal.errors import Conflict, NotFound
 class ApplicationIn(In):
     """An application to create, or all that may be set of one."""
 
-    name: str
-    uid: str | None = None
+    name: AppName
+    uid: AppUid | None = None
     metadata: dict[str, str] | None = None
     throttle_rate: None = None
     rate_limit: None = None  # which older clients send as null
@@ -25,8 +26,8 @@ class ApplicationIn(In):
 class ApplicationPatch(In):
     """What to change of an application; null removes."""
 
-    name: str | UnsetType = UNSET
-    uid: str | UnsetType | None = UNSET
+    name: AppName | UnsetType = UNSET
+    uid: AppUid | UnsetType | None = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
     throttle_rate: UnsetType | None = UNSET
     rate_limit: UnsetType | None = UNSET

@@ -10,8 +10,9 @@ from hookseal.api import problems
 from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import EndpointOut, found, found_id
 from hookseal.api.calls.endpoints import shown as endpoint_of
-from hookseal.api.calls.messages import NOTHING, MessageOut, payloads_of
+from hookseal.api.calls.messages import NOTHING, MessageOut, number_of_fitting, payloads_of
 from hookseal.api.calls.messages import shown as message_of
+from hookseal.api.forms import Channel, EventType
 from hookseal.api.paging import ListOut, Moment, Paged, following, listed, one_way, position
 from hookseal.errors import NotFound
 from hookseal.ground.ids import encode_cursor
@@ -31,7 +32,10 @@ StatusClass = Annotated[int, msgspec.Meta(ge=0, le=500, multiple_of=100)]
 
 
 class AttemptOut(Out):
-    """An attempt. `triggerType` is 1 if an operator caused it; `url` is "" if it is not known any more."""
+    """An attempt. `triggerType` is 1 if an operator caused it; `url` is "" if it is not known any more.
+
+    `response` is the beginning of the answer; without an answer it is the outcome, in the words of docs/outcomes.md.
+    """
 
     id: str
     msg_id: str
@@ -57,7 +61,8 @@ class _Attempts(Paged):
     status_code_class: StatusClass | None = msgspec.field(name="status_code_class", default=None)
     before: Moment | None = None
     after: Moment | None = None
-    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    channel: Channel | None = None
+    event_types: list[EventType] | None = msgspec.field(name="event_types", default=None)
     with_content: bool = msgspec.field(name="with_content", default=True)
     with_msg: bool = msgspec.field(name="with_msg", default=False)
     expanded_statuses: bool = msgspec.field(name="expanded_statuses", default=False)
@@ -82,12 +87,13 @@ class OneAttempt(In):
 def shown(attempt: Attempt, *, with_content: bool = True) -> AttemptOut:
     """Return an attempt as Svix shows it."""
     status = SUCCESS if attempt.outcome == _DELIVERED else FAIL
+    answer = attempt.outcome if attempt.status is None else attempt.snippet or ""
     return AttemptOut(
         id=attempt.attempt_id,
         msg_id=attempt.event_id,
         endpoint_id=attempt.endpoint_id,
         url=attempt.url or "",
-        response=(attempt.snippet or "") if with_content else "",
+        response=answer if with_content else "",
         response_status_code=attempt.status or 0,
         response_duration_ms=attempt.duration_ms or 0,
         status=status,
@@ -129,6 +135,7 @@ async def _listed(
             endpoint_id=endpoint_id,
             event_id=event_id,
             event_types=query.event_types,
+            channel=query.channel,
             outcome=None if query.status is None else _OUTCOMES[query.status],
             status_class=None if query.status_code_class is None else query.status_code_class // 100,
             since=query.after,
@@ -155,7 +162,8 @@ class Attempted(Paged):
     status: Status | None = None
     before: Moment | None = None
     after: Moment | None = None
-    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    channel: Channel | None = None
+    event_types: list[EventType] | None = msgspec.field(name="event_types", default=None)
     with_content: bool = msgspec.field(name="with_content", default=True)
     expanded_statuses: bool = msgspec.field(name="expanded_statuses", default=False)
 
@@ -177,7 +185,10 @@ class MessageEndpointOut(EndpointOut):
 
 
 async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]:
-    """List the messages to an endpoint, the newest first, each with where it stands. The iterators are deliveries."""
+    """List the messages to an endpoint, the newest first, each with where it stands. The iterators are deliveries.
+
+    With payloads a page may end before its `limit`, with an iterator: they have at most 4 MiB in all.
+    """
     query, endpoint_id = asked.query, await found_id(asked)
     types = query.event_types or []
     if len(types) > 1:
@@ -190,6 +201,7 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
         tenant_id=asked.tenant,
         endpoint_id=endpoint_id,
         event_type=types[0] if types else None,
+        channel=query.channel,
         states=states,
         since=query.after,
         until=query.before,
@@ -199,8 +211,9 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
     ids = [each.event_id for each in page.items]
     events = await asked.admin.events.find_all(tenant_id=asked.tenant, event_ids=ids) if ids else {}
     payloads = await payloads_of(asked, ids) if query.with_content else {}
+    items = page.items[: number_of_fitting(ids, payloads)]
     shown_messages = []
-    for each in page.items:
+    for each in items:
         message = message_of(events[each.event_id], payloads.get(each.event_id, NOTHING))
         status = _status(each.state, expanded=query.expanded_statuses)
         shown_messages.append(
@@ -211,7 +224,8 @@ async def messages(asked: Asked[Attempted, None]) -> ListOut[EndpointMessageOut]
                 next_attempt=each.next_attempt_at,
             )
         )
-    return one_way(shown_messages, [each.delivery_id for each in page.items], done=page.next_cursor is None)
+    is_done = page.next_cursor is None and len(items) == len(page.items)
+    return one_way(shown_messages, [each.delivery_id for each in items], done=is_done)
 
 
 async def endpoints(asked: Asked[Paged, None]) -> ListOut[MessageEndpointOut]:

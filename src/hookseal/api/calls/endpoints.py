@@ -10,6 +10,17 @@ from msgspec import UNSET, UnsetType
 from hookseal.admin import Endpoint, Scope
 from hookseal.api import problems
 from hookseal.api.call import APP, Answer, Asked, Call, In, NoQuery, Once, Out, derived_id, manage, read
+from hookseal.api.forms import (
+    Channel,
+    Description,
+    EndpointUid,
+    GracePeriod,
+    Headers,
+    Metadata,
+    Subscriptions,
+    ThrottleRate,
+    Url,
+)
 from hookseal.api.paging import ListOut, Moment, Ordered, listed, position
 from hookseal.errors import Conflict, NotFound
 from hookseal.secrets.core.material import SecretMaterial
@@ -18,7 +29,7 @@ ONE: Final = APP + "/endpoint/{endpoint_id}"
 DISABLED: Final = "disabled through the API"
 _EVERY: Final = ("*",)
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_NAMES: Final = {
+NAMES: Final = {
     "rate": "throttleRate",
     "change_headers": "headers",
     "after": "iterator",
@@ -29,17 +40,17 @@ _NAMES: Final = {
 class EndpointIn(In):
     """A new endpoint. `eventTypes` and `filterTypes` are the same; without them it gets every message."""
 
-    url: str
-    description: str | None = None
-    uid: str | None = None
-    throttle_rate: int | None = None
+    url: Url
+    description: Description | None = None
+    uid: EndpointUid | None = None
+    throttle_rate: ThrottleRate | None = None
     rate_limit: None = None  # the older name of `throttleRate`, which older clients send as null
     disabled: bool | None = None
-    event_types: list[str] | None = None
-    filter_types: list[str] | None = None
-    channels: list[str] | None = None
-    metadata: dict[str, str] | None = None
-    headers: dict[str, str] | None = None
+    event_types: Subscriptions | None = None
+    filter_types: Subscriptions | None = None
+    channels: list[Channel] | None = None
+    metadata: Metadata | None = None
+    headers: Headers | None = None
     secret: str | None = None
     version: Literal[1] | None = None  # which older clients send
 
@@ -47,32 +58,32 @@ class EndpointIn(In):
 class EndpointUpdate(In):
     """All settings of an endpoint: what is left out gets its default."""
 
-    url: str
-    description: str | None = None
-    uid: str | None = None
-    throttle_rate: int | None = None
+    url: Url
+    description: Description | None = None
+    uid: EndpointUid | None = None
+    throttle_rate: ThrottleRate | None = None
     rate_limit: None = None
     disabled: bool | None = None
-    event_types: list[str] | None = None
-    filter_types: list[str] | None = None
-    channels: list[str] | None = None
-    metadata: dict[str, str] | None = None
+    event_types: Subscriptions | None = None
+    filter_types: Subscriptions | None = None
+    channels: list[Channel] | None = None
+    metadata: Metadata | None = None
     version: Literal[1] | None = None
 
 
 class EndpointPatch(In):
     """What to change of an endpoint; null removes."""
 
-    url: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    uid: str | UnsetType | None = UNSET
-    throttle_rate: int | UnsetType | None = UNSET
+    url: Url | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    uid: EndpointUid | UnsetType | None = UNSET
+    throttle_rate: ThrottleRate | UnsetType | None = UNSET
     rate_limit: UnsetType | None = UNSET
     disabled: bool | UnsetType = UNSET
-    event_types: list[str] | UnsetType | None = UNSET
-    filter_types: list[str] | UnsetType | None = UNSET
-    channels: list[str] | UnsetType | None = UNSET
-    metadata: dict[str, str] | UnsetType = UNSET
+    event_types: Subscriptions | UnsetType | None = UNSET
+    filter_types: Subscriptions | UnsetType | None = UNSET
+    channels: list[Channel] | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType = UNSET
     version: Literal[1] | UnsetType | None = UNSET
 
 
@@ -119,16 +130,16 @@ class SecretOut(Out):
 
 
 class RotateIn(In):
-    """How to rotate: with this secret or a new one, and how long the old one signs beside it."""
+    """How to rotate: with this secret or a new one, and how many seconds the old one signs, too, by default a day."""
 
     key: str | None = None
-    grace_period_seconds: int | None = None
+    grace_period_seconds: GracePeriod | None = None
 
 
 class HeadersIn(In):
     """All headers that requests to an endpoint have in addition."""
 
-    headers: dict[str, str]
+    headers: Headers
 
 
 class HeadersPatch(In):
@@ -222,17 +233,19 @@ async def listing(asked: Asked[Ordered, None]) -> ListOut[EndpointOut]:
 
 async def create(asked: Asked[NoQuery, EndpointIn]) -> EndpointOut:
     """Add an endpoint, with a signing secret."""
-    return await _added(asked, asked.body, uid=asked.body.uid, headers=asked.body.headers, secret=asked.body.secret)
+    return await added_with(asked, asked.body, uid=asked.body.uid, headers=asked.body.headers, secret=asked.body.secret)
 
 
-async def _added(
+async def added_with(
     asked: Asked[Any, Any],
     body: EndpointIn | EndpointUpdate,
     *,
     uid: str | None,
     headers: Mapping[str, str] | None = None,
     secret: str | None = None,
+    **settings: Any,
 ) -> EndpointOut:
+    """Add an endpoint, with these settings in addition."""
     added = await asked.admin.endpoints.add(
         tenant_id=asked.tenant,
         url=body.url,
@@ -245,8 +258,8 @@ async def _added(
         **_enabled(disabled=bool(body.disabled)),
         headers=headers,
         secret=secret,
-        scheme=asked.scheme,
         actor=asked.access.actor,
+        **{"scheme": asked.scheme, **settings},
     )
     return await by_id(asked, added.endpoint_id)
 
@@ -269,7 +282,7 @@ async def upsert(asked: Asked[NoQuery, EndpointUpdate]) -> EndpointOut | Answer:
     except NotFound:
         if uid is None or body.uid not in {None, uid}:
             raise
-        return Answer(status=201, content=await _added(asked, body, uid=uid))
+        return Answer(status=201, content=await added_with(asked, body, uid=uid))
     return await _updated(
         asked,
         endpoint.endpoint_id,
@@ -409,7 +422,7 @@ async def get_stats(asked: Asked[Range, None]) -> StatsOut:
     )
 
 
-_CHANGE: Final = {"names": _NAMES}
+_CHANGE: Final = {"names": NAMES}
 CALLS: Final = (
     read("endpoint.list", APP + "/endpoint", listing, query=Ordered, result=ListOut[EndpointOut], **_CHANGE),
     manage(
@@ -418,7 +431,7 @@ CALLS: Final = (
         result=EndpointOut,
         status=201,
         once=Once(result_id="id", again=by_id),
-        names=_NAMES,
+        names=NAMES,
     ),
     read("endpoint.get", ONE, get, result=EndpointOut),
     manage("endpoint.upsert", "PUT", ONE, upsert, body=EndpointUpdate, result=EndpointOut, **_CHANGE),

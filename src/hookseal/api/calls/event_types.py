@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 from hookseal.admin import EventType
 from hookseal.api import problems
 from hookseal.api.call import Answer, Asked, Call, In, NoQuery, Once, Out, manage, read
+from hookseal.api.forms import EventType as EventTypeName
 from hookseal.api.paging import ListOut, Ordered, following, one_way
 from hookseal.errors import NotFound
 
@@ -36,7 +37,7 @@ class EventTypeUpdate(In):
 class EventTypeIn(In):
     """An event type to create."""
 
-    name: str
+    name: EventTypeName
     description: str
     schemas: _Schemas = msgspec.field(default_factory=partial(Raw, _NULL))
     deprecated: bool | None = None

@@ -1,7 +1,7 @@
 """Messages: what a product publishes. A message is an event; its payload is sent byte for byte as it was given."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -11,14 +11,19 @@ from msgspec import Raw
 from hookseal.admin import Scope, StoredEvent
 from hookseal.api import problems
 from hookseal.api.access import require_scopes
-from hookseal.api.bodies import MOST_MESSAGE_BYTES, require_json
-from hookseal.api.call import APP, Asked, Call, In, NoQuery, Once, Out, derived_id, operate, read
+from hookseal.api.bodies import MOST_MESSAGE_BYTES, renamed, require_json
+from hookseal.api.call import APP, OWN, Asked, Call, In, NoQuery, Once, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import ONE, found_id
+from hookseal.api.forms import Channel, EventId, EventType
 from hookseal.api.paging import ListOut, Moment, Paged, listed, position
-from hookseal.errors import Conflict
+from hookseal.client.publisher import Event
+from hookseal.errors import Conflict, HooksealError, Malformed, NotFound
 
+MOST_PAGE_BYTES: Final = 4_194_304  # of the payloads of a page
+MOST_MANY_BYTES: Final = 2_097_152
 NOTHING: Final = Raw(b"{}")  # in place of a payload that nobody asked for
 Payload = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": "object"})]  # its bytes stay as they are
+_MEMBERS: Final = {"event_type": "eventType", "event_id": "eventId", "body": "payload"}
 NAMES: Final = {
     "body": "payload",
     "after": "iterator",
@@ -32,10 +37,10 @@ NAMES: Final = {
 class MessageIn(In):
     """A message to publish. The members that can only be null are those of Svix that hookseal does not have."""
 
-    event_type: str
+    event_type: EventType
     payload: Payload
-    event_id: str | None = None
-    channels: list[str] | None = None
+    event_id: EventId | None = None
+    channels: list[Channel] | None = None
     application: None = None
     deliver_at: None = None
     payload_retention_hours: None = None
@@ -55,10 +60,31 @@ class MessageOut(Out):
     timestamp: datetime
 
 
+class ManyIn(In):
+    """Messages to publish, all of them or none."""
+
+    messages: Annotated[list[MessageIn], msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class PublishedOut(Out):
+    """A message that is stored, with as many deliveries. `duplicate`: it was before this request."""
+
+    id: str
+    event_type: str
+    duplicate: bool
+    deliveries: int
+
+
+class ManyOut(Out):
+    """The messages, in the order of the request."""
+
+    data: list[PublishedOut]
+
+
 class ExampleIn(In):
     """An example to send: this payload, or the one of this number in the schema of the event type."""
 
-    event_type: str
+    event_type: EventType
     payload: Payload = msgspec.field(default_factory=Raw)
     example_index: int | None = None
 
@@ -74,8 +100,8 @@ class Messages(Paged):
 
     before: Moment | None = None
     after: Moment | None = None
-    channel: str | None = None
-    event_types: list[str] | None = msgspec.field(name="event_types", default=None)
+    channel: Channel | None = None
+    event_types: list[EventType] | None = msgspec.field(name="event_types", default=None)
     with_content: bool = msgspec.field(name="with_content", default=True)
 
 
@@ -108,10 +134,65 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
     )
 
 
-def require_object(payload: bytes) -> None:
+async def create_many(asked: Asked[NoQuery, ManyIn]) -> ManyOut:
+    """Publish up to 1,000 messages, all of them or none.
+
+    What is wrong names the message. With an `Idempotency-Key` each message without an `eventId` gets one of the key and
+    its place.
+    """
+    messages = asked.body.messages
+    derived = {
+        index: derived_id(f"{asked.key}\n{index}")  # no key has a line break
+        for index, message in enumerate(messages)
+        if asked.key is not None and message.event_id is None
+    }
+    for index, message in enumerate(messages):
+        require_object(bytes(message.payload), ("body", "messages", str(index), "payload"))
+    try:
+        published = await asked.publisher.publish_many(
+            tenant_id=asked.tenant,
+            events=[
+                Event(
+                    event_type=message.event_type,
+                    channels=message.channels or (),
+                    body=bytes(message.payload),
+                    event_id=derived.get(index, message.event_id),
+                )
+                for index, message in enumerate(messages)
+            ],
+        )
+    except Conflict as error:
+        if error.index in derived:
+            raise problems.other_content() from None
+        raise problems.conflict(f"messages[{error.index}]: {_of_one(error)}") from None
+    except Malformed as error:
+        if error.index is None:
+            raise
+        member = _MEMBERS.get(error.field or "", error.field or "")
+        raise problems.invalid(("body", "messages", str(error.index), member), _of_one(error)) from None
+    return ManyOut(
+        data=[
+            PublishedOut(
+                id=each.event_id,
+                event_type=message.event_type,
+                duplicate=each.duplicate,
+                deliveries=len(each.deliveries),
+            )
+            for message, each in zip(messages, published.events, strict=True)
+        ]
+    )
+
+
+def _of_one(error: HooksealError) -> str:
+    """Return the message of an error about one of many events, without its number, with the names of the request."""
+    text = problems.public(error, 422).removeprefix(f"events[{error.index}]: ")
+    return renamed(text, error.field, _MEMBERS, (*_MEMBERS.values(), "channels"))
+
+
+def require_object(payload: bytes, loc: Sequence[str] = ("body", "payload")) -> None:
     """Raise `Problem` unless this JSON is an object."""
     if not payload.startswith(b"{"):
-        raise problems.invalid(("body", "payload"), "must be a JSON object", "type_error")
+        raise problems.invalid(loc, "must be a JSON object", "type_error")
 
 
 def shown(event: StoredEvent, payload: Raw = NOTHING) -> MessageOut:
@@ -149,7 +230,10 @@ async def send_example(asked: Asked[NoQuery, ExampleIn]) -> MessageOut:
     if payload:
         require_scopes(asked.access, frozenset({Scope.PUBLISH}))
     else:
-        event_type = await asked.admin.event_types.get(name=body.event_type)
+        try:
+            event_type = await asked.admin.event_types.get(name=body.event_type)
+        except NotFound:
+            raise problems.invalid(("body", "eventType"), "is not in the catalogue: give a payload") from None
         payload = example_of(event_type.schemas, body.example_index or 0)
     require_object(payload)
     sent = await asked.admin.endpoints.send_example(
@@ -183,7 +267,10 @@ def example_of(schemas: str | None, index: int) -> bytes:
 
 
 async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
-    """List the messages of an application, the newest first. The audit log records once who read their payloads."""
+    """List the messages of an application, the newest first. The audit log records once who read their payloads.
+
+    With payloads a page may end before its `limit`, with an iterator: they have at most 4 MiB in all.
+    """
     query = asked.query
     after, before = position(query.iterator)
     page = await asked.admin.events.list(
@@ -196,18 +283,40 @@ async def listing(asked: Asked[Messages, None]) -> ListOut[MessageOut]:
         after=after,
         before=before,
     )
-    ids = [each.event_id for each in page.items]
-    payloads = await payloads_of(asked, ids) if query.with_content else {}
-    messages = [shown(each, payloads.get(each.event_id, NOTHING)) for each in page.items]
-    return listed(messages, ids, done=page.next_cursor is None)
+    items = list(page.items)
+    payloads: dict[str, Raw] = {}
+    is_cut = False
+    if query.with_content:
+        near = items if before is None else items[::-1]  # a page before a message ends with that
+        payloads = await payloads_of(asked, [each.event_id for each in near])
+        fitting = number_of_fitting([each.event_id for each in near], payloads)
+        is_cut = fitting < len(items)
+        items = items[:fitting] if before is None else items[len(items) - fitting :]
+    messages = [shown(each, payloads.get(each.event_id, NOTHING)) for each in items]
+    return listed(messages, [each.event_id for each in items], done=page.next_cursor is None and not is_cut)
 
 
 async def payloads_of(asked: Asked[Any, None], ids: Sequence[str]) -> dict[str, Raw]:
-    """Return the payload of each of these messages. The audit log records who read them."""
+    """Return the payloads of these messages, from the first on, as long as they have at most 4 MiB in all.
+
+    The audit log records who read them.
+    """
     if not ids:
         return {}
-    bodies = await asked.admin.events.payloads(tenant_id=asked.tenant, event_ids=ids, actor=asked.access.actor)
+    bodies = await asked.admin.events.payloads(
+        tenant_id=asked.tenant, event_ids=ids, actor=asked.access.actor, most_bytes=MOST_PAGE_BYTES
+    )
     return {event_id: payload_of(body) for event_id, body in bodies.items()}
+
+
+def number_of_fitting(ids: Sequence[str], payloads: Mapping[str, Raw]) -> int:
+    """Return how many messages come before the first one whose payload was not read because of its size.
+
+    One that has left meanwhile has no payload either: at the end of a page it is left out as well.
+    """
+    if not payloads:
+        return len(ids)
+    return max(number for number, each in enumerate(ids, start=1) if each in payloads)
 
 
 async def get(asked: Asked[Content, None]) -> MessageOut:
@@ -233,6 +342,18 @@ CALLS: Final = (
         status=202,
         most=MOST_MESSAGE_BYTES,
         names={"body": "payload"},
+    ),
+    Call(
+        name="hookseal.message.create_many",
+        method="POST",
+        path=OWN + "/msg",
+        scopes=frozenset({Scope.PUBLISH}),
+        handler=create_many,
+        body=ManyIn,
+        result=ManyOut,
+        status=202,
+        most=MOST_MANY_BYTES,
+        names={"events": "messages"},
     ),
     operate(
         *("endpoint.send_example", ONE + "/send-example"),

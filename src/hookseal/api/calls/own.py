@@ -1,48 +1,80 @@
-"""What hookseal has and Svix does not: where a rotation stands and how it is ended, and why a delivery waits."""
+"""What hookseal has of rotations and Svix does not: where one stands, whether the receiver has switched, its end."""
 
 from datetime import datetime
 from typing import Any, Final
 
-from hookseal.admin import RotationStatus, SigningSecrets
-from hookseal.api.call import Asked, Call, In, NoQuery, Once, Out, manage, operate, read
+from hookseal.admin import Canary, RotationStatus, SigningSecrets
+from hookseal.api import problems
+from hookseal.api.call import OWN, Asked, Call, In, NoQuery, Once, Out, manage, read
 from hookseal.api.calls.endpoints import found_id
+from hookseal.api.forms import GracePeriod
 
-OWN: Final = "/api/hookseal/v1/app/{app_id}"
-_ONE: Final = OWN + "/endpoint/{endpoint_id}"
-_DELIVERY: Final = OWN + "/delivery/{delivery_id}"
+ONE: Final = OWN + "/endpoint/{endpoint_id}"
+
+
+class CanaryOut(Out):
+    """What the receiver answered when it was asked whether it has switched to the current secret.
+
+    `verdict` is switched, not_switched, does_not_verify (it accepts any signature, so nothing is proven) or no_answer.
+    `controlStatus` is its status for a request whose signature is wrong.
+    """
+
+    verdict: str
+    status: int | None
+    control_status: int | None
+    detail: str | None
+    sent_at: datetime
+    generation: int
 
 
 class RotationOut(Out):
-    """Which secrets sign for an endpoint, by reference. While two do, the previous one does until `overlapEndsAt`."""
+    """Which secrets sign for an endpoint, by reference. While two do, the previous one does until `overlapEndsAt`.
+
+    `canary` is the last probe of this generation.
+    """
 
     generation: int
     secret_ref: str | None
     previous_secret_ref: str | None
     overlap_ends_at: datetime | None
     overlapping: bool
+    canary: CanaryOut | None
 
 
 class RollbackIn(In):
-    """How long the secret that was current signs beside the one before it."""
+    """How many seconds the secret that was current signs beside the one before it, by default a day."""
 
-    grace_period_seconds: int | None = None
-
-
-class WhyOut(Out):
-    """Where a delivery stands, what it waits for (docs/lifecycle.md), and since when."""
-
-    delivery_id: str
-    state: str
-    waiting_for: str | None
-    since: datetime | None
+    grace_period_seconds: GracePeriod | None = None
 
 
-class SkippedOut(Out):
-    """A delivery that no longer stops its ordered endpoint."""
+class ProbeIn(In):
+    """Whether to end the time in which two secrets sign if the receiver has switched."""
 
-    delivery_id: str
-    endpoint_id: str
-    state: str
+    end_overlap: bool = False
+
+
+class PublicKeysOut(Out):
+    """The public keys with which a receiver verifies: of the current secret, and of the previous one while it signs."""
+
+    generation: int
+    secret_ref: str
+    public_key: str | None
+    previous_secret_ref: str | None
+    previous_public_key: str | None
+    overlap_ends_at: datetime | None
+
+
+def _canary(canary: Canary | None) -> CanaryOut | None:
+    if canary is None:
+        return None
+    return CanaryOut(
+        verdict=canary.verdict,
+        status=canary.status,
+        control_status=canary.control_status,
+        detail=problems.stored_text(canary.detail),
+        sent_at=canary.sent_at,
+        generation=canary.generation,
+    )
 
 
 def _of_status(status: RotationStatus) -> RotationOut:
@@ -52,6 +84,7 @@ def _of_status(status: RotationStatus) -> RotationOut:
         previous_secret_ref=status.previous_secret_ref,
         overlap_ends_at=status.previous_secret_expires_at if status.overlapping else None,
         overlapping=status.overlapping,
+        canary=_canary(status.canary),
     )
 
 
@@ -62,12 +95,28 @@ def _of_change(secrets: SigningSecrets) -> RotationOut:
         previous_secret_ref=secrets.previous_secret_ref,
         overlap_ends_at=secrets.previous_secret_expires_at,
         overlapping=secrets.previous_secret_ref is not None,
+        canary=None,
     )
 
 
 async def rotation(asked: Asked[NoQuery, None]) -> RotationOut:
     """Return which secrets sign for an endpoint, and until when."""
     return _of_status(await asked.admin.secrets.status(tenant_id=asked.tenant, endpoint_id=await found_id(asked)))
+
+
+async def probe(asked: Asked[NoQuery, ProbeIn]) -> RotationOut:
+    """Ask the receiver by one or two signed pings whether it has switched to the current secret.
+
+    It waits for the receiver, at most for the time-out of the endpoint each time.
+    """
+    return _of_status(
+        await asked.admin.secrets.check_switch(
+            tenant_id=asked.tenant,
+            endpoint_id=await found_id(asked),
+            end_overlap=asked.body.end_overlap,
+            actor=asked.access.actor,
+        )
+    )
 
 
 async def roll_back(asked: Asked[NoQuery, RollbackIn]) -> RotationOut:
@@ -97,48 +146,33 @@ async def stands(asked: Asked[Any, Any], _generation: str) -> RotationOut:
     return await rotation(asked)
 
 
-async def why(asked: Asked[NoQuery, None]) -> WhyOut:
-    """Explain where a delivery stands."""
-    delivery_id = asked.path["delivery_id"]
-    found = await asked.admin.deliveries.why(tenant_id=asked.tenant, delivery_id=delivery_id)
-    return WhyOut(
-        delivery_id=delivery_id,
-        state=found.state.value,
-        waiting_for=None if found.waiting_for is None else found.waiting_for.value,
-        since=found.since,
-    )
-
-
-async def skip(asked: Asked[NoQuery, None]) -> SkippedOut:
-    """Let an ordered endpoint go on behind a delivery that was given up and stops it."""
-    skipped = await asked.admin.deliveries.skip(
-        tenant_id=asked.tenant, delivery_id=asked.path["delivery_id"], actor=asked.access.actor
-    )
-    return SkippedOut(delivery_id=skipped.delivery_id, endpoint_id=skipped.endpoint_id, state=skipped.state)
-
-
-async def skipped(asked: Asked[Any, Any], delivery_id: str) -> SkippedOut:
-    """Return a delivery that an earlier request has skipped. Raises `NotFound`."""
-    delivery = await asked.admin.deliveries.get(tenant_id=asked.tenant, delivery_id=delivery_id)
-    return SkippedOut(delivery_id=delivery_id, endpoint_id=delivery.endpoint_id, state=delivery.state)
-
-
 _CHANGED: Final = Once(result_id="generation", again=stands)
+
+
+async def public_keys(asked: Asked[NoQuery, None]) -> PublicKeysOut:
+    """Return the public keys of an endpoint that signs with ed25519."""
+    keys = await asked.admin.secrets.public_keys(tenant_id=asked.tenant, endpoint_id=await found_id(asked))
+    return PublicKeysOut(
+        generation=keys.generation,
+        secret_ref=keys.secret_ref,
+        public_key=keys.public_key,
+        previous_secret_ref=keys.previous_secret_ref,
+        previous_public_key=keys.previous_public_key,
+        overlap_ends_at=keys.previous_secret_expires_at,
+    )
+
+
 CALLS: Final[tuple[Call, ...]] = (
-    read("hookseal.rotation", _ONE + "/rotation", rotation, result=RotationOut),
+    read("hookseal.rotation", ONE + "/rotation", rotation, result=RotationOut),
+    manage("hookseal.probe", "POST", ONE + "/rotation/probe", probe, body=ProbeIn, result=RotationOut),
     manage(
-        *("hookseal.roll_back", "POST", _ONE + "/rotation/rollback"),
+        *("hookseal.roll_back", "POST", ONE + "/rotation/rollback"),
         roll_back,
         body=RollbackIn,
         result=RotationOut,
         names={"overlap_seconds": "gracePeriodSeconds"},
         once=_CHANGED,
     ),
-    manage("hookseal.end_overlap", "POST", _ONE + "/rotation/end", end_overlap, result=RotationOut, once=_CHANGED),
-    read("hookseal.why", _DELIVERY + "/why", why, result=WhyOut),
-    operate(
-        *("hookseal.skip", _DELIVERY + "/skip", skip),
-        result=SkippedOut,
-        once=Once(result_id="delivery_id", again=skipped),
-    ),
+    manage("hookseal.end_overlap", "POST", ONE + "/rotation/end", end_overlap, result=RotationOut, once=_CHANGED),
+    read("hookseal.public_keys", ONE + "/public-keys", public_keys, result=PublicKeysOut),
 )

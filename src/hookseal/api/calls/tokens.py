@@ -5,18 +5,19 @@ from typing import Any, Final
 
 from hookseal.admin import Scope, Token
 from hookseal.api.access import require_end, require_scopes
-from hookseal.api.call import Asked, Call, In, NoQuery, Once, Out, manage, read
+from hookseal.api.call import OURS, Asked, Call, In, NoQuery, Once, Out, manage, read
+from hookseal.api.forms import TenantOrEvery, TokenName
 from hookseal.api.paging import ListOut, Moment, Paged, following, one_way
 from hookseal.ground.ids import EVERY_TENANT, encode_cursor
 
-_ALL: Final = "/api/hookseal/v1/token"
+_ALL: Final = OURS + "/token"
 
 
 class TokenIn(In):
     """A token to make, for one tenant, or for every one (`*`)."""
 
-    name: str
-    tenant_id: str
+    name: TokenName
+    tenant_id: TenantOrEvery
     scopes: list[Scope]
     expires_at: Moment | None = None
 

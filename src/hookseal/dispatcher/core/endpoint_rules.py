@@ -34,7 +34,8 @@ MAX_RATE: Final = 10_000
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _RATE: Final = re.compile(r"([0-9]{1,5})/s")
 _DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
-_UID: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]+")
+UID_FORM: Final = r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]+"
+_UID: Final = re.compile(UID_FORM)
 _LINE_BREAKS: Final = frozenset("\n\r\t")
 
 

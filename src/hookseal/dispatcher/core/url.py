@@ -176,7 +176,7 @@ def url_problem(url: str, *, allow_http: bool) -> str | None:
     except ValueError:
         return "cannot be parsed"
     if parts.scheme not in {"https", "http"} or not parts.netloc:
-        return "must be https://host[:port]/path"
+        return f"must be {'https:// or http://' if allow_http else 'https://'}host[:port]/path"
     if "@" in parts.netloc:
         return "holds credentials, which would be stored and logged in the clear: send them in a header of the endpoint"
     return _authority_problem(parts.netloc) or _policy_problem(parts, allow_http=allow_http)
