@@ -82,9 +82,11 @@ SELECT FROM hookseal.delivery_links AS l WHERE l.tenant_id = 'acme' AND l.event_
 _TIME, _TEXT = datetime(2026, 1, 31, tzinfo=UTC), "2026-01-31Z"
 _OF_EVENTS = (
     *("acme", None, None, None, "ffffffff-ffff-ffff-ffff-ffffffffffff", 11, None, 1_000),
-    "00000000-0000-0000-0000-000000000000",
+    *("00000000-0000-0000-0000-000000000000", None),
 )
-_OF_ATTEMPTS = ("acme", _ENDPOINT, None, None, None, "-infinity", "infinity", "infinity", _ENDPOINT, 1, 1_000, 11)
+_OF_ATTEMPTS = (
+    *("acme", _ENDPOINT, None, None, None, "-infinity", "infinity", "infinity", _ENDPOINT, 1, 1_000, 11, None),
+)
 _RING = ("acme", _ENDPOINT, _ENDPOINT, "f")
 _LANE = ("acme", _ENDPOINT)
 _PLACES = [
@@ -139,7 +141,7 @@ _PLACES = [
         ("acme", None, None, None, _TEXT, _TEXT, _TEXT, "e7", 1_000, 11),
         "events_newest",
     ),
-    (("dispatcher.store", "event_queries.sql", "bodies"), ("acme", ["e7"]), "events_pkey"),
+    (("dispatcher.store", "event_queries.sql", "bodies"), ("acme", ["e7"], 1_000), "events_pkey"),
     (("dispatcher.store", "event_queries.sql", "some"), ("acme", ["e7"]), "events_pkey"),
     (("dispatcher.store", "endpoint_queries.sql", "some"), ("acme", [_ENDPOINT]), "endpoints_id_key"),
     (("dispatcher.store", "delivery_queries.sql", "latest"), ("acme", "e7", _ENDPOINT), "delivery_links_once"),
@@ -772,12 +774,12 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
 def _lists() -> list[Read]:
     """Return the lists of operators, with each filter, also where nothing matches."""
 
-    def page(of: str, *conditions: Any, signed_by: str | None = None) -> Read:
-        given = (*conditions, _LAST, 51, signed_by, 1_000, _FIRST)
+    def page(of: str, *conditions: Any, signed_by: str | None = None, channel: str | None = None) -> Read:
+        given = (*conditions, _LAST, 51, signed_by, 1_000, _FIRST, channel)
         return Read(room="dispatcher.store", file="delivery_queries", name=f"page_of_{of}", arguments=given)
 
     def of_events(*named: str | None) -> Read:
-        given = ("acme", None, None, None, _LAST, 51, None, 1_000, _FIRST, *named)
+        given = ("acme", None, None, None, _LAST, 51, None, 1_000, _FIRST, None, *named)
         return Read(room="dispatcher.store", file="delivery_queries", name="page_of_events", arguments=given)
 
     def events(
@@ -789,10 +791,12 @@ def _lists() -> list[Read]:
 
     endpoint = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
 
-    def attempts(of: str, *conditions: Any, since: str = "-infinity", oldest_first: bool = False) -> Read:
+    def attempts(
+        of: str, *conditions: Any, since: str = "-infinity", channel: str | None = None, oldest_first: bool = False
+    ) -> Read:
         end = ("-infinity", _FIRST, 0) if oldest_first else ("infinity", _LAST, 2**31 - 1)
         event = ("e7", oldest_first) if of == "event" else ()
-        given = ("acme", *conditions, since, "infinity", *end, 1_000, 51, *event)
+        given = ("acme", *conditions, since, "infinity", *end, 1_000, 51, channel, *event)
         name = f"page_of_{of}" + ("_rising" if oldest_first and of == "endpoint" else "")
         return Read(room="dispatcher.store", file="attempt_queries", name=name, arguments=given)
 
@@ -809,6 +813,7 @@ def _lists() -> list[Read]:
         attempts("endpoint", endpoint, None, None, None),
         attempts("endpoint", endpoint, None, None, None, oldest_first=True),
         attempts("endpoint", endpoint, ["no.such"], None, None),
+        attempts("endpoint", endpoint, None, None, None, channel="no-such"),
         attempts("endpoint", endpoint, ["no.such"], False, 5, oldest_first=True),
         attempts("endpoint", endpoint, None, None, None, since="2030-01-01Z"),
         attempts("event", None, None, None, None),
@@ -821,6 +826,8 @@ def _lists() -> list[Read]:
         page("tenant", "acme", None, None, None),
         page("tenant", "nobody", None, None, None),
         page("tenant", "acme", None, "no.such", ["sending"]),
+        page("tenant", "acme", None, None, None, channel="no-such"),
+        page("endpoint", None, endpoint, None, None, channel="no-such"),
         page("endpoint", None, endpoint, None, None),
         page("endpoint", None, _NO_ENDPOINT, None, ["delivered"]),
         page("endpoint", "acme", endpoint, None, None, signed_by="db:acme:x:1"),
