@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 from hookseal import Admin
 from hookseal.admin.session import MAX_CONNECTIONS
 from hookseal.dispatcher.store import endpoint_health
-from hookseal.errors import Conflict, NotFound, Refused, with_advice
+from hookseal.errors import Conflict, Malformed, NotFound, Refused, with_advice
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.postgres.pool import connected
 from tests.admin.refusals import refused_field
@@ -312,6 +312,21 @@ async def test_some_headers_are_changed(admin: Admin) -> None:
     assert "4" not in str((changed.before, changed.after))
 
 
+async def test_a_change_is_made_only_to_what_is_expected(admin: Admin) -> None:
+    """Of two who have read the same, the second changes nothing, whichever field it is."""
+    added = await admin.endpoints.add(**NEW, headers={"x-a": "1"})
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}
+    seen = await admin.endpoints.find(tenant_id="acme", endpoint_id=added.endpoint_id)
+    expected = {"url": seen.url, "description": seen.description, "event_types": seen.event_types, "headers": ("x-a",)}
+    await admin.endpoints.update(**named, description="first", expect=expected)
+    for change in ({"description": "second"}, {"name": "second"}, {"url": "https://second.example"}):
+        with pytest.raises(Conflict) as caught:
+            await admin.endpoints.update(**named, **change, expect=expected)
+        assert "expect" == caught.value.field
+    assert "first" == (await admin.endpoints.find(tenant_id="acme", endpoint_id=added.endpoint_id)).description
+    await admin.endpoints.update(**named, description="second", expect=expected | {"description": "first"})
+
+
 async def test_a_refusal_names_its_field_and_changes_nothing(admin: Admin) -> None:
     """Each refusal has its class, with the argument in its field, and nothing is changed."""
     added = await admin.endpoints.add(**NEW)
@@ -322,6 +337,8 @@ async def test_a_refusal_names_its_field_and_changes_nothing(admin: Admin) -> No
         (Refused, "url", lambda: admin.endpoints.add(**NEW | {"url": "https://10.0.0.1/"})),
         (Refused, "timeout_ms", lambda: admin.endpoints.update(**named, timeout_ms=20_000)),
         (Conflict, "expect_generation", lambda: admin.endpoints.update(**named, name="x", expect_generation=9)),
+        (Conflict, "expect", lambda: admin.endpoints.update(**named, name="x", expect={"name": "y"})),
+        (Malformed, "expect", lambda: admin.endpoints.update(**named, name="x", expect={"secret": "y"})),
         (NotFound, "headers", lambda: admin.endpoints.update(**named, ca=None)),
         (NotFound, "endpoint_id", lambda: admin.endpoints.update(**other, name="x")),
         (NotFound, "endpoint_id", lambda: admin.endpoints.disable(**other, reason="x")),
@@ -431,6 +448,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("update", {"description": None}, "description"),
     ("update", {"metadata": None}, "metadata"),
     ("update", {"expect_generation": "1"}, "expect_generation"),
+    ("update", {"expect": "url"}, "expect"),
     ("update", {"lead": "both"}, "lead"),
     ("update", {"client_key": "x"}, "client_cert"),
     ("disable", {"reason": ""}, "reason"),

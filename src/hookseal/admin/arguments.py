@@ -591,6 +591,14 @@ def optional_whole(value: int | None, name: str) -> int | None:
     return value
 
 
+def expected(fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the fields with the values that they should have. Raises `Malformed`."""
+    if fields is None:
+        return {}
+    _require(Mapping, fields, "expect")
+    return dict(fields)
+
+
 def endpoint_fields(egress: Egress, owner: TenantId, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that were given, each of the right type and within its rules, in their order.
 

@@ -320,6 +320,7 @@ class Endpoints:
         ca: Text | Unset | None = UNSET,
         lead: str | Unset = UNSET,
         expect_generation: int | None = None,
+        expect: Mapping[str, Any] | None = None,
         allow_same_url: bool = False,
         enabled: bool | Unset = UNSET,
         reason: str | None = None,
@@ -331,7 +332,8 @@ class Endpoints:
         `metadata`, `channels` and `headers` replace all that there is; `change_headers` sets those that have a value,
         removes those that are None, and leaves the others. With `on_dead_letter` `skip` a stopped endpoint goes on.
         Raises `Conflict` if another endpoint of the tenant has the url, unless `allow_same_url` is true, or the uid, or
-        if the generation is not the expected one. `enabled` enables the endpoint, or disables it for this `reason`, as
+        if the generation is not the expected one. That changes with url, headers and secrets; of other fields `expect`
+        has the expected values, lists as tuples. `enabled` enables the endpoint, or disables it for this `reason`, as
         the methods of these names do; if it is so already, nothing is tried.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
@@ -371,6 +373,7 @@ class Endpoints:
                 changes,
                 own_drain_seconds=self._drain_seconds,
                 expect_generation=expected,
+                expect=arguments.expected(expect),
                 shares_url=shares_url,
             )
             switched = switch is not None and await endpoints.set_enabled(

@@ -9,7 +9,7 @@ from hookseal.dispatcher.core import endpoint_rules
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.dispatcher.store import endpoints, held, replays
 from hookseal.dispatcher.store.endpoints import EndpointSettings
-from hookseal.errors import Conflict, SecretError
+from hookseal.errors import Conflict, Malformed, SecretError
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
 from hookseal.operations.endpoint.endpoints import given_facts, host, require_drainable, require_usable
@@ -56,17 +56,19 @@ async def update_endpoint(
     *,
     own_drain_seconds: int,
     expect_generation: int | None = None,
+    expect: Mapping[str, Any] | None = None,
     shares_url: bool = False,
 ) -> Updated:
     """Change the endpoint, all of it or nothing: its `url`, `lead`, fields of `EndpointSettings`, `headers` and `tls`.
 
     `headers` is a `HeaderChange` and `tls` a `TlsChange`. A change of url, lead, headers or TLS raises the generation
     and probes the endpoint if it is held. With `on_dead_letter` `skip`, what stops its line leaves it. Raises
-    `NotFound`; `Conflict` if the generation is not the expected one, another endpoint of the tenant has the url, unless
-    it is to share one (`shares_url`), or the uid, or back-off is set although there is a schedule that is not the
-    default; `Refused` for a time-out longer than the drain of a worker; `Malformed` for headers beyond their limits, a
-    certificate that is not valid now, and `on_dead_letter` without order; `SecretTampered` if the row was altered and
-    the generation would change; the errors of opening headers or TLS, unless all of it is replaced; `Unavailable`.
+    `NotFound`; `Conflict` if the generation is not the expected one, or a field has another value than in `expect`;
+    `Conflict` if another endpoint of the tenant has the url, unless it is to share one (`shares_url`), or the uid, or
+    back-off is set although there is a schedule that is not the default; `Refused` for a time-out longer than the drain
+    of a worker; `Malformed` for headers beyond their limits, a certificate that is not valid now, and `on_dead_letter`
+    without order; `SecretTampered` if the row was altered and the generation would change; the errors of opening
+    headers or TLS, unless all of it is replaced; `Unavailable`.
     """
     async with operator.changing() as connection:
         row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
@@ -74,6 +76,7 @@ async def update_endpoint(
         decided = await endpoints.locked(connection, tenant, endpoint_id)
         now = asdict(decided) | {name: getattr(row, name) for name in _POINTER_FIELDS}
         now |= {name: getattr(decided, extra.shown_field) for name, extra in _EXTRAS.items()}
+        _require_as_expected(now, expect or {})
         if endpoints.replaces_default(decided.retry_schedule, requested):
             requested = {"retry_schedule": None} | requested
         changes = {name: value for name, value in requested.items() if name not in _EXTRAS and value != now[name]}
@@ -163,6 +166,15 @@ async def _keep(operator: Operator, row: Pointer, extra: Extra[Any], value: obje
     connection, store = operator.connection, operator.unlocked.store_on(operator.connection)
     ref = await stored.keep(connection, store, extra, value, tenant=row.tenant_id, endpoint_id=row.endpoint_id)
     return None if ref is None else str(ref)
+
+
+def _require_as_expected(now: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+    """Raise `Conflict` if a field has another value than expected, and `Malformed` if there is no such field."""
+    for name, value in expect.items():
+        if name not in now:
+            raise Malformed(f"expect must have fields of an endpoint, and {name} is none", field="expect")
+        if now[name] != value:
+            raise Conflict(f"{name} is not as expected: somebody changed it meanwhile", field="expect")
 
 
 def _require_effect(decided: EndpointSettings, changes: dict[str, Any]) -> None:
