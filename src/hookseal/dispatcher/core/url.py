@@ -211,7 +211,7 @@ def _policy_problem(parts: SplitResult, *, allow_http: bool) -> str | None:
     if parts.fragment:
         return "has a fragment, which is never sent"
     if parts.scheme == "http" and not allow_http:
-        return "is http: only https is delivered to (HOOKSEAL_ALLOW_HTTP=true permits http outside production)"
+        return "is http, and only https is delivered to"
     return None
 
 
@@ -227,8 +227,10 @@ def endpoint_url(url: str, *, allow_http: bool, allowed: Networks) -> str:
     a name of this machine.
     """
     problem = url_problem(url, allow_http=allow_http)
+    if problem is not None and is_plain_http(url):
+        raise Refused(f"url {problem}", field="url", advice="HOOKSEAL_ALLOW_HTTP=true permits http outside production")
     if problem is not None:
-        raise (Refused if is_plain_http(url) else Malformed)(f"url {problem}", field="url")
+        raise Malformed(f"url {problem}", field="url")
     host = urlsplit(url).hostname or ""
     forbidden = _forbidden(host, allowed)
     if forbidden is not None:
