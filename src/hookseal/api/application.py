@@ -45,6 +45,7 @@ from hookseal.ground.wire import Scheme, framed
 Who = Callable[[Request], Awaitable[Access | None] | Access | None]
 
 CALL: Final = "hookseal.call"  # the key of the ASGI scope under which a server finds the name of the call
+PAGE: Final = "page"  # that name for every request for a page
 _JSON: Final = "application/json"
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _ALLOWED_HEADERS: Final = ("authorization", "content-type", "idempotency-key", "hookseal-user", "svix-req-id")
@@ -128,7 +129,7 @@ class _Calls:
         except Exception as error:  # noqa: BLE001 -- a client gets JSON for every error
             problem = self._problem(call, error)
             if problem.headers.get("connection") == "close":
-                await _answer_and_close(_response(problem), request, send)
+                await answer_and_close(_response(problem), request, send)
                 return
             response = _response(problem)
         await response(request.scope, request.receive, send)
@@ -282,7 +283,7 @@ def _key(request: Request) -> str | None:
         raise problems.invalid(("header", "idempotency-key"), "must be 1 to 256 visible ASCII characters") from None
 
 
-async def _answer_and_close(response: Response, request: Request, send: Send) -> None:
+async def answer_and_close(response: Response, request: Request, send: Send) -> None:
     """Send the answer, and read a little of what the client still sends, before the connection is closed.
 
     Without this the client would often see a reset of the connection in place of the answer.

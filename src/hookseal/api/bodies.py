@@ -21,7 +21,12 @@ BODY_SECONDS: Final = 10.0
 MOST_LEVELS: Final = 200  # as in the data of a Publisher
 _MOST_DISCARDED: Final = 4_194_304
 _DISCARD_SECONDS: Final = 2.0
-_JSON: Final = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
+JSON: Final = "application/json"
+FORM: Final = "application/x-www-form-urlencoded"
+_MEDIA: Final = {
+    JSON: re.compile(r"application/(?:[a-z0-9.+-]+\+)?json(?:\s*;.*)?", re.IGNORECASE),
+    FORM: re.compile(rf"{FORM}(?:\s*;.*)?", re.IGNORECASE),
+}
 # It never goes back, and one that does not end goes to the end: else a body of such takes hours.
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -60,10 +65,11 @@ class Bodies:
         self._seconds = seconds
         self._held = 0
 
-    async def read(self, request: Request, most: int) -> bytes:
+    async def read(self, request: Request, most: int, *, media: str = JSON) -> bytes:
         """Return the body, of which no more than `most` bytes are read.
 
-        Raises `Problem` if it is longer, is no JSON by its type, does not come in time, or if too much is being read.
+        Raises `Problem` if it is longer, is no JSON or no form by its type (`media`), does not come in time, or if too
+        much is being read.
         """
         encoding = request.headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
@@ -85,8 +91,8 @@ class Bodies:
             raise Problem(408, "timeout", f"the body must come within {self._seconds:g} s", headers=CLOSE) from None
         finally:
             self._held -= len(body)
-        if body and not _JSON.fullmatch(request.headers.get("content-type", "")):
-            raise Problem(415, "unsupported_media_type", "the content type must be application/json")
+        if body and not _MEDIA[media].fullmatch(request.headers.get("content-type", "")):
+            raise Problem(415, "unsupported_media_type", f"the content type must be {media}")
         return bytes(body)
 
 

@@ -1,0 +1,118 @@
+"""What a page is: a method and a path, what it needs, and the function that answers it."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from hookseal.admin import Admin, Scope
+from hookseal.api.access import Access
+from hookseal.pages.forms import Fields
+from hookseal.pages.look import Look
+
+_PARAMETER: Final = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """Who looks at the pages: what that person may do, and how the pages look; None is the look of the application.
+
+    `back_url` is where the product shows its own pages, or lets somebody in again.
+    """
+
+    access: Access
+    look: Look | None = None
+    back_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Makes the addresses of pages: under the path at which a browser sees them, and never with a host."""
+
+    root: str
+    paths: Mapping[str, str]
+
+    def __call__(self, name: str, query: Mapping[str, object] | None = None, /, **path: str) -> str:
+        """Return the address of the page with this name; parameters of the query that are None are left out."""
+        there = _PARAMETER.sub(lambda found: quote(path[found[1]], safe=""), self.paths[name])
+        given = {key: value for key, value in (query or {}).items() if value is not None}
+        return f"{self.root}{there}{'?' if given else ''}{urlencode(given, doseq=True)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request that may be answered: the access, and the token of a form, have been checked.
+
+    `tenant` is that of the access, "" for a page that is not of one. `session` is the cookie of a visitor who came by a
+    link. `draw` returns a new random text.
+    """
+
+    admin: Admin
+    access: Access
+    tenant: str
+    path: Mapping[str, str]
+    query: Fields
+    form: Fields
+    session: str | None
+    link: Links
+    look: Look
+    now: datetime
+    draw: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A page: a template with its values. `cookies` are set, each with its value and its seconds; 0 removes it."""
+
+    template: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    cookies: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Another page, which the browser gets next: so a reload changes nothing again."""
+
+    to: str
+    cookies: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """What every page uses, and every visitor may have: a browser keeps it."""
+
+    content: bytes
+    media_type: str
+
+
+Handler = Callable[[Asked], Awaitable[Shown | Moved | File]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page, or what a form does. One with `scopes` None is for everybody, also without an access.
+
+    A GET changes nothing. One that is `of_every_tenant` needs an access for all of them, any other one for one tenant.
+    One that is `only_by_link` is not there under the sessions of a product.
+    """
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    scopes: frozenset[Scope] | None
+    of_every_tenant: bool = False
+    only_by_link: bool = False
+
+
+def read(name: str, path: str, handler: Handler, *more: Scope) -> Page:
+    """Return a page that shows something, or the form of what needs the further scopes."""
+    return Page(name=name, method="GET", path=path, handler=handler, scopes=frozenset({Scope.READ, *more}))
+
+
+def act(name: str, path: str, handler: Handler, *scopes: Scope) -> Page:
+    """Return what a form does, with the scopes that it needs."""
+    return Page(name=name, method="POST", path=path, handler=handler, scopes=frozenset(scopes))

@@ -1,0 +1,126 @@
+"""Deliveries: what was sent to the endpoints of a customer, every attempt of it, and the form that sends it again."""
+
+from typing import Final
+
+from hookseal.admin import DeliveryDetails, Scope
+from hookseal.api import problems
+from hookseal.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.ground.wire import Scheme
+from hookseal.pages import rendering, words
+from hookseal.pages.page import Asked, Moved, Shown, act, read
+from hookseal.pages.views.secrets import version_of
+
+PAGE_SIZE: Final = 25
+MOST_BODY_BYTES: Final = 65_536
+MOST_ATTEMPTS: Final = 20  # the newest: each may have 2 KiB of an answer
+ONE: Final = "/delivery/{delivery_id}"
+_ALWAYS: Final = ("content-type", "user-agent", "x-hookseal-attempt", "x-hookseal-event-id")
+_SIGNATURES: Final = {
+    Scheme.STANDARD: ("webhook-id", "webhook-timestamp", "webhook-signature"),
+    Scheme.X_WEBHOOK: ("x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-event", "x-webhook-signature"),
+}
+_FILTERS: Final = frozenset({"endpoint_id", "event_type", "states", "since", "until", "cursor"})
+
+
+async def listing(asked: Asked) -> Shown:
+    """Show the deliveries that a state, a type, a time or an endpoint selects, the newest first."""
+    query, errors, items, following = asked.query, {}, (), None
+    state = query.text("state")
+    if state and state not in words.DELIVERY:
+        state = ""
+    try:
+        page = await asked.admin.deliveries.list(
+            tenant_id=asked.tenant,
+            endpoint_id=query.text("endpoint") or None,
+            event_type=query.text("type") or None,
+            states=[state] if state else None,
+            since=query.moment("since", asked.look.zone),
+            until=query.moment("until", asked.look.zone),
+            limit=PAGE_SIZE,
+            cursor=query.text("after") or None,
+        )
+        items, following = page.items, page.next_cursor
+    except Malformed as error:
+        if error.field == "endpoint_id":
+            raise
+        errors = words.said_of(error, _FILTERS)
+    ids = list({each.endpoint_id for each in items})
+    endpoints = await asked.admin.endpoints.find_all(tenant_id=asked.tenant, endpoint_ids=ids) if ids else {}
+    chosen = {name: query.text(name) for name in ("endpoint", "state", "type", "since", "until")}
+    values = {
+        "deliveries": items,
+        "endpoints": endpoints,
+        "after": following,
+        "is_first": not query.text("after"),
+        "chosen": chosen,
+        "kept": {name: value for name, value in chosen.items() if value},
+        "errors": errors,
+    }
+    return Shown(template="deliveries.html", values=values, status=422 if errors else 200)
+
+
+async def show(asked: Asked) -> Shown:
+    """Show a delivery with its attempts."""
+    return await _shown(asked, await _found(asked))
+
+
+async def _found(asked: Asked) -> DeliveryDetails:
+    return await asked.admin.deliveries.get(tenant_id=asked.tenant, delivery_id=asked.path["delivery_id"])
+
+
+async def _shown(asked: Asked, delivery: DeliveryDetails, *, body: bytes | None = None) -> Shown:
+    try:
+        endpoint = await asked.admin.endpoints.get(tenant_id=asked.tenant, endpoint_id=delivery.endpoint_id)
+    except NotFound:
+        endpoint = None
+    text, is_whole = (None, True) if body is None else rendering.fitting(_text(body), MOST_BODY_BYTES)
+    own = () if endpoint is None else endpoint.header_names
+    signed = () if endpoint is None else _SIGNATURES[Scheme(endpoint.scheme)]
+    values = {
+        "delivery": delivery,
+        "endpoint": endpoint,
+        "attempts": delivery.attempt_log[-MOST_ATTEMPTS:][::-1],
+        "is_all": len(delivery.attempt_log) <= MOST_ATTEMPTS,
+        "versions": {
+            each.number: [version_of(ref) for ref in each.signed_by] for each in delivery.attempt_log[-MOST_ATTEMPTS:]
+        },
+        "header_names": (*_ALWAYS, *signed, *own),
+        "body": text,
+        "body_is_whole": is_whole,
+        "may_be_sent": endpoint is not None and endpoint.enabled,
+    }
+    return Shown(template="delivery.html", values=values)
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", errors="replace")
+
+
+async def body(asked: Asked) -> Shown:
+    """Show a delivery with its body, which the audit log records."""
+    delivery = await _found(asked)
+    content = await asked.admin.events.payload(
+        tenant_id=asked.tenant, event_id=delivery.event_id, actor=asked.access.actor
+    )
+    return await _shown(asked, delivery, body=content)
+
+
+async def resend(asked: Asked) -> Moved:
+    """Send a delivery again; one that waits for its next attempt is sent now."""
+    try:
+        await asked.admin.deliveries.replay(
+            tenant_id=asked.tenant, delivery_id=asked.path["delivery_id"], actor=asked.access.actor
+        )
+    except Conflict:
+        raise problems.conflict("it is on its way already, or waits for its endpoint") from None
+    except Refused:
+        raise problems.conflict("its endpoint is disabled: enable it first") from None
+    return Moved(to=asked.link("delivery", {"done": "resent"}, delivery_id=asked.path["delivery_id"]))
+
+
+PAGES: Final = (
+    read("deliveries", "/deliveries", listing),
+    read("delivery", ONE, show),
+    act("delivery.body", ONE + "/body", body, Scope.READ),
+    act("delivery.resend", ONE + "/resend", resend, Scope.READ, Scope.OPERATE),
+)

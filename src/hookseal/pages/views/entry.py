@@ -1,0 +1,50 @@
+"""How a visitor comes in by a link, and leaves."""
+
+from contextlib import suppress
+from typing import Final
+
+from hookseal.admin import Scope
+from hookseal.errors import Malformed, NotFound
+from hookseal.pages import words
+from hookseal.pages.page import Asked, Moved, Page, Shown
+from hookseal.pages.sessions import COOKIE
+
+
+async def welcome(asked: Asked) -> Shown:
+    """Show a button: only who presses it uses the link, and no program that looks at it first."""
+    return Shown(template="login.html", values={"code": asked.query.text("code")})
+
+
+async def enter(asked: Asked) -> Shown | Moved:
+    """Begin a session with the code of the link, which is used by that."""
+    code = asked.form.text("code")
+    try:
+        session = await asked.admin.portal.exchange(code=code)
+    except (Malformed, NotFound):
+        return await _ended(asked, code, "This link does not work any more", words.USED_LINK, status=401)
+    seconds = max(0, int((session.expires_at - asked.now).total_seconds()))
+    return Moved(to=asked.link("endpoints"), cookies={COOKIE: (session.token.reveal().decode(), seconds)})
+
+
+async def leave(asked: Asked) -> Shown:
+    """End the session, and the token of it."""
+    if asked.access.token is not None:
+        with suppress(NotFound):  # it has ended meanwhile
+            await asked.admin.tokens.revoke(name=asked.access.token, actor=asked.access.actor)
+    return await _ended(asked, asked.session or "", "You have left", words.LEFT)
+
+
+async def _ended(asked: Asked, code: str, title: str, text: str, *, status: int = 200) -> Shown:
+    """Return the page without a session, with the way back to the product."""
+    back_url = await asked.admin.portal.refresh_url(code=code)
+    values = {"title": title, "text": text, "signed_in": False} | ({} if back_url is None else {"back_url": back_url})
+    return Shown(template="problem.html", values=values, status=status, cookies={COOKIE: ("", 0)})
+
+
+PAGES: Final = (
+    Page(name="login", method="GET", path="/login", handler=welcome, scopes=None, only_by_link=True),
+    Page(name="login.enter", method="POST", path="/login", handler=enter, scopes=None, only_by_link=True),
+    Page(
+        name="logout", method="POST", path="/logout", handler=leave, scopes=frozenset({Scope.READ}), only_by_link=True
+    ),
+)
