@@ -10,7 +10,7 @@ from hookseal.pages.views import PAGES
 from hookseal.postgres.pool import Pool
 from tests import rows
 from tests.doubles.stored import Installation
-from tests.operations.test_replay_jobs import dead_letters, started
+from tests.operations.test_replay_jobs import dead_letters
 from tests.pages.browser import OWN
 
 OF_A_CUSTOMER = [
@@ -60,9 +60,8 @@ async def everything(installation: Installation, admin: Admin, *, url: str = "ht
     own = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
     await admin.secrets.rotate(**own, actor="test")
     [delivery] = await dead_letters(installation, 1)
-    await rows.attempt(installation.pool, delivery, status=503, outcome="throttled", snippet="down", url=url)
-    job = await started(installation)
-    await rows.set_state(installation.pool, "dead_letter", delivery)
+    await rows.attempt(installation.pool, delivery, status=503, outcome="throttled", snippet="down")
+    job = await admin.replays.start(**own, actor="test")
     endpoint = await admin.endpoints.get(**own)
     seen = (
         f'{{"url":"{endpoint.url}","description":"Main","event_types":["*"],"header_names":["x-team"],'

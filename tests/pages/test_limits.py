@@ -53,9 +53,7 @@ async def test_a_page_has_few_bytes_and_statements(jane: Browser, admin: Admin, 
     await rows.publish(installation.pool, 3, event_type="a" * 128)
     delivery = theirs.ids["delivery_id"]
     for number in range(2, 60):
-        await rows.attempt(
-            installation.pool, delivery, number, status=500, outcome="server_error", snippet='"' * 2_048, url=long
-        )
+        await rows.attempt(installation.pool, delivery, number, status=500, outcome="server_error", snippet='"' * 2_048)
     for page in READ:
         await jane.open(theirs.path(page))  # its connection is there
         with counted(admin) as sent:
@@ -67,7 +65,7 @@ async def test_a_page_has_few_bytes_and_statements(jane: Browser, admin: Admin, 
 
 async def test_an_outage_is_a_page(own_postgres: Server, environ: dict[str, str]) -> None:
     """503, without a trace, for a page and for a form; and afterwards all is as before."""
-    async with asyncpg.create_pool(own_postgres.url, max_size=1) as pool:
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=1) as pool:
         await begin(pool)
     async with (
         Admin.connect(environ=environ | {"DATABASE_URL": own_postgres.url}) as admin,

@@ -317,7 +317,7 @@ async def test_a_delivery_shows_every_attempt(jane: Browser, admin: Admin, insta
     endpoint_id = await added(admin, headers={"X-Team": "hidden-value"})
     [delivery] = await rows.publish(installation.pool, body='{"amount": 12}')
     ref = (await admin.secrets.status(tenant_id="acme", endpoint_id=endpoint_id)).secret_ref
-    given = {"url": "https://a.example/hook", "signed_by": [ref]}
+    given = {"signed_by": [ref]}
     await rows.attempt(installation.pool, delivery, 1, status=503, outcome="throttled", snippet="come later", **given)
     await rows.attempt(installation.pool, delivery, 2, status=None, outcome="timeout", duration_ms=5_000, **given)
     await rows.attempt(installation.pool, delivery, 3, duration_ms=7, **given)
@@ -335,6 +335,22 @@ async def test_a_delivery_shows_every_attempt(jane: Browser, admin: Admin, insta
     assert ("event.payload_read", JANE) == last_of(await audited(installation.pool))
 
 
+async def test_every_attempt_of_many_is_shown(jane: Browser, admin: Admin, installation: Installation) -> None:
+    await added(admin)
+    [delivery] = await rows.publish(installation.pool)
+    for number in range(1, 31):
+        await rows.attempt(installation.pool, delivery, number, status=500, outcome="server_error", snippet="x" * 2_048)
+    await jane.open(f"/delivery/{delivery}")
+    seen = re.findall(r"Attempt ([0-9]+):", jane.text)
+    assert "x" * 2_048 in jane.text
+    while "Earlier attempts" in jane.page.links:
+        await jane.follow("Earlier attempts")
+        seen += re.findall(r"Attempt ([0-9]+):", jane.text)
+    assert [str(number) for number in range(30, 0, -1)] == seen
+    await jane.follow("Newest attempts")
+    assert "Attempt 30:" in jane.text
+
+
 async def test_a_delivery_is_sent_again(jane: Browser, admin: Admin, installation: Installation) -> None:
     endpoint_id = await added(admin)
     [delivery] = await dead_letters(installation, 1)
@@ -349,8 +365,8 @@ async def test_a_delivery_is_sent_again(jane: Browser, admin: Admin, installatio
     await jane.press("Send it again")
     assert (409, True) == (jane.status, "It is on its way already" in jane.text)
     await admin.endpoints.disable(tenant_id="acme", endpoint_id=endpoint_id, reason="test", actor="test")
-    [other] = await dead_letters(installation, 1)
-    await jane.open(f"/delivery/{other}")
+    await rows.set_state(installation.pool, "dead_letter", delivery)
+    await jane.open(f"/delivery/{delivery}")
     assert "Send it again" not in jane.page.buttons
 
 

@@ -12,7 +12,8 @@ from hookseal.pages.views.secrets import version_of
 
 PAGE_SIZE: Final = 25
 MOST_BODY_BYTES: Final = 65_536
-MOST_ATTEMPTS: Final = 20  # the newest: each may have 2 KiB of an answer
+MOST_ATTEMPTS: Final = 12  # of a page: each may have 2 KiB of an answer
+MOST_ANSWER_BYTES: Final = 5_000  # as HTML
 ONE: Final = "/delivery/{delivery_id}"
 _ALWAYS: Final = ("content-type", "user-agent", "x-hookseal-attempt", "x-hookseal-event-id")
 _SIGNATURES: Final = {
@@ -76,14 +77,17 @@ async def _shown(asked: Asked, delivery: DeliveryDetails, *, body: bytes | None 
     text, is_whole = (None, True) if body is None else rendering.fitting(_text(body), MOST_BODY_BYTES)
     own = () if endpoint is None else endpoint.header_names
     signed = () if endpoint is None else _SIGNATURES[Scheme(endpoint.scheme)]
+    log, last = delivery.attempt_log, asked.query.number("last")
+    earlier = [each for each in log if last is None or each.number <= last]
+    attempts = earlier[-MOST_ATTEMPTS:][::-1]
     values = {
         "delivery": delivery,
         "endpoint": endpoint,
-        "attempts": delivery.attempt_log[-MOST_ATTEMPTS:][::-1],
-        "is_all": len(delivery.attempt_log) <= MOST_ATTEMPTS,
-        "versions": {
-            each.number: [version_of(ref) for ref in each.signed_by] for each in delivery.attempt_log[-MOST_ATTEMPTS:]
-        },
+        "attempts": attempts,
+        "answers": {each.number: rendering.fitting(each.snippet or "", MOST_ANSWER_BYTES)[0] for each in attempts},
+        "versions": {each.number: [version_of(ref) for ref in each.signed_by] for each in attempts},
+        "earlier": attempts[-1].number - 1 if len(earlier) > MOST_ATTEMPTS else None,
+        "is_newest": len(earlier) == len(log),
         "header_names": (*_ALWAYS, *signed, *own),
         "body": text,
         "body_is_whole": is_whole,

@@ -47,6 +47,7 @@ def _local(asked: Asked, moment: datetime) -> str:
 async def start(asked: Asked) -> Moved:
     """Send again what the page has counted."""
     endpoint_id = asked.path["endpoint_id"]
+    await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=endpoint_id)
     since, until = (asked.form.moment(name, asked.look.zone) for name in ("since", "until"))
     if since is None or until is None:
         raise problems.Problem(400, "bad_form", "the form is not complete")
