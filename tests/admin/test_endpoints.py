@@ -319,7 +319,8 @@ async def test_a_change_is_made_only_to_what_is_expected(admin: Admin) -> None:
     seen = await admin.endpoints.find(tenant_id="acme", endpoint_id=added.endpoint_id)
     expected = {"url": seen.url, "description": seen.description, "event_types": seen.event_types, "headers": ("x-a",)}
     await admin.endpoints.update(**named, description="first", expect=expected)
-    for change in ({"description": "second"}, {"name": "second"}, {"url": "https://second.example"}):
+    changes: tuple[dict[str, Any], ...] = ({"description": "b"}, {"name": "b"}, {"url": "https://b.example"})
+    for change in changes:
         with pytest.raises(Conflict) as caught:
             await admin.endpoints.update(**named, **change, expect=expected)
         assert "expect" == caught.value.field

@@ -37,10 +37,13 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
             assert 200 == (await client.get(ready["health_url"] + path)).status_code, path
         assert 204 == (await client.get(ready["url"] + "/api/v1/health")).status_code
         assert 401 == (await client.get(ready["url"] + "/api/v1/app/acme/msg/x")).status_code
+        assert 401 == (await client.get(ready["url"] + "/portal/")).status_code
+        assert 404 == (await client.get(ready["url"] + "/portals")).status_code
         figures = (await client.get(ready["health_url"] + "/metrics")).text
         assert 'hookseal_api_requests_total{call="health.get",status="2xx"} 1.0' in figures
         assert 'hookseal_api_requests_total{call="message.get",status="4xx"} 1.0' in figures
-        assert "hookseal_api_request_seconds_count 2.0" in figures
+        assert 'hookseal_api_requests_total{call="page",status="4xx"} 1.0' in figures
+        assert "hookseal_api_request_seconds_count 4.0" in figures
         assert "process_resident_memory_bytes" in figures
         process.send_signal(number)
         out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
@@ -225,6 +228,49 @@ async def test_it_starts_with_the_roles_of_others(role: str, begun: Begun) -> No
     assert 403 == response.status_code
 
 
+@pytest.mark.req("UI-02", part="link")
+async def test_it_serves_the_pages_to_the_visitors_of_a_link(begun: Begun) -> None:
+    """At the address of the settings, in their look: the command prints the link, and the page has a button."""
+    look = {
+        "HOOKSEAL_PORTAL_URL": "https://hooks.example/webhooks",
+        "HOOKSEAL_PORTAL_NAME": "Acme hooks",
+        "HOOKSEAL_PORTAL_ACCENT": "#7a1fbf",
+        "HOOKSEAL_PORTAL_LOGO": "https://cdn.example/logo.svg",
+        "HOOKSEAL_PORTAL_FRAMES": "https://product.example",
+    }
+    linked = await begun.run("portal", "link", "--tenant", "acme", "--json", **look)
+    code = linked.json["url"].removeprefix("https://hooks.example/webhooks/login?code=")
+    async with serving(begun.settings | look) as (_, ready), httpx.AsyncClient(base_url=ready["url"]) as client:
+        page = await client.get("/portal/login", params={"code": code}, headers={"x-forwarded-host": "evil.example"})
+        moved = await client.get("/portal")
+
+    assert (200, 307, "https://hooks.example/webhooks/") == (
+        *(page.status_code, moved.status_code),
+        "https://hooks.example" + moved.headers["location"],
+    )
+    for said in ("Acme hooks", 'action="/webhooks/login"', "/webhooks/look/7a1fbf.css", "https://cdn.example/logo.svg"):
+        assert said in page.text, said
+    assert "frame-ancestors https://product.example" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NAME", ""),
+        ("ACCENT", "red"),
+        ("LOGO", "http://a.example/x"),
+        ("LANGUAGE", "klingon"),
+        ("TIME_ZONE", "Mars/Base"),
+        ("FRAMES", "product"),
+    ],
+)
+async def test_a_look_that_is_none_is_refused_at_the_start(name: str, value: str, begun: Begun) -> None:
+    ended = await begun.run("api", **PORTS | {f"HOOKSEAL_PORTAL_{name}": value})
+
+    assert (78, "") == (ended.code, ended.out)
+    assert f"HOOKSEAL_PORTAL_{name}" in ended.err
+
+
 async def test_wrong_settings_are_refused_at_once() -> None:
     settings = {
         "HOOKSEAL_API_PORT": "hunter2",
@@ -232,6 +278,7 @@ async def test_wrong_settings_are_refused_at_once() -> None:
         "HOOKSEAL_API_ORIGINS": "http://pages.example",
         "HOOKSEAL_API_RATE": "0",
         "HOOKSEAL_PORTAL_URL": "http://pages.example/portal",
+        "HOOKSEAL_PORTAL_FRAMES": "http://pages.example",
         "HOOKSEAL_ALLOW_HTTP": "true",
         "SECRETS_PROVIDER": "dev",
     }

@@ -1,6 +1,7 @@
 """A customer who has one of everything, and every page of it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -57,7 +58,7 @@ async def everything(installation: Installation, admin: Admin, *, url: str = "ht
     added = await admin.endpoints.add(
         tenant_id="acme", url=url, event_types=["*"], headers={"X-Team": "hunter2"}, description="Main", actor="test"
     )
-    own = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    own: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
     await admin.secrets.rotate(**own, actor="test")
     [delivery] = await dead_letters(installation, 1)
     await rows.attempt(installation.pool, delivery, status=503, outcome="throttled", snippet="down")

@@ -26,7 +26,8 @@ MOST_STATEMENTS = 10
 def counted(admin: Admin) -> Iterator[list[str]]:
     """Yield the statements that the connections of an Admin send from now on."""
     sent: list[str] = []
-    pool: Any = admin._session._pool  # type: ignore[attr-defined] -- that of a PoolSession
+    session: Any = admin._session
+    pool = session._pool
     holders = [holder._con for holder in pool._holders if holder._con is not None]
 
     def note(record: Any) -> None:

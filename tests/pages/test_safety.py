@@ -8,10 +8,11 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import Scope
+from hookseal.pages import app
 from hookseal.pages.page import Page
 from tests.doubles.stored import Installation
 from tests.pages.browser import OWN, Browser
-from tests.pages.conftest import ACCESSES, VISITOR, Browsing
+from tests.pages.conftest import ACCESSES, VISITOR, Browsing, signed_in
 from tests.pages.everything import ACTS, NOWHERE, OF_A_CUSTOMER, READ, Everything, everything, sent, state, token
 
 pytestmark = pytest.mark.req("UI-04")
@@ -260,3 +261,16 @@ async def test_what_was_done_is_one_of_our_texts(done: str, theirs: Everything, 
     assert "<b>" not in jane.response.text
     await jane.open("/?done=%ff")
     assert (422, True) == (jane.status, "<h1>" in jane.response.text)
+
+
+async def test_one_visitor_is_limited_and_no_other(admin: Admin) -> None:
+    """429, with a page and the time to wait; one may be answered every second, after two at once."""
+    transport = httpx.ASGITransport(app=app(admin, who=signed_in, rate=1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        of_jane, of_omar = ({"cookie": f"{VISITOR}={name}"} for name in ("jane", "omar"))
+        answers = [await client.get("/none", headers=of_jane) for _ in range(2)]
+        answers += [await client.get("/add", headers=of_jane) for _ in range(4)]
+        assert [404, 404, 200, 200, 429, 429] == [each.status_code for each in answers]
+        assert "1" == answers[-1].headers["retry-after"]
+        assert "too many requests" in answers[-1].text
+        assert 200 == (await client.get("/add", headers=of_omar)).status_code

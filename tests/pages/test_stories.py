@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,10 @@ JANE = "jane@acme.example"
 EXAMPLE = '{"1": {"type": "object", "examples": [{"id": 7}]}}'
 
 
-async def added(admin: Admin, url: str = "https://a.example/hook", **more: object) -> str:
+async def added(admin: Admin, url: str = "https://a.example/hook", **more: Any) -> str:
     """Add an endpoint of acme, and return its id."""
-    given = {"tenant_id": "acme", "url": url, "event_types": ["*"], "actor": "test", **more}
-    return (await admin.endpoints.add(**given)).endpoint_id  # type: ignore[arg-type] -- of several types
+    given: dict[str, Any] = {"tenant_id": "acme", "url": url, "event_types": ["*"], "actor": "test", **more}
+    return (await admin.endpoints.add(**given)).endpoint_id
 
 
 def last_of(audit: list[dict[str, object]]) -> tuple[object, object]:
@@ -133,12 +134,12 @@ async def test_settings_are_changed(jane: Browser, admin: Admin, installation: I
     ],
 )
 async def test_the_second_of_two_people_sees_what_changed(
-    theirs: dict[str, object], shown: tuple[str, str, str], jane: Browser, admin: Admin
+    theirs: dict[str, Any], shown: tuple[str, str, str], jane: Browser, admin: Admin
 ) -> None:
     """Nothing is overwritten; what they typed is still there, and saved when they save again."""
     endpoint_id = await added(admin, description="first")
     await jane.open(f"/endpoint/{endpoint_id}/edit")
-    await admin.endpoints.update(tenant_id="acme", endpoint_id=endpoint_id, actor="test", **theirs)  # type: ignore[arg-type]
+    await admin.endpoints.update(tenant_id="acme", endpoint_id=endpoint_id, actor="test", **theirs)
     await jane.press("Save", description="mine")
 
     assert (409, True) == (jane.status, "Somebody changed this endpoint" in jane.text)
@@ -317,7 +318,7 @@ async def test_a_delivery_shows_every_attempt(jane: Browser, admin: Admin, insta
     endpoint_id = await added(admin, headers={"X-Team": "hidden-value"})
     [delivery] = await rows.publish(installation.pool, body='{"amount": 12}')
     ref = (await admin.secrets.status(tenant_id="acme", endpoint_id=endpoint_id)).secret_ref
-    given = {"signed_by": [ref]}
+    given: dict[str, Any] = {"signed_by": [ref]}
     await rows.attempt(installation.pool, delivery, 1, status=503, outcome="throttled", snippet="come later", **given)
     await rows.attempt(installation.pool, delivery, 2, status=None, outcome="timeout", duration_ms=5_000, **given)
     await rows.attempt(installation.pool, delivery, 3, duration_ms=7, **given)

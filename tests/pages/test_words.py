@@ -1,6 +1,7 @@
 """The pages have a word for everything, and none of an operator."""
 
 import re
+from enum import StrEnum
 from importlib.resources import files
 
 import pytest
@@ -28,8 +29,8 @@ OF_AN_OPERATOR = re.compile(
         (words.JOB, JobState),
     ],
 )
-def test_everything_has_a_word(said: dict[str, object], things: type[str]) -> None:
-    assert set(said) == {str(each) for each in things}  # type: ignore[attr-defined] -- enumerations of texts
+def test_everything_has_a_word(said: dict[str, object], things: type[StrEnum]) -> None:
+    assert set(said) == {str(each) for each in things}
 
 
 def test_every_state_of_an_endpoint_has_a_word() -> None:

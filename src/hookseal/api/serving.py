@@ -15,7 +15,7 @@ from prometheus_client import Metric as Family
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hookseal.admin.admin import Admin
-from hookseal.api.application import CALL, app
+from hookseal.api.application import CALL, PAGE, app
 from hookseal.api.calls import CALLS
 from hookseal.api.connections import IDLE_SECONDS, Connections
 from hookseal.client.publisher import Publisher
@@ -35,7 +35,7 @@ REQUESTS: Final = Metric(
     name="hookseal_api_requests_total",
     kind=Kind.COUNTER,
     text="Requests that were answered, by call and by the class of their status.",
-    labels={"call": (*(call.name for call in CALLS), _NO_CALL), "status": ("2xx", "4xx", "5xx")},
+    labels={"call": (*(call.name for call in CALLS), PAGE, _NO_CALL), "status": ("2xx", "4xx", "5xx")},
 )
 DURATION: Final = Metric(
     name="hookseal_api_request_seconds",
@@ -53,6 +53,7 @@ Opening: TypeAlias = Callable[[Probes, "Meter"], Awaitable[tuple[Closing, str]]]
 async def run(
     settings: Settings,
     *,
+    extended: Callable[[Admin, ASGIApp], ASGIApp] = lambda _admin, api: api,
     output: TextIO = sys.stdout,
     clock: Clock | None = None,
     opening: Opening | None = None,
@@ -60,10 +61,10 @@ async def run(
 ) -> None:
     """Serve the API until SIGTERM or SIGINT; afterwards every request that was begun has been answered.
 
-    It prints one line on `output` once it is ready. It accepts the connections of `server`, by default of a socket of
-    its own, and its probes answer on the port of the settings, unless `opening` makes them reachable in another way.
-    Raises `Unavailable`, `ConfigError`, `Refused` or
-    a `SecretError` if it cannot start.
+    `extended` returns what is served in its place: the API and the pages. It prints one line on `output` once it is
+    ready. It accepts the connections of `server`, by default of a socket of its own, and its probes answer on the port
+    of the settings, unless `opening` makes them reachable in another way. Raises `Unavailable`, `ConfigError`,
+    `Refused` or a `SecretError` if it cannot start.
     """
     clock = clock or SystemClock()
     stop = asyncio.Event()
@@ -85,7 +86,7 @@ async def run(
         listening_on = server or of_the_api(settings)
         port, health_url = await (opening or _on_port(settings))(probes, meter)
         try:
-            await _serve(settings, meter.counting(api), probes, stop, output, listening_on, health_url)
+            await _serve(settings, meter.counting(extended(admin, api)), probes, stop, output, listening_on, health_url)
         finally:
             await port.close()
         structlog.get_logger().info("api.stopped")

@@ -26,10 +26,11 @@ def api(
     # The ready line is always JSON; `main.run_command` looks for the flag itself when it prints an error.
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
 ) -> None:
-    """Serve the HTTP API until SIGTERM; then answer the requests that were begun, and exit.
+    """Serve the HTTP API and the pages until SIGTERM; then answer the requests that were begun, and exit.
 
-    It speaks as Svix does, so the client libraries of Svix can use it (docs/api.md). It listens on HOOKSEAL_API_HOST
-    and HOOKSEAL_API_PORT, without TLS: put a proxy before it. Make a token with `hookseal token add`.
+    It speaks as Svix does, so the client libraries of Svix can use it (docs/api.md). The pages are under /portal
+    (docs/pages.md). It listens on HOOKSEAL_API_HOST and HOOKSEAL_API_PORT, without TLS: put a proxy before it. Make a
+    token with `hookseal token add`.
 
     When it is ready, it prints one JSON line on standard output, with its URL and that of its probes, which are those
     of a worker. Without a master key it only reads and publishes. Without Redis the workers find what it publishes by
@@ -58,9 +59,10 @@ def _run_single(settings: Settings) -> None:
 
     from hookseal.api.serving import run as serve  # noqa: PLC0415 -- the same
     from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- the same
+    from hookseal.pages.serving import beside  # noqa: PLC0415 -- the same
 
     async def answer() -> None:
-        await serve(settings)
+        await serve(settings, extended=beside(settings))
         ignore_stop()
 
     run(answer(), loop_factory=uvloop.new_event_loop)
@@ -86,6 +88,7 @@ def _run_child(descriptor: int) -> None:
     from hookseal.api.serving import METRICS  # noqa: PLC0415 -- the same
     from hookseal.api.serving import run as serve  # noqa: PLC0415 -- the same
     from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- the same
+    from hookseal.pages.serving import beside  # noqa: PLC0415 -- the same
     from hookseal.worker.processes.child import ParentProcess  # noqa: PLC0415 -- the same
 
     harden_process()  # before it receives a key
@@ -96,7 +99,7 @@ def _run_child(descriptor: int) -> None:
 
     async def answer() -> None:
         with socket.socket(fileno=start.listening) as server:
-            await serve(settings, output=output, opening=opening, server=server)
+            await serve(settings, extended=beside(settings), output=output, opening=opening, server=server)
         ignore_stop()
 
     try:

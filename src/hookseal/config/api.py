@@ -11,6 +11,7 @@ from hookseal.config.settings import Environment
 
 ORIGINS: Final = "HOOKSEAL_API_ORIGINS"
 PORTAL_URL: Final = "HOOKSEAL_PORTAL_URL"
+FRAMES: Final = "HOOKSEAL_PORTAL_FRAMES"
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]{1,253}(?::[0-9]{1,5})?")
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
 

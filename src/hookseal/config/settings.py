@@ -198,6 +198,18 @@ class Api:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Portal:
+    """How the pages look, as texts that `pages.Look` checks, and the origins whose pages may frame them."""
+
+    name: str
+    accent: str
+    logo: str | None
+    language: str
+    time_zone: str
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """The log level and the log format. `successes_per_line`: of so many successful attempts one is logged; 0: none."""
 
@@ -219,6 +231,7 @@ class Settings:
     egress: Egress
     health: Health
     api: Api
+    portal: Portal
     log: Log
     loaded_database: Database | None
     loaded_redis: Redis | None

@@ -403,12 +403,55 @@ class Variables(BaseModel):
         description="How many requests a second one process answers for one token, and twice as many at once after a "
         "pause. Any more are answered with 429.",
     )
+    # --- the pages ---
+
     portal_url: Annotated[str | None, parse_with(api.portal_url)] = Field(
         default=None,
         alias=api.PORTAL_URL,
         title="https://HOST, https://HOST:PORT, or one of these with a path",
         description="The address of the pages for customers as browsers see it, which links to them begin with. `http` "
         "is refused in production.",
+    )
+    portal_name: str = Field(
+        default="Webhooks",
+        max_length=64,
+        alias="HOOKSEAL_PORTAL_NAME",
+        title="up to 64 characters",
+        description="What the [pages](pages.md) call themselves.",
+    )
+    portal_accent: str = Field(
+        default="#1f5fbf",
+        max_length=7,
+        alias="HOOKSEAL_PORTAL_ACCENT",
+        title="a colour as `#1f5fbf`",
+        description="The colour of buttons and links on the pages.",
+    )
+    portal_logo: str | None = Field(
+        default=None,
+        max_length=1_024,
+        alias="HOOKSEAL_PORTAL_LOGO",
+        title="an https URL, or a path of the same host",
+        description="The logo of the pages.",
+    )
+    portal_language: str = Field(
+        default="en",
+        max_length=35,
+        alias="HOOKSEAL_PORTAL_LANGUAGE",
+        title="a language as `de` or `pt-BR`",
+        description="The language of the dates on the pages.",
+    )
+    portal_time_zone: str = Field(
+        default="UTC",
+        max_length=64,
+        alias="HOOKSEAL_PORTAL_TIME_ZONE",
+        title="a time zone of the IANA, as `Europe/Zurich`",
+        description="The time zone of the pages.",
+    )
+    portal_frames: Annotated[tuple[str, ...], parse_with(api.origins)] = Field(
+        default=(),
+        alias=api.FRAMES,
+        title="origins separated by commas, each https://HOST or https://HOST:PORT",
+        description="Other sites whose pages may show the pages in a frame. `http` is refused in production.",
     )
     # --- requests and logs ---
 
@@ -545,6 +588,12 @@ class Variables(BaseModel):
     @classmethod
     def _has_https_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
         api.require_encrypted(api.PORTAL_URL, () if value is None else (value,), info)
+        return value
+
+    @field_validator("portal_frames")
+    @classmethod
+    def _are_of_https_in_production(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        api.require_encrypted(api.FRAMES, value, info)
         return value
 
     @field_validator("allow_http")

@@ -29,6 +29,7 @@ from hookseal.api.access import NOBODY, Access, require_scopes
 from hookseal.api.application import CALL, PAGE, answer_and_close
 from hookseal.api.bodies import FORM, MOST_BYTES, Bodies
 from hookseal.api.problems import Problem
+from hookseal.api.rate import DEFAULT_RATE, RateLimit
 from hookseal.config.api import origins
 from hookseal.errors import HooksealError, Malformed, with_advice
 from hookseal.ground.clock import Clock, SystemClock
@@ -58,6 +59,7 @@ def app(
     url: str | None = None,
     back_url: str | None = None,
     frames: Sequence[str] = (),
+    rate: int = DEFAULT_RATE,
     clock: Clock | None = None,
 ) -> ASGIApp:
     """Return the application. The caller opens the Admin, and closes it after the last request.
@@ -65,8 +67,8 @@ def app(
     `who` says what a visitor may do, None for nothing; by default the session does that a link from
     `admin.portal` has begun. `look` and `back_url` hold where the visitor has no others: the latter is where the
     product signs somebody in. `url` is the address at which browsers see the pages, if it is another one than the
-    request says: no forwarded header is believed. Pages of the origins in `frames` may frame them. Raises `ValueError`
-    for one that is no origin.
+    request says: no forwarded header is believed. Pages of the origins in `frames` may frame them. For one
+    visitor this process answers `rate` requests a second, as the API does. Raises `ValueError` for what is no origin.
     """
     site_of = partial(guard.site_of, url=url, frames=origins(",".join(frames)) if frames else ())
     pages = _Pages(
@@ -76,6 +78,7 @@ def app(
         look=look or Look(),
         back_url=back_url,
         site_of=site_of,
+        limit=RateLimit(rate),
         clock=clock or SystemClock(),
     )
     return Router(pages.routes(), redirect_slashes=False, default=pages.nothing)
@@ -93,6 +96,7 @@ class _Pages:
         look: Look,
         back_url: str | None,
         site_of: Callable[[Request], Site],
+        limit: RateLimit,
         clock: Clock,
     ) -> None:
         self._admin = admin
@@ -101,6 +105,7 @@ class _Pages:
         self._look = look
         self._back_url = back_url
         self._site_of = site_of
+        self._limit = limit
         self._clock = clock
         self._bodies = Bodies()
         self._paths = {page.name: page.path for page in PAGES}
@@ -159,6 +164,8 @@ class _Pages:
             raise Problem(401, _NOBODY, "")
         if isinstance(visitor, Access):
             visitor = Visitor(access=visitor)
+        if (seconds := self._limit.wait(visitor.access.caller, self._clock.monotonic())) > 0:
+            raise problems.rate_limited(seconds)
         if page.of_every_tenant and visitor.access.tenant_id is not None:
             raise Problem(403, "one_tenant", "")
         if not page.of_every_tenant and visitor.access.tenant_id is None:

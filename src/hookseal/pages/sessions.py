@@ -6,6 +6,7 @@ from typing import Final
 from starlette.requests import Request
 
 from hookseal.admin import Admin
+from hookseal.api.access import of_token
 from hookseal.pages.guard import Site
 from hookseal.pages.page import Visitor
 
@@ -21,8 +22,6 @@ class LinkSessions:
 
     async def visitor(self, request: Request) -> Visitor | None:
         """Return who asks; None without a token of a portal that may be used now."""
-        from hookseal.api.access import of_token  # noqa: PLC0415 -- it comes with `admin.portal`
-
         text = self._text(request)
         found = None if text is None else await self._admin.tokens.find(text)
         return Visitor(access=of_token(found)) if found is not None and found.portal else None

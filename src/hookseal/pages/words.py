@@ -228,11 +228,12 @@ def notice(name: str, number: int | None) -> str | None:
 
 def said_of(error: HooksealError, fields: Collection[str]) -> dict[str, str]:
     """Return what to say beside the field that the error names. Raises the error if it names none of these."""
-    if error.field not in fields or not isinstance(error, Malformed | Refused | Conflict):
+    field = error.field
+    if field is None or field not in fields or not isinstance(error, Malformed | Refused | Conflict):
         raise error
-    if isinstance(error, Conflict) and error.field == "url":
-        return {"url": _SECOND_URL}
-    return {error.field: sentence(of_error(error, ("body", error.field)).detail, error.field)}
+    if isinstance(error, Conflict) and field == "url":
+        return {field: _SECOND_URL}
+    return {field: sentence(of_error(error, ("body", field)).detail, field)}
 
 
 def sentence(detail: str, field: str | None = None) -> str:
@@ -254,6 +255,7 @@ _PROBLEMS: Final = {
     409: ("That cannot be done now", "It contradicts what is stored. Nothing was changed."),
     413: ("That is too much", "The form is too long. Nothing was changed."),
     422: ("Something is not right", "A value is not allowed. Nothing was changed."),
+    429: ("Please wait", "These are too many requests at once. Nothing was changed: try again in a moment."),
     500: ("That is our fault", "Something went wrong on our side. We have noted it."),
     503: ("Please try again", "This does not work at the moment. Nothing is lost: try again in a minute."),
 }

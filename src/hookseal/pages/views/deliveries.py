@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from hookseal.admin import DeliveryDetails, Scope
+from hookseal.admin import Delivery, DeliveryDetails, Scope
 from hookseal.api import problems
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.ground.wire import Scheme
@@ -25,16 +25,16 @@ _FILTERS: Final = frozenset({"endpoint_id", "event_type", "states", "since", "un
 
 async def listing(asked: Asked) -> Shown:
     """Show the deliveries that a state, a type, a time or an endpoint selects, the newest first."""
-    query, errors, items, following = asked.query, {}, (), None
-    state = query.text("state")
-    if state and state not in words.DELIVERY:
-        state = ""
+    query, state = asked.query, asked.query.text("state")
+    errors: dict[str, str] = {}
+    items: tuple[Delivery, ...] = ()
+    following = None
     try:
         page = await asked.admin.deliveries.list(
             tenant_id=asked.tenant,
             endpoint_id=query.text("endpoint") or None,
             event_type=query.text("type") or None,
-            states=[state] if state else None,
+            states=[state] if state in words.DELIVERY else None,
             since=query.moment("since", asked.look.zone),
             until=query.moment("until", asked.look.zone),
             limit=PAGE_SIZE,

@@ -1,6 +1,6 @@
 """The secret of an endpoint: what signs until when, and the forms that show, rotate, ask, end and roll back."""
 
-from typing import Final
+from typing import Any, Final
 
 from hookseal.admin import Scope
 from hookseal.api import problems
@@ -25,7 +25,7 @@ async def show(asked: Asked) -> Shown:
 
 
 async def _shown(asked: Asked, *, secret: str | None = None, problem: str | None = None, status: int = 200) -> Shown:
-    of = {"tenant_id": asked.tenant, "endpoint_id": asked.path["endpoint_id"]}
+    of: dict[str, Any] = {"tenant_id": asked.tenant, "endpoint_id": asked.path["endpoint_id"]}
     endpoint = await asked.admin.endpoints.find(**of)
     state = await asked.admin.secrets.status(**of)
     values = {
