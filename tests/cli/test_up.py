@@ -130,7 +130,9 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
     The receiver verifies, so that a command can test whether it uses the secret of its endpoint.
     """
     async with terminal.up() as (process, ready):
-        assert {"event", "receiver_url", "health_url", "worker_log", "api_url", "api_log", "token"} == ready.keys()
+        names = {"event", "receiver_url", "health_url", "worker_log", "api_url", "api_log", "token", "portal_link"}
+        assert names == ready.keys()
+        assert 200 == await status_of(ready["portal_link"])
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
         assert str(terminal.state / "api.log") == ready["api_log"]
         where = ("--tenant", "acme", "--url", ready["receiver_url"] + "hook", "--event-type", "*")
@@ -209,6 +211,11 @@ async def test_a_running_up_is_protected_and_may_be_killed(terminal: Terminal) -
     async with terminal.up() as (process, again):
         assert (401, 200) == (await answer(again, first["token"]), await answer(again, again["token"]))
         assert 0 == (await ended(process, signal.SIGHUP))[0]
+
+
+async def status_of(url: str) -> int:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(url)).status_code
 
 
 async def answer(ready: dict[str, Any], token: str) -> int:

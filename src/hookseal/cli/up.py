@@ -33,8 +33,8 @@ def up(
     For each request it prints up to 1,000 characters of the body (--json: all of it), and whether the secret of an
     endpoint with its url verifies the request. If it does not, the answer is 401, else 204.
 
-    It also prints a token for the HTTP API, and two commands that use it. The token, for every tenant with the scopes
-    read, publish and manage, is made once for the folder, and again if you revoke it.
+    It also prints a link to the pages of a customer, a token for the HTTP API, and two commands that use it. The token,
+    for every tenant with the scopes read, publish and manage, is made once for the folder, and again if you revoke it.
 
     Press Ctrl-C to end it: worker and API finish their requests in flight, which takes 35 seconds at most. Press it
     again to end it at once: what was in flight is sent again at the next start. If the worker, the API, PostgreSQL or
@@ -118,6 +118,9 @@ def _say_text(event: dict[str, Any]) -> None:
             f"  {_curl(event, 'msg', {'eventType': 'invoice.paid', 'payload': {'id': 1}})}\n\n"
             f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add each endpoint\n"
             f"only once, since the receiver keeps its URL.\n\n"
+            f"The pages of a customer, acme (this link opens them once, in the next ten minutes; for another one:\n"
+            f"hookseal portal link --tenant acme --scope read --scope manage --scope operate --scope reveal):\n\n"
+            f"  {event['portal_link']}\n\n"
             f"probes    {event['health_url']}/readyz\nAPI       {event['api_url']}\n"
             f"logs      {event['worker_log']}, {event['api_log']}\n",
         )

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from hookseal.admin import Scope
 from hookseal.admin.admin import Admin
+from hookseal.api.access import ALL
+from hookseal.config.api import PORTAL_URL
 from hookseal.demo import state
 from hookseal.demo.installation import WHO, Installation, install
 from hookseal.demo.process import STOP_SECONDS, api_process, worker_process
@@ -19,6 +22,7 @@ from hookseal.embedded.stack import stack
 from hookseal.errors import HooksealError, NotFound, Unavailable, with_advice
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.pages.serving import PATH
 from hookseal.postgres.connect import connection_pool
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.statements import Statements
@@ -29,6 +33,8 @@ from hookseal.secrets.core.signing import public_key_of
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
 _NAME: Final = "up"  # of the token
+_CUSTOMER: Final = "acme"  # whose pages the link opens: that of the commands which `up` prints
+_LINK_SECONDS: Final = 604_800
 _OTHER_PORT: Final = (
     "free the port, or delete .hookseal/receiver.port: the receiver then gets another one, and the endpoints that send "
     "to it need its new URL"
@@ -90,9 +96,11 @@ async def _hold(
             worker_process(environment, folder / "worker.log", at_once=at_once) as worker,
             api_process(of_api, folder / "api.log", at_once=at_once) as api,
         ):
-            health_url = worker.ready["health_url"]
+            health_url, pages_url = worker.ready["health_url"], api.ready["url"] + PATH
             state.keep_api_port(folder, urlsplit(api.ready["url"]).port or 0)
-            with state.publish_settings(folder, installation.settings | {"HOOKSEAL_HEALTH_URL": health_url}):
+            published = installation.settings | {"HOOKSEAL_HEALTH_URL": health_url, PORTAL_URL: pages_url}
+            link = await _link(published)
+            with state.publish_settings(folder, published):
                 say(
                     {
                         "event": "up.ready",
@@ -102,6 +110,7 @@ async def _hold(
                         "api_url": api.ready["url"],
                         "api_log": str(api.log),
                         "token": token,
+                        "portal_link": link,
                     }
                 )
                 try:
@@ -124,6 +133,19 @@ async def _token(installation: Installation, folder: Path) -> str:
     text = added.token.reveal().decode("ascii")
     state.keep_token(folder, text)
     return text
+
+
+async def _link(settings: Mapping[str, str]) -> str:
+    """Return a link that lets a customer into the pages, once, and for as long as a portal may."""
+    async with Admin.connect(environ=settings) as admin:
+        access = await admin.portal.add(
+            tenant_id=_CUSTOMER,
+            scopes=sorted(ALL - {Scope.PUBLISH}),
+            user=_NAME,
+            expiry_seconds=_LINK_SECONDS,
+            actor=WHO,
+        )
+    return "" if access.url is None else access.url.reveal().decode("ascii")
 
 
 _LOOK_EVERY_SECONDS: Final = 0.2
