@@ -153,3 +153,17 @@ def test_every_import_is_declared_and_every_declaration_is_needed() -> None:
     assert set() == undeclared, f"declare these in pyproject.toml, and run `make lock`: {sorted(undeclared)}"
     assert set(NOT_IMPORTED) == always.union(*extras.values()) - needed
     assert set() == always & extras["worker"]
+
+
+@pytest.mark.req("UI-02", part="mounted")
+@pytest.mark.timeout(300)
+def test_the_wheel_has_all_of_the_pages(built: tuple[Path, Path]) -> None:
+    """Templates, style, icon and code: `pip install` is all that they need."""
+    there = {
+        str(file.relative_to(ROOT / "src"))
+        for file in (ROOT / "src" / "hookseal" / "pages").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    with zipfile.ZipFile(built[1]) as wheel:
+        assert set() == there - set(wheel.namelist())
+    assert {".html", ".css", ".svg", ".js", ".toml", ".py"} == {Path(name).suffix for name in there}

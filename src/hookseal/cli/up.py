@@ -118,9 +118,9 @@ def _say_text(event: dict[str, Any]) -> None:
             f"  {_curl(event, 'msg', {'eventType': 'invoice.paid', 'payload': {'id': 1}})}\n\n"
             f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add each endpoint\n"
             f"only once, since the receiver keeps its URL.\n\n"
-            f"The pages of a customer, acme (this link opens them once, in the next ten minutes; for another one:\n"
-            f"hookseal portal link --tenant acme --scope read --scope manage --scope operate --scope reveal):\n\n"
-            f"  {event['portal_link']}\n\n"
+            f"The link opens the pages of acme, a customer: once, in the next ten minutes. `hookseal portal link`\n"
+            f"prints another one.\n\n"
+            f"pages     {event['portal_link']}\n"
             f"probes    {event['health_url']}/readyz\nAPI       {event['api_url']}\n"
             f"logs      {event['worker_log']}, {event['api_log']}\n",
         )
