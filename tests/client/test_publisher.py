@@ -197,7 +197,7 @@ async def test_a_repeat_that_waits_for_the_first_has_its_time(publisher: Publish
             transaction = connection.transaction()
             await transaction.start()
             first = await publisher.publish(**given, connection=connection)  # type: ignore[arg-type]
-            again = asyncio.ensure_future(
+            again: asyncio.Future[Published | PublishedMany] = asyncio.ensure_future(
                 publisher.publish(**given)  # type: ignore[arg-type]
                 if events is None
                 else publisher.publish_many(tenant_id="acme", events=events)

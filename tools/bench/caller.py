@@ -107,7 +107,8 @@ class Caller:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._host, self._port = urlsplit(order.url).hostname, urlsplit(order.url).port
+        address = urlsplit(order.url)
+        self._host, self._port = address.hostname or "", address.port or 0
         self._sent = 0
         self.requests = {name: Request(**each) for name, each in order.requests.items()}
         self._same = {

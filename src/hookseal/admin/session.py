@@ -313,6 +313,9 @@ class PartSession(Session):
     def _further(self) -> AbstractAsyncContextManager[Connection]:
         raise _not_in_a_part()
 
+    async def _require_schema(self, error: Exception) -> None:
+        """Do nothing: the session that has the transaction asks."""
+
     def _meaning(self, error: Exception) -> None:  # noqa: ARG002 -- the session that has the transaction translates it
         return None
 
