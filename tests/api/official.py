@@ -1,5 +1,6 @@
 """The official Python client of Svix, whose answers are compared with the document of the API."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,21 +30,27 @@ async def official(token: str, url: str) -> AsyncIterator[SvixAsync]:
 
 async def as_described(response: httpx.Response) -> None:
     """Fail unless the document has this answer of this call."""
-    method, path = response.request.method.lower(), response.request.url.path
-    path = path[path.index("/api/v1/") :]
-    answers = next(
-        methods[method]["responses"]
-        for pattern, methods in DESCRIBED()["paths"].items()
-        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", pattern), path) and method in methods
+    path = response.request.url.path
+    require_described(
+        response.request.method, path[path.index("/api/v1/") :], response.status_code, await response.aread()
     )
-    answer = answers.get(str(response.status_code), answers.get("default"))
-    assert answer is not None, (method, path, response.status_code)
+
+
+def require_described(method: str, path: str, status: int, body: bytes) -> None:
+    """Fail unless the document has this answer of the call with this method and path."""
+    answers = next(
+        methods[method.lower()]["responses"]
+        for pattern, methods in DESCRIBED()["paths"].items()
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", pattern), path) and method.lower() in methods
+    )
+    answer = answers.get(str(status), answers.get("default"))
+    assert answer is not None, (method, path, status)
     schema = _schema(answer)
-    body = await response.aread()
-    assert bool(body) == (schema is not None), (method, path, response.status_code)
+    assert bool(body) == (schema is not None), (method, path, status)
     if schema is not None:
         whole = {**schema, "components": DESCRIBED()["components"]}
-        Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(response.json())
+        checker = Draft202012Validator.FORMAT_CHECKER
+        Draft202012Validator(whole, format_checker=checker).validate(json.loads(body))
 
 
 def _schema(answer: dict[str, Any]) -> dict[str, Any] | None:

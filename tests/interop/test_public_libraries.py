@@ -157,6 +157,6 @@ def test_every_package_is_pinned() -> None:
     """Every package of the lock file has its digest, and no address."""
     packages = json.loads((FOLDER / "package-lock.json").read_bytes())["packages"]
     named = {name: package for name, package in packages.items() if name}
-    assert {"node_modules/standardwebhooks", "node_modules/svix"} <= named.keys()
+    assert {"node_modules/standardwebhooks", "node_modules/svix", "node_modules/svix2"} <= named.keys()
     assert all(package["integrity"].startswith("sha512-") for package in named.values())
     assert all("resolved" not in package for package in named.values())

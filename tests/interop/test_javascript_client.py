@@ -1,0 +1,71 @@
+"""The official JavaScript clients, unchanged, against `hookseal api` and a worker: each call, up to a delivery."""
+
+import asyncio
+import json
+import os
+import re
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hookseal import Admin
+from hookseal.api import ALL
+from hookseal.api.calls import CALLS
+from hookseal.postgres.pool import Pool
+from tests.api.alone import serving
+from tests.api.official import require_described
+from tests.interop.node_modules import installed
+from tests.worker.environment import environment
+from tests.worker.world import world
+
+SECONDS = 120
+SERVED = {call.name for call in CALLS if call.path.startswith("/api/v1/")}
+
+
+def called(method: str, path: str) -> str | None:
+    """Return the call that this request is; None if it is refused by name."""
+    for call in CALLS:
+        if call.method == method and re.fullmatch(re.sub(r"{\w+}", "[^/]+", call.path), path):
+            return call.name
+    return None
+
+
+async def answered(library: str, url: str, token: str) -> list[Any]:
+    """Return every answer that this version of the library has got, once its program has ended without a failure."""
+    process = await asyncio.create_subprocess_exec(
+        *("node", "calls.mjs", library),
+        cwd=await asyncio.to_thread(installed),
+        env=os.environ | {"HOOKSEAL_URL": url, "HOOKSEAL_TOKEN": token},
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), SECONDS)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert 0 == process.returncode, err.decode()
+    answers: list[Any] = json.loads(out)
+    return answers
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("library", ["svix", "svix2"])
+async def test_each_call_and_a_delivery(
+    library: str, begun_pool: Pool, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Each version makes every call that is served; each answer is as the document says, each delivery verifies."""
+    installed_here = await world(begun_pool, database_url, redis_url, tmp_path)
+    settings = environment(database_url, redis_url)
+    async with Admin.connect(environ=settings) as admin:
+        made = await admin.tokens.add(name="product", tenant_id="*", scopes=sorted(ALL), actor="test")
+    async with installed_here.worker(), serving(settings) as (_, ready):
+        answers = await answered(library, ready["url"], made.token.reveal().decode())
+
+    for method, path, status, body in answers:
+        if called(method, path) is not None:
+            require_described(method, path, status, body.encode())
+    assert SERVED == {called(method, path) for method, path, *_ in answers} - {None}
