@@ -13,7 +13,7 @@ JOBS ?= 4
 NAMED := PATH HOME TMPDIR CI LANG LANGUAGE LC_% PIP_% UV_% XDG_CACHE_HOME XDG_CONFIG_HOME \
     SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE \
     http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY \
-    HOOKSEAL_TEST_% PYENV_ROOT ROTATION_EXAMPLES
+    HOOKSEAL_TEST_% PYENV_ROOT %_EXAMPLES
 $(foreach name,$(filter-out $(NAMED),$(.VARIABLES)), \
     $(if $(filter environment,$(firstword $(origin $(name)))),$(eval unexport $(name))))
 
