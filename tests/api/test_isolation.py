@@ -36,6 +36,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "application.upsert": {"name": "mine"},
     "application.patch": {"name": "mine"},
     "application.create": {"name": "mine"},
+    "event_type.create": {"name": "mine", "description": "mine"},
+    "event_type.upsert": {"description": "mine"},
+    "event_type.patch": {"description": "mine"},
+    "hookseal.token.create": {"name": "mine", "tenantId": "acme", "scopes": ["read"]},
 }
 NOWHERE = {
     "endpoint_id": "0193b0c0-0000-7000-8000-000000000000",

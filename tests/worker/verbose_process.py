@@ -18,10 +18,12 @@ from hookseal.ground import log
 
 ROOT = Path(__file__).parents[2]
 IS_WORKER = "LOUD_WORKER"
+IS_API = "LOUD_API"
 COMPOSING = "/fault-while-composing"
 WRITING = "/fault-while-writing"
 READING = "/fault-while-reading"
 INSERTING = "/fault-while-inserting"
+ANSWERING = "/fault-while-answering"
 _ASKED: ContextVar[str] = ContextVar("asked")  # the URL of the current request
 
 
@@ -50,6 +52,8 @@ def log_everything() -> None:
     _fail(endpoints, "insert", INSERTING, lambda _connection, endpoint: endpoint.url)
     if os.environ.get(IS_WORKER):
         _show_locals_in_tracebacks()
+    if os.environ.get(IS_API):
+        _show_messages_of_errors()
 
 
 def _show_locals_in_tracebacks() -> None:
@@ -70,6 +74,14 @@ def _show_locals_in_tracebacks() -> None:
     sending.exchange = record_url
     _fail(exchange, "_write_and_read_head", WRITING, lambda *_: _ASKED.get())
     _fail(exchange, "read", READING, lambda *_, **__: _ASKED.get())
+
+
+def _show_messages_of_errors() -> None:
+    """Show whole tracebacks, but no local variables: those of a handler are the request, with its secrets."""
+    from hookseal.api import application  # noqa: PLC0415 -- as above
+
+    log.calls = lambda error: "".join(traceback.format_exception(error))
+    _fail(application, "_key", ANSWERING, lambda request: request.headers.get("user-agent", ""))
 
 
 def _fail(owner: Any, name: str, path: str, url_of: Callable[..., str]) -> None:
