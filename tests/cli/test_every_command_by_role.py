@@ -87,6 +87,7 @@ TABLE: Final = (
     Row(words=f"endpoint rotation-status {_OF}", works_for=SEES_RESULTS),
     Row(words=f"endpoint test {_OF}", works_for=ALSO_WORKER, code=1),  # nobody answers
     Row(words="overview", works_for=SEES_RESULTS),
+    Row(words="find acme", works_for=SEES_RESULTS),
     _reads("event list --tenant acme"),
     _reads("event show {event} --tenant acme"),
     Row(words="event show {event} --tenant acme --payload", works_for=ALL_THREE),

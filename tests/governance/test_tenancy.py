@@ -24,7 +24,8 @@ OWNED = {
 }
 # Statements for the installation as a whole, and an operator's lookup by an id that is unique in it.
 FOR_ALL = {
-    "overview.sql: overview",
+    *("overview.sql: overview", "overview.sql: oldest_due_seconds", "overview.sql: due"),
+    "event_queries.sql: count_tenants",
     "ledger.sql: standing",  # how many rings of all tenants may be in Redis
     "ledger.sql: tables_locked",  # a lock concerns the records of all tenants
     *("ledger.sql: longest_timeout_ms", "delivery_queries.sql: show", "delivery_queries.sql: has_endpoint"),

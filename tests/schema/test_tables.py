@@ -149,6 +149,8 @@ _PLACES = [
     (("dispatcher.store", "attempt_queries.sql", "page_of_endpoint_rising"), _OF_ATTEMPTS, "attempts_of_endpoint"),
     (("dispatcher.store", "event_queries.sql", "deliveries"), ("acme", "e7", 1_000), "delivery_links_once"),
     (("dispatcher.store", "event_queries.sql", "show"), ("acme", "e7"), "events_pkey"),
+    (("dispatcher.store", "event_queries.sql", "everywhere"), ("e7", 10_000, 50), "events_pkey"),
+    (("dispatcher.store", "event_queries.sql", "everywhere"), ("c7", 10_000, 50), "events_correlated"),
     (("dispatcher.store", "delivery_queries.sql", "has_endpoint"), (_ENDPOINT, None), "delivery_links_of_endpoint"),
     (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "audit_log_of_subject"),
     (("dispatcher.store", "batches.sql", "claim_all"), (*_RING, "w", 45.0, None, 1_000), "deliveries_pkey"),
@@ -164,7 +166,7 @@ _PLACES = [
     (("audit", "audit.sql", "is_recorded"), ("acme", f"endpoint:{_ENDPOINT}", "x", "{}"), "audit_log_last_of_subject"),
     (("secrets.key", "keys.sql", "use"), ("0000000000000001",), "deliveries_pending"),
     (("secrets.key", "keys.sql", "use"), ("0000000000000001",), "deliveries_leased"),
-    (("worker.metrics", "database.sql", "waiting"), (1000,), "deliveries_waiting"),
+    (("dispatcher.store", "overview.sql", "waiting"), (1000,), "deliveries_waiting"),
     (("worker.metrics", "database.sql", "plaintext_rows"), (), "endpoints_with_plaintext"),
     (("audit", "audit.sql", "page"), (None, None, None, None, 11), "audit_log_newest"),
     (("audit", "audit.sql", "page"), (None, None, "acme", 9_000, 11), "audit_log_newest"),
@@ -727,13 +729,8 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "park": (*rings, "\n".join("rate" for _ in rings[2].splitlines())),
         "due": tuple(rings),
     }
-    figures = {
-        "oldest_due_seconds": (),
-        "due": (100,),
-        "lines_stopped": (),
-        "waiting": (100,),
-        "retention_lag_seconds": (30,),
-    }
+    figures = {"lines_stopped": (), "retention_lag_seconds": (30,)}
+    counts = {"oldest_due_seconds": (), "due": (100,), "waiting": (100,), "keys": ()}
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
         *(
@@ -752,6 +749,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
             for waiting_for in ("order", "concurrency", "endpoint_disabled")
         ),
         *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
+        *(Read(room="dispatcher.store", file="overview", name=name, arguments=given) for name, given in counts.items()),
         Read(
             room="dispatcher.store",
             file="batches",
@@ -808,6 +806,7 @@ def _lists() -> list[Read]:
     of_all, of_nobody = (None, False, None, 51), ("nobody", None, None, 51)
     endpoints = {"page": of_all, "page_rising": of_all} | {
         "page_of_tenant": of_nobody, "page_of_tenant_rising": of_nobody, "find": ("acme", None, "no-such"),
+        "page_in_states": (None, ["held", "stopped", "failing", "disabled"], None, 51, 100),
     }  # fmt: skip
     return [
         attempts("endpoint", endpoint, None, None, None),
@@ -872,6 +871,7 @@ def _lists() -> list[Read]:
         events(None, "all"),
         events(["no.such"], "c101"),
         events(None, None, "2020-01-01Z"),
+        Read(room="dispatcher.store", file="event_queries", name="everywhere", arguments=("no-such", 20, 50)),
         *(Read(room="audit", file="audit", name=name, arguments=given) for name, given in audit.items()),
         *(
             Read(room="dispatcher.store", file="endpoint_queries", name=name, arguments=given)

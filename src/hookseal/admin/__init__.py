@@ -37,6 +37,7 @@ from hookseal.admin.results import (
     FailedPurge,
     FailedReplacement,
     FailedRow,
+    Found,
     GrantedProducer,
     ImportedEndpoints,
     InitialisedKeys,
@@ -87,6 +88,7 @@ from hookseal.admin.results import (
     VerifiedTenant,
 )
 from hookseal.dispatcher.core.why import Explanation
+from hookseal.dispatcher.store.endpoint_queries import Trouble
 from hookseal.dispatcher.store.tokens import PORTAL_SCOPES, PORTAL_SECONDS, Scope
 
 __all__ = [
@@ -128,6 +130,7 @@ __all__ = [
     "FailedPurge",
     "FailedReplacement",
     "FailedRow",
+    "Found",
     "GrantedProducer",
     "ImportRow",
     "ImportedEndpoints",
@@ -174,6 +177,7 @@ __all__ = [
     "StoredEvent",
     "Tenant",
     "Token",
+    "Trouble",
     "UnopenedRecord",
     "UpdatedEndpoint",
     "VerifiedLog",

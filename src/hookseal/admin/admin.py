@@ -12,7 +12,7 @@ async with Admin.connect() as admin:
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
 from hookseal.admin import arguments
@@ -27,16 +27,17 @@ from hookseal.admin.portal import Portal
 from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
-from hookseal.admin.results import Overview, of_row
+from hookseal.admin.results import Delivery, Found, Overview, StoredEvent, Tenant, of_row
 from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PartSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.admin.tenants import Tenants
 from hookseal.admin.tokens import Tokens
 from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.store import idempotency, overview
+from hookseal.dispatcher.store import delivery_queries, event_queries, idempotency, overview, tenants
 from hookseal.dispatcher.store.idempotency import FirstAnswer, KeyedRequest
-from hookseal.errors import Defect
+from hookseal.errors import Defect, Malformed, NotFound
+from hookseal.ground import ids
 from hookseal.ground.clock import SystemClock
 from hookseal.operations.unlocking import unwrapped
 from hookseal.postgres import opening
@@ -98,6 +99,27 @@ class Admin:
             yield once
             if not once.is_recorded:
                 raise Defect("a request with a key has ended without a record of its result")
+
+    async def find(self, *, identifier: str, connection: Connection | None = None) -> Found:
+        """Return what has this id, of 1 to 256 visible ASCII characters, in any tenant: it is for an operator.
+
+        That is a delivery, by the `webhook-id` of its requests; events, by their id or correlation id; and a tenant, by
+        its id or uid. It looks for events in up to 10,000 tenants that have had an endpoint.
+        """
+        text = arguments.identifier(identifier)
+        async with self._session.reading(connection) as db:
+            tenant = delivery = None
+            with suppress(NotFound, Malformed):
+                tenant = of_row(Tenant, await tenants.get(db, ids.tenant_uid(text)))
+            with suppress(NotFound, Malformed):
+                delivery = of_row(Delivery, await delivery_queries.show(db, ids.delivery_id(text)))
+            events, are_all = await event_queries.everywhere(db, text)
+        return Found(
+            tenant=tenant,
+            delivery=delivery,
+            events=tuple(of_row(StoredEvent, event) for event in events),
+            complete=are_all,
+        )
 
     @classmethod
     @asynccontextmanager

@@ -15,6 +15,7 @@ from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.url import url_problem
 from hookseal.dispatcher.store import producers, tokens
+from hookseal.dispatcher.store.endpoint_queries import Trouble
 from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
@@ -37,6 +38,7 @@ Value = TypeVar("Value")
 Text = str | bytes
 _MAX_ACTOR_CHARACTERS: Final = 128
 _MAX_DESCRIPTION_CHARACTERS: Final = 4_096
+_MAX_IDENTIFIER_CHARACTERS: Final = 256
 _MAX_EVENT_TYPES: Final = 100
 _MAX_IDS: Final = 250  # their bodies have at most 64 MB
 _MAX_METADATA_BYTES: Final = 4_096
@@ -353,6 +355,16 @@ def correlation_id(text: str) -> str:
     return _text(ids.correlation_id, text, "correlation_id")
 
 
+def identifier(text: str) -> str:
+    """Return the text if it can be an id of something: 1 to 256 visible ASCII characters. Raises `Malformed`."""
+    _require(str, text, "identifier")
+    if not (1 <= len(text) <= _MAX_IDENTIFIER_CHARACTERS and text.isascii() and text.isprintable() and " " not in text):
+        raise Malformed(
+            f"identifier must be 1 to {_MAX_IDENTIFIER_CHARACTERS} visible ASCII characters", field="identifier"
+        )
+    return text
+
+
 def event_type(text: str) -> str:
     """Return the event type. Raises `Malformed`."""
     return _text(ids.event_type, text, "event_type")
@@ -396,6 +408,13 @@ def delivery_states(texts: Sequence[str]) -> tuple[State, ...]:
     if not (given := _list(texts, "states")):
         raise Malformed(f"states must be one or more of {', '.join(State)}", field="states")
     return tuple(dict.fromkeys(choice(State, text, "states") for text in given))
+
+
+def troubles(texts: Sequence[str]) -> tuple[Trouble, ...]:
+    """Return one or more states for which an operator looks at endpoints, each once. Raises `Malformed`."""
+    if not (given := _list(texts, "states")):
+        raise Malformed(f"states must be one or more of {', '.join(Trouble)}", field="states")
+    return tuple(dict.fromkeys(choice(Trouble, text, "states") for text in given))
 
 
 def rate_per_second(value: int) -> int:

@@ -234,6 +234,7 @@ class Endpoints:
         *,
         tenant_id: str,
         enabled: bool | None = None,
+        states: Sequence[str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
         after: str | None = None,
@@ -246,11 +247,18 @@ class Endpoints:
         Newest means the highest id. The page is that after an earlier one (`cursor`), or that next to an endpoint which
         may be deleted: what comes `after` its id in this order, or ends just `before` it. A page before an id that is
         the first has no `next_cursor`.
+
+        With `states` one of them is true of each endpoint: disabled, held, stopped, failing or rotation_due, also if its
+        `state` is another one. Disabled endpoints are there only if that is one of them. Of each state 10,000 are
+        searched. This list is always the newest first, and neither `enabled` nor `before` is given with it.
         """
         is_enabled = None if enabled is None else arguments.flag(enabled, "enabled")
-        filter_ = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=is_enabled)
+        troubles = None if states is None else arguments.troubles(states)
+        filter_ = EndpointFilter(tenant_id=arguments.tenant_or_every(tenant_id), enabled=is_enabled, states=troubles)
         arguments.page(limit, cursor)
         place = arguments.place(cursor, after, before, oldest_first=oldest_first)
+        if troubles is not None and (is_enabled is not None or oldest_first or before is not None):
+            raise Malformed("states cannot be combined with enabled, oldest_first or before", field="states")
         async with self._session.reading(connection) as db:
             items, following = await endpoint_queries.page(db, filter_, place, limit=limit)
         return Page(items=tuple(of_row(Endpoint, item) for item in items), next_cursor=following)

@@ -477,8 +477,12 @@ class ReplayCount:
 class Overview:
     """How much there is in the installation. A count of `most` (10,000) means so many or more.
 
-    Of the `pending` deliveries, `waiting` ones wait for something else than their time (docs/lifecycle.md). Endpoints
-    that are held have a refused secret or an open breaker. A worker without a heartbeat in the last 30 s is not live.
+    Of the `pending` deliveries, `due` ones may be sent now, the oldest of them for `oldest_due_seconds`; `waiting` ones
+    wait for something else than their time, `waiting_for` each reason (docs/lifecycle.md). Endpoints that are held have
+    a refused secret or an open breaker; one that is stopped is ordered, and a delivery that was given up stops it.
+    `dead_letters_of_day` were given up in the last 24 hours, of the newest 10,000. `rotations_due` are those by
+    schedule whose time has come. `master_keys` counts the keys by state. A worker without a heartbeat in the last 30 s
+    is not live.
     """
 
     tenants: int
@@ -486,12 +490,19 @@ class Overview:
     disabled_endpoints: int
     failing_endpoints: int
     held_endpoints: int
+    stopped_endpoints: int
     pending: int
+    due: int
+    oldest_due_seconds: float
     waiting: int
+    waiting_for: Mapping[str, int]
     sending: int
     dead_letters: int
+    dead_letters_of_day: int
     failed: int
     running_replays: int
+    rotations_due: int
+    master_keys: Mapping[str, int]
     live_workers: int
     most: int
 
@@ -507,6 +518,20 @@ class StoredEvent:
     correlation_id: str | None
     traceparent: str | None
     channels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What has a text as its id, in the whole installation.
+
+    `tenant` has it as its id or uid, `delivery` as its id, which receivers see as `webhook-id`, and `events` as their
+    id or correlation id, the newest first. If they are not `complete`, there may be more events.
+    """
+
+    tenant: "Tenant | None"
+    delivery: Delivery | None
+    events: tuple[StoredEvent, ...]
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

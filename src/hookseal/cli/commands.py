@@ -43,7 +43,7 @@ Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 # name. A group is the `app` of that module, or of the module `group` if the group has a folder.
 _NAMES: Final = (
     *("demo", "up", "db", "key", "endpoint", "worker", "api", "check", "publish", "event", "delivery", "replay"),
-    *("overview", "verify", "listen"),
+    *("overview", "find", "verify", "listen"),
     *("secret", "migrate-secrets", "import-endpoints", "producer", "tenant", "token", "portal", "audit", "restore"),
 )
 _FOLDERS: Final = frozenset({"endpoint", "secret"})

@@ -6,7 +6,7 @@ from hookseal.cli.shared.runtime import start
 
 
 def overview(*, as_json: Json = False) -> None:
-    """Count tenants, endpoints, deliveries and workers, each up to 10,000.
+    """Count tenants, endpoints, deliveries, keys and workers, each up to 10,000, and what is due or waits.
 
     Example: hookseal overview
     """

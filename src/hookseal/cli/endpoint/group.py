@@ -14,6 +14,7 @@ from hookseal.admin import (
     PeriodStats,
     Ping,
     PublicKeys,
+    Trouble,
 )
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.endpoint import options
@@ -50,6 +51,10 @@ def list_(
     enabled: Annotated[
         bool | None, typer.Option("--enabled/--disabled", help="Only enabled, or only disabled, endpoints.")
     ] = None,
+    state: Annotated[
+        list[Trouble] | None,
+        typer.Option(help="Only endpoints of which this is true, newest first. Give it again for several."),
+    ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The lowest id first.")] = False,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -57,13 +62,18 @@ def list_(
 ) -> None:
     """List endpoints, the highest id first: the newest, if hookseal made the ids.
 
-    Example: hookseal endpoint list --tenant acme --disabled
+    Example: hookseal endpoint list --state failing --state held
     """
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     page = call(
         start(READS),
         lambda admin: admin.endpoints.list(
-            tenant_id=owner, enabled=enabled, limit=limit, cursor=cursor, oldest_first=oldest_first
+            tenant_id=owner,
+            enabled=enabled,
+            states=state or None,
+            limit=limit,
+            cursor=cursor,
+            oldest_first=oldest_first,
         ),
     )
     emit(page, as_json=as_json, text=lambda: _list_text(page))

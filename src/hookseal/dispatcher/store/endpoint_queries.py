@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
 from typing import Any, Final
 
@@ -15,14 +16,30 @@ from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "endpoint_queries.sql", seconds=None)
 _HELD: Final = frozenset({WaitingFor.SECRET.value, WaitingFor.BREAKER.value})
+MOST_IN_STATE: Final = 10_000  # endpoints that a page in `states` reads of each
+
+
+class Trouble(StrEnum):
+    """Why an operator looks at an endpoint: not everything is delivered to it, or its rotation by schedule is due."""
+
+    DISABLED = "disabled"
+    HELD = "held"
+    STOPPED = "stopped"
+    FAILING = "failing"
+    ROTATION_DUE = "rotation_due"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointFilter:
-    """Which endpoints to list: every condition that is set must be true."""
+    """Which endpoints to list: every condition that is set must be true.
+
+    One of the `states` must be true, also if the endpoint is shown in another one. A disabled endpoint is listed only
+    if that is one of them. With states the list has falling ids, and `enabled` is not set.
+    """
 
     tenant_id: TenantId | None = None
     enabled: bool | None = None
+    states: tuple[Trouble, ...] | None = None
 
 
 async def page(
@@ -33,6 +50,10 @@ async def page(
     Raises `Malformed` for an invalid cursor, more than one place, or a limit outside 1 to 1000, `Unavailable`.
     """
     require_limit(limit)
+    if conditions.states is not None:
+        given = (conditions.tenant_id, [*conditions.states], place.begins_with, limit + 1, MOST_IN_STATE)
+        items, following = place.page(await _SQL.rows(executor, "page_in_states", *given), limit, "endpoint_id")
+        return [_with_state(item) for item in items], following
     name = "page" if conditions.tenant_id is None else "page_of_tenant"
     name += "_rising" if place.is_rising else ""
     rows = await _SQL.rows(executor, name, conditions.tenant_id, conditions.enabled, place.begins_with, limit + 1)

@@ -77,6 +77,36 @@ FROM {of_all}
 ORDER BY e.id
 LIMIT $4
 
+-- Reads a page of the endpoints of every tenant, or of $1, for which one of the states $2 is true, by falling id, below $3. Each
+-- state has an index, of which the first $5 are read. What is disabled is left out unless that is wanted.
+-- name: page_in_states
+SELECT {listed}
+FROM (
+    (SELECT h.tenant_id, h.endpoint_id AS id FROM hookseal.held_endpoints AS h
+     WHERE 'held' = ANY ($2::text[]) AND h.released_at IS NULL AND ($1::text IS NULL OR h.tenant_id = $1) LIMIT $5)
+    UNION
+    (SELECT d.tenant_id, d.endpoint_id FROM hookseal.deliveries AS d
+     WHERE 'stopped' = ANY ($2::text[]) AND d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
+       AND ($1::text IS NULL OR d.tenant_id = $1) LIMIT $5)
+    UNION
+    (SELECT f.tenant_id, f.id FROM hookseal.endpoints AS f
+     WHERE 'failing' = ANY ($2::text[]) AND f.first_failure_at IS NOT NULL AND ($1::text IS NULL OR f.tenant_id = $1) LIMIT $5)
+    UNION
+    (SELECT f.tenant_id, f.id FROM hookseal.endpoints AS f
+     WHERE 'disabled' = ANY ($2::text[]) AND NOT f.enabled AND ($1::text IS NULL OR f.tenant_id = $1) LIMIT $5)
+    UNION
+    (SELECT r.tenant_id, r.id
+     FROM (SELECT * FROM hookseal.endpoints AS s
+           WHERE 'rotation_due' = ANY ($2::text[]) AND s.rotate_every_days IS NOT NULL
+             AND s.secret_updated_at < now() - interval '1 day'
+           ORDER BY s.secret_updated_at LIMIT $5) AS r
+     WHERE r.secret_updated_at + make_interval(secs => r.rotate_every_days * 86400) < now()
+       AND ($1::text IS NULL OR r.tenant_id = $1))) AS found
+JOIN hookseal.endpoints AS e ON e.tenant_id = found.tenant_id AND e.id = found.id
+WHERE ($3::text IS NULL OR e.id < $3::text::uuid) AND (e.enabled OR 'disabled' = ANY ($2::text[]))
+ORDER BY e.id DESC
+LIMIT $4
+
 -- Which endpoint of the tenant $1: that with the id $2 or, if that is null, with the uid $3.
 -- name: named
 e.tenant_id = $1 AND (e.id = $2::text::uuid OR e.uid = $3)

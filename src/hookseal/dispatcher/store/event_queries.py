@@ -13,6 +13,8 @@ from hookseal.postgres.statements import Statements
 
 MAX_WALKED: Final = 250_000  # events that one page reads to find those of a type: about a second
 MOST_DELIVERIES: Final = 1_000  # that `show` returns
+MOST_TENANTS: Final = 10_000  # in which `everywhere` looks
+MOST_EVERYWHERE: Final = 50  # events that it returns by their id, and by their correlation id
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "event_queries.sql", seconds=None)
 
@@ -100,6 +102,19 @@ async def find(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[
 async def find_all(executor: Executor, tenant: TenantId, event_ids: Sequence[EventId]) -> list[dict[str, Any]]:
     """Return those of these events that exist, without their payloads, in any order. Raises `Unavailable`."""
     return [dict(row) for row in await _SQL.rows(executor, "some", tenant, event_ids)]
+
+
+async def everywhere(
+    executor: Executor, text: str, *, tenants: int = MOST_TENANTS, most: int = MOST_EVERYWHERE
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return the events of every tenant with this id or correlation id, the newest first, and whether these are all.
+
+    A tenant that has never had an endpoint is left out: nothing was sent for it. Raises `Unavailable`.
+    """
+    rows = [dict(row) for row in await _SQL.rows(executor, "everywhere", text, tenants, most)]
+    by_id = sum(row["event_id"] == text for row in rows)
+    looked_in_all = await _SQL.value(executor, "count_tenants", tenants + 1) <= tenants
+    return rows, looked_in_all and by_id < most and len(rows) - by_id < most
 
 
 async def show(executor: Executor, tenant: TenantId, event_id: EventId) -> dict[str, Any]:

@@ -9,12 +9,21 @@ from hookseal.postgres.statements import Statements
 
 MOST: Final = 10_000  # of each kind that are counted
 
-_SQL: Final = Statements("hookseal.dispatcher.store", "overview.sql", seconds=None)
+SQL: Final = Statements("hookseal.dispatcher.store", "overview.sql", seconds=None)
 
 
 async def overview(executor: Executor, *, most: int = MOST) -> dict[str, Any]:
-    """Return how many tenants, endpoints and deliveries of each kind there are, up to `most`. Raises `Unavailable`."""
-    row = await _SQL.row(executor, "overview", most, LIVE_SECONDS)
+    """Return how many tenants, endpoints and deliveries of each kind there are, up to `most`.
+
+    `waiting_for` has the held deliveries by what they wait for, `master_keys` the keys by state. Raises `Unavailable`.
+    """
+    row = await SQL.row(executor, "overview", most, LIVE_SECONDS)
     if row is None:
         raise Defect("overview returns one row")
-    return dict(row)
+    waiting = await SQL.rows(executor, "waiting", most)
+    keys = await SQL.rows(executor, "keys")
+    return {
+        **row,
+        "waiting_for": {each["label"]: each["number"] for each in waiting if each["number"]},
+        "master_keys": {each["label"]: each["number"] for each in keys},
+    }

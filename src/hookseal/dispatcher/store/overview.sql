@@ -1,4 +1,60 @@
 -- Counts over the whole installation. Each count ends at $1 rows, and reads them from an index that has only such.
+
+-- Returns for how long the oldest delivery has been due. What was rung and what was not is in an index each.
+-- name: oldest_due_seconds
+SELECT greatest(coalesce(extract(epoch FROM now() - least(
+    (SELECT min(next_attempt_at) FROM hookseal.deliveries
+     WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL),
+    (SELECT min(next_attempt_at) FROM hookseal.deliveries
+     WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL))), 0), 0)::float8
+
+-- Counts the due deliveries, up to a limit.
+-- name: due
+SELECT count(*)
+FROM (SELECT FROM (
+          (SELECT FROM hookseal.deliveries
+           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL AND next_attempt_at <= now()
+           LIMIT $1)
+          UNION ALL
+          (SELECT FROM hookseal.deliveries
+           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL AND next_attempt_at <= now()
+           LIMIT $1)) AS either
+      LIMIT $1) AS due
+
+-- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
+-- makes the planner use the index, in which it reads no row of another reason. What waits for room in a lane is counted lane
+-- by lane, in $1 lanes at most, since in that of a held endpoint it waits for what holds the endpoint.
+-- name: waiting
+SELECT w.waiting_for AS label, held.number
+FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number
+    FROM ((SELECT FROM hookseal.deliveries AS d
+           WHERE d.waiting_for = w.waiting_for AND w.waiting_for NOT IN ('rate', 'concurrency')
+           ORDER BY d.waiting_for, d.held_at
+           LIMIT $1)
+          UNION ALL
+          (SELECT FROM (SELECT tenant_id, endpoint_id FROM hookseal.lanes LIMIT $1) AS l
+           LEFT JOIN hookseal.held_endpoints AS h
+               ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+           CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
+           CROSS JOIN LATERAL (
+               SELECT FROM hookseal.deliveries AS d
+               WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id AND d.waiting_for = r.waiting_for
+               LIMIT $1) AS parked
+           WHERE coalesce(h.waiting_for, r.waiting_for) = w.waiting_for
+           LIMIT $1)
+          LIMIT $1) AS few) AS held
+
+-- Counts the master keys that are not destroyed, by state.
+-- name: keys
+SELECT k.state AS label, count(*) AS number
+FROM hookseal.secret_keys AS k
+WHERE k.state <> 'destroyed'
+GROUP BY k.state
+ORDER BY k.state
+
+-- Counts the rest. Of the dead letters the newest $1 are looked at for those of a day.
 -- name: overview
 SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_at IS NULL LIMIT $1) AS c) AS tenants,
        (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e LIMIT $1) AS c) AS endpoints,
@@ -7,15 +63,29 @@ SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_
            AS failing_endpoints,
        (SELECT count(*) FROM (SELECT FROM hookseal.held_endpoints AS h WHERE h.released_at IS NULL LIMIT $1) AS c)
            AS held_endpoints,
+       (SELECT count(DISTINCT (c.tenant_id, c.endpoint_id))
+        FROM (SELECT d.tenant_id, d.endpoint_id FROM hookseal.deliveries AS d
+              WHERE d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed') LIMIT $1) AS c) AS stopped_endpoints,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'pending' LIMIT $1) AS c) AS pending,
+       ({due}) AS due,
+       ({oldest_due_seconds}) AS oldest_due_seconds,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.waiting_for IS NOT NULL LIMIT $1) AS c) AS waiting,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'sending' LIMIT $1) AS c) AS sending,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d
                               WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'dead_letter' LIMIT $1) AS c)
            AS dead_letters,
+       (SELECT count(*) FROM (SELECT d.finished_at FROM hookseal.deliveries AS d
+                              WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'dead_letter'
+                              ORDER BY d.id DESC LIMIT $1) AS c
+        WHERE c.finished_at > now() - interval '1 day') AS dead_letters_of_day,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d
                               WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'failed' LIMIT $1) AS c)
            AS failed,
        (SELECT count(*) FROM (SELECT FROM hookseal.replays AS r WHERE r.state = 'running' LIMIT $1) AS c) AS running_replays,
+       (SELECT count(*) FROM (SELECT e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400) AS due_at
+                              FROM hookseal.endpoints AS e
+                              WHERE e.rotate_every_days IS NOT NULL AND e.secret_updated_at < now() - interval '1 day'
+                              ORDER BY e.secret_updated_at LIMIT $1) AS c
+        WHERE c.due_at < now()) AS rotations_due,
        (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
        $1::bigint AS most

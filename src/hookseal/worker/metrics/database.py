@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.store import overview
 from hookseal.ground.clock import Clock
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool, connected
 from hookseal.postgres.statements import Statements
@@ -31,6 +32,7 @@ _NAMED_AT_MOST: Final = 10  # endpoints that a metric names at once
 _LOOK_SECONDS: Final = 3.0  # a new leader measures within this time
 
 _SQL: Final = Statements("hookseal.worker.metrics", "database.sql")
+_OF_OVERVIEW: Final = frozenset({"oldest_due_seconds", "due", "waiting"})
 # By the name of its statement, which returns the labels of the metric and a number, and has at most one parameter.
 _MEASURED: Final[Mapping[str, Metric]] = {
     "retention_lag_seconds": RETENTION_LAG,
@@ -134,7 +136,8 @@ async def _stored(connection: Connection, *, retention_days: int) -> Mapping[str
 def _part(name: str, parameter: str) -> str:
     """Return the part of the whole statement that measures this figure, with this parameter."""
     labels = [f"label_{number}" for number in range(len(_MEASURED[name].labels))]
+    text = (overview.SQL if name in _OF_OVERVIEW else _SQL)[name]
     return (
         f"SELECT '{name}' AS name, ARRAY[{', '.join(labels)}]::text[] AS labels, number::float8 AS number\n"
-        f"FROM ({_SQL[name].replace('$1', parameter)}) AS of ({', '.join([*labels, 'number'])})"
+        f"FROM ({text.replace('$1', parameter)}) AS of ({', '.join([*labels, 'number'])})"
     )

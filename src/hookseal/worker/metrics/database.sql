@@ -1,58 +1,11 @@
--- The metrics that the leader measures once a sweep, over all tenants. Due and held deliveries are counted up to a
--- limit, so that a large backlog does not make this slow. Records and plaintext rows are all counted, through an index.
--- The worker runs all of these as one statement.
+-- The metrics that the leader measures once a sweep, over all tenants, beside those that the overview has, too. Records and
+-- plaintext rows are all counted, through an index. The worker runs all of these as one statement.
 
 -- Returns for how long the oldest finished delivery has been kept beyond $1 days.
 -- name: retention_lag_seconds
 SELECT greatest(coalesce(extract(epoch FROM now() - make_interval(days => $1) - min(finished_at)), 0), 0)::float8
 FROM hookseal.deliveries
 WHERE finished_at IS NOT NULL
-
--- Returns for how long the oldest delivery has been due. What was rung and what was not is in an index each.
--- name: oldest_due_seconds
-SELECT greatest(coalesce(extract(epoch FROM now() - least(
-    (SELECT min(next_attempt_at) FROM hookseal.deliveries
-     WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL),
-    (SELECT min(next_attempt_at) FROM hookseal.deliveries
-     WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL))), 0), 0)::float8
-
--- Counts the due deliveries, up to a limit.
--- name: due
-SELECT count(*)
-FROM (SELECT FROM (
-          (SELECT FROM hookseal.deliveries
-           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL AND next_attempt_at <= now()
-           LIMIT $1)
-          UNION ALL
-          (SELECT FROM hookseal.deliveries
-           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL AND next_attempt_at <= now()
-           LIMIT $1)) AS either
-      LIMIT $1) AS due
-
--- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
--- makes the planner use the index, in which it reads no row of another reason. What waits for room in a lane is counted lane
--- by lane, in $1 lanes at most, since in that of a held endpoint it waits for what holds the endpoint.
--- name: waiting
-SELECT w.waiting_for AS label, held.number
-FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
-CROSS JOIN LATERAL (
-    SELECT count(*) AS number
-    FROM ((SELECT FROM hookseal.deliveries AS d
-           WHERE d.waiting_for = w.waiting_for AND w.waiting_for NOT IN ('rate', 'concurrency')
-           ORDER BY d.waiting_for, d.held_at
-           LIMIT $1)
-          UNION ALL
-          (SELECT FROM (SELECT tenant_id, endpoint_id FROM hookseal.lanes LIMIT $1) AS l
-           LEFT JOIN hookseal.held_endpoints AS h
-               ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
-           CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
-           CROSS JOIN LATERAL (
-               SELECT FROM hookseal.deliveries AS d
-               WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id AND d.waiting_for = r.waiting_for
-               LIMIT $1) AS parked
-           WHERE coalesce(h.waiting_for, r.waiting_for) = w.waiting_for
-           LIMIT $1)
-          LIMIT $1) AS few) AS held
 
 -- Counts the enabled endpoints that are failing.
 -- name: endpoints_failing
