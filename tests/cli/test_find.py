@@ -1,4 +1,4 @@
-"""`hookseal find` says what has an id, in every tenant; `endpoint list --state` and `overview` what needs an operator."""
+"""`hookseal find`: what has an id, in every tenant; and what of the lists and the overview is for an operator."""
 
 import pytest
 

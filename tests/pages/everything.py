@@ -63,6 +63,7 @@ async def everything(installation: Installation, admin: Admin, *, url: str = "ht
     [delivery] = await dead_letters(installation, 1)
     await rows.attempt(installation.pool, delivery, status=503, outcome="throttled", snippet="down")
     job = await admin.replays.start(**own, actor="test")
+    await rows.set_state(installation.pool, "dead_letter", delivery)
     endpoint = await admin.endpoints.get(**own)
     seen = (
         f'{{"url":"{endpoint.url}","description":"Main","event_types":["*"],"header_names":["x-team"],'

@@ -40,7 +40,9 @@ def test_every_state_of_an_endpoint_has_a_word() -> None:
 def test_no_text_has_words_of_an_operator() -> None:
     """Neither the templates nor the words, but for what is between `{{` and `}}`."""
     folder = files("hookseal.pages")
-    texts = {each.name: each.read_text(encoding="utf-8") for each in folder.joinpath("templates").iterdir()}
+    texts = {
+        each.name: each.read_text(encoding="utf-8") for each in folder.joinpath("templates").iterdir() if each.is_file()
+    }
     texts = {
         name: re.sub(r"{{.*?}}|{%.*?%}|{#.*?#}|<[^>]*>", " ", text, flags=re.DOTALL) for name, text in texts.items()
     }

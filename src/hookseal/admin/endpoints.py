@@ -248,8 +248,8 @@ class Endpoints:
         may be deleted: what comes `after` its id in this order, or ends just `before` it. A page before an id that is
         the first has no `next_cursor`.
 
-        With `states` one of them is true of each endpoint: disabled, held, stopped, failing or rotation_due, also if its
-        `state` is another one. Disabled endpoints are there only if that is one of them. Of each state 10,000 are
+        With `states` one of them is true of each endpoint: disabled, held, stopped, failing or rotation_due, also if
+        its `state` is another one. Disabled endpoints are there only if that is one of them. Of each state 10,000 are
         searched. This list is always the newest first, and neither `enabled` nor `before` is given with it.
         """
         is_enabled = None if enabled is None else arguments.flag(enabled, "enabled")

@@ -48,7 +48,7 @@ _HTML: Final = "text/html; charset=utf-8"
 _FORM_SECONDS: Final = 86_400
 _MOVED: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _KEPT: Final = {"cache-control": "public, max-age=86400", "x-content-type-options": "nosniff"}
-_IDS: Final = frozenset({"endpoint_id", "delivery_id", "replay_id", "event_id"})
+_IDS: Final = frozenset({"tenant_id", "endpoint_id", "delivery_id", "replay_id", "event_id"})
 
 
 def app(
@@ -237,6 +237,7 @@ class _Pages:
             "frames": site.frames,
             "form_token": None if kept is None else guard.token(kept, access.tenant_id, access.actor),
             "signed_in": visitor is not None,
+            "of_every_tenant": visitor is not None and access.tenant_id is None,
             "may_leave": visitor is not None and kept is not None and self._sessions is not None,
             "back_url": self._back_url if visitor is None or visitor.back_url is None else visitor.back_url,
             "notice": notice,

@@ -184,6 +184,7 @@ NOTICES: Final = {
     "resent": "The delivery is sent again.",
     "nothing": "There is nothing to send again in that time.",
     "stopped": "The rest is not sent again.",
+    "skipped": "The endpoint goes on behind that delivery.",
 }
 
 # What an endpoint's settings are called.

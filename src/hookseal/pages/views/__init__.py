@@ -3,7 +3,7 @@
 from typing import Final
 
 from hookseal.pages.page import Page
-from hookseal.pages.views import deliveries, endpoints, entry, files, recovering, secrets, verifying
+from hookseal.pages.views import deliveries, endpoints, entry, files, operator, recovering, secrets, verifying
 
 PAGES: Final[tuple[Page, ...]] = (
     *endpoints.PAGES,
@@ -11,6 +11,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *deliveries.PAGES,
     *recovering.PAGES,
     *verifying.PAGES,
+    *operator.PAGES,
     *entry.PAGES,
     *files.PAGES,
 )

@@ -5,6 +5,7 @@ from typing import Final
 
 from hookseal.admin import Scope
 from hookseal.errors import Malformed, NotFound
+from hookseal.ground.ids import EVERY_TENANT
 from hookseal.pages import words
 from hookseal.pages.page import Asked, Moved, Page, Shown
 from hookseal.pages.sessions import COOKIE
@@ -23,7 +24,8 @@ async def enter(asked: Asked) -> Shown | Moved:
     except (Malformed, NotFound):
         return await _ended(asked, code, "This link does not work any more", words.USED_LINK, status=401)
     seconds = max(0, int((session.expires_at - asked.now).total_seconds()))
-    return Moved(to=asked.link("endpoints"), cookies={COOKIE: (session.token.reveal().decode(), seconds)})
+    first = "operator" if session.tenant_id == EVERY_TENANT else "endpoints"
+    return Moved(to=asked.link(first), cookies={COOKIE: (session.token.reveal().decode(), seconds)})
 
 
 async def leave(asked: Asked) -> Shown:
