@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate check format fmt lint types floors docs docs-site lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate check format fmt lint types floors docs docs-site lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -37,6 +37,9 @@ test: $(VENV) ## all tests, the long ones first, else in random order, each on i
 
 test-faults: $(VENV) ## the long form of the faults: kills, stops, pauses and outages under load, about half an hour
 	@$(RUN) tools.faults $(ARGS)
+
+pages: .venv/pages ## the pages in a real Chromium, which it installs if it may; without one nothing is proven
+	@$(RUN) tools.browser $(ARGS)
 
 bench: $(VENV) ## what a delivery costs, beside other queues, in one run of 40 minutes: docs/proof/performance.md, docs/scaling.md
 	@$(RUN) tools.bench $(ARGS)
@@ -70,7 +73,7 @@ smoke: $(VENV) ## build the package, and try it in a new environment of each sup
 validate: $(VENV) ## hold docs/requirements.md, the tests and docs/TRACEABILITY.md to each other
 	@$(RUN) tools.governance.validate
 
-check: format lint types floors coverage test smoke validate ## every gate
+check: format lint types floors coverage test pages smoke validate ## every gate
 
 format: $(VENV) ## fail if the formatter would change a file
 	@$(RUN) ruff format --check
@@ -108,6 +111,11 @@ $(DEMO): requirements/build.txt requirements/embedded.txt pyproject.toml tools/i
 
 $(VENV): requirements/build.txt requirements/dev.txt pyproject.toml tools/install.sh tools/venv.sh
 	@sh tools/venv.sh ready $(PYTHON)
+
+.venv/pages: $(VENV) requirements/pages/browser.txt
+	@sh tools/install.sh .venv/bin/python requirements/pages/browser.txt
+	@.venv/bin/python -m pip check --quiet
+	@touch .venv/pages
 
 .site/ready: $(VENV) requirements/site/mkdocs.txt
 	@.venv/bin/python -m venv --clear .site

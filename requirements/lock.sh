@@ -19,6 +19,8 @@ compile embedded.txt pyproject.toml --extra embedded --constraint requirements/d
 printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt
 # What `make docs-site` builds the pages with, in an environment of its own.
 printf '%s\n' mkdocs-material | compile site/mkdocs.txt -
+# What `make pages` needs beside all that: a driver of Chromium, and axe-core.
+printf '%s\n' axe-playwright-python playwright | compile pages/browser.txt - --constraint requirements/dev.txt
 # What `make bench` is held beside: an environment for each, since their versions clash with ours and with each other.
 contender() { # name, then what it is made of; the HTTP client and the loop are ours
   local name=$1

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import asyncpg
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Form, Header, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel
 
 import hookseal.api
+import hookseal.pages
 from hookseal import Admin, Publisher
 from hookseal.api import Access, Scope
 from hookseal.errors import Conflict, HooksealError, Malformed, NotFound, Refused, Unavailable
@@ -33,6 +34,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await pool.execute(TABLES)
         app.state.pool, app.state.publisher, app.state.admin = pool, publisher, admin
         app.mount("/svix", hookseal.api.app(admin, publisher, who=access))
+        app.mount("/settings/webhooks", hookseal.pages.app(admin, who=access, look=LOOK, back_url="/"))
         yield
 
 
@@ -65,15 +67,40 @@ async def signed_in(authorization: Annotated[str, Header()] = "") -> User:
 Who = Annotated[User, Depends(signed_in)]
 
 
+SESSION = "session"  # the cookie of the product
+LOOK = hookseal.pages.Look(name="Invoices", accent="#8a2be2", time_zone="Europe/Zurich")
 OF_A_CUSTOMER = frozenset({Scope.READ, Scope.MANAGE, Scope.OPERATE, Scope.REVEAL})  # everything but to publish
 
 
 async def access(request: Request) -> Access | None:
-    """Say what a request to the HTTP API may do: what a user of the product may, for the own tenant."""
-    user = USERS.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+    """Say what a request to the HTTP API or to the pages may do: what the user of the product may, for one tenant."""
+    token = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.cookies.get(SESSION)
+    user = USERS.get(token or "")
     if user is None:
         return None
     return Access(tenant_id=user.tenant_id, scopes=OF_A_CUSTOMER, actor=user.email)
+
+
+@app.get("/")
+async def home(request: Request) -> HTMLResponse:
+    """Show who is signed in, and the way to the pages about webhooks."""
+    user = USERS.get(request.cookies.get(SESSION, ""))
+    if user is None:
+        form = '<form method="post" action="/session"><label>Token <input name="token"></label><button>Sign in</button>'
+        return HTMLResponse(f"{PAGE}<p>Who are you?</p>{form}</form>")
+    return HTMLResponse(f'{PAGE}<p>{user.email}</p><a href="/settings/webhooks/">Webhooks</a>')
+
+
+PAGE = '<!doctype html><html lang="en"><title>Invoices</title><h1>Invoices</h1>'
+
+
+@app.post("/session")
+async def sign_in(token: Annotated[str, Form()]) -> Response:
+    """Begin the session of a user."""
+    answer = RedirectResponse("/", 303)
+    if token in USERS:
+        answer.set_cookie(SESSION, token, httponly=True, samesite="lax")
+    return answer
 
 
 class Webhook(BaseModel):

@@ -79,6 +79,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
         command="make bench-keys ARGS=--record",
         at_most_us={"rewrap": 100.0},  # 10,000 records in a second
     ),
+    "UI-06": Benchmark(
+        command="make pages ARGS=--record",
+        suite=Suite(("customer", "operator"), {"pages": 60}, {"findings": 0, "violations": 0}),
+    ),
     "PERF-06": Benchmark(
         command="make bench-secrets ARGS=--record",
         at_most_us={"open": 25.0, "resolve-and-sign": 30.0, "fetch-and-open": 500.0},
