@@ -130,9 +130,19 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
     The receiver verifies, so that a command can test whether it uses the secret of its endpoint.
     """
     async with terminal.up() as (process, ready):
-        names = {"event", "receiver_url", "health_url", "worker_log", "api_url", "api_log", "token", "portal_link"}
+        names = {
+            "event",
+            "receiver_url",
+            "health_url",
+            "worker_log",
+            "api_url",
+            "api_log",
+            "token",
+            "portal_link",
+            "operator_link",
+        }
         assert names == ready.keys()
-        assert 200 == await status_of(ready["portal_link"])
+        assert [200, 200] == [await status_of(ready[name]) for name in ("portal_link", "operator_link")]
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
         assert str(terminal.state / "api.log") == ready["api_log"]
         where = ("--tenant", "acme", "--url", ready["receiver_url"] + "hook", "--event-type", "*")

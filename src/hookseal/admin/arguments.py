@@ -239,9 +239,14 @@ def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
     return tokens.scopes(names)
 
 
-def portal_scopes(names: Sequence[str]) -> tuple[Scope, ...]:
-    """Return the scopes of a portal, each once. Raises `Malformed` also without `read`."""
+def portal_scopes(names: Sequence[str], owner: TenantId) -> tuple[Scope, ...]:
+    """Return the scopes of a portal of the tenant, each once.
+
+    Raises `Malformed` also without `read`, and for more than `read` and `operate` if it is one of every tenant.
+    """
     given = scopes(names)
+    if owner == ids.EVERY_TENANT and {*given} - {Scope.READ, Scope.OPERATE}:
+        raise Malformed("scopes of a portal of every tenant may be read and operate only", field="scopes")
     if Scope.READ not in given:
         raise Malformed("scopes of a portal must have read", field="scopes")
     return given

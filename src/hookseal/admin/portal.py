@@ -40,15 +40,17 @@ class Portal:
     ) -> PortalAccess:
         """Make a token of a tenant that ends after `expiry_seconds` (60 to 604,800), and a code for a link.
 
-        By default it may read, manage and operate, and not reveal. It ends at `not_after` at the latest. The audit log
+        By default it may read, manage and operate, and not reveal. For `*`, which is every tenant, it lets an operator
+        in, with the scopes read and operate at most: name them. It ends at `not_after` at the latest. The audit log
         shows what is done with it as `token:NAME/USER`. Both texts are in the result, and stored nowhere. The code can
         be used once, within 10 minutes. `refresh_url`, https, is where the product lets the user in again.
         """
+        owner = arguments.customer_or_every(tenant_id)
         text, code = tokens.drawn(os.urandom), tokens.drawn_code(os.urandom)
         is_production = self._session.settings.environment is Environment.PRODUCTION
         new = NewPortal(
-            tenant_id=arguments.customer_id(tenant_id),
-            scopes=arguments.portal_scopes(scopes),
+            tenant_id=owner,
+            scopes=arguments.portal_scopes(scopes, owner),
             seconds=arguments.seconds(expiry_seconds, "expiry_seconds", least=60, most=MOST_PORTAL_SECONDS),
             not_after=arguments.moment(not_after, "not_after"),
             user=arguments.optional(arguments.user, user),

@@ -35,6 +35,8 @@ def link(
 ) -> None:
     """Print a link that lets somebody into the pages of a tenant. It works once, within ten minutes.
 
+    With --tenant '*' it opens the pages of an operator, and needs --scope read --scope operate.
+
     It begins with HOOKSEAL_PORTAL_URL. It is shown only now: hookseal stores the SHA-256 of its code.
 
     Example: hookseal portal link --tenant acme --user jane@acme.example

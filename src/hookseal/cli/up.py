@@ -33,8 +33,9 @@ def up(
     For each request it prints up to 1,000 characters of the body (--json: all of it), and whether the secret of an
     endpoint with its url verifies the request. If it does not, the answer is 401, else 204.
 
-    It also prints a link to the pages of a customer, a token for the HTTP API, and two commands that use it. The token,
-    for every tenant with the scopes read, publish and manage, is made once for the folder, and again if you revoke it.
+    It also prints links to the pages of a customer and of an operator, a token for the HTTP API, and two commands that
+    use it. The token, for every tenant with the scopes read, publish and manage, is made once for the folder, and again
+    if you revoke it.
 
     Press Ctrl-C to end it: worker and API finish their requests in flight, which takes 35 seconds at most. Press it
     again to end it at once: what was in flight is sent again at the next start. If the worker, the API, PostgreSQL or
@@ -118,9 +119,10 @@ def _say_text(event: dict[str, Any]) -> None:
             f"  {_curl(event, 'msg', {'eventType': 'invoice.paid', 'payload': {'id': 1}})}\n\n"
             f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add each endpoint\n"
             f"only once, since the receiver keeps its URL.\n\n"
-            f"The link opens the pages of acme, a customer: once, in the next ten minutes. `hookseal portal link`\n"
-            f"prints another one.\n\n"
+            f"The links open the pages of acme, a customer, and those of an operator: once, in the next ten minutes.\n"
+            f"`hookseal portal link` prints others.\n\n"
             f"pages     {event['portal_link']}\n"
+            f"operator  {event['operator_link']}\n"
             f"probes    {event['health_url']}/readyz\nAPI       {event['api_url']}\n"
             f"logs      {event['worker_log']}, {event['api_log']}\n",
         )

@@ -35,6 +35,11 @@ _CONNECTIONS: Final = 4  # of the receiver, to read secrets
 _NAME: Final = "up"  # of the token
 _CUSTOMER: Final = "acme"  # whose pages the link opens: that of the commands which `up` prints
 _LINK_SECONDS: Final = 604_800
+# Whom the links let in: the tenant of each, and the scopes.
+_VISITORS: Final = {
+    "portal_link": (_CUSTOMER, tuple(sorted(ALL - {Scope.PUBLISH}))),
+    "operator_link": (ids.EVERY_TENANT, (Scope.READ, Scope.OPERATE)),
+}
 _OTHER_PORT: Final = (
     "free the port, or delete .hookseal/receiver.port: the receiver then gets another one, and the endpoints that send "
     "to it need its new URL"
@@ -99,7 +104,7 @@ async def _hold(
             health_url, pages_url = worker.ready["health_url"], api.ready["url"] + PATH
             state.keep_api_port(folder, urlsplit(api.ready["url"]).port or 0)
             published = installation.settings | {"HOOKSEAL_HEALTH_URL": health_url, PORTAL_URL: pages_url}
-            link = await _link(published)
+            links = await _links(published)
             with state.publish_settings(folder, published):
                 say(
                     {
@@ -110,7 +115,7 @@ async def _hold(
                         "api_url": api.ready["url"],
                         "api_log": str(api.log),
                         "token": token,
-                        "portal_link": link,
+                        **links,
                     }
                 )
                 try:
@@ -135,17 +140,16 @@ async def _token(installation: Installation, folder: Path) -> str:
     return text
 
 
-async def _link(settings: Mapping[str, str]) -> str:
-    """Return a link that lets a customer into the pages, once, and for as long as a portal may."""
+async def _links(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return links that let a customer, and an operator, into the pages, once, and for as long as a portal may."""
+    links = {}
     async with Admin.connect(environ=settings) as admin:
-        access = await admin.portal.add(
-            tenant_id=_CUSTOMER,
-            scopes=sorted(ALL - {Scope.PUBLISH}),
-            user=_NAME,
-            expiry_seconds=_LINK_SECONDS,
-            actor=WHO,
-        )
-    return "" if access.url is None else access.url.reveal().decode("ascii")
+        for name, (tenant, scopes) in _VISITORS.items():
+            access = await admin.portal.add(
+                tenant_id=tenant, scopes=scopes, user=_NAME, expiry_seconds=_LINK_SECONDS, actor=WHO
+            )
+            links[name] = "" if access.url is None else access.url.reveal().decode("ascii")
+    return links
 
 
 _LOOK_EVERY_SECONDS: Final = 0.2

@@ -38,7 +38,10 @@ async def add_portal(operator: Operator, portal: NewPortal) -> dict[str, Any]:
     async with operator.changing() as connection:
         added = await tokens.add_portal(connection, portal)
         await operator.audit(
-            Action.PORTAL_ADDED, of=f"token:{added['name']}", tenant=portal.tenant_id, after=_facts_of_portal(added)
+            Action.PORTAL_ADDED,
+            of=f"token:{added['name']}",
+            tenant=_audited_for(portal.tenant_id),
+            after=_facts_of_portal(added),
         )
     return added
 
@@ -53,7 +56,7 @@ async def exchange_code(operator: Operator, *, code: bytes, token: bytes) -> dic
         await operator.audit(
             Action.PORTAL_OPENED,
             of=f"token:{session['name']}",
-            tenant=session["tenant_id"],
+            tenant=_audited_for(session["tenant_id"]),
             after=_facts_of_portal(session),
         )
     return session

@@ -3,8 +3,9 @@
 -- A token is random, is shown once, and is stored only as its SHA-256: what is read here opens nothing. The audit log names
 -- a token by its name, so at most one token of a name can be in use at a time.
 --
--- A token of a portal lets a customer in for a while. It may have a code, for a link: used once, within ten minutes, it makes
--- another token, that of a session. A code is stored as its SHA-256, too.
+-- A token of a portal lets a customer in for a while; one for every tenant, which may only read and operate, an operator. It may
+-- have a code, for a link: used once, within ten minutes, it makes another token, that of a session. A code is stored as its
+-- SHA-256, too.
 
 CREATE TABLE hookseal.api_tokens (
     tenant_id     text                   NOT NULL CHECK (tenant_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' OR tenant_id = '*'),
@@ -26,7 +27,8 @@ CREATE TABLE hookseal.api_tokens (
     PRIMARY KEY (tenant_id, id),
     CONSTRAINT api_tokens_of_a_portal CHECK (
         CASE WHEN portal
-             THEN tenant_id <> '*' AND expires_at IS NOT NULL AND expires_at - created_at <= interval '7 days'
+             THEN (tenant_id <> '*' OR scopes <@ ARRAY['read', 'operate'])
+                  AND expires_at IS NOT NULL AND expires_at - created_at <= interval '7 days'
              ELSE num_nonnulls(user_name, session_id, refresh_url, code_digest, code_spent_at) = 0
         END)
 );
@@ -35,7 +37,8 @@ COMMENT ON COLUMN hookseal.api_tokens.digest IS 'SHA-256 of the token, which is 
 COMMENT ON COLUMN hookseal.api_tokens.revoked_at IS
     'Since when it is refused and its name is free. Equal to expires_at: it had expired, and another token took its name';
 COMMENT ON COLUMN hookseal.api_tokens.last_used_on IS 'The day, in UTC, of its last use: written at most once a day';
-COMMENT ON COLUMN hookseal.api_tokens.portal IS 'Whether it lets a customer in for a while: one tenant, seven days at most';
+COMMENT ON COLUMN hookseal.api_tokens.portal IS
+    'Whether it lets a customer, or for every tenant an operator, in for a while: seven days at most';
 COMMENT ON COLUMN hookseal.api_tokens.user_name IS 'The user of the product whom the audit log names; null if none was given';
 COMMENT ON COLUMN hookseal.api_tokens.session_id IS 'By which the product may end it with others';
 COMMENT ON COLUMN hookseal.api_tokens.refresh_url IS 'Where the product lets the user in again';
