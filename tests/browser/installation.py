@@ -55,7 +55,9 @@ class Stage:
 
     async def publish(self, tenant: str, data: Any = None, **more: Any) -> str:
         """Publish an event, and return its id."""
-        published = await self.publisher.publish(tenant, "invoice.paid", {"id": 1} if data is None else data, **more)
+        published = await self.publisher.publish(
+            tenant_id=tenant, event_type="invoice.paid", data={"id": 1} if data is None else data, **more
+        )
         return published.event_id
 
     async def delivery(self, tenant: str, *states: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from ssl import SSLContext
 
-import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Frame, async_playwright, expect
 
 from tests.api.alone import serving as serving_api
@@ -20,7 +20,7 @@ STORY = "framed"
 _CHUNK = 65_536
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def strict() -> AsyncIterator[Browser]:
     """Yield a Chromium that sends no cookie of another site, but those of a partition."""
     options = ["--test-third-party-cookie-phaseout", *(["--no-sandbox"] if os.geteuid() == 0 else [])]

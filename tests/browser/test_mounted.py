@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.browser.installation import Stage
@@ -23,7 +24,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 _SECONDS = 60.0
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def products(stage: Stage) -> AsyncIterator[Mapping[str, str]]:
     """Yield the address of each product, by its name."""
     async with AsyncExitStack() as running:
@@ -89,6 +90,7 @@ async def test_a_customer_of_a_product_adds_an_endpoint(
         await visit.follow("Add an endpoint")
         await visit.fill("URL", url)
         await visit.press("Add")
+        await visit.follow("Overview")
         assert url == await visit.heading()
         assert visit.path.startswith("/settings/webhooks/endpoint/")
         added = visit.path.partition("?")[0]
