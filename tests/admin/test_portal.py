@@ -73,6 +73,19 @@ async def test_an_access_is_a_token_of_one_tenant_for_an_hour(admin: Admin, inst
     ] == await audited(installation.pool)
 
 
+async def test_one_of_every_tenant_lets_an_operator_in(admin: Admin, installation: Installation) -> None:
+    """With the scopes read and operate and no other, which the table holds to, too; the installation has the rows."""
+    made = await added(admin, "*", scopes=["read", "operate"], user="ole")
+    session = await admin.portal.exchange(code=code_of(made))
+    assert ("*", ("read", "operate"), "ole") == (session.tenant_id, session.scopes, session.user)
+    assert ["portal.opened", "portal.added"] == [
+        row.action for row in (await admin.audit.list(tenant_id="_system", limit=2)).items
+    ]
+    for more in ("manage", "reveal", "publish"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await rows.change(installation.pool, "api_tokens", made.token_id, scopes=["read", more])
+
+
 async def test_it_lasts_as_long_as_was_asked_and_allowed(admin: Admin) -> None:
     week = await added(admin, expiry_seconds=604_800)
     assert timedelta(days=7) == week.expires_at - week.created_at
@@ -233,7 +246,9 @@ async def test_a_token_of_a_portal_is_listed_and_revoked_as_others(admin: Admin)
 
 async def test_a_malformed_access_is_refused_by_name(admin: Admin) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        *(({"tenant_id": tenant}, "tenant_id") for tenant in ("", "*", "_operator", "_system", "a b", None)),
+        *(({"tenant_id": tenant}, "tenant_id") for tenant in ("", "_operator", "_system", "a b", None)),
+        ({"tenant_id": "*"}, "scopes"),
+        *(({"tenant_id": "*", "scopes": ["read", more]}, "scopes") for more in ("manage", "reveal", "publish")),
         *(({"scopes": scopes}, "scopes") for scopes in ([], ["manage"], ["all"], "read")),
         *(({"expiry_seconds": value}, "expiry_seconds") for value in (59, 604_801, 0, -1, True, "3600", 60.0)),
         *(({"user": user}, "user") for user in ("", " a", "é", "a" * 65, "a\nb", 5)),

@@ -30,6 +30,16 @@ def code_of(access: PortalAccess) -> str:
     return access.code.reveal().decode()
 
 
+async def test_a_link_of_an_operator_opens_the_pages_of_every_tenant(browser: Browser, admin: Admin) -> None:
+    access = await link(admin, tenant_id="*", scopes=["read", "operate"], refresh_url=None)
+    await browser.open(f"/login?code={code_of(access)}")
+    await browser.press("Open")
+    assert (200, "/operator") == (browser.status, browser.response.url.path)
+    await browser.follow("Tenants")
+    assert "There is none." in browser.text
+    assert 403 == (await browser.open("/")).status
+
+
 @pytest.fixture
 async def url(admin: Admin) -> AsyncIterator[str]:
     """Yield the address of the pages, for the visitors of a link."""
