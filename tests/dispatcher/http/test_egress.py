@@ -662,3 +662,14 @@ async def test_a_failed_look_up_is_a_value(error: Exception, kind: FailureKind) 
 
     assert isinstance(answer, Failure)
     assert kind is answer.kind
+
+
+@pytest.mark.parametrize(
+    ("allow_http", "said"),
+    [(False, "url must be https://host[:port]/path"), (True, "url must be https:// or http://host[:port]/path")],
+)
+def test_a_url_of_no_protocol_of_ours_is_told_which_there_are(*, allow_http: bool, said: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        endpoint_url("ftp://receiver.example/hook", allow_http=allow_http, allowed=frozenset())
+
+    assert said == str(caught.value)
