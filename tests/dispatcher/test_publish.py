@@ -196,14 +196,44 @@ async def test_a_publish_reads_no_endpoint_that_does_not_subscribe(pool: Pool) -
     assert all(now <= then + _MORE_LEVELS for then, now in zip(before, after, strict=True)), (before, after)
 
 
+@pytest.mark.req("DEL-01")
+async def test_a_delivery_costs_as_much_however_many_there_are(pool: Pool) -> None:
+    """With a plan that the session made while there was one endpoint, and before any ANALYZE; alone and in a batch."""
+    await endpoint(pool, "acme", "*")
+    calls = (
+        "SELECT FROM hookseal.publish_raw('acme', 'invoice.paid', '{}')",
+        'SELECT FROM hookseal.publish_many(\'acme\', ARRAY[\'{"event_type": "invoice.paid", "data": 1}\']::json[])',
+    )
+    costs = []
+    async with pool.acquire() as connection:
+        for call in calls * 7:
+            await connection.fetch(call)
+        for first, last in ((1, 200), (201, 2_000)):
+            await connection.execute(
+                "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+                " SELECT 'acme', hookseal.uuid7(), 'https://a.example/' || n, '{*}'"
+                " FROM generate_series($1::int, $2::int) AS n",
+                first,
+                last,
+            )
+            costs.append([await _blocks_of_plan(connection, call) / last for call in calls])
+    few, many = costs
+
+    assert all(now <= 1.5 * then for then, now in zip(few, many, strict=True)), costs
+
+
 async def _blocks(pool: Pool, call: str) -> int:
     """Return how many blocks a call reads in a session that has its plans."""
     async with pool.acquire() as connection:
         for _ in range(7):
             await connection.fetch(call)
-        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}")
-        plan = json.loads(text)[0]["Plan"]
-        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        return await _blocks_of_plan(connection, call)
+
+
+async def _blocks_of_plan(connection: Connection, call: str) -> int:
+    text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}")
+    plan = json.loads(text)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")
