@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 from hookseal.admin import Scope, Token
@@ -75,12 +76,17 @@ def of_token(token: Token, user: str | None = None) -> Access:
         raise invalid(_USER, "is not for the token of a portal, which has its user")
     return Access(
         tenant_id=None if token.tenant_id == ids.EVERY_TENANT else token.tenant_id,
-        scopes=frozenset(map(Scope, token.scopes)),
+        scopes=_scopes(token.scopes),
         actor=ids.token_actor(token.name, token.user) if token.portal else actor_of_token(token.name, user),
         expires_at=token.expires_at,
         token=token.name,
         is_portal=token.portal,
     )
+
+
+@cache
+def _scopes(names: tuple[str, ...]) -> frozenset[Scope]:
+    return frozenset(map(Scope, names))
 
 
 def require_scopes(access: Access, needed: frozenset[Scope]) -> None:

@@ -82,11 +82,11 @@ def tokens(admin: Admin) -> Who:
     """Return what reads the token of a request, from PostgreSQL each time: the next one with a revoked token fails."""
 
     async def who(request: Request) -> Access | None:
-        token = bearer(request.headers.get("authorization"))
+        token = bearer(bodies.header(request, b"authorization"))
         if token is None:
             raise problems.unauthenticated("No token: send the header `Authorization: Bearer TOKEN`")
         found = await admin.tokens.find(token)
-        return None if found is None else of_token(found, request.headers.get("hookseal-user"))
+        return None if found is None else of_token(found, bodies.header(request, b"hookseal-user"))
 
     return who
 
@@ -136,7 +136,8 @@ class _Calls:
 
     async def _answered(self, call: Call, request: Request) -> Response:
         access, tenant = await self._allowed(call, request) if call.scopes else (NOBODY, "")
-        query = self._shapes[call.query].parameters(request.query_params.multi_items())
+        given = request.query_params.multi_items() if request.scope["query_string"] else ()
+        query = self._shapes[call.query].parameters(given)
         raw, body = b"", None
         if call.body is not None:
             raw = await self._bodies.read(request, call.most)
@@ -159,7 +160,7 @@ class _Calls:
             answer = await self._once(call, call.once, asked, asked.key, content)
         if answer.content is None:
             return Response(status_code=answer.status, headers=_HEADERS)
-        return Response(msgspec.json.encode(answer.content), answer.status, _HEADERS, _JSON)
+        return _Json(msgspec.json.encode(answer.content), answer.status)
 
     async def _once(self, call: Call, once: Once, asked: Asked[Any, Any], key: str, content: bytes) -> Answer:
         """Answer a request with a key. What it changes and the record of its answer are committed together."""
@@ -259,6 +260,17 @@ class _Path:
             await self._calls.answer(call, Request(scope, receive, send), send)
 
 
+class _Json(Response):
+    """A good answer, whose headers are made once but for its length."""
+
+    _raw: Final = [(name.encode(), value.encode()) for name, value in {**_HEADERS, "content-type": _JSON}.items()]
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Set the headers, which are the same for each."""
+        del headers
+        self.raw_headers = [*self._raw, (b"content-length", b"%d" % len(self.body))]
+
+
 def _response(problem: Problem) -> Response:
     return Response(problem.body(), problem.status, {**_HEADERS, **problem.headers}, _JSON)
 
@@ -276,7 +288,7 @@ async def _again(once: Once, asked: Asked[Any, Any], result_id: str) -> msgspec.
 
 def _key(request: Request) -> str | None:
     """Return the `Idempotency-Key` of the request. Raises `Problem` unless it has 1 to 256 visible characters."""
-    key = request.headers.get("idempotency-key")
+    key = bodies.header(request, b"idempotency-key")
     try:
         return None if key is None else ids.idempotency_key(key)
     except Malformed:

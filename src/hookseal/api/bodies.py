@@ -57,6 +57,14 @@ NOT_SUPPORTED: Final = {
 }
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """Return the first header of this name, in lower case. `Request.headers` takes three times as long."""
+    for each, value in request.scope["headers"]:
+        if each == name:
+            return str(value, "latin-1")
+    return None
+
+
 class Bodies:
     """Reads bodies, and bounds what all that are being read have in memory."""
 
@@ -71,10 +79,10 @@ class Bodies:
         Raises `Problem` if it is longer, is no JSON or no form by its type (`media`), does not come in time, or if too
         much is being read.
         """
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding.lower() != "identity":
+        encoding = header(request, b"content-encoding")
+        if encoding is not None and encoding.lower() != "identity":
             raise Problem(415, "unsupported_media_type", "send the body without a content encoding")
-        declared = request.headers.get("content-length", "")
+        declared = header(request, b"content-length") or ""
         if declared.isdigit() and int(declared) > most:
             raise _too_long(most)
         body = bytearray()
@@ -91,7 +99,7 @@ class Bodies:
             raise Problem(408, "timeout", f"the body must come within {self._seconds:g} s", headers=CLOSE) from None
         finally:
             self._held -= len(body)
-        if body and not _MEDIA[media].fullmatch(request.headers.get("content-type", "")):
+        if body and not _MEDIA[media].fullmatch(header(request, b"content-type") or ""):
             raise Problem(415, "unsupported_media_type", f"the content type must be {media}")
         return bytes(body)
 
@@ -181,7 +189,7 @@ class _DuplicateMember(Exception):
 
 
 def _members(pairs: list[tuple[str, object]]) -> None:
-    if len(pairs) != len({name for name, _ in pairs}):
+    if len(pairs) != len(dict(pairs)):
         raise _DuplicateMember
 
 
