@@ -37,7 +37,7 @@ def verbose_settings(folder: Path, *, worker: bool) -> dict[str, str]:
         "from tests.worker.verbose_process import log_everything\n\nlog_everything()\n", encoding="utf-8"
     )
     return {
-        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT, ROOT / "src"))),
         "PYTHONASYNCIODEBUG": "1",
         "PYTHONFAULTHANDLER": "1",
         "HOOKSEAL_LOG_LEVEL": "debug",
