@@ -64,7 +64,7 @@ WHOLE = {
         "control": "S", "deliveries": "S", "delivery_links": "S", "endpoint_urls": "S", "endpoints": "D",
         "event_types": "S",
         "held_endpoints": "DS", "idempotency_keys": "S", "key_lock": "D", "lanes": "DS", "lines": "S",
-        "operator_notices": "S", "replays": "S", "rotation_canaries": "IS", "secret_keys": "S",
+        "operator_notices": "S", "replays": "S", "rotation_canaries": "DIS", "secret_keys": "S",
         "secret_leftovers": "DI", "secret_rotations": "IS", "tenants": "S",
         "workers": "S",
     },

@@ -98,7 +98,7 @@ GRANT INSERT (tenant_id, endpoint_id, released_at), UPDATE (released_at, probe_a
 GRANT INSERT (tenant_id, id, endpoint_id, event_type, event_id, states, since, until, end_id, rate, cursor, matched),
       UPDATE (state, ended_at)
     ON hookseal.replays TO hookseal_api;
-GRANT DELETE ON hookseal.lanes, hookseal.key_lock TO hookseal_api;
+GRANT DELETE ON hookseal.lanes, hookseal.key_lock, hookseal.rotation_canaries TO hookseal_api;
 GRANT INSERT (tenant_id, name, version, provider, purpose, scheme, sealed, wrapped_by, share), UPDATE (state, changed_at)
     ON hookseal.secret_records TO hookseal_api;
 GRANT INSERT, UPDATE (why, since, provider, share), DELETE ON hookseal.secret_leftovers TO hookseal_api;
