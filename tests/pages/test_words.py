@@ -6,11 +6,11 @@ from importlib.resources import files
 
 import pytest
 
-from hookseal.api.problems import Problem
+from hookseal.api.problems import Problem, of_error
 from hookseal.dispatcher.core.model import Outcome, State, WaitingFor
 from hookseal.dispatcher.core.probe import CanaryVerdict
 from hookseal.dispatcher.core.replay_job import JobState
-from hookseal.errors import Conflict, Malformed, NotFound, Unavailable
+from hookseal.errors import ConfigError, Conflict, Malformed, NotFound, SecretDenied, Unavailable
 from hookseal.pages import words
 from tests.governance.test_links import ROOT
 
@@ -85,6 +85,12 @@ def test_every_problem_has_a_page(status: int) -> None:
     title, text = words.of_problem(Problem(status, "x", "internal words: HOOKSEAL_X"))
     assert title
     assert "HOOKSEAL" not in text
+
+
+def test_what_an_operator_must_correct_is_for_the_support() -> None:
+    for error in (SecretDenied("x"), ConfigError("x"), ConfigError("x", field="SECRETS_MASTER_KEY")):
+        assert "ask the support of the product" in words.of_problem(of_error(error, None))[1]
+    assert "It waits." == words.of_problem(of_error(Conflict("it waits"), None))[1]
 
 
 def test_the_code_is_that_of_the_guide() -> None:

@@ -260,12 +260,14 @@ _PROBLEMS: Final = {
     500: ("That is our fault", "Something went wrong on our side. We have noted it."),
     503: ("Please try again", "This does not work at the moment. Nothing is lost: try again in a minute."),
 }
+_CONFLICT: Final = 409
+_ASK: Final = "This cannot be done here at the moment. Please ask the support of the product."
 _BY_CODE: Final = {
     "other_site": "This form was not sent from these pages, or your browser keeps no cookies. Nothing was changed.",
     "every_tenant": "Your access is not for one customer.",
     "one_tenant": "Your access is for one customer.",
-    "no_master_key": "This cannot be changed here at the moment. Please ask the support of the product.",
-    "configuration": "This cannot be changed here at the moment. Please ask the support of the product.",
+    "no_master_key": _ASK,
+    "configuration": _ASK,
 }
 
 
@@ -274,6 +276,8 @@ def of_problem(problem: Problem) -> tuple[str, str]:
     title, text = _PROBLEMS.get(problem.status, _PROBLEMS[400 if problem.status < 500 else 500])  # noqa: PLR2004
     if problem.code in _BY_CODE:
         return title, _BY_CODE[problem.code]
+    if problem.status == _CONFLICT and problem.code != "conflict":  # a secret that cannot be used, or be read
+        return title, _ASK
     if problem.status in {409, 422} and problem.code in {"conflict", "validation", "refused"}:
         return title, sentence(problem.detail)
     return title, text
