@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import django
 from django.conf import settings
@@ -16,6 +17,7 @@ from django.utils.html import format_html
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
+from starlette.types import ASGIApp
 
 import hookseal.pages
 from hookseal import Admin
@@ -76,7 +78,8 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Open the Admin, and serve the pages beside Django."""
     async with Admin.connect() as admin:
         pages = hookseal.pages.app(admin, who=access, back_url="/")
-        app.router.routes[:] = [Mount("/settings/webhooks", pages), Mount("/", get_asgi_application())]
+        product = cast("ASGIApp", get_asgi_application())
+        app.router.routes[:] = [Mount("/settings/webhooks", pages), Mount("/", product)]
         yield
 
 

@@ -154,7 +154,8 @@ async def test_endpoints_are_listed_by_what_is_wrong(admin: Admin, installation:
     second = await admin.endpoints.list(tenant_id="*", states=["failing", "held"], limit=2, cursor=first.next_cursor)
     assert [other, held, failing] == [each.endpoint_id for each in (*first.items, *second.items)]
     assert second.next_cursor is None
-    for wrong in ({"states": []}, {"states": ["healthy"]}, *({"states": ["held"]} | more for more in CANNOT)):
+    wrongs: list[dict[str, Any]] = [{"states": []}, {"states": ["healthy"]}]
+    for wrong in (*wrongs, *({"states": ["held"], **more} for more in CANNOT)):
         with pytest.raises(Malformed):
             await admin.endpoints.list(tenant_id="*", **wrong)
 

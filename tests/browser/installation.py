@@ -22,7 +22,7 @@ from tests.worker.waiting import eventually
 from tests.worker.world import Received, Receiver, World, receiving
 
 _NUMBERS = count(1)
-EVENT_TYPES = {"invoice.paid": {"id": 7, "total": "12.50"}, "invoice.void": {"id": 7}}
+EVENT_TYPES: dict[str, dict[str, Any]] = {"invoice.paid": {"id": 7, "total": "12.50"}, "invoice.void": {"id": 7}}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -84,7 +84,8 @@ async def test_a_customer_works_in_a_frame_of_the_product(strict: Browser, stage
     """The session is kept by a cookie of the partition; the frame grows; another site cannot frame the pages."""
     tls = serving(Authority().server(), tmp_path)
     api, pages, product, evil = free_port(), free_port(), free_port(), free_port()
-    settings = stage.settings | {
+    settings = {
+        **stage.settings,
         "HOOKSEAL_API_PORT": str(api),
         "HOOKSEAL_PORTAL_URL": f"https://127.0.0.1:{pages}/portal",
         "HOOKSEAL_PORTAL_FRAMES": f"https://localhost:{product}",
@@ -127,5 +128,5 @@ async def test_a_customer_works_in_a_frame_of_the_product(strict: Browser, stage
 async def says(frame: Frame, button: str) -> bool:
     """Return whether the frame shows this button."""
     with suppress(Exception):
-        return await frame.get_by_role("button", name=button).count() > 0
+        return bool(await frame.get_by_role("button", name=button).count())
     return False

@@ -109,6 +109,7 @@ async def test_a_page_has_few_bytes_and_statements(
     """With as much as a page can show, each of the longest kind."""
     pool = installation.pool
     long = "https://a.example/" + "&'<\"" * 500
+    delivery = theirs.ids["delivery_id"]
     for number in range(40):
         endpoint = await rows.endpoint(pool, url=f"{long}{number}", first_failure_at=rows.NOW)
         delivery = await rows.delivery(pool, endpoint, theirs.ids["event_id"], state="failed", last_error="'" * 500)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from hookseal.admin import DeliveryDetails, Trouble
+from hookseal.admin import Delivery, DeliveryDetails, Endpoint, Trouble
 from hookseal.api import problems
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.ground.ids import EVERY_TENANT
@@ -26,7 +26,8 @@ async def endpoints(asked: Asked) -> Shown:
     state, tenant = query.text("state"), query.text("tenant")
     states = {"": None, "trouble": [*TROUBLES]}.get(state, [state])
     errors: dict[str, str] = {}
-    items, following = (), None
+    items: tuple[Endpoint, ...] = ()
+    following = None
     try:
         page = await asked.admin.endpoints.list(
             tenant_id=tenant or EVERY_TENANT, states=states, limit=PAGE_SIZE, cursor=query.text("after") or None
@@ -50,7 +51,8 @@ async def deliveries(asked: Asked) -> Shown:
     """Show the deliveries of one tenant or all that a state, a type, a time or an endpoint selects, newest first."""
     query, errors = asked.query, dict[str, str]()
     chosen = {name: query.text(name) for name in _FIELDS}
-    items, following = (), None
+    items: tuple[Delivery, ...] = ()
+    following = None
     try:
         page = await asked.admin.deliveries.list(
             tenant_id=chosen["tenant"] or EVERY_TENANT,
@@ -78,7 +80,7 @@ async def deliveries(asked: Asked) -> Shown:
     return Shown(template="operator/deliveries.html", values=values, status=422 if errors else 200)
 
 
-def _delivery(asked: Asked) -> dict[str, str]:
+def _delivery(asked: Asked) -> dict[str, Any]:
     return {"tenant_id": asked.path["tenant_id"], "delivery_id": asked.path["delivery_id"]}
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from hookseal.admin import ReplayJob
 from hookseal.api import problems
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, NOT_DELIVERED
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
@@ -23,7 +24,8 @@ async def listing(asked: Asked) -> Shown:
     """Show replay jobs of one tenant or all, the newest first."""
     query, errors = asked.query, dict[str, str]()
     chosen = {"tenant": query.text("tenant"), "state": query.text("state")}
-    items, following = (), None
+    items: tuple[ReplayJob, ...] = ()
+    following = None
     try:
         page = await asked.admin.replays.list(
             tenant_id=chosen["tenant"] or EVERY_TENANT,
@@ -102,7 +104,7 @@ async def start(asked: Asked) -> Moved:
     return Moved(to=asked.link("operator.replays.job", tenant_id=job.tenant_id, replay_id=job.replay_id))
 
 
-def _job(asked: Asked) -> dict[str, str]:
+def _job(asked: Asked) -> dict[str, Any]:
     return {"tenant_id": asked.path["tenant_id"], "replay_id": asked.path["replay_id"]}
 
 
