@@ -14,6 +14,7 @@ from hookseal.ground.ids import TenantId
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
 from tests.doubles.logins import login
+from tests.doubles.openbao import ROOT_TOKEN, openbao
 from tests.doubles.stored import Installation
 from tests.operations.blocked import blocked
 
@@ -176,6 +177,35 @@ async def test_what_needs_connections_of_its_own_is_no_part(admin: Admin) -> Non
         with pytest.raises(Defect, match="connections of its own"):
             await once.admin.secrets.move(to="db", actor=JANE)
         await once.record(status=200, result_id="nothing")
+
+
+@pytest.mark.timeout(300)
+async def test_secrets_outside_postgresql_are_those_of_what_was_made(
+    installation: Installation, environ: dict[str, str]
+) -> None:
+    """Many at once, each repeated: one secret for each. What one wrote that failed is left over, and removed later."""
+    async with openbao() as server:
+        outside = {"SECRETS_PROVIDER": "openbao", "SECRETS_ALSO_READ": "openbao", "BAO_ADDR": server.url}
+        async with Admin.connect(environ=environ | outside | {"BAO_TOKEN": ROOT_TOKEN}) as admin:
+
+            async def one(number: int) -> str:
+                async with admin.once(**REQUEST | {"idempotency_key": f"key {number % 6}"}) as once:
+                    if once.first is not None:
+                        return once.first.result_id
+                    added = await once.admin.endpoints.add(**NEW | {"url": f"https://receiver.example/{number % 6}"})
+                    await once.record(status=201, result_id=added.endpoint_id)
+                    return added.endpoint_id
+
+            made_by = await asyncio.gather(*map(one, range(12)))
+            with pytest.raises(NotFound):
+                await failed(admin)
+            shown = await admin.secrets.versions(tenant_id="acme", endpoint_id=made_by[0])
+
+    assert (6, made_by[:6]) == (len(set(made_by)), made_by[6:])
+    assert [f"openbao:acme:webhook-endpoint-{made_by[0]}:1"] == [version.ref for version in shown]
+    records = await installation.pool.fetchval("SELECT count(*) FROM hookseal.secret_records WHERE tenant_id = 'acme'")
+    begun = await installation.pool.fetchval("SELECT count(*) FROM hookseal.secret_leftovers WHERE why = 'begun'")
+    assert (6, 1) == (records, begun)
 
 
 @pytest.mark.req("OPS-10")
