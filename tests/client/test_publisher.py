@@ -191,25 +191,26 @@ async def test_the_result_has_the_time_of_the_event(publisher: Publisher, stored
 
 async def test_a_repeat_that_waits_for_the_first_has_its_time(publisher: Publisher, stored: Stored) -> None:
     """The first is committed only while the repeat, alone or in a batch, waits for it."""
-    for number, events in enumerate((None, [Event(event_type=PAID, data=1, event_id="e1")])):
-        given = {"tenant_id": "acme", "event_type": PAID, "data": 1, "event_id": f"e{number}"}
+
+    async def in_a_batch(event_id: str) -> Published:
+        event = Event(event_type=PAID, data=1, event_id=event_id)
+        return (await publisher.publish_many(tenant_id="acme", events=[event])).events[0]
+
+    async def alone(event_id: str) -> Published:
+        return await publisher.publish(**EVENT, data=1, event_id=event_id)
+
+    async def waits() -> bool:
+        return bool(await stored.pool.fetchval(_WAITS))
+
+    for event_id, way in (("e1", alone), ("e2", in_a_batch)):
         async with stored.pool.acquire() as connection:
             transaction = connection.transaction()
             await transaction.start()
-            first = await publisher.publish(**given, connection=connection)  # type: ignore[arg-type]
-            again: asyncio.Future[Published | PublishedMany] = asyncio.ensure_future(
-                publisher.publish(**given)  # type: ignore[arg-type]
-                if events is None
-                else publisher.publish_many(tenant_id="acme", events=events)
-            )
-
-            async def waits() -> bool:
-                return bool(await stored.pool.fetchval(_WAITS))
-
+            first = await publisher.publish(**EVENT, data=1, event_id=event_id, connection=connection)
+            again = asyncio.ensure_future(way(event_id))
             await eventually(waits)
             await transaction.commit()
-        answer = await again
-        repeat = answer.events[0] if isinstance(answer, PublishedMany) else answer
+        repeat = await again
         assert (True, first.occurred_at) == (repeat.duplicate, repeat.occurred_at)
 
 

@@ -107,8 +107,8 @@ class Caller:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        address = urlsplit(order.url)
-        self._host, self._port = address.hostname or "", address.port or 0
+        self._host, _, port = urlsplit(order.url).netloc.rpartition(":")
+        self._port = int(port)
         self._sent = 0
         self.requests = {name: Request(**each) for name, each in order.requests.items()}
         self._same = {
