@@ -13,14 +13,20 @@ _TURNS = 3  # of the event loop, until asyncpg has reported the last statement o
 async def noted(*pools: Pool) -> list[LoggedQuery]:
     """Return a list that gets each statement of these pools from now on; await `reported` before it is read.
 
-    Each query message counts, also BEGIN and COMMIT. Several statements in one message count as one.
+    Each query message counts, also BEGIN and COMMIT. Several statements in one message count as one. What a connection
+    sends for itself after a slow statement does not.
     """
     sent: list[LoggedQuery] = []
+
+    def note(query: LoggedQuery) -> None:
+        if query.query != "DISCARD PLANS":
+            sent.append(query)
+
     async with AsyncExitStack() as stack:
         for pool in pools:
             for _ in range(pool.get_max_size()):
                 connection = await stack.enter_async_context(connected(pool))
-                connection.add_query_logger(sent.append)
+                connection.add_query_logger(note)
     return sent
 
 
