@@ -368,6 +368,7 @@ class Endpoints:
         changes |= self._checked(owner, on_dead_letter=on_dead_letter)
         changes |= translation.extras_changes(headers, change_headers, client_cert, client_key, ca)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
+        expected_fields = arguments.expected(expect)
         shares_url = arguments.flag(allow_same_url, "allow_same_url")
         disabled_reason = arguments.enabled(True if enabled is UNSET else enabled, reason)
         if not changes and enabled is UNSET:
@@ -381,7 +382,7 @@ class Endpoints:
                 changes,
                 own_drain_seconds=self._drain_seconds,
                 expect_generation=expected,
-                expect=arguments.expected(expect),
+                expect=expected_fields,
                 shares_url=shares_url,
             )
             switched = switch is not None and await endpoints.set_enabled(
