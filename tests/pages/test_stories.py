@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
+from hookseal.dispatcher.store import delivery_queries
 from hookseal.ground import ids
 from hookseal.pages.views.verifying import LANGUAGES
 from tests import rows
@@ -312,6 +313,21 @@ async def test_pages_follow_one_another(jane: Browser, admin: Admin, installatio
     assert "Older" not in jane.page.links
     await jane.follow("Newest")
     assert "Older" in jane.page.links
+
+
+async def test_a_search_that_goes_on_says_so(
+    jane: Browser, admin: Admin, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page searches so many deliveries; what it does not find is not said to be nowhere."""
+    defaults = delivery_queries.page.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "walked", 3)  # in place of 250,000
+    await added(admin)
+    await rows.publish(installation.pool, event_type="a")
+    await rows.publish(installation.pool, 4, event_type="b")
+    await jane.open("/deliveries?type=a")
+    assert "There is none among the newest ones" in jane.text
+    await jane.follow("Older")
+    assert 1 == len(re.findall(r'href="/delivery/', jane.response.text))
 
 
 async def test_a_delivery_shows_every_attempt(jane: Browser, admin: Admin, installation: Installation) -> None:
