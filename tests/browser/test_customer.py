@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from playwright.async_api import Browser, expect
 
@@ -178,6 +179,7 @@ async def test_what_others_send_is_text(browser: Browser, stage: Stage, with_jav
         assert 0 == await visit.page.locator("main script, main img").count()
 
 
+@pytest.mark.timeout(400)  # axe-core looks at twenty pages, in both themes
 async def test_each_page_is_accessible_and_fits_a_narrow_window(browser: Browser, stage: Stage, shots: Path) -> None:
     tenant = stage.tenant()
     url = stage.hook(tenant) + "/" + "long" * 60
