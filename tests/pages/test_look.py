@@ -61,6 +61,7 @@ def test_a_date_is_in_the_language_and_the_zone(language: str, zone: str, writte
     assert written == Look(language=language, time_zone=zone).written(MOMENT)
 
 
+@pytest.mark.req("UI-06")
 @pytest.mark.parametrize("accent", ["000000", "ffffff", "1f5fbf", "ffff00", "808080", "767676", "00ff00", "ff0000"])
 def test_text_is_readable_in_every_colour(accent: str) -> None:
     """On the button, and as a link on the grounds of both pages."""
