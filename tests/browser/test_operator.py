@@ -1,6 +1,7 @@
 """Who is on call: finds an event in two steps, sees why it waits, and sends again, skips and cancels."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser
@@ -109,7 +110,8 @@ async def test_each_page_is_accessible_and_fits_a_narrow_window(browser: Browser
     tenant = stage.tenant()
     endpoint, [event, *_] = await given_up(stage, tenant, 3)
     delivery = await stage.delivery(tenant)
-    for number, state in enumerate(({"enabled": False, "reason": "It moved"}, {}, {})):
+    states: list[dict[str, Any]] = [{"enabled": False, "reason": "It moved"}, {}, {}]
+    for number, state in enumerate(states):
         added = await stage.admin.endpoints.add(
             tenant_id=tenant, url=f"{stage.hook(tenant)}/{number}", event_types=["no.such"], actor="test", **state
         )
