@@ -63,17 +63,22 @@ SELECT tenant_id, id AS event_id, event_type, occurred_at, correlation_id, trace
 FROM hookseal.events
 WHERE tenant_id = $1 AND id = ANY ($2::text[])
 
+-- What a list shows of an event: no role may read every column.
+-- name: shown
+e.tenant_id, e.id, e.event_type, e.occurred_at, e.correlation_id, e.traceparent, e.channels
+
 -- Reads at most $3 events with the id $1, and as many with the correlation id $1, of $2 tenants that have had an endpoint.
 -- `OFFSET 0` makes the planner look for them in the index, tenant by tenant.
 -- name: everywhere
 SELECT e.tenant_id, e.id AS event_id, e.event_type, e.occurred_at, e.correlation_id, e.traceparent,
        coalesce(e.channels, '{}') AS channels
 FROM ((SELECT i.* FROM (SELECT t.tenant_id FROM hookseal.tenants AS t LIMIT $2) AS t
-       CROSS JOIN LATERAL (SELECT * FROM hookseal.events AS e WHERE e.tenant_id = t.tenant_id AND e.id = $1 OFFSET 0) AS i
+       CROSS JOIN LATERAL (SELECT {shown} FROM hookseal.events AS e
+                           WHERE e.tenant_id = t.tenant_id AND e.id = $1 OFFSET 0) AS i
        LIMIT $3)
       UNION ALL
       (SELECT c.* FROM (SELECT t.tenant_id FROM hookseal.tenants AS t LIMIT $2) AS t
-       CROSS JOIN LATERAL (SELECT * FROM hookseal.events AS e
+       CROSS JOIN LATERAL (SELECT {shown} FROM hookseal.events AS e
                            WHERE e.tenant_id = t.tenant_id AND e.correlation_id = $1 AND e.id <> $1 LIMIT $3) AS c
        LIMIT $3)) AS e
 ORDER BY e.occurred_at DESC, e.tenant_id, e.id
