@@ -13,7 +13,7 @@ from hookseal.operations.event_types import add_event_type
 from hookseal.operations.tokens import add_token
 from tests import rows
 from tests.doubles.stored import Installation
-from tests.operations.test_replay_jobs import dead_letters
+from tests.operations.test_replay_jobs import dead_letters, started
 
 CALL: Final[dict[str, Call]] = {call.name: call for call in CALLS}
 HOOK: Final = "https://second.example/hook"
@@ -70,6 +70,7 @@ class Change:
             "app_id": "acme",
             "endpoint_id": endpoint,
             "delivery_id": row["id"],
+            "job_id": NOWHERE,
             "msg_id": row["event_id"],
             "event_type_name": "known",
             "token_name": "known",
@@ -92,6 +93,11 @@ class Change:
 
 async def _overlap(installation: Installation, names: Names) -> None:
     await installation.rotate(EndpointId(names["endpoint_id"]), overlap_seconds=3600)
+
+
+async def _running(installation: Installation, names: Names) -> None:
+    names["job_id"] = (await started(installation)).replay_id
+    names["task_id"] = f"acme.{names['job_id']}"
 
 
 async def _stopped(installation: Installation, names: Names) -> None:
@@ -247,6 +253,40 @@ CHANGES: Final = (
         count="SELECT sum(generation - 2)::bigint FROM hookseal.endpoints WHERE tenant_id = 'acme'",
         action="secret.overlap_ended",
         before=_overlap,
+    ),
+    Change(
+        name="hookseal.message.create_many",
+        body={"messages": [{"eventType": "invoice.paid", "payload": {"id": 1}}]},
+        other={"messages": [{"eventType": "invoice.paid", "payload": {"id": 2}}]},
+        count=_of("deliveries", "state = 'pending'"),
+        action=None,
+        last="events",
+    ),
+    Change(
+        name="hookseal.endpoint.create",
+        body=_ENDPOINT,
+        other=_ENDPOINT | {"description": "other"},
+        count=_of("endpoints", f"url = '{HOOK}'"),
+        action="endpoint.added",
+    ),
+    Change(
+        name="hookseal.settings.patch",
+        body={"concurrency": 7},
+        count=_of("endpoints", "concurrency = 7"),
+        action="endpoint.updated",
+    ),
+    Change(
+        name="hookseal.replay.start",
+        body={},
+        other={"since": "2021-01-01T00:00:00Z"},
+        count=_of("replays", "true"),
+        action="replay.started",
+    ),
+    Change(
+        name="hookseal.background_task.cancel",
+        count=_of("replays", "state = 'cancelled'"),
+        action="replay.cancelled",
+        before=_running,
     ),
     Change(
         name="hookseal.skip",

@@ -40,6 +40,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "event_type.upsert": {"description": "mine"},
     "event_type.patch": {"description": "mine"},
     "hookseal.token.create": {"name": "mine", "tenantId": "acme", "scopes": ["read"]},
+    "authentication.app_portal_access": {},
+    "authentication.expire_all": {},
+    "operational_webhook.endpoint.create": {"url": "https://operator.example"},
+    "operational_webhook.endpoint.upsert": {"url": "https://operator.example"},
+    "operational_webhook.endpoint.rotate_secret": {},
+    "operational_webhook.endpoint.set_headers": {"headers": {"X-A": "1"}},
 }
 NOWHERE = {
     "endpoint_id": "0193b0c0-0000-7000-8000-000000000000",

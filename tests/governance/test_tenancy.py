@@ -31,6 +31,7 @@ FOR_ALL = {
     *("ledger.sql: longest_timeout_ms", "delivery_queries.sql: show", "delivery_queries.sql: has_endpoint"),
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
     "tokens.sql: free_name",  # the name of a token is unique in the installation
+    "tokens.sql: use",  # of tokens that were found by their text
     *("migrate_secrets.sql: may_read", "migrate_secrets.sql: count_unmigrated", "migrate_secrets.sql: count_plaintext"),
     *("keys.sql: is_empty", "keys.sql: counted", "keys.sql: needed", "records.sql: in_use"),
     *("compromise.sql: count", "restore.sql: reopen_drained_keys"),

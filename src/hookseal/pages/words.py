@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hookseal.api.problems import Problem, of_error
-from hookseal.errors import Conflict, HooksealError, Malformed, Refused
+from hookseal.errors import Conflict, HooksealError, Malformed, Refused, SecretDenied
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +268,7 @@ _BY_CODE: Final = {
     "one_tenant": "Your access is for one customer.",
     "no_master_key": _ASK,
     "configuration": _ASK,
+    SecretDenied.code: _ASK,
 }
 
 

@@ -172,6 +172,29 @@ const recovered = await delivered("/back", "lost");
 const { key } = await endpoint.getSecret(app, "gone");
 assert.deepEqual(verified(key, recovered), { lost: 1 });
 
+// Access for a customer
+const { authentication } = svix;
+const { token: portal } = await authentication.appPortalAccess(app, {});
+const visiting = new Svix(portal, { serverUrl, retryScheduleInMs: [], fetch: noted });
+assert.equal((await visiting.endpoint.get(app, "main")).uid, "main");
+await refused(404, visiting.endpoint.list("globex"));
+await visiting.authentication.logout();
+await refused(401, visiting.endpoint.get(app, "main"));
+await authentication.expireAll(app, {});
+
+// Endpoints for the events of the server itself
+const operational = svix.operationalWebhook?.endpoint ?? svix.operationalWebhookEndpoint;
+const own = await operational.create({ url: `${here}/own`, uid: "own", ...ofTypes("endpoint.disabled") });
+assert.equal((await replaced(operational, "own", { url: `${here}/own`, uid: "own" })).id, own.id);
+assert.equal((await operational.get("own")).id, own.id);
+assert.deepEqual((await operational.list()).data.map(({ id }) => id), [own.id]);
+await (operational.setHeaders ?? operational.updateHeaders).call(operational, "own", { headers: { "X-A": "1" } });
+assert.deepEqual((await operational.getHeaders("own")).sensitive, ["x-a"]);
+const { key: operationalKey } = await operational.getSecret("own");
+await operational.rotateSecret("own", {});
+assert.notEqual((await operational.getSecret("own")).key, operationalKey);
+await operational.delete("own");
+
 await endpoint.delete(app, "main");
 await refused(404, endpoint.get(app, "main"));
 await application.delete(app);

@@ -19,14 +19,12 @@ _NAMES: Final = frozenset(
 class OperationalEndpointIn(EndpointIn):
     """A new endpoint for the events of this server, which have no channels."""
 
-    filter_types: None = None
     channels: None = None
 
 
 class OperationalEndpointUpdate(EndpointUpdate):
     """All settings of an endpoint for the events of this server: what is left out gets its default."""
 
-    filter_types: None = None
     channels: None = None
 
 

@@ -6,8 +6,8 @@ from typing import Final, Literal
 from msgspec import UNSET, UnsetType
 
 from hookseal.admin import EndpointDetails
-from hookseal.api.call import OWN, Asked, Call, In, NoQuery, Out, manage, read
-from hookseal.api.calls.endpoints import NAMES, EndpointIn, EndpointOut, added_with, found_id
+from hookseal.api.call import OWN, Asked, Call, In, NoQuery, Once, Out, manage, read
+from hookseal.api.calls.endpoints import NAMES, EndpointIn, EndpointOut, added_with, by_id, found_id
 from hookseal.api.forms import (
     BackoffBase,
     BackoffCap,
@@ -153,6 +153,7 @@ CALLS: Final[tuple[Call, ...]] = (
         body=SettingsIn,
         result=EndpointOut,
         status=201,
+        once=Once(result_id="id", again=by_id),
         names=NAMES,
     ),
 )
