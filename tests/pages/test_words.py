@@ -11,7 +11,9 @@ from hookseal.dispatcher.core.model import Outcome, State, WaitingFor
 from hookseal.dispatcher.core.probe import CanaryVerdict
 from hookseal.dispatcher.core.replay_job import JobState
 from hookseal.errors import ConfigError, Conflict, Malformed, NotFound, SecretDenied, Unavailable
+from hookseal.ground.wire import Scheme
 from hookseal.pages import words
+from hookseal.pages.views.deliveries import SIGNATURES
 from tests.governance.test_links import ROOT
 
 OF_AN_OPERATOR = re.compile(
@@ -91,6 +93,10 @@ def test_what_an_operator_must_correct_is_for_the_support() -> None:
     for error in (SecretDenied("x"), ConfigError("x"), ConfigError("x", field="SECRETS_MASTER_KEY")):
         assert "ask the support of the product" in words.of_problem(of_error(error, None))[1]
     assert "It waits." == words.of_problem(of_error(Conflict("it waits"), None))[1]
+
+
+def test_each_scheme_has_the_names_of_its_headers() -> None:
+    assert set(Scheme) == SIGNATURES.keys()
 
 
 def test_the_code_is_that_of_the_guide() -> None:

@@ -42,8 +42,10 @@ GIVEN: Final = {
 }
 _FITS: Final = {
     (Scheme.STANDARD, Algorithm.HMAC): {"key"},
+    (Scheme.SVIX, Algorithm.HMAC): {"key"},
     (Scheme.X_WEBHOOK, Algorithm.HMAC): {"key", "text"},
     (Scheme.STANDARD, Algorithm.ED25519): {"pair"},
+    (Scheme.SVIX, Algorithm.ED25519): {"pair"},
 }
 
 

@@ -16,8 +16,9 @@ MOST_ATTEMPTS: Final = 12  # of a page: each may have 2 KiB of an answer
 MOST_ANSWER_BYTES: Final = 5_000  # as HTML
 ONE: Final = "/delivery/{delivery_id}"
 _ALWAYS: Final = ("content-type", "user-agent", "x-hookseal-attempt", "x-hookseal-event-id")
-_SIGNATURES: Final = {
+SIGNATURES: Final = {
     Scheme.STANDARD: ("webhook-id", "webhook-timestamp", "webhook-signature"),
+    Scheme.SVIX: ("svix-id", "svix-timestamp", "svix-signature"),
     Scheme.X_WEBHOOK: ("x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-event", "x-webhook-signature"),
 }
 _FILTERS: Final = frozenset({"endpoint_id", "event_type", "states", "since", "until", "cursor"})
@@ -76,7 +77,7 @@ async def _shown(asked: Asked, delivery: DeliveryDetails, *, body: bytes | None 
         endpoint = None
     text, is_whole = (None, True) if body is None else rendering.fitting(_text(body), MOST_BODY_BYTES)
     own = () if endpoint is None else endpoint.header_names
-    signed = () if endpoint is None else _SIGNATURES[Scheme(endpoint.scheme)]
+    signed = () if endpoint is None else SIGNATURES[Scheme(endpoint.scheme)]
     log, last = delivery.attempt_log, asked.query.number("last")
     earlier = [each for each in log if last is None or each.number <= last]
     attempts = earlier[-MOST_ATTEMPTS:][::-1]
