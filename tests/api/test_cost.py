@@ -18,6 +18,7 @@ from tests.doubles.sent import noted, reported
 from tests.doubles.stored import Installation
 
 OF = "/api/v1/app/acme"
+OWN = "/api/hookseal/v1/app/acme"
 MESSAGE = {"eventType": "invoice.paid", "payload": {"id": 1}}
 FEW, MANY = 2_000, 20_000
 _MOST_RATIO = 1.5  # one more level of each index
@@ -192,6 +193,9 @@ def lists(endpoint: str) -> dict[str, str]:
         "application.list": "/api/v1/app?order=descending",
         "application.list, up": "/api/v1/app?order=ascending",
         "endpoint.list": f"{OF}/endpoint",
+        "hookseal.audit.list": f"{OWN}/audit",
+        "hookseal.delivery.list": f"{OWN}/delivery",
+        "operational_webhook.endpoint.list": "/api/v1/operational-webhook/endpoint",
         "endpoint.list, up": f"{OF}/endpoint?order=ascending",
         "message.list": f"{OF}/msg?with_content=false",
         "message.list, a page on": f"{OF}/msg?with_content=false&iterator=e1500",

@@ -135,7 +135,7 @@ async def test_signatures_are_header_words(case: Case) -> None:
 @pytest.mark.parametrize("current", Scheme)
 @pytest.mark.parametrize("previous", Scheme)
 async def test_each_secret_signs_in_its_scheme(case: Case, current: Scheme, previous: Scheme) -> None:
-    spelled = {Scheme.STANDARD: "v1,", Scheme.X_WEBHOOK: "sha256="}
+    spelled = {Scheme.STANDARD: "v1,", Scheme.SVIX: "v1,", Scheme.X_WEBHOOK: "sha256="}
     pointer = case.sealed(replace(case.pointer, scheme=current.value, previous_scheme=previous.value))
     async with case.signers.signers(pointer) as signers:
         found = [(signer.scheme, signer.sign(b"content")) for signer in signers]

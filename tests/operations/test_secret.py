@@ -387,6 +387,7 @@ NOTHING_SEALED = {
     "audit_log.mac": "a MAC under the integrity key",
     "audit_heads.mac": "a MAC under the integrity key",
     "api_tokens.digest": "the SHA-256 of a token",
+    "api_tokens.code_digest": "the SHA-256 of a code",
     "idempotency_keys.fingerprint": "an HMAC of a request, under a key of its client that is not stored",
     "idempotency_keys.key_digest": "the SHA-256 of that key",
 }

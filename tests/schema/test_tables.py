@@ -100,7 +100,7 @@ _PLACES = [
     (("dispatcher.store", "held_endpoints.sql", "release_batch"), (1000,), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "release_strays"), ("", _ENDPOINT, "", 1000), "deliveries_held"),
     (("dispatcher.store", "held_endpoints.sql", "cancel_held"), (7, None, None, 1_000), "deliveries_waiting"),
-    (("dispatcher.store", "tokens.sql", "find"), (bytes(32),), "api_tokens_digest_key"),
+    (("dispatcher.store", "tokens.sql", "find"), (["00" * 32],), "api_tokens_digest_key"),
     (("dispatcher.store", "tokens.sql", "get"), (_ENDPOINT,), "api_tokens_id_key"),
     (("dispatcher.store", "idempotency.sql", "first"), ("acme", "jane", bytes(32)), "idempotency_keys_pkey"),
     (("dispatcher.store", "tokens.sql", "exchange"), (bytes(32), bytes(32)), "api_tokens_code_digest_key"),
