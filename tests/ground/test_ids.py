@@ -293,3 +293,8 @@ def test_a_page_of_attempts_begins_with_the_id_of_one() -> None:
         with pytest.raises(Malformed) as caught:
             _ = Place(cursor=cursor).begins_with_attempt
         assert "cursor" == caught.value.field
+
+
+def test_the_audit_log_names_the_token_and_its_user() -> None:
+    assert "token:product" == ids.token_actor("product", None)
+    assert "token:product/jane doe" == ids.token_actor("product", "jane doe")
