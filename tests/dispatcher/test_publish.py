@@ -842,3 +842,12 @@ async def test_a_batch_sends_one_notification(pool: Pool) -> None:
         await listening.remove_listener("hookseal_unrung", collect)
 
     assert ["", "the end"] == heard
+
+
+@pytest.mark.req("OPS-09", part="previous-version")
+async def test_a_driver_may_give_no_argument_a_type(pool: Pool) -> None:
+    """Some drivers name no types. A later function of the same name would make such a call of a producer ambiguous."""
+    async with pool.acquire() as connection:
+        await connection.execute("PREPARE publish AS SELECT FROM hookseal.publish($1, $2, $3, $4, $5, $6, $7)")
+        await connection.execute("PREPARE raw AS SELECT FROM hookseal.publish_raw($1, $2, $3, $4, $5, $6, $7)")
+        await connection.execute("EXECUTE publish ('acme', 'a.b', '1', NULL, NULL, NULL, 'false')")

@@ -62,7 +62,7 @@ async def test_they_are_a_part_of_an_application(admin: Admin, installation: Ins
 
 
 async def test_the_path_may_be_of_a_proxy(admin: Admin) -> None:
-    """A server that is told the path before its own, and an application that mounts it below two of its own."""
+    """A server that knows the path before its own, and an application that mounts it below two of its own."""
     inner = Starlette(routes=[Mount("/b", app=app(admin, who=signed_in))])
     outer = Starlette(routes=[Mount("/a", app=inner)])
     transport = httpx.ASGITransport(app=outer, root_path="/prefix")

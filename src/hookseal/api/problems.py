@@ -81,7 +81,7 @@ def absent() -> Problem:
 
 
 def no_call(path: str) -> Problem:
-    """Return the answer for a path that nothing serves, whoever asks."""
+    """Return the answer for a path that nothing serves, with or without a token."""
     hint = ": leave out the slash at its end" if path.endswith("/") and path != "/" else ""
     return Problem(404, "no_such_call", f"no call has this path{hint}")
 

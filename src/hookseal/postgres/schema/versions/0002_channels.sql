@@ -2,7 +2,8 @@
 -- with channels gets only events that share one.
 --
 -- The functions that publish are replaced, not dropped: an older producer calls them as before, and its events have no
--- channels. Those that take channels are two more, with the same names. Many events bring theirs as a member of each.
+-- channels. publish_event takes them (0002_publish.sql): a function of the same name would make calls with untyped arguments
+-- ambiguous. Many events bring theirs as a member of each.
 
 -- Returns whether these are at most 10 names of 1 to 128 characters.
 CREATE FUNCTION hookseal.are_channels(channels text[]) RETURNS boolean
@@ -299,46 +300,6 @@ BEGIN
 END
 $$;
 
--- Publishes one event whose data is JSON in these channels, otherwise as the function of the same name does.
-CREATE FUNCTION hookseal.publish(
-    tenant text, event_type text, data json, channels text[], event_id text DEFAULT NULL,
-    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
-RETURNS SETOF hookseal.published
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM hookseal.admit_tenant($1);
-    IF $3 IS NULL THEN
-        RAISE EXCEPTION 'data must be JSON' USING ERRCODE = 'HS422', COLUMN = 'data';
-    END IF;
-    RETURN QUERY
-        SELECT * FROM hookseal.store_event($1, hookseal.admit_event(ROW(NULL,
-            coalesce($5, hookseal.uuid7()::text), $2, $3::text, NULL, $6, $7, NULL, NULL, $4)::hookseal.given_event,
-            date_trunc('milliseconds', clock_timestamp())), $8);
-END
-$$;
-
--- Publishes one event whose body is sent byte for byte in these channels, otherwise as the function of the same name does.
-CREATE FUNCTION hookseal.publish_raw(
-    tenant text, event_type text, body bytea, channels text[], event_id text DEFAULT NULL,
-    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
-RETURNS SETOF hookseal.published
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM hookseal.admit_tenant($1);
-    IF $3 IS NULL THEN
-        RAISE EXCEPTION 'body must be bytes' USING ERRCODE = 'HS422', COLUMN = 'body';
-    END IF;
-    RETURN QUERY
-        SELECT * FROM hookseal.store_event($1, hookseal.admit_event(ROW(NULL,
-            coalesce($5, hookseal.uuid7()::text), $2, NULL, $3, $6, $7, NULL, NULL, $4)::hookseal.given_event,
-            date_trunc('milliseconds', clock_timestamp())), $8);
-END
-$$;
-
 -- As in 0001_publish.sql, with `channels`, an array of text.
 CREATE OR REPLACE FUNCTION hookseal.read_events(events json[]) RETURNS hookseal.given_event[]
 LANGUAGE plpgsql VOLATILE
@@ -467,19 +428,6 @@ END
 $$;
 
 -- are_channels stays public: a check runs with the rights of the writing role.
-GRANT hookseal_publisher TO CURRENT_USER;
-GRANT CREATE ON SCHEMA hookseal TO hookseal_publisher;
-ALTER FUNCTION hookseal.publish(text, text, json, text[], text, text, text, boolean) OWNER TO hookseal_publisher;
-ALTER FUNCTION hookseal.publish_raw(text, text, bytea, text[], text, text, text, boolean) OWNER TO hookseal_publisher;
-REVOKE CREATE ON SCHEMA hookseal FROM hookseal_publisher;
-REVOKE EXECUTE ON FUNCTION
-    hookseal.publish(text, text, json, text[], text, text, text, boolean),
-    hookseal.publish_raw(text, text, bytea, text[], text, text, text, boolean)
-    FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION
-    hookseal.publish(text, text, json, text[], text, text, text, boolean),
-    hookseal.publish_raw(text, text, bytea, text[], text, text, text, boolean)
-    TO hookseal_producer, CURRENT_USER;
 GRANT SELECT (channels) ON hookseal.events TO hookseal_operator, hookseal_readonly;
 GRANT SELECT (channels) ON hookseal.endpoints TO hookseal_worker, hookseal_readonly;
 GRANT INSERT (channels), UPDATE (channels) ON hookseal.endpoints TO hookseal_operator;

@@ -16,10 +16,11 @@ BEGIN
 END
 $$;
 
--- Publishes one event, with data or with a body that is sent byte for byte, otherwise as hookseal.publish does.
+-- Publishes one event, with data or with a body that is sent byte for byte, and in channels if it is given some. Otherwise it
+-- does as hookseal.publish.
 CREATE FUNCTION hookseal.publish_event(
-    tenant text, event_type text, data json, body bytea, channels text[] DEFAULT NULL, event_id text DEFAULT NULL,
-    correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
+    tenant text, event_type text, data json DEFAULT NULL, body bytea DEFAULT NULL, channels text[] DEFAULT NULL,
+    event_id text DEFAULT NULL, correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
 RETURNS SETOF hookseal.published_event
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
