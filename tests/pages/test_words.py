@@ -95,6 +95,12 @@ def test_what_an_operator_must_correct_is_for_the_support() -> None:
     assert "It waits." == words.of_problem(of_error(Conflict("it waits"), None))[1]
 
 
+@pytest.mark.parametrize("done", ["added", "rotated"])
+def test_who_may_not_see_a_secret_is_not_asked_to_show_it(done: str) -> None:
+    assert "Show" in str(words.notice(done, None, reveals=True))
+    assert "Show" not in str(words.notice(done, None, reveals=False))
+
+
 def test_each_scheme_has_the_names_of_its_headers() -> None:
     assert set(Scheme) == SIGNATURES.keys()
 

@@ -23,7 +23,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from hookseal.admin import Admin
+from hookseal.admin import Admin, Scope
 from hookseal.api import problems
 from hookseal.api.access import NOBODY, Access, require_scopes
 from hookseal.api.application import CALL, PAGE, answer_and_close
@@ -202,7 +202,8 @@ class _Pages:
             if kept is None:
                 kept = guard.drawn(os.urandom(RANDOM_BYTES))
                 cookies.append(site.cookie(FORM_COOKIE, kept, seconds=_FORM_SECONDS))
-            notice = words.notice(query.text("done"), query.number("n"))
+            reveals = Scope.REVEAL in access.scopes
+            notice = words.notice(query.text("done"), query.number("n"), reveals=reveals)
             response = self._shown(request, result, visitor, kept=kept, notice=notice)
         for cookie in cookies:
             response.headers.append("set-cookie", cookie)

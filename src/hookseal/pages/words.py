@@ -167,6 +167,10 @@ JOB: Final = {
     "cancelled": Word("Cancelled", "off", "The rest is not sent again."),
 }
 
+_BLIND: Final = {
+    "added": "The endpoint is added. You may not see its secret: ask the support of the product for it.",
+    "rotated": "There is a new secret. You may not see it: ask the support of the product for it.",
+}
 # What was done, after a form; `{n}` is a number.
 NOTICES: Final = {
     "added": "The endpoint is added. Show its secret, and give it to your receiver.",
@@ -221,9 +225,9 @@ _SECOND_URL: Final = "You already have an endpoint with this URL."
 _BEGINNING: Final = re.compile(rf"({'|'.join(sorted(_NAMES, key=len, reverse=True))})(?= )")
 
 
-def notice(name: str, number: int | None) -> str | None:
-    """Return what was done; None for any other name."""
-    text = NOTICES.get(name)
+def notice(name: str, number: int | None, *, reveals: bool) -> str | None:
+    """Return what was done; None for any other name. Who may not reveal is not asked to show a secret."""
+    text = NOTICES.get(name) if reveals or name not in _BLIND else _BLIND[name]
     return None if text is None else text.format(n=0 if number is None else number)
 
 

@@ -1,6 +1,7 @@
 """How a visitor comes in by a link, and leaves."""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from hookseal.admin import Scope
@@ -9,6 +10,8 @@ from hookseal.ground.ids import EVERY_TENANT
 from hookseal.pages import words
 from hookseal.pages.page import Asked, Moved, Page, Shown
 from hookseal.pages.sessions import COOKIE
+
+KEPT_SECONDS: Final = 86_400  # after the end of the session: until then a page knows where the product lets in again
 
 
 async def welcome(asked: Asked) -> Shown:
@@ -22,8 +25,8 @@ async def enter(asked: Asked) -> Shown | Moved:
     try:
         session = await asked.admin.portal.exchange(code=code)
     except (Malformed, NotFound):
-        return await _ended(asked, code, "This link does not work any more", words.USED_LINK, status=401)
-    seconds = max(0, int((session.expires_at - asked.now).total_seconds()))
+        return await _without_session(asked, code, "This link does not work any more", words.USED_LINK, status=401)
+    seconds = max(0, int((session.expires_at - asked.now).total_seconds())) + KEPT_SECONDS
     first = "operator" if session.tenant_id == EVERY_TENANT else "endpoints"
     return Moved(to=asked.link(first), cookies={COOKIE: (session.token.reveal().decode(), seconds)})
 
@@ -33,14 +36,15 @@ async def leave(asked: Asked) -> Shown:
     if asked.access.token is not None:
         with suppress(NotFound):  # it has ended meanwhile
             await asked.admin.tokens.revoke(name=asked.access.token, actor=asked.access.actor)
-    return await _ended(asked, asked.session or "", "You have left", words.LEFT)
+    left = await _without_session(asked, asked.session or "", "You have left", words.LEFT)
+    return replace(left, cookies={COOKIE: ("", 0)})
 
 
-async def _ended(asked: Asked, code: str, title: str, text: str, *, status: int = 200) -> Shown:
-    """Return the page without a session, with the way back to the product."""
+async def _without_session(asked: Asked, code: str, title: str, text: str, *, status: int = 200) -> Shown:
+    """Return the page for who has no session, with the way back to the product. A session that runs goes on."""
     back_url = await asked.admin.portal.refresh_url(code=code)
     values = {"title": title, "text": text, "signed_in": False} | ({} if back_url is None else {"back_url": back_url})
-    return Shown(template="problem.html", values=values, status=status, cookies={COOKIE: ("", 0)})
+    return Shown(template="problem.html", values=values, status=status)
 
 
 PAGES: Final = (
