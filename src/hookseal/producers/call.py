@@ -177,22 +177,28 @@ def _undo() -> Generator[Statement, Rows, None]:
 
 
 def _statement(new_event: NewEvent, content: str | bytes, placeholders: Sequence[str]) -> Statement:
-    function, kind = ("publish", "json") if isinstance(content, str) else ("publish_raw", "bytea")
-    values: list[tuple[str | bytes | None, str]]
-    values = [(new_event.tenant_id, "text"), (new_event.event_type, "text"), (content, kind)]
+    function, argument, kind = (
+        ("publish", "data", "json") if isinstance(content, str) else ("publish_raw", "body", "bytea")
+    )
+    given: dict[str, tuple[str | bytes | None, str]] = {
+        "tenant": (new_event.tenant_id, "CAST({} AS text)"),
+        "event_type": (new_event.event_type, "CAST({} AS text)"),
+        argument: (content, f"CAST({{}} AS {kind})"),
+        "event_id": (new_event.event_id, "CAST({} AS text)"),
+        "correlation_id": (new_event.correlation_id, "CAST({} AS text)"),
+        "traceparent": (new_event.traceparent, "CAST({} AS text)"),
+    }
     if new_event.channels:  # as text, since drivers write arrays in different ways; no name has a comma
-        values.append((",".join(new_event.channels), "channels"))
-    values += [(text, "text") for text in (new_event.event_id, new_event.correlation_id, new_event.traceparent)]
-    arguments = ", ".join(_argument(place, kind) for place, (_, kind) in zip(placeholders, values, strict=False))
+        function = "publish_event"
+        given["channels"] = (",".join(new_event.channels), "string_to_array(CAST({} AS text), ',')")
+    arguments = ", ".join(
+        f"{name} => {form.format(place)}" for place, (name, (_, form)) in zip(placeholders, given.items(), strict=False)
+    )
     sql = (
         "SELECT event_id, CAST(delivery_id AS text), CAST(endpoint_id AS text), duplicate "  # noqa: S608 -- ours alone
         f"FROM hookseal.{function}({arguments})"
     )
-    return sql, tuple(value for value, _ in values)
-
-
-def _argument(place: str, kind: str) -> str:
-    return f"string_to_array(CAST({place} AS text), ',')" if kind == "channels" else f"CAST({place} AS {kind})"
+    return sql, tuple(value for value, _ in given.values())
 
 
 def _meaning(error: Exception, new_event: NewEvent) -> Exception:
