@@ -125,6 +125,7 @@ TABLE: Final = (
     _writes("restore accept --head {heads}"),
     Row(words="db status", works_for=READS | {"producer"}),
     Row(words="db upgrade", works_for=frozenset()),
+    Row(words="doctor", works_for=ALL_THREE, refused={"readonly": 1, "producer": 1, "publisher": 1}),
     Row(words="worker", works_for=frozenset({"worker"})),
     Row(words="api", works_for=ALL_THREE),
     Row(words="key init", works_for=ALL_THREE, code=4),  # it sees that they exist already

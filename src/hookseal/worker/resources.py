@@ -124,7 +124,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         heartbeat = Heartbeat(probing, presence, circuit=instruments.circuit, clock=clock, log=log)
         async with heartbeat.present(), sending.transport(settings.egress, clock) as transport:
             # From now on a command that adds an endpoint or changes master keys sees this worker and its keys.
-            await _require_time(settings, ledger)
+            await require_time(settings, ledger)
             await _warm_up(batching)
             await unlocking.require_keys(pool, unlocked.keyring)
             claims = KnownClaims(ledger, new_token=lambda: str(uuid.uuid4()), lost=lost_claims.add)
@@ -307,7 +307,8 @@ async def _warm_up(batching: _Pool) -> None:
         await warm_up_batching(batching)
 
 
-async def _require_time(settings: Settings, ledger: PostgresLedger) -> None:
+async def require_time(settings: Settings, ledger: PostgresLedger) -> None:
+    """Raise `ConfigError` if a request to an enabled endpoint may take longer than a stop waits for it."""
     longest = await ledger.longest_timeout_ms()
     missing = longest / 1000 - settings.worker.longest_request_seconds
     if missing > 0:
