@@ -21,13 +21,13 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate check format fmt lint types floors docs docs-site lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-21s %s\n", $$1, $$2 }' Makefile
 
 demo: $(DEMO) ## the main job from end to end, on an embedded PostgreSQL and Valkey
 	@.venv/bin/hookseal demo $(ARGS)
@@ -70,8 +70,14 @@ coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own 
 smoke: $(VENV) ## build the package, and try it in a new environment of each supported Python that is here
 	@$(RUN) tools.smoke
 
-validate: $(VENV) ## hold docs/requirements.md, the tests and docs/TRACEABILITY.md to each other
-	@$(RUN) tools.governance.validate
+validate: $(VENV) ## hold docs/requirements.md, tests, records and generated pages to each other
+	@$(RUN) tools.governance.validate $(ARGS)
+
+validate-traceability: $(VENV) ## only the tests of each requirement, and the pages that name them
+	@$(RUN) tools.governance.validate --only traceability $(ARGS)
+
+validate-evidence: $(VENV) ## only the records, and what has changed since each; needs no test run
+	@$(RUN) tools.governance.validate --only evidence $(ARGS)
 
 check: format lint types floors coverage test pages smoke validate ## every gate
 

@@ -1,5 +1,6 @@
 """What a measurement stores and prints: commit, machine, percentiles, and tables in Markdown."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -15,8 +16,12 @@ import msgspec
 ROOT: Final = Path(__file__).resolve().parents[1]
 EVIDENCE: Final = "docs/EVIDENCE"
 # Written from the report of the tests, which names the tree: they are no part of what the report is about.
-GENERATED: Final = frozenset({"docs/TRACEABILITY.md", "docs/proof/providers.md"})
-_WRITTEN: Final = (EVIDENCE, "docs/proof", "docs/scaling.md", *sorted(GENERATED))
+GENERATED: Final = (
+    *("docs/TRACEABILITY.md", "docs/WORK_ITEMS", "docs/EVIDENCE/secrets"),
+    "docs/proof/providers.md",
+)
+_WRITTEN: Final = (EVIDENCE, "docs/proof", "docs/scaling.md", *GENERATED)
+SOURCE: Final = "src/hookseal"
 _MB: Final = 1_024**2
 
 
@@ -63,9 +68,18 @@ def is_dirty(root: Path) -> bool:
     return bool(_git(root, "status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in _WRITTEN)))
 
 
+def digest_of(root: Path, commit: str, *files: str) -> str | None:
+    """Return a digest of these files and folders as that commit has them, or None if git does not know the commit."""
+    try:
+        listing = _git(root, "ls-tree", "-r", commit, "--", *files)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
 
 
 def stored(record: object) -> str:

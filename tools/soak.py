@@ -31,7 +31,7 @@ from hookseal.worker.metrics.counters import WorkerMeter
 from tools import records
 from tools.bench.results import Bar
 from tools.harness import Endpoints, Site, environment_of, hookseal_workers, resident_mb, site, stored_only
-from tools.records import ROOT, Machine, commit_of, is_dirty, number, percentile, table
+from tools.records import ROOT, SOURCE, Machine, commit_of, digest_of, is_dirty, number, percentile, table
 
 RECORD: Final = "docs/proof/soak.json"
 PAGE: Final = "docs/proof/soak.md"
@@ -93,7 +93,8 @@ class Sample:
 class Soak:
     """One soak: its commit (`is_dirty`: with uncommitted changes), its time (UTC), its machine, and its samples.
 
-    `keep_seconds` is how long a day of the retention lasted, which was one day.
+    `keep_seconds` is how long a day of the retention lasted, which was one day. `digest` is that of the source
+    (`records.digest_of`).
     """
 
     commit: str
@@ -104,6 +105,7 @@ class Soak:
     per_second: int
     machine: Machine
     samples: tuple[Sample, ...]
+    digest: str | None = None
 
     @property
     def last(self) -> Sample:
@@ -272,6 +274,7 @@ async def soaked(size: Size, command: str) -> Soak:
     return Soak(
         commit=commit,
         is_dirty=dirty,
+        digest=digest_of(ROOT, commit, SOURCE),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         command=command,
         keep_seconds=size.keep_seconds,

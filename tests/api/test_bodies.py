@@ -86,6 +86,8 @@ def test_what_only_looks_deep_is_accepted() -> None:
     require_json(b'{"x": "' + b"[{" * 1_000 + b'\\"' + b"[" * 1_000 + b'"}')
     require_json(b"[" + b",".join([b"[]"] * 10_000) + b"]")
     require_json(b"[" * MOST_LEVELS + b"]" * MOST_LEVELS)
+    with pytest.raises(Problem):
+        require_json(b"[" * (MOST_LEVELS + 1) + b"]" * (MOST_LEVELS + 1))
 
 
 def test_a_payload_keeps_every_byte() -> None:

@@ -238,6 +238,8 @@ def test_refused_text_names_its_path(text: str, message: str) -> None:
 def test_numbers_in_text_have_any_length() -> None:
     """In JSON text a number of any length is accepted: PostgreSQL stores it as it is written."""
     require_json(f"[1e400, 1.10, {'9' * 5_000}]")
+    with pytest.raises(Malformed):
+        require_json("[Infinity]")
 
 
 def test_the_content_is_data_or_a_body() -> None:

@@ -28,7 +28,8 @@ from tools.governance.evidence import (
     write,
 )
 from tools.governance.report import Case, Mark, Outcome, Report
-from tools.governance.validate import Requirement, problems, proofs, traceability
+from tools.governance.requirements import Requirement
+from tools.governance.validate import proofs, recorded, traceability, unproven_by_records, unproven_by_tests
 from tools.soak import Soak
 
 pytestmark = pytest.mark.req("OPS-07", part="first-form")
@@ -53,7 +54,7 @@ def _record(**us: float) -> Record:
 
 
 def _judge(evidence: Evidence, of: Requirement = CLAIMED) -> list[str]:
-    return problems((of,), RUN, frozenset(), evidence)
+    return unproven_by_records((of,), evidence)
 
 
 def test_a_claim_whose_record_meets_its_bounds_is_proven() -> None:
@@ -61,8 +62,8 @@ def test_a_claim_whose_record_meets_its_bounds_is_proven() -> None:
     evidence = {"PERF-06": _record()}
 
     assert [] == _judge(evidence)
-    assert [(None, "docs/EVIDENCE/PERF-06.json")] == proofs(CLAIMED, RUN, frozenset(), evidence)
-    page, _ = traceability((CLAIMED,), RUN, frozenset(), evidence).values()
+    assert ("docs/EVIDENCE/PERF-06.json",) == recorded(CLAIMED, evidence)
+    page = traceability((CLAIMED,), {"PERF-06": []}, evidence)
     assert "| PERF-06 | claimed | 0 |  | `docs/EVIDENCE/PERF-06.json` |" in page
 
 
@@ -73,7 +74,7 @@ def test_a_claim_whose_record_misses_one_bound_is_unproven(name: str) -> None:
     (line,) = _judge(evidence)
 
     assert line.startswith(f"PERF-06: {name} took 500.5 us, ")
-    assert [] == proofs(CLAIMED, RUN, frozenset(), evidence)
+    assert () == recorded(CLAIMED, evidence)
 
 
 def test_a_bound_that_was_not_measured_is_missed() -> None:
@@ -95,7 +96,7 @@ def test_a_record_of_no_commit_proves_nothing() -> None:
 @pytest.mark.parametrize("status", [CLAIMED, PLANNED])
 def test_a_record_of_another_history_is_unsound(status: Requirement) -> None:
     """A record of a commit outside the history of this tree cannot be repeated, even if nothing is claimed."""
-    found = problems((status,), RUN, frozenset(), {"PERF-06": _record()}, unknown={"c" * 40})
+    found = unproven_by_records((status,), {"PERF-06": _record()}, unknown={"c" * 40})
 
     message = "its commit is not in the history of this tree, so the measurement cannot be repeated"
     assert [f"docs/EVIDENCE/PERF-06.json: {message}: run `{COMMAND}`"] == found
@@ -151,7 +152,7 @@ def test_a_record_that_met_an_older_bound_is_found(monkeypatch: pytest.MonkeyPat
 def test_a_record_that_nothing_can_be_held_to_is_a_problem(name: str, record: Record | None, message: str) -> None:
     """A record of an unknown id, an id without a benchmark, another id, or another form."""
     known = (PLANNED, Requirement(id="SEC-03", status="planned"))
-    (line,) = problems(known, RUN, frozenset(), {name: record})
+    (line,) = unproven_by_records(known, {name: record})
 
     assert line.startswith(message)
 
@@ -174,12 +175,12 @@ def test_a_speed_is_not_claimed_by_a_test() -> None:
     """A test that is marked with a PERF id is a problem, and the page does not name it."""
     case = Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED, marks=(Mark(id="PERF-06"),))
     run = Report(tree="t", cases=(case,))
-    found = problems((CLAIMED,), run, frozenset(), {"PERF-06": _record()})
+    found = unproven_by_tests((CLAIMED,), run, frozenset())
 
     assert [
         "tests/test_x.py::a: is marked PERF-06, which only the record of a benchmark proves: remove the mark"
     ] == found
-    assert [(None, place("PERF-06"))] == proofs(CLAIMED, run, frozenset(), {"PERF-06": _record()})
+    assert [] == proofs(CLAIMED, run, frozenset())
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def _problems(root: Path, claimed: str) -> list[str]:
     with_bars = [name for name, held_to in BENCHMARKS.items() if held_to.bars]
     status = {name: "claimed" if name == claimed else "planned" for name in with_bars}
     known = [Requirement(id=name, status=status[name]) for name in with_bars]
-    return problems(known, RUN, frozenset(), read(root))
+    return unproven_by_records(known, read(root))
 
 
 def test_a_stored_run_of_the_benchmark_is_a_record(tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_a_stored_run_of_the_benchmark_is_a_record(tmp_path: Path) -> None:
     claimed = Requirement(id="PERF-02", status="claimed")
 
     assert [] == _problems(tmp_path, "PERF-02")
-    assert [(None, "docs/proof/performance.json")] == proofs(claimed, RUN, frozenset(), read(tmp_path))
+    assert ("docs/proof/performance.json",) == recorded(claimed, read(tmp_path))
     (line, *_) = _problems(tmp_path, "PERF-03")
     assert line.startswith("PERF-03: 400 hung, worker was not measured: make it faster, then run `make bench`, or")
 
@@ -315,12 +316,10 @@ def test_a_run_and_a_soak_are_one_record(tmp_path: Path) -> None:
     records.write(tmp_path, {soak.RECORD: records.stored(SOAK)})
     claimed = Requirement(id="PERF-07", status="claimed")
     found = {"PERF-07": read(tmp_path)["PERF-07"]}
-    [lost] = problems((claimed,), RUN, frozenset(), found, unknown={SOAK.commit})
+    [lost] = unproven_by_records((claimed,), found, unknown={SOAK.commit})
 
     assert [] == _problems(tmp_path, "PERF-07")
-    assert ["docs/proof/performance.json", "docs/proof/soak.json"] == [
-        proof for _, proof in proofs(claimed, RUN, frozenset(), found)
-    ]
+    assert ("docs/proof/performance.json", "docs/proof/soak.json") == recorded(claimed, found)
     assert "commit is not in the history" in lost
 
 
@@ -369,7 +368,8 @@ def test_a_record_names_commit_and_machine_and_nothing_private(tmp_path: Path) -
     assert record_of(tmp_path, PROVES, _figures()).is_dirty
     stored = json.loads((tmp_path / place(PROVES)).read_text())
     results_of = {"figures", "is_met", "counts", "measured"}
-    assert {"id", "commit", "soak_commit", "is_dirty", "machine", *results_of} == stored.keys()
+    of_tree = {"commit", "soak_commit", "digest", "soak_digest", "is_dirty"}
+    assert {"id", "machine", *of_tree, *results_of} == stored.keys()
     assert {"cpu", "cpus", "python"} == stored["machine"].keys()
     assert "/" not in json.dumps(stored["machine"])
 
@@ -385,15 +385,14 @@ def test_a_figure_outside_perf_needs_tests_and_a_record() -> None:
     tested = Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED, marks=(Mark(id="SEC-05", part=None),))
     with_test = Report(tree="t", cases=(tested,))
 
-    assert [] == problems((claimed,), with_test, frozenset(), {"SEC-05": record})
-    assert [(None, "docs/EVIDENCE/SEC-05.json"), (None, "tests/test_x.py::a")] == proofs(
-        claimed, with_test, frozenset(), {"SEC-05": record}
-    )
-    [lacking] = problems((claimed,), with_test, frozenset(), {})
+    assert [] == unproven_by_records((claimed,), {"SEC-05": record}) + unproven_by_tests((claimed,), with_test, ())
+    assert ("docs/EVIDENCE/SEC-05.json",) == recorded(claimed, {"SEC-05": record})
+    assert [(None, "tests/test_x.py::a")] == proofs(claimed, with_test, ())
+    [lacking] = unproven_by_records((claimed,), {})
     assert lacking == f"SEC-05: has no record: run `{command}`, or set its status to `planned`"
-    [missed] = problems((claimed,), with_test, frozenset(), {"SEC-05": slower})
+    [missed] = unproven_by_records((claimed,), {"SEC-05": slower})
     assert missed.startswith("SEC-05: rewrap took 101 us, at most 100 us are allowed")
-    [untested] = problems((claimed,), RUN, frozenset(), {"SEC-05": record})
+    [untested] = unproven_by_tests((claimed,), RUN, ())
     assert untested.startswith("SEC-05: has no passing test")
 
 
@@ -412,8 +411,7 @@ def _counted(**changes: int) -> Record:
 
 
 def _survived(record: Record) -> list[str]:
-    tested = Case(nodeid="tests/test_x.py::a", outcome=Outcome.PASSED, marks=(Mark(id="DUR-03"),))
-    return problems((SURVIVED,), Report(tree="t", cases=(tested,)), frozenset(), {"DUR-03": record})
+    return unproven_by_records((SURVIVED,), {"DUR-03": record})
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,24 @@ from pathlib import Path
 import pytest
 
 from tests.governance.sample_runs import a_run
+from tools import records
 from tools.bench import results
-from tools.governance import report
+from tools.governance import report, work_items
+from tools.governance.assertions import that_assert_nothing
 from tools.governance.evidence import contradictions, read
 from tools.governance.report import Case, Mark, Outcome, Report
+from tools.governance.requirements import Requirement, parse
 from tools.governance.validate import (
-    Requirement,
+    changed_since,
     main,
     may_skip_names,
+    misnamed,
     misquoted,
-    parse,
-    problems,
+    proofs,
     traceability,
     unknown_commits,
+    unproven_by_tests,
+    unstated,
 )
 from tools.records import stored
 
@@ -36,8 +41,13 @@ def _case(name: str, *marks: Mark, outcome: Outcome = Outcome.PASSED) -> Case:
     return Case(nodeid=f"tests/test_x.py::{name}", outcome=outcome, marks=marks)
 
 
-def _judge(*cases: Case, of: tuple[Requirement, ...] = (), may_skip: frozenset[str] = frozenset()) -> list[str]:
-    return problems(of, Report(tree="t", cases=cases), may_skip, {})
+def _judge(
+    *cases: Case,
+    of: tuple[Requirement, ...] = (),
+    may_skip: frozenset[str] = frozenset(),
+    empty: tuple[str, ...] = (),
+) -> list[str]:
+    return unproven_by_tests(of, Report(tree="t", cases=cases), may_skip, empty)
 
 
 def test_proven_claims_are_no_problem() -> None:
@@ -90,37 +100,42 @@ def test_a_failure_a_silent_skip_and_an_empty_run_are_problems() -> None:
     assert frozenset({"tests/a.py::x"}) == may_skip_names("# a comment\n\ntests/a.py::x  needs root\n")
 
 
-def test_the_page_counts_tests_and_the_list_names_them() -> None:
+def test_the_pages_count_and_name_the_tests() -> None:
     """A parametrised test counts once, one that may be skipped does not; the order of the run changes nothing."""
     of = (PARTIAL, PLANNED, Requirement(id="DEL-01", status="claimed"))
     both = _case("both", Mark(id="SEC-01", part="db"), Mark(id="SEC-01", part="dev"))
     cases = (both, *(_case(name, Mark(id="SEC-01", part="db")) for name in ("b[2]", "b[1]", "m")))
-    may_skip = frozenset({"tests/test_x.py::m"})
+    now, again = (
+        {each.id: proofs(each, Report(tree="t", cases=run), {"tests/test_x.py::m"}) for each in of}
+        for run in (cases, cases[::-1])
+    )
 
-    page, listed = traceability(of, Report(tree="t", cases=cases), may_skip, {}).values()
-
-    assert [page, listed] == list(traceability(of, Report(tree="u", cases=cases[::-1]), may_skip, {}).values())
+    assert now == again
     assert [
         "## SEC",
         "| SEC-01 | partial | 2 | db 2, dev 1 |  |",
         "| SEC-05 | planned | 0 |  |  |",
         "## DEL",
         "| DEL-01 | claimed | 0 |  |  |",
-    ] == [line for line in page.splitlines() if line.startswith(("##", "| SEC", "| DEL"))]
+    ] == [line for line in traceability(of, now, {}).splitlines() if line.startswith(("##", "| SEC", "| DEL"))]
     assert [
-        "| SEC-01 | partial | db | `tests/test_x.py::b` |",
-        "| SEC-01 | partial | db | `tests/test_x.py::both` |",
-        "| SEC-01 | partial | dev | `tests/test_x.py::both` |",
-        "| SEC-05 | planned | | |",
-        "| DEL-01 | claimed | | |",
-    ] == [line for line in listed.splitlines() if line.startswith(("| SEC", "| DEL"))]
+        "## SEC-01",
+        "- db: `tests/test_x.py::b`",
+        "- db: `tests/test_x.py::both`",
+        "- dev: `tests/test_x.py::both`",
+        "## SEC-05",
+    ] == [
+        line
+        for line in work_items.pages(of, now, {}, {})["docs/WORK_ITEMS/SEC.md"].splitlines()
+        if line.startswith(("##", "- "))
+    ]
 
 
 def test_requirements_are_read_from_their_tables() -> None:
     """Each row has an id, a status and the parts of a partial one; other tables are ignored."""
     page = "| status | means |\n|---|---|\n| SEC-01 | partial: dev, db | a | seed |\n\n| SEC-03 | claimed | a `ref` |\n"
 
-    assert [PARTIAL, CLAIMED] == parse(page)
+    assert [replace(PARTIAL, text="a"), replace(CLAIMED, text="a `ref`")] == parse(page)
     for status in ("", "done", "partial", "partial:", "partial: Dev", "partial: a,b", "claimed: a"):
         with pytest.raises(ValueError, match=r"^line 1: SEC-01 must be"):
             parse(f"| SEC-01 | {status} | text | seed |\n| SEC-02 | planned | x |")
@@ -204,14 +219,14 @@ def _record(root: Path) -> None:
 
 
 def _run(root: Path, *arguments: str) -> int:
-    return main(root, list(arguments), {"docs/settings.md": lambda: "# Settings\n"})
+    return main(root, list(arguments), {"docs/settings.md": lambda: "# Settings\n"}, {})
 
 
 def test_a_proven_tree_passes(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With current pages everything is proven without another test run, and the summary counts the claims."""
     written, validated = _run(root, "--write"), _run(root)
 
-    assert "| SEC-03 | claimed |  | `tests/a.py::b` |" in (root / ".reports" / "traceability.md").read_text()
+    assert "- `tests/a.py::b`\n" in (root / "docs" / "WORK_ITEMS" / "SEC.md").read_text()
     assert "| SEC-03 | claimed | 1 |  |  |" in (root / "docs" / "TRACEABILITY.md").read_text()
     assert (0, 0) == (written, validated)
     assert "validate: 1 tests prove 1 requirements (1 claimed)\n" in capfd.readouterr().out
@@ -252,7 +267,7 @@ def test_what_is_not_proven_or_not_readable_fails(root: Path, capfd: pytest.Capt
     def unreadable() -> str:
         return (root / "docs" / "none.json").read_text()
 
-    codes.append(main(root, [], {"docs/soak.md": unreadable}))
+    codes.append(main(root, [], {}, {"docs/soak.md": unreadable}))
     (root / "docs" / "requirements.md").write_text("| SEC-03 | done | sealed | seed |\n")
     codes.append(_run(root))
     errors = capfd.readouterr().err
@@ -275,3 +290,118 @@ def test_a_report_of_another_tree_is_not_used(root: Path, capfd: pytest.CaptureF
     assert 1 == _run(root)
     assert (root / ".reports" / "was-run").exists()
     assert "validate: the test run wrote no report" in capfd.readouterr().err
+
+
+@pytest.mark.req("OPS-07", part="names")
+def test_a_proof_that_is_gone_fails_until_its_line_is_removed_by_hand(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`make docs` keeps the line, so nobody loses a proof without a change that a reviewer sees."""
+    page = root / "docs" / "WORK_ITEMS" / "SEC.md"
+    page.parent.mkdir()
+    page.write_text("## SEC-03\n\n- `tests/a.py::b`\n- lost: `tests/a.py::gone`\n")
+    _run(root, "--write")
+    kept = _run(root)
+    page.write_text(page.read_text().replace("- lost: `tests/a.py::gone`\n", ""))
+
+    assert (1, 0) == (kept, _run(root))
+    assert "docs/WORK_ITEMS/SEC.md: tests/a.py::gone proves SEC-03 (lost) no longer" in capfd.readouterr().err
+
+
+@pytest.mark.req("OPS-07", part="assertions")
+def test_a_test_that_asserts_nothing_proves_nothing(tmp_path: Path) -> None:
+    """An empty one, a constant, and a call of what asserts nothing; a helper or pytest may assert in its place."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "helpers.py").write_text("def check(x):\n    assert x\n\ndef look(x):\n    return x\n")
+    (tmp_path / "tests" / "test_x.py").write_text(
+        """
+import helpers
+from helpers import check, look
+
+def test_empty(): pass
+def test_constant(): assert True
+def test_looks(): look(1)
+def test_by_helper(): check(1)
+def test_by_module(): helpers.check(1)
+def test_through_another(): _middle()
+def _middle(): check(1)
+def test_raises():
+    with pytest.raises(ValueError):
+        look(1)
+class TestThose:
+    async def test_within(self): assert look(1)
+"""
+    )
+    names = [f"tests/test_x.py::test_{name}" for name in ("empty", "constant", "looks", "by_helper", "by_module")]
+    names += [f"tests/test_x.py::{name}" for name in ("test_through_another", "test_raises", "TestThose::test_within")]
+
+    found = that_assert_nothing(tmp_path, [*names, "tests/test_x.py::Machine::runTest"])
+
+    assert [f"tests/test_x.py::test_{name}" for name in ("constant", "empty", "looks")] == found
+    (line,) = _judge(_case("a", Mark(id="SEC-03")), of=(CLAIMED,), empty=("tests/test_x.py::a",))
+    assert "tests/test_x.py::a: asserts nothing, so it cannot fail: assert what it proves" == line
+
+
+@pytest.mark.req("OPS-07", part="bounds")
+def test_a_bound_is_a_number_in_the_text_of_its_requirement() -> None:
+    """Text and bound are two copies; so neither changes alone. All of this tree agree."""
+    text = "open a record <= 25 us; resolve <= 30 us; fetch <= 500 us"
+    required = Requirement(id="PERF-06", status="claimed", text=text)
+    weaker = replace(required, text=text.replace("25", "250"))
+
+    assert ([], ["25"]) == (unstated(required), unstated(weaker))
+    of_this_tree = parse((ROOT / "docs" / "requirements.md").read_text(encoding="utf-8"))
+    assert [] == [f"{each.id}: {bound}" for each in of_this_tree for bound in unstated(each)]
+
+
+@pytest.mark.req("OPS-07", part="changes")
+def test_what_changed_since_a_record_is_said_and_stops_a_release(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Only files that the record measured count."""
+    _git(tmp_path, "init", "--quiet")
+    (tmp_path / "src" / "hookseal").mkdir(parents=True)
+    first = _commit(tmp_path)
+    record = read(ROOT)["DUR-03"]
+    assert record is not None
+    evidence = {"DUR-03": replace(record, commit=first, digest=records.digest_of(tmp_path, first, records.SOURCE))}
+    (tmp_path / "other.py").write_text("")
+    _git(tmp_path, "add", ".")
+    _commit(tmp_path)
+    before = changed_since(tmp_path, evidence)
+    (tmp_path / "src" / "hookseal" / "a.py").write_text("a\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "requirements.md").write_text("| DUR-03 | claimed | survived |\n")
+    (tmp_path / "docs" / "EVIDENCE").mkdir()
+    (tmp_path / "docs" / "EVIDENCE" / "DUR-03.json").write_text(stored(evidence["DUR-03"]))
+    _git(tmp_path, "add", ".")
+    _commit(tmp_path)
+    codes = [main(tmp_path, ["--only", "evidence", *more], {}, {}) for more in ([], ["--unchanged"])]
+    said = capfd.readouterr()
+
+    assert [f"DUR-03: measured at {first[:12]}; changed since in src/hookseal: nothing"] == before
+    assert [0, 1] == codes
+    changed = "changed since in src/hookseal: 1 file changed, 1 insertion(+)"
+    assert changed in said.out
+    assert f"{changed}: measure again by `make test-faults" in said.err
+
+
+@pytest.mark.req("OPS-07", part="digests")
+def test_a_record_whose_commit_was_edited_is_found(tmp_path: Path) -> None:
+    """A record names the digest of what it measured; set to a newer commit by hand, it has other files."""
+    _git(tmp_path, "init", "--quiet")
+    (tmp_path / "src" / "hookseal").mkdir(parents=True)
+    (tmp_path / "src" / "hookseal" / "a.py").write_text("a\n")
+    _git(tmp_path, "add", ".")
+    first = _commit(tmp_path)
+    (tmp_path / "src" / "hookseal" / "a.py").write_text("b\n")
+    _git(tmp_path, "commit", "--quiet", "--all", "--message=y")
+    record = read(ROOT)["DUR-03"]
+    assert record is not None
+    honest = replace(record, commit=first, digest=records.digest_of(tmp_path, first, records.SOURCE))
+    edited = replace(honest, commit=_git(tmp_path, "rev-parse", "HEAD"))
+
+    assert [] == misnamed(tmp_path, {"DUR-03": honest})
+    (line,) = misnamed(tmp_path, {"DUR-03": edited})
+    assert line.startswith("docs/EVIDENCE/DUR-03.json: the files that it measured are not those of its commit: run")
+    assert [] == misnamed(ROOT, read(ROOT))

@@ -178,6 +178,8 @@ def test_no_protected_prefix_gets_through(rest: str, prefix: str) -> None:
 @pytest.mark.parametrize("value", ["x", "Bearer a.b-c", "a \t b", "!~", "v" * 4_096, '{"a": "b"}'])
 def test_a_value_is_visible_ascii(value: str) -> None:
     require_headers({"x": value})
+    with pytest.raises(Malformed):
+        require_headers({"x": f"{value}\n"})
 
 
 @pytest.mark.req("DEL-13", part="rules")

@@ -108,7 +108,7 @@ class Run:
 
     `settings` are those of a worker that differ from the defaults in every case; `bodies` says what is sent, `titles`
     what each case is. `runs` are the headlines of the last whole runs on clean trees under the same `conditions`, which
-    are those of the base case, the newest last.
+    are those of the base case, the newest last. `digest` is that of the source (`records.digest_of`).
     """
 
     commit: str
@@ -126,6 +126,7 @@ class Run:
     titles: dict[str, str]
     conditions: str
     runs: tuple[Headline, ...] = ()
+    digest: str | None = None
 
     def row(self, scenario: str, contender: str) -> Row | None:
         """Return the rounds of that contender in that scenario, if it has any."""

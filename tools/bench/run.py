@@ -17,7 +17,7 @@ from tools.bench.environments import Environment, NotInstalled
 from tools.bench.plan import Case, Size
 from tools.bench.results import LeftOut, Round, Row, Run
 from tools.harness import API, KB, WORKER, Site, environment_of, site
-from tools.records import ROOT, commit_of, is_dirty
+from tools.records import ROOT, SOURCE, commit_of, digest_of, is_dirty
 
 OUT_OF_TIME: Final = "the time of the run was over"
 _LEAST_SECONDS: Final = 4.0  # with less time left, no round is started
@@ -231,6 +231,7 @@ async def measured(size: Size, only: Sequence[str], command: str) -> Run:
     return Run(
         commit=commit_of(ROOT),
         is_dirty=is_dirty(ROOT),
+        digest=digest_of(ROOT, "HEAD", SOURCE),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         command=command,
         is_quick=size is plan.QUICK,

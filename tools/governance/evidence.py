@@ -43,9 +43,13 @@ class Suite(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """How the record of an id is made, and its bounds: microseconds for each figure, counts for a suite, or bars."""
+    """How the record of an id is made, and its bounds: microseconds for each figure, counts for a suite, or bars.
+
+    `measures` are the files whose change may change the result.
+    """
 
     command: str
+    measures: tuple[str, ...] = (records.SOURCE,)
     at_most_us: Mapping[str, float] = field(default_factory=dict)
     suite: Suite | None = None
     bars: tuple[Bar[Run], ...] = ()
@@ -77,15 +81,18 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "DUR-07": _suite("paused", "stalled", "paused-at-each-step", "clock-set", deliveries=21_000, at_most=_NOTHING_LOST),
     "SEC-05": Benchmark(
         command="make bench-keys ARGS=--record",
+        measures=("src/hookseal/secrets", "src/hookseal/operations/key", "tools/bench_keys.py"),
         at_most_us={"rewrap": 100.0},  # 10,000 records in a second
     ),
     "UI-06": Benchmark(
         command="make pages ARGS=--record",
+        measures=("src/hookseal/pages", "tools/browser.py"),
         # Of each page one look in light and one in dark.
         suite=Suite(("customer", "operator", "mounted", "framed"), {"pages": 80}, {"findings": 0, "violations": 0}),
     ),
     "PERF-06": Benchmark(
         command="make bench-secrets ARGS=--record",
+        measures=("src/hookseal/secrets", "tools/bench_secrets.py"),
         at_most_us={"open": 25.0, "resolve-and-sign": 30.0, "fetch-and-open": 500.0},
     ),
     **_bench(*(f"PERF-{number:02}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)), "API-10"),
@@ -120,7 +127,8 @@ class Record:
     """One run: its commit (`is_dirty`: with uncommitted changes), its machine, its results and its verdict.
 
     A benchmark has `figures`; a suite has `counts`, by scenario; `make bench` has `measured`, by the name of a bar. An
-    id that is proven by a soak, too, has its commit, and its figures among `measured`.
+    id that is proven by a soak, too, has its commit, and its figures among `measured`. `digest` is that of the files
+    that it measured (`records.digest_of`), which its commit must have; a record older than the digests has None.
     """
 
     id: str
@@ -132,6 +140,8 @@ class Record:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)
     soak_commit: str | None = None
+    digest: str | None = None
+    soak_digest: str | None = None
 
     @property
     def commits(self) -> tuple[str, ...]:
@@ -174,6 +184,7 @@ def record_of(root: Path, name: str, figures: Mapping[str, Figure], counts: Coun
         figures=dict(figures),
         is_met=not misses(name, figures, counts),
         counts={scenario: dict(counted) for scenario, counted in (counts or {}).items()},
+        digest=records.digest_of(root, "HEAD", *BENCHMARKS[name].measures),
     )
 
 
@@ -224,6 +235,8 @@ def _of_run(name: str, run: Run, soaked: Soak | None) -> Record:
         is_met=not misses(name, {}, measured=values),
         measured=values,
         soak_commit=None if soaked is None else soaked.commit,
+        digest=run.digest,
+        soak_digest=None if soaked is None else soaked.digest,
     )
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from tools.records import GENERATED
 
+_GENERATED: Final = tuple(f"{name}/" for name in GENERATED)
 REPORT: Final = Path(".reports/tests.json")
 
 
@@ -78,7 +79,7 @@ def read(path: Path) -> Report | None:
 def identity(root: Path) -> str:
     """Return a digest of names, modes and contents; the same for the same tree, with or without git."""
     digest = hashlib.sha256()
-    for name in sorted(set(names(root)) - GENERATED):
+    for name in sorted(name for name in set(names(root)) if not f"{name}/".startswith(_GENERATED)):
         path = root / name
         if path.is_symlink():
             mode, content = "link", os.fsencode(path.readlink())
