@@ -1,7 +1,5 @@
 """The pages within an application of a product, under its path and the sessions of its users."""
 
-from typing import Any, cast
-
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -15,7 +13,7 @@ from hookseal.pages import Look, Visitor, app
 from tests.doubles.applications import served
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
-from tests.pages.browser import Browser, Parsed
+from tests.pages.browser import Browser
 from tests.pages.conftest import VISITOR, signed_in
 
 pytestmark = pytest.mark.req("UI-02", part="mounted")
@@ -85,30 +83,3 @@ async def test_a_host_that_is_none_is_harmless(host: str, admin: Admin) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", cookies={VISITOR: "jane"}) as client:
         page = await client.get("/", headers={"host": host})
     assert 200 == page.status_code
-
-
-@pytest.mark.req("UI-03")
-async def test_a_frame_is_of_a_named_origin_and_learns_the_height(admin: Admin) -> None:
-    """The one script of the pages is a file of ours; it knows the origins that may have the height."""
-    pages = app(
-        admin, who=signed_in, url="https://hooks.example", frames=("https://product.example", "https://b.example")
-    )
-    transport = httpx.ASGITransport(app=pages)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x", cookies={VISITOR: "jane"}) as client:
-        page = await client.get("/")
-        [script] = [given for tag, given in Parsed(page.text).elements if tag == "script"]
-        file = await client.get(script["src"] or "")
-    assert "https://product.example https://b.example" == script["data-origins"]
-    assert (200, "text/javascript; charset=utf-8") == (file.status_code, file.headers["content-type"])
-    policy = page.headers["content-security-policy"]
-    assert "script-src 'self'; " in policy
-    assert "frame-ancestors https://product.example https://b.example" in policy
-    assert page.headers["set-cookie"].endswith("; HttpOnly; SameSite=None; Partitioned; Secure")
-
-
-@pytest.mark.parametrize(
-    "frame", ["https://a.example/path", "*", "a.example", "https://a.example; script-src *", "'self'", ""]
-)
-def test_a_frame_has_an_origin(frame: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 -- it has no text
-        app(cast("Any", None), frames=(frame,))
