@@ -605,6 +605,12 @@ async def test_every_list_checks_its_limit_and_cursor(admin: Admin, group: str, 
         assert "cursor" == await refused_field(page(tenant_id="acme", cursor=cursor))
 
 
+@pytest.mark.parametrize("searched", [0, 250_001, True, "5"])
+async def test_a_wrong_number_to_search_is_named(admin: Admin, searched: Any) -> None:
+    for method in (admin.deliveries.list, admin.replays.count):
+        assert "searched" == await refused_field(method(tenant_id="acme", searched=searched))
+
+
 @pytest.mark.parametrize("states", [None, 5, "failed", [], ["lost"], [None], ["pending"]])
 async def test_wrong_states_are_named(admin: Admin, states: Any) -> None:
     """States that are no list, or not those of a finished delivery, are refused by the name of the argument."""

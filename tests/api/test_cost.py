@@ -25,7 +25,7 @@ _MOST_RATIO = 1.5  # one more level of each index
 _AND_BUFFERS = 200
 _AND_ROWS = 1_000
 # One endpoint has nine tenths of all deliveries. No trigger and no foreign key runs: they would take most of the time.
-_GROW = """
+GROW = """
 SET LOCAL session_replication_role = replica;
 INSERT INTO hookseal.tenants (tenant_id, created_at)
 SELECT 't' || n, now() + make_interval(secs => n) FROM generate_series({least}, {most}) AS n;
@@ -224,7 +224,7 @@ async def test_no_list_reads_more_as_tables_grow(
     sent = await sent_by(admin, publisher)
 
     async def grown(least: int, most: int) -> dict[str, tuple[int, float, str]]:
-        text = _GROW.format(least=least, most=most).replace("$1", f"'{added.endpoint_id}'")
+        text = GROW.format(least=least, most=most).replace("$1", f"'{added.endpoint_id}'")
         async with installation.pool.acquire() as connection:
             async with connection.transaction():
                 await connection.execute(text)
@@ -235,7 +235,7 @@ async def test_no_list_reads_more_as_tables_grow(
             response = await caller.get(path)
             assert 200 == response.status_code, (name, response.text)
             await reported()
-            found[name] = await _read(installation.pool, sent)
+            found[name] = await read_by(installation.pool, sent)
         return found
 
     few, many = await grown(1, FEW), await grown(FEW + 1, MANY)
@@ -247,7 +247,7 @@ async def test_no_list_reads_more_as_tables_grow(
     assert [] == more
 
 
-async def _read(pool: Pool, sent: list[LoggedQuery]) -> tuple[int, float, str]:
+async def read_by(pool: Pool, sent: list[LoggedQuery]) -> tuple[int, float, str]:
     """Return how many blocks and rows these statements read, and their plans."""
     buffers, rows, plans = 0, 0.0, ""
     async with pool.acquire() as connection:

@@ -15,6 +15,7 @@ from hookseal.dispatcher.core.endpoint_rules import disabled_reason
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.url import url_problem
 from hookseal.dispatcher.store import producers, tokens
+from hookseal.dispatcher.store.delivery_queries import MAX_WALKED
 from hookseal.dispatcher.store.endpoint_queries import Trouble
 from hookseal.dispatcher.store.tenants import NewTenant
 from hookseal.dispatcher.store.tokens import Scope
@@ -439,6 +440,14 @@ def page(limit: int, cursor: str | None) -> None:
     whole(limit, "limit")
     if cursor is not None:
         _require(str, cursor, "cursor")
+
+
+def searched(value: int) -> int:
+    """Return how many deliveries a call may look at, 1 to 250,000. Raises `Malformed`."""
+    whole(value, "searched")
+    if not 1 <= value <= MAX_WALKED:
+        raise Malformed(f"searched must be 1 to {MAX_WALKED}", field="searched")
+    return value
 
 
 def place(

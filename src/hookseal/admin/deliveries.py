@@ -17,7 +17,7 @@ from hookseal.admin.session import Session
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.why import Explanation, explain
 from hookseal.dispatcher.store import delivery_queries
-from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.dispatcher.store.delivery_queries import MAX_WALKED, Filter
 from hookseal.dispatcher.store.replays import Replayed
 from hookseal.operations import deliveries as operations
 from hookseal.operations.replay import replay_delivery, resend_delivery, skip_delivery
@@ -43,6 +43,7 @@ class Deliveries:
         since: datetime | None = None,
         until: datetime | None = None,
         signed_by: str | None = None,
+        searched: int = MAX_WALKED,
         limit: int = 50,
         cursor: str | None = None,
         connection: Connection | None = None,
@@ -51,7 +52,7 @@ class Deliveries:
 
         `*` is every tenant. They are in one of the `states`, of events in the `channel`. They were made at `since` or
         later, and before `until`, as for `replays.start`. `signed_by` is the reference of a secret. A page searches at
-        most 250,000 deliveries, so it may have few items and a next page.
+        most `searched` deliveries, 1 to 250,000, so it may have few items and a next page.
         """
         filter_ = operations.checked(
             Filter(
@@ -68,8 +69,9 @@ class Deliveries:
             )
         )
         arguments.page(limit, cursor)
+        walked = arguments.searched(searched)
         async with self._session.reading(connection) as db:
-            items, following = await operations.page(db, filter_, limit=limit, cursor=cursor)
+            items, following = await operations.page(db, filter_, limit=limit, cursor=cursor, walked=walked)
         return Page(items=tuple(of_row(Delivery, item) for item in items), next_cursor=following)
 
     async def get(self, *, tenant_id: str, delivery_id: str, connection: Connection | None = None) -> DeliveryDetails:

@@ -63,9 +63,14 @@ class Replays:
         states: Sequence[str] = NOT_DELIVERED,
         since: datetime | None = None,
         until: datetime | None = None,
+        searched: int | None = None,
         connection: Connection | None = None,
     ) -> ReplayCount:
-        """Return how many deliveries such a job would send again; it changes nothing."""
+        """Return how many deliveries such a job would send again; it changes nothing.
+
+        With `searched`, 1 to 250,000, it looks at so many deliveries at most, the oldest first; the count may then not
+        be `complete`.
+        """
         selection = _selection(
             tenant_id,
             endpoint_id=endpoint_id,
@@ -75,10 +80,11 @@ class Replays:
             since=since,
             until=until,
         )
+        most = None if searched is None else arguments.searched(searched)
         async with self._session.reading(connection) as db:
-            tally = await replays.count(db, selection)
+            tally, is_all = await replays.count(db, selection, most=most)
         skipped = {"endpoint_disabled": tally.disabled, "endpoint_deleted": tally.deleted}
-        return ReplayCount(would_replay=tally.replayed, would_skip=skipped)
+        return ReplayCount(would_replay=tally.replayed, would_skip=skipped, complete=is_all)
 
     async def get(self, *, tenant_id: str, replay_id: str, connection: Connection | None = None) -> ReplayJob:
         """Return how far a job of the tenant has come."""

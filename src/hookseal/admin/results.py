@@ -85,6 +85,7 @@ class FailedAttempt:
 class EndpointDetails:
     """An endpoint as in a list, its other settings, the secrets that sign for it, and how many of its deliveries wait.
 
+    Up to 10,000 pending deliveries are counted, and `waiting_since` and `waiting_for` are of these.
     `retry_schedule`, in seconds, replaces attempts and back-off. `tls` has the subject, the fingerprint and the expiry
     time of each of its certificates. `last_failure` is the last failed attempt among its newest thousand deliveries.
     `last_disabled_reason` and `last_disabled_at` say why and when it was disabled before it was enabled last.
@@ -467,10 +468,14 @@ class ReplayJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayCount:
-    """How many deliveries a replay job would send again, and how many it would skip, by the reason."""
+    """How many deliveries a replay job would send again, and how many it would skip, by the reason.
+
+    If it is not `complete`, there are more deliveries that were not looked at.
+    """
 
     would_replay: int
     would_skip: Mapping[str, int]
+    complete: bool = field(default=True, metadata=HIDDEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -722,11 +727,15 @@ class PublicKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """A row of the audit log: who changed what. `before` and `after` have the facts; their text, if it is forged."""
+    """A row of the audit log: who changed what. `before` and `after` have the facts; their text, if it is forged.
+
+    `at` is the time as RFC 3339 in UTC, with microseconds. Somebody who forged it may have written one that no
+    `datetime` has.
+    """
 
     tenant_id: str
     sequence: int
-    at: datetime
+    at: str
     actor: str
     action: str
     subject: str

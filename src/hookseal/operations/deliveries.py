@@ -6,7 +6,7 @@ from typing import Any
 
 from hookseal.audit.chain import Action
 from hookseal.dispatcher.store import delivery_queries, event_queries
-from hookseal.dispatcher.store.delivery_queries import Filter
+from hookseal.dispatcher.store.delivery_queries import MAX_WALKED, Filter
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EventId, TenantId
 from hookseal.operations.operator import Operator
@@ -39,13 +39,13 @@ def checked(filter_: Filter) -> Filter:
 
 
 async def page(
-    executor: Executor, filter_: Filter, *, limit: int, cursor: str | None
+    executor: Executor, filter_: Filter, *, limit: int, cursor: str | None, walked: int = MAX_WALKED
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return a page of deliveries for a `checked` filter. Raises as `delivery_queries.page` does.
 
     Raises `NotFound` if the secret in `signed_by` never existed.
     """
-    items, following = await delivery_queries.page(executor, filter_, limit=limit, cursor=cursor)
+    items, following = await delivery_queries.page(executor, filter_, limit=limit, cursor=cursor, walked=walked)
     if filter_.signed_by is not None and not items:
         await version_report.require_known(executor, SecretRef.parse(filter_.signed_by))
     return items, following

@@ -151,7 +151,7 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
     async with operator.changing() as connection:
         if selection.endpoint_id is not None:
             await replays.require_endpoint(connection, selection.tenant_id, selection.endpoint_id)
-        tally = await replays.count(connection, selection)
+        tally, _ = await replays.count(connection, selection)
         if not tally.total:
             raise NotFound(
                 "no finished delivery meets these conditions: there is nothing to replay"

@@ -1,7 +1,8 @@
 """What an operator watches: the audit log of a tenant, and how much there is in the whole installation."""
 
-from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from hookseal.admin import AuditRow, Scope
 from hookseal.api.call import OURS, OWN, Asked, Call, NoQuery, Out, read
@@ -19,7 +20,7 @@ class AuditRowOut(Out):
     """Who changed what. `id` is the number of the row in the log of its tenant; `before` and `after` have the facts."""
 
     id: str
-    at: datetime
+    at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
     actor: str
     action: str
     subject: str

@@ -66,7 +66,7 @@ async def page(
 
     With states in which deliveries end undelivered it reads those in these states, else those of the endpoint, else of
     the tenant, else all; it ends the page after `walked` of them, even if few match. If only deliveries are wanted
-    which are pending or being sent, and there are at most `few`, it reads only these.
+    which are pending or being sent, and all tenants have at most `few`, it reads only these.
 
     Raises `Malformed` for an invalid cursor or a limit outside 1 to 1000, `NotFound` without `signed_by` if the
     endpoint never existed (a deleted one has deliveries until they leave), `Unavailable`.
@@ -176,8 +176,8 @@ async def _statement(executor: Executor, conditions: Filter, few: int) -> str:
     if conditions.endpoint_id is not None:
         return "page_of_endpoint"
     if states and states <= _UNFINISHED:
-        arguments = ([state.value for state in states], conditions.tenant_id, few + 1)
-        if await _SQL.value(executor, "count_unfinished", *arguments) <= few:
+        unfinished = await _SQL.value(executor, "count_unfinished", [state.value for state in states], few + 1)
+        if unfinished <= few:
             return "page_of_few"
     return "page_of_all" if conditions.tenant_id is None else "page_of_tenant"
 

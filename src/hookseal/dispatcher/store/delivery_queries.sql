@@ -94,17 +94,20 @@ LIMIT $6
 SELECT {listed}
 FROM (SELECT d.*, {matches}
       FROM (SELECT r.*, row_number() OVER (ORDER BY r.id DESC) AS place
-            FROM (SELECT * FROM hookseal.deliveries AS s
+            FROM ((SELECT * FROM hookseal.deliveries AS s
                   WHERE s.state = 'dead_letter' AND 'dead_letter' = ANY ($4::text[])
                     AND (s.state, s.id) >= ('dead_letter', $9::text::uuid) AND (s.state, s.id) < ('dead_letter', $5::text::uuid)
+                  ORDER BY s.state DESC, s.id DESC LIMIT $8)
                   UNION ALL
-                  SELECT * FROM hookseal.deliveries AS s
+                  (SELECT * FROM hookseal.deliveries AS s
                   WHERE s.state = 'failed' AND 'failed' = ANY ($4::text[])
                     AND (s.state, s.id) >= ('failed', $9::text::uuid) AND (s.state, s.id) < ('failed', $5::text::uuid)
+                  ORDER BY s.state DESC, s.id DESC LIMIT $8)
                   UNION ALL
-                  SELECT * FROM hookseal.deliveries AS s
+                  (SELECT * FROM hookseal.deliveries AS s
                   WHERE s.state = 'cancelled' AND 'cancelled' = ANY ($4::text[])
                     AND (s.state, s.id) >= ('cancelled', $9::text::uuid) AND (s.state, s.id) < ('cancelled', $5::text::uuid)
+                  ORDER BY s.state DESC, s.id DESC LIMIT $8)
                  ) AS r
             ORDER BY r.id DESC
             LIMIT $8) AS d) AS w
@@ -130,18 +133,18 @@ WHERE w.matches OR w.place = $8
 ORDER BY w.link_id DESC
 LIMIT $6
 
--- Counts the deliveries in the states $1, which are pending and sending or one of them, of a tenant or of all, up to $3.
--- Each state has an index of its own.
+-- Counts the deliveries in the states $1, which are pending and sending or one of them, up to $2. Each state has an index of
+-- its own. Those of one tenant are not counted alone: their number may be small beside what would have to be read.
 -- name: count_unfinished
 SELECT count(*)
 FROM (SELECT
       FROM hookseal.deliveries AS d
-      WHERE d.state = 'pending' AND 'pending' = ANY ($1::text[]) AND ($2::text IS NULL OR d.tenant_id = $2)
+      WHERE d.state = 'pending' AND 'pending' = ANY ($1::text[])
       UNION ALL
       SELECT
       FROM hookseal.deliveries AS d
-      WHERE d.state = 'sending' AND 'sending' = ANY ($1::text[]) AND ($2::text IS NULL OR d.tenant_id = $2)
-      LIMIT $3) AS counted
+      WHERE d.state = 'sending' AND 'sending' = ANY ($1::text[])
+      LIMIT $2) AS counted
 
 -- Reads a page among the deliveries that are pending or being sent, if there are few.
 -- It reads all of them, through the indexes that have only such, and sorts them.

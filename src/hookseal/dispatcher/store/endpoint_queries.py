@@ -83,7 +83,7 @@ def _not_found(uid: str | None) -> NotFound:
 async def show(
     executor: Executor, tenant: TenantId, *, endpoint_id: EndpointId | None = None, uid: str | None = None
 ) -> dict[str, Any]:
-    """Return one endpoint, by its id or its uid, with how many of its deliveries are pending.
+    """Return one endpoint, by its id or its uid, with how many of its deliveries are pending, up to 10,000.
 
     It also has how many of these are held, since when and why. `last_failure` is the last failed attempt among its
     newest thousand deliveries, None without one. `lane` is what its lane waits for, None if it is open; `next_probe_at`

@@ -123,7 +123,7 @@ SELECT {listed}
 FROM hookseal.endpoints AS e
 WHERE e.tenant_id = $1 AND e.id = ANY ($2::text[]::uuid[])
 
--- Reads one endpoint, how many of its deliveries are pending and held, and the time of its next probe.
+-- Reads one endpoint, how many of its deliveries are pending and held, up to 10,000, and the time of its next probe.
 -- name: show
 SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
        e.last_disabled_reason, e.last_disabled_at,
@@ -144,20 +144,27 @@ FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (
     SELECT count(*) AS pending, count(d.waiting_for) AS waiting, min(d.held_at) AS since,
            coalesce(array_agg(DISTINCT d.waiting_for::text) FILTER (WHERE d.waiting_for IS NOT NULL), '{}') AS reasons
-    FROM hookseal.deliveries AS d
-    WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.state = 'pending'
+    FROM (SELECT p.waiting_for, p.held_at
+          FROM hookseal.deliveries AS p
+          WHERE p.tenant_id = e.tenant_id AND p.endpoint_id = e.id AND p.state = 'pending'
+          LIMIT 10000) AS d
 ) AS held
 WHERE {named}
 
--- Returns the last failed attempt among the newest thousand deliveries of an endpoint.
+-- Returns the last failed attempt among the newest thousand deliveries of an endpoint. The comparisons of pairs, and `OFFSET 0`,
+-- make the planner find these by the endpoint, and their attempts by their deliveries, whatever else there is.
 -- name: last_failure
 SELECT l.id::text AS delivery_id, l.event_id, a.started_at, a.outcome, a.status
-FROM (SELECT tenant_id, id, event_id, endpoint_id
-      FROM hookseal.delivery_links
-      WHERE tenant_id = $1 AND endpoint_id = $2::text::uuid
-      ORDER BY endpoint_id DESC, id DESC
+FROM (SELECT n.tenant_id, n.id, n.event_id
+      FROM hookseal.delivery_links AS n
+      WHERE (n.endpoint_id, n.id) >= ($2::text::uuid, '00000000-0000-0000-0000-000000000000'::uuid)
+        AND (n.endpoint_id, n.id) <= ($2::text::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid) AND n.tenant_id = $1
+      ORDER BY n.endpoint_id DESC, n.id DESC
       LIMIT 1000) AS l
-JOIN hookseal.attempts AS a ON a.tenant_id = l.tenant_id AND a.delivery_id = l.id
-WHERE a.outcome <> 'delivered'
+CROSS JOIN LATERAL (
+    SELECT f.started_at, f.outcome, f.status
+    FROM hookseal.attempts AS f
+    WHERE f.tenant_id = l.tenant_id AND f.delivery_id = l.id AND f.outcome <> 'delivered'
+    OFFSET 0) AS a
 ORDER BY a.started_at DESC
 LIMIT 1

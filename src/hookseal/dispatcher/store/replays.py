@@ -168,14 +168,19 @@ class _Walked:
         return Tally(replayed=len(self.replayed), disabled=self.disabled, deleted=self.deleted)
 
 
-async def count(executor: Executor, selection: Selection) -> Tally:
-    """Return what would happen to the deliveries of the selection if they were replayed now. Raises `Unavailable`."""
+async def count(executor: Executor, selection: Selection, *, most: int | None = None) -> tuple[Tally, bool]:
+    """Return what would happen to the deliveries of the selection if they were replayed now, and whether that is all.
+
+    It looks at no more than `most` deliveries, by default at all, the oldest first. Raises `Unavailable`.
+    """
     _, place, end = await _window(executor, selection)
-    tally, has_more = Tally(), True
-    while has_more:
-        walked = await _walk(executor, selection, place, end, at_most=_ALL)
+    tally, has_more, seen = Tally(), True, 0
+    while has_more and (most is None or seen < most):
+        step = WALKED if most is None else min(WALKED, most - seen)
+        walked = await _walk(executor, selection, place, end, at_most=_ALL, walked=step)
         tally, has_more, place = tally + walked.tally, walked.has_more, walked.ended_with or place
-    return tally
+        seen += step
+    return tally, not has_more
 
 
 async def insert(connection: Connection, selection: Selection, *, rate: int, matched: int) -> ReplayJob:

@@ -16,11 +16,12 @@ WHERE t.deleted_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM hookseal.delivery_links AS l WHERE l.tenant_id = t.tenant_id)
 RETURNING {shown}
 
--- Returns the tenant with this id or uid.
+-- Returns the tenant with this id or uid, each of which has an index.
 -- name: get
 SELECT {shown}
 FROM hookseal.tenants AS t
-WHERE (t.tenant_id = $1 OR t.uid = $1) AND t.deleted_at IS NULL
+WHERE t.tenant_id = ANY (ARRAY(SELECT u.tenant_id FROM hookseal.tenants AS u WHERE u.uid = $1 AND u.deleted_at IS NULL) || $1::text)
+  AND t.deleted_at IS NULL
 
 -- The same, and locks its row: it then gets no endpoint until the transaction ends.
 -- name: lock
