@@ -37,7 +37,9 @@ async def test_a_link_of_an_operator_opens_the_pages_of_every_tenant(browser: Br
     assert (200, "/operator") == (browser.status, browser.response.url.path)
     await browser.follow("Tenants")
     assert "There is none." in browser.text
-    assert 403 == (await browser.open("/")).status
+    await browser.open("/")
+    assert (200, "/operator") == (browser.status, browser.response.url.path)
+    assert 403 == (await browser.open("/add")).status
 
 
 @pytest.fixture

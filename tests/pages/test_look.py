@@ -51,10 +51,11 @@ def test_a_logo_is_ours_or_of_one_origin(logo: str | None, origin: str | None) -
 @pytest.mark.parametrize(
     ("language", "zone", "written"),
     [
-        ("en", "UTC", "1 Dec 2026, 22:05:06"),
-        ("de", "Europe/Zurich", "1 Dez. 2026, 23:05:06"),
+        ("en", "UTC", "Dec 1, 2026, 22:05:06"),
+        ("en-GB", "UTC", "1 Dec 2026, 22:05:06"),
+        ("de", "Europe/Zurich", "1. Dez. 2026, 23:05:06"),
         ("fr", "UTC", "1 déc. 2026, 22:05:06"),
-        ("pt-BR", "America/Sao_Paulo", "1 dez. 2026, 19:05:06"),
+        ("pt-BR", "America/Sao_Paulo", "1 de dez. de 2026, 19:05:06"),
     ],
 )
 def test_a_date_is_in_the_language_and_the_zone(language: str, zone: str, written: str) -> None:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Mount
 
 from hookseal import Admin
-from hookseal.api import ALL, Access
+from hookseal.api import ALL, Access, Scope
 from hookseal.pages import Look, Visitor, app
 from tests.doubles.applications import served
 from tests.doubles.logbook import audited
@@ -57,6 +57,19 @@ async def test_they_are_a_part_of_an_application(admin: Admin, installation: Ins
         for path in ("/login", "/logout"):  # they have no sessions of their own
             assert 404 == (await jane.open(path)).status
     assert {"jane@acme.example"} == {row["who"] for row in await audited(installation.pool)}
+
+
+async def test_who_is_refused_is_led_to_what_they_may_have(admin: Admin) -> None:
+    """By the links of the visitor, and not by those of somebody who is not signed in."""
+    access = Access(tenant_id="acme", scopes=frozenset({Scope.READ}), actor="rita@acme.example")
+    rita = Visitor(access=access, look=Look(name="Rechnungen"), back_url="/invoices")
+    transport = httpx.ASGITransport(app=app(admin, who=lambda _: rita, back_url="/sign-in"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        browser = await Browser(client).open("/add")
+    links = {"Endpoints": "/", "Deliveries": "/deliveries", "All endpoints": "/"}
+    links |= {"Back": "/invoices", "Back to the product": "/invoices", "Skip to the content": "#main"}
+    assert (403, links) == (browser.status, browser.page.links)
+    assert "Rechnungen" in browser.text
 
 
 async def test_the_path_may_be_of_a_proxy(admin: Admin) -> None:

@@ -165,7 +165,9 @@ async def test_what_may_not_be_done_is_refused(
         for page in OF_A_CUSTOMER:
             assert page.scopes is not None
             is_refused = access is None or access.tenant_id is None or not page.scopes <= access.scopes
-            if is_refused:
+            if visitor == "every" and page.of_every_tenant is None:
+                assert "/operator" == (await client.get(theirs.path(page))).headers["location"]
+            elif is_refused:
                 response = await asked(client, page, theirs.path(page), theirs.form(page))
                 assert (401 if access is None else 403) == response.status_code, page.name
             elif page.method == "GET":
@@ -221,8 +223,10 @@ async def test_nobody_is_led_to_the_product(browsing: Browsing) -> None:
 
 async def test_an_access_for_every_customer_is_none_for_one(browsing: Browsing) -> None:
     async with browsing("every") as browser:
-        await browser.open("/")
+        await browser.open("/add")
         assert (403, True) == (browser.status, "not for one customer" in browser.text)
+        await browser.open("/")
+        assert (200, "/operator") == (browser.status, browser.response.url.path)
 
 
 async def test_every_answer_has_the_policy(theirs: Everything, jane: Browser) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
-from hookseal.dispatcher.store import delivery_queries
 from hookseal.ground import ids
+from hookseal.pages.views import deliveries
 from hookseal.pages.views.verifying import LANGUAGES
 from tests import rows
 from tests.doubles.logbook import audited
@@ -204,7 +204,9 @@ async def test_the_second_of_two_who_rotate_sees_it(jane: Browser, admin: Admin)
     await jane.press("Make a new secret", overlap="0")
     assert (409, True) == (jane.status, "Somebody changed this endpoint" in jane.text)
     assert "number 2, the new one, and number 1, the old one" in jane.text
-    await jane.press("Make a new secret", overlap="3600")
+    [form] = [form for form in jane.page.forms if "Make a new secret" in form.buttons]
+    assert ["0"] == form.options["overlap"]  # no other one is possible while two sign
+    await jane.send(form, overlap="3600")
     assert (409, True) == (jane.status, "Two secrets sign already" in jane.text)
     await jane.press("Make a new secret", overlap="0")
     assert (200, True) == (jane.status, "One secret signs each request: number 3" in jane.text)
@@ -249,9 +251,11 @@ async def test_an_endpoint_is_deleted_after_a_question(jane: Browser, admin: Adm
 
 
 async def test_an_example_is_sent(jane: Browser, admin: Admin, installation: Installation) -> None:
-    await admin.event_types.add(name="invoice.paid", description="", schemas=EXAMPLE, actor="test")
-    await admin.event_types.add(name="none.such", description="", actor="test")
     endpoint_id = await added(admin)
+    await admin.event_types.add(name="none.such", description="", actor="test")
+    await jane.open(f"/endpoint/{endpoint_id}/test")
+    assert "Ask the support of the product to add one" in jane.text
+    await admin.event_types.add(name="invoice.paid", description="", schemas=EXAMPLE, actor="test")
     await jane.open(f"/endpoint/{endpoint_id}/test")
     [form] = [form for form in jane.page.forms if "Send" in form.buttons]
     assert ["invoice.paid"] == form.options["type"]
@@ -319,13 +323,12 @@ async def test_a_search_that_goes_on_says_so(
     jane: Browser, admin: Admin, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page searches so many deliveries; what it does not find is not said to be nowhere."""
-    defaults = delivery_queries.page.__kwdefaults__ or {}
-    monkeypatch.setitem(defaults, "walked", 3)  # in place of 250,000
+    monkeypatch.setattr(deliveries, "SEARCHED", 3)  # in place of 3,000
     await added(admin)
     await rows.publish(installation.pool, event_type="a")
     await rows.publish(installation.pool, 4, event_type="b")
     await jane.open("/deliveries?type=a")
-    assert "There is none among the newest ones" in jane.text
+    assert "There is none among those that were searched" in jane.text
     await jane.follow("Older")
     assert 1 == len(re.findall(r'href="/delivery/', jane.response.text))
 

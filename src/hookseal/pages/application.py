@@ -38,8 +38,8 @@ from hookseal.pages.forms import NAME, Fields, parsed
 from hookseal.pages.guard import FORM_COOKIE, RANDOM_BYTES, Site
 from hookseal.pages.look import Look
 from hookseal.pages.page import Asked, File, Links, Moved, Page, Shown, Visitor
-from hookseal.pages.sessions import COOKIE, LinkSessions
 from hookseal.pages.views import PAGES
+from hookseal.pages.views.entry import COOKIE, LinkSessions
 
 Who = Callable[[Request], Awaitable[Visitor | Access | None] | Visitor | Access | None]
 
@@ -65,10 +65,11 @@ def app(
     """Return the application. The caller opens the Admin, and closes it after the last request.
 
     `who` says what a visitor may do, None for nothing; by default the session does that a link from
-    `admin.portal` has begun. `look` and `back_url` hold where the visitor has no others: the latter is where the
-    product signs somebody in. `url` is the address at which browsers see the pages, if it is another one than the
-    request says: no forwarded header is believed. Pages of the origins in `frames` may frame them. For one
-    visitor this process answers `rate` requests a second, as the API does. Raises `ValueError` for what is no origin.
+    `admin.portal` has begun. `look` and `back_url` hold where the visitor has no others: the latter is a page of the
+    product, to which "Back" leads, also for who is not signed in. `url` is the address at which browsers see the pages,
+    if it is another one than the request says: no forwarded header is believed. Pages of the origins in `frames` may
+    frame them. For one visitor this process answers `rate` requests a second, as the API does. Raises `ValueError` for
+    what is no origin.
     """
     site_of = partial(guard.site_of, url=url, frames=origins(",".join(frames)) if frames else ())
     pages = _Pages(
@@ -136,7 +137,9 @@ class _Pages:
         request.scope[CALL] = PAGE
         visitor: Visitor | None = None
         try:
-            visitor = await self._visitor(page, request)
+            visitor = None if page.scopes is None else await self._visitor(request)
+            if visitor is not None:
+                self._admit(visitor, page)
             response = await self._answered(page, request, visitor)
         except ClientDisconnect:
             return
@@ -154,24 +157,22 @@ class _Pages:
         problem = Problem(405, "method_not_allowed", "Method Not Allowed", headers={"allow": allowed})
         return self._failed(request, problem)
 
-    async def _visitor(self, page: Page, request: Request) -> Visitor | None:
-        """Return who asks, None on a page for everybody. Raises `Problem` if that visitor may not have the page."""
-        if page.scopes is None:
-            return None
+    async def _visitor(self, request: Request) -> Visitor:
+        """Return who asks. Raises `Problem` if that is nobody."""
         found = self._who(request)
         visitor = await found if inspect.isawaitable(found) else found
         if not visitor:
             raise Problem(401, _NOBODY, "")
-        if isinstance(visitor, Access):
-            visitor = Visitor(access=visitor)
+        return Visitor(access=visitor) if isinstance(visitor, Access) else visitor
+
+    def _admit(self, visitor: Visitor, page: Page) -> None:
+        """Return if the visitor may have the page now. Raises `Problem`."""
         if (seconds := self._limit.wait(visitor.access.caller, self._clock.monotonic())) > 0:
             raise problems.rate_limited(seconds)
-        if page.of_every_tenant and visitor.access.tenant_id is not None:
-            raise Problem(403, "one_tenant", "")
-        if not page.of_every_tenant and visitor.access.tenant_id is None:
-            raise Problem(403, "every_tenant", "")
-        require_scopes(visitor.access, page.scopes)
-        return visitor
+        is_of_every = visitor.access.tenant_id is None
+        if page.of_every_tenant not in {None, is_of_every}:
+            raise Problem(403, "every_tenant" if is_of_every else "one_tenant", "")
+        require_scopes(visitor.access, page.scopes or frozenset())
 
     async def _answered(self, page: Page, request: Request, visitor: Visitor | None) -> Response:
         site, access = self._site_of(request), NOBODY if visitor is None else visitor.access
@@ -244,7 +245,8 @@ class _Pages:
             "notice": notice,
         }
         body = rendering.html(shown.template, {**shared, **shown.values}, look)
-        return Response(body, shown.status, guard.headers(site, look.image_origin), _HTML)
+        status = shown.status or (422 if shown.values.get("errors") else 200)
+        return Response(body, status, guard.headers(site, look.image_origin), _HTML)
 
     async def _back_url_of(self, request: Request) -> str | None:
         """Return where the product lets in again a visitor whose session has ended, None if that is not known."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_datetime
+from babel.dates import format_skeleton, format_time
 
 MAX_NAME_CHARACTERS: Final = 64
 _COLOUR: Final = re.compile(r"#[0-9a-f]{6}")
@@ -64,8 +64,14 @@ class Look:
         return _zone(self.time_zone) or ZoneInfo("UTC")
 
     def written(self, moment: datetime) -> str:
-        """Return the time in this language and zone."""
-        return format_datetime(moment, "d MMM y, HH:mm:ss", tzinfo=self.zone, locale=_locale(self.language))
+        """Return the time in this language and zone: the date as the language writes it, and 24 hours."""
+        zone, locale = self.zone, _locale(self.language)
+        date = format_skeleton("yMMMd", moment, tzinfo=zone, locale=locale)
+        return f"{date}, {format_time(moment, 'HH:mm:ss', tzinfo=zone, locale=locale)}"
+
+    def typed(self, moment: datetime) -> str:
+        """Return the time in this zone as a field of a form has it: `2026-11-30T08:00`."""
+        return moment.astimezone(self.zone).strftime("%Y-%m-%dT%H:%M")
 
 
 @lru_cache(maxsize=64)

@@ -1,17 +1,21 @@
 """What a page is: a method and a path, what it needs, and the function that answers it."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from hookseal.admin import Admin, Scope
+from hookseal.admin import Page as ListPage
 from hookseal.api.access import Access
+from hookseal.errors import Malformed, NotFound
+from hookseal.pages import words
 from hookseal.pages.forms import Fields
 from hookseal.pages.look import Look
 
+PAGE_SIZE: Final = 25  # of a list
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 
 
@@ -64,11 +68,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A page: a template with its values. `cookies` are set, each with its value and its seconds; 0 removes it."""
+    """A page: a template with its values. `cookies` are set, each with its value and its seconds; 0 removes it.
+
+    Without a `status` it is 422 if `errors` of a form are among the values, else 200.
+    """
 
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
-    status: int = 200
+    status: int | None = None
     cookies: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
@@ -95,8 +102,8 @@ Handler = Callable[[Asked], Awaitable[Shown | Moved | File]]
 class Page:
     """A page, or what a form does. One with `scopes` None is for everybody, also without an access.
 
-    A GET changes nothing. One that is `of_every_tenant` needs an access for all of them, any other one for one tenant.
-    One that is `only_by_link` is not there under the sessions of a product.
+    A GET changes nothing. One that is `of_every_tenant` needs an access for all of them, any other one for one tenant;
+    with None it takes either. One that is `only_by_link` is not there under the sessions of a product.
     """
 
     name: str
@@ -104,7 +111,7 @@ class Page:
     path: str
     handler: Handler
     scopes: frozenset[Scope] | None
-    of_every_tenant: bool = False
+    of_every_tenant: bool | None = False
     only_by_link: bool = False
 
 
@@ -116,3 +123,35 @@ def read(name: str, path: str, handler: Handler, *more: Scope) -> Page:
 def act(name: str, path: str, handler: Handler, *scopes: Scope) -> Page:
     """Return what a form does, with the scopes that it needs."""
     return Page(name=name, method="POST", path=path, handler=handler, scopes=frozenset(scopes))
+
+
+async def listed(
+    asked: Asked,
+    found: Callable[..., Awaitable[ListPage[Any]]],
+    *,
+    chosen: Mapping[str, str] | None = None,
+    fields: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return the values of a page with a list: its items, what leads to the next ones, and what is wrong with a filter.
+
+    `found` is a list of an `Admin`, which gets a limit and a cursor; `chosen` are the filters of the address. An error
+    of one of the `fields`, which are arguments of the list, is said beside it; any other one is raised.
+    """
+    after, filters = asked.query.text("after") or None, chosen or {}
+    values: dict[str, Any] = {
+        "items": (),
+        "after": None,
+        "is_first": after is None,
+        "chosen": filters,
+        "kept": {name: value for name, value in filters.items() if value},
+        "errors": {},
+    }
+    try:
+        page = await found(limit=PAGE_SIZE, cursor=after)
+    except Malformed as error:
+        return values | {"errors": words.said_of(error, fields)}
+    except NotFound as error:
+        if error.field is None or error.field not in fields:
+            raise
+        return values | {"errors": {error.field: words.sentence(str(error))}}
+    return values | {"items": page.items, "after": page.next_cursor}

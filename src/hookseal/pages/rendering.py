@@ -10,7 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hookseal.pages import operator_words, words
+from hookseal.pages import words
 from hookseal.pages.look import Look
 
 # Controls but line breaks and tabs; what turns the direction of a text, or is a mark without a width; half a character.
@@ -63,7 +63,6 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.globals["words"] = words
-    environment.globals["of_operator"] = operator_words
     environment.globals["version"] = _VERSION
     return environment
 

@@ -1,4 +1,7 @@
-"""What the pages say: how things stand, what is wrong with a receiver, what to do: in words of a customer. Pure."""
+"""What the pages say: how things stand, what is wrong with a receiver, what to do. Pure.
+
+What is not said to be for an operator is in words of a customer.
+"""
 
 import re
 from collections.abc import Collection
@@ -76,6 +79,16 @@ WAITING: Final = {
     "rate": "Other deliveries of this endpoint are sent first, as its rate allows.",
     "concurrency": "Your receiver has not answered earlier requests yet.",
     "order": "It waits for an earlier delivery: this endpoint gets its deliveries in order.",
+}
+
+# The same for an operator, who knows docs/lifecycle.md: what a delivery, or the lane of an endpoint, waits for.
+OPERATOR_WAITING: Final = {
+    "secret": "a secret, which is refused",
+    "endpoint_disabled": "its endpoint, which is disabled",
+    "breaker": "the breaker of its endpoint, which is open",
+    "rate": "the rate of its endpoint",
+    "concurrency": "the concurrency of its endpoint",
+    "order": "an earlier delivery of its endpoint",
 }
 
 ATTEMPT: Final = {
@@ -167,6 +180,16 @@ JOB: Final = {
     "cancelled": Word("Cancelled", "off", "The rest is not sent again."),
 }
 
+# Why an operator looks at endpoints.
+TROUBLE: Final = {
+    "trouble": "in trouble: held, stopped or failing",
+    "disabled": "disabled",
+    "held": "held",
+    "stopped": "stopped",
+    "failing": "failing",
+    "rotation_due": "rotation by schedule is due",
+}
+
 _BLIND: Final = {
     "added": "The endpoint is added. You may not see its secret: ask the support of the product for it.",
     "rotated": "There is a new secret. You may not see it: ask the support of the product for it.",
@@ -253,7 +276,7 @@ def sentence(detail: str, field: str | None = None) -> str:
 # The title and the text of a page for a request that cannot be done.
 _PROBLEMS: Final = {
     400: ("That cannot be done", "The request is not complete. Go back, and try again."),
-    401: ("You are not signed in", "Open these pages from the product again: a link is for one visit."),
+    401: ("You are not signed in", "Your session has ended, or has not begun. Open these pages from the product."),
     403: ("You may not do that", "Your access does not allow it. Nothing was changed."),
     404: ("There is no such page", "What you look for does not exist, or does not any more."),
     405: ("That is no address to open", "Go back, and use the buttons of the page."),

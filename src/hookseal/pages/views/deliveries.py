@@ -1,17 +1,19 @@
 """Deliveries: what was sent to the endpoints of a customer, every attempt of it, and the form that sends it again."""
 
-from typing import Final
+from collections.abc import Awaitable
+from typing import Any, Final
 
 from hookseal.admin import Delivery, DeliveryDetails, Scope
+from hookseal.admin import Page as ListPage
 from hookseal.api import problems
-from hookseal.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.wire import Scheme
 from hookseal.pages import rendering, words
-from hookseal.pages.page import Asked, Moved, Shown, act, read
+from hookseal.pages.page import Asked, Moved, Shown, act, listed, read
 from hookseal.pages.views.secrets import version_of
 
-PAGE_SIZE: Final = 25
-MOST_BODY_BYTES: Final = 65_536
+SEARCHED: Final = 3_000  # deliveries at most, to find those that match: so a page comes within 80 ms
+_MOST_BODY_BYTES: Final = 65_536
 MOST_ATTEMPTS: Final = 12  # of a page: each may have 2 KiB of an answer
 MOST_ANSWER_BYTES: Final = 5_000  # as HTML
 ONE: Final = "/delivery/{delivery_id}"
@@ -21,44 +23,30 @@ SIGNATURES: Final = {
     Scheme.SVIX: ("svix-id", "svix-timestamp", "svix-signature"),
     Scheme.X_WEBHOOK: ("x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-event", "x-webhook-signature"),
 }
-_FILTERS: Final = frozenset({"endpoint_id", "event_type", "states", "since", "until", "cursor"})
+_FILTERS: Final = frozenset({"event_type", "states", "since", "until", "cursor"})
 
 
 async def listing(asked: Asked) -> Shown:
     """Show the deliveries that a state, a type, a time or an endpoint selects, the newest first."""
     query, state = asked.query, asked.query.text("state")
-    errors: dict[str, str] = {}
-    items: tuple[Delivery, ...] = ()
-    following = None
-    try:
-        page = await asked.admin.deliveries.list(
+
+    def found(**place: Any) -> Awaitable[ListPage[Delivery]]:
+        return asked.admin.deliveries.list(
             tenant_id=asked.tenant,
             endpoint_id=query.text("endpoint") or None,
             event_type=query.text("type") or None,
             states=[state] if state in words.DELIVERY else None,
             since=query.moment("since", asked.look.zone),
             until=query.moment("until", asked.look.zone),
-            limit=PAGE_SIZE,
-            cursor=query.text("after") or None,
+            searched=SEARCHED,
+            **place,
         )
-        items, following = page.items, page.next_cursor
-    except Malformed as error:
-        if error.field == "endpoint_id":
-            raise
-        errors = words.said_of(error, _FILTERS)
-    ids = list({each.endpoint_id for each in items})
-    endpoints = await asked.admin.endpoints.find_all(tenant_id=asked.tenant, endpoint_ids=ids) if ids else {}
+
     chosen = {name: query.text(name) for name in ("endpoint", "state", "type", "since", "until")}
-    values = {
-        "deliveries": items,
-        "endpoints": endpoints,
-        "after": following,
-        "is_first": not query.text("after"),
-        "chosen": chosen,
-        "kept": {name: value for name, value in chosen.items() if value},
-        "errors": errors,
-    }
-    return Shown(template="deliveries.html", values=values, status=422 if errors else 200)
+    values = await listed(asked, found, chosen=chosen, fields=_FILTERS)
+    ids = list({each.endpoint_id for each in values["items"]})
+    endpoints = await asked.admin.endpoints.find_all(tenant_id=asked.tenant, endpoint_ids=ids) if ids else {}
+    return Shown(template="deliveries.html", values={**values, "endpoints": endpoints})
 
 
 async def show(asked: Asked) -> Shown:
@@ -75,7 +63,7 @@ async def _shown(asked: Asked, delivery: DeliveryDetails, *, body: bytes | None 
         endpoint = await asked.admin.endpoints.get(tenant_id=asked.tenant, endpoint_id=delivery.endpoint_id)
     except NotFound:
         endpoint = None
-    text, is_whole = (None, True) if body is None else rendering.fitting(_text(body), MOST_BODY_BYTES)
+    text, is_whole = (None, True) if body is None else body_text(body)
     own = () if endpoint is None else endpoint.header_names
     signed = () if endpoint is None else SIGNATURES[Scheme(endpoint.scheme)]
     log, last = delivery.attempt_log, asked.query.number("last")
@@ -97,8 +85,9 @@ async def _shown(asked: Asked, delivery: DeliveryDetails, *, body: bytes | None 
     return Shown(template="delivery.html", values=values)
 
 
-def _text(body: bytes) -> str:
-    return body.decode("utf-8", errors="replace")
+def body_text(body: bytes) -> tuple[str, bool]:
+    """Return the beginning of a body as text, and whether that is all of it."""
+    return rendering.fitting(body.decode("utf-8", errors="replace"), _MOST_BODY_BYTES)
 
 
 async def body(asked: Asked) -> Shown:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -13,9 +15,8 @@ from hookseal.api.problems import Problem
 from hookseal.errors import Conflict, HooksealError, Malformed, NotFound, Refused
 from hookseal.pages import words
 from hookseal.pages.forms import Fields
-from hookseal.pages.page import Asked, Moved, Shown, act, read
+from hookseal.pages.page import PAGE_SIZE, Asked, Moved, Shown, act, listed, read
 
-PAGE_SIZE: Final = 25
 MOST_TYPES: Final = 100  # of the catalogue, that a form offers
 _EVERY: Final = ("*",)
 _HEADER: Final = re.compile(r"([^:\s]+)\s*:\s*(.*)")
@@ -63,18 +64,16 @@ def headers_in(form: Fields) -> dict[str, str]:
     return headers
 
 
-async def listing(asked: Asked) -> Shown:
-    """Show the endpoints with their state and their last day, the newest first."""
+async def first(asked: Asked) -> Shown | Moved:
+    """Show the endpoints with their state and their last day, the newest first; an operator's first page is another."""
+    if asked.access.tenant_id is None:
+        return Moved(to=asked.link("operator"))
+    values = await listed(asked, partial(asked.admin.endpoints.list, tenant_id=asked.tenant))
     cursor = asked.query.text("after") or None
-    page = await asked.admin.endpoints.list(tenant_id=asked.tenant, limit=PAGE_SIZE, cursor=cursor)
     stats = await asked.admin.endpoints.stats(tenant_id=asked.tenant, limit=PAGE_SIZE, cursor=cursor)
-    values = {
-        "endpoints": page.items,
-        "stats": {each.endpoint_id: each for each in stats.items},
-        "after": page.next_cursor,
-        "is_first": cursor is None,
-    }
-    return Shown(template="endpoints.html", values=values)
+    return Shown(
+        template="endpoints.html", values={**values, "stats": {each.endpoint_id: each for each in stats.items}}
+    )
 
 
 async def show(asked: Asked) -> Shown:
@@ -111,7 +110,7 @@ async def add(asked: Asked) -> Shown | Moved:
             actor=asked.access.actor,
         )
     except (Malformed, Refused, Conflict) as error:
-        return await _form(asked, asked.form, errors=words.said_of(error, _FIELDS), status=422)
+        return await _form(asked, asked.form, errors=words.said_of(error, _FIELDS))
     return Moved(to=asked.link("secret", {"done": "added"}, endpoint_id=added.endpoint_id))
 
 
@@ -120,7 +119,7 @@ async def _form(
     form: Fields,
     *,
     errors: Mapping[str, str] | None = None,
-    status: int = 200,
+    status: int | None = None,
     endpoint: EndpointDetails | None = None,
     changed: Sequence[tuple[str, str, str]] = (),
 ) -> Shown:
@@ -189,7 +188,7 @@ async def save(asked: Asked) -> Shown | Moved:
 
 async def _again(asked: Asked, error: HooksealError) -> Shown:
     errors = words.said_of(error, _FIELDS)
-    return await _form(asked, asked.form, errors=errors, status=422, endpoint=await _found(asked))
+    return await _form(asked, asked.form, errors=errors, endpoint=await _found(asked))
 
 
 def _seen(form: Fields) -> Settings:
@@ -263,11 +262,11 @@ async def testing(asked: Asked) -> Shown:
     return await _testing(asked)
 
 
-async def _testing(asked: Asked, errors: Mapping[str, str] | None = None, status: int = 200) -> Shown:
+async def _testing(asked: Asked, errors: Mapping[str, str] | None = None) -> Shown:
     endpoint = await asked.admin.endpoints.find(tenant_id=asked.tenant, endpoint_id=asked.path["endpoint_id"])
     types = [each for each in await _catalogue(asked) if _example(each) is not None]
     values = {"endpoint": endpoint, "types": types, "errors": errors or {}}
-    return Shown(template="endpoint_test.html", values=values, status=status)
+    return Shown(template="endpoint_test.html", values=values)
 
 
 def _example(event_type: EventType) -> bytes | None:
@@ -285,7 +284,7 @@ async def test(asked: Asked) -> Shown | Moved:
     except (Malformed, NotFound):
         example = None
     if example is None:
-        return await _testing(asked, {"event_type": "Choose a type that has an example."}, status=422)
+        return await _testing(asked, {"event_type": "Choose a type that has an example."})
     try:
         sent = await asked.admin.endpoints.send_example(
             tenant_id=asked.tenant,
@@ -300,7 +299,7 @@ async def test(asked: Asked) -> Shown | Moved:
 
 
 PAGES: Final = (
-    read("endpoints", "/", listing),
+    replace(read("endpoints", "/", first), of_every_tenant=None),
     read("endpoint.new", "/add", new, Scope.MANAGE),
     act("endpoint.add", "/add", add, Scope.READ, Scope.MANAGE),
     read("endpoint", ONE, show),

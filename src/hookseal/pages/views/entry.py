@@ -1,17 +1,43 @@
-"""How a visitor comes in by a link, and leaves."""
+"""How a visitor comes in by a link, is known by a cookie with the token of a portal, and leaves."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from hookseal.admin import Scope
-from hookseal.errors import Malformed, NotFound
-from hookseal.ground.ids import EVERY_TENANT
-from hookseal.pages import words
-from hookseal.pages.page import Asked, Moved, Page, Shown
-from hookseal.pages.sessions import COOKIE
+from starlette.requests import Request
 
+from hookseal.admin import Admin, Scope
+from hookseal.api.access import of_token
+from hookseal.errors import Malformed, NotFound
+from hookseal.pages import words
+from hookseal.pages.guard import Site
+from hookseal.pages.page import Asked, Moved, Page, Shown, Visitor
+
+COOKIE: Final = "hookseal"
 KEPT_SECONDS: Final = 86_400  # after the end of the session: until then a page knows where the product lets in again
+
+
+class LinkSessions:
+    """Knows visitors by the token in their cookie, which PostgreSQL is asked for each time."""
+
+    def __init__(self, admin: Admin, site_of: Callable[[Request], Site]) -> None:
+        self._admin = admin
+        self._site_of = site_of
+
+    async def visitor(self, request: Request) -> Visitor | None:
+        """Return who asks; None without a token of a portal that may be used now."""
+        text = self._text(request)
+        found = None if text is None else await self._admin.tokens.find(text)
+        return Visitor(access=of_token(found)) if found is not None and found.portal else None
+
+    async def back_url(self, request: Request) -> str | None:
+        """Return where the product lets the visitor in again, also some days after the session has ended."""
+        text = self._text(request)
+        return None if text is None else await self._admin.portal.refresh_url(code=text)
+
+    def _text(self, request: Request) -> str | None:
+        return request.cookies.get(self._site_of(request).cookie_name(COOKIE))
 
 
 async def welcome(asked: Asked) -> Shown:
@@ -27,8 +53,7 @@ async def enter(asked: Asked) -> Shown | Moved:
     except (Malformed, NotFound):
         return await _without_session(asked, code, "This link does not work any more", words.USED_LINK, status=401)
     seconds = max(0, int((session.expires_at - asked.now).total_seconds())) + KEPT_SECONDS
-    first = "operator" if session.tenant_id == EVERY_TENANT else "endpoints"
-    return Moved(to=asked.link(first), cookies={COOKIE: (session.token.reveal().decode(), seconds)})
+    return Moved(to=asked.link("endpoints"), cookies={COOKIE: (session.token.reveal().decode(), seconds)})
 
 
 async def leave(asked: Asked) -> Shown:

@@ -1,6 +1,6 @@
 """Recovering: sending again all that an endpoint did not get since a time, after the number of it was shown."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from hookseal.admin import ReplayJob, Scope
@@ -8,6 +8,7 @@ from hookseal.api import problems
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.pages import words
 from hookseal.pages.page import Asked, Moved, Shown, act, read
+from hookseal.pages.views.deliveries import SEARCHED
 from hookseal.pages.views.endpoints import ONE
 
 _ONE: Final = ONE + "/recover"
@@ -25,23 +26,23 @@ async def count(asked: Asked) -> Shown:
         since = query.moment("since", zone)
         if since is not None:
             found = await asked.admin.replays.count(
-                tenant_id=asked.tenant, endpoint_id=endpoint.endpoint_id, since=since, until=asked.now
+                tenant_id=asked.tenant,
+                endpoint_id=endpoint.endpoint_id,
+                since=since,
+                until=asked.now,
+                searched=SEARCHED,
             )
     except Malformed as error:
         errors = words.said_of(error, _FIELDS)
     values = {
         "endpoint": endpoint,
-        "asked_for": query.text("since") or _local(asked, asked.now - timedelta(days=1)),
+        "asked_for": query.text("since") or asked.look.typed(asked.now - timedelta(days=1)),
         "since": since,
         "until": asked.now,
         "count": found,
         "errors": errors,
     }
-    return Shown(template="recover.html", values=values, status=422 if errors else 200)
-
-
-def _local(asked: Asked, moment: datetime) -> str:
-    return moment.astimezone(asked.look.zone).strftime("%Y-%m-%dT%H:%M")
+    return Shown(template="recover.html", values=values)
 
 
 async def start(asked: Asked) -> Moved:

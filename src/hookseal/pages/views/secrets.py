@@ -1,5 +1,7 @@
 """The secret of an endpoint: what signs until when, and the forms that show, rotate, ask, end and roll back."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from hookseal.admin import Scope
@@ -33,7 +35,7 @@ async def _shown(asked: Asked, *, secret: str | None = None, problem: str | None
         "status": state,
         "current": version_of(state.secret_ref),
         "previous": version_of(state.previous_secret_ref) if state.overlapping else None,
-        "overlaps": OVERLAPS,
+        "overlaps": {0: OVERLAPS[0]} if state.overlapping else OVERLAPS,
         "rotation_id": asked.draw(),
         "secret": secret,
         "problem": problem,
@@ -60,23 +62,15 @@ async def rotate(asked: Asked) -> Shown | Moved:
     overlap = asked.form.number("overlap")
     if overlap not in OVERLAPS:
         return await _shown(asked, problem="Choose how long both secrets are to sign.", status=422)
+    change = partial(asked.admin.secrets.rotate, overlap_seconds=overlap, rotation_id=asked.form.text("rotation_id"))
     try:
-        await asked.admin.secrets.rotate(
-            tenant_id=asked.tenant,
-            endpoint_id=asked.path["endpoint_id"],
-            overlap_seconds=overlap,
-            rotation_id=asked.form.text("rotation_id"),
-            expect_generation=asked.form.number("generation"),
-            wait=None,
-            actor=asked.access.actor,
+        return await _changed(
+            asked, change, "rotated", "Two secrets sign already. End the old one first, or wait for its end."
         )
     except Malformed as error:
         if error.field != "rotation_id":
             raise
         raise problems.Problem(400, "bad_form", "the form is not complete") from None
-    except Conflict as error:
-        return await _conflict(asked, error, "Two secrets sign already. End the old one first, or wait for its end.")
-    return _moved(asked, "rotated")
 
 
 async def ask(asked: Asked) -> Moved:
@@ -92,23 +86,19 @@ async def ask(asked: Asked) -> Moved:
 
 async def end(asked: Asked) -> Shown | Moved:
     """Let only the current secret sign from now on."""
-    try:
-        await asked.admin.secrets.end_overlap(
-            tenant_id=asked.tenant,
-            endpoint_id=asked.path["endpoint_id"],
-            expect_generation=asked.form.number("generation"),
-            wait=None,
-            actor=asked.access.actor,
-        )
-    except Conflict as error:
-        return await _conflict(asked, error, "There is no old secret any more.")
-    return _moved(asked, "ended")
+    return await _changed(asked, asked.admin.secrets.end_overlap, "ended", "There is no old secret any more.")
 
 
 async def roll_back(asked: Asked) -> Shown | Moved:
     """Make the previous secret current again, while both sign."""
+    gone = "There is no old secret any more, so none can be brought back."
+    return await _changed(asked, asked.admin.secrets.roll_back, "rolled-back", gone)
+
+
+async def _changed(asked: Asked, change: Callable[..., Awaitable[Any]], done: str, otherwise: str) -> Shown | Moved:
+    """Change which secrets sign; if somebody did so before, or it cannot be done, show how they are now, and why."""
     try:
-        await asked.admin.secrets.roll_back(
+        await change(
             tenant_id=asked.tenant,
             endpoint_id=asked.path["endpoint_id"],
             expect_generation=asked.form.number("generation"),
@@ -116,13 +106,9 @@ async def roll_back(asked: Asked) -> Shown | Moved:
             actor=asked.access.actor,
         )
     except Conflict as error:
-        return await _conflict(asked, error, "There is no old secret any more, so none can be brought back.")
-    return _moved(asked, "rolled-back")
-
-
-async def _conflict(asked: Asked, error: Conflict, otherwise: str) -> Shown:
-    """Show the page as it is now, with why nothing was done."""
-    return await _shown(asked, problem=words.OVERTAKEN if error.field == "expect_generation" else otherwise, status=409)
+        problem = words.OVERTAKEN if error.field == "expect_generation" else otherwise
+        return await _shown(asked, problem=problem, status=409)
+    return _moved(asked, done)
 
 
 def _moved(asked: Asked, done: str) -> Moved:

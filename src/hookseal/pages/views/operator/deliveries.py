@@ -1,17 +1,19 @@
 """Endpoints, deliveries and events of every tenant: why a delivery waits, and what an operator does about it."""
 
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Final
 
-from hookseal.admin import Delivery, DeliveryDetails, Endpoint, Trouble
+from hookseal.admin import Delivery, DeliveryDetails, Trouble
+from hookseal.admin import Page as ListPage
 from hookseal.api import problems
-from hookseal.errors import Conflict, Malformed, NotFound, Refused
+from hookseal.errors import Conflict, NotFound, Refused
 from hookseal.ground.ids import EVERY_TENANT
-from hookseal.pages import rendering, words
-from hookseal.pages.page import Asked, Moved, Shown
-from hookseal.pages.views.operator.kind import PAGE_SIZE, TENANT, act, read
-from hookseal.pages.views.operator.overview import TROUBLES
+from hookseal.pages import rendering
+from hookseal.pages.page import Asked, Moved, Shown, act, listed, read
+from hookseal.pages.views.deliveries import SEARCHED, body_text
+from hookseal.pages.views.operator.overview import TENANT, TROUBLES
 
-MOST_BODY_BYTES: Final = 65_536
 MOST_ATTEMPTS: Final = 20  # the newest
 MOST_ANSWER_BYTES: Final = 4_096  # as HTML: 2 KiB of usual text
 _DELIVERY: Final = TENANT + "/delivery/{delivery_id}"
@@ -22,62 +24,33 @@ _FILTERS: Final = frozenset({"tenant_id", "endpoint_id", "event_type", "states",
 
 async def endpoints(asked: Asked) -> Shown:
     """Show endpoints of one tenant or all, those in one state, in trouble (`state=trouble`), or all of them."""
-    query = asked.query
-    state, tenant = query.text("state"), query.text("tenant")
+    chosen = {name: asked.query.text(name) for name in ("state", "tenant")}
+    state = chosen["state"]
     states = {"": None, "trouble": [*TROUBLES]}.get(state, [state])
-    errors: dict[str, str] = {}
-    items: tuple[Endpoint, ...] = ()
-    following = None
-    try:
-        page = await asked.admin.endpoints.list(
-            tenant_id=tenant or EVERY_TENANT, states=states, limit=PAGE_SIZE, cursor=query.text("after") or None
-        )
-        items, following = page.items, page.next_cursor
-    except Malformed as error:
-        errors = words.said_of(error, _FILTERS)
-    values = {
-        "endpoints": items,
-        "after": following,
-        "is_first": not query.text("after"),
-        "chosen": {"state": state, "tenant": tenant},
-        "kept": {name: value for name, value in (("state", state), ("tenant", tenant)) if value},
-        "states": ["trouble", *Trouble],
-        "errors": errors,
-    }
-    return Shown(template="operator/endpoints.html", values=values, status=422 if errors else 200)
+    found = partial(asked.admin.endpoints.list, tenant_id=chosen["tenant"] or EVERY_TENANT, states=states)
+    values = await listed(asked, found, chosen=chosen, fields=_FILTERS)
+    return Shown(template="operator/endpoints.html", values={**values, "states": ["trouble", *Trouble]})
 
 
 async def deliveries(asked: Asked) -> Shown:
     """Show the deliveries of one tenant or all that a state, a type, a time or an endpoint selects, newest first."""
-    query, errors = asked.query, dict[str, str]()
+    query = asked.query
     chosen = {name: query.text(name) for name in _FIELDS}
-    items: tuple[Delivery, ...] = ()
-    following = None
-    try:
-        page = await asked.admin.deliveries.list(
+
+    def found(**place: Any) -> Awaitable[ListPage[Delivery]]:
+        return asked.admin.deliveries.list(
             tenant_id=chosen["tenant"] or EVERY_TENANT,
             endpoint_id=chosen["endpoint"] or None,
             event_type=chosen["type"] or None,
             states=[chosen["state"]] if chosen["state"] else None,
             since=query.moment("since", asked.look.zone),
             until=query.moment("until", asked.look.zone),
-            limit=PAGE_SIZE,
-            cursor=query.text("after") or None,
+            searched=SEARCHED,
+            **place,
         )
-        items, following = page.items, page.next_cursor
-    except NotFound as error:
-        errors = {"endpoint_id": words.sentence(str(error))}
-    except Malformed as error:
-        errors = words.said_of(error, _FILTERS)
-    values = {
-        "deliveries": items,
-        "after": following,
-        "is_first": not query.text("after"),
-        "chosen": chosen,
-        "kept": {name: value for name, value in chosen.items() if value},
-        "errors": errors,
-    }
-    return Shown(template="operator/deliveries.html", values=values, status=422 if errors else 200)
+
+    values = await listed(asked, found, chosen=chosen, fields=_FILTERS)
+    return Shown(template="operator/deliveries.html", values=values)
 
 
 def _delivery(asked: Asked) -> dict[str, Any]:
@@ -144,9 +117,7 @@ async def payload(asked: Asked) -> Shown:
 
 async def _event(asked: Asked, content: bytes | None) -> Shown:
     found = await asked.admin.events.get(tenant_id=asked.path["tenant_id"], event_id=asked.path["event_id"])
-    text, is_whole = None, True
-    if content is not None:
-        text, is_whole = rendering.fitting(content.decode("utf-8", errors="replace"), MOST_BODY_BYTES)
+    text, is_whole = (None, True) if content is None else body_text(content)
     values = {
         "event": found,
         "deliveries": found.deliveries[:100],

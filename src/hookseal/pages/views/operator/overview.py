@@ -7,11 +7,11 @@ from typing import Final
 from hookseal.admin import Found, Overview
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EVERY_TENANT
-from hookseal.pages import operator_words
-from hookseal.pages.page import Asked, Links, Moved, Shown
-from hookseal.pages.views.operator.kind import PAGE_SIZE, TENANT, read
+from hookseal.pages import words
+from hookseal.pages.page import Asked, Links, Moved, Shown, listed, read
 
 _FEW: Final = 10
+TENANT: Final = "/tenant/{tenant_id}"
 TROUBLES: Final = ("held", "stopped", "failing")
 _WAITING: Final = {"endpoint_disabled": "disabled", "secret": "held", "breaker": "held", "order": "stopped"}
 
@@ -57,7 +57,7 @@ def figures(counts: Overview, link: Links) -> dict[str, list[Figure]]:
     oldest = f"the oldest for {_duration(counts.oldest_due_seconds)}" if counts.due else ""
     waiting = [
         figure(
-            f"Waiting: {operator_words.WAITING[reason]}",
+            f"Waiting: {words.OPERATOR_WAITING[reason]}",
             number,
             endpoints(_WAITING[reason]) if reason in _WAITING else deliveries("pending"),
         )
@@ -115,7 +115,6 @@ async def search(asked: Asked) -> Shown | Moved:
     return Shown(
         template="operator/search.html",
         values={"searched": text, "found": found, "errors": errors},
-        status=422 if errors else 200,
     )
 
 
@@ -135,9 +134,7 @@ def _only(found: Found, link: Links) -> str | None:
 
 async def tenants(asked: Asked) -> Shown:
     """Show the tenants, the newest first."""
-    after = asked.query.text("after")
-    page = await asked.admin.tenants.list(limit=PAGE_SIZE, after=after or None)
-    values = {"tenants": page.items, "after": page.next_cursor, "is_first": not after}
+    values = await listed(asked, lambda limit, cursor: asked.admin.tenants.list(limit=limit, after=cursor))
     return Shown(template="operator/tenants.html", values=values)
 
 

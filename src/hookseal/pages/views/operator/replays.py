@@ -1,17 +1,18 @@
 """Replay jobs of every tenant: the number before, the start, the progress, and the end."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
-from hookseal.admin import ReplayJob
 from hookseal.api import problems
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, NOT_DELIVERED
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.ground.ids import EVERY_TENANT
 from hookseal.pages import words
 from hookseal.pages.forms import Fields
-from hookseal.pages.page import Asked, Moved, Shown
-from hookseal.pages.views.operator.kind import PAGE_SIZE, TENANT, act, read
+from hookseal.pages.page import Asked, Moved, Shown, act, listed, read
+from hookseal.pages.views.deliveries import SEARCHED
+from hookseal.pages.views.operator.overview import TENANT
 
 _NEW: Final = TENANT + "/replay"
 _JOB: Final = TENANT + "/replays/{replay_id}"
@@ -22,29 +23,10 @@ _FILTERS: Final = frozenset(
 
 async def listing(asked: Asked) -> Shown:
     """Show replay jobs of one tenant or all, the newest first."""
-    query, errors = asked.query, dict[str, str]()
-    chosen = {"tenant": query.text("tenant"), "state": query.text("state")}
-    items: tuple[ReplayJob, ...] = ()
-    following = None
-    try:
-        page = await asked.admin.replays.list(
-            tenant_id=chosen["tenant"] or EVERY_TENANT,
-            state=chosen["state"] or None,
-            limit=PAGE_SIZE,
-            cursor=query.text("after") or None,
-        )
-        items, following = page.items, page.next_cursor
-    except Malformed as error:
-        errors = words.said_of(error, _FILTERS | {"tenant_id"})
-    values = {
-        "jobs": items,
-        "after": following,
-        "is_first": not query.text("after"),
-        "kept": {name: value for name, value in chosen.items() if value},
-        "chosen": chosen,
-        "errors": errors,
-    }
-    return Shown(template="operator/replays.html", values=values, status=422 if errors else 200)
+    chosen = {name: asked.query.text(name) for name in ("tenant", "state")}
+    found = partial(asked.admin.replays.list, tenant_id=chosen["tenant"] or EVERY_TENANT, state=chosen["state"] or None)
+    values = await listed(asked, found, chosen=chosen, fields=_FILTERS | {"tenant_id"})
+    return Shown(template="operator/replays.html", values=values)
 
 
 def _selected(asked: Asked, fields: Fields) -> dict[str, Any]:
@@ -68,7 +50,7 @@ async def new(asked: Asked) -> Shown:
         if query.text("since"):
             selected = _selected(asked, query)
             until = selected["until"] or asked.now  # so that what is sent is what was counted
-            count = await asked.admin.replays.count(**{**selected, "until": until})
+            count = await asked.admin.replays.count(**{**selected, "until": until}, searched=SEARCHED)
     except Malformed as error:
         errors = words.said_of(error, _FILTERS)
     values = {
@@ -76,7 +58,7 @@ async def new(asked: Asked) -> Shown:
         "count": count,
         "until": until,
         "chosen": {
-            "since": query.text("since") or _local(asked, asked.now - timedelta(days=1)),
+            "since": query.text("since") or asked.look.typed(asked.now - timedelta(days=1)),
             **{name: query.text(name) for name in ("until", "endpoint", "type", "event")},
             "states": query.every("states") or [*NOT_DELIVERED],
         },
@@ -84,11 +66,7 @@ async def new(asked: Asked) -> Shown:
         "rate": DEFAULT_RATE,
         "errors": errors,
     }
-    return Shown(template="operator/replay.html", values=values, status=422 if errors else 200)
-
-
-def _local(asked: Asked, moment: datetime) -> str:
-    return moment.astimezone(asked.look.zone).strftime("%Y-%m-%dT%H:%M")
+    return Shown(template="operator/replay.html", values=values)
 
 
 async def start(asked: Asked) -> Moved:
