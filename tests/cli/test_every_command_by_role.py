@@ -110,6 +110,9 @@ TABLE: Final = (
     _writes("producer grant --role {producer} --tenant globex"),
     _writes("producer revoke --role {producer} --tenant globex"),
     Row(words="producer list", works_for=SEES_PRODUCERS),
+    _manages("event-type add --name a.t{number} --example {{}}"),
+    Row(words="event-type list", works_for=SEES_RESULTS),
+    _manages("event-type remove --name {event_type}"),
     _manages("tenant add --tenant t{number}"),
     Row(words="tenant list", works_for=SEES_RESULTS),
     _manages("tenant delete --tenant {tenant} --yes"),
@@ -187,6 +190,7 @@ class Targets:
             "delivery",
             "event",
             "replay",
+            "event_type",
             "tenant",
             "token",
             "csv",
@@ -248,6 +252,11 @@ class Targets:
     async def _replay(self) -> str:
         await self._begun.stored.pool.execute("DELETE FROM hookseal.replays")  # only a few may run
         return str((await started(self._begun.stored)).replay_id)
+
+    async def _event_type(self) -> str:
+        self._number += 1
+        await self._owner("event-type", "add", "--name", f"made.t{self._number}")
+        return f"made.t{self._number}"
 
     async def _tenant(self) -> str:
         self._number += 1

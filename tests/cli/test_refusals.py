@@ -155,6 +155,10 @@ MALFORMED: list[tuple[str, int, str | None]] = [
             ("--name ''", "name"),
         )
     ),
+    ("event-type add --name a..b", 2, "name"),
+    ("event-type add --name a.b --example '{'", 2, "example"),
+    ("event-type list --cursor ''", 2, "cursor"),
+    ("event-type remove --name a..b", 2, "name"),
     ("tenant delete --tenant _system --yes", 2, "tenant"),
     ("tenant delete --tenant acme", 2, "yes"),
     ("token list --tenant _system", 2, "tenant"),

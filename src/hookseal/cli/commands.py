@@ -58,7 +58,8 @@ _NAMES: Final = (
         "replay",
     ),
     *("overview", "find", "verify", "listen"),
-    *("secret", "migrate-secrets", "import-endpoints", "producer", "tenant", "token", "portal", "audit", "restore"),
+    *("secret", "migrate-secrets", "import-endpoints", "producer", "event-type", "tenant", "token"),
+    *("portal", "audit", "restore"),
 )
 _FOLDERS: Final = frozenset({"endpoint", "secret"})
 

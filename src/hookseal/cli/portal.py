@@ -7,11 +7,12 @@ import typer
 from hookseal.admin import PORTAL_SCOPES, Scope
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.shared.moments import seconds
-from hookseal.cli.shared.output import Json, emit, fields_of, rfc3339
+from hookseal.cli.shared.output import Json, emit, fields_of, note, rfc3339
 from hookseal.cli.shared.runtime import start
-from hookseal.cli.token import unknown_tenant
+from hookseal.cli.token import say_unknown
 from hookseal.config.api import PORTAL_URL
 from hookseal.errors import ConfigError
+from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(help="Let customers into the pages.", no_args_is_help=True)
 
@@ -35,6 +36,8 @@ def link(
 ) -> None:
     """Print a link that lets somebody into the pages of a tenant. It works once, within ten minutes.
 
+    Standard output has the link alone; standard error says what it opens, and until when.
+
     With --tenant '*' it opens the pages of an operator, and needs --scope read --scope operate.
 
     It begins with HOOKSEAL_PORTAL_URL. It is shown only now: hookseal stores the SHA-256 of its code.
@@ -57,6 +60,9 @@ def link(
         ),
     )
     url = "" if made.url is None else made.url.reveal().decode()
-    said = f"it opens the pages of {tenant} once, within ten minutes, until {rfc3339(made.expires_at)}"
-    known = "" if made.tenant_is_known else f"\n{unknown_tenant(tenant)}"
-    emit(fields_of(made) | {"url": url}, as_json=as_json, text=f"{url}\n{said}{known}")
+    emit(fields_of(made) | {"url": url}, as_json=as_json, text=url)
+    if not as_json:
+        whose = "an operator" if tenant == EVERY_TENANT else tenant
+        ends = rfc3339(made.expires_at)
+        note(f"it works once, within ten minutes, and opens the pages of {whose}; they close at {ends}", prefix="")
+        say_unknown(tenant, is_known=made.tenant_is_known)

@@ -7,7 +7,7 @@ import typer
 from hookseal.admin import AddedToken, Page, Scope, Token
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Json, emit, fields_of, page_text, rfc3339
+from hookseal.cli.shared.output import Json, emit, fields_of, note, page_text, rfc3339
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES
 from hookseal.ground.ids import EVERY_TENANT
@@ -37,6 +37,8 @@ def add(
 ) -> None:
     """Make a token and print it. It is shown only now: hookseal stores its SHA-256.
 
+    Standard output has the token alone; standard error says what it may do.
+
     At most one token of a name is in use. The name of one that was revoked or has expired is free.
 
     Example: hookseal token add --name billing --tenant acme --scope publish --expires 90d
@@ -49,7 +51,10 @@ def add(
         ),
     )
     text = added.token.reveal().decode()
-    emit(fields_of(added) | {"token": text}, as_json=as_json, text=lambda: _added_text(added, text))
+    emit(fields_of(added) | {"token": text}, as_json=as_json, text=text)
+    if not as_json:
+        note(_said(added), prefix="")
+        say_unknown(added.tenant_id, is_known=added.tenant_is_known)
 
 
 @app.command(name="list")
@@ -84,16 +89,17 @@ def revoke(*, name: Annotated[str, typer.Option(help="The name of the token.")],
     emit(revoked, as_json=as_json, text=f"token {revoked.name} is revoked")
 
 
-def _added_text(added: AddedToken, text: str) -> str:
+def _said(added: AddedToken) -> str:
     tenant = "every tenant" if added.tenant_id == EVERY_TENANT else added.tenant_id
     end = "never expires" if added.expires_at is None else f"expires at {rfc3339(added.expires_at)}"
-    said = f"the token {added.name} of {tenant} may {', '.join(added.scopes)}, and {end}; it is shown only now"
-    return f"{text}\n{said}" + ("" if added.tenant_is_known else f"\n{unknown_tenant(added.tenant_id)}")
+    return f"the token {added.name} of {tenant} may {', '.join(added.scopes)}, and {end}; it is shown only now"
 
 
-def unknown_tenant(tenant: str) -> str:
-    """Return what to say of a tenant that is not known."""
-    return f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
+def say_unknown(tenant: str, *, is_known: bool) -> None:
+    """Say on standard error if no such tenant is known."""
+    if not is_known:
+        told = f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
+        note(told, prefix="")
 
 
 def _list_text(page: Page[Token], columns: tuple[str, ...]) -> str:
