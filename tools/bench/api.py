@@ -1,4 +1,4 @@
-"""What the HTTP API costs: messages at full speed and at a steady rate, reads of large tables, and slow clients."""
+"""What the HTTP API and the pages cost: messages at full speed and at a rate, reads of large tables, slow clients."""
 
 import asyncio
 import json
@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from hookseal.demo.process import api_process
 from hookseal.dispatcher.store import tokens
-from hookseal.dispatcher.store.tokens import NewToken, Scope
-from hookseal.ground.ids import EVERY_TENANT
-from hookseal.operations.tokens import add_token
+from hookseal.dispatcher.store.tokens import NewPortal, NewToken, Scope
+from hookseal.ground.ids import EVERY_TENANT, TenantId
+from hookseal.operations.operator import Operator
+from hookseal.operations.tokens import add_portal, add_token
+from hookseal.pages.views.entry import COOKIE
 from hookseal.postgres.pool import Connection
 from tools.bench import bodies
 from tools.bench.caller import NUMBER, ORDER, Order
 from tools.bench.plan import BY_16_TASKS, BY_MANY, ONE
-from tools.bench.results import P99_MS, Round
+from tools.bench.results import P99_MS, PAGE, Round
 from tools.harness import (
     API,
     CALLER,
@@ -74,9 +76,26 @@ SELECT $1, id, 1, clock_timestamp(), 3, 204, 'delivered',
 FROM ended
 """
 _NAMED: Final = """
-SELECT e.id::text AS endpoint, (SELECT min(v.id) FROM hookseal.events AS v WHERE v.tenant_id = $1) AS event
-FROM hookseal.endpoints AS e WHERE e.tenant_id = $1 ORDER BY e.id LIMIT 1
+SELECT l.endpoint_id::text AS endpoint, l.event_id AS event, l.id::text AS delivery
+FROM hookseal.delivery_links AS l WHERE l.tenant_id = $1
+ORDER BY l.tenant_id, l.event_id, l.endpoint_id LIMIT 1
 """
+_SESSION_SECONDS: Final = 86_400
+# Pages with what a page reads most of: lists, counts, and searches in vain.
+_PAGES: Final = {
+    "endpoints": "/",
+    "endpoint": "/endpoint/{endpoint}",
+    "secret": "/endpoint/{endpoint}/secret",
+    "delivery": "/delivery/{delivery}",
+    "search": "/deliveries?type=no.such",
+    "recover": "/endpoint/{endpoint}/recover?since=2020-01-01T00:00",
+}
+_OPERATOR_PAGES: Final = {
+    "overview": "/operator",
+    "operator search": "/operator/deliveries?tenant={tenant}&type=no.such",
+    "tenant": "/operator/tenant/{tenant}",
+    "replay": "/operator/tenant/{tenant}/replay?since=2020-01-01T00:00&states=delivered",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +109,8 @@ class _Api:
     url: str
     token: str
     tenant: str
+    customer: str  # the cookies of two visitors of the pages
+    operator: str
 
     @property
     def meter(self) -> Meter:
@@ -135,7 +156,10 @@ async def _serving(site: Site, *, endpoints: int = 0, deliveries: int = 0) -> As
         text = tokens.drawn(os.urandom)
         digest = tokens.digest(text)
         new = NewToken(name="bench", tenant_id=EVERY_TENANT, scopes=tuple(Scope), expires_at=None, digest=digest)
-        await add_token(await operator_of(observer, installation.keyring), new)
+        operator = await operator_of(observer, installation.keyring)
+        await add_token(operator, new)
+        customer = await _session(operator, TenantId(tenant), Scope.READ, Scope.MANAGE, Scope.OPERATE)
+        on_call = await _session(operator, EVERY_TENANT, Scope.READ, Scope.OPERATE)
         environment = environment_of(installation, site.receiver) | {"HOOKSEAL_API_PORT": "0"}
         async with api_process(environment, site.folder / "api.log") as process:
             yield _Api(
@@ -146,7 +170,27 @@ async def _serving(site: Site, *, endpoints: int = 0, deliveries: int = 0) -> As
                 url=str(process.ready["url"]),
                 token=text.decode(),
                 tenant=tenant,
+                customer=customer,
+                operator=on_call,
             )
+
+
+async def _session(operator: Operator, tenant: TenantId, *scopes: Scope) -> str:
+    """Return the cookie of a visitor who may do this for the tenant."""
+    text, code = tokens.drawn(os.urandom), tokens.drawn_code(os.urandom)
+    new = NewPortal(
+        tenant_id=tenant,
+        scopes=scopes,
+        seconds=_SESSION_SECONDS,
+        not_after=None,
+        user="bench",
+        session_id=None,
+        refresh_url=None,
+        digest=tokens.digest(text),
+        code_digest=tokens.digest(code),
+    )
+    await add_portal(operator, new)
+    return f"{COOKIE}={text.decode()}"
 
 
 async def _fill(observer: Connection, tenant: str, endpoints: int, deliveries: int) -> None:
@@ -211,7 +255,7 @@ async def slow(site: Site, seconds: float) -> Round:
 
 
 async def reads(site: Site, endpoints: int, deliveries: int, times: int) -> Round:
-    """Return the p99 of each list, and of adding an endpoint, one call after the other, on tables of that size.
+    """Return the p99 of lists, of pages, and of adding an endpoint, one call after the other, on tables of that size.
 
     Twenty of the endpoints have all deliveries, and one attempt of each.
     """
@@ -232,6 +276,13 @@ async def reads(site: Site, endpoints: int, deliveries: int, times: int) -> Roun
         requests: dict[str, Any] = {name: {"method": "GET", "path": path} for name, path in paths.items()}
         url = f'{{"url":"https://receiver.example/new/{NUMBER}"}}'
         requests["endpoint.create"] = {"method": "POST", "path": f"{of}/endpoint", "body": url}
+        ids = {**named, "tenant": api.tenant}
+        for cookie, pages in ((api.customer, _PAGES), (api.operator, _OPERATOR_PAGES)):
+            requests |= {
+                f"{PAGE}{name}": {"method": "GET", "path": f"/portal{path.format(**ids)}", "cookie": cookie}
+                for name, path in pages.items()
+            }
         result = await api.called("in-turn", requests, times=times, warm_up=_WARM_UP)
-    sizes = {"endpoints": float(endpoints), "stored": float(deliveries)}
+        memory = resident_mb([api.pid])
+    sizes = {"endpoints": float(endpoints), "stored": float(deliveries), "resident_mb": memory}
     return Round(figures=sizes | {f"{name}{P99_MS}": each["p99_ms"] for name, each in result["calls"].items()})

@@ -30,11 +30,12 @@ _SLOW_BYTES: Final = 1_000  # of a body that comes byte by byte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request, with a JSON text as its body if it has one."""
+    """A request, with a JSON text as its body if it has one, of a visitor with a cookie or of the token."""
 
     method: str
     path: str
     body: str = ""
+    cookie: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +129,9 @@ class Caller:
         path, body = (text.replace(NUMBER, str(self._sent)) for text in (request.path, request.body))
         size = len(body.encode()) if length is None else length
         about = f"content-type: application/json\r\ncontent-length: {size}\r\n" if size else ""
+        who = f"cookie: {request.cookie}" if request.cookie else f"authorization: Bearer {self._order.token}"
         return (
-            f"{request.method} {path} HTTP/1.1\r\nhost: {self._host}\r\nauthorization: Bearer {self._order.token}\r\n"
+            f"{request.method} {path} HTTP/1.1\r\nhost: {self._host}\r\n{who}\r\n"
             f"{about}\r\n{body if length is None else ''}"
         ).encode()
 

@@ -228,6 +228,7 @@ def _api_figures(run: Run) -> str:
         ("messages at 50/s, p99", "ms", "api-50", "p99_ms", HOOKSEAL),
         ("400 clients that send a body byte by byte: the API", "% CPU", "api-slow", "api_cpu_percent", HOOKSEAL),
         ("memory after the messages above", "MB", "api", "resident_mb", BY_API),
+        ("memory after the lists and pages below", "MB", "api-reads", "resident_mb", HOOKSEAL),
     ]
     reads = run.row("api-reads", HOOKSEAL)
     if reads is not None:

@@ -28,7 +28,8 @@ from tools.records import Machine, number
 RESULTS: Final = "docs/proof/performance.json"
 COMMAND: Final = "make bench"
 _MICROSECONDS: Final = 1e6
-P99_MS: Final = " p99_ms"  # after the name of a call of the HTTP API
+P99_MS: Final = " p99_ms"  # after the name of a call of the HTTP API, or of a page
+PAGE: Final = "page: "  # before the name of a page
 T = TypeVar("T")
 
 
@@ -242,9 +243,17 @@ def api_microseconds(run: Run) -> float | None:
 
 def slowest_list(run: Run) -> float | None:
     """Return the p99 of the list of the HTTP API that has the highest one."""
+    return max((value for name, value in _reads(run).items() if "list" in name), default=None)
+
+
+def slowest_page(run: Run) -> float | None:
+    """Return the p99 of the page that has the highest one."""
+    return max((value for name, value in _reads(run).items() if name.startswith(PAGE)), default=None)
+
+
+def _reads(run: Run) -> dict[str, float]:
     row = run.row("api-reads", HOOKSEAL)
-    figures = {} if row is None else row.rounds[0].figures
-    return max((value for name, value in figures.items() if name.endswith(P99_MS) and "list" in name), default=None)
+    return {} if row is None else {name: ms for name, ms in row.rounds[0].figures.items() if name.endswith(P99_MS)}
 
 
 def _rate_to(scenario: str, other: str) -> Callable[[Run], float | None]:
@@ -313,6 +322,8 @@ BARS: Final = (
     _bar("API-10", "endpoint.create, p99", 50, "ms", _figure("api-reads", f"endpoint.create{P99_MS}")),
     _bar("API-10", "memory of the API", 120, "MB", _figure("api", "resident_mb", BY_API)),
     _bar("API-10", "400 slow clients, API", 2, "% CPU", _figure("api-slow", "api_cpu_percent")),
+    _bar("UI-07", "pages of large tables, slowest p99", 80, "ms", slowest_page),
+    _bar("UI-07", "memory after the pages", 120, "MB", _figure("api-reads", "resident_mb")),
 )
 
 

@@ -95,7 +95,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
         measures=("src/hookseal/secrets", "tools/bench_secrets.py"),
         at_most_us={"open": 25.0, "resolve-and-sign": 30.0, "fetch-and-open": 500.0},
     ),
-    **_bench(*(f"PERF-{number:02}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)), "API-10"),
+    **_bench(*(f"PERF-{number:02}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)), "API-10", "UI-07"),
     "PERF-07": Benchmark(
         command="make bench soak", bars=tuple(bar for bar in BARS if bar.id == "PERF-07"), soak_bars=soak.BARS
     ),
