@@ -21,11 +21,16 @@ printf '%s\n' editables hatchling pip | compile build.txt - --constraint require
 printf '%s\n' mkdocs-material | compile site/mkdocs.txt -
 # What `make pages` needs beside all that: a driver of Chromium, and axe-core.
 printf '%s\n' axe-playwright-python playwright | compile pages/browser.txt - --constraint requirements/dev.txt
+# What `make release` lists the components with, in an environment of its own.
+printf '%s\n' cyclonedx-bom | compile release/cyclonedx.txt -
 # What `make bench` is held beside: an environment for each, since their versions clash with ours and with each other.
 contender() { # name, then what it is made of; the HTTP client and the loop are ours
   local name=$1
   shift
-  printf '%s\n' "$@" $(sed -n -E 's/^((aiohttp|uvloop)==[^ ]+).*/\1/p' requirements/dev.txt) | compile "bench/$name.txt" -
+  {
+    printf '%s\n' "$@"
+    sed -n -E 's/^((aiohttp|uvloop)==[^ ]+).*/\1/p' requirements/dev.txt
+  } | compile "bench/$name.txt" -
 }
 contender saq 'saq[hiredis,redis]' typing-extensions  # saq imports it, and does not declare it
 contender taskiq hiredis taskiq taskiq-redis
