@@ -1,37 +1,16 @@
 """The alerts use existing metrics, each fires in a scenario, and each has a section in the runbook."""
 
 import re
-from collections.abc import Iterator
-from itertools import chain
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
 
-from hookseal.worker.metrics.definitions import METRICS
-from hookseal.worker.metrics.runtime import Kind, Metric
-from tests.deploy.files import RUNBOOK, RUNBOOK_OF_KEYS, SCENARIOS, alerts, documents
+from tests.deploy.files import ALERTS, RUNBOOK, RUNBOOK_OF_KEYS, SCENARIOS, alerts, documents
+from tests.deploy.queries import require_known, require_rates, selectors
 
 pytestmark = pytest.mark.req("OPS-05", part="alerts")
-
-# A name, and the text in braces after it.
-_SELECTOR = re.compile(r"\b(hookseal_\w+)(?:\{([^}]*)\})?")
-_MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
-_PARTS_OF_A_HISTOGRAM = ("_bucket", "_count", "_sum")
-_BY_PROMETHEUS = {"instance", "job", "le"}
-_KNOWN_WHEN_MEASURED = re.compile(r"[0-9a-f]{16}|unregistered")
-
-
-def _metric(name: str) -> Metric | None:
-    for metric in METRICS:
-        parts = _PARTS_OF_A_HISTOGRAM if metric.kind is Kind.HISTOGRAM else ("",)
-        if name in {metric.name + part for part in parts}:
-            return metric
-    return None
-
-
-def _selectors(text: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    for name, braces in _SELECTOR.findall(text):
-        yield name, _MATCHER.findall(braces)
 
 
 def _scenarios() -> list[dict[str, Any]]:
@@ -45,28 +24,13 @@ def _texts() -> list[str]:
 
 
 def test_every_metric_and_label_exists() -> None:
-    """Every metric and label value exists, since an alert with a misspelled one would never fire."""
-    selectors = [list(_selectors(text)) for text in _texts()]
-
-    assert all(selectors)
-    for name, matchers in chain.from_iterable(selectors):
-        metric = _metric(name)
-        assert metric is not None, name
-        for label, value in matchers:
-            if label not in _BY_PROMETHEUS:
-                values = metric.labels[label]
-                for each in value.split("|"):
-                    assert each in values or (not values and _KNOWN_WHEN_MEASURED.fullmatch(each)), each
+    for text in _texts():
+        require_known(text)
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_counters_are_used_as_rates(rule: dict[str, Any]) -> None:
-    """A counter or histogram is used inside `rate` or `increase`, a gauge never."""
-    bare = re.sub(r"\b(?:rate|increase)\([^)]*\)", "", rule["expr"])
-    kinds = {name: metric.kind for name, _ in _selectors(rule["expr"]) if (metric := _metric(name)) is not None}
-    outside = {name for name, _ in _selectors(bare)}
-
-    assert {name for name, kind in kinds.items() if kind is Kind.GAUGE} == outside
+    require_rates(rule["expr"])
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
@@ -104,7 +68,7 @@ def test_every_runbook_link_has_its_section() -> None:
 @pytest.mark.req("OPS-11", part="secrets")
 def test_each_problem_of_secrets_has_an_alert() -> None:
     """Secret failures, hit rate, rotations due and failed, plaintext, keys and the log each have an alert."""
-    watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
+    watched = {name for rule in alerts() for name, _ in selectors(rule["expr"])}
 
     assert watched >= {
         "hookseal_secret_failures_total",
@@ -122,7 +86,7 @@ def test_each_problem_of_secrets_has_an_alert() -> None:
 
 def test_each_undelivered_end_has_an_alert() -> None:
     """Each way in which a delivery ends undelivered has an alert, since an operator must then replay it."""
-    watched = {name for rule in alerts() for name, _ in _selectors(rule["expr"])}
+    watched = {name for rule in alerts() for name, _ in selectors(rule["expr"])}
 
     assert watched >= {
         "hookseal_dead_letters_total",
@@ -142,3 +106,13 @@ def test_every_alert_fires_in_a_scenario() -> None:
 
     assert {rule["alert"] for rule in alerts()} == {re.findall(r'alertname="(\w+)"', text)[0] for text in expected}
     assert [] == _scenarios()[0]["promql_expr_test"][0]["exp_samples"]
+
+
+@pytest.mark.parametrize("words", [("check", "rules", ALERTS.name), ("test", "rules", SCENARIOS.name)])
+def test_prometheus_accepts_the_rules_and_their_scenarios(words: tuple[str, ...]) -> None:
+    """The rules are valid, and each scenario fires what it says, as Prometheus evaluates them."""
+    if shutil.which("promtool") is None:
+        pytest.skip("there is no promtool (Debian's package prometheus)")
+    ended = subprocess.run(["promtool", *words], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
+
+    assert 0 == ended.returncode, ended.stdout + ended.stderr

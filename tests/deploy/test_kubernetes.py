@@ -8,6 +8,7 @@ from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import yaml
 
 import hookseal
 from hookseal.config.load import load
@@ -15,7 +16,18 @@ from hookseal.config.producer import api_needs
 from hookseal.config.source import is_exposed
 from hookseal.dispatcher.core import url
 from hookseal.errors import ConfigError
-from tests.deploy.files import WORKER_UID, container, container_environment, deployment, manifests, pods, resources
+from hookseal.worker.metrics.definitions import OLDEST_DUE
+from tests.deploy.files import (
+    ALERTS,
+    WORKER_UID,
+    container,
+    container_environment,
+    deployment,
+    documents,
+    manifests,
+    pods,
+    resources,
+)
 
 pytestmark = pytest.mark.req("OPS-05", part="kubernetes")
 
@@ -30,9 +42,13 @@ VERSIONS = sorted(
 )
 
 
+KUSTOMIZING = {"Component", "Kustomization"}
+OF_THE_OPERATOR = {"PrometheusRule", "ServiceMonitor"}  # resources of the Prometheus Operator, not of every cluster
+
+
 def _everything() -> Iterator[tuple[str, dict[str, Any]]]:
-    for file, documents in manifests().items():
-        yield from ((file, document) for document in documents if document["kind"] != "Kustomization")
+    for file, found in manifests().items():
+        yield from ((file, document) for document in found if document["kind"] not in KUSTOMIZING)
 
 
 LONG_RUNNING = ("hookseal-worker", "hookseal-api")
@@ -41,16 +57,21 @@ LONG_RUNNING = ("hookseal-worker", "hookseal-api")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid(version: str) -> None:
     for _, document in _everything():
-        assert version == kubernetes_validate.validate(document, version, strict=True)
+        if document["kind"] not in OF_THE_OPERATOR:
+            assert version == kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_kustomizations_list_every_manifest() -> None:
-    """Each kustomization lists all manifests in its folder but the example, and sets the image of this version."""
+    """Each kustomization lists all manifests in its folder but the example, and sets the image of this version.
+
+    A component adds to another kustomization, which sets the image.
+    """
     for file, (kustomization,) in (item for item in manifests().items() if item[0].endswith("kustomization.yaml")):
         beside = {other for other in manifests() if Path(other).parent == Path(file).parent}
         listed = {str(Path(file).parent / name) for name in kustomization["resources"]}
+        images = [("hookseal", hookseal.__version__)] if kustomization["kind"] == "Kustomization" else []
         assert beside - {file, "secret.example.yaml"} == listed
-        assert [("hookseal", hookseal.__version__)] == [(i["name"], i["newTag"]) for i in kustomization["images"]]
+        assert images == [(i["name"], i["newTag"]) for i in kustomization.get("images", ())]
 
 
 def test_no_namespace_is_named() -> None:
@@ -220,3 +241,43 @@ def _mounted(name: str, values: Mapping[str, str], folder: Path) -> dict[str, st
         (folder / key).chmod(0o400)
     environment = container_environment(deployment(name)["spec"]["template"])
     return {name: value.replace(MOUNT, str(folder)) for name, value in environment.items()}
+
+
+def test_prometheus_finds_every_service_with_metrics() -> None:
+    """The monitor selects both services with metrics, by a port that they and no other service have."""
+    monitor = _by_name("ServiceMonitor")["hookseal"]["spec"]
+    (endpoint,) = monitor["endpoints"]
+    with_port = {
+        name
+        for name, service in _by_name("Service").items()
+        if endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    }
+
+    assert {"hookseal-metrics", "hookseal-api-metrics"} == with_port
+    for name in with_port:
+        assert monitor["selector"]["matchLabels"].items() <= _by_name("Service")[name]["metadata"]["labels"].items()
+
+
+def test_the_operators_rules_are_the_alerts() -> None:
+    """The resource of the Prometheus Operator has all groups of deploy/prometheus, and nothing else."""
+    assert documents(ALERTS)[0] == _by_name("PrometheusRule")["hookseal"]["spec"]
+
+
+def test_the_autoscaler_follows_the_age_of_what_may_be_sent() -> None:
+    """It scales the workers, never below what the manifest starts, on a metric that exists in seconds.
+
+    Its component takes the number of the manifest away: each `apply` would set it.
+    """
+    scaler = _by_name("HorizontalPodAutoscaler")["hookseal-worker"]["spec"]
+    worker = deployment("hookseal-worker")
+    (metric,) = scaler["metrics"]
+    (patch,) = manifests()["autoscaling/kustomization.yaml"][0]["patches"]
+
+    assert {"apiVersion": worker["apiVersion"], "kind": "Deployment", "name": "hookseal-worker"} == scaler[
+        "scaleTargetRef"
+    ]
+    assert worker["spec"]["replicas"] == scaler["minReplicas"] < scaler["maxReplicas"]
+    assert "External" == metric["type"]
+    assert OLDEST_DUE.name == metric["external"]["metric"]["name"]
+    assert {"kind": "Deployment", "name": "hookseal-worker"} == patch["target"]
+    assert [{"op": "remove", "path": "/spec/replicas"}] == yaml.safe_load(patch["patch"])

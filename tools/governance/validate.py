@@ -40,8 +40,10 @@ from tools.governance.report import Mark, Outcome, Report
 from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
 from tools.pages import commands, providers
+from tools.pages.dashboard import dashboard
 from tools.pages.metrics import metrics_page
 from tools.pages.outcomes import outcomes_page
+from tools.pages.prometheus_rule import prometheus_rule
 from tools.pages.settings import settings_page
 from tools.records import ROOT, SOURCE
 
@@ -65,6 +67,8 @@ def _of_bench(name: str) -> str:
 
 
 FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
+    "deploy/grafana/hookseal.json": dashboard,
+    "deploy/kubernetes/monitoring/prometheusrule.yaml": prometheus_rule,
     "docs/metrics.md": metrics_page,
     "docs/openapi.json": lambda: description.text(CALLS),
     "docs/outcomes.md": outcomes_page,
