@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke release validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -67,8 +67,11 @@ coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own 
 	@$(RUN) pytest -q -n 2 -m "not servers or pure" --cov --cov-branch \
 	    tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets
 
-smoke: $(VENV) ## build the package, and try it in a new environment of each supported Python that is here
+smoke: $(VENV) .release/ready ## build the package, rehearse a release, and try it with each supported Python that is here
 	@$(RUN) tools.smoke
+
+release: $(VENV) .release/ready ## the files of a release of this commit, in dist/: docs/releasing.md
+	@$(RUN) tools.release $(ARGS)
 
 validate: $(VENV) ## hold docs/requirements.md, tests, records and generated pages to each other
 	@$(RUN) tools.governance.validate $(ARGS)
@@ -109,7 +112,7 @@ lock: $(VENV) ## pin the newest versions that pyproject.toml allows
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash requirements/lock.sh
 
 clean: ## remove what the commands built
-	@rm -rf .bench .site .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .bench .release .site .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEMO): requirements/build.txt requirements/embedded.txt pyproject.toml tools/install.sh tools/venv.sh
@@ -128,3 +131,9 @@ $(VENV): requirements/build.txt requirements/dev.txt pyproject.toml tools/instal
 	@sh tools/install.sh .site/bin/python requirements/build.txt
 	@sh tools/install.sh .site/bin/python requirements/site/mkdocs.txt
 	@touch .site/ready
+
+.release/ready: $(VENV) requirements/release/cyclonedx.txt
+	@.venv/bin/python -m venv --clear .release
+	@sh tools/install.sh .release/bin/python requirements/build.txt
+	@sh tools/install.sh .release/bin/python requirements/release/cyclonedx.txt
+	@touch .release/ready

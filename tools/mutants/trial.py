@@ -15,7 +15,7 @@ from typing import Final
 
 from tools.mutants.table import Mutant
 
-_LEFT_OUT: Final = (".git", ".venv", ".reports", "dist", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT: Final = (".git", ".release", ".venv", ".reports", "dist", "__pycache__", ".*_cache", ".hypothesis")
 _SECONDS: Final = 600  # the tests of one mutant take seconds; a longer run hangs
 _FAILED: Final = re.compile(r"\b[1-9][0-9]* failed\b")
 

@@ -1,15 +1,21 @@
-"""Installs the wheel into a new environment of each supported Python that is here, all at once, and tries it."""
+"""Installs the wheel into a new environment of each supported Python that is here, all at once, and tries it.
+
+Before that it makes the release of HEAD, as if its version were landed today, in a clone that is then removed.
+"""
 
 import asyncio
 import shutil
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import hookseal
 from hookseal.embedded.folders import for_servers, scratch
 from hookseal.embedded.stack import stack
 from hookseal.postgres.schema.upgrade import upgrade
+from tools import release
 from tools.smoke import package
 
 _PYTHONS: Final = ("python3.11", "python3.12", "python3.13", "python3.14")
@@ -23,6 +29,8 @@ async def smoke() -> int:
         source, wheel = package.build(folder)
         package.check_metadata(source, wheel)
         print(f"built {source.name} and {wheel.name}; their metadata is complete")
+        for line in await asyncio.to_thread(_rehearse, folder / "clone", folder / "release"):
+            print(line, flush=True)
         async with stack(state) as servers:
             await upgrade(servers.postgres.url)
             url = servers.postgres.url
@@ -32,6 +40,22 @@ async def smoke() -> int:
                     raise tried
                 print(tried, flush=True)
     return 0
+
+
+def _rehearse(clone: Path, to: Path) -> list[str]:
+    """Make the release of HEAD from a clone, in which what is unreleased gets the heading of the version."""
+    package.run("git", "clone", "--quiet", "--no-tags", str(package.ROOT), str(clone), at=package.ROOT)
+    for words in (("checkout", "--quiet", "-B", "main"), ("remote", "remove", "origin")):
+        package.run("git", *words, at=clone)
+    changelog = clone / "CHANGELOG.md"
+    text = changelog.read_text(encoding="utf-8")
+    heading = f"## [{hookseal.__version__}] - "
+    if heading not in text:
+        landed = f"{heading}{datetime.now(UTC):%Y-%m-%d}"
+        changelog.write_text(text.replace("## [Unreleased]\n", f"## [Unreleased]\n\n{landed}\n"), encoding="utf-8")
+        named = ("-c", "user.name=smoke", "-c", "user.email=smoke@example.com", "-c", "commit.gpgsign=false")
+        package.run("git", *named, "commit", "--quiet", "--all", "--message", "a rehearsal", at=clone)
+    return release.release(clone, to)
 
 
 def _try(name: str, wheel: Path, folder: Path, url: str) -> str:

@@ -10,9 +10,9 @@ ROOT: Final = Path(__file__).parents[2]
 INSTALLED: Final = Path(__file__).with_name("installed.py")
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """Build the source distribution and the wheel into the folder, and return both."""
-    run(sys.executable, "-m", "hatchling", "build", "-d", str(folder), at=ROOT)
+def build(folder: Path, tree: Path = ROOT) -> tuple[Path, Path]:
+    """Build the source distribution and the wheel of the tree into the folder, and return both."""
+    run(sys.executable, "-m", "hatchling", "build", "-d", str(folder), at=tree)
     (source,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return source, wheel
 

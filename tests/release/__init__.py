@@ -1,0 +1,1 @@
+"""What `make release` refuses, and what it writes."""
