@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage smoke release validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -66,6 +66,9 @@ mutants: $(VENV) ## make each change of tools/mutants/mutants.toml in a copy of 
 coverage: $(VENV) ## the pure rooms: fail if a branch is not taken by their own tests
 	@$(RUN) pytest -q -n 2 -m "not servers or pure" --cov --cov-branch \
 	    tests/ground tests/audit tests/receiver tests/dispatcher tests/secrets
+
+image: $(VENV) ## build the image and run it, alone and by compose; what cannot run here is named, and not proven
+	@$(RUN) tools.image $(ARGS)
 
 smoke: $(VENV) .release/ready ## build the package, rehearse a release, and try it with each supported Python that is here
 	@$(RUN) tools.smoke

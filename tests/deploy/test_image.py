@@ -1,12 +1,16 @@
 """The image passes the linter, has no unneeded rights, and its commands run as written."""
 
 import asyncio
+import base64
+import json
 import signal
 import subprocess
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from hookseal.postgres.pool import Pool
 from tests.cli.command import DEADLINE_SECONDS
@@ -16,6 +20,7 @@ from tests.deploy.files import DEPLOY, ROOT, WORKER_UID, container, deployment, 
 from tests.deploy.launch import ended, environment, running
 from tests.deploy.programs import program
 from tests.doubles.stored import MASTER_KEY_TEXT, begin
+from tools.image import trial
 
 pytestmark = pytest.mark.req("OPS-05", part="image")
 
@@ -92,6 +97,23 @@ async def test_the_commands_of_the_image_run_as_written(
         assert 0 == process.returncode
     assert 69 == (await ended(built.healthcheck, variables, tmp_path)).code
     assert [] == _names(tmp_path)
+
+
+def test_make_image_counts_only_signed_requests() -> None:
+    """A line of the receiver counts once it is verified, also with the name of a service before it."""
+    secret, other = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
+    now = datetime.now(UTC)
+    signature = Webhook(secret).sign("msg_1", now, "{}")
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": signature,
+    }
+    line = json.dumps({"headers": headers, "body": "{}"})
+
+    assert ["msg_1", "msg_1"] == trial.verified(f"{line}\nreceiver-1  | {line}\nready\n", secret)
+    with pytest.raises(WebhookVerificationError):
+        trial.verified(line, other)
 
 
 def _names(folder: Path) -> list[str]:

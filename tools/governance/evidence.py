@@ -84,6 +84,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
         measures=("src/hookseal/secrets", "src/hookseal/operations/key", "tools/bench_keys.py"),
         at_most_us={"rewrap": 100.0},  # 10,000 records in a second
     ),
+    "OPS-14": Benchmark(
+        command="make image ARGS=--record",
+        suite=Suite(("image", "compose"), {"delivered": 4}, {"findings": 0}),
+    ),
     "UI-06": Benchmark(
         command="make pages ARGS=--record",
         measures=("src/hookseal/pages", "tools/browser.py"),
