@@ -930,6 +930,18 @@ async def test_a_success_is_logged_with_its_correlation_id() -> None:
     assert ("info", "corr-1") == (line["log_level"], line["correlation_id"])
 
 
+@pytest.mark.req("OPS-03", part="logs")
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_attempt_is_logged_with_the_trace_of_its_event(status: int) -> None:
+    """The line has the trace id of the producer, and none if the producer gave no traceparent."""
+    scene = Scene(answers=[Reply(status=status, snippet="")])
+    scene.ledger.rows[DELIVERY].claim = claim(traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    [line] = await scene.run_logged()
+
+    assert "a" * 32 == line["trace_id"]
+    assert "trace_id" not in (await Scene(answers=[Reply(status=status, snippet="")]).run_logged())[0]
+
+
 def signature_headers(found: Target, *signers: EchoSigner) -> dict[str, str]:
     """Return the headers of a request that differ between schemes."""
     request = compose(CLAIM, found, signers, user_agent="u", start_by=1, longest_seconds=20)

@@ -1,5 +1,6 @@
 """The pages of docs/ that are written from tables of the product: complete, and current."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hookseal.dispatcher.core.model import Outcome
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME
 from tools.governance.validate import FROM_SOURCE
+from tools.pages import logs
+from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
 from tools.pages.outcomes import outcomes_page
 from tools.pages.settings import settings_page
@@ -38,6 +41,38 @@ def test_the_page_of_metrics_has_every_metric() -> None:
     for metric in (*METRICS, *RUNTIME):
         assert f"| `{metric.name}` | {metric.kind} | " in page
         assert metric.text in page
+
+
+@pytest.mark.req("OPS-03", part="documented")
+def test_the_page_of_logs_has_what_the_source_logs() -> None:
+    """Each call of a logger is a row, with its levels and the fields that it names, builds or was bound to."""
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:3] for line in logs_page().splitlines() if line.count(" | ") == 4}
+
+    assert ["warning", "`endpoint_id`, `outcome`, `tenant_id`"] == rows["| `endpoint.breaker_opened`"]
+    assert "info, warning" == rows["| `delivery.attempted`"][0]
+    assert {"`trace_id`", "`correlation_id`", "`outcome`"} <= set(rows["| `delivery.attempted`"][1].split(", "))
+    assert "`exception`, `replay_id`, `tenant_id`" == rows["| `replay.defect`"][1], "bound before"
+    assert "`exception`, `loop`, `reason`" == rows["| `engine.restarted`"][1], "returned by a function"
+    assert "`health_url`, `processes`" == rows["| `worker.ready`"][1], "of a worker and of a parent"
+
+
+@pytest.mark.req("OPS-03", part="documented")
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('self._log.info("a.b", n=1)', "['a.b']"),
+        ('structlog.get_logger().error("delivery.attempted", colour=1)', "['colour']"),
+        ("log.info(name)", "the name of this log event cannot be read: name"),
+        ('log.info("a.b", **given)', "these fields cannot be read: given"),
+    ],
+)
+def test_no_log_event_is_left_out(source: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event or a field without a meaning, and one that cannot be read from the source, is refused by its name."""
+    (tmp_path / "module.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(logs, "SOURCE", tmp_path)
+
+    with pytest.raises(ValueError, match=re.escape(found)):
+        logs_page()
 
 
 @pytest.mark.req("DEL-05", part="each-delivery")

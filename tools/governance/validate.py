@@ -41,6 +41,7 @@ from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
 from tools.pages import commands, providers
 from tools.pages.dashboard import dashboard
+from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
 from tools.pages.outcomes import outcomes_page
 from tools.pages.prometheus_rule import prometheus_rule
@@ -69,6 +70,7 @@ def _of_bench(name: str) -> str:
 FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     "deploy/grafana/hookseal.json": dashboard,
     "deploy/kubernetes/monitoring/prometheusrule.yaml": prometheus_rule,
+    "docs/logs.md": logs_page,
     "docs/metrics.md": metrics_page,
     "docs/openapi.json": lambda: description.text(CALLS),
     "docs/outcomes.md": outcomes_page,

@@ -213,13 +213,14 @@ def _attempt(answer: Reply | Failure | None, refs: tuple[str, ...], seconds: flo
 
 def _success_fields(claim: Claim, row: Attempt) -> dict[str, object]:
     """Return the fields of the log event of an attempt that delivered. Nearly every line is one: so these are few."""
-    traced: dict[str, object] = {} if claim.correlation_id is None else {"correlation_id": claim.correlation_id}
+    correlated: dict[str, object] = {} if claim.correlation_id is None else {"correlation_id": claim.correlation_id}
     return {
         "tenant_id": claim.ring.tenant_id,
         "endpoint_id": claim.ring.endpoint_id,
         "delivery_id": claim.ring.delivery_id,
         "event_id": claim.event_id,
-        **traced,
+        **correlated,
+        **_trace(claim),
         "attempt": claim.number,
         "status": row.status,
         "duration_ms": row.duration_ms,
@@ -233,6 +234,7 @@ def _attempt_fields(signed: Signed, row: Attempt, verdict: Verdict) -> dict[str,
     """
     return {
         **_identity(signed.claim),
+        **_trace(signed.claim),
         "outcome": row.outcome.value,
         "status": row.status,
         "duration_ms": row.duration_ms,
@@ -242,6 +244,12 @@ def _attempt_fields(signed: Signed, row: Attempt, verdict: Verdict) -> dict[str,
         "state": verdict.state.value,
         "retry_in_seconds": verdict.retry_in_seconds if verdict.state is State.PENDING else None,
     }
+
+
+def _trace(claim: Claim) -> dict[str, object]:
+    """Return the trace that the producer gave with the event, by which its spans are found."""
+    # A traceparent has a version, this id, the id of a span and flags.
+    return {} if claim.traceparent is None else {"trace_id": claim.traceparent.split("-")[1]}
 
 
 @lru_cache(maxsize=_URLS_REMEMBERED)

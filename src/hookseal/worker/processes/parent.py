@@ -130,9 +130,8 @@ class Parent:
             for slot in self._slots
             if slot.process is not None
         ]
-        event = f"{self._kind}.ready"
-        print_ready(output, own | {"health_url": self._url, "processes": processes}, event=event)
-        self._log.info(event, health_url=self._url, processes=len(self._slots))
+        print_ready(output, own | {"health_url": self._url, "processes": processes}, event=f"{self._kind}.ready")
+        self._log.info(f"{self._kind}.ready", health_url=self._url, processes=len(self._slots))
 
     async def _end(self, keeping: Sequence["asyncio.Task[Ended | None]"]) -> None:
         """Make every process drain, and kill each one that takes longer than a drain may."""
