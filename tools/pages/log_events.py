@@ -5,8 +5,9 @@ What cannot be read is an error, so that no event and no field is left out.
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -70,6 +71,7 @@ def named(folder: Path, classes: frozenset[str]) -> set[str]:
     }
 
 
+@cache
 def _modules(folder: Path) -> dict[str, ast.Module]:
     return {
         path.relative_to(folder).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
@@ -77,17 +79,29 @@ def _modules(folder: Path) -> dict[str, ast.Module]:
     }
 
 
-def _calls(tree: ast.Module) -> Iterator[tuple[_Function | None, ast.Call]]:
-    """Yield each call, with the innermost function that has it."""
+@cache
+def _calls(tree: ast.Module) -> Sequence[tuple[_Function | None, ast.Call]]:
+    """Return each call, with the innermost function that has it."""
+    found = list[tuple[_Function | None, ast.Call]]()
+    left: list[tuple[_Function | None, ast.AST]] = [(None, tree)]
+    while left:
+        function, node = left.pop()
+        if isinstance(node, ast.Call):
+            found.append((function, node))
+        inner = node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+        left += [(inner, child) for child in ast.iter_child_nodes(node)]
+    return found
 
-    def walk(node: ast.AST, function: _Function | None) -> Iterator[tuple[_Function | None, ast.Call]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call):
-                yield function, child
-            inner = child if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else function
-            yield from walk(child, inner)
 
-    return walk(tree, None)
+@cache
+def _functions(folder: Path) -> Mapping[str, Sequence[tuple[str, ast.FunctionDef]]]:
+    """Return the functions of the modules by their names, each with its module."""
+    found = defaultdict[str, list[tuple[str, ast.FunctionDef]]](list)
+    for module, tree in _modules(folder).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                found[node.name].append((module, node))
+    return found
 
 
 def _called(call: ast.Call) -> str:
@@ -181,14 +195,11 @@ class _Reader:
 
     def _returned(self, name: str, line: int) -> set[str]:
         """Return the keys of the mapping that a function of this name returns: that of this module, else any."""
-        modules = _modules(self._folder)
-        for module, tree in sorted(modules.items(), key=lambda each: each[0] != self._module):
-            for node in ast.walk(tree):
-                if isinstance(node, ast.FunctionDef) and node.name == name:
-                    reader = _Reader(self._folder, module, tree, node)
-                    returns = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
-                    if found := set[str]().union(
-                        *(reader._of(each) for each in returns if isinstance(each, ast.Dict | ast.IfExp))
-                    ):
-                        return found
+        named = _functions(self._folder).get(name, ())
+        for module, node in sorted(named, key=lambda each: each[0] != self._module):
+            reader = _Reader(self._folder, module, _modules(self._folder)[module], node)
+            returns = [each.value for each in ast.walk(node) if isinstance(each, ast.Return)]
+            dicts = [each for each in returns if isinstance(each, ast.Dict | ast.IfExp)]
+            if found := set[str]().union(*map(reader._of, dicts)):
+                return found
         raise ValueError(f"{self._module}:{line}: these fields cannot be read: {name}(...)")
