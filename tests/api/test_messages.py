@@ -10,6 +10,7 @@ from hookseal import Admin, Publisher
 from hookseal.api.calls import messages
 from hookseal.api.calls.messages import example_of
 from hookseal.api.problems import Problem
+from hookseal.postgres.pool import Pool
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
@@ -301,3 +302,30 @@ def test_an_example_is_one_of_the_newest_schema(schemas: str | None, index: int,
     with pytest.raises(Problem) as caught:
         example_of(schemas, index)
     assert 422 == caught.value.status
+
+
+@pytest.mark.req("OPS-03", part="trace-context")
+async def test_a_message_has_the_trace_of_its_request(client: httpx.AsyncClient, pool: Pool) -> None:
+    """That of the headers `traceparent` and `tracestate`. As the standard says, one that is none is ignored."""
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    message = {"eventType": "a", "payload": {}}
+    given = (
+        [("traceparent", trace)],
+        [("traceparent", trace), ("tracestate", "a=1"), ("tracestate", "b=2")],
+        [("traceparent", trace), ("tracestate", "?")],
+        [("tracestate", "a=1")],
+        *([("traceparent", each)] for each in ("nonsense", trace.replace("a", "0"), trace.upper(), f"ff{trace[2:]}")),
+    )
+    for number, headers in enumerate(given):
+        one = message | {"eventId": f"{number}-one"}
+        many = {"messages": [message | {"eventId": f"{number}-{each}"} for each in ("two", "three")]}
+        assert 202 == (await client.post(PATH, json=one, headers=headers)).status_code, headers
+        answer = await client.post("/api/hookseal/v1/app/acme/msg", json=many, headers=headers)
+        assert 202 == answer.status_code, headers
+
+    found = await pool.fetch(
+        "SELECT left(id, 1)::integer AS number, traceparent, tracestate, count(*) FROM hookseal.events"
+        " GROUP BY 1, 2, 3 ORDER BY 1"
+    )
+    expected = [(trace, None), (trace, "a=1,b=2"), (trace, None), *[(None, None)] * 5]
+    assert [(number, *each, 3) for number, each in enumerate(expected)] == [tuple(row) for row in found]

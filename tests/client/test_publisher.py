@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -84,14 +85,33 @@ async def test_an_event_is_stored_and_rung(publisher: Publisher, stored: Stored)
     await stored.endpoint()
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     published = await publisher.publish(
-        **EVENT, data={"id": 1}, event_id="evt-1", correlation_id="order-7", traceparent=traceparent
+        **EVENT,
+        data={"id": 1},
+        event_id="evt-1",
+        correlation_id="order-7",
+        traceparent=traceparent,
+        tracestate="a=1, b=2",
     )
 
     assert ("evt-1", False, 2) == (published.event_id, published.duplicate, len(published.deliveries))
     assert ids(published.deliveries) == await stored.delivery_ids() == await stored.rung()
-    row = await stored.pool.fetchrow("SELECT correlation_id, traceparent FROM hookseal.events")
+    row = await stored.pool.fetchrow("SELECT correlation_id, traceparent, tracestate FROM hookseal.events")
     assert row is not None
-    assert ("order-7", traceparent) == tuple(row)
+    assert ("order-7", traceparent, "a=1,b=2") == tuple(row)
+
+
+@pytest.mark.req("OPS-03", part="trace-context")
+async def test_a_tracestate_that_is_none_is_left_out(publisher: Publisher, stored: Stored) -> None:
+    """Even one that PostgreSQL could not read: the event is published without it. Only what is no text is refused."""
+    for given in ("a=\x00", "a=\ud800", "a=\u00e9", "a" * 600, "A=1"):
+        await publisher.publish(**EVENT, data=1, traceparent=TRACEPARENT, tracestate=given)
+        events = [Event(event_type="a", data=1, traceparent=TRACEPARENT, tracestate=given)]
+        await publisher.publish_many(tenant_id="acme", events=events)
+    with pytest.raises(Malformed, match="tracestate must be text, not int"):
+        await publisher.publish(**EVENT, data=1, tracestate=5)  # type: ignore[arg-type]
+
+    states = await stored.pool.fetch("SELECT tracestate FROM hookseal.events")
+    assert [None] * 10 == [row["tracestate"] for row in states]
 
 
 async def test_the_outbox_leaves_to_it_what_it_rings(publisher: Publisher, stored: Stored) -> None:
@@ -218,14 +238,18 @@ async def test_a_repeat_that_waits_for_the_first_has_its_time(publisher: Publish
 async def test_a_schema_of_the_first_revision_is_published_to(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its functions return no times. A Publisher that is open during the upgrade goes on; one that follows has them."""
+    """Its functions return no times and take no tracestate. A Publisher that is open during the upgrade goes on.
+
+    One that follows has both.
+    """
     monkeypatch.setattr(revision, "EXPECTED", "0001")
     await upgrade(empty_database_url)
     monkeypatch.undo()
 
     async def published(publisher: Publisher) -> set[bool]:
-        calls = [publisher.publish(**EVENT, data=number) for number in range(20)]
-        many = await publisher.publish_many(tenant_id="acme", events=[Event(event_type=PAID, body=b"1")])
+        trace: dict[str, Any] = {"traceparent": TRACEPARENT, "tracestate": "a=1"}
+        calls = [publisher.publish(**EVENT, data=number, **trace) for number in range(20)]
+        many = await publisher.publish_many(tenant_id="acme", events=[Event(event_type=PAID, body=b"1", **trace)])
         each = (*await asyncio.gather(*calls), await publisher.publish(**EVENT, body=b"1"), *many.events)
         return {one.occurred_at is not None for one in each}
 
@@ -235,6 +259,10 @@ async def test_a_schema_of_the_first_revision_is_published_to(
         assert {False} == await published(publisher)
     async with Publisher.connect(empty_database_url, "") as publisher:
         assert {True} == await published(publisher)
+    connection = await asyncpg.connect(empty_database_url)
+    states = await connection.fetch("SELECT tracestate FROM hookseal.events WHERE traceparent IS NOT NULL")
+    await connection.close()
+    assert [21, 42] == [[row["tracestate"] for row in states].count(each) for each in ("a=1", None)]
 
 
 @pytest.mark.req("DEL-01")
@@ -351,7 +379,14 @@ async def test_an_event_of_a_batch_has_every_field(publisher: Publisher, stored:
             Event(event_type="a", data=None),
             Event(event_type="b", data={"name": 'Zoë \U0001f680 \x00 "\\'}),
             Event(event_type="c", body=b"\xff\x00"),
-            Event(event_type="d", data=1, event_id="evt-1", correlation_id="order-7", traceparent=TRACEPARENT),
+            Event(
+                event_type="d",
+                data=1,
+                event_id="evt-1",
+                correlation_id="order-7",
+                traceparent=TRACEPARENT,
+                tracestate="a=1",
+            ),
         ],
     )
     bodies = [await stored.body(one.event_id) for one in published.events]
@@ -359,9 +394,11 @@ async def test_an_event_of_a_batch_has_every_field(publisher: Publisher, stored:
     assert [b'"data":null}', b'"data":1}'] == [bodies[0][-12:], bodies[3][-9:]]
     assert bodies[1].endswith('"data":{"name":"Zoë \U0001f680 \\u0000 \\"\\\\"}}'.encode())
     assert b"\xff\x00" == bodies[2]
-    row = await stored.pool.fetchrow("SELECT correlation_id, traceparent FROM hookseal.events WHERE id = 'evt-1'")
+    row = await stored.pool.fetchrow(
+        "SELECT correlation_id, traceparent, tracestate FROM hookseal.events WHERE id = 'evt-1'"
+    )
     assert row is not None
-    assert ("order-7", TRACEPARENT) == tuple(row)
+    assert ("order-7", TRACEPARENT, "a=1") == tuple(row)
 
 
 @pytest.mark.req("DEL-14", part="publish-limits")

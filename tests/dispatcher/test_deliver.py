@@ -984,9 +984,17 @@ def test_tracing_headers_are_sent_only_if_given() -> None:
         claim(correlation_id=None, traceparent="00-a-b-01"), TARGET, [], user_agent="u", start_by=1, longest_seconds=20
     ).headers
 
-    assert "00-a-b-01" == traced["traceparent"]
+    assert ("00-a-b-01", None) == (traced["traceparent"], traced.get("tracestate"))
     assert "x-correlation-id" not in traced
     assert "traceparent" not in compose(CLAIM, TARGET, [], user_agent="u", start_by=1, longest_seconds=20).headers
+
+
+@pytest.mark.req("OPS-03", part="trace-context")
+def test_a_tracestate_is_sent_beside_its_traceparent() -> None:
+    given = claim(traceparent="00-a-b-00", tracestate="a=1,b=2")
+    headers = compose(given, TARGET, [], user_agent="u", start_by=1, longest_seconds=20).headers
+
+    assert ("00-a-b-00", "a=1,b=2") == (headers["traceparent"], headers["tracestate"])
 
 
 def test_no_request_outlasts_the_lease() -> None:

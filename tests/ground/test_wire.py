@@ -18,6 +18,7 @@ from hookseal.ground.wire import (
     MAX_NAME_CHARACTERS,
     MAX_VALUE_CHARACTERS,
     header_name,
+    is_traceparent,
     require_headers,
     signed_content,
     standard_headers,
@@ -117,6 +118,24 @@ def test_a_name_is_stored_in_lower_case(given: str, kept: str) -> None:
 
 
 @pytest.mark.req("DEL-13", part="rules")
+@pytest.mark.req("OPS-03", part="trace-context")
+def test_a_traceparent_names_a_span() -> None:
+    """As the standard defines it: lower case, no id of zeros, no version ff, and nothing behind it."""
+    good = f"00-{'a' * 32}-{'b' * 16}-01"
+    wrong = (
+        "",
+        good.upper(),
+        f"{good}\n",
+        f"{good}-x",
+        f"ff{good[2:]}",
+        good.replace("a", "0"),
+        good.replace("b", "0"),
+    )
+
+    assert [True, True] == [is_traceparent(each) for each in (good, f"01{good[2:]}")]
+    assert [False] * len(wrong) == [is_traceparent(each) for each in wrong]
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -105,6 +105,21 @@ async def test_a_refusal_leaves_the_transaction_usable(opened: Opened, url: str,
     assert (1, 2) == await stored(pool)
 
 
+@pytest.mark.req("OPS-03", part="trace-context")
+async def test_an_event_has_the_trace_of_its_producer(opened: Opened, url: str, pool: Pool) -> None:
+    """With channels and without; a tracestate that is none is left out."""
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    async with opened(url, False) as caller:
+        for number, (state, channels) in enumerate((("a=1", []), ("b=2", ["c"]), ("no", []), (None, []))):
+            event = EVENT | {"event_id": f"e{number}", "channels": channels}
+            await caller.publish(**event, traceparent=traceparent, tracestate=state)
+        await caller.commit()
+
+    found = await pool.fetch("SELECT traceparent, tracestate, channels FROM hookseal.events ORDER BY id")
+    assert [("a=1", None), ("b=2", ["c"]), (None, None), (None, None)] == [tuple(row)[1:] for row in found]
+    assert {traceparent} == {row["traceparent"] for row in found}
+
+
 async def test_a_wrong_name_is_refused_as_python_does(opened: Opened, url: str, pool: Pool) -> None:
     """A mistyped or missing name is a TypeError that names it: a mistyped event id would be stored without one."""
     mistyped = EVENT | {"event_Id": "e2"}

@@ -83,7 +83,7 @@ _KEY_LIFE = "state promoted_at drained_at compromised_at retired_at destroyed_at
 _STATE = "enabled disabled_reason disabled_at"
 _LAST = "last_disabled_reason last_disabled_at"
 _FAILURES = "first_failure_at last_failure_at"
-_EVENT = "tenant_id id event_type occurred_at correlation_id traceparent channels"
+_EVENT = "tenant_id id event_type occurred_at correlation_id traceparent channels tracestate"
 _ENDPOINT = (
     f"tenant_id id ordered {_DECIDED} {_POINTER} {_STATE} {_LAST} {_FAILURES} header_names tls_shown attempts_allowed"
     " has_plaintext created_at updated_at shares_url url_since"

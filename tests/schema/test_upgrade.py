@@ -30,6 +30,7 @@ JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = 'hookseal'
 """
 ROWS_OF_0001 = Path(__file__).with_name("rows_of_0001.sql").read_text(encoding="utf-8")
 EMPTY_IN_0001 = {"key_lock"}
+FILE_OF_EVENTS = "SELECT pg_relation_filenode('hookseal.events')"
 VERSIONS = files("hookseal.postgres.schema").joinpath("versions")
 FROZEN = {"0001": "82dfcb6cd3f61422b90ef4ebfdd28964f09e134c48443b0d0cf867a3b6a24a59"}
 
@@ -223,7 +224,7 @@ async def test_a_database_of_the_first_revision_is_upgraded(
             await connection.execute("SELECT hookseal.forbid_plaintext()")
         if column is PlaintextColumn.GONE:
             await plaintext.remove_forbidden(connection)
-        before = await stored(connection)
+        before, file = await stored(connection), await connection.fetchval(FILE_OF_EVENTS)
         assert EMPTY_IN_0001 == {name for name, rows in before.items() if not rows}
         monkeypatch.undo()
 
@@ -249,6 +250,7 @@ async def test_a_database_of_the_first_revision_is_upgraded(
         for name, rows in before.items():
             kept = [{key: row[key] for key in row if key not in gone.get(name, set())} for row in rows]
             assert kept == [{key: row[key] for key in old} for row, old in zip(after[name], kept, strict=True)], name
+        assert file == await connection.fetchval(FILE_OF_EVENTS), "the largest table was written anew"
         tenants = await connection.fetch("SELECT tenant_id, created_at FROM hookseal.tenants ORDER BY created_at")
         assert [("acme", datetime(2026, 1, 1, tzinfo=UTC)), ("globex", datetime(2026, 1, 3, tzinfo=UTC))] == [
             tuple(row) for row in tenants

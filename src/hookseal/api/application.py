@@ -30,7 +30,7 @@ from hookseal.admin import Admin
 from hookseal.api import bodies, problems
 from hookseal.api.access import NOBODY, Access, bearer, of_token, require_every_tenant, require_scopes, require_tenant
 from hookseal.api.bodies import Bodies, Shape
-from hookseal.api.call import Answer, Asked, Call, Once
+from hookseal.api.call import Answer, Asked, Call, Once, Trace
 from hookseal.api.calls import CALLS
 from hookseal.api.calls.refused import REFUSED
 from hookseal.api.description import text
@@ -40,7 +40,7 @@ from hookseal.client.publisher import Publisher
 from hookseal.errors import Conflict, Malformed, NotFound, with_advice
 from hookseal.ground import ids
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.wire import Scheme, framed
+from hookseal.ground.wire import Scheme, framed, is_traceparent
 
 Who = Callable[[Request], Awaitable[Access | None] | Access | None]
 
@@ -48,7 +48,15 @@ CALL: Final = "hookseal.call"  # the key of the ASGI scope under which a server 
 PAGE: Final = "page"  # that name for every request for a page
 _JSON: Final = "application/json"
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-_ALLOWED_HEADERS: Final = ("authorization", "content-type", "idempotency-key", "hookseal-user", "svix-req-id")
+_ALLOWED_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "hookseal-user",
+    "svix-req-id",
+    "traceparent",
+    "tracestate",
+)
 
 
 def app(
@@ -152,6 +160,7 @@ class _Calls:
             query=query,
             body=body,
             key=_key(request),
+            trace=_trace(request),
         )
         if call.once is None or asked.key is None:
             answer = _answer(call, await call.handler(asked))
@@ -293,6 +302,15 @@ def _key(request: Request) -> str | None:
         return None if key is None else ids.idempotency_key(key)
     except Malformed:
         raise problems.invalid(("header", "idempotency-key"), "must be 1 to 256 visible ASCII characters") from None
+
+
+def _trace(request: Request) -> Trace:
+    """Return the trace of the request. As the standard says, a `traceparent` that is none counts as absent."""
+    traceparent = bodies.header(request, b"traceparent")
+    if traceparent is None or not is_traceparent(traceparent):
+        return {}
+    states = request.headers.getlist("tracestate")
+    return {"traceparent": traceparent, "tracestate": ",".join(states)} if states else {"traceparent": traceparent}
 
 
 async def answer_and_close(response: Response, request: Request, send: Send) -> None:

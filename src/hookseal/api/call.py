@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypedDict, TypeVar
 
 import msgspec
 
@@ -24,6 +24,13 @@ class Out(msgspec.Struct, rename="camel"):
     """What an answer has."""
 
 
+class Trace(TypedDict, total=False):
+    """The trace of a request: the arguments of `Publisher.publish` for it."""
+
+    traceparent: str
+    tracestate: str
+
+
 class NoQuery(In):
     """No parameters."""
 
@@ -33,6 +40,7 @@ class Asked(Generic[Query, Body]):
     """A request that may be answered: its access, tenant, parameters and body have been checked.
 
     `tenant` is the one that the path names, or that of the call; without both it is "". `key` is the `Idempotency-Key`.
+    `trace` is empty unless the request has a valid `traceparent`.
     """
 
     admin: Admin
@@ -44,6 +52,7 @@ class Asked(Generic[Query, Body]):
     query: Query
     body: Body
     key: str | None
+    trace: Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ _OURS: Final = (
     "x-tenant-id",
     "x-correlation-id",
     "traceparent",
+    "tracestate",
     "content-type",
 )
 _REFUSED: Final = 401

@@ -16,7 +16,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -42,6 +42,7 @@ from hookseal.postgres.schema import revision
 from hookseal.postgres.translate import translated
 
 _VISIBLE: Final = re.compile(r"[!-~]{1,128}")
+_PRINTABLE: Final = re.compile(r"[\t -~]{1,512}")
 
 
 def check_tenant(text: str) -> TenantId:
@@ -59,17 +60,24 @@ def event(
     event_id: str | None = None,
     correlation_id: str | None = None,
     traceparent: str | None = None,
+    tracestate: str | None = None,
     channels: Iterable[str] = (),
 ) -> NewEvent:
-    """Return the event. Raises `Malformed` with the field."""
+    """Return the event, without a tracestate that no header may have. Raises `Malformed` with the field."""
     return NewEvent(
         tenant_id=ids.tenant_id(tenant_id),
         event_type=ids.event_type(_text(event_type, "event_type")),
         event_id=None if event_id is None else ids.event_id(_text(event_id, "event_id")),
         correlation_id=_visible(correlation_id, "correlation_id"),
         traceparent=_visible(traceparent, "traceparent"),
+        tracestate=_tracestate(tracestate),
         channels=_channels(channels),
     )
+
+
+def _tracestate(text: str | None) -> str | None:
+    """Return it if PostgreSQL can be asked whether it is one."""
+    return text if text is not None and _PRINTABLE.fullmatch(_text(text, "tracestate")) else None
 
 
 def _visible(text: str | None, field: str) -> str | None:
@@ -202,18 +210,12 @@ class Event:
     event_id: str | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     channels: Sequence[str] = ()
 
 
-def encode_batch(tenant_id: str, events: Iterable[Event]) -> list[str]:
-    """Return the argument of `dispatcher.publish.publish_many`.
-
-    Raises `Malformed` with the index of the faulty event.
-    """
-    return stored.batch(_checked(tenant_id, index, each) for index, each in enumerate(events))
-
-
 def _checked(tenant_id: str, index: int, item: object) -> tuple[stored.NewEvent, str | bytes]:
+    """Return the event and its content. Raises `Malformed` with its index."""
     if not isinstance(item, Event):
         kind = type(item).__name__
         raise Malformed(f"events[{index}] must be an Event, not {kind}: pass Event(...)", field="events", index=index)
@@ -225,6 +227,7 @@ def _checked(tenant_id: str, index: int, item: object) -> tuple[stored.NewEvent,
             event_id=item.event_id,
             correlation_id=item.correlation_id,
             traceparent=item.traceparent,
+            tracestate=item.tracestate,
             channels=item.channels,
         )
     except Malformed as error:
@@ -323,6 +326,7 @@ class Publisher:
         event_id: str | None = None,
         correlation_id: str | None = None,
         traceparent: str | None = None,
+        tracestate: str | None = None,
         channels: Sequence[str] = (),
         connection: Connection | None = None,
     ) -> Published:
@@ -331,7 +335,9 @@ class Publisher:
         `data` consists of dict with str as keys, list, tuple, str, int, float, bool and None, at most 200 levels deep,
         and is sent within the envelope of docs/wire.md. A value that JSON does not have (NaN, Decimal, datetime, ...)
         is never converted, but refused with its path (`data.items[3].price`). A `body` is sent byte for byte instead.
-        An event with `channels`, up to 10 names, goes only to endpoints that share one of them or have none.
+        An event with `channels`, up to 10 names, goes only to endpoints that share one of them or have none. Receivers
+        get `traceparent` and `tracestate`, those of W3C Trace Context; a tracestate that is none is left out, and so is
+        one without a traceparent, or for a schema of revision 0001.
 
         With a `connection` of asyncpg it joins the caller's transaction (without one it commits at once, and
         `is_committed` says so), and the caller awaits `Published.ring` after the commit; a publish that fails undoes
@@ -354,15 +360,20 @@ class Publisher:
             event_id=event_id,
             correlation_id=correlation_id,
             traceparent=traceparent,
+            tracestate=tracestate,
             channels=channels,
         )
         if connection is not None:
             async with join_transaction(connection) as is_joined:
-                result = await stored.publish(connection, new_event, content, dated=self._dated)
+                result = await stored.publish(connection, self._storable(new_event), content, dated=self._dated)
                 return self._one(result, is_committed=not is_joined)
         with self._calls.counted():
-            result = await self._together.publish(new_event, content)
+            result = await self._together.publish(self._storable(new_event), content)
         return self._one(result, is_committed=True)
+
+    def _storable(self, new_event: NewEvent) -> NewEvent:
+        """Return the event as the schema takes it: one of revision 0001 has no tracestate."""
+        return new_event if self._dated or new_event.tracestate is None else replace(new_event, tracestate=None)
 
     async def publish_many(
         self, *, tenant_id: str, events: Iterable[Event], connection: Connection | None = None
@@ -377,7 +388,8 @@ class Publisher:
         faulty event, counted from 0: nothing is stored then.
         """
         owner = check_tenant(tenant_id)
-        new_events = encode_batch(owner, events)
+        checked = (_checked(owner, index, each) for index, each in enumerate(events))
+        new_events = stored.batch((self._storable(each), content) for each, content in checked)
         if not new_events:
             return self._many([], is_committed=True)
         if connection is not None:

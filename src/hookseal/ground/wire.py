@@ -97,8 +97,14 @@ _HOP_BY_HOP: Final = frozenset(
     | {"te", "trailer", "transfer-encoding", "upgrade"}
 )
 _TRACING: Final = frozenset({"traceparent", "tracestate", "baggage", "b3", "sentry-trace", "uber-trace-id"})
+_TRACEPARENT: Final = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _PROTECTED: Final = _SET_BY_HOOKSEAL | _HOP_BY_HOP | _TRACING
 _PROTECTED_PREFIXES: Final = ("webhook-", "svix-", "x-webhook-", "x-hookseal-", "x-b3-")
+
+
+def is_traceparent(text: str) -> bool:
+    """Return whether this is a `traceparent` of W3C Trace Context that names a span."""
+    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def header_name(text: str) -> str:

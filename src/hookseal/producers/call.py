@@ -38,6 +38,7 @@ class EventFields(TypedDict):
     event_id: NotRequired[str | None]
     correlation_id: NotRequired[str | None]
     traceparent: NotRequired[str | None]
+    tracestate: NotRequired[str | None]
     channels: NotRequired[Sequence[str]]
 
 
@@ -69,7 +70,7 @@ class PublishedEvent:
 def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversation:
     """Yield the statements of a publish, and return its result.
 
-    `placeholders` are how the driver writes seven positional parameters. The rows of each statement are sent in, and an
+    `placeholders` are how the driver writes eight positional parameters. The rows of each statement are sent in, and an
     error of it is thrown in. An error undoes the publish and nothing else, so that the transaction of the caller stays
     usable. Raises `TypeError` for a name that is wrong or missing, `Malformed` with the field, `Conflict`, `Refused`;
     every other error of the driver is not changed.
@@ -152,6 +153,7 @@ def _checked(fields: EventFields) -> tuple[NewEvent, str | bytes]:
         event_id=fields.get("event_id"),
         correlation_id=fields.get("correlation_id"),
         traceparent=fields.get("traceparent"),
+        tracestate=fields.get("tracestate"),
         channels=fields.get("channels", ()),
     ), content
 
@@ -188,8 +190,11 @@ def _statement(new_event: NewEvent, content: str | bytes, placeholders: Sequence
         "correlation_id": (new_event.correlation_id, "CAST({} AS text)"),
         "traceparent": (new_event.traceparent, "CAST({} AS text)"),
     }
-    if new_event.channels:  # as text, since drivers write arrays in different ways; no name has a comma
+    if new_event.channels or new_event.tracestate:  # of revision 0002 of the schema
         function = "publish_event"
+    if new_event.tracestate:
+        given["tracestate"] = (new_event.tracestate, "CAST({} AS text)")
+    if new_event.channels:  # as text, since drivers write arrays in different ways; no name has a comma
         given["channels"] = (",".join(new_event.channels), "string_to_array(CAST({} AS text), ',')")
     arguments = ", ".join(
         f"{name} => {form.format(place)}" for place, (name, (_, form)) in zip(placeholders, given.items(), strict=False)

@@ -4,7 +4,7 @@ from typing import Any, Unpack
 
 from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, refuse_pipeline, run
 
-_PLACES = ("%s",) * 7  # the styles `format` and `pyformat`, which the drivers of PostgreSQL have
+_PLACES = ("%s",) * 8  # the styles `format` and `pyformat`, which the drivers of PostgreSQL have
 
 
 def publish(connection: Any, /, **event: Unpack[EventFields]) -> PublishedEvent:

@@ -6,7 +6,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, refuse_pipeline, run
 
-_PLACES = ("%s",) * 7
+_PLACES = ("%s",) * 8
 
 
 def publish(*, using: str = DEFAULT_DB_ALIAS, **event: Unpack[EventFields]) -> PublishedEvent:

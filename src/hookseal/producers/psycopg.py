@@ -9,7 +9,7 @@ from psycopg.rows import tuple_row
 
 from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, run, run_async
 
-_PLACES = ("%s",) * 7
+_PLACES = ("%s",) * 8
 
 
 def publish(connection: Connection[Any], /, **event: Unpack[EventFields]) -> PublishedEvent:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from hookseal.producers.call import EventFields, PublishedEvent, Rows, conversation, refuse_pipeline, run
 
-_PLACES = tuple(f":p{number}" for number in range(7))
+_PLACES = tuple(f":p{number}" for number in range(8))
 
 
 def publish(target: Session | Connection, /, **event: Unpack[EventFields]) -> PublishedEvent:

@@ -116,6 +116,7 @@ async def create(asked: Asked[Content, MessageIn]) -> MessageOut:
             channels=message.channels or (),
             body=bytes(message.payload),
             event_id=derived_id(asked.key) if is_derived and asked.key else message.event_id,
+            **asked.trace,
         )
     except Conflict:
         if not is_derived:
@@ -157,6 +158,7 @@ async def create_many(asked: Asked[NoQuery, ManyIn]) -> ManyOut:
                     channels=message.channels or (),
                     body=bytes(message.payload),
                     event_id=derived.get(index, message.event_id),
+                    **asked.trace,
                 )
                 for index, message in enumerate(messages)
             ],

@@ -118,6 +118,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_lost: bool = False
     is_probe: bool | None = None
     held_for: WaitingFor | None = None
+    tracestate: str | None = None
 
     @property
     def is_ordered(self) -> bool:

@@ -56,6 +56,8 @@ def compose(
         headers["x-correlation-id"] = claim.correlation_id
     if claim.traceparent is not None:
         headers["traceparent"] = claim.traceparent
+        if claim.tracestate is not None:
+            headers["tracestate"] = claim.tracestate
     return Request(
         tenant_id=claim.ring.tenant_id,
         url=target.pointer.url,

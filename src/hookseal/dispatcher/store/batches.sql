@@ -38,7 +38,7 @@ state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
 -- What a claim returns of a delivery and its event, which are `c` and `v`. Python cannot read every year that a role with the
 -- right to write may put into `created_at`.
 -- name: delivery_read
-v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.body, c.claimed_number, c.budget_spent,
+v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.tracestate, v.body, c.claimed_number, c.budget_spent,
        least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token
 
 -- What a claim returns of an endpoint, which is `e`, and of the database.

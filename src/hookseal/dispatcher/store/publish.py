@@ -76,6 +76,7 @@ _UNDONE: Final = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackErro
 class NewEvent:
     """An event without its payload. If it has no id, the database makes a UUIDv7.
 
+    `traceparent` and `tracestate` are those of W3C Trace Context; a tracestate that is none is stored as None.
     If it has `channels`, it goes only to endpoints that share one of them or have none.
     """
 
@@ -84,6 +85,7 @@ class NewEvent:
     event_id: EventId | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     channels: tuple[str, ...] = ()
 
 
@@ -125,16 +127,16 @@ async def publish(
     `dated`, which needs a schema of revision 0002 or later, the result has the time of the event.
     """
     data, body = (content, None) if isinstance(content, str) else (None, base64.b64encode(content).decode("ascii"))
-    rest = (event.event_id, event.correlation_id, event.traceparent, _flag(value=rings))
+    ids = (event.event_id, event.correlation_id, event.traceparent)
     given: tuple[Any, ...]
-    if dated or event.channels:  # a schema of revision 0001 has only the others
-        name, given = "publish_event", (data, body, event.channels or None, *rest)
+    if dated or event.channels or event.tracestate:  # a schema of revision 0001 has only the others
+        name, given = "publish_event", (data, body, event.channels or None, *ids, event.tracestate)
     elif data is not None:
-        name, given = "publish", (data, *rest)
+        name, given = "publish", (data, *ids)
     else:
-        name, given = "publish_raw", (body, *rest)
+        name, given = "publish_raw", (body, *ids)
     with _errors_translated(event.tenant_id):
-        rows = await _SQL.rows(executor, name, event.tenant_id, event.event_type, *given)
+        rows = await _SQL.rows(executor, name, event.tenant_id, event.event_type, *given, _flag(value=rings))
     return _published(event.tenant_id, rows)
 
 
@@ -225,6 +227,8 @@ def _as_json(event: NewEvent, content: str | bytes) -> bytes:
         "correlation_id": event.correlation_id,
         "traceparent": event.traceparent,
     }
+    if event.tracestate is not None:
+        fields["tracestate"] = event.tracestate
     if event.channels:
         fields["channels"] = event.channels
     if isinstance(content, str):

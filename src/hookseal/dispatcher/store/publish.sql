@@ -20,12 +20,12 @@ FROM hookseal.publish_raw($1, $2, pg_catalog.decode($3, 'base64'), $4, $5, $6, $
 -- name: dated
 {answer}, pg_catalog.to_char(pg_catalog.timezone('UTC', occurred_at), 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS occurred_at
 
--- Publishes one event of JSON, or of bytes in base64, in channels or without.
+-- Publishes one event of JSON, or of bytes in base64, with channels and a tracestate or without.
 -- name: publish_event
 SELECT {dated}
 FROM hookseal.publish_event(
     $1, $2, $3::pg_catalog.text::pg_catalog.json, pg_catalog.decode($4, 'base64'), $5::pg_catalog.text[], $6, $7, $8,
-    $9::pg_catalog.text::pg_catalog.bool)
+    $9, $10::pg_catalog.text::pg_catalog.bool)
 
 -- Publishes many events, all or none.
 -- name: publish_many

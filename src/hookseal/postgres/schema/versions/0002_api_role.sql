@@ -57,7 +57,7 @@ GRANT SELECT ON hookseal.alembic_version, hookseal.control, hookseal.workers, ho
                 hookseal.rotation_canaries, hookseal.endpoint_stats, hookseal.endpoint_backlog, hookseal.audience,
                 hookseal.secret_keys, hookseal.tenants, hookseal.event_types, hookseal.api_tokens, hookseal.endpoint_urls
     TO hookseal_api;
-GRANT SELECT (tenant_id, id, event_type, channels, occurred_at, correlation_id, traceparent, body) ON hookseal.events TO hookseal_api;
+GRANT SELECT (tenant_id, id, event_type, channels, occurred_at, correlation_id, traceparent, tracestate, body) ON hookseal.events TO hookseal_api;
 GRANT SELECT (tenant_id, id, uid, name, description, metadata, url, shares_url, url_since, event_types, channels, enabled, disabled_reason, disabled_at, last_disabled_reason,
               last_disabled_at, first_failure_at, last_failure_at, scheme, algorithm, timeout_ms,
               max_attempts, backoff_base_seconds, backoff_cap_seconds, retry_schedule, attempts_allowed, concurrency, rate,

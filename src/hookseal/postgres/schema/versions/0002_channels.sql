@@ -1,9 +1,11 @@
 -- Channels: an event with channels goes only to the endpoints that share one of them, and to those that have none; an endpoint
 -- with channels gets only events that share one.
 --
--- The functions that publish are replaced, not dropped: an older producer calls them as before, and its events have no
--- channels. publish_event takes them (0002_publish.sql): a function of the same name would make calls with untyped arguments
--- ambiguous. Many events bring theirs as a member of each.
+-- And tracestate, which belongs to the traceparent of an event.
+--
+-- The functions that publish are replaced, not dropped: an older producer calls them as before, and its events have neither.
+-- publish_event takes them (0002_publish.sql): a function of the same name would make calls with untyped arguments
+-- ambiguous. Many events bring theirs as members of each.
 
 -- Returns whether these are at most 10 names of 1 to 128 characters.
 CREATE FUNCTION hookseal.are_channels(channels text[]) RETURNS boolean
@@ -15,6 +17,22 @@ AS $$
             FROM unnest($1) AS c (name))
 $$;
 
+-- Returns a W3C tracestate without the spaces around its members and without empty ones; null if it is none. A trace then goes on
+-- without it, as the standard says: it only carries what vendors note. The limits are those of the standard for one header.
+CREATE FUNCTION hookseal.read_tracestate(given text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN $1 ~ '^[\t -~]+$' AND length($1) <= 512 AND count(*) BETWEEN 1 AND 32 AND count(*) = count(DISTINCT m.key)
+                 AND bool_and(m.member ~ '^([a-z][a-z0-9_*/-]*|[a-z0-9][a-z0-9_*/-]*@[a-z][a-z0-9_*/-]{0,13})=[^=\t]+$'
+                              AND length(m.key) <= 256 AND (m.key !~ '@' OR length(split_part(m.key, '@', 1)) <= 241)
+                              AND length(m.member) - length(m.key) <= 257)
+           THEN string_agg(m.member, ',' ORDER BY m.n) END
+    FROM (SELECT p.n, btrim(p.part, E' \t') AS member, split_part(btrim(p.part, E' \t'), '=', 1) AS key
+          FROM unnest(string_to_array($1, ',')) WITH ORDINALITY AS p (part, n)) AS m
+    WHERE m.member <> ''
+$$;
+
 ALTER TABLE hookseal.endpoints ADD COLUMN channels text[] NOT NULL DEFAULT '{}';
 ALTER TABLE hookseal.endpoints ADD CHECK (hookseal.are_channels(channels)) NOT VALID;  -- as in 0002_endpoints.sql
 COMMENT ON COLUMN hookseal.endpoints.channels IS 'It gets only events with one of these channels; none: whatever channels an event has';
@@ -22,10 +40,11 @@ CREATE TRIGGER endpoints_date_channels BEFORE UPDATE OF channels ON hookseal.end
     FOR EACH ROW EXECUTE FUNCTION hookseal.date_change();
 
 -- No check: a publish would read it each time. admit_event checks what it stores.
-ALTER TABLE hookseal.events ADD COLUMN channels text[];
+ALTER TABLE hookseal.events ADD COLUMN channels text[], ADD COLUMN tracestate text;
 COMMENT ON COLUMN hookseal.events.channels IS 'Only endpoints with one of these channels, or with none, got it; null: it has none';
+COMMENT ON COLUMN hookseal.events.tracestate IS 'What vendors note about its trace, sent beside the traceparent; null: nothing';
 
-ALTER TYPE hookseal.given_event ADD ATTRIBUTE channels text[];
+ALTER TYPE hookseal.given_event ADD ATTRIBUTE channels text[], ADD ATTRIBUTE tracestate text;
 
 CREATE OR REPLACE VIEW hookseal.audience AS
     SELECT e.tenant_id, e.id AS endpoint_id, e.ordered, held.waiting_for,
@@ -48,6 +67,7 @@ DECLARE
     rule text;
     channels text[];
     named bytea := '';
+    tracestate text;
 BEGIN
     IF octet_length(given.data) <= 262144 THEN
         body := convert_to(format('{"type":"%s","timestamp":"%s","data":%s}', given.event_type,
@@ -56,6 +76,9 @@ BEGIN
     IF cardinality(given.channels) > 0 THEN
         channels := ARRAY(SELECT DISTINCT c.name COLLATE "C" FROM unnest(given.channels) AS c (name) ORDER BY 1);
         named := convert_to('channels:' || array_to_string(channels, ',') || ':', 'UTF8');
+    END IF;
+    IF given.tracestate IS NOT NULL AND given.traceparent IS NOT NULL THEN
+        tracestate := hookseal.read_tracestate(given.tracestate);
     END IF;
     rule := CASE
         WHEN (given.event_type ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$' AND length(given.event_type) <= 128) IS NOT TRUE
@@ -78,7 +101,7 @@ BEGIN
     RETURN ROW(given.index, given.id, given.event_type, NULL, body, given.correlation_id, given.traceparent, at,
         sha256(named || CASE
             WHEN given.body IS NULL THEN convert_to('data:' || given.event_type || ':' || given.data, 'UTF8')
-            ELSE convert_to('raw:' || given.event_type || ':', 'UTF8') || body END), channels)::hookseal.given_event;
+            ELSE convert_to('raw:' || given.event_type || ':', 'UTF8') || body END), channels, tracestate)::hookseal.given_event;
 END
 $$;
 
@@ -102,8 +125,9 @@ BEGIN
     -- In the order of their ids, so that two batches do not deadlock.
     WITH stored AS (
         INSERT INTO hookseal.events
-            (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint, channels)
-        SELECT $1, g.id, g.event_type, g.occurred_at, g.correlation_id, g.traceparent, g.body, g.fingerprint, g.channels
+            (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint, channels, tracestate)
+        SELECT $1, g.id, g.event_type, g.occurred_at, g.correlation_id, g.traceparent, g.body, g.fingerprint, g.channels,
+               g.tracestate
         FROM unnest($2) AS g
         ORDER BY g.id COLLATE "C", g.index
         ON CONFLICT DO NOTHING
@@ -215,9 +239,9 @@ DECLARE
     family text := '';
 BEGIN
     INSERT INTO hookseal.events
-        (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint, channels)
+        (tenant_id, id, event_type, occurred_at, correlation_id, traceparent, body, fingerprint, channels, tracestate)
     VALUES ($1, given.id, given.event_type, given.occurred_at, given.correlation_id, given.traceparent, given.body,
-            given.fingerprint, given.channels)
+            given.fingerprint, given.channels, given.tracestate)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         RETURN QUERY
@@ -276,7 +300,7 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT * FROM hookseal.store_event($1, hookseal.admit_event(ROW(NULL,
-            coalesce($4, hookseal.uuid7()::text), $2, $3::text, NULL, $5, $6, NULL, NULL, NULL)::hookseal.given_event,
+            coalesce($4, hookseal.uuid7()::text), $2, $3::text, NULL, $5, $6, NULL, NULL, NULL, NULL)::hookseal.given_event,
             date_trunc('milliseconds', clock_timestamp())), $7);
 END
 $$;
@@ -295,12 +319,12 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT * FROM hookseal.store_event($1, hookseal.admit_event(ROW(NULL,
-            coalesce($4, hookseal.uuid7()::text), $2, NULL, $3, $5, $6, NULL, NULL, NULL)::hookseal.given_event,
+            coalesce($4, hookseal.uuid7()::text), $2, NULL, $3, $5, $6, NULL, NULL, NULL, NULL)::hookseal.given_event,
             date_trunc('milliseconds', clock_timestamp())), $7);
 END
 $$;
 
--- As in 0001_publish.sql, with `channels`, an array of text.
+-- As in 0001_publish.sql, with `channels`, an array of text, and `tracestate`.
 CREATE OR REPLACE FUNCTION hookseal.read_events(events json[]) RETURNS hookseal.given_event[]
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -333,7 +357,7 @@ BEGIN
     END IF;
 
     WITH read AS MATERIALIZED (
-        SELECT g.index, e.id, e.event_type, e.data, e.correlation_id, e.traceparent, e.channels,
+        SELECT g.index, e.id, e.event_type, e.data, e.correlation_id, e.traceparent, e.tracestate, e.channels,
                e.body ~ '^[A-Za-z0-9+/]*={0,2}$' AND length(e.body) % 4 = 0 AS is_base64, e.body, e.is_ours
         FROM unnest($1) WITH ORDINALITY AS g (event, index)
         CROSS JOIN LATERAL (
@@ -343,9 +367,10 @@ BEGIN
                    max(value::json #>> '{}') FILTER (WHERE key = 'body') AS body,
                    max(value::json #>> '{}') FILTER (WHERE key = 'correlation_id') AS correlation_id,
                    max(value::json #>> '{}') FILTER (WHERE key = 'traceparent') AS traceparent,
+                   max(value::json #>> '{}') FILTER (WHERE key = 'tracestate') AS tracestate,
                    max(value) FILTER (WHERE key = 'channels' AND left(value, 1) = '[') AS channels,
                    count(*) = count(DISTINCT key) AND bool_and(key = 'data'
-                       OR key IN ('event_id', 'event_type', 'body', 'correlation_id', 'traceparent')
+                       OR key IN ('event_id', 'event_type', 'body', 'correlation_id', 'traceparent', 'tracestate')
                            AND left(value, 1) IN ('"', 'n')
                        OR key = 'channels' AND left(value, 1) IN ('[', 'n')) AS is_ours
             FROM (SELECT part.key, replace(replace(part.value::text, for_code, code), for_pair, pair) AS value
@@ -355,7 +380,7 @@ BEGIN
     ), judged AS MATERIALIZED (
         SELECT read.*, CASE
             WHEN is_ours IS NOT TRUE THEN 'events must be objects of event_type, data (or body), event_id, '
-                'correlation_id, traceparent and channels, none of them twice, all but data and channels text'
+                'correlation_id, traceparent, tracestate and channels, none of them twice, all but data and channels text'
             WHEN channels IS NOT NULL AND EXISTS (
                 SELECT FROM json_array_elements(channels::json) AS c WHERE json_typeof(c.value) <> 'string')
             THEN 'channels must be an array of text'
@@ -368,7 +393,7 @@ BEGIN
            (array_agg(rule ORDER BY index) FILTER (WHERE rule IS NOT NULL))[1],
            array_agg(ROW(index, coalesce(id, hookseal.uuid7()::text), event_type, data,
                CASE WHEN is_base64 THEN decode(body, 'base64') END, correlation_id, traceparent, NULL, NULL,
-               CASE WHEN channels IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(channels::json)) END
+               CASE WHEN channels IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(channels::json)) END, tracestate
                )::hookseal.given_event ORDER BY index)
     INTO bad_index, bad_rule, given
     FROM judged;
@@ -381,7 +406,8 @@ END
 $$;
 COMMENT ON FUNCTION hookseal.publish_many(text, json[], boolean) IS
     'Publishes at most 1000 events of a tenant, 32 MiB in all, that make at most 20000 deliveries: all or none. '
-    'Each is an object with event_type, data (or body in base64), event_id, correlation_id, traceparent, channels (an array)';
+    'Each is an object with event_type, data (or body in base64), event_id, correlation_id, traceparent, tracestate, '
+    'channels (an array)';
 
 -- As in 0001_operator_events.sql: an operator event has no channels.
 CREATE OR REPLACE FUNCTION hookseal.notify_operator(kind text, tenant text, endpoint uuid, details jsonb) RETURNS void
@@ -421,13 +447,15 @@ BEGIN
         hookseal.uuid7()::text, $1,
         (jsonb_build_object('tenant_id', $2, 'endpoint_id', $3, 'suppressed', coalesce(last.suppressed, 0))
             || jsonb_strip_nulls($4))::text,
-        NULL, NULL, NULL, NULL, NULL, NULL)::hookseal.given_event, date_trunc('milliseconds', clock_timestamp())));
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL)::hookseal.given_event, date_trunc('milliseconds', clock_timestamp())));
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'hookseal did not publish the operator event %: %', $1, SQLERRM;
 END
 $$;
 
 -- are_channels stays public: a check runs with the rights of the writing role.
-GRANT SELECT (channels) ON hookseal.events TO hookseal_operator, hookseal_readonly;
+REVOKE EXECUTE ON FUNCTION hookseal.read_tracestate(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hookseal.read_tracestate(text) TO hookseal_publisher;
+GRANT SELECT (channels, tracestate) ON hookseal.events TO hookseal_operator, hookseal_readonly;
 GRANT SELECT (channels) ON hookseal.endpoints TO hookseal_worker, hookseal_readonly;
 GRANT INSERT (channels), UPDATE (channels) ON hookseal.endpoints TO hookseal_operator;

@@ -17,7 +17,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM hookseal.audience AS a WHERE a.tenant_id = $1 AND a.endpoint_id = $2) THEN
         RETURN;
     END IF;
-    given := hookseal.admit_event(ROW(NULL, hookseal.uuid7()::text, $3, $4::text, $5, NULL, NULL, NULL, NULL, NULL)::hookseal.given_event,
+    given := hookseal.admit_event(ROW(NULL, hookseal.uuid7()::text, $3, $4::text, $5, NULL, NULL, NULL, NULL, NULL, NULL)::hookseal.given_event,
         date_trunc('milliseconds', clock_timestamp()));
     INSERT INTO hookseal.events (tenant_id, id, event_type, occurred_at, body, fingerprint)
     VALUES ($1, given.id, given.event_type, given.occurred_at, given.body, given.fingerprint);

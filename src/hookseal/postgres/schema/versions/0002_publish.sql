@@ -16,11 +16,12 @@ BEGIN
 END
 $$;
 
--- Publishes one event, with data or with a body that is sent byte for byte, and in channels if it is given some. Otherwise it
--- does as hookseal.publish.
+-- Publishes one event, with data or with a body that is sent byte for byte, and in channels and with a tracestate if it is
+-- given them. Otherwise it does as hookseal.publish.
 CREATE FUNCTION hookseal.publish_event(
     tenant text, event_type text, data json DEFAULT NULL, body bytea DEFAULT NULL, channels text[] DEFAULT NULL,
-    event_id text DEFAULT NULL, correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, rings boolean DEFAULT false)
+    event_id text DEFAULT NULL, correlation_id text DEFAULT NULL, traceparent text DEFAULT NULL, tracestate text DEFAULT NULL,
+    rings boolean DEFAULT false)
 RETURNS SETOF hookseal.published_event
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -33,14 +34,14 @@ BEGIN
         RAISE EXCEPTION 'data must be given, or body in its place' USING ERRCODE = 'HS422', COLUMN = 'data';
     END IF;
     given := hookseal.admit_event(ROW(NULL, coalesce($6, hookseal.uuid7()::text), $2, $3::text, $4, $7, $8, NULL, NULL,
-        $5)::hookseal.given_event, date_trunc('milliseconds', clock_timestamp()));
+        $5, $9)::hookseal.given_event, date_trunc('milliseconds', clock_timestamp()));
     RETURN QUERY
         SELECT NULL::integer, s.event_id, s.delivery_id, s.endpoint_id, s.duplicate, s.is_due,
                CASE WHEN s.duplicate THEN hookseal.time_of_event($1, s.event_id) ELSE given.occurred_at END
-        FROM hookseal.store_event($1, given, $9) AS s;
+        FROM hookseal.store_event($1, given, $10) AS s;
 END
 $$;
-COMMENT ON FUNCTION hookseal.publish_event(text, text, json, bytea, text[], text, text, text, boolean) IS
+COMMENT ON FUNCTION hookseal.publish_event(text, text, json, bytea, text[], text, text, text, text, boolean) IS
     'Publishes one event, with data or with a body; the answer has its time';
 
 -- Publishes up to 1000 events, otherwise as hookseal.publish_many does.
@@ -66,17 +67,17 @@ COMMENT ON FUNCTION hookseal.publish_events(text, json[], boolean) IS
 
 GRANT hookseal_publisher TO CURRENT_USER;
 GRANT CREATE ON SCHEMA hookseal TO hookseal_publisher;
-ALTER FUNCTION hookseal.publish_event(text, text, json, bytea, text[], text, text, text, boolean) OWNER TO hookseal_publisher;
+ALTER FUNCTION hookseal.publish_event(text, text, json, bytea, text[], text, text, text, text, boolean) OWNER TO hookseal_publisher;
 ALTER FUNCTION hookseal.publish_events(text, json[], boolean) OWNER TO hookseal_publisher;
 REVOKE CREATE ON SCHEMA hookseal FROM hookseal_publisher;
 REVOKE EXECUTE ON FUNCTION
     hookseal.time_of_event(text, text),
-    hookseal.publish_event(text, text, json, bytea, text[], text, text, text, boolean),
+    hookseal.publish_event(text, text, json, bytea, text[], text, text, text, text, boolean),
     hookseal.publish_events(text, json[], boolean)
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hookseal.time_of_event(text, text) TO hookseal_publisher;
 GRANT EXECUTE ON FUNCTION
-    hookseal.publish_event(text, text, json, bytea, text[], text, text, text, boolean),
+    hookseal.publish_event(text, text, json, bytea, text[], text, text, text, text, boolean),
     hookseal.publish_events(text, json[], boolean)
     TO hookseal_producer, CURRENT_USER;
 GRANT SELECT (occurred_at) ON hookseal.events TO hookseal_publisher;
