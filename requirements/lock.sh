@@ -8,12 +8,12 @@ compile() { # file, then what uv shall resolve
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --custom-compile-command "make lock" --output-file "requirements/$file" "$@"
 }
-compile dev.txt pyproject.toml --extra api --extra aws --extra embedded --extra gcp --group dev
+compile dev.txt pyproject.toml --extra api --extra aws --extra embedded --extra gcp --extra otel --group dev
 # The others are parts of it: nothing changes its version when `make test` follows `make demo`, or the other way round.
 compile base.txt pyproject.toml --constraint requirements/dev.txt
-compile migrate.txt pyproject.toml --extra api --extra worker --extra migrate --constraint requirements/dev.txt
-compile aws.txt pyproject.toml --extra api --extra aws --extra worker --extra migrate --constraint requirements/dev.txt
-compile gcp.txt pyproject.toml --extra api --extra gcp --extra worker --extra migrate --constraint requirements/dev.txt
+compile migrate.txt pyproject.toml --extra api --extra otel --extra worker --extra migrate --constraint requirements/dev.txt
+compile aws.txt pyproject.toml --extra api --extra aws --extra otel --extra worker --extra migrate --constraint requirements/dev.txt
+compile gcp.txt pyproject.toml --extra api --extra gcp --extra otel --extra worker --extra migrate --constraint requirements/dev.txt
 compile embedded.txt pyproject.toml --extra embedded --constraint requirements/dev.txt
 # What installs and builds the package, in .venv and in the image.
 printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt

@@ -86,13 +86,14 @@ EXTRAS_BY_ROOM = {
     "api": {"api", "worker"},
     "pages": {"api", "worker"},
     "cli": {"migrate", "worker"},
+    "client": {"otel"},
     "demo": {"embedded", "worker"},
     "dispatcher.http": {"worker"},
     "embedded": {"embedded", "worker"},
     "postgres": {"migrate"},
     "queue": {"worker"},
     "secrets": {"aws", "gcp", "worker"},
-    "worker": {"worker"},
+    "worker": {"otel", "worker"},
 }
 BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the application that uses the module for it
 NOT_IMPORTED = {

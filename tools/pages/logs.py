@@ -139,6 +139,11 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "process.killed": ("a process did not end in time at a stop", "raise `HOOKSEAL_DRAIN_SECONDS`"),
     "process.no_answer": ("a process could not answer its parent", "see `reason`"),
     "process.orphaned": ("the parent is gone: this process drains and ends", NOTHING),
+    "traces.failed": (
+        "the collector takes no spans: they are lost; once for each outage",
+        "[guide/tracing.md](guide/tracing.md)",
+    ),
+    "traces.resumed": ("the collector takes spans again", NOTHING),
     "log.dropped": ("the reader of the log took no lines for a while", "make the reader of standard error faster"),
 }
 # What each field is.
@@ -181,6 +186,7 @@ FIELDS: Final[dict[str, str]] = {
     "limit": "how many files the process may open",
     "lines": "lines that are lost",
     "loop": "the loop",
+    "lost": "spans that are lost",
     "matched": "deliveries that the replay is about",
     "needed": "how many files it needs",
     "of": "what was measured or asked",

@@ -27,6 +27,7 @@ from hookseal.worker.health import Closing, Probes
 from hookseal.worker.listening import BACKLOG, of_the_api, url_of
 from hookseal.worker.metrics.runtime import Kind, Metric, collect_runtime, scraped
 from hookseal.worker.stopping import on_stop, print_ready
+from hookseal.worker.tracing import tracer_provider
 
 _GONE: Final = 499  # the client has gone before it was answered
 _NO_CALL: Final = "none"  # the label of a request for a path or a method that nothing serves
@@ -70,7 +71,13 @@ async def run(
     stop = asyncio.Event()
     on_stop(stop.set)
     raise_descriptor_limit()
-    async with Admin.opened(settings) as admin, Publisher.opened(settings) as publisher:
+    log: Any = structlog.get_logger()
+    instance = f"{socket.gethostname()}-{os.getpid()}"
+    async with (
+        tracer_provider(settings, service="hookseal-api", instance=instance, log=log) as provider,
+        Admin.opened(settings) as admin,
+        Publisher.opened(settings, tracer_provider=provider) as publisher,
+    ):
         await admin.check()
         meter = Meter(clock)
         api = app(
@@ -89,7 +96,7 @@ async def run(
             await _serve(settings, meter.counting(extended(admin, api)), probes, stop, output, listening_on, health_url)
         finally:
             await port.close()
-        structlog.get_logger().info("api.stopped")
+        log.info("api.stopped")
 
 
 def _on_port(settings: Settings) -> Opening:

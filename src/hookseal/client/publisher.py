@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -276,32 +276,46 @@ class PublishedMany:
         await self._doorbell.ring([ring for event in self.events for ring in event._due])  # noqa: SLF001 -- of this module
 
 
+def _spans(tracer_provider: Any) -> Any:
+    from hookseal.client.spans import Spans  # noqa: PLC0415 -- an optional package, which the caller has
+
+    return Spans(tracer_provider)
+
+
 class Publisher:
     """Publishes events. One Publisher serves a whole process: any number of tasks may use it at once."""
 
-    def __init__(self, pool: Pool, ringing: Doorbell, calls: Calls, *, dated: bool) -> None:
+    def __init__(
+        self, pool: Pool, ringing: Doorbell, calls: Calls, *, dated: bool, tracer_provider: Any = None
+    ) -> None:
         self._pool = pool
         self._doorbell = ringing
         self._calls = calls
         self._dated = dated  # as in `stored.publish`
         self._together = Together(pool, ringing, dated=dated)
+        self._spans = None if tracer_provider is None else _spans(tracer_provider)
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, database_url: str | None = None, redis_url: str | None = None) -> "AsyncIterator[Publisher]":
+    async def connect(
+        cls, database_url: str | None = None, redis_url: str | None = None, *, tracer_provider: Any = None
+    ) -> "AsyncIterator[Publisher]":
         """Open a Publisher, and close its connections at the end of the block, after the calls that are under way.
 
         A url that is None is read from the environment: HOOKSEAL_DATABASE_URL or else DATABASE_URL, and
         HOOKSEAL_REDIS_URL or else REDIS_URL. An empty variable counts as not set, and other variables are not checked
         (docs/settings.md). Without a url of Redis, or with "", no worker is rung, and the workers find events by
-        themselves a moment later. Raises `ConfigError`, `Unavailable`, `Refused`.
+        themselves a moment later. With a tracer provider of OpenTelemetry each call is a span, a child of the current
+        one or of the `traceparent` that it is given, and receivers get its trace (docs/guide/tracing.md). Raises
+        `ConfigError`, `Unavailable`, `Refused`.
         """
-        async with cls.opened(producer_settings(database_url=database_url, redis_url=redis_url)) as publisher:
+        settings = producer_settings(database_url=database_url, redis_url=redis_url)
+        async with cls.opened(settings, tracer_provider=tracer_provider) as publisher:
             yield publisher
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, settings: Settings) -> "AsyncIterator[Publisher]":
+    async def opened(cls, settings: Settings, *, tracer_provider: Any = None) -> "AsyncIterator[Publisher]":
         """Open a Publisher with these settings, as `connect` does."""
 
         def on_lost(reason: str) -> None:
@@ -314,7 +328,8 @@ class Publisher:
             connections(settings.database) as (pool, revision_),
             counted_calls() as calls,
         ):
-            yield cls(pool, ringing, calls, dated=revision_ >= _DATED_SINCE)
+            dated = revision_ >= _DATED_SINCE
+            yield cls(pool, ringing, calls, dated=dated, tracer_provider=tracer_provider)
 
     async def publish(
         self,
@@ -363,6 +378,14 @@ class Publisher:
             tracestate=tracestate,
             channels=channels,
         )
+        if self._spans is None:
+            return await self._publish(new_event, content, connection)
+        with self._spans.publishing(new_event.tenant_id, new_event) as span:
+            published = await self._publish(span.traced(new_event), content, connection)
+            span.stored([published.event_id], len(published.deliveries))
+        return published
+
+    async def _publish(self, new_event: NewEvent, content: str | bytes, connection: Connection | None) -> Published:
         if connection is not None:
             async with join_transaction(connection) as is_joined:
                 result = await stored.publish(connection, self._storable(new_event), content, dated=self._dated)
@@ -389,7 +412,20 @@ class Publisher:
         """
         owner = check_tenant(tenant_id)
         checked = (_checked(owner, index, each) for index, each in enumerate(events))
-        new_events = stored.batch((self._storable(each), content) for each, content in checked)
+        if self._spans is None:
+            return await self._publish_many(owner, checked, connection)
+        with self._spans.publishing(owner) as span:
+            published = await self._publish_many(
+                owner, ((span.traced(each), content) for each, content in checked), connection
+            )
+            event_ids = [each.event_id for each in published.events]
+            span.stored(event_ids, sum(len(each.deliveries) for each in published.events))
+        return published
+
+    async def _publish_many(
+        self, owner: TenantId, events: Iterable[tuple[NewEvent, str | bytes]], connection: Connection | None
+    ) -> PublishedMany:
+        new_events = stored.batch((self._storable(each), content) for each, content in events)
         if not new_events:
             return self._many([], is_committed=True)
         if connection is not None:

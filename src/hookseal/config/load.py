@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hookseal.config import names, openbao, providers
+from hookseal.config import names, openbao, providers, tracing
 from hookseal.config.forms import VERBATIM, LoadRequest
 from hookseal.config.keys import INSTALLATION, KEY_NAMES, KMS, MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS, WRAPPED_NAMES
 from hookseal.config.settings import (
@@ -73,6 +73,8 @@ def load(
     request = LoadRequest(needs=needs, present=source.present, exposed=source.exposed, draws_key=draws_key)
     variables, problems = _parsed(source, request)
     problems = [*source.problems, *problems]
+    if variables is not None and variables.tracing == tracing.OTLP:
+        problems += tracing.problems(environ, variables.environment)
     if variables is None or problems:
         raise ConfigError(problems)
     files = {**files, **source.files}
@@ -298,6 +300,7 @@ def _settings(
         listen_database=_database(variables.listen_database, LISTEN_URL, source, files),
         kms=_kms(variables, server),
         openbao=server,
+        traces=variables.tracing == tracing.OTLP,
     )
 
 

@@ -223,7 +223,7 @@ class Settings:
     """All settings. `database`, `redis` and `secrets` are present if the load required them.
 
     `listen_database` is the direct way to PostgreSQL, if `database` goes through a pooler. `kms` wraps master keys, and
-    `openbao` is what a store or a KMS of that name asks.
+    `openbao` is what a store or a KMS of that name asks. With `traces` spans are sent by OTLP.
     """
 
     environment: Environment
@@ -239,6 +239,7 @@ class Settings:
     listen_database: Database | None = None
     kms: KmsSettings | None = None
     openbao: OpenBaoServer | None = field(default=None, repr=False)
+    traces: bool = False
 
     @property
     def database(self) -> Database:

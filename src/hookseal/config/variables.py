@@ -17,6 +17,7 @@ from hookseal.config.forms import (
     whole_number,
 )
 from hookseal.config.settings import MAX_PROCESSES, Database, Environment, Part, Redis
+from hookseal.config.tracing import Tracing
 from hookseal.dispatcher.core.url import AllowedNetwork
 from hookseal.dispatcher.core.why import HELD_DAYS
 from hookseal.dispatcher.http.tunnel import EgressProxy
@@ -493,6 +494,14 @@ class Variables(BaseModel):
         alias="HOOKSEAL_LOG_FORMAT",
         title="json or console, in any case",
         description="One JSON object a line, or lines that people read.",
+    )
+    tracing: Annotated[Tracing, BeforeValidator(in_any_case)] = Field(
+        default="off",
+        alias="HOOKSEAL_TRACING",
+        title="off or otlp, in any case",
+        description="Whether workers and the HTTP API send spans to a collector by OTLP over HTTP. It needs "
+        "`hookseal[otel]`. The variables of OpenTelemetry (`OTEL_...`) say where to, and what is sampled: see "
+        "guide/tracing.md.",
     )
     log_success: Annotated[int, parse_with(successes_per_line)] = Field(
         default="all",

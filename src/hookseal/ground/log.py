@@ -42,12 +42,14 @@ _SIGNING_SECRET: Final = re.compile(r"whs(?:ec|k|t|c)_[A-Za-z0-9+/=_-]+")
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*(?=@)")
 # arq logs the arguments of every job; what asyncio and aiohttp log at low levels, hookseal logs itself, and so it does
-# with an outage, for which a pool of asyncpg logs each connection that it cannot open.
+# with an outage, for which a pool of asyncpg logs each connection that it cannot open, and OpenTelemetry each failure.
 _LIBRARY_LEVELS: Final = {
     "arq": logging.CRITICAL,
     "asyncio": logging.WARNING,
     "aiohttp": logging.WARNING,
     "asyncpg.pool": logging.ERROR,
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter": logging.CRITICAL,
+    "opentelemetry.sdk._shared_internal": logging.CRITICAL,
 }
 _MOST_CALLS: Final = 30  # of one exception, the innermost
 _MOST_ERRORS: Final = 10  # in one chain

@@ -45,6 +45,7 @@ from hookseal.worker.claims import KnownClaims, LostClaims
 from hookseal.worker.heartbeat import Heartbeat, Presence
 from hookseal.worker.metrics.counters import WorkerMeter
 from hookseal.worker.recorder import Circuit, PersistentLedger
+from hookseal.worker.tracing import traced, tracer_provider
 from hookseal.worker.unlocking import warm_up_batching
 
 CONNECT_SECONDS = 3.0  # so that a start without PostgreSQL or Redis fails within five seconds
@@ -122,7 +123,11 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
         lost_claims = LostClaims(ledger, lease_seconds=settings.worker.lease_seconds, clock=clock, log=log)
         presence = _presence(settings, worker_id, unlocked)
         heartbeat = Heartbeat(probing, presence, circuit=instruments.circuit, clock=clock, log=log)
-        async with heartbeat.present(), sending.transport(settings.egress, clock) as transport:
+        async with (
+            tracer_provider(settings, service="hookseal-worker", instance=worker_id, log=instruments.log) as provider,
+            heartbeat.present(),
+            sending.transport(settings.egress, clock) as transport,
+        ):
             # From now on a command that adds an endpoint or changes master keys sees this worker and its keys.
             await require_time(settings, ledger)
             await _warm_up(batching)
@@ -131,6 +136,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
             persistent = PersistentLedger(
                 ledger, clock=clock, circuit=instruments.circuit, stored=instruments.counts.add
             )
+            parts = _parts(settings, transport, unlocked, claims=claims, ledger=persistent, instruments=instruments)
             yield Resources(
                 worker_id=worker_id,
                 pool=pool,
@@ -149,7 +155,7 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
                 meter=instruments.meter,
                 failing=instruments.failing,
                 counts=instruments.counts,
-                parts=_parts(settings, transport, unlocked, claims=claims, ledger=persistent, instruments=instruments),
+                parts=traced(parts, provider),
             )
 
 

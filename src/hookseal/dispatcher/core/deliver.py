@@ -108,6 +108,8 @@ async def _finish_signed(signed: Signed, parts: Parts) -> None:
 async def _sent(signed: Signed, parts: Parts) -> Answer:
     if not parts.may_begin():
         return NotBegun(is_unrecordable=True)
+    if parts.tracing is not None:
+        return await parts.tracing.send(parts.transport, signed.claim, signed.request)
     return await parts.transport.send(signed.request)
 
 

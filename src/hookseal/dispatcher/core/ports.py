@@ -118,6 +118,14 @@ class Transport(Protocol):
         ...
 
 
+class Tracing(Protocol):
+    """Makes a span of each attempt."""
+
+    def send(self, transport: Transport, claim: Claim, request: Request) -> Awaitable[Answer]:
+        """Send the request by this transport, with a `traceparent` of its own. Raises as the transport does."""
+        ...
+
+
 class Signer(Protocol):
     """Signs requests with a key that it does not reveal."""
 
@@ -227,7 +235,8 @@ class Parts:
     than `longest_seconds`, even if its endpoint has a longer time-out: a request that is still
     running when its lease expires would be sent again. Of the attempts that delivered, about one in
     `successes_per_line` is logged, none if that is 0; every other attempt is. `log` names the worker on each line, and
-    `success_log`, for the attempts that delivered, does not: the attempt on record has it.
+    `success_log`, for the attempts that delivered, does not: the attempt on record has it. Without `tracing` the
+    `traceparent` of the producer is sent as it is.
     """
 
     claims: Claims
@@ -246,6 +255,7 @@ class Parts:
     answered: Callable[[Ring, Outcome], None] = lambda _ring, _outcome: None
     may_begin: Callable[[], bool] = lambda: True
     successes_per_line: int = 1
+    tracing: Tracing | None = None
 
 
 def tls_identity(tls: Tls | None) -> TlsIdentity | None:
