@@ -289,11 +289,27 @@ def test_a_set_value_has_its_type() -> None:
         ({"HOOKSEAL_RETENTION_DAYS": "0"}, "HOOKSEAL_RETENTION_DAYS must be a whole number from 1 to 3650"),
         ({"HOOKSEAL_ENDPOINT_CONCURRENCY": "0"}, "HOOKSEAL_ENDPOINT_CONCURRENCY must be a whole number from 1 to"),
         ({"HOOKSEAL_CONCURENCY": "5"}, "HOOKSEAL_CONCURENCY is not a setting of hookseal, did you mean HOOKSEAL_CONC"),
+        ({"HOOKSEAL_UNKNOWN_SETTINGS": "allow"}, "HOOKSEAL_UNKNOWN_SETTINGS must be refuse or warn, in any case"),
+        ({"HOOKSEAL_UNKNOWN_SETTINGS": "warn", "HOOKSEAL_LEASE_SECONDS": "x"}, "HOOKSEAL_LEASE_SECONDS must be"),
     ],
 )
 def test_each_problem_names_its_variable(changes: dict[str, str | None], expected: str) -> None:
     found = problems(environment(**changes))
     assert [True] == [text.startswith(expected) for text in found], found
+
+
+@pytest.mark.req("OPS-13")
+def test_names_that_are_no_settings_are_ignored_on_request() -> None:
+    """Only their names are kept; a misspelled setting is one of them, and what Kubernetes injects is none."""
+    later = {"HOOKSEAL_LATER": CANARY, "SECRETS_LATER_FILE": CANARY, "HOOKSEAL_CONCURENCY": "5", "HOOKSEAL_\x1b": "x"}
+    injected = {"HOOKSEAL_SERVICE_HOST": "10.0.0.1"}
+    assert 4 == len(problems(environment(**later, **injected)))
+    assert 4 == len(problems(environment(HOOKSEAL_UNKNOWN_SETTINGS="refuse", **later, **injected)))
+
+    settings = load(environment(HOOKSEAL_UNKNOWN_SETTINGS="Warn", **later, **injected))
+    assert ("HOOKSEAL_\\x1b", "HOOKSEAL_CONCURENCY", "HOOKSEAL_LATER", "SECRETS_LATER_FILE") == settings.unknown
+    assert 500 == settings.worker.concurrency
+    assert CANARY not in repr(settings)
 
 
 def test_an_unneeded_empty_variable_is_not_required() -> None:

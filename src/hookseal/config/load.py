@@ -301,6 +301,7 @@ def _settings(
         kms=_kms(variables, server),
         openbao=server,
         traces=variables.tracing == tracing.OTLP,
+        unknown=source.unknown,
     )
 
 

@@ -14,6 +14,7 @@ from hookseal.config.variables import NAMES
 
 PREFIXES: Final = ("HOOKSEAL_", "SECRETS_")
 TEST_PREFIX: Final = "HOOKSEAL_TEST_"
+UNKNOWN_SETTINGS: Final = "HOOKSEAL_UNKNOWN_SETTINGS"
 # They take precedence over the plain names, for a process that shares its environment with an app.
 PREFERRED: Final = {"HOOKSEAL_DATABASE_URL": "DATABASE_URL", "HOOKSEAL_REDIS_URL": "REDIS_URL"}
 FROM_FILE: Final = {
@@ -62,6 +63,11 @@ def looks_injected(name: str, value: str) -> bool:
         if shape.search(name):
             return _is_address(value) if form is None else form.fullmatch(value) is not None
     return False
+
+
+def is_unknown(name: str, value: str) -> bool:
+    """Return whether this is no setting, and not from Kubernetes: a typing error, or a setting of another version."""
+    return name not in KNOWN and (not looks_injected(name, value) or is_near_known(name))
 
 
 def is_near_known(name: str) -> bool:

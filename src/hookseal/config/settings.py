@@ -223,7 +223,8 @@ class Settings:
     """All settings. `database`, `redis` and `secrets` are present if the load required them.
 
     `listen_database` is the direct way to PostgreSQL, if `database` goes through a pooler. `kms` wraps master keys, and
-    `openbao` is what a store or a KMS of that name asks. With `traces` spans are sent by OTLP.
+    `openbao` is what a store or a KMS of that name asks. With `traces` spans are sent by OTLP. `unknown` names what is
+    set, is no setting and is ignored.
     """
 
     environment: Environment
@@ -240,6 +241,7 @@ class Settings:
     kms: KmsSettings | None = None
     openbao: OpenBaoServer | None = field(default=None, repr=False)
     traces: bool = False
+    unknown: tuple[str, ...] = ()
 
     @property
     def database(self) -> Database:

@@ -30,7 +30,8 @@ class Source:
     """The variables of hookseal with their values, and the problems of how they are set.
 
     `written_as` maps a variable to the other name by which it was set. `present` also has the empty variables.
-    `files` has the path of each `NAME_FILE` that lasts.
+    `files` has the path of each `NAME_FILE` that lasts. `unknown` has the names that are no settings, if the
+    environment says that these are to be ignored; else each is a problem.
     """
 
     values: Mapping[str, str] = field(repr=False)
@@ -39,6 +40,7 @@ class Source:
     exposed: frozenset[str]
     problems: tuple[str, ...]
     files: Mapping[str, str]
+    unknown: tuple[str, ...] = ()
 
 
 def read_file(path: str, *, again: bool = False) -> FileText:
@@ -86,8 +88,10 @@ def read_environment(
     problems: list[str] = []
     exposed: set[str] = set()
     files: dict[str, str] = {}
-    read = sorted(names.ours(environ) - names.overridden(environ))
-    for name in read:
+    ours = names.ours(environ) - names.overridden(environ)
+    unknown = frozenset(name for name in ours if names.is_unknown(name, environ[name]))
+    ignored = unknown if environ.get(names.UNKNOWN_SETTINGS, "").lower() == "warn" else frozenset()
+    for name in sorted(ours - ignored):
         value = environ[name]
         naming_problems = _name_problem(name, value, environ)
         if naming_problems is not None:
@@ -108,6 +112,7 @@ def read_environment(
         exposed=frozenset(map(names.variable_set_by, exposed)),
         problems=tuple(problems),
         files=files,
+        unknown=tuple(map(_escaped, sorted(ignored))),
     )
 
 
@@ -124,9 +129,13 @@ def _name_problem(name: str, value: str, environ: Mapping[str, str]) -> list[str
     if name in names.KNOWN:
         both = name in names.FROM_FILE and names.FROM_FILE[name] in environ
         return [f"{names.FROM_FILE[name]} and {name} are both set: remove one"] if both else None
-    if injected and not names.is_near_known(name):
+    if not names.is_unknown(name, value):
         return []
-    return [f"{ascii(name)[1:-1]} is not a setting of hookseal{names.did_you_mean(name) or ': remove it'}"]
+    return [f"{_escaped(name)} is not a setting of hookseal{names.did_you_mean(name) or ': remove it'}"]
+
+
+def _escaped(name: str) -> str:
+    return ascii(name)[1:-1]
 
 
 def _read(

@@ -1,6 +1,6 @@
 """Every variable that hookseal reads, in one table that reads from top to bottom."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -42,6 +42,13 @@ class Variables(BaseModel):
         alias="HOOKSEAL_ENV",
         title="production, development or test",
         description="Where this process runs. Production refuses settings that are for development only.",
+    )
+    unknown_settings: Annotated[Literal["refuse", "warn"], BeforeValidator(in_any_case)] = Field(
+        default="refuse",
+        alias="HOOKSEAL_UNKNOWN_SETTINGS",
+        title="refuse or warn, in any case",
+        description="What a name that is no setting of this version does: it ends the process, or is logged once, "
+        "without its value, and ignored. `warn` lets you roll back to a version that lacks a setting.",
     )
     database: Annotated[InstanceOf[Database] | None, parse_with(urls.database)] = Field(
         default=None,
