@@ -53,7 +53,7 @@ async def test_an_upgrade_under_an_open_admin_is_named(admin: Admin, installatio
     new = partial(admin.endpoints.add, tenant_id="acme", url="https://a.example", event_types=["*"], actor="jane")
     with pytest.raises(asyncpg.PostgresError):  # without another revision nothing explains it
         await new()
-    await pool.execute("UPDATE hookseal.alembic_version SET version_num = '9999'")
+    await pool.execute("UPDATE hookseal.alembic_version SET version_num = '9999', runs_from = '9999'")
     with pytest.raises(
         ConfigError, match="upgraded while this Admin was open: the schema is at revision 9999"
     ) as caught:

@@ -54,6 +54,24 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
     assert not is_open(int(ready["health_url"].rpartition(":")[2]))
 
 
+@pytest.mark.req("OPS-13")
+async def test_it_starts_on_a_newer_schema_that_admits_it(begun: Begun) -> None:
+    """So do its commands; on one that does not, both end with 78 and say what to do."""
+    newer = "UPDATE hookseal.alembic_version SET version_num = '9998', runs_from = '{}'"
+    await begun.stored.pool.execute(newer.format("0001"))
+    headers = await token(begun)
+    async with serving(begun.settings) as (_, ready), httpx.AsyncClient(headers=headers) as client:
+        assert 200 == (await client.get(ready["health_url"] + "/startupz")).status_code
+        assert 200 == (await client.get(ready["url"] + "/api/v1/app")).status_code
+
+    await begun.stored.pool.execute(newer.format("9997"))
+    for command in ("api", "tenant"):
+        ended = await hookseal(command, *(["list"] if command == "tenant" else []), **begun.settings, **PORTS)
+        assert 78 == ended.code
+        assert "the schema needs one that knows 9997" in ended.err
+        assert "install a newer hookseal" in ended.err
+
+
 async def test_several_processes_are_one_server(begun: Begun) -> None:
     """They share a port and count together; a killed one is replaced; a signal lets all answer what was begun."""
     headers = await token(begun)

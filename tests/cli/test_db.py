@@ -23,6 +23,8 @@ async def test_upgrade_may_be_repeated(empty_database_url: str) -> None:
     assert {
         "revision": None,
         "expected": revision.EXPECTED,
+        "runs_from": None,
+        "runs": False,
         "up_to_date": False,
         "plaintext_column": None,
         "fingerprint": None,
@@ -41,7 +43,8 @@ async def test_upgrade_may_be_repeated(empty_database_url: str) -> None:
 
     after = await hookseal("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert 0 == after.code
-    expected = {"revision": revision.EXPECTED, "expected": revision.EXPECTED, "up_to_date": True}
+    expected = {"revision": revision.EXPECTED, "expected": revision.EXPECTED, "runs_from": "0001"}
+    expected |= {"runs": True, "up_to_date": True}
     assert expected | {"plaintext_column": "there"} | compared == after.json
 
 

@@ -1,6 +1,7 @@
-"""A later version of hookseal, with one more revision."""
+"""A later version of hookseal, with one more revision: in this process, or as a program of its own."""
 
 import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -15,22 +16,57 @@ revision = "{later}"
 down_revision = "{latest}"
 branch_labels = None
 depends_on = None
+runs_from = "{runs_from}"
 
 
 def upgrade() -> None:
     for statement in {statements!r}:
         op.execute(statement)
 """
+_SCHEMA: Final = "postgres/schema"
+# What a migration may do to tables in use, and which locks it takes; the second statement rewrites its table.
+IN_USE: Final = (
+    "ALTER TABLE hookseal.deliveries ADD COLUMN note text",
+    "ALTER TABLE hookseal.events ADD COLUMN size integer GENERATED ALWAYS AS (octet_length(body)) STORED",
+    "CREATE INDEX deliveries_noted ON hookseal.deliveries (note) WHERE note IS NOT NULL",
+    "ALTER TABLE hookseal.endpoints ALTER COLUMN timeout_ms SET DEFAULT 6000",
+    "CREATE TABLE hookseal.notes (tenant_id text PRIMARY KEY)",
+    "GRANT SELECT ON hookseal.notes TO hookseal_worker",
+)
 
 
-def make_later(folder: Path, monkeypatch: pytest.MonkeyPatch, *statements: str) -> str:
+def make_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *statements: str, runs_from: str = revision.EXPECTED
+) -> str:
     """Add a revision after the latest one, which runs these statements, to this process; return its name."""
-    latest = revision.EXPECTED
-    later = f"{int(latest) + 1:04}"
     scripts = folder / "later"
     shutil.copytree(upgrade._SCRIPTS, scripts)
-    text = _REVISION.format(later=later, latest=latest, statements=statements)
-    (scripts / "versions" / f"rev_{later}.py").write_text(text, encoding="utf-8")
+    later = _add_revision(scripts, statements, runs_from)
     monkeypatch.setattr(upgrade, "_SCRIPTS", str(scripts))
     monkeypatch.setattr(revision, "EXPECTED", later)
+    return later
+
+
+def later_program(folder: Path, *statements: str) -> Path:
+    """Write the program of a later version, whose revision runs these statements; return its folder, a PYTHONPATH.
+
+    It also runs on the latest revision of this version, and this version runs on its revision.
+    """
+    package = folder / "hookseal"
+    # With what is compiled, so that it starts as fast; another test may be writing such a file.
+    shutil.copytree(str(files("hookseal")), package, ignore=shutil.ignore_patterns("*.pyc.*"))
+    later = _add_revision(package / _SCHEMA, statements, revision.EXPECTED)
+    source = package / _SCHEMA / "revision.py"
+    text = source.read_text(encoding="utf-8")
+    own = f'EXPECTED: Final = "{revision.EXPECTED}"'
+    assert 1 == text.count(own)
+    source.write_text(text.replace(own, f'EXPECTED: Final = "{later}"'), encoding="utf-8")
+    return folder
+
+
+def _add_revision(scripts: Path, statements: tuple[str, ...], runs_from: str) -> str:
+    latest = revision.EXPECTED
+    later = f"{int(latest) + 1:04}"
+    text = _REVISION.format(later=later, latest=latest, statements=statements, runs_from=runs_from)
+    (scripts / "versions" / f"rev_{later}.py").write_text(text, encoding="utf-8")
     return later

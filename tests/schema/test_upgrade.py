@@ -96,7 +96,7 @@ async def test_databases_of_a_new_server_upgrade_concurrently(bare_postgres: Ser
 
 async def test_a_newer_database_is_refused(database_url: str) -> None:
     """A database of a newer version stays unchanged, and the error says what to do."""
-    await execute(database_url, "UPDATE hookseal.alembic_version SET version_num = '9999'")
+    await execute(database_url, "UPDATE hookseal.alembic_version SET version_num = '9999', runs_from = '9999'")
     before = await made(database_url)
     with pytest.raises(ConfigError, match=r"9999.*install a newer hookseal"):
         await upgrade(database_url)

@@ -35,7 +35,7 @@ from hookseal.worker.metrics.definitions import LOOPS
 from tests import forked
 from tests.cli.command import hookseal
 from tests.queue.contents import contents
-from tests.schema.later import make_later
+from tests.schema.later import IN_USE, make_later
 from tests.worker.environment import environment, settings
 from tests.worker.fleet import Worker, fleet
 from tests.worker.waiting import eventually, eventually_equals
@@ -519,15 +519,6 @@ async def test_dev_does_not_start_in_production(database_url: str, redis_url: st
 # `db upgrade` to a later revision while producers publish and a worker delivers: nothing is refused or lost.
 
 
-# What a migration may do to tables in use, and which locks it takes; the second statement rewrites its table.
-STATEMENTS: Final = (
-    "ALTER TABLE hookseal.deliveries ADD COLUMN note text",
-    "ALTER TABLE hookseal.events ADD COLUMN size integer GENERATED ALWAYS AS (octet_length(body)) STORED",
-    "CREATE INDEX deliveries_noted ON hookseal.deliveries (note) WHERE note IS NOT NULL",
-    "ALTER TABLE hookseal.endpoints ALTER COLUMN timeout_ms SET DEFAULT 6000",
-    "CREATE TABLE hookseal.notes (tenant_id text PRIMARY KEY)",
-    "GRANT SELECT ON hookseal.notes TO hookseal_worker",
-)
 AROUND: Final = 40  # events of each producer before and after the upgrade
 DELIVERED: Final = "SELECT DISTINCT delivery_id::text AS id FROM hookseal.attempts WHERE outcome = 'delivered'"
 
@@ -566,7 +557,7 @@ async def test_an_upgrade_under_load_loses_no_delivery(
     async with world.worker() as worker:
         producers = asyncio.gather(load.run(), load.run())
         await load.has_begun.wait()
-        later = make_later(tmp_path, monkeypatch, *STATEMENTS)
+        later = make_later(tmp_path, monkeypatch, *IN_USE)
         assert revision.EXPECTED == later == await upgrade(world.database_url)
         load.upgrade_is_over.set()
         await producers

@@ -73,7 +73,7 @@ async def wait_for_answer(worker: Worker, path: str, **changes: str) -> None:
         pytest.param(
             "/startupz",
             "schema",
-            "UPDATE hookseal.alembic_version SET version_num = '9999'",
+            "UPDATE hookseal.alembic_version SET version_num = '9999', runs_from = '9999'",
             f"UPDATE hookseal.alembic_version SET version_num = '{EXPECTED}'",  # noqa: S608 -- a constant of ours
             id="schema",
         ),

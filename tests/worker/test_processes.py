@@ -204,7 +204,7 @@ async def _log_lines(worker: Worker, event: str, times: int) -> bool:
 async def test_a_process_that_cannot_restart_ends_the_worker(world: World) -> None:
     """If a process cannot start again until an operator changes something, the worker ends with its message."""
     async with world.worker(HOOKSEAL_PROCESSES="2") as worker:
-        await world.pool.execute("UPDATE hookseal.alembic_version SET version_num = '9999'")
+        await world.pool.execute("UPDATE hookseal.alembic_version SET version_num = '9999', runs_from = '9999'")
         os.kill(processes(worker)[0]["pid"], signal.SIGKILL)
         assert 78 == await worker.ended()
         *lines, last = worker.log_file.read_text(encoding="utf-8").splitlines()

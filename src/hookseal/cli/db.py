@@ -31,6 +31,9 @@ _PLAINTEXT: Final = {
 def upgrade(*, as_json: Json = False) -> None:
     """Upgrade the database to the schema of this version. You may repeat it at any time.
 
+    A migration on which a live worker may not run is refused (exit 5), naming the worker. A newer schema on which this
+    version runs stays as it is, so the command may also be run for an older version to which you roll back.
+
     After `migrate-secrets --finalize` it also removes the column of plaintext secrets. Exit 1 if the schema still
     differs from that of this version: somebody changed it, or another build made it. `db status` lists what differs.
 
@@ -38,6 +41,8 @@ def upgrade(*, as_json: Json = False) -> None:
     """
     before, after, schema = run(_upgrade(start(_NEEDS).database))
     text = f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}"
+    if after > revision.EXPECTED:
+        text += f", newer than this version's {revision.EXPECTED}, which runs on it: nothing was changed"
     if schema.column is not PlaintextColumn.THERE:
         text += _PLAINTEXT[schema.column]
     emit(
@@ -57,24 +62,29 @@ def upgrade(*, as_json: Json = False) -> None:
 def status(*, as_json: Json = False) -> None:
     """Compare the schema of the database with this version: exit 0 if they fit, else 1.
 
+    A newer schema fits if it says that this version runs on it; an older one must be upgraded, also if this version
+    runs on it until then (`runs`).
+
     It names each table, column, constraint, index, trigger, function, type and right that is missing, differs, or is
     unknown to this version. What an operator may add, a further index or rights of other roles, does not count.
 
     Example: hookseal db status
     """
     schema = run(_current(start(_NEEDS).database))
-    up_to_date = schema.revision == revision.EXPECTED and not schema.wrong
+    up_to_date = schema.runs and (schema.revision or "") >= revision.EXPECTED
     emit(
         {
             "revision": schema.revision,
             "expected": revision.EXPECTED,
+            "runs_from": schema.runs_from,
+            "runs": schema.runs,
             "up_to_date": up_to_date,
             "plaintext_column": schema.column,
             **schema.fields,
         },
         as_json=as_json,
         text=f"revision {schema.revision or 'none'}, this version needs {revision.EXPECTED}"
-        + ("" if schema.advice is None else f": {schema.advice}")
+        + schema.fit
         + _PLAINTEXT[schema.column]
         + schema.text,
     )
@@ -83,9 +93,10 @@ def status(*, as_json: Json = False) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """The schema of a database, and what to do if its revision is another one."""
+    """The schema of a database, and what to do if this version does not run on it."""
 
     revision: str | None
+    runs_from: str | None
     advice: str | None
     column: PlaintextColumn | None
     comparison: Comparison | None
@@ -94,6 +105,22 @@ class _Found:
     def wrong(self) -> tuple[Difference, ...]:
         """The differences with which no worker starts."""
         return () if self.comparison is None else self.comparison.wrong
+
+    @property
+    def runs(self) -> bool:
+        """Whether a worker of this version starts on it."""
+        return self.advice is None and not self.wrong
+
+    @property
+    def fit(self) -> str:
+        """What to do about its revision, or why this version runs on another one; "" for its own."""
+        if self.advice is not None:
+            return f": {self.advice}"
+        if self.revision is None or self.revision == revision.EXPECTED:
+            return ""
+        if self.revision < revision.EXPECTED:
+            return ", and also runs on this one: run `hookseal db upgrade`"
+        return f": the schema is newer, and versions that know {self.runs_from} or newer run on it"
 
     @property
     def problem(self) -> list[str]:
@@ -115,11 +142,15 @@ class _Found:
     def text(self) -> str:
         """The comparison for people."""
         compared = self.comparison
-        if compared is None or compared.expected is None:
+        if compared is None:
             return ""
+        if compared.expected is None:
+            return f"\nfingerprint {compared.found}: this version does not know what revision {compared.revision} makes"
+        is_own = compared.revision == revision.EXPECTED
+        makes = "this version makes" if is_own else f"revision {compared.revision} makes"
         if not compared.differences:
-            return f"\nfingerprint {compared.found}: the schema is as this version makes it"
-        lines = [f"\nfingerprint {compared.found}, this version makes {compared.expected}"]
+            return f"\nfingerprint {compared.found}: the schema is as {makes} it"
+        lines = [f"\nfingerprint {compared.found}, {makes} {compared.expected}"]
         lines += [f"  {printable(str(each))}{' (allowed)' if each.is_allowed else ''}" for each in compared.differences]
         return "\n".join([*lines, *self.problem])
 
@@ -128,6 +159,7 @@ async def _current(database: Database) -> _Found:
     async with connect(database) as connection:
         return _Found(
             revision=(at := await revision.current(connection)),
+            runs_from=None if at is None else await revision.runs_from(connection),
             advice="run `hookseal db upgrade`" if at is None else await _advice(connection),
             column=await plaintext.state(connection),
             comparison=await fingerprint.compare(connection),

@@ -9,6 +9,7 @@ from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.lanes.lane import Fleet
 from hookseal.ground.clock import Clock
 from hookseal.postgres.pool import Pool
+from hookseal.postgres.schema import revision
 from hookseal.postgres.statements import Statements
 from hookseal.postgres.translate import translated
 from hookseal.worker.periodic import Passes, Periodic, at_most
@@ -116,7 +117,8 @@ class Heartbeat:
         lists = list(own.key_ids), list(own.providers)
         facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
         unrecorded_seconds = self._circuit.oldest_seconds if self._circuit.is_late else None
-        row = await _SQL.row(self._pool, "beat", *facts, self._drains, LIVE_SECONDS, unrecorded_seconds)
+        now = self._drains, LIVE_SECONDS, unrecorded_seconds
+        row = await _SQL.row(self._pool, "beat", *facts, *now, revision.EXPECTED)
         self.passes.passed()
         if row is not None:
             self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))

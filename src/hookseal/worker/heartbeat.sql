@@ -3,8 +3,8 @@
 -- name: beat
 WITH beat AS (
     INSERT INTO hookseal.workers AS own
-        (id, version, drain_seconds, lease_seconds, key_ids, providers, drains, unrecorded_since)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9))
+        (id, version, drain_seconds, lease_seconds, key_ids, providers, drains, unrecorded_since, revision)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9), $10)
     ON CONFLICT (id) DO UPDATE
     SET beaten_at = now(), drains = own.drains OR excluded.drains, unrecorded_since = excluded.unrecorded_since
 )

@@ -128,7 +128,8 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
             heartbeat.present(),
             sending.transport(settings.egress, clock) as transport,
         ):
-            # From now on a command that adds an endpoint or changes master keys sees this worker and its keys.
+            # From now on a command that adds an endpoint, changes master keys or upgrades the schema sees this worker.
+            await revision.require(pool)  # an upgrade may have ended before
             await require_time(settings, ledger)
             await _warm_up(batching)
             await unlocking.require_keys(pool, unlocked.keyring)

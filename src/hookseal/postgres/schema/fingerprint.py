@@ -64,12 +64,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The fingerprint of a database, the one that its revision should have, and what differs.
+    """The revision and fingerprint of a database, the fingerprint that this revision should have, and what differs.
 
     `expected` is None if this version does not know the revision; nothing is compared then. `is_of_this_line` is False
     for a schema that a build before the first release made.
     """
 
+    revision: str
     found: str
     expected: str | None
     is_of_this_line: bool
@@ -92,6 +93,7 @@ async def compare(source: Executor) -> Comparison | None:
         objects = await read(connection)
     expected = _expected().get(at, {}).get(column)
     return Comparison(
+        revision=at,
         found=digest(objects),
         expected=None if expected is None else digest(expected),
         is_of_this_line=is_of_this_line,
@@ -100,9 +102,9 @@ async def compare(source: Executor) -> Comparison | None:
 
 
 async def require(source: Executor) -> None:
-    """Raise `ConfigError`, naming what differs and what to do, unless the schema is as this version makes it.
+    """Raise `ConfigError`, naming what differs and what to do, unless the schema is as its revision makes it.
 
-    What an operator may add is no difference here.
+    What an operator may add is no difference here. A revision that this version does not know is not compared.
     """
     comparison = await compare(source)
     if comparison is not None and (problem := explanation(comparison)) is not None:
@@ -124,7 +126,7 @@ def explanation(comparison: Comparison) -> str | None:
         "use that build, or move to a new database"
     )
     return (
-        f"the schema says revision {revision.EXPECTED}, but it is not as this version makes it: {named}"
+        f"the schema says revision {comparison.revision}, but it is not as this version makes it: {named}"
         + (f" and {plural(more, 'more difference', 'more differences')} (`hookseal db status`)" if more > 0 else "")
         + f". {cause} (docs/guide/upgrading.md)"
     )

@@ -1,11 +1,13 @@
 """Upgrades a database to the revision of this version, with one transaction for each migration."""
 
 from importlib.resources import files
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -13,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from hookseal.errors import Busy, Refused
 from hookseal.ground.clock import SystemClock
+from hookseal.ground.ids import plural
 from hookseal.postgres import pool
 from hookseal.postgres.connect import connect
 from hookseal.postgres.schema import plaintext, revision, roles
@@ -31,22 +34,34 @@ _LOCK: Final = """
     LOCK TABLE hookseal.alembic_version IN SHARE ROW EXCLUSIVE MODE
 """
 # A migration may change several of these, and a publish uses them in this order: with another one they would deadlock.
-# While it waits for one of them, publishes and claims wait too, which give up after 5 seconds. It gives up before
+# `workers` comes first: so no worker appears while the migration asks which ones are live. While it waits for one of
+# them, publishes and claims wait too, which give up after 5 seconds. It gives up before
 # PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s), so that it ends neither of them.
 _TABLES: Final = """
     SET LOCAL lock_timeout = '400ms';
-    LOCK TABLE hookseal.events, hookseal.deliveries, hookseal.endpoints, hookseal.attempts, hookseal.delivery_links
+    LOCK TABLE hookseal.workers, hookseal.events, hookseal.deliveries, hookseal.endpoints, hookseal.attempts,
+               hookseal.delivery_links
     IN ACCESS EXCLUSIVE MODE
+"""
+# A worker of 0001 does not say what it knows.
+_TOO_OLD: Final = """
+    SELECT w.id, w.version, w.knows
+    FROM (SELECT w.id, w.version, coalesce(to_jsonb(w) ->> 'revision', '0001') AS knows
+          FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS w
+    WHERE w.knows < $1
+    ORDER BY w.id
 """
 # Concurrent upgrades that create the schema or the table wait for the first one, and then get one of these errors.
 _MADE_MEANWHILE: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError)
 _CLOCK: Final = SystemClock()
+_MOST_NAMED: Final = 5
 _NAME: Final = "hookseal db upgrade"
 _OLDEST_SERVER: Final = 14
 _PAUSE_SECONDS: Final = 0.5
 _SCRIPTS: Final = str(files("hookseal.postgres.schema"))
 _TRIES: Final = 5
 _WAIT_SECONDS: Final = 30
+LIVE_SECONDS: Final = 30.0  # as in dispatcher/core/endpoint_rules.py, of a room above
 # SQLAlchemy would name each statement, and a pooler may leave the name in a session that another upgrade gets.
 _UNNAMED: Final = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 
@@ -54,9 +69,10 @@ _UNNAMED: Final = {"prepared_statement_cache_size": 0, "prepared_statement_name_
 async def upgrade(database_url: str) -> str:
     """Upgrade the database and return its revision; afterwards the publishing functions have their proper owner.
 
-    If plaintext secrets are forbidden, their column is removed. It may be run again after every error: `Refused` if the
-    role may not create schema or roles, if an untrusted role may add to the schema, or if the server is older than
-    PostgreSQL 14; `ConfigError` if the database is newer than this version of hookseal or from before its first
+    If plaintext secrets are forbidden, their column is removed. A newer database on which this version runs stays as it
+    is. It may be run again after every error: `Refused` if the role may not create schema or roles, if an untrusted
+    role may add to the schema, if a live worker may not run on the next revision, or if the server is older than
+    PostgreSQL 14; `ConfigError` if this version does not run on a newer database, or if it is from before the first
     release; `Busy`, which names the holder, if a lock is not available within 30 seconds (5 for the removal of that
     column).
     """
@@ -73,7 +89,7 @@ async def upgrade(database_url: str) -> str:
         await roles.ensure(guard)
         while not await _is_done(engine):
             pass
-        return revision.EXPECTED
+        return await revision.current(guard) or revision.EXPECTED
     except (asyncpg.PostgresError, DBAPIError) as error:
         raise await _meaning(guard, error) from None
     finally:
@@ -128,7 +144,8 @@ async def _lock_tables(connection: _Driver) -> None:
     If another transaction has locked one of the tables, it tries again, and lets them continue between two tries. The
     migration then waits only briefly for a lock on any other table, because publishes and claims wait meanwhile.
     """
-    if await revision.current(connection) in {None, revision.EXPECTED}:
+    at = await revision.current(connection)
+    if at is None or at >= revision.EXPECTED:
         return
     until = _CLOCK.monotonic() + _WAIT_SECONDS
     while True:
@@ -146,12 +163,50 @@ async def _lock_tables(connection: _Driver) -> None:
 async def _step(connection: AsyncConnection, driver: _Driver) -> bool:
     await roles.refuse(driver)
     await roles.refuse_bound(driver)
-    if await revision.current(driver) != revision.EXPECTED:
+    at = await revision.current(driver)
+    if at is None or at < revision.EXPECTED:
+        following = _following(at)
+        await _require_young_workers(driver, at, following)
         await connection.run_sync(_migrate)
+        if at is not None:
+            await driver.execute("UPDATE hookseal.alembic_version SET runs_from = $1", _runs_from(following))
         return False
-    await roles.restore_owner(driver)
-    await plaintext.remove_forbidden(driver)
+    if at == revision.EXPECTED:
+        await roles.restore_owner(driver)
+        await plaintext.remove_forbidden(driver)
     return True
+
+
+def _following(at: str | None) -> Script:
+    """Return the migration that follows this revision."""
+    return next(each for each in ScriptDirectory(_SCRIPTS).walk_revisions() if each.down_revision == at)
+
+
+def _runs_from(migration: Script) -> str:
+    """Return the oldest revision whose version may run on what this migration makes; by default no older one."""
+    oldest: str = getattr(migration.module, "runs_from", migration.revision)
+    return oldest
+
+
+async def _require_young_workers(connection: _Driver, at: str | None, following: Script) -> None:
+    """Raise `Refused`, naming them, if live workers are too old to run on what this migration makes."""
+    if at is None:
+        return
+    oldest = _runs_from(following)
+    rows = await connection.fetch(_TOO_OLD, oldest, LIVE_SECONDS)
+    if not rows:
+        return
+    named = ", ".join(
+        f"{row['id']} (version {row['version']}, knows {row['knows']})" for row in islice(rows, _MOST_NAMED)
+    )
+    more = len(rows) - _MOST_NAMED
+    raise Refused(
+        f"only versions that know revision {oldest} run on {following.revision}, and "
+        f"{plural(len(rows), 'live worker is', 'live workers are')} older: {named}"
+        + (f" and {more} more" if more > 0 else "")
+        + f". The schema stays at {at}: stop these workers, or replace them by a version that knows {oldest}, and try "
+        f"again. A worker that was killed counts as live for {LIVE_SECONDS:.0f} seconds"
+    )
 
 
 def _migrate(connection: Connection) -> None:

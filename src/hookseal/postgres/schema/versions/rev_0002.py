@@ -6,6 +6,7 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+runs_from = "0001"  # a worker of 0001 that runs goes on; one that starts refuses 0002, since it cannot read this
 
 
 def upgrade() -> None:
@@ -22,4 +23,5 @@ def upgrade() -> None:
         "0002_examples.sql",
         "0002_idempotency.sql",
         "0002_api_role.sql",
+        "0002_revisions.sql",
     )
