@@ -13,12 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from hookseal.errors import Busy, Refused
+from hookseal.errors import Busy, Refused, Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import plural
 from hookseal.postgres import pool
 from hookseal.postgres.connect import connect
 from hookseal.postgres.schema import plaintext, revision, roles
+from hookseal.postgres.translate import Failures
 
 _Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -53,6 +54,7 @@ _TOO_OLD: Final = """
 """
 # Concurrent upgrades that create the schema or the table wait for the first one, and then get one of these errors.
 _MADE_MEANWHILE: Final = (asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError)
+_AGAIN: Final = "run `hookseal db upgrade` again, it continues from the revision that the schema has"
 _CLOCK: Final = SystemClock()
 _MOST_NAMED: Final = 5
 _NAME: Final = "hookseal db upgrade"
@@ -74,7 +76,7 @@ async def upgrade(database_url: str) -> str:
     role may add to the schema, if a live worker may not run on the next revision, or if the server is older than
     PostgreSQL 14; `ConfigError` if this version does not run on a newer database, or if it is from before the first
     release; `Busy`, which names the holder, if a lock is not available within 30 seconds (5 for the removal of that
-    column).
+    column); `Unavailable` if PostgreSQL ends the connection.
     """
 
     async def connected() -> _Driver:
@@ -229,4 +231,5 @@ async def _meaning(guard: _Driver, error: asyncpg.PostgresError | DBAPIError) ->
         return Busy(
             f"waited too long for a lock on hookseal's tables, {held_by}; nothing was changed: try again after that"
         )
-    return error
+    outage = None if cause is None else Failures().meaning(cause)
+    return error if outage is None else Unavailable(f"{outage}", advice=_AGAIN)
