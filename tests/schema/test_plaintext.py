@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from hookseal.dispatcher.store import endpoint_queries
+from hookseal.embedded.server import Server
 from hookseal.errors import Busy, Refused
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema import plaintext
@@ -21,6 +22,10 @@ from tests.schema.test_upgrade import made
 pytestmark = pytest.mark.req("SEC-12")
 
 FORBID = "SELECT hookseal.forbid_plaintext()"
+INSERT = """
+INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types, secret)
+VALUES ('acme', gen_random_uuid(), 'https://receiver.example/older', '{*}', $1)
+"""
 _COLUMNS = "SELECT attname::text FROM pg_attribute WHERE attrelid = 'hookseal.endpoints'::regclass AND attnum > 0"
 
 
@@ -47,6 +52,30 @@ async def test_the_column_stays_until_it_is_forbidden(pool: Pool, database_url: 
     after = await made(database_url)
     await upgrade(database_url)
     assert after == await made(database_url)
+
+
+async def test_a_refused_plaintext_is_printed_nowhere(own_postgres: Server) -> None:
+    """Neither what the client gets nor the log of PostgreSQL has the row, although the log says all that it can."""
+    secret = "an-old-system-wrote-this"
+    connection = await asyncpg.connect(own_postgres.url)
+    try:
+        await connection.execute("SET log_error_verbosity = 'verbose'; SET log_min_error_statement = 'error'")
+        added = await rows.endpoint(connection)
+        await connection.execute(FORBID)
+        said = []
+        for statement in (INSERT, "UPDATE hookseal.endpoints SET secret = $1"):
+            with pytest.raises(asyncpg.CheckViolationError) as caught:
+                await connection.execute(statement, secret)
+            assert "endpoints_no_plaintext" == caught.value.constraint_name
+            said.append(repr(caught.value.as_dict()))
+    finally:
+        await connection.close()
+    log = own_postgres.log.read_text(encoding="utf-8")
+    assert 2 == log.count('violates check constraint "endpoints_no_plaintext"')
+    assert "UPDATE hookseal.endpoints SET secret = $1" in log
+    for text in (log, *said):
+        assert secret not in text
+        assert str(added) not in text
 
 
 async def test_without_a_schema_there_is_no_column(empty_database_url: str) -> None:

@@ -5,12 +5,14 @@ from typing import Final
 
 from hookseal.postgres.pool import Connection
 
+# Since 0002 the constraint is one of a domain, in 0001 it is one of the table.
 _STATE: Final = """
 SELECT CASE WHEN t.oid IS NULL THEN NULL
             WHEN NOT EXISTS (SELECT FROM pg_attribute
                               WHERE attrelid = t.oid AND attname = 'secret' AND NOT attisdropped) THEN 'gone'
             WHEN EXISTS (SELECT FROM pg_constraint
-                          WHERE conrelid = t.oid AND conname = 'endpoints_no_plaintext' AND convalidated)
+                          WHERE connamespace = to_regnamespace('hookseal')
+                            AND conname = 'endpoints_no_plaintext' AND convalidated)
             THEN 'forbidden'
             ELSE 'there' END
   FROM (SELECT to_regclass('hookseal.endpoints')::oid AS oid) AS t

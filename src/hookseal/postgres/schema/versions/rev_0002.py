@@ -23,5 +23,6 @@ def upgrade() -> None:
         "0002_examples.sql",
         "0002_idempotency.sql",
         "0002_api_role.sql",
+        "0002_plaintext.sql",
         "0002_revisions.sql",
     )
