@@ -5,7 +5,7 @@ run as a program of its own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,10 +39,10 @@ async def load(site: Site) -> AsyncIterator[None]:
         await publishing
 
 
-async def roll(site: Site, new: Mapping[str, str], *, kills: bool) -> Report:
+async def roll(site: Site, new: str, *, kills: bool) -> Report:
     """Replace all workers by the next version, and those by this one, under load; compare at the end.
 
-    `new` are the settings with which a worker is one of the next version. With `kills` half of those that are
+    `new` is the PYTHONPATH with which a worker is one of the next version. With `kills` half of those that are
     replaced are killed.
     """
     database = {"DATABASE_URL": site.database_url}
@@ -56,14 +56,14 @@ async def roll(site: Site, new: Mapping[str, str], *, kills: bool) -> Report:
 
     first, second = await site.fleet.start_many(2)
     async with load(site):
-        third = await site.fleet.start(**new)
+        third = await site.fleet.start(PYTHONPATH=new)
         await deliver()
-        assert 0 == (await hookseal("db", "upgrade", **database, **new)).code
+        assert 0 == (await hookseal("db", "upgrade", PYTHONPATH=new, **database)).code
         await end(first)
         started_again = await site.fleet.start()
         await deliver()
 
-        fourth = await site.fleet.start(**new)
+        fourth = await site.fleet.start(PYTHONPATH=new)
         await asyncio.gather(end(second), started_again.stop())
         await deliver()
 
@@ -86,7 +86,7 @@ async def test_a_roll_forward_and_back_loses_nothing(
 
     What a killed worker had sent and not recorded is sent again, as after any kill; nothing else is.
     """
-    new = {"PYTHONPATH": str(later_program(tmp_path / "later", *IN_USE))}
+    new = str(later_program(tmp_path / "later", *IN_USE))
     async with open_site(database_url, redis_url, tmp_path, calm=not kills) as site:
         found = await roll(site, new, kills=kills)
         assert f"{int(revision.EXPECTED) + 1:04}" == await revision.current(site.pool)
