@@ -731,6 +731,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     }
     figures = {"lines_stopped": (), "retention_lag_seconds": (30,)}
     counts = {"oldest_due_seconds": (), "due": (100,), "waiting": (100,), "keys": ()}
+    backlog = {"by_tenant": (100, 5, 100, 20), "pending": (100,)}
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
         *(
@@ -750,6 +751,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         ),
         *(Read(room="worker.metrics", file="database", name=name, arguments=given) for name, given in figures.items()),
         *(Read(room="dispatcher.store", file="overview", name=name, arguments=given) for name, given in counts.items()),
+        *(Read(room="dispatcher.store", file="backlog", name=name, arguments=given) for name, given in backlog.items()),
         Read(
             room="dispatcher.store",
             file="batches",
@@ -818,6 +820,7 @@ def _lists() -> list[Read]:
         attempts("event", None, None, None, None),
         attempts("event", endpoint, None, False, 5, oldest_first=True),
         Read(room="dispatcher.store", file="overview", name="overview", arguments=(50, 30.0)),
+        Read(room="dispatcher.store", file="backlog", name="of_tenants", arguments=(100, ["acme", "held", "no"], 20)),
         attempt("show"),
         attempt("time_of", None, None),
         page("all", None, None, None, None),

@@ -1,0 +1,155 @@
+-- Whose deliveries wait. The statements go from tenant to tenant by an index, and count up to a limit, so that they read no more
+-- if more is pending. What is rung is in no index by tenant: of that the oldest are read.
+
+-- The oldest $1 deliveries that were rung, by tenant.
+-- name: rung
+SELECT d.tenant_id, min(d.due_at) AS due_at, count(*) AS number, count(*) FILTER (WHERE d.due_at <= now()) AS due
+    FROM (SELECT d.tenant_id, d.next_attempt_at::timestamptz AS due_at
+          FROM hookseal.deliveries AS d
+          WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NOT NULL
+          ORDER BY d.next_attempt_at, d.id
+          LIMIT $1) AS d
+    GROUP BY d.tenant_id
+
+-- Since when the tenant `t` has held deliveries, those of disabled endpoints apart. It goes from endpoint to endpoint, to
+-- `t.endpoints` of them. The first three of each are compared, because a probe that fails is held anew.
+-- name: held_since
+(WITH RECURSIVE walked (endpoint_id, waiting_for, n) AS (
+        (SELECT d.endpoint_id, d.waiting_for::text, 1
+         FROM hookseal.deliveries AS d
+         WHERE d.waiting_for IS NOT NULL AND d.tenant_id = t.tenant_id
+         ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
+         LIMIT 1)
+        UNION ALL
+        SELECT following.endpoint_id, following.waiting_for, walked.n + 1
+        FROM walked
+        CROSS JOIN LATERAL (
+            SELECT d.endpoint_id, d.waiting_for::text AS waiting_for
+            FROM hookseal.deliveries AS d
+            WHERE d.waiting_for IS NOT NULL AND d.tenant_id = t.tenant_id
+              AND (d.tenant_id, d.endpoint_id, d.waiting_for) > (t.tenant_id, walked.endpoint_id, walked.waiting_for)
+            ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
+            LIMIT 1) AS following
+        WHERE walked.n < t.endpoints
+     )
+     SELECT min(oldest.held_at) AS held_at
+     FROM walked
+     CROSS JOIN LATERAL (
+         SELECT d.held_at::timestamptz AS held_at
+         FROM hookseal.deliveries AS d
+         WHERE d.tenant_id = t.tenant_id AND d.endpoint_id = walked.endpoint_id AND d.waiting_for = walked.waiting_for
+         ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+         LIMIT 3) AS oldest
+     WHERE walked.waiting_for <> 'endpoint_disabled')
+
+-- What is pending of the tenant `w`, up to $1 of each kind.
+-- name: counted
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number, count(*) FILTER (WHERE d.next_attempt_at <= now()) AS due
+    FROM (SELECT d.next_attempt_at
+          FROM hookseal.deliveries AS d
+          WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id = w.tenant_id
+          ORDER BY d.tenant_id, d.next_attempt_at, d.id
+          LIMIT $1) AS d) AS unrung
+CROSS JOIN LATERAL (
+    SELECT count(*) AS number
+    FROM (SELECT FROM hookseal.deliveries AS d
+          WHERE d.waiting_for IS NOT NULL AND d.tenant_id = w.tenant_id
+          ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+          LIMIT $1) AS d) AS held
+LEFT JOIN rung ON rung.tenant_id = w.tenant_id
+
+-- The figures of a tenant.
+-- name: figures
+w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) AS pending,
+       least(unrung.due + coalesce(rung.due, 0), $1) AS due, held.number AS waiting,
+       greatest(extract(epoch FROM now() - w.since), 0)::float8 AS oldest_seconds
+
+-- Returns the $2 tenants whose oldest delivery has been due or held for longest. Of at most $3 tenants, and of $4 endpoints with
+-- held deliveries, which are shared among them. A tenant for which nothing is due and only disabled endpoints hold something
+-- comes last.
+-- name: by_tenant
+WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
+    (SELECT d.tenant_id, d.next_attempt_at::timestamptz, 1
+     FROM hookseal.deliveries AS d
+     WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
+     ORDER BY d.tenant_id, d.next_attempt_at, d.id
+     LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.due_at, of_unrung.n + 1
+    FROM of_unrung
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.next_attempt_at::timestamptz AS due_at
+        FROM hookseal.deliveries AS d
+        WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
+          AND d.tenant_id > of_unrung.tenant_id
+        ORDER BY d.tenant_id, d.next_attempt_at, d.id
+        LIMIT 1) AS following
+    WHERE of_unrung.n < $3
+), of_held (tenant_id, n) AS (
+    (SELECT d.tenant_id, 1
+     FROM hookseal.deliveries AS d
+     WHERE d.waiting_for IS NOT NULL
+     ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+     LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, of_held.n + 1
+    FROM of_held
+    CROSS JOIN LATERAL (
+        SELECT d.tenant_id
+        FROM hookseal.deliveries AS d
+        WHERE d.waiting_for IS NOT NULL AND d.tenant_id > of_held.tenant_id
+        ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+        LIMIT 1) AS following
+    WHERE of_held.n < $3
+), rung AS MATERIALIZED (
+    {rung}
+), behind AS MATERIALIZED (
+    SELECT f.tenant_id, min(f.since) FILTER (WHERE f.since <= now()) AS since
+    FROM (SELECT u.tenant_id, u.due_at AS since FROM of_unrung AS u
+          UNION ALL
+          SELECT r.tenant_id, r.due_at FROM rung AS r
+          UNION ALL
+          SELECT t.tenant_id, oldest.held_at
+          FROM (SELECT h.tenant_id, greatest($4 / count(*) OVER (), 1) AS endpoints FROM of_held AS h) AS t
+          CROSS JOIN LATERAL {held_since} AS oldest) AS f
+    GROUP BY f.tenant_id
+), worst AS MATERIALIZED (
+    SELECT b.tenant_id, b.since FROM behind AS b ORDER BY b.since, b.tenant_id LIMIT $2
+), others AS MATERIALIZED (
+    SELECT count(*) AS tenants, greatest(extract(epoch FROM now() - min(b.since)), 0)::float8 AS oldest_seconds
+    FROM (SELECT b.since FROM behind AS b ORDER BY b.since, b.tenant_id OFFSET $2) AS b
+)
+SELECT {figures}, others.tenants AS other_tenants, others.oldest_seconds AS others_oldest_seconds,
+       coalesce((SELECT max(u.n) FROM of_unrung AS u), 0) < $3 AND coalesce((SELECT max(h.n) FROM of_held AS h), 0) < $3
+       AS complete
+FROM worst AS w
+{counted}
+CROSS JOIN others
+ORDER BY w.since, w.tenant_id
+
+-- Returns the same of the tenants $2, in any order, of $3 endpoints with held deliveries.
+-- name: of_tenants
+WITH rung AS MATERIALIZED (
+    {rung}
+), chosen AS MATERIALIZED (
+    SELECT t.tenant_id, least(due.since, held.since, ring.since) AS since
+    FROM (SELECT u.tenant_id, greatest($3 / count(*) OVER (), 1) AS endpoints FROM unnest($2::text[]) AS u (tenant_id)) AS t
+    LEFT JOIN LATERAL (
+        SELECT d.next_attempt_at::timestamptz AS since
+        FROM hookseal.deliveries AS d
+        WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id = t.tenant_id
+          AND d.next_attempt_at <= now()
+        ORDER BY d.tenant_id, d.next_attempt_at, d.id
+        LIMIT 1) AS due ON true
+    LEFT JOIN (SELECT r.tenant_id, r.due_at AS since FROM rung AS r WHERE r.due_at <= now()) AS ring
+        ON ring.tenant_id = t.tenant_id
+    CROSS JOIN LATERAL (SELECT oldest.held_at AS since FROM {held_since} AS oldest) AS held
+)
+SELECT {figures}
+FROM chosen AS w
+{counted}
+
+-- Counts the pending deliveries, up to a limit.
+-- name: pending
+SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'pending' LIMIT $1) AS d
