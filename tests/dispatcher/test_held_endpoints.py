@@ -18,6 +18,7 @@ from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint.rotation import RotationRequest
 from tests import rows
 from tests.dispatcher.scene import Scene, attempt, take
+from tests.dispatcher.test_lane_store import unrung
 from tests.dispatcher.test_ledger import ROW, ledger
 from tests.doubles.replaced import replace
 from tests.doubles.signers import FixedSigners
@@ -452,3 +453,43 @@ async def test_an_enabled_endpoints_delivery_is_not_cancelled(stored: Installati
     claim = await stored.claim(ring)
     delivered = await ledger(stored.pool).record(claim, ROW, DELIVERED, None)
     assert (DELIVERED, Outcome.SERVER_ERROR) == (delivered, ROW.outcome)
+
+
+@pytest.mark.req("OPS-02", part="counted")
+async def test_a_claim_says_whether_its_delivery_was_held(stored: Installation) -> None:
+    """One that waited for a secret or a disabled endpoint was held; one that was only given back was not."""
+    pool = stored.pool
+    [plain] = await stored.deliveries()
+    first = await stored.claim(plain)
+    assert await ledger(pool).release(first, None)
+    assert (False, False) == (first.was_held, (await stored.claim(plain)).was_held)
+
+    rings = await held(stored, 2)
+    assert await ledger(pool).release(await stored.claim(rings[1]), BEHIND_IT)
+    assert await probe(stored) == 1
+    probed = await stored.claim(rings[0])
+    assert (True, True) == (probed.is_probe, probed.was_held)
+    await rows.change(pool, "held_endpoints", released_at=rows.NOW)
+    await PostgresHeldEndpoints(pool).release_batch()
+    later = [(await stored.deliveries())[0]]
+    assert [True, False] == [(await stored.claim(each)).was_held for each in (rings[1], *later)]
+
+    await disable(stored)
+    [disabled] = await stored.deliveries()
+    await enable(stored)
+    await PostgresHeldEndpoints(pool).release_batch()
+    assert (await stored.claim(disabled)).was_held
+
+
+async def test_what_the_outbox_holds_has_the_reason(stored: Installation) -> None:
+    """A delivery that was due when its endpoint was held waits with the reason, and was held afterwards."""
+    [ring] = await stored.deliveries()
+    await rows.hold(
+        stored.pool, ring.endpoint_id, waiting_for="breaker", reason="it failed", probe_at=rows.ahead(hours=1)
+    )
+    assert [] == await unrung(stored)
+    found = await stored.delivery(ring)
+    assert ("breaker", "it failed") == (found["waiting_for"], found["last_error"])
+    await probe(stored)
+
+    assert (await stored.claim(ring)).was_held

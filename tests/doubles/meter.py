@@ -8,14 +8,16 @@ class ListMeter:
 
     def __init__(self) -> None:
         self.attempts: list[tuple[Outcome, float, float | None]] = []
+        self.were_held: list[bool] = []  # by attempt
         self.verdicts: list[Verdict] = []
         self.holds: list[WaitingFor] = []
         self.leases_lost = 0
         self.returns = 0
         self.lacks = 0
 
-    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
+    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None, was_held: bool = False) -> None:
         self.attempts.append((outcome, seconds, first_after))
+        self.were_held.append(was_held)
 
     def decided(self, verdict: Verdict) -> None:
         """Keep the verdict of a recorded attempt."""

@@ -199,6 +199,32 @@ async def test_a_breaker_opens_after_failures_and_closes_after_a_probe(world: Wo
     )
 
 
+@pytest.mark.req("OPS-02", part="counted")
+async def test_a_slow_receiver_does_not_make_hookseal_late(world: World, receiver: Receiver) -> None:
+    """What waits for the one request that its slow endpoint may have is `held`; what is not held begins at once."""
+
+    async def slow() -> web.Response:
+        await asyncio.sleep(0.5)  # so long is it in flight
+        return web.Response(status=200)
+
+    receiver.answers["/slow"] = slow
+    await add(world, f"{receiver.base_url}/slow", tenant="slow", concurrency=1)
+    await add(world, f"{receiver.base_url}/well", tenant="well")
+    async with world.worker() as worker:
+        for tenant in ("slow", "well"):
+            await world.pool.execute(_PUBLISH, tenant, 8)
+        for tenant in ("slow", "well"):
+            await all_delivered(world, tenant, 8)
+        found = await worker.figures()
+    name = "hookseal_time_to_first_attempt_seconds"
+    owed, waited = found[f"{name}_count", "no"], found[f"{name}_count", "yes"]
+
+    assert 16 == owed + waited
+    assert 8 <= owed <= 10, "the first of the slow endpoint, and one before its settings are read"
+    assert owed == found[f"{name}_bucket", "no 2.5"]
+    assert waited > found[f"{name}_bucket", "yes 2.5"]
+
+
 # An ordered endpoint in whole workers: its deliveries arrive in the order of publishing, whatever happens.
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from hookseal.dispatcher.core.deliver import by_endpoint, finish, give_back, prepare
 from hookseal.dispatcher.core.model import Claim, Claimed, Outcome, Ring
 from hookseal.dispatcher.core.ports import Parts
@@ -244,7 +246,7 @@ class RingHandler:
         ids = {each.ring.delivery_id for each in claims}
         for ring in (each for each in rings if each.delivery_id not in ids):
             self._lanes.unclaimed(ring, now)
-        groups = by_endpoint(claims)
+        groups = by_endpoint(map(self._with_wait, claims))
         for each in groups:
             if over := self._lanes.claimed(each[-1], now, len(each) if each[-1].is_probe is None else 0):
                 self._give_back(each[-over:], now)
@@ -253,6 +255,10 @@ class RingHandler:
                 self._lanes.crowded.rest((each[0].ring.tenant_id, each[0].ring.endpoint_id))
         self._changed()
         return groups
+
+    def _with_wait(self, claim: Claim) -> Claim:
+        """Return the claim with what only the lanes know: whether its delivery waited for room."""
+        return structs.replace(claim, was_held=True) if self._lanes.waited(claim.ring.delivery_id) else claim
 
     def _give_back(self, claims: Sequence[Claim], now: float) -> None:
         for each in claims:

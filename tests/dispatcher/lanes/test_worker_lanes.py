@@ -29,7 +29,14 @@ from hookseal.dispatcher.lanes.tenants import (
     Unanswered,
 )
 from hookseal.dispatcher.lanes.waiting import HANGS_SECONDS, MOST_BLOCKED
-from hookseal.dispatcher.lanes.worker_lanes import LONGEST_WAIT_SECONDS, LOOK_AHEAD, MOST_ASKED, MOST_TO_PARK, Lanes
+from hookseal.dispatcher.lanes.worker_lanes import (
+    FETCHED_WITHIN_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    LOOK_AHEAD,
+    MOST_ASKED,
+    MOST_TO_PARK,
+    Lanes,
+)
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
 from tests.doubles.claims import CLAIM, TARGET
 from tests.doubles.replaced import replace
@@ -995,3 +1002,98 @@ def test_a_locked_ring_waits_once() -> None:
     lanes.found_locked(lanes.pick(1, 0.0), 0.0)
 
     assert [ring] == lanes.leave()
+
+
+# Which deliveries waited because of their endpoint, and which only for this worker.
+
+
+def waited(lanes: Lanes, slots: int, now: float) -> list[bool]:
+    """Pick, and return for each ring whether its lane had no room for it before."""
+    return [lanes.waited(each.delivery_id) for each in lanes.pick(slots, now)]
+
+
+@pytest.mark.req("OPS-02", part="counted")
+def test_only_what_its_lane_had_no_room_for_waited() -> None:
+    """With one request allowed the second ring waits for the first one's answer, and the first did not wait."""
+    lanes = Lanes(1)
+    first, second = rings(2)
+    read_settings(lanes, first)
+    lanes.add([first, second], 0.0)
+    assert [False] == waited(lanes, 10, 0.0)
+    lanes.answered(first, Outcome.DELIVERED, 1.0)
+
+    assert [True] == waited(lanes, 10, 1.0)
+    lanes.answered(second, Outcome.DELIVERED, 2.0)
+    assert not lanes.waited(second.delivery_id), "it is kept although the request has ended"
+    lanes.add(rings(1, first=2), 3.0)
+    assert [False] == waited(lanes, 10, 3.0), "the wait of an earlier ring"
+
+
+@pytest.mark.req("OPS-02", part="counted")
+def test_what_waits_for_a_slot_of_the_worker_did_not_wait_for_its_lane() -> None:
+    """A full worker, or the share of its slots that a tenant has, is what hookseal owes."""
+    lanes = Lanes(100)
+    read_settings(lanes, *rings(1), *rings(1, tenant="globex"))
+    mark_answered(lanes, *rings(1, first=50), *rings(1, tenant="globex", first=50))
+    lanes.add(rings(12), 0.0)
+    assert [False] * 4 == waited(lanes, 4, 0.0)
+    assert [] == waited(lanes, 0, 0.5)
+    lanes.add(rings(1, tenant="globex"), 1.0)
+
+    assert [False] * 2 == waited(lanes, 2, 1.0)
+    assert [False] == waited(lanes, 1, 2.0)
+
+
+@pytest.mark.req("OPS-02", part="counted")
+def test_an_unread_endpoint_makes_nothing_wait() -> None:
+    """Before this worker has read the settings of an endpoint, a second ring waits for the worker, not for its lane."""
+    lanes = Lanes(32)
+    first, second = rings(2)
+    lanes.add([first, second], 0.0)
+    assert [False] == waited(lanes, 10, 0.0)
+    read_settings(lanes, first, now=0.1)
+
+    assert [False] == waited(lanes, 10, 0.1)
+
+
+@pytest.mark.req("OPS-02", part="counted")
+@pytest.mark.parametrize(
+    ("pace", "since_room", "expected"),
+    [
+        (Pace(concurrency=1), FETCHED_WITHIN_SECONDS / 2, True),
+        (Pace(concurrency=1), FETCHED_WITHIN_SECONDS * 2, False),  # the lane had room: this worker had none
+        (Pace(ordered=True), FETCHED_WITHIN_SECONDS * 2, True),  # it waited for its turn
+    ],
+)
+def test_what_was_parked_waited_if_its_lane_was_full(pace: Pace, since_room: float, *, expected: bool) -> None:
+    """A delivery that is fetched from PostgreSQL waited if its lane had no room lately, or its line kept it."""
+    lanes = Lanes(32)
+    running, parked = rings(1, first=9), rings(1, parked=True)
+    read_settings(lanes, *running, pace=pace)
+    lanes.crowded.learn(key(running[0]))
+    lanes.add(running, 0.0)
+    lanes.pick(10, 0.0)
+    assert [] == lanes.wanted(10, 0.0)
+    lanes.answered(running[0], Outcome.DELIVERED, 0.0)
+    lanes.add(parked, since_room)
+
+    assert [expected] == waited(lanes, 10, since_room)
+
+
+@pytest.mark.req("OPS-02", part="counted")
+def test_what_waited_for_a_breaker_or_a_pause_waited() -> None:
+    """After the breaker has closed, and after a pause between requests that hang, deliveries waited."""
+    lanes = Lanes(32)
+    read_settings(lanes, *(reopened := rings(1, parked=True)))
+    lanes.reopened(key(reopened[0]), "t", 5.0)
+    lanes.add(reopened, 5.1)
+    assert [True] == waited(lanes, 10, 5.1)
+
+    lanes = Lanes(32)
+    many = [ring for endpoint in range(MANY_UNANSWERED + 2) for ring in rings(1, endpoint=endpoint)]
+    read_settings(lanes, *many)
+    lanes.add(many, 0.0)
+    begun = [each for _ in range(MANY_UNANSWERED // MOST_UNANSWERED) for each in waited(lanes, 500, 0.0)]
+    assert [False] * MANY_UNANSWERED == begun
+    assert [] == waited(lanes, 500, PAUSE_SECONDS / 2)
+    assert [True, True] == waited(lanes, 500, AFTER_PAUSE_SECONDS)

@@ -9,6 +9,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from hookseal.dispatcher.core.model import Outcome, State, Verdict, WaitingFor
+from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.ground.ids import TenantId
 from hookseal.ground.version import VERSION
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.queue.intake import DropReason
@@ -75,16 +77,29 @@ def test_attempts_are_counted_by_outcome() -> None:
     meter = WorkerMeter()
     meter.attempted(Outcome.DELIVERED, 0.25, first_after=0.004)
     meter.attempted(Outcome.TIMEOUT, 21.0, first_after=None)
+    meter.attempted(Outcome.DELIVERED, 0.25, first_after=100.0, was_held=True)
     found = figures(meter)
 
-    assert (1.0, 1.0, 0.0) == tuple(
+    assert (2.0, 1.0, 0.0) == tuple(
         found["hookseal_attempts_total", outcome] for outcome in ("delivered", "timeout", "unknown")
     )
     duration = "hookseal_attempt_duration_seconds"
-    assert [0.0, 1.0, 1.0, 2.0] == [found[f"{duration}_bucket", bound] for bound in ("0.1", "0.25", "20.0", "+Inf")]
-    assert (2.0, 21.25) == (found[f"{duration}_count", None], found[f"{duration}_sum", None])
+    assert [0.0, 2.0, 2.0, 3.0] == [found[f"{duration}_bucket", bound] for bound in ("0.1", "0.25", "20.0", "+Inf")]
+    assert (3.0, 21.5) == (found[f"{duration}_count", None], found[f"{duration}_sum", None])
     first = "hookseal_time_to_first_attempt_seconds"
-    assert (1.0, 1.0) == (found[f"{first}_bucket", "0.005"], found[f"{first}_count", None])
+    assert (1.0, 1.0) == (found[f"{first}_bucket", "no 0.005"], found[f"{first}_count", "no"])
+    assert (0.0, 100.0) == (found[f"{first}_bucket", "yes 60.0"], found[f"{first}_sum", "yes"])
+
+
+@pytest.mark.req("OPS-02", part="counted")
+def test_no_bucket_ends_at_the_default_time_out() -> None:
+    """What timed out by default, at a little more than five seconds, is in a bucket with little else."""
+    default = NewEndpoint(tenant_id=TenantId("acme"), url="https://a.example", event_types=("*",)).timeout_ms / 1000
+    for metric in (definitions.ATTEMPT_DURATION, definitions.FIRST_ATTEMPT):
+        below = max(bound for bound in metric.buckets if bound < default)
+        above = min(bound for bound in metric.buckets if bound > default)
+        assert default not in metric.buckets
+        assert (0.9 * default, 1.1 * default) == pytest.approx((below, above))
 
 
 def test_a_watched_figure_is_read_at_the_scrape() -> None:

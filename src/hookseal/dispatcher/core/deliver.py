@@ -190,7 +190,7 @@ def is_logged(delivery_id: str, successes_per_line: int) -> bool:
 def _count(claim: Claim, row: Attempt, applied: Verdict | None, *, seconds: float, parts: Parts) -> None:
     """Count an attempt and the verdict that was applied; `applied` is None if its lease was lost."""
     first_after = (claim.claimed_at - claim.created_at).total_seconds() if claim.number == 1 else None
-    parts.meter.attempted(row.outcome, seconds, first_after=first_after)
+    parts.meter.attempted(row.outcome, seconds, first_after=first_after, was_held=claim.was_held)
     if applied is None:
         parts.meter.lease_lost()
     else:

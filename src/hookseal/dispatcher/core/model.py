@@ -101,6 +101,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     endpoint row does not exist. `endpoint_lost` is true if, in addition, the audit log has no entry of its deletion.
     `is_probe` is None if the endpoint is not held. If it is held because its secret was refused or its breaker is open,
     one delivery at a time is the probe, and `is_probe` says whether it is this one; `held_for` says why it is held.
+    `was_held` matters for a first attempt: whether something held the delivery before it for which hookseal is not to
+    blame: a refused secret, a breaker, a disabled endpoint, the line of an ordered endpoint, or a lane without room.
     """
 
     ring: Ring
@@ -119,6 +121,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     is_probe: bool | None = None
     held_for: WaitingFor | None = None
     tracestate: str | None = None
+    was_held: bool = False
 
     @property
     def is_ordered(self) -> bool:

@@ -193,8 +193,11 @@ class Signers(Protocol):
 class Meter(Protocol):
     """Counts what happens. It never fails and never waits."""
 
-    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
-        """Count an attempt of this duration; `first_after` is the age of the delivery at its first attempt."""
+    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None, was_held: bool = False) -> None:
+        """Count an attempt of this duration; `first_after` is the age of the delivery at its first attempt.
+
+        `was_held` says whether something held the delivery before that.
+        """
         ...
 
     def decided(self, verdict: Verdict) -> None:

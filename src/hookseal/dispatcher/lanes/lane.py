@@ -108,6 +108,7 @@ class Lane:
     it. It is 0 for an endpoint with a limit of its own. `fastest` is about the shortest time in which the endpoint
     answered lately, and `full_at` when as many requests were in flight as may be. `is_known` says whether the settings
     were read: before that only one request is in flight. `answers` says whether the last request was answered.
+    `made_wait_at` is when a delivery last waited because the lane had no room.
     """
 
     ceiling: int
@@ -129,6 +130,7 @@ class Lane:
     locked_until: float = float("-inf")
     locked_in_a_row: int = 0
     reopened: object = None
+    made_wait_at: float = float("-inf")
 
     def configure(
         self, pace: Pace, fleet: Fleet, endpoint_id: str, *, default: int, peak: int = 0, peak_here: int = 0

@@ -107,19 +107,25 @@ class WaitingRings:
 
 
 class Begun:
-    """For each delivery its endpoint, and when its request began. `tenants` and `unanswered` count them as well."""
+    """For each delivery its endpoint, and when its request began. `tenants` and `unanswered` count them as well.
+
+    `waited` are those for which their lanes had no room before.
+    """
 
     def __init__(self, tenants: Tenants, unanswered: Unanswered) -> None:
         self._requests: dict[str, tuple[Key, float]] = {}
+        self.waited = set[str]()
         self._tenants = tenants
         self._unanswered = unanswered
 
     def __contains__(self, delivery_id: str) -> bool:
         return delivery_id in self._requests
 
-    def begin(self, delivery_id: str, key: Key, now: float, *, answers: bool) -> None:
-        """Count a request to an endpoint that answered last, or did not."""
+    def begin(self, delivery_id: str, key: Key, now: float, *, answers: bool, waited: bool = False) -> None:
+        """Count a request to an endpoint that answered last, or did not. `waited`: its lane had no room before."""
         self._requests[delivery_id] = (key, now)
+        if waited:
+            self.waited.add(delivery_id)
         self._tenants.begin(key[0])
         if not answers:
             self._unanswered.begin(delivery_id, key[0])
@@ -128,6 +134,7 @@ class Begun:
         """Count it no longer, after this outcome; return its endpoint and when it began, None if it was not counted."""
         request = self._requests.pop(delivery_id, None)
         if request is not None:
+            self.waited.discard(delivery_id)
             self._tenants.end(request[0][0])
             hung = outcome in TROUBLE and now - request[1] >= HANGS_SECONDS
             is_known = outcome is not None and outcome not in TROUBLE | NEUTRAL

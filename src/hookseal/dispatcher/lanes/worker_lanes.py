@@ -19,6 +19,7 @@ LOOK_AHEAD: Final = 64  # rings that this worker takes although it has no slot f
 MOST_ASKED: Final = 128  # deliveries in one look for the next ones
 MOST_TO_PARK: Final = 10_000  # rings; with more of them this worker takes none until they are parked
 LONGEST_WAIT_SECONDS: Final = 5.0  # then its ring is parked, before the sweep counts it as lost
+FETCHED_WITHIN_SECONDS: Final = 2.0  # after its lane got room, unless this worker has no slots
 
 
 class Lanes:
@@ -127,12 +128,19 @@ class Lanes:
         """Return when rings may begin that wait for the end of a pause or of a lock; infinity if none does."""
         return min(self._unanswered.ends_pause_at(now, others_wait=bool(self._first)), self.locked.next_at)
 
-    def begin(self, ring: Ring, now: float) -> None:
-        """Count this ring as begun, unless it is."""
+    def begin(self, ring: Ring, now: float, *, waited: bool = False) -> None:
+        """Count this ring as begun, unless it is. `waited`: its lane had no room for it before."""
         if ring.delivery_id not in self._begun:
             key = (ring.tenant_id, ring.endpoint_id)
-            self._begun.begin(ring.delivery_id, key, now, answers=(lane := self._lanes[key]).answers)
+            self._begun.begin(ring.delivery_id, key, now, answers=(lane := self._lanes[key]).answers, waited=waited)
             lane.begin(now)
+
+    def waited(self, delivery_id: str) -> bool:
+        """Return whether a delivery that has begun waited before for room in its lane, or for its turn in a line.
+
+        It did not if it only waited for a slot of this worker: not even one of a tenant that has its share of them.
+        """
+        return delivery_id in self._begun.waited
 
     def claimed(self, claim: Claim, now: float, number: int = 1) -> int:
         """Take over what a claim has read about its endpoint; return how many of `number` its limits do not allow."""
@@ -190,6 +198,7 @@ class Lanes:
         """Begin slowly again after the lane was closed, once for each `since`."""
         if (lane := self._lanes[key]).reopened != since:
             lane.reopen(since)
+            lane.made_wait_at = now
             self._settle(key, now)
 
     def share_again(self) -> None:
@@ -222,7 +231,9 @@ class Lanes:
         each = max(left // max(len(self.crowded), 1), 1)  # of many lanes few may have more: a look asks many
         for key in self.crowded.turns(now) if left > 0 else ():
             lane = self._lanes[key]
-            room = lane.room(now) - (here := len(self._waiting.by_lane.get(key, ())))
+            if not (room := lane.room(now)):
+                lane.made_wait_at = now
+            room -= (here := len(self._waiting.by_lane.get(key, ())))
             few = lane.in_flight and lane.rate is None and room < lane.limit // 4
             is_full = here > LOOK_AHEAD // 2 or self.tenants.is_full(key[0])
             is_full |= not lane.answers and self._unanswered.has_enough(key[0], now, self._waiting.places(key[0]))
@@ -249,10 +260,15 @@ class Lanes:
         return left + self._waiting.leave()
 
     def _take(self, key: Key, now: float) -> Ring:
+        here_since, lane = self._waiting.by_lane[key][0][0], self._lanes[key]
         ring = self._waiting.take(key)
         if key not in self._waiting.by_lane:
             self._leave_turns(key)
-        self.begin(ring, now)
+        if ring.is_parked:
+            waited = lane.pace.ordered or lane.made_wait_at >= here_since - FETCHED_WITHIN_SECONDS
+        else:
+            waited = lane.made_wait_at >= here_since
+        self.begin(ring, now, waited=waited)
         return ring
 
     def _leave_turns(self, key: Key) -> None:
@@ -279,6 +295,7 @@ class Lanes:
         places = 0 if waits else room
         places += min(LEAST_MAY_WAIT if waits else lane.may_wait(now), self._waiting.places(key[0]))
         while len(rings) > places:
+            lane.made_wait_at = now
             self._park(self._waiting.take(key, last=True), now)
         if not rings:
             self._leave_turns(key)
@@ -286,6 +303,8 @@ class Lanes:
             self._ready.add(key)
         else:
             self._ready.discard(key)
+            if waits or (lane.is_known and not lane.is_locked(now)):
+                lane.made_wait_at = now
             if waits or lane.is_known or lane.is_locked(now):
                 self._waiting.block(key)
 

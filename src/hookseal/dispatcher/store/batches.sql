@@ -35,11 +35,16 @@ state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
         claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = clock_timestamp(),
         claimed_refs = coalesce(s.refs, '{}'), claimed_generation = s.generation
 
+-- Whether a delivery that was never attempted has been held: then it has an error, or its line has moved to it since.
+-- name: was_held
+(d.last_error IS NOT NULL OR d.position IS NOT NULL AND d.next_attempt_at > d.created_at) AS was_held
+
 -- What a claim returns of a delivery and its event, which are `c` and `v`. Python cannot read every year that a role with the
 -- right to write may put into `created_at`.
 -- name: delivery_read
 v.id AS event_id, v.event_type, v.correlation_id, v.traceparent, v.tracestate, v.body, c.claimed_number, c.budget_spent,
-       least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token
+       least(greatest(c.created_at, '2000-01-01Z'), '9000-01-01Z') AS created_at, c.claimed_at, c.lease_token::text AS lease_token,
+       c.was_held
 
 -- What a claim returns of an endpoint, which is `e`, and of the database.
 -- name: endpoint_read
@@ -81,7 +86,7 @@ WITH asked AS MATERIALIZED (
                 string_to_array((SELECT $3::text), E'\n', '')::uuid[], string_to_array((SELECT $4::text), E'\n', '')::boolean[])
          WITH ORDINALITY AS a (tenant_id, endpoint_id, id, is_parked, n)
 ), due AS MATERIALIZED (
-    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, a.n, {was_held}
     FROM asked AS a JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE {may_begin}
       AND {is_in_turn}
@@ -105,7 +110,7 @@ WITH asked AS MATERIALIZED (
     FROM endpoint_id AS w
     WHERE NOT EXISTS (SELECT FROM hookseal.endpoints AS e WHERE e.id = w.endpoint_id AND e.tenant_id IS NOT DISTINCT FROM w.tenant_id)
 ), sized AS MATERIALIZED (
-    SELECT due.tenant_id, due.id, due.n, e.refs, e.generation, e.id IS NOT NULL AS endpoint_found,
+    SELECT due.tenant_id, due.id, due.n, due.was_held, e.refs, e.generation, e.id IS NOT NULL AS endpoint_found,
            CASE WHEN e.held_for IS NOT NULL THEN e.probe_id IS NOT DISTINCT FROM due.id END AS is_probe, e.held_for,
            coalesce(g.endpoint_lost, false) AS endpoint_lost,
            v.ctid AS event_ctid, sum(octet_length(v.body)) OVER (ORDER BY due.n) AS bytes
@@ -119,7 +124,7 @@ WITH asked AS MATERIALIZED (
     FROM sized AS s
     WHERE d.id = s.id AND d.tenant_id IS NOT DISTINCT FROM s.tenant_id AND s.event_ctid IS NOT NULL AND s.bytes <= $8
     RETURNING d.id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token,
-              s.endpoint_lost, s.endpoint_found, s.is_probe, s.held_for, s.n, s.event_ctid
+              s.was_held, s.endpoint_lost, s.endpoint_found, s.is_probe, s.held_for, s.n, s.event_ctid
 ), unclaimed AS (
     SELECT d.id, CASE WHEN NOT {is_in_turn} THEN 'order'
                       WHEN EXISTS (SELECT FROM due WHERE due.tenant_id = d.tenant_id AND due.id = d.id)
@@ -146,7 +151,7 @@ WHERE coalesce(c.id, u.id) IS NOT NULL  -- an endpoint of which nothing is claim
 -- endpoint is held or missing, or if one of them is locked.
 -- name: claim_one
 WITH due AS MATERIALIZED (
-    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id
+    SELECT d.tenant_id, d.id, d.endpoint_id, d.event_id, {was_held}
     FROM (SELECT $1::text, $2::text::uuid, $3::text::uuid, $4::text::boolean) AS a (tenant_id, endpoint_id, id, is_parked)
     JOIN hookseal.deliveries AS d ON d.id = a.id AND d.tenant_id IS NOT DISTINCT FROM a.tenant_id
     WHERE {may_begin}
@@ -163,7 +168,7 @@ WITH due AS MATERIALIZED (
     SET {lease}
     FROM due CROSS JOIN endpoint AS s JOIN hookseal.events AS v ON v.tenant_id = due.tenant_id AND v.id = due.event_id
     WHERE d.id = due.id AND d.tenant_id IS NOT DISTINCT FROM due.tenant_id AND octet_length(v.body) <= $8::bigint
-    RETURNING d.id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, v.ctid AS event_ctid
+    RETURNING d.id, d.claimed_number, d.budget_spent, d.created_at, d.claimed_at, d.lease_token, due.was_held, v.ctid AS event_ctid
 )
 SELECT c.id::text AS delivery_id, {delivery_read},
        false AS endpoint_lost, true AS endpoint_found, NULL::boolean AS is_probe, NULL::text AS held_for,

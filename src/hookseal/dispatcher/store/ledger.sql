@@ -380,7 +380,8 @@ WITH RECURSIVE due AS MATERIALIZED (
     LIMIT $1  -- there are never more, but the planner does not know that
 ), judged AS (
     SELECT unrung.tenant_id, unrung.id,
-           CASE WHEN h.probe_id IS DISTINCT FROM unrung.id THEN coalesce(h.waiting_for, l.waiting_for) END AS waiting_for
+           CASE WHEN h.probe_id IS DISTINCT FROM unrung.id THEN coalesce(h.waiting_for, l.waiting_for) END AS waiting_for,
+           CASE WHEN h.probe_id IS DISTINCT FROM unrung.id THEN h.reason END AS reason
     FROM unrung
     LEFT JOIN hookseal.held_endpoints AS h
         ON h.tenant_id = unrung.tenant_id AND h.endpoint_id = unrung.endpoint_id AND h.released_at IS NULL
@@ -388,7 +389,8 @@ WITH RECURSIVE due AS MATERIALIZED (
 ), rung AS (
     UPDATE hookseal.deliveries AS d
     SET rung_at = CASE WHEN judged.waiting_for IS NULL THEN now() END,
-        waiting_for = judged.waiting_for, held_at = CASE WHEN judged.waiting_for IS NOT NULL THEN now() END
+        waiting_for = judged.waiting_for, held_at = CASE WHEN judged.waiting_for IS NOT NULL THEN now() END,
+        last_error = coalesce(judged.reason, d.last_error)
     FROM judged
     WHERE d.id = judged.id AND d.tenant_id IS NOT DISTINCT FROM judged.tenant_id
     RETURNING d.tenant_id, d.endpoint_id, d.id, d.next_attempt_at, d.waiting_for IS NOT NULL AS waits

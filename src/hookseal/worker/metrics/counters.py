@@ -45,7 +45,9 @@ class WorkerMeter(Collector):
 
     def __init__(self) -> None:
         self._histograms = {
-            metric.name: Histogram(metric.name, metric.text, buckets=metric.buckets, registry=None)
+            metric.name: Histogram(
+                metric.name, metric.text, tuple(metric.labels), buckets=metric.buckets, registry=None
+            )
             for metric in METRICS
             if metric.kind is Kind.HISTOGRAM
         }
@@ -64,7 +66,10 @@ class WorkerMeter(Collector):
         }
         self._attempts = self._increments[definitions.ATTEMPTS.name]
         self._observe_duration = self._histograms[definitions.ATTEMPT_DURATION.name].observe
-        self._observe_first = self._histograms[definitions.FIRST_ATTEMPT.name].observe
+        first = self._histograms[definitions.FIRST_ATTEMPT.name]
+        self._observe_first = {
+            was_held: first.labels(held).observe for was_held, held in definitions.HELD_WORDS.items()
+        }
         self._readings: dict[str, Callable[[], Reading]] = {
             PROCESSES.name: lambda: 1.0,
             definitions.BUILD_INFO.name: lambda: _BUILD,
@@ -73,12 +78,15 @@ class WorkerMeter(Collector):
         self._registry.register(self)
         collect_runtime(self._registry)
 
-    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None) -> None:
-        """Count an attempt of this duration; `first_after` is the age of the delivery at its first attempt."""
+    def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None, was_held: bool = False) -> None:
+        """Count an attempt of this duration; `first_after` is the age of the delivery at its first attempt.
+
+        `was_held` says whether something held the delivery before that.
+        """
         self._attempts[outcome.value]()
         self._observe_duration(seconds)
         if first_after is not None:
-            self._observe_first(first_after)
+            self._observe_first[was_held](first_after)
 
     def decided(self, verdict: Verdict) -> None:
         """Count what a recorded attempt led to: a dead letter, an endpoint that was disabled."""

@@ -42,6 +42,10 @@ class SkippedBecause(StrEnum):
     ENDPOINT_DELETED = "endpoint_deleted"
 
 
+# The bounds of the buckets around the default time-out, 5 s, so that what timed out is in a bucket of its own.
+_AROUND_TIMEOUT: Final = (4.5, 5.5)
+HELD_WORDS: Final = {False: "no", True: "yes"}
+
 # --- Attempts and deliveries ---
 
 ATTEMPTS: Final = Metric(
@@ -54,13 +58,18 @@ ATTEMPT_DURATION: Final = Metric(
     name="hookseal_attempt_duration_seconds",
     kind=Kind.HISTOGRAM,
     text="Duration of the HTTP request of an attempt.",
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, *_AROUND_TIMEOUT, 10, 20),
 )
 FIRST_ATTEMPT: Final = Metric(
     name="hookseal_time_to_first_attempt_seconds",
     kind=Kind.HISTOGRAM,
-    text="Time from publish to the claim of the first attempt.",
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+    text="Time from publish to the claim of the first attempt. `held`: `no` is what hookseal owes; `yes` if "
+    "something else held the delivery meanwhile: its secret was refused, its breaker was open, its endpoint was "
+    "disabled, it was not at the head of its line, or its endpoint had as many requests as it may have, or a pause "
+    "between requests that hang. A wait for a free slot of a worker counts as `no`, also for a tenant that has its "
+    "share of the slots.",
+    labels={"held": tuple(HELD_WORDS.values())},
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, *_AROUND_TIMEOUT, 10, 30, 60, 300, 3600),
 )
 IN_FLIGHT: Final = Metric(
     name="hookseal_in_flight",
