@@ -30,6 +30,7 @@ async def token(begun: Begun, *options: str) -> dict[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Begun) -> None:
     """One line has the addresses of the API and of its probes; a signal ends it with 0 and no more output."""
+    headers = await token(begun)
     async with serving(begun.settings) as (process, ready), httpx.AsyncClient() as client:
         assert {"event", "pid", "url", "health_url"} == ready.keys()
         assert ("api.ready", process.pid) == (ready["event"], ready["pid"])
@@ -39,11 +40,15 @@ async def test_the_api_is_ready_until_a_signal(number: signal.Signals, begun: Be
         assert 401 == (await client.get(ready["url"] + "/api/v1/app/acme/msg/x")).status_code
         assert 401 == (await client.get(ready["url"] + "/portal/")).status_code
         assert 404 == (await client.get(ready["url"] + "/portals")).status_code
+        sent = await client.post(ready["url"] + "/api/v1/app/acme/msg", json=MESSAGE, headers=headers)
+        assert 202 == sent.status_code
         figures = (await client.get(ready["health_url"] + "/metrics")).text
         assert 'hookseal_api_requests_total{call="health.get",status="2xx"} 1.0' in figures
+        assert "hookseal_api_published_total 1.0" in figures
+        assert "hookseal_api_publish_seconds_count 1.0" in figures
         assert 'hookseal_api_requests_total{call="message.get",status="4xx"} 1.0' in figures
         assert 'hookseal_api_requests_total{call="page",status="4xx"} 1.0' in figures
-        assert "hookseal_api_request_seconds_count 4.0" in figures
+        assert "hookseal_api_request_seconds_count 5.0" in figures
         assert "process_resident_memory_bytes" in figures
         process.send_signal(number)
         out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 import structlog
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
@@ -316,6 +319,65 @@ async def ready(worker: Worker) -> None:
         return (await worker.get("/readyz"))[0] == 200
 
     await eventually(look)
+
+
+async def scraped(worker: Worker) -> set[str]:
+    """Return the names of the metrics on a valid page, which the worker answers within a second."""
+    quickest = float("inf")
+    for _ in range(3):  # a busy machine may delay one
+        began_at = asyncio.get_running_loop().time()
+        async with (
+            aiohttp.ClientSession(headers={"accept": "application/openmetrics-text"}) as session,
+            session.get(f"{worker.ready['health_url']}/metrics") as response,
+        ):
+            body = await response.text()
+        quickest = min(quickest, asyncio.get_running_loop().time() - began_at)
+        families = list(openmetrics(body))  # type: ignore[no-untyped-call]
+        if quickest < 1:
+            return {family.name for family in families}
+    raise AssertionError(f"a scrape took {quickest:.1f} s")
+
+
+@pytest.mark.req("OPS-02", part="scraped")
+async def test_a_scrape_takes_less_than_a_second_without_postgresql(
+    own_postgres: Server, redis_url: str, tmp_path: Path
+) -> None:
+    """Also of two processes; what PostgreSQL does not tell is absent, and the rest is there."""
+    async with asyncpg.create_pool(own_postgres.url, min_size=1, max_size=4) as pool:
+        installed = await world(pool, own_postgres.url, redis_url, tmp_path)
+        async with installed.worker() as one, installed.worker(HOOKSEAL_PROCESSES="2") as two:
+            await ready(one)
+            await ready(two)
+            own_postgres.freeze()
+            try:
+                await unready(one, "postgresql")
+                for worker in (one, two):
+                    assert {"hookseal_attempts", "hookseal_ready", "hookseal_limit"} <= await scraped(worker)
+            finally:
+                own_postgres.thaw()
+
+
+@pytest.mark.req("OPS-02", part="scraped")
+async def test_a_scrape_during_a_drain_and_without_a_leader_is_valid(world: World, receiver: Receiver) -> None:
+    """A worker that drains, and one that does not lead, answer with a valid page within a second."""
+    answer = asyncio.Event()
+    receiver.answers["/held"] = held(answer)
+    await world.endpoint(f"{receiver.base_url}/held", timeout_ms=15_000)
+    await world.pool.execute(
+        "UPDATE hookseal.control SET holder = 'a worker that is frozen', until = now() + interval '1 hour'"
+        " WHERE name = 'outbox'"
+    )
+    async with world.worker() as worker:
+        await world.publish()
+        await receiver.wait_for(1)
+        names = await scraped(worker)
+        assert {"hookseal_in_flight", "hookseal_saturated_seconds"} <= names
+        assert not {"hookseal_workers_live", "hookseal_measured_age_seconds", "hookseal_tenant_pending"} & names
+        worker.send(signal.SIGTERM)
+        await worker.answers("/readyz", 503)
+        assert names == await scraped(worker)
+        answer.set()
+        assert 0 == await worker.ended()
 
 
 async def test_a_stop_does_not_wait_for_a_frozen_postgresql(

@@ -44,7 +44,18 @@ DURATION: Final = Metric(
     text="How long requests took, from their head to the end of their answer.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-METRICS: Final = (REQUESTS, DURATION)
+PUBLISH_DURATION: Final = Metric(
+    name="hookseal_api_publish_seconds",
+    kind=Kind.HISTOGRAM,
+    text="Duration of a statement that publishes the messages that came together, also if it fails.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+PUBLISHED: Final = Metric(
+    name="hookseal_api_published_total",
+    kind=Kind.COUNTER,
+    text="Messages that these statements were to publish.",
+)
+METRICS: Final = (REQUESTS, DURATION, PUBLISH_DURATION, PUBLISHED)
 
 
 # Makes the probes and metrics reachable. Returns the object that ends this, and the url for the ready line.
@@ -80,6 +91,7 @@ async def run(
     ):
         await admin.check()
         meter = Meter(clock)
+        publisher.measure(meter.published)
         api = app(
             admin,
             publisher,
@@ -173,17 +185,27 @@ class _Server(uvicorn.Server):
 
 
 class Meter:
-    """Counts requests and their time."""
+    """Counts requests, statements that publish, and their time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._registry = CollectorRegistry()
         collect_runtime(self._registry)
         self._requests = Counter(REQUESTS.name, REQUESTS.text, tuple(REQUESTS.labels), registry=self._registry)
-        self._duration = Histogram(DURATION.name, DURATION.text, buckets=DURATION.buckets, registry=self._registry)
+        self._duration = self._histogram(DURATION)
+        self._publishing = self._histogram(PUBLISH_DURATION)
+        self._published = Counter(PUBLISHED.name, PUBLISHED.text, registry=self._registry)
         for call in REQUESTS.labels["call"]:  # they begin at zero, so that Prometheus sees the first increase, too
             for status in REQUESTS.labels["status"]:
                 self._requests.labels(call, status)
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return Histogram(metric.name, metric.text, buckets=metric.buckets, registry=self._registry)
+
+    def published(self, seconds: float, messages: int) -> None:
+        """Count a statement that took so long to publish so many messages."""
+        self._publishing.observe(seconds)
+        self._published.inc(messages)
 
     def counting(self, api: ASGIApp) -> ASGIApp:
         """Return the application, whose requests are counted."""

@@ -14,7 +14,7 @@ async with Publisher.connect() as publisher:
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -294,6 +294,10 @@ class Publisher:
         self._dated = dated  # as in `stored.publish`
         self._together = Together(pool, ringing, dated=dated)
         self._spans = None if tracer_provider is None else _spans(tracer_provider)
+
+    def measure(self, measured: Callable[[float, int], object]) -> None:
+        """Call `measured` with the seconds and the number of events of each statement of calls without a connection."""
+        self._together.measured = measured
 
     @classmethod
     @asynccontextmanager

@@ -7,7 +7,7 @@ are in use, calls collect, and the next free one publishes those of one tenant t
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -63,6 +63,8 @@ class Together:
     A statement has the calls of one tenant, in the order in which they came. Tenants take turns. If it is refused as a
     whole, nothing of it is stored, and each of its calls is sent again alone. If its answer is lost, each of its calls
     raises `Unavailable`. It rings once, for all its calls.
+
+    `measured` is called with the seconds of each statement, also of one that failed, and the number of its events.
     """
 
     def __init__(self, pool: Pool, doorbell: Doorbell, *, dated: bool) -> None:
@@ -74,6 +76,7 @@ class Together:
         self._is_due = False
         self._deliveries: dict[tuple[TenantId, str], int] = {}  # that the last event of a type made
         self._running: set[asyncio.Task[None]] = set()  # the event loop itself keeps no reference to its tasks
+        self.measured: Callable[[float, int], object] = lambda _seconds, _events: None
 
     async def publish(self, event: NewEvent, content: str | bytes) -> PublishResult:
         """Publish the event and ring. Raises as `stored.publish` does.
@@ -145,6 +148,7 @@ class Together:
         resolve_left(task, [(call, call.future) for call in statement.calls if call.statement is statement])
 
     async def _run(self, calls: Sequence[_Call]) -> None:
+        began_at = asyncio.get_running_loop().time()
         try:
             results = await self._stored(calls)
         except Exception as error:  # noqa: BLE001 -- it is raised by each of the calls
@@ -152,6 +156,7 @@ class Together:
                 resolve(call.future, copy.copy(error))
             return
         finally:
+            self.measured(asyncio.get_running_loop().time() - began_at, len(calls))
             self._free += 1
             self._look_soon()
         if results is None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -37,6 +38,37 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Return once that many seconds have passed."""
         await asyncio.sleep(seconds)
+
+
+class Stopwatch:
+    """Adds up how long something took, what runs now included; what runs at the same time counts once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ended = 0.0
+        self._running = 0
+        self._since = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds until now in which at least one ran."""
+        return self._ended + (self._clock.monotonic() - self._since if self._running else 0.0)
+
+    @contextmanager
+    def timed(self, ended: Callable[[float], object] = lambda _seconds: None) -> Iterator[None]:
+        """Count the time of the block, and pass its seconds to `ended`, also if it raises."""
+        began_at = self._clock.monotonic()
+        if not self._running:
+            self._since = began_at
+        self._running += 1
+        try:
+            yield
+        finally:
+            now = self._clock.monotonic()
+            self._running -= 1
+            if not self._running:
+                self._ended += now - self._since
+            ended(now - began_at)
 
 
 _Answer = TypeVar("_Answer")

@@ -9,6 +9,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from hookseal.errors import Busy
+from hookseal.ground.clock import Stopwatch, SystemClock
 
 if TYPE_CHECKING:  # the classes are generic in the stubs only
     Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
@@ -42,10 +43,11 @@ def connected(source: Executor) -> AbstractAsyncContextManager[Connection]:
 class _Permits:
     """One permit for each connection of a pool; callers get them in the order in which they ask."""
 
-    __slots__ = ("_free", "releasing")
+    __slots__ = ("_free", "releasing", "waiting")
 
     def __init__(self, number: int) -> None:
         self._free = asyncio.Semaphore(number)
+        self.waiting = Stopwatch(SystemClock())
         self.releasing = set[asyncio.Task[None]]()  # the event loop itself keeps no reference to its tasks
 
     async def take(self) -> None:
@@ -57,8 +59,9 @@ class _Permits:
         if not self._free.locked():
             await self._free.acquire()  # at once
             return
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await self._free.acquire()
+        with self.waiting.timed():
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._free.acquire()
 
     def give_back(self) -> None:
         """Let the next caller have the permit. The connection must be back in the pool."""
@@ -85,6 +88,11 @@ class FairPool(Pool):
     def __init__(self, *arguments: Any, max_size: int, **options: Any) -> None:
         super().__init__(*arguments, max_size=max_size, **{**_DEFAULTS, **options})
         self.permits: Final = _Permits(max_size)
+
+
+def waited_seconds(source: Pool) -> float:
+    """Return for how long a caller has waited because all connections were in use. A pool that is no `FairPool`: 0."""
+    return source.permits.waiting.seconds if isinstance(source, FairPool) else 0.0
 
 
 class _Connected:  # a generator takes twice the time, and each statement is in such a block

@@ -1,6 +1,6 @@
 """The bell of a worker: it puts rings into the arq queue, takes them out, and finds those that are lost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from arq.connections import ArqRedis
@@ -8,6 +8,7 @@ from redis._parsers import _AsyncHiredisParser
 from redis.exceptions import InvalidResponse
 
 from hookseal.dispatcher.core.model import Ring
+from hookseal.ground.clock import Stopwatch, SystemClock
 from hookseal.queue.direct import Direct
 from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, Url, pool, translate_redis_errors
 from hookseal.queue.serializer import job_deserializer, job_serializer
@@ -22,13 +23,21 @@ class Bell(Rings):
     """Rings one queue in one Redis, and takes rings out of it. `bell_key` is the key that wakes workers.
 
     `redis` is for commands that return at once. `waiting` is for the command that waits for rings: it has its own
-    connections, which accept no answer larger than rings can be.
+    connections, which accept no answer larger than rings can be. `stopwatch` has the time of the former, and `answered`
+    is called with the seconds of each.
     """
 
     def __init__(self, redis: ArqRedis, waiting: Direct, queue: str) -> None:
         super().__init__(redis, queue)
         self.redis = redis
         self.waiting = waiting
+        self.stopwatch = Stopwatch(SystemClock())
+        self.answered: Callable[[float], object] = lambda _seconds: None
+
+    async def ring(self, rings: Iterable[Ring], *, backlogged: Collection[str] = ()) -> int:
+        """Put every ring into the queue, as `Rings.ring` does."""
+        with self.stopwatch.timed(self.answered):
+            return await super().ring(rings, backlogged=backlogged)
 
     async def ping(self) -> None:
         """Check that Redis would accept and return rings, without leaving anything there. Raises `Unavailable`.
@@ -47,7 +56,7 @@ class Bell(Rings):
         """Return the rings that are not in the queue, or are queued for a later time. Raises `Unavailable`."""
         if not rings:
             return []
-        with translate_redis_errors():
+        with translate_redis_errors(), self.stopwatch.timed(self.answered):
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.time()
                 pipeline.zmscore(self.queue, [ring.delivery_id for ring in rings])
@@ -57,7 +66,7 @@ class Bell(Rings):
 
     async def depth(self) -> int:
         """Return how many rings are in the queue. Raises `Unavailable`."""
-        with translate_redis_errors():
+        with translate_redis_errors(), self.stopwatch.timed(self.answered):
             return int(await self.redis.zcard(self.queue))
 
     async def close(self) -> None:

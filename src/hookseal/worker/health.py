@@ -145,13 +145,15 @@ def _encoded(reply: Reply, *, with_body: bool = True) -> bytes:
 
 Check = Callable[[], Coroutine[object, object, object]]
 CHECK_SECONDS: Final = 1.0
+SCRAPE_SECONDS: Final = 0.6  # the same during a scrape, which ends within a second
 BEAT_SECONDS: Final = 30.0  # a loop that has ended no pass for this long is stuck
 
 
 class Probes:
     """Answers `/livez`, `/startupz` and `/readyz` (also as `/healthz`), in JSON, with 200 or 503, and `/metrics`.
 
-    `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second. `loops`
+    `ready` has a check for each dependency, and `startup` the checks of a start; each check has one second, in a scrape
+    0.6 s. `loops`
     are the loops without which nothing is sent. `scrape` returns the figures in the format of an `Accept` header. What
     `unrecorded` returns is in the answer of `/readyz`, unless it is None.
     """
@@ -186,9 +188,9 @@ class Probes:
         """The names of the loops that have ended no pass for 30 seconds. During a drain they stop on purpose: none."""
         return [] if self.draining else [each.name for each in self._loops if each.silence >= BEAT_SECONDS]
 
-    async def ready_states(self) -> dict[str, str]:
-        """Return the state of each dependency now."""
-        self._states = await self._asked(self._ready)
+    async def ready_states(self, seconds: float = CHECK_SECONDS) -> dict[str, str]:
+        """Return the state of each dependency now; one whose check takes longer than `seconds` is a timeout."""
+        self._states = await self._asked(self._ready, seconds)
         return self._states
 
     async def startup_states(self) -> dict[str, str]:
@@ -207,7 +209,7 @@ class Probes:
                 ok = _all_ok(states)
                 return answer({"status": "ok" if ok else "unavailable", "checks": states}, ok=ok)
             case "/metrics":
-                await self.ready_states()  # every dependency is checked for it
+                await self.ready_states(SCRAPE_SECONDS)  # every dependency is checked for it
                 body, content_type = self._scrape(accept)
                 return Reply(status=200, body=body, content_type=content_type)
             case _:
@@ -232,19 +234,19 @@ class Probes:
         """Return 1 for each dependency whose last check passed, else 0."""
         return {name: float(self._states.get(name) == "ok") for name in self._ready}
 
-    async def _asked(self, checks: Mapping[str, Check]) -> dict[str, str]:
-        results = await asyncio.gather(*(self._state(name, check) for name, check in checks.items()))
+    async def _asked(self, checks: Mapping[str, Check], seconds: float = CHECK_SECONDS) -> dict[str, str]:
+        results = await asyncio.gather(*(self._state(name, check, seconds) for name, check in checks.items()))
         return dict(zip(checks, results, strict=True))
 
-    async def _state(self, name: str, check: Check) -> str:
+    async def _state(self, name: str, check: Check, seconds: float) -> str:
         """Return the state of one dependency. A check that hangs stays alone: no second one is started beside it."""
         task = self._running.get(check)
         if task is None or task.done():
             task = self._running[check] = asyncio.ensure_future(check())
             task.add_done_callback(retrieve_exception)
-        await asyncio.wait({task}, timeout=CHECK_SECONDS)
+        await asyncio.wait({task}, timeout=seconds)
         if not task.done():
-            self._note(name, check, f"no answer within {CHECK_SECONDS:g} s")
+            self._note(name, check, "no answer in time")
             return "timeout"
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         self._note(name, check, None if error is None else _reason(error))

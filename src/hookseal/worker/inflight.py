@@ -22,6 +22,7 @@ class InFlight:
 
     def __init__(self, limit: int, *, most_bytes: int = MOST_BYTES) -> None:
         self.limit = limit
+        self.most_bytes = most_bytes
         self.is_closed = False
         self._taken = 0
         self._bytes_room = most_bytes
@@ -50,7 +51,17 @@ class InFlight:
         """How many slots are free. It is 0 if a body of the largest size would not fit, and during a rest."""
         if self.is_resting or self._bytes_room < MAX_BODY_BYTES:
             return 0
-        return self.limit - self._taken + min(len(self._answered), self.limit)
+        return self.limit - self.used_slots
+
+    @property
+    def used_slots(self) -> int:
+        """How many slots are taken: by claims, requests, and outcomes of which `limit` others are being recorded."""
+        return self._taken - min(len(self._answered), self.limit)
+
+    @property
+    def records_late(self) -> bool:
+        """Whether so many outcomes are being recorded that an answered request keeps its slot."""
+        return len(self._answered) >= self.limit
 
     @property
     def is_resting(self) -> bool:

@@ -162,7 +162,8 @@ class PersistentLedger:
     it failed. Only `give_up_after`, when the process ends, sets a limit. What begins later than that is tried once; but
     it is not tried if PostgreSQL has not answered another one since then.
 
-    `stored` is called with each attempt that was recorded.
+    `stored` is called with each attempt that was recorded, and `measured` with the seconds of each try to record some
+    together, and their number.
     """
 
     def __init__(
@@ -171,12 +172,14 @@ class PersistentLedger:
         *,
         clock: Clock,
         stored: Callable[[FinishedAttempt], None] = lambda _made: None,
+        measured: Callable[[float, int], object] = lambda _seconds, _outcomes: None,
         circuit: Circuit | None = None,
     ) -> None:
         self.circuit = circuit or Circuit(clock)
         self._ledger = ledger
         self._clock = clock
         self._stored = stored
+        self._measured = measured
         self._outcomes: Batches[FinishedAttempt, Verdict | None] = Batches(
             self._record_all, lambda: _Result(self.circuit)
         )
@@ -290,7 +293,11 @@ class PersistentLedger:
         self, finished: Sequence[FinishedAttempt], *, is_repeat: bool, again: bool = False
     ) -> list[Recorded]:
         """Record them. In a repeat, a lease may be gone because the first try has recorded the attempt."""
-        results = await self._ledger.record_all(finished, again=again)
+        began_at = self._clock.monotonic()
+        try:
+            results = await self._ledger.record_all(finished, again=again)
+        finally:
+            self._measured(self._clock.monotonic() - began_at, len(finished))
         if not is_repeat or Recorded.LEASE_LOST not in results:
             return results
         lost = [each for each, result in zip(finished, results, strict=True) if result is Recorded.LEASE_LOST]

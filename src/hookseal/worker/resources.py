@@ -135,9 +135,14 @@ async def opened(settings: Settings, clock: Clock, log: Any) -> AsyncIterator[Re
             await unlocking.require_keys(pool, unlocked.keyring)
             claims = KnownClaims(ledger, new_token=lambda: str(uuid.uuid4()), lost=lost_claims.add)
             persistent = PersistentLedger(
-                ledger, clock=clock, circuit=instruments.circuit, stored=instruments.counts.add
+                ledger,
+                clock=clock,
+                circuit=instruments.circuit,
+                stored=instruments.counts.add,
+                measured=instruments.meter.recorded,
             )
             parts = _parts(settings, transport, unlocked, claims=claims, ledger=persistent, instruments=instruments)
+            ringing.answered = instruments.meter.redis_answered
             yield Resources(
                 worker_id=worker_id,
                 pool=pool,

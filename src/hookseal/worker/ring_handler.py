@@ -14,7 +14,7 @@ from hookseal.dispatcher.core.prepare import Prepared
 from hookseal.dispatcher.lanes.tenants import MOST_UNANSWERED
 from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.errors import Exhausted, Unavailable, with_advice
-from hookseal.ground.clock import Clock
+from hookseal.ground.clock import Clock, Stopwatch
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.worker.inflight import InFlight, KeptRings
 from hookseal.worker.metrics.counters import WorkerMeter
@@ -90,6 +90,7 @@ class RingHandler:
         self._movement = movement
         self._rested_at = float("-inf")
         self._failure: str | None = None  # why the last claim failed
+        self.claiming = Stopwatch(parts.clock)
 
     @property
     def space(self) -> int:
@@ -222,8 +223,9 @@ class RingHandler:
             self._lanes.begin(each, now)
         claims, asked_at = list[Claim](), self._parts.clock.monotonic()
         try:
-            claimed = await self._parts.claims.claim_all(rings, most_bytes=self._in_flight.bytes_room)
-            claims = claimed.claims
+            with self.claiming.timed(lambda seconds: self._meter.claimed(seconds, len(claims))):
+                claimed = await self._parts.claims.claim_all(rings, most_bytes=self._in_flight.bytes_room)
+                claims = claimed.claims
             self._sort_out(rings, claimed)
         except Unavailable as error:
             self._await_database(rings, error)

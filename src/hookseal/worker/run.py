@@ -3,7 +3,9 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, TextIO, TypeAlias
 
 import structlog
@@ -16,6 +18,8 @@ from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
+from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.postgres.pool import waited_seconds
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.chores import BacklogTurns
@@ -23,11 +27,12 @@ from hookseal.worker.engine import Engine
 from hookseal.worker.health import Closing, Probes
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
+from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import WorkerMeter, watch_records, watch_secrets
-from hookseal.worker.metrics.definitions import IN_FLIGHT, READY
 from hookseal.worker.periodic import Passes
 from hookseal.worker.resources import Resources, opened
 from hookseal.worker.ring_handler import Movement, RingHandler
+from hookseal.worker.saturation import Has, Sample, Saturation
 from hookseal.worker.stopping import on_stop, print_ready
 from hookseal.worker.unlocking import WarmUp
 
@@ -105,6 +110,43 @@ async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)  # retrieves their errors, so that asyncio does not log them
 
 
+def sample(lanes: Lanes, in_flight: InFlight, handler: RingHandler, resources: Resources, clock: Clock) -> Sample:
+    """Return the state of a worker now."""
+    return Sample(
+        at=clock.monotonic(),
+        waits=lanes.ready,
+        has_slot=in_flight.is_resting or (in_flight.slots > 0 and not lanes.at_their_share),
+        has_bytes=in_flight.bytes_room >= MAX_BODY_BYTES,
+        records_late=in_flight.records_late or resources.circuit.is_open,
+        cpu_seconds=time.process_time(),
+        connection_seconds=waited_seconds(resources.batching),
+        claim_seconds=handler.claiming.seconds,
+        redis_seconds=resources.bell.stopwatch.seconds,
+    )
+
+
+def watch_limits(resources: Resources, in_flight: InFlight, saturation: Saturation) -> None:
+    """Have the meter report what a worker may have, what it has now, and what limits it."""
+    pools = {Has.CONNECTIONS: resources.pool, Has.BATCH_CONNECTIONS: resources.batching}
+
+    def limits() -> dict[str, float]:
+        connections = {of.value: pool.get_max_size() for of, pool in pools.items()}
+        return {Has.REQUESTS.value: in_flight.limit, Has.BYTES.value: in_flight.most_bytes, **connections}
+
+    def in_use() -> dict[str, float]:
+        connections = {of.value: pool.get_size() - pool.get_idle_size() for of, pool in pools.items()}
+        held_bytes = in_flight.most_bytes - in_flight.bytes_room
+        return {Has.REQUESTS.value: in_flight.used_slots, Has.BYTES.value: held_bytes, **connections}
+
+    def waits() -> dict[str, float]:
+        return {of.value: waited_seconds(pool) for of, pool in pools.items()}
+
+    resources.meter.watch(definitions.LIMIT, limits)
+    resources.meter.watch(definitions.IN_USE, in_use)
+    resources.meter.watch(definitions.CONNECTION_WAIT, waits)
+    resources.meter.watch(definitions.SATURATED, lambda: saturation.seconds)
+
+
 def probes_of(resources: Resources, engine: Engine, movement: Movement, others: Sequence[Passes] = ()) -> Probes:
     """Return the probes of a worker with these resources.
 
@@ -150,8 +192,11 @@ class _Worker:
         self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
         needed = (*self._background.needed, self._keeper.passes)
         self._probes = probes_of(resources, self._engine, self._movement, needed)
-        resources.meter.watch(IN_FLIGHT, lambda: len(self._in_flight))
-        resources.meter.watch(READY, self._probes.readiness)
+        resources.meter.watch(definitions.IN_FLIGHT, lambda: len(self._in_flight))
+        resources.meter.watch(definitions.READY, self._probes.readiness)
+        look = partial(sample, lanes, self._in_flight, self._handler, resources, clock)
+        self._saturation = Saturation(look, clock=clock, log=log)
+        watch_limits(resources, self._in_flight, self._saturation)
         self._persistent = resources.persistent
         watch_records(resources.meter, resources.circuit)
         watch_secrets(resources.meter, resources.unlocked.service.statistics)
@@ -163,6 +208,7 @@ class _Worker:
             "engine": self._engine.run,
             "lanes": self._keeper.loop(self._handler).run,
             "warm_up": self._warm_up.loop.run,
+            "saturation": self._saturation.loop.run,
             **self._background.loops,
         }
         loops = [asyncio.create_task(loop(), name=name) for name, loop in running.items()]

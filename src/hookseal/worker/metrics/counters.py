@@ -30,6 +30,7 @@ from hookseal.worker.metrics.definitions import (
 )
 from hookseal.worker.metrics.runtime import PROCESSES, Kind, Metric, collect_runtime, scraped
 from hookseal.worker.recorder import Circuit
+from hookseal.worker.saturation import Statement
 
 # A number; one for each value of the label, or of all labels together; or none.
 Reading = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | None
@@ -70,6 +71,9 @@ class WorkerMeter(Collector):
         self._observe_first = {
             was_held: first.labels(held).observe for was_held, held in definitions.HELD_WORDS.items()
         }
+        statements = self._histograms[definitions.STATEMENT_DURATION.name]
+        self._observe_statement = {each: statements.labels(each.value).observe for each in Statement}
+        self._observe_redis = self._histograms[definitions.REDIS_DURATION.name].observe
         self._readings: dict[str, Callable[[], Reading]] = {
             PROCESSES.name: lambda: 1.0,
             definitions.BUILD_INFO.name: lambda: _BUILD,
@@ -87,6 +91,22 @@ class WorkerMeter(Collector):
         self._observe_duration(seconds)
         if first_after is not None:
             self._observe_first[was_held](first_after)
+
+    def claimed(self, seconds: float, deliveries: int) -> None:
+        """Count a claim that took so long, and the deliveries that it claimed."""
+        self._statement(Statement.CLAIM, seconds, deliveries)
+
+    def recorded(self, seconds: float, outcomes: int) -> None:
+        """Count a try to record so many outcomes together that took so long."""
+        self._statement(Statement.RECORD, seconds, outcomes)
+
+    def redis_answered(self, seconds: float) -> None:
+        """Count an answer of Redis that took so long."""
+        self._observe_redis(seconds)
+
+    def _statement(self, statement: Statement, seconds: float, rows: int) -> None:
+        self._observe_statement[statement](seconds)
+        self._count(definitions.STATEMENT_ROWS, statement.value, by=rows)
 
     def decided(self, verdict: Verdict) -> None:
         """Count what a recorded attempt led to: a dead letter, an endpoint that was disabled."""

@@ -14,6 +14,7 @@ from hookseal.queue.intake import DropReason
 from hookseal.secrets.core.key_rules import KeyState
 from hookseal.worker.metrics import runtime
 from hookseal.worker.metrics.runtime import Aggregation, Kind, Metric
+from hookseal.worker.saturation import Has, Limit, Statement
 
 # What the key of a secret counts as if the table of master keys does not have it.
 UNREGISTERED: Final = "unregistered"
@@ -339,6 +340,66 @@ KEY_AGE: Final = Metric(
     "promoted, `decrypt_only` since another key was promoted, `retired` since it was retired, `destroyed` since it was "
     "destroyed. Leader only.",
     labels={"key_id": (), "state": tuple(KeyState)},
+)
+
+# --- What limits a worker ---
+
+LIMIT: Final = Metric(
+    name="hookseal_limit",
+    kind=Kind.GAUGE,
+    text="What a worker may have at once. `requests`: `HOOKSEAL_CONCURRENCY`. `bytes`: the bodies that it holds. "
+    "`connections`: to PostgreSQL, for everything but claims, records and probes. `batch_connections`: for claims and "
+    "records.",
+    labels={"of": tuple(Has)},
+)
+IN_USE: Final = Metric(
+    name="hookseal_in_use",
+    kind=Kind.GAUGE,
+    text="What a worker has of it now.",
+    labels={"of": tuple(Has)},
+)
+SATURATED: Final = Metric(
+    name="hookseal_saturated_seconds_total",
+    kind=Kind.COUNTER,
+    text="Time in which something limited this worker, looked at twice a second. `requests`, `bytes`: a delivery "
+    "could begin, and no slot, or no room for its body, was free. `postgresql`: claims took nearly all of the time, "
+    "a connection was waited for half of it, or outcomes could not be recorded as fast as they came. `redis`: it "
+    "took half of the time to answer. `cpu`: the process used nearly all of one core; what then waits for PostgreSQL "
+    "or Redis is not counted.",
+    labels={"by": tuple(Limit)},
+)
+CONNECTION_WAIT: Final = Metric(
+    name="hookseal_connection_wait_seconds_total",
+    kind=Kind.COUNTER,
+    text="Time that callers have waited for a connection to PostgreSQL because all were in use.",
+    labels={"of": (Has.CONNECTIONS, Has.BATCH_CONNECTIONS)},
+)
+STATEMENT_DURATION: Final = Metric(
+    name="hookseal_statement_seconds",
+    kind=Kind.HISTOGRAM,
+    text="Duration of a statement that claims deliveries, or records outcomes, with the wait for its connection, "
+    "also if it fails.",
+    labels={"statement": tuple(Statement)},
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+STATEMENT_ROWS: Final = Metric(
+    name="hookseal_statement_rows_total",
+    kind=Kind.COUNTER,
+    text="Deliveries that these statements claimed, and outcomes that they were to record.",
+    labels={"statement": tuple(Statement)},
+)
+REDIS_DURATION: Final = Metric(
+    name="hookseal_redis_seconds",
+    kind=Kind.HISTOGRAM,
+    text="How long Redis took to accept rings, or to say which rings are lost or how many there are. The taking of "
+    "rings is not in it: it waits for one.",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+MEASURED_AGE: Final = Metric(
+    name="hookseal_measured_age_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="How long ago the leader began to measure what it reports. Leader only.",
 )
 
 # --- Workers ---

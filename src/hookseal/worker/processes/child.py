@@ -14,7 +14,7 @@ from prometheus_client import Metric as Collected
 
 from hookseal.errors import HooksealError, Unavailable, with_advice
 from hookseal.ground.log import why
-from hookseal.worker.health import Probes
+from hookseal.worker.health import CHECK_SECONDS, SCRAPE_SECONDS, Probes
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME, Metric, aggregations
 from hookseal.worker.periodic import retrieve_exception
@@ -144,7 +144,7 @@ class Answering:
         if ask.topic is Topic.STARTUP:
             states = await self._probes.startup_states()
         elif ask.topic is not Topic.BEAT:
-            states = await self._probes.ready_states()
+            states = await self._probes.ready_states(SCRAPE_SECONDS if ask.topic is Topic.FIGURES else CHECK_SECONDS)
         figures = self._figures() if ask.topic in {Topic.BEAT, Topic.FIGURES} else []
         moves, draining = self._probes.moves, self._probes.draining
         unrecorded = self._probes.unrecorded() if ask.topic is Topic.READY else None
