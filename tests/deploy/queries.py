@@ -12,7 +12,7 @@ _SELECTOR = re.compile(r"\b(hookseal_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
 _PARTS_OF_A_HISTOGRAM = ("_bucket", "_count", "_sum")
 _BY_PROMETHEUS = {"instance", "job", "le"}
-_KNOWN_WHEN_MEASURED = re.compile(r"[0-9a-f]{16}|unregistered")
+_KNOWN_WHEN_MEASURED = re.compile(r"[0-9a-f]{16}|unregistered|acme|_other")
 
 
 def metric_of(name: str) -> Metric | None:

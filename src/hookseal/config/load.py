@@ -269,6 +269,7 @@ def _settings(
             held_days=variables.held_days,
             disable_after_seconds=variables.disable_after_seconds,
             retention_days=variables.retention_days,
+            metrics_tenants=variables.metrics_tenants,
         ),
         egress=Egress(
             allow=variables.egress_allow,

@@ -157,6 +157,7 @@ class Worker:
     held_days: int
     disable_after_seconds: int
     retention_days: int
+    metrics_tenants: int
 
     @property
     def longest_request_seconds(self) -> int:

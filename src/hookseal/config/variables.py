@@ -380,6 +380,13 @@ class Variables(BaseModel):
         (0, 65_535),
         description="The port of the probes; 0 picks a free one. A worker and an API on one machine need two.",
     )
+    metrics_tenants: Whole = whole_number(
+        "HOOKSEAL_METRICS_TENANTS",
+        10,
+        (0, 100),
+        description="How many tenants, and endpoints whose breaker is open, a metric names at once: those that have "
+        "waited for longest. All other tenants are `_other`; with 0 none is named.",
+    )
     # --- the HTTP API ---
 
     api_host: str = Field(

@@ -121,7 +121,11 @@ class BackgroundLoops:
             resources.pool,
             resources.bell.depth,
             lambda: self._outbox.leads,
-            rules=Measured(seconds=settings.worker.sweep_seconds, retention_days=settings.worker.retention_days),
+            rules=Measured(
+                seconds=settings.worker.sweep_seconds,
+                retention_days=settings.worker.retention_days,
+                tenants=settings.worker.metrics_tenants,
+            ),
             clock=clock,
             log=log,
         )

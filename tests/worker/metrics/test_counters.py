@@ -17,7 +17,7 @@ from hookseal.queue.intake import DropReason
 from hookseal.secrets.resolve.reader import Statistics
 from hookseal.worker.metrics import definitions
 from hookseal.worker.metrics.counters import WorkerMeter, watch_secrets
-from hookseal.worker.metrics.definitions import ENDPOINT_FAILING, METRICS, NAMES, RungBy
+from hookseal.worker.metrics.definitions import METRICS, NAMES, RungBy
 from hookseal.worker.metrics.runtime import RUNTIME, Kind
 from tests.worker.figures import figures
 
@@ -189,12 +189,17 @@ def test_an_unknown_label_value_is_a_defect() -> None:
         WorkerMeter().held(unknown)
 
 
-def test_the_metrics_name_no_tenant() -> None:
-    """Every metric has a name of its own; no label names a tenant, and one names ten endpoints."""
+def test_only_bounded_metrics_name_tenants_and_endpoints() -> None:
+    """Every metric has a name of its own; only those of the leader, which are bounded, name tenants or endpoints."""
     assert len(NAMES) == len(set(NAMES))
     assert [] == [name for name in NAMES if not name.startswith("hookseal_")]
-    of_tenants = {"tenant", "tenant_id", "url"}
-    assert [] == [metric.name for metric in METRICS if of_tenants & metric.labels.keys()]
-    assert [ENDPOINT_FAILING] == [metric for metric in METRICS if "endpoint" in metric.labels]
+    of_tenants = {"tenant", "tenant_id", "url", "endpoint"}
+    assert {
+        definitions.TENANT_PENDING.name,
+        definitions.TENANT_OLDEST.name,
+        definitions.TENANT_STOPPED.name,
+        definitions.BREAKER_OPEN.name,
+        definitions.ENDPOINT_FAILING.name,
+    } == {metric.name for metric in METRICS if of_tenants & metric.labels.keys()}
     closed = [metric.labels for metric in METRICS if metric.kind is Kind.COUNTER]
     assert [] == [labels for labels in closed if len(labels) > 1 or not all(labels.values())]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import structlog
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from hookseal.postgres.pool import Pool
 from hookseal.queue.bell import Bell, bell
@@ -25,6 +26,8 @@ OF_THE_LEADER = (
     "hookseal_oldest_due_seconds",
     "hookseal_due",
     "hookseal_waiting",
+    "hookseal_tenant_pending",
+    "hookseal_tenant_oldest_seconds",
     "hookseal_breakers_open",
     "hookseal_lanes_crowded",
     "hookseal_lines_stopped",
@@ -53,7 +56,7 @@ SELECT tenant_id, id, 'breaker' FROM hookseal.endpoints
 class Scene:
     """A worker, its leadership, and what it measures."""
 
-    def __init__(self, pool: Pool, queue: Bell) -> None:
+    def __init__(self, pool: Pool, queue: Bell, *, tenants: int = 2) -> None:
         self.leads = True
         self.bell = queue
         self.clock = TurningClock()
@@ -62,7 +65,7 @@ class Scene:
             pool,
             self.bell.depth,
             lambda: self.leads,
-            rules=Rules(seconds=SWEEP_SECONDS, retention_days=30),
+            rules=Rules(seconds=SWEEP_SECONDS, retention_days=30, tenants=tenants),
             clock=self.clock,
             log=structlog.get_logger(),
         )
@@ -93,6 +96,8 @@ async def test_figures_equal_database_and_queue(pool: Pool, scene: Scene) -> Non
         ("hookseal_waiting", "secret"): 0.0,
         ("hookseal_waiting", "endpoint_disabled"): 0.0,
         **OTHER_WAITS,
+        ("hookseal_tenant_pending", "_other"): 0.0,
+        ("hookseal_tenant_oldest_seconds", "_other"): 0.0,
         ("hookseal_breakers_open", None): 0.0,
         ("hookseal_lanes_crowded", None): 0.0,
         ("hookseal_lines_stopped", None): 0.0,
@@ -133,7 +138,11 @@ async def test_figures_equal_database_and_queue(pool: Pool, scene: Scene) -> Non
     for measured in ("hookseal_replay_idle_seconds", "hookseal_retention_lag_seconds"):
         assert 50 <= found.pop((measured, None)) < 110
     assert 100 <= found.pop(("hookseal_oldest_due_seconds", None)) < 160
+    assert 100 <= found.pop(("hookseal_tenant_oldest_seconds", "acme")) < 160
     assert {
+        ("hookseal_tenant_pending", "acme"): 4.0,
+        ("hookseal_tenant_pending", "_other"): 0.0,
+        ("hookseal_tenant_oldest_seconds", "_other"): 0.0,
         ("hookseal_due", None): 3.0,
         ("hookseal_waiting", "secret"): 1.0,
         ("hookseal_waiting", "endpoint_disabled"): 0.0,
@@ -333,3 +342,142 @@ async def test_a_late_rotation_is_overdue(
         )
     await scene.measuring.once()
     assert float(overdue) == scene.figures()["hookseal_rotations_overdue", None]
+
+
+# What names tenants and endpoints: the worst of them, however many there are and whatever they are called.
+
+
+STRANGE = 'a"} 1\nhookseal_fake{b="\\'
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_the_worst_tenants_are_named_and_the_others_are_one(pool: Pool, redis_url: str) -> None:
+    """So many tenants as the setting says are named, those first that have waited for longest; with 0 none is."""
+    minutes = {"acme": 9, "globex": 7, "initech": 5, "umbrella": 3}
+    for tenant, waited in minutes.items():
+        endpoint = await rows.endpoint(pool, tenant)
+        for _ in range(2):
+            made = await rows.delivery(pool, endpoint, tenant=tenant)
+            await rows.change(pool, "deliveries", made, next_attempt_at=rows.ago(minutes=waited))
+    for named, expected in (
+        (2, {"acme": 9, "globex": 7, "_other": 5}),
+        (0, {"_other": 9}),
+        (9, minutes | {"_other": 0}),
+    ):
+        queue = bell(redis_url)
+        scene = Scene(pool, queue, tenants=named)
+        await scene.measuring.once()
+        await queue.close()
+        found = scene.figures()
+        oldest = {key[1]: value // 60 for key, value in found.items() if key[0] == "hookseal_tenant_oldest_seconds"}
+        pending = {key[1]: value for key, value in found.items() if key[0] == "hookseal_tenant_pending"}
+        assert expected == oldest
+        assert 8 == sum(pending.values())
+        assert {name: 2.0 for name in minutes if name in expected}.items() <= pending.items()
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_what_was_held_first_is_reported_by_what_it_waits_for(pool: Pool, scene: Scene) -> None:
+    """Its age counts from when it was held; in the lane of a held endpoint it waits for what holds that endpoint."""
+    for minutes, reason, holds in (
+        (50, "secret", None),
+        (40, "concurrency", None),
+        (30, "concurrency", "breaker"),
+        (20, "order", None),
+        (10, "rate", None),
+    ):
+        endpoint = await rows.endpoint(pool)
+        for late in (0, 1):
+            await rows.wait_for(
+                pool, reason, await rows.delivery(pool, endpoint), held_at=rows.ago(minutes=minutes - late)
+            )
+        if reason in {"concurrency", "rate"}:
+            await rows.lane(pool, endpoint)
+        if holds is not None:
+            await rows.hold(pool, endpoint, waiting_for=holds)
+    await scene.measuring.once()
+    name = "hookseal_pending_oldest_seconds"
+    found = {key[1]: value // 60 for key, value in figures(scene.meter).items() if key[0] == name}
+
+    assert {
+        "secret": 50, "concurrency": 40, "breaker": 30, "order": 20, "rate": 10, "endpoint_disabled": 0,
+    } == found  # fmt: skip
+
+
+@pytest.mark.req("OPS-11", part="stopped")
+async def test_a_tenant_is_stopped_if_all_its_endpoints_are_held(pool: Pool, scene: Scene) -> None:
+    """Also if it is only one, since the last of them was held; one that works, or is disabled, makes a difference."""
+    for tenant, held, works, disabled in (
+        ("one", (9,), 0, 0),
+        ("two", (8, 30), 0, 0),
+        ("partly", (60,), 1, 0),
+        ("with-disabled", (7,), 0, 1),
+        ("only-disabled", (), 0, 1),
+    ):
+        for minutes in held:
+            endpoint = await rows.endpoint(pool, tenant)
+            await rows.hold(pool, endpoint, tenant=tenant, waiting_for="breaker", since=rows.ago(minutes=minutes))
+        for _ in range(works):
+            await rows.endpoint(pool, tenant)
+        for _ in range(disabled):
+            await rows.endpoint(pool, tenant, enabled=False)
+    await scene.measuring.once()
+    found = {
+        key[1]: value // 60
+        for key, value in figures(scene.meter).items()
+        if key[0] == "hookseal_tenant_stopped_seconds"
+    }
+    assert {"one": 9, "two": 8, "_other": 7} == found
+    open_longest = [
+        (key[1] or "").split()[-1] for key in figures(scene.meter) if key[0] == "hookseal_breaker_open_seconds"
+    ]
+    assert ["partly", "two"] == sorted(open_longest)
+    await rows.change(pool, "held_endpoints", released_at=rows.NOW)
+    await scene.measuring.once()
+    assert [] == [key for key in figures(scene.meter) if key[0] == "hookseal_tenant_stopped_seconds"]
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_ten_thousand_tenants_make_no_large_page(pool: Pool, redis_url: str) -> None:
+    """With any names, and as many tenants named as may be, the page is valid OpenMetrics and has less than 200 KB."""
+    async with rows.without_triggers(pool) as connection:
+        await connection.execute(
+            "INSERT INTO hookseal.deliveries (tenant_id, id, endpoint_id, event_id, next_attempt_at)"
+            " SELECT $1 || n || repeat('x', CASE n WHEN 10000 THEN 1000 ELSE 20 END), gen_random_uuid(),"
+            " gen_random_uuid(), 'e',"
+            " now() - make_interval(secs => n) FROM generate_series(1, 10000) AS n",
+            STRANGE,
+        )
+        await connection.execute(
+            "INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id, waiting_for)"
+            " SELECT $1 || n, gen_random_uuid(), 'breaker' FROM generate_series(1, 10000) AS n",
+            STRANGE,
+        )
+    await pool.execute("ANALYZE hookseal.deliveries, hookseal.held_endpoints")  # as autovacuum does
+    queue = bell(redis_url)
+    scene = Scene(pool, queue, tenants=100)
+    await scene.measuring.once()
+    await queue.close()
+    body, _ = scene.meter.scrape("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in openmetrics(body.decode())}  # type: ignore[no-untyped-call]
+
+    assert len(body) < 200_000
+    assert "hookseal_fake" not in families
+    pending = {sample.labels["tenant"]: sample.value for sample in families["hookseal_tenant_pending"].samples}
+    assert (101, 10_000.0) == (len(pending), sum(pending.values()))
+    assert {STRANGE} == {name[: len(STRANGE)] for name in pending if name != "_other"}
+    assert 100 == len(families["hookseal_breaker_open_seconds"].samples)
+
+
+@pytest.mark.req("OPS-02", part="measured")
+async def test_the_age_of_what_was_measured_is_reported(pool: Pool, scene: Scene) -> None:
+    """It grows until the next measurement, also if that fails; a worker that does not lead reports none."""
+    key = ("hookseal_measured_age_seconds", None)
+    assert key not in figures(scene.meter)
+    await scene.measuring.once()
+    scene.clock.elapsed += 7
+    assert 7.0 == figures(scene.meter)[key]
+    await scene.measuring.once()
+    assert 0.0 == figures(scene.meter)[key]
+    scene.leads = False
+    assert key not in figures(scene.meter)

@@ -58,6 +58,60 @@ FROM hookseal.secret_keys AS k
 -- name: breakers_open
 SELECT count(*) FROM hookseal.held_endpoints WHERE waiting_for = 'breaker' AND released_at IS NULL
 
+-- Returns for how many seconds the endpoints whose breakers have been open for longest have been so, at most $1 of them.
+-- name: longest_open
+SELECT h.tenant_id AS label_1, h.endpoint_id::text AS label_2, greatest(extract(epoch FROM now() - h.since), 0)::float8 AS number
+FROM hookseal.held_endpoints AS h
+WHERE h.waiting_for = 'breaker' AND h.released_at IS NULL
+ORDER BY h.since, h.tenant_id, h.endpoint_id
+LIMIT $1
+
+-- Returns for how many seconds all enabled endpoints of a tenant have been held: the last of them since then. The $1 tenants
+-- for which that is longest are named, the others are one row. It reads 10,000 held endpoints at most, and of each tenant as
+-- many endpoints as there are before the first one that is not held.
+-- name: tenants_stopped
+SELECT CASE WHEN s.n <= $1 THEN s.tenant_id ELSE '_other' END AS label, max(s.seconds) AS number
+FROM (SELECT h.tenant_id, greatest(extract(epoch FROM now() - max(h.since)), 0)::float8 AS seconds,
+             row_number() OVER (ORDER BY max(h.since), h.tenant_id) AS n
+      FROM (SELECT h.tenant_id, h.endpoint_id, h.since
+            FROM hookseal.held_endpoints AS h
+            WHERE h.released_at IS NULL
+            LIMIT 10000) AS h
+      WHERE coalesce((SELECT e.enabled FROM hookseal.endpoints AS e
+                      WHERE e.tenant_id = h.tenant_id AND e.id = h.endpoint_id LIMIT 1), false)
+      GROUP BY h.tenant_id
+      HAVING NOT coalesce((SELECT true FROM hookseal.endpoints AS e
+                           WHERE e.tenant_id = h.tenant_id AND e.enabled
+                             AND NOT coalesce((SELECT true FROM hookseal.held_endpoints AS held
+                                               WHERE held.tenant_id = e.tenant_id AND held.endpoint_id = e.id
+                                                 AND held.released_at IS NULL
+                                               LIMIT 1), false)
+                           LIMIT 1), false)) AS s
+GROUP BY 1
+
+-- Returns for how many seconds the delivery that was held first has waited, for each reason. What waits for room in the lane of
+-- a held endpoint waits for what holds that endpoint. Of each lane, in $1 lanes at most, the three oldest deliveries are
+-- compared, because one that is tried in vain is held anew.
+-- name: pending_oldest
+SELECT held.waiting_for AS label, greatest(extract(epoch FROM now() - min(held.held_at)), 0)::float8 AS number
+FROM ((SELECT w.waiting_for, oldest.held_at
+       FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'order']) AS w (waiting_for)
+       CROSS JOIN LATERAL (SELECT d.held_at::timestamptz AS held_at FROM hookseal.deliveries AS d
+                           WHERE d.waiting_for = w.waiting_for
+                           ORDER BY d.waiting_for, d.held_at, d.id
+                           LIMIT 1) AS oldest)
+      UNION ALL
+      (SELECT coalesce(h.waiting_for, r.waiting_for), oldest.held_at
+       FROM (SELECT l.tenant_id, l.endpoint_id FROM hookseal.lanes AS l LIMIT $1) AS l
+       LEFT JOIN hookseal.held_endpoints AS h
+           ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+       CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
+       CROSS JOIN LATERAL (SELECT d.held_at::timestamptz AS held_at FROM hookseal.deliveries AS d
+                           WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id AND d.waiting_for = r.waiting_for
+                           ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+                           LIMIT 3) AS oldest)) AS held
+GROUP BY held.waiting_for
+
 -- Counts the crowded lanes.
 -- name: lanes_crowded
 SELECT count(*) FROM hookseal.lanes

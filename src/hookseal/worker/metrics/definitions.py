@@ -1,7 +1,7 @@
 """The metrics of hookseal in one table, from which `tools/pages/metrics.py` writes docs/metrics.md.
 
-No label holds a tenant or a url: the values of every label are a closed set, the registered master keys, or the ids
-of ten endpoints.
+No label holds a url. The values of every label are a closed set, the registered master keys, the ids of ten endpoints,
+or of the tenants and endpoints that `HOOKSEAL_METRICS_TENANTS` allows.
 """
 
 from enum import StrEnum
@@ -121,6 +121,39 @@ WAITING: Final = Metric(
     text="Deliveries that are held back, counted up to 100,000. Leader only.",
     labels={"waiting_for": tuple(WaitingFor)},
 )
+PENDING_OLDEST: Final = Metric(
+    name="hookseal_pending_oldest_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long the delivery has been held that was held first, by what it waits for; 0 if nothing waits for "
+    "that. What is due and not held is in `hookseal_oldest_due_seconds`. Leader only.",
+    labels={"waiting_for": tuple(WaitingFor)},
+)
+TENANT_PENDING: Final = Metric(
+    name="hookseal_tenant_pending",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="Pending deliveries of a tenant, counted up to 10,000 of each kind: for the `HOOKSEAL_METRICS_TENANTS` "
+    "whose oldest has been due or held for longest. Those of all others are `_other`. Leader only.",
+    labels={"tenant": ()},
+)
+TENANT_OLDEST: Final = Metric(
+    name="hookseal_tenant_oldest_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long the oldest delivery of a tenant has been due or held, not counting those of disabled "
+    "endpoints: for the same tenants. `_other` is the longest time of all others. Leader only.",
+    labels={"tenant": ()},
+)
+TENANT_STOPPED: Final = Metric(
+    name="hookseal_tenant_stopped_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long all enabled endpoints of a tenant have been stopped, be it one: by a breaker or a refused "
+    "secret. For the `HOOKSEAL_METRICS_TENANTS` for which that is longest; `_other` is the longest time of all "
+    "others. Absent if there is none. Leader only.",
+    labels={"tenant": ()},
+)
 REMOVED: Final = Metric(
     name="hookseal_removed_total",
     kind=Kind.COUNTER,
@@ -222,6 +255,14 @@ BREAKERS_OPEN: Final = Metric(
     kind=Kind.GAUGE,
     aggregation=Aggregation.MAX,
     text="Endpoints whose breaker is open. Leader only.",
+)
+BREAKER_OPEN: Final = Metric(
+    name="hookseal_breaker_open_seconds",
+    kind=Kind.GAUGE,
+    aggregation=Aggregation.MAX,
+    text="For how long a breaker has been open, for the `HOOKSEAL_METRICS_TENANTS` endpoints for which that is "
+    "longest. The others are only counted, by `hookseal_breakers_open`. Leader only.",
+    labels={"tenant": (), "endpoint": ()},
 )
 LANES_CROWDED: Final = Metric(
     name="hookseal_lanes_crowded",
