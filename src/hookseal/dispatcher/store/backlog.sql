@@ -63,7 +63,7 @@ LEFT JOIN rung ON rung.tenant_id = w.tenant_id
 -- name: figures
 w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) AS pending,
        least(unrung.due + coalesce(rung.due, 0), $1) AS due, held.number AS waiting,
-       greatest(extract(epoch FROM now() - w.since), 0)::float8 AS oldest_seconds
+       extract(epoch FROM now() - w.since)::float8 AS oldest_seconds
 
 -- Returns the $2 tenants whose oldest delivery has been due or held for longest. Of at most $3 tenants, and of $4 endpoints with
 -- held deliveries, which are shared among them. A tenant for which nothing is due and only disabled endpoints hold something
@@ -117,7 +117,7 @@ WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
 ), worst AS MATERIALIZED (
     SELECT b.tenant_id, b.since FROM behind AS b ORDER BY b.since, b.tenant_id LIMIT $2
 ), others AS MATERIALIZED (
-    SELECT count(*) AS tenants, greatest(extract(epoch FROM now() - min(b.since)), 0)::float8 AS oldest_seconds
+    SELECT count(*) AS tenants, extract(epoch FROM now() - min(b.since))::float8 AS oldest_seconds
     FROM (SELECT b.since FROM behind AS b ORDER BY b.since, b.tenant_id OFFSET $2) AS b
 )
 SELECT {figures}, others.tenants AS other_tenants, others.oldest_seconds AS others_oldest_seconds,
