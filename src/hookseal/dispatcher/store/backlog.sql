@@ -12,7 +12,8 @@ SELECT d.tenant_id, min(d.due_at) AS due_at, count(*) AS number, count(*) FILTER
     GROUP BY d.tenant_id
 
 -- Since when the tenant `t` has held deliveries, those of disabled endpoints apart. It goes from endpoint to endpoint, to
--- `t.endpoints` of them. The first three of each are compared, because a probe that fails is held anew.
+-- `t.endpoints` of them. The first three of each are compared, because a probe that fails is held anew. The tenant is compared
+-- outside: with an equal tenant, too, the index would be read from the beginning of the tenant.
 -- name: held_since
 (WITH RECURSIVE walked (endpoint_id, waiting_for, n) AS (
         (SELECT d.endpoint_id, d.waiting_for::text, 1
@@ -24,13 +25,13 @@ SELECT d.tenant_id, min(d.due_at) AS due_at, count(*) AS number, count(*) FILTER
         SELECT following.endpoint_id, following.waiting_for, walked.n + 1
         FROM walked
         CROSS JOIN LATERAL (
-            SELECT d.endpoint_id, d.waiting_for::text AS waiting_for
+            SELECT d.tenant_id, d.endpoint_id, d.waiting_for::text AS waiting_for
             FROM hookseal.deliveries AS d
-            WHERE d.waiting_for IS NOT NULL AND d.tenant_id = t.tenant_id
+            WHERE d.waiting_for IS NOT NULL
               AND (d.tenant_id, d.endpoint_id, d.waiting_for) > (t.tenant_id, walked.endpoint_id, walked.waiting_for)
             ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for
             LIMIT 1) AS following
-        WHERE walked.n < t.endpoints
+        WHERE walked.n < t.endpoints AND following.tenant_id = t.tenant_id
      )
      SELECT min(oldest.held_at) AS held_at
      FROM walked
