@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import asyncpg
 import pytest
@@ -10,7 +11,7 @@ import structlog
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.errors import Unavailable
 from hookseal.postgres.pool import Pool
-from hookseal.worker.heartbeat import BEAT_SECONDS, Heartbeat, Presence
+from hookseal.worker.heartbeat import BEAT_SECONDS, Heartbeat, Load, Presence
 from hookseal.worker.recorder import Circuit
 from hookseal.worker.run import cancelled
 from tests.doubles.clock import FakeClock
@@ -201,6 +202,22 @@ async def test_the_row_says_that_outcomes_cannot_be_recorded(pool: Pool) -> None
     await beating.beat()
 
     assert [None, 7, None] == [*found, await pool.fetchval(seconds)]
+
+
+@pytest.mark.req("OPS-15", part="status")
+async def test_the_row_says_what_the_worker_uses(pool: Pool) -> None:
+    """Each heartbeat replaces what the one before said; before somebody has said it, it is not known."""
+    beating = heartbeat(pool)
+    await beating.beat()
+    used = "SELECT requests, most_requests, bytes, most_bytes, connections, most_connections FROM hookseal.workers"
+    assert [None] * 6 == [*(await pool.fetchrow(used) or ())]
+    for number in (1, 7):
+        load = Load(
+            requests=number, most_requests=10, bytes=2, most_bytes=20, connections=3, most_connections=number * 3
+        )
+        beating.load = partial(replace, load)
+        await beating.beat()
+        assert [number, 10, 2, 20, 3, number * 3] == [*(await pool.fetchrow(used) or ())]
 
 
 @pytest.mark.req("DUR-02", "DUR-04")

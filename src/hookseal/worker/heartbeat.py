@@ -1,8 +1,8 @@
 """The heartbeat: a row in `workers` which shows that this worker is alive, with its settings and keys."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
@@ -38,6 +38,27 @@ class Presence:
     providers: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a worker uses now, and how much of it it may use: requests, bytes of their bodies, and connections.
+
+    The connections are those of the pool of which most are in use.
+    """
+
+    requests: int | None = None
+    most_requests: int | None = None
+    bytes: int | None = None
+    most_bytes: int | None = None
+    connections: int | None = None
+    most_connections: int | None = None
+
+
+def fullest(pools: Sequence[Pool]) -> tuple[int, int]:
+    """Return how many connections are in use of the pool with the largest share in use, and how many it may have."""
+    uses = [(pool.get_size() - pool.get_idle_size(), pool.get_max_size()) for pool in pools]
+    return max(uses, key=lambda use: use[0] / use[1])
+
+
 class Heartbeat:
     """Writes the row of one worker, and once a minute deletes rows of any worker that are more than an hour old.
 
@@ -45,7 +66,8 @@ class Heartbeat:
     could write its row, a smaller fleet is not believed at first: else the first one to beat again would take every
     limit for itself, until the others have beaten.
 
-    `circuit` knows whether outcomes wait for their record, which the row says.
+    `circuit` knows whether outcomes wait for their record, which the row says. `load` is what else it says: what the
+    worker uses; nothing until somebody sets it.
     """
 
     def __init__(self, pool: Pool, presence: Presence, *, circuit: Circuit, clock: Clock, log: Any) -> None:
@@ -68,6 +90,7 @@ class Heartbeat:
         self._believes_from = self._believing()
         self._drains = False
         self.fleet = Fleet()
+        self.load: Callable[[], Load] = Load
 
     @property
     def believes_others(self) -> bool:
@@ -117,8 +140,8 @@ class Heartbeat:
         lists = list(own.key_ids), list(own.providers)
         facts = own.worker_id, own.version, own.drain_seconds, own.lease_seconds, *lists
         unrecorded_seconds = self._circuit.oldest_seconds if self._circuit.is_late else None
-        now = self._drains, LIVE_SECONDS, unrecorded_seconds
-        row = await _SQL.row(self._pool, "beat", *facts, *now, revision.EXPECTED)
+        now = self._drains, LIVE_SECONDS, unrecorded_seconds, revision.EXPECTED
+        row = await _SQL.row(self._pool, "beat", *facts, *now, *astuple(self.load()))
         self.passes.passed()
         if row is not None:
             self._learn(Fleet(rank=row["rank"], workers=row["others"] + 1))

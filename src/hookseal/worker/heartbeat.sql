@@ -3,10 +3,14 @@
 -- name: beat
 WITH beat AS (
     INSERT INTO hookseal.workers AS own
-        (id, version, drain_seconds, lease_seconds, key_ids, providers, drains, unrecorded_since, revision)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9), $10)
+        (id, version, drain_seconds, lease_seconds, key_ids, providers, drains, unrecorded_since, revision,
+         requests, most_requests, bytes, most_bytes, connections, most_connections)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9), $10, $11, $12, $13, $14, $15, $16)
     ON CONFLICT (id) DO UPDATE
-    SET beaten_at = now(), drains = own.drains OR excluded.drains, unrecorded_since = excluded.unrecorded_since
+    SET beaten_at = now(), drains = own.drains OR excluded.drains, unrecorded_since = excluded.unrecorded_since,
+        requests = excluded.requests, most_requests = excluded.most_requests,
+        bytes = excluded.bytes, most_bytes = excluded.most_bytes,
+        connections = excluded.connections, most_connections = excluded.most_connections
 )
 SELECT count(*) FILTER (WHERE w.id < $1) AS rank, count(*) AS others
 FROM hookseal.workers AS w

@@ -22,8 +22,8 @@ class InFlight:
 
     def __init__(self, limit: int, *, most_bytes: int = MOST_BYTES) -> None:
         self.limit = limit
-        self.most_bytes = most_bytes
         self.is_closed = False
+        self.most_bytes = most_bytes
         self._taken = 0
         self._bytes_room = most_bytes
         self._awaited_slots = 1

@@ -19,12 +19,13 @@ from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.pool import waited_seconds
+from hookseal.postgres.pool import Pool, waited_seconds
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Closing, Probes
+from hookseal.worker.heartbeat import Load, fullest
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics import definitions
@@ -162,6 +163,18 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, others: 
     )
 
 
+def _load(in_flight: InFlight, pools: Sequence[Pool]) -> Load:
+    connections, most_connections = fullest(pools)
+    return Load(
+        requests=in_flight.used_slots,
+        most_requests=in_flight.limit,
+        bytes=in_flight.most_bytes - in_flight.bytes_room,
+        most_bytes=in_flight.most_bytes,
+        connections=connections,
+        most_connections=most_connections,
+    )
+
+
 class _Worker:
     def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
         self._settings = settings
@@ -192,6 +205,7 @@ class _Worker:
         self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
         needed = (*self._background.needed, self._keeper.passes)
         self._probes = probes_of(resources, self._engine, self._movement, needed)
+        self._heartbeat.load = partial(_load, self._in_flight, (resources.pool, resources.batching))
         resources.meter.watch(definitions.IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(definitions.READY, self._probes.readiness)
         look = partial(sample, lanes, self._in_flight, self._handler, resources, clock)

@@ -22,6 +22,7 @@ def upgrade() -> None:
         "0002_attempts.sql",
         "0002_examples.sql",
         "0002_idempotency.sql",
+        "0002_status.sql",
         "0002_api_role.sql",
         "0002_plaintext.sql",
         "0002_revisions.sql",
