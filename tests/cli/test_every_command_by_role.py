@@ -67,8 +67,10 @@ TABLE: Final = (
     _manages("import-endpoints --from-csv {csv}", refused={"worker": 1}),  # it refuses every row
     _manages("endpoint add --tenant acme --url https://receiver.example/{number} --event-type *"),
     _reads("endpoint list"),
+    _reads("endpoint list --state held"),
     _reads(f"endpoint show {_OF}"),
     _reads("endpoint stats --tenant acme"),
+    _reads("endpoint stats --state failing --sort p99"),
     _manages(f"endpoint update {_OF} --url https://elsewhere.example/{{number}}"),
     _manages(f"endpoint update {_OF} --timeout-ms 2000"),
     _manages(f"endpoint update {_OF} --header X-A:1"),

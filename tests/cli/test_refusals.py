@@ -219,6 +219,8 @@ STORED: list[tuple[str, int, str | None]] = [
     ("tenant add --tenant acme", 4, "tenant"),
     ("tenant delete --tenant never-added --yes", 3, "tenant"),
     ("tenant list --limit 0", 2, "limit"),
+    ("endpoint stats --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394", 2, "tenant"),
+    ("endpoint stats --sort pending --cursor 0197c1f0-5e6a-7c3b-9d2e-4f5061728394", 2, "cursor"),
     ("tenant list --cursor never-added", 2, "cursor"),
     ("token list --cursor !", 2, "cursor"),
     ("audit heads --tenant never-seen", 3, "tenant"),
@@ -237,7 +239,6 @@ NAMING_AN_ENDPOINT = (
     "endpoint rotation-status",
     "endpoint public-key",
     "endpoint test",
-    "endpoint stats",
     "secret versions",
     "secret reveal --print-secret",
 )

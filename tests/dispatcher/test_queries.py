@@ -681,14 +681,15 @@ async def test_the_cursor_leads_to_the_next_page(installation: Installation) -> 
 async def test_statistics_read_only_their_endpoint(installation: Installation) -> None:
     await installation.pool.execute(_GROWN)
     endpoint = await installation.pool.fetchval("SELECT md5('1')::uuid::text")
-    texts = statements("hookseal.dispatcher.store", "endpoint_stats.sql")
-    found = await installation.pool.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {texts['page']}", "acme", endpoint, None, 2)
+    page = statements("hookseal.dispatcher.store", "endpoint_queries.sql")["stats_of_tenant"]
+    forget = statements("hookseal.dispatcher.store", "endpoint_stats.sql")["forget"]
+    found = await installation.pool.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {page}", "acme", endpoint, None, 2)
     plan = "\n".join(row[0] for row in found)
     for index in ("attempt_counts_pkey", "deliveries_pending", "endpoints_id_key"):
         assert index in plan, plan
     for name in ("deliveries", "attempt_counts", "endpoints"):
         assert f"Seq Scan on {name}" not in plan, plan
-    oldest = "\n".join(row[0] for row in await installation.pool.fetch(f"EXPLAIN {texts['forget']}", 1_000))
+    oldest = "\n".join(row[0] for row in await installation.pool.fetch(f"EXPLAIN {forget}", 1_000))
     assert "attempt_counts_oldest" in oldest, oldest
 
 

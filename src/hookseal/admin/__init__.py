@@ -88,7 +88,7 @@ from hookseal.admin.results import (
     VerifiedTenant,
 )
 from hookseal.dispatcher.core.why import Explanation
-from hookseal.dispatcher.store.endpoint_queries import Trouble
+from hookseal.dispatcher.store.endpoint_queries import StatsOrder, Trouble
 from hookseal.dispatcher.store.tokens import PORTAL_SCOPES, PORTAL_SECONDS, Scope
 
 __all__ = [
@@ -174,6 +174,7 @@ __all__ = [
     "SkippedDelivery",
     "StaleEndpoint",
     "StaleEndpoints",
+    "StatsOrder",
     "StoredEvent",
     "Tenant",
     "Token",

@@ -32,7 +32,7 @@ from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
-from hookseal.dispatcher.store.endpoint_queries import EndpointFilter
+from hookseal.dispatcher.store.endpoint_queries import EndpointFilter, StatsOrder
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
@@ -288,15 +288,31 @@ class Endpoints:
         *,
         tenant_id: str,
         endpoint_id: str | None = None,
+        states: Sequence[str] | None = None,
+        sort: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         connection: Connection | None = None,
     ) -> Page[EndpointStats]:
-        """Return how up to `limit` endpoints of the tenant, or one of them, did in the last hour and day."""
-        owner, endpoint = arguments.tenant_id(tenant_id), arguments.optional(arguments.endpoint_id, endpoint_id)
+        """Return how up to `limit` endpoints of the tenant, or one of them, did in the last hour and day.
+
+        `*` is every tenant, which names no endpoint. `states` are as for `list`. With `sort` (pending, waiting,
+        oldest_due, or p99 of the last hour) the worst come first, of the 1,000 newest endpoints that match; then there
+        is no next page.
+        """
+        endpoint = arguments.optional(arguments.endpoint_id, endpoint_id)
+        owner = arguments.tenant_or_every(tenant_id) if endpoint is None else arguments.tenant_id(tenant_id)
+        troubles = None if states is None else arguments.troubles(states)
+        order = None if sort is None else arguments.choice(StatsOrder, sort, "sort")
         arguments.page(limit, cursor)
+        if endpoint is not None and troubles is not None:
+            raise Malformed("states cannot be combined with an endpoint", field="states")
+        if order is not None and cursor is not None:
+            raise Malformed("what is sorted has no next page: leave the cursor out", field="cursor")
         async with self._session.reading(connection) as db:
-            items, following = await endpoint_queries.stats_page(db, owner, endpoint, limit=limit, cursor=cursor)
+            items, following = await endpoint_queries.stats_page(
+                db, owner, endpoint, states=troubles, order=order, limit=limit, cursor=cursor
+            )
         return Page(items=tuple(map(translation.stats, items)), next_cursor=following)
 
     async def update(

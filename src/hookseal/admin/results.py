@@ -38,10 +38,11 @@ class Endpoint:
 
     `state` is the first that is true of: disabled; held, because a secret is refused or its breaker is open; stopped,
     by a delivery of an ordered endpoint that was given up; failing; healthy. `concurrency` is the most requests in
-    flight, `rate` the most in a second. `lane` is what its lane waits for, None if it is open. If it is `ordered`,
-    `on_dead_letter` says what a dead letter does to the others, stop or skip, and `stopped_by` is the delivery that was
-    given up and stops them. With `channels` it gets only events that share one. `uid`, `description` and `metadata` are
-    the product's own. `updated_at` is the time of the last change of a setting; a failure, and another secret, is none.
+    flight, `rate` the most in a second. `lane` is what its lane waits for, and `lane_since` since when; both are None
+    if it is open. If it is `ordered`, `on_dead_letter` says what a dead letter does to the others, stop or skip, and
+    `stopped_by` is the delivery that was given up and stops them. With `channels` it gets only events that share one.
+    `uid`, `description` and `metadata` are the product's own. `updated_at` is the time of the last change of a setting;
+    a failure, and another secret, is none.
     """
 
     tenant_id: str
@@ -68,6 +69,7 @@ class Endpoint:
     updated_at: datetime
     lane: str | None
     stopped_by: str | None
+    lane_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,7 @@ class EndpointDetails:
     waiting_for: tuple[str, ...]
     lane: str | None
     stopped_by: str | None
+    lane_since: datetime | None
     next_probe_at: datetime | None
     last_failure: FailedAttempt | None
 

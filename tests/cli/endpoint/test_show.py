@@ -73,6 +73,7 @@ async def test_show_has_every_setting(begun: Begun) -> None:
         "waiting_deliveries": 1,
         "waiting_for": ["secret"],
         "lane": None,
+        "lane_since": None,
         "next_probe_at": None,
         "last_failure": None,
     } == shown
@@ -105,11 +106,11 @@ async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     second = (await begun.stored.endpoint("globex")).pointer.endpoint_id
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET name = E'a\\x1b[2Jb' WHERE tenant_id = 'acme'")
     table = (await begun.run("endpoint", "list")).out.splitlines()
-    assert ["tenant", "id", "endpoint", "id", "uid", "name", "url", "state", "lane"] == table[0].split()
+    assert ["tenant", "id", "endpoint", "id", "uid", "name", "url", "state", "lane", "since"] == table[0].split()
     url = "https://receiver.example/hook"
     assert [
-        ["globex", second, "-", "-", url, "healthy", "free"],
-        ["acme", first, "-", "a\\x1b[2Jb", url, "healthy", "free"],
+        ["globex", second, "-", "-", url, "healthy", "free", "-"],
+        ["acme", first, "-", "a\\x1b[2Jb", url, "healthy", "free", "-"],
     ] == [line.split() for line in table[1:]]
     assert "\nmore: --cursor " in (await begun.run("endpoint", "list", "--limit", "1")).out
     shown = (await begun.run("endpoint", "show", *options_of(first))).out.splitlines()

@@ -14,6 +14,7 @@ from hookseal.admin import (
     PeriodStats,
     Ping,
     PublicKeys,
+    StatsOrder,
     Trouble,
 )
 from hookseal.cli.context import CHANGES, READS, call, operator_name
@@ -35,7 +36,8 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _WITHOUT_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _ONLY_IF_TRUE: Final = frozenset({"has_plaintext", "stale"})
 _STATS: Final = (
-    "endpoint_id", "state", "pending", "waiting", "oldest_due_at", "hour_success", "hour_p99_ms", "day_success",
+    "tenant_id", "endpoint_id", "state", "pending", "waiting", "oldest_due_at",
+    "hour_success", "hour_p99_ms", "day_success",
 )  # fmt: skip
 
 Limit = Annotated[int, typer.Option(help="How many to list, 1 to 1000.")]
@@ -98,8 +100,15 @@ def show(
 @app.command()
 def stats(
     *,
-    tenant: options.Tenant,
-    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint; with --tenant.")] = None,
+    state: Annotated[
+        list[Trouble] | None,
+        typer.Option(help="Only endpoints of which this is true. Give it again for several."),
+    ] = None,
+    sort: Annotated[
+        StatsOrder | None, typer.Option(help="The worst first, of the 1,000 newest endpoints that match.")
+    ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
     as_json: Json = False,
@@ -108,11 +117,16 @@ def stats(
 
     An attempt is counted within 15 seconds. Of each endpoint at most 10,000 pending deliveries are counted.
 
-    Example: hookseal endpoint stats --tenant acme
+    Example: hookseal endpoint stats --state held --sort waiting
     """
+    if tenant is None and endpoint is not None:
+        raise Malformed("name the tenant of the endpoint, too", field="tenant_id")
+    owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     page = call(
         start(READS),
-        lambda admin: admin.endpoints.stats(tenant_id=tenant, endpoint_id=endpoint, limit=limit, cursor=cursor),
+        lambda admin: admin.endpoints.stats(
+            tenant_id=owner, endpoint_id=endpoint, states=state or None, sort=sort, limit=limit, cursor=cursor
+        ),
     )
     emit(page, as_json=as_json, text=lambda: _stats_text(page, is_one=endpoint is not None))
 
@@ -256,8 +270,10 @@ def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Js
 def _list_text(page: Page[Endpoint]) -> str:
     if not page.items:
         return "no endpoints"
-    rows = [fields_of(item) | {"lane": item.lane or _FREE} for item in page.items]
-    return _paged(table(rows, ["tenant_id", "endpoint_id", "uid", "name", "url", "state", "lane"]), page.next_cursor)
+    rows = [fields_of(item) | {"lane": item.lane or _FREE, "since": item.lane_since} for item in page.items]
+    return _paged(
+        table(rows, ["tenant_id", "endpoint_id", "uid", "name", "url", "state", "lane", "since"]), page.next_cursor
+    )
 
 
 def _paged(text: str, following: str | None) -> str:

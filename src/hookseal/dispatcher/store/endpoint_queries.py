@@ -1,11 +1,12 @@
 """What an operator reads about endpoints: their state, and their statistics."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from hookseal.dispatcher.core.endpoint_health import Counts, Key
 from hookseal.dispatcher.core.model import WaitingFor
@@ -141,20 +142,59 @@ async def forget(executor: Executor) -> int:
     return await _ENDPOINT_STATS.execute(executor, "forget", BATCH)
 
 
+class StatsOrder(StrEnum):
+    """By what statistics are sorted, the worst first."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    OLDEST_DUE = "oldest_due"
+    P99 = "p99"
+
+
 async def stats_page(
-    executor: Executor, tenant: TenantId, endpoint: EndpointId | None, *, limit: int, cursor: str | None
+    executor: Executor,
+    tenant: TenantId | None,
+    endpoint: EndpointId | None,
+    *,
+    states: Sequence[Trouble] | None = None,
+    order: StatsOrder | None = None,
+    limit: int,
+    cursor: str | None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return the statistics of up to `limit` endpoints, and the cursor of the next page, None after the last.
 
-    Raises `NotFound` if the tenant does not have the named endpoint, `Malformed` for an invalid cursor or a limit
-    outside 1 to 1000, and `Unavailable`.
+    They are those of the tenant, or of every tenant, of which one of the `states` is true if some are given, by falling
+    id. With an order they are the first of the 1,000 with the highest ids, and there is no next page. Raises `NotFound`
+    if the tenant does not have the named endpoint, `Malformed` for an invalid cursor or a limit outside 1 to 1000, and
+    `Unavailable`.
     """
     require_limit(limit)
-    rows = await _ENDPOINT_STATS.rows(executor, "page", tenant, endpoint, before(cursor), limit + 1)
+    place, most = before(cursor), limit + 1 if order is None else BATCH
+    if states is not None:
+        rows = await _SQL.rows(executor, "stats_in_states", tenant, [*states], place, most, MOST_IN_STATE)
+    elif tenant is None:
+        rows = await _SQL.rows(executor, "stats_of_all", place, most)
+    else:
+        rows = await _SQL.rows(executor, "stats_of_tenant", tenant, endpoint, place, most)
     if not rows and endpoint is not None and cursor is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint_id")
-    rows_of_endpoints = [list(each) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
-    return paged([_item(each) for each in rows_of_endpoints], limit, "endpoint_id")
+    items = [_item(list(each)) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
+    if order is None:
+        return paged(items, limit, "endpoint_id")
+    return sorted(items, key=lambda item: _worse(item, order), reverse=True)[:limit], None
+
+
+def _worse(item: Mapping[str, Any], order: StatsOrder) -> float:
+    """Return a number that is higher for what is worse."""
+    match order:
+        case StatsOrder.PENDING | StatsOrder.WAITING:
+            return float(item[order.value])
+        case StatsOrder.OLDEST_DUE:
+            return -math.inf if item["oldest_due_at"] is None else -item["oldest_due_at"].timestamp()
+        case StatsOrder.P99:
+            return -1.0 if item["last_hour"]["p99_ms"] is None else item["last_hour"]["p99_ms"]
+        case _:
+            assert_never(order)
 
 
 def _item(rows: list[Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 -- name: listed
 e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason,
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
-       e.created_at, {updated_at}, {lane}, {stopped_by}
+       e.created_at, {updated_at}, {lane}, {lane_since}, {stopped_by}
 
 -- What the product has given it, to find it and to tell it from others.
 -- name: given
@@ -21,6 +21,14 @@ coalesce(e.updated_at, e.created_at) AS updated_at
         LEFT JOIN hookseal.held_endpoints AS h
             ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
         LEFT JOIN hookseal.lanes AS l ON l.tenant_id = e.tenant_id AND l.endpoint_id = e.id) AS lane
+
+-- Since when it waits for that.
+-- name: lane_since
+(SELECT coalesce(h.since, l.since)
+        FROM (SELECT) AS one
+        LEFT JOIN hookseal.held_endpoints AS h
+            ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
+        LEFT JOIN hookseal.lanes AS l ON l.tenant_id = e.tenant_id AND l.endpoint_id = e.id) AS lane_since
 
 -- The delivery that was given up and stops the line of an ordered endpoint: null if none does.
 -- name: stopped_by
@@ -77,12 +85,62 @@ FROM {of_all}
 ORDER BY e.id
 LIMIT $4
 
--- Reads a page of the endpoints of every tenant, or of $1, for which one of the states $2 is true, by falling id, below $3. Each
--- state has an index, of which the first $5 are read. What is disabled is left out unless that is wanted.
+-- Reads a page of the endpoints for which one of the states $2 is true, by falling id, below $3. What is disabled is left out
+-- unless that is wanted.
 -- name: page_in_states
 SELECT {listed}
-FROM (
-    (SELECT h.tenant_id, h.endpoint_id AS id FROM hookseal.held_endpoints AS h
+FROM ({in_states}) AS found
+JOIN hookseal.endpoints AS e ON e.tenant_id = found.tenant_id AND e.id = found.id
+WHERE ($3::text IS NULL OR e.id < $3::text::uuid) AND (e.enabled OR 'disabled' = ANY ($2::text[]))
+ORDER BY e.id DESC
+LIMIT $4
+
+-- The statistics of endpoints; each has a row for each period.
+-- name: stats
+SELECT b.tenant_id, b.endpoint_id::text AS endpoint_id, b.state, b.pending, b.waiting, b.oldest_due_at,
+       s.period, s.attempts, s.delivered, s.success_rate, s.p50_ms, s.p99_ms
+
+-- Of the endpoints `chosen`, by falling id.
+-- name: of_chosen
+JOIN hookseal.endpoint_backlog AS b ON b.tenant_id = chosen.tenant_id AND b.endpoint_id = chosen.id
+JOIN hookseal.endpoint_stats AS s ON s.tenant_id = chosen.tenant_id AND s.endpoint_id = chosen.id
+ORDER BY b.endpoint_id DESC, s.period
+
+-- Reads the statistics of $4 endpoints of the tenant $1, or of the one with the id $2, below the id $3.
+-- name: stats_of_tenant
+{stats}
+FROM (SELECT e.tenant_id, e.id
+      FROM hookseal.endpoints AS e
+      WHERE e.tenant_id = $1 AND ($2::text IS NULL OR e.id = $2::text::uuid) AND ($3::text IS NULL OR e.id < $3::text::uuid)
+      ORDER BY e.id DESC
+      LIMIT $4) AS chosen
+{of_chosen}
+
+-- Reads the statistics of $2 endpoints of every tenant, below the id $1.
+-- name: stats_of_all
+{stats}
+FROM (SELECT e.tenant_id, e.id
+      FROM hookseal.endpoints AS e
+      WHERE $1::text IS NULL OR e.id < $1::text::uuid
+      ORDER BY e.id DESC
+      LIMIT $2) AS chosen
+{of_chosen}
+
+-- Reads those of the endpoints of a page in states.
+-- name: stats_in_states
+{stats}
+FROM (SELECT e.tenant_id, e.id
+      FROM ({in_states}) AS found
+      JOIN hookseal.endpoints AS e ON e.tenant_id = found.tenant_id AND e.id = found.id
+      WHERE ($3::text IS NULL OR e.id < $3::text::uuid) AND (e.enabled OR 'disabled' = ANY ($2::text[]))
+      ORDER BY e.id DESC
+      LIMIT $4) AS chosen
+{of_chosen}
+
+-- The endpoints of every tenant, or of $1, for which one of the states $2 is true. Each state has an index, of which the first
+-- $5 are read.
+-- name: in_states
+(SELECT h.tenant_id, h.endpoint_id AS id FROM hookseal.held_endpoints AS h
      WHERE 'held' = ANY ($2::text[]) AND h.released_at IS NULL AND ($1::text IS NULL OR h.tenant_id = $1) LIMIT $5)
     UNION
     (SELECT d.tenant_id, d.endpoint_id FROM hookseal.deliveries AS d
@@ -96,16 +154,12 @@ FROM (
      WHERE 'disabled' = ANY ($2::text[]) AND NOT f.enabled AND ($1::text IS NULL OR f.tenant_id = $1) LIMIT $5)
     UNION
     (SELECT r.tenant_id, r.id
-     FROM (SELECT * FROM hookseal.endpoints AS s
+     FROM (SELECT s.tenant_id, s.id, s.secret_updated_at, s.rotate_every_days FROM hookseal.endpoints AS s
            WHERE 'rotation_due' = ANY ($2::text[]) AND s.rotate_every_days IS NOT NULL
              AND s.secret_updated_at < now() - interval '1 day'
            ORDER BY s.secret_updated_at LIMIT $5) AS r
      WHERE r.secret_updated_at + make_interval(secs => r.rotate_every_days * 86400) < now()
-       AND ($1::text IS NULL OR r.tenant_id = $1))) AS found
-JOIN hookseal.endpoints AS e ON e.tenant_id = found.tenant_id AND e.id = found.id
-WHERE ($3::text IS NULL OR e.id < $3::text::uuid) AND (e.enabled OR 'disabled' = ANY ($2::text[]))
-ORDER BY e.id DESC
-LIMIT $4
+       AND ($1::text IS NULL OR r.tenant_id = $1))
 
 -- Which endpoint of the tenant $1: that with the id $2 or, if that is null, with the uid $3.
 -- name: named
@@ -137,7 +191,7 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.
        coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
                                 WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS stale,
        held.pending AS pending_deliveries, held.waiting AS waiting_deliveries, held.since AS waiting_since,
-       held.reasons AS waiting_for, {lane}, {stopped_by},
+       held.reasons AS waiting_for, {lane}, {lane_since}, {stopped_by},
        (SELECT h.probe_at FROM hookseal.held_endpoints AS h
         WHERE h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL) AS next_probe_at
 FROM hookseal.endpoints AS e

@@ -27,16 +27,3 @@ WITH old AS (
 DELETE FROM hookseal.attempt_counts AS c
 USING old
 WHERE c.tenant_id = old.tenant_id AND c.endpoint_id = old.endpoint_id AND c.since = old.since
-
--- Reads a page of the endpoints of a tenant, highest id first, each with what is left to do and its attempts.
--- name: page
-SELECT b.tenant_id, b.endpoint_id::text AS endpoint_id, b.state, b.pending, b.waiting, b.oldest_due_at,
-       s.period, s.attempts, s.delivered, s.success_rate, s.p50_ms, s.p99_ms
-FROM (SELECT e.tenant_id, e.id
-      FROM hookseal.endpoints AS e
-      WHERE e.tenant_id = $1 AND ($2::text IS NULL OR e.id = $2::text::uuid) AND ($3::text IS NULL OR e.id < $3::text::uuid)
-      ORDER BY e.id DESC
-      LIMIT $4) AS chosen
-JOIN hookseal.endpoint_backlog AS b ON b.tenant_id = chosen.tenant_id AND b.endpoint_id = chosen.id
-JOIN hookseal.endpoint_stats AS s ON s.tenant_id = chosen.tenant_id AND s.endpoint_id = chosen.id
-ORDER BY b.endpoint_id DESC, s.period
