@@ -285,7 +285,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.delete", MANAGES, _on("endpoint", **BY)),
     ("endpoints.send_example", MANAGES, _on("endpoint", event_type="a.b", data=1, **BY)),
     ("endpoints.test", ALSO_WORKER, _on("endpoint", **BY)),
-    ("overview", SEES_RESULTS, _with()),
+    ("status", SEES_RESULTS, _with()),
     ("find", SEES_RESULTS, _with(identifier="acme")),
     ("check", ALL_THREE, _with()),
     ("events.list", READS, _with(**ACME)),

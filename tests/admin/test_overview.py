@@ -18,7 +18,7 @@ pytestmark = pytest.mark.req("DEL-20")
 async def test_the_overview_counts_each_kind(admin: Admin, installation: Installation) -> None:
     """What is deleted, released or has ended is not counted, and each count ends at a limit."""
     nothing = {"most": 10_000, "master_keys": {"active": 1}}
-    assert nothing == {name: number for name, number in asdict(await admin.overview()).items() if number}
+    assert nothing == {name: number for name, number in asdict((await admin.status()).overview).items() if number}
     pool = installation.pool
     one, disabled, held, released = await rows.endpoints(pool, 4)
     await rows.change(pool, "endpoints", one, first_failure_at=rows.NOW)
@@ -69,7 +69,7 @@ async def test_the_overview_counts_each_kind(admin: Admin, installation: Install
         "live_workers": 1,
         "most": 10_000,
     }
-    found = asdict(await admin.overview())
+    found = asdict((await admin.status()).overview)
     assert 300 <= found.pop("oldest_due_seconds") < 400
     assert expected == found
     bounded = await overview(pool, most=1)

@@ -36,12 +36,12 @@ T = TypeVar("T")
 # A long run: ISOLATION_EXAMPLES=500, with other examples each time.
 EXAMPLES = int(os.environ.get("ISOLATION_EXAMPLES", "0"))
 OPERATOR: Final = "operator"
-# An application that an operator creates is a third tenant; tokens belong to the installation, of which an overview is.
+# An application that an operator creates is a third tenant; tokens belong to the installation, of which a status is.
 TRIED: Final = [
     call
     for call in CALLS
     if call.scopes
-    and call.name not in {"application.create", "hookseal.overview"}
+    and call.name not in {"application.create", "hookseal.status"}
     and not call.name.startswith("hookseal.token.")
 ]
 # What a tenant has of each kind, in the order in which it was made, which is the same in both installations.

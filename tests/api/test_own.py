@@ -270,11 +270,14 @@ async def test_the_audit_log_of_a_tenant_is_listed(client: httpx.AsyncClient) ->
 
 async def test_the_installation_is_counted_for_its_operator(client: httpx.AsyncClient, url: str) -> None:
     await client.post("/api/v1/app/acme/endpoint", json={"url": "https://a.example"})
-    overview = (await client.get("/api/hookseal/v1/overview")).json()
+    status = (await client.get("/api/hookseal/v1/status")).json()
+    overview = status["overview"]
     async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer acme"}) as customer:
-        refused = await customer.get("/api/hookseal/v1/overview")
+        refused = await customer.get("/api/hookseal/v1/status")
 
     assert (1, 1, 0, 10_000) == (*(overview[name] for name in ("tenants", "endpoints", "pending", "most")),)
+    assert ["hookseal worker"] == [each["command"] for each in status["mustAct"]]
+    assert (None, {"number": 0, "p50Seconds": None, "p99Seconds": None}) == (status["leader"], status["firstAttempts"])
     assert (403, "insufficient_access") == (refused.status_code, refused.json()["code"])
 
 

@@ -88,7 +88,8 @@ TABLE: Final = (
     _manages("endpoint end-overlap --tenant acme --endpoint {rotated}"),
     Row(words=f"endpoint rotation-status {_OF}", works_for=SEES_RESULTS),
     Row(words=f"endpoint test {_OF}", works_for=ALSO_WORKER, code=1),  # nobody answers
-    Row(words="overview", works_for=SEES_RESULTS),
+    Row(words="status", works_for=SEES_RESULTS, code=1),  # no worker is live
+    Row(words="top", works_for=SEES_RESULTS),
     Row(words="find acme", works_for=SEES_RESULTS),
     _reads("event list --tenant acme"),
     _reads("event show {event} --tenant acme"),

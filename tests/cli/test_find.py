@@ -1,4 +1,4 @@
-"""`hookseal find`: what has an id, in every tenant; and what of the lists and the overview is for an operator."""
+"""`hookseal find`: what has an id, in every tenant; and what of the lists is for an operator."""
 
 import pytest
 
@@ -34,10 +34,3 @@ async def test_the_states_become_arguments(begun: Begun) -> None:
     await rows.change(begun.stored.pool, "endpoints", failing, first_failure_at=rows.NOW)
     listed = await begun.run("endpoint", "list", "--state", "held", "--state", "failing", "--json")
     assert {held, failing} == {each["endpoint_id"] for each in listed.json["items"]}
-
-
-async def test_the_overview_has_what_is_due_and_the_keys(begun: Begun) -> None:
-    await rows.delivery(begun.stored.pool)
-    lines = dict(line.rsplit("  ", 1) for line in (await begun.run("overview")).out.splitlines())
-    facts = {name.strip(): value.strip() for name, value in lines.items()}
-    assert ("1", "active=1") == (facts["due"], facts["master keys"])

@@ -261,6 +261,9 @@ async def test_the_overview_has_each_number_with_its_list(every: Browser, instal
     labels = {
         given["aria-label"]: given["href"] for tag, given in every.page.elements if "aria-label" in given and tag == "a"
     }
+    assert "the secret of 1 endpoint is refused" in every.text
+    assert "hookseal endpoint list --state held" in every.text
+    assert "Whose deliveries wait" in every.text
     for label, expected in names.items():
         await every.open(str(labels[label]))
         assert (200, True) == (every.status, expected in every.text), label

@@ -805,10 +805,18 @@ def _lists() -> list[Read]:
         return Read(room="dispatcher.store", file="attempt_queries", name=name, arguments=given)
 
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
+    status = {
+        "oldest_waiting": (20,),
+        "in_trouble": (11, 50),
+        "workers": (30.0, 50),
+        "replays": (10,),
+        "rest": (50, 10, 300.0),
+    }
     of_all, of_nobody = (None, False, None, 51), ("nobody", None, None, 51)
     endpoints = {"page": of_all, "page_rising": of_all} | {
         "page_of_tenant": of_nobody, "page_of_tenant_rising": of_nobody, "find": ("acme", None, "no-such"),
         "page_in_states": (None, ["held", "stopped", "failing", "disabled"], None, 51, 100),
+        "stats_in_states": (None, ["held", "stopped", "failing", "disabled"], None, 5, 100), "stats_of_all": (None, 5),
     }  # fmt: skip
     return [
         attempts("endpoint", endpoint, None, None, None),
@@ -820,6 +828,7 @@ def _lists() -> list[Read]:
         attempts("event", None, None, None, None),
         attempts("event", endpoint, None, False, 5, oldest_first=True),
         Read(room="dispatcher.store", file="overview", name="overview", arguments=(50, 30.0)),
+        *(Read(room="dispatcher.store", file="status", name=name, arguments=given) for name, given in status.items()),
         Read(room="dispatcher.store", file="backlog", name="of_tenants", arguments=(100, ["acme", "held", "no"], 20)),
         attempt("show"),
         attempt("time_of", None, None),

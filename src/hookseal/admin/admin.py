@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
-from hookseal.admin import arguments
+from hookseal.admin import arguments, translation
 from hookseal.admin.attempts import Attempts
 from hookseal.admin.audit import Audit
 from hookseal.admin.deliveries import Deliveries
@@ -27,14 +27,14 @@ from hookseal.admin.portal import Portal
 from hookseal.admin.producers import Producers
 from hookseal.admin.replays import Replays
 from hookseal.admin.restores import Restores
-from hookseal.admin.results import Delivery, Found, Overview, StoredEvent, Tenant, of_row
+from hookseal.admin.results import Delivery, Found, Status, StoredEvent, Tenant, of_row
 from hookseal.admin.session import MAX_CONNECTIONS, NOBODY, CommandSession, PartSession, PoolSession, Session
 from hookseal.admin.signing_secrets import Secrets
 from hookseal.admin.tenants import Tenants
 from hookseal.admin.tokens import Tokens
 from hookseal.config.producer import admin_settings
 from hookseal.config.settings import Settings
-from hookseal.dispatcher.store import delivery_queries, event_queries, idempotency, overview, tenants
+from hookseal.dispatcher.store import delivery_queries, event_queries, idempotency, status, tenants
 from hookseal.dispatcher.store.idempotency import FirstAnswer, KeyedRequest
 from hookseal.errors import Defect, Malformed, NotFound
 from hookseal.ground import ids
@@ -68,10 +68,13 @@ class Admin:
         self.tokens: Final = Tokens(session)
         self.portal: Final = Portal(session)
 
-    async def overview(self, *, connection: Connection | None = None) -> Overview:
-        """Return how many tenants, endpoints, deliveries and workers there are, each counted up to 10,000."""
+    async def status(self, *, connection: Connection | None = None) -> Status:
+        """Return whose deliveries wait, what fails, what limits the workers, and whether a person must act.
+
+        Each count ends at 10,000, so that this takes less than a second however much is stored.
+        """
         async with self._session.reading(connection) as db:
-            return of_row(Overview, await overview.overview(db))
+            return translation.status(await status.read(db))
 
     @asynccontextmanager
     async def once(

@@ -6,10 +6,11 @@ what is confidential.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from hookseal.dispatcher.core.concerns import Concern
 from hookseal.dispatcher.core.why import Explanation
 from hookseal.secrets.core.material import SecretMaterial
 
@@ -68,8 +69,8 @@ class Endpoint:
     created_at: datetime
     updated_at: datetime
     lane: str | None
-    stopped_by: str | None
     lane_since: datetime | None
+    stopped_by: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +145,8 @@ class EndpointDetails:
     waiting_since: datetime | None
     waiting_for: tuple[str, ...]
     lane: str | None
-    stopped_by: str | None
     lane_since: datetime | None
+    stopped_by: str | None
     next_probe_at: datetime | None
     last_failure: FailedAttempt | None
 
@@ -324,9 +325,13 @@ class Ping:
 
 
 def of_row(kind: "type[Result]", row: Mapping[str, Any], **more: Any) -> "Result":
-    """Return the result with the values of the row that have the names of its fields, and `more`."""
+    """Return the result with the values of the row that have the names of its fields, and `more`.
+
+    A field with a default may be missing.
+    """
     values = {**row, **more}
-    return kind(**{each.name: _frozen(values[each.name]) for each in fields(kind)})
+    names = [each.name for each in fields(kind) if each.default is MISSING or each.name in values]
+    return kind(**{name: _frozen(values[name]) for name in names})
 
 
 def _frozen(value: Any) -> Any:
@@ -513,6 +518,133 @@ class Overview:
     master_keys: Mapping[str, int]
     live_workers: int
     most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantBacklog:
+    """What is pending of a tenant: what of that is `due` now, and what is held (`waiting`), each up to 10,000.
+
+    `oldest_seconds` is for how long its oldest delivery has been due or held: None if nothing is due, and nothing but
+    disabled endpoints holds a delivery.
+    """
+
+    tenant_id: str
+    pending: int
+    due: int
+    waiting: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherTenants:
+    """The tenants with pending deliveries that are not shown each by itself: how many, and their figures together."""
+
+    tenants: int
+    pending: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TroubledEndpoint:
+    """An enabled endpoint that does not get everything at once.
+
+    `state` is the first that is true of: held, for a `secret` or its `breaker` (`held_for`); stopped, by a delivery
+    that was given up; failing; crowded, which means that it gets as much as its limit allows. It has been so `since`
+    then; `reason` says why it is held. `waiting` deliveries are held, the oldest for `oldest_seconds`.
+    """
+
+    tenant_id: str
+    endpoint_id: str
+    name: str | None
+    url: str = field(repr=False)
+    state: str
+    held_for: str | None
+    since: datetime
+    reason: str | None
+    last_outcome: str | None
+    last_status: int | None
+    last_attempt_at: datetime | None
+    waiting: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """A live worker: what it used at its last heartbeat, at most five seconds ago, how much it may use, and its limits.
+
+    `requests` are in flight with so many `bytes` of bodies; `connections` are those in use of the pool of which most
+    are. All are None for a worker of an older version. `limited_by` has what it has no more of: requests, bytes,
+    connections, or records, which means that it knows an outcome that it cannot record, and sends nothing.
+    """
+
+    worker_id: str
+    version: str
+    started_at: datetime
+    beaten_at: datetime
+    drains: bool
+    requests: int | None
+    most_requests: int | None
+    bytes: int | None
+    most_bytes: int | None
+    connections: int | None
+    most_connections: int | None
+    limited_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningReplay:
+    """A replay job that runs, and for how long it has taken no step."""
+
+    tenant_id: str
+    replay_id: str
+    matched: int
+    replayed: int
+    started_at: datetime
+    idle_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstAttempts:
+    """How long first attempts took to come: of the last five minutes, of the newest 5,000 deliveries.
+
+    Those to an endpoint that is held, at a limit or ordered are left out: it holds deliveries back. One that is due and
+    was not tried counts with the time until now. Without any the percentiles are None.
+    """
+
+    number: int
+    p50_seconds: float | None
+    p99_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What an operator asks first about the whole installation, `at` this time.
+
+    `must_act` has each reason why a person must act, with the command to run next: nothing if nobody must.
+    `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has been held. `tenants` are the
+    ten whose oldest delivery has been due or held for longest, and `other_tenants` all others together; they are
+    `all_tenants` if no more than 10,000 had to be compared. `endpoints` are up to 20 in trouble, those first that have
+    been for longest; `more_endpoints` if there are others. `leader` is the worker that leads, None if none does.
+    `overlaps_ending` counts the endpoints whose previous secret stops to sign within a day. Finished deliveries have
+    been kept since `oldest_finished_at`.
+    """
+
+    at: datetime
+    must_act: tuple[Concern, ...]
+    overview: Overview
+    oldest_waiting_seconds: Mapping[str, float]
+    tenants: tuple[TenantBacklog, ...]
+    other_tenants: OtherTenants
+    all_tenants: bool
+    endpoints: tuple[TroubledEndpoint, ...]
+    more_endpoints: bool
+    workers: tuple[WorkerStatus, ...]
+    leader: str | None
+    secrets_refused: int
+    overlaps_ending: int
+    first_attempts: FirstAttempts
+    replays: tuple[RunningReplay, ...]
+    oldest_finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1059,7 +1191,8 @@ class Producer:
 class Tenant:
     """A tenant. `uid` and `name` are what the product calls it, None if it said nothing, as of one that was not added.
 
-    Such a tenant is known by its first endpoint, which was made at `created_at`.
+    Such a tenant is known by its first endpoint, which was made at `created_at`. Only a list that was asked for it has
+    the `backlog`.
     """
 
     tenant_id: str
@@ -1068,6 +1201,7 @@ class Tenant:
     metadata: Mapping[str, str] = field(repr=False)
     created_at: datetime
     updated_at: datetime
+    backlog: TenantBacklog | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

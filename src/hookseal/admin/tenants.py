@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import UNSET, Unset
-from hookseal.admin.results import DeletedTenant, Page, Tenant, of_row
+from hookseal.admin.results import DeletedTenant, Page, Tenant, TenantBacklog, of_row
 from hookseal.admin.session import Session
-from hookseal.dispatcher.store import tenants
+from hookseal.dispatcher.store import backlog, tenants
 from hookseal.operations.tenants import add_tenant, delete_tenant, update_tenant
 from hookseal.postgres.pool import Connection
 
@@ -53,18 +53,22 @@ class Tenants:
         limit: int = 50,
         after: str | None = None,
         oldest_first: bool = False,
+        with_backlog: bool = False,
         connection: Connection | None = None,
     ) -> Page[Tenant]:
         """Return up to `limit` (1 to 1000) tenants behind the one with the id `after`, the newest or the oldest first.
 
-        `next_cursor` is the `after` of the next page.
+        `next_cursor` is the `after` of the next page. If that is asked for, each has its `backlog`.
         """
         arguments.page(limit, None)
         last = arguments.optional(arguments.after, after)
-        order = arguments.flag(oldest_first, "oldest_first")
+        order, is_counted = arguments.flag(oldest_first, "oldest_first"), arguments.flag(with_backlog, "with_backlog")
         async with self._session.reading(connection) as db:
             items, following = await tenants.page(db, limit=limit, after=last, oldest_first=order)
-        return Page(items=tuple(of_row(Tenant, item) for item in items), next_cursor=following)
+            counted = await backlog.of_tenants(db, [item["tenant_id"] for item in items]) if is_counted else {}
+        backlogs = {tenant: of_row(TenantBacklog, figures) for tenant, figures in counted.items()}
+        found = tuple(of_row(Tenant, item, backlog=backlogs.get(item["tenant_id"])) for item in items)
+        return Page(items=found, next_cursor=following)
 
     async def update(
         self,

@@ -10,15 +10,24 @@ from hookseal.admin.arguments import UNSET, Text, Unset
 from hookseal.admin.results import (
     AddedEndpoint,
     EndpointStats,
+    FirstAttempts,
+    OtherTenants,
+    Overview,
     PeriodStats,
     Ping,
     PingAddress,
     PingAnswer,
     PingRequest,
     PingTls,
+    RunningReplay,
     SignedContent,
+    Status,
+    TenantBacklog,
+    TroubledEndpoint,
+    WorkerStatus,
     of_row,
 )
+from hookseal.dispatcher.core.concerns import InstallationFacts, Use, concerns, limited_by
 from hookseal.dispatcher.core.model import NotBegun, Reply
 from hookseal.dispatcher.core.outcome import explain
 from hookseal.errors import Malformed
@@ -27,6 +36,7 @@ from hookseal.operations.endpoint import update
 from hookseal.operations.endpoint.endpoints import AddedEndpoint as StoredEndpoint
 from hookseal.operations.endpoint.probe import SignedBytes, Tested
 from hookseal.secrets.core.header_values import HeaderChange
+from hookseal.secrets.core.key_rules import KeyState
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import TlsChange, TlsIdentity
 
@@ -78,6 +88,40 @@ def stats(item: Mapping[str, Any]) -> EndpointStats:
     """Return the statistics of an endpoint."""
     hour, day = of_row(PeriodStats, item["last_hour"]), of_row(PeriodStats, item["last_day"])
     return of_row(EndpointStats, item, last_hour=hour, last_day=day)
+
+
+def status(read: Mapping[str, Any]) -> Status:
+    """Return the status of the installation, with what a person must do."""
+    overview, replays = of_row(Overview, read["overview"]), read["replays"]
+    limits = [limited_by(of_row(Use, worker)) for worker in read["workers"]]
+    facts = InstallationFacts(
+        endpoints=overview.endpoints,
+        pending=overview.pending,
+        oldest_due_seconds=overview.oldest_due_seconds,
+        oldest_waiting_seconds=read["oldest_waiting_seconds"],
+        limits=limits,
+        leaderless_seconds=read["leaderless_seconds"],
+        secrets_refused=read["secrets_refused"],
+        stopped_endpoints=overview.stopped_endpoints,
+        idle_replay_seconds=replays[0]["idle_seconds"] if replays else None,
+        active_keys=overview.master_keys.get(KeyState.ACTIVE, 0),
+    )
+    return of_row(
+        Status,
+        read,
+        must_act=concerns(facts),
+        overview=overview,
+        tenants=tuple(of_row(TenantBacklog, each) for each in read["backlog"]["tenants"]),
+        other_tenants=of_row(OtherTenants, read["backlog"]["others"]),
+        all_tenants=read["backlog"]["complete"],
+        endpoints=tuple(of_row(TroubledEndpoint, each) for each in read["endpoints"]),
+        workers=tuple(
+            of_row(WorkerStatus, each, limited_by=tuple(limit.value for limit in reached))
+            for each, reached in zip(read["workers"], limits, strict=True)
+        ),
+        first_attempts=of_row(FirstAttempts, read["first_attempts"]),
+        replays=tuple(of_row(RunningReplay, each) for each in replays),
+    )
 
 
 def extras_changes(

@@ -42,22 +42,8 @@ Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 # Commands and groups, in the order in which a new user needs them. A command is the function in the module of the same
 # name. A group is the `app` of that module, or of the module `group` if the group has a folder.
 _NAMES: Final = (
-    *(
-        "demo",
-        "up",
-        "db",
-        "key",
-        "endpoint",
-        "worker",
-        "api",
-        "check",
-        "doctor",
-        "publish",
-        "event",
-        "delivery",
-        "replay",
-    ),
-    *("overview", "find", "verify", "listen"),
+    *("demo", "up", "db", "key", "endpoint", "worker", "api", "check", "doctor", "publish", "event", "delivery"),
+    *("replay", "status", "top", "find", "verify", "listen"),
     *("secret", "migrate-secrets", "import-endpoints", "producer", "event-type", "tenant", "token"),
     *("portal", "audit", "restore"),
 )

@@ -7,6 +7,7 @@ import typer
 
 from hookseal.admin import Page, Tenant
 from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.cli.shared.moments import age
 from hookseal.cli.shared.output import Json, emit, fields_of, page_text
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
@@ -14,7 +15,7 @@ from hookseal.ground import ids
 
 app: Final = typer.Typer(help="Name, list and delete tenants.", no_args_is_help=True)
 
-_COLUMNS: Final = ("tenant_id", "uid", "name", "created_at")
+_COLUMNS: Final = ("tenant_id", "uid", "name", "created_at", "pending", "due", "waiting", "oldest")
 
 
 @app.command()
@@ -45,11 +46,13 @@ def list_(
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List tenants that were added or have had an endpoint, the newest first.
+    """List tenants that were added or have had an endpoint, the newest first, each with its pending deliveries.
+
+    Of each kind up to 10,000 deliveries of a tenant are counted. The oldest has been due or held for so long.
 
     Example: hookseal tenant list
     """
-    page = call(start(READS), lambda admin: admin.tenants.list(limit=limit, after=cursor))
+    page = call(start(READS), lambda admin: admin.tenants.list(limit=limit, after=cursor, with_backlog=True))
     emit(page, as_json=as_json, text=lambda: _list_text(page))
 
 
@@ -84,4 +87,10 @@ def delete(
 
 
 def _list_text(page: Page[Tenant]) -> str:
-    return page_text([fields_of(item) for item in page.items], _COLUMNS, page.next_cursor, none="no tenants")
+    return page_text([_row(item) for item in page.items], _COLUMNS, page.next_cursor, none="no tenants")
+
+
+def _row(tenant: Tenant) -> dict[str, object]:
+    if (backlog := tenant.backlog) is None:
+        return fields_of(tenant)
+    return fields_of(tenant) | fields_of(backlog) | {"oldest": age(backlog.oldest_seconds)}

@@ -1,6 +1,7 @@
 """What an operator watches: the audit log of a tenant, and how much there is in the whole installation."""
 
-from typing import Annotated, Any, Final
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -29,6 +30,13 @@ class AuditRowOut(Out):
     correlation_id: str | None
 
 
+class ConcernOut(Out):
+    """Why a person must act, and the command to run next."""
+
+    reason: str
+    command: str
+
+
 class OverviewOut(Out):
     """How much there is in the installation. A count of `most` means so many or more.
 
@@ -49,6 +57,112 @@ class OverviewOut(Out):
     running_replays: int
     live_workers: int
     most: int
+
+
+class TenantBacklogOut(Out):
+    """What is pending of a tenant. Its oldest delivery has been due or held for `oldestSeconds`, null if none is."""
+
+    tenant_id: str
+    pending: int
+    due: int
+    waiting: int
+    oldest_seconds: float | None
+
+
+class OtherTenantsOut(Out):
+    """The tenants with pending deliveries that are not listed, together."""
+
+    tenants: int
+    pending: int
+    oldest_seconds: float | None
+
+
+class TroubledEndpointOut(Out):
+    """An endpoint that does not get everything at once: since when, why, what its last attempt said, and what waits."""
+
+    tenant_id: str
+    endpoint_id: str
+    name: str | None
+    url: str
+    state: str
+    held_for: str | None
+    since: datetime
+    reason: str | None
+    last_outcome: str | None
+    last_status: int | None
+    last_attempt_at: datetime | None
+    waiting: int
+    oldest_seconds: float | None
+
+
+class WorkerStatusOut(Out):
+    """A live worker: what it uses, how much it may use, and which of these limits it."""
+
+    worker_id: str
+    version: str
+    started_at: datetime
+    beaten_at: datetime
+    drains: bool
+    requests: int | None
+    most_requests: int | None
+    bytes: int | None
+    most_bytes: int | None
+    connections: int | None
+    most_connections: int | None
+    limited_by: tuple[str, ...]
+
+
+class RunningReplayOut(Out):
+    """A replay job that runs, and for how long it has taken no step."""
+
+    tenant_id: str
+    replay_id: str
+    matched: int
+    replayed: int
+    started_at: datetime
+    idle_seconds: float
+
+
+class FirstAttemptsOut(Out):
+    """How long first attempts took to come, in the last five minutes, to endpoints that hold nothing back."""
+
+    number: int
+    p50_seconds: float | None
+    p99_seconds: float | None
+
+
+class StatusOut(Out):
+    """What an operator asks first: whose deliveries wait, what fails, what limits the workers, and who must act.
+
+    `mustAct` has each reason why a person must act. `tenants` are the ten whose oldest delivery has been due or held
+    for longest; `allTenants` is false if there are so many that not all were compared. `endpoints` are up to 20 in
+    trouble.
+    """
+
+    at: datetime
+    must_act: list[ConcernOut]
+    overview: OverviewOut
+    oldest_waiting_seconds: dict[str, float]
+    tenants: list[TenantBacklogOut]
+    other_tenants: OtherTenantsOut
+    all_tenants: bool
+    endpoints: list[TroubledEndpointOut]
+    more_endpoints: bool
+    workers: list[WorkerStatusOut]
+    leader: str | None
+    secrets_refused: int
+    overlaps_ending: int
+    first_attempts: FirstAttemptsOut
+    replays: list[RunningReplayOut]
+    oldest_finished_at: datetime | None
+
+
+_Shown = TypeVar("_Shown", bound=Out)
+
+
+def _of(kind: type[_Shown], result: object, **nested: Any) -> _Shown:
+    """Return what an answer has of a result, with `nested` parts of it."""
+    return kind(**{name: nested.get(name, getattr(result, name)) for name in kind.__struct_fields__})
 
 
 def _shown(row: AuditRow) -> AuditRowOut:
@@ -79,10 +193,22 @@ async def audit(asked: Asked[Audited, None]) -> ListOut[AuditRowOut]:
     return one_way(rows, [each.id for each in rows], done=page.next_cursor is None)
 
 
-async def overview(asked: Asked[NoQuery, None]) -> OverviewOut:
-    """Count what there is in the whole installation."""
-    counts = await asked.admin.overview()
-    return OverviewOut(**{name: getattr(counts, name) for name in OverviewOut.__struct_fields__})
+async def status(asked: Asked[NoQuery, None]) -> StatusOut:
+    """Say whose deliveries wait, what fails since when, what limits the workers, and whether a person must act."""
+    found = await asked.admin.status()
+    return _of(
+        StatusOut,
+        found,
+        must_act=[_of(ConcernOut, each) for each in found.must_act],
+        overview=_of(OverviewOut, found.overview),
+        oldest_waiting_seconds=dict(found.oldest_waiting_seconds),
+        tenants=[_of(TenantBacklogOut, each) for each in found.tenants],
+        other_tenants=_of(OtherTenantsOut, found.other_tenants),
+        endpoints=[_of(TroubledEndpointOut, each) for each in found.endpoints],
+        workers=[_of(WorkerStatusOut, each) for each in found.workers],
+        first_attempts=_of(FirstAttemptsOut, found.first_attempts),
+        replays=[_of(RunningReplayOut, each) for each in found.replays],
+    )
 
 
 CALLS: Final[tuple[Call, ...]] = (
@@ -93,12 +219,12 @@ CALLS: Final[tuple[Call, ...]] = (
         names={"cursor": "iterator"},
     ),
     Call(
-        name="hookseal.overview",
+        name="hookseal.status",
         method="GET",
-        path=OURS + "/overview",
+        path=OURS + "/status",
         scopes=frozenset({Scope.OPERATE}),
-        handler=overview,
-        result=OverviewOut,
+        handler=status,
+        result=StatusOut,
         of_every_tenant=True,
     ),
 )

@@ -39,3 +39,14 @@ def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock
         return absolute.astimezone(UTC)
     except OverflowError:
         raise Malformed(f"{field} must be a time from the year 1 on, in UTC", field=field) from None
+
+
+def age(seconds: float | None) -> str | None:
+    """Return a duration in its two largest units: `12s`, `5m 12s`, `3h 5m`, `2d 4h`; None for None."""
+    if seconds is None:
+        return None
+    whole = int(seconds)
+    for larger, length, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= length:
+            return f"{whole // length}{larger} {whole % length // part}{smaller}"
+    return f"{whole}s"

@@ -28,11 +28,15 @@ class Figure:
 
 
 async def overview(asked: Asked) -> Shown:
-    """Show how much is due, waits, was given up and runs, each number with its list, and endpoints in trouble."""
-    counts = await asked.admin.overview()
+    """Show what is to be done, how much is due, waits, was given up and runs, whose it is, and endpoints in trouble."""
+    status = await asked.admin.status()
     troubled = await asked.admin.endpoints.list(tenant_id=EVERY_TENANT, states=TROUBLES, limit=_FEW)
     values = {
-        "figures": figures(counts, asked.link),
+        "must_act": status.must_act,
+        "tenants": [(each, _age(each.oldest_seconds)) for each in status.tenants],
+        "others": status.other_tenants,
+        "most": status.overview.most,
+        "figures": figures(status.overview, asked.link),
         "endpoints": troubled.items,
         "are_more": troubled.next_cursor is not None,
         "troubles": TROUBLES,
@@ -98,6 +102,10 @@ def _duration(seconds: float) -> str:
         if span >= 2 * length:
             return f"{span // length} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else _duration(seconds)
 
 
 async def search(asked: Asked) -> Shown | Moved:

@@ -1,0 +1,38 @@
+"""What an operator asks first: whose deliveries wait, what fails since when, what limits workers, how fast it is."""
+
+from typing import Any, Final
+
+from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.store import backlog, overview
+from hookseal.errors import Defect
+from hookseal.postgres.pool import Executor
+from hookseal.postgres.statements import Statements
+
+ENDPOINTS: Final = 20  # in trouble that are shown
+WORKERS: Final = 100
+REPLAYS: Final = 10
+SAMPLE: Final = 5_000  # deliveries of which the first attempt is timed
+SAMPLE_SECONDS: Final = 300.0
+
+_SQL: Final = Statements("hookseal.dispatcher.store", "status.sql", seconds=None)
+
+
+async def read(executor: Executor, *, most: int = overview.MOST) -> dict[str, Any]:
+    """Return what a `Status` has, by the names of its fields; `most` bounds each count. Raises `Unavailable`."""
+    rest = await _SQL.row(executor, "rest", most, SAMPLE, SAMPLE_SECONDS)
+    if rest is None:
+        raise Defect("control has a row for the outbox")
+    troubled = await _SQL.rows(executor, "in_trouble", ENDPOINTS + 1, most)
+    return {
+        **rest,
+        "overview": await overview.overview(executor, most=most),
+        "oldest_waiting_seconds": {
+            row["label"]: row["seconds"] for row in await _SQL.rows(executor, "oldest_waiting", most)
+        },
+        "backlog": await backlog.by_tenant(executor, most=most),
+        "endpoints": [dict(row) for row in troubled[:ENDPOINTS]],
+        "more_endpoints": len(troubled) > ENDPOINTS,
+        "workers": [dict(row) for row in await _SQL.rows(executor, "workers", LIVE_SECONDS, WORKERS)],
+        "replays": [dict(row) for row in await _SQL.rows(executor, "replays", REPLAYS)],
+        "first_attempts": {name: rest[name] for name in ("number", "p50_seconds", "p99_seconds")},
+    }

@@ -1,0 +1,135 @@
+"""The status of the installation: what is in trouble since when, what limits workers, and how fast it is."""
+
+from typing import Any
+
+import pytest
+
+from hookseal import Admin
+from hookseal.dispatcher.store import status
+from tests import rows
+from tests.doubles.stored import Installation
+
+pytestmark = pytest.mark.req("OPS-15", part="status")
+
+
+async def test_endpoints_in_trouble_have_since_when_and_why(admin: Admin, installation: Installation) -> None:
+    """Each once, in the first state that is true, those that are only at their limit last; none that is disabled."""
+    pool = installation.pool
+    held, stopped, failing, crowded, disabled, released, _ = await rows.endpoints(pool, 7)
+    await rows.hold(pool, held, waiting_for="breaker", since=rows.ago(minutes=3), reason="ten failures")
+    await rows.change(pool, "endpoints", held, first_failure_at=rows.ago(hours=3), name="billing")
+    await rows.change(pool, "endpoints", failing, first_failure_at=rows.ago(minutes=9))
+    await rows.lane(pool, crowded, since=rows.ago(hours=9))
+    await rows.hold(pool, disabled, since=rows.ago(days=1))
+    await rows.change(pool, "endpoints", disabled, enabled=False)
+    await rows.hold(pool, released, released_at=rows.NOW)
+    stopping = await rows.delivery(pool, stopped, state="dead_letter")
+    async with rows.without_triggers(pool) as connection:
+        await rows.change(connection, "deliveries", stopping, position=1, finished_at=rows.ago(minutes=5))
+    for minutes in (2, 1):
+        waiting = await rows.delivery(pool, held)
+        await rows.wait_for(pool, "breaker", waiting, held_at=rows.ago(minutes=minutes))
+        await rows.attempt(pool, waiting, outcome="timeout", status=None, started_at=rows.ago(minutes=minutes))
+    tried = await rows.delivery(pool, held, state="delivered")
+    await rows.attempt(pool, tried, outcome="server_error", status=503)
+
+    found = await admin.status()
+    states = [(each.endpoint_id, each.state, each.held_for, _minutes(found, each.since)) for each in found.endpoints]
+    assert [
+        (failing, "failing", None, 9),
+        (stopped, "stopped", None, 5),
+        (held, "held", "breaker", 3),
+        (crowded, "crowded", None, 540),
+    ] == states
+    [seen] = [each for each in found.endpoints if each.endpoint_id == held]
+    assert ("billing", "ten failures", "server_error", 503, 2) == (
+        *(seen.name, seen.reason, seen.last_outcome, seen.last_status, seen.waiting),
+    )
+    assert 120 <= (seen.oldest_seconds or 0) < 180
+    assert not found.more_endpoints
+    assert ["hookseal worker", "hookseal endpoint list --state stopped"] == [each.command for each in found.must_act]
+    for number in range(status.ENDPOINTS):
+        await rows.hold(pool, await rows.endpoint(pool), since=rows.ago(minutes=number))
+    many = await admin.status()
+    assert (status.ENDPOINTS, True) == (len(many.endpoints), many.more_endpoints)
+
+
+async def test_the_oldest_of_each_reason_to_wait(admin: Admin, installation: Installation) -> None:
+    """What is parked in the lane of a held endpoint waits for what holds the endpoint."""
+    pool = installation.pool
+    free, held = await rows.endpoints(pool, 2)
+    for endpoint in (free, held):
+        await rows.lane(pool, endpoint)
+        parked = await rows.delivery(pool, endpoint)
+        await rows.wait_for(pool, "concurrency", parked, held_at=rows.ago(minutes=5 if endpoint == free else 7))
+    await rows.hold(pool, held, waiting_for="breaker")
+    for minutes in (1, 2):
+        await rows.wait_for(pool, "order", await rows.delivery(pool, free), held_at=rows.ago(minutes=minutes))
+
+    oldest = (await admin.status()).oldest_waiting_seconds
+    assert {"breaker": 7, "concurrency": 5, "order": 2} == {name: int(age // 60) for name, age in oldest.items()}
+
+
+async def test_first_attempts_are_timed_where_nothing_is_held_back(admin: Admin, installation: Installation) -> None:
+    """Not what an endpoint that is held, at its limit or ordered holds back, nor a replay, nor what is old."""
+    pool = installation.pool
+    good, held, crowded = await rows.endpoints(pool, 3)
+    ordered = await rows.endpoint(pool, ordered=True)
+    await rows.hold(pool, held)
+    await rows.lane(pool, crowded)
+
+    async def took(endpoint: str, seconds: float | None, *, ago: float = 100, **columns: Any) -> None:
+        state = "pending" if seconds is None else "delivered"
+        made = await rows.delivery(pool, endpoint, state=state, created_at=rows.ago(seconds=ago), **columns)
+        if seconds is not None:
+            await rows.attempt(pool, made, started_at=rows.ago(seconds=ago - seconds))
+            await rows.attempt(pool, made, 2, started_at=rows.NOW)
+
+    assert (0, None, None) == await _timed(admin)
+    for endpoint in (held, crowded, ordered):
+        await took(endpoint, 90)
+    await took(good, 90, replay_of="0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
+    await took(good, 90, ago=400)
+    await took(good, None, next_attempt_at=rows.ahead(hours=1))
+    assert (0, None, None) == await _timed(admin)
+    for seconds in (1, 2, 3):
+        await took(good, seconds)
+    assert (3, 2.0, 3.0) == await _timed(admin)
+    await took(good, None, ago=50)  # it is due, and was not tried: so it is late
+    number, _, p99 = await _timed(admin)
+    assert (4, True) == (number, 48 < (p99 or 0) < 60)
+
+
+async def test_secrets_that_stop_to_sign_are_counted(admin: Admin, installation: Installation) -> None:
+    """Those of an overlap that ends within a day; and the leader, while its lease lasts."""
+    pool = installation.pool
+    soon, later, ended, _ = await rows.endpoints(pool, 4)
+    for endpoint, ends in ((soon, rows.ahead(hours=23)), (later, rows.ahead(hours=25)), (ended, rows.ago(hours=1))):
+        await rows.change(
+            pool, "endpoints", endpoint, previous_secret_ref="db:acme:x:1", previous_secret_expires_at=ends
+        )
+    await rows.change(pool, "control", "outbox", holder="w-1", until=rows.ahead(seconds=9))
+    await rows.worker(pool)
+    await rows.worker(pool, "w-2", unrecorded_since=rows.NOW, drains=True)
+    await rows.worker(pool, "w-3", beaten_at=rows.ago(minutes=5))
+
+    found = await admin.status()
+    assert (1, "w-1") == (found.overlaps_ending, found.leader)
+    assert [("w-1", ()), ("w-2", ("records",))] == [(each.worker_id, each.limited_by) for each in found.workers]
+    await rows.change(pool, "control", "outbox", until=rows.ago(minutes=5))
+    without = await admin.status()
+    assert without.leader is None
+    assert "no worker has led for 5 min: retries and held deliveries stay" in [each.reason for each in without.must_act]
+
+
+async def _timed(admin: Admin) -> tuple[int, float | None, float | None]:
+    timed = (await admin.status()).first_attempts
+    return timed.number, _rounded(timed.p50_seconds), _rounded(timed.p99_seconds)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _minutes(found: Any, since: Any) -> int:
+    return int((found.at - since).total_seconds() // 60)

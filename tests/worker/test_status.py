@@ -1,0 +1,116 @@
+"""`hookseal status` beside real workers: five questions of an operator, each answered within a second."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from hookseal.dispatcher.store import status as statuses
+from hookseal.operations.secret import clear_caches
+from tests import rows
+from tests.cli.command import Ended, hookseal
+from tests.worker.environment import environment
+from tests.worker.waiting import eventually
+from tests.worker.world import Receiver, World, status
+
+SECONDS = 0.5  # that the slow one takes
+EACH = 15  # events of each tenant: ten failures in a row open a breaker
+
+
+async def slowly() -> web.Response:
+    await asyncio.sleep(SECONDS)
+    return web.Response(status=204)
+
+
+@pytest.mark.req("OPS-15", part="status")
+@pytest.mark.timeout(300)
+async def test_status_answers_five_questions(world: World, receiver: Receiver) -> None:
+    """Of eight endpoints of four tenants: three good, one slow, one 500, one that hangs, one 429, one dead port."""
+    hang = asyncio.Event()
+    receiver.answers = {"/slow": slowly, "/500": status(500), "/429": status(429)}
+    receiver.answers["/hangs"] = lambda: _until(hang)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}/dead"
+        paths = {"acme": ("good", "slow"), "globex": ("fine", "500"), "initech": ("well", "hangs"), "hooli": ("429",)}
+        urls = {path: f"{receiver.base_url}/{path}" for of in paths.values() for path in of} | {"dead": dead}
+        ids = dict[str, str]()
+        for tenant, of in (paths | {"hooli": ("429", "dead")}).items():
+            for path in of:
+                timeout = 10_000 if path == "slow" else 500
+                ids[path] = (await world.endpoint(urls[path], tenant=tenant, timeout_ms=timeout)).pointer.endpoint_id
+        await rows.change(world.pool, "endpoints", ids["slow"], concurrency=1)
+        async with world.worker() as worker:
+            for _ in range(EACH):
+                for tenant in paths:
+                    await world.publish(tenant)
+
+            async def troubled() -> dict[str, Any] | None:
+                found = await _status(world)
+                expected = {ids[path]: "held" for path in ("500", "hangs", "429", "dead")} | {ids["slow"]: "crowded"}
+                seen = {each["endpoint_id"]: each["state"] for each in found.json["endpoints"]}
+                is_told = all(each["requests"] is not None for each in found.json["workers"])
+                return found.json if seen == expected and is_told else None
+
+            found = await eventually(troubled)
+            took = await _seconds(world)
+            await rows.change(world.pool, "secret_records", where=f"name LIKE '%{ids['good']}'", sealed=b"\1" * 60)
+            await world.installation.act(clear_caches)
+            await world.publish("acme")
+
+            async def refused() -> Ended | None:
+                ended = await _status(world)
+                return ended if ended.json["secrets_refused"] else None
+
+            after = await eventually(refused)
+            hang.set()
+
+    assert took < 1.0
+    # Nobody must act: the four are tried again.
+    assert [] == found["must_act"]
+    # Whose deliveries wait, and for how long?
+    tenants = {each["tenant_id"]: each for each in found["tenants"]}
+    assert {"acme", "globex", "initech", "hooli"} == tenants.keys()
+    assert min(tenants[each]["waiting"] for each in ("globex", "initech", "hooli")) > 0
+    assert all(each["oldest_seconds"] > 0 for each in tenants.values())
+    # Which endpoints fail since when?
+    endpoints = {each["endpoint_id"]: each for each in found["endpoints"]}
+    assert {("500", 500), ("429", 429), ("dead", None), ("hangs", None)} == {
+        (path, endpoints[ids[path]]["last_status"]) for path in ("500", "429", "dead", "hangs")
+    }
+    assert {"breaker"} == {each["held_for"] for each in endpoints.values() if each["state"] == "held"}
+    assert ids["slow"] == found["endpoints"][-1]["endpoint_id"]  # which is only at its limit
+    # What limits the worker?
+    [loaded] = found["workers"]
+    assert (worker.worker_id, found["leader"]) == (loaded["worker_id"], worker.worker_id)
+    assert loaded["most_requests"] > loaded["requests"]
+    assert [] == loaded["limited_by"]
+    # Is it fast? The slow one, and those that are held, do not count.
+    assert EACH <= found["first_attempts"]["number"] <= 3 * EACH
+    assert found["first_attempts"]["p99_seconds"] < SECONDS
+    # Did a secret fail?
+    assert (0, 1) == (found["secrets_refused"], after.json["secrets_refused"])
+    assert (1, ["hookseal endpoint list --state held"]) == (
+        after.code, [each["command"] for each in after.json["must_act"]],
+    )  # fmt: skip
+
+
+async def _until(end: asyncio.Event) -> web.Response:
+    await end.wait()
+    return web.Response(status=200)
+
+
+async def _status(world: World) -> Ended:
+    return await hookseal("status", "--json", **environment(world.database_url, world.redis_url))
+
+
+async def _seconds(world: World) -> float:
+    """Return how long the reads of a status take: the shortest time of three, since others use the machine, too."""
+    loop, taken = asyncio.get_running_loop(), list[float]()
+    for _ in range(3):
+        begin = loop.time()
+        await statuses.read(world.pool)
+        taken.append(loop.time() - begin)
+    return min(taken)
