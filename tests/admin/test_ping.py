@@ -1,5 +1,6 @@
 """A ping to real receivers: its result has the connection, the signed bytes and the answer."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,9 +12,10 @@ from standardwebhooks import Webhook
 
 from hookseal import Admin
 from hookseal.admin import Ping
+from hookseal.admin import session as sessions
 from hookseal.admin.results import PingAddress
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.errors import ContextMismatch, NotFound
+from hookseal.errors import ContextMismatch, NotFound, Unavailable
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
@@ -23,8 +25,9 @@ from tests import rows
 from tests.cli.listeners import closed_port
 from tests.doubles.client_certificates import AlertingTlsServer, Authority, identity, serving
 from tests.doubles.logbook import audited
-from tests.doubles.receivers import listening, status
+from tests.doubles.receivers import hang, listening, status
 from tests.doubles.stored import Installation
+from tests.worker.waiting import eventually
 
 pytestmark = pytest.mark.req("OPS-12", part="endpoint-test")
 
@@ -174,3 +177,24 @@ async def test_a_disabled_endpoint_is_pinged_and_an_altered_one_is_not(
         assert 1 == len(listener.requests)
     with pytest.raises(NotFound):
         await admin.endpoints.test(tenant_id="globex", endpoint_id=endpoint.pointer.endpoint_id, actor="jane")
+
+
+async def test_receivers_of_one_tenant_that_hang_leave_pings_for_others(
+    admin: Admin, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of its pings are under way, a further one is refused after a while, and nothing is sent for it."""
+    monkeypatch.setattr(sessions, "_PING_WAIT_SECONDS", 0.5)
+    async with listening(hang) as hanging, listening(status(204)) as listener:
+        endpoint = await added(installation, hanging.url)
+        theirs = await admin.endpoints.add(tenant_id="globex", url=listener.url, event_types=["*"], actor="jane")
+        under_way = [asyncio.create_task(ping(admin, endpoint)) for _ in range(2)]
+        try:
+            await eventually(lambda: len(hanging.requests) == 2)
+            with pytest.raises(Unavailable, match="too many pings at once: nothing was done"):
+                await ping(admin, endpoint)
+            shown = await admin.endpoints.test(tenant_id="globex", endpoint_id=theirs.endpoint_id, actor="jane")
+            assert (True, 2) == (shown.delivered, len(hanging.requests))
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.wait(under_way)

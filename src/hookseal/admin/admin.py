@@ -78,7 +78,14 @@ class Admin:
 
     @asynccontextmanager
     async def once(
-        self, *, idempotency_key: str, call: str, content: bytes, tenant_id: str, actor: str
+        self,
+        *,
+        idempotency_key: str,
+        call: str,
+        content: bytes,
+        tenant_id: str,
+        actor: str,
+        about: str | None = None,
     ) -> "AsyncIterator[Once]":
         """Give a transaction for the changes of a request that its client may repeat with the same key.
 
@@ -86,8 +93,9 @@ class Admin:
         tenant (`*`). The first request with it has no `first`: make its changes with `admin`, whose every change is a
         part of the transaction, and `record` their result in the end. Later ones have what was recorded, for at
         least 12 hours: change nothing. One that comes at the same time waits here until the first has ended, up to
-        4.5 s. Raises as a change of `Endpoints` does, and `Conflict` with the field `idempotency_key` if the `call`
-        or the `content` is another one than the first; neither the key nor the content is stored.
+        4.5 s. It takes its turn with the changes of the tenant that it is `about`, by default `tenant_id`. Raises as a
+        change of `Endpoints` does, and `Conflict` with the field `idempotency_key` if the `call` or the `content` is
+        another one than the first; neither the key nor the content is stored.
         """
         request = idempotency.keyed(
             arguments.idempotency_key(idempotency_key),
@@ -96,7 +104,8 @@ class Admin:
             actor=arguments.actor(actor),
             call=call,
         )
-        async with self._session.changing(actor) as operator, operator.changing() as db:
+        turn_of = request.tenant_id if about is None else arguments.tenant_id(about)
+        async with self._session.changing(actor, tenant=turn_of) as operator, operator.changing() as db:
             first = await idempotency.claim(db, request)
             once = Once(Admin(PartSession(self._session.settings, operator)), db, request, first)
             yield once

@@ -105,7 +105,7 @@ class Deliveries:
         """
         owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
         is_new = arguments.flag(new_id, "new_id")
-        async with self._session.changing(actor, connection) as operator, operator.changing() as db:
+        async with self._session.changing(actor, connection, tenant=owner) as operator, operator.changing() as db:
             return await _explained(db, await replay_delivery(operator, delivery, new_id=is_new, tenant=owner))
 
     async def resend(
@@ -126,7 +126,7 @@ class Deliveries:
         owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
         endpoint = arguments.endpoint_id(endpoint_id)
         resend = None if resend_id is None else arguments.resend_id(resend_id)
-        async with self._session.changing(actor, connection) as operator, operator.changing() as db:
+        async with self._session.changing(actor, connection, tenant=owner) as operator, operator.changing() as db:
             return await _explained(db, await resend_delivery(operator, owner, event, endpoint, resend_id=resend))
 
     async def skip(
@@ -138,7 +138,7 @@ class Deliveries:
         `Conflict` if it stops nothing.
         """
         owner, delivery = self._session.tenant_of_one(tenant_id), arguments.delivery_id(delivery_id)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             skipped = await skip_delivery(operator, delivery, tenant=owner)
         return SkippedDelivery(
             tenant_id=skipped.tenant_id,

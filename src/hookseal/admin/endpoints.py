@@ -143,7 +143,10 @@ class Endpoints:
         if material is not None:
             require_signing_secret(material, new.scheme, new.algorithm)
         disabled_reason = arguments.enabled(enabled, reason)
-        async with self._session.changing(actor, connection) as operator, _at_once(operator, disabled_reason):
+        async with (
+            self._session.changing(actor, connection, tenant=owner) as operator,
+            _at_once(operator, disabled_reason),
+        ):
             added = await endpoints.add_endpoint(
                 operator, new, material, own_drain_seconds=self._drain_seconds, own=own
             )
@@ -390,7 +393,7 @@ class Endpoints:
         if not changes and enabled is UNSET:
             raise Malformed("give at least one thing to change", advice="`hookseal endpoint update --help` lists them")
         switch = None if enabled is UNSET else enabled
-        async with self._session.changing(actor, connection) as operator, _at_once(operator, switch):
+        async with self._session.changing(actor, connection, tenant=owner) as operator, _at_once(operator, switch):
             updated = await update.update_endpoint(
                 operator,
                 owner,
@@ -432,7 +435,7 @@ class Endpoints:
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         earliest = arguments.moment(since, "since")
         missed = None if earliest is None else Selection(tenant_id=owner, endpoint_id=endpoint, since=earliest)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             enabled, job = await enable_and_replay(
                 operator, owner, endpoint, missed, own_drain_seconds=self._drain_seconds
             )
@@ -456,7 +459,7 @@ class Endpoints:
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         why = arguments.reason(reason)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             disabled = await endpoints.disable_endpoint(operator, owner, endpoint, reason=why)
         return DisabledEndpoint(
             tenant_id=owner, endpoint_id=endpoint, disabled_reason=disabled.reason, changed=disabled.changed
@@ -467,7 +470,7 @@ class Endpoints:
     ) -> DeletedEndpoint:
         """Delete the endpoint: cancel its pending deliveries, retire its secrets, and free its url."""
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             cancelled = await endpoints.delete_endpoint(operator, owner, endpoint)
         return DeletedEndpoint(tenant_id=owner, endpoint_id=endpoint, cancelled=cancelled)
 
@@ -488,7 +491,7 @@ class Endpoints:
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         kind, content = arguments.event_type(event_type), payload.content(data, body)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             published = await send_example(operator, owner, endpoint, kind, content)
         [delivery] = published.deliveries
         return SentExample(
@@ -504,10 +507,10 @@ class Endpoints:
         """Send one signed ping as a delivery is sent, also to a disabled endpoint, and return the answer.
 
         It joins no transaction, because it waits for the receiver, at most for the time-out of the endpoint. At most
-        five are sent at once.
+        five are sent at once, and two of one tenant; others wait up to 15 s, and then raise `Unavailable`.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.pinging(actor) as (operator, how):
+        async with self._session.pinging(actor, owner) as (operator, how):
             return translation.ping(await probe.send_ping(operator, how, tenant=owner, endpoint_id=endpoint))
 
     @property

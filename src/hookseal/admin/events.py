@@ -88,7 +88,7 @@ class Events:
         It joins no transaction, because a rollback would take the record back.
         """
         owner, event = arguments.tenant_id(tenant_id), arguments.event_id(event_id)
-        async with self._session.changing(actor) as operator:
+        async with self._session.changing(actor, tenant=owner) as operator:
             return await read_payload(operator, owner, event)
 
     async def payloads(
@@ -101,5 +101,5 @@ class Events:
         """
         owner, events = arguments.tenant_id(tenant_id), arguments.event_ids(event_ids)
         arguments.whole(most_bytes, "most_bytes")
-        async with self._session.changing(actor) as operator:
+        async with self._session.changing(actor, tenant=owner) as operator:
             return await read_payloads(operator, owner, events, most_bytes=most_bytes)

@@ -49,7 +49,7 @@ class Replays:
             since=since,
             until=until,
         )
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=selection.tenant_id) as operator:
             job = await start_replay(operator, selection, rate=allowed)
         return of_row(ReplayJob, job.shown())
 
@@ -117,7 +117,7 @@ class Replays:
         Raises `Conflict` if it has ended.
         """
         owner, replay = self._session.tenant_of_one(tenant_id), arguments.replay_id(replay_id)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             job = await cancel_replay(operator, replay, tenant=owner)
         return of_row(ReplayJob, job.shown())
 

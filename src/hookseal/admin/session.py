@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -14,6 +14,7 @@ from hookseal.config.settings import Settings
 from hookseal.errors import ConfigError, Defect, HooksealError, Malformed, Refused, Unavailable
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import TenantId
+from hookseal.ground.turns import Turns
 from hookseal.operations import sending
 from hookseal.operations.bulk import Further
 from hookseal.operations.operator import Operator
@@ -33,7 +34,10 @@ MAX_CONNECTIONS: Final = 10
 # A change may need a second connection while it holds one: a ping reads secrets over it, and a store outside
 # PostgreSQL takes the numbers of versions. So one is always left; a call that takes it needs no other.
 _CHANGES_AT_ONCE: Final = MAX_CONNECTIONS - 1
+_CHANGES_OF_ONE: Final = 6  # of one tenant: each may wait for a lock, as repetitions of a request do for the first
 _PINGS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
+_PINGS_OF_ONE: Final = 2  # of one tenant, whose receivers may hang
+_PING_WAIT_SECONDS: Final = 15.0
 
 
 class Session(ABC):
@@ -42,7 +46,7 @@ class Session(ABC):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._joined_now = set[int]()  # of the callers' connections: two parts at once would undo each other
-        self._pings = asyncio.Semaphore(_PINGS_AT_ONCE)
+        self._pings = Turns(_PINGS_AT_ONCE, most_of_one=_PINGS_OF_ONE)
         self._many = asyncio.Lock()  # two that hold some of the connections could wait for each other's
 
     @asynccontextmanager
@@ -57,11 +61,14 @@ class Session(ABC):
                 raise
 
     @asynccontextmanager
-    async def changing(self, actor: str, connection: Connection | None = None) -> AsyncIterator[Operator]:
+    async def changing(
+        self, actor: str, connection: Connection | None = None, *, tenant: str | None = None
+    ) -> AsyncIterator[Operator]:
         """Give an operator for a change, which the audit log records under the name `actor`.
 
-        With a connection the change is a part of the caller's transaction. Raises `ConfigError` without a master key,
-        and `Refused` with the provider `dev`.
+        With a connection the change is a part of the caller's transaction. Without one it takes its turn: the changes
+        of each `tenant` do, and so do those that are of none. Raises `ConfigError` without a master key, `Refused` with
+        the provider `dev`, and `Unavailable` if its turn does not come.
         """
         with self.failures():
             who = arguments.actor(actor)
@@ -73,17 +80,24 @@ class Session(ABC):
                 )
             require_lasting(self.settings.secrets)
             try:
-                async with self._operator(who, connection) as operator:
+                async with self._operator(who, connection, tenant) as operator:
                     yield operator
             except asyncpg.PostgresError as error:
                 await self._require_schema(error)
                 raise
 
     @asynccontextmanager
-    async def pinging(self, actor: str) -> AsyncIterator[tuple[Operator, Sending]]:
-        """Give an operator, and a sender that works as a worker with these settings does; at most five at once."""
+    async def pinging(self, actor: str, tenant: str) -> AsyncIterator[tuple[Operator, Sending]]:
+        """Give an operator, and a sender that works as a worker with these settings does.
+
+        There are at most five at once, and two of one tenant. Raises `Unavailable` after 15 s without a place.
+        """
         egress, clock = self.settings.egress, SystemClock()
-        async with self._pings, self.changing(actor) as operator, sending.transport(egress, clock) as opened:
+        async with (
+            _in_turn(self._pings, tenant, seconds=_PING_WAIT_SECONDS, what="pings"),
+            self.changing(actor, tenant=tenant) as operator,
+            sending.transport(egress, clock) as opened,
+        ):
             yield operator, sending.as_worker(opened, egress, clock)
 
     @asynccontextmanager
@@ -125,7 +139,9 @@ class Session(ABC):
         """Give what stores outside PostgreSQL need, until the block ends."""
 
     @abstractmethod
-    def _operator(self, who: str, connection: Connection | None) -> AbstractAsyncContextManager[Operator]:
+    def _operator(
+        self, who: str, connection: Connection | None, tenant: str | None
+    ) -> AbstractAsyncContextManager[Operator]:
         """Give an operator on the caller's connection, or on one of its own, with the secrets unlocked."""
 
     @abstractmethod
@@ -176,7 +192,7 @@ class PoolSession(Session):
         super().__init__(settings)
         self._pool = pool
         self._secrets = KeptSecrets(pool, settings)
-        self._changes = asyncio.Semaphore(_CHANGES_AT_ONCE)
+        self._changes = Turns(_CHANGES_AT_ONCE, most_of_one=_CHANGES_OF_ONE)
         self._place = f"PostgreSQL at {settings.database.address}"
 
     @contextmanager
@@ -198,9 +214,10 @@ class PoolSession(Session):
         await self._secrets.aclose()
 
     @asynccontextmanager
-    async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
+    async def _operator(self, who: str, connection: Connection | None, tenant: str | None) -> AsyncIterator[Operator]:
         unlocked = await self._secrets.for_change(is_joined=connection is not None)
-        async with self._turn(connection), self._connected(connection) as db:
+        turn = self._turn(tenant) if connection is None else nullcontext()
+        async with turn, self._connected(connection) as db:
             yield Operator(connection=db, who=who, unlocked=unlocked, follow=self._secrets.of)
 
     @asynccontextmanager
@@ -221,21 +238,9 @@ class PoolSession(Session):
     def _meaning(self, error: Exception) -> HooksealError | None:
         return Failures(place=self._place, denied=partial(missing_right, error, self._place)).meaning(error)
 
-    @asynccontextmanager
-    async def _turn(self, connection: Connection | None) -> AsyncIterator[None]:
+    def _turn(self, tenant: str | None) -> AbstractAsyncContextManager[None]:
         """Wait for a turn to hold a connection of the pool, as long as the pool waits for a free one."""
-        if connection is not None:
-            yield
-            return
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._changes.acquire()
-        except TimeoutError:
-            raise Unavailable("this Admin makes too many changes at once: nothing was changed, try again") from None
-        try:
-            yield
-        finally:
-            self._changes.release()
+        return _in_turn(self._changes, tenant, seconds=ANSWER_SECONDS, what="changes")
 
 
 class CommandSession(Session):
@@ -270,7 +275,12 @@ class CommandSession(Session):
         return outside(self.settings, partial(opening.connection, self.settings.database))
 
     @asynccontextmanager
-    async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
+    async def _operator(
+        self,
+        who: str,
+        connection: Connection | None,
+        tenant: str | None,  # noqa: ARG002 -- a command takes no turns
+    ) -> AsyncIterator[Operator]:
         source = await self.source()
         if self._kept is None:
             outside = await self._resources.enter_async_context(self.outside())
@@ -306,7 +316,12 @@ class PartSession(Session):
         raise _not_in_a_part()
 
     @asynccontextmanager
-    async def _operator(self, who: str, connection: Connection | None) -> AsyncIterator[Operator]:
+    async def _operator(
+        self,
+        who: str,
+        connection: Connection | None,
+        tenant: str | None,  # noqa: ARG002 -- the whole has its turn
+    ) -> AsyncIterator[Operator]:
         async with self._connected(connection) as db:
             yield Operator(connection=db, unlocked=self._whole.unlocked, who=who)
 
@@ -318,6 +333,16 @@ class PartSession(Session):
 
     def _meaning(self, error: Exception) -> None:  # noqa: ARG002 -- the session that has the transaction translates it
         return None
+
+
+@asynccontextmanager
+async def _in_turn(turns: Turns, tenant: str | None, *, seconds: float, what: str) -> AsyncIterator[None]:
+    async with AsyncExitStack() as held:
+        try:
+            await held.enter_async_context(turns.place(tenant, seconds=seconds))
+        except TimeoutError:
+            raise Unavailable(f"this Admin makes too many {what} at once: nothing was done, try again") from None
+        yield
 
 
 def _not_in_a_part() -> Defect:

@@ -111,7 +111,7 @@ class Secrets:
             force=arguments.flag(force, "force"),
         )
         try:
-            async with self._session.changing(actor, connection) as operator:
+            async with self._session.changing(actor, connection, tenant=request.tenant_id) as operator:
                 rotated = await operations.rotate_secret(operator, request)
         except InDoubt as error:
             if rotation_id is not None:
@@ -144,7 +144,7 @@ class Secrets:
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         seconds = self._overlap(overlap_seconds)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             after = await operations.roll_back(
                 operator,
                 tenant=owner,
@@ -167,7 +167,7 @@ class Secrets:
         """Retire the previous secret now. Raises `Conflict` if there is none."""
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             after = await operations.end_overlap(
                 operator, tenant=owner, endpoint_id=endpoint, expect_generation=expected
             )
@@ -224,7 +224,7 @@ class Secrets:
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         ending = arguments.flag(end_overlap, "end_overlap")
-        async with self._session.pinging(actor) as (operator, how):
+        async with self._session.pinging(actor, owner) as (operator, how):
             state = await reports.rotation_state(operator.connection, owner, endpoint)
             if ending and not state["overlapping"]:
                 raise Conflict(
@@ -251,7 +251,7 @@ class Secrets:
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         expected = arguments.optional_whole(expect_generation, "expect_generation")
-        async with self._session.pinging(actor) as (operator, how):
+        async with self._session.pinging(actor, owner) as (operator, how):
             canary = await ask_whether_switched(
                 operator, how, tenant=owner, endpoint_id=endpoint, expect_generation=expected
             )
@@ -271,7 +271,7 @@ class Secrets:
     ) -> PublicKeys:
         """Return the public keys with which the receiver verifies. Raises `Refused` if the endpoint has none."""
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.changing(_NOBODY, connection) as operator:
+        async with self._session.changing(_NOBODY, connection, tenant=owner) as operator:
             return of_row(PublicKeys, await reports.public_keys(operator, owner, endpoint))
 
     async def purge(
@@ -397,7 +397,7 @@ class Secrets:
         It joins no transaction, because a rollback would take the record back.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        async with self._session.changing(actor) as operator:
+        async with self._session.changing(actor, tenant=owner) as operator:
             revealed = await secret_operations.reveal(operator, owner, endpoint)
         return RevealedSecret(
             tenant_id=owner,

@@ -176,7 +176,12 @@ class _Calls:
         tenant = asked.access.tenant_id or ids.EVERY_TENANT
         try:
             async with self._admin.once(
-                idempotency_key=key, call=call.name, content=content, tenant_id=tenant, actor=asked.access.actor
+                idempotency_key=key,
+                call=call.name,
+                content=content,
+                tenant_id=tenant,
+                actor=asked.access.actor,
+                about=asked.tenant or None,
             ) as request:
                 within = replace(asked, admin=request.admin)
                 if request.first is not None:
