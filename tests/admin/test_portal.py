@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 
 from hookseal import Admin
 from hookseal.admin import PortalAccess, PortalSession
+from hookseal.admin.session import MAX_CONNECTIONS
 from hookseal.dispatcher.store import tokens
 from hookseal.errors import ConfigError, HooksealError, NotFound
-from hookseal.postgres.pool import Pool
+from hookseal.postgres.pool import Pool, connected
 from tests import rows
 from tests.admin.refusals import refused_field
 from tests.doubles.logbook import audited
@@ -193,6 +195,50 @@ async def test_the_portals_of_some_sessions_end(admin: Admin) -> None:
     assert [False, False, True, True, False] == await may_be_used(admin, *made, made_of_code)
 
 
+async def test_the_portals_of_operators_end_together(admin: Admin) -> None:
+    """Those of the tenants stay. The log of the installation has it."""
+    made = [await added(admin, "*", scopes=["read"]) for _ in range(2)]
+    theirs = await added(admin)
+    ended = await admin.portal.expire_all(tenant_id="*", actor=JANE)
+
+    assert ("*", 2) == (ended.tenant_id, ended.tokens)
+    assert [False, False, True] == await may_be_used(admin, *made, theirs)
+    [row] = (await admin.audit.list(tenant_id="_system", limit=1)).items
+    assert ("portal.expired", "tenant:*") == (row.action, row.subject)
+
+
+async def test_a_session_ends_with_the_token_whose_code_made_it(admin: Admin, installation: Installation) -> None:
+    """It alone, and the audit log says that there was one. A session that ends leaves the token."""
+    made, other = await added(admin), await added(admin)
+    session, others = [await admin.portal.exchange(code=code_of(each)) for each in (made, other)]
+    await admin.tokens.revoke(name=made.name, actor=JANE)
+    assert [False, False, True, True] == await may_be_used(admin, made, session, other, others)
+    assert {"sessions": 1} == (await audited(installation.pool))[-1]["after"]
+
+    await admin.tokens.revoke(name=others.name, actor=JANE)
+    assert [True, False] == await may_be_used(admin, other, others)
+    assert (await audited(installation.pool))[-1]["after"] is None
+
+
+async def test_wrong_codes_cost_one_look_up_together(admin: Admin) -> None:
+    """Anybody may send one. What has not the form of a code costs none."""
+    made = await added(admin, refresh_url=BACK)
+    sent: list[str] = []
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            connection = await stack.enter_async_context(connected(await admin.tokens._session.source()))
+            connection.add_query_logger(lambda query: sent.append(query.query))
+    wrong = [f"whsc_{number:043}" for number in range(50)]
+    asked = [admin.portal.exchange(code=code) for code in (*wrong, "", "whsc_", "x" * 100_000, f"{wrong[0]}\n")]
+    *tried, back = await asyncio.gather(*asked, admin.portal.refresh_url(code=code_of(made)), return_exceptions=True)
+    for _ in range(3):  # turns of the loop, until asyncpg has reported it
+        await asyncio.sleep(0)
+
+    assert {NotFound} == {type(each) for each in tried}
+    assert BACK == back
+    assert 1 == len(sent)
+
+
 async def test_portals_may_end_later(admin: Admin) -> None:
     """What ends before that time stays as it is."""
     soon, later = await added(admin, expiry_seconds=60), await added(admin)
@@ -204,7 +250,7 @@ async def test_portals_may_end_later(admin: Admin) -> None:
     assert timedelta(minutes=9) < of_later.expires_at - later.created_at < timedelta(minutes=11)
 
 
-@pytest.mark.parametrize("ends", ["portals", "tenant"])
+@pytest.mark.parametrize("ends", ["portals", "tenant", "token"])
 async def test_a_session_that_begins_meanwhile_ends_with_the_others(
     ends: str, admin: Admin, installation: Installation
 ) -> None:
@@ -215,11 +261,12 @@ async def test_a_session_that_begins_meanwhile_ends_with_the_others(
         transaction = other.transaction()
         await transaction.start()
         await tokens.exchange(other, code=tokens.digest(made.code.reveal()), token=tokens.digest(text))
-        ending: Awaitable[object] = asyncio.ensure_future(
-            admin.portal.expire_all(tenant_id="acme", actor=JANE)
-            if ends == "portals"
-            else admin.tenants.delete(tenant_id="acme", actor=JANE)
-        )
+        calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "portals": lambda: admin.portal.expire_all(tenant_id="acme", actor=JANE),
+            "tenant": lambda: admin.tenants.delete(tenant_id="acme", actor=JANE),
+            "token": lambda: admin.tokens.revoke(name=made.name, actor=JANE),
+        }
+        ending = asyncio.ensure_future(calls[ends]())
         await eventually(lambda: _waits(installation.pool))
         await transaction.commit()
         await ending
@@ -265,7 +312,7 @@ async def test_a_malformed_access_is_refused_by_name(admin: Admin) -> None:
     ok: dict[str, Any] = {"tenant_id": "acme", "actor": JANE}
     assert cases == [(given, await refused_field(admin.portal.add(**ok | given))) for given, _ in cases]
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"tenant_id": "*"}, "tenant_id"),
+        ({"tenant_id": "_operator"}, "tenant_id"),
         ({"session_ids": "abc"}, "session_ids"),
         ({"session_ids": ""}, "session_ids"),
         ({"session_ids": ["a b"]}, "session_ids"),

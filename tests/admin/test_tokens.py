@@ -117,20 +117,21 @@ async def test_only_the_digest_of_a_token_is_stored_and_no_repr_shows_it(
         assert part not in stored + repr(made) + repr(found) + repr(admin.tokens)
 
 
-async def test_a_wrong_token_costs_one_statement(admin: Admin) -> None:
-    """Any text is hashed and looked up once, and no error says more."""
+async def test_a_wrong_token_costs_one_statement_at_most(admin: Admin) -> None:
+    """What has the form of a token is hashed and looked up once, anything else is not; no error says more."""
     await added(admin)
     sent: list[str] = []
     async with AsyncExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
             connection = await stack.enter_async_context(connected(await admin.tokens._session.source()))
             connection.add_query_logger(lambda query: sent.append(query.query))
-    for text in ("", "whst_", "x", "whst_" + "A" * 43, "\u00e9", "\udcff", "\0", "%00", "a" * 100_000):
+    formless = ("", "whst_", "x", "whst_" + "A" * 44, "\u00e9", "\udcff", "\0", "%00", "a" * 100_000)
+    for text, statements in {**dict.fromkeys(formless, 0), "whst_" + "A" * 43: 1}.items():
         sent.clear()
         assert await admin.tokens.find(text) is None, text
         for _ in range(3):  # turns of the loop, until asyncpg has reported it
             await asyncio.sleep(0)
-        assert 1 == len(sent), text
+        assert statements == len(sent), text
 
 
 async def test_look_ups_that_come_at_once_share_a_statement(admin: Admin) -> None:

@@ -90,7 +90,7 @@ _ENDPOINT = (
 )
 _RECORD = "tenant_id name version ref endpoint_id provider purpose scheme key_id wrapped_by state created_at changed_at"
 _TOKEN = "tenant_id id name scopes created_at expires_at revoked_at last_used_on portal user_name session_id"
-_NEW_TOKEN = "tenant_id id name digest scopes expires_at portal user_name session_id refresh_url code_digest"
+_NEW_TOKEN = "tenant_id id name digest scopes expires_at portal user_name session_id refresh_url code_digest made_of"
 _END_OF_TOKEN = "expires_at revoked_at last_used_on code_spent_at"
 PARTS = {
     ("hookseal_operator", "INSERT", "api_tokens"): _NEW_TOKEN,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from hookseal.admin import arguments
 from hookseal.admin.results import ExpiredPortals, PortalAccess, PortalSession, of_row
@@ -10,6 +11,7 @@ from hookseal.admin.session import Session
 from hookseal.config.settings import Environment
 from hookseal.dispatcher.store import tokens
 from hookseal.dispatcher.store.tokens import MOST_PORTAL_SECONDS, PORTAL_SCOPES, PORTAL_SECONDS, NewPortal
+from hookseal.ground.batches import Batch, Batches, resolve
 from hookseal.ground.ids import token_actor
 from hookseal.operations.tokens import add_portal, exchange_code, expire_portals
 from hookseal.postgres.pool import Connection
@@ -24,6 +26,7 @@ class Portal:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._sought: Batches[bytes, dict[str, Any] | None] = Batches(self._find)
 
     async def add(
         self,
@@ -61,7 +64,7 @@ class Portal:
             digest=tokens.digest(text),
             code_digest=tokens.digest(code),
         )
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             added = await add_portal(operator, new)
         pages = self._session.settings.api.portal_url
         link = None if pages is None else SecretMaterial(f"{pages}/login?code=".encode() + code)
@@ -73,13 +76,13 @@ class Portal:
         The audit log has it as done by the token of the code. Raises `NotFound` if the code was used or has expired,
         and if its token has ended; of two at once one succeeds.
         """
-        spent, text = tokens.digest(arguments.token_text(code, "code")), tokens.drawn(os.urandom)
-        async with self._session.reading() as db:
-            access = await tokens.of_portal(db, spent)
+        given, text = arguments.token_text(code, "code"), tokens.drawn(os.urandom)
+        access = await self._of(given)
         if access is None:
             raise tokens.unusable_code()
-        async with self._session.changing(token_actor(access["name"], access["user"])) as operator:
-            session = await exchange_code(operator, code=spent, token=tokens.digest(text))
+        actor = token_actor(access["name"], access["user"])
+        async with self._session.changing(actor, tenant=access["tenant_id"]) as operator:
+            session = await exchange_code(operator, code=tokens.digest(given), token=tokens.digest(text))
         return of_row(PortalSession, session, token=SecretMaterial(text))
 
     async def refresh_url(self, *, code: str) -> str | None:
@@ -88,9 +91,7 @@ class Portal:
         The token of a session has the address as well, until 7 days after its end. None if there is none, or if this
         is neither a code nor a token of a portal. It needs no master key, and no actor.
         """
-        found_by = tokens.digest(arguments.token_text(code, "code"))
-        async with self._session.reading() as db:
-            found = await tokens.of_portal(db, found_by)
+        found = await self._of(arguments.token_text(code, "code"))
         return None if found is None else found["refresh_url"]
 
     async def expire_all(
@@ -104,11 +105,25 @@ class Portal:
     ) -> ExpiredPortals:
         """End the tokens of the tenant's portals, now or `after_seconds` (up to 604,800), and the codes with them.
 
-        With `session_ids` (up to 250) only those of these sessions end. What ends earlier stays as it is.
+        Those of `*` are the ones that let an operator in; the tenants keep theirs. With `session_ids` (up to 250) only
+        those of these sessions end. What ends earlier stays as it is.
         """
-        owner = arguments.customer_id(tenant_id)
+        owner = arguments.customer_or_every(tenant_id)
         sessions = arguments.session_ids(session_ids)
         seconds = arguments.seconds(after_seconds, "after_seconds", least=0, most=MOST_PORTAL_SECONDS)
-        async with self._session.changing(actor, connection) as operator:
+        async with self._session.changing(actor, connection, tenant=owner) as operator:
             ended = await expire_portals(operator, owner, seconds=seconds, session_ids=sessions)
         return ExpiredPortals(tenant_id=owner, tokens=ended)
+
+    async def _of(self, text: bytes) -> dict[str, Any] | None:
+        """Return the token of a portal with this text, or whose code it is; None if there is none.
+
+        Anybody may ask, so it costs little: texts that come while a look-up runs share the next one.
+        """
+        return await self._sought.add(text) if tokens.may_be_one(text) else None
+
+    async def _find(self, batch: Batch[bytes, dict[str, Any] | None]) -> None:
+        async with self._session.reading() as db:
+            found = await tokens.of_portals(db, [text for text, _ in batch])
+        for text, future in batch:
+            resolve(future, found.get(text))

@@ -78,7 +78,7 @@ class Tokens:
     async def revoke(self, *, name: str, actor: str, connection: Connection | None = None) -> Token:
         """Revoke a token, also that of a portal: `find` does not find it any more.
 
-        Raises `NotFound` if no token of this name is in use.
+        A session that was made of its code ends with it. Raises `NotFound` if no token of this name is in use.
         """
         wanted = arguments.token_name(name)
         async with self._session.changing(actor, connection) as operator:
@@ -87,10 +87,12 @@ class Tokens:
     async def find(self, token: str) -> Token | None:
         """Return the token with this text if it may be used now, else None. It needs no master key, and no actor.
 
-        It is looked up each time; calls that come while a look-up runs share the next one. Every wrong text takes as
-        long as another one. The first use of a day is recorded as `last_used_on`.
+        It is looked up each time; calls that come while a look-up runs share the next one. Every wrong text that has
+        the form of a token takes as long as another one, and any other text is none without a look-up. The first use of
+        a day is recorded as `last_used_on`.
         """
-        return await self._sought.add(arguments.token_text(token))
+        text = arguments.token_text(token)
+        return await self._sought.add(text) if tokens.may_be_one(text) else None
 
     async def _find(self, batch: Batch[bytes, Token | None]) -> None:
         async with self._session.reading() as db:

@@ -24,11 +24,18 @@ async def add_token(operator: Operator, token: NewToken) -> dict[str, Any]:
 
 
 async def revoke_token(operator: Operator, name: str) -> dict[str, Any]:
-    """Revoke the token: it is refused from the next request on. Raises `NotFound` and `Unavailable`."""
+    """Revoke the token: it is refused from the next request on, and so is a session that was made of its code.
+
+    Raises `NotFound` and `Unavailable`.
+    """
     async with operator.changing() as connection:
-        revoked = await tokens.revoke(connection, name)
+        revoked, sessions = await tokens.revoke(connection, name)
         await operator.audit(
-            Action.TOKEN_REVOKED, of=f"token:{name}", tenant=_audited_for(revoked["tenant_id"]), before=_facts(revoked)
+            Action.TOKEN_REVOKED,
+            of=f"token:{name}",
+            tenant=_audited_for(revoked["tenant_id"]),
+            before=_facts(revoked),
+            after={"sessions": sessions} if sessions else None,
         )
     return revoked
 
@@ -71,7 +78,9 @@ async def expire_portals(operator: Operator, tenant: TenantId, *, seconds: int, 
         ended = await tokens.expire_portals(connection, tenant, seconds=seconds, session_ids=session_ids)
         if ended:
             facts = {"tokens": ended, "seconds": seconds, "session_ids": [*session_ids]}
-            await operator.audit(Action.PORTALS_EXPIRED, of=f"tenant:{tenant}", tenant=tenant, after=facts)
+            await operator.audit(
+                Action.PORTALS_EXPIRED, of=f"tenant:{tenant}", tenant=_audited_for(tenant), after=facts
+            )
     return ended
 
 

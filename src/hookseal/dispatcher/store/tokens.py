@@ -4,6 +4,7 @@ Those of a portal let a customer in for a while, and may have a code, which make
 """
 
 import hashlib
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ _SQL: Final = Statements("hookseal.dispatcher.store", "tokens.sql")
 _PREFIX: Final = b"whst_"  # ground/log.py masks what begins with it
 _CODE_PREFIX: Final = b"whsc_"  # the same
 _BYTES: Final = 32
+_ONE: Final = re.compile(rb"wh(?:st|sc)_[A-Za-z0-9_-]{43}")  # 32 bytes in base64
 
 
 class Scope(StrEnum):
@@ -78,6 +80,11 @@ def drawn_code(random: Callable[[int], bytes]) -> bytes:
     return _CODE_PREFIX + urlsafe_b64encode(random(_BYTES)).rstrip(b"=")
 
 
+def may_be_one(text: bytes) -> bool:
+    """Return whether the text has the form of a token or a code. One that has not needs no look-up."""
+    return _ONE.fullmatch(text) is not None
+
+
 def digest(text: bytes) -> bytes:
     """Return the SHA-256 of a token or a code, by which it is found. Nobody can guess one: no slow hash is needed."""
     return hashlib.sha256(text).digest()
@@ -112,15 +119,18 @@ async def add(connection: Connection, token: NewToken) -> dict[str, Any]:
     return dict(row)
 
 
-async def revoke(connection: Connection, name: str) -> dict[str, Any]:
+async def revoke(connection: Connection, name: str) -> tuple[dict[str, Any], int]:
     """Revoke the token, in the caller's transaction: no search that begins after the commit finds it.
 
-    Raises `NotFound` if no token of this name is in use, `Unavailable`.
+    Return it, and how many sessions ended with it: those that were made of its code. Raises `NotFound` if no token of
+    this name is in use, `Unavailable`.
     """
     row = await _SQL.row(connection, "revoke", name)
     if row is None:
         raise NotFound("no token of this name is in use", field="name")
-    return dict(row)
+    # A statement of its own: the first one may have waited for a session that was being made, which it cannot see.
+    sessions = await _SQL.execute(connection, "revoke_sessions", row["tenant_id"], row["token_id"])
+    return dict(row), sessions
 
 
 async def revoke_all(connection: Connection, tenant: TenantId) -> int:
@@ -170,13 +180,14 @@ def unusable_code() -> NotFound:
     return NotFound("the code was used, or has expired", field="code")
 
 
-async def of_portal(executor: Executor, found_by: bytes) -> dict[str, Any] | None:
-    """Return the token of a portal with this digest, or whose code has it; None if there is none.
+async def of_portals(executor: Executor, texts: Iterable[bytes]) -> dict[bytes, dict[str, Any]]:
+    """Return the tokens of portals with these texts, or with these codes, by one statement, each by its text.
 
     Neither need be usable any more. Raises `Unavailable`.
     """
-    row = await _SQL.row(executor, "of_portal", found_by)
-    return None if row is None else dict(row)
+    digests = {digest(text).hex(): text for text in texts}
+    rows = await _SQL.rows(executor, "of_portals", list(digests))
+    return {digests[row["digest"]]: dict(row) for row in rows}
 
 
 async def expire_portals(connection: Connection, tenant: TenantId, *, seconds: int, session_ids: Sequence[str]) -> int:

@@ -43,20 +43,24 @@ WITH spent AS (
     SET code_spent_at = now()
     WHERE t.code_digest = $1 AND t.code_spent_at IS NULL AND t.created_at > now() - interval '10 minutes'
       AND t.revoked_at IS NULL AND t.expires_at > now()
-    RETURNING t.tenant_id, hookseal.uuid7() AS id, t.scopes, t.expires_at, t.user_name, t.session_id, t.refresh_url
+    RETURNING t.tenant_id, t.id AS made_of, hookseal.uuid7() AS id, t.scopes, t.expires_at, t.user_name, t.session_id, t.refresh_url
 )
 INSERT INTO hookseal.api_tokens AS t
-    (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url)
+    (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, made_of)
 SELECT s.tenant_id, s.id, 'portal-' || replace(s.id::text, '-', ''), $2::bytea, s.scopes, s.expires_at, true,
-       s.user_name, s.session_id, s.refresh_url
+       s.user_name, s.session_id, s.refresh_url, s.made_of
 FROM spent AS s
 RETURNING {shown}, t.refresh_url
 
--- Returns the token of a portal with this digest, or whose code has it, whether it may be used or not.
--- name: of_portal
-SELECT {shown}, t.refresh_url
-FROM hookseal.api_tokens AS t
-WHERE t.portal AND (t.code_digest = $1 OR t.digest = $1)
+-- Returns the tokens of portals with these digests, in hexadecimal, or whose codes have them, whether they may be used or not.
+-- `OFFSET 0` makes the planner look each up in the indexes.
+-- name: of_portals
+SELECT s.digest, {shown}, t.refresh_url
+FROM unnest($1::text[]) AS s (digest),
+     LATERAL (SELECT * FROM hookseal.api_tokens AS k
+              WHERE k.code_digest = decode(s.digest, 'hex') OR k.digest = decode(s.digest, 'hex')
+              OFFSET 0) AS t
+WHERE t.portal
 
 -- Lets the tokens of a tenant's portals that are in use, or those of these sessions, end in so many seconds, and now if that is 0.
 -- name: expire_portals
@@ -73,6 +77,12 @@ UPDATE hookseal.api_tokens AS t
 SET revoked_at = now()
 WHERE t.name = $1 AND t.revoked_at IS NULL
 RETURNING {shown}
+
+-- Revokes the sessions that were made of the code of a token.
+-- name: revoke_sessions
+UPDATE hookseal.api_tokens AS t
+SET revoked_at = now()
+WHERE t.tenant_id = $1 AND t.made_of = $2::text::uuid AND t.revoked_at IS NULL
 
 -- Revokes all tokens of a tenant that are in use.
 -- name: revoke_all

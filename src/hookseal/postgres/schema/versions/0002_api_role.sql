@@ -78,7 +78,8 @@ GRANT INSERT (tenant_id, uid, name, metadata), UPDATE (uid, name, metadata, crea
 GRANT INSERT (name, description, schemas, deprecated, archived),
       UPDATE (description, schemas, deprecated, archived, updated_at)
     ON hookseal.event_types TO hookseal_api;
-GRANT INSERT (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, code_digest),
+GRANT INSERT (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, code_digest,
+              made_of),
       UPDATE (expires_at, revoked_at, last_used_on, code_spent_at)
     ON hookseal.api_tokens TO hookseal_api;
 GRANT DELETE,

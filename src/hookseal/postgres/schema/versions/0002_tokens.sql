@@ -24,12 +24,13 @@ CREATE TABLE hookseal.api_tokens (
     refresh_url   text                   CHECK (length(refresh_url) <= 2048),
     code_digest   bytea                  UNIQUE CHECK (octet_length(code_digest) = 32),
     code_spent_at timestamptz,
+    made_of       uuid,
     PRIMARY KEY (tenant_id, id),
     CONSTRAINT api_tokens_of_a_portal CHECK (
         CASE WHEN portal
              THEN (tenant_id <> '*' OR scopes <@ ARRAY['read', 'operate'])
                   AND expires_at IS NOT NULL AND expires_at - created_at <= interval '7 days'
-             ELSE num_nonnulls(user_name, session_id, refresh_url, code_digest, code_spent_at) = 0
+             ELSE num_nonnulls(user_name, session_id, refresh_url, code_digest, code_spent_at, made_of) = 0
         END)
 );
 COMMENT ON COLUMN hookseal.api_tokens.tenant_id IS 'The tenant that it acts for; * for all';
@@ -44,7 +45,9 @@ COMMENT ON COLUMN hookseal.api_tokens.session_id IS 'By which the product may en
 COMMENT ON COLUMN hookseal.api_tokens.refresh_url IS 'Where the product lets the user in again';
 COMMENT ON COLUMN hookseal.api_tokens.code_digest IS 'SHA-256 of its code, which is used within ten minutes of created_at';
 COMMENT ON COLUMN hookseal.api_tokens.code_spent_at IS 'When the code was used, which it is once';
+COMMENT ON COLUMN hookseal.api_tokens.made_of IS 'Of a session: the token whose code made it, with which it ends';
 CREATE UNIQUE INDEX api_tokens_in_use ON hookseal.api_tokens (name) WHERE revoked_at IS NULL;
+CREATE UNIQUE INDEX api_tokens_of_a_code ON hookseal.api_tokens (tenant_id, made_of) WHERE made_of IS NOT NULL;
 CREATE INDEX api_tokens_by_end ON hookseal.api_tokens ((least(revoked_at, expires_at)));
 
 -- Deletes up to 500 tokens that ended long ago: those of a portal, of which each visit makes one, after 7 days, others after 30.
@@ -75,7 +78,8 @@ COMMENT ON FUNCTION hookseal.remove_tokens() IS
 REVOKE EXECUTE ON FUNCTION hookseal.remove_tokens() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hookseal.remove_tokens() TO hookseal_worker;
 GRANT SELECT,
-      INSERT (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, code_digest),
+      INSERT (tenant_id, id, name, digest, scopes, expires_at, portal, user_name, session_id, refresh_url, code_digest,
+              made_of),
       UPDATE (expires_at, revoked_at, last_used_on, code_spent_at)
     ON hookseal.api_tokens TO hookseal_operator;
 GRANT SELECT (tenant_id, id, name, scopes, created_at, expires_at, revoked_at, last_used_on, portal, user_name, session_id)
