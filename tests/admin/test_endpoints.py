@@ -378,6 +378,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str | None]] = [
     ("add", {"url": "ftp://a.example/"}, "url"),
     ("add", {"event_types": []}, "event_types"),
     ("add", {"event_types": ["a b"]}, "event_types"),
+    ("add", {"event_types": [f"{number:064}" for number in range(257)]}, "event_types"),
     ("add", {"event_types": "invoice"}, "event_types"),
     ("add", {"actor": ""}, "actor"),
     ("add", {"actor": "x" * 129}, "actor"),

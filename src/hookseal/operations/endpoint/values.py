@@ -12,6 +12,7 @@ from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import TenantId
 
+_MOST_CHARACTERS: Final = 16_384  # of all event types of an endpoint: a list shows 250 endpoints
 _RULES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
         "timeout_ms": endpoint_rules.timeout_ms,
@@ -65,4 +66,9 @@ def _subscriptions(event_types: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     distinct = tuple(dict.fromkeys(map(ids.subscription, event_types)))
     if not distinct:
         raise Malformed("event_types must have at least one event type", field="event_types")
+    if sum(map(len, distinct)) > _MOST_CHARACTERS:
+        raise Malformed(
+            f"event_types must have at most {_MOST_CHARACTERS} characters in all: one as invoice.* stands for several",
+            field="event_types",
+        )
     return distinct
