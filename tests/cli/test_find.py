@@ -24,7 +24,9 @@ async def test_the_id_of_an_event_is_found(begun: Begun) -> None:
 async def test_a_webhook_id_is_found_and_another_is_not(begun: Begun) -> None:
     delivery = await rows.delivery(begun.stored.pool, state="dead_letter")
     assert "dead_letter" in (await begun.run("find", delivery)).out
-    assert "nothing has this id\n" == (await begun.run("find", "0197c1f0-5e6a-7c3b-9d2e-4f5061728394")).out
+    nothing = await begun.run("find", "0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
+    assert (3, "") == (nothing.code, nothing.out)
+    assert "nothing has this id" in nothing.err
     assert 2 == (await begun.run("find", "a b")).code
 
 

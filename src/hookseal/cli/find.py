@@ -8,9 +8,11 @@ from hookseal.admin import Found
 from hookseal.cli.context import READS, call
 from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text
 from hookseal.cli.shared.runtime import start
+from hookseal.errors import NotFound
 
 _DELIVERY = ("tenant_id", "delivery_id", "endpoint_id", "event_id", "event_type", "state", "attempts", "last_error")
 _TENANT = ("tenant_id", "uid", "name", "created_at")
+_NOT_IN_ALL = "nothing was found with this id: there are more tenants, in which no event was looked for"
 _EVENTS = ("tenant_id", "event_id", "event_type", "occurred_at", "correlation_id")
 
 
@@ -29,6 +31,8 @@ def find(
     Example: hookseal find 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
     found = call(start(READS), lambda admin: admin.find(identifier=identifier))
+    if found.tenant is None and found.delivery is None and not found.events:
+        raise NotFound("nothing has this id" if found.complete else _NOT_IN_ALL, field="identifier")
     emit(found, as_json=as_json, text=lambda: _text(found))
 
 
@@ -41,4 +45,4 @@ def _text(found: Found) -> str:
     if found.events:
         more = "" if found.complete else "\nthere may be more"
         parts.append(page_text([fields_of(event) for event in found.events], _EVENTS, None, none="") + more)
-    return "\n\n".join(parts) or "nothing has this id"
+    return "\n\n".join(parts)
