@@ -56,3 +56,13 @@ async def test_without_the_address_of_the_pages_nothing_is_made(begun: Begun) ->
     assert (78, "") == (refused.code, refused.out)
     assert "HOOKSEAL_PORTAL_URL is not set" in refused.err
     assert [] == await audited(begun.stored.pool)
+
+
+async def test_what_is_wrong_names_its_option(begun: Begun) -> None:
+    for options, option in (
+        (("--tenant", "*"), "--scope read --scope operate"),
+        (("--tenant", "acme", "--expires", "30s"), "--expires 1m to --expires 7d"),
+    ):
+        refused = await begun.run("portal", "link", *options, **PAGES)
+        assert (2, "") == (refused.code, refused.out)
+        assert option in refused.err

@@ -247,7 +247,11 @@ def portal_scopes(names: Sequence[str], owner: TenantId) -> tuple[Scope, ...]:
     """
     given = scopes(names)
     if owner == ids.EVERY_TENANT and {*given} - {Scope.READ, Scope.OPERATE}:
-        raise Malformed("scopes of a portal of every tenant may be read and operate only", field="scopes")
+        raise Malformed(
+            "scopes of a portal of every tenant may be read and operate only",
+            advice="name them: --scope read --scope operate",
+            field="scopes",
+        )
     if Scope.READ not in given:
         raise Malformed("scopes of a portal must have read", field="scopes")
     return given
@@ -283,11 +287,11 @@ def refresh_url(text: str, *, allow_http: bool) -> str:
     return text
 
 
-def seconds(value: int, name: str, *, least: int, most: int) -> int:
-    """Return the number of seconds, if it is within these bounds. Raises `Malformed`."""
+def seconds(value: int, name: str, *, least: int, most: int, advice: str | None = None) -> int:
+    """Return the number of seconds, if it is within these bounds. Raises `Malformed`, with this advice."""
     whole(value, name)
     if not least <= value <= most:
-        raise Malformed(f"{name} must be {least} to {most} seconds", field=name)
+        raise Malformed(f"{name} must be {least} to {most} seconds", advice=advice, field=name)
     return value
 
 

@@ -54,7 +54,13 @@ class Portal:
         new = NewPortal(
             tenant_id=owner,
             scopes=arguments.portal_scopes(scopes, owner),
-            seconds=arguments.seconds(expiry_seconds, "expiry_seconds", least=60, most=MOST_PORTAL_SECONDS),
+            seconds=arguments.seconds(
+                expiry_seconds,
+                "expiry_seconds",
+                least=60,
+                most=MOST_PORTAL_SECONDS,
+                advice="--expires 1m to --expires 7d",
+            ),
             not_after=arguments.moment(not_after, "not_after"),
             user=arguments.optional(arguments.user, user),
             session_id=arguments.optional(arguments.session_id, session_id),
