@@ -174,7 +174,10 @@ async def delete(endpoint_id: str, user: Who) -> None:
 async def pay(number: int, user: Who) -> dict[str, Any]:
     """Store an invoice and publish its event, both or neither."""
     async with app.state.pool.acquire() as connection, connection.transaction():
-        await connection.execute("INSERT INTO invoices_of_customers VALUES ($1, $2)", user.tenant_id, number)
+        try:
+            await connection.execute("INSERT INTO invoices_of_customers VALUES ($1, $2)", user.tenant_id, number)
+        except asyncpg.UniqueViolationError:
+            raise HTTPException(409, "this invoice is paid already") from None
         published = await app.state.publisher.publish(
             tenant_id=user.tenant_id,
             event_type="invoice.paid",

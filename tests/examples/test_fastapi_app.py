@@ -87,7 +87,7 @@ async def test_a_customer_manages_webhooks(world: World) -> None:
         assert 201 == status
         hook = f"/webhooks/{added['endpoint_id']}"
         assert (200, True) == ((tested := await customer.request("POST", f"{hook}/test"))[0], tested[1]["delivered"])
-        assert 200 == (await customer.request("POST", "/invoices/1/paid"))[0]
+        assert [200, 409] == [(await customer.request("POST", "/invoices/1/paid"))[0] for _ in range(2)]
         first = await receiver.wait_for(2)
         Webhook(added["secret"]).verify(first.body, first.headers)
 
