@@ -32,12 +32,17 @@ def _rate(selector: str, by: str = "") -> str:
     return f"sum{f' by ({by})' if by else ''} (rate({selector}[$__rate_interval]))"
 
 
-def _quantile(share: float, histogram: str) -> str:
-    return f"histogram_quantile({share}, sum by (le) (rate({histogram}_bucket[$__rate_interval])))"
+def _quantile(share: float, histogram: str, labels: str) -> str:
+    return f"histogram_quantile({share}, sum by (le) (rate({histogram}_bucket{labels}[$__rate_interval])))"
 
 
-def _quantiles(histogram: str) -> dict[str, str]:
-    return {f"p{round(share * 100)}": _quantile(share, histogram) for share in (0.5, 0.95, 0.99)}
+def _quantiles(histogram: str, labels: str = "") -> dict[str, str]:
+    return {f"p{round(share * 100)}": _quantile(share, histogram, labels) for share in (0.5, 0.95, 0.99)}
+
+
+def _by_statement(share: float) -> dict[str, str]:
+    histogram = "hookseal_statement_seconds"
+    return {each: _quantile(share, histogram, f'{{statement="{each}"}}') for each in ("claim", "record")}
 
 
 # What answers at a glance whether somebody must act.
@@ -52,7 +57,11 @@ GLANCE: Final = (
 ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
     "Deliveries": (
         Shown("Attempts by outcome", "reqps", {"{{outcome}}": _rate("hookseal_attempts_total", "outcome")}),
-        Shown("From publish to first attempt", "s", _quantiles("hookseal_time_to_first_attempt_seconds")),
+        Shown(
+            "From publish to first attempt, if nothing held it",
+            "s",
+            _quantiles("hookseal_time_to_first_attempt_seconds", '{held="no"}'),
+        ),
         Shown("Duration of requests", "s", _quantiles("hookseal_attempt_duration_seconds")),
         Shown("Held back, by reason", "short", {"{{waiting_for}}": "max by (waiting_for) (hookseal_waiting)"}),
         Shown("Times held back", "ops", {"{{waiting_for}}": _rate("hookseal_held_total", "waiting_for")}),
@@ -69,6 +78,11 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
                 "held too long": _rate("hookseal_held_too_long_total"),
             },
         ),
+    ),
+    "Tenants": (
+        Shown("Pending", "short", {"{{tenant}}": "max by (tenant) (hookseal_tenant_pending)"}),
+        Shown("Age of the oldest", "s", {"{{tenant}}": "max by (tenant) (hookseal_tenant_oldest_seconds)"}),
+        Shown("All endpoints stopped for", "s", {"{{tenant}}": "max by (tenant) (hookseal_tenant_stopped_seconds)"}),
     ),
     "Endpoints": (
         Shown(
@@ -92,6 +106,9 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
         ),
     ),
     "Workers": (
+        Shown("What limits them", "percentunit", {"{{by}}": _rate("hookseal_saturated_seconds_total", "by")}),
+        Shown("Used of each limit", "percentunit", {"{{of}}": "max by (of) (hookseal_in_use / hookseal_limit)"}),
+        Shown("Claims and records, p99", "s", _by_statement(0.99)),
         Shown(
             "In flight and unrecorded",
             "short",

@@ -116,6 +116,10 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
         "this machine has no file descriptor or memory left: the worker begins less",
         "[HooksealExhausted](runbook.md#hooksealexhausted)",
     ),
+    "setting.unknown": (
+        "a name that is no setting of this version is set, and `HOOKSEAL_UNKNOWN_SETTINGS` is `warn`",
+        "correct the name, unless it is one of a newer version",
+    ),
     "worker.few_descriptors": ("this process may open fewer files than its concurrency needs", "raise the hard limit"),
     "api.ready": ("the HTTP API, or its parent with all its processes, is ready", NOTHING),
     "api.draining": ("the HTTP API, or its parent, stops", NOTHING),
@@ -196,6 +200,7 @@ FIELDS: Final[dict[str, str]] = {
     "process": "the number of the process under its parent",
     "processes": "how many processes there are",
     "providers": "providers of secrets",
+    "setting": "the name of a variable, never its value",
     "reason": "why, as a sentence, or the class of an error",
     "recorded": "false if the lease was lost: nothing was written",
     "remaining": "how many deliveries are left",
