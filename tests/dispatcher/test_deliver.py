@@ -34,7 +34,7 @@ from hookseal.dispatcher.core.model import (
     WaitingFor,
 )
 from hookseal.dispatcher.core.policy import Wait
-from hookseal.dispatcher.core.ports import Signer
+from hookseal.dispatcher.core.ports import Signer, Transport
 from hookseal.dispatcher.core.prepare import START_WITHIN_SECONDS, compose
 from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, Unavailable
 from hookseal.ground import log
@@ -1106,3 +1106,25 @@ def test_the_default_is_no_own_headers() -> None:
 
     assert {} == one.sealed_headers
     assert one.sealed_headers is not other.sealed_headers
+
+
+class Tracing:
+    """Sends each request with the traceparent of a span of its own."""
+
+    async def send(self, transport: Transport, claim: Claim, request: Request) -> Answer:
+        headers = {**request.headers, "traceparent": f"span-{claim.number}"}
+        return await transport.send(msgspec.structs.replace(request, headers=headers))
+
+
+@pytest.mark.req("OPS-03", part="spans")
+async def test_with_tracing_each_attempt_sends_a_span_of_its_own() -> None:
+    """And what is not begun for another reason asks for none."""
+    scene = Scene()
+    scene.parts = replace(scene.parts, tracing=Tracing())
+    await scene.run()
+    unrecordable = Scene()
+    unrecordable.parts = replace(unrecordable.parts, tracing=Tracing(), may_begin=lambda: False)
+    await unrecordable.run()
+
+    assert ["span-1"] == [each.headers["traceparent"] for each in scene.transport.sent]
+    unrecordable.require_unsent()
