@@ -605,7 +605,7 @@ class RunningReplay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstAttempts:
-    """How long first attempts took to come: of the last five minutes, of the newest 5,000 deliveries.
+    """How long first attempts took to come: of the last five minutes, of the newest 2,000 deliveries.
 
     Those to an endpoint that is held, at a limit or ordered are left out: it holds deliveries back. One that is due and
     was not tried counts with the time until now. Without any the percentiles are None.

@@ -9,7 +9,7 @@ from hookseal.postgres.statements import Statements
 TENANTS: Final = 10  # that are shown each by itself
 MOST: Final = 10_000  # deliveries of each kind of a tenant that are counted
 _TENANTS_READ: Final = 10_000
-_ENDPOINTS_READ: Final = 20_000
+_ENDPOINTS_READ: Final = 5_000
 
 SQL: Final = Statements("hookseal.dispatcher.store", "backlog.sql", seconds=None)
 _OF_TENANT: Final = ("tenant_id", "pending", "due", "waiting", "oldest_seconds")

@@ -11,7 +11,8 @@ from hookseal.postgres.statements import Statements
 ENDPOINTS: Final = 20  # in trouble that are shown
 WORKERS: Final = 100
 REPLAYS: Final = 10
-SAMPLE: Final = 5_000  # deliveries of which the first attempt is timed
+LANES: Final = 1_000  # of which the oldest delivery is looked up
+SAMPLE: Final = 2_000  # deliveries of which the first attempt is timed
 SAMPLE_SECONDS: Final = 300.0
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "status.sql", seconds=None)
@@ -27,7 +28,7 @@ async def read(executor: Executor, *, most: int = overview.MOST) -> dict[str, An
         **rest,
         "overview": await overview.overview(executor, most=most),
         "oldest_waiting_seconds": {
-            row["label"]: row["seconds"] for row in await _SQL.rows(executor, "oldest_waiting", most)
+            row["label"]: row["seconds"] for row in await _SQL.rows(executor, "oldest_waiting", LANES)
         },
         "backlog": await backlog.by_tenant(executor, most=most),
         "endpoints": [dict(row) for row in troubled[:ENDPOINTS]],

@@ -1,7 +1,7 @@
 -- What an operator asks first of the whole installation, beside its counts. Each read ends at a limit.
 
--- For how long the oldest held delivery has waited, by reason. What waits for room in a lane is looked up lane by lane, in $1
--- lanes at most, since in that of a held endpoint it waits for what holds the endpoint.
+-- For how long the oldest held delivery has waited, by reason. What waits for room in a lane is looked up lane by lane, since in
+-- that of a held endpoint it waits for what holds the endpoint: in the $1 lanes that have been crowded for longest.
 -- name: oldest_waiting
 SELECT w.label, greatest(extract(epoch FROM now() - min(w.held_at)), 0)::float8 AS seconds
 FROM ((SELECT r.waiting_for AS label, oldest.held_at
@@ -14,7 +14,7 @@ FROM ((SELECT r.waiting_for AS label, oldest.held_at
            LIMIT 1) AS oldest)
       UNION ALL
       (SELECT coalesce(h.waiting_for, r.waiting_for), oldest.held_at
-       FROM (SELECT l.tenant_id, l.endpoint_id FROM hookseal.lanes AS l LIMIT $1) AS l
+       FROM (SELECT l.tenant_id, l.endpoint_id FROM hookseal.lanes AS l ORDER BY l.since LIMIT $1) AS l
        LEFT JOIN hookseal.held_endpoints AS h
            ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
        CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
