@@ -52,6 +52,7 @@ async def answered(library: str, url: str, token: str) -> list[Any]:
     return answers
 
 
+@pytest.mark.req("API-02", part="javascript")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("library", ["svix", "svix2"])
 async def test_each_call_and_a_delivery(
