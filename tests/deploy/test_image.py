@@ -5,6 +5,7 @@ import base64
 import json
 import signal
 import subprocess
+import sys
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -114,6 +115,15 @@ def test_make_image_counts_only_signed_requests() -> None:
     assert ["msg_1", "msg_1"] == trial.verified(f"{line}\nreceiver-1  | {line}\nready\n", secret)
     with pytest.raises(WebhookVerificationError):
         trial.verified(line, other)
+
+
+def test_without_an_engine_nothing_is_proven(tmp_path: Path) -> None:
+    """`make image` says so, and why, and does not fail."""
+    command = [sys.executable, "-m", "tools.image"]
+    ended = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+
+    assert (0, "") == (ended.returncode, ended.stdout)
+    assert "NOTHING WAS PROVEN: neither docker nor podman answers here" in ended.stderr
 
 
 def _names(folder: Path) -> list[str]:
