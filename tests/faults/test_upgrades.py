@@ -19,7 +19,7 @@ from tests.schema.later import IN_USE, later_program
 from tests.worker.fleet import Worker
 
 PER_SECOND = 60  # events, of two deliveries each
-REQUESTS = 100  # in each phase
+REQUESTS = 60  # in each phase
 
 
 @asynccontextmanager
@@ -54,16 +54,14 @@ async def roll(site: Site, new: str, *, kills: bool) -> Report:
     async def deliver() -> None:
         await site.receiver.wait_for(len(site.receiver.requests) + REQUESTS)
 
-    first, second = await site.fleet.start_many(2)
+    (first, second), third = await asyncio.gather(site.fleet.start_many(2), site.fleet.start(PYTHONPATH=new))
     async with load(site):
-        third = await site.fleet.start(PYTHONPATH=new)
         await deliver()
         assert 0 == (await hookseal("db", "upgrade", PYTHONPATH=new, **database)).code
         await end(first)
-        started_again = await site.fleet.start()
+        started_again, fourth = await asyncio.gather(site.fleet.start(), site.fleet.start(PYTHONPATH=new))
         await deliver()
 
-        fourth = await site.fleet.start(PYTHONPATH=new)
         await asyncio.gather(end(second), started_again.stop())
         await deliver()
 
