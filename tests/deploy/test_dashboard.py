@@ -85,9 +85,11 @@ async def test_a_real_prometheus_answers_every_query(
             await eventually(is_scraped)
             empty = [query for query in QUERIES if not await _answer(client, query)]
 
-    # What only failing endpoints and the API have.
+    # What only failing endpoints, stopped tenants and the API have.
     assert {
+        "hookseal_breaker_open_seconds",
         "hookseal_endpoint_failing_seconds",
+        "hookseal_tenant_stopped_seconds",
         "hookseal_api_requests_total",
         "hookseal_api_request_seconds_bucket",
     } == {name for query in empty for name, _ in selectors(query)}

@@ -15,7 +15,7 @@ from hookseal.api.serving import METRICS as METRICS_OF_THE_API
 from hookseal.worker.metrics.definitions import METRICS
 
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
-_NAME: Final = re.compile(r"\bhookseal_\w+?(?=_bucket\b|\b)")
+_NAME: Final = re.compile(r"\bhookseal_\w+?(?=_(?:bucket|count)\b|\b)")
 _OF_A_WORKER: Final = "and on (instance) hookseal_in_flight"
 _WIDTH, _NARROW, _HEIGHT, _LOW = 8, 4, 8, 4
 
@@ -64,6 +64,7 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
         ),
         Shown("Duration of requests", "s", _quantiles("hookseal_attempt_duration_seconds")),
         Shown("Held back, by reason", "short", {"{{waiting_for}}": "max by (waiting_for) (hookseal_waiting)"}),
+        Shown("Held back for", "s", {"{{waiting_for}}": "max by (waiting_for) (hookseal_pending_oldest_seconds)"}),
         Shown("Times held back", "ops", {"{{waiting_for}}": _rate("hookseal_held_total", "waiting_for")}),
         Shown(
             "Age of the oldest",
@@ -81,7 +82,7 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
     ),
     "Tenants": (
         Shown("Pending", "short", {"{{tenant}}": "max by (tenant) (hookseal_tenant_pending)"}),
-        Shown("Age of the oldest", "s", {"{{tenant}}": "max by (tenant) (hookseal_tenant_oldest_seconds)"}),
+        Shown("Age of its oldest", "s", {"{{tenant}}": "max by (tenant) (hookseal_tenant_oldest_seconds)"}),
         Shown("All endpoints stopped for", "s", {"{{tenant}}": "max by (tenant) (hookseal_tenant_stopped_seconds)"}),
     ),
     "Endpoints": (
@@ -93,6 +94,11 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
                 "breaker open": "max(hookseal_breakers_open)",
                 "ordered, stopped": "max(hookseal_lines_stopped)",
             },
+        ),
+        Shown(
+            "Breaker open for",
+            "s",
+            {"{{tenant}}, {{endpoint}}": "max by (tenant, endpoint) (hookseal_breaker_open_seconds)"},
         ),
         Shown("Failing for", "s", {"{{endpoint}}": "max by (endpoint) (hookseal_endpoint_failing_seconds)"}),
         Shown(
@@ -109,6 +115,15 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
         Shown("What limits them", "percentunit", {"{{by}}": _rate("hookseal_saturated_seconds_total", "by")}),
         Shown("Used of each limit", "percentunit", {"{{of}}": "max by (of) (hookseal_in_use / hookseal_limit)"}),
         Shown("Claims and records, p99", "s", _by_statement(0.99)),
+        Shown(
+            "Deliveries in a claim and a record",
+            "short",
+            {
+                "{{statement}}": f"{_rate('hookseal_statement_rows_total', 'statement')} / "
+                f"{_rate('hookseal_statement_seconds_count', 'statement')}"
+            },
+        ),
+        Shown("Waits for a connection", "s", {"{{of}}": _rate("hookseal_connection_wait_seconds_total", "of")}),
         Shown(
             "In flight and unrecorded",
             "short",
@@ -144,6 +159,8 @@ ROWS: Final[Mapping[str, tuple[Shown, ...]]] = {
                 "dropped, {{reason}}": _rate("hookseal_rings_dropped_total", "reason"),
             },
         ),
+        Shown("Time of Redis", "s", _quantiles("hookseal_redis_seconds")),
+        Shown("Age of what the leader measured", "s", {"age": "max(hookseal_measured_age_seconds)"}),
         Shown("Rings in the queue", "short", {"rings": "max(hookseal_queue_depth)"}),
         Shown("Rows removed", "ops", {"{{table}}": _rate("hookseal_removed_total", "table")}),
         Shown("Retention is behind", "s", {"lag": "max(hookseal_retention_lag_seconds)"}),
