@@ -365,7 +365,7 @@ CALLS: Final = (
         status=202,
         once=Once(result_id="id", again=sent_example),
         most=MOST_MESSAGE_BYTES,
-        names={"body": "payload"},
+        names={"body": "payload", "name": "eventType"},
     ),
     read("message.list", APP + "/msg", listing, query=Messages, result=ListOut[MessageOut], names=NAMES),
     read("message.get", APP + "/msg/{msg_id}", get, query=Content, result=MessageOut),
