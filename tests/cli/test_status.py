@@ -87,7 +87,10 @@ async def test_without_a_terminal_top_prints_once(begun: Begun) -> None:
 
 @pytest.mark.parametrize("columns", [20, 200])
 async def test_top_follows_the_installation(begun: Begun, columns: int) -> None:
-    """On a terminal of any width it shows the change at its next look, and an outage; Ctrl-C ends it with 0."""
+    """On a terminal of any width it shows a change at its next look, also after its connection was lost.
+
+    Ctrl-C ends it with 0.
+    """
     await begun.stored.endpoint()
     await rows.worker(begun.stored.pool)
     async with _top(begun, columns) as terminal:
@@ -95,6 +98,13 @@ async def test_top_follows_the_installation(begun: Begun, columns: int) -> None:
         [endpoint] = [row["id"] for row in await begun.stored.pool.fetch("SELECT id::text FROM hookseal.endpoints")]
         await rows.hold(begun.stored.pool, endpoint)
         await terminal.shows("a person must act"[: columns - 12])
+        ended = await begun.stored.pool.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'hookseal'"
+        )
+        assert 1 == ended
+        await rows.remove(begun.stored.pool, "held_endpoints", where="true")
+        await terminal.shows("nobody must act"[: columns - 12])
         assert max(len(line) for line in terminal.lines()) <= columns
         terminal.process.send_signal(signal.SIGINT)
         assert 0 == await terminal.process.wait()
