@@ -71,7 +71,7 @@ class Admin:
     async def status(self, *, connection: Connection | None = None) -> Status:
         """Return whose deliveries wait, what fails, what limits the workers, and whether a person must act.
 
-        Each count ends at 10,000, so that this takes less than a second however much is stored.
+        Each count ends at 10,000, so that what this reads has a bound however much is stored.
         """
         async with self._session.reading(connection) as db:
             return translation.status(await status.read(db))
