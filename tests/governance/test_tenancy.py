@@ -30,6 +30,7 @@ FOR_ALL = {
     "ledger.sql: standing",  # how many rings of all tenants may be in Redis
     "ledger.sql: tables_locked",  # a lock concerns the records of all tenants
     *("ledger.sql: longest_timeout_ms", "delivery_queries.sql: show", "delivery_queries.sql: has_endpoint"),
+    "delivery_queries.sql: count_unfinished",  # only decides how a page is read
     *("producers.sql: one_at_a_time", "producers.sql: has_other"),
     "tokens.sql: free_name",  # the name of a token is unique in the installation
     "tokens.sql: use",  # of tokens that were found by their text
