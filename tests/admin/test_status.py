@@ -122,6 +122,20 @@ async def test_secrets_that_stop_to_sign_are_counted(admin: Admin, installation:
     assert "no worker has led for 5 min: retries and held deliveries stay" in [each.reason for each in without.must_act]
 
 
+async def test_an_installation_without_master_keys_lacks_none(admin: Admin, installation: Installation) -> None:
+    """A provider outside PostgreSQL keeps its secrets, so no master key is registered."""
+    pool = installation.pool
+    await rows.endpoint(pool)
+    await rows.worker(pool)
+    async with rows.without_triggers(pool) as connection:
+        await rows.change(connection, "secret_keys", state="decrypt_only")
+        unsafe = await admin.status(connection=connection)
+        await rows.remove(connection, "secret_keys")
+        found = await admin.status(connection=connection)
+
+    assert (["hookseal key status"], ()) == ([each.command for each in unsafe.must_act], found.must_act)
+
+
 async def _timed(admin: Admin) -> tuple[int, float | None, float | None]:
     timed = (await admin.status()).first_attempts
     return timed.number, _rounded(timed.p50_seconds), _rounded(timed.p99_seconds)

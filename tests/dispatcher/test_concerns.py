@@ -30,6 +30,7 @@ def test_nobody_must_act_while_it_goes_by_itself() -> None:
     """At each limit, and if nothing is installed yet: then there is no worker and no key."""
     assert () == concerns(FINE)
     assert () == concerns(replace(FINE, endpoints=0, pending=0, limits=[], active_keys=0))
+    assert () == concerns(replace(FINE, active_keys=None)), "another provider keeps the secrets"
     assert () == concerns(replace(FINE, leaderless_seconds=None, idle_replay_seconds=None, oldest_waiting_seconds={}))
 
 

@@ -104,7 +104,7 @@ def status(read: Mapping[str, Any]) -> Status:
         secrets_refused=read["secrets_refused"],
         stopped_endpoints=overview.stopped_endpoints,
         idle_replay_seconds=replays[0]["idle_seconds"] if replays else None,
-        active_keys=overview.master_keys.get(KeyState.ACTIVE, 0),
+        active_keys=overview.master_keys.get(KeyState.ACTIVE, 0) if overview.master_keys else None,
     )
     return of_row(
         Status,

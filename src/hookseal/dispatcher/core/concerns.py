@@ -71,7 +71,8 @@ class InstallationFacts:
     `limits` has for each live worker what limits it. `leaderless_seconds` is for how long no worker has led, None if
     one leads, or none ever did. `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has
     been held. `idle_replay_seconds` is how long ago the running replay job that is furthest behind took a step, None if
-    none runs. `active_keys` counts the active master keys.
+    none runs. `active_keys` counts the active master keys; None if there are none at all, because another provider
+    keeps the secrets.
     """
 
     endpoints: int
@@ -83,7 +84,7 @@ class InstallationFacts:
     secrets_refused: int
     stopped_endpoints: int
     idle_replay_seconds: float | None
-    active_keys: int
+    active_keys: int | None
 
 
 def concerns(facts: InstallationFacts) -> tuple[Concern, ...]:
@@ -92,7 +93,7 @@ def concerns(facts: InstallationFacts) -> tuple[Concern, ...]:
 
 
 def _of_workers(facts: InstallationFacts) -> Iterator[Concern]:
-    if facts.endpoints and not facts.active_keys:
+    if facts.endpoints and facts.active_keys == 0:
         yield Concern(reason="no master key is active, so nothing can be signed", command="hookseal key status")
     if not facts.limits:
         if facts.endpoints or facts.pending:
