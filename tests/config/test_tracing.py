@@ -23,6 +23,9 @@ ENDPOINT, HEADERS = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"
             f"{ENDPOINT} must be https in production: it, or {HEADERS}",
         ),
         ({ENDPOINT: "http://u:canary@collector:4318"}, f"{ENDPOINT} must be https in production"),
+        ({HEADERS: "Authorization: Bearer canary"}, f"{HEADERS} must be NAME=VALUE"),
+        ({HEADERS: 'a=b,k="canary"'}, f"{HEADERS} must be NAME=VALUE"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "k=canary;x"}, "OTEL_EXPORTER_OTLP_TRACES_HEADERS must be NAME=VALUE"),
     ],
 )
 def test_what_is_unsafe_or_unknown_is_refused(variables: dict[str, str], named: str) -> None:
@@ -43,6 +46,8 @@ def test_what_is_unsafe_or_unknown_is_refused(variables: dict[str, str], named: 
         {ENDPOINT: "http://collector:4318"},
         {ENDPOINT: "https://collector/otlp", HEADERS: "k=v", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
         {ENDPOINT: "http://127.0.0.1:4318", HEADERS: "k=v"},
+        {HEADERS: "Authorization=Bearer%20v, k = v==,,"},
+        {HEADERS: "Authorization=Bearer v"},
         {ENDPOINT: "http://collector:4318", HEADERS: "k=v", "HOOKSEAL_ENV": "development"},
         {ENDPOINT: "http://c:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://c/v1/traces", HEADERS: "k=v"},
     ],

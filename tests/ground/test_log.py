@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import pytest
 import structlog
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.re import parse_env_headers
 
 from hookseal.errors import Unavailable
 from hookseal.ground import log
@@ -74,6 +76,17 @@ def test_secrets_are_masked(capsys: pytest.CaptureFixture[str], bound: dict[str,
     assert "hunter2" not in text
     assert SECRET not in text
     assert log.MASK in text
+
+
+@pytest.mark.req("OPS-03", part="logs")
+def test_no_header_is_in_a_line_of_opentelemetry(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither one for the collector, which may have a credential, nor the tracestate that somebody has given."""
+    log.configure(level="info", style="json")
+    parse_env_headers("Authorization: hunter2-hunter2", liberal=True)
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    TraceContextTextMapPropagator().extract({"traceparent": traceparent, "tracestate": "hunter2-hunter2"})
+
+    assert "" == capsys.readouterr().err
 
 
 @pytest.mark.req("OPS-03", part="logs")

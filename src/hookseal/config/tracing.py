@@ -1,5 +1,6 @@
 """The variables of OpenTelemetry, which its SDK reads itself. Here is decided whether hookseal may obey them."""
 
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ OTLP: Final = "otlp"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _HEADERS: Final = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 _DEFAULT: Final = "http://localhost:4318"
+# What the SDK takes as a header. It would log any other one, with its value.
+_HEADER: Final = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -30,7 +33,14 @@ def problems(environ: Mapping[str, str], environment: Environment) -> list[str]:
             f"{endpoint or _ENDPOINTS[1]} must be https in production: it, or {_HEADERS[1]}, has a credential, "
             "which http would send in the clear"
         )
+    if headers and not all(map(_is_header, environ[headers].split(","))):
+        found.append(f"{headers} must be NAME=VALUE, several separated by commas, with each value percent-encoded")
     return found
+
+
+def _is_header(text: str) -> bool:
+    given = text.strip()
+    return not given or _HEADER.fullmatch(given) is not None
 
 
 def _is_url(text: str) -> bool:

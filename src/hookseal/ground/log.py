@@ -43,6 +43,7 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _URL_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]*(?=@)")
 # arq logs the arguments of every job; what asyncio and aiohttp log at low levels, hookseal logs itself, and so it does
 # with an outage, for which a pool of asyncpg logs each connection that it cannot open, and OpenTelemetry each failure.
+# OpenTelemetry also logs each header that it cannot read: one for the collector, or a tracestate.
 _LIBRARY_LEVELS: Final = {
     "arq": logging.CRITICAL,
     "asyncio": logging.WARNING,
@@ -50,6 +51,8 @@ _LIBRARY_LEVELS: Final = {
     "asyncpg.pool": logging.ERROR,
     "opentelemetry.exporter.otlp.proto.http.trace_exporter": logging.CRITICAL,
     "opentelemetry.sdk._shared_internal": logging.CRITICAL,
+    "opentelemetry.trace": logging.CRITICAL,
+    "opentelemetry.util.re": logging.CRITICAL,
 }
 _MOST_CALLS: Final = 30  # of one exception, the innermost
 _MOST_ERRORS: Final = 10  # in one chain
