@@ -361,3 +361,22 @@ async def test_a_missing_package_is_named(database_url: str, redis_url: str, mon
     with pytest.raises(ConfigError, match=r"pip install 'hookseal\[otel\]'"):
         async with tracer_provider(given, service="s", instance="i", log=structlog.get_logger()):
             pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100", "max_queue_size"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", "schedule_delay"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "x", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+    ],
+)
+async def test_what_the_sdk_refuses_is_an_error_of_the_settings(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    """Not a defect of hookseal: it says what the SDK says."""
+    monkeypatch.setenv(name, value)
+    given = settings(database_url, redis_url, HOOKSEAL_TRACING="otlp")
+    with pytest.raises(ConfigError, match=f"OpenTelemetry .*{said}"):
+        async with tracer_provider(given, service="s", instance="i", log=structlog.get_logger()):
+            pass

@@ -25,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from hookseal.dispatcher.core.model import Answer, Claim, Claimed, Failure, NotBegun, Reply, Request, Ring
 from hookseal.dispatcher.core.outcome import classify
 from hookseal.dispatcher.core.ports import Claims, Transport
+from hookseal.errors import ConfigError
 from hookseal.ground.clock import Clock
 from hookseal.ground.version import VERSION
 
@@ -39,12 +40,17 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 async def provided(service: str, instance: str, *, log: Any) -> AsyncIterator[TracerProvider]:
     """Yield a tracer provider that sends spans by OTLP. At the end it sends those that wait, for at most two seconds.
 
-    The variables of OpenTelemetry come before these names of the service and of the process.
+    The variables of OpenTelemetry come before these names of the service and of the process. Raises `ConfigError` if
+    the SDK refuses one of them.
     """
     ours = {"service.name": service, "service.version": VERSION, "service.instance.id": instance}
-    resource = Resource.create({**ours, **OTELResourceDetector().detect().attributes})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(_Reporting(OTLPSpanExporter(), log)))
+    exporter = _Reporting(OTLPSpanExporter(), log)
+    try:
+        resource = Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    except ValueError as error:  # it is about a number, so its text has no secret
+        raise ConfigError(f"OpenTelemetry does not accept one of its variables (OTEL_...): {error}") from None
     try:
         yield provider
     finally:

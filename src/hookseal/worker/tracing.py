@@ -15,7 +15,8 @@ from hookseal.errors import ConfigError
 async def tracer_provider(settings: Settings, *, service: str, instance: str, log: Any) -> AsyncIterator[Any]:
     """Yield a tracer provider of OpenTelemetry, or None if the settings ask for none.
 
-    At the end spans that wait are sent, within two seconds. Raises `ConfigError` if packages are missing.
+    At the end spans that wait are sent, within two seconds. Raises `ConfigError` if packages are missing, or if
+    the SDK refuses one of its variables.
     """
     if not settings.traces:
         yield None
