@@ -33,6 +33,11 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 RISKS = {"fsync", "full_page_writes", "synchronous_commit"}  # the servers of the tests are not durable
 
 FLIPPED = "UPDATE hookseal.secret_records SET sealed = set_byte(sealed, 150, 0) WHERE name = 'sentinel'"
+NEWER = "UPDATE hookseal.alembic_version SET version_num = '9998'"
+ELSEWHERE = (
+    "INSERT INTO hookseal.secret_records (tenant_id, name, version, provider, purpose, scheme)"
+    " VALUES ('acme', 'n', 1, 'openbao', 'webhook_signing', 'standard')"
+)
 _WORKER = "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, unrecorded_since) VALUES "
 OLDER_WORKER = _WORKER + "('w1', '0.0.1', 30, 45, '{{}}', NULL)"
 BLOCKED_WORKER = _WORKER + "('w1', '0.0.1', 30, 45, '{{}}', now())"
@@ -83,6 +88,13 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
             "RESET statement_timeout",
         ),
         (
+            "ALTER DATABASE {database} SET idle_session_timeout = 900000",
+            "time-outs of PostgreSQL",
+            "risk",
+            "idle_session_timeout is 900000 ms",
+            "RESET idle_session_timeout",
+        ),
+        (
             "ALTER DATABASE {database} CONNECTION LIMIT 20",
             "connections",
             "wrong",
@@ -97,7 +109,7 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
             "promote it",
         ),
         ("DROP INDEX hookseal.events_newest", "fingerprint", "wrong", "events_newest", ""),
-        ("UPDATE hookseal.alembic_version SET version_num = '9999'", "schema", "wrong", f"up to {EXPECTED}", ""),
+        (NEWER + ", runs_from = '9998'", "schema", "wrong", f"up to {EXPECTED}", ""),
         ("GRANT CREATE ON SCHEMA hookseal TO PUBLIC", "roles", "wrong", "REVOKE CREATE ON SCHEMA hookseal", ""),
         (
             FLIPPED,
@@ -105,6 +117,13 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
             "wrong",
             "",
             "",
+        ),
+        (
+            ELSEWHERE,
+            "keys",
+            "wrong",
+            "kept by openbao, for which there are no settings: their deliveries wait",
+            "docs/guide/providers.md",
         ),
         (
             OLDER_WORKER,
@@ -132,6 +151,22 @@ async def test_a_fault_of_postgresql_is_found(
     assert {check} <= bad.keys()
     assert (verdict, True, True) == (bad[check]["verdict"], found in bad[check]["found"], fix in bad[check]["fix"])
     assert code == (1 if verdict == "wrong" else 0)
+
+
+async def test_a_schema_is_said_to_be_as_it_should_only_if_it_was_compared(begun: Begun, begun_pool: Pool) -> None:
+    """That of a newer version, as after a roll-back, is not known; without a schema there is nothing to compare."""
+    await begun_pool.execute(NEWER)  # its migrations say that this version runs on it
+    ended = await begun.run("doctor")
+    assert 0 == ended.code
+    assert (
+        f"ok      schema: the schema is at revision 9998, on which this version runs ({EXPECTED} is its own)"
+        in ended.out
+    )
+    assert "unknown fingerprint: this version does not know what revision 9998 makes" in ended.out
+
+    await begun_pool.execute("DROP SCHEMA hookseal CASCADE")
+    code, bad = await findings(begun)
+    assert (1, "unknown", True) == (code, bad["fingerprint"]["verdict"], "db upgrade" in bad["fingerprint"]["fix"])
 
 
 async def test_each_server_is_examined_without_the_other(begun: Begun) -> None:

@@ -40,6 +40,7 @@ _RISKY_SECONDS: Final = 2.0
 _WRONG_SECONDS: Final = 30.0  # receivers accept a signature for five minutes; a clock that drifts so far goes on
 _FULL: Final = 0.9  # of maxmemory
 _OLDEST_REDIS: Final = (6, 2)
+_IDLE: Final = "idle_session_timeout"
 _CLOCK_FIX: Final = "synchronise the clocks of both machines, for instance with chrony"
 _ALTER: Final = (
     "have the administrator of PostgreSQL run: ALTER SYSTEM SET {name} = on, and then SELECT pg_reload_conf()"
@@ -125,9 +126,12 @@ async def _of_postgresql(settings: Settings, pool: Pool, clock: Clock) -> AsyncI
 
 
 def _checks(settings: Settings, pool: Pool) -> Iterator[tuple[str, str, Callable[[], Awaitable[object]]]]:
-    """Yield the checks of the start of a worker: what each is about, what it means if it passes, and the check."""
-    yield "schema", f"the schema is at revision {revision.EXPECTED}", partial(revision.require, pool)
-    yield "fingerprint", "the schema is as this version makes it", partial(fingerprint.require, pool)
+    """Yield the checks of the start of a worker: what each is about, what it means if it passes, and the check.
+
+    A check may return a finding of its own.
+    """
+    yield "schema", f"the schema is at revision {revision.EXPECTED}", partial(_admitted, pool)
+    yield "fingerprint", "the schema is as this version makes it", partial(_compared, pool)
     yield "roles", "no other role may add what hookseal would run", partial(roles.refuse, pool)
     yield "keys", "the master keys fit, and open what they sealed", partial(_unlocked, settings, pool)
     yield "plaintext", "no secret of an older system is left", partial(_require_migrated, pool)
@@ -159,10 +163,37 @@ def _failed(check: str, error: HooksealError) -> Finding:
     return Finding(check=check, verdict=verdict, found=str(error), fix=fix)
 
 
+async def _admitted(pool: Pool) -> Finding | None:
+    await revision.require(pool)
+    at = await revision.current(pool)
+    if at == revision.EXPECTED:
+        return None
+    found = f"the schema is at revision {at}, on which this version runs ({revision.EXPECTED} is its own)"
+    return Finding(check="schema", verdict=Verdict.OK, found=found)
+
+
+async def _compared(pool: Pool) -> Finding | None:
+    comparison = await fingerprint.compare(pool)
+    if comparison is None:
+        found, fix = "there is no schema to compare", "run `hookseal db upgrade`"
+    elif comparison.expected is None:
+        found = f"this version does not know what revision {comparison.revision} makes"
+        fix = "run `hookseal doctor` of the version that made it"
+    else:
+        if (problem := fingerprint.explanation(comparison)) is not None:
+            raise ConfigError(problem)
+        return None
+    return Finding(check="fingerprint", verdict=Verdict.UNKNOWN, found=found, fix=fix)
+
+
 async def _unlocked(settings: Settings, pool: Pool) -> None:
     async with outside(settings, partial(connected, pool)) as stores:
         unlocked = await unlock_for_changes(pool, settings, outside=stores)
         await unlocked.check_sentinel()
+    if unlocked.stores is not None and unlocked.stores.unreachable:
+        providers = ", ".join(sorted(unlocked.stores.unreachable))
+        problem = f"secrets in use are kept by {providers}, for which there are no settings: their deliveries wait"
+        raise ConfigError(problem, advice="add the settings of the provider (docs/guide/providers.md)")
 
 
 async def _require_migrated(pool: Pool) -> None:
@@ -281,12 +312,12 @@ def of_connections(limits: Mapping[str, Any], *, processes: int) -> Finding:
 
 
 def of_timeouts(milliseconds: Mapping[str, int]) -> Finding:
-    """Judge the time-outs that PostgreSQL has for this login."""
-    short = {name: ms for name, ms in milliseconds.items() if ms < ANSWER_SECONDS * 1000}
+    """Judge the time-outs that PostgreSQL has for this login. An idle connection must stay, however long it is idle."""
+    short = {name: ms for name, ms in milliseconds.items() if ms < ANSWER_SECONDS * 1000 or name == _IDLE}
     if not short:
         return Finding(check="time-outs of PostgreSQL", verdict=Verdict.OK, found="none ends a statement early")
     named = ", ".join(f"{name} is {ms} ms" for name, ms in short.items())
-    found = f"{named}; hookseal waits {ANSWER_SECONDS:.0f} s for a statement"
+    found = f"{named}; hookseal waits {ANSWER_SECONDS:.0f} s for a statement, and keeps idle connections"
     fix = f"ALTER ROLE login RESET {next(iter(short))}, or raise it, for the login of DATABASE_URL"
     return Finding(check="time-outs of PostgreSQL", verdict=Verdict.RISK, found=found, fix=fix)
 

@@ -21,11 +21,12 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
        (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user) AS of_role,
        (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()) AS of_database
 
--- Returns the time-outs that would end a statement or a transaction of hookseal, in milliseconds; those of 0 are off.
+-- Returns the time-outs that would end a statement, a transaction or a connection of hookseal, in milliseconds; those of 0 are off.
 -- name: timeouts
 SELECT name, setting::int AS ms
 FROM pg_settings
-WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
+WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
+               'idle_session_timeout')
   AND setting::int > 0
 ORDER BY name
 
