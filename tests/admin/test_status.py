@@ -54,6 +54,31 @@ async def test_endpoints_in_trouble_have_since_when_and_why(admin: Admin, instal
     assert (status.ENDPOINTS, True) == (len(many.endpoints), many.more_endpoints)
 
 
+async def test_an_endpoint_is_in_its_first_state_however_many_others_are(
+    admin: Admin, installation: Installation
+) -> None:
+    """One that is held is not shown as failing, stopped or crowded if too many others have been held for longer."""
+    pool = installation.pool
+    for _ in range(status.ENDPOINTS + 1):
+        await rows.hold(pool, await rows.endpoint(pool), since=rows.ago(hours=1))
+    failing, stopped, crowded, free = await rows.endpoints(pool, 4)
+    for held in (failing, stopped, crowded):
+        await rows.hold(pool, held, since=rows.ago(minutes=1))
+    for endpoint in (failing, free):
+        await rows.change(pool, "endpoints", endpoint, first_failure_at=rows.ago(days=2))
+    await rows.lane(pool, crowded, since=rows.ago(days=2))
+    stopping = await rows.delivery(pool, stopped, state="dead_letter")
+    async with rows.without_triggers(pool) as connection:
+        await rows.change(connection, "deliveries", stopping, position=1, finished_at=rows.ago(days=2))
+
+    found = await admin.status()
+    shown = {each.endpoint_id: each.state for each in found.endpoints}
+    assert {"failing": [free]} == {
+        state: [one for one in shown if shown[one] == state] for state in shown.values() if state != "held"
+    }
+    assert status.ENDPOINTS == len(shown)
+
+
 async def test_the_oldest_of_each_reason_to_wait(admin: Admin, installation: Installation) -> None:
     """What is parked in the lane of a held endpoint waits for what holds the endpoint."""
     pool = installation.pool

@@ -27,6 +27,11 @@ FROM ((SELECT r.waiting_for AS label, oldest.held_at
 GROUP BY w.label
 ORDER BY seconds DESC, w.label
 
+-- Whether the endpoint of `t` is not held. `LIMIT 1` has it look up one after the other.
+-- name: is_not_held
+NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
+                    WHERE h.tenant_id = t.tenant_id AND h.endpoint_id = t.endpoint_id AND h.released_at IS NULL LIMIT 1), false)
+
 -- Endpoints in trouble, of each state those first that have been for longest; at most $1 of each. Of stopped lines and failing
 -- endpoints $2 are read.
 -- name: found
@@ -36,22 +41,23 @@ ORDER BY seconds DESC, w.label
      ORDER BY h.since
      LIMIT $1)
     UNION ALL
-    (SELECT s.tenant_id, s.endpoint_id, 2, 'stopped', NULL, min(s.finished_at), NULL
+    (SELECT t.tenant_id, t.endpoint_id, 2, 'stopped', NULL, min(t.finished_at), NULL
      FROM (SELECT d.tenant_id, d.endpoint_id, d.finished_at
            FROM hookseal.deliveries AS d
            WHERE d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
-           LIMIT $2) AS s
-     GROUP BY s.tenant_id, s.endpoint_id
-     ORDER BY min(s.finished_at)
+           LIMIT $2) AS t
+     WHERE {is_not_held}
+     GROUP BY t.tenant_id, t.endpoint_id
+     ORDER BY min(t.finished_at)
      LIMIT $1)
     UNION ALL
-    (SELECT f.tenant_id, f.id, 3, 'failing', NULL, f.first_failure_at, NULL
-     FROM (SELECT e.tenant_id, e.id, e.first_failure_at, e.enabled
+    (SELECT t.tenant_id, t.endpoint_id, 3, 'failing', NULL, t.first_failure_at, NULL
+     FROM (SELECT e.tenant_id, e.id AS endpoint_id, e.first_failure_at, e.enabled
            FROM hookseal.endpoints AS e
            WHERE e.first_failure_at IS NOT NULL
            ORDER BY e.first_failure_at
-           LIMIT $2) AS f
-     WHERE f.enabled
+           LIMIT $2) AS t
+     WHERE t.enabled AND {is_not_held}
      LIMIT $1)
     UNION ALL
     (SELECT l.tenant_id, l.endpoint_id, 4, 'crowded', NULL, l.since, NULL
