@@ -158,7 +158,7 @@ class Targets:
 
     async def code(self) -> dict[str, Any]:
         """Return the argument that is a code of a portal."""
-        code = self.name()
+        code = f"whsc_{self.name():x<43}"
         new = NewPortal(
             tenant_id=TenantId("acme"),
             scopes=(Scope.READ,),
@@ -361,7 +361,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("tokens.add", MANAGES, lambda method, make: method(name=make.name(), **ACME, **BY)),
     ("tokens.list", SEES_RESULTS, _with(**ACME)),
     ("tokens.get", SEES_RESULTS, _named_token),
-    ("tokens.find", MANAGES, lambda method, _: method("whst_x")),
+    ("tokens.find", MANAGES, lambda method, _: method(f"whst_{'x' * 43}")),
     ("tokens.revoke", MANAGES, _revoked_token),
     ("tokens.list", SEES_RESULTS, _with(**ACME, portal=True)),
     ("portal.add", MANAGES, _with(**ACME, **BY)),

@@ -78,7 +78,7 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
             "autovacuum",
             "wrong",
             "is off for hookseal.attempts",
-            "ALTER TABLE hookseal.attempts RESET (autovacuum_enabled)",
+            "ALTER TABLE hookseal.attempts SET (autovacuum_enabled = true)",
         ),
         (
             "ALTER DATABASE {database} SET statement_timeout = 900",

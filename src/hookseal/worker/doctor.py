@@ -266,7 +266,7 @@ def of_autovacuum(neglected: Sequence[Mapping[str, Any]]) -> Finding:
     check = "autovacuum"
     off = [f"hookseal.{each['name']}" for each in neglected if each["is_off"]]
     if off:
-        fix = f"have the owner of the table run: ALTER TABLE {off[0]} RESET (autovacuum_enabled)"
+        fix = f"have the owner of the table run: ALTER TABLE {off[0]} SET (autovacuum_enabled = true)"
         return Finding(check=check, verdict=Verdict.WRONG, found=f"is off for {', '.join(off)}", fix=fix)
     if neglected:
         names = ", ".join(f"hookseal.{each['name']}" for each in neglected)
