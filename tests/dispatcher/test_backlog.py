@@ -72,6 +72,22 @@ async def test_the_others_are_one_row(pool: Pool) -> None:
     assert (3, 1) == (few["others"]["tenants"], few["others"]["pending"])
 
 
+@pytest.mark.parametrize("columns", [{"rung_at": None}, {"rung_at": rows.NOW}, {"reason": "breaker"}])
+async def test_what_a_large_tenant_has_is_not_counted_for_the_others(pool: Pool, columns: dict[str, Any]) -> None:
+    """Of the tenant that is shown more is pending than is counted; of the others what there is, up to the limit."""
+    big = await _waits(pool, "big", next_attempt_at=rows.ago(minutes=9))
+    for _ in range(5):
+        await _waits(pool, "big", endpoint=big, next_attempt_at=rows.ago(minutes=8))
+    await _waits(pool, "small", **columns)
+
+    few = await backlog.by_tenant(pool, tenants=1, most=2)
+    assert [("big", 2)] == [(each["tenant_id"], each["pending"]) for each in few["tenants"]]
+    assert (1, 1) == (few["others"]["tenants"], few["others"]["pending"])
+    for _ in range(3):
+        await _waits(pool, "third", **columns)
+    assert 2 == (await backlog.by_tenant(pool, tenants=1, most=2))["others"]["pending"]
+
+
 async def test_the_oldest_of_several_held_endpoints_counts(pool: Pool) -> None:
     """Also if a probe, which is the oldest delivery, was held anew a moment ago."""
     for number in range(3):

@@ -733,7 +733,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
     }
     figures = {"lines_stopped": (), "retention_lag_seconds": (30,)}
     counts = {"oldest_due_seconds": (), "due": (100,), "waiting": (100,), "keys": ()}
-    backlog = {"by_tenant": (100, 5, 100, 20), "pending": (100,)}
+    backlog = {"by_tenant": (100, 5, 100, 20)}
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
         *(

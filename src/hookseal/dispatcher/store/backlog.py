@@ -27,11 +27,9 @@ async def by_tenant(executor: Executor, *, tenants: int = TENANTS, most: int = M
     rows = await SQL.rows(executor, "by_tenant", most, tenants, _TENANTS_READ, _ENDPOINTS_READ)
     if not rows:
         return {"tenants": [], "others": {"tenants": 0, "pending": 0, "oldest_seconds": None}, "complete": True}
-    shown = sum(row["pending"] for row in rows)
-    pending = await SQL.value(executor, "pending", shown + most) if rows[0]["other_tenants"] else shown
     others = {
         "tenants": rows[0]["other_tenants"],
-        "pending": max(pending - shown, 0),
+        "pending": rows[0]["others_pending"],
         "oldest_seconds": rows[0]["others_oldest_seconds"],
     }
     return {"tenants": [_shown(row) for row in rows], "others": others, "complete": rows[0]["complete"]}

@@ -60,6 +60,21 @@ CROSS JOIN LATERAL (
           LIMIT $1) AS d) AS held
 LEFT JOIN rung ON rung.tenant_id = w.tenant_id
 
+-- What the tenants of `rest` have pending, up to $1. It goes from tenant to tenant until there are so many.
+-- name: of_rest
+(SELECT FROM rest AS r
+           CROSS JOIN LATERAL (
+               (SELECT FROM hookseal.deliveries AS d
+                WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL AND d.tenant_id = r.tenant_id
+                ORDER BY d.tenant_id, d.next_attempt_at, d.id
+                LIMIT $1)
+               UNION ALL
+               (SELECT FROM hookseal.deliveries AS d
+                WHERE d.waiting_for IS NOT NULL AND d.tenant_id = r.tenant_id
+                ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+                LIMIT $1)) AS each
+           LIMIT $1) AS few
+
 -- The figures of a tenant.
 -- name: figures
 w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) AS pending,
@@ -117,11 +132,15 @@ WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
     GROUP BY f.tenant_id
 ), worst AS MATERIALIZED (
     SELECT b.tenant_id, b.since FROM behind AS b ORDER BY b.since, b.tenant_id LIMIT $2
+), rest AS MATERIALIZED (
+    SELECT b.tenant_id, b.since FROM behind AS b ORDER BY b.since, b.tenant_id OFFSET $2
 ), others AS MATERIALIZED (
-    SELECT count(*) AS tenants, extract(epoch FROM now() - min(b.since))::float8 AS oldest_seconds
-    FROM (SELECT b.since FROM behind AS b ORDER BY b.since, b.tenant_id OFFSET $2) AS b
+    SELECT count(*) AS tenants, extract(epoch FROM now() - min(r.since))::float8 AS oldest_seconds,
+           least((SELECT count(*) FROM {of_rest}) + coalesce(sum(rung.number), 0), $1)::bigint AS pending
+    FROM rest AS r
+    LEFT JOIN rung ON rung.tenant_id = r.tenant_id
 )
-SELECT {figures}, others.tenants AS other_tenants, others.oldest_seconds AS others_oldest_seconds,
+SELECT {figures}, others.tenants AS other_tenants, others.pending AS others_pending, others.oldest_seconds AS others_oldest_seconds,
        coalesce((SELECT max(u.n) FROM of_unrung AS u), 0) < $3 AND coalesce((SELECT max(h.n) FROM of_held AS h), 0) < $3
        AS complete
 FROM worst AS w
@@ -150,7 +169,3 @@ WITH rung AS MATERIALIZED (
 SELECT {figures}
 FROM chosen AS w
 {counted}
-
--- Counts the pending deliveries, up to a limit.
--- name: pending
-SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'pending' LIMIT $1) AS d
