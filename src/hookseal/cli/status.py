@@ -57,7 +57,7 @@ def _facts(found: Status) -> Iterator[str]:
         key_values(
             {
                 "first_attempts": f"p50 {_seconds(attempts.p50_seconds)}, p99 {_seconds(attempts.p99_seconds)}, "
-                f"of {attempts.number} in five minutes to endpoints that hold nothing back",
+                f"of the newest {attempts.number} in five minutes, to endpoints that hold nothing back",
                 "secrets_refused": found.secrets_refused,
                 "overlaps_ending": f"{found.overlaps_ending} within a day",
                 "leader": found.leader,
