@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store import status
 from hookseal.dispatcher.store.ledger import SWEEP_BATCH, Chore, PostgresLedger
 from hookseal.errors import Unavailable
 from hookseal.ground.clock import Clock, SystemClock
@@ -197,8 +198,10 @@ async def test_one_of_two_workers_leads(pool: Pool, ringing: RecordingBell) -> N
         assert [0, 0] == [await rings(second, ringing, waited_seconds=60), await rings(first, ringing)]
         assert (False, True) == (first.leads, second.leads)
         await second.step_down()
+        without = await status.read(pool)  # what `hookseal status` warns of, if nobody follows
         clock.elapsed += 2
         assert 1 == await rings(first, ringing)
+    assert (None, True) == (without["leader"], 0 <= without["leaderless_seconds"] < 60)
     assert (True, False) == (first.leads, second.leads)
     assert ["outbox.leads", "outbox.leads"] == [line["event"] for line in logs]
     assert "w1" == await pool.fetchval("SELECT holder FROM hookseal.control WHERE name = 'outbox'")

@@ -8,9 +8,9 @@ SET holder = $1, until = now() + make_interval(secs => $2),
 WHERE name = 'outbox' AND (holder = $1 OR until IS NULL OR until <= now())
 RETURNING token::text AS token
 
--- Gives the lease back.
+-- Gives the lease back. It keeps since when nobody leads.
 -- name: step_down
-UPDATE hookseal.control SET holder = NULL, token = NULL, until = NULL WHERE name = 'outbox' AND holder = $1
+UPDATE hookseal.control SET holder = NULL, token = NULL, until = now() WHERE name = 'outbox' AND holder = $1
 
 -- Makes publish send notifications for $1 seconds more.
 -- name: ask_for_notice
