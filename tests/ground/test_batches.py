@@ -32,6 +32,26 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+async def test_the_debug_mode_of_asyncio_logs_no_item(caplog: pytest.LogCaptureFixture) -> None:
+    """It logs each callback that was slow, with its arguments; the end of a long text is not masked there."""
+    loop, token = asyncio.get_running_loop(), f"whst_{'t' * 30}THE-END-OF-A-TOKEN"
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0  # each is
+    try:
+
+        async def answer(batch: Batch[str, None]) -> None:
+            for _, future in batch:
+                resolve(future, None)
+
+        await Batches(answer).add(token)
+        await turns()
+    finally:
+        loop.set_debug(False)
+
+    assert "Batches" in caplog.text
+    assert "OF-A-TOKEN" not in caplog.text
+
+
 @pytest.mark.req("DUR-03")
 async def test_items_of_one_turn_form_a_batch() -> None:
     """Items of one turn form a batch; items that arrive while it runs form the next one, or a large second one."""

@@ -8,7 +8,6 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -141,7 +140,8 @@ class Together:
         for call in calls:
             call.statement = statement
         self._running.add(task)
-        task.add_done_callback(partial(self._ended, statement))
+        # No `partial`: in its debug mode asyncio logs the arguments of one, and a call has the data of an event.
+        task.add_done_callback(lambda ended: self._ended(statement, ended))
 
     def _ended(self, statement: _Statement, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)

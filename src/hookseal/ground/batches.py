@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from hookseal.errors import Unavailable
@@ -77,7 +76,11 @@ class Batches(Generic[_Item, _Answer]):
             self._free -= 1
             task = asyncio.ensure_future(self._work(batch))
             self._running.add(task)
-            task.add_done_callback(partial(self._ended, batch))
+            # No `partial`: in its debug mode asyncio logs the arguments of one, and an item may be a token.
+            task.add_done_callback(self._end_of(batch))
+
+    def _end_of(self, batch: Batch[_Item, _Answer]) -> "Callable[[asyncio.Future[None]], None]":
+        return lambda task: self._ended(batch, task)
 
     def _ended(self, batch: Batch[_Item, _Answer], task: "asyncio.Future[None]") -> None:
         self._running.discard(task)
