@@ -103,7 +103,7 @@ types: $(VENV) ## the type checker
 floors: $(VENV) ## who may import whom
 	@.venv/bin/lint-imports --no-logo
 
-docs: $(VENV) ## write the generated pages, and the fingerprint of the schema
+docs: $(VENV) ## write the generated pages, after a run of all tests (20 minutes) unless there is one of this tree
 	@$(RUN) tools.governance.fingerprint
 	@$(RUN) tools.governance.validate --write
 

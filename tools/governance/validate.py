@@ -353,7 +353,7 @@ def _of_evidence(root: Path, required: Sequence[Requirement], evidence: Evidence
         found += [f"README.md: {line}: correct it" for line in misquoted(readme, results.read(root))]
     claimed = {each.id for each in required if each.status == "claimed"}
     for line in changed_since(root, {name: of for name, of in evidence.items() if name in claimed}):
-        print(f"validate: {line}")
+        print(f"validate: note: {line}")
         if is_release and not line.endswith(": nothing"):
             found.append(f"{line}: measure again by `{BENCHMARKS[line.partition(':')[0]].command}`")
     return found
