@@ -91,8 +91,15 @@ async def test_the_oldest_of_each_reason_to_wait(admin: Admin, installation: Ins
     for minutes in (1, 2):
         await rows.wait_for(pool, "order", await rows.delivery(pool, free), held_at=rows.ago(minutes=minutes))
 
+    tried = await rows.endpoint(pool)
+    alone = await rows.delivery(pool, tried, created_at=rows.ago(minutes=90))
+    await rows.wait_for(pool, "secret", alone, held_at=rows.NOW)  # it was tried in vain just now
+    await rows.hold(pool, tried, waiting_for="secret", since=rows.ago(minutes=70))
+
     oldest = (await admin.status()).oldest_waiting_seconds
-    assert {"breaker": 7, "concurrency": 5, "order": 2} == {name: int(age // 60) for name, age in oldest.items()}
+    assert {"secret": 70, "breaker": 7, "concurrency": 5, "order": 2} == {
+        name: int(age // 60) for name, age in oldest.items()
+    }
 
 
 async def test_first_attempts_are_timed_where_nothing_is_held_back(admin: Admin, installation: Installation) -> None:

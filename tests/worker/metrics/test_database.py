@@ -405,6 +405,19 @@ async def test_what_was_held_first_is_reported_by_what_it_waits_for(pool: Pool, 
 
 
 @pytest.mark.req("OPS-11", part="stopped")
+async def test_what_was_tried_in_vain_has_waited_since_its_endpoint_was_held(pool: Pool, scene: Scene) -> None:
+    """Each try in vain holds the delivery anew; else no alert would ever see one that is alone for an hour."""
+    for minutes, published in ((70, 90), (200, 65)):
+        endpoint = await rows.endpoint(pool)
+        tried = await rows.delivery(pool, endpoint, created_at=rows.ago(minutes=published))
+        await rows.wait_for(pool, "secret", tried, held_at=rows.NOW)
+        await rows.hold(pool, endpoint, waiting_for="secret", since=rows.ago(minutes=minutes))
+    await scene.measuring.once()
+
+    assert 70 == figures(scene.meter)["hookseal_pending_oldest_seconds", "secret"] // 60
+
+
+@pytest.mark.req("OPS-11", part="stopped")
 async def test_a_tenant_is_stopped_if_all_its_endpoints_are_held(pool: Pool, scene: Scene) -> None:
     """Also if it is only one, since the last of them was held; one that works, or is disabled, makes a difference."""
     for tenant, held, works, disabled in (

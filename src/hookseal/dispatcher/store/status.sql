@@ -2,6 +2,8 @@
 
 -- For how long the oldest held delivery has waited, by reason. What waits for room in a lane is looked up lane by lane, since in
 -- that of a held endpoint it waits for what holds the endpoint: in the $1 lanes that have been crowded for longest.
+-- What waits for the secret or the breaker of an endpoint is held anew whenever one of it is tried in vain: so it has waited
+-- since the endpoint was held, or since it was published.
 -- name: oldest_waiting
 SELECT w.label, greatest(extract(epoch FROM now() - min(w.held_at)), 0)::float8 AS seconds
 FROM ((SELECT r.waiting_for AS label, oldest.held_at
@@ -11,6 +13,15 @@ FROM ((SELECT r.waiting_for AS label, oldest.held_at
            FROM hookseal.deliveries AS d
            WHERE d.waiting_for = r.waiting_for
            ORDER BY d.waiting_for, d.held_at, d.id
+           LIMIT 1) AS oldest)
+      UNION ALL
+      (SELECT h.waiting_for, greatest(h.since, oldest.created_at)
+       FROM (SELECT h.tenant_id, h.endpoint_id, h.waiting_for, h.since FROM hookseal.held_endpoints AS h
+             WHERE h.released_at IS NULL ORDER BY h.since LIMIT $1) AS h
+       CROSS JOIN LATERAL (
+           SELECT d.created_at FROM hookseal.deliveries AS d
+           WHERE d.tenant_id = h.tenant_id AND d.endpoint_id = h.endpoint_id AND d.waiting_for = h.waiting_for
+           ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
            LIMIT 1) AS oldest)
       UNION ALL
       (SELECT coalesce(h.waiting_for, r.waiting_for), oldest.held_at
