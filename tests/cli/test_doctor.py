@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from hookseal.embedded.valkey import valkey
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.worker import doctor
@@ -200,15 +201,14 @@ async def test_a_login_without_rights_gets_findings(begun: Begun, begun_pool: Po
         ("maxmemory", "{used}", "risk", "of maxmemory is used"),
     ],
 )
-async def test_what_redis_may_drop_is_found(begun: Begun, name: str, value: str, verdict: str, found: str) -> None:
-    async with Redis.from_url(begun.settings["REDIS_URL"]) as redis:
-        before = (await redis.config_get(name))[name]
+async def test_what_redis_may_drop_is_found(
+    begun: Begun, tmp_path: Path, name: str, value: str, verdict: str, found: str
+) -> None:
+    async with valkey(tmp_path, durable=False) as own, Redis.from_url(own.url) as redis:  # others use that of the tests
+        await redis.set("x", b"x" * 20_000_000)  # so that 5 % of it are enough for a connection
         used = int((await redis.info("memory"))["used_memory"] * 1.05)
         await redis.config_set(name, value.format(used=used))
-        try:
-            code, bad = await findings(begun)
-        finally:
-            await redis.config_set(name, before)
+        code, bad = await findings(begun, REDIS_URL=own.url)
 
     assert (verdict, True) == (bad["memory of Redis"]["verdict"], found in bad["memory of Redis"]["found"])
     assert code == (1 if verdict == "wrong" else 0)

@@ -130,7 +130,8 @@ class _Terminal:
     def lines(self) -> list[str]:
         """Return the lines of all screens, without what steers the terminal."""
         screens = self.seen.replace("\x1b[H", "\n")
-        return [line for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screens).splitlines() if line]
+        # What was read last may end within an order to the terminal.
+        return [line for line in re.sub(r"\x1b(?:$|\[[0-9;?]*(?:$|[A-Za-z]))", "", screens).splitlines() if line]
 
 
 @asynccontextmanager
