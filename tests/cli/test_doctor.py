@@ -205,11 +205,13 @@ async def test_what_redis_may_drop_is_found(
     begun: Begun, tmp_path: Path, name: str, value: str, verdict: str, found: str
 ) -> None:
     async with valkey(tmp_path, durable=False) as own, Redis.from_url(own.url) as redis:  # others use that of the tests
-        await redis.set("x", b"x" * 20_000_000)  # so that 5 % of it are enough for a connection
+        for number in range(100):
+            await redis.set(f"x{number}", b"x" * 200_000)  # so that 5 % of all are enough for a connection
         used = int((await redis.info("memory"))["used_memory"] * 1.05)
         await redis.config_set(name, value.format(used=used))
         code, bad = await findings(begun, REDIS_URL=own.url)
 
+    assert ["memory of Redis"] == [*bad], bad
     assert (verdict, True) == (bad["memory of Redis"]["verdict"], found in bad["memory of Redis"]["found"])
     assert code == (1 if verdict == "wrong" else 0)
 
