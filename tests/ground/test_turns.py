@@ -13,7 +13,7 @@ _LONG = 60.0
 
 
 class Callers:
-    """Callers that wait for a place, and keep it until they are told to leave."""
+    """Callers that wait for a place, and keep it until a test lets them leave."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns

@@ -732,7 +732,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "due": tuple(rings),
     }
     figures = {"lines_stopped": (), "retention_lag_seconds": (30,)}
-    counts = {"oldest_due_seconds": (), "due": (100,), "waiting": (100,), "keys": ()}
+    counts = {"oldest_due_seconds": (), "due": (100,), "waiting": (100,), "oldest_waiting": (20,), "keys": ()}
     backlog = {"by_tenant": (100, 5, 100, 20)}
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
@@ -808,7 +808,6 @@ def _lists() -> list[Read]:
 
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
     status = {
-        "oldest_waiting": (20,),
         "in_trouble": (11, 50),
         "workers": (30.0, 50),
         "replays": (10,),

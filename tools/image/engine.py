@@ -24,7 +24,7 @@ _PACKAGES: Final = (
     "mmdebstrap",
 )
 _QUIET: Final = {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
-# What each engine needs for a root that nothing can write to: podman lays a writable /tmp over it unless it is told.
+# What each engine needs for a root that nothing can write to. Without its second option podman mounts a writable /tmp.
 _READ_ONLY: Final[Mapping[str, Sequence[str]]] = {
     "docker": ("--read-only",),
     "podman": ("--read-only", "--read-only-tmpfs=false"),

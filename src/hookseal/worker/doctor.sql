@@ -39,16 +39,19 @@ WHERE c.relnamespace = 'hookseal'::regnamespace AND c.relkind = 'r'
   AND ('autovacuum_enabled=false' = ANY (c.reloptions) OR (s.n_dead_tup > 100000 AND s.n_dead_tup > s.n_live_tup))
 ORDER BY c.relname
 
--- Returns what has kept dead rows for more than $1 seconds: sessions, prepared transactions and replication slots. Those of
--- other databases keep none of ours. Sessions of
--- other logins are shown only to members of pg_read_all_stats; `hidden` says whether there are some that are not.
+-- Returns what has kept dead rows for more than $1 seconds: sessions, prepared transactions and replication slots. Those
+-- of other databases keep none of ours. Sessions of other logins are shown only to members of pg_read_all_stats; `hidden` says
+-- whether this login is none.
 -- name: old_snapshots
 SELECT (SELECT format('session %s, for %s s', pid, extract(epoch FROM now() - xact_start)::int)
         FROM pg_stat_activity
-        WHERE datname = current_database() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND xact_start < now() - make_interval(secs => $1)
+        WHERE datname = current_database() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+          AND xact_start < now() - make_interval(secs => $1)
         ORDER BY xact_start LIMIT 1) AS session,
        (SELECT format('prepared transaction %s, for %s s', gid, extract(epoch FROM now() - prepared)::int)
-        FROM pg_prepared_xacts WHERE database = current_database() AND prepared < now() - make_interval(secs => $1) ORDER BY prepared LIMIT 1) AS prepared,
+        FROM pg_prepared_xacts
+        WHERE database = current_database() AND prepared < now() - make_interval(secs => $1)
+        ORDER BY prepared LIMIT 1) AS prepared,
        (SELECT format('replication slot %s, which nobody reads', slot_name)
         FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL ORDER BY slot_name LIMIT 1) AS slot,
        (SELECT NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')) AS hidden

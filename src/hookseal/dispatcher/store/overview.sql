@@ -46,6 +46,40 @@ CROSS JOIN LATERAL (
            LIMIT $1)
           LIMIT $1) AS few) AS held
 
+-- Returns for how many seconds the delivery that was held first has waited, for each reason. What waits for room in the lane of
+-- a held endpoint waits for what holds that endpoint. Of each lane, in $1 lanes at most, the three oldest deliveries are
+-- compared, because one that is tried in vain is held anew. So that of an endpoint which is held for a secret or a breaker has
+-- waited since then, or since it was published.
+-- name: oldest_waiting
+SELECT held.waiting_for AS label, greatest(extract(epoch FROM now() - min(held.held_at)), 0)::float8 AS number
+FROM ((SELECT w.waiting_for, oldest.held_at
+       FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'order']) AS w (waiting_for)
+       CROSS JOIN LATERAL (SELECT d.held_at::timestamptz AS held_at FROM hookseal.deliveries AS d
+                           WHERE d.waiting_for = w.waiting_for
+                           ORDER BY d.waiting_for, d.held_at, d.id
+                           LIMIT 1) AS oldest)
+      UNION ALL
+      (SELECT h.waiting_for, greatest(h.since, oldest.created_at)
+       FROM (SELECT h.tenant_id, h.endpoint_id, h.waiting_for, h.since FROM hookseal.held_endpoints AS h
+             WHERE h.released_at IS NULL ORDER BY h.since LIMIT $1) AS h
+       CROSS JOIN LATERAL (
+           SELECT d.created_at FROM hookseal.deliveries AS d
+           WHERE d.tenant_id = h.tenant_id AND d.endpoint_id = h.endpoint_id AND d.waiting_for = h.waiting_for
+           ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+           LIMIT 1) AS oldest)
+      UNION ALL
+      (SELECT coalesce(h.waiting_for, r.waiting_for), oldest.held_at
+       FROM (SELECT l.tenant_id, l.endpoint_id FROM hookseal.lanes AS l ORDER BY l.since LIMIT $1) AS l
+       LEFT JOIN hookseal.held_endpoints AS h
+           ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+       CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
+       CROSS JOIN LATERAL (SELECT d.held_at::timestamptz AS held_at FROM hookseal.deliveries AS d
+                           WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id AND d.waiting_for = r.waiting_for
+                           ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+                           LIMIT 3) AS oldest)) AS held
+GROUP BY held.waiting_for
+ORDER BY number DESC, label
+
 -- Counts the master keys that are not destroyed, by state.
 -- name: keys
 SELECT k.state AS label, count(*) AS number

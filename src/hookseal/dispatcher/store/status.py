@@ -28,7 +28,7 @@ async def read(executor: Executor, *, most: int = overview.MOST) -> dict[str, An
         **rest,
         "overview": await overview.overview(executor, most=most),
         "oldest_waiting_seconds": {
-            row["label"]: row["seconds"] for row in await _SQL.rows(executor, "oldest_waiting", LANES)
+            row["label"]: row["number"] for row in await overview.SQL.rows(executor, "oldest_waiting", LANES)
         },
         "backlog": await backlog.by_tenant(executor, most=most),
         "endpoints": [dict(row) for row in troubled[:ENDPOINTS]],

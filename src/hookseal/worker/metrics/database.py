@@ -40,14 +40,14 @@ _LONGEST_LABEL: Final = 63  # as an id of a tenant: a row of another program may
 _LOOK_SECONDS: Final = 3.0  # a new leader measures within this time
 
 _SQL: Final = Statements("hookseal.worker.metrics", "database.sql")
-_OF_OVERVIEW: Final = frozenset({"oldest_due_seconds", "due", "waiting"})
+_OF_OVERVIEW: Final = frozenset({"oldest_due_seconds", "due", "waiting", "oldest_waiting"})
 # By the name of its statement, which returns the labels of the metric and a number, and has at most one parameter.
 _MEASURED: Final[Mapping[str, Metric]] = {
     "retention_lag_seconds": RETENTION_LAG,
     "oldest_due_seconds": definitions.OLDEST_DUE,
     "due": definitions.DUE,
     "waiting": definitions.WAITING,
-    "pending_oldest": definitions.PENDING_OLDEST,
+    "oldest_waiting": definitions.PENDING_OLDEST,
     "breakers_open": BREAKERS_OPEN,
     "longest_open": BREAKER_OPEN,
     "tenants_stopped": TENANT_STOPPED,
@@ -141,7 +141,7 @@ async def _stored(connection: Connection, rules: Rules) -> Mapping[str, Reading]
         "retention_lag_seconds": rules.retention_days,
         "due": COUNTED_AT_MOST,
         "waiting": COUNTED_AT_MOST,
-        "pending_oldest": COUNTED_AT_MOST,
+        "oldest_waiting": COUNTED_AT_MOST,
         "longest_failing": _NAMED_AT_MOST,
         "longest_open": rules.tenants,
         "tenants_stopped": rules.tenants,
