@@ -27,7 +27,7 @@ ROLES = (
     "hookseal_reveal",
 )
 # S: select, I: insert, U: update, D: delete, each for all columns. Rights to single columns are in PARTS.
-_STATISTICS = {"endpoint_stats": "S", "endpoint_backlog": "S"}
+_STATISTICS = {"endpoint_stats": "S", "endpoint_states": "S", "endpoint_backlog": "S"}
 WHOLE = {
     "hookseal_producer": {"alembic_version": "S"},
     "hookseal_publisher": {

@@ -54,8 +54,8 @@ GRANT USAGE ON SCHEMA hookseal TO hookseal_api, hookseal_reveal;
 GRANT SELECT ON hookseal.alembic_version, hookseal.control, hookseal.workers, hookseal.deliveries, hookseal.delivery_links,
                 hookseal.attempts, hookseal.operator_notices, hookseal.secret_rotations, hookseal.audit_log,
                 hookseal.audit_heads, hookseal.held_endpoints, hookseal.lanes, hookseal.lines, hookseal.replays,
-                hookseal.rotation_canaries, hookseal.endpoint_stats, hookseal.endpoint_backlog, hookseal.audience,
-                hookseal.secret_keys, hookseal.tenants, hookseal.event_types, hookseal.api_tokens, hookseal.endpoint_urls
+                hookseal.rotation_canaries, hookseal.endpoint_stats, hookseal.endpoint_states, hookseal.endpoint_backlog,
+                hookseal.audience, hookseal.secret_keys, hookseal.tenants, hookseal.event_types, hookseal.api_tokens, hookseal.endpoint_urls
     TO hookseal_api;
 GRANT SELECT (tenant_id, id, event_type, channels, occurred_at, correlation_id, traceparent, tracestate, body) ON hookseal.events TO hookseal_api;
 GRANT SELECT (tenant_id, id, uid, name, description, metadata, url, shares_url, url_since, event_types, channels, enabled, disabled_reason, disabled_at, last_disabled_reason,
