@@ -57,6 +57,7 @@ async def test_the_overview_counts_each_kind(admin: Admin, installation: Install
         "stopped_endpoints": 1,
         "pending": 3,
         "due": 1,
+        "not_due": 1,
         "waiting": 1,
         "waiting_for": {"secret": 1},
         "sending": 1,

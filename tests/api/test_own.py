@@ -230,7 +230,8 @@ async def test_a_replay_is_counted_started_and_cancelled(
         ({"since": "2100-01-01T00:00:00Z"}, 0),
     ):
         counted = (await client.get(f"{path}/count", params=given)).json()
-        assert {"wouldSend": expected, "wouldSkip": {"endpoint_disabled": 0, "endpoint_deleted": 0}} == counted, given
+        skipped = {"endpoint_disabled": 0, "endpoint_deleted": 0}
+        assert {"wouldSend": expected, "wouldSkip": skipped, "complete": True} == counted, given
     assert 404 == (await client.get(f"{path}/count", params={"endpoint_id": "none"})).status_code
     assert 404 == (await client.post(path, json={"endpointId": "none"})).status_code
     nothing = await client.post(path, json={"eventType": "a"})
@@ -276,8 +277,11 @@ async def test_the_installation_is_counted_for_its_operator(client: httpx.AsyncC
         refused = await customer.get("/api/hookseal/v1/status")
 
     assert (1, 1, 0, 10_000) == (*(overview[name] for name in ("tenants", "endpoints", "pending", "most")),)
-    assert ["hookseal worker"] == [each["command"] for each in status["mustAct"]]
-    assert (None, {"number": 0, "p50Seconds": None, "p99Seconds": None}) == (status["leader"], status["firstAttempts"])
+    assert [("no_worker", "hookseal worker")] == [(each["kind"], each["command"]) for each in status["mustAct"]]
+    first = status["firstAttempts"]
+    assert (None, 0, None, 5.0, None) == (
+        status["leader"], first["number"], first["p95Seconds"], first["objectiveSeconds"], first["meetsObjective"],
+    )  # fmt: skip
     assert (403, "insufficient_access") == (refused.status_code, refused.json()["code"])
 
 

@@ -72,6 +72,30 @@ async def test_the_others_are_one_row(pool: Pool) -> None:
     assert (3, 1) == (few["others"]["tenants"], few["others"]["pending"])
 
 
+@pytest.mark.parametrize(
+    ("reason", "columns"),
+    [
+        (None, {"next_attempt_at": rows.ago(hours=9)}),
+        ("order", {"held_at": rows.ago(hours=9)}),
+        ("breaker", {"held_at": rows.NOW, "created_at": rows.ago(hours=9)}),  # a probe that was held anew
+    ],
+)
+async def test_the_worst_is_found_among_more_tenants_than_are_read(
+    pool: Pool, reason: str | None, columns: dict[str, Any]
+) -> None:
+    """The one that has waited for longest is shown, although one tenant and one endpoint are read, and it is the last."""
+    for tenant in ("a", "b", "c"):
+        await _waits(pool, tenant, "breaker", held_at=rows.ago(minutes=3))
+        await _waits(pool, tenant, next_attempt_at=rows.ago(minutes=4))
+    worst = await _waits(pool, "z", reason, **columns)
+    if reason == "breaker":
+        await rows.hold(pool, worst, tenant="z", waiting_for="breaker", since=rows.ago(hours=12))
+
+    [first] = await backlog.SQL.rows(pool, "by_tenant", 10, 1, 1, 1, 5)
+    assert ("z", 1, 9) == (first["tenant_id"], first["pending"], round(first["oldest_seconds"] / 3600))
+    assert not first["complete"]
+
+
 @pytest.mark.parametrize("columns", [{"rung_at": None}, {"rung_at": rows.NOW}, {"reason": "breaker"}])
 async def test_what_a_large_tenant_has_is_not_counted_for_the_others(pool: Pool, columns: dict[str, Any]) -> None:
     """Of the tenant that is shown more is pending than is counted; of the others what there is, up to the limit."""

@@ -1,9 +1,22 @@
-"""When a person must act, why, and which command comes next; and what limits a worker."""
+"""When a person must act, why, and which command comes next; and whether first attempts come in time."""
+
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
-from hookseal.dispatcher.core.concerns import Concern, InstallationFacts, Limit, Use, concerns, limited_by
-from hookseal.ground.wire import MAX_BODY_BYTES
+from hookseal.dispatcher.core.concerns import (
+    LATE_SECONDS,
+    OBJECTIVE_SECONDS,
+    OBJECTIVE_SHARE,
+    Concern,
+    InstallationFacts,
+    Kind,
+    Limit,
+    concerns,
+    meets_objective,
+)
 from tests.doubles.replaced import replace
 
 pytestmark = pytest.mark.req("OPS-15", part="status")
@@ -14,99 +27,159 @@ FINE = InstallationFacts(
     oldest_due_seconds=60.0,
     oldest_waiting_seconds={"breaker": 3_600.0, "rate": 3_600.0, "endpoint_disabled": 1e6, "order": 1e6},
     limits=[(), (Limit.REQUESTS,)],
+    cannot_record=0,
+    draining=1,
+    overstaying=0,
     leaderless_seconds=30.0,
     secrets_refused=0,
     stopped_endpoints=0,
     idle_replay_seconds=300.0,
     active_keys=1,
 )
-IDLE = Use(
-    requests=0, most_requests=10, bytes=0, most_bytes=10 * MAX_BODY_BYTES, connections=0, most_connections=7,
-    cannot_record=False,
-)  # fmt: skip
+ROOT = Path(__file__).parents[2]
+HELD, WAITING = "hookseal endpoint list --state held", "hookseal endpoint stats --sort waiting"
+# Facts, the kind of what a person must act on, the reason, and the command.
+CASES = [
+    (
+        replace(FINE, active_keys=0),
+        Kind.NO_ACTIVE_KEY,
+        "no master key is active, so nothing can be signed",
+        "hookseal key status",
+    ),
+    (replace(FINE, limits=[], draining=0), Kind.NO_WORKER, "no worker is live, so nothing is sent", "hookseal worker"),
+    (
+        replace(FINE, limits=[], draining=0, endpoints=0),
+        Kind.NO_WORKER,
+        "no worker is live, so nothing is sent",
+        "hookseal worker",
+    ),
+    (
+        replace(FINE, leaderless_seconds=31.0),
+        Kind.NO_LEADER,
+        "no worker has led for 31 s: retries and held deliveries stay",
+        "hookseal check",
+    ),
+    (
+        replace(FINE, cannot_record=1, oldest_due_seconds=900.0),
+        Kind.CANNOT_RECORD,
+        "1 worker cannot record what it has sent",
+        "hookseal check",
+    ),
+    (
+        replace(FINE, draining=2, overstaying=1),
+        Kind.OVERSTAYS,
+        "1 worker has drained for longer than the limit",
+        "hookseal doctor",
+    ),
+    (
+        replace(FINE, oldest_due_seconds=180.0),
+        Kind.LATE,
+        "a delivery has been due for 3 min, although a worker could do more",
+        "hookseal check",
+    ),
+    (
+        replace(FINE, oldest_due_seconds=9_000.0, limits=[(Limit.BYTES,), (Limit.REQUESTS, Limit.BYTES)]),
+        Kind.LATE,
+        "a delivery has been due for 2 h, and every worker is at a limit (requests, bytes): run more",
+        "hookseal worker",
+    ),
+    (
+        replace(FINE, oldest_due_seconds=61.0, limits=[(Limit.CPU,), (Limit.POSTGRESQL,)]),
+        Kind.LATE,
+        "a delivery has been due for 61 s, and every worker waits (postgresql is too slow)",
+        "hookseal doctor",
+    ),
+    (replace(FINE, secrets_refused=2), Kind.SECRET_REFUSED, "the secret of 2 endpoints is refused", HELD),
+    (
+        replace(FINE, stopped_endpoints=1),
+        Kind.LINE_STOPPED,
+        "1 ordered endpoint is stopped by a delivery that was given up",
+        "hookseal endpoint list --state stopped",
+    ),
+    (
+        replace(FINE, oldest_waiting_seconds={"breaker": 200_000.0}),
+        Kind.HELD_FOR_LONG,
+        "a delivery has waited for an open breaker for 2 days",
+        HELD,
+    ),
+    (
+        replace(FINE, oldest_waiting_seconds={"concurrency": 3_601.0}),
+        Kind.HELD_FOR_LONG,
+        "a delivery has waited for room of its endpoint for 60 min",
+        WAITING,
+    ),
+    (
+        replace(FINE, oldest_waiting_seconds={"rate": 3_601.0}),
+        Kind.HELD_FOR_LONG,
+        "a delivery has waited for the rate of its endpoint for 60 min",
+        WAITING,
+    ),
+    (
+        replace(FINE, idle_replay_seconds=301.0),
+        Kind.REPLAY_STUCK,
+        "a replay job has done nothing for 5 min",
+        "hookseal replay list --state running",
+    ),
+]
 
 
 def test_nobody_must_act_while_it_goes_by_itself() -> None:
     """At each limit, and if nothing is installed yet: then there is no worker and no key."""
     assert () == concerns(FINE)
-    assert () == concerns(replace(FINE, endpoints=0, pending=0, limits=[], active_keys=0))
+    assert () == concerns(replace(FINE, endpoints=0, pending=0, limits=[], draining=0, active_keys=0))
     assert () == concerns(replace(FINE, active_keys=None)), "another provider keeps the secrets"
     assert () == concerns(replace(FINE, leaderless_seconds=None, idle_replay_seconds=None, oldest_waiting_seconds={}))
 
 
+@pytest.mark.parametrize(("facts", "kind", "reason", "command"), CASES)
+def test_a_person_must_act(facts: InstallationFacts, kind: Kind, reason: str, command: str) -> None:
+    assert (Concern(kind=kind, reason=reason, command=command),) == concerns(facts)
+
+
+def test_a_worker_that_drains_in_time_concerns_nobody() -> None:
+    """It was told to stop, and another one is about to start: neither that it is the only one, nor its limits."""
+    assert () == concerns(replace(FINE, limits=[], draining=1))
+    late = replace(FINE, limits=[], draining=1, oldest_due_seconds=900.0)
+    assert () == concerns(late)
+
+
+def test_each_kind_is_documented_with_its_commands() -> None:
+    """The page has a row for each kind, which names every command that the code gives for it."""
+    text = (ROOT / "docs" / "guide" / "running.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("\n## When a person must act\n")
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \|(.*)\|$", section.partition("\n## ")[0], re.MULTILINE))
+    assert [*Kind] == [*rows]
+    missing = {(kind, command) for _, kind, _, command in CASES if f"`{command}`" not in rows[kind]}
+    assert (set(), set(Kind)) == (missing, {kind for _, kind, _, _ in CASES})
+
+
+def test_the_objectives_are_those_of_the_alerts() -> None:
+    """What `status` calls late is what an alert reports."""
+    text = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
+    rules = {rule["alert"]: rule["expr"] for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
+    slow = re.fullmatch(
+        r"histogram_quantile\(([0-9.]+), .*held=\"no\".*\) > ([0-9.]+)", rules["HooksealFirstAttemptSlow"]
+    )
+    late = re.search(r"> ([0-9.]+)", rules["HooksealDeliveriesLate"])
+    assert slow is not None
+    assert late is not None
+    found = (float(slow[1]), float(slow[2]), float(late[1]))
+    assert (OBJECTIVE_SHARE, OBJECTIVE_SECONDS, LATE_SECONDS) == found
+
+
 @pytest.mark.parametrize(
-    ("facts", "reason", "command"),
-    [
-        (replace(FINE, active_keys=0), "no master key is active, so nothing can be signed", "hookseal key status"),
-        (replace(FINE, limits=[]), "no worker is live, so nothing is sent", "hookseal worker"),
-        (replace(FINE, limits=[], endpoints=0), "no worker is live, so nothing is sent", "hookseal worker"),
-        (
-            replace(FINE, leaderless_seconds=31.0),
-            "no worker has led for 31 s: retries and held deliveries stay",
-            "hookseal check",
-        ),
-        (
-            replace(FINE, limits=[(Limit.RECORDS,), ()], oldest_due_seconds=900.0),
-            "1 worker cannot record what it has sent",
-            "hookseal check",
-        ),
-        (
-            replace(FINE, oldest_due_seconds=180.0),
-            "a delivery has been due for 3 min, although a worker could do more",
-            "hookseal check",
-        ),
-        (
-            replace(FINE, oldest_due_seconds=9_000.0, limits=[(Limit.BYTES,), (Limit.REQUESTS, Limit.BYTES)]),
-            "a delivery has been due for 2 h, and every worker is at a limit (requests, bytes): run more",
-            "hookseal worker",
-        ),
-        (
-            replace(FINE, secrets_refused=2),
-            "the secret of 2 endpoints is refused",
-            "hookseal endpoint list --state held",
-        ),
-        (
-            replace(FINE, stopped_endpoints=1),
-            "1 ordered endpoint is stopped by a delivery that was given up",
-            "hookseal endpoint list --state stopped",
-        ),
-        (
-            replace(FINE, oldest_waiting_seconds={"breaker": 200_000.0}),
-            "a delivery has waited for an open breaker for 2 days",
-            "hookseal endpoint list --state held",
-        ),
-        (
-            replace(FINE, oldest_waiting_seconds={"concurrency": 3_601.0}),
-            "a delivery has waited for room of its endpoint for 60 min",
-            "hookseal endpoint stats --sort waiting",
-        ),
-        (
-            replace(FINE, idle_replay_seconds=301.0),
-            "a replay job has done nothing for 5 min",
-            "hookseal replay list --state running",
-        ),
-    ],
+    ("p95", "oldest_due", "expected"),
+    [(None, 0.0, None), (5.0, 5.0, True), (5.1, 0.0, False), (0.01, 5.1, False), (None, 5.1, False)],
 )
-def test_a_person_must_act(facts: InstallationFacts, reason: str, command: str) -> None:
-    assert (Concern(reason=reason, command=command),) == concerns(facts)
+def test_first_attempts_are_late_also_if_only_the_oldest_waits(
+    p95: float | None, oldest_due: float, expected: bool | None
+) -> None:
+    """The newest may be fast while older ones have not been tried."""
+    assert expected is meets_objective(p95, oldest_due)
 
 
 def test_what_stops_most_comes_first() -> None:
-    everything = replace(FINE, active_keys=0, limits=[], secrets_refused=1, stopped_endpoints=1)
+    everything = replace(FINE, active_keys=0, limits=[], draining=0, secrets_refused=1, stopped_endpoints=1)
     first = [each.command for each in concerns(everything)]
     assert ["hookseal key status", "hookseal worker"] == first[:2]
     assert 4 == len(first)
-
-
-def test_a_worker_is_limited_by_what_it_has_no_more_of() -> None:
-    """Bytes limit it when a body of the largest size does not fit. A worker of an older version says nothing."""
-    assert () == limited_by(IDLE)
-    assert () == limited_by(replace(IDLE, requests=9, bytes=9 * MAX_BODY_BYTES, connections=6))
-    assert (Limit.REQUESTS,) == limited_by(replace(IDLE, requests=10))
-    assert (Limit.BYTES,) == limited_by(replace(IDLE, bytes=9 * MAX_BODY_BYTES + 1))
-    assert (Limit.CONNECTIONS,) == limited_by(replace(IDLE, connections=7))
-    older = Use(
-        requests=None, most_requests=None, bytes=None, most_bytes=None, connections=None, most_connections=None,
-        cannot_record=True,
-    )  # fmt: skip
-    assert (Limit.RECORDS,) == limited_by(older)

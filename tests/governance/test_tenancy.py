@@ -24,7 +24,7 @@ OWNED = {
 }
 # Statements for the installation as a whole, and an operator's lookup by an id that is unique in it.
 FOR_ALL = {
-    *("overview.sql: overview", "overview.sql: oldest_due_seconds", "overview.sql: due"),
+    *("overview.sql: overview", "overview.sql: oldest_due_seconds", "overview.sql: due", "overview.sql: not_due"),
     "status.sql: rest",
     "event_queries.sql: count_tenants",
     "ledger.sql: standing",  # how many rings of all tenants may be in Redis

@@ -732,8 +732,15 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "due": tuple(rings),
     }
     figures = {"lines_stopped": (), "retention_lag_seconds": (30,)}
-    counts = {"oldest_due_seconds": (), "due": (100,), "waiting": (100,), "oldest_waiting": (20,), "keys": ()}
-    backlog = {"by_tenant": (100, 5, 100, 20)}
+    counts = {
+        "oldest_due_seconds": (),
+        "due": (100,),
+        "not_due": (100,),
+        "waiting": (100,),
+        "oldest_waiting": (20,),
+        "keys": (),
+    }
+    backlog = {"by_tenant": (100, 5, 100, 20, 20)}
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
         *(
@@ -808,10 +815,11 @@ def _lists() -> list[Read]:
 
     audit = {"page": (None, "key.promoted", None, None, 51), "page_of_tenant": ("acme", "key.promoted", None, None, 51)}
     status = {
-        "in_trouble": (11, 50),
+        "in_trouble": (11, 50, 50),
         "workers": (30.0, 50),
         "replays": (10,),
-        "rest": (50, 10, 300.0),
+        "rest": (50,),
+        "first_attempts": (10, 300.0),
     }
     of_all, of_nobody = (None, False, None, 51), ("nobody", None, None, 51)
     endpoints = {"page": of_all, "page_rising": of_all} | {

@@ -209,15 +209,33 @@ async def test_the_row_says_what_the_worker_uses(pool: Pool) -> None:
     """Each heartbeat replaces what the one before said; before somebody has said it, it is not known."""
     beating = heartbeat(pool)
     await beating.beat()
-    used = "SELECT requests, most_requests, bytes, most_bytes, connections, most_connections FROM hookseal.workers"
-    assert [None] * 6 == [*(await pool.fetchrow(used) or ())]
+    used = (
+        "SELECT requests, most_requests, bytes, most_bytes, connections, most_connections, batch_connections,"
+        " most_batch_connections, limited_by FROM hookseal.workers"
+    )
+    assert [None] * 9 == [*(await pool.fetchrow(used) or ())]
     for number in (1, 7):
         load = Load(
-            requests=number, most_requests=10, bytes=2, most_bytes=20, connections=3, most_connections=number * 3
-        )
+            requests=number, most_requests=10, bytes=2, most_bytes=20, connections=3, most_connections=number * 3,
+            batch_connections=1, most_batch_connections=3, limited_by=["cpu"],
+        )  # fmt: skip
         beating.load = partial(replace, load)
         await beating.beat()
-        assert [number, 10, 2, 20, 3, number * 3] == [*(await pool.fetchrow(used) or ())]
+        assert [number, 10, 2, 20, 3, number * 3, 1, 3, ["cpu"]] == [*(await pool.fetchrow(used) or ())]
+
+
+@pytest.mark.req("OPS-15", part="status")
+async def test_the_row_says_since_when_the_worker_drains(pool: Pool) -> None:
+    """A later heartbeat of the drain does not move it."""
+    beating = heartbeat(pool)
+    await beating.beat()
+    since = "SELECT draining_since FROM hookseal.workers"
+    assert await pool.fetchval(since) is None
+    await beating.drain()
+    began_at = await pool.fetchval(since)
+    await beating.beat()
+    assert began_at is not None
+    assert began_at == await pool.fetchval(since)
 
 
 @pytest.mark.req("DUR-02", "DUR-04")

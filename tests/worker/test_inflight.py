@@ -47,11 +47,11 @@ async def test_bytes_bound_requests_in_flight() -> None:
     in_flight.take(1)
     in_flight.hold(MAX_BODY_BYTES)
     in_flight.start(hold(end), MAX_BODY_BYTES)
-    assert (1, MAX_BODY_BYTES) == (in_flight.room, in_flight.bytes_room)
+    assert (1, MAX_BODY_BYTES, True) == (in_flight.room, in_flight.bytes_room, in_flight.has_bytes)
     in_flight.take(1)
     in_flight.hold(1)
     in_flight.start(hold(end), 1)
-    assert (0, MAX_BODY_BYTES - 1) == (in_flight.room, in_flight.bytes_room)
+    assert (0, MAX_BODY_BYTES - 1, False) == (in_flight.room, in_flight.bytes_room, in_flight.has_bytes)
     end.set()
     await asyncio.wait_for(in_flight.wait_for_room(60), 60)
 

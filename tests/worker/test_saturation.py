@@ -3,7 +3,8 @@
 import pytest
 import structlog
 
-from hookseal.worker.saturation import Limit, Sample, Saturation, limits_between
+from hookseal.dispatcher.core.concerns import Limit
+from hookseal.worker.saturation import RECENT, Sample, Saturation, limits_between
 from tests.doubles.clock import FakeClock
 from tests.doubles.replaced import replace
 
@@ -71,3 +72,23 @@ async def test_the_time_between_two_looks_is_added_to_each_limit() -> None:
         await saturation.once()
 
     assert {"requests": 2.5, "bytes": 3.0, "postgresql": 0.0, "redis": 0.0, "cpu": 0.0} == saturation.seconds
+
+
+@pytest.mark.req("OPS-15", part="status")
+async def test_a_worker_is_limited_by_what_stopped_it_in_half_of_the_last_looks() -> None:
+    """Not by what a single look found, and not by what is long over."""
+    clock, state = FakeClock(), [FULL]
+    saturation = Saturation(lambda: replace(state[0], at=clock.monotonic()), clock=clock, log=structlog.get_logger())
+
+    async def after_looks(number: int, seen: Sample) -> list[Limit]:
+        state[0] = seen
+        for _ in range(number):
+            clock.elapsed += 0.5
+            await saturation.once()
+        return saturation.limits
+
+    assert [] == await after_looks(1, FULL)
+    assert [Limit.REQUESTS] == await after_looks(RECENT, FULL)
+    assert [Limit.REQUESTS] == await after_looks(RECENT // 2, CALM)
+    assert [] == await after_looks(1, CALM)
+    assert [Limit.BYTES] == await after_looks(RECENT, BIG)

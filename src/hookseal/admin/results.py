@@ -38,7 +38,8 @@ class Endpoint:
     """An endpoint in a list.
 
     `state` is the first that is true of: disabled; held, because a secret is refused or its breaker is open; stopped,
-    by a delivery of an ordered endpoint that was given up; failing; healthy. `concurrency` is the most requests in
+    by a delivery of an ordered endpoint that was given up; failing; healthy. It has been so `state_since` then, None if
+    it is healthy. `concurrency` is the most requests in
     flight, `rate` the most in a second. `lane` is what its lane waits for, and `lane_since` since when; both are None
     if it is open. If it is `ordered`, `on_dead_letter` says what a dead letter does to the others, stop or skip, and
     `stopped_by` is the delivery that was given up and stops them. With `channels` it gets only events that share one.
@@ -50,6 +51,7 @@ class Endpoint:
     endpoint_id: str
     uid: str | None
     state: str
+    state_since: datetime | None
     name: str | None
     description: str = field(repr=False)
     metadata: Mapping[str, str] = field(repr=False)
@@ -98,6 +100,7 @@ class EndpointDetails:
     endpoint_id: str
     uid: str | None
     state: str
+    state_since: datetime | None
     name: str | None
     description: str = field(repr=False)
     metadata: Mapping[str, str] = field(repr=False)
@@ -490,8 +493,9 @@ class ReplayCount:
 class Overview:
     """How much there is in the installation. A count of `most` (10,000) means so many or more.
 
-    Of the `pending` deliveries, `due` ones may be sent now, the oldest of them for `oldest_due_seconds`; `waiting` ones
-    wait for something else than their time, `waiting_for` each reason (docs/lifecycle.md). Endpoints that are held have
+    Of the `pending` deliveries, `due` ones may be sent now, the oldest of them for `oldest_due_seconds`; `not_due` ones
+    wait for their next attempt; `waiting` ones wait for something else than their time, `waiting_for` each reason
+    (docs/lifecycle.md): these three are all that is pending. Endpoints that are held have
     a refused secret or an open breaker; one that is stopped is ordered, and a delivery that was given up stops it.
     `dead_letters_of_day` were given up in the last 24 hours, of the newest 10,000. `rotations_due` are those by
     schedule whose time has come. `master_keys` counts the keys by state. A worker without a heartbeat in the last 30 s
@@ -506,6 +510,7 @@ class Overview:
     stopped_endpoints: int
     pending: int
     due: int
+    not_due: int
     oldest_due_seconds: float
     waiting: int
     waiting_for: Mapping[str, int]
@@ -522,7 +527,9 @@ class Overview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantBacklog:
-    """What is pending of a tenant: what of that is `due` now, and what is held (`waiting`), each up to 10,000.
+    """What is pending of a tenant: what of that is `due` now, and what is held (`waiting`), each up to a limit.
+
+    A list of tenants counts up to 10,000, the status up to 1,000.
 
     `oldest_seconds` is for how long its oldest delivery has been due or held: None if nothing is due, and nothing but
     disabled endpoints holds a delivery.
@@ -550,7 +557,7 @@ class TroubledEndpoint:
 
     `state` is the first that is true of: held, for a `secret` or its `breaker` (`held_for`); stopped, by a delivery
     that was given up; failing; crowded, which means that it gets as much as its limit allows. It has been so `since`
-    then; `reason` says why it is held. `waiting` deliveries are held, the oldest for `oldest_seconds`.
+    then; `reason` says why it is held. `waiting` deliveries are held, up to 1,000, the oldest for `oldest_seconds`.
     """
 
     tenant_id: str
@@ -572,9 +579,12 @@ class TroubledEndpoint:
 class WorkerStatus:
     """A live worker: what it used at its last heartbeat, at most five seconds ago, how much it may use, and its limits.
 
-    `requests` are in flight with so many `bytes` of bodies; `connections` are those in use of the pool of which most
-    are. All are None for a worker of an older version. `limited_by` has what it has no more of: requests, bytes,
-    connections, or records, which means that it knows an outcome that it cannot record, and sends nothing.
+    `requests` are in flight with so many `bytes` of bodies. `batch_connections` are those in use that claim and record,
+    `connections` the others. All are None for a worker of an older version. `limited_by` has what stopped it for half
+    of the last five seconds, or longer: requests, bytes, postgresql, redis or cpu, as the metric
+    `hookseal_saturated_seconds_total` has it. One that `drains` takes no more deliveries; if it `overstays`, it should
+    have ended. One that `cannot_record` knows an outcome that it cannot record, and
+    sends nothing.
     """
 
     worker_id: str
@@ -582,12 +592,16 @@ class WorkerStatus:
     started_at: datetime
     beaten_at: datetime
     drains: bool
+    overstays: bool
+    cannot_record: bool
     requests: int | None
     most_requests: int | None
     bytes: int | None
     most_bytes: int | None
     connections: int | None
     most_connections: int | None
+    batch_connections: int | None
+    most_batch_connections: int | None
     limited_by: tuple[str, ...]
 
 
@@ -605,28 +619,37 @@ class RunningReplay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstAttempts:
-    """How long first attempts took to come: of the last five minutes, of the newest 2,000 deliveries.
+    """How long first attempts took to come after their publish, of the newest 1,000 deliveries of five minutes.
 
-    Those to an endpoint that is held, at a limit or ordered are left out: it holds deliveries back. One that is due and
-    was not tried counts with the time until now. Without any the percentiles are None.
+    `has_more` says whether more were published in that time, so that the percentiles are those of the newest only.
+    Deliveries to an endpoint that is held, at a limit or ordered are left out: it holds them back. One that is due and
+    was not tried counts with the time until now. Without any the percentiles are None. `oldest_due_seconds` is for how
+    long the oldest delivery has been due. First attempts meet the objective if the 95th percentile and that are at most
+    `objective_seconds`, as the alert HooksealFirstAttemptSlow has it; None if there were none.
     """
 
     number: int
+    has_more: bool
     p50_seconds: float | None
+    p95_seconds: float | None
     p99_seconds: float | None
+    oldest_due_seconds: float
+    objective_seconds: float
+    meets_objective: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """What an operator asks first about the whole installation, `at` this time.
 
-    `must_act` has each reason why a person must act, with the command to run next: nothing if nobody must.
-    `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has been held. `tenants` are the
-    ten whose oldest delivery has been due or held for longest, and `other_tenants` all others together; they are
-    `all_tenants` if no more than 10,000 had to be compared. `endpoints` are up to 20 in trouble, those first that have
-    been for longest; `more_endpoints` if there are others. `leader` is the worker that leads, None if none does.
-    `overlaps_ending` counts the endpoints whose previous secret stops to sign within a day. Finished deliveries have
-    been kept since `oldest_finished_at`.
+    `must_act` has each reason why a person must act, with the command to run next: nothing if nobody must
+    (docs/guide/running.md). `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has been
+    held. `tenants` are the ten whose oldest delivery has been due or held for longest, and `other_tenants` the others
+    together; these are `all_tenants` unless there are more than 2,000. `endpoints` are up to 20 in trouble, those first
+    that have been for longest; `more_endpoints` if there are others. Of each tenant and endpoint up to `most_of_each`
+    deliveries are counted. `leader` is the worker that leads, None if none does. `overlaps_ending`
+    counts the endpoints whose previous secret stops to sign within a day. Finished deliveries have been kept since
+    `oldest_finished_at`.
     """
 
     at: datetime
@@ -638,6 +661,7 @@ class Status:
     all_tenants: bool
     endpoints: tuple[TroubledEndpoint, ...]
     more_endpoints: bool
+    most_of_each: int
     workers: tuple[WorkerStatus, ...]
     leader: str | None
     secrets_refused: int
@@ -707,14 +731,20 @@ class PeriodStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStats:
-    """How an endpoint does: its state, its deliveries that are pending or wait, and its attempts."""
+    """How an endpoint does: its state, its deliveries that are pending or wait, and its attempts.
+
+    `state_since` is since when it has its state, None if it is healthy. The oldest of what is due is due since
+    `oldest_due_at`, and the oldest of what waits has waited since `waiting_since`.
+    """
 
     tenant_id: str
     endpoint_id: str
     state: str
+    state_since: datetime | None
     pending: int
     waiting: int
     oldest_due_at: datetime | None
+    waiting_since: datetime | None
     last_hour: PeriodStats
     last_day: PeriodStats
 

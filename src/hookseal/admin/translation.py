@@ -27,7 +27,7 @@ from hookseal.admin.results import (
     WorkerStatus,
     of_row,
 )
-from hookseal.dispatcher.core.concerns import InstallationFacts, Use, concerns, limited_by
+from hookseal.dispatcher.core.concerns import OBJECTIVE_SECONDS, InstallationFacts, concerns, meets_objective
 from hookseal.dispatcher.core.model import NotBegun, Reply
 from hookseal.dispatcher.core.outcome import explain
 from hookseal.errors import Malformed
@@ -92,14 +92,17 @@ def stats(item: Mapping[str, Any]) -> EndpointStats:
 
 def status(read: Mapping[str, Any]) -> Status:
     """Return the status of the installation, with what a person must do."""
-    overview, replays = of_row(Overview, read["overview"]), read["replays"]
-    limits = [limited_by(of_row(Use, worker)) for worker in read["workers"]]
+    overview, replays, first = of_row(Overview, read["overview"]), read["replays"], read["first_attempts"]
+    workers = tuple(of_row(WorkerStatus, each) for each in read["workers"])
     facts = InstallationFacts(
         endpoints=overview.endpoints,
         pending=overview.pending,
         oldest_due_seconds=overview.oldest_due_seconds,
         oldest_waiting_seconds=read["oldest_waiting_seconds"],
-        limits=limits,
+        limits=[each.limited_by for each in workers if not each.drains],
+        draining=sum(each.drains for each in workers),
+        overstaying=sum(each.overstays for each in workers),
+        cannot_record=sum(each.cannot_record and not each.drains for each in workers),
         leaderless_seconds=read["leaderless_seconds"],
         secrets_refused=read["secrets_refused"],
         stopped_endpoints=overview.stopped_endpoints,
@@ -115,11 +118,14 @@ def status(read: Mapping[str, Any]) -> Status:
         other_tenants=of_row(OtherTenants, read["backlog"]["others"]),
         all_tenants=read["backlog"]["complete"],
         endpoints=tuple(of_row(TroubledEndpoint, each) for each in read["endpoints"]),
-        workers=tuple(
-            of_row(WorkerStatus, each, limited_by=tuple(limit.value for limit in reached))
-            for each, reached in zip(read["workers"], limits, strict=True)
+        workers=workers,
+        first_attempts=of_row(
+            FirstAttempts,
+            first,
+            oldest_due_seconds=overview.oldest_due_seconds,
+            objective_seconds=OBJECTIVE_SECONDS,
+            meets_objective=meets_objective(first["p95_seconds"], overview.oldest_due_seconds),
         ),
-        first_attempts=of_row(FirstAttempts, read["first_attempts"]),
         replays=tuple(of_row(RunningReplay, each) for each in replays),
     )
 

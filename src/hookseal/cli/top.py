@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -16,7 +18,7 @@ from hookseal.admin.admin import for_command
 from hookseal.cli.context import READS, call
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.runtime import run, start
-from hookseal.cli.status import status_text
+from hookseal.cli.status import Section, sections, status_text
 from hookseal.config.settings import Settings
 from hookseal.errors import Unavailable, with_advice
 from hookseal.ground.clock import Clock, SystemClock
@@ -31,8 +33,9 @@ def top(
 ) -> None:
     """Show what `hookseal status` shows, again and again, until Ctrl-C.
 
-    Lines that do not fit are cut off. Without a terminal, and with --json, it prints once. If PostgreSQL does not
-    answer, it says so and tries again.
+    What a person must do comes first. Of each table as many entries are shown as have room, those first that matter
+    most. Without a terminal, and with --json, it prints once. If PostgreSQL does not answer, it says so and tries
+    again.
 
     Example: hookseal top --every 5
     """
@@ -52,24 +55,65 @@ async def _live(settings: Settings, every: float, clock: Clock) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     console = Console(file=sys.stdout, highlight=False, markup=False)
     async with for_command(settings) as admin:
-        first = await _text(admin, clock)  # what cannot begin fails before the screen changes
-        with Live(_fitting(first, console), console=console, screen=True, auto_refresh=False) as live:
+        first = await _looked(admin, clock)  # what cannot begin fails before the screen changes
+        with Live(_screen(first, console), console=console, screen=True, auto_refresh=False) as live:
             live.refresh()
             while not stop.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), every)
                     return
                 try:
-                    text = await _text(admin, clock)
+                    parts = await _looked(admin, clock)
                 except Unavailable as error:
-                    text = f"{clock.now():%H:%M:%S}  {with_advice(error)}"
-                live.update(_fitting(text, console), refresh=True)
+                    parts = [Section([with_advice(error), f"{clock.now():%H:%M:%S}"])]
+                live.update(_screen(parts, console), refresh=True)
 
 
-async def _text(admin: Admin, clock: Clock) -> str:
-    return f"{clock.now():%H:%M:%S}  {status_text(await admin.status())}"
+async def _looked(admin: Admin, clock: Clock) -> list[Section]:
+    first, *others = sections(await admin.status())
+    verdict, *lines = first.head
+    return [replace(first, head=[f"{verdict}  {clock.now():%H:%M:%S}", *lines]), *others]
 
 
-def _fitting(text: str, console: Console) -> Text:
-    lines = text.split("\n")[: max(console.height - 1, _LINES)]
-    return Text.from_ansi("\n".join(lines), no_wrap=True, overflow="ellipsis")
+def _screen(parts: Sequence[Section], console: Console) -> Text:
+    lines = fitted(parts, width=console.width, height=max(console.height - 1, _LINES))
+    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+
+
+def fitted(parts: Sequence[Section], *, width: int, height: int) -> list[str]:
+    """Return at most `height` lines of at most `width` columns, without an empty one.
+
+    The first part is whole, as far as it fits. Then each of the others gets one entry after the other, in turns, while
+    an entry fits; the last one gets what they leave. A part that is cut says how much of it is shown. No word or number
+    is broken that fits into a line.
+    """
+    console = Console(width=width, file=sys.stderr)
+
+    def wrapped(lines: Sequence[str]) -> list[str]:
+        return [part.plain.rstrip() for line in lines for part in Text(line).wrap(console, width, overflow="fold")]
+
+    def head(part: Section, number: int) -> list[str]:
+        return wrapped([*part.head[:-1], f"{part.head[-1]} ({number} of {len(part.entries)})"])
+
+    first, *others = parts
+    lines = wrapped(first.head)[:height]
+    entries, room = [[wrapped(entry) for entry in part.entries] for part in others], height - len(lines)
+    shown = [0] * len(others)
+    for turns in (range(len(others) - 1), range(len(others) - 1, len(others))):
+        waiting = [*turns]
+        while waiting:
+            for index in [*waiting]:
+                number = shown[index]
+                if number == len(entries[index]):
+                    waiting.remove(index)
+                    continue
+                cost = len(entries[index][number]) + (0 if number else len(head(others[index], len(entries[index]))))
+                if cost > room:
+                    waiting.remove(index)
+                    continue
+                shown[index], room = number + 1, room - cost
+    for part, blocks, number in zip(others, entries, shown, strict=True):
+        if number:
+            lines += wrapped(part.head) if number == len(blocks) else head(part, number)
+            lines += [line for block in blocks[:number] for line in block]
+    return lines

@@ -40,9 +40,9 @@ class Presence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a worker uses now, and how much of it it may use: requests, bytes of their bodies, and connections.
+    """What a worker uses now, how much of it it may use, and what limits it.
 
-    The connections are those of the pool of which most are in use.
+    It uses requests, bytes of their bodies, connections, and connections that claim and record.
     """
 
     requests: int | None = None
@@ -51,12 +51,9 @@ class Load:
     most_bytes: int | None = None
     connections: int | None = None
     most_connections: int | None = None
-
-
-def fullest(pools: Sequence[Pool]) -> tuple[int, int]:
-    """Return how many connections are in use of the pool with the largest share in use, and how many it may have."""
-    uses = [(pool.get_size() - pool.get_idle_size(), pool.get_max_size()) for pool in pools]
-    return max(uses, key=lambda use: use[0] / use[1])
+    batch_connections: int | None = None
+    most_batch_connections: int | None = None
+    limited_by: Sequence[str] | None = None
 
 
 class Heartbeat:

@@ -4,13 +4,17 @@
 WITH beat AS (
     INSERT INTO hookseal.workers AS own
         (id, version, drain_seconds, lease_seconds, key_ids, providers, drains, unrecorded_since, revision,
-         requests, most_requests, bytes, most_bytes, connections, most_connections)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9), $10, $11, $12, $13, $14, $15, $16)
+         requests, most_requests, bytes, most_bytes, connections, most_connections, batch_connections, most_batch_connections,
+         limited_by, draining_since)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - make_interval(secs => $9), $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+            CASE WHEN $7 THEN now() END)
     ON CONFLICT (id) DO UPDATE
     SET beaten_at = now(), drains = own.drains OR excluded.drains, unrecorded_since = excluded.unrecorded_since,
         requests = excluded.requests, most_requests = excluded.most_requests,
         bytes = excluded.bytes, most_bytes = excluded.most_bytes,
-        connections = excluded.connections, most_connections = excluded.most_connections
+        connections = excluded.connections, most_connections = excluded.most_connections,
+        batch_connections = excluded.batch_connections, most_batch_connections = excluded.most_batch_connections,
+        limited_by = excluded.limited_by, draining_since = coalesce(own.draining_since, excluded.draining_since)
 )
 SELECT count(*) FILTER (WHERE w.id < $1) AS rank, count(*) AS others
 FROM hookseal.workers AS w

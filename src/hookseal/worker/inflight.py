@@ -49,7 +49,7 @@ class InFlight:
     @property
     def slots(self) -> int:
         """How many slots are free. It is 0 if a body of the largest size would not fit, and during a rest."""
-        if self.is_resting or self._bytes_room < MAX_BODY_BYTES:
+        if self.is_resting or not self.has_bytes:
             return 0
         return self.limit - self.used_slots
 
@@ -81,6 +81,11 @@ class InFlight:
     def bytes_room(self) -> int:
         """How many bytes of bodies still fit."""
         return self._bytes_room
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether a body of the largest size still fits."""
+        return self._bytes_room >= MAX_BODY_BYTES
 
     def close(self) -> None:
         """Begin nothing from now on. Callers of `wait_for_room` return and see `is_closed`."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TextIO, TypeAlias
 
@@ -18,14 +18,13 @@ from hookseal.dispatcher.lanes.worker_lanes import Lanes
 from hookseal.dispatcher.store.lanes import PostgresLanes
 from hookseal.errors import Defect
 from hookseal.ground.clock import Clock, SystemClock
-from hookseal.ground.wire import MAX_BODY_BYTES
-from hookseal.postgres.pool import Pool, waited_seconds
+from hookseal.postgres.pool import waited_seconds
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.chores import BacklogTurns
 from hookseal.worker.engine import Engine
 from hookseal.worker.health import Closing, Probes
-from hookseal.worker.heartbeat import Load, fullest
+from hookseal.worker.heartbeat import Load
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.lane_keeper import LaneKeeper
 from hookseal.worker.metrics import definitions
@@ -117,7 +116,7 @@ def sample(lanes: Lanes, in_flight: InFlight, handler: RingHandler, resources: R
         at=clock.monotonic(),
         waits=lanes.ready,
         has_slot=in_flight.is_resting or (in_flight.slots > 0 and not lanes.at_their_share),
-        has_bytes=in_flight.bytes_room >= MAX_BODY_BYTES,
+        has_bytes=in_flight.has_bytes,
         records_late=in_flight.records_late or resources.circuit.is_open,
         cpu_seconds=time.process_time(),
         connection_seconds=waited_seconds(resources.batching),
@@ -127,14 +126,14 @@ def sample(lanes: Lanes, in_flight: InFlight, handler: RingHandler, resources: R
 
 
 def watch_limits(resources: Resources, in_flight: InFlight, saturation: Saturation) -> None:
-    """Have the meter report what a worker may have, what it has now, and what limits it."""
+    """Have the meter and the heartbeat report what a worker may have, what it has now, and what limits it."""
     pools = {Has.CONNECTIONS: resources.pool, Has.BATCH_CONNECTIONS: resources.batching}
 
-    def limits() -> dict[str, float]:
+    def limits() -> dict[str, int]:
         connections = {of.value: pool.get_max_size() for of, pool in pools.items()}
         return {Has.REQUESTS.value: in_flight.limit, Has.BYTES.value: in_flight.most_bytes, **connections}
 
-    def in_use() -> dict[str, float]:
+    def in_use() -> dict[str, int]:
         connections = {of.value: pool.get_size() - pool.get_idle_size() for of, pool in pools.items()}
         held_bytes = in_flight.most_bytes - in_flight.bytes_room
         return {Has.REQUESTS.value: in_flight.used_slots, Has.BYTES.value: held_bytes, **connections}
@@ -146,6 +145,7 @@ def watch_limits(resources: Resources, in_flight: InFlight, saturation: Saturati
     resources.meter.watch(definitions.IN_USE, in_use)
     resources.meter.watch(definitions.CONNECTION_WAIT, waits)
     resources.meter.watch(definitions.SATURATED, lambda: saturation.seconds)
+    resources.heartbeat.load = lambda: _load(in_use(), limits(), saturation.limits)
 
 
 def probes_of(resources: Resources, engine: Engine, movement: Movement, others: Sequence[Passes] = ()) -> Probes:
@@ -163,15 +163,17 @@ def probes_of(resources: Resources, engine: Engine, movement: Movement, others: 
     )
 
 
-def _load(in_flight: InFlight, pools: Sequence[Pool]) -> Load:
-    connections, most_connections = fullest(pools)
+def _load(used: Mapping[str, int], most: Mapping[str, int], limited_by: Sequence[str]) -> Load:
     return Load(
-        requests=in_flight.used_slots,
-        most_requests=in_flight.limit,
-        bytes=in_flight.most_bytes - in_flight.bytes_room,
-        most_bytes=in_flight.most_bytes,
-        connections=connections,
-        most_connections=most_connections,
+        requests=used[Has.REQUESTS],
+        most_requests=most[Has.REQUESTS],
+        bytes=used[Has.BYTES],
+        most_bytes=most[Has.BYTES],
+        connections=used[Has.CONNECTIONS],
+        most_connections=most[Has.CONNECTIONS],
+        batch_connections=used[Has.BATCH_CONNECTIONS],
+        most_batch_connections=most[Has.BATCH_CONNECTIONS],
+        limited_by=limited_by,
     )
 
 
@@ -205,7 +207,6 @@ class _Worker:
         self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
         needed = (*self._background.needed, self._keeper.passes)
         self._probes = probes_of(resources, self._engine, self._movement, needed)
-        self._heartbeat.load = partial(_load, self._in_flight, (resources.pool, resources.batching))
         resources.meter.watch(definitions.IN_FLIGHT, lambda: len(self._in_flight))
         resources.meter.watch(definitions.READY, self._probes.readiness)
         look = partial(sample, lanes, self._in_flight, self._handler, resources, clock)

@@ -1,26 +1,19 @@
 """What limits a worker: its limits and what it uses of them, and for how long each has stopped it from doing more."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from hookseal.dispatcher.core.concerns import Limit
 from hookseal.ground.clock import Clock
 from hookseal.worker.periodic import Periodic
 
 SAMPLE_SECONDS: Final = 0.5
+RECENT: Final = 10  # samples: about those between two heartbeats
 NEARLY_ALL: Final = 0.9
 HALF: Final = 0.5
-
-
-class Limit(StrEnum):
-    """What may limit a worker."""
-
-    REQUESTS = "requests"
-    BYTES = "bytes"
-    POSTGRESQL = "postgresql"
-    REDIS = "redis"
-    CPU = "cpu"
 
 
 class Has(StrEnum):
@@ -95,13 +88,21 @@ class Saturation:
     def __init__(self, look: Callable[[], Sample], *, clock: Clock, log: Any) -> None:
         self._look = look
         self._last: Sample | None = None
+        self._recent = deque[frozenset[Limit]](maxlen=RECENT)
         self.seconds: dict[str, float] = {each.value: 0.0 for each in Limit}
         self.loop = Periodic("saturation", self.once, every=SAMPLE_SECONDS, clock=clock, log=log)
+
+    @property
+    def limits(self) -> list[Limit]:
+        """What has limited the worker in half of the last ten looks, or more."""
+        return [limit for limit in Limit if 2 * sum(limit in each for each in self._recent) >= len(self._recent) > 0]
 
     async def once(self) -> None:
         """Take a sample, and add the time since the last one to each limit that held meanwhile."""
         now = self._look()
         if self._last is not None:
-            for limit in limits_between(self._last, now):
+            found = limits_between(self._last, now)
+            self._recent.append(found)
+            for limit in found:
                 self.seconds[limit] += now.at - self._last.at
         self._last = now

@@ -29,6 +29,7 @@ async def test_show_has_every_setting(begun: Begun) -> None:
         "endpoint_id": pointer.endpoint_id,
         "uid": None,
         "state": "healthy",
+        "state_since": None,
         "name": None,
         "description": "",
         "metadata": {},
@@ -115,7 +116,7 @@ async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     assert "\nmore: --cursor " in (await begun.run("endpoint", "list", "--limit", "1")).out
     shown = (await begun.run("endpoint", "show", *options_of(first))).out.splitlines()
     lines = [line.split() for line in shown]
-    assert [["uid", "-"], ["state", "healthy"], ["name", "a\\x1b[2Jb"]] == lines[2:5]
+    assert [["uid", "-"], ["state", "healthy"], ["state", "since", "-"], ["name", "a\\x1b[2Jb"]] == lines[2:6]
     assert ["enabled", "yes"] in lines
     assert ["lane", "free"] in lines
 

@@ -31,8 +31,9 @@ class AuditRowOut(Out):
 
 
 class ConcernOut(Out):
-    """Why a person must act, and the command to run next."""
+    """Why a person must act, of which kind that is, and the command to run next."""
 
+    kind: str
     reason: str
     command: str
 
@@ -103,12 +104,16 @@ class WorkerStatusOut(Out):
     started_at: datetime
     beaten_at: datetime
     drains: bool
+    overstays: bool
+    cannot_record: bool
     requests: int | None
     most_requests: int | None
     bytes: int | None
     most_bytes: int | None
     connections: int | None
     most_connections: int | None
+    batch_connections: int | None
+    most_batch_connections: int | None
     limited_by: tuple[str, ...]
 
 
@@ -124,18 +129,27 @@ class RunningReplayOut(Out):
 
 
 class FirstAttemptsOut(Out):
-    """How long first attempts took to come, in the last five minutes, to endpoints that hold nothing back."""
+    """How long first attempts took to come, in the last five minutes, to endpoints that hold nothing back.
+
+    `hasMore`: they are only the newest. They meet the objective if the 95th percentile, and the time since when the
+    oldest delivery is due, are at most `objectiveSeconds`.
+    """
 
     number: int
+    has_more: bool
     p50_seconds: float | None
+    p95_seconds: float | None
     p99_seconds: float | None
+    oldest_due_seconds: float
+    objective_seconds: float
+    meets_objective: bool | None
 
 
 class StatusOut(Out):
     """What an operator asks first: whose deliveries wait, what fails, what limits the workers, and who must act.
 
     `mustAct` has each reason why a person must act. `tenants` are the ten whose oldest delivery has been due or held
-    for longest; `allTenants` is false if there are so many that not all were compared. `endpoints` are up to 20 in
+    for longest; `allTenants` is false if there are more than 2,000 with pending deliveries. `endpoints` are up to 20 in
     trouble.
     """
 
@@ -148,6 +162,7 @@ class StatusOut(Out):
     all_tenants: bool
     endpoints: list[TroubledEndpointOut]
     more_endpoints: bool
+    most_of_each: int
     workers: list[WorkerStatusOut]
     leader: str | None
     secrets_refused: int

@@ -270,7 +270,10 @@ def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Js
 def _list_text(page: Page[Endpoint]) -> str:
     if not page.items:
         return "no endpoints"
-    rows = [fields_of(item) | {"lane": item.lane or _FREE, "since": item.lane_since} for item in page.items]
+    rows = [
+        fields_of(item) | {"lane": item.lane or _FREE, "since": item.state_since or item.lane_since}
+        for item in page.items
+    ]
     return _paged(
         table(rows, ["tenant_id", "endpoint_id", "uid", "name", "url", "state", "lane", "since"]), page.next_cursor
     )

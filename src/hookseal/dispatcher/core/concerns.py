@@ -1,4 +1,4 @@
-"""Decides whether a person must act, why, and which command comes next; and what limits a worker. Pure."""
+"""Decides whether a person must act, why, and with which command; and whether first attempts come in time. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,59 +7,59 @@ from typing import Final
 
 from hookseal.dispatcher.core.model import WaitingFor
 from hookseal.ground.ids import plural
-from hookseal.ground.wire import MAX_BODY_BYTES
 
 LATE_SECONDS: Final = 60.0  # what is due is sent within this time, as the alert HooksealDeliveriesLate says
 HELD_SECONDS: Final = 3_600.0  # what is held for longer does not come by itself
 IDLE_SECONDS: Final = 300.0  # a replay job takes a step every second
 LEADERLESS_SECONDS: Final = 30.0  # after that another worker leads, if there is one
+OBJECTIVE_SHARE: Final = 0.95  # so many first attempts
+OBJECTIVE_SECONDS: Final = 5.0  # begin within this time, else the alert HooksealFirstAttemptSlow fires
 
 
 class Limit(StrEnum):
-    """What a worker has no more of: it cannot begin a request until it has, or is slower."""
+    """What limits a worker: its requests, the bytes of their bodies, its CPU, or answers of PostgreSQL or Redis."""
 
     REQUESTS = "requests"
     BYTES = "bytes"
-    CONNECTIONS = "connections"
-    RECORDS = "records"
+    POSTGRESQL = "postgresql"
+    REDIS = "redis"
+    CPU = "cpu"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """What a worker used at its last heartbeat, and how much it may use; None if it does not say it.
+_OF_SERVERS: Final = frozenset({Limit.POSTGRESQL, Limit.REDIS})  # which further workers only slow down
 
-    `cannot_record` is whether it knows an outcome that it cannot record, so that it sends nothing.
+
+def meets_objective(p95_seconds: float | None, oldest_due_seconds: float) -> bool | None:
+    """Return whether first attempts come in time; None if there were none.
+
+    `p95_seconds` is the percentile of `OBJECTIVE_SHARE`. What has been due for longer than the objective is late,
+    however fast the newest are.
     """
-
-    requests: int | None
-    most_requests: int | None
-    bytes: int | None
-    most_bytes: int | None
-    connections: int | None
-    most_connections: int | None
-    cannot_record: bool
+    if oldest_due_seconds > OBJECTIVE_SECONDS:
+        return False
+    return None if p95_seconds is None else p95_seconds <= OBJECTIVE_SECONDS
 
 
-def limited_by(use: Use) -> tuple[Limit, ...]:
-    """Return what limits the worker; nothing if it could do more."""
-    reached = {
-        Limit.REQUESTS: _is_full(use.requests, use.most_requests),
-        # A claim needs room for a body of the largest size.
-        Limit.BYTES: _is_full(use.bytes, use.most_bytes, rest=MAX_BODY_BYTES - 1),
-        Limit.CONNECTIONS: _is_full(use.connections, use.most_connections),
-        Limit.RECORDS: use.cannot_record,
-    }
-    return tuple(limit for limit, is_reached in reached.items() if is_reached)
+class Kind(StrEnum):
+    """What a person must act on. docs/guide/running.md says for each when it is reported and what to do."""
 
-
-def _is_full(used: int | None, most: int | None, *, rest: int = 0) -> bool:
-    return used is not None and most is not None and used + rest >= most
+    NO_ACTIVE_KEY = "no_active_key"
+    NO_WORKER = "no_worker"
+    NO_LEADER = "no_leader"
+    CANNOT_RECORD = "cannot_record"
+    OVERSTAYS = "overstays"
+    LATE = "late"
+    SECRET_REFUSED = "secret_refused"  # noqa: S105 -- no password
+    LINE_STOPPED = "line_stopped"
+    HELD_FOR_LONG = "held_for_long"
+    REPLAY_STUCK = "replay_stuck"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
-    """Why a person must act, and the command to run next."""
+    """Why a person must act, of which kind that is, and the command to run next."""
 
+    kind: Kind
     reason: str
     command: str
 
@@ -68,7 +68,9 @@ class Concern:
 class InstallationFacts:
     """What was read of the installation.
 
-    `limits` has for each live worker what limits it. `leaderless_seconds` is for how long no worker has led, None if
+    `limits` has for each live worker that does not drain what limits it, and `cannot_record` counts those of them that
+    know an outcome which they cannot record, so that they send nothing. `draining` counts the others, and `overstaying`
+    those of them that should have ended. `leaderless_seconds` is for how long no worker has led, None if
     one leads, or none ever did. `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has
     been held. `idle_replay_seconds` is how long ago the running replay job that is furthest behind took a step, None if
     none runs. `active_keys` counts the active master keys; None if there are none at all, because another provider
@@ -79,7 +81,10 @@ class InstallationFacts:
     pending: int
     oldest_due_seconds: float
     oldest_waiting_seconds: Mapping[str, float]
-    limits: Sequence[Sequence[Limit]]
+    limits: Sequence[Sequence[str]]
+    cannot_record: int
+    draining: int
+    overstaying: int
     leaderless_seconds: float | None
     secrets_refused: int
     stopped_endpoints: int
@@ -94,31 +99,36 @@ def concerns(facts: InstallationFacts) -> tuple[Concern, ...]:
 
 def _of_workers(facts: InstallationFacts) -> Iterator[Concern]:
     if facts.endpoints and facts.active_keys == 0:
-        yield Concern(reason="no master key is active, so nothing can be signed", command="hookseal key status")
+        reason = "no master key is active, so nothing can be signed"
+        yield Concern(kind=Kind.NO_ACTIVE_KEY, reason=reason, command="hookseal key status")
+    if facts.overstaying:
+        reason = f"{plural(facts.overstaying, 'worker has', 'workers have')} drained for longer than the limit"
+        yield Concern(kind=Kind.OVERSTAYS, reason=reason, command="hookseal doctor")
     if not facts.limits:
-        if facts.endpoints or facts.pending:
-            yield Concern(reason="no worker is live, so nothing is sent", command="hookseal worker")
+        if not facts.draining and (facts.endpoints or facts.pending):
+            reason = "no worker is live, so nothing is sent"
+            yield Concern(kind=Kind.NO_WORKER, reason=reason, command="hookseal worker")
         return
     if facts.leaderless_seconds is not None and facts.leaderless_seconds > LEADERLESS_SECONDS:
-        yield Concern(
-            reason=f"no worker has led for {_span(facts.leaderless_seconds)}: retries and held deliveries stay",
-            command="hookseal check",
-        )
-    if stuck := sum(Limit.RECORDS in each for each in facts.limits):
-        yield Concern(
-            reason=f"{plural(stuck, 'worker cannot record what it has', 'workers cannot record what they have')} sent",
-            command="hookseal check",
-        )
+        reason = f"no worker has led for {_span(facts.leaderless_seconds)}: retries and held deliveries stay"
+        yield Concern(kind=Kind.NO_LEADER, reason=reason, command="hookseal check")
+    if stuck := facts.cannot_record:
+        reason = f"{plural(stuck, 'worker cannot record what it has', 'workers cannot record what they have')} sent"
+        yield Concern(kind=Kind.CANNOT_RECORD, reason=reason, command="hookseal check")
     elif facts.oldest_due_seconds > LATE_SECONDS:
         yield _lateness(facts)
 
 
 def _lateness(facts: InstallationFacts) -> Concern:
     late = f"a delivery has been due for {_span(facts.oldest_due_seconds)}"
-    if all(facts.limits):
-        limits = ", ".join(limit for limit in Limit if any(limit in each for each in facts.limits))
-        return Concern(reason=f"{late}, and every worker is at a limit ({limits}): run more", command="hookseal worker")
-    return Concern(reason=f"{late}, although a worker could do more", command="hookseal check")
+    reached = [limit for limit in Limit if any(limit in each for each in facts.limits)]
+    if not all(facts.limits):
+        reason, command = f"{late}, although a worker could do more", "hookseal check"
+    elif slow := [limit for limit in reached if limit in _OF_SERVERS]:
+        reason, command = f"{late}, and every worker waits ({', '.join(slow)} is too slow)", "hookseal doctor"
+    else:
+        reason, command = f"{late}, and every worker is at a limit ({', '.join(reached)}): run more", "hookseal worker"
+    return Concern(kind=Kind.LATE, reason=reason, command=command)
 
 
 _WAITS: Final = {
@@ -130,25 +140,20 @@ _WAITS: Final = {
 
 def _of_deliveries(facts: InstallationFacts) -> Iterator[Concern]:
     if refused := facts.secrets_refused:
-        yield Concern(
-            reason=f"the secret of {plural(refused, 'endpoint', 'endpoints')} is refused",
-            command="hookseal endpoint list --state held",
-        )
+        reason = f"the secret of {plural(refused, 'endpoint', 'endpoints')} is refused"
+        yield Concern(kind=Kind.SECRET_REFUSED, reason=reason, command="hookseal endpoint list --state held")
     if stopped := facts.stopped_endpoints:
-        yield Concern(
-            reason=f"{plural(stopped, 'ordered endpoint is', 'ordered endpoints are')} stopped by a delivery that was "
-            "given up",
-            command="hookseal endpoint list --state stopped",
-        )
+        lines = plural(stopped, "ordered endpoint is", "ordered endpoints are")
+        reason = f"{lines} stopped by a delivery that was given up"
+        yield Concern(kind=Kind.LINE_STOPPED, reason=reason, command="hookseal endpoint list --state stopped")
     for waiting_for, (what, command) in _WAITS.items():
         seconds = facts.oldest_waiting_seconds.get(waiting_for, 0.0)
         if seconds > HELD_SECONDS:
-            yield Concern(reason=f"a delivery has waited for {what} for {_span(seconds)}", command=command)
+            reason = f"a delivery has waited for {what} for {_span(seconds)}"
+            yield Concern(kind=Kind.HELD_FOR_LONG, reason=reason, command=command)
     if facts.idle_replay_seconds is not None and facts.idle_replay_seconds > IDLE_SECONDS:
-        yield Concern(
-            reason=f"a replay job has done nothing for {_span(facts.idle_replay_seconds)}",
-            command="hookseal replay list --state running",
-        )
+        reason = f"a replay job has done nothing for {_span(facts.idle_replay_seconds)}"
+        yield Concern(kind=Kind.REPLAY_STUCK, reason=reason, command="hookseal replay list --state running")
 
 
 def _span(seconds: float) -> str:

@@ -12,8 +12,9 @@ SELECT d.tenant_id, min(d.due_at) AS due_at, count(*) AS number, count(*) FILTER
     GROUP BY d.tenant_id
 
 -- Since when the tenant `t` has held deliveries, those of disabled endpoints apart. It goes from endpoint to endpoint, to
--- `t.endpoints` of them. The first three of each are compared, because a probe that fails is held anew. The tenant is compared
--- outside: with an equal tenant, too, the index would be read from the beginning of the tenant.
+-- `t.endpoints` of them. What is held with its endpoint has waited since then, or since its publish; of what waits for anything else
+-- the first three are compared, because one that is tried in vain is held anew. The tenant is compared outside: with an equal
+-- tenant, too, the index would be read from the beginning of the tenant.
 -- name: held_since
 (WITH RECURSIVE walked (endpoint_id, waiting_for, n) AS (
         (SELECT d.endpoint_id, d.waiting_for::text, 1
@@ -33,10 +34,16 @@ SELECT d.tenant_id, min(d.due_at) AS due_at, count(*) AS number, count(*) FILTER
             LIMIT 1) AS following
         WHERE walked.n < t.endpoints AND following.tenant_id = t.tenant_id
      )
-     SELECT min(oldest.held_at) AS held_at
+     SELECT min(CASE WHEN h.waiting_for = walked.waiting_for THEN greatest(h.since, oldest.created_at) ELSE oldest.held_at END)
+            AS held_at
      FROM walked
+     LEFT JOIN LATERAL (
+         SELECT h.waiting_for, h.since
+         FROM hookseal.held_endpoints AS h
+         WHERE h.tenant_id = t.tenant_id AND h.endpoint_id = walked.endpoint_id AND h.released_at IS NULL
+         LIMIT 1) AS h ON true
      CROSS JOIN LATERAL (
-         SELECT d.held_at::timestamptz AS held_at
+         SELECT d.held_at::timestamptz AS held_at, d.created_at
          FROM hookseal.deliveries AS d
          WHERE d.tenant_id = t.tenant_id AND d.endpoint_id = walked.endpoint_id AND d.waiting_for = walked.waiting_for
          ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
@@ -81,9 +88,42 @@ w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) A
        least(unrung.due + coalesce(rung.due, 0), $1) AS due, held.number AS waiting,
        extract(epoch FROM now() - w.since)::float8 AS oldest_seconds
 
--- Returns the $2 tenants whose oldest delivery has been due or held for longest. Of at most $3 tenants, and of $4 endpoints with
--- held deliveries, which are shared among them. A tenant for which nothing is due and only disabled endpoints hold something
--- comes last.
+-- The deliveries that have been due or held for longest, $5 of each kind, and the endpoints that have: whatever the number of tenants
+-- is, those that have waited for longest are among theirs.
+-- name: oldest
+(SELECT d.tenant_id, d.next_attempt_at::timestamptz AS since
+           FROM hookseal.deliveries AS d
+           WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
+           ORDER BY d.next_attempt_at, d.id
+           LIMIT $5)
+          UNION ALL
+          SELECT d.tenant_id, d.since
+          FROM unnest(ARRAY['secret', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
+          CROSS JOIN LATERAL (
+              SELECT d.tenant_id, d.held_at::timestamptz AS since
+              FROM hookseal.deliveries AS d
+              WHERE d.waiting_for = w.waiting_for
+              ORDER BY d.waiting_for, d.held_at, d.id
+              LIMIT $5) AS d
+          UNION ALL
+          SELECT h.tenant_id, greatest(h.since, d.created_at)
+          FROM unnest(ARRAY['secret', 'breaker']) AS w (waiting_for)
+          CROSS JOIN LATERAL (
+              SELECT h.tenant_id, h.endpoint_id, h.waiting_for, h.since
+              FROM hookseal.held_endpoints AS h
+              WHERE h.waiting_for = w.waiting_for AND h.released_at IS NULL
+              ORDER BY h.waiting_for, h.since
+              LIMIT $5) AS h
+          CROSS JOIN LATERAL (
+              SELECT d.created_at
+              FROM hookseal.deliveries AS d
+              WHERE d.tenant_id = h.tenant_id AND d.endpoint_id = h.endpoint_id AND d.waiting_for = h.waiting_for
+              ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+              LIMIT 1) AS d
+
+-- Returns the $2 tenants whose oldest delivery has been due or held for longest. The others are looked for among $3 tenants, and
+-- $4 endpoints with held deliveries, which are shared among them. A tenant for which nothing is due and only disabled endpoints
+-- hold something comes last.
 -- name: by_tenant
 WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
     (SELECT d.tenant_id, d.next_attempt_at::timestamptz, 1
@@ -122,7 +162,9 @@ WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
     {rung}
 ), behind AS MATERIALIZED (
     SELECT f.tenant_id, min(f.since) FILTER (WHERE f.since <= now()) AS since
-    FROM (SELECT u.tenant_id, u.due_at AS since FROM of_unrung AS u
+    FROM ({oldest}
+          UNION ALL
+          SELECT u.tenant_id, u.due_at FROM of_unrung AS u
           UNION ALL
           SELECT r.tenant_id, r.due_at FROM rung AS r
           UNION ALL

@@ -210,11 +210,12 @@ WHERE w.id = $1::text::uuid AND ($2::text IS NULL OR w.tenant_id = $2)
 ORDER BY a.number
 
 -- Reads what `why` explains: the delivery, its newest attempt, its endpoint, and whether workers run.
--- Of what is ahead of it in its line, the head is read, and how many there are, up to 10,000.
+-- Of what is ahead of it in its line, the head is read, and how many there are, up to 10,000. What is held with its endpoint has
+-- waited since then, or since its publish: a probe that fails is held anew.
 -- name: why
 SELECT now() AS now, d.tenant_id, d.id::text AS delivery_id, d.endpoint_id::text AS endpoint_id, d.state,
        CASE WHEN is_held.as_all THEN h.waiting_for ELSE d.waiting_for END AS waiting_for,
-       CASE WHEN is_held.as_all THEN greatest(d.held_at, h.since) ELSE d.held_at END AS held_at,
+       CASE WHEN is_held.as_all THEN greatest(h.since, d.created_at) ELSE d.held_at END AS held_at,
        d.next_attempt_at, d.rung_at, d.finished_at, d.lease_owner, d.lease_expires_at, d.claimed_at, d.claimed_number,
        d.budget_spent, coalesce(CASE WHEN is_held.as_all THEN h.reason END, d.last_error) AS last_error,
        last.number, last.outcome, last.status, last.ended_at,
@@ -231,7 +232,7 @@ FROM hookseal.deliveries AS d
 LEFT JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id
 LEFT JOIN hookseal.held_endpoints AS h
     ON h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.released_at IS NULL
-CROSS JOIN LATERAL (SELECT h.tenant_id IS NOT NULL AND d.waiting_for IN ('concurrency', 'rate')) AS is_held (as_all)
+CROSS JOIN LATERAL (SELECT d.waiting_for IN (h.waiting_for, 'concurrency', 'rate') AND h.tenant_id IS NOT NULL) AS is_held (as_all)
 LEFT JOIN LATERAL (
     SELECT a.number, a.outcome, a.status,
            a.started_at + make_interval(secs => coalesce(a.duration_ms, 0) / 1000.0::float8) AS ended_at

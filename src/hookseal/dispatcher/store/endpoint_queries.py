@@ -9,14 +9,12 @@ from itertools import groupby
 from typing import Any, Final, assert_never
 
 from hookseal.dispatcher.core.endpoint_health import Counts, Key
-from hookseal.dispatcher.core.model import WaitingFor
 from hookseal.errors import NotFound
 from hookseal.ground.ids import EndpointId, Place, TenantId, before, paged, require_limit
 from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "endpoint_queries.sql", seconds=None)
-_HELD: Final = frozenset({WaitingFor.SECRET.value, WaitingFor.BREAKER.value})
 MOST_IN_STATE: Final = 10_000  # endpoints that a page in `states` reads of each
 
 
@@ -54,12 +52,12 @@ async def page(
     if conditions.states is not None:
         given = (conditions.tenant_id, [*conditions.states], place.begins_with, limit + 1, MOST_IN_STATE)
         items, following = place.page(await _SQL.rows(executor, "page_in_states", *given), limit, "endpoint_id")
-        return [_with_state(item) for item in items], following
+        return [_item(item) for item in items], following
     name = "page" if conditions.tenant_id is None else "page_of_tenant"
     name += "_rising" if place.is_rising else ""
     rows = await _SQL.rows(executor, name, conditions.tenant_id, conditions.enabled, place.begins_with, limit + 1)
     items, following = place.page(rows, limit, "endpoint_id")
-    return [_with_state(item) for item in items], following
+    return [_item(item) for item in items], following
 
 
 async def find(
@@ -69,12 +67,12 @@ async def find(
     row = await _SQL.row(executor, "find", tenant, endpoint_id, uid)
     if row is None:
         raise _not_found(uid)
-    return _with_state(dict(row))
+    return _item(dict(row))
 
 
 async def find_all(executor: Executor, tenant: TenantId, endpoint_ids: Sequence[EndpointId]) -> list[dict[str, Any]]:
     """Return those of these endpoints that exist, as in a page, in any order. Raises `Unavailable`."""
-    return [_with_state(dict(row)) for row in await _SQL.rows(executor, "some", tenant, endpoint_ids)]
+    return [_item(dict(row)) for row in await _SQL.rows(executor, "some", tenant, endpoint_ids)]
 
 
 def _not_found(uid: str | None) -> NotFound:
@@ -96,7 +94,7 @@ async def show(
     row = await _SQL.row(executor, "show", tenant, endpoint_id, uid)
     if row is None:
         raise _not_found(uid)
-    endpoint, schedule = _with_state(dict(row)), row["retry_schedule"]
+    endpoint, schedule = _item(dict(row)), row["retry_schedule"]
     failure = await _SQL.row(executor, "last_failure", tenant, row["endpoint_id"])
     return endpoint | {
         "retry_schedule": None if schedule is None else [int(seconds) for seconds in schedule],
@@ -105,24 +103,17 @@ async def show(
     }
 
 
-def _with_state(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the endpoint with its state, the first that is true, as in the view `endpoint_backlog`."""
-    if not endpoint["enabled"]:
-        state = "disabled"
-    elif endpoint["lane"] in _HELD:
-        state = "held"
-    elif endpoint["stopped_by"] is not None:
-        state = "stopped"
-    else:
-        state = "healthy" if endpoint["failing_since"] is None else "failing"
-    return {**endpoint, "state": state, "metadata": json.loads(endpoint["metadata"])}
+def _item(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "metadata": json.loads(row["metadata"])}
 
 
 BATCH: Final = 1_000  # rows that one statement writes or deletes
 
 _ENDPOINT_STATS: Final = Statements("hookseal.dispatcher.store", "endpoint_stats.sql")
 _OF_PERIOD: Final = ("attempts", "delivered", "success_rate", "p50_ms", "p99_ms")
-_OF_ENDPOINT: Final = ("tenant_id", "endpoint_id", "state", "pending", "waiting", "oldest_due_at")
+_OF_ENDPOINT: Final = (
+    "tenant_id", "endpoint_id", "state", "state_since", "pending", "waiting", "oldest_due_at", "waiting_since",
+)  # fmt: skip
 
 
 async def add(executor: Executor, counts: Mapping[Key, Counts]) -> None:
@@ -178,7 +169,7 @@ async def stats_page(
         rows = await _SQL.rows(executor, "stats_of_tenant", tenant, endpoint, place, most)
     if not rows and endpoint is not None and cursor is None:
         raise NotFound("the tenant has no such endpoint", field="endpoint_id")
-    items = [_item(list(each)) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
+    items = [_stats(list(each)) for _, each in groupby(rows, key=lambda row: row["endpoint_id"])]
     if order is None:
         return paged(items, limit, "endpoint_id")
     return sorted(items, key=lambda item: _worse(item, order), reverse=True)[:limit], None
@@ -197,6 +188,6 @@ def _worse(item: Mapping[str, Any], order: StatsOrder) -> float:
             assert_never(order)
 
 
-def _item(rows: list[Any]) -> dict[str, Any]:
+def _stats(rows: list[Any]) -> dict[str, Any]:
     periods = {f"last_{row['period']}": {name: row[name] for name in _OF_PERIOD} for row in rows}
     return {**{name: rows[0][name] for name in _OF_ENDPOINT}, **dict(sorted(periods.items(), reverse=True))}

@@ -4,7 +4,7 @@
 -- name: listed
 e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason,
        e.first_failure_at AS failing_since, e.scheme, e.algorithm, e.generation, e.concurrency, e.rate, e.ordered, e.on_dead_letter,
-       e.created_at, {updated_at}, {lane}, {lane_since}, {stopped_by}
+       e.created_at, {updated_at}, {lane}, {lane_since}, {states}
 
 -- What the product has given it, to find it and to tell it from others.
 -- name: given
@@ -30,14 +30,14 @@ coalesce(e.updated_at, e.created_at) AS updated_at
             ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
         LEFT JOIN hookseal.lanes AS l ON l.tenant_id = e.tenant_id AND l.endpoint_id = e.id) AS lane_since
 
--- The delivery that was given up and stops the line of an ordered endpoint: null if none does.
--- name: stopped_by
-(SELECT CASE WHEN head.state IN ('dead_letter', 'failed') THEN head.id::text END
-        FROM (SELECT s.id, s.state
-              FROM hookseal.deliveries AS s
-              WHERE s.tenant_id = e.tenant_id AND s.endpoint_id = e.id AND s.position IS NOT NULL
-              ORDER BY s.position, s.id
-              LIMIT 1) AS head) AS stopped_by
+-- Its state, since when, and the delivery that was given up and stops its line: null if none does.
+-- name: states
+(SELECT s.state FROM {state_of}) AS state, (SELECT s.since FROM {state_of}) AS state_since,
+       (SELECT s.stopped_by::text FROM {state_of}) AS stopped_by
+
+-- The state of an endpoint.
+-- name: state_of
+hookseal.endpoint_states AS s WHERE s.tenant_id = e.tenant_id AND s.endpoint_id = e.id
 
 -- The endpoints of the tenant $1, enabled or not if $2 says so.
 -- The comparisons of pairs make the planner use an index that begins with the tenant.
@@ -97,7 +97,8 @@ LIMIT $4
 
 -- The statistics of endpoints; each has a row for each period.
 -- name: stats
-SELECT b.tenant_id, b.endpoint_id::text AS endpoint_id, b.state, b.pending, b.waiting, b.oldest_due_at,
+SELECT b.tenant_id, b.endpoint_id::text AS endpoint_id, b.state, b.since AS state_since, b.pending, b.waiting, b.oldest_due_at,
+       b.waiting_since,
        s.period, s.attempts, s.delivered, s.success_rate, s.p50_ms, s.p99_ms
 
 -- Of the endpoints `chosen`, by falling id.
@@ -190,19 +191,19 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.
        e.generation, e.has_plaintext, e.created_at, {updated_at},
        coalesce(e.generation < (SELECT max(l.generation) FROM hookseal.audit_log AS l
                                 WHERE l.tenant_id = e.tenant_id AND l.subject = 'endpoint:' || e.id), false) AS stale,
-       held.pending AS pending_deliveries, held.waiting AS waiting_deliveries, held.since AS waiting_since,
-       held.reasons AS waiting_for, {lane}, {lane_since}, {stopped_by},
-       (SELECT h.probe_at FROM hookseal.held_endpoints AS h
-        WHERE h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL) AS next_probe_at
+       b.pending AS pending_deliveries, b.waiting AS waiting_deliveries, b.waiting_since,
+       (SELECT coalesce(array_agg(w.waiting_for), '{}')
+        FROM unnest(ARRAY['breaker', 'concurrency', 'endpoint_disabled', 'order', 'rate', 'secret']) AS w (waiting_for)
+        WHERE EXISTS (SELECT FROM hookseal.deliveries AS d
+                      WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.waiting_for = w.waiting_for)) AS waiting_for,
+       {lane}, {lane_since}, {states},
+       (SELECT s.probe_at FROM {state_of}) AS next_probe_at
 FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (
-    SELECT count(*) AS pending, count(d.waiting_for) AS waiting, min(d.held_at) AS since,
-           coalesce(array_agg(DISTINCT d.waiting_for::text) FILTER (WHERE d.waiting_for IS NOT NULL), '{}') AS reasons
-    FROM (SELECT p.waiting_for, p.held_at
-          FROM hookseal.deliveries AS p
-          WHERE p.tenant_id = e.tenant_id AND p.endpoint_id = e.id AND p.state = 'pending'
-          LIMIT 10000) AS d
-) AS held
+    SELECT b.pending, b.waiting, b.waiting_since
+    FROM hookseal.endpoint_backlog AS b
+    WHERE b.tenant_id = e.tenant_id AND b.endpoint_id = e.id
+    LIMIT 1) AS b
 WHERE {named}
 
 -- Returns the last failed attempt among the newest thousand deliveries of an endpoint. The comparisons of pairs, and `OFFSET 0`,

@@ -1,5 +1,6 @@
 """Counts over the whole installation, for an operator."""
 
+import json
 from typing import Any, Final
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
@@ -8,6 +9,7 @@ from hookseal.postgres.pool import Executor
 from hookseal.postgres.statements import Statements
 
 MOST: Final = 10_000  # of each kind that are counted
+LANES: Final = 250  # held endpoints of each reason, and lanes, of which the oldest delivery is looked up
 
 SQL: Final = Statements("hookseal.dispatcher.store", "overview.sql", seconds=None)
 
@@ -20,10 +22,9 @@ async def overview(executor: Executor, *, most: int = MOST) -> dict[str, Any]:
     row = await SQL.row(executor, "overview", most, LIVE_SECONDS)
     if row is None:
         raise Defect("overview returns one row")
-    waiting = await SQL.rows(executor, "waiting", most)
     keys = await SQL.rows(executor, "keys")
     return {
         **row,
-        "waiting_for": {each["label"]: each["number"] for each in waiting if each["number"]},
+        "waiting_for": json.loads(row["waiting_for"]),
         "master_keys": {each["label"]: each["number"] for each in keys},
     }

@@ -21,6 +21,19 @@ FROM (SELECT FROM (
            LIMIT $1)) AS either
       LIMIT $1) AS due
 
+-- Counts the deliveries that wait for their next attempt, whose time has not come, up to a limit.
+-- name: not_due
+SELECT count(*)
+FROM (SELECT FROM (
+          (SELECT FROM hookseal.deliveries
+           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NULL AND next_attempt_at > now()
+           LIMIT $1)
+          UNION ALL
+          (SELECT FROM hookseal.deliveries
+           WHERE next_attempt_at IS NOT NULL AND waiting_for IS NULL AND rung_at IS NOT NULL AND next_attempt_at > now()
+           LIMIT $1)) AS either
+      LIMIT $1) AS not_due
+
 -- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
 -- makes the planner use the index, in which it reads no row of another reason. What waits for room in a lane is counted lane
 -- by lane, in $1 lanes at most, since in that of a held endpoint it waits for what holds the endpoint.
@@ -48,7 +61,7 @@ CROSS JOIN LATERAL (
 
 -- Returns for how many seconds the delivery that was held first has waited, for each reason. What waits for room in the lane of
 -- a held endpoint waits for what holds that endpoint. Of each lane, in $1 lanes at most, the three oldest deliveries are
--- compared, because one that is tried in vain is held anew. So that of an endpoint which is held for a secret or a breaker has
+-- compared, because one that is tried in vain is held anew. The same number of held endpoints of each reason is looked at. So that of an endpoint which is held for a secret or a breaker has
 -- waited since then, or since it was published.
 -- name: oldest_waiting
 SELECT held.waiting_for AS label, greatest(extract(epoch FROM now() - min(held.held_at)), 0)::float8 AS number
@@ -60,8 +73,10 @@ FROM ((SELECT w.waiting_for, oldest.held_at
                            LIMIT 1) AS oldest)
       UNION ALL
       (SELECT h.waiting_for, greatest(h.since, oldest.created_at)
-       FROM (SELECT h.tenant_id, h.endpoint_id, h.waiting_for, h.since FROM hookseal.held_endpoints AS h
-             WHERE h.released_at IS NULL ORDER BY h.since LIMIT $1) AS h
+       FROM unnest(ARRAY['secret', 'breaker']) AS w (waiting_for)
+       CROSS JOIN LATERAL (
+           SELECT h.tenant_id, h.endpoint_id, h.waiting_for, h.since FROM hookseal.held_endpoints AS h
+           WHERE h.waiting_for = w.waiting_for AND h.released_at IS NULL ORDER BY h.waiting_for, h.since LIMIT $1) AS h
        CROSS JOIN LATERAL (
            SELECT d.created_at FROM hookseal.deliveries AS d
            WHERE d.tenant_id = h.tenant_id AND d.endpoint_id = h.endpoint_id AND d.waiting_for = h.waiting_for
@@ -88,7 +103,8 @@ WHERE k.state <> 'destroyed'
 GROUP BY k.state
 ORDER BY k.state
 
--- Counts the rest. Of the dead letters the newest $1 are looked at for those of a day.
+-- Counts the rest. What is pending is what is due, waits for its time, or is held: so these are of one moment. Of the dead letters
+-- the newest $1 are looked at for those of a day.
 -- name: overview
 SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_at IS NULL LIMIT $1) AS c) AS tenants,
        (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e LIMIT $1) AS c) AS endpoints,
@@ -100,10 +116,8 @@ SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_
        (SELECT count(DISTINCT (c.tenant_id, c.endpoint_id))
         FROM (SELECT d.tenant_id, d.endpoint_id FROM hookseal.deliveries AS d
               WHERE d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed') LIMIT $1) AS c) AS stopped_endpoints,
-       (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'pending' LIMIT $1) AS c) AS pending,
-       ({due}) AS due,
-       ({oldest_due_seconds}) AS oldest_due_seconds,
-       (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.waiting_for IS NOT NULL LIMIT $1) AS c) AS waiting,
+       least(free.due + free.not_due + held.waiting, $1)::bigint AS pending, free.due, free.not_due,
+       ({oldest_due_seconds}) AS oldest_due_seconds, held.waiting, held.waiting_for,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'sending' LIMIT $1) AS c) AS sending,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d
                               WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'dead_letter' LIMIT $1) AS c)
@@ -123,3 +137,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_
         WHERE c.due_at < now()) AS rotations_due,
        (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
        $1::bigint AS most
+FROM (SELECT ({due}) AS due, ({not_due}) AS not_due) AS free
+CROSS JOIN (SELECT least(sum(w.number), $1)::bigint AS waiting,
+                   coalesce(json_object_agg(w.label, w.number) FILTER (WHERE w.number > 0), '{}')::text AS waiting_for
+            FROM ({waiting}) AS w) AS held

@@ -1,31 +1,36 @@
--- What an operator asks first of the whole installation, beside its counts. Each read ends at a limit.
+-- What an operator asks first of the whole installation, beside its counts. Each read ends at a limit. A look-up of one row has a
+-- LIMIT, so that a plan for any arguments does not read a whole table in its place.
 
--- Whether the endpoint of `t` is not held. `LIMIT 1` has it look up one after the other.
+-- Whether the endpoint of `t` is not held.
 -- name: is_not_held
 NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
                     WHERE h.tenant_id = t.tenant_id AND h.endpoint_id = t.endpoint_id AND h.released_at IS NULL LIMIT 1), false)
 
--- Endpoints in trouble, of each state those first that have been for longest; at most $1 of each. Of stopped lines and failing
--- endpoints $2 are read.
+-- Endpoints in trouble, of each kind of trouble those first that have been for longest; at most $1 of each. Of stopped lines and
+-- failing endpoints $2 are read.
 -- name: found
-(SELECT h.tenant_id, h.endpoint_id, 1 AS place, 'held' AS state, h.waiting_for AS held_for, h.since, h.reason
-     FROM hookseal.held_endpoints AS h
-     WHERE h.released_at IS NULL
-     ORDER BY h.since
-     LIMIT $1)
+(SELECT h.tenant_id, h.endpoint_id, 1 AS place, h.since
+     FROM unnest(ARRAY['secret', 'breaker']) AS w (waiting_for)
+     CROSS JOIN LATERAL (
+         SELECT h.tenant_id, h.endpoint_id, h.since
+         FROM hookseal.held_endpoints AS h
+         WHERE h.waiting_for = w.waiting_for AND h.released_at IS NULL
+         ORDER BY h.waiting_for, h.since
+         LIMIT $1) AS h)
     UNION ALL
-    (SELECT t.tenant_id, t.endpoint_id, 2, 'stopped', NULL, min(t.finished_at), NULL
-     FROM (SELECT d.tenant_id, d.endpoint_id, d.finished_at
-           FROM hookseal.deliveries AS d
-           WHERE d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
-           LIMIT $2) AS t
+    (SELECT t.tenant_id, t.endpoint_id, 2, t.since
+     FROM (SELECT d.tenant_id, d.endpoint_id, min(d.finished_at) AS since
+           FROM (SELECT d.tenant_id, d.endpoint_id, d.finished_at
+                 FROM hookseal.deliveries AS d
+                 WHERE d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
+                 LIMIT $2) AS d
+           GROUP BY d.tenant_id, d.endpoint_id
+           ORDER BY since) AS t
      WHERE {is_not_held}
-     GROUP BY t.tenant_id, t.endpoint_id
-     ORDER BY min(t.finished_at)
      LIMIT $1)
     UNION ALL
-    (SELECT t.tenant_id, t.endpoint_id, 3, 'failing', NULL, t.first_failure_at, NULL
-     FROM (SELECT e.tenant_id, e.id AS endpoint_id, e.first_failure_at, e.enabled
+    (SELECT t.tenant_id, t.endpoint_id, 3, t.since
+     FROM (SELECT e.tenant_id, e.id AS endpoint_id, e.first_failure_at AS since, e.enabled
            FROM hookseal.endpoints AS e
            WHERE e.first_failure_at IS NOT NULL
            ORDER BY e.first_failure_at
@@ -33,24 +38,34 @@ NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
      WHERE t.enabled AND {is_not_held}
      LIMIT $1)
     UNION ALL
-    (SELECT l.tenant_id, l.endpoint_id, 4, 'crowded', NULL, l.since, NULL
+    (SELECT l.tenant_id, l.endpoint_id, 4, l.since
      FROM hookseal.lanes AS l
      ORDER BY l.since
      LIMIT $1)
 
--- Returns $1 of the endpoints in trouble that are enabled, each once, in the first state that is true. Those that are only
--- crowded come last. Up to $2 of what waits for each is counted.
+-- Returns $1 of the endpoints in trouble that are enabled, each once, with the state that every list says. Those that are only
+-- crowded come last. Up to $3 of what waits for each is counted. What is held with its endpoint has waited since then, or since
+-- its publish; else the three oldest deliveries of each reason are compared, because one that is tried in vain is held anew.
 -- name: in_trouble
-SELECT c.tenant_id, c.endpoint_id::text AS endpoint_id, c.name, c.url, c.state, c.held_for, c.since, c.reason,
+SELECT c.tenant_id, c.endpoint_id::text AS endpoint_id, c.name, c.url, c.state, s.held_for, c.since, s.held_reason AS reason,
        last.outcome AS last_outcome, last.status AS last_status, last.started_at AS last_attempt_at,
-       waiting.number AS waiting, extract(epoch FROM now() - oldest.held_at)::float8 AS oldest_seconds
+       waiting.number AS waiting, greatest(extract(epoch FROM now() - oldest.since), 0)::float8 AS oldest_seconds
 FROM (SELECT e.name, e.url, f.*
       FROM (SELECT DISTINCT ON (f.tenant_id, f.endpoint_id) f.*
             FROM ({found}) AS f
             ORDER BY f.tenant_id, f.endpoint_id, f.place) AS f
-      JOIN hookseal.endpoints AS e ON e.tenant_id = f.tenant_id AND e.id = f.endpoint_id AND e.enabled
+      CROSS JOIN LATERAL (
+          SELECT e.name, e.url FROM hookseal.endpoints AS e
+          WHERE e.tenant_id = f.tenant_id AND e.id = f.endpoint_id AND e.enabled LIMIT 1) AS e
       ORDER BY f.place = 4, f.since, f.endpoint_id
-      LIMIT $1) AS c
+      LIMIT $1) AS f
+CROSS JOIN LATERAL (
+    SELECT s.* FROM hookseal.endpoint_states AS s
+    WHERE s.tenant_id = f.tenant_id AND s.endpoint_id = f.endpoint_id LIMIT 1) AS s
+CROSS JOIN LATERAL (
+    SELECT f.tenant_id, f.endpoint_id, f.name, f.url, f.place,
+           CASE WHEN f.place = 4 THEN 'crowded' ELSE s.state END AS state,
+           CASE WHEN f.place = 4 THEN f.since ELSE s.since END AS since) AS c
 LEFT JOIN LATERAL (
     SELECT a.outcome, a.status, a.started_at
     FROM hookseal.attempts AS a
@@ -62,22 +77,28 @@ CROSS JOIN LATERAL (
     FROM (SELECT FROM hookseal.deliveries AS d
           WHERE d.tenant_id = c.tenant_id AND d.endpoint_id = c.endpoint_id AND d.waiting_for IS NOT NULL
           ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
-          LIMIT $2) AS d) AS waiting
+          LIMIT $3) AS d) AS waiting
 CROSS JOIN LATERAL (
-    SELECT min(few.held_at) AS held_at
+    SELECT min(CASE WHEN r.waiting_for = s.held_for THEN greatest(s.held_since, few.created_at) ELSE few.held_at END) AS since
     FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS r (waiting_for)
     CROSS JOIN LATERAL (
-        SELECT d.held_at
+        SELECT d.held_at, d.created_at
         FROM hookseal.deliveries AS d
         WHERE d.tenant_id = c.tenant_id AND d.endpoint_id = c.endpoint_id AND d.waiting_for = r.waiting_for
         ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
         LIMIT 3) AS few) AS oldest
 ORDER BY c.place = 4, c.since, c.endpoint_id
 
+-- Whether the worker `w` has drained for ten seconds more than its limit, and should have ended.
+-- name: overstays
+coalesce(w.draining_since < now() - make_interval(secs => w.drain_seconds + 10), false) AS overstays
+
 -- Returns the live workers, at most $2: the last heartbeat of each is less than $1 seconds old.
 -- name: workers
-SELECT w.id AS worker_id, w.version, w.started_at, w.beaten_at, w.drains, w.unrecorded_since IS NOT NULL AS cannot_record,
-       w.requests, w.most_requests, w.bytes, w.most_bytes, w.connections, w.most_connections
+SELECT w.id AS worker_id, w.version, w.started_at, w.beaten_at, w.drains, {overstays},
+       w.unrecorded_since IS NOT NULL AS cannot_record,
+       w.requests, w.most_requests, w.bytes, w.most_bytes, w.connections, w.most_connections,
+       w.batch_connections, w.most_batch_connections, coalesce(w.limited_by, '{}') AS limited_by
 FROM hookseal.workers AS w
 WHERE w.beaten_at > now() - make_interval(secs => $1)
 ORDER BY w.id
@@ -92,39 +113,61 @@ WHERE r.state = 'running'
 ORDER BY r.moved_at
 LIMIT $1
 
--- How long the first attempts of the newest $2 deliveries took to come, of those of the last $3 seconds. An endpoint
--- that is held, at a limit or ordered holds deliveries back, so its deliveries are left out; a delivery that is due and was not
--- tried counts with the time until now.
--- name: first_attempts
-SELECT count(*) AS number, percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds) AS p50_seconds,
-       percentile_cont(0.99) WITHIN GROUP (ORDER BY t.seconds) AS p99_seconds
-FROM (SELECT greatest(extract(epoch FROM coalesce(a.started_at, now()) - d.created_at), 0)::float8 AS seconds
-      FROM (SELECT d.tenant_id, d.id, d.endpoint_id, d.created_at, d.state, d.waiting_for, d.next_attempt_at, d.replay_of
-            FROM hookseal.deliveries AS d
-            ORDER BY d.id DESC
-            LIMIT $2) AS d
-      LEFT JOIN hookseal.attempts AS a ON a.tenant_id = d.tenant_id AND a.delivery_id = d.id AND a.number = 1
-      JOIN hookseal.endpoints AS e ON e.tenant_id = d.tenant_id AND e.id = d.endpoint_id AND NOT e.ordered
-      WHERE d.created_at > now() - make_interval(secs => $3) AND d.replay_of IS NULL
-        AND (a.started_at IS NOT NULL OR d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= now())
-        AND NOT EXISTS (SELECT FROM hookseal.held_endpoints AS h
-                        WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id)
-        AND NOT EXISTS (SELECT FROM hookseal.lanes AS l
-                        WHERE l.tenant_id = d.tenant_id AND l.endpoint_id = d.endpoint_id)) AS t
+-- The time of the call that published `d`, with which its id begins. Its transaction may have begun long before, and an id that
+-- another program made says nothing.
+-- name: published_at
+CASE WHEN substr(d.id::text, 15, 1) = '7'
+                  THEN greatest(d.created_at, to_timestamp(('x' || translate(left(d.id::text, 13), '-', ''))::bit(48)::bigint / 1000.0))
+                  ELSE d.created_at END
 
--- Returns the rest: the time, who leads, how many secrets are refused or stop to sign within a day, up to $1, since when the
--- oldest finished delivery has been kept, and the time to first attempts.
+-- Returns how long the first attempts of the newest $1 deliveries took to come, of those published in the last $2 seconds: the
+-- percentiles, and whether there were more. An endpoint that is held, at a limit or ordered holds deliveries back, so its
+-- deliveries are left out; a delivery that is due and was not tried counts with the time until now.
+-- name: first_attempts
+WITH newest AS MATERIALIZED (
+    SELECT d.tenant_id, d.id, d.endpoint_id, {published_at} AS published_at, d.replay_of,
+           d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= now() AS is_due
+    FROM hookseal.deliveries AS d
+    ORDER BY d.id DESC
+    LIMIT $1
+), recent AS MATERIALIZED (
+    SELECT * FROM newest WHERE published_at > now() - make_interval(secs => $2) AND replay_of IS NULL
+), free AS MATERIALIZED (
+    SELECT t.tenant_id, t.endpoint_id
+    FROM (SELECT DISTINCT r.tenant_id, r.endpoint_id FROM recent AS r) AS t
+    WHERE (SELECT NOT e.ordered FROM hookseal.endpoints AS e WHERE e.tenant_id = t.tenant_id AND e.id = t.endpoint_id LIMIT 1)
+      AND {is_not_held}
+      AND (SELECT true FROM hookseal.lanes AS l WHERE l.tenant_id = t.tenant_id AND l.endpoint_id = t.endpoint_id LIMIT 1) IS NULL
+)
+SELECT count(*) AS number, (SELECT count(*) FROM recent) = $1 AS has_more,
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds) AS p50_seconds,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY t.seconds) AS p95_seconds,
+       percentile_cont(0.99) WITHIN GROUP (ORDER BY t.seconds) AS p99_seconds
+FROM (SELECT greatest(extract(epoch FROM coalesce(a.started_at, now()) - r.published_at), 0)::float8 AS seconds
+      FROM recent AS r
+      JOIN free AS f ON f.tenant_id = r.tenant_id AND f.endpoint_id = r.endpoint_id
+      LEFT JOIN LATERAL (
+          SELECT a.started_at FROM hookseal.attempts AS a
+          WHERE a.tenant_id = r.tenant_id AND a.delivery_id = r.id AND a.number = 1 LIMIT 1) AS a ON true
+      WHERE a.started_at IS NOT NULL OR r.is_due) AS t
+
+-- Counts the endpoints whose secret is refused, up to $1.
+-- name: secrets_refused
+SELECT count(*)
+FROM (SELECT FROM (SELECT h.tenant_id, h.endpoint_id FROM hookseal.held_endpoints AS h
+                   WHERE h.waiting_for = 'secret' AND h.released_at IS NULL LIMIT $1) AS h
+      CROSS JOIN LATERAL (SELECT FROM hookseal.endpoints AS e
+                          WHERE e.tenant_id = h.tenant_id AND e.id = h.endpoint_id AND e.enabled LIMIT 1) AS e) AS h
+
+-- Returns the rest: the time, who leads, how many secrets are refused or stop to sign within a day, up to $1, and since when the
+-- oldest finished delivery has been kept.
 -- name: rest
 SELECT now() AS at, CASE WHEN c.until > now() THEN c.holder END AS leader,
        CASE WHEN c.until <= now() THEN extract(epoch FROM now() - c.until)::float8 END AS leaderless_seconds,
-       (SELECT count(*) FROM (SELECT FROM hookseal.held_endpoints AS h
-                              JOIN hookseal.endpoints AS e ON e.tenant_id = h.tenant_id AND e.id = h.endpoint_id AND e.enabled
-                              WHERE h.released_at IS NULL AND h.waiting_for = 'secret' LIMIT $1) AS h) AS secrets_refused,
+       ({secrets_refused}) AS secrets_refused,
        (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e
                               WHERE e.previous_secret_ref IS NOT NULL AND e.previous_secret_expires_at > now()
                                 AND e.previous_secret_expires_at < now() + interval '1 day' LIMIT $1) AS e) AS overlaps_ending,
-       (SELECT min(d.finished_at) FROM hookseal.deliveries AS d WHERE d.finished_at IS NOT NULL) AS oldest_finished_at,
-       t.number, t.p50_seconds, t.p99_seconds
+       (SELECT min(d.finished_at) FROM hookseal.deliveries AS d WHERE d.finished_at IS NOT NULL) AS oldest_finished_at
 FROM hookseal.control AS c
-CROSS JOIN ({first_attempts}) AS t
 WHERE c.name = 'outbox'

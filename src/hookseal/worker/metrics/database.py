@@ -141,7 +141,7 @@ async def _stored(connection: Connection, rules: Rules) -> Mapping[str, Reading]
         "retention_lag_seconds": rules.retention_days,
         "due": COUNTED_AT_MOST,
         "waiting": COUNTED_AT_MOST,
-        "oldest_waiting": COUNTED_AT_MOST,
+        "oldest_waiting": overview.LANES,
         "longest_failing": _NAMED_AT_MOST,
         "longest_open": rules.tenants,
         "tenants_stopped": rules.tenants,

@@ -7,6 +7,7 @@ or of the tenants and endpoints that `HOOKSEAL_METRICS_TENANTS` allows.
 from enum import StrEnum
 from typing import Final
 
+from hookseal.dispatcher.core.concerns import Limit
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
 from hookseal.dispatcher.core.model import Outcome, WaitingFor
 from hookseal.dispatcher.store.history import TABLES
@@ -14,7 +15,7 @@ from hookseal.queue.intake import DropReason
 from hookseal.secrets.core.key_rules import KeyState
 from hookseal.worker.metrics import runtime
 from hookseal.worker.metrics.runtime import Aggregation, Kind, Metric
-from hookseal.worker.saturation import Has, Limit, Statement
+from hookseal.worker.saturation import Has, Statement
 
 # What the key of a secret counts as if the table of master keys does not have it.
 UNREGISTERED: Final = "unregistered"
@@ -64,11 +65,11 @@ ATTEMPT_DURATION: Final = Metric(
 FIRST_ATTEMPT: Final = Metric(
     name="hookseal_time_to_first_attempt_seconds",
     kind=Kind.HISTOGRAM,
-    text="Time from publish to the claim of the first attempt. `held`: `no` is what hookseal owes; `yes` if "
-    "something else held the delivery meanwhile: its secret was refused, its breaker was open, its endpoint was "
-    "disabled, it was not at the head of its line, or its endpoint had as many requests as it may have, or a pause "
-    "between requests that hang. A wait for a free slot of a worker counts as `no`, also for a tenant that has its "
-    "share of the slots.",
+    text="Time from the call of publish to the claim of the first attempt; what its transaction takes after the call "
+    "counts. `held`: `no` is what hookseal owes; `yes` if something else held the delivery meanwhile: its secret was "
+    "refused, its breaker was open, its endpoint was disabled, it was not at the head of its line, or its endpoint had "
+    "as many requests as it may have, or a pause between requests that hang. A wait for a free slot of a worker counts "
+    "as `no`, also for a tenant that has its share of the slots.",
     labels={"held": tuple(HELD_WORDS.values())},
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, *_AROUND_TIMEOUT, 10, 30, 60, 300, 3600),
 )
