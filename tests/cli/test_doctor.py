@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from hookseal.embedded.valkey import valkey
+from hookseal.postgres.connect import SEARCH_PATH
 from hookseal.postgres.pool import Pool
 from hookseal.postgres.schema.revision import EXPECTED
 from hookseal.worker import doctor
@@ -24,12 +25,16 @@ from hookseal.worker.doctor import (
     of_redis,
     of_snapshots,
 )
+from hookseal.worker.resources import CONNECTIONS
 from tests.cli.installation import Begun
 from tests.cli.listeners import closed_port
+from tests.doubles.pgbouncer import pgbouncer
 from tests.faults.outages import WallClock, library
+from tools.bench.scaling import OF_A_PROCESS
 
 pytestmark = pytest.mark.req("OPS-12", part="doctor")
 
+DOCS = Path(__file__).parents[2] / "docs"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 RISKS = {"fsync", "full_page_writes", "synchronous_commit"}  # the servers of the tests are not durable
 
@@ -42,6 +47,17 @@ ELSEWHERE = (
 _WORKER = "INSERT INTO hookseal.workers (id, version, drain_seconds, lease_seconds, key_ids, unrecorded_since) VALUES "
 OLDER_WORKER = _WORKER + "('w1', '0.0.1', 30, 45, '{{}}', NULL)"
 BLOCKED_WORKER = _WORKER + "('w1', '0.0.1', 30, 45, '{{}}', now())"
+DRAINING_WORKER = (
+    "INSERT INTO hookseal.workers"
+    " (id, version, drain_seconds, lease_seconds, key_ids, unrecorded_since, drains, draining_since)"
+    " VALUES ('w1', '0.0.1', 30, 45, '{{{{}}}}', now(), true, now() - interval '{seconds} s')"
+)
+REFUSED = (
+    "INSERT INTO hookseal.endpoints (tenant_id, id, url, event_types)"
+    " VALUES ('acme', '0197c1f0-5e6a-7c3b-9d2e-4f5061728394', 'https://receiver.example/', '{{*}}');"
+    " INSERT INTO hookseal.held_endpoints (tenant_id, endpoint_id)"
+    " VALUES ('acme', '0197c1f0-5e6a-7c3b-9d2e-4f5061728394')"
+)
 
 
 async def findings(installation: Begun, **changes: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -65,6 +81,7 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
         "ok      clock of PostgreSQL: less than 2 s from this machine",
         "ok      way to PostgreSQL: direct",
         "ok      keys: the master keys fit, and open what they sealed",
+        "ok      secrets: no secret is refused",
         "ok      workers: none is alive",
         "ok      rings: Redis takes and returns them",
     ):
@@ -140,6 +157,20 @@ async def test_a_sound_installation_has_no_finding(begun: Begun) -> None:
             "w1: outcomes cannot be recorded",
             "hookseal check",
         ),
+        (
+            DRAINING_WORKER.format(seconds=42),
+            "workers",
+            "wrong",
+            "w1: has drained for longer than HOOKSEAL_DRAIN_SECONDS",
+            "end its process",
+        ),
+        (
+            REFUSED,
+            "secrets",
+            "wrong",
+            "the secret of 1 endpoint is refused: its deliveries wait",
+            "hookseal status",
+        ),
     ],
 )
 async def test_a_fault_of_postgresql_is_found(
@@ -152,6 +183,37 @@ async def test_a_fault_of_postgresql_is_found(
     assert {check} <= bad.keys()
     assert (verdict, True, True) == (bad[check]["verdict"], found in bad[check]["found"], fix in bad[check]["fix"])
     assert code == (1 if verdict == "wrong" else 0)
+
+
+async def test_a_worker_that_drains_in_time_is_no_finding(begun: Begun, begun_pool: Pool) -> None:
+    """It is of an older version, and cannot record, but it ends by itself: a roll-out and each stop have such ones."""
+    await begun_pool.execute(DRAINING_WORKER.format(seconds=38).replace("{{}}", "{}"))
+
+    assert (0, {}) == await findings(begun)
+
+
+async def test_the_way_through_pgbouncer_is_found(begun: Begun, begun_pool: Pool) -> None:
+    """A `LISTEN` there is wrong; without one, or with a way past it, the pooler is fine."""
+    url = begun.settings["DATABASE_URL"]
+    name = await begun_pool.fetchval("SELECT quote_ident(current_database())")
+    await begun_pool.execute(f"ALTER DATABASE {name} SET search_path = {SEARCH_PATH}")
+    async with pgbouncer(url) as pooled:
+        code, bad = await findings(begun, DATABASE_URL=pooled.url, HOOKSEAL_LISTEN="true")
+        past = await findings(begun, DATABASE_URL=pooled.url, HOOKSEAL_LISTEN="true", HOOKSEAL_LISTEN_URL=url)
+        ended = await begun.run("doctor", DATABASE_URL=pooled.url, HOOKSEAL_LISTEN="false")
+
+    assert (1, ["way to PostgreSQL"], (0, {})) == (code, [*bad], past)
+    assert "HOOKSEAL_LISTEN has no effect" in bad["way to PostgreSQL"]["found"]
+    assert "ok      way to PostgreSQL: through a pooler" in ended.out
+
+
+def test_a_worker_needs_as_many_connections_as_are_documented() -> None:
+    """Its pools, and one that listens: doctor, the settings, the guide and the plan for a large one say the same."""
+    assert OF_A_PROCESS == CONNECTIONS
+    guide, settings = [(DOCS / page).read_text(encoding="utf-8") for page in ("guide/running.md", "settings.md")]
+    for text in (guide, settings):
+        assert f"up to {CONNECTIONS - 1} connections to PostgreSQL, or {CONNECTIONS} with `HOOKSEAL_LISTEN`" in text
+    assert f"less than {CONNECTIONS} for each worker process and 10 more" in guide
 
 
 async def test_a_schema_is_said_to_be_as_it_should_only_if_it_was_compared(begun: Begun, begun_pool: Pool) -> None:

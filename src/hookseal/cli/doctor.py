@@ -15,9 +15,9 @@ def doctor(*, as_json: Json = False) -> None:
     """Examine the installation with the settings of a worker: exit 0 if nothing is wrong, else 1. It changes nothing.
 
     It looks at clocks, the way to PostgreSQL, its durability, connections, time-outs and autovacuum, old transactions,
-    schema and roles, master keys, the live workers, and Redis. Each finding is ok, risk, wrong or unknown; each but ok
-    has a line with what to do. Run it where a worker runs, with its settings, before the first start, after an upgrade,
-    and when something is strange.
+    schema and roles, keys and refused secrets, the live workers, and Redis. Each finding is ok, risk, wrong or unknown;
+    each but ok has a line with what to do. Run it where a worker runs, with its settings, before the first start, after
+    an upgrade, and when something is strange.
 
     Example: hookseal doctor
     """

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from hookseal.config.settings import Environment, Settings
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
+from hookseal.dispatcher.store import status
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.errors import ConfigError, HooksealError, Unavailable
 from hookseal.ground.clock import Clock
@@ -31,9 +32,8 @@ from hookseal.postgres.translate import for_operator
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.rings import translate_redis_errors
 from hookseal.secrets import migrate_secrets
-from hookseal.worker.resources import CONNECT_SECONDS, require_time
+from hookseal.worker.resources import CONNECT_SECONDS, CONNECTIONS, require_time
 
-CONNECTIONS: Final = 13  # of one worker process, with HOOKSEAL_LISTEN
 OLD_SECONDS: Final = 3_600.0  # of a transaction, while which no dead row is removed
 _OF_OTHERS: Final = 10  # for producers and commands
 _RISKY_SECONDS: Final = 2.0
@@ -134,6 +134,7 @@ def _checks(settings: Settings, pool: Pool) -> Iterator[tuple[str, str, Callable
     yield "fingerprint", "the schema is as this version makes it", partial(_compared, pool)
     yield "roles", "no other role may add what hookseal would run", partial(roles.refuse, pool)
     yield "keys", "the master keys fit, and open what they sealed", partial(_unlocked, settings, pool)
+    yield "secrets", "no secret is refused", partial(_require_secrets, pool)
     yield "plaintext", "no secret of an older system is left", partial(_require_migrated, pool)
     ledger = PostgresLedger(pool, worker="doctor", lease_seconds=settings.worker.lease_seconds)
     yield "time-outs of endpoints", "each request can end within a stop", partial(require_time, settings, ledger)
@@ -194,6 +195,13 @@ async def _unlocked(settings: Settings, pool: Pool) -> None:
         providers = ", ".join(sorted(unlocked.stores.unreachable))
         problem = f"secrets in use are kept by {providers}, for which there are no settings: their deliveries wait"
         raise ConfigError(problem, advice="add the settings of the provider (docs/guide/providers.md)")
+
+
+async def _require_secrets(pool: Pool) -> None:
+    """A master key that opens the sentinel says nothing of each secret: `hookseal status` names those refused."""
+    if refused := await status.secrets_refused(pool):
+        problem = f"the secret of {plural(refused, 'endpoint is', 'endpoints are')} refused: its deliveries wait"
+        raise ConfigError(problem, advice="run `hookseal status`, which names the endpoints (docs/runbook.md)")
 
 
 async def _require_migrated(pool: Pool) -> None:
@@ -338,14 +346,21 @@ def of_snapshots(row: Mapping[str, Any]) -> Finding:
 
 
 def of_workers(rows: Sequence[Mapping[str, Any]], lease_seconds: int) -> Finding:
-    """Judge the live workers: whether they record, run this version, and have the lease of these settings."""
+    """Judge the live workers: whether they record, run this version, and have the lease of these settings.
+
+    Of those that drain only the ones are given that should have ended.
+    """
     check = "workers"
     if not rows:
         return Finding(check=check, verdict=Verdict.OK, found="none is alive")
-    blocked = [row["id"] for row in rows if row["unrecorded_since"] is not None]
+    blocked = [row["id"] for row in rows if row["unrecorded_since"] is not None and not row["overstays"]]
     if blocked:
         found = f"{', '.join(blocked)}: outcomes cannot be recorded, so nothing is sent"
         return Finding(check=check, verdict=Verdict.WRONG, found=found, fix="look at `hookseal check` and its log")
+    if stays := [row["id"] for row in rows if row["overstays"]]:
+        found = f"{', '.join(stays)}: has drained for longer than HOOKSEAL_DRAIN_SECONDS"
+        fix = "end its process: its deliveries follow when their leases have ended"
+        return Finding(check=check, verdict=Verdict.WRONG, found=found, fix=fix)
     other = sorted({f"{row['id']} ({row['version']})" for row in rows if row["version"] != VERSION})
     if other:
         found = f"this is {VERSION}; of another version: {', '.join(other)}"

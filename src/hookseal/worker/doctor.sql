@@ -56,10 +56,12 @@ SELECT (SELECT format('session %s, for %s s', pid, extract(epoch FROM now() - xa
         FROM pg_replication_slots WHERE NOT active AND xmin IS NOT NULL ORDER BY slot_name LIMIT 1) AS slot,
        (SELECT NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')) AS hidden
 
--- Returns the live workers, those with a heartbeat in the last $1 seconds, the first 100.
+-- Returns the live workers, those with a heartbeat in the last $1 seconds, the first 100. One that drains ends by itself, so it is
+-- left out until it has drained for ten seconds more than its limit.
 -- name: workers
-SELECT id, version, lease_seconds, unrecorded_since, count(*) OVER () AS number
+SELECT id, version, lease_seconds, unrecorded_since, drains AS overstays, count(*) OVER () AS number
 FROM hookseal.workers
 WHERE beaten_at > now() - make_interval(secs => $1)
+  AND (NOT drains OR draining_since < now() - make_interval(secs => drain_seconds + 10))
 ORDER BY id
 LIMIT 100

@@ -53,6 +53,7 @@ _CLOSE_SECONDS = 1.0
 _CONNECTIONS = 7
 _BATCHING_CONNECTIONS = 1 + MAX_RUNNING  # one claim, and the batches of outcomes that may run at once
 _PROBING_CONNECTIONS = 2
+CONNECTIONS = _CONNECTIONS + _BATCHING_CONNECTIONS + _PROBING_CONNECTIONS + 1  # of a process; one listens, if it may
 _NAME = "hookseal-worker"
 
 _Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
