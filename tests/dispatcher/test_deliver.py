@@ -38,7 +38,7 @@ from hookseal.dispatcher.core.ports import Signer, Transport
 from hookseal.dispatcher.core.prepare import START_WITHIN_SECONDS, compose
 from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, Unavailable
 from hookseal.ground import log
-from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.ids import DeliveryId, EndpointId, TenantId, first_uuid7
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
@@ -819,6 +819,22 @@ async def test_each_attempt_is_counted_with_its_duration() -> None:
     assert [(Outcome.SERVER_ERROR, 1.25, 2.0), (Outcome.DELIVERED, 1.25, None)] == scene.meter.attempts
     assert [Verdict(state=State.PENDING, retry_in_seconds=30), Verdict(state=State.DELIVERED)] == scene.meter.verdicts
     assert [1250, 1250] == [row.duration_ms for row in scene.row.attempts]
+
+
+async def test_a_first_attempt_is_timed_from_the_call_that_published() -> None:
+    """Not from the begin of its transaction, which may be long before; from that if the id says no time."""
+    scene = Scene(answers=[OK, OK, OK])
+    called_at = scene.clock.now()
+    ids = (first_uuid7(called_at), str(uuid.uuid4()), first_uuid7(called_at + timedelta(days=1)))
+    scene.clock.elapsed += 2
+    for each in ids:
+        ring = replace(RING, delivery_id=DeliveryId(each))
+        scene.ledger.add(claim(ring=ring, created_at=called_at - timedelta(minutes=5)))
+        claimed = await take(ring, scene.parts)
+        assert claimed is not None
+        await attempt(*claimed, scene.parts)
+
+    assert [2.0, 302.0, 0.0] == [round(after or 0.0, 2) for _, _, after in scene.meter.attempts]
 
 
 @pytest.mark.parametrize("waiting_for", [WaitingFor.SECRET, WaitingFor.ENDPOINT_DISABLED])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -128,6 +128,13 @@ def test_the_first_id_of_a_time_begins_with_it(milliseconds: int) -> None:
 
     assert max(milliseconds, 0) == first.int >> 80
     assert first.int & (2**62 - 1) == first.int >> 64 & 0xFFF == 0
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    """To the millisecond, if it is a UUIDv7; an id of another program says nothing, nor does one that is never made."""
+    at = datetime(2026, 1, 31, 12, 0, 0, 250_000, tzinfo=UTC)
+    assert at == ids.uuid7_made_at(ids.first_uuid7(at))
+    assert [None, None] == [ids.uuid7_made_at(each) for each in (str(uuid4()), "ffffffff-ffff-7000-8000-000000000000")]
 
 
 @pytest.mark.parametrize(("microseconds", "milliseconds"), [(-1, 0), (0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)])

@@ -178,6 +178,16 @@ def first_uuid7_after(at: datetime) -> str:
     return _lowest_uuid7(-((_EPOCH - at) // _MILLISECOND))
 
 
+def uuid7_made_at(text: str) -> datetime | None:
+    """Return when this UUIDv7 was made, to the millisecond; None for any other UUID, and after the year 9999."""
+    if text[14:15] != "7":
+        return None
+    try:
+        return _EPOCH + int(text[:8] + text[9:13], 16) * _MILLISECOND
+    except OverflowError:
+        return None
+
+
 def _lowest_uuid7(milliseconds: int) -> str:
     digits = f"{max(milliseconds, 0):012x}"
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"

@@ -37,6 +37,7 @@ from hookseal.dispatcher.core.prepare import (
     with_headers_and_tls,
 )
 from hookseal.errors import CannotSign, Defect, Exhausted, LocalFailure, with_advice
+from hookseal.ground.ids import uuid7_made_at
 
 _URLS_REMEMBERED: Final = 1_024
 
@@ -189,12 +190,22 @@ def is_logged(delivery_id: str, successes_per_line: int) -> bool:
 
 def _count(claim: Claim, row: Attempt, applied: Verdict | None, *, seconds: float, parts: Parts) -> None:
     """Count an attempt and the verdict that was applied; `applied` is None if its lease was lost."""
-    first_after = (claim.claimed_at - claim.created_at).total_seconds() if claim.number == 1 else None
+    first_after = _first_after(claim) if claim.number == 1 else None
     parts.meter.attempted(row.outcome, seconds, first_after=first_after, was_held=claim.was_held)
     if applied is None:
         parts.meter.lease_lost()
     else:
         parts.meter.decided(applied)
+
+
+def _first_after(claim: Claim) -> float:
+    """Return the seconds from the call that published the delivery to its claim.
+
+    Its id has the time of the call. `created_at` is that of the call's transaction, which may have begun long before.
+    """
+    called_at = uuid7_made_at(claim.ring.delivery_id)
+    published_at = claim.created_at if called_at is None else max(called_at, claim.created_at)
+    return max((claim.claimed_at - published_at).total_seconds(), 0.0)
 
 
 def _now(signed: Signed, parts: Parts) -> datetime:

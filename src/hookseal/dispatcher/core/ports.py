@@ -194,7 +194,7 @@ class Meter(Protocol):
     """Counts what happens. It never fails and never waits."""
 
     def attempted(self, outcome: Outcome, seconds: float, *, first_after: float | None, was_held: bool = False) -> None:
-        """Count an attempt of this duration; `first_after` is the age of the delivery at its first attempt.
+        """Count an attempt of this duration; `first_after` is the time from publish to a first attempt.
 
         `was_held` says whether something held the delivery before that.
         """
