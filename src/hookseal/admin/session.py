@@ -34,7 +34,9 @@ MAX_CONNECTIONS: Final = 10
 # A change may need a second connection while it holds one: a ping reads secrets over it, and a store outside
 # PostgreSQL takes the numbers of versions. So one is always left; a call that takes it needs no other.
 _CHANGES_AT_ONCE: Final = MAX_CONNECTIONS - 1
-_CHANGES_OF_ONE: Final = 6  # of one tenant: each may wait for a lock, as repetitions of a request do for the first
+# Of one tenant: each may wait for a lock, as repetitions of a request do for the first. The only tenant gets no more: a
+# turn cannot be taken back when another tenant comes.
+_CHANGES_OF_ONE: Final = 6
 _PINGS_AT_ONCE: Final = 5  # each occupies a connection until the receiver has answered; the others need some
 _PINGS_OF_ONE: Final = 2  # of one tenant, whose receivers may hang
 _PING_WAIT_SECONDS: Final = 15.0

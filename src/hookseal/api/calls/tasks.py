@@ -18,6 +18,7 @@ from hookseal.ground.clock import SystemClock
 
 NOTHING: Final = "none"  # in place of the id of a job: there was nothing to send
 RECOVER: Final = "endpoint.recover"
+_COUNTED: Final = 100_000  # deliveries that a count looks at
 _STATUS: Final = {"running": "running", "done": "finished", "cancelled": "failed"}
 _STATE: Final = {status: state for state, status in _STATUS.items()}
 
@@ -59,10 +60,14 @@ class Counted(_Selected):
 
 
 class CountOut(Out):
-    """How many messages a replay would send again now, and how many it would skip because of their endpoint."""
+    """How many messages a replay would send again now, and how many it would skip because of their endpoint.
+
+    If it is not `complete`, there are more: only the oldest 100,000 were looked at.
+    """
 
     would_send: int
     would_skip: dict[str, int]
+    complete: bool
 
 
 class TaskOut(Out):
@@ -114,8 +119,8 @@ async def replay(asked: Asked[NoQuery, ReplayIn]) -> TaskOut:
 
 async def count(asked: Asked[Counted, None]) -> CountOut:
     """Count what `hookseal.replay.start` with these conditions would send again, without doing it."""
-    counted = await asked.admin.replays.count(**await _selection(asked, asked.query))
-    return CountOut(would_send=counted.would_replay, would_skip=dict(counted.would_skip))
+    counted = await asked.admin.replays.count(**await _selection(asked, asked.query), searched=_COUNTED)
+    return CountOut(would_send=counted.would_replay, would_skip=dict(counted.would_skip), complete=counted.complete)
 
 
 async def _selection(asked: Asked[Any, Any], given: _Selected) -> dict[str, Any]:
