@@ -77,6 +77,21 @@ def digest_of(root: Path, commit: str, *files: str) -> str | None:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def blobs_of(root: Path, commit: str) -> dict[str, str] | None:
+    """Return git's digest of each file as that commit has it, by its path, or None if git does not know the commit."""
+    try:
+        listing = _git(root, "ls-tree", "-r", commit)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    # Each line is: mode, kind, digest; a tab; the path.
+    return {path: kind.split()[2] for kind, _, path in (line.partition("\t") for line in listing.splitlines())}
+
+
+def text_of(root: Path, blob: str) -> str:
+    """Return the text of the file with that digest. Raises `CalledProcessError` if git has none."""
+    return _git(root, "cat-file", "blob", blob)
+
+
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

@@ -39,6 +39,7 @@ from tools.governance.evidence import (
 from tools.governance.report import Mark, Outcome, Report
 from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
+from tools.mutants import record as mutation
 from tools.pages import commands, providers
 from tools.pages.dashboard import dashboard
 from tools.pages.logs import logs_page
@@ -356,6 +357,25 @@ def _of_evidence(root: Path, required: Sequence[Requirement], evidence: Evidence
         print(f"validate: note: {line}")
         if is_release and not line.endswith(": nothing"):
             found.append(f"{line}: measure again by `{BENCHMARKS[line.partition(':')[0]].command}`")
+    if (root / mutation.RECORD).is_file():
+        found += _of_mutants(root, mutation.read(root), is_release=is_release)
+    return found
+
+
+def _of_mutants(root: Path, record: mutation.Record, *, is_release: bool) -> list[str]:
+    """Return what is wrong with the record of the mutants, after printing which were not tried as they are now."""
+    commits = {each.commit for each in record.tried}
+    found = [
+        f"{mutation.RECORD}: {commit} is not in the history of this tree: run `{mutation.COMMAND}`"
+        for commit in sorted(unknown_commits(root, commits))
+    ]
+    of_commits = {commit: mutation.snapshot(root, commit) for commit in commits}
+    found += [f"{mutation.RECORD}: {line}" for line in mutation.problems(record, of_commits)]
+    now = mutation.snapshot(root, "HEAD")
+    left = "which mutants changed is not known" if now is None else mutation.changes(record, now)
+    if left is not None:
+        print(f"validate: note: {left}")
+        found += [f"{left}: run `{mutation.COMMAND}`"] if is_release else []
     return found
 
 

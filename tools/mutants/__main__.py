@@ -3,34 +3,31 @@
 import argparse
 import json
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from tools.mutants import record
 from tools.mutants.table import Mutant, mutants, problems
-from tools.mutants.trial import Verdict, copied, ran, tried
+from tools.mutants.trial import Trial, Verdict, try_all
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _LAST_LINES: Final = 15
 
 
-def run(wanted: Sequence[Mutant]) -> dict[str, Verdict] | None:
-    """Run each of them and print the progress; None if their tests fail without any mutant."""
+def run(wanted: Sequence[Mutant], *, jobs: int, keep: Callable[[Trial], None] | None) -> dict[str, Verdict]:
+    """Try each of them, print the progress, and have each trial kept."""
     found: dict[str, Verdict] = {}
-    with copied(ROOT) as tree:
-        _say("the tests of the table, without a mutant")
-        ended = ran(tree, sorted({test for mutant in wanted for test in mutant.tests}), seconds=None)
-        if ended.code != 0:
-            _say(_last(ended.out))
-            return None
-        for number, mutant in enumerate(wanted, start=1):
-            began = time.monotonic()
-            ended = tried(tree, mutant)
-            found[mutant.name] = ended.verdict
-            _say(f"[{number}/{len(wanted)}] {ended.verdict}: {mutant.name} ({time.monotonic() - began:.0f} s)")
-            if ended.verdict is Verdict.BROKEN:
-                _say(_last(ended.out))
+
+    def tell(trial: Trial) -> None:
+        verdict = found[trial.mutant.name] = trial.ended.verdict
+        _say(f"[{len(found)}/{len(wanted)}] {verdict}: {trial.mutant.name} ({trial.seconds:.0f} s)")
+        if verdict is Verdict.BROKEN:
+            _say("\n".join(trial.ended.out.splitlines()[-_LAST_LINES:]))
+        if keep is not None:
+            keep(trial)
+
+    try_all(ROOT, wanted, jobs=jobs, tell=tell)
     return found
 
 
@@ -38,7 +35,13 @@ def main(arguments: Sequence[str]) -> int:
     """Return 0 if every mutant was killed, 1 if not, or if the table is out of date."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--only", metavar="NAME", action="append", help="this mutant only; may be given again")
+    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="how many to try at once, by default one")
     parser.add_argument("--json", action="store_true", help="print the verdicts as one JSON object")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help=f"keep the verdicts in {record.RECORD}, and try only mutants that it has no kill of as they are now",
+    )
     options = parser.parse_args(arguments)
     table = mutants()
     stale = problems(table, ROOT)
@@ -47,9 +50,15 @@ def main(arguments: Sequence[str]) -> int:
         _say("\n".join([*stale, *(f"{name}: this mutant does not exist" for name in sorted(unknown))]))
         return 1
     wanted = [mutant for mutant in table if options.only is None or mutant.name in options.only]
-    found = run(wanted)
-    if found is None:
-        return 1
+    keep = None
+    if options.record:
+        try:
+            keeper = record.Keeper(ROOT)
+        except ValueError as error:
+            _say(str(error))
+            return 1
+        wanted, keep = [mutant for mutant in wanted if not keeper.is_known(mutant)], keeper.keep
+    found = run(wanted, jobs=options.jobs, keep=keep)
     print(json.dumps(found) if options.json else _summary(wanted, found))
     return 0 if {*found.values()} <= {Verdict.KILLED} else 1
 
@@ -58,10 +67,6 @@ def _summary(wanted: Sequence[Mutant], found: dict[str, Verdict]) -> str:
     left = [mutant for mutant in wanted if found[mutant.name] is not Verdict.KILLED]
     lines = [f"{found[mutant.name]}: {mutant.name}, in {mutant.file}: no test noticed: {mutant.law}" for mutant in left]
     return "\n".join([*lines, f"{len(found) - len(left)} of {len(found)} killed"])
-
-
-def _last(out: str) -> str:
-    return "\n".join(out.splitlines()[-_LAST_LINES:])
 
 
 def _say(text: str) -> None:

@@ -26,11 +26,20 @@ class Mutant:
         """Return the text of the file after the change."""
         return text.replace(self.old, self.new)
 
+    @property
+    def test_files(self) -> tuple[str, ...]:
+        """The files of its tests, in alphabetical order."""
+        return tuple(sorted({test.partition("::")[0] for test in self.tests}))
+
 
 def mutants(table: Path = TABLE) -> tuple[Mutant, ...]:
     """Return the mutants in the order of the table. Raises `TypeError` for a row with a missing or unknown field."""
-    rows = tomllib.loads(table.read_text(encoding="utf-8"))["mutant"]
-    return tuple(Mutant(**{**row, "tests": tuple(row["tests"])}) for row in rows)
+    return parsed(table.read_text(encoding="utf-8"))
+
+
+def parsed(text: str) -> tuple[Mutant, ...]:
+    """Return the mutants of this text of a table. Raises as `mutants` does."""
+    return tuple(Mutant(**{**row, "tests": tuple(row["tests"])}) for row in tomllib.loads(text)["mutant"])
 
 
 def problems(found: Sequence[Mutant], root: Path) -> list[str]:
