@@ -62,12 +62,24 @@ async def test_the_latest_migration_says_which_versions_run_on_it(pool: Pool) ->
 async def test_without_a_word_no_older_version_runs(
     pool: Pool, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A migration that says nothing admits its own version alone; what the one before it said counts no longer."""
+    """A migration that says nothing admits its own version alone."""
     later = make_later(tmp_path, monkeypatch, NOTE)
     script = tmp_path / "later/versions" / f"rev_{later}.py"
     script.write_text(script.read_text(encoding="utf-8").replace("runs_from", "ran_from"), encoding="utf-8")
     assert later == await upgrade.upgrade(database_url)
     assert later == await revision.runs_from(pool)
+
+
+async def test_a_later_migration_does_not_admit_what_an_earlier_one_excluded(
+    pool: Pool, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older version cannot run on what the earlier one has changed, whatever the later one adds."""
+    breaking = f"{int(OWN) + 1:04}"
+    assert breaking == make_later(tmp_path / "breaking", monkeypatch, NOTE, runs_from=breaking)
+    adding = make_later(tmp_path / "adding", monkeypatch, "CREATE TABLE hookseal.notes ()", runs_from=OWN)
+
+    assert adding == await upgrade.upgrade(database_url)
+    assert breaking == await revision.runs_from(pool)
 
 
 async def test_a_migration_waits_for_workers_that_are_too_old(

@@ -168,10 +168,11 @@ async def _step(connection: AsyncConnection, driver: _Driver) -> bool:
     at = await revision.current(driver)
     if at is None or at < revision.EXPECTED:
         following = _following(at)
-        await _require_young_workers(driver, at, following)
+        oldest = max(_runs_from(following), await revision.runs_from(driver) or "")
+        await _require_young_workers(driver, at, following, oldest)
         await connection.run_sync(_migrate)
         if at is not None:
-            await driver.execute("UPDATE hookseal.alembic_version SET runs_from = $1", _runs_from(following))
+            await driver.execute("UPDATE hookseal.alembic_version SET runs_from = $1", oldest)
         return False
     if at == revision.EXPECTED:
         await roles.restore_owner(driver)
@@ -185,16 +186,18 @@ def _following(at: str | None) -> Script:
 
 
 def _runs_from(migration: Script) -> str:
-    """Return the oldest revision whose version may run on what this migration makes; by default no older one."""
+    """Return the oldest revision whose version may run on what this migration changes; by default no older one.
+
+    An earlier migration may have excluded that version: on the schema run those that each migration admits.
+    """
     oldest: str = getattr(migration.module, "runs_from", migration.revision)
     return oldest
 
 
-async def _require_young_workers(connection: _Driver, at: str | None, following: Script) -> None:
-    """Raise `Refused`, naming them, if live workers are too old to run on what this migration makes."""
+async def _require_young_workers(connection: _Driver, at: str | None, following: Script, oldest: str) -> None:
+    """Raise `Refused`, naming them, if live workers know less than `oldest`, and so may not run on it afterwards."""
     if at is None:
         return
-    oldest = _runs_from(following)
     rows = await connection.fetch(_TOO_OLD, oldest, LIVE_SECONDS)
     if not rows:
         return
