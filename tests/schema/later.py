@@ -1,6 +1,7 @@
 """A later version of hookseal, with one more revision: in this process, or as a program of its own."""
 
 import shutil
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ def upgrade() -> None:
         op.execute(statement)
 """
 _SCHEMA: Final = "postgres/schema"
+NO_EDITS: Final[Mapping[str, tuple[str, str]]] = {}
 # What a migration may do to tables in use, and which locks it takes; the second statement rewrites its table.
 IN_USE: Final = (
     "ALTER TABLE hookseal.deliveries ADD COLUMN note text",
@@ -47,20 +49,21 @@ def make_later(
     return later
 
 
-def later_program(folder: Path, *statements: str) -> Path:
+def later_program(folder: Path, *statements: str, edits: Mapping[str, tuple[str, str]] = NO_EDITS) -> Path:
     """Write the program of a later version, whose revision runs these statements; return its folder, a PYTHONPATH.
 
-    It also runs on the latest revision of this version, and this version runs on its revision.
+    It also runs on the latest revision of this version, and this version runs on its revision. `edits` has, by file,
+    a text that occurs in it once, and what the later version has instead.
     """
     package = folder / "hookseal"
     # With what is compiled, so that it starts as fast; another test may be writing such a file.
     shutil.copytree(str(files("hookseal")), package, ignore=shutil.ignore_patterns("*.pyc.*"))
     later = _add_revision(package / _SCHEMA, statements, revision.EXPECTED)
-    source = package / _SCHEMA / "revision.py"
-    text = source.read_text(encoding="utf-8")
-    own = f'EXPECTED: Final = "{revision.EXPECTED}"'
-    assert 1 == text.count(own)
-    source.write_text(text.replace(own, f'EXPECTED: Final = "{later}"'), encoding="utf-8")
+    own = (f'EXPECTED: Final = "{revision.EXPECTED}"', f'EXPECTED: Final = "{later}"')
+    for name, (old, new) in {f"{_SCHEMA}/revision.py": own, **edits}.items():
+        text = (package / name).read_text(encoding="utf-8")
+        assert 1 == text.count(old), name
+        (package / name).write_text(text.replace(old, new), encoding="utf-8")
     return folder
 
 

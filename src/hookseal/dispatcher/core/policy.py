@@ -8,7 +8,6 @@ from hookseal.dispatcher.core.model import Claim, Outcome, Retries, State, Targe
 from hookseal.dispatcher.core.outcome import Consequence, consequence
 from hookseal.dispatcher.core.outcome import seconds as seconds_asked
 from hookseal.dispatcher.core.url import PLAIN_HTTP, is_plain_http, url_problem
-from hookseal.ground.wire import Algorithm, Scheme
 
 # The delay of the first probe of an endpoint whose secret was refused, and of a retry after an error in hookseal.
 LOOK_AGAIN_SECONDS: Final = 15.0
@@ -22,8 +21,6 @@ _LOST: Final = (
 _HELD: Final = "a secret of the endpoint was refused: the oldest of its deliveries is tried from time to time"
 _OPEN: Final = "the breaker of the endpoint is open: the oldest of its deliveries is tried from time to time"
 _MOST_DOUBLINGS: Final = 31  # a base of 1 s is then above what a cap, an integer of PostgreSQL, can be
-_SCHEMES: Final = frozenset(scheme.value for scheme in Scheme)
-_ALGORITHMS: Final = frozenset(algorithm.value for algorithm in Algorithm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +65,8 @@ def admit(claim: Claim, *, allow_http: bool, jitter: float) -> Target | Wait | E
         return Wait(waiting_for=held_for, seconds=again(jitter), reason=reason, is_refusal=False)
     if not allow_http and is_plain_http(target.pointer.url):
         return Wait(waiting_for=WaitingFor.SECRET, seconds=again(jitter), reason=PLAIN_HTTP)
-    return _target_or_end(target)
-
-
-def _target_or_end(target: Target) -> Target | End:
     problem = url_problem(target.pointer.url, allow_http=True)
-    if problem is not None:
-        return End(state=State.FAILED, reason=f"the endpoint's url {problem}")
-    if target.pointer.scheme not in _SCHEMES or target.pointer.algorithm not in _ALGORITHMS:
-        return End(state=State.FAILED, reason="this version does not sign with the endpoint's scheme and algorithm")
-    return target
+    return target if problem is None else End(state=State.FAILED, reason=f"the endpoint's url {problem}")
 
 
 def await_secret(reason: str, jitter: float, *, is_transient: bool = False) -> Wait:

@@ -264,6 +264,10 @@ class GenerationsSeen:
             self._highest.popitem(last=False)
 
 
+_UNKNOWN_SCHEME: Final = "this version does not sign in the scheme, or with the algorithm, of the endpoint"
+_NEWER: Final = (
+    "a worker of the version that set it sends what waits; else rotate the secret with a `--scheme` of this one"
+)
 _SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
 _ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
 _REFS_REMEMBERED: Final = 16_384  # every claim has refs as text, and parsing one costs ten times a look-up
@@ -415,5 +419,5 @@ def _usable(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
     """Return both as their enums. Raises `SecretUnusable` if one is unknown."""
     known_scheme, known_algorithm = _SCHEMES.get(scheme), _ALGORITHMS.get(algorithm)
     if known_scheme is None or known_algorithm is None:
-        raise SecretUnusable
+        raise SecretUnusable(_UNKNOWN_SCHEME, advice=_NEWER)
     return known_scheme, known_algorithm
