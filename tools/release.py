@@ -124,7 +124,7 @@ def twice(root: Path, folder: Path) -> list[str]:
     Raises `CannotRelease` if they are not, or if an index would refuse their metadata.
     """
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as another:
-        built = [_built(root, Path(each)) for each in (one, another)]
+        built = [build(root, "HEAD", Path(each)) for each in (one, another)]
         first, second = ({file.name: file.read_bytes() for file in files} for files in built)
         if first != second:
             raise CannotRelease(f"two builds of one commit differ: {sorted({*first, *second})}")
@@ -134,11 +134,11 @@ def twice(root: Path, folder: Path) -> list[str]:
         return sorted(first)
 
 
-def _built(root: Path, below: Path) -> tuple[Path, ...]:
-    """Build an export of HEAD: nothing that is not committed gets into it."""
+def build(root: Path, commit: str, below: Path) -> tuple[Path, Path]:
+    """Build source distribution and wheel of an export of that commit: nothing that is not committed gets into them."""
     tree, made = below / "tree", below / "made"
     archive = below / "tree.tar"
-    archive.write_bytes(_run(root, "git", "archive", "HEAD"))
+    archive.write_bytes(_run(root, "git", "archive", commit))
     with tarfile.open(archive) as members:
         members.extractall(tree, filter="data")
     return package.build(made, tree)

@@ -148,19 +148,19 @@ _UNSETTLED = "SELECT count(*) FROM hookseal.deliveries WHERE state IN ('pending'
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """What a fault test runs on. `published` has the id of every delivery whose publishing was confirmed."""
+    """What a fault test runs on. `published` has the id of every delivery whose publishing was confirmed.
 
-    installation: Installation
+    `installation` is None if another version has made it.
+    """
+
+    pool: Pool
+    installation: Installation | None
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     receiver: RecordingReceiver
     fleet: Fleet
     published: set[str] = field(default_factory=set)
     _number: int = 0
-
-    @property
-    def pool(self) -> Pool:
-        return self.installation.pool
 
     async def publish(
         self, events: int, *, per_second: float | None = None, connection: Connection | None = None
@@ -247,6 +247,7 @@ async def open_site(
         fleet(variables, folder) as workers,
     ):
         site = Site(
+            pool=pool,
             installation=await begin(pool),
             database_url=database_url,
             redis_url=redis_url,
@@ -263,6 +264,7 @@ async def subscribe(site: Site, path: str, **changes: Any) -> None:
     new = NewEndpoint(
         tenant_id=TENANT, url=site.receiver.base_url + path, event_types=("*",), **{"backoff_base_seconds": 1} | changes
     )
+    assert site.installation is not None
     added = await site.installation.add(new)
     site.receiver.secrets[path] = added.secret.reveal().decode()
 
@@ -381,6 +383,7 @@ async def site_with_postgres_proxy(
 
 def _proxied(site: Site, proxy: TcpProxy, disconnector: Disconnector, server: Restartable) -> ProxiedSite:
     return ProxiedSite(
+        pool=site.pool,
         installation=site.installation,
         database_url=site.database_url,
         redis_url=site.redis_url,
