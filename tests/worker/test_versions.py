@@ -60,7 +60,17 @@ async def test_what_this_version_cannot_sign_waits_for_a_later_one(world: World,
     """Its endpoint is held, so that it costs a claim from time to time, and no attempt; nothing ends."""
     later = str(later_program(world.folder / "later", edits=SCHEME_OF_LATER))
     settings = environment(world.database_url, world.redis_url)
-    options = ("--tenant", "acme", "--url", f"{receiver.base_url}/hook", "--event-type", "*", "--scheme", "later")
+    options = (
+        "--tenant",
+        "acme",
+        "--url",
+        f"{receiver.base_url}/hook",
+        "--event-type",
+        "*",
+        "--scheme",
+        "later",
+        "--print-secret",
+    )
     added = await hookseal("endpoint", "add", *options, PYTHONPATH=later, **settings)
     assert 0 == added.code, added.err
 
