@@ -1,19 +1,14 @@
 """PostgreSQL servers with a database of their own, and the commands of docs/restore.md as written."""
 
-import asyncio
-import os
-import shlex
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from hookseal.embedded.server import Server, postgres_tree
+from hookseal.embedded.server import Server
 from hookseal.ground.clock import SystemClock
 from hookseal.operations.endpoint.endpoints import AddedEndpoint, delete_endpoint
 from hookseal.postgres.schema.upgrade import upgrade
@@ -21,8 +16,7 @@ from hookseal.receiver import VerificationError, verify
 from hookseal.secrets.boot import unlock
 from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.endpoint.rotation import RotationResult
-from tests import forked
-from tests.cli.command import DEADLINE_SECONDS, Ended
+from tests.cli.shell import Shell
 from tests.doubles.stored import Installation, keyring
 from tests.fresh import fresh_postgres
 from tests.worker import world as worlds
@@ -39,57 +33,6 @@ def documented(heading: str) -> list[str]:
     found = [line.strip() for line in section.splitlines() if line.startswith("    ")]
     assert found, f"no command under {heading}"
     return found
-
-
-def _without_a_shell(command: str) -> tuple[list[str], str] | None:
-    """Return the words of a command of hookseal that needs no shell, and the file that gets its output, if any."""
-    words, _, file = command.partition(" > ")
-    if not words.startswith("hookseal ") or set("$`|&;<>()*?[]~#\\\n") & set(words + file):
-        return None
-    return shlex.split(words)[1:], file
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """A folder in which commands run, with the variables that they use."""
-
-    folder: Path
-    variables: dict[str, str] = field(default_factory=dict)
-
-    async def run(self, command: str, **changes: str) -> Ended:
-        programs = f"{postgres_tree() / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        env = {"PATH": programs, "PGPASSFILE": str(self.folder / "pgpass"), **self.variables, **changes}
-        if found := _without_a_shell(command):
-            words, file = found
-            with ExitStack() as opened:
-                output = opened.enter_context((self.folder / file).open("wb")) if file else PIPE
-                process = await forked.start(*words, cwd=self.folder, env=env, stdout=output, stderr=PIPE)
-        else:
-            process = await asyncio.create_subprocess_exec(
-                *("/bin/sh", "-u", "-c", command), cwd=self.folder, env=env, stdout=PIPE, stderr=PIPE
-            )
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return Ended(code=process.returncode or 0, out=(out or b"").decode(), err=err.decode())
-
-    async def done(self, *commands: str, **changes: str) -> list[Ended]:
-        """Run commands one after another; each must succeed."""
-        ended = []
-        for command in commands:
-            ended.append(one := await self.run(command, **changes))
-            assert 0 == one.code, f"{command}: {one.out}{one.err}"
-        return ended
-
-    def know(self, host: str, port: int, user: str, password: str) -> None:
-        """Store this password for the programs of PostgreSQL."""
-        file = self.folder / "pgpass"
-        file.touch(mode=0o600)
-        with file.open("a", encoding="utf-8") as passwords:
-            passwords.write(f"{host}:{port}:*:{user}:{password}\n")
 
 
 # A separate PostgreSQL server with a database `app` and its logins.
