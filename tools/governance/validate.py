@@ -40,7 +40,7 @@ from tools.governance.report import Mark, Outcome, Report
 from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
 from tools.mutants import record as mutation
-from tools.pages import commands, providers
+from tools.pages import calls, commands, providers
 from tools.pages.dashboard import dashboard
 from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
@@ -75,6 +75,7 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     "docs/metrics.md": metrics_page,
     "docs/openapi.json": lambda: description.text(CALLS),
     "docs/outcomes.md": outcomes_page,
+    calls.PAGE: calls.calls_page,
     commands.PAGE: commands.commands_page,
     "docs/settings.md": settings_page,
 }
