@@ -1,0 +1,1 @@
+"""The guides of docs/: their commands and programs run as written."""
