@@ -51,6 +51,27 @@ def test_each_alert_has_a_runbook_section() -> None:
     assert [rule["alert"] for rule in alerts()] == headings
 
 
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_each_section_has_the_same_parts(rule: dict[str, Any]) -> None:
+    """Each section says what the alert means, what to do, and when it is over, in this order."""
+    (section,) = re.findall(
+        rf"^## {rule['alert']}\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+    assert ["Means", "Do", "Over when"] == re.findall(r"^\*\*(Means|Do|Over when)\b", section, re.MULTILINE)
+
+
+def test_eight_alerts_are_the_starting_set() -> None:
+    """Eight rules have the label by which a small team begins; the runbook lists these, in their order."""
+    labelled = [rule["alert"] for rule in alerts() if "starting_set" in rule["labels"]]
+    section = RUNBOOK.read_text(encoding="utf-8").partition("## Which alerts first\n")[2].partition("\n## ")[0]
+
+    assert 8 == len(labelled)
+    assert {"true"} == {rule["labels"].get("starting_set", "true") for rule in alerts()}
+    assert labelled == re.findall(r"^\| \[(\w+)\]", section, re.MULTILINE)
+    assert f"If {len(alerts())} rules are too many" in section.replace("\n", " ")
+
+
 def test_every_runbook_link_has_its_section() -> None:
     anchors = {
         page.name: {
