@@ -110,7 +110,7 @@ async def test_a_page_has_few_bytes_and_statements(jane: Browser, admin: Admin, 
         assert len(jane.response.content) <= MOST_BYTES, (page.name, len(jane.response.content))
 
 
-@pytest.mark.req("UI-07", part="reads")
+@pytest.mark.req("UI-07")
 async def test_no_page_reads_more_as_tables_grow(browsing: Browsing, admin: Admin, installation: Installation) -> None:
     """Each statement of each page reads as many blocks and rows beside twice as many of everything."""
     theirs = await everything(installation, admin)

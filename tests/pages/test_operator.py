@@ -102,7 +102,7 @@ async def test_what_is_not_there_is_404(theirs: Everything, every: Browser) -> N
                 assert 404 == (await every.client.get(theirs.path(page, **others))).status_code, (page.name, others)
 
 
-@pytest.mark.req("UI-07", part="size")
+@pytest.mark.req("UI-07")
 async def test_a_page_has_few_bytes_and_statements(
     theirs: Everything, every: Browser, admin: Admin, installation: Installation
 ) -> None:
