@@ -1,14 +1,15 @@
 """AWS, as `moto` has it: the protocol over HTTP, without policies."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, Final
 
 import pytest
-from aiobotocore.session import AioSession, get_session
 from botocore.loaders import JSONFileLoader, Loader
+from botocore.session import Session, get_session
 
 REGION: Final = "eu-central-1"
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "of-the-tests", "AWS_SECRET_ACCESS_KEY": "of-the-tests"}
@@ -50,19 +51,32 @@ def _descriptions_read_once() -> Iterator[None]:
         yield
 
 
-@asynccontextmanager
-async def aws_client(address: str, service: str) -> AsyncIterator[Any]:
-    async with _session().create_client(
+class AwsClient:
+    """A client that is not hookseal's: each of its calls waits in a thread."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        return partial(asyncio.to_thread, getattr(self._client, operation))
+
+
+@contextmanager
+def aws_client(address: str, service: str) -> Iterator[AwsClient]:
+    client = _session().create_client(
         service,
         region_name=REGION,
         endpoint_url=address,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-    ) as client:
-        yield client
+    )
+    try:
+        yield AwsClient(client)
+    finally:
+        client.close()
 
 
 @cache
-def _session() -> AioSession:
+def _session() -> Session:
     """Return one session for all clients: the descriptions of services, which it reads, are large."""
     return get_session()

@@ -61,7 +61,7 @@ async def variables_of(provider: Provider, where: str, folder: Path) -> AsyncIte
     own = {"SECRETS_PROVIDER": provider.value, "SECRETS_NAME_PREFIX": prefix()}
     match provider:
         case Provider.AWS:
-            async with aws_client(where, "secretsmanager") as client:
+            with aws_client(where, "secretsmanager") as client:
                 await client.list_secrets()  # its first answer takes a second, in which moto loads what it needs
             yield own | AWS_ENVIRONMENT | {"AWS_REGION": REGION, "AWS_ENDPOINT_URL": where}
         case Provider.OPENBAO:

@@ -48,7 +48,7 @@ async def aws_site(address: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
         return opened
 
-    async with aws_client(address, "kms") as client:
+    with aws_client(address, "kms") as client:
         one, another = [(await client.create_key())["KeyMetadata"]["Arn"] for _ in range(2)]
         yield Site(
             one=KmsKey.parse(f"aws:{one}"),

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from aiobotocore.config import AioConfig
 from aiohttp import web
+from botocore.config import Config
 
 from hookseal.config.load import load
 from hookseal.errors import ConfigError, SecretDenied, SecretUnavailable
@@ -122,9 +122,9 @@ async def test_the_client_that_gets_a_role_is_refused_too(
 
 async def test_no_client_of_a_session_sends_in_the_clear(aws_settings: pytest.MonkeyPatch) -> None:
     made = aws_session.session(may_be_plain=False, seconds=SECONDS)
-    async with made.create_client("sts", region_name=REGION, endpoint_url=ELSEWHERE, config=AioConfig()) as client:
-        with pytest.raises(ConfigError, match="over http"):
-            await client.get_caller_identity()
+    client = made.create_client("sts", region_name=REGION, endpoint_url=ELSEWHERE, config=Config())
+    with pytest.raises(ConfigError, match="over http"):
+        client.get_caller_identity()
     aws_settings.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", ELSEWHERE)
     with pytest.raises(ConfigError, match="AWS_EC2_METADATA_SERVICE_ENDPOINT"):
         aws_session.session(may_be_plain=False, seconds=SECONDS)

@@ -1,20 +1,30 @@
-"""Sessions of AWS that send no key, token or secret in the clear. Both clients of AWS use them."""
+"""Sessions of AWS that send no key, token or secret in the clear, and clients that wait in threads of their own.
 
+The library is botocore, which waits in the thread of its caller. The asynchronous one requires some versions of
+botocore, which pip would then install in place of the one that an application uses. The calls are rare.
+"""
+
+import asyncio
+import logging
 import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
+from botocore.config import Config
 from botocore.credentials import InstanceMetadataProvider
+from botocore.session import Session
 from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6, resolve_imds_endpoint_mode
 
 from hookseal.errors import ConfigError
 from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protected
 
+T = TypeVar("T")
+
+AT_ONCE: Final = 10  # calls of a client at once; so many connections botocore keeps, too
+_LOGGER: Final = "botocore"  # below this level it prints requests and answers, which contain keys and secrets
 _METADATA: Final = "ec2_metadata_service_endpoint"
 _NO_METADATA: Final = "AWS_EC2_METADATA_DISABLED"
 _VARIABLE: Final[Mapping[str, str]] = {
@@ -24,10 +34,50 @@ _VARIABLE: Final[Mapping[str, str]] = {
 }
 
 
-class _ProtectedSession(AioSession):  # type: ignore[misc]
+class AwsClient:
+    """A client of one service of AWS. It connects at its first use. The calls of its tasks wait in a few threads.
+
+    A call that is cancelled goes on in its thread until it has an answer, or until the time-outs of botocore.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        """Take what makes the client of botocore, in a thread, since it may ask for credentials."""
+        self._make = make
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hookseal-aws")
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def open(self) -> None:
+        """Make the client, unless there is one. Raises what `client` raises; the next call then tries it again."""
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._in_thread(self._make)
+
+    async def ask(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
+        """Return the answer to this call. Raises as `open` does, and what botocore raises."""
+        await self.open()
+        return await self._in_thread(partial(getattr(self._client, operation), **arguments))
+
+    def close(self) -> None:
+        """Close the connections that are idle, and begin no call any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def never_log_secrets() -> None:
+    """Let botocore log nothing below `WARNING`, whatever the level of the process is."""
+    logger = logging.getLogger(_LOGGER)
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+
+
+class _ProtectedSession(Session):  # type: ignore[misc]
     """A session whose clients refuse to send in the clear."""
 
-    async def get_credentials(self) -> Any:
+    def get_credentials(self) -> Any:
         """Return the credentials that were found. Raises `ConfigError` rather than ask for them through a proxy.
 
         AWS's library asks the server of metadata of an instance if nothing else has credentials, and it obeys
@@ -36,9 +86,9 @@ class _ProtectedSession(AioSession):  # type: ignore[misc]
         for provider in self.get_component("credential_provider").providers:
             if isinstance(provider, InstanceMetadataProvider):
                 provider.load = partial(self._of_instance, provider)
-        return await super().get_credentials()
+        return super().get_credentials()
 
-    async def _of_instance(self, provider: Any) -> Any:
+    def _of_instance(self, provider: Any) -> Any:
         if os.environ.get(_NO_METADATA, "").lower() != "true":
             is_ipv6 = resolve_imds_endpoint_mode(self) == "ipv6"
             url = self.get_config_variable(_METADATA) or (METADATA_BASE_URL_IPv6 if is_ipv6 else METADATA_BASE_URL)
@@ -50,10 +100,10 @@ class _ProtectedSession(AioSession):  # type: ignore[misc]
                     f"production add {parts.netloc} to NO_PROXY, or give this process other credentials, such as "
                     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 )
-        return await type(provider).load(provider)
+        return type(provider).load(provider)
 
 
-def session(*, may_be_plain: bool, seconds: float) -> AioSession:
+def session(*, may_be_plain: bool, seconds: float) -> Session:
     """Return a session whose clients refuse to send to an address that is neither https nor of this machine.
 
     It holds also for the clients that its credentials use, such as STS. Each asks once, for at most `seconds`. AWS's
@@ -61,9 +111,10 @@ def session(*, may_be_plain: bool, seconds: float) -> AioSession:
     old ones. With `may_be_plain` anything goes, as outside production. Raises `ConfigError` if its server of metadata
     would be asked in the clear on another machine.
     """
-    session_ = AioSession() if may_be_plain else _ProtectedSession()
+    never_log_secrets()
+    session_ = Session() if may_be_plain else _ProtectedSession()
     session_.set_default_client_config(
-        AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+        Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
     )
     if may_be_plain:
         return session_
@@ -74,20 +125,19 @@ def session(*, may_be_plain: bool, seconds: float) -> AioSession:
     return session_
 
 
-async def client(session_: AioSession, service: str, stack: AsyncExitStack, *, region: str, config: AioConfig) -> Any:
-    """Return a client of this service, which is closed with the stack.
+def client(session_: Session, service: str, *, region: str, config: Config) -> Any:
+    """Return a client of botocore for this service. It may ask for credentials, and wait for them.
 
     Raises `ConfigError` if its address, or that of the STS which its credentials need, is refused by the session; and
     `ValueError` for an address that is none.
     """
-    opened = await stack.enter_async_context(session_.create_client(service, region_name=region, config=config))
+    made = session_.create_client(service, region_name=region, config=config)
     if isinstance(session_, _ProtectedSession):
-        _require(opened, service)
-        credentials = await session_.get_credentials()
+        _require(made, service)
+        credentials = session_.get_credentials()
         if "assume-role" in str(getattr(credentials, "method", "")):
-            async with session_.create_client("sts", region_name=region, config=config) as sts:
-                _require(sts, "sts")
-    return opened
+            _require(session_.create_client("sts", region_name=region, config=config), "sts")
+    return made
 
 
 def _require(client: Any, service: str) -> None:

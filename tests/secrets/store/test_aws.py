@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiobotocore.session import AioSession
 
 from hookseal.errors import Cause, SecretDenied, SecretNotFound, SecretUnavailable
 from hookseal.secrets.core.ref import Provider, SecretRef
 from hookseal.secrets.store.aws import AwsApi, version_id
 from hookseal.secrets.store.port import CALL_SECONDS, Rest
 from hookseal.secrets.store.several import Providers
+from tests.doubles.aws import aws_client
 from tests.doubles.certificates import issued
 from tests.doubles.faulty_proxy import AlteredAnswer, Refusal, Silence, aws_refusal, faulty_proxy
 from tests.doubles.providers import OWNER, PATIENCE_SECONDS, REGION, aws_access, prefix
@@ -43,7 +44,7 @@ async def _api(role: str | None = None, *, own: str | None = None) -> AsyncItera
 
 async def _asked(operation: str, **arguments: Any) -> Any:
     """Ask moto with a client that is not hookseal's."""
-    async with AioSession().create_client("secretsmanager", region_name=REGION) as client:
+    with aws_client(os.environ["AWS_ENDPOINT_URL"], "secretsmanager") as client:
         return await getattr(client, operation)(**arguments)
 
 
@@ -200,7 +201,7 @@ async def test_a_wrong_profile_or_address_is_no_outage(
 @pytest.mark.req("SEC-15", part="logs")
 async def test_no_log_contains_a_value(aws_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    for name in ("botocore", "aiobotocore", "botocore.parsers", "botocore.endpoint"):
+    for name in ("botocore", "botocore.parsers", "botocore.endpoint"):
         logging.getLogger(name).setLevel(logging.NOTSET)
     async with _api() as api:
         await api.write(FIRST, b"canary-of-the-test", owner=OWNER, is_first=True)

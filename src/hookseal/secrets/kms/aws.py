@@ -1,11 +1,10 @@
 """AWS KMS: Encrypt and Decrypt of a symmetric key, with an encryption context."""
 
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
-from aiobotocore.config import AioConfig
+from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -60,19 +59,16 @@ _ADVICE: Final = {
     "UnrecognizedClientException": "correct the credentials",
     "InvalidClientTokenId": "correct the credentials",
 }
-# Below this level they log requests and answers, which contain keys.
-_LOGGERS: Final = ("aiobotocore", "botocore")
 
 
 class AwsKms:
     """A symmetric key of AWS KMS."""
 
-    def __init__(self, key: KmsKey, stack: AsyncExitStack, *, seconds: float, may_be_plain: bool) -> None:
+    def __init__(self, key: KmsKey, *, seconds: float, may_be_plain: bool) -> None:
         self._key = key
-        self._stack = stack
         self._seconds = seconds
         self._may_be_plain = may_be_plain
-        self._client: Any = None
+        self._client = aws_session.AwsClient(self._made)
 
     async def wrap(self, plain: SecretMaterial, binding: Binding) -> bytes:
         """Return the plain key, encrypted and bound. Raises as `Kms` says."""
@@ -86,23 +82,21 @@ class AwsKms:
 
     async def _ask(self, operation: str, binding: Binding, **arguments: bytes) -> Mapping[str, Any]:
         with self._translated(binding):
-            ask = getattr(await self._opened(), operation)
-            answer: Mapping[str, Any] = await ask(KeyId=self._key.name, EncryptionContext=binding.pairs, **arguments)
-        return answer
+            return await self._client.ask(operation, KeyId=self._key.name, EncryptionContext=binding.pairs, **arguments)
 
-    async def _opened(self) -> Any:
-        """Return the client, which finds its credentials now: that may fail, and be tried again, as a call."""
-        if self._client is None:
-            seconds = self._seconds
-            config = AioConfig(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
-            try:
-                session = aws_session.session(may_be_plain=self._may_be_plain, seconds=seconds / 2)
-                self._client = await aws_session.client(
-                    session, "kms", self._stack, region=self._key.part("region"), config=config
-                )
-            except ValueError as error:  # an address that is none
-                raise _unusable(self._key, error) from None
-        return self._client
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def _made(self) -> Any:
+        """Return a client, which finds its credentials now: that may fail, and be tried again, as a call."""
+        seconds = self._seconds
+        config = Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
+        try:
+            session = aws_session.session(may_be_plain=self._may_be_plain, seconds=seconds / 2)
+            return aws_session.client(session, "kms", region=self._key.part("region"), config=config)
+        except ValueError as error:  # an address that is none
+            raise _unusable(self._key, error) from None
 
     def _part(self, answer: Mapping[str, Any], name: str) -> bytes:
         value = answer.get(name)
@@ -158,10 +152,11 @@ async def opened(key: KmsKey, *, seconds: float, may_be_plain: bool = False) -> 
     `may_be_plain`, an address that is neither https nor of this machine is refused with `ConfigError`
     by the first call.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    async with AsyncExitStack() as stack:
-        yield AwsKms(key, stack, seconds=seconds, may_be_plain=may_be_plain)
+    kms = AwsKms(key, seconds=seconds, may_be_plain=may_be_plain)
+    try:
+        yield kms
+    finally:
+        kms.close()
 
 
 def _unusable(key: KmsKey, error: Exception) -> KmsRefused:

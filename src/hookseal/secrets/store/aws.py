@@ -1,19 +1,13 @@
 """Secrets in AWS Secrets Manager: the client, its errors, and the store."""
 
-import asyncio
-import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol
 
-from aiobotocore.config import AioConfig
-from aiobotocore.credentials import (
-    AioAssumeRoleCredentialFetcher,
-    AioCredentialResolver,
-    AioDeferredRefreshableCredentials,
-)
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, CredentialResolver, DeferredRefreshableCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -142,7 +136,6 @@ def _shown(code: str) -> str:
 
 
 _ATTEMPTS: Final = 2
-_LOGGERS: Final = ("aiobotocore", "botocore")  # at the level of debugging they print what is sent and received
 # What botocore raises for an answer that has not the form of AWS.
 _UNREADABLE: Final = (ResponseParserError, AttributeError, TypeError, ValueError)
 _OF_SETTINGS: Final = (
@@ -196,52 +189,43 @@ class _RoleProvider:
 
     METHOD = CANONICAL_NAME = "assume-role"
 
-    def __init__(self, load: Callable[[], Awaitable[Any]]) -> None:
-        self._load = load
-
-    async def load(self) -> Any:
-        return await self._load()
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self.load = load
 
 
-@asynccontextmanager
-async def opened(access: AwsAccess, *, seconds: float) -> AsyncIterator[Any]:
-    """Give a client whose calls, with their repeats, end within about so many seconds.
+def client(access: AwsAccess, *, seconds: float) -> Any:
+    """Return a client of botocore whose calls, with their repeats, end within about so many seconds.
 
     Raises `SecretDenied`, and `ConfigError` as `aws_session.client` does.
     """
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
     session = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds / _ATTEMPTS)
     if access.role_arn is not None:
         role = _RoleProvider(partial(_of_role, access, access.role_arn, seconds / _ATTEMPTS))
-        session.register_component("credential_provider", AioCredentialResolver(providers=[role]))
-    config = AioConfig(
+        session.register_component("credential_provider", CredentialResolver(providers=[role]))
+    config = Config(
         connect_timeout=seconds / _ATTEMPTS,
         read_timeout=seconds / _ATTEMPTS,
         retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
         user_agent_extra="hookseal",
     )
-    async with AsyncExitStack() as stack:
-        try:
-            client = await aws_session.client(session, "secretsmanager", stack, region=access.region, config=config)
-        except ValueError as error:  # an address that is none
-            raise _unusable(error) from None
-        yield client
+    try:
+        return aws_session.client(session, "secretsmanager", region=access.region, config=config)
+    except ValueError as error:  # an address that is none
+        raise _unusable(error) from None
 
 
-async def _of_role(access: AwsAccess, arn: str, seconds: float) -> Any:
+def _of_role(access: AwsAccess, arn: str, seconds: float) -> Any:
     source = aws_session.session(may_be_plain=access.may_be_plain, seconds=seconds)
-    credentials = await source.get_credentials()
+    credentials = source.get_credentials()
     if credentials is None:
         raise NoCredentialsError
-    fetcher = AioAssumeRoleCredentialFetcher(
+    fetcher = AssumeRoleCredentialFetcher(
         partial(source.create_client, region_name=access.region),
         credentials,
         arn,
         extra_args={"RoleSessionName": "hookseal"},
     )
-    return AioDeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
 
 
 _NAMESPACE: Final = uuid.UUID("6e2a0c9e-52a3-4d0c-9d3b-0f6f4f0b7a11")  # of the version ids, never to be changed
@@ -260,14 +244,12 @@ class AwsApi:
         self.seconds: Final = seconds
         self._access = access
         self._prefix = prefix
-        self._stack = AsyncExitStack()
-        self._client: Any = None
-        self._opening = asyncio.Lock()
+        self._client = aws_session.AwsClient(partial(client, access, seconds=seconds))
 
     async def prepare(self) -> None:
         """Load the client and find the credentials (see `ProviderApi`)."""
         with answered():
-            await self._opened()
+            await self._client.open()
 
     async def write(self, ref: SecretRef, payload: bytes, *, owner: str, is_first: bool) -> None:
         """Keep the bytes under the version (see `ProviderApi`)."""
@@ -318,7 +300,7 @@ class AwsApi:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._stack.aclose()
+        self._client.close()
 
     async def _create(self, ref: SecretRef, payload: bytes, owner: str) -> bool:
         """Create the secret with this version; False if there is one of this name, perhaps one that is deleted."""
@@ -387,16 +369,9 @@ class AwsApi:
         """Call AWS. Raises `ClientError` for an answer that refuses, `SecretDenied` and `SecretUnavailable`."""
         try:
             with answered():
-                answer: Mapping[str, Any] = await getattr(await self._opened(), operation)(**arguments)
+                return await self._client.ask(operation, **arguments)
         except ConfigError as error:  # at a start it is one
             raise SecretDenied(str(error)) from None
-        return answer
-
-    async def _opened(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                self._client = await self._stack.enter_async_context(opened(self._access, seconds=self.seconds))
-            return self._client
 
     def _name(self, ref: SecretRef) -> str:
         return f"{self._prefix}/{ref.tenant}/{ref.name}"
