@@ -5,7 +5,7 @@ import sys
 from itertools import takewhile
 from typing import Final, NoReturn
 
-from hookseal.cli import incomplete, interrupted
+from hookseal.cli import interrupted
 
 _INTERRUPTED: Final = 130
 
@@ -24,6 +24,8 @@ def main() -> NoReturn:
         _print_error("interrupted", message)
         _end(_INTERRUPTED)
     except ModuleNotFoundError as error:
+        from hookseal.cli import incomplete  # noqa: PLC0415 -- hardly ever needed
+
         if (missing := incomplete.message(error)) is None:
             raise
         _print_error("configuration", missing)

@@ -4,38 +4,29 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from hookseal.cli.address_advice import address_advice
-from hookseal.cli.shared.printing import OutputLost, emit, print_error, print_output_lost
-from hookseal.errors import HooksealError
+from hookseal.ground.version import VERSION
 
 _JSON: Final = "--json"
 
 
 def run_command(arguments: Sequence[str]) -> int | None:
     """Run the command and return its exit code, or None if the parser must do it: for help, or to report an error."""
-    try:
-        return _run(arguments)
-    except OutputLost as lost:
-        return print_output_lost(lost)
-
-
-def _run(arguments: Sequence[str]) -> int | None:
     words = [word for word in arguments if word != _JSON]
     as_json = len(words) < len(arguments)
-    try:
-        if words == ["--version"]:
-            return _print_version(as_json=as_json)
-        if arguments[:1] == ["check"] and (url := _url(words[1:])) is not None:
-            return _check(url or None, as_json=as_json)
-    except HooksealError as error:
-        return print_error(error, as_json=as_json, last_line=address_advice(error, arguments, os.environ))
+    if words == ["--version"]:
+        return _print_version(as_json=as_json)
+    if arguments[:1] == ["check"] and (url := _url(words[1:])) is not None:
+        return _check(url or None, arguments, as_json=as_json)
     return None
 
 
 def _print_version(*, as_json: bool) -> int:
-    from hookseal.ground.version import VERSION  # noqa: PLC0415 -- to find it takes longer than all else here
+    try:
+        print(f'{{"version":"{VERSION}"}}' if as_json else f"hookseal {VERSION}", flush=True)
+    except OSError as problem:
+        from hookseal.cli.shared.printing import OutputLost, print_output_lost  # noqa: PLC0415 -- loading it takes longer
 
-    emit({"version": VERSION}, as_json=as_json, text=f"hookseal {VERSION}")
+        return print_output_lost(OutputLost(problem))
     return 0
 
 
@@ -52,7 +43,15 @@ def _url(options: Sequence[str]) -> str | None:
             return None
 
 
-def _check(url: str | None, *, as_json: bool) -> int:
-    from hookseal.cli.readiness import ask_and_print  # noqa: PLC0415 -- `--version` has no use for HTTP
+def _check(url: str | None, arguments: Sequence[str], *, as_json: bool) -> int:
+    from hookseal.cli.address_advice import address_advice  # noqa: PLC0415 -- `--version` needs none of these
+    from hookseal.cli.readiness import ask_and_print  # noqa: PLC0415 -- the same
+    from hookseal.cli.shared.printing import OutputLost, print_error, print_output_lost  # noqa: PLC0415 -- the same
+    from hookseal.errors import HooksealError  # noqa: PLC0415 -- the same
 
-    return ask_and_print(url, os.environ, as_json=as_json)
+    try:
+        return ask_and_print(url, os.environ, as_json=as_json)
+    except HooksealError as error:
+        return print_error(error, as_json=as_json, last_line=address_advice(error, arguments, os.environ))
+    except OutputLost as lost:
+        return print_output_lost(lost)
