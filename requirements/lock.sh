@@ -8,7 +8,7 @@ compile() { # file, then what uv shall resolve
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --custom-compile-command "make lock" --output-file "requirements/$file" "$@"
 }
-compile dev.txt pyproject.toml --extra api --extra aws --extra embedded --extra gcp --extra otel --group dev
+compile dev.txt pyproject.toml --extra aws --extra embedded --extra gcp --extra otel --extra worker --group dev
 # The others are parts of it: nothing changes its version when `make test` follows `make demo`, or the other way round.
 compile base.txt pyproject.toml --constraint requirements/dev.txt
 compile migrate.txt pyproject.toml --extra api --extra otel --extra worker --extra migrate --constraint requirements/dev.txt

@@ -48,6 +48,35 @@ async def test_version_and_check_load_little(words: tuple[str, ...], code: int) 
     assert code or "http.client" not in modules(ended)
 
 
+@pytest.mark.req("UX-01", part="loading")
+async def test_the_import_loads_nothing() -> None:
+    """An application that imports hookseal pays for what it uses, once it uses it."""
+    found = loaded(await python("-X", "importtime", "-c", "import hookseal"))
+
+    assert {"hookseal"} == {name for name in found if name.partition(".")[0] == "hookseal"}
+    assert set() == found & (_PARSER | _MACHINERY)
+
+
+@pytest.mark.req("UX-01", part="loading")
+async def test_the_version_loads_nothing() -> None:
+    """Neither a library nor what prints the results of commands, or asks which packages are installed."""
+    found = loaded(await python("-X", "importtime", "-m", "hookseal", "--version"))
+    ours = {"hookseal", *(f"hookseal.{name}" for name in ("cli", "cli.direct", "cli.interrupted"))}
+
+    assert ours | {"hookseal.ground", "hookseal.ground.version"} == {each for each in found if "hookseal" in each}
+    assert set() == found & (_PARSER | _MACHINERY | {"msgspec", "importlib.metadata"})
+
+
+@pytest.mark.req("UX-01", part="redis")
+async def test_only_the_shell_of_a_worker_loads_arq() -> None:
+    """Every command, `up`, the API, the pages, the Publisher and the engine itself run where there is no arq."""
+    modules = "cli.commands demo.up demo.script api.serving pages.serving client queue.rings worker.run worker.doctor"
+    imports = "\n".join(f"import hookseal.{name}" for name in modules.split())
+    code = f"import sys\nsys.modules['arq'] = None\n{imports}\nhookseal.cli.commands.tree(None)"
+
+    assert "redis" in loaded(await python("-X", "importtime", "-c", code))
+
+
 @pytest.mark.parametrize("words", [("key", "status"), ("endpoint", "list", "--tenant", "acme")])
 async def test_a_reading_command_loads_no_transport(words: tuple[str, ...], begun: Begun) -> None:
     """A command that only reads PostgreSQL does not load what sends requests."""

@@ -86,14 +86,12 @@ def test_an_internal_error_shows_only_its_class(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.req("OPS-04", part="errors")
-@pytest.mark.parametrize(("missing", "code"), [("arq", 78), ("redis.asyncio", 78), ("hookseal.nothing", 70)])
+@pytest.mark.parametrize(("missing", "code"), [("rich", 78), ("redis.asyncio", 78), ("hookseal.nothing", 70)])
 def test_a_missing_package_is_named(missing: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """If a package of the extra `worker` is missing, the message says in one line what to install."""
+    """If a package of the extra `cli` is missing, the message says in one line what to install."""
     assert code == run_command([], failing(ModuleNotFoundError(name=missing)))
     (line,) = capsys.readouterr().err.splitlines()
-    assert (code == 78) == line.endswith(
-        "is not installed: the command hookseal needs `pip install 'hookseal[worker]'`"
-    )
+    assert (code == 78) == line.endswith("is not installed: the command hookseal needs `pip install 'hookseal[cli]'`")
 
 
 @pytest.mark.req("SEC-15", part="tracebacks")

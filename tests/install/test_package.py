@@ -15,15 +15,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hookseal.ground.version import VERSION
 from tests.install.index import ROOT, locked
 from tests.install.pythons import packages
 from tools.smoke import package
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Build the source distribution and the wheel."""
-    return package.build(tmp_path_factory.mktemp("dist"))
 
 
 def environment(folder: Path) -> Path:
@@ -83,17 +78,17 @@ def test_the_sources_build_the_same_wheel(built: tuple[Path, Path], tmp_path: Pa
 
 SOURCES = ROOT / "src" / "hookseal"
 EXTRAS_BY_ROOM = {
-    "api": {"api", "worker"},
-    "pages": {"api", "worker"},
-    "cli": {"migrate", "worker"},
+    "api": {"api", "cli"},
+    "pages": {"api", "cli"},
+    "cli": {"migrate", "cli"},
     "client": {"otel"},
-    "demo": {"embedded", "worker"},
-    "dispatcher.http": {"worker"},
-    "embedded": {"embedded", "worker"},
+    "demo": {"embedded", "cli"},
+    "dispatcher.http": {"cli"},
+    "embedded": {"embedded", "cli"},
     "postgres": {"migrate"},
-    "queue": {"worker"},
-    "secrets": {"aws", "gcp", "worker"},
-    "worker": {"otel", "worker"},
+    "queue": {"cli"},
+    "secrets": {"aws", "gcp", "cli"},
+    "worker": {"otel", "cli", "worker"},
 }
 BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the application that uses the module for it
 NOT_IMPORTED = {
@@ -153,7 +148,14 @@ def test_every_import_is_declared_and_every_declaration_is_needed() -> None:
 
     assert set() == undeclared, f"declare these in pyproject.toml, and run `make lock`: {sorted(undeclared)}"
     assert set(NOT_IMPORTED) == always.union(*extras.values()) - needed
-    assert set() == always & extras["worker"]
+    assert set() == always & extras["cli"]
+    assert {"arq", "hookseal"} == extras["worker"]
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    assert VERSION == project["version"]
 
 
 @pytest.mark.req("UI-02", part="mounted")

@@ -28,6 +28,7 @@ from hookseal.secrets.core.material import SecretMaterial
 from tests.cli.listeners import closed_port
 from tests.doubles.claims import DELIVERY, ENDPOINT, RING
 from tests.doubles.replaced import replace
+from tests.queue.arq_pool import arq_pool
 from tests.queue.contents import contents
 from tests.worker.waiting import eventually
 
@@ -129,7 +130,7 @@ async def test_an_unmodified_arq_worker_takes_rings(ringing: Bell) -> None:
     worker = Worker(
         functions=[func(deliver, name=FUNCTION, keep_result=0)],  # type: ignore[arg-type]  # arq wants its own alias
         queue_name=DEFAULT_QUEUE,
-        redis_pool=ringing.redis,
+        redis_pool=arq_pool(ringing),
         burst=True,
         poll_delay=0.01,
         handle_signals=False,

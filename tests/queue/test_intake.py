@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from arq import constants
 from redis.asyncio import Redis
 from redis.exceptions import InvalidResponse, ResponseError
 
@@ -19,11 +20,13 @@ from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
 from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.queue import intake as intake_keys
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import MAX_JOB_BYTES, Dropped, DropReason, Intake, Taken
 from hookseal.queue.rings import DEFAULT_QUEUE, bell_key
 from tests.doubles.claims import RING
 from tests.doubles.replaced import replace
+from tests.queue.arq_pool import arq_pool
 from tests.queue.contents import contents
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "publishing.md"
@@ -48,6 +51,19 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
 @pytest.fixture
 def intake(ringing: Bell) -> Intake:
     return Intake(ringing)
+
+
+@pytest.mark.req("DEL-02")
+def test_the_keys_are_those_of_arq() -> None:
+    """The product imports no arq where it takes rings."""
+    ours = intake_keys.JOB_PREFIX, intake_keys.IN_PROGRESS_PREFIX, intake_keys.RETRY_PREFIX, intake_keys.ABORTED
+
+    assert ours == (
+        constants.job_key_prefix,
+        constants.in_progress_key_prefix,
+        constants.retry_key_prefix,
+        constants.abort_jobs_ss,
+    )
 
 
 @pytest.mark.req("DEL-02")
@@ -100,7 +116,7 @@ async def test_an_arq_pools_job_is_a_ring(ringing: Bell, intake: Intake, redis_u
     """`enqueue_job` with the serializer of hookseal makes a ring, for any time: PostgreSQL decides what is due."""
     for each, later in ((ring(1), None), (ring(2), 3600)):
         arguments = (each.tenant_id, each.endpoint_id, each.delivery_id)
-        await ringing.redis.enqueue_job("deliver", *arguments, _job_id=each.delivery_id, _defer_by=later)
+        await arq_pool(ringing).enqueue_job("deliver", *arguments, _job_id=each.delivery_id, _defer_by=later)
 
     assert Taken([ring(1), ring(2)], []) == await intake.take(5, SHORT)
     assert {} == await contents(redis_url)
@@ -139,7 +155,7 @@ async def test_a_ring_without_a_bell_waits_for_the_next_look(ringing: Bell, inta
     for number in (1, 2):
         each = ring(number)
         arguments = (each.tenant_id, each.endpoint_id, each.delivery_id)
-        await ringing.redis.enqueue_job("deliver", *arguments, _job_id=each.delivery_id)
+        await arq_pool(ringing).enqueue_job("deliver", *arguments, _job_id=each.delivery_id)
         if number == 1:
             assert Taken([ring(1)], []) == await intake.take(5, SHORT)
     await ringing.ring([ring(3)])

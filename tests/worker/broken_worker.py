@@ -11,14 +11,14 @@ from typing import Any, Never
 
 from hookseal.cli.main import main
 from hookseal.worker import health
-from hookseal.worker.engine import ArqWorker
+from hookseal.worker.engine import Taker
 from hookseal.worker.outbox import Outbox
 from hookseal.worker.periodic import Pulse
 from hookseal.worker.ring_handler import RingHandler
 
 CANARY = "canary of an argument, 9b1e"
 _PASSES: dict[str, tuple[Any, str]] = {
-    "taking": (ArqWorker, "_rings"),
+    "taking": (Taker, "_rings"),
     "handling": (RingHandler, "_next_rings"),
     "outbox": (Outbox, "once"),
     "pulse": (Pulse, "run"),

@@ -21,7 +21,8 @@ from hookseal.ground.ids import DeliveryId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.intake import Dropped, DropReason
 from hookseal.queue.rings import DEFAULT_QUEUE
-from hookseal.worker.engine import ArqWorker, Engine
+from hookseal.worker.arq_worker import ArqWorker, within_arq
+from hookseal.worker.engine import Engine, Shell, Taker, without_arq
 from hookseal.worker.health import BEAT_SECONDS
 from hookseal.worker.inflight import InFlight
 from hookseal.worker.metrics.counters import WorkerMeter
@@ -112,14 +113,16 @@ async def nothing_due(_rings: Sequence[Ring]) -> set[str]:
     return set()
 
 
-def engine_of(ringing: Bell, handler: RecordingHandler) -> Engine:
-    return Engine(ringing, handler, due=all_due, clock=SystemClock(), log=structlog.get_logger())
+def engine_of(ringing: Bell, handler: RecordingHandler, shell: Shell = without_arq) -> Engine:
+    return Engine(ringing, handler, due=all_due, clock=SystemClock(), log=structlog.get_logger(), shell=shell)
 
 
 @asynccontextmanager
-async def running(url: str, handler: RecordingHandler) -> AsyncIterator[tuple[Engine, Bell]]:
+async def running(
+    url: str, handler: RecordingHandler, shell: Shell = without_arq
+) -> AsyncIterator[tuple[Engine, Bell]]:
     ringing = bell(url)
-    engine = engine_of(ringing, handler)
+    engine = engine_of(ringing, handler, shell)
     task = asyncio.create_task(engine.run())
     try:
         yield engine, ringing
@@ -159,10 +162,11 @@ async def test_kept_rings_starve_no_other(redis_url: str) -> None:
 
 
 @pytest.mark.req("DEL-02")
-async def test_rings_are_handled_once(redis_url: str) -> None:
+@pytest.mark.parametrize("shell", [within_arq, without_arq])
+async def test_rings_are_handled_once(shell: Shell, redis_url: str) -> None:
     handler = RecordingHandler()
     rings = [ring(number) for number in range(30)]
-    async with running(redis_url, handler) as (_, ringing):
+    async with running(redis_url, handler, shell) as (_, ringing):
         await ringing.ring(rings)
         await handler.wait_until_handled(*rings)
 
@@ -270,11 +274,12 @@ async def test_closed_connections_are_opened_again(own_valkey: Server) -> None:
             await client.client_kill_filter(_type="normal", skipme=True)
 
 
-async def test_the_loop_restarts_after_a_frozen_redis(own_valkey: Server) -> None:
+@pytest.mark.parametrize("shell", [within_arq, without_arq])
+async def test_the_loop_restarts_after_a_frozen_redis(shell: Shell, own_valkey: Server) -> None:
     """A loop that ended because Redis was frozen is restarted and logged; rings are handled once Redis continues."""
     handler = RecordingHandler()
     with structlog.testing.capture_logs() as logs:
-        async with running(own_valkey.url, handler) as (_, ringing):
+        async with running(own_valkey.url, handler, shell) as (_, ringing):
             await ringing.ring([ring(1)])
             await handler.wait_until_handled(ring(1))
             own_valkey.freeze()
@@ -295,7 +300,7 @@ async def test_a_loop_that_fails_again_and_again_is_logged_once(
     clock = FakeClock()
     ringing = bell(f"redis://127.0.0.1:{closed_port()}/0" if is_outage else redis_url)
     if not is_outage:
-        monkeypatch.setattr(ArqWorker, "_rings", lambda *_: 1 / 0)
+        monkeypatch.setattr(Taker, "_rings", lambda *_: 1 / 0)
     with structlog.testing.capture_logs() as logs:
         engine = Engine(ringing, RecordingHandler(), due=all_due, clock=clock, log=structlog.get_logger())
         running = asyncio.create_task(engine.run())
@@ -327,10 +332,12 @@ async def test_kept_rings_survive_an_outage_of_redis(own_valkey: Server) -> None
             own_valkey.thaw()
 
 
-async def test_stop_leaves_no_task(redis_url: str) -> None:
+@pytest.mark.parametrize("shell", [within_arq, without_arq])
+async def test_stop_leaves_no_task(shell: Shell, redis_url: str) -> None:
     before = asyncio.all_tasks()
-    async with running(redis_url, RecordingHandler()):
-        pass
+    async with running(redis_url, RecordingHandler(), shell) as (engine, _):
+        since = engine.taking.passed_at
+        await eventually(lambda: engine.taking.passed_at > since)
 
     assert before == asyncio.all_tasks()
 
@@ -420,14 +427,13 @@ async def test_an_error_of_postgresql_at_the_stop_does_not_end_the_drain(redis_u
 @pytest.mark.parametrize("wrong", ["burst", "cron_jobs", "allow_abort_jobs", "on_startup"])
 async def test_other_features_of_arq_are_refused(redis_url: str, wrong: str) -> None:
     """The features of arq that the loop does not support (burst, cron, aborts, hooks) cannot be enabled."""
-    ringing = bell(redis_url)
-    engine = engine_of(ringing, RecordingHandler())
-    worker = engine._new_worker()
+    ringing, handler = bell(redis_url), RecordingHandler()
+    worker = ArqWorker(ringing, handler.wait_until_handled)
     await ringing.close()
 
     assert not getattr(worker, wrong)
     with pytest.raises(TypeError):
-        type(worker)(ringing, RecordingHandler(), passed=print, **{wrong: True})
+        ArqWorker(ringing, handler.wait_until_handled, **{wrong: True})
 
 
 # What a writer to Redis can do to the loop that takes rings.

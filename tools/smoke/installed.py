@@ -58,7 +58,7 @@ def main() -> None:
     require((0, f"hookseal {hookseal.__version__}\n") == run("--version"), "there is no version")
     is_strict = verifying_context(None).verify_flags & ssl.VERIFY_X509_STRICT
     require(not is_strict, "this Python refuses certificates that others accept")
-    missing = "hookseal: typer is not installed: the command hookseal needs `pip install 'hookseal[worker]'`\n"
+    missing = "hookseal: typer is not installed: the command hookseal needs `pip install 'hookseal[cli]'`\n"
     require((78, missing) == (answer := run("worker")), f"the command says {answer}")
     print(f"Python {sys.version.split()[0]}: published {event_id} and verified a request")
 

@@ -15,4 +15,4 @@ def message(error: ModuleNotFoundError) -> str | None:
         return None
     if package in _OF_THE_API:
         return f"{package} is not installed: `hookseal api` needs `pip install 'hookseal[api]'`"
-    return f"{package} is not installed: the command hookseal needs `pip install 'hookseal[worker]'`"
+    return f"{package} is not installed: the command hookseal needs `pip install 'hookseal[cli]'`"

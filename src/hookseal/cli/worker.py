@@ -12,6 +12,7 @@ from hookseal.cli.shared.starting import begin
 from hookseal.config.load import EVERYTHING, SplitEnvironment, harden_process, split_environment
 from hookseal.config.settings import MAX_PROCESSES, Settings
 from hookseal.errors import Defect, HooksealError
+from hookseal.worker.arq_versions import require_arq
 from hookseal.worker.stopping import ignore_stop, unwritable
 
 # If one of these is set, prometheus_client keeps its counters in files, and starts with what they contain.
@@ -36,6 +37,8 @@ def worker(
     ] = None,
     # Set only by the parent: the descriptor of the socket on which it sends the settings to this process.
     parent_channel: Annotated[int | None, typer.Option(hidden=True)] = None,
+    # Set by `up` and `demo`, which bring no arq: the same loop, without arq's worker around it.
+    without_arq: Annotated[bool, typer.Option("--without-arq", hidden=True)] = False,
     # The ready line is always JSON; `main.run_command` looks for the flag itself when it prints an error.
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print an error as JSON, too.")] = False,  # noqa: ARG001
 ) -> None:
@@ -53,8 +56,10 @@ def worker(
         os.environ.pop(
             name, None
         )  # before prometheus_client is loaded, and so that child processes do not inherit them
+    if not without_arq:
+        require_arq()
     if parent_channel is not None:
-        _run_child(parent_channel)
+        _run_child(parent_channel, without_arq=without_arq)
         return
     if sys.stdout is None:  # the descriptor was closed before the start
         raise unwritable("it is closed")
@@ -63,35 +68,39 @@ def worker(
     number = processes or settings.worker.processes
     if number == 1:
         del environment  # it contains the keys as text
-        _run_single(settings)
+        _run_single(settings, without_arq=without_arq)
     else:
-        _run_parent(settings, environment.with_unwrapped(settings.secrets), number)
+        _run_parent(settings, environment.with_unwrapped(settings.secrets), number, without_arq=without_arq)
 
 
-def _run_single(settings: Settings) -> None:
+def _run_single(settings: Settings, *, without_arq: bool) -> None:
     import uvloop  # noqa: PLC0415 -- a parent delivers nothing, and does not need it
 
     from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- a parent does not need it
     from hookseal.worker.run import run as run_worker  # noqa: PLC0415 -- a parent does not need it
 
     async def deliver() -> None:
-        await run_worker(settings)
+        await run_worker(settings, with_arq=not without_arq)
         ignore_stop()
 
     run(deliver(), loop_factory=uvloop.new_event_loop)
 
 
-def _run_parent(settings: Settings, environment: SplitEnvironment, number: int) -> None:
+def _run_parent(settings: Settings, environment: SplitEnvironment, number: int, *, without_arq: bool) -> None:
     from hookseal.worker.processes.parent import Parent  # noqa: PLC0415 -- a single worker has none
+    from hookseal.worker.processes.process import COMMAND  # noqa: PLC0415 -- the same
+
+    *words, channel = COMMAND
+    command = (*words, "--without-arq", channel) if without_arq else COMMAND
 
     async def supervise() -> None:
-        await Parent(settings, environment, number).run()
+        await Parent(settings, environment, number, command=command).run()
         ignore_stop()
 
     asyncio.run(supervise())
 
 
-def _run_child(descriptor: int) -> None:
+def _run_child(descriptor: int, *, without_arq: bool) -> None:
     import uvloop  # noqa: PLC0415 -- a parent does not need it
 
     from hookseal.cli.shared.runtime import run  # noqa: PLC0415 -- a parent does not need it
@@ -105,7 +114,7 @@ def _run_child(descriptor: int) -> None:
     opening, output = parent.opening(start.health_url)
 
     async def deliver() -> None:
-        await run_worker(settings, output=output, opening=opening)
+        await run_worker(settings, output=output, opening=opening, with_arq=not without_arq)
         ignore_stop()
 
     try:

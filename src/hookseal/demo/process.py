@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
@@ -48,16 +48,21 @@ class Start(Protocol):
 
 
 async def start_worker(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
-    """Start a worker with this Python, and return its process."""
-    return await _start("worker", environment, log)
+    """Start a worker with this Python, as it is deployed, and return its process."""
+    return await _start(("worker",), environment, log)
 
 
-async def _start(command: str, environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+async def start_without_arq(environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
+    """Start the same worker without arq, which the extra `embedded` does not bring, and return its process."""
+    return await _start(("worker", "--without-arq"), environment, log)
+
+
+async def _start(words: Sequence[str], environment: Mapping[str, str], log: BinaryIO) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         # The kernel then makes it drain when this process ends, however that happens.
         *(sys.executable, "-I", "-S", "-c", files("hookseal.embedded").joinpath("launch.py").read_text()),
         *(str(os.getpid()), str(int(signal.SIGTERM)), ""),
-        *(sys.executable, "-P", "-m", "hookseal", command),
+        *(sys.executable, "-P", "-m", "hookseal", *words),
         env=dict(environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
@@ -69,7 +74,7 @@ def worker_process(
     environment: Mapping[str, str],
     log_file: Path,
     *,
-    start: Start = start_worker,
+    start: Start = start_without_arq,
     at_once: asyncio.Event | None = None,
 ) -> AbstractAsyncContextManager[RunningProcess]:
     """Run a worker process for the length of the block, with its log in the file.
@@ -84,7 +89,7 @@ def api_process(
     environment: Mapping[str, str], log_file: Path, *, at_once: asyncio.Event | None = None
 ) -> AbstractAsyncContextManager[RunningProcess]:
     """Run a process of the HTTP API for the length of the block, as `worker_process` runs a worker."""
-    return _running("the API", partial(_start, "api"), environment, log_file, at_once)
+    return _running("the API", partial(_start, ("api",)), environment, log_file, at_once)
 
 
 @asynccontextmanager

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
-from arq.connections import ArqRedis
-from redis._parsers import _AsyncHiredisParser
+from redis.asyncio import Redis
+from redis.asyncio.connection import DefaultParser
 from redis.exceptions import InvalidResponse
 
 from hookseal.dispatcher.core.model import Ring
 from hookseal.ground.clock import Stopwatch, SystemClock
 from hookseal.queue.direct import Direct
-from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, EXPIRES_MS, Rings, Url, pool, translate_redis_errors
-from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.queue.rings import ANSWER_SECONDS, DEFAULT_QUEUE, Rings, Url, pool, translate_redis_errors
 
 _PLACEHOLDER: Final = "nobody"  # no delivery id: a worker drops it at once
 _READ_BYTES: Final = 8_192
@@ -27,7 +26,7 @@ class Bell(Rings):
     is called with the seconds of each.
     """
 
-    def __init__(self, redis: ArqRedis, waiting: Direct, queue: str) -> None:
+    def __init__(self, redis: Redis, waiting: Direct, queue: str) -> None:
         super().__init__(redis, queue)
         self.redis = redis
         self.waiting = waiting
@@ -77,23 +76,23 @@ class Bell(Rings):
             await self.waiting.close()
 
 
-class _BoundedParser(_AsyncHiredisParser):
+class _BoundedParser(DefaultParser):  # type: ignore[misc,valid-type]  # the client declares it as a variable
     """Reads answers as usual, but ends the connection if an answer takes more than 1 MiB.
 
     The answer to a blocking pop contains a member of the bell, which another writer of Redis may make 512 MB large.
     """
 
-    _read = 0
+    _reads = 0
 
-    async def read_response(self, disable_decoding: bool = False) -> Any:  # noqa: FBT001, FBT002 -- the client's own
-        self._read = 0
-        return await super().read_response(disable_decoding=disable_decoding)
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:  # those of each version of the client
+        self._reads = 0
+        return await super().read_response(*arguments, **options)
 
     async def read_from_socket(self) -> Any:
-        self._read += 1
-        if self._read > _MAX_READS:
+        self._reads += 1
+        if self._reads > _MAX_READS:
             raise InvalidResponse("the answer of Redis is larger than rings can be")
-        return await super().read_from_socket()  # type: ignore[no-untyped-call]
+        return await super().read_from_socket()
 
 
 def bell(url: Url, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER_SECONDS) -> Bell:
@@ -101,12 +100,6 @@ def bell(url: Url, queue: str = DEFAULT_QUEUE, *, answer_seconds: float = ANSWER
 
     The caller must close it.
     """
-    redis = ArqRedis(
-        pool(url, answer_seconds),
-        job_serializer=job_serializer,
-        job_deserializer=job_deserializer,
-        default_queue_name=queue,
-        expires_extra_ms=EXPIRES_MS,
-    )
+    redis = Redis(connection_pool=pool(url, answer_seconds))
     waiting = Direct(pool(url, answer_seconds, parser_class=_BoundedParser, socket_read_size=_READ_BYTES))
     return Bell(redis, waiting, queue)

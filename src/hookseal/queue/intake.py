@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
 from redis.exceptions import NoScriptError
 
 from hookseal.dispatcher.core.model import Ring
@@ -23,6 +22,11 @@ from hookseal.queue.rings import FUNCTION
 MAX_JOB_BYTES: Final = 512  # a ring with the longest ids has less than 300
 _ID_BYTES: Final = 36
 _TOO_LARGE: Final = b"-"
+# The keys of arq 0.28.0: a job, its marks that it runs and has been tried, and the jobs that are to be aborted.
+JOB_PREFIX: Final = "arq:job:"
+IN_PROGRESS_PREFIX: Final = "arq:in-progress:"
+RETRY_PREFIX: Final = "arq:retry:"
+ABORTED: Final = "arq:abort"
 # KEYS: the queue and its bell. ARGV: how many to take, the longest id, the largest job, the prefix of the jobs' keys.
 # Returns id and job in turn. A dash replaces an id or a job that is too large, so that nothing larger than a ring is
 # sent. A job that is not a string counts as missing. The bell is emptied, since its members, which any writer of Redis
@@ -46,12 +50,12 @@ for _, id in ipairs(ids) do
     elseif type(size) == 'number' and size > 0 then
       job = redis.call('GET', key)
     end
-    redis.call('UNLINK', key, '{in_progress_key_prefix}' .. id, '{retry_key_prefix}' .. id)
+    redis.call('UNLINK', key, '{IN_PROGRESS_PREFIX}' .. id, '{RETRY_PREFIX}' .. id)
   end
   answer[#answer + 1] = id
   answer[#answer + 1] = job
 end
-if #ids > 0 then redis.pcall('ZREM', '{abort_jobs_ss}', unpack(ids)) end
+if #ids > 0 then redis.pcall('ZREM', '{ABORTED}', unpack(ids)) end
 return answer
 """
 
@@ -118,7 +122,7 @@ class Intake:
         `seconds`. Raises the errors of the Redis client: what Redis had already taken is then lost, until the sweep.
         """
         keys = [self._bell.queue, self._bell.bell_key]
-        arguments = [str(most), str(_ID_BYTES), str(MAX_JOB_BYTES), job_key_prefix]
+        arguments = [str(most), str(_ID_BYTES), str(MAX_JOB_BYTES), JOB_PREFIX]
         woken, answer = await self._bell.waiting.send(
             ["BZPOPMIN", self._bell.bell_key, seconds],
             ["EVALSHA", self._script.sha, len(keys), *keys, *arguments],  # Redis runs it when the pop has ended

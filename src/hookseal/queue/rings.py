@@ -1,4 +1,4 @@
-"""Puts rings into the arq queue, without arq and through any newer version of the Redis client, as producers need."""
+"""Puts rings into the arq queue, without arq and through any version of the Redis client from 5.0.1 to 8."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -149,6 +149,7 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
         socket_connect_timeout=answer_seconds,
         socket_keepalive=True,
         health_check_interval=15,
+        protocol=2,  # what each version of the client speaks in the same way; redis 8 would choose 3
         **options,
     )
 

@@ -1,11 +1,8 @@
-"""Runs the arq worker that takes rings, and the handler; starts each again when it ends, as when Redis fails."""
+"""Runs the loop that takes rings, and the handler; starts each again when it ends, as when Redis fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
-from typing import Any, Final, cast
-
-from arq.typing import WorkerCoroutine
-from arq.worker import Worker, func
+from typing import Any, Final, TypeAlias
 
 from hookseal.dispatcher.core.model import Ring
 from hookseal.errors import Unavailable
@@ -13,8 +10,7 @@ from hookseal.ground.clock import Clock
 from hookseal.ground.log import why
 from hookseal.queue.bell import Bell
 from hookseal.queue.intake import Intake
-from hookseal.queue.rings import FUNCTION, translate_redis_errors
-from hookseal.queue.serializer import job_deserializer, job_serializer
+from hookseal.queue.rings import translate_redis_errors
 from hookseal.worker.periodic import Passes, at_most
 from hookseal.worker.ring_handler import MOST_AT_ONCE, RingHandler
 
@@ -22,35 +18,30 @@ WAIT_SECONDS: Final = 1.0  # how long one look waits for a ring
 _FIRST_WAIT_SECONDS: Final = 0.001
 
 
-class ArqWorker(Worker):
-    """Takes rings until `stop`. `main` raises any error that ends its loop, for instance an outage of Redis."""
+# Runs the loop that takes rings from this bell, and raises what the loop raises: arq's worker, or nothing around it.
+Shell: TypeAlias = Callable[[Bell, Callable[[], Awaitable[None]]], Coroutine[object, object, None]]
 
-    def __init__(
-        self,
-        bell: Bell,
-        handler: RingHandler,
-        *,
-        passed: Callable[[], None],
-    ) -> None:
-        """Prepare the worker. `passed` is called at the end of every turn of the loop."""
-        super().__init__(
-            functions=[func(cast("WorkerCoroutine", _never_run), name=FUNCTION)],
-            queue_name=bell.queue,
-            redis_pool=bell.redis,
-            handle_signals=False,
-            job_serializer=job_serializer,
-            job_deserializer=job_deserializer,
-        )
+
+async def without_arq(_bell: Bell, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run the loop with nothing around it (see `Shell`)."""
+    await loop()
+
+
+class Taker:
+    """Takes rings until `stop`. `run` raises any error that ends the loop, for instance an outage of Redis."""
+
+    def __init__(self, bell: Bell, handler: RingHandler, *, passed: Callable[[], None]) -> None:
+        """Prepare the loop. `passed` is called at the end of each of its turns."""
         self._stop = asyncio.Event()
         self._intake = Intake(bell)
         self._handler = handler
         self._passed = passed
 
     def stop(self) -> None:
-        """Make `main` return after the current look."""
+        """Make `run` return after the current look."""
         self._stop.set()
 
-    async def main(self) -> None:
+    async def run(self) -> None:
         """Take rings and pass them to the handler while it has space for them, until `stop`."""
         seconds = _FIRST_WAIT_SECONDS  # rings may be there whose bell has rung for a worker that ended
         while not self._stop.is_set():
@@ -72,10 +63,6 @@ class ArqWorker(Worker):
         return taken.rings
 
 
-async def _never_run(_ctx: dict[Any, Any], *_arguments: Any) -> None:
-    """Fill the list of functions that arq requires. It is never called, because the loop of arq does not run."""
-
-
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = WAIT_SECONDS + 5.0  # for a look at the queue and a claim
@@ -85,7 +72,7 @@ _GOODBYE_SECONDS: Final = 1.0
 class Engine:
     """Two loops: one takes rings out of the queue, the other handles those whose turn it is.
 
-    `due` returns the ids of the deliveries that are due, of those that rings name.
+    `due` returns the ids of the deliveries that are due, of those that rings name. The first loop runs in `shell`.
     """
 
     def __init__(
@@ -96,6 +83,7 @@ class Engine:
         due: Callable[[Sequence[Ring]], Coroutine[object, object, Container[str]]],
         clock: Clock,
         log: Any,
+        shell: Shell = without_arq,
     ) -> None:
         self._bell = bell
         self._handler = handler
@@ -104,7 +92,9 @@ class Engine:
         self._log = log
         self._stop = asyncio.Event()
         self.taking, self.handling = Passes("taking", clock), Passes("handling", clock)
-        self._worker = self._new_worker()
+        self._shell = shell
+        self._taker = Taker(bell, handler, passed=self.taking.passed)
+        self._taker_task: asyncio.Task[None] | None = None
         self._handler_task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -117,9 +107,9 @@ class Engine:
     async def stop(self) -> None:
         """Take no more rings, and return once the current claim has ended. Kept rings that are due are rung again."""
         self._stop.set()
-        self._worker.stop()
+        self._taker.stop()
         self._handler.wake_up()
-        tasks = {task for task in (self._worker.main_task, self._handler_task) if task is not None}
+        tasks = {task for task in (self._taker_task, self._handler_task) if task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_SECONDS)
             for task in tasks:
@@ -129,12 +119,9 @@ class Engine:
             await self._ring_again(rings)
 
     async def _take(self) -> None:
-        try:
-            with translate_redis_errors():
-                await self._worker.async_run()
-        except Exception:
-            self._worker = self._new_worker()
-            raise
+        with translate_redis_errors():
+            self._taker_task = asyncio.ensure_future(self._shell(self._bell, self._taker.run))
+            await self._taker_task
 
     async def _handle(self) -> None:
         self._handler_task = asyncio.ensure_future(self._handler.run(self.handling, self._stop))
@@ -188,6 +175,3 @@ class Engine:
             self._log.warning("rings.unknown", rings=len(rings), **why(error))
             return rings
         return [each for each in rings if each.delivery_id in due]
-
-    def _new_worker(self) -> ArqWorker:
-        return ArqWorker(self._bell, self._handler, passed=self.taking.passed)

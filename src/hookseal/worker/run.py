@@ -22,7 +22,7 @@ from hookseal.postgres.pool import waited_seconds
 from hookseal.worker.background import BackgroundLoops, Loop
 from hookseal.worker.checks import ready_checks, startup_checks
 from hookseal.worker.chores import BacklogTurns
-from hookseal.worker.engine import Engine
+from hookseal.worker.engine import Engine, Shell, without_arq
 from hookseal.worker.health import Closing, Probes
 from hookseal.worker.heartbeat import Load
 from hookseal.worker.inflight import InFlight
@@ -44,12 +44,18 @@ Opening: TypeAlias = Callable[[Probes, WorkerMeter], Awaitable[tuple[Closing, st
 
 
 async def run(
-    settings: Settings, *, output: TextIO = sys.stdout, clock: Clock | None = None, opening: Opening | None = None
+    settings: Settings,
+    *,
+    output: TextIO = sys.stdout,
+    clock: Clock | None = None,
+    opening: Opening | None = None,
+    with_arq: bool = False,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; afterwards nothing is in flight and every lease is given back.
 
     It prints one line on `output` once it is ready. Its probes answer on the port of the settings, unless `opening`
-    makes them reachable in another way. Raises `Unavailable` or `ConfigError` if it cannot start.
+    makes them reachable in another way. It takes rings as an arq worker if it is to be one `with_arq`. Raises
+    `Unavailable` or `ConfigError` if it cannot start.
     """
     clock = clock or SystemClock()
     log: Any = structlog.get_logger()
@@ -58,7 +64,17 @@ async def run(
     _raise_limit(settings, log)
     async with opened(settings, clock, log) as resources:
         log = log.bind(worker_id=resources.worker_id)
-        await _Worker(settings, resources, clock, log).until(stop, output, opening or _on_port(settings))
+        await _Worker(settings, resources, clock, log, _shell(with_arq=with_arq)).until(
+            stop, output, opening or _on_port(settings)
+        )
+
+
+def _shell(*, with_arq: bool) -> Shell:
+    if not with_arq:
+        return without_arq
+    from hookseal.worker.arq_worker import within_arq  # noqa: PLC0415 -- only a deployed worker has arq
+
+    return within_arq
 
 
 def _on_port(settings: Settings) -> Opening:
@@ -178,7 +194,7 @@ def _load(used: Mapping[str, int], most: Mapping[str, int], limited_by: Sequence
 
 
 class _Worker:
-    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any) -> None:
+    def __init__(self, settings: Settings, resources: Resources, clock: Clock, log: Any, shell: Shell) -> None:
         self._settings = settings
         self._worker_id = resources.worker_id
         self._heartbeat = resources.heartbeat
@@ -203,7 +219,7 @@ class _Worker:
             crowded=self._keeper.wake,
         )
         self._warm_up = WarmUp(resources.pool, resources.batching, clock=clock, log=log)
-        self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log)
+        self._engine = Engine(resources.bell, self._handler, due=store.due, clock=clock, log=log, shell=shell)
         self._background = BackgroundLoops(settings, resources, clock, log, turns=turns)
         needed = (*self._background.needed, self._keeper.passes)
         self._probes = probes_of(resources, self._engine, self._movement, needed)

@@ -831,8 +831,8 @@ def test_called_functions_have_our_parameters() -> None:
 def test_one_minor_version_is_admitted() -> None:
     """pyproject.toml admits only the minor version of aiohttp that these tests ran with."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    worker = project["optional-dependencies"]["worker"]
-    (admitted,) = (need for need in map(Requirement, worker) if need.name == "aiohttp")
+    commands = project["optional-dependencies"]["cli"]
+    (admitted,) = (need for need in map(Requirement, commands) if need.name == "aiohttp")
     installed = Version(aiohttp.__version__)
 
     assert installed in admitted.specifier
