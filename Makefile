@@ -1,7 +1,7 @@
 # `make help` lists the commands. All of them run from .venv, which the first one builds: `make demo` as much of it as
 # the demo needs, the others all of it.
 
-# The Python that .venv is built with, for instance `make PYTHON=/usr/bin/python3.12 demo`; empty: the first that fits.
+# The Python that .venv is built with, for instance `make PYTHON=/usr/bin/python3.12 demo`; empty: the newest that fits.
 PYTHON ?=
 # What is handed on to the command, for instance `make test ARGS='-k rotation'`.
 ARGS ?=
@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site next lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -110,6 +110,9 @@ docs: $(VENV) ## write the generated pages, after a run of all tests (20 minutes
 # Not with --quiet: then mkdocs counts no warning, and `strict` fails at none.
 docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a link that leads nowhere
 	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build
+
+next: $(VENV) ## try the newest aiohttp and redis, pre-releases too, before pyproject.toml admits them
+	@$(RUN) tools.next
 
 lock: $(VENV) ## pin the newest versions that pyproject.toml allows
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash requirements/lock.sh

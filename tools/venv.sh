@@ -2,9 +2,11 @@
 # Builds .venv from the pinned and hashed requirements.
 # `make` runs it when they are newer than .venv/demo or .venv/ready.
 # The first argument names what .venv shall do: `demo`, run hookseal, or `ready`, run the tests and the linters too.
-# The second names the Python to use; without it the first fitting one on PATH is taken.
+# The second names the Python to use; without it the newest one on PATH is taken, since newer ones deliver more.
+# 3.14 comes last: there is no wheel of Valkey for it, so the demo and the tests would need one of the system.
 set -eu
 cd "$(dirname "$0")/.."
+pythons='python3.13 python3.12 python3.11 python3.14 python3'
 stage=$1
 shift
 
@@ -19,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 without_venv=
 if ! is_whole .venv/bin/python; then
   python=
-  for candidate in ${1:-python3.11 python3.12 python3.13 python3.14 python3}; do
+  for candidate in ${1:-$pythons}; do
     fits "$candidate" || continue
     if makes_venvs "$candidate"; then
       python=$candidate
@@ -34,7 +36,7 @@ if ! is_whole .venv/bin/python; then
     exit 1
   elif [ -z "$python" ]; then
     echo "hookseal: needs Python 3.11, 3.12, 3.13 or 3.14, and found none that runs (tried:" \
-      "${1:-python3.11 python3.12 python3.13 python3.14 python3})." \
+      "${1:-$pythons})." \
       "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
     exit 1
   fi

@@ -8,6 +8,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 INSTALLED: Final = Path(__file__).with_name("installed.py")
+UV: Final = Path(sys.executable).with_name("uv")
 
 
 def build(folder: Path, tree: Path = ROOT) -> tuple[Path, Path]:
@@ -45,6 +46,26 @@ def install(wheel: Path, python: Path) -> None:
 def try_out(python: Path, database_url: str) -> str:
     """Run `installed.py` in the environment of this Python, outside of the repository; return what it printed."""
     return run(str(python), "-I", str(INSTALLED), database_url, at=python.parent)
+
+
+def uv(*arguments: str | Path, text: str = "") -> str:
+    """Run uv with this input, and return its output. Raises `RuntimeError` with its errors if it fails."""
+    ended = subprocess.run(
+        [UV, *arguments, "--quiet"], input=text, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if ended.returncode:
+        raise RuntimeError(f"uv {arguments[0]} {arguments[1]} ended with {ended.returncode}:\n{ended.stderr}")
+    return ended.stdout
+
+
+def run_tests_with(needs: str, tests: str, folder: Path, *options: str) -> str:
+    """Run these tests with other versions of packages, which the folder gets; return what pytest printed at its end.
+
+    Raises `RuntimeError` if a test fails, or if no index has such versions.
+    """
+    uv("pip", "install", "--target", folder, *options, needs)
+    command = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", tests)
+    return run("env", f"PYTHONPATH={folder}", *command, at=ROOT).splitlines()[-1]
 
 
 def run(*command: str, at: Path) -> str:
