@@ -118,6 +118,36 @@ def test_an_exception_is_logged_by_class_and_calls(style: log.LogFormat, capsys:
     assert not re.search(f"{CANARY}|raise |Traceback", text)
 
 
+class Terminal(io.StringIO):
+    """A stream that reports to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.req("UX-02", part="logs")
+def test_a_terminal_gets_lines_that_people_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `auto`, and only on a terminal, a line is text: with its event first, masked, and unable to steer it."""
+    shown = []
+    for stream, style in ((Terminal(), "auto"), (io.StringIO(), "auto"), (io.StringIO(), "console")):
+        monkeypatch.setattr("sys.stderr", stream)
+        log.configure(level="info", style=style)  # type: ignore[arg-type]
+        structlog.get_logger().info(
+            "it.happened", attempt=1, snippet="a\x1b[2Jb\x9b", token="hunter2", of={"c": "\x1b"}
+        )
+        shown.append(stream.getvalue())
+    terminal, pipe, asked = shown
+    assert ("it.happened", "a\x1b[2Jb\x9b") == (json.loads(pipe)["event"], json.loads(pipe)["snippet"])
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal)
+    assert (True, plain.partition(" ")[2]) == (terminal != plain, asked.partition(" ")[2])
+    assert 1 == asked.count("\n")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[0-9:.]+Z \[info +\] it\.happened .*\n", asked)
+    assert asked.rstrip("\n").isprintable()
+    for part in ("attempt=1", "snippet=a\\x1b[2Jb\\x9b", "token=[masked]"):
+        assert part in asked
+    assert "hunter2" not in "".join(shown)
+
+
 def test_a_line_says_why_without_a_value() -> None:
     """The text of an error of hookseal is made for people; of any other one, only its class and calls are shown."""
     other = OSError(CANARY)

@@ -254,6 +254,7 @@ def _settings(
     access: Access,
 ) -> Settings:
     main = _database(variables.database, str(Part.DATABASE), source, files)
+    is_production = variables.environment is Environment.PRODUCTION
     return Settings(
         environment=variables.environment,
         worker=Worker(
@@ -294,7 +295,11 @@ def _settings(
             time_zone=variables.portal_time_zone,
             frames=variables.portal_frames,
         ),
-        log=Log(level=variables.log_level, style=variables.log_format, successes_per_line=variables.log_success),
+        log=Log(
+            level=variables.log_level,
+            style="json" if is_production and variables.log_format == "auto" else variables.log_format,
+            successes_per_line=variables.log_success,
+        ),
         loaded_database=main if Part.DATABASE in needs else None,
         loaded_redis=_redis(variables, source, files) if Part.REDIS in needs else None,
         loaded_secrets=_secrets(variables, access) if Part.SECRETS in needs else None,

@@ -212,7 +212,10 @@ class Portal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """The log level and the log format. `successes_per_line`: of so many successful attempts one is logged; 0: none."""
+    """The log level, and the log format, which is not `auto` in production.
+
+    `successes_per_line`: of so many successful attempts one is logged; 0: none.
+    """
 
     level: LogLevel
     style: LogFormat

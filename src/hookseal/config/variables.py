@@ -504,10 +504,11 @@ class Variables(BaseModel):
         description="The lowest level of log lines that are written.",
     )
     log_format: Annotated[LogFormat, BeforeValidator(in_any_case)] = Field(
-        default="json",
+        default="auto",
         alias="HOOKSEAL_LOG_FORMAT",
-        title="json or console, in any case",
-        description="One JSON object a line, or lines that people read.",
+        title="auto, json or console, in any case",
+        description="One JSON object a line (`json`), or lines that people read (`console`). `auto` is `console` if "
+        "standard error is a terminal and `HOOKSEAL_ENV` is not production, else `json`.",
     )
     tracing: Annotated[Tracing, BeforeValidator(in_any_case)] = Field(
         default="off",

@@ -1,4 +1,4 @@
-"""Logs by structlog: one JSON object a line on standard error, or lines that people read.
+"""Logs by structlog: on standard error, one JSON object a line, or lines that people read on a terminal.
 
 A value whose name suggests a secret is masked before it is written. Of an exception only classes and places are
 written. Libraries that log arguments or payloads at low levels are limited to higher ones.
@@ -26,7 +26,7 @@ from hookseal.errors import HooksealError, with_advice
 from hookseal.ground.clock import SystemClock
 
 _CLOCK: Final = SystemClock()
-LogFormat = Literal["json", "console"]
+LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 PORTION_BYTES: Final = 4_096  # PIPE_BUF on Linux: a pipe accepts so much as a whole
@@ -59,18 +59,22 @@ _MOST_ERRORS: Final = 10  # in one chain
 
 
 def configure(*, level: LogLevel = "info", style: LogFormat = "json") -> None:
-    """Configure structlog and the standard library's logging: standard error, in this style, from this level on."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(serializer=_json)
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    """Configure structlog and the standard library's logging: standard error, in this style, from this level on.
+
+    `auto` is the console's style if standard error is a terminal, else JSON.
+    """
+    is_terminal = sys.stderr.isatty()
+    renderers: list[structlog.typing.Processor] = (
+        [_harmless, structlog.dev.ConsoleRenderer(colors=is_terminal, timestamp_key="at", pad_event_to=0)]
+        if style == "console" or (style == "auto" and is_terminal)
+        else [structlog.processors.JSONRenderer(serializer=_json)]
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _with_time,
     ]
-    last: list[structlog.typing.Processor] = [_with_calls, mask_secrets, renderer]
+    last: list[structlog.typing.Processor] = [_with_calls, mask_secrets, *renderers]
     lines = LineWriter(sys.stderr, dropped=lambda number: structlog.get_logger().warning("log.dropped", lines=number))
     structlog.configure(
         processors=[*shared, *last],
@@ -296,6 +300,15 @@ def _with_calls(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
         error = sys.exception()
     if error:
         event["exception"] = calls(error)
+    return event
+
+
+def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Spell out characters in texts that steer a terminal; those inside of other values are, by their repr."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            kept = "\n" if name == "exception" else ""  # which has several lines, of classes and places only
+            event[name] = "".join(c if c.isprintable() or c == kept else ascii(c)[1:-1] for c in value)
     return event
 
 
