@@ -223,7 +223,7 @@ def test_a_flag_shows_no_type(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setenv("COLUMNS", "200")
     assert 0 == run_command(["endpoint", "rotate", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    for shown in ("--force Rotate", "--overlap <int> How long", "--help -h Show"):
+    for shown in ("--force Rotate", "--overlap DURATION How long", "--expect-generation <int> Make", "--help -h Show"):
         assert shown in out
     assert "<bool>" not in out
 

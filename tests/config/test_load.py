@@ -291,6 +291,10 @@ def test_a_set_value_has_its_type() -> None:
         ({"HOOKSEAL_CONCURENCY": "5"}, "HOOKSEAL_CONCURENCY is not a setting of hookseal, did you mean HOOKSEAL_CONC"),
         ({"HOOKSEAL_UNKNOWN_SETTINGS": "allow"}, "HOOKSEAL_UNKNOWN_SETTINGS must be refuse or warn, in any case"),
         ({"HOOKSEAL_UNKNOWN_SETTINGS": "warn", "HOOKSEAL_LEASE_SECONDS": "x"}, "HOOKSEAL_LEASE_SECONDS must be"),
+        ({"HOOKSEAL_SWEEP_SECONDS": "500ms"}, "HOOKSEAL_SWEEP_SECONDS must be a whole number from 1 to 300, or a dura"),
+        ({"HOOKSEAL_SWEEP_SECONDS": "6m"}, "HOOKSEAL_SWEEP_SECONDS must be"),
+        ({"HOOKSEAL_HELD_DAYS": "36h"}, "HOOKSEAL_HELD_DAYS must be a whole number from 1 to 30, or a duration as 7d"),
+        ({"HOOKSEAL_CONCURRENCY": "5s"}, "HOOKSEAL_CONCURRENCY must be"),
     ],
 )
 def test_each_problem_names_its_variable(changes: dict[str, str | None], expected: str) -> None:
@@ -771,3 +775,40 @@ def test_a_child_loads_the_same_settings(tmp_path: Path) -> None:
     assert 7 == settings.worker.concurrency
     assert settings.secrets.master_key is not None
     assert {"PATH": "/usr/bin"} == given.environment
+
+
+@pytest.mark.req("UX-02", part="durations")
+def test_a_duration_has_a_unit_or_that_of_its_name() -> None:
+    loaded = load(
+        environment(
+            SECRETS_CACHE_TTL_SECONDS="5m",
+            SECRETS_ROTATION_OVERLAP_SECONDS="24h",
+            SECRETS_RETIRED_RETENTION_DAYS="30d",
+            HOOKSEAL_SWEEP_SECONDS="10s",
+            HOOKSEAL_LEASE_SECONDS="1m",
+            HOOKSEAL_DRAIN_SECONDS="30000ms",
+            HOOKSEAL_HELD_DAYS="48h",
+            HOOKSEAL_DISABLE_AFTER_SECONDS="6d",
+            HOOKSEAL_RETENTION_DAYS="7",
+        )
+    )
+    worker, secrets = loaded.worker, loaded.secrets
+    assert (10, 60, 30, 2, 518_400, 7) == (
+        *(worker.sweep_seconds, worker.lease_seconds, worker.drain_seconds),
+        *(worker.held_days, worker.disable_after_seconds, worker.retention_days),
+    )
+    assert (300, 86_400, 30) == (
+        secrets.cache.ttl_seconds, secrets.rotation_overlap_seconds, secrets.retired_retention_days,
+    )  # fmt: skip
+
+
+@pytest.mark.req("UX-02", part="logs")
+def test_production_logs_json_unless_it_is_told() -> None:
+    styles = {
+        (where, asked): load(
+            environment(HOOKSEAL_ENV=where, **({} if asked is None else {"HOOKSEAL_LOG_FORMAT": asked}))
+        ).log.style
+        for where in ("production", "development")
+        for asked in (None, "auto", "json", "Console")
+    }
+    assert ["json", "json", "json", "console", "auto", "auto", "json", "console"] == list(styles.values())

@@ -39,14 +39,22 @@ Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 70 internal error, 78 wrong settings, 130 interrupted.
 """
 
-# Commands and groups, in the order in which a new user needs them. A command is the function in the module of the same
-# name. A group is the `app` of that module, or of the module `group` if the group has a folder.
-_NAMES: Final = (
-    *("demo", "up", "db", "key", "endpoint", "worker", "api", "check", "doctor", "publish", "event", "delivery"),
-    *("replay", "status", "top", "find", "verify", "listen"),
-    *("secret", "migrate-secrets", "import-endpoints", "producer", "event-type", "tenant", "token"),
-    *("portal", "audit", "restore"),
-)
+# Commands and groups by the panels of the help, in the order in which a new user needs them. A command is the function
+# in the module of the same name. A group is the `app` of that module, or of the module `group` if it has a folder.
+_PANELS: Final = {
+    "Start": ("up", "demo", "db", "worker", "api", "check", "doctor"),
+    "Deliver": ("publish", "event", "delivery", "replay", "status", "top", "find", "listen", "verify"),
+    "Manage": ("endpoint", "tenant", "event-type", "producer", "token", "portal", "import-endpoints"),
+    "Keys": ("key", "secret", "migrate-secrets"),
+    "Audit": ("audit", "restore"),
+}
+_NAMES: Final = tuple(name for names in _PANELS.values() for name in names)
+# Options that had another name before, which is not shown any more.
+_FORMER: Final = {
+    "timeout-ms": "timeout",
+    "backoff-base-seconds": "backoff-base",
+    "backoff-cap-seconds": "backoff-cap",
+}
 _FOLDERS: Final = frozenset({"endpoint", "secret"})
 
 
@@ -127,7 +135,7 @@ def tree(branch: str | None, *, completes: bool = False) -> typer.Typer:
         epilog=_EPILOG,
         add_completion=branch is None or completes,
         pretty_exceptions_enable=False,
-        context_settings=HELP_OPTIONS,
+        context_settings=HELP_OPTIONS | {"token_normalize_func": lambda word: _FORMER.get(word, word)},
     )
     root.callback(invoke_without_command=True)(_root)
     for name in _branches(branch):

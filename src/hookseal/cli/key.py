@@ -11,7 +11,8 @@ import typer
 from hookseal.admin import Admin, Compromise, InitialisedKeys, MasterKeys, MovedKey, RewrappedKey, UnopenedRecord
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.endpoint import rotation as options
-from hookseal.cli.shared.output import Json, emit, fields_of, rfc3339, table
+from hookseal.cli.shared.moments import lasting
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, rfc3339, table
 from hookseal.cli.shared.printing import OutputLost, emit_error
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import run, start
@@ -180,15 +181,16 @@ def compromise(
     command again: it continues where it stopped. Exit 1 if something is left to do, which it prints. `hookseal secret
     reveal` prints the new secrets.
 
-    Example: hookseal key compromise 0123456789abcdef --overlap 3600
+    Example: hookseal key compromise 0123456789abcdef --overlap 1h
     """
 
     async def step(admin: Admin) -> Compromise:
         with progress("versions examined", await admin.keys.count_versions(key_id=key_id)) as report:
+    overlap_seconds = lasting(overlap, "s", "overlap")
             return await admin.keys.compromise(
                 key_id=key_id,
                 actor=operator_name(),
-                overlap_seconds=overlap,
+                overlap_seconds=overlap_seconds,
                 force=force,
                 dry_run=dry_run,
                 report=lambda ref, problem: report(1, None if problem is None else f"{ref}: {problem}"),

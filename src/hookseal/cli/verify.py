@@ -11,12 +11,14 @@ from hookseal.cli.shared.output import Json, emit, printable
 from hookseal.cli.shared.secret_files import read_secret_text
 from hookseal.cli.shared.verification import Answer, verdict
 from hookseal.errors import Malformed, Refused
+from hookseal.ground import durations, json_problem
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.wire import MAX_BODY_BYTES
 from hookseal.receiver import TOLERANCE_SECONDS
 from hookseal.receiver.verification import format_seconds
 
 _MAX_HEADERS_BYTES: Final = 65_536
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MAX_PUBLIC_KEY_BYTES: Final = 256
 _ONE_PUBLIC_KEY: Final = re.compile(r"whpk_[!-~]{0,128}(?:\r?\n)?")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -32,8 +34,8 @@ def verify(
     headers_file: Annotated[str, typer.Option(help="The headers: `Name: value` lines, or a JSON object; - is stdin.")],
     body_file: Annotated[str, typer.Option(help="The body, byte for byte as received; - is stdin.")],
     tolerance: Annotated[
-        float, typer.Option(min=0, help="How old the request may be, in seconds.")
-    ] = TOLERANCE_SECONDS,
+        str, typer.Option(metavar="DURATION", help="How old the request may be: 5m, or a number of seconds.")
+    ] = f"{TOLERANCE_SECONDS}s",
     at: Annotated[float | None, typer.Option(help="Verify as if it were this time, in Unix seconds.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -45,13 +47,23 @@ def verify(
     """
     if [*secret_file, headers_file, body_file].count(STANDARD_INPUT) > 1:
         raise Malformed("standard input can be read only once: give - for one file only")
+    tolerated = _tolerance(tolerance)
     secrets = [_secret_or_public_key(source) for source in secret_file]
     headers = _headers(_read_limited(headers_file, _MAX_HEADERS_BYTES, field="headers_file"))
     body = _read_limited(body_file, MAX_BODY_BYTES, field="body_file")
     now = SystemClock().now().timestamp() if at is None else at
-    answer, message = verdict(body, headers, secrets, now=now, tolerance=tolerance)
+    answer, message = verdict(body, headers, secrets, now=now, tolerance=tolerated)
     emit(answer, as_json=as_json, text=lambda: _text(answer, message))
     raise typer.Exit(0 if answer["verified"] else 1)
+
+
+def _tolerance(text: str) -> float:
+    """Return the seconds of a duration, or of a number of them, which may have a fraction. Raises `Malformed`."""
+    if (milliseconds := durations.whole(text, "ms", needs_unit=True)) is not None:
+        return milliseconds / 1_000
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    raise Malformed("tolerance must be a duration as 90s or 5m, or a number of seconds", field="tolerance")
 
 
 def _secret_or_public_key(source: str) -> str:

@@ -1,4 +1,4 @@
-"""The forms that several variables share: whole numbers, true or false, and values with a parser of their own."""
+"""The forms that several variables share: numbers, durations, true or false, and values with a parser of their own."""
 
 import re
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from hookseal.config.settings import Part
 from hookseal.errors import Defect
+from hookseal.ground import durations
 
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _SAMPLED: Final = re.compile(r"sampled:([1-9][0-9]{0,5}|1000000)")
@@ -50,7 +51,17 @@ def whole_number(alias: str, default: int, bounds: tuple[int, int], description:
     return Field(default=default, ge=least, le=most, alias=alias, title=title, description=description)
 
 
+def duration(alias: str, default: int, bounds: tuple[int, int], description: str) -> Any:
+    """Return the field for a duration within these inclusive bounds, in the unit that the alias names."""
+    least, most = bounds
+    example = "7d" if alias.endswith("_DAYS") else "90s, 5m or 24h"
+    title = f"a whole number from {least} to {most}, or a duration as {example}"
+    return Field(default=default, ge=least, le=most, alias=alias, title=title, description=description)
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
+Seconds = Annotated[int, parse_with(lambda text: durations.whole(text, "s"))]
+Days = Annotated[int, parse_with(lambda text: durations.whole(text, "d"))]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
 

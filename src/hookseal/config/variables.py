@@ -7,8 +7,11 @@ from pydantic.fields import FieldInfo
 
 from hookseal.config import api, egress, keys, openbao, providers, urls
 from hookseal.config.forms import (
+    Days,
     Flag,
+    Seconds,
     Whole,
+    duration,
     in_any_case,
     load_request,
     parse_with,
@@ -179,7 +182,7 @@ class Variables(BaseModel):
     )
     # --- the cache, rotations and old secrets ---
 
-    cache_ttl_seconds: Whole = whole_number(
+    cache_ttl_seconds: Seconds = duration(
         "SECRETS_CACHE_TTL_SECONDS",
         300,
         (0, 3_600),
@@ -198,14 +201,14 @@ class Variables(BaseModel):
         (131_072, 536_870_912),
         description="The most bytes of sealed secrets in the cache.",
     )
-    rotation_overlap_seconds: Whole = whole_number(
+    rotation_overlap_seconds: Seconds = duration(
         "SECRETS_ROTATION_OVERLAP_SECONDS",
         86_400,
         (0, 604_800),
         description="How long the previous secret of an endpoint also signs after a rotation, unless the rotation "
         "says otherwise. 0 makes every rotation a revocation; a scheduled rotation uses at least 86400.",
     )
-    retired_retention_days: Whole = whole_number(
+    retired_retention_days: Days = duration(
         "SECRETS_RETIRED_RETENTION_DAYS",
         90,
         (1, 3_650),
@@ -290,25 +293,25 @@ class Variables(BaseModel):
         description="The processes of one `hookseal worker`; the option `--processes` takes precedence. Each process "
         "has its own concurrency, memory and up to 12 connections to PostgreSQL, or 13 with `HOOKSEAL_LISTEN`.",
     )
-    sweep_seconds: Whole = whole_number(
+    sweep_seconds: Seconds = duration(
         "HOOKSEAL_SWEEP_SECONDS",
         15,
         (1, 300),
         description="How late at most a worker notices that Redis has lost a ring, and rings again. It looks four "
         "times within this time.",
     )
-    lease_seconds: Whole = whole_number(
+    lease_seconds: Seconds = duration(
         "HOOKSEAL_LEASE_SECONDS",
         45,
         (7, 3_600),
         description="How long a claim is valid. Then another worker may claim the delivery.",
     )
-    drain_seconds: Whole = Field(
+    drain_seconds: Seconds = Field(
         default=25,
         ge=6,
         le=3_600,
         alias="HOOKSEAL_DRAIN_SECONDS",
-        title="a whole number from 6 to 3600, and smaller than HOOKSEAL_LEASE_SECONDS",
+        title="a whole number from 6 to 3600, or a duration as 25s, and smaller than HOOKSEAL_LEASE_SECONDS",
         description="How long a stopping worker waits for its requests in flight. The longest request takes five "
         "seconds less.",
     )
@@ -337,20 +340,20 @@ class Variables(BaseModel):
     )
     # --- how long what is kept ---
 
-    held_days: Whole = whole_number(
+    held_days: Days = duration(
         "HOOKSEAL_HELD_DAYS",
         HELD_DAYS,
         (1, 30),
         description="How long a delivery waits for a disabled endpoint before it ends.",
     )
-    disable_after_seconds: Whole = whole_number(
+    disable_after_seconds: Seconds = duration(
         "HOOKSEAL_DISABLE_AFTER_SECONDS",
         432_000,
         (3_600, 2_592_000),
         description="How long every attempt of an endpoint must fail before a worker disables it. Its deliveries then "
         "wait until `endpoint enable`.",
     )
-    retention_days: Whole = whole_number(
+    retention_days: Days = duration(
         "HOOKSEAL_RETENTION_DAYS",
         30,
         (1, 3_650),

@@ -1,5 +1,6 @@
 """`hookseal endpoint update`, `enable`, `disable` and `delete` change what was asked, and report whether they did."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from hookseal.dispatcher.core.endpoint_rules import DEFAULT_RETRY_SCHEDULE
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
+from tests import rows
 from tests.cli.command import on_a_terminal
 from tests.cli.installation import Begun, options_of
 from tests.doubles.logbook import audited
@@ -192,3 +194,47 @@ async def test_deletion_on_a_terminal_asks(
 
     assert (code, code == 1) == (ended.code, "nothing was deleted" in ended.out)
     assert left == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.endpoints")
+
+
+@pytest.mark.req("DEL-07", part="retry")
+@pytest.mark.req("OPS-04", part="json")
+async def test_a_retry_says_how_many_are_due(begun: Begun) -> None:
+    """And how many wait with the others; progress goes to standard error. A batch has at most 1,000 deliveries."""
+    one, pool = await endpoint(begun), begun.stored.pool
+    nothing = await begun.run("endpoint", "retry", *options_of(one))
+    assert (0, f"endpoint {one}: no delivery waits for its next attempt\n") == (nothing.code, nothing.out)
+    await rows.publish(pool, 1_001)
+    await rows.change(pool, "deliveries", next_attempt_at=rows.ahead(hours=1))
+    ended = await begun.run("endpoint", "retry", *options_of(one), "--json")
+    assert {"tenant_id": "acme", "endpoint_id": one, "due": 1_001, "held": 0} == ended.json
+    assert "hookseal: deliveries to try now: 1001\n" == ended.err
+    assert [1_000, 1] == [entry["after"]["due"] for entry in (await audited(pool))[-2:]]
+    await rows.change(pool, "deliveries", next_attempt_at=rows.ahead(hours=1))
+    await rows.hold(pool, one, waiting_for="breaker")
+    text = (await begun.run("endpoint", "retry", *options_of(one))).out.splitlines()
+    assert [
+        f"endpoint {one}: 0 deliveries are due now",
+        "1001 deliveries wait with the others of the endpoint: `hookseal endpoint show` says for what",
+    ] == text
+
+
+@pytest.mark.req("UX-02", part="durations")
+async def test_durations_have_units(begun: Begun) -> None:
+    """An option with a duration takes a unit; a number without one has the unit that its old name says."""
+    one = await endpoint(begun)
+    for options, expected in (
+        (("--timeout", "8s"), (8_000, 30, 43_200, None)),
+        (("--timeout-ms", "500"), (500, 30, 43_200, None)),
+        (("--timeout", "750ms", "--rotate-every", "7d"), (750, 30, 43_200, 7)),
+        (("--retry-schedule", "none", "--backoff-base", "1m", "--backoff-cap", "2h"), (750, 60, 7_200, 7)),
+        (("--backoff-base-seconds", "5", "--rotate-every", "30"), (750, 5, 7_200, 30)),
+        (("--rotate-every", "none"), (750, 5, 7_200, None)),
+    ):
+        ended = await begun.run("endpoint", "update", *options_of(one), *options)
+        assert 0 == ended.code, ended.err
+        found = await row(begun)
+        names = ("timeout_ms", "backoff_base_seconds", "backoff_cap_seconds", "rotate_every_days")
+        assert expected == tuple(found[name] for name in names), options
+    rotated = await begun.run("endpoint", "rotate", *options_of(one), "--overlap", "36h", "--json")
+    until = datetime.fromisoformat(rotated.json["previous_secret_expires_at"]) - datetime.now(UTC)
+    assert timedelta(hours=35, minutes=50) < until <= timedelta(hours=36)

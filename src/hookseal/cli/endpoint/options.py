@@ -13,6 +13,7 @@ from hookseal.cli.shared.secret_files import private_bytes
 from hookseal.dispatcher.core import endpoint_rules
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed
+from hookseal.ground import durations
 from hookseal.ground.wire import Algorithm, Scheme, header_name
 from hookseal.secrets.extras.tls_identity import MAX_AUTHORITIES_BYTES, MAX_CERTIFICATE_BYTES, MAX_KEY_BYTES
 
@@ -124,17 +125,34 @@ class EndpointOptions:
         Scheme | None, _Declared(metavar="NAME", add="standard, svix or x-webhook.", new=Scheme.STANDARD)
     ] = None
     algorithm: Annotated[Algorithm | None, _Declared(metavar="NAME", add="hmac or ed25519.", new=Algorithm.HMAC)] = None
-    timeout_ms: Annotated[int | None, _Declared(both="The limit for one request, 100 to 20000 ms.", new=5000)] = None
+    timeout_ms: Annotated[
+        str | None,
+        _Declared(
+            "--timeout",
+            metavar="DURATION",
+            both="The limit for one request, 100ms to 20s. A number without a unit has milliseconds.",
+            new="5s",
+        ),
+    ] = None
     max_attempts: Annotated[
         int | None,
         _Declared(metavar="N", both="Attempts before a dead letter, 1 to 100; replaces the default schedule."),
     ] = None
     backoff_base_seconds: Annotated[
-        int | None,
-        _Declared(metavar="N", both="Wait after the first attempt, 1 to 86400; each later wait is twice as long."),
+        str | None,
+        _Declared(
+            "--backoff-base",
+            metavar="DURATION",
+            both="Wait after the first attempt, 1s to 1d; each later wait is twice as long.",
+        ),
     ] = None
     backoff_cap_seconds: Annotated[
-        int | None, _Declared(metavar="N", both="The longest wait between attempts, 1 to 604800.")
+        str | None,
+        _Declared(
+            "--backoff-cap",
+            metavar="DURATION",
+            both="The longest wait between attempts, 1s to 7d.",
+        ),
     ] = None
     retry_schedule: Annotated[
         str | None,
@@ -177,7 +195,9 @@ class EndpointOptions:
     rotate_every_days: Annotated[
         str | None,
         _Declared(
-            "--rotate-every", metavar="DAYS", both="Rotate the secret at this age, 1 to 30 days; none: never by itself."
+            "--rotate-every",
+            metavar="DURATION",
+            both="Rotate the secret at this age, 1d to 30d; none: never by itself.",
         ),
     ] = None
     header: Annotated[
@@ -306,13 +326,13 @@ def parsed(texts: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in texts.items() if value is not None}
     if settings.get("retry_schedule") not in {None, NONE} and _REPLACED_BY_SCHEDULE & settings.keys():
         raise Malformed(
-            "--retry-schedule replaces --max-attempts, --backoff-base-seconds and --backoff-cap-seconds: "
-            "give it without them",
+            "--retry-schedule replaces --max-attempts, --backoff-base and --backoff-cap: give it without them",
             field="retry_schedule",
         )
     for name, read in _READ.items():
-        if name in settings:
-            settings[name] = None if settings[name] == NONE else read(settings[name])
+        text = settings.get(name)
+        if isinstance(text, str):
+            settings[name] = None if text == NONE and name in _REMOVABLE else read(text)
     return settings
 
 
@@ -338,11 +358,15 @@ def _waits(text: str) -> tuple[int, ...]:
 
 
 _READ: Final[Mapping[str, Callable[[str], Any]]] = {
+    "timeout_ms": lambda text: durations.given(text, "ms", "timeout_ms"),
+    "backoff_base_seconds": lambda text: durations.given(text, "s", "backoff_base_seconds"),
+    "backoff_cap_seconds": lambda text: durations.given(text, "s", "backoff_cap_seconds"),
     "retry_schedule": _waits,
-    "rotate_every_days": _number,
+    "rotate_every_days": lambda text: durations.given(text, "d", "rotate_every_days"),
     "concurrency": _number,
     "rate": endpoint_rules.rate,
 }
+_REMOVABLE: Final = frozenset({"retry_schedule", "rotate_every_days", "concurrency", "rate"})
 
 
 def _read_headers(lines: list[str]) -> dict[str, str]:

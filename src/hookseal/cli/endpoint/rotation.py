@@ -11,6 +11,7 @@ import typer
 from hookseal.admin import Admin, Canary, Rotation, RotationSchedule, RotationStatus, SigningSecrets
 from hookseal.cli.context import CHANGES, READS, AdminSession, admin_session, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
+from hookseal.cli.shared.moments import lasting
 from hookseal.cli.shared.output import Json, emit, fields_of, note, printable, rfc3339
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
@@ -23,12 +24,12 @@ from hookseal.secrets.core.overlap import MAX_OVERLAP_SECONDS
 from hookseal.secrets.core.signing import generate_signing_secret
 
 _OVERLAP_HELP: Final = (
-    f"How long both secrets sign, 0 to {MAX_OVERLAP_SECONDS} seconds; 0 revokes every older secret. "
-    "Default: SECRETS_ROTATION_OVERLAP_SECONDS."
+    f"How long both secrets sign, as 24h or 30m, at most {MAX_OVERLAP_SECONDS // 86_400}d; 0 revokes every older "
+    "secret. Default: SECRETS_ROTATION_OVERLAP_SECONDS. A number without a unit has seconds."
 )
 _OUT_HELP: Final = "Write the secret to this new file (mode 0600); for ed25519 it gets the public key."
 
-Overlap = Annotated[int | None, typer.Option(help=_OVERLAP_HELP)]
+Overlap = Annotated[str | None, typer.Option(metavar="DURATION", help=_OVERLAP_HELP)]
 Expected = Annotated[int | None, typer.Option(help="Make the change only if the endpoint is at this generation.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Rotate even while an overlap runs, and retire its previous secret.")
@@ -74,8 +75,9 @@ def rotate(
 
     --overlap 0 revokes every older secret at once, and waits until no request with one of them can begin any more.
 
-    Example: hookseal endpoint rotate --tenant acme --endpoint ID --overlap 86400 --secret-out new.secret
+    Example: hookseal endpoint rotate --tenant acme --endpoint ID --overlap 24h --secret-out new.secret
     """
+    overlap_seconds = lasting(overlap, "s", "overlap")
     settings = start(CHANGES)
     own_secret = None if secret_file is None else SecretMaterial(read_secret_text(secret_file).encode())
     secret = generate_signing_secret(algorithm or Algorithm.HMAC) if own_secret is None else own_secret
@@ -87,7 +89,7 @@ def rotate(
             tenant_id=tenant,
             endpoint_id=endpoint,
             actor=operator_name(),
-            overlap_seconds=overlap,
+            overlap_seconds=overlap_seconds,
             rotation_id=named,
             expect_generation=expect_generation,
             scheme=scheme,
@@ -132,13 +134,14 @@ def rollback(
 
     Example: hookseal endpoint rollback --tenant acme --endpoint ID
     """
+    overlap_seconds = lasting(overlap, "s", "overlap")
 
     async def step(admin: Admin) -> SigningSecrets:
         return await admin.secrets.roll_back(
             tenant_id=tenant,
             endpoint_id=endpoint,
             actor=operator_name(),
-            overlap_seconds=overlap,
+            overlap_seconds=overlap_seconds,
             expect_generation=expect_generation,
             wait=None,
         )

@@ -85,7 +85,7 @@ def update(
 ) -> None:
     """Change the given settings of an endpoint, all of them or none, and leave the others.
 
-    Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout-ms 8000
+    Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout 8s
     """
     settings, changes = start(CHANGES), options.arguments()
     if lead is not None:

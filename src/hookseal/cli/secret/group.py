@@ -10,7 +10,8 @@ from hookseal.admin import RevealedSecret, SecretVersion
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.secret.move import move
-from hookseal.cli.shared.output import Json, emit, fields_of, note, rfc3339, table
+from hookseal.cli.shared.moments import lasting
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, fields_of, note, rfc3339, table
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput
 from hookseal.errors import HooksealError, Malformed, with_advice
@@ -82,8 +83,11 @@ def purge(
     *,
     tenant: Annotated[str | None, typer.Option(help="Only versions of this tenant.")] = None,
     older_than: Annotated[
-        int | None,
-        typer.Option(metavar="DAYS", help="Only versions retired this long ago, 0 to 3650 days. Default: the setting."),
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Only versions retired this long ago, as 30d or 0; whole days. Default: the setting.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Destroy nothing; count the versions.")] = False,
     as_json: Json = False,
@@ -93,15 +97,16 @@ def purge(
     It destroys no version that still signs or that a request in flight may need. The record that the version existed
     stays. You may run it again: it continues where it stopped. Exit 1 if it failed for a tenant.
 
-    Example: hookseal secret purge --older-than 30 --dry-run
+    Example: hookseal secret purge --older-than 30d --dry-run
     """
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     purged = call(
         start(CHANGES),
         lambda admin: admin.secrets.purge(
+    older_than_days = lasting(older_than, "d", "older_than")
             tenant_id=owner,
             actor=operator_name(),
-            older_than_days=older_than,
+            older_than_days=older_than_days,
             dry_run=dry_run,
             report=_report_purge,
         ),

@@ -1,22 +1,34 @@
 """Times in options: absolute, or so long ago or ahead."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from hookseal.errors import Malformed
+from hookseal.ground import durations
 from hookseal.ground.clock import Clock, SystemClock
 
 _CLOCK: Final = SystemClock()
-_DURATION: Final = re.compile(r"([0-9]{1,5})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_MOST_AGO: Final = 3_153_600_000  # seconds: a hundred years
 
 
 def seconds(text: str, field: str) -> int:
     """Return how many seconds a duration has: 90s, 30m, 1h, 7d. Raises `Malformed` with the field."""
-    if (found := _DURATION.fullmatch(text)) is None:
+    if (found := _seconds(text)) is None:
         raise Malformed(f"{field} must be a duration as in 30m, 1h or 7d", field=field)
-    return int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds())
+    return found
+
+
+def _seconds(text: str) -> int | None:
+    found = durations.whole(text, "s", needs_unit=True)
+    return found if found is not None and found <= _MOST_AGO else None
+
+
+def lasting(text: str | None, unit: durations.Unit, field: str) -> int | None:
+    """Return the duration that an option gives, in whole units of this kind; a number without a unit has this one.
+
+    None for None. Raises `Malformed` with the field.
+    """
+    return None if text is None else durations.given(text, unit, field)
 
 
 def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock = _CLOCK) -> datetime | None:
@@ -26,8 +38,8 @@ def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock
     """
     if text is None:
         return None
-    if _DURATION.fullmatch(text) is not None:
-        duration = timedelta(seconds=seconds(text, field))
+    if (lasting := _seconds(text)) is not None:
+        duration = timedelta(seconds=lasting)
         return clock.now() + duration if is_ahead else clock.now() - duration
     try:
         absolute = datetime.fromisoformat(text)

@@ -6,6 +6,7 @@ from typing import Final
 
 from hookseal.dispatcher.core.model import OnDeadLetter
 from hookseal.errors import Malformed, Refused
+from hookseal.ground import durations
 
 MAX_NAME_CHARACTERS: Final = 128
 MAX_UID_CHARACTERS: Final = 256
@@ -31,9 +32,7 @@ DEFAULT_BACKOFF: Final = {"max_attempts": 10, "backoff_base_seconds": 30, "backo
 MAX_CONCURRENCY: Final = 1_000
 MAX_RATE: Final = 10_000
 
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _RATE: Final = re.compile(r"([0-9]{1,5})/s")
-_DELAY: Final = re.compile(r"([0-9]{1,7})([smhd])")
 UID_FORM: Final = r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]+"
 _UID: Final = re.compile(UID_FORM)
 _LINE_BREAKS: Final = frozenset("\n\r\t")
@@ -197,10 +196,10 @@ def retry_delays(seconds: Sequence[int]) -> tuple[int, ...]:
 
 
 def _delay(text: str) -> int:
-    delay = _DELAY.fullmatch(text.strip())
+    delay = durations.whole(text.strip(), "s", needs_unit=True)
     if delay is None:
         raise _no_schedule()
-    return int(delay[1]) * _SECONDS[delay[2]]
+    return delay
 
 
 def _no_schedule() -> Malformed:
