@@ -281,6 +281,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ("endpoints.update", MANAGES, _on("disabled", enabled=True, **BY)),
     ("endpoints.update", MANAGES, _on("endpoint", headers={"X-A": "1"}, **BY)),
     ("endpoints.enable", MANAGES, _on("disabled", **BY)),
+    ("endpoints.retry", ALL_THREE, _on("endpoint", **BY)),
     ("endpoints.disable", ALL_THREE, _on("endpoint", reason="x", **BY)),
     ("endpoints.delete", MANAGES, _on("endpoint", **BY)),
     ("endpoints.send_example", MANAGES, _on("endpoint", event_type="a.b", data=1, **BY)),

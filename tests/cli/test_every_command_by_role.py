@@ -18,6 +18,7 @@ from hookseal.cli.commands import tree
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
+from tests import rows
 from tests.cli.installation import Begun
 from tests.cli.key.test_moves import DONE, NEXT, SWAPPED, WITH_NEXT
 from tests.doubles.logins import login
@@ -76,6 +77,7 @@ TABLE: Final = (
     _manages(f"endpoint update {_OF} --header X-A:1"),
     _manages(f"endpoint update {_OF} --lead current"),
     _manages("endpoint enable --tenant acme --endpoint {disabled}"),
+    Row(words="endpoint retry --tenant acme --endpoint {put_off}", works_for=ALL_THREE),
     Row(words=f"endpoint disable {_OF} --reason x", works_for=ALL_THREE),
     _manages(f"endpoint delete {_OF} --yes"),
     Row(words="endpoint public-key --tenant acme --endpoint {ed25519}", works_for=ALSO_WORKER),
@@ -185,6 +187,7 @@ class Targets:
             "endpoint",
             "ed25519",
             "disabled",
+            "put_off",
             "rotated",
             "dead",
             "dead_event",
@@ -220,6 +223,11 @@ class Targets:
     async def _disabled(self) -> str:
         endpoint = await self._endpoint()
         await self._owner("endpoint", "disable", "--tenant", "acme", "--endpoint", endpoint, "--reason", "x")
+        return endpoint
+
+    async def _put_off(self) -> str:
+        endpoint = await self._endpoint()
+        await rows.delivery(self._begun.stored.pool, endpoint, next_attempt_at=rows.ahead(hours=1))
         return endpoint
 
     async def _rotated(self) -> str:

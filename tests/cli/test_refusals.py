@@ -235,6 +235,7 @@ NAMING_AN_ENDPOINT = (
     "endpoint update --name x",
     "endpoint enable",
     "endpoint disable",
+    "endpoint retry",
     "endpoint delete --yes",
     "endpoint rotate",
     "endpoint rollback",

@@ -23,6 +23,7 @@ from hookseal.admin.results import (
     Page,
     Ping,
     ReplayJob,
+    RetriedEndpoint,
     SentExample,
     UpdatedEndpoint,
     of_row,
@@ -34,6 +35,7 @@ from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
 from hookseal.dispatcher.store.endpoint_queries import EndpointFilter, StatsOrder
 from hookseal.dispatcher.store.endpoints import NewEndpoint
+from hookseal.dispatcher.store.replays import FIRST
 from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm, Scheme
@@ -41,7 +43,7 @@ from hookseal.operations import import_endpoints
 from hookseal.operations.endpoint import endpoints, probe, update
 from hookseal.operations.import_endpoints import Import
 from hookseal.operations.operator import Operator
-from hookseal.operations.replay import enable_and_replay, send_example
+from hookseal.operations.replay import enable_and_replay, retry_batch, send_example
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
@@ -449,6 +451,32 @@ class Endpoints:
             probed=enabled.probed,
             replay=None if job is None else of_row(ReplayJob, job.shown()),
         )
+
+    async def retry(
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        actor: str,
+        report: Callable[[int], None] | None = None,
+    ) -> RetriedEndpoint:
+        """Try now every delivery of the endpoint that waits for its next attempt, the oldest first.
+
+        The attempts that they have spent stay counted. If the endpoint is held, or its lane is crowded, they wait with
+        its others: `held`. An ordered endpoint keeps its order. Each transaction changes at most 1,000 deliveries and
+        has a row in the audit log; `report` is called with the number of each. So it joins no transaction, and a repeat
+        continues. Raises `Refused` if the endpoint is disabled.
+        """
+        owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
+        due = held = 0
+        after: str | None = FIRST
+        async with self._session.changing(actor, tenant=owner) as operator:
+            while after is not None:
+                batch = await retry_batch(operator, owner, endpoint, after=after)
+                due, held, after = due + batch.due, held + batch.held, batch.next_after
+                if report is not None:
+                    report(batch.due + batch.held)
+        return RetriedEndpoint(tenant_id=owner, endpoint_id=endpoint, due=due, held=held)
 
     async def disable(
         self, *, tenant_id: str, endpoint_id: str, actor: str, reason: str, connection: Connection | None = None

@@ -208,6 +208,16 @@ class EnabledEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetriedEndpoint:
+    """How many deliveries that waited for their next attempt are `due` now, and how many are `held` with the others."""
+
+    tenant_id: str
+    endpoint_id: str
+    due: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DisabledEndpoint:
     """An endpoint that is disabled now, and why. `changed`: it was not before."""
 

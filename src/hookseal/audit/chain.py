@@ -23,6 +23,7 @@ class Action(StrEnum):
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_DELETED = "endpoint.deleted"
     ENDPOINT_PROBE_REQUESTED = "endpoint.probe_requested"
+    ENDPOINT_RETRIED = "endpoint.retried"
     ENDPOINT_PROBED = "endpoint.probed"
     ENDPOINT_TESTED = "endpoint.tested"
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - the name of an action

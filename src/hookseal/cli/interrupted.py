@@ -18,7 +18,7 @@ _COMMANDS: Final = {
     ),
     CONTINUES: (
         *("db upgrade", "import-endpoints", "key compromise", "key rewrap", "migrate-secrets", "restore accept"),
-        *("secret move", "secret purge"),
+        *("secret move", "secret purge", "endpoint retry"),
     ),
 }
 KNOWN: Final = {tuple(words.split()): text for text, commands in _COMMANDS.items() for words in commands}

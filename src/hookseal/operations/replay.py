@@ -13,7 +13,16 @@ from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, MAX_RUNNING, JobSt
 from hookseal.dispatcher.core.why import explain
 from hookseal.dispatcher.store import delivery_queries, publish, replays
 from hookseal.dispatcher.store.publish import PublishResult
-from hookseal.dispatcher.store.replays import LOCK_WAIT, Replayed, RunningJob, Skipped, Step
+from hookseal.dispatcher.store.replays import (
+    BATCH,
+    FIRST,
+    LOCK_WAIT,
+    HastenedBatch,
+    Replayed,
+    RunningJob,
+    Skipped,
+    Step,
+)
 from hookseal.errors import Conflict, Malformed, NotFound, Refused
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId, ReplayId, TenantId, plural
 from hookseal.operations.endpoint.endpoints import Enabled, enable_endpoint
@@ -122,6 +131,27 @@ async def send_example(
             after={"endpoint_id": endpoint_id, "event_id": published.event_id, "event_type": event_type},
         )
     return published
+
+
+async def retry_batch(
+    operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, after: str = FIRST, at_most: int = BATCH
+) -> HastenedBatch:
+    """Make up to `at_most` deliveries of the endpoint due now that wait for their next attempt, in one transaction.
+
+    They are those behind the id `after`. Their budgets and their order stay, and what is held stays held. Raises
+    `NotFound`, `Refused` if the endpoint is disabled, and `Unavailable`.
+    """
+    async with operator.changing() as connection:
+        await replays.require_endpoint(connection, tenant, endpoint_id)
+        batch = await replays.hasten_batch(connection, tenant, endpoint_id, after=after, at_most=at_most)
+        if batch.due or batch.held:
+            await operator.audit(
+                Action.ENDPOINT_RETRIED,
+                of=f"endpoint:{endpoint_id}",
+                tenant=tenant,
+                after={"due": batch.due, "held": batch.held},
+            )
+    return batch
 
 
 async def skip_delivery(operator: Operator, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hookseal.admin import (
+    Admin,
     EnabledEndpoint,
     Endpoint,
     EndpointDetails,
@@ -13,6 +14,7 @@ from hookseal.admin import (
     Page,
     PeriodStats,
     Ping,
+    RetriedEndpoint,
     PublicKeys,
     StatsOrder,
     Trouble,
@@ -22,7 +24,8 @@ from hookseal.cli.endpoint import options
 from hookseal.cli.endpoint.rotation import end_overlap, rollback, rotate, rotation_status
 from hookseal.cli.endpoint.settings import add, tls_lines, update
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Json, emit, fields_of, key_values, printable, rfc3339, table
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, printable, rfc3339
+from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
 from hookseal.ground import ids
@@ -176,6 +179,27 @@ def disable(
     as_json: Json = False,
 ) -> None:
     """Send nothing to an endpoint until it is enabled again; its deliveries, old and new, are held.
+@app.command()
+def retry(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
+    """Try now every delivery of an endpoint that waits for its next attempt, because an attempt of it has failed.
+
+    The attempts that they have spent stay counted. If the breaker is open or the secret is refused, they wait with the
+    others of the endpoint, and the command says how many. An ordered endpoint keeps its order. It changes up to 1,000
+    deliveries at a time. You may run it again: it continues where it stopped.
+
+    Example: hookseal endpoint retry --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
+    """
+
+    async def step(admin: Admin) -> RetriedEndpoint:
+        with progress("deliveries to try now") as report:
+            return await admin.endpoints.retry(
+                tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), report=report
+            )
+
+    retried = call(start(CHANGES), step)
+    emit(retried, as_json=as_json, text=_retried_text(retried))
+
+
 
     A delivery that is held for HOOKSEAL_HELD_DAYS is cancelled.
 
@@ -353,6 +377,16 @@ def _enabled_text(enabled: EnabledEndpoint) -> str:
     if job is not None:
         text += f"\nreplay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}"
     return f"endpoint {enabled.endpoint_id} {text}"
+def _retried_text(retried: RetriedEndpoint) -> str:
+    if not (retried.due or retried.held):
+        return f"endpoint {retried.endpoint_id}: no delivery waits for its next attempt"
+    lines = [f"endpoint {retried.endpoint_id}: {plural(retried.due, 'delivery is', 'deliveries are')} due now"]
+    if retried.held:
+        held = plural(retried.held, "delivery waits", "deliveries wait")
+        lines.append(f"{held} with the others of the endpoint: `hookseal endpoint show` says for what")
+    return "\n".join(lines)
+
+
 
 
 def _keys_text(keys: PublicKeys) -> str:

@@ -23,8 +23,11 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Report]:
-    """Give the function that counts items as done, until the block ends; the last count is always printed."""
+def progress(what: str, total: int | None = None) -> Iterator[Report]:
+    """Give the function that counts items as done, until the block ends; the last count is always printed.
+
+    `total` is None if it is not known how many there are.
+    """
     if sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(what, total=total)
@@ -44,7 +47,7 @@ def progress(what: str, total: int) -> Iterator[Report]:
 
 
 class _Lines:
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int | None) -> None:
         self._what = what
         self._total = total
         self._done = self._shown = 0
@@ -64,7 +67,7 @@ class _Lines:
 
     def _show(self) -> None:
         self._shown = self._done
-        note(f"{self._what}: {self._done} of {self._total}")
+        note(f"{self._what}: {self._done}{'' if self._total is None else f' of {self._total}'}")
 
 
 def _bar() -> Progress:

@@ -12,6 +12,8 @@ from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 _REPLAY: Final = Statements("hookseal.dispatcher.store", "replay.sql", seconds=None)
+BATCH: Final = 1_000  # deliveries that one transaction makes due
+FIRST: Final = "00000000-0000-0000-0000-000000000000"  # before the id of every delivery
 _UNFINISHED: Final = frozenset({State.PENDING, State.SENDING})
 
 
@@ -30,6 +32,18 @@ class Replayed:
     replay_of: DeliveryId | None
     waiting_for: WaitingFor | None
     before: tuple[State, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HastenedBatch:
+    """How many deliveries are `due` now, and how many are `held` with the others of their endpoint.
+
+    `next_after` is the id behind which the next batch begins, None after the last one.
+    """
+
+    due: int
+    held: int
+    next_after: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +99,24 @@ async def replay_all(connection: Connection, tenant: TenantId, deliveries: Seque
     return len(await _REPLAY.rows(connection, "again", tenant, deliveries))
 
 
+async def hasten_batch(
+    connection: Connection, tenant: TenantId, endpoint_id: EndpointId, *, after: str = FIRST, at_most: int = BATCH
+) -> HastenedBatch:
+    """Make the next `at_most` deliveries due at once that wait for their next attempt, in the caller's transaction.
+
+    Their budgets stay as they are. Those of a held endpoint are held with its others, and one that another transaction
+    has locked is left as it is. They are in the order of their ids, behind the id `after`. Raises `Unavailable`.
+    """
+    rows = await _REPLAY.rows(connection, "put_off", tenant, endpoint_id, after, at_most)
+    locked = [row["id"] for row in rows if row["is_locked"]]
+    hastened = await _REPLAY.rows(connection, "hasten", tenant, locked) if locked else []
+    return HastenedBatch(
+        due=sum(row["waiting_for"] is None for row in hastened),
+        held=sum(row["waiting_for"] is not None for row in hastened),
+        next_after=rows[-1]["id"] if len(rows) == at_most else None,
+    )
+
+
 async def skip(connection: Connection, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:
     """Take a delivery that was given up out of the line that it stops, in the caller's transaction.
 
@@ -129,7 +161,6 @@ def _require_enabled(enabled: bool | None, tenant: TenantId, endpoint_id: Endpoi
 
 
 WALKED: Final = 5_000  # deliveries that one step looks at: about 25 ms in PostgreSQL
-BATCH: Final = 1_000  # deliveries that one step replays
 LOCK_WAIT: Final = 0.3  # seconds for which a step waits for a lock
 _ALL: Final = 2_147_483_647
 _SAVED_SECONDS: Final = 2.0  # what a job did not use of its rate for longer than this is lost: no burst after a pause
