@@ -97,6 +97,7 @@ MALFORMED: list[tuple[str, int, str | None]] = [
     (f"endpoint rotate {OF} --overlap 604801", 2, "overlap"),
     (f"endpoint rotate {OF} --overlap 1w", 2, "overlap"),
     (f"endpoint rotate {OF} --rotation-id no/slash", 2, "rotation_id"),
+    (f"endpoint end-overlap {OF} --when-switched --expect-generation 2", 2, "expect_generation"),
     (f"endpoint rotate {OF} --lead both", 2, "lead"),
     (f"endpoint rotate {OF} --scheme none", 2, "scheme"),
     ("secret versions --tenant acme --endpoint x", 2, "endpoint"),
@@ -198,7 +199,7 @@ STORED: list[tuple[str, int, str | None]] = [
     ("endpoint rotate {of} --secret-file -", 2, "secret"),
     ("endpoint rollback {of}", 4, "endpoint"),
     ("endpoint end-overlap {of}", 4, "endpoint"),
-    ("endpoint rotation-status {of} --end-when-switched", 4, "endpoint"),
+    ("endpoint end-overlap {of} --when-switched", 4, "endpoint"),
     ("endpoint public-key {of}", 5, "endpoint"),
     *(
         (f"{command} {option}", 2, option.split()[0][2:])
@@ -234,8 +235,8 @@ NAMING_AN_ENDPOINT = (
     "endpoint show",
     "endpoint update --name x",
     "endpoint enable",
-    "endpoint disable",
     "endpoint retry",
+    "endpoint disable",
     "endpoint delete --yes",
     "endpoint rotate",
     "endpoint rollback",

@@ -229,7 +229,7 @@ class Secrets:
             if ending and not state["overlapping"]:
                 raise Conflict(
                     "no overlap is running, so none can be ended",
-                    advice="--probe asks the receiver",
+                    advice="`hookseal endpoint rotation-status --probe` asks the receiver",
                     joint="; ",
                     field="endpoint_id",
                 )

@@ -1,4 +1,4 @@
-"""`endpoint rotate --verify` and `rotation-status --probe` and `--end-when-switched`: JSON, text, exit codes, steps."""
+"""`endpoint rotate --verify`, `rotation-status --probe`, `end-overlap --when-switched`: JSON, text, codes, steps."""
 
 import asyncio
 import base64
@@ -94,19 +94,21 @@ async def test_the_json_of_a_canary_has_every_field(sending: Begun, receiver: Sw
 
 
 async def test_the_end_of_an_overlap_has_exit_codes(sending: Begun, receiver: Switching, tmp_path: Path) -> None:
-    """`--end-when-switched` exits 1 until the receiver has switched, then 0; without an overlap it exits 4."""
+    """`--when-switched` exits 1 until the receiver has switched, then 0; without an overlap it exits 4."""
     endpoint = await added(sending, receiver.url, tmp_path)
     await rotated(sending, endpoint, tmp_path)
-    ended = await run(sending, "rotation-status", endpoint, "--end-when-switched")
+    ended = await run(sending, "end-overlap", endpoint, "--when-switched")
     assert (1, "not_switched", False) == (ended.code, ended.json["canary"]["verdict"], ended.json["overlap_ended"])
     receiver.secrets = [NEW]
-    ended = await run(sending, "rotation-status", endpoint, "--end-when-switched")
+    ended = await run(sending, "end-overlap", endpoint, "--when-switched")
     assert (0, "switched", 2, True, 3, 0) == (
         *(ended.code, ended.json["canary"]["verdict"], ended.json["canary"]["generation"]),
         *(ended.json[name] for name in ("overlap_ended", "generation", "older_claims")),
     )
-    refused = await run(sending, "rotation-status", endpoint, "--end-when-switched")
-    message = "no overlap is running, so none can be ended; --probe asks the receiver"
+    refused = await run(sending, "end-overlap", endpoint, "--when-switched")
+    message = (
+        "no overlap is running, so none can be ended; `hookseal endpoint rotation-status --probe` asks the receiver"
+    )
     assert (4, message) == (refused.code, refused.json["error"]["message"])
 
 
@@ -137,7 +139,7 @@ async def test_no_output_shows_a_secret(sending: Begun, receiver: Switching, tmp
     debug = replace(sending, settings=sending.settings | {"HOOKSEAL_LOG_LEVEL": "debug"})
     ends = [
         await rotated(debug, endpoint, tmp_path, "--verify"),
-        await run(debug, "rotation-status", endpoint, "--end-when-switched"),
+        await run(debug, "end-overlap", endpoint, "--when-switched"),
     ]
     rows = await sending.stored.pool.fetch("SELECT * FROM hookseal.rotation_canaries")
     seen = "".join(f"{ended.out}{ended.err}" for ended in ends) + repr([dict(row) for row in rows])

@@ -148,6 +148,7 @@ async def test_the_text_says_which_secrets_sign(begun: Begun) -> None:
     endpoint = await added(begun)
     of: tuple[Any, ...] = ("--tenant", "acme", "--endpoint", endpoint)
     named = f"hookseal endpoint rotation-status --tenant acme --endpoint {endpoint}"
+    ending = f"hookseal endpoint end-overlap --tenant acme --endpoint {endpoint} --when-switched"
     rotated = await begun.run("endpoint", "rotate", *of)
     refused = await begun.run("endpoint", "rotate", *of)
     status = await begun.run("endpoint", "rotation-status", *of)
@@ -156,10 +157,10 @@ async def test_the_text_says_which_secrets_sign(begun: Begun) -> None:
     assert f"current    {ref(endpoint, 2)}" in rotated.out
     reveal = f"  hookseal secret reveal --tenant acme --endpoint {endpoint} --secret-out FILE"
     assert f"secret     not shown. To get it, run\n{reveal}\n" in rotated.out
-    assert f"Once the receiver has switched: {named} --end-when-switched" in rotated.out.splitlines()
+    assert f"Once the receiver has switched: {ending}" in rotated.out.splitlines()
     assert (
         "hookseal: an overlap is running, and its previous secret would retire at once: wait for its end, end it with "
-        f"`{named} --end-when-switched`, or use --force; if the secret leaked, use --overlap 0\n"
+        f"`{ending}`, or use --force; if the secret leaked, use --overlap 0\n"
     ) == refused.err
     assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out
     assert re.search(r"Z, (23 h 59 min|24 h 0 min) from now; lead previous$", status.out, re.MULTILINE)

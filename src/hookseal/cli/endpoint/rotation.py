@@ -16,7 +16,7 @@ from hookseal.cli.shared.output import Json, emit, fields_of, note, printable, r
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
 from hookseal.config.settings import Settings
-from hookseal.errors import HooksealError, InDoubt, Unavailable, with_advice
+from hookseal.errors import HooksealError, InDoubt, Malformed, Unavailable, with_advice
 from hookseal.ground.ids import plural
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.core.material import SecretMaterial
@@ -153,14 +153,28 @@ def end_overlap(
     *,
     tenant: Tenant,
     endpoint: Endpoint,
+    when_switched: Annotated[
+        bool, typer.Option("--when-switched", help="Ask the receiver first; unless it has switched, exit 1.")
+    ] = False,
     expect_generation: Expected = None,
     no_wait: NoWait = False,
     as_json: Json = False,
 ) -> None:
     """Retire the previous secret now, and wait until no request signed with it can begin any more.
 
-    Example: hookseal endpoint end-overlap --tenant acme --endpoint ID
+    With --when-switched it sends the receiver two pings, as `hookseal endpoint rotation-status --probe` does, and
+    prints what that prints.
+
+    Example: hookseal endpoint end-overlap --tenant acme --endpoint ID --when-switched
     """
+    if when_switched and expect_generation is not None:
+        raise Malformed(
+            "--when-switched ends only the overlap that it asks about: leave out --expect-generation",
+            field="expect_generation",
+        )
+    if when_switched:
+        _end_when_switched(start(CHANGES), tenant, endpoint, wait=not no_wait, as_json=as_json)
+        return
 
     async def step(admin: Admin) -> SigningSecrets:
         return await admin.secrets.end_overlap(
@@ -179,34 +193,42 @@ def rotation_status(
     tenant: Tenant,
     endpoint: Endpoint,
     probe: Annotated[bool, typer.Option("--probe", help="Ask the receiver now whether it has switched.")] = False,
-    end_when_switched: Annotated[
-        bool, typer.Option("--end-when-switched", help="Ask it now; if it has, end the overlap, else exit 1.")
-    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show the secrets that sign for an endpoint, the rest of the overlap, the schedule and the last ten rotations.
 
     `canary` is the last answer of the receiver at this generation: switched, not_switched, does_not_verify (it
-    accepts any signature, so nothing is proven) or no_answer; --probe alone exits with 0 for each of them.
+    accepts any signature, so nothing is proven) or no_answer; --probe exits with 0 for each of them.
     `older_claims` counts requests in flight from before the last change: they may use an older secret.
 
-    Example: hookseal endpoint rotation-status --tenant acme --endpoint ID --end-when-switched
+    It changes no secret. `hookseal endpoint end-overlap --when-switched` ends the overlap if the receiver has switched.
+
+    Example: hookseal endpoint rotation-status --tenant acme --endpoint ID --probe
     """
-    if not (probe or end_when_switched):
+    if probe:
+        status = call(
+            start(CHANGES),
+            lambda admin: admin.secrets.check_switch(
+                tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), end_overlap=False
+            ),
+        )
+    else:
         status = call(start(READS), lambda admin: admin.secrets.status(tenant_id=tenant, endpoint_id=endpoint))
-        emit(status, as_json=as_json, text=lambda: _status_text(status, status.older_claims))
-        return
-    with admin_session(start(CHANGES)) as session:
+    emit(status, as_json=as_json, text=lambda: _status_text(status, status.older_claims))
+
+
+def _end_when_switched(settings: Settings, tenant: str, endpoint: str, *, wait: bool, as_json: bool) -> None:
+    with admin_session(settings) as session:
         status = session.run(
             lambda admin: admin.secrets.check_switch(
-                tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), end_overlap=end_when_switched
+                tenant_id=tenant, endpoint_id=endpoint, actor=operator_name(), end_overlap=True
             )
         )
-        older_claims = _count(session, status, wait=True) if status.overlap_ended else status.older_claims
+        older_claims = _count(session, status, wait=wait) if status.overlap_ended else status.older_claims
         facts = fields_of(status) | {"older_claims": older_claims}
         emit(facts, as_json=as_json, text=lambda: _status_text(status, older_claims))
     _require_known(older_claims)
-    if end_when_switched and not status.overlap_ended:
+    if not status.overlap_ended:
         raise typer.Exit(1)
 
 
@@ -325,7 +347,7 @@ def _rotated_text(
     if rotated.repeated:
         lines.append(f"This rotation was made before. What signs now: {status}")
     elif rotated.previous_secret_ref is not None:
-        lines.append(f"Once the receiver has switched: {status} --end-when-switched")
+        lines.append(f"Once the receiver has switched: hookseal endpoint end-overlap {options} --when-switched")
     if isinstance(canary, Canary):
         lines.append(f"canary     {_canary_text(canary)}")
     elif canary is not None:

@@ -88,8 +88,8 @@ def require_rotatable(pointer: Pointer, *, overlap_seconds: int, force: bool) ->
     if pointer.previous_due and overlap_seconds > 0 and not force:
         raise Conflict(
             "an overlap is running, and its previous secret would retire at once",
-            advice="wait for its end, end it with `hookseal endpoint rotation-status "
-            f"--tenant {pointer.tenant_id} --endpoint {pointer.endpoint_id} --end-when-switched`, or use --force; "
+            advice="wait for its end, end it with `hookseal endpoint end-overlap "
+            f"--tenant {pointer.tenant_id} --endpoint {pointer.endpoint_id} --when-switched`, or use --force; "
             "if the secret leaked, use --overlap 0",
             field="endpoint_id",
         )
