@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,14 +134,28 @@ def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> Non
     commands = typer.Typer()
 
     @commands.command()
-    def port(*, number: Annotated[int, typer.Option("--number")], as_json: Json = False) -> None:
+    def port(*, number: Annotated[int, typer.Option("--number", max=6)], as_json: Json = False) -> None:
         raise AssertionError((number, as_json))
 
     assert 2 == run_command(["--number", "1h", "--json"], commands)
     error = json.loads(capsys.readouterr().out)["error"]
     assert ("number", "Invalid value for '--number': it must be a whole number") == (error["field"], error["message"])
+    assert 2 == run_command(["--number", "7", "--json"], commands)
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "Invalid value for '--number': it must be less than or equal to 6" == error["message"]
     assert 2 == run_command(["--json"], commands)
     assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
+
+
+@pytest.mark.req("UX-02", part="messages")
+@pytest.mark.parametrize("words", ["endpoint stats --sort x", "delivery list --state x", "event list --limit x"])
+def test_no_message_is_that_of_a_library(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that is none of a few is refused in plain words, as text and as JSON."""
+    for more in ([], ["--json"]):
+        assert 2 == run_command([*words.split(), *more])
+        shown = capsys.readouterr()
+        assert not [said for said in ("Value error", "Input should") if said in shown.out + shown.err]
+        assert re.search(r"': ('x' is not one of '|it must be a whole number)", shown.out + shown.err)
 
 
 def test_a_usage_error_says_where_help_is(capsys: pytest.CaptureFixture[str]) -> None:

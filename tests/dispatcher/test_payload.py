@@ -219,9 +219,9 @@ def test_huge_numbers_and_texts_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "data must be JSON"),
-        ("{'a': 1}", "data must be JSON"),
-        ('"\udcff"', "data must be JSON"),
+        ("", "data must be JSON: line 1, column 1: expecting value"),
+        ("{'a': 1}", "data must be JSON: line 1, column 2: expecting property name"),
+        ('"\udcff"', "data must be JSON in UTF-8"),
         ("NaN", "data must be a finite number"),
         ('{"a": [1, Infinity]}', "data.a[1] must be a finite number"),
         ('{"a": "\\ud800"}', "data.a contains a lone surrogate"),

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
 from hookseal.errors import Malformed
-from hookseal.ground import ids
+from hookseal.ground import ids, json_problem
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import framed
 
@@ -278,7 +278,7 @@ def parse_heads(text: str) -> tuple[Head, ...]:
         # Number 0 means that an append was begun and rolled back: there is no row to compare.
         heads = tuple(_head(one) for one in tenants if one["head_sequence"] not in {None, 0})
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _invalid_heads() from None
+        raise _invalid_heads(json_problem.said(text)) from None
     if not 0 < len(heads) <= MAX_HEADS:  # without heads nothing would be compared, and the log would look intact
         raise _invalid_heads()
     return heads
@@ -322,9 +322,10 @@ def _head(one: Mapping[str, Any]) -> Head:
     return Head(tenant_id=tenant, sequence=sequence, mac=bytes.fromhex(mac))
 
 
-def _invalid_heads() -> Malformed:
+def _invalid_heads(why: str = "") -> Malformed:
     return Malformed(
-        "the file must hold what `hookseal audit heads --json` or `hookseal audit verify --json` printed", field="head"
+        f"the file must hold what `hookseal audit heads --json` or `hookseal audit verify --json` printed{why}",
+        field="head",
     )
 
 

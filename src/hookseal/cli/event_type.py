@@ -9,6 +9,7 @@ from hookseal.admin import EventType, Page
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.output import Json, emit, fields_of, page_text
 from hookseal.cli.shared.runtime import start
+from hookseal.ground import json_problem
 from hookseal.errors import Malformed
 
 app: Final = typer.Typer(help="Keep the catalogue of event types.", no_args_is_help=True)
@@ -72,8 +73,4 @@ def _with_example(example: str) -> str:
         msgspec.json.decode(example)
         return msgspec.json.encode({"1": {"examples": [msgspec.Raw(example.encode())]}}).decode()
     except (msgspec.DecodeError, RecursionError, UnicodeError):
-        raise Malformed("example must be JSON", field="example") from None
-
-
-def _list_text(page: Page[EventType]) -> str:
-    return page_text([fields_of(item) for item in page.items], _COLUMNS, page.next_cursor, none="no event types")
+        raise Malformed(f"example must be JSON{json_problem.said(example)}", field="example") from None

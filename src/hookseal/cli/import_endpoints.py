@@ -17,7 +17,7 @@ from hookseal.cli.shared.printing import option_of
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
 from hookseal.errors import Malformed
-from hookseal.ground import ids
+from hookseal.ground import ids, json_problem
 from hookseal.ground.wire import Scheme
 from hookseal.secrets.core.material import SecretMaterial
 
@@ -139,7 +139,9 @@ def _object(text: str) -> dict[str, str]:
     try:
         return msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeEncodeError):
-        raise Malformed("metadata must be a JSON object whose values are text", field="metadata") from None
+        raise Malformed(
+            f"metadata must be a JSON object whose values are text{json_problem.said(text)}", field="metadata"
+        ) from None
 
 
 def _yes_or_no(text: str) -> bool | str:

@@ -24,10 +24,12 @@ from hookseal.errors import ConfigError, Defect, HooksealError, Refused
 
 _USAGE_EXIT_CODE: Final = 2
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
-# What the parser says of a number, and what a reader of a command line understands.
+# What the parser says of a value, and what a reader of a command line understands.
 _PLAIN_WORDS: Final = (
-    ("Input should be a valid integer, unable to parse string as an integer", "it must be a whole number"),
-    ("Input should be a valid number, unable to parse string as a number", "it must be a number"),
+    ("': Value error, ", "': "),
+    ("': Input should be a valid integer, unable to parse string as an integer", "': it must be a whole number"),
+    ("': Input should be a valid number, unable to parse string as a number", "': it must be a number"),
+    ("': Input should be ", "': it must be "),
 )
 
 
@@ -78,7 +80,7 @@ def _print_usage_error(error: typer.TyperException, *, as_json: bool) -> int:
     field: str | None = getattr(getattr(error, "param", None), "name", None)
     message = error.format_message() or "Missing command."  # a group alone shows its help and gives no message
     for parser_words, plain_words in _PLAIN_WORDS:
-        message = message.replace(parser_words, plain_words)
+        message = message.replace(parser_words, plain_words, 1)
     if context is not None and not as_json:
         message = f"{message}\nTry '{context.command_path} --help'."
     emit_error(code="usage", message=message, field=field, as_json=as_json)

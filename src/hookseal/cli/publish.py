@@ -74,8 +74,8 @@ def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | 
     raw = _read(file or "-") if data is None else data.encode("utf-8", "surrogateescape")
     try:
         return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Malformed("data must be JSON in UTF-8", field="data") from None
+    except UnicodeDecodeError as error:
+        raise Malformed(f"data must be JSON in UTF-8: byte {error.start + 1} is not", field="data") from None
 
 
 def _read(source: str) -> bytes:

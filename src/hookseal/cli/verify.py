@@ -103,8 +103,10 @@ def _from_json(raw: bytes) -> dict[str, str]:
     try:
         headers = msgspec.json.decode(raw, type=dict[str, str | list[str]])
     except (msgspec.DecodeError, RecursionError):
+        why = json_problem.said(raw.decode("utf-8", "replace"))
         raise Malformed(
-            "headers_file must be one JSON object of names with a text each, or a list of texts", field="headers_file"
+            f"headers_file must be one JSON object of names with a text each, or a list of texts{why}",
+            field="headers_file",
         ) from None
     return {name: value if isinstance(value, str) else ", ".join(value) for name, value in headers.items()}
 

@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from hookseal.errors import Malformed
+from hookseal.ground import json_problem
 from hookseal.ground.wire import MAX_BODY_BYTES
 
 UNSET: Final = object()  # data that are not given: None is valid data, the JSON null
@@ -79,13 +80,16 @@ def encoded(data: object) -> str:
 def require_json(text: str) -> None:
     """Raise `Malformed` unless the text is JSON that contains nothing that `encoded` would refuse.
 
-    All numbers of JSON are allowed. If a value is not allowed, the error contains its path.
+    All numbers of JSON are allowed. If a value is not allowed, the error contains its path; if the text does not parse,
+    its line and column, and why.
     """
     try:
         text.encode("utf-8")  # fails for a lone surrogate
         data = json.loads(text, parse_int=str, parse_float=str)  # NaN and Infinity still become floats, to be refused
+    except UnicodeEncodeError:
+        raise _malformed("data must be JSON in UTF-8") from None
     except ValueError:
-        raise _malformed("data must be JSON") from None
+        raise _malformed(f"data must be JSON{json_problem.said(text)}") from None
     except RecursionError:
         raise _malformed(f"data is nested in more than {MOST_LEVELS} levels") from None
     _require_plain(data)

@@ -193,8 +193,8 @@ def _page_of_matches(rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[
 async def require_endpoint(executor: Executor, endpoint: EndpointId, tenant: TenantId | None) -> None:
     """Return if an endpoint of the tenant, by default of any, exists or has deliveries. Raises `NotFound`."""
     if not await _SQL.value(executor, "has_endpoint", endpoint, tenant):
-        whose = "" if tenant is None else " of this tenant"
-        raise NotFound(f"there is no endpoint{whose} with this id", field="endpoint_id")
+        missing = "there is no such endpoint" if tenant is None else "the tenant has no such endpoint"
+        raise NotFound(missing, field="endpoint_id")
 
 
 _SECRET_USAGE: Final = Statements("hookseal.dispatcher.store", "secret_usage.sql", seconds=None)
