@@ -216,6 +216,26 @@ def test_help_shows_the_first_steps(arguments: list[str], capsys: pytest.Capture
     assert [] == [line for line in out.splitlines() if len(line) > 80]
 
 
+@pytest.mark.req("UX-02", part="help")
+def test_help_has_panels(capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands stand in panels, in the order in which one needs them.
+
+    No option shows a type, and the end of the help has no empty line.
+    """
+    assert 0 == run_command(["--help"])
+    out = capsys.readouterr().out
+    panels = re.findall(r"^╭─ (\w+) ─", out, re.MULTILINE)
+    assert ["Options", "Start", "Deliver", "Manage", "Keys", "Audit"] == panels
+    named = re.findall(r"^│ ([a-z][a-z-]*) ", out, re.MULTILINE)
+    assert list(typer.main.get_command(tree(None)).list_commands(None)) == named  # type: ignore[attr-defined]
+    assert ["up", "publish", "endpoint", "key", "audit"] == [
+        re.findall(r"│ ([a-z-]+) ", out.partition(f"╭─ {panel} ")[2])[0] for panel in panels[1:]
+    ]
+    assert "<bool>" not in out
+    epilog = out.rpartition("╯")[2].strip().splitlines()
+    assert ("To try it", []) == (epilog[0].strip()[:9], [line for line in epilog if not line.strip()])
+
+
 def test_every_command_has_json_and_help() -> None:
     """Every command of every group has `--json` and a help text."""
     assert [] == [

@@ -15,27 +15,17 @@ from hookseal.ground.version import VERSION
 
 _EPILOG: Final = """\
 To try it on this machine: hookseal up
-
 First steps with servers of your own, which the environment names in
-
 DATABASE_URL, REDIS_URL, SECRETS_PROVIDER and SECRETS_MASTER_KEY_FILE:
-
 1. hookseal db upgrade
-
 2. hookseal key init
-
 3. hookseal endpoint add --tenant acme --url URL --event-type '*'
-
 4. hookseal worker
-
 5. hookseal publish --tenant acme --event-type invoice.paid --data '{"id": 1}'
-
-Every command has --help and --json. --json prints exactly one JSON object; up, listen and audit export: one a line.
-
+Every command has --help and --json, which prints exactly one JSON object;
+up, listen and audit export print one a line.
 Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
-
 3 not found, 4 conflict, 5 refused, 69 a server does not answer,
-
 70 internal error, 78 wrong settings, 130 interrupted.
 """
 
@@ -70,6 +60,16 @@ class _Group(TyperGroup):
 
     def get_help_option(self, ctx: Any) -> Any:
         return _without_type(super().get_help_option(ctx))
+
+
+class _Root(_Group):
+    """`hookseal` itself: its commands are in the order of the panels, and no option of it has a value."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_NAMES.index)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_without_type(option) for option in super().get_params(ctx)]
 
 
 def _without_type(flag: Any) -> Any:
@@ -141,6 +141,7 @@ def tree(branch: str | None, *, completes: bool = False) -> typer.Typer:
     for name in _branches(branch):
         _add(root, name)
     join_lines(root)
+    root.info.cls = _Root
     return root
 
 
@@ -152,11 +153,12 @@ def _branches(branch: str | None) -> tuple[str, ...]:
 
 def _add(root: typer.Typer, name: str) -> None:
     word = name.replace("-", "_")
+    panel = next(panel for panel, names in _PANELS.items() if name in names)
     module = import_module(f"hookseal.cli.{word}.group" if name in _FOLDERS else f"hookseal.cli.{word}")
     if hasattr(module, "app"):
-        root.add_typer(module.app, name=name)
+        root.add_typer(module.app, name=name, rich_help_panel=panel)
     else:
-        root.command()(getattr(module, word))
+        root.command(rich_help_panel=panel)(getattr(module, word))
 
 
 def _root(
