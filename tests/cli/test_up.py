@@ -70,9 +70,9 @@ class Terminal:
         await self.run_on_stack("publish", "--tenant", "acme", "--event-type", "a", "--data", "1")
 
     @asynccontextmanager
-    async def up(self) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
+    async def up(self, **settings: str) -> AsyncIterator[tuple[Process, dict[str, Any]]]:
         """Run `hookseal up` for the length of the block; yield its process and its first output."""
-        process = await self.start("up", "--json")
+        process = await self.start("up", "--json", **settings)
         assert process.stdout is not None
         try:
             line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
@@ -136,6 +136,7 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
             "health_url",
             "worker_log",
             "api_url",
+            "api_health_url",
             "api_log",
             "token",
             "portal_link",
@@ -143,6 +144,8 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         }
         assert names == ready.keys()
         assert [200, 200] == [await status_of(ready[name]) for name in ("portal_link", "operator_link")]
+        assert [200, 200] == [await status_of(ready[name] + "/metrics") for name in ("health_url", "api_health_url")]
+        assert (await portal_access(ready)).startswith(f"{ready['api_url']}/portal/login?code=whsc_")
         assert ("up.ready", str(terminal.state / "worker.log")) == (ready["event"], ready["worker_log"])
         assert str(terminal.state / "api.log") == ready["api_log"]
         where = ("--tenant", "acme", "--url", ready["receiver_url"] + "hook", "--event-type", "*")
@@ -164,7 +167,13 @@ async def test_a_second_terminal_uses_the_stack(terminal: Terminal) -> None:
         assert (True, True) == (event["verified"], event["body"].endswith('"data":1}'))
     assert [] == processes_in(terminal.temporary)
 
-    async with terminal.up() as (process, again):
+    async with terminal.up(HOOKSEAL_CONCURRENCY="1", SECRETS_KMS="x", DATABASE_URL="y") as (process, again):
+        assert process.stderr is not None
+        assert STARTING == await process.stderr.readline()
+        ignored = (
+            b"not used, since `hookseal up` has settings of its own: DATABASE_URL HOOKSEAL_CONCURRENCY SECRETS_KMS\n"
+        )
+        assert ignored == await process.stderr.readline()
         assert (ready["api_url"], ready["token"]) == (again["api_url"], again["token"])
         assert shown == await terminal.run_on_stack("delivery", "show", delivery["delivery_id"])
         assert 0 == (await ended(process, signal.SIGTERM))[0]
@@ -221,6 +230,15 @@ async def test_a_running_up_is_protected_and_may_be_killed(terminal: Terminal) -
     async with terminal.up() as (process, again):
         assert (401, 200) == (await answer(again, first["token"]), await answer(again, again["token"]))
         assert 0 == (await ended(process, signal.SIGHUP))[0]
+
+
+async def portal_access(ready: dict[str, Any]) -> str:
+    """Ask the API for a link to the pages, as the client of Svix does: that needs each scope of a customer."""
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {ready['token']}"}) as client:
+        answered = await client.post(ready["api_url"] + "/api/v1/auth/app-portal-access/acme", json={})
+        assert 200 == answered.status_code, answered.text
+        url: str = answered.json()["url"]
+        return url
 
 
 async def status_of(url: str) -> int:
@@ -362,6 +380,7 @@ async def test_an_error_about_an_address_names_up_env(terminal: Terminal) -> Non
         (("delivery", "list"), nowhere),
         (("check",), {"HOOKSEAL_HEALTH_PORT": str(closed_port())}),
     )
+    elsewhere = {"DATABASE_URL": "postgresql://nowhere.invalid/db"}
 
     async def advised(words: str) -> list[bool]:
         """Return of each call whether its error has these words in a line of its own."""
@@ -376,4 +395,6 @@ async def test_an_error_about_an_address_names_up_env(terminal: Terminal) -> Non
         stale = await terminal.hookseal("delivery", "list", "--json", DATABASE_URL="postgresql://127.0.0.1:1/db")
         assert "hookseal up env" in stale.json["error"]["message"]
     assert [True] * 3 == await advised("do not run")
+    # A server at another address is none of `up`.
+    assert "eval" not in (await terminal.hookseal("delivery", "list", **elsewhere)).err
     assert "eval" not in (await terminal.hookseal("up", "env")).err

@@ -14,6 +14,7 @@ _SETTINGS: Final = (
     "health_url",
 )  # in errors: what is to be corrected
 _ITS_OWN: Final = frozenset({"up", "demo"})  # they need no addresses
+_HOST: Final = "127.0.0.1"  # of the servers of `up`, in their urls
 
 
 def address_advice(error: HooksealError, arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
@@ -22,7 +23,10 @@ def address_advice(error: HooksealError, arguments: Sequence[str], environ: Mapp
     It loads nothing unless there is such a folder.
     """
     text = str(error)
-    is_fitting = type(error) is Unavailable or (type(error) is ConfigError and "is not set" in text)
+    is_theirs = (
+        type(error) is Unavailable and _HOST in text
+    )  # what does not answer at another host is no server of `up`
+    is_fitting = is_theirs or (type(error) is ConfigError and "is not set" in text)
     if not (is_fitting and any(name in text for name in _SETTINGS)) or _ITS_OWN.intersection(arguments[:1]):
         return None
     with suppress(OSError):  # what cannot be read is no such folder

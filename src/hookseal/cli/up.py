@@ -34,8 +34,10 @@ def up(
     endpoint with its url verifies the request. If it does not, the answer is 401, else 204.
 
     It also prints links to the pages of a customer and of an operator, a token for the HTTP API, and two commands that
-    use it. The token, for every tenant with the scopes read, publish and manage, is made once for the folder, and again
-    if you revoke it.
+    use it. The token, for every tenant with the scopes read, publish, manage and operate, is made once for the folder,
+    and again if you revoke it.
+
+    It has settings of its own, and says which of your HOOKSEAL_ and SECRETS_ variables it does not use.
 
     Press Ctrl-C to end it: worker and API finish their requests in flight, which takes 35 seconds at most. Press it
     again to end it at once: what was in flight is sent again at the next start. If the worker, the API, PostgreSQL or
@@ -123,7 +125,9 @@ def _say_text(event: dict[str, Any]) -> None:
             f"`hookseal portal link` prints others.\n\n"
             f"pages     {event['portal_link']}\n"
             f"operator  {event['operator_link']}\n"
-            f"probes    {event['health_url']}/readyz\nAPI       {event['api_url']}\n"
+            f"API       {event['api_url']}\n"
+            f"probes    {event['health_url']}/readyz, {event['api_health_url']}/readyz\n"
+            f"metrics   {event['health_url']}/metrics, {event['api_health_url']}/metrics\n"
             f"logs      {event['worker_log']}, {event['api_log']}\n",
         )
         return

@@ -9,6 +9,7 @@ from typing import Final
 
 from hookseal.config.keys import MASTER_KEY, NEXT_KEY, PREVIOUS_KEYS
 from hookseal.embedded.folders import read_private, write_private
+from hookseal.embedded.server import HOST
 from hookseal.embedded.stack import Stack
 from hookseal.operations.key.keys import begin, stage_key
 from hookseal.operations.operator import Operator
@@ -36,6 +37,18 @@ class Installation:
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """Return an environment with these settings and without settings of another installation."""
         return {name: value for name, value in inherited.items() if not name.startswith(_OURS)} | self.settings
+
+
+def not_used(inherited: Mapping[str, str], settings: Mapping[str, str]) -> list[str]:
+    """Return which settings of this environment an installation with `settings` does not use, by name.
+
+    Addresses that `up env` has given this shell are left out: they change with each start.
+    """
+    return sorted(
+        name
+        for name, value in inherited.items()
+        if name.startswith(_OURS) and (name not in settings or (value != settings[name] and HOST not in value))
+    )
 
 
 async def install(stack: Stack, folder: Path) -> Installation:

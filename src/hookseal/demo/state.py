@@ -91,14 +91,10 @@ def receiver_port(folder: Path) -> int:
 
 
 def api_port(folder: Path) -> int:
-    """Return the port of the API: that of the run before; 0, for any, if another process listens on it now."""
-    port = _kept_port(folder / _API_PORT)
-    return port if port is not None and _is_free(port) else 0
-
-
-def keep_api_port(folder: Path, port: int) -> None:
-    """Keep the port of the API for the next run."""
-    write_private(folder / _API_PORT, str(port))
+    """Return the port of the API: that of the run before, or a new one if another process listens on it now."""
+    place = folder / _API_PORT
+    port = _kept_port(place)
+    return port if port is not None and _is_free(port) else _new_port(place)
 
 
 def _is_free(port: int) -> bool:

@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from hookseal.admin import Scope
 from hookseal.admin.admin import Admin
 from hookseal.api.access import ALL
 from hookseal.config.api import PORTAL_URL
 from hookseal.demo import state
-from hookseal.demo.installation import WHO, Installation, install
+from hookseal.demo.installation import WHO, Installation, install, not_used
 from hookseal.demo.process import STOP_SECONDS, api_process, worker_process
 from hookseal.demo.sink import Judge, delivery_of, run_sink
+from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES
+from hookseal.embedded.server import HOST
 from hookseal.embedded.stack import stack
 from hookseal.errors import HooksealError, NotFound, Unavailable, with_advice
 from hookseal.ground import ids
@@ -33,6 +34,7 @@ from hookseal.secrets.core.signing import public_key_of
 
 _CONNECTIONS: Final = 4  # of the receiver, to read secrets
 _NAME: Final = "up"  # of the token
+_SCOPES: Final = (*DEFAULT_SCOPES, Scope.OPERATE)  # of the token
 _CUSTOMER: Final = "acme"  # whose pages the link opens: that of the commands which `up` prints
 _LINK_SECONDS: Final = 604_800
 # Whom the links let in: the tenant of each, and the scopes.
@@ -53,7 +55,8 @@ _ENDING: Final = (
 async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, report: Callable[[str], None]) -> None:
     """Run the stack until SIGINT, SIGTERM or SIGHUP. Published events stay in the folder for the next run.
 
-    At the first signal `report` is called with what it waits for then; a second one kills worker and API. The folder
+    `report` is called with the settings of the environment that it does not use, and at the first signal with what it
+    waits for then; a second one kills worker and API. The folder
     must be an absolute path, since other processes use it. `say` is called once when everything is up, and then for
     each request to the receiver. Raises `Unavailable` if a part does not start or ends, `Refused` if another `up` is
     running in the folder.
@@ -73,7 +76,7 @@ async def stay_up(folder: Path, say: Callable[[dict[str, object]], None], *, rep
     logging.getLogger("asyncpg.pool").disabled = True
     with state.lock_folder(folder):
         state.keep_logs(folder)
-        await _hold(folder, say, stop, at_once)
+        await _hold(folder, say, report, stop, at_once)
 
 
 @asynccontextmanager
@@ -89,21 +92,27 @@ async def _receiver(
 
 
 async def _hold(
-    folder: Path, say: Callable[[dict[str, object]], None], stop: asyncio.Event, at_once: asyncio.Event
+    folder: Path,
+    say: Callable[[dict[str, object]], None],
+    report: Callable[[str], None],
+    stop: asyncio.Event,
+    at_once: asyncio.Event,
 ) -> None:
     async with stack(folder) as both:
         installation = await install(both, folder)
         token = await _token(installation, folder)
-        environment = installation.environment(os.environ)
-        of_api = environment | {"HOOKSEAL_API_PORT": str(state.api_port(folder))}
+        environment, api_port = installation.environment(os.environ), state.api_port(folder)
+        pages_url = f"http://{HOST}:{api_port}{PATH}"
+        of_api = environment | {"HOOKSEAL_API_PORT": str(api_port), PORTAL_URL: pages_url}
         async with (
             _receiver(installation, state.receiver_port(folder), say, at_once) as receiver_url,
             worker_process(environment, folder / "worker.log", at_once=at_once) as worker,
             api_process(of_api, folder / "api.log", at_once=at_once) as api,
         ):
-            health_url, pages_url = worker.ready["health_url"], api.ready["url"] + PATH
-            state.keep_api_port(folder, urlsplit(api.ready["url"]).port or 0)
+            health_url = worker.ready["health_url"]
             published = installation.settings | {"HOOKSEAL_HEALTH_URL": health_url, PORTAL_URL: pages_url}
+            if names := not_used(os.environ, published):
+                report(f"not used, since `hookseal up` has settings of its own: {' '.join(names)}")
             links = await _links(published)
             with state.publish_settings(folder, published):
                 say(
@@ -113,6 +122,7 @@ async def _hold(
                         "health_url": health_url,
                         "worker_log": str(worker.log),
                         "api_url": api.ready["url"],
+                        "api_health_url": api.ready["health_url"],
                         "api_log": str(api.log),
                         "token": token,
                         **links,
@@ -127,14 +137,18 @@ async def _hold(
 
 
 async def _token(installation: Installation, folder: Path) -> str:
-    """Return the token of this folder, for every tenant. It is made again if it was revoked, or its file is gone."""
+    """Return the token of this folder, for every tenant.
+
+    It is made again if it was revoked, if its file is gone, or if it may do less than one that is made now.
+    """
     async with Admin.connect(environ=installation.settings) as admin:
         kept = state.kept_token(folder)
-        if kept is not None and await admin.tokens.find(kept) is not None:
+        found = None if kept is None else await admin.tokens.find(kept)
+        if kept is not None and found is not None and set(_SCOPES) <= set(found.scopes):
             return kept
         with suppress(NotFound):
             await admin.tokens.revoke(name=_NAME, actor=WHO)
-        added = await admin.tokens.add(name=_NAME, tenant_id=ids.EVERY_TENANT, actor=WHO)
+        added = await admin.tokens.add(name=_NAME, tenant_id=ids.EVERY_TENANT, scopes=_SCOPES, actor=WHO)
     text = added.token.reveal().decode("ascii")
     state.keep_token(folder, text)
     return text
