@@ -59,5 +59,5 @@ async def test_the_text_is_a_table(begun: Begun) -> None:
     async with login(begun.stored.pool, begun.settings["DATABASE_URL"]) as (role, _):
         await begun.run("producer", "grant", "--role", role, "--tenant", "acme")
         table = (await begun.run("producer", "list")).out.splitlines()
-    assert ["role", "tenant", "id", "granted", "at", "role", "exists", "stale"] == table[0].split()
+    assert ["role", "tenant", "id", "age", "role", "exists", "stale"] == table[0].split()
     assert [role, "acme", "yes", "no"] == [cell for number, cell in enumerate(table[1].split()) if number != 2]

@@ -3,24 +3,25 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import Admin, AuditHead, AuditRow, Page, VerifiedLog, VerifiedTenant
+from hookseal.admin import Admin, AuditHead, AuditRow, VerifiedLog, VerifiedTenant
 from hookseal.audit.chain import MAX_HEADS, Action, Contradiction, Flaw
 from hookseal.audit.exported import MAX_LINE_BYTES
-from hookseal.cli.context import CHANGES, READS, call
+from hookseal.cli.context import CHANGES, READS, call, listed
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input, read_lines
-from hookseal.cli.shared.output import Json, JsonLines, emit, fields_of, note, page_text, printable
+from hookseal.cli.shared.output import Columns, Json, JsonLines, Wide, emit, emit_page, fields_of, note, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(help="List, verify and export the audit log: who changed what.", no_args_is_help=True)
 
-_COLUMNS: Final = ("at", "tenant_id", "sequence", "actor", "action", "subject")
+_COLUMNS: Final = Columns(("sequence", "at", "action", "actor", "tenant_id", "subject"), ("correlation_id",))
 _BYTES_A_HEAD: Final = 512
 _MEANING: Final[dict[str, str]] = {
     Flaw.MISSING: "the row is missing",
@@ -47,17 +48,19 @@ def list_(
     action: Annotated[Action | None, typer.Option(help="Only changes of this kind.")] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List the rows of the audit log, newest first: what was changed, by whom and when.
 
     Example: hookseal audit list --tenant acme --action secret.rotated
     """
-    page = call(
+    page = listed(
         start(READS),
         lambda admin: admin.audit.list(tenant_id=_tenant_or_every(tenant), action=action, limit=limit, cursor=cursor),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    emit_page(page, _COLUMNS, none="no audit rows", as_json=as_json, wide=wide, tenant=tenant, row=_row)
 
 
 @app.command()
@@ -162,8 +165,8 @@ def _progress() -> Iterator[Callable[[str, int], None] | None]:
     typer.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _list_text(page: Page[AuditRow]) -> str:
-    return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none="no audit rows")
+def _row(each: AuditRow) -> dict[str, object]:
+    return fields_of(each) | {"at": datetime.fromisoformat(each.at)}
 
 
 def _verify_text(verified: VerifiedLog) -> str:

@@ -9,10 +9,13 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Final, TypeVar
 
+from hookseal.admin import Page
 from hookseal.admin.admin import Admin, for_command
-from hookseal.cli.shared.printing import printable
+from hookseal.cli.shared.printing import note, printable
 from hookseal.cli.shared.runtime import run, translated
 from hookseal.config.settings import Part, Settings
+from hookseal.errors import HooksealError, NotFound
+from hookseal.ground.ids import EVERY_TENANT, RESERVED_TENANTS
 from hookseal.secrets.core.keyring import KeyRing
 
 T = TypeVar("T")
@@ -20,6 +23,7 @@ T = TypeVar("T")
 READS: Final = frozenset({Part.DATABASE})
 CHANGES: Final = frozenset({Part.DATABASE, Part.SECRETS})
 _MAX_NAME: Final = 128
+_NO_CUSTOMERS: Final = RESERVED_TENANTS | {EVERY_TENANT}
 
 
 def call(
@@ -36,6 +40,38 @@ def call(
             return await step(admin)
 
     return run(once(), loop_factory=loop_factory)
+
+
+def listed(settings: Settings, step: Callable[[Admin], Awaitable[Page[T]]], *, tenant: str | None) -> Page[T]:
+    """Return the page that a command lists. If it is empty, and no such tenant is known, say so on standard error."""
+
+    async def step_and_look(admin: Admin) -> tuple[Page[T], bool]:
+        page = await step(admin)
+        is_empty = not page.items and page.next_cursor is None
+        if not is_empty or tenant is None or tenant in _NO_CUSTOMERS:
+            return page, True
+        return page, await _is_known(admin, tenant)
+
+    page, is_known = call(settings, step_and_look)
+    if not is_known:
+        say_unknown(str(tenant))
+    return page
+
+
+async def _is_known(admin: Admin, tenant: str) -> bool:
+    try:
+        await admin.tenants.get(tenant_id=tenant)
+    except NotFound:
+        return False
+    except HooksealError:  # a role that may not read tenants; the page itself was read
+        return True
+    return True
+
+
+def say_unknown(tenant: str) -> None:
+    """Say on standard error that no such tenant is known."""
+    told = f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
+    note(told, prefix="")
 
 
 class AdminSession:

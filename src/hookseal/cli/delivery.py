@@ -4,10 +4,10 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from hookseal.admin import Attempt, Delivery, DeliveryDetails, Page, ReplayedDelivery
-from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.admin import DeliveryDetails, ReplayedDelivery
+from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
 from hookseal.ground.ids import EVERY_TENANT
@@ -16,18 +16,13 @@ app: Final = typer.Typer(
     help="List deliveries, show their attempts, explain, replay or skip one.", no_args_is_help=True
 )
 
-_COLUMNS: Final = (
-    "delivery_id", "tenant_id", "endpoint_id", "event_type", "state", "attempts", "created_at", "last_error",
-)  # fmt: skip
-_ATTEMPT_COLUMNS: Final = (
-    "attempt_id",
-    "started_at",
-    "event_type",
-    "manual",
-    "outcome",
-    "status",
-    "duration_ms",
-    "url",
+_COLUMNS: Final = Columns(
+    ("delivery_id", "event_type", "state", "attempts", "created_at", "last_error"),
+    ("waiting_for", "next_attempt_at", "tenant_id", "endpoint_id", "event_id", "replay_of"),
+)
+_ATTEMPT_COLUMNS: Final = Columns(
+    ("attempt_id", "started_at", "outcome", "status", "duration_ms", "event_type"),
+    ("manual", "worker", "endpoint_id", "event_id", "url"),
 )
 _Id: TypeAlias = Annotated[
     str,
@@ -68,6 +63,7 @@ def list_(
     ] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List deliveries, newest first.
@@ -76,7 +72,7 @@ def list_(
 
     Example: hookseal delivery list --tenant acme --state failed --since 1h
     """
-    page = call(
+    page = listed(
         start(READS),
         lambda admin: admin.deliveries.list(
             tenant_id=EVERY_TENANT if tenant is None else tenant,
@@ -92,8 +88,9 @@ def list_(
             limit=limit,
             cursor=cursor,
         ),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    emit_page(page, _COLUMNS, none="no deliveries", as_json=as_json, wide=wide, tenant=tenant)
 
 
 @app.command()
@@ -131,6 +128,7 @@ def attempts(
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The first attempt first.")] = False,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List the attempts of an endpoint, of an event, or of an event to one endpoint, newest first.
@@ -156,7 +154,7 @@ def attempts(
             oldest_first=oldest_first,
         ),
     )
-    emit(page, as_json=as_json, text=lambda: _attempts_text(page))
+    emit_page(page, _ATTEMPT_COLUMNS, none="no attempts", as_json=as_json, wide=wide, tenant=tenant)
 
 
 @app.command()
@@ -256,16 +254,6 @@ def _replayed_text(replayed: ReplayedDelivery, *, of: str | None = None) -> str:
         + ("" if of is None else f", a replay of {of}")
         + ("" if held is None else f", but is held now\n{printable(held.text)}")
     )
-
-
-def _list_text(page: Page[Delivery]) -> str:
-    none = "no deliveries" if page.next_cursor is None else "no deliveries among those that were searched"
-    return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
-
-
-def _attempts_text(page: Page[Attempt]) -> str:
-    none = "no attempts" if page.next_cursor is None else "no attempts among those that were searched"
-    return page_text([fields_of(each) for each in page.items], _ATTEMPT_COLUMNS, page.next_cursor, none=none)
 
 
 def _show_text(details: DeliveryDetails) -> str:

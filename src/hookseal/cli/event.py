@@ -5,16 +5,16 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import Admin, EventDetails, Page, StoredEvent
-from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.admin import Admin, EventDetails
+from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text, printable, table
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, printable, table
 from hookseal.cli.shared.runtime import start
 
 app: Final = typer.Typer(help="List events, and show one with its deliveries.", no_args_is_help=True)
 
-_COLUMNS: Final = ("event_id", "event_type", "occurred_at", "correlation_id")
-_DELIVERY_COLUMNS: Final = ("delivery_id", "endpoint_id", "state", "attempts", "created_at", "last_error")
+_COLUMNS: Final = Columns(("event_id", "event_type", "occurred_at", "correlation_id"), ("channels", "traceparent"))
+_DELIVERY_COLUMNS: Final = ("delivery_id", "state", "attempts", "created_at", "endpoint_id", "last_error")
 
 
 @app.command(name="list")
@@ -33,6 +33,7 @@ def list_(
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The first event first.")] = False,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List the events of a tenant, newest first, without their payload.
@@ -41,7 +42,7 @@ def list_(
 
     Example: hookseal event list --tenant acme --event-type invoice.paid --since 1h
     """
-    page = call(
+    page = listed(
         start(READS),
         lambda admin: admin.events.list(
             tenant_id=tenant,
@@ -54,8 +55,9 @@ def list_(
             cursor=cursor,
             oldest_first=oldest_first,
         ),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    emit_page(page, _COLUMNS, none="no events", as_json=as_json, wide=wide, tenant=tenant)
 
 
 @app.command()
@@ -93,11 +95,6 @@ def _text_of(body: bytes) -> str | None:
         return body.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _list_text(page: Page[StoredEvent]) -> str:
-    none = "no events" if page.next_cursor is None else "no events among those that were searched"
-    return page_text([fields_of(each) for each in page.items], _COLUMNS, page.next_cursor, none=none)
 
 
 def _show_text(details: EventDetails) -> str:

@@ -5,16 +5,15 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from hookseal.admin import EventType, Page
 from hookseal.cli.context import CHANGES, READS, call, operator_name
-from hookseal.cli.shared.output import Json, emit, fields_of, page_text
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page
 from hookseal.cli.shared.runtime import start
-from hookseal.ground import json_problem
 from hookseal.errors import Malformed
+from hookseal.ground import json_problem
 
 app: Final = typer.Typer(help="Keep the catalogue of event types.", no_args_is_help=True)
 
-_COLUMNS: Final = ("name", "description", "deprecated", "created_at")
+_COLUMNS: Final = Columns(("name", "deprecated", "created_at", "description"), ("updated_at",))
 
 
 @app.command()
@@ -47,6 +46,7 @@ def list_(
     *,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List the event types of the catalogue, by name.
@@ -54,7 +54,7 @@ def list_(
     Example: hookseal event-type list
     """
     page = call(start(READS), lambda admin: admin.event_types.list(limit=limit, after=cursor))
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    emit_page(page, _COLUMNS, none="no event types", as_json=as_json, wide=wide)
 
 
 @app.command()

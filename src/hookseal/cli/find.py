@@ -6,14 +6,14 @@ import typer
 
 from hookseal.admin import Found
 from hookseal.cli.context import READS, call
-from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text
+from hookseal.cli.shared.output import Json, emit, fields_of, key_values, table
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import NotFound
 
 _DELIVERY = ("tenant_id", "delivery_id", "endpoint_id", "event_id", "event_type", "state", "attempts", "last_error")
 _TENANT = ("tenant_id", "uid", "name", "created_at")
 _NOT_IN_ALL = "nothing was found with this id: there are more tenants, in which no event was looked for"
-_EVENTS = ("tenant_id", "event_id", "event_type", "occurred_at", "correlation_id")
+_EVENTS = ("event_id", "tenant_id", "event_type", "occurred_at", "correlation_id")
 
 
 def find(
@@ -44,5 +44,5 @@ def _text(found: Found) -> str:
             parts.append("\n".join([title, *key_values({name: facts[name] for name in names}, indent="  ")]))
     if found.events:
         more = "" if found.complete else "\nthere may be more"
-        parts.append(page_text([fields_of(event) for event in found.events], _EVENTS, None, none="") + more)
+        parts.append(table([fields_of(event) for event in found.events], _EVENTS) + more)
     return "\n\n".join(parts)

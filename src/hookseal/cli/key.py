@@ -1,7 +1,7 @@
 """`hookseal key`: the master keys that seal the secrets, and the integrity key."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -32,8 +32,11 @@ from hookseal.secrets.kms.wrapped import KMS_FORM, KmsKey, KmsSettings, WrappedK
 app: Final = typer.Typer(help="Initialise an installation, change its master keys, rotate its integrity key.")
 
 _WRAPS: Final = frozenset({Part.SECRETS})
-_COLUMNS: Final = ("key_id", "state", "held", "records", "workers")
-_SEALED_COLUMNS: Final = ("tenant_id", "ref", "purpose", "state", "endpoint_id", "used_as")
+_COLUMNS: Final = Columns(
+    ("key_id", "state", "held", "records", "workers"),
+    ("promoted_at", "drained_at", "compromised_at", "retired_at", "destroyed_at"),
+)
+_SEALED_COLUMNS: Final = Columns(("ref", "state", "purpose", "used_as"), ("tenant_id", "endpoint_id"))
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The id of the master key, from `hookseal key status`.")]
 
@@ -69,7 +72,7 @@ def init(
 
 
 @app.command()
-def status(*, as_json: Json = False) -> None:
+def status(*, wide: Wide = False, as_json: Json = False) -> None:
     """List the master keys, each with its state, the number of its records, and of the live workers that have it.
 
     `held` says whether the settings of this command have the key. An `unregistered` key has records, but is not in the
@@ -79,7 +82,7 @@ def status(*, as_json: Json = False) -> None:
     """
     settings = start(CHANGES)
     keys = call(settings, lambda admin: admin.keys.status())
-    emit(keys, as_json=as_json, text=lambda: _status_text(settings, keys))
+    emit(keys, as_json=as_json, text=lambda: _status_text(settings, keys, wide=wide))
 
 
 @app.command()
@@ -183,10 +186,10 @@ def compromise(
 
     Example: hookseal key compromise 0123456789abcdef --overlap 1h
     """
+    overlap_seconds = lasting(overlap, "s", "overlap")
 
     async def step(admin: Admin) -> Compromise:
         with progress("versions examined", await admin.keys.count_versions(key_id=key_id)) as report:
-    overlap_seconds = lasting(overlap, "s", "overlap")
             return await admin.keys.compromise(
                 key_id=key_id,
                 actor=operator_name(),
@@ -207,6 +210,7 @@ def versions(
     *,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List every secret version that was ever sealed under this master key, and how its endpoint uses it now.
@@ -214,8 +218,7 @@ def versions(
     Example: hookseal key versions 0123456789abcdef --json
     """
     page = call(start(CHANGES), lambda admin: admin.keys.versions(key_id=key_id, limit=limit, cursor=cursor))
-    items = [fields_of(each) for each in page.items]
-    emit(page, as_json=as_json, text=lambda: _sealed_text(items, page.next_cursor))
+    emit_page(page, _SEALED_COLUMNS, none="no secret was ever sealed under this key", as_json=as_json, wide=wide)
 
 
 @app.command()
@@ -274,14 +277,14 @@ def _begun_text(settings: Settings, begun: InitialisedKeys) -> str:
     return f"{first}\n{then}"
 
 
-def _status_text(settings: Settings, keys: MasterKeys) -> str:
+def _status_text(settings: Settings, keys: MasterKeys, *, wide: bool) -> str:
     rows = [fields_of(each) for each in keys.items]
     none = (
         "no master key yet: run `hookseal key init`"
         if settings.secrets.provider is Provider.DB
         else f"no master key: secrets are kept by {settings.secrets.provider}"
     )
-    keyed = table(rows, _COLUMNS) if rows else none
+    keyed = table(rows, _COLUMNS.shown(wide=wide), wide=wide) if rows else none
     plaintext = keys.plaintext_endpoints
     return keyed + (
         f"\nendpoints with a plaintext secret: {plaintext} (run `hookseal migrate-secrets`)" if plaintext else ""
@@ -334,12 +337,6 @@ def _rewrapped_text(key: RewrappedKey) -> str:
     if key.left:
         return f"{sealed}; left under {key.key_id}: {key.left} (runbook, HooksealSecretRefused)"
     return f"{sealed}; none is under {key.key_id} any more: hookseal key retire {key.key_id}"
-
-
-def _sealed_text(items: Sequence[dict[str, object]], following: str | None) -> str:
-    if not items:
-        return "no secret was ever sealed under this key"
-    return table(items, _SEALED_COLUMNS) + ("" if following is None else f"\nnext page: --cursor {following}")
 
 
 def _compromise_text(tally: Compromise) -> str:

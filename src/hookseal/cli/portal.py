@@ -5,11 +5,10 @@ from typing import Annotated, Final
 import typer
 
 from hookseal.admin import PORTAL_SCOPES, Scope
-from hookseal.cli.context import CHANGES, call, operator_name
+from hookseal.cli.context import CHANGES, call, operator_name, say_unknown
 from hookseal.cli.shared.moments import seconds
 from hookseal.cli.shared.output import Json, emit, fields_of, note, rfc3339
 from hookseal.cli.shared.runtime import start
-from hookseal.cli.token import say_unknown
 from hookseal.config.api import PORTAL_URL
 from hookseal.errors import ConfigError
 from hookseal.ground.ids import EVERY_TENANT
@@ -65,4 +64,5 @@ def link(
         whose = "an operator" if tenant == EVERY_TENANT else tenant
         ends = rfc3339(made.expires_at)
         note(f"it works once, within ten minutes, and opens the pages of {whose}; they close at {ends}", prefix="")
-        say_unknown(tenant, is_known=made.tenant_is_known)
+    if not (as_json or made.tenant_is_known):
+        say_unknown(tenant)

@@ -4,15 +4,15 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import Page, Producer, RevokedProducer
-from hookseal.cli.context import CHANGES, READS, call, operator_name
-from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
+from hookseal.admin import RevokedProducer
+from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, printable
 from hookseal.cli.shared.runtime import start
 from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(help="Let database roles publish for tenants.", no_args_is_help=True)
 
-_COLUMNS: Final = ("role", "tenant_id", "granted_at", "role_exists", "stale")
+_COLUMNS: Final = Columns(("role", "tenant_id", "granted_at", "role_exists", "stale"))
 
 Role = Annotated[str, typer.Option(help="The database role that the producer logs in as.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that it may publish for; '*' is every tenant.")]
@@ -54,6 +54,7 @@ def list_(
     *,
     role: Annotated[str | None, typer.Option(help="Only grants to this role.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only grants for this tenant; '*' is every tenant.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List which database roles may publish for which tenants.
@@ -62,8 +63,8 @@ def list_(
 
     Example: hookseal producer list --tenant acme
     """
-    page = call(start(READS), lambda admin: admin.producers.list(role=role, tenant_id=tenant))
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    page = listed(start(READS), lambda admin: admin.producers.list(role=role, tenant_id=tenant), tenant=tenant)
+    emit_page(page, _COLUMNS, none="no producers", as_json=as_json, wide=wide, tenant=tenant)
 
 
 def _revoked_text(revoked: RevokedProducer) -> str:
@@ -76,11 +77,6 @@ def _revoked_text(revoked: RevokedProducer) -> str:
     statement = revoked.left_to_run
     more = "" if statement is None else f"\none statement is left, which needs a role with more rights: {statement};"
     return f"{name} may no longer publish for {tenants}{more}"
-
-
-def _list_text(page: Page[Producer]) -> str:
-    rows = [fields_of(item) for item in page.items]
-    return table(rows, _COLUMNS) if rows else "no producers"
 
 
 def _tenant_name(tenant: str) -> str:

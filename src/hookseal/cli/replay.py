@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hookseal.admin import Admin, Page, ReplayCount, ReplayJob
-from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.admin import Admin, ReplayCount, ReplayJob
+from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Json, emit, fields_of, key_values, page_text
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
@@ -24,7 +24,10 @@ _FINAL: Final = "|".join(FINAL)
 _LOOK_SECONDS: Final = 1.0
 _DEFAULT: Final = f"{DEFAULT_RATE}/s"
 _NONE_RUNS: Final = "no replay job runs: `hookseal replay list` shows those that have ended"
-_COLUMNS: Final = ("replay_id", "tenant_id", "state", "matched", "replayed", "skipped", "remaining", "started_at")
+_COLUMNS: Final = Columns(
+    ("replay_id", "state", "matched", "replayed", "started_at", "tenant_id"),
+    ("skipped", "remaining", "rate", "moved_at", "ended_at"),
+)
 
 
 @app.command(name="start")
@@ -105,6 +108,7 @@ def status(
         str | None, typer.Argument(metavar="[ID]", help="The id of the job; without it, running jobs.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the progress of the job until it has ended.")] = False,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Show how far a replay job is, or all jobs that run.
@@ -114,7 +118,7 @@ def status(
     if replay is None and wait:
         raise Malformed("name the job to wait for: `hookseal replay list` shows their ids", field="replay")
     if replay is None:
-        _list(EVERY_TENANT, JobState.RUNNING, limit=50, cursor=None, as_json=as_json, none=_NONE_RUNS)
+        _list(None, JobState.RUNNING, limit=50, cursor=None, wide=wide, as_json=as_json, none=_NONE_RUNS)
         return
     job = call(start(READS), lambda admin: _get(admin, replay, until_it_has_ended=wait))
     emit(job, as_json=as_json, text=lambda: _facts_text(job))
@@ -127,13 +131,14 @@ def list_(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List replay jobs, newest first.
 
     Example: hookseal replay list --tenant acme --state running
     """
-    _list(EVERY_TENANT if tenant is None else tenant, state, limit=limit, cursor=cursor, as_json=as_json)
+    _list(tenant, state, limit=limit, cursor=cursor, wide=wide, as_json=as_json, none="no replay jobs")
 
 
 @app.command()
@@ -175,18 +180,19 @@ def _states(states: Sequence[State] | None, *, all_states: bool) -> tuple[State,
 
 
 def _list(
-    tenant: str, state: JobState | None, *, limit: int, cursor: str | None, as_json: bool, none: str = "no replay jobs"
+    tenant: str | None, state: JobState | None, *, limit: int, cursor: str | None, wide: bool, as_json: bool, none: str
 ) -> None:
-    page = call(
+    owner = EVERY_TENANT if tenant is None else tenant
+    page = listed(
         start(READS),
-        lambda admin: admin.replays.list(tenant_id=tenant, state=state, limit=limit, cursor=cursor),
+        lambda admin: admin.replays.list(tenant_id=owner, state=state, limit=limit, cursor=cursor),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _list_text(page, none))
+    emit_page(page, _COLUMNS, none=none, as_json=as_json, wide=wide, tenant=tenant, row=_row)
 
 
-def _list_text(page: Page[ReplayJob], none: str) -> str:
-    items = [fields_of(job) | {"skipped": sum(job.skipped.values())} for job in page.items]
-    return page_text(items, _COLUMNS, page.next_cursor, none=none)
+def _row(job: ReplayJob) -> dict[str, object]:
+    return fields_of(job) | {"skipped": sum(job.skipped.values())}
 
 
 def _facts_text(job: ReplayJob | ReplayCount) -> str:

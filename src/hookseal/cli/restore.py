@@ -20,7 +20,7 @@ app: Final = typer.Typer(
     help="Find rows that are older than the audit log says, and accept a restore.", no_args_is_help=True
 )
 
-_COLUMNS: Final = ("tenant_id", "endpoint_id", "kind", "generation", "audited_generation")
+_COLUMNS: Final = ("endpoint_id", "kind", "generation", "audited_generation", "tenant_id")
 _AGREES: Final = (
     "rows and audit log agree; they cannot show whether all of the database is stale: compare it with a head that you "
     "kept elsewhere, hookseal audit verify --head FILE"

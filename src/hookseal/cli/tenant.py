@@ -5,17 +5,19 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import Page, Tenant
+from hookseal.admin import Tenant
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.shared.moments import age
-from hookseal.cli.shared.output import Json, emit, fields_of, page_text
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 
 app: Final = typer.Typer(help="Name, list and delete tenants.", no_args_is_help=True)
 
-_COLUMNS: Final = ("tenant_id", "uid", "name", "created_at", "pending", "due", "waiting", "oldest")
+_COLUMNS: Final = Columns(
+    ("tenant_id", "pending", "due", "waiting", "oldest", "created_at", "name"), ("uid", "updated_at")
+)
 
 
 @app.command()
@@ -44,6 +46,7 @@ def list_(
     *,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List tenants that were added or have had an endpoint, the newest first, each with its pending deliveries.
@@ -53,7 +56,7 @@ def list_(
     Example: hookseal tenant list
     """
     page = call(start(READS), lambda admin: admin.tenants.list(limit=limit, after=cursor, with_backlog=True))
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    emit_page(page, _COLUMNS, none="no tenants", as_json=as_json, wide=wide, row=_row)
 
 
 @app.command()
@@ -84,10 +87,6 @@ def delete(
         text=f"tenant {deleted.tenant_id} is deleted, with {ids.plural(deleted.endpoints, 'endpoint', 'endpoints')}; "
         f"pending deliveries cancelled: {deleted.cancelled}, tokens revoked: {deleted.tokens}",
     )
-
-
-def _list_text(page: Page[Tenant]) -> str:
-    return page_text([_row(item) for item in page.items], _COLUMNS, page.next_cursor, none="no tenants")
 
 
 def _row(tenant: Tenant) -> dict[str, object]:

@@ -4,18 +4,23 @@ from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import AddedToken, Page, Scope, Token
-from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.admin import AddedToken, Scope
+from hookseal.cli.context import CHANGES, READS, call, listed, operator_name, say_unknown
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Json, emit, fields_of, note, page_text, rfc3339
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, note, rfc3339
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES
 from hookseal.ground.ids import EVERY_TENANT
 
 app: Final = typer.Typer(help="Make and revoke tokens of the HTTP API.", no_args_is_help=True)
 
-_COLUMNS: Final = ("name", "tenant_id", "scopes", "state", "expires_at", "last_used_on", "created_at")
-_PORTAL_COLUMNS: Final = ("name", "tenant_id", "user", "session_id", *_COLUMNS[2:])
+_COLUMNS: Final = Columns(
+    ("name", "state", "expires_at", "last_used_on", "tenant_id", "scopes"), ("created_at", "revoked_at", "token_id")
+)
+_PORTAL_COLUMNS: Final = Columns(
+    ("name", "state", "expires_at", "tenant_id", "user", "scopes"),
+    ("session_id", "last_used_on", "created_at", "revoked_at", "token_id"),
+)
 
 
 @app.command()
@@ -54,7 +59,8 @@ def add(
     emit(fields_of(added) | {"token": text}, as_json=as_json, text=text)
     if not as_json:
         note(_said(added), prefix="")
-        say_unknown(added.tenant_id, is_known=added.tenant_is_known)
+    if not (as_json or added.tenant_is_known):
+        say_unknown(added.tenant_id)
 
 
 @app.command(name="list")
@@ -64,6 +70,7 @@ def list_(
     portal: Annotated[bool, typer.Option("--portal", help="Those of portals, in place of all others.")] = False,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List tokens, also those that were revoked or have expired, the newest first.
@@ -73,10 +80,13 @@ def list_(
     Example: hookseal token list --tenant acme
     """
     owner = EVERY_TENANT if tenant is None else tenant
-    page = call(
-        start(READS), lambda admin: admin.tokens.list(tenant_id=owner, portal=portal, limit=limit, cursor=cursor)
+    page = listed(
+        start(READS),
+        lambda admin: admin.tokens.list(tenant_id=owner, portal=portal, limit=limit, cursor=cursor),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _list_text(page, _PORTAL_COLUMNS if portal else _COLUMNS))
+    columns = _PORTAL_COLUMNS if portal else _COLUMNS
+    emit_page(page, columns, none="no tokens", as_json=as_json, wide=wide, tenant=tenant)
 
 
 @app.command()
@@ -93,15 +103,3 @@ def _said(added: AddedToken) -> str:
     tenant = "every tenant" if added.tenant_id == EVERY_TENANT else added.tenant_id
     end = "never expires" if added.expires_at is None else f"expires at {rfc3339(added.expires_at)}"
     return f"the token {added.name} of {tenant} may {', '.join(added.scopes)}, and {end}; it is shown only now"
-
-
-def say_unknown(tenant: str, *, is_known: bool) -> None:
-    """Say on standard error if no such tenant is known."""
-    if not is_known:
-        told = f"no tenant {tenant} is known: it was not added and has no endpoint, so look whether its name is right"
-        note(told, prefix="")
-
-
-def _list_text(page: Page[Token], columns: tuple[str, ...]) -> str:
-    rows = [fields_of(item) for item in page.items]
-    return page_text(rows, columns, page.next_cursor, none="no tokens")

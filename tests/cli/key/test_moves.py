@@ -308,7 +308,7 @@ async def test_the_pages_list_each_version_once(keys: Keys) -> None:
     assert {"tenant_id", "ref", "purpose", "state", "endpoint_id", "used_as"} == set(items[0])
     assert {"current", "headers", None} == {item["used_as"] for item in items}
     text = (await keys.run("versions", OLD.key_id, "--limit", "2")).out
-    assert ("tenant id", "next page: --cursor") == (text[:9], text.splitlines()[-1][:19])
+    assert ("ref", "more: --cursor") == (text[:3], text.splitlines()[-1][:14])
     await keys.done("stage", by=WITH_NEXT)
     assert "no secret was ever sealed under this key\n" == (await keys.run("versions", NEXT.key_id)).out
     for wrong in (["--cursor", "%%%"], ["--limit", "0"], ["--limit", "1001"]):

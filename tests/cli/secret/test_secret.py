@@ -48,8 +48,8 @@ async def test_the_text_is_a_table(begun: Begun) -> None:
     """The text is a table; an endpoint of an older system without a sealed secret has no versions."""
     pointer = (await begun.stored.endpoint()).pointer
     table = (await begun.run("secret", "versions", *options_of(pointer.endpoint_id))).out.splitlines()
-    assert ["ref", "state", "scheme", "signs", "attempts", "needed"] == table[0].split()
-    assert [pointer.secret_ref, "active", "standard", "yes", "0", "yes"] == table[1].split()
+    assert ["version", "state", "scheme", "signs", "attempts", "needed", "ref"] == table[0].split()
+    assert ["1", "active", "standard", "yes", "0", "yes", pointer.secret_ref] == table[1].split()
     assert ["", "version 1: every new attempt is signed with it"] == table[2:]
     [ring] = await begun.stored.deliveries()
     await rows.attempt(begun.stored.pool, ring.delivery_id, started_at=STARTED, signed_by=[pointer.secret_ref])

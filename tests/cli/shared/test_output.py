@@ -4,7 +4,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,11 +12,22 @@ from enum import StrEnum
 
 import pytest
 
-from hookseal.admin.results import HIDDEN
-from hookseal.cli.shared.output import emit, emit_error, fields_of, note, printable, rfc3339, table
+from hookseal.admin.results import HIDDEN, Page
+from hookseal.cli.shared.output import (
+    Columns,
+    emit,
+    emit_error,
+    emit_page,
+    fields_of,
+    note,
+    printable,
+    rfc3339,
+    table,
+)
 from hookseal.cli.shared.printing import print_error
 from hookseal.errors import Conflict, HooksealError, NotFound
 from hookseal.secrets.core.material import SecretMaterial
+from tests.doubles.clock import FakeClock
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 5_999, tzinfo=UTC)
 
@@ -164,40 +175,109 @@ def test_control_characters_are_escaped() -> None:
     assert r"\x1b[31m \u202e h\xf6flich".replace(r"\xf6", "ö") == printable("\x1b[31m \u202e höflich")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """An item of a list."""
+
+    name: str
+    tenant_id: str
+    more: int
+
+
 ROWS: list[dict[str, object]] = [
-    {"key_id": "a", "state": Colour.RED, "held": None, "at": NOON, "refs": ["x", "y"]},
+    {"key_id": "a", "state": Colour.RED, "held": None, "created_at": NOON, "refs": ["x", "y"]},
     {"key_id": "long", "state": "\x07", "held": 12},
 ]
-COLUMNS = ("key_id", "state", "held", "at", "refs")
+COLUMNS = ("key_id", "state", "held", "created_at", "refs")
+IDENTITY = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
+LATER = FakeClock(NOON + timedelta(hours=3, minutes=59))
+
+
+def drawn(rows: list[dict[str, object]], columns: Sequence[str], *, wide: bool = False) -> list[str]:
+    """Return the lines of a table on a terminal, without colours."""
+    with on_a_terminal():
+        return re.sub(r"\x1b\[[01]m", "", table(rows, columns, wide=wide, clock=LATER)).splitlines()
 
 
 def test_a_table_in_a_pipe_is_plain() -> None:
-    """Without a terminal a table is plain and aligned."""
+    """Without a terminal a table is plain and aligned, and nothing is cut."""
     with redirect_stdout(io.StringIO()):
-        text = table(ROWS, COLUMNS)
+        usual, wide = table(ROWS, COLUMNS, clock=LATER), table(ROWS, COLUMNS, wide=True)
+        long = table([{"url": "y" * 300}], ("url",))
     assert [
-        "key id  state  held  at                        refs",
+        "key id  state  held  age  refs",
+        "a       red    -     3h   x y",
+        r"long    \x07   12    -    -",
+    ] == usual.splitlines()
+    assert [
+        "key id  state  held  created at                refs",
         "a       red    -     2026-03-01T12:00:00.005Z  x y",
-        r"long    \x07   12    -                         -",
-    ] == text.splitlines()
+    ] == wide.splitlines()[:2]
+    assert ["url", "y" * 300] == long.splitlines()
 
 
-def test_a_table_on_a_terminal_is_wrapped() -> None:
-    """On a terminal a table is wrapped at its width, and markup in a value is printed literally."""
+@pytest.mark.req("UX-02", part="lists")
+def test_what_does_not_fit_goes_on_behind_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, columns that do not fit stand on further lines of the row, if they say something.
+
+    The headings are bold, and markup in a value is printed literally.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    row: dict[str, object] = {"delivery_id": IDENTITY, "event_type": "invoice.paid", "state": "dead_letter"}
+    rows = [
+        row | {"attempts": 11, "created_at": NOON, "last_error": "[red]the receiver answered 503"},
+        row | {"attempts": 1, "created_at": NOON, "last_error": None},
+    ]
+    columns = ("delivery_id", "event_type", "state", "attempts", "created_at", "last_error")
+    assert [
+        "delivery id                           event type    state        attempts  age",
+        "  last error",
+        f"{IDENTITY}  invoice.paid  dead_letter  11        3h",
+        "  [red]the receiver answered 503",
+        f"{IDENTITY}  invoice.paid  dead_letter  1         3h",
+    ] == drawn(rows, columns)
     with on_a_terminal():
-        text = table([{"name": "[red]" + "x" * 100, "url": "y" * 100}], ("name", "url"))
-    assert [] == [line for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if len(line) > 80]
-    assert (100, 100) == (text.count("x"), text.count("y"))
-    assert "[red]" in text
+        assert table(rows, columns).startswith("\x1b[1mdelivery id ")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert 3 == len(drawn(rows, columns))
 
 
-def test_ids_and_times_are_never_folded() -> None:
-    """On a narrow terminal an id and a time stay whole, so that they can be copied; other text is folded."""
-    identity = "0197c1f0-5e6a-7c3b-9d2e-4f5061728394"
-    row = {"delivery_id": identity, "endpoint_id": identity, "created_at": NOON, "last_error": "word " * 40}
-    with on_a_terminal():
-        lines = table([row], ["delivery_id", "endpoint_id", "created_at", "last_error"]).splitlines()
+@pytest.mark.req("UX-02", part="lists")
+def test_a_long_text_is_cut_and_an_id_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that is longer than a line is cut, unless the table is wide; an id stays whole however long it is."""
+    monkeypatch.setenv("COLUMNS", "60")
+    row: dict[str, object] = {"event_id": "e" * 100, "tenant_id": "t" * 63, "url": "u" * 200, "name": "好" * 40}
+    columns = ("event_id", "tenant_id", "url", "name")
+    usual, wide = drawn([row], columns), drawn([row], columns, wide=True)
+    assert ["e" * 100, f"  {'t' * 63}", f"  {'u' * 57}…", f"  {'好' * 28}…"] == usual[4:]
+    assert ["e" * 100, f"  {'t' * 63}", f"  {'u' * 200}", f"  {'好' * 40}"] == wide[4:]
 
-    assert 2 == sum(line.count(identity) for line in lines)
-    assert 1 == sum(line.count(rfc3339(NOON)) for line in lines)
-    assert len(lines) > 5
+
+def test_a_time_that_lies_ahead_says_so() -> None:
+    """A time is shown as an age, and one that lies ahead by `in`; that of a beginning is never ahead."""
+    ahead, soon = LATER.now() + timedelta(days=89, hours=1), LATER.now() + timedelta(seconds=2)
+    with redirect_stdout(io.StringIO()):
+        rows: list[dict[str, object]] = [{"name": "a", "expires_at": ahead, "created_at": soon}]
+        text = table([*rows, {"name": "b", "expires_at": NOON}], ("name", "expires_at", "created_at"), clock=LATER)
+    assert ["name  expires  age", "a     in 89d   0s", "b     3h       -"] == text.splitlines()
+
+
+def test_the_columns_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--wide` adds columns; that of a tenant whom the command names is left out; a page says how to get the next."""
+    columns = Columns(("name", "tenant_id"), ("more",))
+    [one] = page = (Listed(name="a", tenant_id="acme", more=1),)
+    for options, expected in (
+        ({}, "name  tenant id\na     acme\n"),
+        ({"wide": True}, "name  tenant id  more\na     acme       1\n"),
+        ({"wide": True, "tenant": "acme"}, "name  more\na     1\n"),
+        ({"tenant": "acme", "row": lambda each: {"name": each.more}}, "name\n1\n"),
+    ):
+        emit_page(Page(items=page, next_cursor=None), columns, none="no rows", as_json=False, **options)
+        assert expected == capsys.readouterr().out
+    for items, cursor, expected in (
+        ((), None, "no rows\n"),
+        ((), "c2", "no rows among those that were searched\nmore: --cursor c2\n"),
+        ((one,), "c2", "name  tenant id\na     acme\nmore: --cursor c2\n"),
+    ):
+        emit_page(Page(items=items, next_cursor=cursor), columns, none="no rows", as_json=False)
+        assert expected == capsys.readouterr().out

@@ -11,15 +11,14 @@ from hookseal.admin import (
     Endpoint,
     EndpointDetails,
     EndpointStats,
-    Page,
     PeriodStats,
     Ping,
-    RetriedEndpoint,
     PublicKeys,
+    RetriedEndpoint,
     StatsOrder,
     Trouble,
 )
-from hookseal.cli.context import CHANGES, READS, call, operator_name
+from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
 from hookseal.cli.endpoint import options
 from hookseal.cli.endpoint.rotation import end_overlap, rollback, rotate, rotation_status
 from hookseal.cli.endpoint.settings import add, tls_lines, update
@@ -35,13 +34,18 @@ from hookseal.ground.wire import Algorithm
 app: Final = typer.Typer(help="Add, change and show the endpoints of a tenant.", no_args_is_help=True)
 
 _FREE: Final = "free"  # a lane that nothing waits for
+_NONE: Final = "no endpoints"
+_LIMIT_OF_ALL: Final = "that of HOOKSEAL_ENDPOINT_CONCURRENCY, which may grow to HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK"
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _WITHOUT_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _ONLY_IF_TRUE: Final = frozenset({"has_plaintext", "stale"})
-_STATS: Final = (
-    "tenant_id", "endpoint_id", "state", "pending", "waiting", "oldest_due_at",
-    "hour_success", "hour_p99_ms", "day_success",
-)  # fmt: skip
+_COLUMNS: Final = Columns(
+    ("endpoint_id", "state", "lane", "since", "tenant_id", "name", "url"),
+    ("uid", "event_types", "channels", "generation", "created_at"),
+)
+_STATS: Final = Columns(
+    ("endpoint_id", "state", "pending", "waiting", "hour", "p99_ms", "tenant_id"), ("oldest_due_at", "day")
+)
 
 Limit = Annotated[int, typer.Option(help="How many to list, 1 to 1000.")]
 Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the page before.")]
@@ -63,6 +67,7 @@ def list_(
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The lowest id first.")] = False,
     limit: Limit = 50,
     cursor: Cursor = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """List endpoints, the highest id first: the newest, if hookseal made the ids.
@@ -70,7 +75,7 @@ def list_(
     Example: hookseal endpoint list --state failing --state held
     """
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
-    page = call(
+    page = listed(
         start(READS),
         lambda admin: admin.endpoints.list(
             tenant_id=owner,
@@ -80,8 +85,9 @@ def list_(
             cursor=cursor,
             oldest_first=oldest_first,
         ),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _list_text(page))
+    emit_page(page, _COLUMNS, none=_NONE, as_json=as_json, wide=wide, tenant=tenant, row=_row)
 
 
 @app.command()
@@ -114,6 +120,7 @@ def stats(
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
+    wide: Wide = False,
     as_json: Json = False,
 ) -> None:
     """Show how the attempts of endpoints went in the last hour and day, and what is left to do.
@@ -125,13 +132,17 @@ def stats(
     if tenant is None and endpoint is not None:
         raise Malformed("name the tenant of the endpoint, too", field="tenant_id")
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
-    page = call(
+    page = listed(
         start(READS),
         lambda admin: admin.endpoints.stats(
             tenant_id=owner, endpoint_id=endpoint, states=state or None, sort=sort, limit=limit, cursor=cursor
         ),
+        tenant=tenant,
     )
-    emit(page, as_json=as_json, text=lambda: _stats_text(page, is_one=endpoint is not None))
+    if endpoint is None:
+        emit_page(page, _STATS, none=_NONE, as_json=as_json, wide=wide, tenant=tenant, row=_stats_row)
+    else:
+        emit(page, as_json=as_json, text=lambda: "\n".join(key_values(_flat(page.items[0]))))
 
 
 app.command()(update)
@@ -169,17 +180,6 @@ def enable(
 
 
 @app.command()
-def disable(
-    *,
-    tenant: options.Tenant,
-    endpoint: options.Endpoint,
-    reason: Annotated[
-        str, typer.Option(help="The reason, for people, at most 256 characters.")
-    ] = "disabled by an operator",
-    as_json: Json = False,
-) -> None:
-    """Send nothing to an endpoint until it is enabled again; its deliveries, old and new, are held.
-@app.command()
 def retry(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json = False) -> None:
     """Try now every delivery of an endpoint that waits for its next attempt, because an attempt of it has failed.
 
@@ -200,6 +200,17 @@ def retry(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Json =
     emit(retried, as_json=as_json, text=_retried_text(retried))
 
 
+@app.command()
+def disable(
+    *,
+    tenant: options.Tenant,
+    endpoint: options.Endpoint,
+    reason: Annotated[
+        str, typer.Option(help="The reason, for people, at most 256 characters.")
+    ] = "disabled by an operator",
+    as_json: Json = False,
+) -> None:
+    """Send nothing to an endpoint until it is enabled again; its deliveries, old and new, are held.
 
     A delivery that is held for HOOKSEAL_HELD_DAYS is cancelled.
 
@@ -291,20 +302,8 @@ def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Js
     raise typer.Exit(0 if ping.delivered else 1)
 
 
-def _list_text(page: Page[Endpoint]) -> str:
-    if not page.items:
-        return "no endpoints"
-    rows = [
-        fields_of(item) | {"lane": item.lane or _FREE, "since": item.state_since or item.lane_since}
-        for item in page.items
-    ]
-    return _paged(
-        table(rows, ["tenant_id", "endpoint_id", "uid", "name", "url", "state", "lane", "since"]), page.next_cursor
-    )
-
-
-def _paged(text: str, following: str | None) -> str:
-    return text if following is None else f"{text}\nmore: --cursor {following}"
+def _row(item: Endpoint) -> dict[str, object]:
+    return fields_of(item) | {"lane": item.lane or _FREE, "since": item.state_since or item.lane_since}
 
 
 def _show_text(details: EndpointDetails) -> str:
@@ -318,6 +317,8 @@ def _show_text(details: EndpointDetails) -> str:
         facts = {name: fact for name, fact in facts.items() if name not in _WITHOUT_SCHEDULE} | {
             "retry_schedule": waits
         }
+    facts["concurrency"] = details.concurrency or _LIMIT_OF_ALL
+    facts["rate"] = "no limit" if details.rate is None else f"{details.rate}/s"
     facts["lane"] = details.lane or _FREE
     del facts["last_failure"]
     if (failure := details.last_failure) is not None:
@@ -332,19 +333,13 @@ def _delay(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def _stats_text(page: Page[EndpointStats], *, is_one: bool) -> str:
-    if is_one:
-        return "\n".join(key_values(_flat(page.items[0])))
-    rows = [
-        fields_of(item)
-        | {
-            "hour_success": _percent(item.last_hour.success_rate),
-            "hour_p99_ms": _whole(item.last_hour.p99_ms),
-            "day_success": _percent(item.last_day.success_rate),
-        }
-        for item in page.items
-    ]
-    return _paged(table(rows, _STATS) if rows else "no endpoints", page.next_cursor)
+def _stats_row(item: EndpointStats) -> dict[str, object]:
+    """Return the row of a list, with the share of the last hour, and of the day, that was delivered."""
+    return fields_of(item) | {
+        "hour": _percent(item.last_hour.success_rate),
+        "p99_ms": _whole(item.last_hour.p99_ms),
+        "day": _percent(item.last_day.success_rate),
+    }
 
 
 def _flat(item: EndpointStats) -> dict[str, object]:
@@ -377,6 +372,8 @@ def _enabled_text(enabled: EnabledEndpoint) -> str:
     if job is not None:
         text += f"\nreplay job {job.replay_id} runs: {plural(job.matched, 'delivery', 'deliveries')}"
     return f"endpoint {enabled.endpoint_id} {text}"
+
+
 def _retried_text(retried: RetriedEndpoint) -> str:
     if not (retried.due or retried.held):
         return f"endpoint {retried.endpoint_id}: no delivery waits for its next attempt"
@@ -385,8 +382,6 @@ def _retried_text(retried: RetriedEndpoint) -> str:
         held = plural(retried.held, "delivery waits", "deliveries wait")
         lines.append(f"{held} with the others of the endpoint: `hookseal endpoint show` says for what")
     return "\n".join(lines)
-
-
 
 
 def _keys_text(keys: PublicKeys) -> str:

@@ -23,11 +23,14 @@ app: Final = typer.Typer(
     help="List, reveal and move secrets, destroy old versions, and clear the caches of workers.", no_args_is_help=True
 )
 
-_COLUMNS: Final = ("ref", "state", "scheme", "signs", "attempts", "needed")
+_COLUMNS: Final = Columns(
+    ("version", "state", "scheme", "signs", "attempts", "needed", "ref"),
+    ("created_at", "changed_at", "claims_in_flight"),
+)
 
 
 @app.command()
-def versions(*, tenant: Tenant, endpoint: Endpoint, as_json: Json = False) -> None:
+def versions(*, tenant: Tenant, endpoint: Endpoint, wide: Wide = False, as_json: Json = False) -> None:
     """List every version of an endpoint's secret, oldest first: whether it signs, how often it did, if it is needed.
 
     A version that is not needed may be destroyed. `hookseal delivery list --signed-by REF` lists what it signed.
@@ -35,7 +38,7 @@ def versions(*, tenant: Tenant, endpoint: Endpoint, as_json: Json = False) -> No
     Example: hookseal secret versions --tenant acme --endpoint 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
     items = call(start(READS), lambda admin: admin.secrets.versions(tenant_id=tenant, endpoint_id=endpoint))
-    emit({"items": items, "next_cursor": None}, as_json=as_json, text=lambda: _versions_text(items))
+    emit({"items": items, "next_cursor": None}, as_json=as_json, text=lambda: _versions_text(items, wide=wide))
 
 
 @app.command()
@@ -100,10 +103,10 @@ def purge(
     Example: hookseal secret purge --older-than 30d --dry-run
     """
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
+    older_than_days = lasting(older_than, "d", "older_than")
     purged = call(
         start(CHANGES),
         lambda admin: admin.secrets.purge(
-    older_than_days = lasting(older_than, "d", "older_than")
             tenant_id=owner,
             actor=operator_name(),
             older_than_days=older_than_days,
@@ -141,18 +144,21 @@ def cache_clear(*, as_json: Json = False) -> None:
     )
 
 
-def _versions_text(items: Sequence[SecretVersion]) -> str:
+def _versions_text(items: Sequence[SecretVersion], *, wide: bool) -> str:
     if not items:
         return "the endpoint has no sealed secret"
-    rows = [fields_of(item) for item in items]
-    return "\n".join([table(rows, _COLUMNS), "", *map(_reason, items)])
+    rows = [fields_of(item) | {"version": _version(item)} for item in items]
+    return "\n".join([table(rows, _COLUMNS.shown(wide=wide), wide=wide), "", *map(_reason, items)])
+
+
+def _version(item: SecretVersion) -> str:
+    return item.ref.rpartition(":")[2]
 
 
 def _reason(item: SecretVersion) -> str:
-    version = item.ref.rpartition(":")[2]
     until = "" if item.signs_until is None else f" ({rfc3339(item.signs_until)})"
     signed = "" if item.last_signed_at is None else f"; last signed {rfc3339(item.last_signed_at)}"
-    return f"version {version}: {item.reason}{until}{signed}"
+    return f"version {_version(item)}: {item.reason}{until}{signed}"
 
 
 def _revealed_text(revealed: RevealedSecret, text: str | None, file: Path | None) -> str:

@@ -1,7 +1,7 @@
 """Times in options: absolute, or so long ago or ahead."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from hookseal.errors import Malformed
 from hookseal.ground import durations
@@ -53,12 +53,13 @@ def moment(text: str | None, field: str, *, is_ahead: bool = False, clock: Clock
         raise Malformed(f"{field} must be a time from the year 1 on, in UTC", field=field) from None
 
 
-def age(seconds: float | None) -> str | None:
-    """Return a duration in its two largest units: `12s`, `5m 12s`, `3h 5m`, `2d 4h`; None for None."""
+def age(seconds: float | None, *, units: Literal[1, 2] = 2) -> str | None:
+    """Return a duration in its largest units, by default two: `12s`, `5m 12s`, `3h 5m`, `2d 4h`; None for None."""
     if seconds is None:
         return None
     whole = int(seconds)
     for larger, length, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
         if whole >= length:
-            return f"{whole // length}{larger} {whole % length // part}{smaller}"
+            rest = f" {whole % length // part}{smaller}" if units == 2 else ""  # noqa: PLR2004 -- as its type says
+            return f"{whole // length}{larger}{rest}"
     return f"{whole}s"
