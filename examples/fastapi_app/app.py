@@ -191,9 +191,9 @@ async def pay(number: int, user: Who) -> dict[str, Any]:
 
 @app.exception_handler(HooksealError)
 async def explain(_request: Request, error: HooksealError) -> JSONResponse:
-    """Answer with what was wrong, if that is the customer's; else with no details."""
+    """Answer with the text for a customer: the message and the advice of an error are for the operator."""
     statuses = {Malformed: 422, NotFound: 404, Conflict: 409, Refused: 403}
     for kind, status in statuses.items():
         if isinstance(error, kind):
-            return JSONResponse({"error": str(error), "field": error.field}, status)
-    return JSONResponse({"error": "try again later"}, 503 if isinstance(error, Unavailable) else 500)
+            return JSONResponse({"error": error.public, "field": error.field}, status)
+    return JSONResponse({"error": error.public}, 503 if isinstance(error, Unavailable) else 500)

@@ -9,10 +9,18 @@ receiver of webhooks.
 """
 
 import errno
+import re
 from enum import StrEnum
 from typing import ClassVar, Final
 
 _CODES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# A command, an option of one, or a variable: words of an operator.
+_OF_AN_OPERATOR: Final = re.compile(r"`|\bhookseal [a-z]|(?<![\w-])--[a-z]|\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+
+
+def for_a_customer(text: str, general: str) -> str:
+    """Return the text; if it has a command, an option or a variable, which are for an operator, the general text."""
+    return general if _OF_AN_OPERATOR.search(text) else text
 
 
 class HooksealError(Exception):
@@ -20,11 +28,14 @@ class HooksealError(Exception):
 
     `field` names the argument or setting at fault, and `index` the position of the faulty item in a list, counted from
     0; each is None if it does not apply. `advice` says, in words of the command line, what an operator can do; None if
-    the message says all. `with_advice` joins both, with `joint` between them.
+    the message says all. `with_advice` joins both, with `joint` between them. `public` is a text for a customer of the
+    product: show them this one, never the message.
     """
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 70
+    general: ClassVar[str] = "internal error"  # what a customer reads in place of a message that is not for them
+    about_the_request: ClassVar[bool] = False  # so that a customer may read the message
 
     def __init__(
         self,
@@ -34,12 +45,25 @@ class HooksealError(Exception):
         index: int | None = None,
         advice: str | None = None,
         joint: str = ": ",
+        public: str | None = None,
     ) -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
         self.field = field
         self.index = index
         self.advice = advice
         self.joint = joint
+        self._public = public
+
+    @property
+    def public(self) -> str:
+        """What happened, for a customer of the product: without a setting, a command or a right of an operator."""
+        if self._public is not None:
+            return self._public
+        return for_a_customer(str(self), self.general) if self._is_for_a_customer else self.general
+
+    @property
+    def _is_for_a_customer(self) -> bool:
+        return self.about_the_request
 
 
 def with_advice(error: BaseException) -> str:
@@ -54,6 +78,8 @@ class Malformed(HooksealError):
 
     code = "malformed"
     exit_code = 2
+    general = "the value is not allowed"
+    about_the_request = True
 
 
 class NotFound(HooksealError):
@@ -61,6 +87,8 @@ class NotFound(HooksealError):
 
     code = "not_found"
     exit_code = 3
+    general = "it does not exist"
+    about_the_request = True
 
 
 class Conflict(HooksealError):
@@ -68,6 +96,8 @@ class Conflict(HooksealError):
 
     code = "conflict"
     exit_code = 4
+    general = "it contradicts what is stored"
+    about_the_request = True
 
 
 class Refused(HooksealError):
@@ -75,6 +105,13 @@ class Refused(HooksealError):
 
     code = "refused"
     exit_code = 5
+    general = "a rule of this server forbids it"
+    about_the_request = True
+
+    @property
+    def _is_for_a_customer(self) -> bool:
+        """What names no argument is about the rights or the settings of this process."""
+        return self.field is not None and not self.field.isupper()
 
 
 class Cause(StrEnum):
@@ -92,6 +129,7 @@ class Unavailable(HooksealError):
 
     code = "unavailable"
     exit_code = 69
+    general = "this cannot be done at the moment: try again"
 
     def __init__(
         self,
@@ -101,9 +139,10 @@ class Unavailable(HooksealError):
         index: int | None = None,
         advice: str | None = None,
         joint: str = ": ",
+        public: str | None = None,
         cause: Cause = Cause.SILENT,
     ) -> None:
-        super().__init__(message, field=field, index=index, advice=advice, joint=joint)
+        super().__init__(message, field=field, index=index, advice=advice, joint=joint, public=public)
         self.cause = cause
 
 
@@ -124,6 +163,7 @@ class Exhausted(HooksealError):
 
     code = "exhausted"
     exit_code = 69
+    general = Unavailable.general
 
 
 class LocalFailure(HooksealError):
@@ -131,6 +171,7 @@ class LocalFailure(HooksealError):
 
     code = "local_failure"
     exit_code = 69
+    general = Unavailable.general
 
 
 class Defect(HooksealError):
@@ -145,6 +186,7 @@ class ConfigError(HooksealError):
 
     code = "configuration"
     exit_code = 78
+    general = "the settings of this server do not allow it: ask its operator"
 
     def __init__(self, problems: str | list[str], *, field: str | None = None, advice: str | None = None) -> None:
         self.problems = [problems] if isinstance(problems, str) else problems
@@ -156,6 +198,7 @@ class CannotSign(HooksealError):
 
     code = "cannot_sign"
     exit_code = 70
+    general = "a stored secret cannot be used: the operator of this server must act"
 
 
 def exhausted_resource(error: BaseException) -> str | None:
@@ -182,6 +225,7 @@ class SecretDenied(SecretError):
     """The secret must not be used for this tenant, endpoint, provider or purpose."""
 
     code = "secret_denied"
+    general = "this server may not use this secret: its operator must allow it"
 
 
 class SecretDestroyed(SecretError):
@@ -261,6 +305,7 @@ class VerificationError(HooksealError):
 
     code = "not_verified"
     exit_code = 1
+    general = "the request is not verified"
     reason: ClassVar[str] = "not_verified"
 
 

@@ -5,7 +5,6 @@ text tells a customer what an operator would do at a shell.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -17,13 +16,13 @@ from hookseal.errors import (
     Conflict,
     Defect,
     Exhausted,
-    HooksealError,
     LocalFailure,
     Malformed,
     NotFound,
     Refused,
     SecretDenied,
     Unavailable,
+    for_a_customer,
 )
 
 UNPROCESSABLE: Final = 422
@@ -31,8 +30,6 @@ INTERNAL: Final = 500
 UNAVAILABLE: Final = 503
 RETRY: Final = {"retry-after": "1"}
 CLOSE: Final = {"connection": "close"}
-# A command, an option of one, or a variable: words of an operator.
-_OF_AN_OPERATOR: Final = re.compile(r"`|\bhookseal [a-z]|(?<![\w-])--[a-z]|\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
 _MOST_CHARACTERS: Final = 500
 
 
@@ -122,29 +119,29 @@ def of_error(
         case Problem():
             return error
         case Malformed() | Refused() if loc is not None and loc[0] != "path":
-            return invalid(loc, names(public(error, 422), error.field))
+            return invalid(loc, names(error.public, error.field))
         case Malformed():
-            return absent() if loc is not None else invalid(("body",), names(public(error, 422), error.field))
+            return absent() if loc is not None else invalid(("body",), names(error.public, error.field))
         case NotFound():
             return absent()
         case Conflict():
-            return conflict(names(public(error, 409), error.field))
+            return conflict(names(error.public, error.field))
         case ConfigError(field="SECRETS_MASTER_KEY"):
             return Problem(403, "no_master_key", "this server has no master key: it can only read and publish")
         case ConfigError(field="schema"):
             return Problem(503, "upgraded", "this server is being upgraded: try again", headers=RETRY)
         case ConfigError():
-            return Problem(403, "configuration", "the settings of this server do not allow it: ask its operator")
+            return Problem(403, error.code, error.public)
         case Unavailable() | Exhausted() | LocalFailure():
-            return Problem(503, error.code, _GENERAL[503], headers=RETRY)
+            return Problem(503, error.code, error.public, headers=RETRY)
         case SecretDenied():
-            return Problem(403, error.code, "this server may not use this secret: its operator must allow it")
+            return Problem(403, error.code, error.public)
         case CannotSign():
-            return Problem(409, error.code, "a stored secret cannot be used: the operator of this server must act")
+            return Problem(409, error.code, error.public)
         case Refused():
-            return Problem(403, error.code, names(public(error, 403), error.field))
+            return Problem(403, error.code, names(error.public, error.field))
         case _:
-            return Problem(500, Defect.code, _GENERAL[500])
+            return Problem(500, Defect.code, Defect.general)
 
 
 def is_for_the_operator(error: Exception, loc: Sequence[str] | None) -> bool:
@@ -152,24 +149,6 @@ def is_for_the_operator(error: Exception, loc: Sequence[str] | None) -> bool:
     return isinstance(error, ConfigError | CannotSign) or (isinstance(error, Refused) and loc is None)
 
 
-_GENERAL: Final = {
-    403: "a rule of this server forbids it",
-    409: "it contradicts what is stored",
-    422: "the value is not allowed",
-    500: "internal error",
-    503: "this cannot be done at the moment: try again",
-}
-
-
-def public(error: HooksealError, status: int) -> str:
-    """Return the message of the error; a general text if the message has words of an operator."""
-    return _for_a_client(str(error), _GENERAL[status])
-
-
 def stored_text(text: str | None) -> str | None:
     """Return a text that hookseal has stored about a delivery or an answer, unless it has words of an operator."""
-    return None if text is None else _for_a_client(text, "the operator of this server must act")
-
-
-def _for_a_client(text: str, general: str) -> str:
-    return general if _OF_AN_OPERATOR.search(text) else text
+    return None if text is None else for_a_customer(text, "the operator of this server must act")

@@ -190,7 +190,8 @@ async def start_replay(operator: Operator, selection: Selection, *, rate: int = 
         if not tally.replayed:
             raise Refused(
                 "nothing can be replayed: the endpoints of these deliveries are disabled "
-                f"({plural(tally.disabled, 'delivery', 'deliveries')}; enable them first) or deleted ({tally.deleted})"
+                f"({plural(tally.disabled, 'delivery', 'deliveries')}; enable them first) or deleted ({tally.deleted})",
+                public="nothing can be replayed: the endpoints of these deliveries are disabled or deleted",
             )
         job = await replays.insert(connection, selection, rate=rate, matched=tally.total)
         await operator.audit(

@@ -153,5 +153,5 @@ async def listed(
     except NotFound as error:
         if error.field is None or error.field not in fields:
             raise
-        return values | {"errors": {error.field: words.sentence(str(error))}}
+        return values | {"errors": {error.field: words.sentence(error.public)}}
     return values | {"items": page.items, "after": page.next_cursor}

@@ -187,7 +187,7 @@ async def create_many(asked: Asked[NoQuery, ManyIn]) -> ManyOut:
 
 def _of_one(error: HooksealError) -> str:
     """Return the message of an error about one of many events, without its number, with the names of the request."""
-    text = problems.public(error, 422).removeprefix(f"events[{error.index}]: ")
+    text = error.public.removeprefix(f"events[{error.index}]: ")
     return renamed(text, error.field, _MEMBERS, (*_MEMBERS.values(), "channels"))
 
 

@@ -109,8 +109,10 @@ def require_drainable(value: int, drain_seconds: int) -> None:
     longest = (drain_seconds - RECORDING_SECONDS) * 1000
     if value > longest:
         raise Refused(
-            f"time-out must be at most {longest} ms, 5 s less than HOOKSEAL_DRAIN_SECONDS: raise that first",
+            f"time-out must be at most {longest} ms",
             field="timeout_ms",
+            advice="5 s less than HOOKSEAL_DRAIN_SECONDS: raise that first",
+            joint=", ",
         )
 
 
