@@ -164,6 +164,17 @@ def test_the_signed_time_may_differ_by_300_seconds(
         verify(BODY, headers, [secret], now=AT + seconds)
 
 
+def test_the_default_is_the_clock_of_this_machine() -> None:
+    """Without `now` a request of this moment verifies, and a known one of long ago is outside of the tolerance."""
+    at = datetime.now(UTC)
+    webhook = Webhook(SECRET)
+    headers = standard(timestamp=str(int(at.timestamp())), signature=webhook.sign(KNOWN["id"], at, BODY.decode()))
+
+    assert int(at.timestamp()) == verify(BODY, headers, [SECRET]).timestamp
+    with pytest.raises(OutsideTolerance):
+        verify(BODY, standard(), [SECRET])
+
+
 def test_the_receiver_chooses_the_tolerance() -> None:
     assert AT == verify(BODY, standard(), [SECRET], now=AT + 86_400, tolerance_seconds=86_400).timestamp
     for age, tolerance in ((1, 0), (0.5, 0.25), (0, -1)):

@@ -5,7 +5,7 @@ It needs the standard library only, and for public keys (`whpk_...`) the package
     from hookseal.receiver import VerificationError, verify
 
     try:
-        verified = verify(body, request.headers, secrets, now=time.time())
+        verified = verify(body, request.headers, secrets)
     except VerificationError:
         return 401
 
