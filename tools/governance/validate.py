@@ -40,7 +40,7 @@ from tools.governance.report import Mark, Outcome, Report
 from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
 from tools.mutants import record as mutation
-from tools.pages import calls, commands, providers
+from tools.pages import calls, commands, providers, python
 from tools.pages.dashboard import dashboard
 from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
@@ -77,6 +77,7 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     "docs/outcomes.md": outcomes_page,
     calls.PAGE: calls.calls_page,
     commands.PAGE: commands.commands_page,
+    python.PAGE: python.python_page,
     "docs/settings.md": settings_page,
 }
 # `make bench` and `make soak` write them, too; here they are written from the records, so that an edited page is found.
