@@ -109,7 +109,8 @@ docs: $(VENV) ## write the generated pages, after a run of all tests (20 minutes
 
 # Not with --quiet: then mkdocs counts no warning, and `strict` fails at none.
 docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a link that leads nowhere
-	@NO_MKDOCS_2_WARNING=1 .site/bin/mkdocs build
+	@.site/bin/python -m tools.diagrams
+	@NO_MKDOCS_2_WARNING=1 .site/bin/python -m mkdocs build
 
 next: $(VENV) ## try the newest aiohttp and redis, pre-releases too, before pyproject.toml admits them
 	@$(RUN) tools.next

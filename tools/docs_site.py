@@ -1,30 +1,58 @@
 """`make docs-site`: takes pages and files from outside docs/ into the site, so that links to them work there, too.
 
+It also says what the search leaves out and ranks first, and refuses a page that asks another server for something.
 MkDocs calls these functions (https://www.mkdocs.org/user-guide/configuration/#hooks).
 """
 
 import posixpath
 import re
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from tools.outside import addresses
+
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = {
-    "README.md": "start.md",
+    "README.md": "index.md",
+    "docs/README.md": "contents.md",
     "deploy/README.md": "deploy.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
+# What a reader who builds something looks for comes first, and what proves it is not found at all: it has its own tab.
+FIRST: Final = ("tutorial.md", "concepts.md", "guide/*", "api.md", "pages.md", "deploy.md", "restore.md")
+LEFT_OUT: Final = (
+    "contents.md",
+    "changelog.md",
+    "requirements.md",
+    "TRACEABILITY.md",
+    "EVIDENCE/*",
+    "WORK_ITEMS/*",
+    "proof/*",
+)
 _LINK: Final = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Show the version in the head of each page."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    config.site_name = f"{config.site_name} {project['version']}"
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside, and every file that a page links to and that is no page."""
+    index = files.get_file_from_path("README.md")  # the README of the repository is the landing page in its place
+    if index is not None:
+        files.remove(index)
     for source, name in PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
     linked = {target for file in files.documentation_pages() for target in _targets(file)}
@@ -35,8 +63,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 -- MkDocs names them
-    """Return the page with its links as they are in the site."""
-    here = _source(page.file)
+    """Return the page with its links as they are in the site, and say how the search treats it."""
+    here, name = _source(page.file), page.file.src_uri
+    if any(fnmatch(name, pattern) for pattern in LEFT_OUT):
+        page.meta["search"] = {"exclude": True}
+    elif any(fnmatch(name, pattern) for pattern in FIRST):
+        page.meta["search"] = {"boost": 3}
+    if name == PAGES["README.md"]:
+        page.meta["hide"] = ["navigation", "toc"]
 
     def within(link: re.Match[str]) -> str:
         before, target, anchor, after = link.groups()
@@ -47,6 +81,13 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         return link.group() if to is None else f"{before}{_from(page.file.src_uri, to)}{anchor or ''}{after}"
 
     return _LINK.sub(within, markdown)
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001 -- MkDocs names them
+    """Return the page as it is. Raises `PluginError` if it asks another server for something."""
+    if asked := addresses(output):
+        raise PluginError(f"{page.file.src_uri} asks another server: {', '.join(asked)}")
+    return output
 
 
 def _targets(file: File) -> set[str]:

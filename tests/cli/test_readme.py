@@ -1,29 +1,22 @@
-"""The commands and the application of the README, run as written against `hookseal up`."""
+"""The commands and the code of the README, run as written against `hookseal up`."""
 
 import asyncio
 import json
-import os
 import re
-import shlex
-import sys
-import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import asyncpg
 import pytest
 
-from hookseal.embedded.server import ports
+from hookseal import Publisher
 from tests.cli.command import DEADLINE_SECONDS
 from tests.cli.test_up import Terminal, delivered, finished
 
 README: Final = Path(__file__).parents[2] / "README.md"
-FASTAPI: Final = "A FastAPI application"
-POINTED: Final = 'eval "$(hookseal up env)"\n'
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -39,19 +32,6 @@ def documented(heading: str, language: str) -> list[str]:
 def terminal(servers_folder: Path) -> Terminal:
     """Return a terminal in a new folder."""
     return Terminal(servers_folder)
-
-
-async def shell(terminal: Terminal, commands: str) -> Process:
-    """Run these commands in a shell that has only a PATH, with the environment of the checkout, and a HOME."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-e", "-c", commands),
-        cwd=terminal.folder,
-        env={"PATH": path, "HOME": str(terminal.temporary)},
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
 
 
 @asynccontextmanager
@@ -72,8 +52,9 @@ async def shown_up(terminal: Terminal) -> AsyncIterator[list[str]]:
         await process.communicate()
 
 
+@pytest.mark.req("UX-04", part="readme")
 async def test_the_readme_runs_as_written(terminal: Terminal) -> None:
-    """The commands of the first five minutes are those that `up` prints, and run as printed; so does the application.
+    """The commands of the first five minutes are those that `up` prints, and run as printed; so does the first code.
 
     The printed lines work in a second terminal without an active virtual environment.
     """
@@ -97,7 +78,7 @@ async def test_the_readme_runs_as_written(terminal: Terminal) -> None:
         shown = await delivered(terminal, number)
         assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
         assert "delivered" == (await terminal.run_on_stack("delivery", "why", number))["state"]
-        await require_fastapi(terminal)
+        await require_the_first_code(terminal)
 
 
 async def require_delivery_over_http(terminal: Terminal, answers: str) -> None:
@@ -121,65 +102,30 @@ async def bare_shell(terminal: Terminal, commands: str) -> Process:
     )
 
 
-@asynccontextmanager
-async def serving(terminal: Terminal, command: str) -> AsyncIterator[None]:
-    """Run the server that the command starts, and continue once it accepts requests."""
-    process = await shell(terminal, f"{POINTED}exec {command}")
-    assert process.stderr is not None
-    output = b""
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while b"Uvicorn running on" not in output:
-                output += (line := await process.stderr.readline())
-                assert line, output.decode()
-        yield
-    finally:
-        process.terminate()
-        await process.communicate()
+async def require_the_first_code(terminal: Terminal) -> None:
+    """Fail unless the code of the README stores the change and the event together, and the event is delivered."""
+    [program] = [text for kind, text in _BLOCK.findall(README.read_text(encoding="utf-8")) if kind == "python"]
+    names: dict[str, Any] = {}
+    exec(compile(program, str(README), "exec"), names)  # noqa: S102 -- it is our own page
+    settings = (await terminal.hookseal("up", "env", "--json")).json
+    async with (
+        asyncpg.create_pool(settings["DATABASE_URL"], min_size=1) as pool,
+        Publisher.connect(settings["DATABASE_URL"], settings["REDIS_URL"]) as publisher,
+    ):
+        await pool.execute("CREATE TABLE invoices (number integer PRIMARY KEY, paid boolean NOT NULL)")
+        await pool.execute("INSERT INTO invoices VALUES (7, false)")
+        await names["pay"](pool, publisher, 7)
+        assert await pool.fetchval("SELECT paid FROM invoices WHERE number = 7")
+    listed = await terminal.run_on_stack("delivery", "list", "--tenant", "acme", "--event-id", "invoice-7-paid")
+    [delivery] = listed["items"]
+    shown = await delivered(terminal, delivery["delivery_id"])
+    assert [204] == [attempt["status"] for attempt in shown["attempt_log"]]
 
 
-async def require_fastapi(terminal: Terminal) -> None:
-    """Fail unless the application publishes in its own transaction, stores verified requests, and refuses others."""
-    [program], [prepare, pay] = documented(FASTAPI, "python"), documented(FASTAPI, "sh")
-    install, add, serve = prepare.splitlines()
-    assert "pip install fastapi uvicorn" == install
-    here = f"127.0.0.1:{next(ports(None))}"
-    (terminal.folder / "app.py").write_text(program, encoding="utf-8")
-
-    added = add.replace("127.0.0.1:8000", here).removeprefix("hookseal ")
-    endpoint = (await terminal.run_on_stack(*shlex.split(added)))["endpoint_id"]
-    serve = serve.replace("8000", here.partition(":")[2])
-    async with serving(terminal, serve), aiohttp.ClientSession() as session:
-        *_, url = shlex.split(pay.replace("127.0.0.1:8000", here))
-        first, again = await _post(session, url), await _post(session, url)
-        assert (200, 2) == (first[0], first[1]["deliveries"])  # the endpoint of the five minutes gets it, too
-        assert 500 == again[0]  # the invoice exists already: neither it nor another event is stored
-        listed = await terminal.run_on_stack("delivery", "list", "--tenant", "acme", "--endpoint", endpoint)
-        [delivery] = listed["items"]
-        shown = await delivered(terminal, delivery["delivery_id"])
-        forged = await _post(session, f"http://{here}/hooks", **_forged(delivery["delivery_id"]))
-        assert 401 == forged[0]
-    stored = await _received((await terminal.hookseal("up", "env", "--json")).json["DATABASE_URL"])
-
-    assert [200] == [attempt["status"] for attempt in shown["attempt_log"]]
-    assert [delivery["delivery_id"]] == stored
-
-
-async def _post(session: aiohttp.ClientSession, url: str, **headers: str) -> tuple[int, Any]:
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with session.post(url, headers=names) as response:
-        is_json = response.content_type == "application/json"
-        return response.status, await response.json() if is_json else await response.text()
-
-
-async def _received(database_url: str) -> list[str]:
-    """Return the ids of the deliveries that the application stored."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        return [row["webhook_id"] for row in await connection.fetch("SELECT webhook_id FROM received")]
-    finally:
-        await connection.close()
-
-
-def _forged(delivery: str) -> dict[str, str]:
-    return {"webhook_id": delivery, "webhook_timestamp": str(int(time.time())), "webhook_signature": "v1,AAAA"}
+@pytest.mark.req("UX-04", part="readme")
+def test_the_readme_is_short_and_has_code_before_figures() -> None:
+    """It has at most 150 lines, its first code before its first figure of speed, and one link for the figures."""
+    text = README.read_text(encoding="utf-8")
+    assert 150 >= text.count("\n")
+    assert text.index("```python") < text.index("](docs/images/way.svg)") < text.index(" deliveries a second")
+    assert 1 == text.count("](docs/proof/performance.md)")

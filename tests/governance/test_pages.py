@@ -10,6 +10,7 @@ from hookseal.config.urls import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTE
 from hookseal.dispatcher.core.model import Outcome
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME
+from tools import diagrams, outside
 from tools.governance.validate import FROM_SOURCE
 from tools.pages import logs
 from tools.pages.logs import logs_page
@@ -82,3 +83,42 @@ def test_the_page_of_outcomes_has_every_outcome_once() -> None:
 
     assert sorted(f"`{outcome}`" for outcome in Outcome) == sorted(row[0] for row in rows)
     assert {4} == {len([cell for cell in row if cell]) for row in rows}
+
+
+@pytest.mark.req("UX-04", part="offline")
+def test_each_diagram_is_drawn_of_its_text_and_shown() -> None:
+    """Each picture is that of the text beside it, and some page shows it."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = {name for page in pages for name in re.findall(r"images/(\w+)\.svg\)", page.read_text(encoding="utf-8"))}
+
+    assert [] == list(diagrams.stale()), "run `make docs-site`"
+    assert shown == {source.stem for source in diagrams.FOLDER.glob("*.d2")}
+
+
+@pytest.mark.req("UX-04", part="offline")
+def test_a_page_that_asks_another_server_is_found() -> None:
+    """What a browser loads by itself counts, at any other server; a link that a reader may follow does not."""
+    loaded = (
+        '<script src="https://cdn.example/a.js"></script>',
+        '<link rel="stylesheet" href="//cdn.example/a.css">',
+        '<img src="http://cdn.example/a.png">',
+        '<img srcset="https://cdn.example/a.png 2x">',
+        '<video poster="https://cdn.example/a.png"></video>',
+    )
+    for page in loaded:
+        assert [re.findall(r'[("](\S*//[^"]*)', page)[-1]] == outside.addresses(page)
+    for page in (
+        '<a href="https://other.example">',
+        '<link rel="canonical" href="https://own.example">',
+        '<img src="a/b">',
+    ):
+        assert [] == outside.addresses(page)
+
+
+@pytest.mark.req("UX-04", part="offline")
+def test_no_picture_asks_another_server() -> None:
+    """What an SVG holds is in it: no picture, font or style of another server."""
+    for picture in diagrams.FOLDER.glob("*.svg"):
+        text = picture.read_text(encoding="utf-8")
+        assert [] == outside.addresses(text)
+        assert [] == re.findall(r"url\([\"']?(?:https?:)?//|@import", text)
