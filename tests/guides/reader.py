@@ -117,10 +117,9 @@ class Reader:
     async def _run(self, written: str) -> Ended:
         text = written
         for name, value in self.names.items():
-            pattern = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
-            if re.search(pattern, text):
-                said = value if isinstance(value, str) else value()
-                text = re.sub(pattern, lambda _, said=said: said, text)
+            before, *others = re.split(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)
+            if others:
+                text = (value if isinstance(value, str) else value()).join([before, *others])
         if text == "umask 077":
             self._is_private = True
             return Ended(code=0, out="", err="")

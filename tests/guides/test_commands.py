@@ -3,6 +3,8 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -87,12 +89,17 @@ def written(page: str) -> Iterator[str]:
         yield re.sub(r"\s+", " ", found)
 
 
+@cache
+def root() -> Any:
+    return get_command(tree(None))
+
+
 def wrong(command: str) -> str | None:
     """Return what no such command has, or None."""
     given = words(command)
     if given is None:
         return None
-    found = get_command(tree(None))
+    found = root()
     while given and (branches := getattr(found, "commands", None)) and not given[0].startswith("-"):
         if given[0] not in branches:
             return given[0]

@@ -14,12 +14,12 @@ from hookseal.ground.clock import SystemClock
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.queue.bell import bell
 from hookseal.receiver import verify
+from tests.cli.shell import Shell
 from tests.doubles.stored import MASTER_KEY_TEXT, keyring
 from tests.restore.sites import (
     OWNER,
     PRODUCER,
     WORKER,
-    Shell,
     Site,
     begun,
     deleted,

@@ -18,7 +18,8 @@ from hookseal.ground.ids import TenantId
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.operations.key.keys import rotate_integrity_key
 from hookseal.secrets.endpoint.rotation import RotationResult
-from tests.restore.sites import OWNER, Shell, Site, begun, documented, is_signed_with, restored, secret_of, shell
+from tests.cli.shell import Shell
+from tests.restore.sites import OWNER, Site, begun, documented, is_signed_with, restored, secret_of, shell
 from tests.worker.fleet import Worker
 from tests.worker.waiting import eventually
 from tests.worker.world import Receiver, World, held

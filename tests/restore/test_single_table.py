@@ -7,7 +7,8 @@ import pytest
 from hookseal.operations.endpoint.endpoints import AddedEndpoint
 from hookseal.secrets import restore
 from tests.cli.command import Ended
-from tests.restore.sites import OWNER, Shell, Site, begun, deleted, documented, is_signed_with, secret_of, shell
+from tests.cli.shell import Shell
+from tests.restore.sites import OWNER, Site, begun, deleted, documented, is_signed_with, secret_of, shell
 from tests.worker.world import Receiver, World
 
 pytestmark = pytest.mark.req("SEC-21", part="in-part")
