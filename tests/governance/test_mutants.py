@@ -279,7 +279,7 @@ def test_a_record_that_no_run_wrote_is_found(recorded: Path, capfd: pytest.Captu
         ({"commit": "0" * 40}, f"{'0' * 40} is not in the history of this tree"),
         ({"killed_by": None}, "n was killed by no test"),
     ):
-        found = replace(record.read(recorded), tried=(replace(honest, **edited),))  # type: ignore[arg-type]
+        found = replace(record.read(recorded), tried=(replace(honest, **edited),))
         (recorded / record.RECORD).write_text(records.stored(found))
         assert 1 == evidence(recorded)
         assert f"validate: docs/proof/mutants.json: {said}: run `make mutants ARGS=--record`" in capfd.readouterr().err

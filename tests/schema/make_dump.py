@@ -121,7 +121,8 @@ async def _fill(site: World) -> dict[str, Any]:
 
 async def _manage(site: World, made: dict[str, AddedEndpoint]) -> str:
     """Do once what an operator and a product do beside publishing; return the text of a token of the HTTP API."""
-    actor, of = "ada@desk", {"tenant_id": "acme", "actor": "ada@desk"}
+    actor = "ada@desk"
+    of: dict[str, Any] = {"tenant_id": "acme", "actor": actor}
     async with Admin.connect(environ=environment(site.database_url, site.redis_url)) as admin:
         await admin.event_types.add(
             name="invoice.paid", description="A paid invoice", schemas='{"1": {"type": "object"}}', actor=actor
