@@ -90,7 +90,6 @@ def test_only_the_current_secret_signs(lead: str) -> None:
     [
         (target(enabled=False), "disabled"),
         (target(url="http://receiver.example/"), "is http"),
-        (target(scheme="none"), "does not sign"),
     ],
 )
 def test_an_endpoint_without_deliveries_gets_no_ping(found: Target, reason: str) -> None:
