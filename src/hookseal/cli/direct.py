@@ -50,8 +50,9 @@ def _check(url: str | None, arguments: Sequence[str], *, as_json: bool) -> int:
     from hookseal.errors import HooksealError  # noqa: PLC0415 -- the same
 
     try:
-        return ask_and_print(url, os.environ, as_json=as_json)
-    except HooksealError as error:
-        return print_error(error, as_json=as_json, last_line=address_advice(error, arguments, os.environ))
+        try:
+            return ask_and_print(url, os.environ, as_json=as_json)
+        except HooksealError as error:
+            return print_error(error, as_json=as_json, last_line=address_advice(error, arguments, os.environ))
     except OutputLost as lost:
         return print_output_lost(lost)
