@@ -83,7 +83,7 @@ async def test_the_others_are_one_row(pool: Pool) -> None:
 async def test_the_worst_is_found_among_more_tenants_than_are_read(
     pool: Pool, reason: str | None, columns: dict[str, Any]
 ) -> None:
-    """The one that has waited for longest is shown, although one tenant and one endpoint are read, and it is the last."""
+    """The one that has waited for longest is shown, although one tenant is read, and it is the last."""
     for tenant in ("a", "b", "c"):
         await _waits(pool, tenant, "breaker", held_at=rows.ago(minutes=3))
         await _waits(pool, tenant, next_attempt_at=rows.ago(minutes=4))

@@ -650,8 +650,9 @@ async def test_statistics_have_state_and_waiting_deliveries(installation: Instal
     [item], _ = await endpoint_queries.stats_page(installation.pool, ACME, endpoint, limit=1, cursor=None)
     held_at = await pool.fetchval("SELECT held_at FROM hookseal.deliveries WHERE held_at IS NOT NULL")
     assert {
-        "tenant_id": "acme", "endpoint_id": endpoint, "state": "healthy", "state_since": None, "pending": 3, "waiting": 1,
-        "oldest_due_at": since, "waiting_since": held_at, "last_hour": NO_ATTEMPTS, "last_day": NO_ATTEMPTS,
+        "tenant_id": "acme", "endpoint_id": endpoint, "state": "healthy", "state_since": None, "pending": 3,
+        "waiting": 1, "oldest_due_at": since, "waiting_since": held_at, "last_hour": NO_ATTEMPTS,
+        "last_day": NO_ATTEMPTS,
     } == item  # fmt: skip
     for change, state in (
         (rows.change(pool, "endpoints", first_failure_at=rows.NOW, last_failure_at=rows.NOW), "failing"),

@@ -35,29 +35,33 @@ FROM (SELECT FROM (
       LIMIT $1) AS not_due
 
 -- Counts the held deliveries by reason. Each reason has its own limit, so that a frequent one hides no other. The order
--- makes the planner use the index, in which it reads no row of another reason. What waits for room in a lane is counted lane
--- by lane, in $1 lanes at most, since in that of a held endpoint it waits for what holds the endpoint.
+-- makes the planner use the index, in which it reads no row of another reason. What waits for room in the lane of a held endpoint
+-- waits for what holds the endpoint: it is counted there, of the 1,000 lanes that have been for longest.
 -- name: waiting
-SELECT w.waiting_for AS label, held.number
-FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
-CROSS JOIN LATERAL (
-    SELECT count(*) AS number
-    FROM ((SELECT FROM hookseal.deliveries AS d
-           WHERE d.waiting_for = w.waiting_for AND w.waiting_for NOT IN ('rate', 'concurrency')
-           ORDER BY d.waiting_for, d.held_at
-           LIMIT $1)
-          UNION ALL
-          (SELECT FROM (SELECT tenant_id, endpoint_id FROM hookseal.lanes LIMIT $1) AS l
-           LEFT JOIN hookseal.held_endpoints AS h
-               ON h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+SELECT w.waiting_for AS label, greatest(least(w.number - coalesce(sum(m.number) FILTER (WHERE m.waiting_for = w.waiting_for), 0)
+                                              + coalesce(sum(m.number) FILTER (WHERE m.held_for = w.waiting_for), 0), $1), 0)::bigint
+       AS number
+FROM (SELECT r.waiting_for, few.number
+      FROM unnest(ARRAY['secret', 'endpoint_disabled', 'breaker', 'rate', 'concurrency', 'order']) AS r (waiting_for)
+      CROSS JOIN LATERAL (SELECT count(*) AS number
+                          FROM (SELECT FROM hookseal.deliveries AS d
+                                WHERE d.waiting_for = r.waiting_for
+                                ORDER BY d.waiting_for, d.held_at, d.id
+                                LIMIT $1) AS d) AS few) AS w
+LEFT JOIN (SELECT r.waiting_for, h.waiting_for AS held_for, sum(few.number)::bigint AS number
+           FROM (SELECT l.tenant_id, l.endpoint_id FROM hookseal.lanes AS l ORDER BY l.since LIMIT least($1, 1000)) AS l
+           CROSS JOIN LATERAL (SELECT h.waiting_for FROM hookseal.held_endpoints AS h
+                               WHERE h.tenant_id = l.tenant_id AND h.endpoint_id = l.endpoint_id AND h.released_at IS NULL
+                               LIMIT 1) AS h
            CROSS JOIN unnest(ARRAY['rate', 'concurrency']) AS r (waiting_for)
-           CROSS JOIN LATERAL (
-               SELECT FROM hookseal.deliveries AS d
-               WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id AND d.waiting_for = r.waiting_for
-               LIMIT $1) AS parked
-           WHERE coalesce(h.waiting_for, r.waiting_for) = w.waiting_for
-           LIMIT $1)
-          LIMIT $1) AS few) AS held
+           CROSS JOIN LATERAL (SELECT count(*) AS number
+                               FROM (SELECT FROM hookseal.deliveries AS d
+                                     WHERE d.tenant_id = l.tenant_id AND d.endpoint_id = l.endpoint_id
+                                       AND d.waiting_for = r.waiting_for
+                                     ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+                                     LIMIT $1) AS d) AS few
+           GROUP BY r.waiting_for, h.waiting_for) AS m ON w.waiting_for IN (m.waiting_for, m.held_for)
+GROUP BY w.waiting_for, w.number
 
 -- Returns for how many seconds the delivery that was held first has waited, for each reason. What waits for room in the lane of
 -- a held endpoint waits for what holds that endpoint. Of each lane, in $1 lanes at most, the three oldest deliveries are
@@ -106,12 +110,19 @@ ORDER BY k.state
 -- Counts the rest. What is pending is what is due, waits for its time, or is held: so these are of one moment. Of the dead letters
 -- the newest $1 are looked at for those of a day.
 -- name: overview
+WITH free AS MATERIALIZED (
+    SELECT ({due}) AS due, ({not_due}) AS not_due
+), held AS MATERIALIZED (
+    SELECT least(sum(w.number), $1)::bigint AS waiting,
+           coalesce(json_object_agg(w.label, w.number) FILTER (WHERE w.number > 0), '{}')::text AS waiting_for
+    FROM ({waiting}) AS w
+)
 SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_at IS NULL LIMIT $1) AS c) AS tenants,
        (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e LIMIT $1) AS c) AS endpoints,
-       (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e WHERE NOT e.enabled LIMIT $1) AS c) AS disabled_endpoints,
-       (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e WHERE e.first_failure_at IS NOT NULL LIMIT $1) AS c)
+       (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e WHERE NOT e.enabled ORDER BY e.tenant_id, e.id LIMIT $1) AS c) AS disabled_endpoints,
+       (SELECT count(*) FROM (SELECT FROM hookseal.endpoints AS e WHERE e.first_failure_at IS NOT NULL ORDER BY e.first_failure_at LIMIT $1) AS c)
            AS failing_endpoints,
-       (SELECT count(*) FROM (SELECT FROM hookseal.held_endpoints AS h WHERE h.released_at IS NULL LIMIT $1) AS c)
+       (SELECT count(*) FROM (SELECT FROM hookseal.held_endpoints AS h WHERE h.released_at IS NULL ORDER BY h.waiting_for, h.since LIMIT $1) AS c)
            AS held_endpoints,
        (SELECT count(DISTINCT (c.tenant_id, c.endpoint_id))
         FROM (SELECT d.tenant_id, d.endpoint_id FROM hookseal.deliveries AS d
@@ -137,7 +148,4 @@ SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_
         WHERE c.due_at < now()) AS rotations_due,
        (SELECT count(*) FROM hookseal.workers AS w WHERE w.beaten_at > now() - make_interval(secs => $2)) AS live_workers,
        $1::bigint AS most
-FROM (SELECT ({due}) AS due, ({not_due}) AS not_due) AS free
-CROSS JOIN (SELECT least(sum(w.number), $1)::bigint AS waiting,
-                   coalesce(json_object_agg(w.label, w.number) FILTER (WHERE w.number > 0), '{}')::text AS waiting_for
-            FROM ({waiting}) AS w) AS held
+FROM free CROSS JOIN held

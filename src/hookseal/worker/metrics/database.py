@@ -35,6 +35,7 @@ from hookseal.worker.periodic import Outage, Periodic
 
 COUNTED_AT_MOST: Final = 100_000
 OTHER: Final = "_other"  # the tenants that are not named; it is the id of none
+_TENANTS_READ: Final = 10_000  # that may have something pending
 _NAMED_AT_MOST: Final = 10  # endpoints that a metric names at once
 _LONGEST_LABEL: Final = 63  # as an id of a tenant: a row of another program may have any text
 _LOOK_SECONDS: Final = 3.0  # a new leader measures within this time
@@ -163,7 +164,7 @@ async def _stored(connection: Connection, rules: Rules) -> Mapping[str, Reading]
 
 async def _of_tenants(connection: Connection, named: int) -> Mapping[str, Reading]:
     """Return what is pending of each of so many tenants, those that have waited for longest, and of all others."""
-    found = await backlog.by_tenant(connection, tenants=max(named, 1))
+    found = await backlog.by_tenant(connection, tenants=max(named, 1), read=_TENANTS_READ)
     pending = {OTHER: found["others"]["pending"]}
     oldest = {OTHER: found["others"]["oldest_seconds"] or 0.0}
     for number, each in enumerate(found["tenants"]):
