@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # each is loaded when it is asked for: a receiver has no use for them, and a command begins at once
+    from hookseal import errors
     from hookseal.admin import Admin
     from hookseal.client import Event, Published, PublishedMany, Publisher
     from hookseal.queue.serializer import job_deserializer, job_serializer
@@ -17,6 +18,7 @@ __all__ = [
     "PublishedMany",
     "Publisher",
     "__version__",
+    "errors",
     "job_deserializer",
     "job_serializer",
 ]
@@ -33,8 +35,17 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        module, of = _PLACES[name]
-        return getattr(import_module(module), of)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker has the names above, and refuses every other one
+
+    def __getattr__(name: str) -> Any:
+        if name == "errors":
+            return import_module("hookseal.errors")
+        if name in _PLACES:
+            module, of = _PLACES[name]
+            return globals().setdefault(name, getattr(import_module(module), of))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what is public, so that completion offers it before it is loaded."""
+    return sorted(__all__)

@@ -163,7 +163,7 @@ class Exhausted(HooksealError):
 
     code = "exhausted"
     exit_code = 69
-    general = Unavailable.general
+    general: ClassVar[str] = Unavailable.general
 
 
 class LocalFailure(HooksealError):
@@ -171,7 +171,7 @@ class LocalFailure(HooksealError):
 
     code = "local_failure"
     exit_code = 69
-    general = Unavailable.general
+    general: ClassVar[str] = Unavailable.general
 
 
 class Defect(HooksealError):
@@ -189,7 +189,7 @@ class ConfigError(HooksealError):
     general = "the settings of this server do not allow it: ask its operator"
 
     def __init__(self, problems: str | list[str], *, field: str | None = None, advice: str | None = None) -> None:
-        self.problems = [problems] if isinstance(problems, str) else problems
+        self.problems: list[str] = [problems] if isinstance(problems, str) else problems
         super().__init__("\n".join(self.problems), field=field, advice=advice)
 
 

@@ -27,6 +27,15 @@ from hookseal.errors import Malformed
         (arguments.headers, [], "headers must be of the type Mapping, not list"),
         (lambda value: arguments.encoded(value, "ca"), 5, "ca must be of the type str | bytes, not int"),
         (lambda value: arguments.whole(value, "limit"), "5", "limit must be a whole number"),
+        (
+            lambda value: arguments.whole(value, "rate"),
+            "20/s",
+            "rate must be a whole number of requests a second, as in",
+        ),
+        (
+            lambda value: arguments.whole(value, "retry_schedule"),
+            *("5s", "retry_schedule must be a whole number of seconds for each wait, as in [5, 300]"),
+        ),
         (arguments.states, "failed", "states must be a list, not of the type str"),
         (arguments.key_id, 5, "key_id must be of the type str, not int"),
         (arguments.key_id, "0123456789ABCDEF", "a master-key id has 16 lowercase hex digits"),

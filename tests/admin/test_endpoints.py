@@ -1,9 +1,10 @@
 """Endpoints from Python: their life, everything that can be set, and the audit of it."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import FrozenInstanceError, asdict
+from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -58,18 +59,26 @@ async def test_an_endpoint_is_switched_with_its_other_settings(admin: Admin, ins
     assert len(actions) == len(before) + 1
 
 
-async def test_who_switches_an_endpoint_off_says_why(admin: Admin) -> None:
-    refused: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"enabled": False}, "reason"),
-        ({"reason": "x"}, "reason"),
-        ({"enabled": "no"}, "enabled"),
-    )
+async def test_who_switches_an_endpoint_off_may_say_why(admin: Admin) -> None:
+    """The reason is the same whatever switches it off without one; who switches it on, or nothing, gives none."""
+    refused: tuple[tuple[dict[str, Any], str], ...] = (({"reason": "x"}, "reason"), ({"enabled": "no"}, "enabled"))
     for wrong, field in refused:
         assert field == await refused_field(admin.endpoints.add(**NEW, **wrong)), wrong
-    added = await admin.endpoints.add(**NEW)
-    changing: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id, "actor": JANE}
-    for wrong in ({"enabled": False}, {"rate": 5, "reason": "x"}):
-        assert "reason" == await refused_field(admin.endpoints.update(**changing, **wrong)), wrong
+    added = await admin.endpoints.add(**NEW, enabled=False)
+    named: dict[str, Any] = {"tenant_id": "acme", "endpoint_id": added.endpoint_id}
+    changing: dict[str, Any] = named | {"actor": JANE}
+    reasons = [(await admin.endpoints.find(**named)).disabled_reason]
+    switches: list[Callable[..., Awaitable[object]]] = [
+        partial(admin.endpoints.update, enabled=False),
+        admin.endpoints.disable,
+    ]
+    for switch_off in switches:
+        await admin.endpoints.enable(**changing)
+        await switch_off(**changing)
+        reasons.append((await admin.endpoints.find(**named)).disabled_reason)
+
+    assert ["disabled by an operator"] * 3 == reasons
+    assert "reason" == await refused_field(admin.endpoints.update(**changing, rate=5, reason="x"))
 
 
 async def test_each_step_of_an_endpoint_is_audited(admin: Admin, installation: Installation) -> None:

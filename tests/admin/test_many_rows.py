@@ -94,13 +94,13 @@ async def test_a_wrong_call_changes_nothing(admin: Admin) -> None:
     """A wrong argument is named, and so is an item that is no row."""
     calls: list[tuple[str, Callable[[], Awaitable[object]]]] = [
         ("actor", lambda: admin.endpoints.import_rows(rows=[row(2)], actor="")),
-        ("scheme", lambda: admin.endpoints.import_rows(rows=[row(2)], actor=JANE, scheme="canary")),
+        ("scheme", lambda: admin.endpoints.import_rows(rows=[row(2)], actor=JANE, scheme="canary")),  # type: ignore[arg-type]
         ("dry_run", lambda: admin.endpoints.import_rows(rows=[row(2)], actor=JANE, dry_run="no")),  # type: ignore[arg-type]
         ("rows", lambda: admin.endpoints.import_rows(rows=[{"url": "canary"}], actor=JANE)),  # type: ignore[list-item]
-        ("to", lambda: admin.secrets.move(to="dev", actor=JANE)),
+        ("to", lambda: admin.secrets.move(to="dev", actor=JANE)),  # type: ignore[arg-type]
         ("tenant_id", lambda: admin.secrets.move(to="db", tenant_id="*", actor=JANE)),
         ("actor", lambda: admin.secrets.move(to="db", actor="")),
-        ("scheme", lambda: admin.secrets.migrate(scheme="canary", actor=JANE)),
+        ("scheme", lambda: admin.secrets.migrate(scheme="canary", actor=JANE)),  # type: ignore[arg-type]
         ("finalize", lambda: admin.secrets.migrate(finalize="no", actor=JANE)),  # type: ignore[arg-type]
     ]
     assert [field for field, _ in calls] == [await refused_field(call()) for _, call in calls]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hookseal import Admin
+from hookseal.admin import TroubleName
 from hookseal.dispatcher.store.event_queries import everywhere
 from hookseal.dispatcher.store.overview import overview
 from hookseal.errors import Malformed
@@ -142,7 +143,7 @@ async def test_endpoints_are_listed_by_what_is_wrong(admin: Admin, installation:
     await rows.change(pool, "endpoints", due, rotate_every_days=1, secret_updated_at=rows.ago(days=2))
     await rows.change(pool, "endpoints", healthy, rotate_every_days=9, secret_updated_at=rows.ago(days=2))
 
-    async def listed(*states: str, tenant: str = "*", **more: Any) -> set[str]:
+    async def listed(*states: TroubleName, tenant: str = "*", **more: Any) -> set[str]:
         page = await admin.endpoints.list(tenant_id=tenant, states=states, **more)
         return {each.endpoint_id for each in page.items}
 

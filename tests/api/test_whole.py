@@ -20,6 +20,7 @@ from svix.api import (
 )
 
 from hookseal import Admin
+from hookseal.admin import ScopeName
 from tests.api.alone import serving
 from tests.api.official import official
 from tests.doubles.logins import login
@@ -30,7 +31,7 @@ from tests.worker.world import Received, World, receiving, status
 
 pytestmark = pytest.mark.req("API-02", part="python")
 
-ALL = ("read", "publish", "manage", "operate", "reveal")
+ALL: tuple[ScopeName, ...] = ("read", "publish", "manage", "operate", "reveal")
 
 
 @pytest.fixture

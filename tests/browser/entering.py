@@ -6,15 +6,16 @@ from typing import Any
 
 from playwright.async_api import Browser
 
+from hookseal.admin import ScopeName
 from tests.browser.installation import Stage
 from tests.browser.visiting import Visit, visiting
 
-CUSTOMER = ("read", "manage", "operate", "reveal")
+CUSTOMER: tuple[ScopeName, ...] = ("read", "manage", "operate", "reveal")
 
 
 @asynccontextmanager
 async def as_customer(
-    browser: Browser, stage: Stage, story: str, *, tenant: str, scopes: Sequence[str] = CUSTOMER, **options: Any
+    browser: Browser, stage: Stage, story: str, *, tenant: str, scopes: Sequence[ScopeName] = CUSTOMER, **options: Any
 ) -> AsyncIterator[Visit]:
     """Yield a visit of jane, who has come by a link to the pages of this tenant."""
     access = await stage.admin.portal.add(tenant_id=tenant, user="jane", scopes=scopes, actor="test")

@@ -13,6 +13,7 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from hookseal import Admin, Publisher
+from hookseal.admin import DeliveryState
 from hookseal.postgres.pool import FairPool
 from tests.api.alone import serving
 from tests.servers import REDIS_DATABASES_PER_PROCESS, Servers, WithoutReset, database, empty_by_flush, sibling
@@ -60,7 +61,7 @@ class Stage:
         )
         return published.event_id
 
-    async def delivery(self, tenant: str, *states: str) -> str:
+    async def delivery(self, tenant: str, *states: DeliveryState) -> str:
         """Return the id of the newest delivery of the tenant, when it is in one of the states."""
 
         async def look() -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hookseal.admin import OutcomeName
 from hookseal.admin.results import AttemptRecord, DeliveryDetails
 from hookseal.demo.receiver import Arrival
 from hookseal.demo.script import Chapter, Line, Result, attempts_of, rotation_seen, side_by_side, time_limit
@@ -113,7 +114,7 @@ def test_a_wait_begins_at_the_end_of_the_previous_attempt() -> None:
 
 
 def attempt(
-    number: int, started_at: datetime, duration_ms: int | None, status: int | None, outcome: str
+    number: int, started_at: datetime, duration_ms: int | None, status: int | None, outcome: OutcomeName
 ) -> AttemptRecord:
     """Return an attempt with this answer."""
     return AttemptRecord(

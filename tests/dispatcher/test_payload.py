@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hookseal.dispatcher.core.payload import MOST_LEVELS, UNSET, content, encoded, require_json
+from hookseal.dispatcher.core.payload import MOST_LEVELS, content, encoded, require_json
 from hookseal.errors import Malformed
+from hookseal.ground.unset import UNSET
 from hookseal.ground.wire import MAX_BODY_BYTES
 
 pytestmark = pytest.mark.req("DEL-14", part="publish-limits")

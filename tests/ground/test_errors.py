@@ -2,12 +2,17 @@
 
 import pytest
 
+import hookseal
 from hookseal import errors
 from hookseal.errors import ConfigError, Conflict, Defect, HooksealError, Malformed, NotFound, Refused, with_advice
 
 pytestmark = pytest.mark.req("UX-03")
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HooksealError)]
+
+
+def test_the_errors_are_an_attribute_of_the_package() -> None:
+    assert errors is hookseal.errors
 
 
 @pytest.mark.parametrize("kind", [Malformed, NotFound, Conflict])

@@ -190,7 +190,7 @@ class Once:
     def __init__(self, admin: Admin, connection: Connection, request: KeyedRequest, first: FirstAnswer | None) -> None:
         self.admin: Final = admin
         self.first: Final = first
-        self.is_recorded = first is not None
+        self.is_recorded: bool = first is not None
         self._connection = connection
         self._request = request
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -22,6 +22,8 @@ from hookseal.dispatcher.store.tokens import Scope
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import AttemptId, DeliveryId, EndpointId, EventId, Place, ReplayId, TenantId
+from hookseal.ground.literals import Lead
+from hookseal.ground.unset import UNSET, Unset
 from hookseal.ground.wire import MAX_URL_CHARACTERS, header_name, require_headers
 from hookseal.operations import replay
 from hookseal.operations.endpoint import values as rules
@@ -46,22 +48,18 @@ _MAX_METADATA_BYTES: Final = 4_096
 _MAX_SCHEMAS_BYTES: Final = 65_536
 _FIRST_YEAR: Final = 2_000  # of a `readable_time`
 _LAST_YEAR: Final = 9_000  # later times are not readable everywhere
+# Arguments are numbers. The command line takes texts with a unit, such as 5s and 50/s, and makes numbers of them.
+_UNITS: Final = {
+    "retry_schedule": " of seconds for each wait, as in [5, 300]",
+    "rate": " of requests a second, as in 50",
+    "rate_per_second": " of deliveries a second, as in 50",
+    "overlap_seconds": " of seconds, as in 86400",
+}
+_LEADS: Final[Mapping[str, Lead]] = {"previous": "previous", "current": "current"}
 _TEXTS: Final = frozenset({"name", "description", "url", "on_dead_letter"})
 _LISTS: Final = frozenset({"event_types", "channels"})
 _NUMBERS: Final = frozenset({"timeout_ms", "max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
 _REMOVABLE_NUMBERS: Final = frozenset({"rotate_every_days", "concurrency", "rate"})
-
-
-class Unset(Enum):
-    """The type of `UNSET`."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = Unset.UNSET  # an argument that is not given; None removes
 
 
 def actor(text: str) -> str:
@@ -73,14 +71,15 @@ def actor(text: str) -> str:
 
 
 def enabled(value: bool, reason_of: str | None) -> str | None:  # noqa: FBT001 -- it is checked
-    """Return the reason for which an endpoint is disabled, None if it is enabled. Raises `Malformed`."""
+    """Return the reason for which an endpoint is disabled, also if none is given; None if it is enabled.
+
+    Raises `Malformed`.
+    """
     if flag(value, "enabled"):
         if reason_of is not None:
             raise Malformed("reason is only for an endpoint that is disabled", field="reason")
         return None
-    if reason_of is None:
-        raise Malformed("give a reason for disabling the endpoint", field="reason")
-    return reason(reason_of)
+    return reason(endpoint_rules.NO_REASON if reason_of is None else reason_of)
 
 
 def reason(text: str) -> str:
@@ -500,12 +499,12 @@ def provider(text: str, name: str) -> Provider:
     return Provider(text)
 
 
-def lead(text: str) -> str:
+def lead(text: str) -> Lead:
     """Return which secret leads in an overlap. Raises `Malformed`."""
     _require(str, text, "lead")
-    if text not in {"previous", "current"}:
+    if (known := _LEADS.get(text)) is None:
         raise Malformed("lead must be previous or current", field="lead")
-    return text
+    return known
 
 
 def idempotency_key(text: str) -> str:
@@ -616,9 +615,9 @@ def encoded(text: Text, name: str) -> bytes:
 
 
 def whole(value: object, name: str) -> None:
-    """Return if the value is a whole number. Raises `Malformed`."""
+    """Return if the value is a whole number. Raises `Malformed`, which says in which unit."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise Malformed(f"{name} must be a whole number", field=name)
+        raise Malformed(f"{name} must be a whole number{_UNITS.get(name, '')}", field=name)
 
 
 def optional_whole(value: int | None, name: str) -> int | None:

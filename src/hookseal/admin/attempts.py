@@ -10,6 +10,7 @@ from hookseal.dispatcher.store import attempt_queries
 from hookseal.dispatcher.store.attempt_queries import AttemptFilter
 from hookseal.errors import Malformed
 from hookseal.ground import ids
+from hookseal.ground.literals import AttemptResult
 from hookseal.postgres.pool import Connection
 
 
@@ -27,7 +28,7 @@ class Attempts:
         event_id: str | None = None,
         event_types: Sequence[str] | None = None,
         channel: str | None = None,
-        outcome: str | None = None,
+        outcome: AttemptResult | None = None,
         status_class: int | None = None,
         since: datetime | None = None,
         until: datetime | None = None,

@@ -22,6 +22,7 @@ from hookseal.audit.exported import verify_export
 from hookseal.audit.log import Verified
 from hookseal.errors import Malformed, NotFound
 from hookseal.ground.ids import TenantId
+from hookseal.ground.literals import ActionName
 
 Progress = Callable[[str, int], None]
 
@@ -36,7 +37,7 @@ class Audit:
         self._session = session
 
     async def list(
-        self, *, tenant_id: str, action: str | None = None, limit: int = 50, cursor: str | None = None
+        self, *, tenant_id: str, action: Action | ActionName | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page[AuditRow]:
         """Return up to `limit` (1 to 1000) rows, the newest first, also only those of one kind of change."""
         owner = arguments.audited_tenant(tenant_id)

@@ -19,6 +19,7 @@ from hookseal.dispatcher.core.why import Explanation, explain
 from hookseal.dispatcher.store import delivery_queries
 from hookseal.dispatcher.store.delivery_queries import MAX_WALKED, Filter
 from hookseal.dispatcher.store.replays import Replayed
+from hookseal.ground.literals import DeliveryState
 from hookseal.operations import deliveries as operations
 from hookseal.operations.replay import replay_delivery, resend_delivery, skip_delivery
 from hookseal.postgres.pool import Connection
@@ -39,7 +40,7 @@ class Deliveries:
         event_id: str | None = None,
         correlation_id: str | None = None,
         channel: str | None = None,
-        states: Sequence[str] | None = None,
+        states: Sequence[State | DeliveryState] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         signed_by: str | None = None,
@@ -160,6 +161,6 @@ async def _explained(db: Connection, replayed: Replayed) -> ReplayedDelivery:
         event_id=replayed.event_id,
         replay_of=replayed.replay_of,
         state=State.PENDING.value,
-        waiting_for=replayed.waiting_for,
+        waiting_for=None if replayed.waiting_for is None else replayed.waiting_for.value,
         explanation=explanation,
     )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from hookseal.admin import arguments, imports, translation
-from hookseal.admin.arguments import UNSET, Text, Unset
+from hookseal.admin.arguments import Text
 from hookseal.admin.imports import ImportRow
 from hookseal.admin.results import (
     AddedEndpoint,
@@ -30,14 +30,17 @@ from hookseal.admin.results import (
 )
 from hookseal.admin.session import Session
 from hookseal.dispatcher.core import payload
-from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.endpoint_rules import NO_REASON
+from hookseal.dispatcher.core.model import OnDeadLetter, State
 from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
-from hookseal.dispatcher.store.endpoint_queries import EndpointFilter, StatsOrder
+from hookseal.dispatcher.store.endpoint_queries import EndpointFilter, StatsOrder, Trouble
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.dispatcher.store.replays import FIRST
 from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
+from hookseal.ground.literals import AlgorithmName, Lead, OnDeadLetterName, SchemeName, StatsOrderName, TroubleName
+from hookseal.ground.unset import UNSET, Unset
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import import_endpoints
 from hookseal.operations.endpoint import endpoints, probe, update
@@ -52,6 +55,9 @@ from hookseal.secrets.core.signing import require_signing_secret
 
 class Endpoints:
     """Adds, reads, changes, tests and deletes endpoints.
+
+    Durations and rates are whole numbers, in the unit that the name or the docstring says. Texts with a unit, such as
+    `5s` and `50/s`, are for the command line.
 
     Every method that changes something takes the `actor` for the audit log. With a `connection` of asyncpg in a
     transaction, it becomes a part of that transaction; an error undoes only this part. Every method raises `Malformed`
@@ -75,8 +81,8 @@ class Endpoints:
         description: str = "",
         metadata: Mapping[str, str] | None = None,
         channels: Sequence[str] = (),
-        scheme: str = Scheme.STANDARD,
-        algorithm: str = Algorithm.HMAC,
+        scheme: Scheme | SchemeName = "standard",
+        algorithm: Algorithm | AlgorithmName = "hmac",
         timeout_ms: int | Unset = UNSET,
         max_attempts: int | Unset = UNSET,
         backoff_base_seconds: int | Unset = UNSET,
@@ -86,7 +92,7 @@ class Endpoints:
         concurrency: int | None = None,
         rate: int | None = None,
         ordered: bool = False,
-        on_dead_letter: str | Unset = UNSET,
+        on_dead_letter: OnDeadLetter | OnDeadLetterName | Unset = UNSET,
         headers: Mapping[str, str] | None = None,
         client_cert: Text | None = None,
         client_key: Text | None = None,
@@ -103,13 +109,17 @@ class Endpoints:
         the tenant has; that of a deleted one is free again. `description` has at most 1,024 characters, `metadata` at
         most 50 keys of 1 to 128 characters and 4,096 bytes in all: nothing that is sent depends on them.
         With `channels`, up to 10 names of 1 to 128 characters, it gets only events that share one.
-        `retry_schedule` has the seconds between the attempts; None leaves them to the three settings of back-off.
-        `concurrency` limits the requests in flight, and `rate` those that begin in a second, over all workers. If it is
-        `ordered`, which cannot be changed later, one delivery is sent at a time, in the order of publishing;
-        `on_dead_letter` is `stop` or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
+        `timeout_ms` (by default 5,000) limits each request. `retry_schedule` has the seconds between the attempts, by
+        default 5, 30, 300, 1,800, 7,200, 18,000, 36,000, 50,400, 72,000 and 86,400: eleven attempts in about three
+        days. None leaves them to `max_attempts`, `backoff_base_seconds` and `backoff_cap_seconds` (by default 10, 30
+        and 43,200), and so does giving one of these. `concurrency` limits the requests in flight, by default as
+        `HOOKSEAL_ENDPOINT_CONCURRENCY` does, and `rate` those that begin in a second, by default not at all, over all
+        workers. The secret is rotated every `rotate_every_days` (1 to 30), by default never. If it is `ordered`, which
+        cannot be changed later, one delivery is sent at a time, in the order of publishing; `on_dead_letter` is `stop`,
+        the default, or `skip`. `headers` are sent with every request. `client_cert`, `client_key` and
         `ca` are PEM. All of these are stored sealed. Raises `Conflict` if the tenant has an endpoint with this url,
         unless `allow_same_url` is true, or with this uid, `Refused` for a url to which this installation sends nothing.
-        One that is not `enabled` is added disabled, for this `reason`.
+        One that is not `enabled` is added disabled, for this `reason`, by default "disabled by an operator".
         """
         owner = arguments.tenant_id(tenant_id)
         decided = self._checked(
@@ -161,7 +171,7 @@ class Endpoints:
         *,
         rows: Iterable[ImportRow],
         actor: str,
-        scheme: str | None = None,
+        scheme: Scheme | SchemeName | None = None,
         dry_run: bool = False,
         report: Callable[[str], None] | None = None,
     ) -> ImportedEndpoints:
@@ -239,7 +249,7 @@ class Endpoints:
         *,
         tenant_id: str,
         enabled: bool | None = None,
-        states: Sequence[str] | None = None,
+        states: Sequence[Trouble | TroubleName] | None = None,
         limit: int = 50,
         cursor: str | None = None,
         after: str | None = None,
@@ -293,8 +303,8 @@ class Endpoints:
         *,
         tenant_id: str,
         endpoint_id: str | None = None,
-        states: Sequence[str] | None = None,
-        sort: str | None = None,
+        states: Sequence[Trouble | TroubleName] | None = None,
+        sort: StatsOrder | StatsOrderName | None = None,
         limit: int = 50,
         cursor: str | None = None,
         connection: Connection | None = None,
@@ -341,13 +351,13 @@ class Endpoints:
         rotate_every_days: int | Unset | None = UNSET,
         concurrency: int | Unset | None = UNSET,
         rate: int | Unset | None = UNSET,
-        on_dead_letter: str | Unset = UNSET,
+        on_dead_letter: OnDeadLetter | OnDeadLetterName | Unset = UNSET,
         headers: Mapping[str, str] | Unset = UNSET,
         change_headers: Mapping[str, str | None] | Unset = UNSET,
         client_cert: Text | Unset | None = UNSET,
         client_key: Text | None = None,
         ca: Text | Unset | None = UNSET,
-        lead: str | Unset = UNSET,
+        lead: Lead | Unset = UNSET,
         expect_generation: int | None = None,
         expect: Mapping[str, Any] | None = None,
         allow_same_url: bool = False,
@@ -479,11 +489,17 @@ class Endpoints:
         return RetriedEndpoint(tenant_id=owner, endpoint_id=endpoint, due=due, held=held)
 
     async def disable(
-        self, *, tenant_id: str, endpoint_id: str, actor: str, reason: str, connection: Connection | None = None
+        self,
+        *,
+        tenant_id: str,
+        endpoint_id: str,
+        actor: str,
+        reason: str = NO_REASON,
+        connection: Connection | None = None,
     ) -> DisabledEndpoint:
         """Send nothing to the endpoint until it is enabled again; its deliveries, old and new, are held.
 
-        An endpoint that is disabled already keeps its `disabled_reason`.
+        `reason` is for people, 1 to 256 characters. An endpoint that is disabled already keeps its `disabled_reason`.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
         why = arguments.reason(reason)
@@ -508,7 +524,7 @@ class Endpoints:
         tenant_id: str,
         endpoint_id: str,
         event_type: str,
-        data: object = payload.UNSET,
+        data: object = UNSET,
         body: bytes | None = None,
         actor: str,
         connection: Connection | None = None,

@@ -1,11 +1,11 @@
 """The catalogue of event types of an Admin: what each means, and the JSON schemas of its data."""
 
 from hookseal.admin import arguments
-from hookseal.admin.arguments import UNSET, Unset
 from hookseal.admin.results import EventType, Page, of_row
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import event_types
 from hookseal.dispatcher.store.event_types import CataloguedType
+from hookseal.ground.unset import UNSET, Unset
 from hookseal.operations.event_types import add_event_type, update_event_type
 from hookseal.postgres.pool import Connection
 

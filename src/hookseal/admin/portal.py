@@ -10,9 +10,10 @@ from hookseal.admin.results import ExpiredPortals, PortalAccess, PortalSession, 
 from hookseal.admin.session import Session
 from hookseal.config.settings import Environment
 from hookseal.dispatcher.store import tokens
-from hookseal.dispatcher.store.tokens import MOST_PORTAL_SECONDS, PORTAL_SCOPES, PORTAL_SECONDS, NewPortal
+from hookseal.dispatcher.store.tokens import MOST_PORTAL_SECONDS, PORTAL_SCOPES, PORTAL_SECONDS, NewPortal, Scope
 from hookseal.ground.batches import Batch, Batches, resolve
 from hookseal.ground.ids import token_actor
+from hookseal.ground.literals import ScopeName
 from hookseal.operations.tokens import add_portal, exchange_code, expire_portals
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core.material import SecretMaterial
@@ -33,7 +34,7 @@ class Portal:
         *,
         tenant_id: str,
         actor: str,
-        scopes: Sequence[str] = PORTAL_SCOPES,
+        scopes: Sequence[Scope | ScopeName] = PORTAL_SCOPES,
         user: str | None = None,
         session_id: str | None = None,
         refresh_url: str | None = None,

@@ -6,8 +6,10 @@ from datetime import datetime
 from hookseal.admin import arguments
 from hookseal.admin.results import Page, ReplayCount, ReplayJob, of_row
 from hookseal.admin.session import Session
+from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import DEFAULT_RATE, NOT_DELIVERED, JobState, Selection
 from hookseal.dispatcher.store import replays
+from hookseal.ground.literals import FinalState, ReplayState
 from hookseal.operations.replay import cancel_replay, start_replay
 from hookseal.postgres.pool import Connection
 
@@ -26,7 +28,7 @@ class Replays:
         endpoint_id: str | None = None,
         event_type: str | None = None,
         event_id: str | None = None,
-        states: Sequence[str] = NOT_DELIVERED,
+        states: Sequence[State | FinalState] = NOT_DELIVERED,
         since: datetime | None = None,
         until: datetime | None = None,
         rate_per_second: int = DEFAULT_RATE,
@@ -60,7 +62,7 @@ class Replays:
         endpoint_id: str | None = None,
         event_type: str | None = None,
         event_id: str | None = None,
-        states: Sequence[str] = NOT_DELIVERED,
+        states: Sequence[State | FinalState] = NOT_DELIVERED,
         since: datetime | None = None,
         until: datetime | None = None,
         searched: int | None = None,
@@ -96,7 +98,7 @@ class Replays:
         self,
         *,
         tenant_id: str,
-        state: str | None = None,
+        state: JobState | ReplayState | None = None,
         limit: int = 50,
         cursor: str | None = None,
         connection: Connection | None = None,
@@ -128,7 +130,7 @@ def _selection(
     endpoint_id: str | None,
     event_type: str | None,
     event_id: str | None,
-    states: Sequence[str],
+    states: Sequence[State | FinalState],
     since: datetime | None,
     until: datetime | None,
 ) -> Selection:

@@ -12,6 +12,27 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hookseal.dispatcher.core.concerns import Concern
 from hookseal.dispatcher.core.why import Explanation
+from hookseal.ground.literals import (
+    AlgorithmName,
+    ContradictionName,
+    DeliveryState,
+    EndpointState,
+    Lead,
+    LimitName,
+    MasterKeyState,
+    OnDeadLetterName,
+    OutcomeName,
+    ProviderName,
+    ReplayState,
+    SchemeName,
+    ScopeName,
+    StaleKindName,
+    TokenState,
+    TroubledState,
+    VerdictName,
+    VersionStateName,
+    WaitingReason,
+)
 from hookseal.secrets.core.material import SecretMaterial
 
 if TYPE_CHECKING:
@@ -50,7 +71,7 @@ class Endpoint:
     tenant_id: str
     endpoint_id: str
     uid: str | None
-    state: str
+    state: EndpointState
     state_since: datetime | None
     name: str | None
     description: str = field(repr=False)
@@ -61,16 +82,16 @@ class Endpoint:
     enabled: bool
     disabled_reason: str | None
     failing_since: datetime | None
-    scheme: str
-    algorithm: str
+    scheme: SchemeName
+    algorithm: AlgorithmName
     generation: int
     concurrency: int | None
     rate: int | None
     ordered: bool
-    on_dead_letter: str
+    on_dead_letter: OnDeadLetterName
     created_at: datetime
     updated_at: datetime
-    lane: str | None
+    lane: WaitingReason | None
     lane_since: datetime | None
     stopped_by: str | None
 
@@ -82,7 +103,7 @@ class FailedAttempt:
     delivery_id: str
     event_id: str
     started_at: datetime
-    outcome: str
+    outcome: OutcomeName
     status: int | None
 
 
@@ -99,7 +120,7 @@ class EndpointDetails:
     tenant_id: str
     endpoint_id: str
     uid: str | None
-    state: str
+    state: EndpointState
     state_since: datetime | None
     name: str | None
     description: str = field(repr=False)
@@ -113,8 +134,8 @@ class EndpointDetails:
     last_disabled_reason: str | None
     last_disabled_at: datetime | None
     failing_since: datetime | None
-    scheme: str
-    algorithm: str
+    scheme: SchemeName
+    algorithm: AlgorithmName
     timeout_ms: int
     max_attempts: int
     backoff_base_seconds: int
@@ -124,12 +145,12 @@ class EndpointDetails:
     concurrency: int | None
     rate: int | None
     ordered: bool
-    on_dead_letter: str
+    on_dead_letter: OnDeadLetterName
     secret_ref: str | None
     previous_secret_ref: str | None
     previous_secret_expires_at: datetime | None
-    previous_scheme: str | None
-    previous_algorithm: str | None
+    previous_scheme: SchemeName | None
+    previous_algorithm: AlgorithmName | None
     secret_provider: str | None
     secret_updated_at: datetime | None
     rotate_every_days: int | None
@@ -137,7 +158,7 @@ class EndpointDetails:
     headers_ref: str | None
     tls: Mapping[str, Any] | None
     tls_ref: str | None
-    lead: str
+    lead: Lead
     generation: int
     has_plaintext: bool
     created_at: datetime
@@ -146,8 +167,8 @@ class EndpointDetails:
     pending_deliveries: int
     waiting_deliveries: int
     waiting_since: datetime | None
-    waiting_for: tuple[str, ...]
-    lane: str | None
+    waiting_for: tuple[WaitingReason, ...]
+    lane: WaitingReason | None
     lane_since: datetime | None
     stopped_by: str | None
     next_probe_at: datetime | None
@@ -272,8 +293,8 @@ class SignedContent:
     """What one secret signed, the headers with the signature, and what a receiver computes to verify it."""
 
     secret_ref: str
-    scheme: str
-    algorithm: str
+    scheme: SchemeName
+    algorithm: AlgorithmName
     content: str
     content_base64: str
     headers: Mapping[str, str]
@@ -284,7 +305,7 @@ class SignedContent:
 class PingAnswer:
     """The answer to a ping. `outcome` is one of docs/outcomes.md, None if the ping could not begin."""
 
-    outcome: str | None
+    outcome: OutcomeName | None
     status: int | None
     duration_ms: int
     snippet: str | None = field(repr=False)
@@ -317,7 +338,7 @@ class Ping:
         return self.answer.outcome == "delivered"
 
     @property
-    def outcome(self) -> str | None:
+    def outcome(self) -> OutcomeName | None:
         """The outcome of the answer."""
         return self.answer.outcome
 
@@ -360,12 +381,12 @@ class Delivery:
     endpoint_id: str
     event_id: str
     event_type: str
-    state: str
+    state: DeliveryState
     attempts: int
     budget_spent: int
     created_at: datetime
     next_attempt_at: datetime | None
-    waiting_for: str | None
+    waiting_for: WaitingReason | None
     last_error: str | None
     replay_of: str | None
 
@@ -385,7 +406,7 @@ class AttemptRecord:
     started_at: datetime
     duration_ms: int | None
     status: int | None
-    outcome: str
+    outcome: OutcomeName
     signed_by: tuple[str, ...]
     worker: str
     snippet: str | None = field(repr=False)
@@ -423,8 +444,8 @@ class ReplayedDelivery:
     endpoint_id: str
     event_id: str
     replay_of: str | None
-    state: str
-    waiting_for: str | None
+    state: DeliveryState
+    waiting_for: WaitingReason | None
     explanation: Explanation | None = field(default=None, metadata=HIDDEN)
 
 
@@ -462,7 +483,7 @@ class SkippedDelivery:
     tenant_id: str
     delivery_id: str
     endpoint_id: str
-    state: str
+    state: DeliveryState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,7 +496,7 @@ class ReplayJob:
 
     tenant_id: str
     replay_id: str
-    state: str
+    state: ReplayState
     filter: Mapping[str, Any]
     rate: int
     matched: int
@@ -574,11 +595,11 @@ class TroubledEndpoint:
     endpoint_id: str
     name: str | None
     url: str = field(repr=False)
-    state: str
-    held_for: str | None
+    state: TroubledState
+    held_for: WaitingReason | None
     since: datetime
     reason: str | None
-    last_outcome: str | None
+    last_outcome: OutcomeName | None
     last_status: int | None
     last_attempt_at: datetime | None
     waiting: int
@@ -612,7 +633,7 @@ class WorkerStatus:
     most_connections: int | None
     batch_connections: int | None
     most_batch_connections: int | None
-    limited_by: tuple[str, ...]
+    limited_by: tuple[LimitName, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -714,7 +735,7 @@ class EventDelivery:
 
     delivery_id: str
     endpoint_id: str
-    state: str
+    state: DeliveryState
     attempts: int
     created_at: datetime
     last_error: str | None
@@ -749,7 +770,7 @@ class EndpointStats:
 
     tenant_id: str
     endpoint_id: str
-    state: str
+    state: EndpointState
     state_since: datetime | None
     pending: int
     waiting: int
@@ -817,7 +838,7 @@ class Canary:
     `verdict` is switched, not_switched, does_not_verify (it accepts any signature, so nothing is proven) or no_answer.
     """
 
-    verdict: str
+    verdict: VerdictName
     status: int | None
     control_status: int | None
     detail: str | None
@@ -836,13 +857,13 @@ class RotationStatus:
     tenant_id: str
     endpoint_id: str
     generation: int
-    scheme: str
-    algorithm: str
-    lead: str
+    scheme: SchemeName
+    algorithm: AlgorithmName
+    lead: Lead
     secret_ref: str | None
     previous_secret_ref: str | None
-    previous_scheme: str | None
-    previous_algorithm: str | None
+    previous_scheme: SchemeName | None
+    previous_algorithm: AlgorithmName | None
     previous_secret_expires_at: datetime | None
     overlapping: bool
     seconds_left: int | None
@@ -861,8 +882,8 @@ class RevealedSecret:
     tenant_id: str
     endpoint_id: str
     secret_ref: str | None
-    scheme: str
-    algorithm: str
+    scheme: SchemeName
+    algorithm: AlgorithmName
     generation: int
     secret: SecretMaterial | None
     public_key: str | None
@@ -873,8 +894,8 @@ class SecretVersion:
     """A version of an endpoint's secret, and its use. One that is not `needed` may be destroyed; `reason` says why."""
 
     ref: str
-    state: str
-    scheme: str | None
+    state: VersionStateName
+    scheme: SchemeName | None
     created_at: datetime
     changed_at: datetime
     signs: bool
@@ -971,7 +992,7 @@ class ContradictedHead:
     tenant_id: str
     head_sequence: int
     head_mac: str
-    how: str = field(metadata={"printed": "is"})
+    how: ContradictionName = field(metadata={"printed": "is"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -993,7 +1014,7 @@ class StaleEndpoint:
 
     tenant_id: str
     endpoint_id: str
-    kind: str
+    kind: StaleKindName
     generation: int | None
     audited_generation: int | None
 
@@ -1045,7 +1066,7 @@ class MasterKey:
     """
 
     key_id: str
-    state: str
+    state: MasterKeyState
     held: bool
     records: int
     workers: int
@@ -1073,8 +1094,8 @@ class MovedKey:
     """
 
     key_id: str
-    state: str
-    was: str | None
+    state: MasterKeyState
+    was: MasterKeyState | None
     promoted_at: datetime | None
     drained_at: datetime | None
     compromised_at: datetime | None
@@ -1278,7 +1299,7 @@ class AddedToken:
     name: str
     tenant_id: str
     tenant_is_known: bool
-    scopes: tuple[str, ...]
+    scopes: tuple[ScopeName, ...]
     expires_at: datetime | None
     created_at: datetime
     token: SecretMaterial
@@ -1295,8 +1316,8 @@ class Token:
     token_id: str
     name: str
     tenant_id: str
-    scopes: tuple[str, ...]
-    state: str
+    scopes: tuple[ScopeName, ...]
+    state: TokenState
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -1318,7 +1339,7 @@ class PortalAccess:
     name: str
     tenant_id: str
     tenant_is_known: bool
-    scopes: tuple[str, ...]
+    scopes: tuple[ScopeName, ...]
     user: str | None
     session_id: str | None
     created_at: datetime
@@ -1338,7 +1359,7 @@ class PortalSession:
     token_id: str
     name: str
     tenant_id: str
-    scopes: tuple[str, ...]
+    scopes: tuple[ScopeName, ...]
     user: str | None
     session_id: str | None
     created_at: datetime
@@ -1401,7 +1422,7 @@ class MigratedSecrets:
 
     dry_run: bool
     finalize: bool
-    scheme: str
+    scheme: SchemeName
     column: str
     migrated: int
     present: int
@@ -1420,7 +1441,7 @@ class MovedSecrets:
     moved. `failed` has the first 100 of the failures.
     """
 
-    to: str
+    to: ProviderName
     dry_run: bool
     moved: int
     present: int

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hookseal.admin import arguments
 from hookseal.admin.arguments import Text
@@ -30,6 +30,7 @@ from hookseal.dispatcher.store import held
 from hookseal.errors import Conflict, HooksealError, InDoubt, Refused, with_advice
 from hookseal.ground.clock import SystemClock
 from hookseal.ground.ids import EndpointId, TenantId
+from hookseal.ground.literals import AlgorithmName, Lead, ProviderName, SchemeName
 from hookseal.ground.pointer import Pointer
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations import migrate_secrets, move_secrets
@@ -44,6 +45,7 @@ from hookseal.operations.operator import OfEndpoint
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
+from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.core.signing import generate_signing_secret
 from hookseal.secrets.endpoint import canary_results
 from hookseal.secrets.endpoint.canary_results import Evidence
@@ -77,9 +79,9 @@ class Secrets:
         overlap_seconds: int | None = None,
         rotation_id: str | None = None,
         expect_generation: int | None = None,
-        scheme: str | None = None,
-        algorithm: str | None = None,
-        lead: str | None = None,
+        scheme: Scheme | SchemeName | None = None,
+        algorithm: Algorithm | AlgorithmName | None = None,
+        lead: Lead | None = None,
         secret: Text | SecretMaterial | None = None,
         drawn: SecretMaterial | None = None,
         force: bool = False,
@@ -315,7 +317,7 @@ class Secrets:
     async def move(
         self,
         *,
-        to: str,
+        to: Provider | ProviderName,
         actor: str,
         tenant_id: str | None = None,
         dry_run: bool = False,
@@ -335,7 +337,7 @@ class Secrets:
                 operator, further, provider, owner, is_dry=is_dry, report=report or (lambda _line: None)
             )
         return MovedSecrets(
-            to=provider.value,
+            to=cast("ProviderName", provider.value),  # dev is none
             dry_run=is_dry,
             moved=moved.tally.counts[Movement.MOVED],
             present=moved.tally.counts[Movement.PRESENT],
@@ -349,7 +351,7 @@ class Secrets:
         self,
         *,
         actor: str,
-        scheme: str = Scheme.X_WEBHOOK,
+        scheme: Scheme | SchemeName = "x-webhook",
         dry_run: bool = False,
         finalize: bool = False,
         report: Callable[[str], None] | None = None,
@@ -403,8 +405,8 @@ class Secrets:
             tenant_id=owner,
             endpoint_id=endpoint,
             secret_ref=revealed.pointer.secret_ref,
-            scheme=revealed.pointer.scheme,
-            algorithm=revealed.pointer.algorithm,
+            scheme=Scheme(revealed.pointer.scheme).value,
+            algorithm=Algorithm(revealed.pointer.algorithm).value,
             generation=revealed.pointer.generation,
             secret=revealed.secret,
             public_key=revealed.public_key,

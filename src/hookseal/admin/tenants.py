@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from hookseal.admin import arguments
-from hookseal.admin.arguments import UNSET, Unset
 from hookseal.admin.results import DeletedTenant, Page, Tenant, TenantBacklog, of_row
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import backlog, tenants
+from hookseal.ground.unset import UNSET, Unset
 from hookseal.operations.tenants import add_tenant, delete_tenant, update_tenant
 from hookseal.postgres.pool import Connection
 

@@ -8,8 +8,9 @@ from hookseal.admin import arguments
 from hookseal.admin.results import AddedToken, Page, Token, of_row
 from hookseal.admin.session import Session
 from hookseal.dispatcher.store import tokens
-from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES, NewToken
+from hookseal.dispatcher.store.tokens import DEFAULT_SCOPES, NewToken, Scope
 from hookseal.ground.batches import Batch, Batches, resolve
+from hookseal.ground.literals import ScopeName
 from hookseal.operations.tokens import add_token, revoke_token
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core.material import SecretMaterial
@@ -28,7 +29,7 @@ class Tokens:
         name: str,
         tenant_id: str,
         actor: str,
-        scopes: Sequence[str] = DEFAULT_SCOPES,
+        scopes: Sequence[Scope | ScopeName] = DEFAULT_SCOPES,
         expires_at: datetime | None = None,
         connection: Connection | None = None,
     ) -> AddedToken:

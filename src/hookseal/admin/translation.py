@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from hookseal.admin import arguments
-from hookseal.admin.arguments import UNSET, Text, Unset
+from hookseal.admin.arguments import Text
 from hookseal.admin.results import (
     AddedEndpoint,
     EndpointStats,
@@ -31,6 +31,7 @@ from hookseal.dispatcher.core.concerns import OBJECTIVE_SECONDS, InstallationFac
 from hookseal.dispatcher.core.model import NotBegun, Reply
 from hookseal.dispatcher.core.outcome import explain
 from hookseal.errors import Malformed
+from hookseal.ground.unset import UNSET, Unset
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.endpoint import update
 from hookseal.operations.endpoint.endpoints import AddedEndpoint as StoredEndpoint
@@ -193,7 +194,7 @@ def _signed(signed: SignedBytes, headers: Mapping[str, str]) -> SignedContent:
     return SignedContent(
         secret_ref=signed.secret_ref,
         scheme=signed.scheme.value,
-        algorithm=signed.algorithm,
+        algorithm=Algorithm(signed.algorithm).value,
         content=signed.content.decode("utf-8"),
         content_base64=base64.b64encode(signed.content).decode("ascii"),
         headers={name: value for name, value in headers.items() if name.startswith(_HEADERS[signed.scheme])},

@@ -26,7 +26,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from hookseal.admin import Admin
+from hookseal.admin import Admin, SchemeName
 from hookseal.api import bodies, problems
 from hookseal.api.access import NOBODY, Access, bearer, of_token, require_every_tenant, require_scopes, require_tenant
 from hookseal.api.bodies import Bodies, Shape
@@ -64,7 +64,7 @@ def app(
     publisher: Publisher,
     *,
     who: Who | None = None,
-    scheme: str = Scheme.STANDARD,
+    scheme: Scheme | SchemeName = "standard",
     origins: Sequence[str] = (),
     rate: int = DEFAULT_RATE,
     clock: Clock | None = None,
@@ -103,7 +103,7 @@ class _Calls:
     """Answers requests by the table of calls."""
 
     def __init__(
-        self, admin: Admin, publisher: Publisher, who: Who, scheme: str, limit: RateLimit, clock: Clock
+        self, admin: Admin, publisher: Publisher, who: Who, scheme: Scheme | SchemeName, limit: RateLimit, clock: Clock
     ) -> None:
         self._admin = admin
         self._publisher = publisher

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypedDict, TypeVar
 
 import msgspec
 
-from hookseal.admin import Admin, Scope
+from hookseal.admin import Admin, Scheme, SchemeName, Scope
 from hookseal.api.access import Access
 from hookseal.api.bodies import MOST_BYTES
 from hookseal.client.publisher import Publisher
@@ -46,7 +46,7 @@ class Asked(Generic[Query, Body]):
     admin: Admin
     publisher: Publisher
     access: Access
-    scheme: str
+    scheme: Scheme | SchemeName
     tenant: str
     path: Mapping[str, str]
     query: Query

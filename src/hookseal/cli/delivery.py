@@ -11,6 +11,7 @@ from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fie
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
 from hookseal.ground.ids import EVERY_TENANT
+from hookseal.ground.literals import AttemptResult
 
 app: Final = typer.Typer(
     help="List deliveries, show their attempts, explain, replay or skip one.", no_args_is_help=True
@@ -117,7 +118,10 @@ def attempts(
         list[str] | None, typer.Option(help="Only events of this type. Give it again for several.")
     ] = None,
     channel: Annotated[str | None, typer.Option(help="Only attempts of events in this channel.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="delivered, or failed, which is every other outcome.")] = None,
+    outcome: Annotated[
+        AttemptResult | None,
+        typer.Option(metavar="WHICH", help="delivered, or failed, which is every other outcome."),
+    ] = None,
     status_class: Annotated[
         int | None, typer.Option(help="The first digit of the status; 0 is no answer.", metavar="DIGIT")
     ] = None,

@@ -22,7 +22,6 @@ from hookseal.config.load import NOTHING, harden_process, load
 from hookseal.config.settings import Part, Settings
 from hookseal.errors import ConfigError, InDoubt, LocalFailure, Malformed, Refused, with_advice
 from hookseal.ground.clock import SystemClock
-from hookseal.secrets.core.key_rules import KeyState
 from hookseal.secrets.core.keyring import KEY_BYTES, KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
@@ -302,7 +301,7 @@ def _ring_without_next(settings: Settings) -> KeyRing | None:
 def _promoted(moved: MovedKey) -> str:
     key_id = moved.key_id
     text = f"master key {key_id} is active. Now"
-    if moved.was == KeyState.ACTIVE:
+    if moved.was == "active":
         text = f"master key {key_id} was active already: nothing was changed. "
         if not moved.older:
             return f"{text}No other key has records to re-wrap."

@@ -164,7 +164,7 @@ async def _get(admin: Admin, replay: str, *, until_it_has_ended: bool) -> Replay
         while True:
             passed = job.replayed + job.skipped["endpoint_disabled"] + job.skipped["endpoint_deleted"]
             report(passed - reported)
-            if job.state != JobState.RUNNING:
+            if job.state != "running":
                 return job
             reported = passed
             await asyncio.sleep(_LOOK_SECONDS)

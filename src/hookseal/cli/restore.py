@@ -14,7 +14,6 @@ from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EVERY_TENANT, plural
-from hookseal.secrets.restore import StaleKind
 
 app: Final = typer.Typer(
     help="Find rows that are older than the audit log says, and accept a restore.", no_args_is_help=True
@@ -101,9 +100,9 @@ def _show_progress(endpoints: int) -> None:
 
 def _checked_text(items: Sequence[StaleEndpoint]) -> str:
     lines = [table([fields_of(item) for item in items], _COLUMNS)]
-    if any(item.kind != StaleKind.ALTERED for item in items):
+    if any(item.kind != "altered" for item in items):
         lines.append(_IF_STALE)
-    if any(item.kind == StaleKind.ALTERED for item in items):
+    if any(item.kind == "altered" for item in items):
         lines.append(_IF_ALTERED)
     return "\n".join(lines)
 
@@ -124,7 +123,7 @@ def _accepted_text(accepted: AcceptedRestore) -> str:
         f"endpoint {stale.endpoint_id} of {stale.tenant_id}: its secrets sign again, even if one was revoked "
         "later; to stop that, run `hookseal endpoint rotate --overlap 0`"
         for stale in accepted.accepted
-        if stale.kind == StaleKind.ENDPOINT
+        if stale.kind == "endpoint"
     ]
     lines += [f"NOT accepted: endpoint {stale.endpoint_id}: {stale.reason}" for stale in accepted.refused]
     return "\n".join(lines)

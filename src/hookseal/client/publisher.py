@@ -28,12 +28,12 @@ from hookseal.config.producer import producer_settings
 from hookseal.config.settings import Database, Settings
 from hookseal.dispatcher.core import payload
 from hookseal.dispatcher.core.model import Ring
-from hookseal.dispatcher.core.payload import UNSET
 from hookseal.dispatcher.store import publish as stored
 from hookseal.dispatcher.store.publish import NewEvent
 from hookseal.errors import ConfigError, Malformed, Refused
 from hookseal.ground import ids
 from hookseal.ground.ids import EventId, TenantId
+from hookseal.ground.unset import UNSET
 from hookseal.postgres import opening
 from hookseal.postgres.connect import pool_of_qualified_statements
 from hookseal.postgres.pool import ANSWER_SECONDS, Connection, Pool

@@ -8,10 +8,10 @@ from typing import Any, Final, NotRequired, TypeAlias, TypedDict
 
 from hookseal.client.publisher import check_tenant, event
 from hookseal.dispatcher.core import payload
-from hookseal.dispatcher.core.payload import UNSET
 from hookseal.dispatcher.store.publish import NewEvent, publish_error
 from hookseal.errors import Conflict, HooksealError
 from hookseal.ground.ids import DeliveryId, EndpointId, EventId
+from hookseal.ground.unset import UNSET
 from hookseal.producers.driver_errors import described
 
 Rows: TypeAlias = Sequence[Sequence[Any]]

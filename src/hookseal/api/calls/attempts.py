@@ -1,11 +1,12 @@
 """Attempts: each request of a message to an endpoint, and what came back."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from hookseal.admin import Attempt, Page
+from hookseal.admin import Attempt, AttemptResult, DeliveryState, Page
 from hookseal.api import problems
 from hookseal.api.call import APP, Asked, Call, In, NoQuery, Out, derived_id, operate, read
 from hookseal.api.calls.endpoints import EndpointOut, found, found_id
@@ -23,8 +24,8 @@ FAIL: Final = 2
 SENDING: Final = 3
 CANCELED: Final = 4
 STATUS_TEXTS: Final = ("success", "pending", "fail", "sending", "canceled")
-_DELIVERED: Final = "delivered"
-_OUTCOMES: Final = {SUCCESS: _DELIVERED, FAIL: "failed"}  # an attempt that is on record has ended
+# An attempt that is on record has ended.
+_OUTCOMES: Final[Mapping[int, AttemptResult]] = {SUCCESS: "delivered", FAIL: "failed"}
 _ATTEMPT_NAMES: Final = {"after": "iterator", "before": "iterator", "since": "after", "until": "before"}
 _DELIVERY_NAMES: Final = {"cursor": "iterator", "since": "after", "until": "before", "event_type": "event_types"}
 Status = Literal[0, 1, 2, 3, 4]
@@ -86,7 +87,7 @@ class OneAttempt(In):
 
 def shown(attempt: Attempt, *, with_content: bool = True) -> AttemptOut:
     """Return an attempt as Svix shows it."""
-    status = SUCCESS if attempt.outcome == _DELIVERED else FAIL
+    status = SUCCESS if attempt.outcome == "delivered" else FAIL
     answer = attempt.outcome if attempt.status is None else attempt.snippet or ""
     return AttemptOut(
         id=attempt.attempt_id,
@@ -256,7 +257,7 @@ async def endpoints(asked: Asked[Paged, None]) -> ListOut[MessageEndpointOut]:
     return one_way(listed_endpoints, [each.delivery_id for each in page.items], done=page.next_cursor is None)
 
 
-_STATUSES: Final = {
+_STATUSES: Final[Mapping[DeliveryState, int]] = {
     "delivered": SUCCESS,
     "pending": PENDING,
     "dead_letter": FAIL,
@@ -266,13 +267,13 @@ _STATUSES: Final = {
 }
 
 
-def _status(state: str, *, expanded: bool) -> int:
+def _status(state: DeliveryState, *, expanded: bool) -> int:
     """Return the status of a state. A client that does not know `canceled` sees a failure."""
     status = _STATUSES[state]
     return FAIL if status == CANCELED and not expanded else status
 
 
-def _states(status: int, *, expanded: bool) -> list[str]:
+def _states(status: int, *, expanded: bool) -> list[DeliveryState]:
     return [state for state in _STATUSES if _status(state, expanded=expanded) == status]
 
 

@@ -1,11 +1,11 @@
 """Deliveries: an event for one endpoint, under the id that receivers see as `webhook-id`, and why one waits."""
 
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
-from hookseal.admin import Attempt, Delivery, DeliveryDetails
+from hookseal.admin import Attempt, Delivery, DeliveryDetails, DeliveryState
 from hookseal.api import problems
 from hookseal.api.call import OWN, Asked, Call, NoQuery, Once, Out, operate, read
 from hookseal.api.calls.attempts import AttemptOut
@@ -17,7 +17,6 @@ from hookseal.ground.ids import encode_cursor
 
 _ALL: Final = OWN + "/delivery"
 _ONE: Final = _ALL + "/{delivery_id}"
-StateName = Literal["pending", "sending", "delivered", "dead_letter", "failed", "cancelled"]
 
 
 class DeliveryOut(Out):
@@ -52,7 +51,7 @@ class Deliveries(Paged):
     msg_id: EventId | None = msgspec.field(name="msg_id", default=None)
     event_type: EventType | None = msgspec.field(name="event_type", default=None)
     channel: Channel | None = None
-    states: list[StateName] | None = None
+    states: list[DeliveryState] | None = None
     before: Moment | None = None
     after: Moment | None = None
 
@@ -148,8 +147,8 @@ async def why(asked: Asked[NoQuery, None]) -> WhyOut:
     found = await asked.admin.deliveries.why(tenant_id=asked.tenant, delivery_id=delivery_id)
     return WhyOut(
         delivery_id=delivery_id,
-        state=found.state.value,
-        waiting_for=None if found.waiting_for is None else found.waiting_for.value,
+        state=found.state,
+        waiting_for=found.waiting_for,
         since=found.since,
         attempts=found.attempts,
         last_error=problems.stored_text(found.last_error),

@@ -1,11 +1,12 @@
 """Background tasks: jobs that send many deliveries again. The id of one is its tenant and the id of the replay job."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
-from hookseal.admin import ReplayJob, Scope
+from hookseal.admin import ReplayJob, ReplayState, Scope
 from hookseal.api import problems
 from hookseal.api.access import require_tenant
 from hookseal.api.call import OURS, OWN, Asked, Call, In, NoQuery, Once, Out, operate, read
@@ -19,7 +20,7 @@ from hookseal.ground.clock import SystemClock
 NOTHING: Final = "none"  # in place of the id of a job: there was nothing to send
 RECOVER: Final = "endpoint.recover"
 _COUNTED: Final = 100_000  # deliveries that a count looks at
-_STATUS: Final = {"running": "running", "done": "finished", "cancelled": "failed"}
+_STATUS: Final[Mapping[ReplayState, str]] = {"running": "running", "done": "finished", "cancelled": "failed"}
 _STATE: Final = {status: state for state, status in _STATUS.items()}
 
 

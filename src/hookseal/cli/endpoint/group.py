@@ -26,6 +26,7 @@ from hookseal.cli.shared.moments import moment
 from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, printable, rfc3339
 from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
+from hookseal.dispatcher.core.endpoint_rules import NO_REASON
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import plural
@@ -205,9 +206,7 @@ def disable(
     *,
     tenant: options.Tenant,
     endpoint: options.Endpoint,
-    reason: Annotated[
-        str, typer.Option(help="The reason, for people, at most 256 characters.")
-    ] = "disabled by an operator",
+    reason: Annotated[str, typer.Option(help="The reason, for people, at most 256 characters.")] = NO_REASON,
     as_json: Json = False,
 ) -> None:
     """Send nothing to an endpoint until it is enabled again; its deliveries, old and new, are held.

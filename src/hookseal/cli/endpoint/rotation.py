@@ -18,6 +18,7 @@ from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_se
 from hookseal.config.settings import Settings
 from hookseal.errors import HooksealError, InDoubt, Malformed, Unavailable, with_advice
 from hookseal.ground.ids import plural
+from hookseal.ground.literals import Lead
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.overlap import MAX_OVERLAP_SECONDS
@@ -54,8 +55,10 @@ def rotate(
         Algorithm | None, typer.Option(metavar="NAME", help="hmac or ed25519: the algorithm from now on.")
     ] = None,
     lead: Annotated[
-        str | None,
-        typer.Option(help="x-webhook: which secret signs the plain header in an overlap, previous or current."),
+        Lead | None,
+        typer.Option(
+            metavar="WHICH", help="x-webhook: which secret signs the plain header in an overlap, previous or current."
+        ),
     ] = None,
     secret_file: Annotated[
         str | None, typer.Option(help="A private file with the secret to use, in place of a new one; - is stdin.")

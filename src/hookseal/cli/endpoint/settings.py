@@ -1,7 +1,7 @@
 """`hookseal endpoint add | update`: the settings of an endpoint."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from hookseal.cli.endpoint.options import Endpoint, EndpointOptions, Tenant, wit
 from hookseal.cli.shared.output import Json, emit, fields_of, printable, value_text
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_secret_text
+from hookseal.ground.literals import Lead
 from hookseal.ground.wire import Algorithm
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.signing import generate_signing_secret
@@ -70,7 +71,7 @@ def update(
     endpoint: Endpoint,
     options: EndpointOptions,
     lead: Annotated[
-        Literal["previous", "current"] | None,
+        Lead | None,
         typer.Option(
             metavar="WHICH", help="x-webhook: which secret signs the plain header in an overlap, previous or current."
         ),

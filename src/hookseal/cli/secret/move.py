@@ -11,6 +11,7 @@ from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.shared.output import Json, emit, note
 from hookseal.cli.shared.printing import option_of
 from hookseal.cli.shared.runtime import start
+from hookseal.ground.literals import ProviderName
 
 _LEFT: Final = """\
 The versions that were left behind are retired. To destroy them now, in place of after
@@ -19,7 +20,7 @@ SECRETS_RETIRED_RETENTION_DAYS: hookseal secret purge --older-than 0"""
 
 def move(
     *,
-    to: Annotated[str, typer.Option("--to", metavar="PROVIDER", help="db, aws, gcp or openbao.")],
+    to: Annotated[ProviderName, typer.Option("--to", metavar="PROVIDER", help="db, aws, gcp or openbao.")],
     tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant; the others follow later.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; count the endpoints.")] = False,
     as_json: Json = False,

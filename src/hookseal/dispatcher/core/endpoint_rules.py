@@ -15,6 +15,7 @@ MAX_METADATA: Final = 50
 MAX_METADATA_KEY_CHARACTERS: Final = 128
 MAX_METADATA_BYTES: Final = 4_096  # of all keys and values, in UTF-8
 MAX_REASON_CHARACTERS: Final = 256
+NO_REASON: Final = "disabled by an operator"  # of somebody who disables an endpoint and does not say why
 MIN_TIMEOUT_MS: Final = 100
 MAX_TIMEOUT_MS: Final = 20_000
 RECORDING_SECONDS: Final = 5  # a request must end, and its outcome be recorded, before the drain of a worker ends

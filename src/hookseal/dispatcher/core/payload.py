@@ -20,9 +20,9 @@ import msgspec
 
 from hookseal.errors import Malformed
 from hookseal.ground import json_problem
+from hookseal.ground.unset import UNSET
 from hookseal.ground.wire import MAX_BODY_BYTES
 
-UNSET: Final = object()  # data that are not given: None is valid data, the JSON null
 MOST_LEVELS: Final = 200  # of nested objects and arrays; the parsers of receivers stop at a few hundred
 _MOST_KEY_CHARACTERS: Final = 64
 _MOST_PATH_CHARACTERS: Final = 256
@@ -45,7 +45,10 @@ _ADVICE: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
 
 
 def content(data: object, body: object) -> str | bytes:
-    """Return the data as JSON text, or the body. Raises `Malformed` with the field and the path of the faulty value."""
+    """Return the data as JSON text, or the body. Raises `Malformed` with the field and the path of the faulty value.
+
+    Data that are not given are `UNSET`: None is valid data, the JSON null.
+    """
     if (data is UNSET) == (body is None):
         raise Malformed("pass exactly one of data and body", field="data")
     if body is None:

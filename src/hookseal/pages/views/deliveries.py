@@ -28,7 +28,8 @@ _FILTERS: Final = frozenset({"event_type", "states", "since", "until", "cursor"}
 
 async def listing(asked: Asked) -> Shown:
     """Show the deliveries that a state, a type, a time or an endpoint selects, the newest first."""
-    query, state = asked.query, asked.query.text("state")
+    query = asked.query
+    state: Any = query.text("state")  # a form may have any text
 
     def found(**place: Any) -> Awaitable[ListPage[Delivery]]:
         return asked.admin.deliveries.list(

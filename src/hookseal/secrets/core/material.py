@@ -1,7 +1,7 @@
 """The value of a secret, in an object that does not show it."""
 
 import hmac
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 MASK: Final = "SecretMaterial([masked])"
 MAX_BYTES: Final = 65_536  # the smallest limit of the providers
@@ -11,7 +11,8 @@ class SecretMaterial:
     """Bytes that mask themselves, refuse to be copied or pickled, and compare in constant time."""
 
     __slots__ = ("_value",)
-    __hash__ = None  # type: ignore[assignment]  # equal hashes would reveal equal secrets without a comparison
+    # Equal hashes would reveal equal secrets without a comparison.
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __init__(self, value: bytes) -> None:
         if not isinstance(value, bytes):

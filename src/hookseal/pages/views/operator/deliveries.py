@@ -24,7 +24,7 @@ _FILTERS: Final = frozenset({"tenant_id", "endpoint_id", "event_type", "states",
 
 async def endpoints(asked: Asked) -> Shown:
     """Show endpoints of one tenant or all, those in one state, in trouble (`state=trouble`), or all of them."""
-    chosen = {name: asked.query.text(name) for name in ("state", "tenant")}
+    chosen: dict[str, Any] = {name: asked.query.text(name) for name in ("state", "tenant")}  # any text: it is checked
     state = chosen["state"]
     states = {"": None, "trouble": [*TROUBLES]}.get(state, [state])
     found = partial(asked.admin.endpoints.list, tenant_id=chosen["tenant"] or EVERY_TENANT, states=states)
@@ -35,7 +35,7 @@ async def endpoints(asked: Asked) -> Shown:
 async def deliveries(asked: Asked) -> Shown:
     """Show the deliveries of one tenant or all that a state, a type, a time or an endpoint selects, newest first."""
     query = asked.query
-    chosen = {name: query.text(name) for name in _FIELDS}
+    chosen: dict[str, Any] = {name: query.text(name) for name in _FIELDS}  # the same
 
     def found(**place: Any) -> Awaitable[ListPage[Delivery]]:
         return asked.admin.deliveries.list(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from hookseal.admin import Found, Overview
+from hookseal.admin import Found, Overview, TroubleName
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EVERY_TENANT
 from hookseal.pages import words
@@ -12,7 +12,7 @@ from hookseal.pages.page import Asked, Links, Moved, Shown, listed, read
 
 _FEW: Final = 10
 TENANT: Final = "/tenant/{tenant_id}"
-TROUBLES: Final = ("held", "stopped", "failing")
+TROUBLES: Final[tuple[TroubleName, ...]] = ("held", "stopped", "failing")
 _WAITING: Final = {"endpoint_disabled": "disabled", "secret": "held", "breaker": "held", "order": "stopped"}
 
 

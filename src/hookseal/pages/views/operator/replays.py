@@ -23,7 +23,7 @@ _FILTERS: Final = frozenset(
 
 async def listing(asked: Asked) -> Shown:
     """Show replay jobs of one tenant or all, the newest first."""
-    chosen = {name: asked.query.text(name) for name in ("tenant", "state")}
+    chosen: dict[str, Any] = {name: asked.query.text(name) for name in ("tenant", "state")}  # any text: it is checked
     found = partial(asked.admin.replays.list, tenant_id=chosen["tenant"] or EVERY_TENANT, state=chosen["state"] or None)
     values = await listed(asked, found, chosen=chosen, fields=_FILTERS | {"tenant_id"})
     return Shown(template="operator/replays.html", values=values)
