@@ -254,6 +254,37 @@ def test_each_state_is_explained(
 
 
 @pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.parametrize(
+    ("facts", "action", "at"),
+    [
+        (held(WaitingFor.SECRET, probe_at=LATER), "clear_caches", {"probe_at": LATER}),
+        (held(WaitingFor.SECRET, last_error=PLAIN_HTTP, probe_at=LATER), "update_endpoint", {"probe_at": LATER}),
+        (held(WaitingFor.SECRET), "wait", {}),
+        (held(WaitingFor.BREAKER, probe_at=LATER), "enable_endpoint", {"probe_at": LATER}),
+        (
+            held(WaitingFor.ENDPOINT_DISABLED, endpoint=DISABLED),
+            *("enable_endpoint", {"cancelled_at": EARLIER + timedelta(days=7)}),
+        ),
+        (held(WaitingFor.RATE), "update_endpoint", {}),
+        (held(WaitingFor.ORDER, ahead=DeliveryId(HEAD), ahead_state=State.SENDING), "wait", {"ahead_id": HEAD}),
+        (held(WaitingFor.ORDER, ahead=DeliveryId(HEAD), ahead_state=State.FAILED), "replay", {"ahead_id": HEAD}),
+        ({}, "check_workers", {}),
+        ({"live_workers": 0}, "start_worker", {}),
+        ({**RETRIED, "last_attempt": TRIED}, "replay", {}),
+        (leased(LATER), "wait", {"lease_expires_at": LATER}),
+        (ended(State.DEAD_LETTER), "replay", {}),
+        (ended(State.FAILED, endpoint=DISABLED), "enable_endpoint", {}),
+        (ended(State.CANCELLED, endpoint=None), "nothing", {}),
+    ],
+)
+def test_a_program_reads_what_to_do_and_when(facts: dict[str, Any], action: str, at: dict[str, object]) -> None:
+    found = explain(replace(FACTS, **facts))
+    values = {name: getattr(found, name) for name in ("ahead_id", "probe_at", "cancelled_at", "lease_expires_at")}
+
+    assert (action, at) == (found.action, {name: value for name, value in values.items() if value is not None})
+
+
+@pytest.mark.req("OPS-12", part="delivery-why")
 def test_every_state_and_reason_has_a_case() -> None:
     assert set(State) == {facts.get("state", State.PENDING) for facts, *_ in CASES}
     assert {None, *WaitingFor} == {facts.get("waiting_for") for facts, *_ in CASES}

@@ -1,5 +1,6 @@
 """Explains where a delivery stands: what is read of it, what it waits for, since when, what releases it. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
@@ -7,6 +8,7 @@ from typing import Final, assert_never
 from hookseal.dispatcher.core.model import State, WaitingFor
 from hookseal.dispatcher.core.url import PLAIN_HTTP
 from hookseal.ground.ids import DeliveryId, EndpointId, TenantId
+from hookseal.ground.literals import DeliveryState, NextStep, WaitingReason
 
 HELD_DAYS: Final = 7  # the default of HOOKSEAL_HELD_DAYS, which only the workers know
 
@@ -92,6 +94,16 @@ _FREE_WORKER: Final = "a worker with a free place for a request"
 _FIRST: Final = "the leader, which makes it due within a second"
 _GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
 _HELD: Final = "it is held, which spends no attempt, because"
+# What a person does with each command; a line that waits for the delivery before it can only wait.
+_STEPS: Final[Mapping[str, NextStep]] = {
+    "worker": "start_worker",
+    "check": "check_workers",
+    "endpoint enable": "enable_endpoint",
+    "endpoint update": "update_endpoint",
+    "secret cache-clear": "clear_caches",
+    "delivery replay": "replay",
+    "delivery why": "wait",
+}
 _LEADER: Final = "the leader, which releases 1,000 deliveries at a time, the oldest first"
 
 
@@ -104,16 +116,28 @@ class Explanation:
     `next_attempt_at` is when it is or was due, None if it is not pending or waits for something else than its time.
     `released_by` says what ends the wait, None in a final state. `command` does so now, or sends a finished delivery
     again; None if no command does. `text` says all of this in one paragraph.
+
+    `action` says the same for a program: `replay` it (or, if `ahead_id` is given up and stops its line, that one),
+    `enable_endpoint`, `update_endpoint` (its url or its limits), `clear_caches` once its secret is repaired,
+    `start_worker`, `check_workers`, `wait`, or `nothing`, since its endpoint is deleted. `ahead_id` is the first
+    delivery of its line, None if it waits for none. While its endpoint is held, one delivery is tried at `probe_at`.
+    One that waits for a disabled endpoint is cancelled at `cancelled_at`, by the default of HOOKSEAL_HELD_DAYS. One
+    that is being sent is sent again after `lease_expires_at`, if its worker has died.
     """
 
-    state: State
-    waiting_for: WaitingFor | None
+    state: DeliveryState
+    waiting_for: WaitingReason | None
     since: datetime | None
     attempts: int
     last_error: str | None
     next_attempt_at: datetime | None
     released_by: str | None
     command: str | None
+    action: NextStep
+    ahead_id: DeliveryId | None
+    probe_at: datetime | None
+    cancelled_at: datetime | None
+    lease_expires_at: datetime | None
     text: str
 
 
@@ -138,16 +162,29 @@ def explain(facts: Facts) -> Explanation:
         standing.advice if standing.command is None else f"{standing.advice}: `{standing.command}`.",
     ]
     return Explanation(
-        state=facts.state,
-        waiting_for=facts.waiting_for,
+        state=facts.state.value,
+        waiting_for=None if facts.waiting_for is None else facts.waiting_for.value,
         since=standing.since,
         attempts=0 if facts.last_attempt is None else facts.last_attempt.number,
         last_error=facts.last_error,
         next_attempt_at=facts.next_attempt_at if facts.waiting_for is None else None,
         released_by=standing.released_by,
         command=standing.command,
+        action=_action(facts, standing),
+        ahead_id=facts.ahead if facts.waiting_for is WaitingFor.ORDER else None,
+        probe_at=facts.probe_at if facts.state is State.PENDING else None,
+        cancelled_at=facts.cancelled_at,
+        lease_expires_at=facts.lease_expires_at if facts.state is State.SENDING else None,
         text=" ".join(filter(None, sentences)),
     )
+
+
+def _action(facts: Facts, standing: _Standing) -> NextStep:
+    """Return what the command of the standing does; without one there is nothing to do but wait, if that helps."""
+    if standing.command is None:
+        return "wait" if facts.state in {State.PENDING, State.SENDING} else "nothing"
+    given = standing.command.removeprefix("hookseal ")
+    return next(step for command, step in _STEPS.items() if given.startswith(command))
 
 
 def _standing(facts: Facts) -> _Standing:
