@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from hookseal.dispatcher.store import event_types
+from hookseal.dispatcher.store.event_types import CataloguedType
 from hookseal.ground.wire import MAX_BODY_BYTES
 from tests.cli.command import Ended
 from tests.cli.installation import Begun
@@ -33,7 +35,8 @@ async def test_each_subscriber_has_one_rung_delivery(begun: Begun) -> None:
     }
     ended = await begun.run(*PUBLISH, "--data", '{"id": 1}', "--correlation-id", "order-7", "--json")
     assert (0, f"{NO_WORKER}\n") == (ended.code, ended.err)
-    assert {"event_id", "duplicate", "deliveries"} == ended.json.keys()
+    assert {"event_id", "duplicate", "deliveries", "matched", "did_you_mean"} == ended.json.keys()
+    assert (True, None) == (ended.json["matched"], ended.json["did_you_mean"])
     assert ended.json["duplicate"] is False
     assert all({"delivery_id", "endpoint_id"} == delivery.keys() for delivery in ended.json["deliveries"])
     assert endpoints == {delivery["endpoint_id"] for delivery in ended.json["deliveries"]}
@@ -137,6 +140,28 @@ async def test_an_event_without_subscribers_is_stored(begun: Begun) -> None:
     assert 2 == await begun.stored.pool.fetchval("SELECT count(*) FROM hookseal.events")
     shown = await begun.run(*PUBLISH, "--data", "{}")
     assert shown.out.endswith("no endpoint of tenant acme subscribes to invoice.paid: nothing is sent\n")
+
+
+@pytest.mark.req("UX-03")
+async def test_a_type_that_nobody_gets_may_be_a_slip(begun: Begun) -> None:
+    """The type of the catalogue that is nearly the published one is named, unless it is one, or is archived."""
+    for name, archived in (("invoice.paid", False), ("invoice.void", False), ("zz.qqq", True)):
+        given = CataloguedType(name=name, description="", schemas=None, deprecated=False, archived=archived)
+        async with begun.stored.pool.acquire() as connection:
+            await event_types.add(connection, given)
+
+    async def published(event_type: str) -> tuple[bool, str | None]:
+        options = ("--tenant", "acme", "--event-type", event_type, "--data", "{}", "--json")
+        ended = await begun.run("publish", *options)
+        return ended.json["matched"], ended.json["did_you_mean"]
+
+    assert (False, "invoice.paid") == await published("invoce.paid")
+    assert (False, None) == await published("invoice.void")
+    assert (False, None) == await published("zz.qq")
+    shown = await begun.run("publish", "--tenant", "acme", "--event-type", "invoice.piad", "--data", "{}")
+    assert shown.out.endswith("nothing is sent\nDid you mean invoice.paid?\n")
+    await begun.stored.endpoint()
+    assert (True, None) == await published("invoce.paid")
 
 
 async def test_without_redis_the_event_is_stored(begun: Begun) -> None:

@@ -158,6 +158,21 @@ async def test_a_held_delivery_is_not_rung(publisher: Publisher, stored: Stored)
     assert () == (await publisher.publish(**EVENT, data=1, event_id="evt-1"))._due
 
 
+@pytest.mark.req("UX-03")
+async def test_the_result_says_whether_an_endpoint_gets_the_event(publisher: Publisher, stored: Stored) -> None:
+    """Also that of a repeat, of many, and of a tenant that has no endpoint."""
+    events = [Event(event_type=PAID, data=1)]
+    found = [
+        await publisher.publish(**EVENT, data=1, event_id="e1"),
+        await publisher.publish(**EVENT, data=1, event_id="e1"),
+        (await publisher.publish_many(tenant_id="acme", events=events)).events[0],
+        await publisher.publish(**EVENT | {"tenant_id": "globex"}, data=1),
+        (await publisher.publish_many(tenant_id="globex", events=events)).events[0],
+    ]
+
+    assert [True, True, True, False, False] == [each.matched for each in found]
+
+
 @pytest.mark.req("DEL-01")
 async def test_an_event_in_channels_goes_to_those_who_share_one(publisher: Publisher, stored: Stored) -> None:
     """Alone, among calls that wait together, in a transaction and in a batch; `tests/dispatcher` has every case."""

@@ -57,6 +57,7 @@ async def test_an_event_joins_the_callers_transaction(opened: Opened, url: str, 
         await caller.commit()
 
     assert ("e1", False, True) == (first.event_id, first.duplicate, again.duplicate)
+    assert (True, True) == (first.matched, again.matched)
     assert ({False}, again.deliveries) == ({first.is_committed, again.is_committed, raw.is_committed}, first.deliveries)
     rows = await pool.fetch("SELECT id::text, endpoint_id::text FROM hookseal.deliveries ORDER BY id")
     made = [(each.delivery_id, each.endpoint_id) for published in (first, raw) for each in published.deliveries]

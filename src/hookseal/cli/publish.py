@@ -13,7 +13,7 @@ from hookseal.cli.shared.runtime import Connection, reading, run, start
 from hookseal.client.doorbell import doorbell
 from hookseal.client.publisher import event
 from hookseal.config.settings import Part, Settings
-from hookseal.dispatcher.store import endpoints
+from hookseal.dispatcher.store import endpoints, event_types
 from hookseal.dispatcher.store.publish import NewEvent, PublishResult, publish_json, publish_raw
 from hookseal.errors import HooksealError, Malformed
 from hookseal.ground.wire import MAX_BODY_BYTES
@@ -60,11 +60,11 @@ def publish(
     )
     payload = _payload(data, file, raw_file)
     settings = start(_NEEDS)
-    published, has_worker = reading(settings, lambda connection: _publish(connection, new_event, payload))
+    published, has_worker, near = reading(settings, lambda connection: _publish(connection, new_event, payload))
     run(_ring(settings, published))
     if published.due and not has_worker:
         note("the event is stored, but no worker is running: it is delivered when you start `hookseal worker`")
-    emit(_shape(published), as_json=as_json, text=lambda: _text(new_event, published))
+    emit(_shape(published, near), as_json=as_json, text=lambda: _text(new_event, published, near))
 
 
 def _payload(data: str | None, file: str | None, raw_file: str | None) -> str | bytes:
@@ -85,15 +85,21 @@ def _read(source: str) -> bytes:
     return content
 
 
-async def _publish(connection: Connection, new_event: NewEvent, payload: str | bytes) -> tuple[PublishResult, bool]:
-    """Return what was published, and whether a worker has reported lately, as far as this role may know."""
+async def _publish(
+    connection: Connection, new_event: NewEvent, payload: str | bytes
+) -> tuple[PublishResult, bool, str | None]:
+    """Return what was published, and, as far as this role may know, whether a worker has reported lately.
+
+    If no endpoint gets the event, also the type of the catalogue that may have been meant.
+    """
     if isinstance(payload, bytes):
         published = await publish_raw(connection, new_event, payload)
     else:
         published = await publish_json(connection, new_event, payload)
     with suppress(HooksealError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the event is stored
-        return published, await endpoints.smallest_drain_seconds(connection) is not None
-    return published, True
+        near = None if published.deliveries else await event_types.near(connection, new_event.event_type)
+        return published, await endpoints.smallest_drain_seconds(connection) is not None, near
+    return published, True, None
 
 
 async def _ring(settings: Settings, published: PublishResult) -> None:
@@ -108,20 +114,23 @@ def _report_lost(settings: Settings, reason: str) -> None:
     )
 
 
-def _shape(published: PublishResult) -> dict[str, object]:
+def _shape(published: PublishResult, near: str | None) -> dict[str, object]:
     return {
         "event_id": published.event_id,
         "duplicate": published.duplicate,
         "deliveries": [
             {"delivery_id": ring.delivery_id, "endpoint_id": ring.endpoint_id} for ring in published.deliveries
         ],
+        "matched": bool(published.deliveries),
+        "did_you_mean": near,
     }
 
 
-def _text(new: NewEvent, published: PublishResult) -> str:
+def _text(new: NewEvent, published: PublishResult, near: str | None) -> str:
     repeat = " (published before: nothing was changed)" if published.duplicate else ""
     if not published.deliveries:
         subscribed = f"no endpoint of tenant {new.tenant_id} subscribes to {new.event_type}: nothing is sent"
-        return f"event     {published.event_id}{repeat}\n{subscribed}"
+        meant = "" if near is None else f"\nDid you mean {near}?"
+        return f"event     {published.event_id}{repeat}\n{subscribed}{meant}"
     deliveries = "\n".join(f"delivery  {ring.delivery_id}" for ring in published.deliveries)
     return f"event     {published.event_id}{repeat}\n{deliveries}"

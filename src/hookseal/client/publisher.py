@@ -255,6 +255,11 @@ class Published:
     _due: tuple[Ring, ...] = field(repr=False, compare=False)
     _doorbell: Doorbell = field(repr=False, compare=False)
 
+    @property
+    def matched(self) -> bool:
+        """Whether an endpoint gets the event. If none does, nobody subscribes to its type, or it is misspelt."""
+        return bool(self.deliveries)
+
     async def ring(self) -> None:
         """Ring the workers, after the commit of the caller's transaction. Without it they find the event by themselves.
 

@@ -66,6 +66,11 @@ class PublishedEvent:
     deliveries: tuple[Delivery, ...]
     is_committed: bool
 
+    @property
+    def matched(self) -> bool:
+        """Whether an endpoint gets the event. If none does, nobody subscribes to its type, or it is misspelt."""
+        return bool(self.deliveries)
+
 
 def conversation(fields: EventFields, placeholders: Sequence[str]) -> Conversation:
     """Yield the statements of a publish, and return its result.

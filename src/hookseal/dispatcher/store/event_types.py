@@ -1,6 +1,7 @@
 """The catalogue of event types: what each means, and the JSON schemas of its data."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final
 
 import asyncpg
@@ -11,6 +12,7 @@ from hookseal.postgres.pool import Connection, Executor
 from hookseal.postgres.statements import Statements
 
 _SQL: Final = Statements("hookseal.dispatcher.store", "event_types.sql")
+_MOST_NAMES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,15 @@ async def page(
     rows = await _SQL.rows(executor, order, with_archived, after, limit + 1)
     items = [dict(row) for row in rows[:limit]]
     return items, items[-1]["name"] if len(rows) > limit else None
+
+
+async def near(executor: Executor, name: str) -> str | None:
+    """Return the type for which this name may be a slip, of the first 1,000; None if it is one, or is near to none.
+
+    Raises `Unavailable`.
+    """
+    names = [row["name"] for row in await _SQL.rows(executor, "names", _MOST_NAMES)]
+    return None if name in names else next(iter(get_close_matches(name, names, n=1)), None)
 
 
 def _columns(given: CataloguedType) -> tuple[object, ...]:

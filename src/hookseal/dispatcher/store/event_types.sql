@@ -34,6 +34,14 @@ SET description = $2, schemas = $3, deprecated = $4, archived = $5, updated_at =
 WHERE t.name = $1
 RETURNING {shown}
 
+-- Returns the names of types that are not archived.
+-- name: names
+SELECT t.name
+FROM hookseal.event_types AS t
+WHERE NOT t.archived
+ORDER BY t.name
+LIMIT $1
+
 -- Returns types after a name, by name.
 -- name: ascending
 SELECT {shown}
