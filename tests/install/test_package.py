@@ -88,9 +88,13 @@ EXTRAS_BY_ROOM = {
     "postgres": {"migrate"},
     "queue": {"cli"},
     "secrets": {"aws", "gcp", "cli"},
+    "testing": {"embedded"},
     "worker": {"otel", "cli", "worker"},
 }
-BROUGHT = {"producers": {"django", "psycopg", "sqlalchemy"}}  # by the application that uses the module for it
+BROUGHT = {  # by the application that uses the module for it
+    "producers": {"django", "psycopg", "sqlalchemy"},
+    "testing": {"pytest"},
+}
 NOT_IMPORTED = {
     "hiredis": "redis loads it as its parser, which hookseal.queue.bell bounds",
     "hookseal": "an extra that includes another",
