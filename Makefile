@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types floors docs docs-site next lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types public-types floors docs docs-site next lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -85,7 +85,7 @@ validate-traceability: $(VENV) ## only the tests of each requirement, and the pa
 validate-evidence: $(VENV) ## only the records, and what has changed since each; needs no test run
 	@$(RUN) tools.governance.validate --only evidence $(ARGS)
 
-check: format lint types floors coverage test pages smoke validate ## every gate
+check: format lint types public-types floors coverage test pages smoke validate ## every gate
 
 format: $(VENV) ## fail if the formatter would change a file
 	@$(RUN) ruff format --check
@@ -99,6 +99,9 @@ lint: $(VENV) ## the linter
 
 types: $(VENV) ## the type checker
 	@$(RUN) mypy
+
+public-types: .types/ready ## whether the types of the public interface are complete, as pyright reads them
+	@$(RUN) tools.public_types $(ARGS)
 
 floors: $(VENV) ## who may import whom
 	@.venv/bin/lint-imports --no-logo
@@ -119,7 +122,7 @@ lock: $(VENV) ## pin the newest versions that pyproject.toml allows
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash requirements/lock.sh
 
 clean: ## remove what the commands built
-	@rm -rf .bench .release .site .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .bench .release .site .types .venv .reports dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find src tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 $(DEMO): requirements/build.txt requirements/embedded.txt pyproject.toml tools/install.sh tools/venv.sh
@@ -138,6 +141,12 @@ $(VENV): requirements/build.txt requirements/dev.txt pyproject.toml tools/instal
 	@sh tools/install.sh .site/bin/python requirements/build.txt
 	@sh tools/install.sh .site/bin/python requirements/site/mkdocs.txt
 	@touch .site/ready
+
+.types/ready: $(VENV) requirements/types/pyright.txt
+	@.venv/bin/python -m venv --clear .types
+	@sh tools/install.sh .types/bin/python requirements/build.txt
+	@sh tools/install.sh .types/bin/python requirements/types/pyright.txt
+	@touch .types/ready
 
 .release/ready: $(VENV) requirements/release/cyclonedx.txt
 	@.venv/bin/python -m venv --clear .release

