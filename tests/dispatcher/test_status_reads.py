@@ -57,7 +57,7 @@ def _reads() -> Iterator[tuple[str, str, tuple[Any, ...]]]:
         "replays": (9,),
     }
     counts = {"overview": (100, 30.0), "oldest_waiting": (20,)}
-    tenants = {"by_tenant": (50, 5, 50, 50, 20), "of_tenants": (50, ["t0", "t1", "none"], 50)}
+    tenants = {"by_tenant": (50, 5, 50, 20), "of_tenants": (50, ["t0", "t1", "none"], 50)}
     for statements, calls in ((status._SQL, own), (overview.SQL, counts), (backlog.SQL, tenants)):
         for name, arguments in calls.items():
             yield name, statements[name], arguments

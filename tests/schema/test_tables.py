@@ -740,7 +740,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "oldest_waiting": (20,),
         "keys": (),
     }
-    backlog = {"by_tenant": (100, 5, 100, 20, 20)}
+    backlog = {"by_tenant": (100, 5, 100, 20)}
     return [
         *(Read(room="dispatcher.store", file="ledger", name=name, arguments=given) for name, given in ledger.items()),
         *(

@@ -528,7 +528,7 @@ class Overview:
     wait for their next attempt; `waiting` ones wait for something else than their time, `waiting_for` each reason
     (docs/lifecycle.md): these three are all that is pending. Endpoints that are held have
     a refused secret or an open breaker; one that is stopped is ordered, and a delivery that was given up stops it.
-    `dead_letters_of_day` were given up in the last 24 hours, of the newest 10,000. `rotations_due` are those by
+    `dead_letters_of_day` were given up in the last 24 hours, of the newest 1,000. `rotations_due` are those by
     schedule whose time has come. `master_keys` counts the keys by state. A worker without a heartbeat in the last 30 s
     is not live.
     """

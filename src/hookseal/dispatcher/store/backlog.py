@@ -10,7 +10,6 @@ TENANTS: Final = 10  # that are shown each by itself
 MOST: Final = 10_000  # deliveries of each kind of a tenant that are counted
 TENANTS_READ: Final = 2_000
 _ENDPOINTS_READ: Final = 5_000  # with held deliveries, of named tenants
-_SHARED_READ: Final = 1_000  # the same, of all tenants that are compared
 _OLDEST_READ: Final = 200  # deliveries, and held endpoints, of each kind
 
 SQL: Final = Statements("hookseal.dispatcher.store", "backlog.sql", seconds=None)
@@ -28,7 +27,7 @@ async def by_tenant(
     `most`, and their `oldest_seconds`. It is `complete` unless there are more tenants than are `read`: then some are
     not counted among the others. Raises `Unavailable`.
     """
-    rows = await SQL.rows(executor, "by_tenant", most, tenants, read, _SHARED_READ, _OLDEST_READ)
+    rows = await SQL.rows(executor, "by_tenant", most, tenants, read, _OLDEST_READ)
     if not rows:
         return {"tenants": [], "others": {"tenants": 0, "pending": 0, "oldest_seconds": None}, "complete": True}
     others = {

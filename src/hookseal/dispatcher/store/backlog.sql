@@ -88,14 +88,14 @@ w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) A
        least(unrung.due + coalesce(rung.due, 0), $1) AS due, held.number AS waiting,
        extract(epoch FROM now() - w.since)::float8 AS oldest_seconds
 
--- The deliveries that have been due or held for longest, $5 of each kind, and the endpoints that have: whatever the number of tenants
+-- The deliveries that have been due or held for longest, $4 of each kind, and the endpoints that have: whatever the number of tenants
 -- is, those that have waited for longest are among theirs.
 -- name: oldest
 (SELECT d.tenant_id, d.next_attempt_at::timestamptz AS since
            FROM hookseal.deliveries AS d
            WHERE d.next_attempt_at IS NOT NULL AND d.waiting_for IS NULL AND d.rung_at IS NULL
            ORDER BY d.next_attempt_at, d.id
-           LIMIT $5)
+           LIMIT $4)
           UNION ALL
           SELECT d.tenant_id, d.since
           FROM unnest(ARRAY['secret', 'breaker', 'rate', 'concurrency', 'order']) AS w (waiting_for)
@@ -104,7 +104,7 @@ w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) A
               FROM hookseal.deliveries AS d
               WHERE d.waiting_for = w.waiting_for
               ORDER BY d.waiting_for, d.held_at, d.id
-              LIMIT $5) AS d
+              LIMIT $4) AS d
           UNION ALL
           SELECT h.tenant_id, greatest(h.since, d.created_at)
           FROM unnest(ARRAY['secret', 'breaker']) AS w (waiting_for)
@@ -113,7 +113,7 @@ w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) A
               FROM hookseal.held_endpoints AS h
               WHERE h.waiting_for = w.waiting_for AND h.released_at IS NULL
               ORDER BY h.waiting_for, h.since
-              LIMIT $5) AS h
+              LIMIT $4) AS h
           CROSS JOIN LATERAL (
               SELECT d.created_at
               FROM hookseal.deliveries AS d
@@ -121,9 +121,9 @@ w.tenant_id, least(unrung.number + held.number + coalesce(rung.number, 0), $1) A
               ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
               LIMIT 1) AS d
 
--- Returns the $2 tenants whose oldest delivery has been due or held for longest. The others are looked for among $3 tenants, and
--- $4 endpoints with held deliveries, which are shared among them. A tenant for which nothing is due and only disabled endpoints
--- hold something comes last.
+-- Returns the $2 tenants whose oldest delivery has been due or held for longest, if that is among those that have been for longest.
+-- Of the others, up to $3, it is what is due, or what the first endpoint with held deliveries holds. A tenant for which nothing is
+-- due and only disabled endpoints hold something comes last.
 -- name: by_tenant
 WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
     (SELECT d.tenant_id, d.next_attempt_at::timestamptz, 1
@@ -142,17 +142,17 @@ WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
         ORDER BY d.tenant_id, d.next_attempt_at, d.id
         LIMIT 1) AS following
     WHERE of_unrung.n < $3
-), of_held (tenant_id, n) AS (
-    (SELECT d.tenant_id, 1
+), of_held (tenant_id, endpoint_id, waiting_for, held_at, created_at, n) AS (
+    (SELECT d.tenant_id, d.endpoint_id, d.waiting_for::text, d.held_at::timestamptz, d.created_at, 1
      FROM hookseal.deliveries AS d
      WHERE d.waiting_for IS NOT NULL
      ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
      LIMIT 1)
     UNION ALL
-    SELECT following.tenant_id, of_held.n + 1
+    SELECT following.tenant_id, following.endpoint_id, following.waiting_for, following.held_at, following.created_at, of_held.n + 1
     FROM of_held
     CROSS JOIN LATERAL (
-        SELECT d.tenant_id
+        SELECT d.tenant_id, d.endpoint_id, d.waiting_for::text AS waiting_for, d.held_at::timestamptz AS held_at, d.created_at
         FROM hookseal.deliveries AS d
         WHERE d.waiting_for IS NOT NULL AND d.tenant_id > of_held.tenant_id
         ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
@@ -168,9 +168,15 @@ WITH RECURSIVE of_unrung (tenant_id, due_at, n) AS (
           UNION ALL
           SELECT r.tenant_id, r.due_at FROM rung AS r
           UNION ALL
-          SELECT t.tenant_id, oldest.held_at
-          FROM (SELECT h.tenant_id, greatest($4 / count(*) OVER (), 1) AS endpoints FROM of_held AS h) AS t
-          CROSS JOIN LATERAL {held_since} AS oldest) AS f
+          SELECT d.tenant_id,
+                 CASE WHEN d.waiting_for = 'endpoint_disabled' THEN NULL
+                      WHEN d.waiting_for = h.waiting_for THEN greatest(h.since, d.created_at) ELSE d.held_at END
+          FROM of_held AS d
+          LEFT JOIN LATERAL (
+              SELECT h.waiting_for, h.since
+              FROM hookseal.held_endpoints AS h
+              WHERE h.tenant_id = d.tenant_id AND h.endpoint_id = d.endpoint_id AND h.released_at IS NULL
+              LIMIT 1) AS h ON true) AS f
     GROUP BY f.tenant_id
 ), worst AS MATERIALIZED (
     SELECT b.tenant_id, b.since FROM behind AS b ORDER BY b.since, b.tenant_id LIMIT $2

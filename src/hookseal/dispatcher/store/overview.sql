@@ -108,7 +108,7 @@ GROUP BY k.state
 ORDER BY k.state
 
 -- Counts the rest. What is pending is what is due, waits for its time, or is held: so these are of one moment. Of the dead letters
--- the newest $1 are looked at for those of a day.
+-- the newest 1,000 are looked at for those of a day.
 -- name: overview
 WITH free AS MATERIALIZED (
     SELECT ({due}) AS due, ({not_due}) AS not_due
@@ -131,15 +131,15 @@ SELECT (SELECT count(*) FROM (SELECT FROM hookseal.tenants AS t WHERE t.deleted_
        ({oldest_due_seconds}) AS oldest_due_seconds, held.waiting, held.waiting_for,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d WHERE d.state = 'sending' LIMIT $1) AS c) AS sending,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d
-                              WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'dead_letter' LIMIT $1) AS c)
-           AS dead_letters,
+                              WHERE d.state = 'dead_letter'
+                              ORDER BY d.state, d.id LIMIT $1) AS c) AS dead_letters,
        (SELECT count(*) FROM (SELECT d.finished_at FROM hookseal.deliveries AS d
-                              WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'dead_letter'
-                              ORDER BY d.id DESC LIMIT $1) AS c
+                              WHERE d.state = 'dead_letter'
+                              ORDER BY d.state DESC, d.id DESC LIMIT least($1, 1000)) AS c
         WHERE c.finished_at > now() - interval '1 day') AS dead_letters_of_day,
        (SELECT count(*) FROM (SELECT FROM hookseal.deliveries AS d
-                              WHERE d.state IN ('dead_letter', 'failed', 'cancelled') AND d.state = 'failed' LIMIT $1) AS c)
-           AS failed,
+                              WHERE d.state = 'failed'
+                              ORDER BY d.state, d.id LIMIT $1) AS c) AS failed,
        (SELECT count(*) FROM (SELECT FROM hookseal.replays AS r WHERE r.state = 'running' LIMIT $1) AS c) AS running_replays,
        (SELECT count(*) FROM (SELECT e.secret_updated_at + make_interval(secs => e.rotate_every_days * 86400) AS due_at
                               FROM hookseal.endpoints AS e
