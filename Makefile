@@ -21,7 +21,7 @@ DEMO := .venv/demo
 VENV := .venv/ready
 RUN := .venv/bin/python -m
 
-.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types public-types floors docs docs-site next lock clean
+.PHONY: help demo test test-faults pages bench bench-secrets bench-keys bench-migration fairness soak mutants coverage image smoke release validate validate-traceability validate-evidence check format fmt lint types public-types floors docs docs-site docs-pictures next lock clean
 .DEFAULT_GOAL := help
 # Two commands must not build .venv at once, and `validate` reads what `test` has reported.
 .NOTPARALLEL:
@@ -114,6 +114,9 @@ docs: $(VENV) ## write the generated pages, after a run of all tests (20 minutes
 docs-site: .site/ready ## the documentation as a site, in .site/html: fail at a link that leads nowhere
 	@.site/bin/python -m tools.diagrams
 	@NO_MKDOCS_2_WARNING=1 .site/bin/python -m mkdocs build
+
+docs-pictures: docs-site .venv/pages ## pictures of the site in a real Chromium, in .reports/site: fail if a page asks another server
+	@$(RUN) tools.docs_pictures $(ARGS)
 
 next: $(VENV) ## try the newest aiohttp and redis, pre-releases too, before pyproject.toml admits them
 	@$(RUN) tools.next

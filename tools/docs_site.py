@@ -7,6 +7,7 @@ MkDocs calls these functions (https://www.mkdocs.org/user-guide/configuration/#h
 import posixpath
 import re
 import tomllib
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
@@ -27,17 +28,28 @@ PAGES: Final = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
-# What a reader who builds something looks for comes first, and what proves it is not found at all: it has its own tab.
-FIRST: Final = ("tutorial.md", "concepts.md", "guide/*", "api.md", "pages.md", "deploy.md", "restore.md")
-LEFT_OUT: Final = (
-    "contents.md",
-    "changelog.md",
-    "requirements.md",
-    "TRACEABILITY.md",
-    "EVIDENCE/*",
-    "WORK_ITEMS/*",
-    "proof/*",
-)
+# How the search ranks a page: the first pattern that fits counts, and a page with 0 is not found at all. Guides come first,
+# what explains the inside comes last, and what proves things has its tab.
+RANKS: Final[Mapping[str, float]] = {
+    "guide/*": 4,
+    "api.md": 2,
+    "concepts.md": 2,
+    "deploy.md": 2,
+    "pages.md": 2,
+    "restore.md": 2,
+    "threat-model.md": 0.5,
+    "architecture.md": 0.5,
+    "CANONICAL/*": 0.5,
+    "decisions/*": 0.5,
+    "reference/*": 0.5,
+    "contents.md": 0,
+    "changelog.md": 0,
+    "requirements.md": 0,
+    "TRACEABILITY.md": 0,
+    "EVIDENCE/*": 0,
+    "WORK_ITEMS/*": 0,
+    "proof/*": 0,
+}
 _LINK: Final = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
 
 
@@ -65,10 +77,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 -- MkDocs names them
     """Return the page with its links as they are in the site, and say how the search treats it."""
     here, name = _source(page.file), page.file.src_uri
-    if any(fnmatch(name, pattern) for pattern in LEFT_OUT):
-        page.meta["search"] = {"exclude": True}
-    elif any(fnmatch(name, pattern) for pattern in FIRST):
-        page.meta["search"] = {"boost": 3}
+    rank = next((rank for pattern, rank in RANKS.items() if fnmatch(name, pattern)), 1)
+    page.meta["search"] = {"boost": rank} if rank else {"exclude": True}
     if name == PAGES["README.md"]:
         page.meta["hide"] = ["navigation", "toc"]
 
