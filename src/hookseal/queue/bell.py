@@ -49,7 +49,7 @@ class Bell(Rings):
                 pipeline.eval("return 1", 0)
                 for key in (self.queue, self.bell_key):
                     pipeline.zadd(key, {_PLACEHOLDER: 0}, xx=True)  # XX writes nothing, but needs the right to write
-                await pipeline.execute()
+                _checked(await pipeline.execute(raise_on_error=False))
 
     async def lost(self, rings: Sequence[Ring]) -> list[Ring]:
         """Return the rings that are not in the queue, or are queued for a later time. Raises `Unavailable`."""
@@ -59,7 +59,7 @@ class Bell(Rings):
             async with self.redis.pipeline(transaction=False) as pipeline:
                 pipeline.time()
                 pipeline.zmscore(self.queue, [ring.delivery_id for ring in rings])
-                (seconds, _), scores = await pipeline.execute()
+                (seconds, _), scores = _checked(await pipeline.execute(raise_on_error=False))
         now = (int(seconds) + 1) * 1000
         return [ring for ring, score in zip(rings, scores, strict=True) if score is None or score > now]
 
@@ -74,6 +74,14 @@ class Bell(Rings):
             await super().close()
         finally:
             await self.waiting.close()
+
+
+def _checked(answers: list[Any]) -> list[Any]:
+    """Return the answers. Raises the first error among them, which redis 6 would raise without its text."""
+    for error in answers:
+        if isinstance(error, Exception):
+            raise error
+    return answers
 
 
 class _BoundedParser(DefaultParser):  # type: ignore[misc,valid-type]  # the client declares it as a variable

@@ -37,10 +37,7 @@ def translate_redis_errors(*, address: str | None = None, variable: str = "REDIS
 
 def _code(error: ResponseError) -> str:
     """Return the code of a Redis error, its first word, or else the name of its class; never more of its text."""
-    text = str(error).rpartition("caused error: ")[2]
-    word = text.lstrip("('\"").partition(" ")[
-        0
-    ]  # some versions of the client quote the text in the error of a pipeline
+    word = str(error).partition(" ")[0]
     return word if word.isalpha() and word.isupper() else type(error).__name__
 
 
