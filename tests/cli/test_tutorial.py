@@ -17,7 +17,7 @@ from tests.cli.terminals import Shell, shell, until
 from tests.fresh import fresh_postgres
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "tutorial.md"
-_BLOCK: Final = re.compile(r'^```\w+ title="(?P<title>[^"]+)"\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(r"^```\w+\n(?:#|--) (?P<title>[^\n]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _ID: Final = "[0-9a-f]{8}-[0-9a-f-]{27}"
 _OPENED: Final = "each further terminal"
 # What a later command is given in place of the word, and what shows it: the newest counts.
@@ -78,7 +78,7 @@ class Reader:
         elif block["text"] == "Ctrl-C\n":
             await self.terminals[name].interrupt()
         else:
-            for line in block["text"].splitlines():
+            for line in block["text"].replace("\\\n    ", "").splitlines():
                 await self._type(await self._terminal(name), line)
 
     async def _terminal(self, name: str) -> Shell:
@@ -109,7 +109,7 @@ def steps() -> Iterator[tuple[str, list[re.Match[str]]]]:
     _, *sections = PAGE.read_text(encoding="utf-8").split("\n## ")
     for section in sections:
         blocks = list(_BLOCK.finditer(section))
-        assert section.count("\n```") == 2 * len(blocks), "a block has no title, so nobody runs it"
+        assert section.count("\n```") == 2 * len(blocks), "a block names no terminal and no file, so nobody runs it"
         yield section.partition("\n")[0], blocks
 
 
