@@ -48,6 +48,12 @@ def test_a_refusal_is_for_a_customer_if_it_names_their_argument() -> None:
     assert Refused.general == Refused("its key refuses", field="SECRETS_KMS").public
 
 
+def test_an_error_may_bring_a_text_of_its_own_for_a_customer() -> None:
+    error = Refused("nothing can be replayed: 3 deliveries of disabled endpoints", public="nothing can be replayed")
+
+    assert "nothing can be replayed" == error.public
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.about_the_request])
 def test_a_customer_reads_nothing_of_a_failure_inside(kind: type[HooksealError]) -> None:
     assert kind.general == kind("10.0.0.1 refuses the password of jane").public

@@ -16,6 +16,7 @@ from hookseal import errors
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import Place, before, decode_cursor, encode_cursor, paged, plural, require_limit
+from hookseal.ground.unset import UNSET
 from hookseal.ground.version import VERSION
 
 UUID7 = "01900000-0000-7000-8000-000000000001"
@@ -300,6 +301,10 @@ def test_a_page_of_attempts_begins_with_the_id_of_one() -> None:
         with pytest.raises(Malformed) as caught:
             _ = Place(cursor=cursor).begins_with_attempt
         assert "cursor" == caught.value.field
+
+
+def test_a_default_that_is_not_given_shows_its_name() -> None:
+    assert "UNSET" == repr(UNSET)
 
 
 def test_the_audit_log_names_the_token_and_its_user() -> None:
