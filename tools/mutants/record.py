@@ -49,8 +49,12 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The last trial of each mutant in the order of the table, and the processor and the Python of the last one."""
+    """The last trial of each mutant that was tried, in the order of the table.
 
+    At the last trial the table had `in_table` rows, and `cpu`, `cpus` and `python` are those of that trial.
+    """
+
+    in_table: int = 0  # unknown
     cpu: str
     cpus: int
     python: str
@@ -127,6 +131,7 @@ class Keeper:
             digest=digest,
         )
         kept = Record(
+            in_table=len(self._now.table),
             cpu=records.cpu_model(),
             cpus=os.cpu_count() or 0,
             python=platform.python_version(),
@@ -187,8 +192,8 @@ A mutant is a small change of the source that breaks a rule. Each stands in `{_T
 the tests that must notice it. The run makes one change at a time in a copy of the tree, and runs these tests up to the
 first that fails. They have passed without the change before.
 
-{at}: {killed:,} of {len(record.tried):,} were killed, in {minutes:,.0f} minutes of tests.
-{record.cpu}, {record.cpus} CPUs, Python {record.python}.
+**{killed:,} of the {record.in_table:,} mutants of the table are known to be killed.** {at}, in
+{minutes:,.0f} minutes of tests. {record.cpu}, {record.cpus} CPUs, Python {record.python}.
 
 A mutant is tried again when its row, its file or the files of its tests have changed. `make validate-evidence` names
 those that were not tried as they are now. Another change can also make a test blind: to try all, delete the record.
