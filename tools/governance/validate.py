@@ -80,11 +80,12 @@ FROM_SOURCE: Final[Mapping[str, Callable[[], str]]] = {
     python.PAGE: python.python_page,
     "docs/settings.md": settings_page,
 }
-# `make bench` and `make soak` write them, too; here they are written from the records, so that an edited page is found.
+# The runs write them, too; here they are written from the records, so that an edited page is found.
 FROM_RECORDS: Final[Mapping[str, Callable[[], str]]] = {
     performance.PAGE: partial(_of_bench, performance.PAGE),
     performance.SCALING: partial(_of_bench, performance.SCALING),
     soak.PAGE: lambda: soak.page(soak.read(ROOT)),
+    mutation.PAGE: lambda: mutation.page(mutation.read(ROOT)),
 }
 
 
