@@ -53,6 +53,7 @@ ActionName: TypeAlias = Literal[
     "endpoint.added",
     "endpoint.updated",
     "endpoint.enabled",
+    "endpoint.retried",
     "endpoint.disabled",
     "endpoint.deleted",
     "endpoint.probe_requested",
