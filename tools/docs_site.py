@@ -17,6 +17,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from tools.lists import nested
 from tools.outside import addresses
 
 ROOT: Final = Path(__file__).parents[1]
@@ -90,7 +91,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         to = _place(path)
         return link.group() if to is None else f"{before}{_from(page.file.src_uri, to)}{anchor or ''}{after}"
 
-    return _LINK.sub(within, markdown)
+    return nested(_LINK.sub(within, markdown))
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001 -- MkDocs names them

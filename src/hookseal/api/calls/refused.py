@@ -24,7 +24,7 @@ REFUSED: Final = {
     _APP + "/endpoint/{endpoint_id}/mtls": "an operator of this server sets client certificates",
     _APP + "/endpoint/{endpoint_id}/replay-missing": "use endpoint.recover, which sends again what failed",
     _APP + "/endpoint/{endpoint_id}/bulk-replay": "use endpoint.recover, which sends again what failed",
-    _APP + "/endpoint/{endpoint_id}/attempt-stats": "use endpoint.stats",
+    _APP + "/endpoint/{endpoint_id}/attempt-stats": "use endpoint.get_stats",
     _APP + "/integration{rest:path}": "there are no integration keys: tokens have scopes",
     "/api/v1/stream{rest:path}": _STREAMS,
     "/api/v1/auth/stream{rest:path}": _STREAMS,
