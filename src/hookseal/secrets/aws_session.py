@@ -8,8 +8,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,7 +24,8 @@ from hookseal.ground.tls import goes_directly, is_beside_this_machine, is_protec
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 10  # calls of a client at once; so many connections botocore keeps, too
+AT_ONCE: Final = 10  # calls of a client that somebody waits for; so many connections botocore keeps, too
+MOST_THREADS: Final = 100  # with those of calls that were cancelled and have no answer yet
 _LOGGER: Final = "botocore"  # below this level it prints requests and answers, which contain keys and secrets
 _METADATA: Final = "ec2_metadata_service_endpoint"
 _NO_METADATA: Final = "AWS_EC2_METADATA_DISABLED"
@@ -35,17 +37,19 @@ _VARIABLE: Final[Mapping[str, str]] = {
 
 
 class AwsClient:
-    """A client of one service of AWS. It connects at its first use. The calls of its tasks wait in a few threads.
+    """A client of one service of AWS. It connects at its first use. Each call waits in a thread of its own.
 
-    A call that is cancelled goes on in its thread until it has an answer, or until the time-outs of botocore.
+    A call that is cancelled gives its turn back at once, and its thread goes on until AWS, or the name server, has
+    answered: the time-outs of botocore are those of a read, not of an answer. No process waits for these threads.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
         """Take what makes the client of botocore, in a thread, since it may ask for credentials."""
         self._make = make
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hookseal-aws")
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._opening = asyncio.Lock()
         self._client: Any = None
+        self._threads: set[Thread] = set()
 
     async def open(self) -> None:
         """Make the client, unless there is one. Raises what `client` raises; the next call then tries it again."""
@@ -54,18 +58,39 @@ class AwsClient:
                 self._client = await self._in_thread(self._make)
 
     async def ask(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        """Return the answer to this call. Raises as `open` does, and what botocore raises."""
+        """Return the answer to this call.
+
+        Raises as `open` does, what botocore raises, and `TimeoutError` while `MOST_THREADS` calls have no answer.
+        """
         await self.open()
         return await self._in_thread(partial(getattr(self._client, operation), **arguments))
 
     def close(self) -> None:
-        """Close the connections that are idle, and begin no call any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Close the connections that are idle."""
         if self._client is not None:
             self._client.close()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        async with self._turns:
+            self._threads = {each for each in self._threads if each.is_alive()}
+            if len(self._threads) >= MOST_THREADS:
+                raise TimeoutError("too many calls have no answer")
+            answer: Future[T] = Future()
+            thread = Thread(target=_settle, args=(answer, call), name="hookseal-aws", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+            return await asyncio.wrap_future(answer)
+
+
+def _settle(answer: Future[T], call: Callable[[], T]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        found = call()
+    except BaseException as error:  # noqa: BLE001 -- the caller raises it
+        answer.set_exception(error)
+    else:
+        answer.set_result(found)
 
 
 def never_log_secrets() -> None:
