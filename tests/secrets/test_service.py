@@ -175,6 +175,13 @@ async def test_a_foreign_or_malformed_ref_is_refused_without_a_read(
     assert (1, 0) == _failures(service)
 
 
+async def test_the_advice_for_an_unknown_scheme_ends_it_at_once(service: SecretService) -> None:
+    """During an overlap the previous secret, with its own scheme, would hold the endpoint as before."""
+    refused = await _refused(service, signed(replace(OVERLAP, scheme="later")))
+    assert isinstance(refused, SecretUnusable)
+    assert "`--overlap 0`" in (refused.advice or "")
+
+
 @pytest.mark.req("SEC-24", part="pointer-mac")
 @pytest.mark.parametrize(
     "change",
