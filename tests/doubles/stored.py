@@ -24,7 +24,7 @@ from hookseal.secrets.core.keyring import KeyRing, MasterKey
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Provider
 from hookseal.secrets.core.signing import generate_signing_secret
-from hookseal.secrets.endpoint.pointer import lock
+from hookseal.secrets.endpoint.pointer import lock, move
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.extras.stored import EndpointExtras
 from hookseal.secrets.extras.tls_identity import NONE, TlsIdentity
@@ -102,6 +102,12 @@ class Installation:
         """Return the pointer of an endpoint, as a claim would read it now."""
         async with self.pool.acquire() as connection, connection.transaction():
             return await lock(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
+
+    async def set_scheme(self, endpoint_id: EndpointId, scheme: str, tenant: str = "acme") -> None:
+        """Give an endpoint a scheme, also one that only a later version knows."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            row = await lock(connection, tenant=TenantId(tenant), endpoint_id=endpoint_id)
+            await move(connection, self.unlocked.integrity, row, scheme=scheme)
 
     def ledger(self, worker: str = "w1", *, lease_seconds: float = 45) -> PostgresLedger:
         """Return the ledger of a worker."""

@@ -355,6 +355,16 @@ async def test_a_delivery_shows_every_attempt(jane: Browser, admin: Admin, insta
     assert ("event.payload_read", JANE) == last_of(await audited(installation.pool))
 
 
+async def test_a_delivery_of_a_later_version_is_shown(jane: Browser, admin: Admin, installation: Installation) -> None:
+    """Its endpoint may have a scheme whose headers this version does not know."""
+    endpoint_id = await added(admin)
+    await installation.set_scheme(ids.EndpointId(endpoint_id), "later")
+    [delivery] = await rows.publish(installation.pool)
+    await jane.open(f"/delivery/{delivery}")
+    assert 200 == jane.response.status_code
+    assert "those of its scheme" in jane.text
+
+
 async def test_every_attempt_of_many_is_shown(jane: Browser, admin: Admin, installation: Installation) -> None:
     await added(admin)
     [delivery] = await rows.publish(installation.pool)

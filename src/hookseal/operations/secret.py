@@ -7,14 +7,14 @@ from hookseal.dispatcher.store import held
 from hookseal.errors import NotFound
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Algorithm
+from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Executor
 from hookseal.secrets.boot import Unlocked
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef
 from hookseal.secrets.core.signing import public_key_of
-from hookseal.secrets.core.trust import require_own
+from hookseal.secrets.core.trust import require_known, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.resolve import epoch
 from hookseal.secrets.store import external, retention
@@ -95,6 +95,8 @@ class Revealed:
     """The current secret of an endpoint. For a key pair only the public key is set."""
 
     pointer: Pointer
+    scheme: Scheme
+    algorithm: Algorithm
     secret: SecretMaterial | None
     public_key: str | None
 
@@ -103,7 +105,8 @@ async def reveal(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) 
     """Audit and return what the receiver of the endpoint needs of its current secret.
 
     Raises `NotFound` if there is no such endpoint or it has no secret, `SecretTampered` if its row was altered or
-    is stale, `SecretDenied` if the row names a secret of another endpoint, what the store raises, and `Unavailable`.
+    is stale, `SecretDenied` if the row names a secret of another endpoint, `SecretUnusable` if a later version set its
+    scheme or algorithm, what the store raises, and `Unavailable`.
     """
     async with operator.changing() as connection:
         row = await pointer.lock(connection, tenant=tenant, endpoint_id=endpoint_id)
@@ -113,8 +116,9 @@ async def reveal(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) 
             raise NotFound("the endpoint has no secret of ours yet", field="endpoint_id")
         ref = SecretRef.parse(row.secret_ref)
         require_own(ref, tenant=tenant, endpoint_id=endpoint_id)
+        scheme, algorithm = require_known(row.scheme, row.algorithm)
         secret = await operator.unlocked.store_on(connection).get(ref, purpose=Purpose.WEBHOOK_SIGNING)
-        is_pair = row.algorithm == Algorithm.ED25519
+        is_pair = algorithm is Algorithm.ED25519
         after = {
             "generation": row.generation,
             "secret_ref": row.secret_ref,
@@ -122,5 +126,5 @@ async def reveal(operator: Operator, tenant: TenantId, endpoint_id: EndpointId) 
         }
         await operator.audit(Action.SECRET_REVEALED, of=row, after=after)
     if is_pair:
-        return Revealed(pointer=row, secret=None, public_key=public_key_of(secret))
-    return Revealed(pointer=row, secret=secret, public_key=None)
+        return Revealed(pointer=row, scheme=scheme, algorithm=algorithm, secret=None, public_key=public_key_of(secret))
+    return Revealed(pointer=row, scheme=scheme, algorithm=algorithm, secret=secret, public_key=None)

@@ -9,10 +9,11 @@ import pytest
 
 from hookseal.dispatcher.store.ledger import PostgresLedger
 from hookseal.dispatcher.store.publish import NewEvent, publish_raw
-from hookseal.ground.ids import TenantId
+from hookseal.ground.ids import EndpointId, TenantId
 from tests.cli.command import Ended
 from tests.cli.installation import Begun
 from tests.cli.lost_commit_proxy import losing_the_commit
+from tests.doubles.logbook import audited
 
 ADD = (
     *("endpoint", "add", "--tenant", "acme", "--url", "https://receiver.example/hook", "--event-type", "*"),
@@ -188,3 +189,20 @@ async def test_a_lost_commit_keeps_the_secret_file(begun: Begun, tmp_path: Path)
     again = await begun.run(*of, "--rotation-id", rotation[1], "--secret-out", str(second), "--json")
     assert (0, 2) == (again.code, again.json["generation"])
     assert first.read_text() == second.read_text()
+
+
+async def test_an_endpoint_of_a_later_version_needs_a_scheme(begun: Begun) -> None:
+    """Its own scheme is none that this version could sign in: the error says what to do, and nothing changes."""
+    endpoint = EndpointId(await added(begun))
+    await begun.stored.set_scheme(endpoint, "later")
+    of = ("--tenant", "acme", "--endpoint", endpoint)
+    for words in (("endpoint", "rotate", *of, "--no-wait"), ("secret", "reveal", *of), ("endpoint", "test", *of)):
+        refused = await begun.run(*words, "--print-secret") if words[1] != "test" else await begun.run(*words)
+        assert 5 == refused.code, words
+        assert "this version does not sign in the scheme" in refused.err
+        assert "`--overlap 0` and a `--scheme` of this one" in refused.err
+    assert 2 == await generation(begun)
+    assert "secret.revealed" not in {entry["action"] for entry in await audited(begun.stored.pool)}
+
+    rotated = await run(begun, "rotate", endpoint, "--overlap", "0", "--scheme", "standard")
+    assert (0, 3) == (rotated.code, rotated.json["generation"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hookseal.audit import log
-from hookseal.errors import Conflict, NotFound, SecretTampered, StaleRow
+from hookseal.errors import Conflict, NotFound, SecretTampered, SecretUnusable, StaleRow
 from hookseal.ground.ids import TenantId
 from hookseal.ground.wire import Algorithm
 from hookseal.operations.endpoint import endpoints
@@ -66,6 +66,16 @@ async def test_a_rotation_is_announced_and_made_once(scene: Scheduling) -> None:
     await scene.pass_(DAY + LITTLE)
     assert ["2"] == await scene.signed_by(endpoint_id)
     assert [None] == [each.broken for each in await log.verify(scene.pool, scene.installation.unlocked.integrity)]
+
+
+async def test_an_endpoint_of_a_later_version_is_not_rotated(scene: Scheduling) -> None:
+    endpoint_id = (await scene.endpoint(days=30)).pointer.endpoint_id
+    await scene.installation.set_scheme(endpoint_id, "later")
+    await scene.pass_(29 * DAY)
+    assert [Announced] == [type(turn) for turn in await scene.turns()]
+    await scene.pass_(DAY)
+    with pytest.raises(SecretUnusable):
+        await scene.turns()
 
 
 async def test_each_period_has_its_rotation(scene: Scheduling) -> None:

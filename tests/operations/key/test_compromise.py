@@ -113,6 +113,21 @@ async def test_everything_the_key_sealed_is_replaced(installation: Installation)
     assert "2" == process.unlocked.integrity.key_id
 
 
+async def test_an_endpoint_of_a_later_version_does_not_stop_the_others(installation: Installation) -> None:
+    """Whichever comes first, the secret of the other one is replaced."""
+    endpoints = [
+        (await installation.endpoint(url=f"https://{name}.example/")).pointer.endpoint_id for name in ("a", "b", "c")
+    ]
+    await installation.set_scheme(endpoints[0], "later")
+    await installation.set_scheme(endpoints[1], "later")
+    process = await changed(installation, OLD, NEW)
+    found = await replace_exposed(process)
+
+    refs = [f"db:acme:webhook-endpoint-{endpoint}:1" for endpoint in endpoints]
+    assert ["secret_unusable", "secret_unusable", None] == [error_codes(found)[each] for each in refs]
+    assert f"db:acme:webhook-endpoint-{endpoints[2]}:2" == (await pointer_of(process, endpoints[2])).secret_ref
+
+
 @pytest.mark.req("SEC-06")
 async def test_the_key_is_marked_and_caches_are_cleared(installation: Installation) -> None:
     await installation.endpoint()

@@ -21,12 +21,13 @@ from hookseal.dispatcher.http.observation import Observed
 from hookseal.dispatcher.store import endpoints
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Algorithm, Scheme, signed_content, x_webhook_content
+from hookseal.ground.wire import Scheme, signed_content, x_webhook_content
 from hookseal.operations.endpoint.rotation import end_overlap
 from hookseal.operations.operator import Operator
 from hookseal.operations.sending import Sending
 from hookseal.secrets.core.overlap import require_generation
 from hookseal.secrets.core.signing import Signer, generate_signing_secret
+from hookseal.secrets.core.trust import require_known
 from hookseal.secrets.endpoint import canary_results, pointer
 from hookseal.secrets.endpoint.canary_results import Evidence
 
@@ -199,8 +200,8 @@ async def _with_extras(operator: Operator, row: Pointer, request: Request) -> As
 
 def _random_signer(row: Pointer) -> Signer:
     """Return a signer with a random secret, which is not stored, and the scheme and algorithm of the current one."""
-    algorithm = Algorithm(row.algorithm)
-    return Signer(_RANDOM, generate_signing_secret(algorithm), Scheme(row.scheme), algorithm)
+    scheme, algorithm = require_known(row.scheme, row.algorithm)
+    return Signer(_RANDOM, generate_signing_secret(algorithm), scheme, algorithm)
 
 
 def _signed(signer: AnySigner, row: Pointer, ping_id: str, body: bytes) -> SignedBytes:

@@ -11,11 +11,11 @@ from hookseal.errors import Conflict
 from hookseal.ground.clock import Clock
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.ground.wire import Algorithm
 from hookseal.operations.operator import Operator
 from hookseal.postgres.pool import Executor
 from hookseal.secrets.core.overlap import require_generation
 from hookseal.secrets.core.signing import generate_signing_secret
+from hookseal.secrets.core.trust import require_known
 from hookseal.secrets.endpoint import pointer, rotation, schedule
 from hookseal.secrets.endpoint.rotation import RotationRequest, RotationResult
 from hookseal.secrets.endpoint.schedule import Scheduled, Turn
@@ -163,8 +163,9 @@ async def take_turn(
 
     This is decided again under the lock of the row, so it happens once. Scheme, algorithm and lead do not change, and
     a disabled endpoint is rotated like any other. Raises `NotFound`, `SecretTampered` if the row was altered or is
-    stale (its values must not enter the audit log), `Conflict` if the id of this rotation was used before or the
-    material of the current secret is gone, and `Unavailable`.
+    stale (its values must not enter the audit log), `SecretUnusable` if a later version set its scheme or algorithm,
+    `Conflict` if the id of this rotation was used before or the material of the current secret is gone, and
+    `Unavailable`.
     """
     async with operator.changing() as connection:
         row = await pointer.lock(connection, tenant=scheduled.tenant_id, endpoint_id=scheduled.endpoint_id)
@@ -203,11 +204,12 @@ async def _announce(operator: Operator, row: Pointer, scheduled: Scheduled) -> A
 
 
 async def _rotate_by_schedule(operator: Operator, row: Pointer, overlap_seconds: int) -> RotatedBySchedule:
+    _, algorithm = require_known(row.scheme, row.algorithm)
     request = RotationRequest(
         tenant_id=row.tenant_id,
         endpoint_id=row.endpoint_id,
         overlap_seconds=overlap_seconds,
-        secret=generate_signing_secret(Algorithm(row.algorithm)),
+        secret=generate_signing_secret(algorithm),
         rotation_id=f"scheduled-{row.endpoint_id}-{row.generation}",
         expect_generation=row.generation,
     )

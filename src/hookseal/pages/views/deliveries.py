@@ -1,6 +1,6 @@
 """Deliveries: what was sent to the endpoints of a customer, every attempt of it, and the form that sends it again."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from hookseal.admin import Delivery, DeliveryDetails, Scope
@@ -18,11 +18,12 @@ MOST_ATTEMPTS: Final = 12  # of a page: each may have 2 KiB of an answer
 MOST_ANSWER_BYTES: Final = 5_000  # as HTML
 ONE: Final = "/delivery/{delivery_id}"
 _ALWAYS: Final = ("content-type", "user-agent", "x-hookseal-attempt", "x-hookseal-event-id")
-SIGNATURES: Final = {
+SIGNATURES: Final[Mapping[str, tuple[str, ...]]] = {
     Scheme.STANDARD: ("webhook-id", "webhook-timestamp", "webhook-signature"),
     Scheme.SVIX: ("svix-id", "svix-timestamp", "svix-signature"),
     Scheme.X_WEBHOOK: ("x-webhook-delivery-id", "x-webhook-timestamp", "x-webhook-event", "x-webhook-signature"),
 }
+_OF_A_LATER_VERSION: Final = ("and those of its scheme, which a later version set",)
 _FILTERS: Final = frozenset({"event_type", "states", "since", "until", "cursor"})
 
 
@@ -66,7 +67,7 @@ async def _shown(asked: Asked, delivery: DeliveryDetails, *, body: bytes | None 
         endpoint = None
     text, is_whole = (None, True) if body is None else body_text(body)
     own = () if endpoint is None else endpoint.header_names
-    signed = () if endpoint is None else SIGNATURES[Scheme(endpoint.scheme)]
+    signed = () if endpoint is None else SIGNATURES.get(endpoint.scheme, _OF_A_LATER_VERSION)
     log, last = delivery.attempt_log, asked.query.number("last")
     earlier = [each for each in log if last is None or each.number <= last]
     attempts = earlier[-MOST_ATTEMPTS:][::-1]

@@ -363,7 +363,7 @@ def require_epochs(pointer: Pointer) -> None:
 
 
 def _versions_due(pointer: Pointer, providers: AbstractSet[Provider]) -> tuple[Due, ...]:
-    how = _usable(pointer.scheme, pointer.algorithm)
+    how = require_known(pointer.scheme, pointer.algorithm)
     current, previous = [
         None if text is None else (text, _own_ref(pointer, text, Purpose.WEBHOOK_SIGNING, providers))
         for text in (pointer.secret_ref, pointer.previous_secret_ref)
@@ -375,7 +375,7 @@ def _versions_due(pointer: Pointer, providers: AbstractSet[Provider]) -> tuple[D
         return (first,)
     if pointer.previous_scheme is None or pointer.previous_algorithm is None:
         raise SecretTampered("the endpoint row lacks the scheme or the algorithm of its previous secret")
-    how = _usable(pointer.previous_scheme, pointer.previous_algorithm)
+    how = require_known(pointer.previous_scheme, pointer.previous_algorithm)
     return first, Due(*previous, *how)
 
 
@@ -416,8 +416,8 @@ def _parsed(text: str) -> SecretRef:
         raise SecretTampered(str(error)) from None
 
 
-def _usable(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
-    """Return both as their enums. Raises `SecretUnusable` if one is unknown."""
+def require_known(scheme: str, algorithm: str) -> tuple[Scheme, Algorithm]:
+    """Return both as their enums. Raises `SecretUnusable` if this version does not know one: a later one set it."""
     known_scheme, known_algorithm = _SCHEMES.get(scheme), _ALGORITHMS.get(algorithm)
     if known_scheme is None or known_algorithm is None:
         raise SecretUnusable(_UNKNOWN_SCHEME, advice=_NEWER)

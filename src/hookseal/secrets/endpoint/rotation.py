@@ -20,7 +20,7 @@ from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.ref import Purpose, SecretRef, endpoint_secret_name
 from hookseal.secrets.core.signing import generate_signing_secret, public_key_of, require_signing_secret
-from hookseal.secrets.core.trust import IntegrityKey, require_own
+from hookseal.secrets.core.trust import IntegrityKey, require_known, require_own
 from hookseal.secrets.endpoint import pointer
 from hookseal.secrets.statements import statements
 from hookseal.secrets.store import records
@@ -87,8 +87,9 @@ async def rotate_pointer(
 
     Raises `NotFound`, `SecretTampered` if the row was altered, `Conflict` (another generation than expected,
     a running overlap without `force`, an overlap although the material of the current secret is gone, a rotation id
-    that was used with other arguments), `Malformed` (a scheme without signatures of the algorithm, a given secret that
-    does not fit both), what the store raises, and `SecretUnavailable`.
+    that was used with other arguments), `SecretUnusable` (it would keep a scheme or an algorithm of a later version),
+    `Malformed` (a scheme without signatures of the algorithm, a given secret that does not fit both), what the store
+    raises, and `SecretUnavailable`.
     """
     row = await pointer.lock(connection, tenant=request.tenant_id, endpoint_id=request.endpoint_id)
     integrity.verify(row)
@@ -145,8 +146,7 @@ async def _add_version(
     request: RotationRequest,
     intent: str,
 ) -> RotationResult:
-    scheme = Scheme(row.scheme) if request.scheme is None else request.scheme
-    algorithm = Algorithm(row.algorithm) if request.algorithm is None else request.algorithm
+    scheme, algorithm = require_known(request.scheme or row.scheme, request.algorithm or row.algorithm)
     overlap.require_signable(scheme, algorithm)
     secret = _suitable(request, scheme, algorithm)
     if request.overlap_seconds:
