@@ -164,6 +164,17 @@ async def test_a_type_that_nobody_gets_may_be_a_slip(begun: Begun) -> None:
     assert (True, None) == await published("invoce.paid")
 
 
+async def test_a_type_behind_a_thousand_others_is_none_to_correct(begun: Begun) -> None:
+    """Only the first 1,000 names are compared; a type behind them is in the catalogue all the same."""
+    await begun.stored.pool.execute(
+        "INSERT INTO hookseal.event_types (name, description, deprecated, archived)"
+        " SELECT 'invoice.paid' || lpad(number::text, 4, '0'), '', false, false FROM generate_series(1, 1001) AS number"
+    )
+    async with begun.stored.pool.acquire() as connection:
+        assert await event_types.near(connection, "invoice.paid1001") is None
+        assert await event_types.near(connection, "invoice.paid1002") is not None
+
+
 async def test_without_redis_the_event_is_stored(begun: Begun) -> None:
     """Without Redis, absent or silent, the event is still stored within seconds, and the lost ring is reported."""
     await begun.stored.endpoint()

@@ -71,8 +71,11 @@ async def near(executor: Executor, name: str) -> str | None:
 
     Raises `Unavailable`.
     """
+    own = await _SQL.row(executor, "get", name)  # it may be behind the first 1,000
+    if own is not None and not own["archived"]:
+        return None
     names = [row["name"] for row in await _SQL.rows(executor, "names", _MOST_NAMES)]
-    return None if name in names else next(iter(get_close_matches(name, names, n=1)), None)
+    return next(iter(get_close_matches(name, names, n=1)), None)
 
 
 def _columns(given: CataloguedType) -> tuple[object, ...]:
