@@ -51,6 +51,22 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
     await made.close()
 
 
+@pytest.mark.parametrize("answer_seconds", [5.0, None])
+def test_no_url_replaces_what_the_program_needs(answer_seconds: float | None) -> None:
+    """What it leaves open may stand in the url, as those who use it elsewhere have it."""
+    query = "protocol=3&socket_timeout=77&%73ocket_connect_timeout=77&health_check_interval=0&socket_keepalive=no"
+    made = pool(f"redis://h/?{query}&client_name=a%2526b&max_connections=7", answer_seconds)
+    found = made.connection_kwargs
+    assert (2, answer_seconds, answer_seconds) == (
+        found["protocol"],
+        found["socket_timeout"],
+        found["socket_connect_timeout"],
+    )
+    assert (15, True) == (found["health_check_interval"], found["socket_keepalive"])
+    assert ("a&b", 7) == (found["client_name"], made.max_connections)
+    assert "/run/valkey.sock" == pool("unix:///run/valkey.sock?protocol=3", answer_seconds).connection_kwargs["path"]
+
+
 def many(count: int) -> list[Ring]:
     return [replace(RING, delivery_id=DeliveryId(f"01900000-0000-7000-8000-{number:012x}")) for number in range(count)]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from itertools import islice
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
@@ -134,21 +134,27 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
     """Return a pool that waits that long for a connection, and for each answer; None means without a limit.
 
     `url` may be a function: for each connection it is asked for the user and the password. The rest stays as it was
-    first.
+    first. Its parameters do not replace what is set here.
     """
     first = url() if callable(url) else url
     if callable(url) and (parts := urlsplit(first)).password is not None:
         options["credential_provider"] = _Login(url)
         first = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return ConnectionPool.from_url(
-        first,
-        socket_timeout=answer_seconds,
-        socket_connect_timeout=answer_seconds,
-        socket_keepalive=True,
-        health_check_interval=15,
-        protocol=2,  # what each version of the client speaks in the same way; redis 8 would choose 3
-        **options,
-    )
+    options |= {
+        "socket_timeout": answer_seconds,
+        "socket_connect_timeout": answer_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "protocol": 2,  # what each version of the client speaks in the same way; redis 8 would choose 3
+    }
+    return ConnectionPool.from_url(_without(first, options), **options)
+
+
+def _without(url: str, names: Collection[str]) -> str:
+    """Return the url without these parameters, which the client would prefer to its arguments."""
+    place, _, query = url.partition("?")
+    others = [(name, value) for name, value in parse_qsl(query) if name not in names]
+    return f"{place}?{urlencode(others, quote_via=quote)}"
 
 
 class _Login(CredentialProvider):
