@@ -146,7 +146,7 @@ FROM (SELECT e.tenant_id, e.id
     UNION
     (SELECT d.tenant_id, d.endpoint_id FROM hookseal.deliveries AS d
      WHERE 'stopped' = ANY ($2::text[]) AND d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
-       AND ($1::text IS NULL OR d.tenant_id = $1) LIMIT $5)
+       AND ($1::text IS NULL OR d.tenant_id = $1) ORDER BY d.tenant_id, d.endpoint_id LIMIT $5)
     UNION
     (SELECT f.tenant_id, f.id FROM hookseal.endpoints AS f
      WHERE 'failing' = ANY ($2::text[]) AND f.first_failure_at IS NOT NULL AND ($1::text IS NULL OR f.tenant_id = $1) LIMIT $5)
@@ -179,6 +179,7 @@ FROM hookseal.endpoints AS e
 WHERE e.tenant_id = $1 AND e.id = ANY ($2::text[]::uuid[])
 
 -- Reads one endpoint, how many of its deliveries are pending and held, up to 10,000, and the time of its next probe.
+-- The comparisons and the order make the planner find each reason to wait by its index, whatever waits.
 -- name: show
 SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.enabled, e.disabled_reason, e.disabled_at,
        e.last_disabled_reason, e.last_disabled_at,
@@ -194,8 +195,15 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.
        b.pending AS pending_deliveries, b.waiting AS waiting_deliveries, b.waiting_since,
        (SELECT coalesce(array_agg(w.waiting_for), '{}')
         FROM unnest(ARRAY['breaker', 'concurrency', 'endpoint_disabled', 'order', 'rate', 'secret']) AS w (waiting_for)
-        WHERE EXISTS (SELECT FROM hookseal.deliveries AS d
-                      WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.waiting_for = w.waiting_for)) AS waiting_for,
+        CROSS JOIN LATERAL (
+            SELECT FROM hookseal.deliveries AS d
+            WHERE d.waiting_for IS NOT NULL
+              AND (d.tenant_id, d.endpoint_id, d.waiting_for, d.id)
+                  >= (e.tenant_id, e.id, w.waiting_for, '00000000-0000-0000-0000-000000000000'::uuid)
+              AND (d.tenant_id, d.endpoint_id, d.waiting_for, d.id)
+                  <= (e.tenant_id, e.id, w.waiting_for, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+            ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
+            LIMIT 1) AS one) AS waiting_for,
        {lane}, {lane_since}, {states},
        (SELECT s.probe_at FROM {state_of}) AS next_probe_at
 FROM hookseal.endpoints AS e

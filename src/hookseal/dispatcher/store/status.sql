@@ -23,6 +23,7 @@ NOT coalesce((SELECT true FROM hookseal.held_endpoints AS h
            FROM (SELECT d.tenant_id, d.endpoint_id, d.finished_at
                  FROM hookseal.deliveries AS d
                  WHERE d.position IS NOT NULL AND d.state IN ('dead_letter', 'failed')
+                 ORDER BY d.tenant_id, d.endpoint_id
                  LIMIT $2) AS d
            GROUP BY d.tenant_id, d.endpoint_id
            ORDER BY since) AS t

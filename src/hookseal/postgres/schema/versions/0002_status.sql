@@ -34,6 +34,8 @@ CREATE INDEX lanes_by_age ON hookseal.lanes (since);
 CREATE INDEX endpoints_overlapping ON hookseal.endpoints (previous_secret_expires_at) WHERE previous_secret_ref IS NOT NULL;
 
 -- The state of each endpoint, and since when: what `endpoint list`, `endpoint stats`, `status` and the view of the backlog say.
+-- What was given up and stops a line is its head: only the head is claimed, and what else ends leaves the line. A condition
+-- for the state beside the order would read the whole line wherever many deliveries were given up.
 CREATE VIEW hookseal.endpoint_states AS
     SELECT e.tenant_id, e.id AS endpoint_id,
            CASE WHEN NOT e.enabled THEN 'disabled' WHEN h.endpoint_id IS NOT NULL THEN 'held'
@@ -46,12 +48,13 @@ CREATE VIEW hookseal.endpoint_states AS
     LEFT JOIN hookseal.held_endpoints AS h
         ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
     LEFT JOIN LATERAL (
-        SELECT d.id, d.finished_at
-        FROM hookseal.deliveries AS d
-        WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.position IS NOT NULL
-          AND d.state IN ('dead_letter', 'failed')
-        ORDER BY d.position, d.id
-        LIMIT 1) AS stopping ON true;
+        SELECT head.id, head.finished_at
+        FROM (SELECT d.id, d.state, d.finished_at
+              FROM hookseal.deliveries AS d
+              WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.id AND d.position IS NOT NULL
+              ORDER BY d.position, d.id
+              LIMIT 1) AS head
+        WHERE head.state IN ('dead_letter', 'failed')) AS stopping ON true;
 COMMENT ON VIEW hookseal.endpoint_states IS
     'The first that is true of each endpoint, and since when: disabled, held (a secret is refused, or the breaker is open), '
     'stopped (stopped_by, a delivery that was given up, stops its line), failing; healthy since null';
