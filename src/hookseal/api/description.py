@@ -60,6 +60,9 @@ def document(calls: Iterable[Call]) -> dict[str, Any]:
     shown, components = msgspec.json.schema_components(
         list(dict.fromkeys([*kinds, Error, Unprocessable])), ref_template=_REFERENCES
     )
+    for each in components.values():
+        if "description" in each:  # a docstring, whose indentation Python 3.13 removes
+            each["description"] = inspect.cleandoc(each["description"])
     schemas = dict(zip(dict.fromkeys([*kinds, Error, Unprocessable]), shown, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:

@@ -568,7 +568,7 @@ def test_the_page_states_every_limit() -> None:
         f"begins nothing for {ring_handler._FIRST_REST_SECONDS:g} s, twice as long each time while it lasts,",
         f"{ring_handler._LONGEST_REST_SECONDS:g} s at most.",
         f"within {health.CONNECTION_SECONDS:g} s, and holds {health.MOST_CONNECTIONS} connections.",
-        f"({endpoint_rules.MIN_TIMEOUT_MS} to {endpoint_rules.MAX_TIMEOUT_MS})",
+        f"({endpoint_rules.MIN_TIMEOUT_MS} ms to {endpoint_rules.MAX_TIMEOUT_MS // 1000} s)",
     ]
 
     assert [] == [sentence for sentence in sentences if sentence not in PAGE]
