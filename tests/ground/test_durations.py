@@ -35,6 +35,8 @@ pytestmark = pytest.mark.req("UX-02", part="durations")
 def test_a_duration_has_whole_units(text: str, unit: Unit, expected: int | None) -> None:
     """A number without a unit has the one that is asked for; what is no whole number of these is none."""
     assert expected == whole(text, unit)
+    if expected is not None:
+        assert expected == given(text, unit, "overlap_seconds")
 
 
 def test_a_number_may_need_its_unit() -> None:
