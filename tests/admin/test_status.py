@@ -216,7 +216,7 @@ async def test_every_list_says_the_same_of_an_endpoint(admin: Admin, installatio
 async def test_a_probe_that_fails_does_not_begin_the_wait_anew(
     admin: Admin, installation: Installation, reason: str
 ) -> None:
-    """It is held anew, and has waited since its endpoint is held: whoever says how long."""
+    """It is held anew, and has waited since its endpoint is held: each call says the same."""
     pool = installation.pool
     [endpoint] = await rows.endpoints(pool, 1)
     probe = await rows.delivery(pool, endpoint, created_at=rows.ago(hours=9))

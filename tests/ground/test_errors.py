@@ -1,4 +1,4 @@
-"""The texts of errors: one for whoever runs hookseal, and one for a customer of the product."""
+"""The texts of errors: one for an operator of hookseal, and one for a customer of the product."""
 
 import pytest
 

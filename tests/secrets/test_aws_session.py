@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,12 +12,12 @@ from hookseal.secrets.aws_session import AT_ONCE, MOST_THREADS, AwsClient
 pytestmark = [pytest.mark.pure, pytest.mark.req("SEC-16")]
 
 STUCK = """
-import asyncio, time
+import asyncio, threading
 from types import SimpleNamespace
 from hookseal.secrets.aws_session import AwsClient
 
 async def main():
-    client = AwsClient(lambda: SimpleNamespace(hang=lambda: time.sleep(600)))
+    client = AwsClient(lambda: SimpleNamespace(hang=threading.Event().wait))
     try:
         async with asyncio.timeout(0.1):
             await client.ask("hang")
@@ -29,37 +28,54 @@ asyncio.run(main())
 """
 
 
-def stuck() -> int:
-    """Return how many calls wait in a thread."""
-    return sum(each.name == "hookseal-aws" for each in threading.enumerate())
+class Silent:
+    """A client whose `hang` gets no answer before `answer`, and whose `read` gets one at once."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Semaphore(0)
+        self.threads: list[threading.Thread] = []
+        self._loop = asyncio.get_running_loop()
+        self._answered = threading.Event()
+
+    def hang(self) -> None:
+        self.threads.append(threading.current_thread())
+        self._loop.call_soon_threadsafe(self.begun.release)
+        self._answered.wait()
+
+    def read(self) -> dict[str, str]:
+        return {"text": "found"}
+
+    def close(self) -> None:
+        pass
+
+    async def answer(self) -> None:
+        self._answered.set()
+        for each in self.threads:
+            await asyncio.to_thread(each.join)
 
 
-async def give_up(client: AwsClient, calls: int) -> None:
-    """Begin so many calls that get no answer, and cancel them once each waits in its thread."""
-    most = stuck() + calls
-    asked = [asyncio.create_task(client.ask("hang")) for _ in range(calls)]
-    while stuck() < most:  # noqa: ASYNC110 -- threads set no event of asyncio
-        await asyncio.sleep(0.001)
+async def give_up(client: AwsClient, silent: Silent) -> None:
+    """Begin as many calls as may wait at once, and cancel them when each waits in its thread."""
+    asked = [asyncio.create_task(client.ask("hang")) for _ in range(AT_ONCE)]
+    for _ in asked:
+        await silent.begun.acquire()
     for each in asked:
         each.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_calls_without_an_answer_take_no_turn_from_later_ones() -> None:
-    answered = threading.Event()
-    client = AwsClient(lambda: SimpleNamespace(hang=answered.wait, read=lambda: {"text": "found"}, close=lambda: None))
+    silent = Silent()
+    client = AwsClient(lambda: silent)
     try:
-        await client.open()
         for _ in range(MOST_THREADS // AT_ONCE - 1):
-            await give_up(client, AT_ONCE)
+            await give_up(client, silent)
             assert {"text": "found"} == await client.ask("read")
-        await give_up(client, AT_ONCE)
+        await give_up(client, silent)
         with pytest.raises(TimeoutError, match="too many calls"):
             await client.ask("read")
     finally:
-        answered.set()
-    while stuck():  # noqa: ASYNC110 -- the same
-        await asyncio.sleep(0.001)
+        await silent.answer()
     assert {"text": "found"} == await client.ask("read")
     client.close()
 

@@ -57,5 +57,5 @@ def test_others_are_refused(
         assert problem_with(arq, redis) is None
         require_arq()
         return
-    with pytest.raises(ConfigError, match=rf"^{problem}.*: whoever installs hookseal must give the worker"):
+    with pytest.raises(ConfigError, match=rf"^{problem}.*: install the worker in an environment of its own"):
         worker.worker()

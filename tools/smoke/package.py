@@ -1,5 +1,7 @@
 """Builds the package, and makes environments that contain it."""
 
+import os
+import ssl
 import subprocess
 import sys
 import zipfile
@@ -50,9 +52,13 @@ def try_out(python: Path, database_url: str) -> str:
 
 def uv(*arguments: str | Path, text: str = "") -> str:
     """Run uv with this input, and return its output. Raises `RuntimeError` with its errors if it fails."""
+    environment = dict(os.environ)
+    if ssl.get_default_verify_paths().cafile is not None:  # else uv has certificates of its own
+        environment.setdefault("UV_SYSTEM_CERTS", "true")  # as pip does
     ended = subprocess.run(
-        [UV, *arguments, "--quiet"], input=text, capture_output=True, text=True, check=False, cwd=ROOT
-    )
+        [UV, *arguments, "--quiet"],
+        input=text, capture_output=True, text=True, check=False, cwd=ROOT, env=environment,
+    )  # fmt: skip
     if ended.returncode:
         raise RuntimeError(f"uv {arguments[0]} {arguments[1]} ended with {ended.returncode}:\n{ended.stderr}")
     return ended.stdout

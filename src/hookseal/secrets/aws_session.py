@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from botocore.config import Config
 from botocore.credentials import InstanceMetadataProvider
+from botocore.exceptions import IncompleteReadError
 from botocore.session import Session
 from botocore.utils import METADATA_BASE_URL, METADATA_BASE_URL_IPv6, resolve_imds_endpoint_mode
 
@@ -141,6 +142,7 @@ def session(*, may_be_plain: bool, seconds: float) -> Session:
     session_.set_default_client_config(
         Config(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
     )
+    session_.register("before-parse", _require_whole)
     if may_be_plain:
         return session_
     metadata = str(session_.get_config_variable(_METADATA) or "")
@@ -168,6 +170,13 @@ def client(session_: Session, service: str, *, region: str, config: Config) -> A
 def _require(client: Any, service: str) -> None:
     variable = _VARIABLE[service]
     _require_protected(client.meta.endpoint_url, f"AWS ({service})", f"{variable} or AWS_ENDPOINT_URL", "endpoint_url")
+
+
+def _require_whole(*, response_dict: Mapping[str, Any], **_: object) -> None:
+    """Raise `IncompleteReadError` for an answer that was cut: botocore would read what there is of it."""
+    expected = response_dict["headers"].get("content-length", "")
+    if expected.isdecimal() and (actual := len(response_dict["body"])) < int(expected):
+        raise IncompleteReadError(actual_bytes=actual, expected_bytes=int(expected))
 
 
 def _before_send(request: Any, **_: object) -> None:

@@ -8,8 +8,8 @@ from hookseal.errors import ConfigError
 ARQ: Final = "0.28.0"
 REDIS_BELOW: Final = 6  # what this arq requires
 _REMEDY: Final = (
-    "whoever installs hookseal must give the worker an environment of its own, with `pip install 'hookseal[worker]'`, "
-    "or start it with `uvx --from 'hookseal[worker]' hookseal worker`. Everything else can stay in this environment"
+    "install the worker in an environment of its own, with `pip install 'hookseal[worker]'`, or start it with "
+    "`uvx --from 'hookseal[worker]' hookseal worker`. Everything else can stay in this environment"
 )
 
 
