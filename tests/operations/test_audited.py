@@ -156,7 +156,7 @@ def steps(endpoint: EndpointId, delivery: DeliveryId, role: str) -> list[Step]:
         (Action.DELIVERY_REPLAYED, again, lambda by: again(by, delivery, new_id=False)),
         (Action.EXAMPLE_SENT, replay.send_example, lambda by: replay.send_example(by, ACME, endpoint, "a.b", "1")),
         (Action.DELIVERY_REPLAYED, replay.resend_delivery, lambda by: resent(by, endpoint, delivery)),
-        (Action.ENDPOINT_RETRIED, replay.retry_batch, lambda by: retried(by, endpoint, delivery)),
+        (Action.ENDPOINT_RETRIED, replay.retry, lambda by: retried(by, endpoint, delivery)),
         (Action.DELIVERY_SKIPPED, replay.skip_delivery, lambda by: skipped(by, delivery)),
         (Action.REPLAY_STARTED, replay.start_replay, started_job),
         (Action.REPLAY_ENDED, replay.take_step, stepped),
@@ -376,7 +376,7 @@ async def retried(operator: Operator, endpoint: EndpointId, delivery: DeliveryId
     """Retry an endpoint with a delivery whose next attempt is due in an hour."""
     async with operator.changing() as connection:
         await rows.change(connection, "deliveries", delivery, next_attempt_at=rows.ahead(hours=1))
-        return await replay.retry_batch(operator, ACME, endpoint)
+        return await replay.retry(operator, ACME, endpoint)
 
 
 async def due(operator: Operator, endpoint: EndpointId) -> object:

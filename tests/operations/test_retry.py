@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from hookseal.dispatcher.core.model import Ring
+from hookseal.dispatcher.store import replays
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
-from hookseal.dispatcher.store.replays import HastenedBatch
+from hookseal.dispatcher.store.replays import Hastened
 from hookseal.errors import NotFound, Refused
 from hookseal.ground.ids import EndpointId, TenantId
-from hookseal.operations.replay import retry_batch
+from hookseal.operations.replay import retry
 from tests import rows
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
@@ -30,8 +31,8 @@ async def due(installation: Installation) -> list[str]:
     return [row["id"] for row in await installation.pool.fetch(DUE)]
 
 
-async def retried(installation: Installation, endpoint: str, **more: Any) -> HastenedBatch:
-    return await installation.act(retry_batch, ACME, EndpointId(endpoint), **more)
+async def retried(installation: Installation, endpoint: str, **more: Any) -> Hastened:
+    return await installation.act(retry, ACME, EndpointId(endpoint), **more)
 
 
 async def test_what_waits_for_its_next_attempt_is_due(installation: Installation) -> None:
@@ -51,7 +52,7 @@ async def test_what_waits_for_its_next_attempt_is_due(installation: Installation
     await rows.delivery(pool, theirs, tenant="globex", **LATER)
     before = await pool.fetch("SELECT * FROM hookseal.deliveries WHERE id <> ALL ($1::uuid[]) ORDER BY id", late)
 
-    assert HastenedBatch(due=2, held=0, next_after=None) == await retried(installation, endpoint)
+    assert Hastened(due=2, held=0) == await retried(installation, endpoint)
     assert late == await due(installation)
     facts = await pool.fetch(
         "SELECT attempts, budget_spent, manual_attempts FROM hookseal.deliveries WHERE id = ANY ($1::uuid[])", late
@@ -62,24 +63,32 @@ async def test_what_waits_for_its_next_attempt_is_due(installation: Installation
     )
     [entry] = await audited(pool)
     assert ("endpoint.retried", {"due": 2, "held": 0}) == (entry["action"], entry["after"])
-    assert HastenedBatch(due=0, held=0, next_after=None) == await retried(installation, endpoint)
+    assert Hastened(due=0, held=0) == await retried(installation, endpoint)
     assert 1 == len(await audited(pool))
 
 
 async def test_a_transaction_changes_no_more_than_its_batch(installation: Installation) -> None:
-    """Each batch goes on behind the one before, and has its own row in the audit log."""
+    """Each has its own row in the audit log, and what is found at a time is behind what was found before."""
     pool = installation.pool
     endpoint = await rows.endpoint(pool)
-    late = [await rows.delivery(pool, endpoint, **LATER) for _ in range(5)]
-    first = await retried(installation, endpoint, at_most=2)
-    assert (2, late[1]) == (first.due, first.next_after)
-    assert late[:2] == await due(installation)
-    await rows.change(pool, "deliveries", late[0], **LATER)  # its attempt has failed again
-    second = await retried(installation, endpoint, at_most=2, after=first.next_after)
-    third = await retried(installation, endpoint, at_most=2, after=second.next_after)
-    assert [(2, late[3]), (1, None)] == [(each.due, each.next_after) for each in (second, third)]
+    late = [await rows.delivery(pool, endpoint, **LATER) for _ in range(7)]
+    reported: list[int] = []
+    assert Hastened(due=7, held=0) == await retried(installation, endpoint, batch=2, page=3, report=reported.append)
+    assert late == await due(installation)
+    assert [2, 1, 2, 1, 1] == reported == [row["after"]["due"] for row in await audited(pool)]
+
+
+async def test_what_is_due_meanwhile_is_left_as_it_is(installation: Installation) -> None:
+    """One that a worker rings after it was found keeps its time and its ring."""
+    pool = installation.pool
+    endpoint = await rows.endpoint(pool)
+    late = [await rows.delivery(pool, endpoint, **LATER) for _ in range(4)]
+    async with pool.acquire() as connection:
+        found = await replays.put_off(connection, ACME, EndpointId(endpoint), after=replays.FIRST, at_most=4)
+        assert late == found
+        await rows.change(pool, "deliveries", late[0], next_attempt_at=rows.ago(seconds=1))
+        assert Hastened(due=3, held=0) == await replays.hasten(connection, ACME, EndpointId(endpoint), found)
     assert late[1:] == await due(installation)
-    assert [2, 2, 1] == [row["after"]["due"] for row in await audited(pool)]
 
 
 @pytest.mark.parametrize("reason", ["breaker", "secret"])
@@ -89,7 +98,7 @@ async def test_those_of_a_held_endpoint_wait_with_the_others(installation: Insta
     endpoint = await rows.endpoint(pool)
     probe, *others = [await rows.delivery(pool, endpoint, **LATER) for _ in range(3)]
     await rows.hold(pool, endpoint, waiting_for=reason, probe_id=probe, probe_at=rows.ahead(hours=1))
-    assert HastenedBatch(due=1, held=2, next_after=None) == await retried(installation, endpoint)
+    assert Hastened(due=1, held=2) == await retried(installation, endpoint)
     assert [probe] == await due(installation)
     await rows.change(pool, "held_endpoints", endpoint, released_at=rows.NOW)
     released = await PostgresHeldEndpoints(pool).release_batch()
@@ -103,7 +112,7 @@ async def test_an_ordered_endpoint_keeps_its_order(installation: Installation) -
     endpoint = await rows.endpoint(pool, ordered=True)
     head, *behind = await rows.publish(pool, 3)
     await rows.change(pool, "deliveries", head, **LATER)
-    assert HastenedBatch(due=1, held=0, next_after=None) == await retried(installation, endpoint)
+    assert Hastened(due=1, held=0) == await retried(installation, endpoint)
     assert [head] == await due(installation)
     assert {(each, "order") for each in behind} == {
         (row["id"], row["waiting_for"])
@@ -112,16 +121,15 @@ async def test_an_ordered_endpoint_keeps_its_order(installation: Installation) -
 
 
 async def test_it_waits_for_no_lock(installation: Installation) -> None:
-    """A delivery that another transaction has locked is left to it, and the batch goes on behind it."""
+    """A delivery that another transaction has locked is left to it, and the others are due."""
     pool = installation.pool
     endpoint = await rows.endpoint(pool)
     late = [await rows.delivery(pool, endpoint, **LATER) for _ in range(3)]
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM hookseal.deliveries WHERE id = $1::text::uuid FOR UPDATE", late[1])
         async with asyncio.timeout(60):
-            first = await retried(installation, endpoint, at_most=2)
-    assert (1, late[1]) == (first.due, first.next_after)
-    assert [late[0]] == await due(installation)
+            assert Hastened(due=2, held=0) == await retried(installation, endpoint)
+    assert [late[0], late[2]] == await due(installation)
 
 
 async def test_a_disabled_or_unknown_endpoint_is_refused(installation: Installation) -> None:

@@ -425,7 +425,7 @@ CASES: dict[str, Case] = {
     "operations.replay.start_replay": lambda a: replay.start_replay(
         a.operator, Selection(tenant_id=a.tenant, endpoint_id=a.endpoint)
     ),
-    "operations.replay.retry_batch": lambda a: replay.retry_batch(a.operator, a.tenant, a.endpoint),
+    "operations.replay.retry": lambda a: replay.retry(a.operator, a.tenant, a.endpoint),
     "operations.replay.take_step": lambda a: replay.take_step(a.operator, RunningJob(a.tenant, ReplayId(a.endpoint))),
     "operations.replay.enable_and_replay": lambda a: replay.enable_and_replay(
         a.operator, a.tenant, a.endpoint, Selection(tenant_id=a.tenant, endpoint_id=a.endpoint), own_drain_seconds=25

@@ -36,7 +36,6 @@ from hookseal.dispatcher.core.replay_job import Selection
 from hookseal.dispatcher.store import delivery_queries, endpoint_queries
 from hookseal.dispatcher.store.endpoint_queries import EndpointFilter, StatsOrder, Trouble
 from hookseal.dispatcher.store.endpoints import NewEndpoint
-from hookseal.dispatcher.store.replays import FIRST
 from hookseal.errors import Malformed
 from hookseal.ground.ids import TenantId
 from hookseal.ground.literals import AlgorithmName, Lead, OnDeadLetterName, SchemeName, StatsOrderName, TroubleName
@@ -46,7 +45,7 @@ from hookseal.operations import import_endpoints
 from hookseal.operations.endpoint import endpoints, probe, update
 from hookseal.operations.import_endpoints import Import
 from hookseal.operations.operator import Operator
-from hookseal.operations.replay import enable_and_replay, retry_batch, send_example
+from hookseal.operations.replay import enable_and_replay, retry, send_example
 from hookseal.postgres.pool import Connection
 from hookseal.secrets.core import overlap
 from hookseal.secrets.core.material import SecretMaterial
@@ -478,15 +477,9 @@ class Endpoints:
         continues. Raises `Refused` if the endpoint is disabled.
         """
         owner, endpoint = arguments.tenant_id(tenant_id), arguments.endpoint_id(endpoint_id)
-        due = held = 0
-        after: str | None = FIRST
         async with self._session.changing(actor, tenant=owner) as operator:
-            while after is not None:
-                batch = await retry_batch(operator, owner, endpoint, after=after)
-                due, held, after = due + batch.due, held + batch.held, batch.next_after
-                if report is not None:
-                    report(batch.due + batch.held)
-        return RetriedEndpoint(tenant_id=owner, endpoint_id=endpoint, due=due, held=held)
+            retried = await retry(operator, owner, endpoint, report=report)
+        return RetriedEndpoint(tenant_id=owner, endpoint_id=endpoint, due=retried.due, held=retried.held)
 
     async def disable(
         self,

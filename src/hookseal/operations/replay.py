@@ -4,6 +4,7 @@ It needs no Redis: the outbox rings what is due.
 """
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hookseal.audit import log
@@ -17,7 +18,8 @@ from hookseal.dispatcher.store.replays import (
     BATCH,
     FIRST,
     LOCK_WAIT,
-    HastenedBatch,
+    MOST_PUT_OFF,
+    Hastened,
     Replayed,
     RunningJob,
     Skipped,
@@ -133,25 +135,48 @@ async def send_example(
     return published
 
 
-async def retry_batch(
-    operator: Operator, tenant: TenantId, endpoint_id: EndpointId, *, after: str = FIRST, at_most: int = BATCH
-) -> HastenedBatch:
-    """Make up to `at_most` deliveries of the endpoint due now that wait for their next attempt, in one transaction.
+async def retry(
+    operator: Operator,
+    tenant: TenantId,
+    endpoint_id: EndpointId,
+    *,
+    report: Callable[[int], None] | None = None,
+    batch: int = BATCH,
+    page: int = MOST_PUT_OFF,
+) -> Hastened:
+    """Make every delivery of the endpoint due now that waits for its next attempt, `batch` in each transaction.
 
-    They are those behind the id `after`. Their budgets and their order stay, and what is held stays held. Raises
-    `NotFound`, `Refused` if the endpoint is disabled, and `Unavailable`.
+    They are found `page` at a time, since finding them reads all that is pending. Their budgets and their order stay,
+    and what is held stays held. `report` is called with the number of each transaction. Raises `NotFound`, `Refused` if
+    the endpoint is disabled, and `Unavailable`.
     """
+    due = held = 0
     async with operator.changing() as connection:
         await replays.require_endpoint(connection, tenant, endpoint_id)
-        batch = await replays.hasten_batch(connection, tenant, endpoint_id, after=after, at_most=at_most)
-        if batch.due or batch.held:
+    after: str | None = FIRST
+    while after is not None:
+        found = await replays.put_off(operator.connection, tenant, endpoint_id, after=after, at_most=page)
+        for start in range(0, len(found), batch):
+            some = await _hasten(operator, tenant, endpoint_id, found[start : start + batch])
+            due, held = due + some.due, held + some.held
+            if report is not None:
+                report(some.due + some.held)
+        after = found[-1] if len(found) == page else None
+    return Hastened(due=due, held=held)
+
+
+async def _hasten(operator: Operator, tenant: TenantId, endpoint_id: EndpointId, deliveries: Sequence[str]) -> Hastened:
+    async with operator.changing() as connection:
+        await replays.require_endpoint(connection, tenant, endpoint_id)
+        hastened = await replays.hasten(connection, tenant, endpoint_id, deliveries)
+        if hastened.due or hastened.held:
             await operator.audit(
                 Action.ENDPOINT_RETRIED,
                 of=f"endpoint:{endpoint_id}",
                 tenant=tenant,
-                after={"due": batch.due, "held": batch.held},
+                after={"due": hastened.due, "held": hastened.held},
             )
-    return batch
+    return hastened
 
 
 async def skip_delivery(operator: Operator, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:

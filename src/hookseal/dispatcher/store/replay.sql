@@ -84,27 +84,25 @@ LEFT JOIN hookseal.audience AS held
 WHERE o.tenant_id = $1 AND o.id = ANY ($2::text[]::uuid[]) AND d.tenant_id = o.tenant_id AND d.id = o.id
 RETURNING d.id::text, d.waiting_for
 
--- Returns the next $4 deliveries of an endpoint that wait for their next attempt, in the order of their ids, and locks those
--- that no other transaction has locked: a claim or another replay has those others. All pending ones of the endpoint are read
--- first: a plan that reads the ids in order would read the deliveries of everybody.
+-- Returns the next $4 deliveries of an endpoint that wait for their next attempt, in the order of their ids. All pending ones
+-- of the endpoint are read first: a plan that reads the ids in order would read the deliveries of everybody.
 -- name: put_off
 WITH put_off AS MATERIALIZED (
     SELECT d.id
     FROM hookseal.deliveries AS d
     WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.state = 'pending' AND d.waiting_for IS NULL
       AND d.next_attempt_at > clock_timestamp() AND d.id > $3::text::uuid
-), page AS MATERIALIZED (
-    SELECT p.id FROM put_off AS p ORDER BY p.id LIMIT $4
 )
-SELECT page.id::text AS id, own.id IS NOT NULL AS is_locked
-FROM page
-LEFT JOIN LATERAL (
-    SELECT d.id
-    FROM hookseal.deliveries AS d
-    WHERE d.tenant_id = $1 AND d.id = page.id AND d.state = 'pending' AND d.waiting_for IS NULL
-      AND d.next_attempt_at > clock_timestamp()
-    FOR UPDATE SKIP LOCKED) AS own ON true
-ORDER BY page.id
+SELECT p.id::text AS id FROM put_off AS p ORDER BY p.id LIMIT $4
+
+-- Locks those of these deliveries of an endpoint that still wait for their next attempt and that no other transaction has
+-- locked: a claim or another replay has those others.
+-- name: lock_put_off
+SELECT d.id::text AS id
+FROM hookseal.deliveries AS d
+WHERE d.tenant_id = $1 AND d.endpoint_id = $2::text::uuid AND d.id = ANY ($3::text[]::uuid[])
+  AND d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at > clock_timestamp()
+FOR UPDATE SKIP LOCKED
 
 -- Makes a new delivery of the same event, due now, or at the end of the line of an ordered endpoint. If its endpoint is held,
 -- it is held with it.

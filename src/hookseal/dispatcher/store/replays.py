@@ -13,6 +13,7 @@ from hookseal.postgres.statements import Statements
 
 _REPLAY: Final = Statements("hookseal.dispatcher.store", "replay.sql", seconds=None)
 BATCH: Final = 1_000  # deliveries that one transaction makes due
+MOST_PUT_OFF: Final = 50_000  # deliveries that one read finds for many such transactions
 FIRST: Final = "00000000-0000-0000-0000-000000000000"  # before the id of every delivery
 _UNFINISHED: Final = frozenset({State.PENDING, State.SENDING})
 
@@ -35,15 +36,11 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HastenedBatch:
-    """How many deliveries are `due` now, and how many are `held` with the others of their endpoint.
-
-    `next_after` is the id behind which the next batch begins, None after the last one.
-    """
+class Hastened:
+    """How many deliveries are `due` now, and how many are `held` with the others of their endpoint."""
 
     due: int
     held: int
-    next_after: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,22 +96,28 @@ async def replay_all(connection: Connection, tenant: TenantId, deliveries: Seque
     return len(await _REPLAY.rows(connection, "again", tenant, deliveries))
 
 
-async def hasten_batch(
-    connection: Connection, tenant: TenantId, endpoint_id: EndpointId, *, after: str = FIRST, at_most: int = BATCH
-) -> HastenedBatch:
-    """Make the next `at_most` deliveries due at once that wait for their next attempt, in the caller's transaction.
+async def put_off(
+    connection: Connection, tenant: TenantId, endpoint_id: EndpointId, *, after: str, at_most: int
+) -> list[str]:
+    """Return the next deliveries that wait for their next attempt, in the order of their ids, behind the id `after`.
+
+    It reads all that is pending of the endpoint. Raises `Unavailable`.
+    """
+    return [row["id"] for row in await _REPLAY.rows(connection, "put_off", tenant, endpoint_id, after, at_most)]
+
+
+async def hasten(
+    connection: Connection, tenant: TenantId, endpoint_id: EndpointId, deliveries: Sequence[str]
+) -> Hastened:
+    """Make those of these deliveries due that still wait for their next attempt, in the caller's transaction.
 
     Their budgets stay as they are. Those of a held endpoint are held with its others, and one that another transaction
-    has locked is left as it is. They are in the order of their ids, behind the id `after`. Raises `Unavailable`.
+    has locked is left as it is. Raises `Unavailable`.
     """
-    rows = await _REPLAY.rows(connection, "put_off", tenant, endpoint_id, after, at_most)
-    locked = [row["id"] for row in rows if row["is_locked"]]
-    hastened = await _REPLAY.rows(connection, "hasten", tenant, locked) if locked else []
-    return HastenedBatch(
-        due=sum(row["waiting_for"] is None for row in hastened),
-        held=sum(row["waiting_for"] is not None for row in hastened),
-        next_after=rows[-1]["id"] if len(rows) == at_most else None,
-    )
+    rows = await _REPLAY.rows(connection, "lock_put_off", tenant, endpoint_id, deliveries)
+    hastened = await _REPLAY.rows(connection, "hasten", tenant, [row["id"] for row in rows]) if rows else []
+    held = sum(row["waiting_for"] is not None for row in hastened)
+    return Hastened(due=len(hastened) - held, held=held)
 
 
 async def skip(connection: Connection, delivery_id: DeliveryId, *, tenant: TenantId | None = None) -> Skipped:
