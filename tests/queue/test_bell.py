@@ -55,7 +55,7 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
 def test_no_url_replaces_what_the_program_needs(answer_seconds: float | None) -> None:
     """What it leaves open may stand in the url, as those who use it elsewhere have it."""
     query = "protocol=3&socket_timeout=77&%73ocket_connect_timeout=77&health_check_interval=0&socket_keepalive=no"
-    made = pool(f"redis://h/?{query}&client_name=a%2526b&max_connections=7", answer_seconds)
+    made = pool(f"redis://h/?{query}&client_name=a%26b&max_connections=7", answer_seconds)
     found = made.connection_kwargs
     assert (2, answer_seconds, answer_seconds) == (
         found["protocol"],
