@@ -53,12 +53,12 @@ def test_each_alert_has_a_runbook_section() -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_each_section_has_the_same_parts(rule: dict[str, Any]) -> None:
-    """Each section says what the alert means, what to do, and when it is over, in this order."""
+    """Each section says what the alert means, what to look at, and what to do, in this order."""
     (section,) = re.findall(
         rf"^## {rule['alert']}\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
 
-    assert ["Means", "Do", "Over when"] == re.findall(r"^\*\*(Means|Do|Over when)\b", section, re.MULTILINE)
+    assert ["Means", "Look", "Do"] == re.findall(r"^\*\*(Means|Look|Do)\b", section, re.MULTILINE)
 
 
 def test_eight_alerts_are_the_starting_set() -> None:
