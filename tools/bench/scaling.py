@@ -231,8 +231,8 @@ def page(run: Run, soak: Soak) -> str:
 
 Computed from the costs that `{run.command}` measured on {run.date} UTC at commit `{run.commit[:12]}`
 ([performance.md](proof/performance.md)), and from what `{soak.command}` stored at commit `{soak.commit[:12]}`
-([soak.md](proof/soak.md)). **Measured** is what a delivery costs on one machine. **Computed** is all else here: this
-page was written without a run of 100,000 deliveries a second."""
+([soak.md](proof/soak.md)). **Measured** is what a delivery costs on one machine. **Computed** is all else here: nobody
+ran 100,000 deliveries a second."""
     if costs is None:
         return f"{head}\n\nThe run lacks the base case, 1,000 endpoints or publishing: nothing can be computed.\n"
     first = limits(costs)[0]
@@ -244,8 +244,8 @@ page was written without a run of 100,000 deliveries a second."""
 
 ## Where one server reaches its limit
 
-**The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second.** Workers are not a limit: they
-share nothing but PostgreSQL and Redis, so you can start more of them.
+**The first limit is {first.resource}, at {first.per_second:,.0f} deliveries a second.** Workers are no limit: start
+more of them.
 
 {_limits(costs)}
 
@@ -255,17 +255,15 @@ share nothing but PostgreSQL and Redis, so you can start more of them.
 
 ## The same, simulated
 
-`tools/bench/scaling.py` runs each of these fleets through an hour, second by second: publishing comes first, and
-sending gets the rest of PostgreSQL. For five minutes a quarter more is published. For two minutes nothing can be sent
-or published; afterwards producers publish everything that they could not.
+Each of these fleets runs through an hour, second by second. For five minutes a quarter more is published. For two
+minutes nothing can be sent or published; afterwards producers publish everything that they could not.
 
 {_hours(costs)}
 
 ## Is the model right?
 
-The same calculation for the machine of the run, whose cores all processes share, including the receiver, beside the
-rate that was measured there. A ratio below 1 is time in which cores waited; for that reason the plan uses {BUSY:.0%} of
-them.
+The same calculation for the machine of the run, beside the rate that was measured there. A ratio below 1 is time in
+which cores waited; so the plan uses {BUSY:.0%} of them.
 
 {_model(run)}
 
@@ -360,35 +358,22 @@ def _model(run: Run) -> str:
     return table(("", "computed", "measured", "ratio"), rows)
 
 
-_PLAN: Final = """## What to do, in this order
+_PLAN: Final = """## What else to know
 
-1. **Start more worker processes.** They coordinate through PostgreSQL, which lets only one worker claim a delivery.
-   Add processes until PostgreSQL, not the workers, is busy.
-2. **Use PgBouncer** in transaction mode when workers need more connections than PostgreSQL should hold. Workers that
-   LISTEN (`HOOKSEAL_LISTEN`) need a session of their own for that. The pooler must pass on `search_path`, or its
-   logins must have the right default ([guide](guide/running.md#behind-pgbouncer)).
-3. **Use a larger PostgreSQL.** A managed one works: hookseal needs no extension. Replicas, backups and the network
-   all carry the journal, so watch it before CPU.
-4. **Keep fewer days.** If everything is kept for a month, disk is the first limit. Lower `HOOKSEAL_RETENTION_DAYS`:
-   workers delete what is older. Archive elsewhere what you must keep longer.
-5. **Watch the deletion.** One connection deletes, half of the time. The alert HooksealRetentionBehind reports that it
-   does not keep up. hookseal does not partition its tables by time: a partition key must be part of each primary key,
-   so it would be a migration.
-6. **Add a second Redis**, or a second queue (`HOOKSEAL_QUEUE`), for some of the workers and producers. Redis runs
-   commands on one thread. A ring only says which delivery is due, and any worker may send it; a worker
-   replaces a lost ring from PostgreSQL, so nothing has to be copied.
-7. **Use several servers, by tenant.** Every primary key of a tenant's data begins with `tenant_id`, except for that of
-   `deliveries`, and every statement of the delivery path names the tenant. So each group of tenants can have an
-   installation of its own (database, Redis, workers); this works today. Citus could distribute by the same column. Then
-   ids of endpoints and deliveries could be unique only within a tenant, the key of `deliveries` and a few joins by the
-   id alone must get the tenant, and the tables of the installation (keys, workers, control) must become local or
-   reference tables. This has not been tried.
+- A managed PostgreSQL works: hookseal needs no extension. Replicas, backups and the network all carry the journal, so
+  watch it before CPU.
+- One connection deletes what is older than `HOOKSEAL_RETENTION_DAYS`, half of the time. The alert
+  HooksealRetentionBehind reports that it does not keep up. Tables are not partitioned by time.
+- To add a second Redis, nothing has to be copied: any worker may send any delivery.
+- [PgBouncer](guide/running.md#behind-pgbouncer) must run in transaction mode.
+- Several servers, by tenant: each group of tenants gets an installation of its own (database, Redis, workers). This
+  works today. Citus has not been tried.
 
 ## What this page does not cover
 
-- Receivers. Slow ones cost memory and connections, not CPU: at 1 s and 10,000/s 10,000 requests are in flight. That
-  is 20 processes at `HOOKSEAL_CONCURRENCY=500`, even if the CPU is idle.
-- Which share of the connections is cold: "all cold" is the number of processes if every request opens one. A worker
-  keeps up to 1,000 connections for 30 s each, so to thousands of receivers with little traffic most are cold.
+- Slow receivers. They cost memory and connections, not CPU: at 1 s and 10,000/s 10,000 requests are in flight, which
+  takes 20 processes at `HOOKSEAL_CONCURRENCY=500`.
+- How many connections are cold. "All cold" is the number of processes if every request opens one; to thousands of
+  receivers with little traffic most do.
 - Contention within one server at 64 cores, replication that lags, and the network: the calculation is linear.
 - Retries: each costs about as much as a first attempt, without the publishing."""
