@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shlex
+import signal
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ _INDENTED: Final = re.compile(r"^\n((?: {4,}\S.*\n)+)", re.MULTILINE)
 _COMMENT: Final = re.compile(r"(?:^| {2,})#(?: .*)?$|^#.*$")
 # What needs an index of packages, or a `hookseal up` beside it, which tests/cli/test_readme.py runs.
 _LEFT_OUT: Final = ("pip install", "python3 -m venv", 'eval "$(hookseal up env)"')
-_SERVES: Final = re.compile(r"hookseal (?:worker|api|listen)\b")
+_SERVES: Final = re.compile(r"hookseal (?:worker|api|listen)\b|python receiver\.py")
 _SETS: Final = ("export ", "unset ")
 
 
@@ -96,7 +97,7 @@ class Reader:
     codes: Mapping[str, int] = field(default_factory=dict)
     settled: Step | None = None
     _is_private: bool = False
-    _servers: list[Process] = field(default_factory=list)
+    _servers: list[tuple[Process, int]] = field(default_factory=list)  # with the code with which it must end
 
     async def follow(self, page: str, *, before: Mapping[str, Step] | None = None) -> list[Ended]:
         """Run every command of the page; each must end well. `before` has a step to take before a heading's first."""
@@ -109,9 +110,9 @@ class Reader:
                     await step()
                 ended.append(await self._run(command.text))
         finally:
-            codes = [await _ended(server) for server in self._servers]
+            codes = [await _ended(server) for server, _ in self._servers]
         assert {} == steps, "no command stands under these headings"
-        assert [0] * len(codes) == codes
+        assert [code for _, code in self._servers] == codes
         return ended
 
     async def _run(self, written: str) -> Ended:
@@ -147,9 +148,13 @@ class Reader:
         return ended
 
     async def _serve(self, text: str) -> Ended:
-        """Start a server, and return once it has said that it serves; it ends with the page."""
-        process = await self.shell.start(text)
-        self._servers.append(process)
+        """Start a server, and return once it has said that it serves; it ends with the page.
+
+        One of hookseal ends with 0 when it is asked to; a program of the page dies of the signal.
+        """
+        is_ours = text.startswith("hookseal ")
+        process = await self.shell.start(text if is_ours else f"exec {text}")
+        self._servers.append((process, 0 if is_ours else -signal.SIGTERM))
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE_SECONDS):
             line = await process.stdout.readline()

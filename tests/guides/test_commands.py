@@ -39,7 +39,6 @@ FOLLOWED = (
 # The tests that run the commands of the other pages: they need servers, users or a machine of their own.
 ELSEWHERE = {
     "README.md": "tests/cli/test_readme.py::test_the_readme_runs_as_written",
-    "docs/concepts.md": "tests/cli/test_readme.py::test_the_readme_runs_as_written",
     "docs/guide/aws.md": "tests/interop/test_providers.py::test_every_door_opens_with_every_provider",
     "docs/guide/gcp.md": "tests/interop/test_providers.py::test_every_door_opens_with_every_provider",
     "docs/guide/kms.md": "tests/cli/key/test_wrap.py::test_an_installation_begins_and_moves_with_wrapped_keys",

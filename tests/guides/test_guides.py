@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 import pytest
+from aiohttp import ClientSession
 from standardwebhooks.webhooks import Webhook
 
 from hookseal.dispatcher.core.model import Ring
@@ -120,10 +121,21 @@ async def test_troubleshooting(world: World, receiver: Receiver, reader: Reader,
 
 
 async def test_receiving(world: World, receiver: Receiver, reader: Reader) -> None:
+    """The receiver of the page accepts what is published, and refuses a request without a signature."""
+    port, page = str(closed_port()), "docs/guide/receiving.md"
+    [program] = blocks(page, "python")
+    save(reader.shell, "receiver.py", program.replace("8001", port))
     async with failed(world, receiver, reader) as of:
-        save_request(reader.shell, receiver, of.secret)
-        reader.names = of.names
-        await reader.follow("docs/guide/receiving.md")
+        reader.names = {**of.names, "8001": port}
+
+        async def published() -> None:
+            async with ClientSession() as session, session.post(f"http://127.0.0.1:{port}/hooks", data=b"{}") as answer:
+                assert 401 == answer.status
+            save_request(reader.shell, receiver, of.secret)
+
+        await reader.follow(page, before={"Test an endpoint": published})
+
+        assert ["dead_letter", "delivered", "delivered"] == await states(world)
 
 
 async def test_order(world: World, receiver: Receiver, reader: Reader) -> None:
