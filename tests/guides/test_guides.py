@@ -301,7 +301,6 @@ async def test_cookbook(
     await _make(empty_database_url, _CONVOY, receiver.base_url)
     await _make(database_url, _OWN, receiver.base_url)
     reader.shell.variables["CONVOY_DATABASE_URL"] = empty_database_url
-    reader.shell.variables["HOOKSEAL_PORTAL_URL"] = "https://webhooks.product.example/portal"
     from_convoy, own, publish = blocks("docs/guide/cookbook.md", "sql")
     save(reader.shell, "from_convoy.sql", from_convoy)
     save(reader.shell, "endpoints.sql", own)
