@@ -16,12 +16,14 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as ConnectionEnded
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
+from hookseal.config.urls import REDIS_IGNORED, REDIS_SUPPORTED
 from hookseal.dispatcher.core.model import Ring
 from hookseal.embedded.server import Server
 from hookseal.errors import Unavailable
 from hookseal.ground.ids import DeliveryId, TenantId
 from hookseal.queue.bell import Bell, bell
 from hookseal.queue.direct import Direct
+from hookseal.queue.intake import Intake
 from hookseal.queue.rings import DEFAULT_QUEUE, FUNCTION, job, pool
 from hookseal.queue.serializer import job_deserializer, job_serializer
 from hookseal.secrets.core.material import SecretMaterial
@@ -54,17 +56,36 @@ async def ringing(redis_url: str) -> AsyncIterator[Bell]:
 @pytest.mark.parametrize("answer_seconds", [5.0, None])
 def test_no_url_replaces_what_the_program_needs(answer_seconds: float | None) -> None:
     """What it leaves open may stand in the url, as those who use it elsewhere have it."""
-    query = "protocol=3&socket_timeout=77&%73ocket_connect_timeout=77&health_check_interval=0&socket_keepalive=no"
-    made = pool(f"redis://h/?{query}&client_name=a%26b&max_connections=7", answer_seconds)
+    theirs = "&".join(f"{name}=3" for name in sorted(REDIS_IGNORED))
+    made = pool(f"redis://h/?%70rotocol=3&{theirs}&client_name=a%26b&max_connections=7", answer_seconds)
     found = made.connection_kwargs
-    assert (2, answer_seconds, answer_seconds) == (
-        found["protocol"],
-        found["socket_timeout"],
-        found["socket_connect_timeout"],
-    )
-    assert (15, True) == (found["health_check_interval"], found["socket_keepalive"])
+
+    plain = pool("redis://h/", answer_seconds).connection_kwargs
+    assert plain == {name: value for name, value in found.items() if name != "client_name"}
+    assert REDIS_IGNORED <= plain.keys()
+    assert (2, answer_seconds) == (found["protocol"], found["socket_timeout"])
     assert ("a&b", 7) == (found["client_name"], made.max_connections)
     assert "/run/valkey.sock" == pool("unix:///run/valkey.sock?protocol=3", answer_seconds).connection_kwargs["path"]
+
+
+@pytest.mark.parametrize("name", REDIS_SUPPORTED)
+def test_the_client_takes_each_parameter_that_the_settings_admit(name: str) -> None:
+    scheme = "rediss" if name.startswith("ssl_") else "redis"
+    made = pool(f"{scheme}://h/?{name}={next(iter(REDIS_SUPPORTED[name]), '1')}", None)
+
+    made.make_connection()  # type: ignore[no-untyped-call]
+
+
+async def test_a_url_of_an_application_that_decodes_answers_delivers_rings(redis_url: str) -> None:
+    """Answers are read as bytes, and commands written as the queue has them, whatever the application wants."""
+    ringing = bell(f"{redis_url}?decode_responses=true&encoding=utf-16&protocol=3")
+    try:
+        await ringing.ping()
+        assert 1 == await ringing.ring([RING])
+        assert [] == await ringing.lost([RING])
+        assert [RING] == (await Intake(ringing).take(1, 0.1)).rings
+    finally:
+        await ringing.close()
 
 
 def many(count: int) -> list[Ring]:

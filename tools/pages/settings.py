@@ -6,7 +6,7 @@ from hookseal.config.keys import MASTER_KEY, WRAPPED_KEY
 from hookseal.config.names import FROM_FILE, PREFERRED
 from hookseal.config.openbao import CREDENTIALS, FALLBACKS
 from hookseal.config.settings import Part
-from hookseal.config.urls import IGNORED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
+from hookseal.config.urls import IGNORED, REDIS_IGNORED, REDIS_SUPPORTED, SSLMODE_ALIASES, SUPPORTED, UNSUPPORTED
 from hookseal.config.variables import NAMES
 
 
@@ -69,8 +69,8 @@ def _parameters() -> list[str]:
     return [
         "## Parameters of the url of PostgreSQL",
         "",
-        "`postgresql+asyncpg://` and similar schemes of SQLAlchemy mean `postgresql://`; `valkey://` and `valkeys://`",
-        "mean `redis://` and `rediss://`. These parameters behind `?` have the same meaning as in libpq:",
+        "`postgresql+asyncpg://` and similar schemes of SQLAlchemy mean `postgresql://`. These parameters behind `?`",
+        "have the same meaning as in libpq:",
         f"{_list(SUPPORTED)}.",
         "",
         "| parameter | effect |",
@@ -81,6 +81,15 @@ def _parameters() -> list[str]:
         *sorted(ignored + unsupported),
         "",
         "Any other is refused, and the error names it. Set a server setting with `options=-c%20NAME%3DVALUE`.",
+        "",
+        "## Parameters of the url of Redis",
+        "",
+        "`valkey://` and `valkeys://` mean `redis://` and `rediss://`. These parameters behind `?` have the same",
+        "meaning as in the Python package redis, and those of TLS need `rediss://`:",
+        f"{_list(REDIS_SUPPORTED)}.",
+        "",
+        f"An application may share the url, so these are ignored: {_list(REDIS_IGNORED)}.",
+        "hookseal sets them itself. Any other is refused, and the error names it.",
         "",
     ]
 

@@ -118,9 +118,9 @@ def for_driver(parameters: Mapping[str, str]) -> Parameters:
     return Parameters(values=values, is_unchanged=values == parameters)
 
 
-def _one_of(name: str, value: str, words: Mapping[str, str]) -> str:
+def _one_of(name: str, value: str, words: Mapping[str, str], variable: str = URL) -> str:
     if value not in words:
-        raise parameter_problem(name, f"which must be {', '.join(list(words)[:-1])} or {list(words)[-1]}")
+        raise parameter_problem(name, f"which must be {', '.join(list(words)[:-1])} or {list(words)[-1]}", variable)
     return words[value]
 
 
@@ -152,9 +152,9 @@ def _unknown_parameter(name: str) -> PydanticCustomError:
     )
 
 
-def parameter_problem(name: str, why: str) -> PydanticCustomError:
-    """Return the problem with that parameter."""
-    return problem(f"{URL} has the parameter {name}, {why}")
+def parameter_problem(name: str, why: str, variable: str = URL) -> PydanticCustomError:
+    """Return the problem with that parameter of the url in this variable."""
+    return problem(f"{variable} has the parameter {name}, {why}")
 
 
 def require_usable_files(parameters: Mapping[str, str]) -> None:
@@ -208,10 +208,39 @@ def _unreadable(name: str, error: Exception) -> Exception:
 LISTEN_URL: Final = "HOOKSEAL_LISTEN_URL"
 
 _REDIS_URL: Final = "REDIS_URL"
+# What the client of Redis takes from its url. The tuple has the allowed values; () allows any.
+REDIS_SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "client_name": (),
+    "db": (),
+    "max_connections": (),
+    "password": (),
+    "retry_on_timeout": (),
+    "ssl_ca_certs": (),
+    "ssl_ca_data": (),
+    "ssl_cert_reqs": ("none", "optional", "required"),
+    "ssl_certfile": (),
+    "ssl_check_hostname": (),
+    "ssl_keyfile": (),
+    "username": (),
+}
+# What `queue.rings.pool` sets in place of the url, which an application may share: hookseal reads answers as bytes.
+REDIS_IGNORED: Final = frozenset(
+    {
+        "decode_responses",
+        "encoding",
+        "encoding_errors",
+        "health_check_interval",
+        "protocol",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "socket_timeout",
+    }
+)
+_REDIS_NUMBERS: Final = frozenset({"db", "max_connections"})
 _HOST: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _HOSTS: Final = re.compile(rf"{_HOST}(?::[^,]*)?(?:,{_HOST}(?::[^,]*)?)*")
 _HOST_AND_PORT: Final = re.compile(rf"({_HOST})(?::([^,]*))?")
-_PORT: Final = re.compile(r"[0-9]{1,5}")
+_NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _REDIS_DATABASE: Final = re.compile(r"(?:/\d{0,5})?")
 _DEFAULT_PORTS: Final = {"postgresql": "5432", "postgres": "5432", "redis": "6379", "rediss": "6379"}
 _MAX_PORT: Final = 65_535
@@ -256,6 +285,7 @@ def redis(text: str) -> Redis:
     """
     url = _VALKEY.sub(r"redis\1://", text)
     parts = _split(url, {"redis", "rediss", "unix"}, _REDIS_URL)
+    _require_parameters_of_redis(parts)
     if parts.scheme == "unix":
         if not parts.path.startswith("/") or parts.path == "/":
             raise problem(f"{_REDIS_URL} names no socket: write unix:///PATH")
@@ -268,6 +298,22 @@ def redis(text: str) -> Redis:
     if _REDIS_DATABASE.fullmatch(parts.path) is None:  # the client would use database 0 instead
         raise problem(f"{_REDIS_URL} has a database that is not a number of at most five digits: correct it")
     return Redis(url=url, address=address)
+
+
+def _require_parameters_of_redis(parts: SplitResult) -> None:
+    for name, value in _query(parts, _REDIS_URL).items():
+        if name in REDIS_IGNORED:
+            continue
+        if not _NAME.fullmatch(name):  # it may be part of a password
+            raise problem(f"{_REDIS_URL} has a parameter that hookseal does not pass on: correct or remove it")
+        if name not in REDIS_SUPPORTED:
+            raise parameter_problem(name, "which hookseal does not pass on: correct or remove it", _REDIS_URL)
+        if name.startswith("ssl_") and parts.scheme != "rediss":
+            raise parameter_problem(name, "which is for TLS: write rediss:// or valkeys://, or remove it", _REDIS_URL)
+        if name in _REDIS_NUMBERS and _NUMBER.fullmatch(value) is None:
+            raise parameter_problem(name, "which must be a number of at most five digits: correct it", _REDIS_URL)
+        if REDIS_SUPPORTED[name]:
+            _one_of(name, value, {each: each for each in REDIS_SUPPORTED[name]}, _REDIS_URL)
 
 
 def _query(parts: SplitResult, variable: str) -> dict[str, str]:
@@ -332,7 +378,7 @@ def _pairs(text: str) -> list[tuple[str, str | None]]:
 
 
 def _is_port(text: str) -> bool:
-    return _PORT.fullmatch(text) is not None and 1 <= int(text) <= _MAX_PORT
+    return _NUMBER.fullmatch(text) is not None and 1 <= int(text) <= _MAX_PORT
 
 
 def _not_a_host(variable: str) -> PydanticCustomError:

@@ -134,7 +134,8 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
     """Return a pool that waits that long for a connection, and for each answer; None means without a limit.
 
     `url` may be a function: for each connection it is asked for the user and the password. The rest stays as it was
-    first. Its parameters do not replace what is set here.
+    first. Its parameters do not replace what is set here: `config.urls` ignores them by name, and refuses others that
+    the client would not take.
     """
     first = url() if callable(url) else url
     if callable(url) and (parts := urlsplit(first)).password is not None:
@@ -145,6 +146,9 @@ def pool(url: Url, answer_seconds: float | None, **options: Any) -> ConnectionPo
         "socket_connect_timeout": answer_seconds,
         "socket_keepalive": True,
         "health_check_interval": 15,
+        "decode_responses": False,
+        "encoding": "utf-8",
+        "encoding_errors": "strict",
         "protocol": 2,  # what each version of the client speaks in the same way; redis 8 would choose 3
     }
     return ConnectionPool.from_url(_without(first, options), **options)
