@@ -1,6 +1,7 @@
 """The pages of docs/ that are written from tables of the product: complete, and current."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,29 @@ from hookseal.dispatcher.core.model import Outcome
 from hookseal.worker.metrics.definitions import METRICS
 from hookseal.worker.metrics.runtime import RUNTIME
 from tools import diagrams, outside
-from tools.governance.validate import FROM_SOURCE
-from tools.pages import logs
+from tools.governance.evidence import read
+from tools.governance.validate import FROM_RECORDS, FROM_SOURCE
+from tools.pages import faults, logs
 from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
 from tools.pages.outcomes import outcomes_page
 from tools.pages.settings import settings_page
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.req("OPS-07", part="pages")
+def test_the_page_of_faults_has_the_counts_of_the_records() -> None:
+    """It is written from them, so a figure that was edited, or is of an older run, makes it stale."""
+    record = read(ROOT)["DUR-03"]
+    assert record is not None
+    killed = record.counts["killed"]
+    changed = replace(record, counts=record.counts | {"killed": killed | {"lost": 3}})
+
+    of = ("faults", "deliveries", "lost", "requests", "duplicates", "unknown")
+    row = " | ".join(f"{killed[each]:,}" for each in of)
+    assert f"| kill -9 at any moment, and at each step under load | {row} |\n" in FROM_RECORDS[faults.PAGE]()
+    assert "| 3 |" in faults.faults_page({"DUR-03": changed})
 
 
 @pytest.mark.parametrize("name", FROM_SOURCE)

@@ -350,6 +350,7 @@ def test_a_bound_is_a_number_in_the_text_of_its_requirement() -> None:
     weaker = replace(required, text=text.replace("25", "250"))
 
     assert ([], ["25"]) == (unstated(required), unstated(weaker))
+    assert ["20,000"] == unstated(Requirement(id="DUR-01", status="claimed", text="20 deliveries, 1 fault, 0 lost"))
     of_this_tree = parse((ROOT / "docs" / "requirements.md").read_text(encoding="utf-8"))
     assert [] == [f"{each.id}: {bound}" for each in of_this_tree for bound in unstated(each)]
 
@@ -371,7 +372,7 @@ def test_what_changed_since_a_record_is_said_and_stops_a_release(
     before = changed_since(tmp_path, evidence)
     (tmp_path / "src" / "hookseal" / "a.py").write_text("a\n")
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "requirements.md").write_text("| DUR-03 | claimed | survived |\n")
+    (tmp_path / "docs" / "requirements.md").write_text("| DUR-03 | claimed | 40,000 deliveries, 2 faults, 0 lost |\n")
     (tmp_path / "docs" / "EVIDENCE").mkdir()
     (tmp_path / "docs" / "EVIDENCE" / "DUR-03.json").write_text(stored(evidence["DUR-03"]))
     _git(tmp_path, "add", ".")

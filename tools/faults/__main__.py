@@ -13,7 +13,9 @@ from typing import Final
 from tests.faults.comparison import Report
 from tests.faults.site import Site
 from tests.faults.suite import SUITE, Scenario, site_for
-from tools.governance.evidence import BENCHMARKS, misses, record_of, write
+from tools import records
+from tools.governance.evidence import BENCHMARKS, misses, read, record_of, write
+from tools.pages import faults
 from tools.records import ROOT, is_dirty
 
 _PROGRESS_SECONDS: Final = 10.0
@@ -94,6 +96,8 @@ def main(arguments: list[str]) -> int:
             problems += [f"{proven}: {line}" for line in misses(proven, {}, own)]
         if asked.record:
             write(ROOT, record_of(ROOT, proven, {}, own))
+    if asked.record:
+        records.write(ROOT, {faults.PAGE: faults.faults_page(read(ROOT))})
     print(json.dumps({"counts": counts, "missed": problems}) if asked.json else table(found))
     for line in problems:
         print(f"missed: {line}", file=sys.stderr)

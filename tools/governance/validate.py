@@ -40,7 +40,7 @@ from tools.governance.report import Mark, Outcome, Report
 from tools.governance.requirements import Requirement
 from tools.governance.work_items import Proof
 from tools.mutants import record as mutation
-from tools.pages import calls, commands, providers, python
+from tools.pages import calls, commands, faults, providers, python
 from tools.pages.dashboard import dashboard
 from tools.pages.logs import logs_page
 from tools.pages.metrics import metrics_page
@@ -85,6 +85,7 @@ FROM_RECORDS: Final[Mapping[str, Callable[[], str]]] = {
     performance.PAGE: partial(_of_bench, performance.PAGE),
     performance.SCALING: partial(_of_bench, performance.SCALING),
     soak.PAGE: lambda: soak.page(soak.read(ROOT)),
+    faults.PAGE: lambda: faults.faults_page(read(ROOT)),
     mutation.PAGE: lambda: mutation.page(mutation.read(ROOT)),
 }
 
@@ -183,14 +184,15 @@ def _unrecorded(requirement: Requirement, record: Record | None) -> Iterator[str
 def unstated(requirement: Requirement) -> list[str]:
     """Return the bounds of its benchmark that are no number in the text of this requirement.
 
-    So text and bound, which are two copies, cannot differ unnoticed. Only requirements about cost state their bounds.
+    So text and bound, which are two copies, cannot differ unnoticed.
     """
     held_to = BENCHMARKS.get(requirement.id)
-    if held_to is None or held_to.suite is not None:
+    if held_to is None:
         return []
     stated = {float(number.replace(",", "")) for number in _NUMBER.findall(requirement.text)}
     gates = [*(bar.gate for bar in held_to.bars), *(bar.gate for bar in held_to.soak_bars)]
-    bounds = dict.fromkeys([*gates, *held_to.at_most_us.values()])
+    counts = () if held_to.suite is None else (*held_to.suite.at_least.values(), *held_to.suite.at_most.values())
+    bounds = dict.fromkeys([*gates, *held_to.at_most_us.values(), *counts])
     return [f"{bound:,g}" for bound in bounds if bound not in stated]
 
 
