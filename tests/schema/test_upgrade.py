@@ -194,6 +194,7 @@ async def stored(connection: "asyncpg.Connection[asyncpg.Record]", *tables: str)
     }
 
 
+@pytest.mark.req("OPS-09", part="frozen")
 @pytest.mark.pure
 @pytest.mark.parametrize("number", FROZEN)
 def test_a_frozen_migration_is_not_edited(number: str) -> None:
