@@ -389,6 +389,7 @@ async def test_every_method_has_a_row(admin: Admin) -> None:
     assert methods(admin) == {name for name, _, _ in TABLE}
 
 
+@pytest.mark.req("API-09", part="role")
 async def test_each_role_calls_what_the_table_says(installation: Installation, environ: dict[str, str]) -> None:
     """A method works with the roles of its row, and raises `Refused` or `SecretDenied` with every other."""
     make, wrong = Targets(installation), []
@@ -425,6 +426,7 @@ OPENING: Final[tuple[tuple[str, Call], ...]] = (
 )
 
 
+@pytest.mark.req("API-09", part="role")
 async def test_secrets_of_tenants_are_opened_by_a_right_of_their_own(
     installation: Installation, environ: dict[str, str]
 ) -> None:

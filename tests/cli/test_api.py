@@ -217,6 +217,7 @@ async def test_without_a_master_key_it_reads_and_publishes(begun: Begun) -> None
     assert (403, "no_master_key") == (refused.status_code, refused.json()["code"])
 
 
+@pytest.mark.req("API-09", part="role")
 async def test_its_login_needs_a_grant_to_publish(begun: Begun) -> None:
     """With the role that is made for it, it does all but publish; what is missing is in the log, not in the answer."""
     headers = await token(begun, "--scope", "manage", "--scope", "publish")

@@ -261,6 +261,7 @@ UPDATE hookseal.secret_records SET state = 'retired', changed_at = now() - $1::i
 """
 
 
+@pytest.mark.req("API-09", part="role")
 async def test_each_role_has_its_table_rights(pool: Pool) -> None:
     found: dict[str, dict[str, str]] = {role: defaultdict(str) for role in ROLES}
     for row in await pool.fetch(_RIGHTS, list(ROLES)):
@@ -271,6 +272,7 @@ async def test_each_role_has_its_table_rights(pool: Pool) -> None:
     }
 
 
+@pytest.mark.req("API-09", part="role")
 async def test_each_role_has_its_column_rights(pool: Pool) -> None:
     found = await pool.fetch(_PARTS, list(ROLES))
 
@@ -427,6 +429,7 @@ ACCEPTED_OF_API = [
 
 
 @pytest.mark.req("SEC-02")
+@pytest.mark.req("API-09", part="role")
 async def test_the_api_opens_and_replaces_no_secret_of_a_tenant(scene: Scene, installation: Installation) -> None:
     """It reads the installation's own secrets by a function, and those alone; it may roll back, and revive nothing."""
     await installation.rotate(EndpointId(scene.plain))
