@@ -19,7 +19,7 @@ from tests.doubles.logins import login
 from tests.doubles.master_keys import OLD
 from tests.operations.test_replay_jobs import started
 
-pytestmark = [pytest.mark.req("UX-02", part="lists"), pytest.mark.timeout(300)]  # many commands, each on a terminal
+pytestmark = [pytest.mark.req("UX-02"), pytest.mark.timeout(300)]  # many commands, each on a terminal
 
 TENANT: Final = "t" * 63
 URL: Final = f"https://receiver.example/{'u' * 175}"

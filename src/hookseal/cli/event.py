@@ -63,7 +63,7 @@ def list_(
 @app.command()
 def show(
     *,
-    event: Annotated[str, typer.Argument(metavar="ID", help="The event id, which `publish` printed.")],
+    event: Annotated[str, typer.Argument(help="The event id, which `publish` printed.")],
     tenant: Annotated[str, typer.Option(help="The tenant of the event.")],
     payload: Annotated[bool, typer.Option("--payload", help="Show the payload; the audit log records it.")] = False,
     as_json: Json = False,
@@ -86,8 +86,10 @@ def show(
     emit(
         fields_of(details) | {"payload": sent, "payload_base64": encoded},
         as_json=as_json,
-        text=lambda: "\n".join([_show_text(details), "", f"base64: {encoded}" if sent is None else printable(sent)]),
+        text=lambda: _show_text(details) + "\n",
     )
+    if not as_json:
+        emit({}, as_json=False, text=f"base64: {encoded}" if sent is None else printable(sent), is_exact=True)
 
 
 def _text_of(body: bytes) -> str | None:

@@ -130,4 +130,4 @@ def _say_text(event: dict[str, Any]) -> None:
     what = f"{event['status']}  {event['path']}  {event['webhook_id']}{again}  {how}"
     emit(event, as_json=False, text=printable(what))
     if event["event"] == "request.received":
-        emit(event, as_json=False, text=f"     {printable_body(event['body'])}")
+        emit(event, as_json=False, text=f"     {printable_body(event['body'])}", is_exact=True)

@@ -1,10 +1,10 @@
 """What a command prints for a person beside plain text: lists, and lines of facts; and the options of output."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
@@ -20,7 +20,9 @@ from hookseal.cli.shared.printing import (
     printable,
     printable_body,
     rfc3339,
+    terminal_width,
 )
+from hookseal.cli.shared.wrapping import wrapped
 from hookseal.ground.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -56,7 +58,6 @@ Wide = Annotated[bool, typer.Option("--wide", help="Show every column, times in 
 
 HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 _CLOCK: Final = SystemClock()
-_LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
 _GAP: Final = "  "
 _IDS: Final = ("_id", "ref")  # how the names of columns end that hold ids
 _BEGINNINGS: Final = frozenset({"at", "created_at", "granted_at", "occurred_at", "started_at"})  # of what a row shows
@@ -106,25 +107,23 @@ def table(
 ) -> str:
     """Return the rows in aligned columns. A time is shown as an age, such as 3h, unless the table is `wide`.
 
-    On a terminal no line is longer than the terminal is wide: columns that do not fit stand on further, indented lines
-    of each row, and a text that is longer than a line is cut, unless the table is `wide`. An id is neither folded nor
-    cut, so that it can be copied.
+    On a terminal no line is longer than the terminal is wide: the headings take one line, the columns that do not fit
+    stand below each row behind their names, and a text that is longer than a line is cut, or wrapped if the table is
+    `wide`. An id is neither folded nor cut, so that it can be copied.
     """
     headings = [_heading(column, wide=wide) for column in columns]
     cells = [[_cell(row.get(column), column, wide=wide, clock=clock) for column in columns] for row in rows]
-    if not sys.stdout.isatty():
-        widths = _widths([headings, *cells])
-        return "\n".join(line for row in (headings, *cells) for line in _lines(row, widths, [range(len(widths))]))
-    most = max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
-    if not wide:
-        is_whole = [column.endswith(_IDS) or column == columns[0] for column in columns]
-        cells = [
-            [cell if whole else _cut(cell, most) for cell, whole in zip(row, is_whole, strict=True)] for row in cells
-        ]
-    widths = _widths([headings, *cells])
-    places = _places(widths, most)
-    bold = [f"\x1b[1m{line}\x1b[0m" for line in _lines(headings, widths, places)]
-    return "\n".join([*bold, *(line for row in cells for line in _lines(row, widths, places))])
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells, strict=True)]
+    most = terminal_width(sys.stdout)
+    if most is None:
+        return "\n".join(_aligned(row, widths) for row in (headings, *cells))
+    is_whole = [column.endswith(_IDS) or column == columns[0] for column in columns]
+    beside = _beside(widths, most)
+    lines = [f"\x1b[1m{_aligned(headings, widths[:beside])}\x1b[0m"]
+    for row in cells:
+        below = list(zip(headings, row, is_whole, strict=True))[beside:]
+        lines += [_aligned(row, widths[:beside]), *_below(below, most, wide=wide)]
+    return "\n".join(lines)
 
 
 def _heading(column: str, *, wide: bool) -> str:
@@ -142,36 +141,44 @@ def _cell(value: object, column: str, *, wide: bool, clock: Clock) -> str:
     return f"in {age(-seconds, units=1)}"
 
 
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+def _beside(widths: Sequence[int], most: int) -> int:
+    """Return how many columns stand beside each other on the first line of a row: as many as fit, at least one."""
+    ends = accumulate(len(_GAP) + width for width in widths)
+    return max(1, sum(end - len(_GAP) <= most for end in ends))
 
 
-def _cut(text: str, most: int) -> str:
-    """Return the text, cut to the length of a line that is indented."""
-    room = most - len(_GAP)
-    return text if cell_len(text) <= room else f"{set_cell_size(text, room - 1).rstrip()}…"
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Return a line with as many of the cells as there are widths."""
+    return _GAP.join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=False)).rstrip()
 
 
-def _places(widths: Sequence[int], most: int) -> list[list[int]]:
-    """Return which columns stand on each line of a row: as many as fit; those after the first line are indented."""
-    places: list[list[int]] = [[]]
-    used = 0
-    for column, width in enumerate(widths):
-        room = min(width, most - len(_GAP))
-        if places[-1] and used + len(_GAP) + room > most:
-            places.append([])
-            used = 0
-        used += room if column == 0 else len(_GAP) + room
-        places[-1].append(column)
-    return places
+def _below(named: Sequence[tuple[str, str, bool]], most: int, *, wide: bool) -> Iterator[str]:
+    """Yield the lines below the first of a row: each cell that says something, behind its heading.
+
+    A cell that is to be whole, or is in a `wide` table, is laid out on several lines if it is too long; else it is cut.
+    """
+    line = ""
+    for heading, cell, is_whole in named:
+        part = f"{_GAP}{heading}: {cell}"
+        if cell == _NOTHING:
+            continue
+        if cell_len(line + part) <= most:
+            line += part
+            continue
+        if line:
+            yield line
+        laid_out = _laid_out(part, most, is_whole=is_whole or wide)
+        line = laid_out[0] if len(laid_out) == 1 else ""
+        if not line:
+            yield from laid_out
+    if line:
+        yield line
 
 
-def _lines(cells: Sequence[str], widths: Sequence[int], places: Sequence[Sequence[int]]) -> Iterator[str]:
-    """Yield the lines of a row, without those after the first that have nothing."""
-    for number, columns in enumerate(places):
-        if number == 0 or any(cells[column] != _NOTHING for column in columns):
-            padded = _GAP.join(cells[column] + " " * (widths[column] - cell_len(cells[column])) for column in columns)
-            yield (_GAP * bool(number) + padded).rstrip()
+def _laid_out(part: str, most: int, *, is_whole: bool) -> list[str]:
+    if is_whole:
+        return wrapped(part, most, length=cell_len)
+    return [part if cell_len(part) <= most else f"{set_cell_size(part, most - 1).rstrip()}…"]
 
 
 def key_values(facts: Mapping[str, object], *, width: int | None = None, indent: str = "") -> list[str]:

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import msgspec
 
+from hookseal.cli.shared.wrapping import INDENT, wrapped
 from hookseal.errors import HooksealError, LocalFailure, NotFound, with_advice
 from hookseal.ground.ids import plural
 from hookseal.secrets.core.material import SecretMaterial
@@ -43,6 +44,7 @@ _OPTIONS: Final = {
 }
 _REMOVING: Final = {"ca": "remove_ca", "client_cert": "remove_client_cert"}  # what is removed was not there
 _MAX_PRINTED: Final = 1_000  # characters of a body
+_LEAST_WIDTH: Final = 40  # a narrower terminal wraps the lines itself
 _COLOUR: Final = re.compile(r"\x1b\[[01]m")  # bold and its end, which tables have; others could hide text
 _PARTS: Final = re.compile(rf"(\n|{_COLOUR.pattern})")
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -56,8 +58,16 @@ class OutputLost(Exception):
         self.problem = problem
 
 
-def emit(value: "Mapping[str, object] | DataclassInstance", *, as_json: bool, text: Callable[[], str] | str) -> None:
+def emit(
+    value: "Mapping[str, object] | DataclassInstance",
+    *,
+    as_json: bool,
+    text: Callable[[], str] | str,
+    is_exact: bool = False,
+) -> None:
     """Print the result as one JSON object on one line, or the text, on standard output.
+
+    On a terminal the lines of a text are wrapped, unless it `is_exact`: a body, or lines for a shell.
 
     The JSON of a result of an `Admin` has its fields, in their order, but those that are hidden; a secret is null. To
     print a secret that was asked for, give `fields_of(result) | {"secret": ...}`.
@@ -65,7 +75,8 @@ def emit(value: "Mapping[str, object] | DataclassInstance", *, as_json: bool, te
     if as_json:
         _print(_escaped(msgspec.json.encode(_plain(value)).decode("utf-8")))
     else:
-        _print(_harmless(text if isinstance(text, str) else text()))
+        shown = _harmless(text if isinstance(text, str) else text())
+        _print(shown if is_exact else "\n".join(_fitting(shown, sys.stdout)))
 
 
 def fields_of(result: "DataclassInstance") -> dict[str, object]:
@@ -78,21 +89,26 @@ def fields_of(result: "DataclassInstance") -> dict[str, object]:
 
 
 def note(text: str, *, prefix: str = "hookseal: ") -> None:
-    """Print one line beside the result, on standard error: progress, or a warning. Its breaks are spelled out."""
-    print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)
+    """Print a note beside the result, on standard error: progress, or a warning. Breaks of the text are spelled out.
+
+    On a terminal it is wrapped.
+    """
+    for line in _fitting(printable(text), sys.stderr, prefix):
+        print(line, file=sys.stderr, flush=True)
 
 
 def emit_error(*, code: str, message: str, field: str | None, as_json: bool) -> None:
     """Print an error: one JSON object on standard output, or its lines on standard error.
 
-    Lines that are indented are to be copied, so they have nothing before them.
+    Lines that are indented are to be copied, so they have nothing before them. On a terminal the others are wrapped.
     """
     message = message.encode("utf-8", "backslashreplace").decode()  # an argument may have bytes that are not UTF-8
     if as_json:
         emit({"error": {"code": code, "message": message, "field": field}}, as_json=True, text="")
         return
     for line in message.splitlines():
-        print(f"{'' if line.startswith('  ') else 'hookseal: '}{printable(line)}", file=sys.stderr, flush=True)
+        for part in _fitting(printable(line), sys.stderr, "" if line.startswith(INDENT) else "hookseal: "):
+            print(part, file=sys.stderr, flush=True)
 
 
 def print_error(error: HooksealError, *, as_json: bool, last_line: str | None = None) -> int:
@@ -150,6 +166,33 @@ def flush_output(code: int) -> int:
 def _discard_output() -> None:
     """Write to nowhere from now on: Python flushes at exit, and would report the error again, with exit code 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def terminal_width(stream: TextIO | None) -> int | None:
+    """Return how many columns the terminal has on which the stream is shown; None if it is shown on none."""
+    if stream is None or not stream.isatty():
+        return None
+    import shutil  # noqa: PLC0415 -- a probe has no terminal, and loading it takes a while
+
+    return max(shutil.get_terminal_size().columns, _LEAST_WIDTH)
+
+
+def _fitting(text: str, stream: TextIO | None, prefix: str = "") -> Iterator[str]:
+    """Yield the lines of the text as they are to be shown on the stream, each with the prefix."""
+    width = terminal_width(stream)
+    for line in text.split("\n"):
+        if width is None or _COLOUR.search(line):  # what has colours has been laid out
+            yield prefix + line
+        else:
+            yield from wrapped(line, width, prefix=prefix, length=_columns)
+
+
+def _columns(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 -- few texts need it
+
+    return cell_len(text)
 
 
 def rfc3339(moment: datetime) -> str:
