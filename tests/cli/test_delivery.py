@@ -104,11 +104,11 @@ async def test_a_snippet_cannot_control_the_terminal(begun: Begun) -> None:
 @pytest.mark.req("OPS-12", part="delivery-why")
 @pytest.mark.req("OPS-04", part="json")
 async def test_why_explains_what_a_delivery_waits_for(begun: Begun) -> None:
-    """The command explains in one paragraph, or in fields, what a delivery waits for; an unknown id is not found."""
+    """The command explains in a few lines, or in fields, what a delivery waits for; an unknown id is not found."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     of = ("--tenant", "acme", "--endpoint", endpoint)
     await begun.run("endpoint", "disable", *of)
-    await rows.change(begun.stored.pool, "endpoints", disabled_reason="it\tmoves")
+    await rows.change(begun.stored.pool, "endpoints", disabled_reason="it\tmoves\n  hookseal x")
     (ring,) = await begun.stored.deliveries()
     found = (await begun.run("delivery", "why", ring.delivery_id, "--json")).json
     held_at = (await begun.stored.delivery(ring))["held_at"].isoformat(timespec="milliseconds")
@@ -120,6 +120,10 @@ async def test_why_explains_what_a_delivery_waits_for(begun: Begun) -> None:
     assert f"hookseal endpoint enable {' '.join(of)}" == found["command"]
     text = (await begun.run("delivery", "why", ring.delivery_id)).out
     assert found["text"].replace("\t", "\\t") + "\n" == text
+    assert ("(it\\tmoves   hookseal x)" in text.splitlines()[0], f"  {found['command']}") == (
+        True,
+        text.splitlines()[-1],
+    )
     assert 3 == (await begun.run("delivery", "why", UNKNOWN, "--json")).code
 
 
@@ -131,6 +135,24 @@ async def test_a_held_delivery_is_shown_without_a_next_attempt(begun: Begun) -> 
     (held,) = await begun.stored.deliveries()
     shown = [(await begun.run("delivery", "show", each.delivery_id)).out for each in (due, held)]
     assert [True, False] == ["next attempt at" in text for text in shown]
+
+
+async def test_an_untried_delivery_has_no_error_in_a_list(begun: Begun) -> None:
+    """Its row says what it waits for; that of one that was tried, or has ended, has its error."""
+    await begun.stored.endpoint()
+    [held], [tried], [ended] = [await begun.stored.deliveries() for _ in range(3)]
+    error = "the receiver answered 503"
+    for ring, facts in (
+        (held, {"waiting_for": "breaker", "held_at": rows.NOW}),
+        (tried, {"waiting_for": "breaker", "held_at": rows.NOW, "attempts": 3}),
+        (ended, {"state": "failed", "next_attempt_at": None, "finished_at": rows.NOW}),
+    ):
+        await rows.change(begun.stored.pool, "deliveries", ring.delivery_id, last_error=error, **facts)
+    shown = {line.split()[0]: line for line in (await begun.run("delivery", "list")).out.splitlines()[1:]}
+
+    assert shown[held.delivery_id].endswith("waits until its endpoint answers again")
+    assert [True, True] == [shown[ring.delivery_id].endswith(error) for ring in (tried, ended)]
+    assert [error] * 3 == [each["last_error"] for each in (await begun.run("delivery", "list", "--json")).json["items"]]
 
 
 async def test_the_text_is_a_table(begun: Begun) -> None:
@@ -238,7 +260,7 @@ async def test_a_replay_is_due_without_redis(begun: Begun) -> None:
 
 @pytest.mark.req("DEL-07", part="one-delivery")
 async def test_the_text_of_a_replay_says_what_is_due_or_held(begun: Begun) -> None:
-    """If the breaker of its endpoint is open, the text says so in the words of `delivery why`, and exits with 0."""
+    """If the breaker of its endpoint is open, the text says so as `delivery why` does; it exits with 0."""
     endpoint = (await begun.stored.endpoint()).pointer.endpoint_id
     (ring,) = await begun.stored.deliveries()
     await attempted(begun, ring)
@@ -248,6 +270,6 @@ async def test_the_text_of_a_replay_says_what_is_due_or_held(begun: Begun) -> No
     await rows.hold(begun.stored.pool, endpoint, waiting_for="breaker", probe_at=rows.ahead(hours=1))
     ended = await begun.run("delivery", "replay", ring.delivery_id)
     why = await begun.run("delivery", "why", ring.delivery_id)
-    assert (0, f"delivery {ring.delivery_id} is to be sent, but is held now\n{why.out}") == (ended.code, ended.out)
-    assert "its endpoint is open" in why.out
-    assert f"`hookseal endpoint enable --tenant acme --endpoint {endpoint}`" in why.out
+    assert (0, f"delivery {ring.delivery_id} waits to be sent:\n{why.out}") == (ended.code, ended.out)
+    assert why.out.startswith("The breaker of its endpoint is open")
+    assert why.out.endswith(f"\n  hookseal endpoint enable --tenant acme --endpoint {endpoint}\n")

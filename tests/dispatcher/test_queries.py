@@ -240,17 +240,21 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
 def test_each_state_is_explained(
     facts: dict[str, Any], since: datetime | None, command: str | None, said: list[str]
 ) -> None:
-    """The text has the ids, times, reasons and limits of the case, what releases it, since when, and the command."""
+    """The text begins with the reason, and has the ids, times and limits of the case, and what releases it.
+
+    The command stands on the last line, alone and indented.
+    """
     found = explain(replace(FACTS, **facts))
 
-    assert [] == [each for each in said if each not in found.text], found.text
+    reason = found.text.partition("\n")[0]
+    assert said[0].lower() in reason.lower(), reason
+    assert [] == [each for each in said if each.lower() not in found.text.lower()], found.text
     assert (facts.get("state", State.PENDING), facts.get("waiting_for")) == (found.state, found.waiting_for)
     assert (since, command) == (found.since, found.command)
     assert (found.released_by is None) == (found.state not in {State.PENDING, State.SENDING})
     assert found.released_by is None or f"It is released by {found.released_by}." in found.text
-    assert found.text.startswith(f"Delivery {ID}: ")
     assert (f"This has been so since {AT_EARLIER}." in found.text) == (since is not None)
-    assert command is None or found.text.endswith(f": `{command}`.")
+    assert command is None or found.text.endswith(f":\n  {command}")
 
 
 @pytest.mark.req("OPS-12", part="delivery-why")

@@ -111,7 +111,7 @@ async def test_a_delivery_in_back_off_is_due_at_once(installation: Installation)
     (ring,) = await installation.deliveries()
     again = Verdict(state=State.PENDING, retry_in_seconds=3_600)
     assert await ledger(installation).record(await claimed(installation, ring), FAILED, again, "server_error")
-    with pytest.raises(Conflict, match="pending, not finished"):
+    with pytest.raises(Conflict, match="waits to be sent already"):
         await replayed(installation, ring, new_id=True)
 
     assert (State.PENDING, 1) == (await replayed(installation, ring)).before
@@ -168,10 +168,10 @@ async def test_an_unfinished_delivery_is_not_replayed(installation: Installation
     """A pending or sending delivery is not replayed, since it will still be sent."""
     await installation.endpoint()
     (ring,) = await installation.deliveries()
-    with pytest.raises(Conflict, match="pending, not finished"):
+    with pytest.raises(Conflict, match="waits to be sent already"):
         await replayed(installation, ring, new_id=new_id)
     await claimed(installation, ring)
-    with pytest.raises(Conflict, match="sending, not finished"):
+    with pytest.raises(Conflict, match="is being sent already"):
         await replayed(installation, ring, new_id=new_id)
 
     assert 1 == await installation.pool.fetchval("SELECT count(*) FROM hookseal.deliveries")
@@ -188,7 +188,8 @@ async def test_the_refusal_says_what_a_held_delivery_waits_for(
         await replayed(installation, ring)
 
     why = explain(await delivery_queries.facts(installation.pool, ring.delivery_id)).text
-    assert f"the delivery is pending, not finished: there is nothing to replay yet. {why}" == with_advice(caught.value)
+    told = f"the delivery waits to be sent already, so that a replay would change nothing\n{why}"
+    assert told == with_advice(caught.value)
     assert "delivery_id" == caught.value.field
 
 

@@ -1,17 +1,18 @@
 """`hookseal delivery`: list deliveries and attempts, explain what one waits for, replay or skip one."""
 
+from collections.abc import Mapping
 from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from hookseal.admin import DeliveryDetails, ReplayedDelivery
+from hookseal.admin import Delivery, DeliveryDetails, ReplayedDelivery
 from hookseal.cli.context import CHANGES, READS, call, listed, operator_name
 from hookseal.cli.shared.moments import moment
-from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values, printable
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, emit_page, fields_of, key_values
 from hookseal.cli.shared.runtime import start
 from hookseal.dispatcher.core.model import State
 from hookseal.ground.ids import EVERY_TENANT
-from hookseal.ground.literals import AttemptResult
+from hookseal.ground.literals import AttemptResult, WaitingReason
 
 app: Final = typer.Typer(
     help="List deliveries, show their attempts, explain, replay or skip one.", no_args_is_help=True
@@ -25,12 +26,20 @@ _ATTEMPT_COLUMNS: Final = Columns(
     ("attempt_id", "started_at", "outcome", "status", "duration_ms", "event_type"),
     ("manual", "worker", "endpoint_id", "event_id", "url"),
 )
+# What a delivery that has not been tried waits for, as its row in a list says it.
+_WAITS: Final[Mapping[WaitingReason, str]] = {
+    "secret": "waits for a secret of its endpoint",
+    "endpoint_disabled": "waits until its endpoint is enabled",
+    "breaker": "waits until its endpoint answers again",
+    "rate": "waits for the rate limit of its endpoint",
+    "concurrency": "waits for a request to its endpoint to end",
+    "order": "waits for the delivery before it",
+}
 _Id: TypeAlias = Annotated[
     str,
     typer.Argument(
-        metavar="ID",
-        help="The delivery id, which receivers see as webhook-id; `hookseal delivery list --tenant T --event-id ID` "
-        "lists those of an event.",
+        help="The id, which receivers see as webhook-id. To list the deliveries of an event, run `hookseal delivery "
+        "list --tenant TENANT --event-id EVENT_ID`.",
     ),
 ]
 
@@ -42,7 +51,11 @@ def list_(
     endpoint: Annotated[str | None, typer.Option(help="Only deliveries to this endpoint.")] = None,
     event_type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
     state: Annotated[
-        list[State] | None, typer.Option(help="Only deliveries in this state. Give it again for several.")
+        list[State] | None,
+        typer.Option(
+            help="Only deliveries in this state: pending, sending, delivered, dead_letter, failed or cancelled. "
+            "Repeatable."
+        ),
     ] = None,
     event_id: Annotated[
         str | None, typer.Option(help="Only deliveries of this event; --tenant names whose event it is.")
@@ -91,7 +104,7 @@ def list_(
         ),
         tenant=tenant,
     )
-    emit_page(page, _COLUMNS, none="no deliveries", as_json=as_json, wide=wide, tenant=tenant)
+    emit_page(page, _COLUMNS, none="no deliveries", as_json=as_json, wide=wide, tenant=tenant, row=_row)
 
 
 @app.command()
@@ -172,7 +185,7 @@ def why(
     Example: hookseal delivery why 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
     answer = call(start(READS), lambda admin: admin.deliveries.why(tenant_id=EVERY_TENANT, delivery_id=delivery))
-    emit(answer, as_json=as_json, text=printable(answer.text))
+    emit(answer, as_json=as_json, text=answer.text)
 
 
 @app.command()
@@ -191,9 +204,9 @@ def replay(
 ) -> None:
     """Send a finished delivery again with a new budget of attempts, or try one at once that waits for its next attempt.
 
-    A delivery that waits keeps the count of its spent attempts. The endpoint must exist and be enabled. If it is held
-    or its lane is crowded, the delivery waits with the others of the endpoint, and the command says for what. To replay
-    many finished deliveries, use `hookseal replay start`.
+    A delivery that waits keeps the count of its spent attempts. The endpoint must exist and be enabled. If it is held,
+    or has as many requests as it may, the delivery waits with its others, and the command says for what. To replay many
+    finished deliveries, use `hookseal replay start`.
 
     Example: hookseal delivery replay 0197c1f0-5e6a-7c3b-9d2e-4f5061728394
     """
@@ -251,13 +264,19 @@ def skip(
     )
 
 
+def _row(item: Delivery) -> dict[str, object]:
+    """Return the row of a list. The error of one that has not been tried would be that of its endpoint."""
+    facts = fields_of(item)
+    if item.attempts or item.state not in {"pending", "sending"}:
+        return facts
+    return facts | {"last_error": None if item.waiting_for is None else _WAITS[item.waiting_for]}
+
+
 def _replayed_text(replayed: ReplayedDelivery, *, of: str | None = None) -> str:
-    held = replayed.explanation
-    return (
-        f"delivery {replayed.delivery_id} {'is due now' if held is None else 'is to be sent'}"
-        + ("" if of is None else f", a replay of {of}")
-        + ("" if held is None else f", but is held now\n{printable(held.text)}")
-    )
+    copied = "" if of is None else f", a replay of {of}"
+    if replayed.explanation is None:
+        return f"delivery {replayed.delivery_id} is due now{copied}"
+    return f"delivery {replayed.delivery_id} waits to be sent{copied}:\n{replayed.explanation.text}"
 
 
 def _show_text(details: DeliveryDetails) -> str:

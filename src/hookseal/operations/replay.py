@@ -60,7 +60,7 @@ async def replay_delivery(
             replayed = await replays.replay(connection, delivery_id, new_id=new_id, tenant=tenant)
         except Conflict as error:
             standing = explain(await delivery_queries.facts(connection, delivery_id, tenant=tenant)).text
-            raise Conflict(str(error), advice=standing, joint=". ", field=error.field) from None
+            raise Conflict(str(error), advice=standing, joint="\n", field=error.field) from None
         # The lock of the delivery may have waited for a replay with the same id.
         if await _resent(operator, replayed.tenant_id, delivery_id, resend_id) is not None:
             raise Conflict("the delivery was sent again by this resend a moment ago", field="resend_id")

@@ -93,7 +93,7 @@ _CHECK: Final = "hookseal check"
 _FREE_WORKER: Final = "a worker with a free place for a request"
 _FIRST: Final = "the leader, which makes it due within a second"
 _GIVEN_UP: Final = {State.DEAD_LETTER: "a dead letter", State.FAILED: "failed for good"}
-_HELD: Final = "it is held, which spends no attempt, because"
+_HELD: Final = "So this delivery is held, which spends no attempt"
 # What a person does with each command; a line that waits for the delivery before it can only wait.
 _STEPS: Final[Mapping[str, NextStep]] = {
     "worker": "start_worker",
@@ -115,7 +115,8 @@ class Explanation:
     `attempts` is the number of its newest attempt, `last_error` says why that failed or why it is held, and
     `next_attempt_at` is when it is or was due, None if it is not pending or waits for something else than its time.
     `released_by` says what ends the wait, None in a final state. `command` does so now, or sends a finished delivery
-    again; None if no command does. `text` says all of this in one paragraph.
+    again; None if no command does. `text` says all of this, a line for each: the reason first, and last the command,
+    indented and alone on its line, so that it can be copied.
 
     `action` says the same for a program: `replay` it (or, if `ahead_id` is given up and stops its line, that one),
     `enable_endpoint`, `update_endpoint` (its url or its limits), `clear_caches` once its secret is repaired,
@@ -143,7 +144,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """`what` is a sentence, `released_by` what ends the wait, and `advice` what the command does."""
+    """`what` is one sentence or more, `released_by` what ends the wait, and `advice` what the command does."""
 
     what: str
     since: datetime | None = None
@@ -155,12 +156,14 @@ class _Standing:
 def explain(facts: Facts) -> Explanation:
     """Return the explanation of where the delivery stands."""
     standing = _standing(facts)
-    sentences = [
-        f"Delivery {facts.delivery_id}: {standing.what}.",
+    lines = [
+        f"{standing.what[0].upper()}{standing.what[1:]}.",
         f"This has been so since {_at(standing.since)}." if standing.since is not None else "",
         f"It is released by {standing.released_by}." if standing.released_by is not None else "",
-        standing.advice if standing.command is None else f"{standing.advice}: `{standing.command}`.",
+        standing.advice if standing.command is None else f"{standing.advice}:",
     ]
+    # A reason may be a text of an operator: its line breaks are none of ours.
+    told = [" ".join(line.splitlines()) for line in lines if line]
     return Explanation(
         state=facts.state.value,
         waiting_for=None if facts.waiting_for is None else facts.waiting_for.value,
@@ -175,7 +178,7 @@ def explain(facts: Facts) -> Explanation:
         probe_at=facts.probe_at if facts.state is State.PENDING else None,
         cancelled_at=facts.cancelled_at,
         lease_expires_at=facts.lease_expires_at if facts.state is State.SENDING else None,
-        text=" ".join(filter(None, sentences)),
+        text="\n".join(told if standing.command is None else [*told, f"  {standing.command}"]),
     )
 
 
@@ -215,7 +218,7 @@ def _held(facts: Facts, waiting_for: WaitingFor) -> _Standing:
             return _for_endpoint(facts)
         case WaitingFor.BREAKER:
             return _Standing(
-                f"{_HELD} the breaker of its endpoint is open: too many attempts in a row failed{_error(facts)}",
+                f"the breaker of its endpoint is open: too many attempts in a row failed{_error(facts)}. {_HELD}",
                 facts.held_at,
                 "a probe that is answered: from time to time one delivery of the endpoint is tried, at least every "
                 "5 minutes, and then the others follow at a growing rate",
@@ -244,12 +247,13 @@ def _for_room(facts: Facts, waiting_for: WaitingFor) -> _Standing:
         by = "the end of one of these requests; the concurrency grows while they succeed, and halves when they fail"
         advice, option = "To send it sooner, raise the limit, if that is what is reached", "--concurrency N"
     command = f"hookseal endpoint update {facts.of_endpoint} {option}"
-    return _Standing(f"{_HELD} {what}", facts.held_at, by, command, advice)
+    return _Standing(f"{what}. {_HELD}", facts.held_at, by, command, advice)
 
 
 def _for_secret(facts: Facts) -> _Standing:
     is_plain = facts.last_error == PLAIN_HTTP
-    what = f"{_HELD} " + (PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}")
+    reason = PLAIN_HTTP if is_plain else f"a secret of its endpoint is refused{_error(facts)}"
+    what = f"{reason}. {_HELD}"
     if facts.probe_at is None:
         return _Standing(what, facts.held_at, _LEADER, *_workers(facts))
     if is_plain:
@@ -273,7 +277,7 @@ def _for_secret(facts: Facts) -> _Standing:
 
 def _for_endpoint(facts: Facts) -> _Standing:
     if disabled := _disabled(facts):
-        return _Standing(f"{_HELD} {disabled}", facts.held_at, _enabling(facts), *_enable(facts))
+        return _Standing(f"{disabled}. {_HELD}", facts.held_at, _enabling(facts), *_enable(facts))
     again = "deleted" if facts.endpoint is None else "enabled again"
     return _Standing(f"it was held for its endpoint, which is {again} now", facts.held_at, _LEADER, *_workers(facts))
 
@@ -300,10 +304,10 @@ def _for_order(facts: Facts) -> _Standing:
     if facts.ahead is None:
         return _Standing("it waited for its order, and is the first of its endpoint now", facts.held_at, _FIRST)
     others = "" if facts.number_ahead == 1 else f"; {facts.number_ahead} come before it"
-    first = f"{_HELD} its endpoint is ordered, and delivery {facts.ahead}"
+    first = f"its endpoint is ordered, and delivery {facts.ahead}"
     if facts.ahead_state in _GIVEN_UP:
         return _Standing(
-            f"{first}, which is {_GIVEN_UP[facts.ahead_state]}, stops it{others}",
+            f"{first}, which is {_GIVEN_UP[facts.ahead_state]}, stops it{others}. {_HELD}",
             facts.held_at,
             "a replay of that delivery, or by giving up its place "
             f"(`hookseal delivery skip {facts.ahead}`, or `endpoint update --on-dead-letter skip` for this one and all "
@@ -312,7 +316,7 @@ def _for_order(facts: Facts) -> _Standing:
             "When the receiver accepts it, send that one again, and the others follow",
         )
     return _Standing(
-        f"{first} is not finished{others}",
+        f"{first} is not finished{others}. {_HELD}",
         facts.held_at,
         "the end of those before it: nothing overtakes them, however often they are tried again",
         f"hookseal delivery why {facts.ahead}",

@@ -72,7 +72,8 @@ async def replay(
     state = State(row["state"])
     hastened = bool(row["is_put_off"]) and not new_id
     if state in _UNFINISHED and not hastened:
-        raise Conflict(f"the delivery is {state}, not finished: there is nothing to replay yet", field="delivery_id")
+        doing = "is being sent" if state is State.SENDING else "waits to be sent"
+        raise Conflict(f"the delivery {doing} already, so that a replay would change nothing", field="delivery_id")
     _require_enabled(enabled, tenant, EndpointId(row["endpoint_id"]))
     statement = "hasten" if hastened else "repeat" if new_id else "again"
     [replayed] = await _REPLAY.rows(connection, statement, tenant, [delivery_id])
