@@ -4,8 +4,9 @@ import stat
 from pathlib import Path
 
 import asyncpg
+import pytest
 
-from hookseal.demo.installation import Installation, install, with_next_key
+from hookseal.demo.installation import Installation, install, not_used, with_next_key
 from hookseal.embedded.server import Server
 from hookseal.embedded.stack import Stack
 from tests.doubles.stored import keyring
@@ -23,6 +24,17 @@ def test_the_environment_has_no_foreign_setting() -> None:
         "HOOKSEAL_QUEUE": "old",
     }
     assert {"PATH": "/bin", "DATABASE_URL": "new"} == installation.environment(inherited)
+
+
+@pytest.mark.req("UX-02")
+def test_what_is_not_used_is_named() -> None:
+    """Settings of another installation are named, also one on this machine; addresses of the start before are not."""
+    settings = {"DATABASE_URL": "postgresql://127.0.0.1:2/db", "SECRETS_MASTER_KEY_FILE": "/folder/master.key"}
+    before = settings | {"DATABASE_URL": "postgresql://127.0.0.1:1/db", "PATH": "/bin"}
+    assert [] == not_used(before, settings)
+    assert ["DATABASE_URL"] == not_used({"DATABASE_URL": before["DATABASE_URL"]}, settings)
+    other = before | {"SECRETS_MASTER_KEY_FILE": "/etc/key", "HOOKSEAL_QUEUE": "q"}
+    assert ["DATABASE_URL", "HOOKSEAL_QUEUE", "SECRETS_MASTER_KEY_FILE"] == not_used(other, settings)
 
 
 async def test_a_second_start_creates_nothing(own_postgres: Server, own_valkey: Server, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def env(*, as_json: Json = False) -> None:
         settings,
         as_json=as_json,
         text=lambda: exported(settings, os.environ),
+        is_exact=True,
     )
 
 
@@ -119,10 +120,11 @@ def _say_text(event: dict[str, Any]) -> None:
             f"Or over HTTP, from any language:\n\n"
             f"  {_curl(event, 'endpoint', {'url': event['receiver_url']})}\n"
             f"  {_curl(event, 'msg', {'eventType': 'invoice.paid', 'payload': {'id': 1}})}\n\n"
-            f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add each endpoint\n"
-            f"only once, since the receiver keeps its URL.\n\n"
-            f"The links open the pages of acme, a customer, and those of an operator: once, in the next ten minutes.\n"
-            f"`hookseal portal link` prints others.\n\n"
+            f"Repeat the eval after each start, since PostgreSQL and Valkey get new ports. Add\n"
+            f"each endpoint only once, since the receiver keeps its URL.\n\n"
+            f"The links open the pages of acme, a customer, and those of an operator: once, in\n"
+            f"the next ten minutes. `hookseal portal link` prints others.\n\n"
+            f"receiver  {event['receiver_url']}\n"
             f"pages     {event['portal_link']}\n"
             f"operator  {event['operator_link']}\n"
             f"API       {event['api_url']}\n"
@@ -137,4 +139,4 @@ def _say_text(event: dict[str, Any]) -> None:
     received = f"received  {event['path']}  webhook-id {event['webhook_id']}{again}  {how}, {event['message']}"
     emit(event, as_json=False, text=printable(received))
     if event["event"] == "request.received":
-        emit(event, as_json=False, text=f"          {printable_body(event['body'])}")
+        emit(event, as_json=False, text=f"          {printable_body(event['body'])}", is_exact=True)

@@ -42,12 +42,15 @@ class Installation:
 def not_used(inherited: Mapping[str, str], settings: Mapping[str, str]) -> list[str]:
     """Return which settings of this environment an installation with `settings` does not use, by name.
 
-    Addresses that `up env` has given this shell are left out: they change with each start.
+    Addresses that `up env` has given this shell are left out: they change with each start. It also gave it the key.
     """
+    key_file = f"{MASTER_KEY}_FILE"
+    is_ours = key_file in inherited and inherited[key_file] == settings[key_file]
     return sorted(
         name
         for name, value in inherited.items()
-        if name.startswith(_OURS) and (name not in settings or (value != settings[name] and HOST not in value))
+        if name.startswith(_OURS)
+        and (name not in settings or (value != settings[name] and not (is_ours and HOST in value)))
     )
 
 

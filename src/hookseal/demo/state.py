@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from hookseal.config.keys import MASTER_KEY, WRAPPED_KEY
 from hookseal.embedded.folders import opened, read_private, require_own_files, write_private
 from hookseal.embedded.server import HOST, ports
 from hookseal.errors import Refused, Unavailable
@@ -19,6 +20,11 @@ _API_PORT: Final = "api.port"
 _OF_TOKEN: Final = "api.token"  # noqa: S105 -- the name of a file
 _LOCK: Final = "up.lock"
 _LOGS: Final = ("worker.log", "api.log", "postgres.log", "valkey.log")
+# Of the settings that `up env` gives a shell, those that show of which installation they are, in each of their forms.
+_GIVEN: Final = (
+    *(MASTER_KEY, f"{MASTER_KEY}_FILE", WRAPPED_KEY, f"{WRAPPED_KEY}_FILE"),
+    *("DATABASE_URL", "HOOKSEAL_DATABASE_URL", "REDIS_URL", "HOOKSEAL_REDIS_URL", "HOOKSEAL_HEALTH_URL"),
+)
 _OTHER_SETTINGS: Final = (
     'this shell does not have the addresses of the `hookseal up` that runs in this folder: eval "$(hookseal up env)" '
     "sets them"
@@ -148,9 +154,10 @@ def settings(folder: Path) -> dict[str, str]:
 def advice(folder: Path, environ: Mapping[str, str]) -> str | None:
     """Return how a shell with this environment gets the settings of the `up` of this folder.
 
-    Returns None if it has them, and in a folder in which this user never started an `up`.
+    Returns None if it has them or those of another installation, and in a folder in which this user never started an
+    `up`.
     """
-    if not (folder / _LOCK).exists():
+    if not (folder / _LOCK).exists() or _has_others(folder, environ):
         return None
     try:
         running = settings(folder)
@@ -159,6 +166,15 @@ def advice(folder: Path, environ: Mapping[str, str]) -> str | None:
     except Unavailable:
         return _NOT_UP
     return None if all(environ.get(name) == value for name, value in running.items()) else _OTHER_SETTINGS
+
+
+def _has_others(folder: Path, environ: Mapping[str, str]) -> bool:
+    """Return whether this environment has settings that no `up` of the folder gave it: another key, or another host."""
+    given = {name: value for name in _GIVEN if (value := environ.get(name))}
+    return any(
+        not value.startswith(str(folder)) if name.startswith(MASTER_KEY) else HOST not in value
+        for name, value in given.items()
+    )
 
 
 def _text(folder: Path) -> bytes | None:
