@@ -8,17 +8,22 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
 
-from hookseal.cli.commands import tree
+from hookseal.admin import Scope, Trouble
+from hookseal.cli.commands import PLACEHOLDERS, tree
 from hookseal.cli.interrupted import CONTINUES, IN_DOUBT, KNOWN, READS_ONLY, message
 from hookseal.cli.main import run_command
 from hookseal.cli.shared.output import Json
+from hookseal.dispatcher.core.model import State
+from hookseal.dispatcher.core.replay_job import FINAL, JobState
 from hookseal.errors import ConfigError, Conflict, Defect, HooksealError, Malformed, NotFound, Refused, Unavailable
+from hookseal.ground.wire import Algorithm, Scheme
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
 from tests.cli.listeners import black_hole
@@ -147,7 +152,7 @@ def test_a_bad_option_names_its_field(capsys: pytest.CaptureFixture[str]) -> Non
     assert "number" == json.loads(capsys.readouterr().out)["error"]["field"]
 
 
-@pytest.mark.req("UX-02", part="messages")
+@pytest.mark.req("UX-02")
 @pytest.mark.parametrize("words", ["endpoint stats --sort x", "delivery list --state x", "event list --limit x"])
 def test_no_message_is_that_of_a_library(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A value that is none of a few is refused in plain words, as text and as JSON."""
@@ -216,7 +221,7 @@ def test_help_shows_the_first_steps(arguments: list[str], capsys: pytest.Capture
     assert [] == [line for line in out.splitlines() if len(line) > 80]
 
 
-@pytest.mark.req("UX-02", part="help")
+@pytest.mark.req("UX-02")
 def test_help_has_panels(capsys: pytest.CaptureFixture[str]) -> None:
     """The commands stand in panels, in the order in which one needs them.
 
@@ -254,13 +259,59 @@ def test_the_help_of_every_command_has_an_example() -> None:
 
 
 def test_a_flag_shows_no_type(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The help of a flag names no type, because a flag takes no value; an option with a value names its type."""
+    """The help of a flag names no type, because a flag takes no value; that of other options names the value."""
     monkeypatch.setenv("COLUMNS", "200")
     assert 0 == run_command(["endpoint", "rotate", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    for shown in ("--force Rotate", "--overlap DURATION How long", "--expect-generation <int> Make", "--help -h Show"):
+    for shown in ("--force Rotate", "--overlap DURATION How long", "--expect-generation N Make", "--help -h Show"):
         assert shown in out
     assert "<bool>" not in out
+
+
+@pytest.mark.req("UX-02")
+def test_a_thing_has_one_placeholder() -> None:
+    """A parameter has the same placeholder in the help of each command, and in every example and piece of advice."""
+    named: dict[str, set[str]] = {}
+    for _, command in leaves(typer.main.get_command(tree(None)), "hookseal"):
+        for parameter in getattr(command, "params", []):
+            named.setdefault(parameter.name, set()).add(parameter.metavar or "")
+    assert {"to"} == {name for name, placeholders in named.items() if len(placeholders) > 1}
+    assert {name: {placeholder} for name, placeholder in PLACEHOLDERS.items()}.items() <= named.items()
+
+    options = "|".join(name.replace("_", "-") for name in PLACEHOLDERS)
+    arguments = {"delivery (?:show|why|replay|skip)": "delivery", "replay (?:status|cancel)": "replay"}
+    arguments |= {"key (?:promote|rewrap|retire|destroy|compromise|versions)": "key_id", "event show": "event"}
+    for source in Path("src/hookseal").rglob("*.py"):
+        text = source.read_text()
+        for option, used in re.findall(rf"--({options})[ =]([A-Z][A-Z_]*)\b", text):
+            assert PLACEHOLDERS[option.replace("-", "_")] == used, source
+        for words, name in arguments.items():
+            assert {PLACEHOLDERS[name]} >= set(re.findall(rf"hookseal {words} ([A-Z][A-Z_]*)\b", text)), source
+
+
+@pytest.mark.req("UX-02")
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("delivery list", State),
+        ("replay start", FINAL),
+        ("replay list", JobState),
+        ("endpoint list", Trouble),
+        ("endpoint stats", Trouble),
+        ("token add", Scope),
+        ("portal link", Scope),
+        ("endpoint add", (*Scheme, *Algorithm)),
+        ("endpoint rotate", (*Scheme, *Algorithm)),
+        ("import-endpoints", Scheme),
+    ],
+)
+def test_the_help_names_the_values_of_an_option(
+    words: str, values: Iterable[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where only a few values are allowed, the help has each of them, as a word."""
+    assert 0 == run_command([*words.split(), "--help"])
+    shown = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert set(map(str, values)) <= shown
 
 
 def leaves(command: object, path: str) -> list[tuple[str, object]]:

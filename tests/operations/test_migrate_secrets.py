@@ -230,7 +230,7 @@ async def test_later_plaintext_must_be_a_secret_of_the_endpoint(installation: In
 @pytest.mark.parametrize(
     ("later", "message"),
     [
-        ("x" * 16, "use `hookseal endpoint rotate --scheme x-webhook --secret-file F`, else empty the column"),
+        ("x" * 16, "use `hookseal endpoint rotate --scheme x-webhook --secret-file FILE`, else empty the column"),
         ("x" * 15, "shorter than a rotation takes: give the receiver a longer one"),
         ("", "cannot sign at all"),
         ("x" * 257, "cannot sign at all"),

@@ -45,7 +45,7 @@ Tenant = Annotated[str | None, typer.Option(help="Only rows of this tenant; _sys
 def list_(
     *,
     tenant: Tenant = None,
-    action: Annotated[Action | None, typer.Option(help="Only changes of this kind.")] = None,
+    action: Annotated[Action | None, typer.Option(help="Only changes of this kind, such as endpoint.disabled.")] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     wide: Wide = False,

@@ -13,7 +13,7 @@ def check(
     *,
     url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="The worker's health_url, or one of its probes, such as .../livez."),
+        typer.Option(help="The worker's health_url, or one of its probes, such as .../livez."),
     ] = None,
     as_json: Json = False,
 ) -> None:

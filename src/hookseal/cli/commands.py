@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.models import OptionInfo
+from typer.models import OptionInfo, ParameterInfo
 
 from hookseal.cli.shared.output import HELP_OPTIONS, emit
 from hookseal.errors import Malformed
@@ -46,6 +46,58 @@ _FORMER: Final = {
     "backoff-cap-seconds": "backoff-cap",
 }
 _FOLDERS: Final = frozenset({"endpoint", "secret"})
+# What stands for the value of a parameter in the help, in examples and in advice: one name for one thing.
+PLACEHOLDERS: Final = {
+    "action": "ACTION",
+    "algorithm": "ALGORITHM",
+    "body_file": "FILE",
+    "ca_file": "FILE",
+    "channel": "CHANNEL",
+    "client_cert": "FILE",
+    "client_key": "FILE",
+    "correlation_id": "CORRELATION_ID",
+    "cursor": "CURSOR",
+    "data": "JSON",
+    "delivery": "DELIVERY_ID",
+    "description": "TEXT",
+    "endpoint": "ENDPOINT_ID",
+    "event": "EVENT_ID",
+    "event_id": "EVENT_ID",
+    "event_type": "TYPE",
+    "example": "JSON",
+    "expect_generation": "N",
+    "file": "FILE",
+    "from_csv": "FILE",
+    "from_export": "FILE",
+    "head": "FILE",
+    "headers_file": "FILE",
+    "host": "HOST",
+    "identifier": "ID",
+    "key_file": "FILE",
+    "key_id": "KEY_ID",
+    "limit": "N",
+    "name": "NAME",
+    "port": "PORT",
+    "raw_file": "FILE",
+    "reason": "TEXT",
+    "refresh_url": "URL",
+    "replay": "REPLAY_ID",
+    "retry_schedule": "WAITS",
+    "role": "ROLE",
+    "rotation_id": "ROTATION_ID",
+    "scheme": "SCHEME",
+    "scope": "SCOPE",
+    "secret_file": "FILE",
+    "secret_out": "FILE",
+    "since": "TIME",
+    "sort": "ORDER",
+    "state": "STATE",
+    "tenant": "TENANT",
+    "uid": "UID",
+    "until": "TIME",
+    "url": "URL",
+    "user": "NAME",
+}
 
 
 class _Command(TyperCommand):
@@ -79,12 +131,12 @@ def _without_type(flag: Any) -> Any:
 
 
 def join_lines(commands: typer.Typer) -> None:
-    """Give every command and group its docstring as help, one line for each paragraph, and no type to flags."""
+    """Give every command and group its docstring as help, one line for each paragraph, and name the values."""
     commands.info.cls = _Group
     for command in commands.registered_commands:
         command.cls = _Command
         command.help = _joined(command.callback)
-        _hide_flag_types(command.callback)
+        _name_values(command.callback)
     if commands.registered_callback is not None and inspect.getdoc(commands.registered_callback.callback):
         commands.registered_callback.help = _joined(commands.registered_callback.callback)
     for group in commands.registered_groups:
@@ -92,14 +144,17 @@ def join_lines(commands: typer.Typer) -> None:
             join_lines(group.typer_instance)
 
 
-def _hide_flag_types(callback: Callable[..., object] | None) -> None:
-    """Leave `<bool>` out of the help of flags: a flag takes no value."""
+def _name_values(callback: Callable[..., object] | None) -> None:
+    """Give each option and argument its placeholder, and none to a flag, which takes no value."""
     parameters = {} if callback is None else inspect.signature(callback).parameters
-    for annotation in (parameter.annotation for parameter in parameters.values()):
+    for name, parameter in parameters.items():
+        annotation = parameter.annotation
         kind, *details = get_args(annotation) if get_origin(annotation) is Annotated else (None,)
         for option in details:
             if kind in {bool, bool | None} and isinstance(option, OptionInfo):
                 option.metavar = ""
+            elif isinstance(option, ParameterInfo) and name in PLACEHOLDERS:
+                option.metavar = PLACEHOLDERS[name]
 
 
 def _joined(callback: Callable[..., object] | None) -> str | None:

@@ -20,7 +20,7 @@ def find(
     *,
     identifier: Annotated[
         str,
-        typer.Argument(metavar="ID", help="A webhook-id, an event id, a correlation id, or the id or uid of a tenant."),
+        typer.Argument(help="A webhook-id, an event id, a correlation id, or the id or uid of a tenant."),
     ],
     as_json: Json = False,
 ) -> None:

@@ -44,10 +44,13 @@ _MOST_DIGITS: Final = 9
 
 def import_endpoints(
     *,
-    from_csv: Annotated[str, typer.Option(metavar="FILE", help="The CSV file, which must be private; - is stdin.")],
+    from_csv: Annotated[str, typer.Option(help="The CSV file, which must be private; - is stdin.")],
     scheme: Annotated[
         Scheme | None,
-        typer.Option(help="The scheme of rows that name none. Default: x-webhook; required if a secret is a whsec_."),
+        typer.Option(
+            help="The scheme of rows that name none: standard, svix or x-webhook. Default: x-webhook; required if a "
+            "secret is a whsec_."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing; print for each row what would be done.")

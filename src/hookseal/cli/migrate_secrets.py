@@ -18,7 +18,7 @@ _STILL_THERE: Final = """\
 The old values are still in dead rows, in the write-ahead log, on replicas and in backups, and anyone who read
 them still has them. Only a rotation makes them useless. `hookseal audit list --action secret.migrated` lists the
 migrated endpoints; for each of them run
-  hookseal endpoint rotate --tenant T --endpoint ID --secret-out FILE"""
+  hookseal endpoint rotate --tenant TENANT --endpoint ENDPOINT_ID --secret-out FILE"""
 
 _EITHER: Final = (
     "with the scheme x-webhook and a secret that could be one of Standard Webhooks (whsec_...). The key is its"
@@ -28,8 +28,8 @@ whole text, which is right if the receiver verifies x-webhook. If it verifies St
   hookseal migrate-secrets --scheme standard"""
 _FROM_NOW_ON: Final = """\
 whole text, which is right if the receiver verifies x-webhook. If it verifies Standard Webhooks, keep the secret:
-  hookseal secret reveal --tenant T --endpoint ID --secret-out F
-  hookseal endpoint rotate --tenant T --endpoint ID --scheme standard --secret-file F --overlap 0
+  hookseal secret reveal --tenant TENANT --endpoint ENDPOINT_ID --secret-out FILE
+  hookseal endpoint rotate --tenant TENANT --endpoint ENDPOINT_ID --scheme standard --secret-file FILE --overlap 0
 and give --scheme standard for the endpoints that are left to migrate."""
 
 
@@ -44,8 +44,8 @@ def migrate_secrets(
     scheme: Annotated[
         Scheme,
         typer.Option(
-            help="How the receivers verify: x-webhook, where the whole text is the key, or standard, where each secret "
-            "must be whsec_ and the base64 of 24 to 64 bytes."
+            help="How the receivers verify: x-webhook, where the whole text is the key, or standard or svix, where "
+            "each secret must be whsec_ and the base64 of 24 to 64 bytes."
         ),
     ] = Scheme.X_WEBHOOK,
     as_json: Json = False,
@@ -90,5 +90,5 @@ def _text(found: MigratedSecrets) -> str:
     elif found.column == PlaintextColumn.FORBIDDEN:
         lines.append("plaintext is forbidden; `hookseal db upgrade` removes the column")
     if found.migrated and not found.dry_run and not found.failures:
-        lines.append("the plaintext is still in its column: hookseal migrate-secrets --finalize")
+        lines.append("the plaintext is still in its column: run `hookseal migrate-secrets --finalize`")
     return "\n".join([*lines, _STILL_THERE] if found.finalized else lines)

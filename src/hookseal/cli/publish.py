@@ -38,7 +38,7 @@ def publish(
     ] = None,
     channel: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only to endpoints with this channel, or with none. Repeatable."),
+        typer.Option(help="Only to endpoints with this channel, or with none. Repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -19,8 +19,8 @@ from hookseal.ground.ids import EVERY_TENANT, plural
 
 app: Final = typer.Typer(help="Send many finished deliveries again, by a job.", no_args_is_help=True)
 
-_Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
-_FINAL: Final = "|".join(FINAL)
+_Id = Annotated[str, typer.Argument(help="The id of the job.")]
+_FINAL: Final = ", ".join(FINAL)
 _LOOK_SECONDS: Final = 1.0
 _DEFAULT: Final = f"{DEFAULT_RATE}/s"
 _NONE_RUNS: Final = "no replay job runs: `hookseal replay list` shows those that have ended"
@@ -40,8 +40,7 @@ def start_(
     state: Annotated[
         list[State] | None,
         typer.Option(
-            metavar=_FINAL,
-            help="Only deliveries that ended in this state; may be repeated. Without it: dead_letter, failed and "
+            help=f"Only deliveries that ended in this state: {_FINAL}. Repeatable. Without it: dead_letter, failed and "
             "cancelled.",
         ),
     ] = None,
@@ -71,7 +70,8 @@ def start_(
     was delivered to the same endpoint since, as a copy (`delivery replay --new-id`) or as the original, is left out,
     unless delivered ones are chosen. Those of disabled and deleted endpoints are skipped and counted.
 
-    The command returns at once, and the workers execute the job: `hookseal replay status ID` shows how far it is.
+    The command returns at once, and the workers execute the job: `hookseal replay status REPLAY_ID` shows how far it
+    is.
 
     Example: hookseal replay start --tenant acme --since 1h --rate 50/s
     """
@@ -104,9 +104,7 @@ def start_(
 @app.command()
 def status(
     *,
-    replay: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The id of the job; without it, running jobs.")
-    ] = None,
+    replay: Annotated[str | None, typer.Argument(help="The id of the job; without it, running jobs.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the progress of the job until it has ended.")] = False,
     wide: Wide = False,
     as_json: Json = False,
@@ -128,7 +126,7 @@ def status(
 def list_(
     *,
     tenant: Annotated[str | None, typer.Option(help="Only jobs of this tenant.")] = None,
-    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state: running, done or cancelled.")] = None,
     limit: Annotated[int, typer.Option(help="How many to list, 1 to 1000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     wide: Wide = False,

@@ -29,7 +29,7 @@ _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 def verify(
     *,
     secret_file: Annotated[
-        list[str], typer.Option(metavar="FILE", help="A file with a secret or a whpk_ key; - is stdin. Repeatable.")
+        list[str], typer.Option(help="A file with a secret or a whpk_ key; - is stdin. Repeatable.")
     ],
     headers_file: Annotated[str, typer.Option(help="The headers: `Name: value` lines, or a JSON object; - is stdin.")],
     body_file: Annotated[str, typer.Option(help="The body, byte for byte as received; - is stdin.")],

@@ -224,7 +224,7 @@ async def _require_same(operator: Operator, endpoint: NewEndpoint, there: Endpoi
     if await store.get(ref, purpose=Purpose.WEBHOOK_SIGNING) != secret:
         raise Conflict(
             "the endpoint at this url has another secret",
-            advice="to sign with this one use `hookseal endpoint rotate --secret-file F`",
+            advice="to sign with this one use `hookseal endpoint rotate --secret-file FILE`",
             field="secret",
         )
     if (found.scheme, found.algorithm) != (endpoint.scheme.value, endpoint.algorithm.value):

@@ -29,7 +29,7 @@ _DESTROYED_OR_LATER: Final = (
     "the plaintext is none of the secrets of this endpoint that can still be opened: it was one whose material is "
     "destroyed by now, and signs nothing any more, or somebody wrote it after it was migrated"
 )
-_BY_ROTATION: Final = "To sign with it use `hookseal endpoint rotate --scheme x-webhook --secret-file F`"
+_BY_ROTATION: Final = "To sign with it use `hookseal endpoint rotate --scheme x-webhook --secret-file FILE`"
 _BY_IMPORT: Final = (
     "It is shorter than a rotation takes: give the receiver a longer one with `hookseal endpoint rotate`; or, to sign "
     "with it, `hookseal endpoint delete`, which cancels what is pending, and `hookseal import-endpoints` without the id"

@@ -84,7 +84,6 @@ class EndpointOptions:
     event_type: Annotated[
         list[str] | None,
         _Declared(
-            metavar="TYPE",
             add="The event types that it gets: a type, 'a.*' or '*'. Repeatable.",
             update="The event types that it gets, in place of all that it has. Repeatable.",
             new=_REQUIRED,
@@ -93,7 +92,6 @@ class EndpointOptions:
     channel: Annotated[
         list[str] | None,
         _Declared(
-            metavar="NAME",
             add="It gets only events with one of its channels, up to 10. Repeatable.",
             update="It gets only events with one of these channels, in place of all that it has. Repeatable.",
         ),
@@ -121,10 +119,8 @@ class EndpointOptions:
     remove_metadata: Annotated[
         bool, _Declared("--remove-metadata", update="Remove all that your product keeps with it.")
     ] = False
-    scheme: Annotated[
-        Scheme | None, _Declared(metavar="NAME", add="standard, svix or x-webhook.", new=Scheme.STANDARD)
-    ] = None
-    algorithm: Annotated[Algorithm | None, _Declared(metavar="NAME", add="hmac or ed25519.", new=Algorithm.HMAC)] = None
+    scheme: Annotated[Scheme | None, _Declared(add="standard, svix or x-webhook.", new=Scheme.STANDARD)] = None
+    algorithm: Annotated[Algorithm | None, _Declared(add="hmac or ed25519.", new=Algorithm.HMAC)] = None
     timeout_ms: Annotated[
         str | None,
         _Declared(
@@ -211,23 +207,18 @@ class EndpointOptions:
     headers_file: Annotated[
         str | None,
         _Declared(
-            metavar="FILE",
             add="A private file with headers, one 'K: V' a line; - is stdin.",
             update="A private file with headers, one 'K: V' a line; - is stdin. They replace all its headers.",
         ),
     ] = None
     remove_header: Annotated[list[str] | None, _Declared(metavar="K", update="Remove this header. Repeatable.")] = None
     client_cert: Annotated[
-        str | None, _Declared(metavar="F", both="The client certificate for its requests, with its chain (PEM).")
+        str | None, _Declared(both="The client certificate for its requests, with its chain (PEM).")
     ] = None
-    client_key: Annotated[
-        str | None, _Declared(metavar="F", both="A private file with the key of --client-cert (PEM).")
-    ] = None
+    client_key: Annotated[str | None, _Declared(both="A private file with the key of --client-cert (PEM).")] = None
     ca_file: Annotated[
         str | None,
-        _Declared(
-            metavar="F", both="The only certificate authorities (PEM) that it trusts, in place of the usual ones."
-        ),
+        _Declared(both="The only certificate authorities (PEM) that it trusts, in place of the usual ones."),
     ] = None
     remove_client_cert: Annotated[
         bool, _Declared("--remove-client-cert", update="Send no client certificate from now on.")

@@ -86,7 +86,7 @@ def update(
 ) -> None:
     """Change the given settings of an endpoint, all of them or none, and leave the others.
 
-    Example: hookseal endpoint update --tenant acme --endpoint ID --url https://example.com/new --timeout 8s
+    Example: hookseal endpoint update --tenant acme --endpoint ENDPOINT_ID --url https://example.com/new --timeout 8s
     """
     settings, changes = start(CHANGES), options.arguments()
     if lead is not None:

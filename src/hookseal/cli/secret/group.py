@@ -56,7 +56,7 @@ def reveal(
 
     For ed25519 it prints the public key, which is all that a receiver needs.
 
-    Example: hookseal secret reveal --tenant acme --endpoint ID --secret-out current.secret
+    Example: hookseal secret reveal --tenant acme --endpoint ENDPOINT_ID --secret-out current.secret
     """
     owner, endpoint_id = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before what it says of the output
     settings = start(CHANGES)
