@@ -777,7 +777,7 @@ def test_a_child_loads_the_same_settings(tmp_path: Path) -> None:
     assert {"PATH": "/usr/bin"} == given.environment
 
 
-@pytest.mark.req("UX-02", part="durations")
+@pytest.mark.req("UX-02")
 def test_a_duration_has_a_unit_or_that_of_its_name() -> None:
     loaded = load(
         environment(
@@ -802,7 +802,7 @@ def test_a_duration_has_a_unit_or_that_of_its_name() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.req("UX-02", part="logs")
+@pytest.mark.req("UX-02")
 def test_production_logs_json_unless_it_is_told() -> None:
     styles = {
         (where, asked): load(

@@ -5,7 +5,7 @@ import pytest
 from hookseal.errors import Malformed
 from hookseal.ground.durations import Unit, given, whole
 
-pytestmark = pytest.mark.req("UX-02", part="durations")
+pytestmark = pytest.mark.req("UX-02")
 
 
 @pytest.mark.parametrize(

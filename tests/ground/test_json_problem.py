@@ -4,7 +4,7 @@ import pytest
 
 from hookseal.ground.json_problem import problem, said
 
-pytestmark = pytest.mark.req("UX-02", part="messages")
+pytestmark = pytest.mark.req("UX-02")
 
 
 @pytest.mark.parametrize(

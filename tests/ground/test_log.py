@@ -125,7 +125,7 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.req("UX-02", part="logs")
+@pytest.mark.req("UX-02")
 def test_a_terminal_gets_lines_that_people_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `auto`, and only on a terminal, a line is text: with its event first, masked, and unable to steer it."""
     shown = []

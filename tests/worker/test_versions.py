@@ -80,7 +80,7 @@ async def test_what_this_version_cannot_sign_waits_for_a_later_one(world: World,
         assert (0, 0) == (held["attempts"], held["budget_spent"])
         assert "this version does not sign in the scheme" in held["last_error"]
         assert "a worker of the version that set it sends what waits" in held["last_error"]
-        assert "rotate the secret with `--overlap 0` and a `--scheme` of this one" in held["last_error"]
+        assert "rotate the secret with `--overlap 0`, and give a `--scheme` and an `--algorithm`" in held["last_error"]
         [second] = await world.publish()
         await world.state(second, "pending", waiting_for="secret")
         assert 11 < await world.pool.fetchval("SELECT step_seconds FROM hookseal.held_endpoints") < 19  # until a probe

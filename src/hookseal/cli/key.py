@@ -37,7 +37,7 @@ _COLUMNS: Final = Columns(
 )
 _SEALED_COLUMNS: Final = Columns(("ref", "state", "purpose", "used_as"), ("tenant_id", "endpoint_id"))
 
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="The id of the master key, from `hookseal key status`.")]
+KeyId = Annotated[str, typer.Argument(help="The id of the master key, from `hookseal key status`.")]
 
 
 @app.command()
@@ -223,9 +223,7 @@ def versions(
 @app.command()
 def wrap(
     *,
-    key_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wrap the master key in this file; - is standard input.")
-    ] = None,
+    key_file: Annotated[str | None, typer.Option(help="Wrap the master key in this file; - is standard input.")] = None,
     new: Annotated[bool, typer.Option("--new", metavar="", help="Wrap a new master key, which is drawn now.")] = False,
     to: Annotated[
         str | None, typer.Option(metavar="KMS", help="The KMS that wraps, if it is not that of SECRETS_KMS.")
@@ -272,7 +270,7 @@ def _begun_text(settings: Settings, begun: InitialisedKeys) -> str:
         if begun.key_id is None
         else f"master key {begun.key_id} is {begun.state}; keep it safe: without it no stored secret can be read"
     )
-    then = f"created {' and '.join(begun.created)}" if begun.created else "next: hookseal secret move --to db"
+    then = f"created {' and '.join(begun.created)}" if begun.created else "next, run `hookseal secret move --to db`"
     return f"{first}\n{then}"
 
 
@@ -335,7 +333,7 @@ def _rewrapped_text(key: RewrappedKey) -> str:
         )
     if key.left:
         return f"{sealed}; left under {key.key_id}: {key.left} (runbook, HooksealSecretRefused)"
-    return f"{sealed}; none is under {key.key_id} any more: hookseal key retire {key.key_id}"
+    return f"{sealed}; none is under {key.key_id} any more: run `hookseal key retire {key.key_id}`"
 
 
 def _compromise_text(tally: Compromise) -> str:

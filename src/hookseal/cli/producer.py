@@ -72,7 +72,7 @@ def _revoked_text(revoked: RevokedProducer) -> str:
     if revoked.still_for_every_tenant:
         return (
             f"the right is revoked, but {name} may still publish for {tenants}, as it may for every tenant: "
-            f"to end that, run hookseal producer revoke --role {name} --tenant '*'"
+            f"to end that, run `hookseal producer revoke --role {name} --tenant '*'`"
         )
     statement = revoked.left_to_run
     more = "" if statement is None else f"\none statement is left, which needs a role with more rights: {statement};"

@@ -121,7 +121,8 @@ def _accepted_text(accepted: AcceptedRestore) -> str:
     ]
     lines += [
         f"endpoint {stale.endpoint_id} of {stale.tenant_id}: its secrets sign again, even if one was revoked "
-        "later; to stop that, run `hookseal endpoint rotate --overlap 0`"
+        "later; to stop that, run `hookseal endpoint rotate "
+        f"--tenant {stale.tenant_id} --endpoint {stale.endpoint_id} --overlap 0`"
         for stale in accepted.accepted
         if stale.kind == "endpoint"
     ]

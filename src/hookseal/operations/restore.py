@@ -30,10 +30,10 @@ _FORGED: Final = (
 )
 _REPAIRS: Final = {
     "secret_ref": "the material of its current secret is gone: rotate it with --overlap 0",
-    "previous_secret_ref": "the material of its previous secret is gone: hookseal endpoint end-overlap",
-    "headers_ref": "its header values are gone: give all of them with hookseal endpoint update --headers-file",
-    "tls_ref": "its client certificate or authorities are gone: hookseal endpoint update with --client-cert and "
-    "--client-key, --ca-file, or --remove-client-cert and --remove-ca",
+    "previous_secret_ref": "the material of its previous secret is gone: run `hookseal endpoint end-overlap`",
+    "headers_ref": "its header values are gone: give all of them with `hookseal endpoint update --headers-file FILE`",
+    "tls_ref": "its client certificate or authorities are gone: give them to `hookseal endpoint update` with "
+    "--client-cert and --client-key, --ca-file, or --remove-client-cert and --remove-ca",
 }
 
 

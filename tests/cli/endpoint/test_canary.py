@@ -193,7 +193,7 @@ async def test_the_text_states_the_verdict(sending: Begun, receiver: Switching, 
     probe = await sending.run("endpoint", "rotation-status", *of, "--probe")
 
     assert (0, 0, 0) == (rotation.code, status.code, probe.code)
-    printed = re.compile(r"^canary +not_switched, \S+Z: the receiver refused .*: it answered 401$", re.MULTILINE)
+    printed = re.compile(r"^receiver +has not switched, \S+Z: the receiver refused .*: it answered 401$", re.MULTILINE)
     assert printed.search(rotation.out)
     assert printed.search(status.out)
     assert "neither accepted nor refused what only the current secret signed: it answered 429" in probe.out

@@ -158,16 +158,17 @@ async def test_the_text_says_which_secrets_sign(begun: Begun) -> None:
     assert f"current    {ref(endpoint, 2)}" in rotated.out
     reveal = f"  hookseal secret reveal --tenant acme --endpoint {endpoint} --secret-out FILE"
     assert f"secret     not shown. To get it, run\n{reveal}\n" in rotated.out
-    assert f"Once the receiver has switched: {ending}" in rotated.out.splitlines()
+    assert f"Once the receiver has switched, run\n  {ending}" in rotated.out
     assert (
         "hookseal: an overlap is running, and its previous secret would retire at once: wait for its end, end it with "
         f"`{ending}`, or use --force; if the secret leaked, use --overlap 0\n"
     ) == refused.err
     assert f"previous      {ref(endpoint, 1)} (standard, hmac)" in status.out
-    assert re.search(r"Z, (23 h 59 min|24 h 0 min) from now; lead previous$", status.out, re.MULTILINE)
+    assert re.search(r"Z, (23 h 59 min|24 h 0 min) from now$", status.out, re.MULTILINE)
     for again in (False, True):
         revoked = await begun.run("endpoint", "rotate", *of, "--overlap", "0", "--rotation-id", "r1")
-        assert (f"This rotation was made before. What signs now: {named}" in revoked.out.splitlines(), False) == (
+        repeated = f"This rotation was made before. To see what signs now, run\n  {named}"
+        assert (repeated in revoked.out, False) == (
             again,
             "Once the receiver has switched" in revoked.out,
         )
@@ -200,7 +201,7 @@ async def test_an_endpoint_of_a_later_version_needs_a_scheme(begun: Begun) -> No
         refused = await begun.run(*words, "--print-secret") if words[1] != "test" else await begun.run(*words)
         assert 5 == refused.code, words
         assert "this version does not sign in the scheme" in refused.err
-        assert "`--overlap 0` and a `--scheme` of this one" in refused.err
+        assert "`--overlap 0`, and give a `--scheme` and an `--algorithm` of this one" in refused.err
     assert 2 == await generation(begun)
     assert "secret.revealed" not in {entry["action"] for entry in await audited(begun.stored.pool)}
 

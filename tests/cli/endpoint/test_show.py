@@ -107,18 +107,18 @@ async def test_the_text_cannot_control_the_terminal(begun: Begun) -> None:
     second = (await begun.stored.endpoint("globex")).pointer.endpoint_id
     await begun.stored.pool.execute("UPDATE hookseal.endpoints SET name = E'a\\x1b[2Jb' WHERE tenant_id = 'acme'")
     table = (await begun.run("endpoint", "list")).out.splitlines()
-    assert ["endpoint", "id", "state", "lane", "since", "tenant", "id", "name", "url"] == table[0].split()
+    assert ["endpoint", "id", "state", "waits", "for", "since", "tenant", "id", "name", "url"] == table[0].split()
     url = "https://receiver.example/hook"
     assert [
-        [second, "healthy", "free", "-", "globex", "-", url],
-        [first, "healthy", "free", "-", "acme", "a\\x1b[2Jb", url],
+        [second, "healthy", "-", "-", "globex", "-", url],
+        [first, "healthy", "-", "-", "acme", "a\\x1b[2Jb", url],
     ] == [line.split() for line in table[1:]]
     assert "\nmore: --cursor " in (await begun.run("endpoint", "list", "--limit", "1")).out
     shown = (await begun.run("endpoint", "show", *options_of(first))).out.splitlines()
     lines = [line.split() for line in shown]
     assert [["uid", "-"], ["state", "healthy"], ["state", "since", "-"], ["name", "a\\x1b[2Jb"]] == lines[2:6]
     assert ["enabled", "yes"] in lines
-    assert ["lane", "free"] in lines
+    assert ["waits", "for", "nothing"] in lines
     assert ["rate", "no", "limit"] in lines
     assert ["concurrency", "that", "of", "HOOKSEAL_ENDPOINT_CONCURRENCY,"] in [line[:4] for line in lines]
 

@@ -129,7 +129,7 @@ async def test_the_text_of_each_step_says_what_comes_next(keys: Keys) -> None:
     )
     assert again.out.endswith(f"run\n  hookseal key rewrap {old}\n")
     rewrapped = await keys.run("rewrap", old, by=SWAPPED)
-    assert f"records re-wrapped: 5; none is under {old} any more: hookseal key retire {old}\n" == rewrapped.out
+    assert f"records re-wrapped: 5; none is under {old} any more: run `hookseal key retire {old}`\n" == rewrapped.out
     life = await keys.begun.stored.pool.fetchrow("SELECT * FROM hookseal.secret_keys WHERE key_id = $1", old)
     assert life is not None
     backups = "backups made between {} and {} can be read only with this key".format(

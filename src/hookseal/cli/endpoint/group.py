@@ -30,18 +30,18 @@ from hookseal.dispatcher.core.endpoint_rules import NO_REASON
 from hookseal.errors import Malformed
 from hookseal.ground import ids
 from hookseal.ground.ids import plural
-from hookseal.ground.wire import Algorithm
+from hookseal.ground.wire import Algorithm, Scheme
 
 app: Final = typer.Typer(help="Add, change and show the endpoints of a tenant.", no_args_is_help=True)
 
-_FREE: Final = "free"  # a lane that nothing waits for
 _NONE: Final = "no endpoints"
 _LIMIT_OF_ALL: Final = "that of HOOKSEAL_ENDPOINT_CONCURRENCY, which may grow to HOOKSEAL_ENDPOINT_CONCURRENCY_PEAK"
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _WITHOUT_SCHEDULE: Final = frozenset({"max_attempts", "backoff_base_seconds", "backoff_cap_seconds"})
+_PLAIN: Final = {"lane": "waits_for", "lane_since": "waits_since"}  # what fields of the JSON are called in a text
 _ONLY_IF_TRUE: Final = frozenset({"has_plaintext", "stale"})
 _COLUMNS: Final = Columns(
-    ("endpoint_id", "state", "lane", "since", "tenant_id", "name", "url"),
+    ("endpoint_id", "state", "waits_for", "since", "tenant_id", "name", "url"),
     ("uid", "event_types", "channels", "generation", "created_at"),
 )
 _STATS: Final = Columns(
@@ -63,7 +63,10 @@ def list_(
     ] = None,
     state: Annotated[
         list[Trouble] | None,
-        typer.Option(help="Only endpoints of which this is true, newest first. Give it again for several."),
+        typer.Option(
+            help="Only endpoints of which this is true, newest first: disabled, held, stopped, failing or "
+            "rotation_due. Repeatable."
+        ),
     ] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The lowest id first.")] = False,
     limit: Limit = 50,
@@ -114,10 +117,15 @@ def stats(
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint; with --tenant.")] = None,
     state: Annotated[
         list[Trouble] | None,
-        typer.Option(help="Only endpoints of which this is true. Give it again for several."),
+        typer.Option(
+            help="Only endpoints of which this is true: disabled, held, stopped, failing or rotation_due. Repeatable."
+        ),
     ] = None,
     sort: Annotated[
-        StatsOrder | None, typer.Option(help="The worst first, of the 1,000 newest endpoints that match.")
+        StatsOrder | None,
+        typer.Option(
+            help="The worst first, by pending, waiting, oldest_due or p99, of the 1,000 newest endpoints that match."
+        ),
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -167,7 +175,7 @@ def enable(
 
     If it is enabled and its breaker is open, or its secret is refused, its oldest delivery is tried now.
 
-    Example: hookseal endpoint enable --tenant acme --endpoint ID --since 2026-01-31T12:00:00Z
+    Example: hookseal endpoint enable --tenant acme --endpoint ENDPOINT_ID --since 2026-01-31T12:00:00Z
     """
     missed_since = moment(since, "since")
     enabled = call(
@@ -213,7 +221,7 @@ def disable(
 
     A delivery that is held for HOOKSEAL_HELD_DAYS is cancelled.
 
-    Example: hookseal endpoint disable --tenant acme --endpoint ID --reason 'moves on Sunday'
+    Example: hookseal endpoint disable --tenant acme --endpoint ENDPOINT_ID --reason 'moves on Sunday'
     """
     disabled = call(
         start(CHANGES),
@@ -241,7 +249,7 @@ def delete(
 
     Its finished deliveries and their attempts stay on record until HOOKSEAL_RETENTION_DAYS have passed.
 
-    Example: hookseal endpoint delete --tenant acme --endpoint ID --yes
+    Example: hookseal endpoint delete --tenant acme --endpoint ENDPOINT_ID --yes
     """
     owner, endpoint_id = ids.owner_id(tenant), ids.endpoint_id(endpoint)  # before it asks whether to delete it
     settings = start(CHANGES)
@@ -291,7 +299,7 @@ def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Js
     The ping is sent as a delivery is: with these settings, signed with every secret that is due. A disabled endpoint
     is tested, too. Of the headers that the endpoint adds, only the names are shown.
 
-    Example: hookseal endpoint test --tenant acme --endpoint ID
+    Example: hookseal endpoint test --tenant acme --endpoint ENDPOINT_ID
     """
     ping = call(
         start(CHANGES),
@@ -302,7 +310,7 @@ def send_ping(*, tenant: options.Tenant, endpoint: options.Endpoint, as_json: Js
 
 
 def _row(item: Endpoint) -> dict[str, object]:
-    return fields_of(item) | {"lane": item.lane or _FREE, "since": item.state_since or item.lane_since}
+    return fields_of(item) | {"waits_for": item.lane, "since": item.state_since or item.lane_since}
 
 
 def _show_text(details: EndpointDetails) -> str:
@@ -311,6 +319,8 @@ def _show_text(details: EndpointDetails) -> str:
     }
     if details.previous_secret_ref is None:
         del facts["lead"]  # it has an effect only while two secrets sign
+    else:
+        facts["lead"] = f"the {details.lead} secret signs the plain header of {Scheme.X_WEBHOOK}"
     if details.retry_schedule is not None:
         waits = ",".join(map(_delay, details.retry_schedule))  # as the option takes it
         facts = {name: fact for name, fact in facts.items() if name not in _WITHOUT_SCHEDULE} | {
@@ -318,7 +328,8 @@ def _show_text(details: EndpointDetails) -> str:
         }
     facts["concurrency"] = details.concurrency or _LIMIT_OF_ALL
     facts["rate"] = "no limit" if details.rate is None else f"{details.rate}/s"
-    facts["lane"] = details.lane or _FREE
+    facts = {_PLAIN.get(name, name): fact for name, fact in facts.items()}
+    facts["waits_for"] = details.lane or "nothing"
     del facts["last_failure"]
     if (failure := details.last_failure) is not None:
         answer = failure.outcome if failure.status is None else f"{failure.status} ({failure.outcome})"
@@ -379,7 +390,8 @@ def _retried_text(retried: RetriedEndpoint) -> str:
     lines = [f"endpoint {retried.endpoint_id}: {plural(retried.due, 'delivery is', 'deliveries are')} due now"]
     if retried.held:
         held = plural(retried.held, "delivery waits", "deliveries wait")
-        lines.append(f"{held} with the others of the endpoint: `hookseal endpoint show` says for what")
+        lines.append(f"{held} with the others of the endpoint; to see for what, run")
+        lines.append(f"  hookseal endpoint show --tenant {retried.tenant_id} --endpoint {retried.endpoint_id}")
     return "\n".join(lines)
 
 
@@ -407,13 +419,14 @@ def _ping_text(ping: Ping) -> str:
     for each in ping.signed:
         lines += [
             f"signed     by {each.secret_ref} ({each.scheme}, {each.algorithm})",
-            f"           {printable(each.content)}",
+            f"  {printable(each.content)}",
             f"receiver   {each.receiver_computes}",
         ]
     status = answer.detail if answer.status is None else f"{answer.status} ({answer.outcome})"
     lines.append(f"answer     {status}, {answer.duration_ms} ms")
-    lines += [f"           {printable(answer.snippet)}"] if answer.snippet else []
+    lines += [f"  {printable(answer.snippet)}"] if answer.snippet else []
     lines.append(
-        "to check   hookseal verify --secret-file F --headers-file H --body-file B, with headers and body as received"
+        "to check   run `hookseal verify --secret-file FILE --headers-file FILE --body-file FILE`, with headers and "
+        "body as received"
     )
     return "\n".join(lines)

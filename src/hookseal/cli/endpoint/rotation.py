@@ -2,7 +2,7 @@
 
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,7 +18,7 @@ from hookseal.cli.shared.secret_files import SecretOutput, for_receiver, read_se
 from hookseal.config.settings import Settings
 from hookseal.errors import HooksealError, InDoubt, Malformed, Unavailable, with_advice
 from hookseal.ground.ids import plural
-from hookseal.ground.literals import Lead
+from hookseal.ground.literals import Lead, VerdictName
 from hookseal.ground.wire import Algorithm, Scheme
 from hookseal.secrets.core.material import SecretMaterial
 from hookseal.secrets.core.overlap import MAX_OVERLAP_SECONDS
@@ -26,8 +26,14 @@ from hookseal.secrets.core.signing import generate_signing_secret
 
 _OVERLAP_HELP: Final = (
     f"How long both secrets sign, as 24h or 30m, at most {MAX_OVERLAP_SECONDS // 86_400}d; 0 revokes every older "
-    "secret. Default: SECRETS_ROTATION_OVERLAP_SECONDS. A number without a unit has seconds."
+    "secret. Default: the setting. A number without a unit has seconds."
 )
+_VERDICTS: Final[Mapping[VerdictName, str]] = {
+    "switched": "has switched",
+    "not_switched": "has not switched",
+    "does_not_verify": "accepts any signature, so that nothing is proven",
+    "no_answer": "gave no answer",
+}
 _OUT_HELP: Final = "Write the secret to this new file (mode 0600); for ed25519 it gets the public key."
 
 Overlap = Annotated[str | None, typer.Option(metavar="DURATION", help=_OVERLAP_HELP)]
@@ -48,12 +54,8 @@ def rotate(
         typer.Option(help="An id for this rotation: the same id again rotates nothing, and prints the same answer."),
     ] = None,
     expect_generation: Expected = None,
-    scheme: Annotated[
-        Scheme | None, typer.Option(metavar="NAME", help="standard, svix or x-webhook: the scheme from now on.")
-    ] = None,
-    algorithm: Annotated[
-        Algorithm | None, typer.Option(metavar="NAME", help="hmac or ed25519: the algorithm from now on.")
-    ] = None,
+    scheme: Annotated[Scheme | None, typer.Option(help="standard, svix or x-webhook: the scheme from now on.")] = None,
+    algorithm: Annotated[Algorithm | None, typer.Option(help="hmac or ed25519: the algorithm from now on.")] = None,
     lead: Annotated[
         Lead | None,
         typer.Option(
@@ -76,9 +78,10 @@ def rotate(
 ) -> None:
     """Give the endpoint a new signing secret; during the overlap both the new and the old one sign.
 
+    Without --overlap the setting SECRETS_ROTATION_OVERLAP_SECONDS says how long that is.
     --overlap 0 revokes every older secret at once, and waits until no request with one of them can begin any more.
 
-    Example: hookseal endpoint rotate --tenant acme --endpoint ID --overlap 24h --secret-out new.secret
+    Example: hookseal endpoint rotate --tenant acme --endpoint ENDPOINT_ID --overlap 24h --secret-out new.secret
     """
     overlap_seconds = lasting(overlap, "s", "overlap")
     settings = start(CHANGES)
@@ -133,9 +136,10 @@ def rollback(
 ) -> None:
     """Make the previous secret current again while its overlap runs; then both sign for another overlap.
 
+    Without --overlap the setting SECRETS_ROTATION_OVERLAP_SECONDS says how long that is.
     A second rollback undoes the first. --expect-generation refuses one that somebody else has made already.
 
-    Example: hookseal endpoint rollback --tenant acme --endpoint ID
+    Example: hookseal endpoint rollback --tenant acme --endpoint ENDPOINT_ID
     """
     overlap_seconds = lasting(overlap, "s", "overlap")
 
@@ -168,7 +172,7 @@ def end_overlap(
     With --when-switched it sends the receiver two pings, as `hookseal endpoint rotation-status --probe` does, and
     prints what that prints.
 
-    Example: hookseal endpoint end-overlap --tenant acme --endpoint ID --when-switched
+    Example: hookseal endpoint end-overlap --tenant acme --endpoint ENDPOINT_ID --when-switched
     """
     if when_switched and expect_generation is not None:
         raise Malformed(
@@ -200,13 +204,14 @@ def rotation_status(
 ) -> None:
     """Show the secrets that sign for an endpoint, the rest of the overlap, the schedule and the last ten rotations.
 
-    `canary` is the last answer of the receiver at this generation: switched, not_switched, does_not_verify (it
-    accepts any signature, so nothing is proven) or no_answer; --probe exits with 0 for each of them.
-    `older_claims` counts requests in flight from before the last change: they may use an older secret.
+    --probe asks the receiver by two pings whether it has switched to the new secret, and exits with 0 whatever the
+    answer is. The JSON has the last answer at this generation as `canary`: switched, not_switched, does_not_verify (it
+    accepts any signature, so nothing is proven) or no_answer. `older_claims` counts requests in flight from before the
+    last change: they may use an older secret.
 
     It changes no secret. `hookseal endpoint end-overlap --when-switched` ends the overlap if the receiver has switched.
 
-    Example: hookseal endpoint rotation-status --tenant acme --endpoint ID --probe
+    Example: hookseal endpoint rotation-status --tenant acme --endpoint ENDPOINT_ID --probe
     """
     if probe:
         status = call(
@@ -348,13 +353,14 @@ def _rotated_text(
     else:
         lines += ["secret     not shown. To get it, run", f"  hookseal secret reveal {options} --secret-out FILE"]
     if rotated.repeated:
-        lines.append(f"This rotation was made before. What signs now: {status}")
+        lines += ["This rotation was made before. To see what signs now, run", f"  {status}"]
     elif rotated.previous_secret_ref is not None:
-        lines.append(f"Once the receiver has switched: hookseal endpoint end-overlap {options} --when-switched")
+        end = f"hookseal endpoint end-overlap {options} --when-switched"
+        lines += ["Once the receiver has switched, run", f"  {end}"]
     if isinstance(canary, Canary):
-        lines.append(f"canary     {_canary_text(canary)}")
+        lines.append(f"receiver   {_canary_text(canary)}")
     elif canary is not None:
-        lines.append(f"canary     not known: {canary['detail']}")
+        lines.append(f"receiver   not known: {canary['detail']}")
     return "\n".join(lines)
 
 
@@ -372,7 +378,7 @@ def _signing_lines(after: SigningSecrets, older_claims: int | None) -> list[str]
 
 
 def _canary_text(canary: Canary) -> str:
-    return f"{canary.verdict}, {rfc3339(canary.sent_at)}: {printable(canary.detail or '-')}"
+    return f"{_VERDICTS[canary.verdict]}, {rfc3339(canary.sent_at)}: {printable(canary.detail or '-')}"
 
 
 def _status_text(status: RotationStatus, older_claims: int | None) -> str:
@@ -385,15 +391,17 @@ def _status_text(status: RotationStatus, older_claims: int | None) -> str:
     if status.overlapping and status.previous_secret_expires_at is not None:
         until = f"until {rfc3339(status.previous_secret_expires_at)}, {_duration(status.seconds_left or 0)} from now"
         how = f"{status.previous_scheme}, {status.previous_algorithm}"
-        lines += [f"previous      {status.previous_secret_ref} ({how})", f"overlap       {until}; lead {status.lead}"]
+        lines += [f"previous      {status.previous_secret_ref} ({how})", f"overlap       {until}"]
+        if Scheme.X_WEBHOOK in {status.scheme, status.previous_scheme}:
+            lines.append(f"lead          the {status.lead} secret signs the plain header of {Scheme.X_WEBHOOK}")
     else:
         ended = ": the receiver has switched, so the overlap was ended" if status.overlap_ended else ""
         lines.append(f"previous      none signs{ended}")
     lines.append(f"generation    {status.generation}")
     lines.append(f"older claims  {'not known' if older_claims is None else older_claims}")
     lines += [] if status.schedule is None else [f"schedule      {_schedule_text(status.schedule)}"]
-    canary = "none at this generation; --probe sends one" if status.canary is None else _canary_text(status.canary)
-    lines.append(f"canary        {canary}")
+    receiver = "not asked at this generation; --probe asks it" if status.canary is None else _canary_text(status.canary)
+    lines.append(f"receiver      {receiver}")
     lines += [
         f"rotation      {rfc3339(one.created_at)}  version {one.version}  {one.rotation_id}" for one in status.rotations
     ]

@@ -266,8 +266,8 @@ class GenerationsSeen:
 
 _UNKNOWN_SCHEME: Final = "this version does not sign in the scheme, or with the algorithm, of the endpoint"
 _NEWER: Final = (
-    "a worker of the version that set it sends what waits; else rotate the secret with `--overlap 0` and a `--scheme` "
-    "of this one"
+    "a worker of the version that set it sends what waits; else rotate the secret with `--overlap 0`, and give a "
+    "`--scheme` and an `--algorithm` of this one"
 )
 _SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
 _ALGORITHMS: Final = {algorithm.value: algorithm for algorithm in Algorithm}
