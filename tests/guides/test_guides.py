@@ -75,10 +75,10 @@ def save(shell: Shell, name: str, text: str | bytes) -> None:
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def save_request(shell: Shell, receiver: Receiver, secret: str) -> None:
+def save_request(shell: Shell, receiver: Receiver, secret: str, *, file: str = "acme.secret") -> None:
     """Save the newest request of the receiver, and the secret, in the files that the guides name."""
     got = receiver.received[-1]
-    save(shell, "acme.secret", f"{secret}\n")
+    save(shell, file, f"{secret}\n")
     save(shell, "headers.txt", "".join(f"{name}: {value}\n" for name, value in got.headers.items()))
     save(shell, "body.json", got.body)
 
@@ -124,14 +124,14 @@ async def test_receiving(world: World, receiver: Receiver, reader: Reader) -> No
     """The receiver of the page accepts what is published, and refuses a request without a signature."""
     port, page = str(closed_port()), "docs/guide/receiving.md"
     [program] = blocks(page, "python")
-    save(reader.shell, "receiver.py", program.replace("8001", port))
+    save(reader.shell, "receiver.py", program.replace("8003", port))
     async with failed(world, receiver, reader) as of:
-        reader.names = {**of.names, "8001": port}
+        reader.names = {**of.names, "8003": port}
 
         async def published() -> None:
             async with ClientSession() as session, session.post(f"http://127.0.0.1:{port}/hooks", data=b"{}") as answer:
                 assert 401 == answer.status
-            save_request(reader.shell, receiver, of.secret)
+            save_request(reader.shell, receiver, of.secret, file="receiver.secret")
 
         await reader.follow(page, before={"Test an endpoint": published})
 
