@@ -110,7 +110,7 @@ async def test_the_oldest_of_each_reason_to_wait(admin: Admin, installation: Ins
 
 
 async def test_first_attempts_are_timed_where_nothing_is_held_back(admin: Admin, installation: Installation) -> None:
-    """Not what an endpoint that is held, at its limit or ordered holds back, nor a replay, nor what is old."""
+    """Not what was held before, or is tried again, nor a replay, nor what is old; nor what is due where it may wait."""
     pool = installation.pool
     good, held, crowded = await rows.endpoints(pool, 3)
     ordered = await rows.endpoint(pool, ordered=True)
@@ -118,18 +118,23 @@ async def test_first_attempts_are_timed_where_nothing_is_held_back(admin: Admin,
     await rows.lane(pool, crowded)
 
     async def took(endpoint: str, seconds: float | None, *, ago: float = 100, **columns: Any) -> None:
-        state = "pending" if seconds is None else "delivered"
+        tried = {"state": "pending"} if seconds is None else {"state": "delivered", "attempts": 1, "rung_at": rows.NOW}
         now: datetime = await pool.fetchval("SELECT now()")
         made_at = first_uuid7(now - timedelta(seconds=ago))
-        columns = {"id": made_at[:24] + str(uuid4())[24:], "created_at": rows.ago(seconds=ago)} | columns
-        made = await rows.delivery(pool, endpoint, state=state, **columns)
+        columns = {"id": made_at[:24] + str(uuid4())[24:], "created_at": rows.ago(seconds=ago)} | tried | columns
+        made = await rows.delivery(pool, endpoint, **columns)
         if seconds is not None:
             await rows.attempt(pool, made, started_at=rows.ago(seconds=ago - seconds))
-            await rows.attempt(pool, made, 2, started_at=rows.NOW)
 
     assert (0, None, None, None) == await _timed(admin)
     for endpoint in (held, crowded, ordered):
-        await took(endpoint, 90)
+        await took(endpoint, None, next_attempt_at=rows.ago(seconds=1))
+    assert (0, None, None, None) == await _timed(admin)
+    await rows.remove(pool, "deliveries")
+    await took(good, 90, rung_at=None)
+    await took(good, 90, attempts=2)
+    await took(good, 90, state="pending", next_attempt_at=rows.NOW)
+    await took(good, None, last_error="the breaker of its endpoint is open")
     await took(good, 90, replay_of="0197c1f0-5e6a-7c3b-9d2e-4f5061728394")
     await took(good, 90, ago=400)
     await took(good, None, next_attempt_at=rows.ahead(hours=1))
@@ -148,13 +153,49 @@ async def test_first_attempts_are_timed_where_nothing_is_held_back(admin: Admin,
     assert (False, True) == (late.meets_objective, 48 < late.oldest_due_seconds < 60)
 
 
+async def test_first_attempts_that_are_held_are_counted_by_what_holds_them(
+    admin: Admin, installation: Installation
+) -> None:
+    """Where every endpoint holds there is none to time. What waits for room there waits for what holds the endpoint."""
+    pool = installation.pool
+    broken, refused, disabled = await rows.endpoints(pool, 3)
+    await rows.hold(pool, broken, waiting_for="breaker")
+    await rows.hold(pool, refused)
+    for endpoint, reason in (
+        (broken, "breaker"),
+        (broken, "concurrency"),
+        (refused, "secret"),
+        (disabled, "endpoint_disabled"),
+    ):
+        await rows.wait_for(pool, reason, await rows.delivery(pool, endpoint))
+    await rows.wait_for(pool, "breaker", await rows.delivery(pool, broken, attempts=1))  # its first attempt was made
+
+    first = (await admin.status()).first_attempts
+    assert {"breaker": 2, "endpoint_disabled": 1, "secret": 1} == first.waiting_for
+    assert (0, None) == (first.number, first.meets_objective)
+
+
+async def test_what_was_given_up_is_worth_a_look(admin: Admin, installation: Installation) -> None:
+    """Dead letters and failed deliveries are named, with the command that lists them, and nobody must act."""
+    endpoint = await rows.endpoint(installation.pool)
+    await rows.worker(installation.pool)
+    assert () == (await admin.status()).worth_a_look
+    for state in ("dead_letter", "dead_letter", "failed"):
+        await rows.delivery(installation.pool, endpoint, state=state)
+
+    found = await admin.status()
+    assert () == found.must_act
+    assert ["given up: 2 dead letters and 1 failed delivery"] == [each.reason for each in found.worth_a_look]
+
+
 async def test_a_backlog_is_late_however_fast_the_newest_are(admin: Admin, installation: Installation) -> None:
     """The newest deliveries are timed, and more there are is said; the oldest that is due counts, too."""
     pool = installation.pool
     [good] = await rows.endpoints(pool, 1)
     await rows.delivery(pool, good, next_attempt_at=rows.ago(hours=2), created_at=rows.ago(hours=2))
     for _ in range(3):
-        await rows.attempt(pool, await rows.delivery(pool, good, state="delivered"))
+        made = await rows.delivery(pool, good, state="delivered", attempts=1, rung_at=rows.NOW)
+        await rows.attempt(pool, made)
 
     found = dict(await status._SQL.row(pool, "first_attempts", 3, 300.0) or {})
     assert (3, True) == (found["number"], found["has_more"])

@@ -29,6 +29,7 @@ from hookseal.cli.shared.moments import age
 from hookseal.cli.status import sections, status_text
 from hookseal.cli.top import fitted
 from hookseal.dispatcher.core.concerns import Kind
+from hookseal.dispatcher.core.model import WaitingFor
 from tests import forked, rows
 from tests.cli.documented import documented
 from tests.cli.installation import Begun
@@ -56,11 +57,11 @@ async def test_a_refused_secret_needs_a_person(begun: Begun) -> None:
     delivery = await rows.delivery(pool, endpoint, created_at=rows.ago(minutes=3))
     await rows.wait_for(pool, "secret", delivery, held_at=rows.ago(minutes=3))
     await rows.attempt(pool, delivery, outcome="server_error", status=503)
-    job = await _replay(begun, endpoint)
+    job = await _replay(begun, endpoint)  # of a failed delivery, which is worth a look
     found = await begun.run("status", "--json")
     shape = documented("status")
     assert (1, [*shape]) == (found.code, [*found.json])
-    for name in ("must_act", "tenants", "endpoints", "workers", "replays"):
+    for name in ("must_act", "worth_a_look", "tenants", "endpoints", "workers", "replays"):
         assert [[*shape[name][0]]] == [[*each] for each in found.json[name]], name
     for name in ("overview", "other_tenants", "first_attempts"):
         assert [*shape[name]] == [*found.json[name]], name
@@ -72,6 +73,9 @@ async def test_a_refused_secret_needs_a_person(begun: Begun) -> None:
     text = (await begun.run("status")).out
     lines = text.splitlines()
     assert ["a person must act", "  the secret of 1 endpoint is refused"] == lines[:2]
+    assert ["  given up: 1 failed delivery", "    hookseal delivery list --state dead_letter --state failed"] == lines[
+        3:5
+    ]
     assert re.search(r"^acme  1 pending  0 due  1 held  oldest 3m \d+s$", text, re.MULTILINE)
     assert re.search(r"^1 pending, which wait for\n  1  secret  oldest 3m \d+s$", text, re.MULTILINE)
     [shown] = [number for number, line in enumerate(lines) if line.startswith(endpoint)]
@@ -124,6 +128,7 @@ WORKER = WorkerStatus(
 BUSY = Status(
     at=NOON,
     must_act=(Concern(kind=Kind.NO_LEADER, reason="no worker has led for 5 min", command="hookseal check"),),
+    worth_a_look=(),
     overview=OVERVIEW,
     oldest_waiting_seconds={"breaker": 11_100.0},
     tenants=tuple(
@@ -140,8 +145,8 @@ BUSY = Status(
     secrets_refused=0,
     overlaps_ending=0,
     first_attempts=FirstAttempts(
-        number=1_000, has_more=True, p50_seconds=0.0123, p95_seconds=7.25, p99_seconds=9.5, oldest_due_seconds=312.0,
-        objective_seconds=5.0, meets_objective=False,
+        number=1_000, has_more=True, waiting_for={"breaker": 12, "secret": 1}, p50_seconds=0.0123, p95_seconds=7.25,
+        p99_seconds=9.5, oldest_due_seconds=312.0, objective_seconds=5.0, meets_objective=False,
     ),
     replays=(),
     oldest_finished_at=NOON - timedelta(days=30),
@@ -155,6 +160,7 @@ async def test_the_status_fits_80_columns_and_has_no_zeros() -> None:
     assert max(map(len, lines)) <= 80
     assert "first attempts: late (objective: 95% within 5 s)" in lines
     assert "  p50 0.012 s, p95 7.250 s, p99 9.500 s, of the newest 1000 in five minutes" in lines
+    assert "  13 are held: 12 breaker, 1 secret" in lines
     assert "  the oldest that is due has waited for 5m 12s" in lines
     assert "tenant-3  1000+ pending  3 due  876 held  oldest 3h 4m" in lines
     assert "21 others: 999 pending  oldest 59s" in lines
@@ -169,6 +175,14 @@ async def test_the_status_fits_80_columns_and_has_no_zeros() -> None:
     first = lines.index("workers") + 1
     assert "host-2-4e5f6071  0.1.0  limited by requests, cpu" == lines[first]
     assert not [line for line in lines if re.search(r"(?:^|  )0$|  -$", line)]
+    none = replace(BUSY.first_attempts, number=0, p50_seconds=None, p95_seconds=None, p99_seconds=None)
+    held = replace(none, meets_objective=None, waiting_for=dict.fromkeys(WaitingFor, 1_000))
+    given_up = Concern(kind=Kind.GIVEN_UP, reason="given up: 1 dead letter", command="hookseal delivery list")
+    head = sections(replace(BUSY, must_act=(), worth_a_look=(given_up,), first_attempts=held))[0].head
+    assert ["nobody must act", "  given up: 1 dead letter", "    hookseal delivery list"] == head[:3]
+    assert "first attempts: none to time in five minutes (objective: 95% within 5 s)" == head[3]
+    assert head[4].startswith("  6000 are held: 1000 secret, ")
+    assert max(map(len, head)) <= 80
     nobody = OtherTenants(tenants=0, pending=0, oldest_seconds=None)
     quiet = replace(BUSY, must_act=(), tenants=(), other_tenants=nobody, endpoints=(), workers=())
     quiet = replace(quiet, overview=replace(OVERVIEW, pending=0, due=0))

@@ -16,6 +16,7 @@ from hookseal.dispatcher.core.concerns import (
     Limit,
     concerns,
     meets_objective,
+    worth_a_look,
 )
 from tests.doubles.replaced import replace
 
@@ -35,6 +36,9 @@ FINE = InstallationFacts(
     stopped_endpoints=0,
     idle_replay_seconds=300.0,
     active_keys=1,
+    dead_letters=0,
+    failed=0,
+    most=10_000,
 )
 ROOT = Path(__file__).parents[2]
 HELD, WAITING = "hookseal endpoint list --state held", "hookseal endpoint stats --sort waiting"
@@ -123,6 +127,16 @@ CASES = [
 ]
 
 
+# How many dead letters and failed deliveries there are, and what is said of them.
+GIVEN_UP = [
+    (1, 0, "given up: 1 dead letter"),
+    (0, 2, "given up: 2 failed deliveries"),
+    (9_999, 1, "given up: 9999 dead letters and 1 failed delivery"),
+    (3, 10_000, "given up: at least 3 dead letters and 10000 failed deliveries"),
+]
+LOST = "hookseal delivery list --state dead_letter --state failed"
+
+
 def test_nobody_must_act_while_it_goes_by_itself() -> None:
     """At each limit, and if nothing is installed yet: then there is no worker and no key."""
     assert () == concerns(FINE)
@@ -134,6 +148,15 @@ def test_nobody_must_act_while_it_goes_by_itself() -> None:
 @pytest.mark.parametrize(("facts", "kind", "reason", "command"), CASES)
 def test_a_person_must_act(facts: InstallationFacts, kind: Kind, reason: str, command: str) -> None:
     assert (Concern(kind=kind, reason=reason, command=command),) == concerns(facts)
+
+
+@pytest.mark.parametrize(("dead_letters", "failed", "reason"), GIVEN_UP)
+def test_what_was_given_up_is_worth_a_look_and_no_more(dead_letters: int, failed: int, reason: str) -> None:
+    """It is kept for the time of the retention: until then each status would ask for a person again."""
+    facts = replace(FINE, dead_letters=dead_letters, failed=failed)
+    assert (Concern(kind=Kind.GIVEN_UP, reason=reason, command=LOST),) == worth_a_look(facts)
+    assert () == concerns(facts)
+    assert () == worth_a_look(FINE)
 
 
 def test_a_worker_that_drains_in_time_concerns_nobody() -> None:
@@ -149,8 +172,9 @@ def test_each_kind_is_documented_with_its_commands() -> None:
     _, _, section = text.partition("\n## When a person must act\n")
     rows = dict(re.findall(r"^\| `([a-z_]+)` \|(.*)\|$", section.partition("\n## ")[0], re.MULTILINE))
     assert [*Kind] == [*rows]
-    missing = {(kind, command) for _, kind, _, command in CASES if f"`{command}`" not in rows[kind]}
-    assert (set(), set(Kind)) == (missing, {kind for _, kind, _, _ in CASES})
+    given = {(kind, command) for _, kind, _, command in CASES} | {(Kind.GIVEN_UP, LOST)}
+    missing = {(kind, command) for kind, command in given if f"`{command}`" not in rows[kind]}
+    assert (set(), set(Kind)) == (missing, {kind for kind, _ in given})
 
 
 def test_the_objectives_are_those_of_the_alerts() -> None:

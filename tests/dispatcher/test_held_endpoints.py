@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from hookseal.dispatcher.core.model import Outcome, Ring, State, Verdict, WaitingFor
+from hookseal.dispatcher.core.model import FinishedAttempt, Outcome, Ring, State, Verdict, WaitingFor
 from hookseal.dispatcher.core.policy import Wait, admit
 from hookseal.dispatcher.store.held import PostgresHeldEndpoints
 from hookseal.errors import CannotSign, Exhausted, LocalFailure
@@ -479,6 +479,44 @@ async def test_a_claim_says_whether_its_delivery_was_held(stored: Installation) 
     await enable(stored)
     await PostgresHeldEndpoints(pool).release_batch()
     assert (await stored.claim(disabled)).was_held
+
+
+@pytest.mark.req("OPS-02", part="counted")
+async def test_what_waited_for_room_was_held_if_its_endpoint_was(stored: Installation) -> None:
+    """A delivery may wait for room, with no error, while its endpoint is disabled or its breaker opens and closes."""
+    pool = stored.pool
+    endpoint = await one(stored)
+    paused, before, after = [(await stored.deliveries())[0] for _ in range(3)]
+    await rows.wait_for(pool, "concurrency", paused.delivery_id)
+    await disable(stored)
+    await PostgresHeldEndpoints(pool).release_batch()
+    assert "the endpoint is disabled" == (await stored.delivery(paused))["last_error"]
+    await enable(stored)
+    await PostgresHeldEndpoints(pool).release_batch()
+    await rows.lane(pool, endpoint, reopened_at=rows.NOW)
+    for each in (before, after):
+        await rows.wait_for(pool, "concurrency", each.delivery_id)
+    await rows.change(pool, "deliveries", after.delivery_id, created_at=rows.ahead(seconds=1))
+
+    assert [True, True, False] == [(await stored.claim(each)).was_held for each in (paused, before, after)]
+
+
+@pytest.mark.req("OPS-15", part="status")
+@pytest.mark.parametrize("in_batch", [False, True])
+async def test_the_record_of_an_attempt_says_whether_something_held_it(stored: Installation, in_batch: bool) -> None:
+    """A delivery that has ended was rung at some time, unless something held it before its last attempt."""
+    real = ledger(stored.pool)
+    rung = []
+    for was_held in (False, True):
+        [ring] = await stored.deliveries()
+        claim = replace(await stored.claim(ring), was_held=was_held)
+        if in_batch:
+            await real.record_all([FinishedAttempt(claim=claim, attempt=ROW, verdict=DELIVERED, error=None)])
+        else:
+            await real.record(claim, ROW, DELIVERED, None)
+        rung.append((await stored.delivery(ring))["rung_at"] is not None)
+
+    assert [True, False] == rung
 
 
 async def test_what_the_outbox_holds_has_the_reason(stored: Installation) -> None:

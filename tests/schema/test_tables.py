@@ -645,7 +645,7 @@ async def test_an_outcome_is_recorded_without_a_trigger(pool: Pool) -> None:
         rings = await connection.fetchrow(_RINGS.replace("50", str(len(states))))
         assert rings is not None
         claimed = await connection.fetch(_CLAIM, *rings, "false", "w", 45.0, None, 2**25)
-        each = (("60", "12", "204", outcome, "-") for outcome in states)
+        each = (("60", "12", "204", outcome, "-", "f") for outcome in states)
         columns = (
             *zip(*(("acme", row["delivery_id"], row["lease_token"]) for row in claimed), strict=True),
             states,

@@ -653,14 +653,17 @@ class FirstAttempts:
     """How long first attempts took to come after their publish, of the newest 1,000 deliveries of five minutes.
 
     `has_more` says whether more were published in that time, so that the percentiles are those of the newest only.
-    Deliveries to an endpoint that is held, at a limit or ordered are left out: it holds them back. One that is due and
-    was not tried counts with the time until now. Without any the percentiles are None. `oldest_due_seconds` is for how
-    long the oldest delivery has been due. First attempts meet the objective if the 95th percentile and that are at most
-    `objective_seconds`, as the alert HooksealFirstAttemptSlow has it; None if there were none.
+    Timed is the first attempt of a delivery that ended with it. A delivery that its endpoint held before that is
+    left out: its secret was refused, its breaker was open, it was disabled, ordered or at a limit. One that is due
+    and was not tried counts with the time until now. `waiting_for` counts those that are held and were not tried,
+    by reason. Without a timed one the percentiles are None. `oldest_due_seconds` is for how long the oldest
+    delivery has been due. First attempts meet the objective if the 95th percentile and that are at most
+    `objective_seconds`, as the alert HooksealFirstAttemptSlow has it; None if none was timed.
     """
 
     number: int
     has_more: bool
+    waiting_for: Mapping[str, int]
     p50_seconds: float | None
     p95_seconds: float | None
     p99_seconds: float | None
@@ -674,17 +677,19 @@ class Status:
     """What an operator asks first about the whole installation, `at` this time.
 
     `must_act` has each reason why a person must act, with the command to run next: nothing if nobody must
-    (docs/guide/running.md). `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has been
-    held. `tenants` are the ten whose oldest delivery has been due or held for longest, and `other_tenants` the others
-    together; these are `all_tenants` unless there are more than 2,000. `endpoints` are up to 20 in trouble, those first
-    that have been for longest; `more_endpoints` if there are others. Of each tenant and endpoint up to `most_of_each`
-    deliveries are counted. `leader` is the worker that leads, None if none does. `overlaps_ending`
-    counts the endpoints whose previous secret stops to sign within a day. Finished deliveries have been kept since
+    (docs/guide/running.md). `worth_a_look` has what nobody must act on, such as dead letters.
+    `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has been held. `tenants` are
+    the ten whose oldest delivery has been due or held for longest, and `other_tenants` the others together; these
+    are `all_tenants` unless there are more than 2,000. `endpoints` are up to 20 in trouble, those first that have
+    been for longest; `more_endpoints` if there are others. Of each tenant and endpoint up to `most_of_each`
+    deliveries are counted. `leader` is the worker that leads, None if none does. `overlaps_ending` counts the
+    endpoints whose previous secret stops to sign within a day. Finished deliveries have been kept since
     `oldest_finished_at`.
     """
 
     at: datetime
     must_act: tuple[Concern, ...]
+    worth_a_look: tuple[Concern, ...]
     overview: Overview
     oldest_waiting_seconds: Mapping[str, float]
     tenants: tuple[TenantBacklog, ...]

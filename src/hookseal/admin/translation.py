@@ -27,7 +27,13 @@ from hookseal.admin.results import (
     WorkerStatus,
     of_row,
 )
-from hookseal.dispatcher.core.concerns import OBJECTIVE_SECONDS, InstallationFacts, concerns, meets_objective
+from hookseal.dispatcher.core.concerns import (
+    OBJECTIVE_SECONDS,
+    InstallationFacts,
+    concerns,
+    meets_objective,
+    worth_a_look,
+)
 from hookseal.dispatcher.core.model import NotBegun, Reply
 from hookseal.dispatcher.core.outcome import explain
 from hookseal.errors import Malformed
@@ -109,11 +115,15 @@ def status(read: Mapping[str, Any]) -> Status:
         stopped_endpoints=overview.stopped_endpoints,
         idle_replay_seconds=replays[0]["idle_seconds"] if replays else None,
         active_keys=overview.master_keys.get(KeyState.ACTIVE, 0) if overview.master_keys else None,
+        dead_letters=overview.dead_letters,
+        failed=overview.failed,
+        most=overview.most,
     )
     return of_row(
         Status,
         read,
         must_act=concerns(facts),
+        worth_a_look=worth_a_look(facts),
         overview=overview,
         tenants=tuple(of_row(TenantBacklog, each) for each in read["backlog"]["tenants"]),
         other_tenants=of_row(OtherTenants, read["backlog"]["others"]),

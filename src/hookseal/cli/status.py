@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from hookseal.cli.shared.runtime import start
 
 _MEGABYTE: Final = 1_000_000
 _DETAIL: Final = "    "  # before the second line of an entry
+_WIDTH: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,15 @@ def sections(found: Status) -> list[Section]:
 
 
 def _must_act(found: Status) -> Section:
-    concerns = [line for each in found.must_act for line in (f"  {each.reason}", f"{_DETAIL}{each.command}")]
-    return Section(["a person must act" if concerns else "nobody must act", *concerns, *_latency(found)])
+    head = "a person must act" if found.must_act else "nobody must act"
+    concerns = (*found.must_act, *found.worth_a_look)
+    lines = [line for each in concerns for line in (f"  {each.reason}", f"{_DETAIL}{each.command}")]
+    return Section([head, *lines, *_latency(found)])
 
 
 def _latency(found: Status) -> Iterator[str]:
     first = found.first_attempts
-    verdict = {None: "none in five minutes", True: "in time", False: "late"}[first.meets_objective]
+    verdict = {None: "none to time in five minutes", True: "in time", False: "late"}[first.meets_objective]
     yield f"first attempts: {verdict} (objective: 95% within {first.objective_seconds:.0f} s)"
     if first.number:
         percentiles = ", ".join(
@@ -70,6 +74,11 @@ def _latency(found: Status) -> Iterator[str]:
         )
         newest = "the newest" if first.has_more else "all"
         yield f"  {percentiles}, of {newest} {first.number} in five minutes"
+    if held := first.waiting_for:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in held.items())
+        yield from wrap(
+            f"{sum(held.values())} are held: {reasons}", _WIDTH, initial_indent="  ", subsequent_indent=_DETAIL
+        )
     if found.overview.due:
         yield f"  the oldest that is due has waited for {age(first.oldest_due_seconds)}"
 

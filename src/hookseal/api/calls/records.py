@@ -129,14 +129,16 @@ class RunningReplayOut(Out):
 
 
 class FirstAttemptsOut(Out):
-    """How long first attempts took to come, in the last five minutes, to endpoints that hold nothing back.
+    """How long first attempts took to come, in the last five minutes, of deliveries that their endpoints did not hold.
 
-    `hasMore`: they are only the newest. They meet the objective if the 95th percentile, and the time since when the
-    oldest delivery is due, are at most `objectiveSeconds`.
+    `hasMore`: they are only the newest. `waitingFor` counts those that are held and were not tried, by reason. They
+    meet the objective if the 95th percentile, and the time since when the oldest delivery is due, are at most
+    `objectiveSeconds`.
     """
 
     number: int
     has_more: bool
+    waiting_for: dict[str, int]
     p50_seconds: float | None
     p95_seconds: float | None
     p99_seconds: float | None
@@ -148,13 +150,14 @@ class FirstAttemptsOut(Out):
 class StatusOut(Out):
     """What an operator asks first: whose deliveries wait, what fails, what limits the workers, and who must act.
 
-    `mustAct` has each reason why a person must act. `tenants` are the ten whose oldest delivery has been due or held
-    for longest; `allTenants` is false if there are more than 2,000 with pending deliveries. `endpoints` are up to 20 in
-    trouble.
+    `mustAct` has each reason why a person must act, `worthALook` what nobody must act on, such as dead letters.
+    `tenants` are the ten whose oldest delivery has been due or held for longest; `allTenants` is false if there are
+    more than 2,000 with pending deliveries. `endpoints` are up to 20 in trouble.
     """
 
     at: datetime
     must_act: list[ConcernOut]
+    worth_a_look: list[ConcernOut]
     overview: OverviewOut
     oldest_waiting_seconds: dict[str, float]
     tenants: list[TenantBacklogOut]
@@ -215,6 +218,7 @@ async def status(asked: Asked[NoQuery, None]) -> StatusOut:
         StatusOut,
         found,
         must_act=[_of(ConcernOut, each) for each in found.must_act],
+        worth_a_look=[_of(ConcernOut, each) for each in found.worth_a_look],
         overview=_of(OverviewOut, found.overview),
         oldest_waiting_seconds=dict(found.oldest_waiting_seconds),
         tenants=[_of(TenantBacklogOut, each) for each in found.tenants],

@@ -26,6 +26,7 @@ class Limit(StrEnum):
     CPU = "cpu"
 
 
+_GIVEN_UP: Final = "hookseal delivery list --state dead_letter --state failed"
 _OF_SERVERS: Final = frozenset({Limit.POSTGRESQL, Limit.REDIS})  # which further workers only slow down
 
 
@@ -53,11 +54,12 @@ class Kind(StrEnum):
     LINE_STOPPED = "line_stopped"
     HELD_FOR_LONG = "held_for_long"
     REPLAY_STUCK = "replay_stuck"
+    GIVEN_UP = "given_up"  # is worth a look, and no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
-    """Why a person must act, of which kind that is, and the command to run next."""
+    """Why a person must act, or what is worth a look, of which kind that is, and the command to run next."""
 
     kind: Kind
     reason: str
@@ -74,7 +76,7 @@ class InstallationFacts:
     one leads, or none ever did. `oldest_waiting_seconds` has for each reason to wait how long the oldest delivery has
     been held. `idle_replay_seconds` is how long ago the running replay job that is furthest behind took a step, None if
     none runs. `active_keys` counts the active master keys; None if there are none at all, because another provider
-    keeps the secrets.
+    keeps the secrets. `dead_letters` and `failed` deliveries are counted up to `most`.
     """
 
     endpoints: int
@@ -90,6 +92,9 @@ class InstallationFacts:
     stopped_endpoints: int
     idle_replay_seconds: float | None
     active_keys: int | None
+    dead_letters: int
+    failed: int
+    most: int
 
 
 def concerns(facts: InstallationFacts) -> tuple[Concern, ...]:
@@ -154,6 +159,23 @@ def _of_deliveries(facts: InstallationFacts) -> Iterator[Concern]:
     if facts.idle_replay_seconds is not None and facts.idle_replay_seconds > IDLE_SECONDS:
         reason = f"a replay job has done nothing for {_span(facts.idle_replay_seconds)}"
         yield Concern(kind=Kind.REPLAY_STUCK, reason=reason, command="hookseal replay list --state running")
+
+
+def worth_a_look(facts: InstallationFacts) -> tuple[Concern, ...]:
+    """Return what nobody must act on and a person should know: deliveries that were given up."""
+    counted = [
+        plural(number, one, many)
+        for number, one, many in (
+            (facts.dead_letters, "dead letter", "dead letters"),
+            (facts.failed, "failed delivery", "failed deliveries"),
+        )
+        if number
+    ]
+    if not counted:
+        return ()
+    prefix = "at least " if max(facts.dead_letters, facts.failed) >= facts.most else ""
+    reason = f"given up: {prefix}{' and '.join(counted)}"
+    return (Concern(kind=Kind.GIVEN_UP, reason=reason, command=_GIVEN_UP),)
 
 
 def _span(seconds: float) -> str:

@@ -35,9 +35,13 @@ state = 'sending', next_attempt_at = NULL, rung_at = coalesce(d.rung_at, now()),
         claimed_number = least(d.attempts, 2147483646) + 1, claimed_at = clock_timestamp(),
         claimed_refs = coalesce(s.refs, '{}'), claimed_generation = s.generation
 
--- Whether a delivery that was never attempted has been held: then it has an error, or its line has moved to it since.
+-- Whether a delivery that was never attempted has been held: then it has an error, or its line has moved to it since, or the
+-- breaker of its endpoint has closed while it waited for room.
 -- name: was_held
-(d.last_error IS NOT NULL OR d.position IS NOT NULL AND d.next_attempt_at > d.created_at) AS was_held
+(d.last_error IS NOT NULL OR d.position IS NOT NULL AND d.next_attempt_at > d.created_at
+        OR d.waiting_for IS NOT NULL
+           AND EXISTS (SELECT FROM hookseal.lanes AS l
+                       WHERE l.tenant_id = d.tenant_id AND l.endpoint_id = d.endpoint_id AND l.reopened_at > d.created_at)) AS was_held
 
 -- What a claim returns of a delivery and its event, which are `c` and `v`. Python cannot read every year that a role with the
 -- right to write may put into `created_at`.
@@ -180,17 +184,18 @@ FROM claimed AS c CROSS JOIN endpoint AS e JOIN hookseal.events AS v ON v.ctid =
 -- since these have another place (`ctid`). Numbers are limited as in `record`. An attempt that disables its endpoint, or is
 -- the probe of a held endpoint, is recorded by `record`, alone. If another program inserts one of the attempts at the same
 -- moment, PostgreSQL refuses the batch, and it is repeated in halves: `ON CONFLICT` would take a tenth of the time.
+-- `rung_at` of a delivery that ends says whether something held it before this attempt: then it is null.
 -- name: record_all
 WITH made AS MATERIALIZED (
     SELECT m.*
     FROM unnest(string_to_array($1, E'\n', ''), string_to_array($2, E'\n', '')::uuid[], string_to_array($3, E'\n', '')::uuid[],
                 string_to_array($4, E'\n', ''), string_to_array($5, E'\n', '')::float8[], string_to_array($6, E'\n', '')::integer[],
                 string_to_array($7, E'\n', '')::integer[], string_to_array($8, E'\n', ''), string_to_array($9, E'\n', ''),
-                $10::text[], $11::text[])
-         AS m (tenant_id, id, token, state, wait, duration_ms, status, outcome, refs, error, snippet)
+                string_to_array($10, E'\n', '')::boolean[], $11::text[], $12::text[])
+         AS m (tenant_id, id, token, state, wait, duration_ms, status, outcome, refs, was_held, error, snippet)
 ), held AS MATERIALIZED (
     SELECT d.ctid AS place, d.claimed_number, d.claimed_at,
-           m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs
+           m.state, m.error, m.wait, m.duration_ms, m.status, m.outcome, m.snippet, m.refs, m.was_held
     FROM made AS m JOIN hookseal.deliveries AS d ON d.id = m.id AND d.tenant_id IS NOT DISTINCT FROM m.tenant_id
     WHERE d.lease_token IS NOT DISTINCT FROM m.token
     FOR UPDATE OF d SKIP LOCKED
@@ -199,7 +204,7 @@ WITH made AS MATERIALIZED (
     SET state = h.state, attempts = d.claimed_number, budget_spent = least(d.budget_spent, 2147483646) + 1,
         last_error = h.error,
         next_attempt_at = CASE WHEN h.state = 'pending' THEN now() + make_interval(secs => h.wait) END,
-        rung_at = CASE WHEN h.state = 'pending' THEN NULL ELSE d.rung_at END,
+        rung_at = CASE WHEN h.state = 'pending' OR h.was_held THEN NULL ELSE d.rung_at END,
         finished_at = CASE WHEN h.state <> 'pending' THEN now() END,  -- else a trigger sets it, which takes longer
         lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL,
         claimed_number = NULL, claimed_at = NULL, claimed_refs = NULL, claimed_generation = NULL
@@ -210,7 +215,7 @@ WITH made AS MATERIALIZED (
     INSERT INTO hookseal.attempts
         (tenant_id, delivery_id, number, started_at, duration_ms, status, outcome, snippet, signed_by, worker, endpoint_id)
     SELECT tenant_id, id, claimed_number, claimed_at, duration_ms, status, outcome, snippet, coalesce(string_to_array(refs, ' '), '{}'),
-           $12, endpoint_id
+           $13, endpoint_id
     FROM ended
     WHERE NOT EXISTS (  -- else the insert would wait for a transaction that deletes this attempt
         SELECT FROM hookseal.attempts AS a

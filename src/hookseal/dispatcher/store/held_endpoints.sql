@@ -85,7 +85,8 @@ WITH released AS (
 ), changed AS (
     UPDATE hookseal.deliveries AS d
     SET waiting_for = held.waiting_for, held_at = CASE WHEN held.waiting_for IS NOT NULL THEN now() END,
-        next_attempt_at = now(), rung_at = NULL
+        next_attempt_at = now(), rung_at = NULL,
+        last_error = CASE WHEN held.waiting_for = 'endpoint_disabled' THEN 'the endpoint is disabled' ELSE d.last_error END
     FROM few AS held
     WHERE d.tenant_id = held.tenant_id AND d.id = held.id
 ), turn AS (

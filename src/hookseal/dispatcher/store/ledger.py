@@ -38,7 +38,7 @@ from hookseal.postgres.translate import translated
 
 _BATCHES: Final = Statements("hookseal.dispatcher.store", "batches.sql")
 _NO_RINGS: Final = (None,) * 4
-_NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 9, [], [])
+_NO_OUTCOMES: Final[tuple[str | list[str], ...]] = (*("",) * 10, [], [])
 
 
 async def plan_batches(connection: Connection) -> None:
@@ -90,6 +90,7 @@ def _outcome(finished: FinishedAttempt) -> tuple[str, ...]:
         attempt.outcome.value,
         # References have no space. PostgreSQL has no arrays of arrays with different lengths.
         " ".join(attempt.signed_by),
+        "ft"[claim.was_held],
     )
 
 
@@ -334,6 +335,7 @@ class PostgresLedger:
             self._worker,
             claim.is_probe is True,
             attempt.outcome not in TROUBLE,
+            claim.was_held,
         )
         if verdict.disable is None or self._audit is None:
             return _applied(verdict, await self._row("record", *recording, _MAY_DISABLE))
@@ -504,7 +506,7 @@ async def plan(connection: Connection) -> None:
 
     Nothing is changed. Raises `Unavailable`.
     """
-    await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", *(None,) * 3)
+    await _SQL.rows(connection, "record", *_NO_FENCE, State.PENDING.value, *(None,) * 7, [], "", *(None,) * 4)
     await _SQL.rows(connection, "release", *_NO_FENCE, 0.0, None)
     await _SQL.rows(connection, "hold", *_NO_FENCE, "", "", 0.0, *(None,) * 4)
     await _SQL.rows(connection, "ring_unrung", 1, 0.0, None, _NOBODY, "", None, None)

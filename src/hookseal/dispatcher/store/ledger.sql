@@ -8,7 +8,8 @@ lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL,
 -- prevent an outcome from being recorded, nor the other leases that are ended in the same statement.
 -- A 410 is an answer to the pointer that the claim read. If the pointer has moved since, the endpoint stays enabled, and
 -- the delivery is due again. The endpoint is locked first, in the same order as in an operator's change.
--- $16: whether the endpoint may be disabled; the caller audits that in the same transaction, or records without it.
+-- $16: whether something held the delivery before this attempt, as in `record_all`.
+-- $17: whether the endpoint may be disabled; the caller audits that in the same transaction, or records without it.
 -- If the delivery is the probe of its endpoint ($14): once it was signed, an endpoint that waits for a secret is released.
 -- An open breaker closes if the endpoint was not in trouble ($15); its lane is then crowded, so that workers begin slowly.
 -- name: record
@@ -27,7 +28,7 @@ WITH gone AS (
         budget_spent = CASE WHEN late.moved THEN d.budget_spent ELSE least(d.budget_spent, 2147483646) + 1 END,
         last_error = CASE WHEN late.moved THEN $5 || ' before the endpoint was changed' ELSE $5 END,
         next_attempt_at = CASE WHEN late.moved OR $4 = 'pending' THEN now() + make_interval(secs => $6) END,
-        rung_at = CASE WHEN late.moved OR $4 = 'pending' THEN NULL ELSE d.rung_at END,
+        rung_at = CASE WHEN late.moved OR $4 = 'pending' OR $16::boolean THEN NULL ELSE d.rung_at END,
         {claim_ended}
     FROM late
     WHERE d.id = $2::text::uuid AND d.tenant_id IS NOT DISTINCT FROM $1 AND d.lease_token = $3::text::uuid
@@ -36,7 +37,7 @@ WITH gone AS (
     UPDATE hookseal.endpoints AS e
     SET enabled = false, disabled_reason = $7, disabled_at = now()
     FROM ended
-    WHERE $7::text IS NOT NULL AND $16::boolean AND NOT ended.moved
+    WHERE $7::text IS NOT NULL AND $17::boolean AND NOT ended.moved
       AND e.tenant_id = ended.tenant_id AND e.id = ended.endpoint_id AND e.enabled
     RETURNING e.id
 ), freed AS (  -- the probe was signed: the secret is available again

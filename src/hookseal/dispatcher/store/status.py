@@ -1,5 +1,6 @@
 """What an operator asks first: whose deliveries wait, what fails since when, what limits workers, how fast it is."""
 
+import json
 from typing import Any, Final
 
 from hookseal.dispatcher.core.endpoint_rules import LIVE_SECONDS
@@ -44,5 +45,5 @@ async def read(executor: Executor, *, most: int = overview.MOST) -> dict[str, An
         "most_of_each": MOST_OF_ONE,
         "workers": [dict(row) for row in await _SQL.rows(executor, "workers", LIVE_SECONDS, WORKERS)],
         "replays": [dict(row) for row in await _SQL.rows(executor, "replays", REPLAYS)],
-        "first_attempts": dict(first_attempts),
+        "first_attempts": {**first_attempts, "waiting_for": json.loads(first_attempts["waiting_for"])},
     }

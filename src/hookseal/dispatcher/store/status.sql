@@ -122,12 +122,16 @@ CASE WHEN substr(d.id::text, 15, 1) = '7'
                   ELSE d.created_at END
 
 -- Returns how long the first attempts of the newest $1 deliveries took to come, of those published in the last $2 seconds: the
--- percentiles, and whether there were more. An endpoint that is held, at a limit or ordered holds deliveries back, so its
--- deliveries are left out; a delivery that is due and was not tried counts with the time until now.
+-- percentiles, and whether there were more; and how many of these deliveries are held and were never tried, by what holds them.
+-- A delivery that something held before its first attempt is left out: then its record has no `rung_at`. So is one that is tried
+-- again, of which that is not kept. One that is due and was neither tried nor held counts with the time until now, unless its
+-- endpoint is held, at a limit or ordered.
 -- name: first_attempts
 WITH newest AS MATERIALIZED (
-    SELECT d.tenant_id, d.id, d.endpoint_id, {published_at} AS published_at, d.replay_of,
-           d.state = 'pending' AND d.waiting_for IS NULL AND d.next_attempt_at <= now() AS is_due
+    SELECT d.tenant_id, d.id, d.endpoint_id, {published_at} AS published_at, d.replay_of, d.attempts, d.waiting_for,
+           d.state IN ('delivered', 'dead_letter', 'failed') AND d.attempts = 1 AND d.rung_at IS NOT NULL AS is_tried,
+           d.state = 'pending' AND d.attempts = 0 AND d.waiting_for IS NULL AND d.last_error IS NULL
+           AND d.next_attempt_at <= now() AS is_due
     FROM hookseal.deliveries AS d
     ORDER BY d.id DESC
     LIMIT $1
@@ -135,22 +139,36 @@ WITH newest AS MATERIALIZED (
     SELECT * FROM newest WHERE published_at > now() - make_interval(secs => $2) AND replay_of IS NULL
 ), free AS MATERIALIZED (
     SELECT t.tenant_id, t.endpoint_id
-    FROM (SELECT DISTINCT r.tenant_id, r.endpoint_id FROM recent AS r) AS t
+    FROM (SELECT DISTINCT r.tenant_id, r.endpoint_id FROM recent AS r WHERE r.is_due) AS t
     WHERE (SELECT NOT e.ordered FROM hookseal.endpoints AS e WHERE e.tenant_id = t.tenant_id AND e.id = t.endpoint_id LIMIT 1)
       AND {is_not_held}
       AND (SELECT true FROM hookseal.lanes AS l WHERE l.tenant_id = t.tenant_id AND l.endpoint_id = t.endpoint_id LIMIT 1) IS NULL
+), held AS (
+    SELECT coalesce(h.waiting_for, r.waiting_for::text) AS waiting_for, count(*) AS number
+    FROM recent AS r
+    LEFT JOIN LATERAL (
+        SELECT h.waiting_for FROM hookseal.held_endpoints AS h
+        WHERE h.tenant_id = r.tenant_id AND h.endpoint_id = r.endpoint_id AND h.released_at IS NULL
+          AND r.waiting_for IN ('rate', 'concurrency')
+        LIMIT 1) AS h ON true
+    WHERE r.attempts = 0 AND r.waiting_for IS NOT NULL
+    GROUP BY 1
 )
 SELECT count(*) AS number, (SELECT count(*) FROM recent) = $1 AS has_more,
+       (SELECT coalesce(json_object_agg(h.waiting_for, h.number ORDER BY h.waiting_for), '{}') FROM held AS h)::text AS waiting_for,
        percentile_cont(0.5) WITHIN GROUP (ORDER BY t.seconds) AS p50_seconds,
        percentile_cont(0.95) WITHIN GROUP (ORDER BY t.seconds) AS p95_seconds,
        percentile_cont(0.99) WITHIN GROUP (ORDER BY t.seconds) AS p99_seconds
-FROM (SELECT greatest(extract(epoch FROM coalesce(a.started_at, now()) - r.published_at), 0)::float8 AS seconds
+FROM (SELECT greatest(extract(epoch FROM a.started_at - r.published_at), 0)::float8 AS seconds
       FROM recent AS r
-      JOIN free AS f ON f.tenant_id = r.tenant_id AND f.endpoint_id = r.endpoint_id
-      LEFT JOIN LATERAL (
+      CROSS JOIN LATERAL (
           SELECT a.started_at FROM hookseal.attempts AS a
-          WHERE a.tenant_id = r.tenant_id AND a.delivery_id = r.id AND a.number = 1 LIMIT 1) AS a ON true
-      WHERE a.started_at IS NOT NULL OR r.is_due) AS t
+          WHERE a.tenant_id = r.tenant_id AND a.delivery_id = r.id AND a.number = 1 LIMIT 1) AS a
+      WHERE r.is_tried
+      UNION ALL
+      SELECT greatest(extract(epoch FROM now() - r.published_at), 0)::float8
+      FROM recent AS r JOIN free AS f ON f.tenant_id = r.tenant_id AND f.endpoint_id = r.endpoint_id
+      WHERE r.is_due) AS t
 
 -- Counts the endpoints whose secret is refused, up to $1.
 -- name: secrets_refused
