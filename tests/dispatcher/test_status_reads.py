@@ -8,6 +8,7 @@ import pytest
 
 from hookseal.dispatcher.store import backlog, endpoint_queries, overview, status
 from hookseal.postgres.pool import Connection, Pool
+from hookseal.worker.metrics import database
 
 pytestmark = pytest.mark.req("OPS-15", part="status")
 
@@ -87,7 +88,14 @@ def _reads() -> Iterator[tuple[str, str, tuple[Any, ...]]]:
         "stats_of_all": (None, 50),
         "page_in_states": (None, ["stopped"], None, 50, 100),
     }
-    every = ((status._SQL, own), (overview.SQL, counts), (backlog.SQL, tenants), (endpoint_queries._SQL, endpoints))
+    metrics = {"lines_stopped": (100,)}
+    every = (
+        (status._SQL, own),
+        (overview.SQL, counts),
+        (backlog.SQL, tenants),
+        (endpoint_queries._SQL, endpoints),
+        (database._SQL, metrics),
+    )
     for statements, calls in every:
         for name, arguments in calls.items():
             yield name, statements[name], arguments

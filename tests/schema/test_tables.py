@@ -118,7 +118,7 @@ _PLACES = [
     (("dispatcher.store", "endpoints.sql", "at_url"), ("acme", "https://a.example/7", None), "endpoints_url"),
     (("dispatcher.store", "replay.sql", "skip"), ("acme", None, _ENDPOINT), "deliveries_stopping"),
     (("dispatcher.store", "held_endpoints.sql", "move_lines"), ("", _ENDPOINT, 1000), "deliveries_in_line"),
-    (("worker.metrics", "database.sql", "lines_stopped"), (), "deliveries_stopping"),
+    (("worker.metrics", "database.sql", "lines_stopped"), (100,), "deliveries_stopping"),
     (("dispatcher.store", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_pkey"),
     (("dispatcher.store", "delivery_queries.sql", "why"), (_ENDPOINT, 30.0), "deliveries_in_line"),
     (("dispatcher.store", "delivery_queries.sql", "page_of_events"), (*_OF_EVENTS, "e7", None), "delivery_links_once"),
@@ -731,7 +731,7 @@ def _repeated(now: Any, rings: Sequence[str]) -> list[Read]:
         "park": (*rings, "\n".join("rate" for _ in rings[2].splitlines())),
         "due": tuple(rings),
     }
-    figures = {"lines_stopped": (), "retention_lag_seconds": (30,)}
+    figures = {"lines_stopped": (100,), "retention_lag_seconds": (30,)}
     counts = {
         "oldest_due_seconds": (),
         "due": (100,),

@@ -103,8 +103,9 @@ async def show(
     }
 
 
-def _item(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "metadata": json.loads(row["metadata"])}
+def _item(row: Mapping[str, Any]) -> dict[str, Any]:
+    states = zip(("state", "state_since", "stopped_by", "next_probe_at"), row["states"], strict=True)
+    return {**row, "metadata": json.loads(row["metadata"]), **dict(states)}
 
 
 BATCH: Final = 1_000  # rows that one statement writes or deletes

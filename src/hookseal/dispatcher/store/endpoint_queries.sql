@@ -30,14 +30,11 @@ coalesce(e.updated_at, e.created_at) AS updated_at
             ON h.tenant_id = e.tenant_id AND h.endpoint_id = e.id AND h.released_at IS NULL
         LEFT JOIN hookseal.lanes AS l ON l.tenant_id = e.tenant_id AND l.endpoint_id = e.id) AS lane_since
 
--- Its state, since when, and the delivery that was given up and stops its line: null if none does.
+-- Its state, since when, the delivery that was given up and stops its line, and the time of its next probe: null where there is
+-- none. They are one column, so that the state is looked up once for each endpoint that is returned.
 -- name: states
-(SELECT s.state FROM {state_of}) AS state, (SELECT s.since FROM {state_of}) AS state_since,
-       (SELECT s.stopped_by::text FROM {state_of}) AS stopped_by
-
--- The state of an endpoint.
--- name: state_of
-hookseal.endpoint_states AS s WHERE s.tenant_id = e.tenant_id AND s.endpoint_id = e.id
+(SELECT ROW(s.state, s.since, s.stopped_by::text, s.probe_at)
+        FROM hookseal.endpoint_states AS s WHERE s.tenant_id = e.tenant_id AND s.endpoint_id = e.id) AS states
 
 -- The endpoints of the tenant $1, enabled or not if $2 says so.
 -- The comparisons of pairs make the planner use an index that begins with the tenant.
@@ -204,8 +201,7 @@ SELECT e.tenant_id, e.id::text AS endpoint_id, {given}, e.url, e.event_types, e.
                   <= (e.tenant_id, e.id, w.waiting_for, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
             ORDER BY d.tenant_id, d.endpoint_id, d.waiting_for, d.id
             LIMIT 1) AS one) AS waiting_for,
-       {lane}, {lane_since}, {states},
-       (SELECT s.probe_at FROM {state_of}) AS next_probe_at
+       {lane}, {lane_since}, {states}
 FROM hookseal.endpoints AS e
 CROSS JOIN LATERAL (
     SELECT b.pending, b.waiting, b.waiting_since

@@ -143,6 +143,7 @@ async def _stored(connection: Connection, rules: Rules) -> Mapping[str, Reading]
         "due": COUNTED_AT_MOST,
         "waiting": COUNTED_AT_MOST,
         "oldest_waiting": overview.LANES,
+        "lines_stopped": COUNTED_AT_MOST,
         "longest_failing": _NAMED_AT_MOST,
         "longest_open": rules.tenants,
         "tenants_stopped": rules.tenants,

@@ -276,8 +276,8 @@ LINES_STOPPED: Final = Metric(
     name="hookseal_lines_stopped",
     kind=Kind.GAUGE,
     aggregation=Aggregation.MAX,
-    text="Ordered endpoints that send nothing until an operator replays or skips their dead letter or failed delivery. "
-    "Leader only.",
+    text="Ordered endpoints that send nothing until an operator replays or skips their dead letter or failed delivery, "
+    "counted up to 100,000. Leader only.",
 )
 
 # --- Replay jobs ---
