@@ -156,13 +156,13 @@ async def test_verify_has_one_line_for_each_chain(begun: Begun) -> None:
 async def test_verify_shows_progress_on_a_terminal(
     begun: Begun, tmp_path: Path, source: tuple[str, ...], rows: int
 ) -> None:
-    """On a terminal, standard error counts the verified rows, and the line is removed at the end."""
+    """On a terminal, standard error counts the verified rows."""
     await changed(begun, *range(rows))
     (tmp_path / "audit.jsonl").write_text((await begun.run("audit", "export")).out, encoding="utf-8")
     verify = ("audit", "verify", *source, "--tenant", "acme", "--json")
-    ended = await on_a_terminal(*verify, stream="stderr", **begun.settings)
+    ended = await on_a_terminal(*verify, stream="stderr", **begun.settings, TERM="xterm")
     assert ended.json["intact"]
-    assert f"\r\x1b[Kacme: {rows} rows\r\x1b[K" == ended.err
+    assert f"{rows}/?" in ended.err
 
 
 @pytest.mark.req("SEC-14", part="export")

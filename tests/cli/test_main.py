@@ -1,5 +1,6 @@
 """Every error gives one message and the exit code of its class."""
 
+import ast
 import asyncio
 import json
 import os
@@ -15,17 +16,19 @@ from typing import Annotated
 import pytest
 import typer
 
+from hookseal import cli
 from hookseal.admin import Scope, Trouble
 from hookseal.cli.commands import PLACEHOLDERS, tree
 from hookseal.cli.interrupted import CONTINUES, IN_DOUBT, KNOWN, READS_ONLY, message
 from hookseal.cli.main import run_command
-from hookseal.cli.shared.output import Json
+from hookseal.cli.shared.output import PIPE_CLOSED, Json
 from hookseal.dispatcher.core.model import State
 from hookseal.dispatcher.core.replay_job import FINAL, JobState
 from hookseal.errors import ConfigError, Conflict, Defect, HooksealError, Malformed, NotFound, Refused, Unavailable
 from hookseal.ground.wire import Algorithm, Scheme
 from tests import forked
 from tests.cli.command import DEADLINE_SECONDS, hookseal
+from tests.cli.documented import PAGE
 from tests.cli.listeners import black_hole
 
 
@@ -241,6 +244,34 @@ def test_help_has_panels(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("To try it", []) == (epilog[0].strip()[:9], [line for line in epilog if not line.strip()])
 
 
+@pytest.mark.req("OPS-04", part="exit-codes")
+def test_the_documented_exit_codes_are_those_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/commands.md and the help have each code with which a command can end, and no other."""
+    of_commands = [ast.parse(file.read_text(encoding="utf-8")) for file in Path(cli.__file__).parent.rglob("*.py")]
+    written = {
+        constant.value
+        for module in of_commands
+        for call in ast.walk(module)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "typer.Exit"
+        for constant in ast.walk(call)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, int)
+    }
+    used = written | {each.exit_code for each in errors_below(HooksealError)} | {2, 130, PIPE_CLOSED}
+    table = PAGE.read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    run_command([])
+    shown = " ".join(capsys.readouterr().out.split()).partition("Exit codes: ")[2]
+
+    assert used == documented == {int(code) for code in re.findall(r"\d+", shown)}
+
+
+def errors_below(kind: type[HooksealError]) -> set[type[HooksealError]]:
+    """Return the class and each class of hookseal below it."""
+    ours = {each for each in kind.__subclasses__() if each.__module__.startswith("hookseal")}
+    return {kind}.union(*map(errors_below, ours))
+
+
+@pytest.mark.req("OPS-04", part="json")
 def test_every_command_has_json_and_help() -> None:
     """Every command of every group has `--json` and a help text."""
     assert [] == [

@@ -173,6 +173,7 @@ class Endpoints:
         scheme: Scheme | SchemeName | None = None,
         dry_run: bool = False,
         report: Callable[[str], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
     ) -> ImportedEndpoints:
         """Add endpoints of an older system with the secrets that their receivers have, each in one transaction.
 
@@ -180,8 +181,9 @@ class Endpoints:
         endpoint the first counts. `scheme` is that of rows which name none, by default `x-webhook`; a `whsec_` needs
         one. A row that fails is in `failed`, and does not stop the others; an outage does. `report` is called with a
         line for a person: each failure, the counts after every 1,000 rows, and in a `dry_run`, which changes nothing,
-        what would be done with each row. It joins no transaction, and works over five connections: while it does, four
-        other changes can be made, and another call of this kind waits.
+        what would be done with each row. `on_progress` is called after each row with the number of rows that are done,
+        and with that of all, or None if it is not known. It joins no transaction, and works over five connections:
+        while it does, four other changes can be made, and another call of this kind waits.
         """
         is_dry = arguments.flag(dry_run, "dry_run")
         otherwise = None if scheme is None else arguments.choice(Scheme, scheme, "scheme")
@@ -194,6 +196,7 @@ class Endpoints:
                 own_drain_seconds=self._drain_seconds,
                 is_dry=is_dry,
                 report=report or (lambda _line: None),
+                on_progress=on_progress,
             )
         return ImportedEndpoints(
             dry_run=is_dry,

@@ -322,19 +322,26 @@ class Secrets:
         tenant_id: str | None = None,
         dry_run: bool = False,
         report: Callable[[str], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
     ) -> MovedSecrets:
         """Move the secrets of all endpoints, or of those of a tenant, to the provider `to`: db, aws, gcp or openbao.
 
         Each endpoint is moved in one transaction; its overlap, schemes and schedule stay, and the versions that it
         leaves are retired. If no tenant is named and none failed, the installation's own secrets follow. Failures,
-        `dry_run`, `report` and connections are as for `Endpoints.import_rows`; a repeat continues. Raises `Refused` if
-        this process does not use the provider, and `Conflict` while a live worker does not read it.
+        `dry_run`, `report`, `on_progress` and connections are as for `Endpoints.import_rows`; a repeat continues.
+        Raises `Refused` if this process does not use the provider, and `Conflict` while a live worker does not read it.
         """
         provider, owner = arguments.provider(to, "to"), arguments.optional(arguments.customer_id, tenant_id)
         is_dry = arguments.flag(dry_run, "dry_run")
         async with self._session.changing_many(actor) as (operator, further):
             moved = await move_secrets.move_all(
-                operator, further, provider, owner, is_dry=is_dry, report=report or (lambda _line: None)
+                operator,
+                further,
+                provider,
+                owner,
+                is_dry=is_dry,
+                report=report or (lambda _line: None),
+                on_progress=on_progress,
             )
         return MovedSecrets(
             to=cast("ProviderName", provider.value),  # dev is none
@@ -355,20 +362,27 @@ class Secrets:
         dry_run: bool = False,
         finalize: bool = False,
         report: Callable[[str], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
     ) -> MigratedSecrets:
         """Seal the plaintext secrets of an older system, byte for byte, each endpoint in one transaction.
 
         A migrated endpoint signs in `scheme`. The plaintext stays in its column until a call with `finalize`, which
         migrates nothing: if every secret is sealed, it empties the column, and PostgreSQL refuses plaintext afterwards.
-        Failures, `dry_run`, `report` and connections are as for `Endpoints.import_rows`; a repeat continues. Raises
-        `SecretDenied` if the database role may not read plaintext, and `Refused` if `finalize` finds an endpoint that
-        is not migrated.
+        Failures, `dry_run`, `report`, `on_progress` and connections are as for `Endpoints.import_rows`; a repeat
+        continues. Raises `SecretDenied` if the database role may not read plaintext, and `Refused` if `finalize` finds
+        an endpoint that is not migrated.
         """
         how = arguments.choice(Scheme, scheme, "scheme")
         is_dry, is_final = arguments.flag(dry_run, "dry_run"), arguments.flag(finalize, "finalize")
         async with self._session.changing_many(actor) as (operator, further):
             found = await migrate_secrets.migrate_all(
-                operator, further, how, is_dry=is_dry, finalize=is_final, report=report or (lambda _line: None)
+                operator,
+                further,
+                how,
+                is_dry=is_dry,
+                finalize=is_final,
+                report=report or (lambda _line: None),
+                on_progress=on_progress,
             )
         return MigratedSecrets(
             dry_run=is_dry,

@@ -1,8 +1,6 @@
 """`hookseal audit`: list the audit log, and verify that it is complete and unchanged."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -15,6 +13,7 @@ from hookseal.audit.exported import MAX_LINE_BYTES
 from hookseal.cli.context import CHANGES, READS, call, listed
 from hookseal.cli.shared.input_files import STANDARD_INPUT, read_input, read_lines
 from hookseal.cli.shared.output import Columns, Json, JsonLines, Wide, emit, emit_page, fields_of, note, printable
+from hookseal.cli.shared.progress import of_each, progress
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EVERY_TENANT
@@ -89,7 +88,8 @@ def verify(
     saved_heads = None if head is None else read_heads(head)
 
     async def step(admin: Admin) -> VerifiedLog:
-        with _progress() as on_progress:
+        with progress("rows verified", is_quiet=True) as report:
+            on_progress = of_each(report)
             if from_export is None:
                 return await admin.audit.verify(
                     tenant_id=_tenant_or_every(tenant), heads=saved_heads, on_progress=on_progress
@@ -153,16 +153,6 @@ def read_heads(source: Path) -> str:
 
 def _tenant_or_every(tenant: str | None) -> str:
     return EVERY_TENANT if tenant is None else tenant
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], None] | None]:
-    """Give what shows the progress on a terminal; the line is removed at the end, unless there was an error."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    yield lambda tenant, rows: typer.echo(f"\r\x1b[K{printable(tenant)}: {rows} rows", err=True, nl=False)
-    typer.echo("\r\x1b[K", err=True, nl=False)
 
 
 def _row(each: AuditRow) -> dict[str, object]:

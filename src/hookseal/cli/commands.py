@@ -26,7 +26,7 @@ Every command has --help and --json, which prints exactly one JSON object;
 up, listen and audit export print one a line.
 Exit codes: 0 done, 1 the answer is no or something is left to do, 2 usage,
 3 not found, 4 conflict, 5 refused, 69 a server does not answer,
-70 internal error, 78 wrong settings, 130 interrupted.
+70 internal error, 78 wrong settings, 130 interrupted, 141 broken pipe.
 """
 
 # Commands and groups by the panels of the help, in the order in which a new user needs them. A command is the function

@@ -8,12 +8,13 @@ import msgspec
 import typer
 import uvloop
 
-from hookseal.admin import FailedRow, ImportedEndpoints, ImportRow
+from hookseal.admin import Admin, FailedRow, ImportedEndpoints, ImportRow
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.csv_rows import CsvRow, csv_rows
 from hookseal.cli.endpoint import options
-from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.printing import option_of
+from hookseal.cli.shared.progress import progress_of_rows
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import private_file
 from hookseal.errors import Malformed
@@ -72,13 +73,19 @@ def import_endpoints(
     settings = start(CHANGES)
     with private_file(from_csv, field="from_csv") as file:
         rows = map(_read, csv_rows(file, required=_REQUIRED, known=_KNOWN))
-        imported = call(
-            settings,
-            lambda admin: admin.endpoints.import_rows(
-                rows=rows, scheme=scheme, dry_run=dry_run, actor=operator_name(), report=note
-            ),
-            loop_factory=uvloop.new_event_loop,
-        )
+
+        async def step(admin: Admin) -> ImportedEndpoints:
+            with progress_of_rows("rows") as (report, on_progress):
+                return await admin.endpoints.import_rows(
+                    rows=rows,
+                    scheme=scheme,
+                    dry_run=dry_run,
+                    actor=operator_name(),
+                    report=report,
+                    on_progress=on_progress,
+                )
+
+        imported = call(settings, step, loop_factory=uvloop.new_event_loop)
     failed = tuple(map(_with_option, imported.failed))
     emit(replace(imported, failed=failed), as_json=as_json, text=lambda: _text(imported))
     raise typer.Exit(1 if imported.failures else 0)

@@ -6,10 +6,11 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from hookseal.admin import MigratedSecrets
+from hookseal.admin import Admin, MigratedSecrets
 from hookseal.cli.context import CHANGES, call, operator_name
-from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.printing import option_of
+from hookseal.cli.shared.progress import progress_of_rows
 from hookseal.cli.shared.runtime import start
 from hookseal.ground.wire import Scheme
 from hookseal.postgres.schema.plaintext import PlaintextColumn
@@ -58,13 +59,19 @@ def migrate_secrets(
 
     Example: hookseal migrate-secrets --dry-run
     """
-    migrated = call(
-        start(CHANGES),
-        lambda admin: admin.secrets.migrate(
-            scheme=scheme, dry_run=dry_run, finalize=finalize, actor=operator_name(), report=note
-        ),
-        loop_factory=uvloop.new_event_loop,
-    )
+
+    async def step(admin: Admin) -> MigratedSecrets:
+        with progress_of_rows("endpoints") as (report, on_progress):
+            return await admin.secrets.migrate(
+                scheme=scheme,
+                dry_run=dry_run,
+                finalize=finalize,
+                actor=operator_name(),
+                report=report,
+                on_progress=on_progress,
+            )
+
+    migrated = call(start(CHANGES), step, loop_factory=uvloop.new_event_loop)
     failed = tuple(replace(each, field=option_of(each.field)) for each in migrated.failed)
     emit(replace(migrated, failed=failed), as_json=as_json, text=lambda: _text(migrated))
     raise typer.Exit(1 if migrated.failures else 0)

@@ -1,16 +1,16 @@
 """`hookseal restore`: find stale rows, and accept them after a restore."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import AcceptedRestore, StaleEndpoint
+from hookseal.admin import AcceptedRestore, Admin, StaleEndpoint
 from hookseal.cli.audit import read_heads
 from hookseal.cli.context import CHANGES, call, operator_name
 from hookseal.cli.shared.output import Json, emit, fields_of, printable, table
+from hookseal.cli.shared.progress import progress
 from hookseal.cli.shared.runtime import start
 from hookseal.errors import Malformed
 from hookseal.ground.ids import EVERY_TENANT, plural
@@ -80,22 +80,20 @@ def accept(
     if (tenant is None) != (endpoint is None):
         raise Malformed("--tenant and --endpoint go together: they name the one endpoint to accept", field="endpoint")
     heads = read_heads(head)
-    accepted = call(
-        settings,
-        lambda admin: admin.restores.accept(
-            heads=heads,
-            actor=operator_name(),
-            tenant_id=tenant,
-            endpoint_id=endpoint,
-            on_progress=_show_progress if sys.stderr.isatty() else None,
-        ),
-    )
+
+    async def step(admin: Admin) -> AcceptedRestore:
+        with progress("endpoints looked at", is_quiet=True) as report:
+            return await admin.restores.accept(
+                heads=heads,
+                actor=operator_name(),
+                tenant_id=tenant,
+                endpoint_id=endpoint,
+                on_progress=lambda _endpoints: report(1),
+            )
+
+    accepted = call(settings, step)
     emit(accepted, as_json=as_json, text=lambda: _accepted_text(accepted))
     raise typer.Exit(1 if accepted.refused else 0)
-
-
-def _show_progress(endpoints: int) -> None:
-    typer.echo(f"\r\x1b[K{endpoints} endpoints", err=True, nl=False)
 
 
 def _checked_text(items: Sequence[StaleEndpoint]) -> str:

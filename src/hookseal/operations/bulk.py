@@ -20,13 +20,14 @@ _REPORT_EVERY: Final = 1_000
 
 T = TypeVar("T")
 Report = Callable[[str], None]  # called with a line for a person: progress, or a failure
+OnProgress = Callable[[int, int | None], None]  # called with the rows that are done, and with all if that is known
 Further = Callable[[], AbstractAsyncContextManager[Connection]]  # gives one more connection, until the block ends
 
 
 class Tally:
     """Counts the outcomes of the rows and reports them; `total` is the number of rows, if it is known.
 
-    `labels` has other words for the outcomes, for a dry run.
+    `labels` has other words for the outcomes, for a dry run. `on_progress` is called after each row.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Tally:
         *,
         total: int | None = None,
         labels: Mapping[str, str] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.failed: list[dict[str, object]] = []
@@ -43,7 +45,8 @@ class Tally:
         self._rows = rows
         self._tell = report
         self._labels = labels or {}
-        self._total = "" if total is None else f" of {total}"
+        self._total = total
+        self._on_progress = on_progress
         self._done = self._unavailable = 0
 
     async def attempt(self, operator: Operator, place: Mapping[str, object], work: Awaitable[str]) -> str | None:
@@ -89,13 +92,16 @@ class Tally:
 
     def _count(self) -> None:
         self._done += 1
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
         if self._done % _REPORT_EVERY == 0:
             self._report()
 
     def _report(self) -> None:
         counts = [f"{number} {self._labels.get(outcome, outcome)}" for outcome, number in sorted(self.counts.items())]
         counts += [f"{self.failures} failed"] if self.failures else []
-        self._tell(f"{self._done}{self._total} {self._rows}: {', '.join(counts) or 'nothing to do'}")
+        done = f"{self._done}{'' if self._total is None else f' of {self._total}'} {self._rows}"
+        self._tell(f"{done}: {', '.join(counts) or 'nothing to do'}")
 
 
 async def side_by_side(

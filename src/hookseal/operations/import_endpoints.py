@@ -9,7 +9,7 @@ from hookseal.dispatcher.store import endpoints
 from hookseal.dispatcher.store.endpoints import NewEndpoint
 from hookseal.errors import Conflict, HooksealError
 from hookseal.ground.ids import EndpointId
-from hookseal.operations.bulk import Further, Report, Tally, side_by_side
+from hookseal.operations.bulk import Further, OnProgress, Report, Tally, side_by_side
 from hookseal.operations.endpoint.endpoints import add_endpoint, disable_endpoint
 from hookseal.operations.operator import Operator
 from hookseal.secrets.core import overlap
@@ -71,13 +71,14 @@ async def import_rows(
     own_drain_seconds: int,
     is_dry: bool,
     report: Report,
+    on_progress: OnProgress | None = None,
 ) -> Tally:
     """Import the endpoint of each row, several at the same time, each in a transaction of its own.
 
     The result counts each `Import`, and the failures: the errors in the rows, and those of `import_endpoint`. Of two
     rows for one endpoint the first counts. Raises what `side_by_side` and `Tally.attempt` raise.
     """
-    tally = Tally("rows", report, labels=_FORETOLD if is_dry else None)
+    tally = Tally("rows", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
 
     async def work(operator: Operator, row: CheckedRow) -> str:
         if isinstance(row.wanted, HooksealError):

@@ -13,7 +13,7 @@ from hookseal.dispatcher.store import held
 from hookseal.errors import Conflict, Malformed, Refused, SecretError
 from hookseal.ground.ids import plural
 from hookseal.ground.wire import Scheme
-from hookseal.operations.bulk import Further, Report, Tally, side_by_side
+from hookseal.operations.bulk import Further, OnProgress, Report, Tally, side_by_side
 from hookseal.operations.endpoint.endpoints import host
 from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.operator import Operator
@@ -74,7 +74,14 @@ class MigratedAll:
 
 
 async def migrate_all(
-    operator: Operator, further: Further, scheme: Scheme, *, is_dry: bool, finalize: bool, report: Report
+    operator: Operator,
+    further: Further,
+    scheme: Scheme,
+    *,
+    is_dry: bool,
+    finalize: bool,
+    report: Report,
+    on_progress: OnProgress | None = None,
 ) -> MigratedAll:
     """Migrate every endpoint that has a plaintext secret, several at the same time, each in a transaction of its own.
 
@@ -91,7 +98,8 @@ async def migrate_all(
         have = plural(left, "endpoint has", "endpoints have")
         raise Refused(f"{have} a plaintext secret that is not sealed", advice=_FIRST)
     total = await migrate_secrets.count_plaintext(operator.connection)
-    tally = Tally("endpoints", report, total=total, labels=_FORETOLD if is_dry else None)
+    labels = _FORETOLD if is_dry else None
+    tally = Tally("endpoints", report, total=total, labels=labels, on_progress=on_progress)
     found = MigratedAll(column=column, tally=tally)
 
     async def work(operator: Operator, endpoint: PlaintextEndpoint) -> str:

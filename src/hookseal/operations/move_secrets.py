@@ -11,7 +11,7 @@ from hookseal.dispatcher.store import held
 from hookseal.errors import NotFound, Refused
 from hookseal.ground.ids import EndpointId, TenantId
 from hookseal.ground.pointer import Pointer
-from hookseal.operations.bulk import Further, Report, Tally, side_by_side
+from hookseal.operations.bulk import Further, OnProgress, Report, Tally, side_by_side
 from hookseal.operations.endpoint.rotation import signing
 from hookseal.operations.operator import Operator
 from hookseal.secrets import move
@@ -45,7 +45,14 @@ class MovedAll:
 
 
 async def move_all(
-    operator: Operator, further: Further, to: Provider, tenant: TenantId | None, *, is_dry: bool, report: Report
+    operator: Operator,
+    further: Further,
+    to: Provider,
+    tenant: TenantId | None,
+    *,
+    is_dry: bool,
+    report: Report,
+    on_progress: OnProgress | None = None,
 ) -> MovedAll:
     """Move the secrets of every endpoint, of this tenant or of all, several at once, each in a transaction of its own.
 
@@ -55,7 +62,7 @@ async def move_all(
     """
     await operator.compare()
     await require_movable(operator, to)
-    tally = Tally("endpoints", report, labels=_FORETOLD if is_dry else None)
+    tally = Tally("endpoints", report, labels=_FORETOLD if is_dry else None, on_progress=on_progress)
 
     async def work(operator: Operator, found: Pointer) -> str:
         if is_dry:

@@ -1,17 +1,18 @@
 """`hookseal secret`: list, reveal, move and destroy versions of secrets, and clear the caches of workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from hookseal.admin import RevealedSecret, SecretVersion
+from hookseal.admin import Admin, Purge, RevealedSecret, SecretVersion
 from hookseal.cli.context import CHANGES, READS, call, operator_name
 from hookseal.cli.endpoint.options import Endpoint, Tenant
 from hookseal.cli.secret.move import move
 from hookseal.cli.shared.moments import lasting
-from hookseal.cli.shared.output import Columns, Json, Wide, emit, fields_of, note, rfc3339, table
+from hookseal.cli.shared.output import Columns, Json, Wide, emit, fields_of, rfc3339, table
+from hookseal.cli.shared.progress import Report, of_each, progress
 from hookseal.cli.shared.runtime import start
 from hookseal.cli.shared.secret_files import SecretOutput
 from hookseal.errors import HooksealError, Malformed, with_advice
@@ -104,16 +105,18 @@ def purge(
     """
     owner = ids.EVERY_TENANT if tenant is None else ids.owner_id(tenant)  # here `*` is no tenant
     older_than_days = lasting(older_than, "d", "older_than")
-    purged = call(
-        start(CHANGES),
-        lambda admin: admin.secrets.purge(
-            tenant_id=owner,
-            actor=operator_name(),
-            older_than_days=older_than_days,
-            dry_run=dry_run,
-            report=_report_purge,
-        ),
-    )
+
+    async def step(admin: Admin) -> Purge:
+        with progress("versions destroyed", is_quiet=True) as report:
+            return await admin.secrets.purge(
+                tenant_id=owner,
+                actor=operator_name(),
+                older_than_days=older_than_days,
+                dry_run=dry_run,
+                report=_of_tenants(report),
+            )
+
+    purged = call(start(CHANGES), step)
     emit(
         purged,
         as_json=as_json,
@@ -166,8 +169,14 @@ def _revealed_text(revealed: RevealedSecret, text: str | None, file: Path | None
     return f"current    {revealed.secret_ref}\n{what} {f'in {file}' if text is None else text}"
 
 
-def _report_purge(tenant: str, destroyed: int | HooksealError) -> None:
-    if isinstance(destroyed, HooksealError):
-        note(f"{tenant}: {with_advice(destroyed)}")
-    else:
-        note(f"{tenant}: {plural(destroyed, 'version', 'versions')} destroyed")
+def _of_tenants(report: Report) -> Callable[[str, int | HooksealError], None]:
+    risen = of_each(report)
+
+    def of_tenant(tenant: str, destroyed: int | HooksealError) -> None:
+        if isinstance(destroyed, HooksealError):
+            report(0, f"{tenant}: {with_advice(destroyed)}")
+        else:
+            risen(tenant, destroyed)
+            report(0, f"{tenant}: {plural(destroyed, 'version', 'versions')} destroyed")
+
+    return of_tenant

@@ -6,10 +6,11 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from hookseal.admin import MovedSecrets, arguments
+from hookseal.admin import Admin, MovedSecrets, arguments
 from hookseal.cli.context import CHANGES, call, operator_name
-from hookseal.cli.shared.output import Json, emit, note
+from hookseal.cli.shared.output import Json, emit
 from hookseal.cli.shared.printing import option_of
+from hookseal.cli.shared.progress import progress_of_rows
 from hookseal.cli.shared.runtime import start
 from hookseal.ground.literals import ProviderName
 
@@ -34,13 +35,19 @@ def move(
     Example: hookseal secret move --to openbao
     """
     provider, owner = arguments.provider(to, "to"), arguments.optional(arguments.customer_id, tenant)
-    moved = call(
-        start(CHANGES),
-        lambda admin: admin.secrets.move(
-            to=provider, tenant_id=owner, dry_run=dry_run, actor=operator_name(), report=note
-        ),
-        loop_factory=uvloop.new_event_loop,
-    )
+
+    async def step(admin: Admin) -> MovedSecrets:
+        with progress_of_rows("endpoints") as (report, on_progress):
+            return await admin.secrets.move(
+                to=provider,
+                tenant_id=owner,
+                dry_run=dry_run,
+                actor=operator_name(),
+                report=report,
+                on_progress=on_progress,
+            )
+
+    moved = call(start(CHANGES), step, loop_factory=uvloop.new_event_loop)
     failed = tuple(replace(each, field=option_of(each.field)) for each in moved.failed)
     emit(replace(moved, failed=failed), as_json=as_json, text=lambda: _text(moved))
     raise typer.Exit(1 if moved.failures else 0)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -23,10 +23,11 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Report]:
+def progress(what: str, total: int | None = None, *, is_quiet: bool = False) -> Iterator[Report]:
     """Give the function that counts items as done, until the block ends; the last count is always printed.
 
-    `total` is None if it is not known how many there are.
+    `total` is None if it is not known how many there are. What `is_quiet` prints without a terminal nothing in the
+    first two seconds.
     """
     if sys.stderr.isatty():
         with _bar() as bar:
@@ -43,7 +44,36 @@ def progress(what: str, total: int | None = None) -> Iterator[Report]:
     try:
         yield lines
     finally:
-        lines.last()
+        if not is_quiet or lines.has_begun:
+            lines.last()
+
+
+def of_each(report: Report) -> Callable[[str, int], None]:
+    """Return what reports by how much the number of a tenant has risen since its last call."""
+    before = dict[str, int]()
+
+    def risen(tenant: str, number: int) -> None:
+        report(number - before.get(tenant, 0))
+        before[tenant] = number
+
+    return risen
+
+
+@contextmanager
+def progress_of_rows(what: str) -> Iterator[tuple[Callable[[str], None], Callable[[int, int | None], None] | None]]:
+    """Give `report` and `on_progress` for the change of many rows, until the block ends.
+
+    On a terminal the counts move a bar, below the lines; elsewhere the lines have the counts.
+    """
+    if not sys.stderr.isatty():
+        yield note, None
+        return
+    with _bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield (
+            lambda line: bar.console.print(printable(line), markup=False, highlight=False),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 class _Lines:
@@ -60,6 +90,11 @@ class _Lines:
         if self._done != self._shown and time.monotonic() >= self._next:
             self._show()
             self._next = time.monotonic() + _EVERY_SECONDS
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a line was printed."""
+        return self._shown > 0
 
     def last(self) -> None:
         if self._done != self._shown:
