@@ -1,13 +1,15 @@
 """`make docs-site`: takes pages and files from outside docs/ into the site, so that links to them work there, too.
 
-It also says what the search leaves out and ranks first, and refuses a page that asks another server for something.
+It also says what the search leaves out and ranks first, and refuses a page that asks another server for something, an
+alert whose section is missing, and a link of the page for a wrong address that leads nowhere.
 MkDocs calls these functions (https://www.mkdocs.org/user-guide/configuration/#hooks).
 """
 
+import json
 import posixpath
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
@@ -51,6 +53,7 @@ RANKS: Final[Mapping[str, float]] = {
     "WORK_ITEMS/*": 0,
     "proof/*": 0,
 }
+ALERTS: Final = ROOT / "deploy" / "kubernetes" / "monitoring" / "prometheusrule.yaml"
 _LINK: Final = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")
 
 
@@ -78,7 +81,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 -- MkDocs names them
     """Return the page with its links as they are in the site, and say how the search treats it."""
     here, name = _source(page.file), page.file.src_uri
-    rank = next((rank for pattern, rank in RANKS.items() if fnmatch(name, pattern)), 1)
+    rank = _rank(name)
     page.meta["search"] = {"boost": rank} if rank else {"exclude": True}
     if name == PAGES["README.md"]:
         page.meta["hide"] = ["navigation", "toc"]
@@ -99,6 +102,29 @@ def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:  # no
     if asked := addresses(output):
         raise PluginError(f"{page.file.src_uri} asks another server: {', '.join(asked)}")
     return output
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Raise `PluginError` with everything that is wrong with the site as a whole."""
+    if wrong := list(_wrong(Path(config.site_dir))):
+        raise PluginError("\n".join(wrong))
+
+
+def _wrong(site: Path) -> Iterator[str]:
+    for page, anchor in re.findall(r"runbook_url: docs/(\S+)\.md#(\S+)", ALERTS.read_text(encoding="utf-8")):
+        if f'id="{anchor}"' not in (site / f"{page}.html").read_text(encoding="utf-8"):
+            yield f"{page}.html has no section for the alert {anchor}"
+    # No other page is written from a template, so that its links are not those of a document, which are checked.
+    for link in re.findall(r'(?:href|src)="/([^"#]*)', (site / "404.html").read_text(encoding="utf-8")):
+        if not (site / link).is_file() and not (site / link / "index.html").is_file():
+            yield f"404.html has a link to /{link}, which is not there"
+    index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
+    pages = {entry["location"].partition("#")[0].removesuffix(".html") for entry in index["docs"]}
+    yield from (f"the search finds {page}" for page in sorted(pages) if not _rank(f"{page}.md"))
+
+
+def _rank(name: str) -> float:
+    return next((rank for pattern, rank in RANKS.items() if fnmatch(name, pattern)), 1)
 
 
 def _targets(file: File) -> set[str]:

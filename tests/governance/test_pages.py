@@ -21,6 +21,7 @@ from tools.pages.outcomes import outcomes_page
 from tools.pages.settings import settings_page
 
 ROOT = Path(__file__).parents[2]
+WORDS_A_MINUTE = 250
 
 
 @pytest.mark.req("OPS-07", part="pages")
@@ -138,3 +139,16 @@ def test_no_picture_asks_another_server() -> None:
         text = picture.read_text(encoding="utf-8")
         assert [] == outside.addresses(text)
         assert [] == re.findall(r"url\([\"']?(?:https?:)?//|@import", text)
+
+
+@pytest.mark.req("UX-04", part="reading")
+def test_what_a_newcomer_reads_takes_less_than_an_hour() -> None:
+    """The pages that docs/README.md names first have, code included, no more words than fit in its minutes."""
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    [first] = [part for part in text.split("\n## ") if part.startswith("Read these first\n")]
+    entries = re.findall(r"^\d+\. .*?\]\(([\w/.]+)\).*? (\d+) minutes", first, re.MULTILINE)
+    minutes = sum(int(each) for _, each in entries)
+    words = sum(len((ROOT / "docs" / page).read_text(encoding="utf-8").split()) for page, _ in entries)
+
+    assert 0 < len(entries) == len(re.findall(r"^\d+\. ", first, re.MULTILINE))
+    assert words / WORDS_A_MINUTE < minutes < 60
