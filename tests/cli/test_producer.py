@@ -50,7 +50,7 @@ async def test_a_right_for_every_tenant_remains(begun: Begun) -> None:
 
     assert ended.out == (
         f"the right is revoked, but {role} may still publish for acme, as it may for every tenant: "
-        f"to end that, run hookseal producer revoke --role {role} --tenant '*'\n"
+        f"to end that, run `hookseal producer revoke --role {role} --tenant '*'`\n"
     )
 
 
