@@ -17,7 +17,7 @@ from tests.cli.switching import Switching, switching
 from tests.doubles.logbook import audited
 from tests.doubles.stored import Installation
 
-pytestmark = pytest.mark.req("OPS-12", part="rotate-verify")
+pytestmark = pytest.mark.req("OPS-12")
 
 OLD = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 NEW = "whsec_" + base64.b64encode(bytes(range(100, 132))).decode()

@@ -29,7 +29,7 @@ from tests.doubles.receivers import hang, listening, status
 from tests.doubles.stored import Installation
 from tests.worker.waiting import eventually
 
-pytestmark = pytest.mark.req("OPS-12", part="endpoint-test")
+pytestmark = pytest.mark.req("OPS-12")
 
 AUTHORITY = Authority()
 CLIENT = AUTHORITY.client("hookseal of acme")

@@ -252,7 +252,7 @@ async def test_every_list_says_the_same_of_an_endpoint(admin: Admin, installatio
     assert expected == {each.endpoint_id: (each.state, hours(each.since)) for each in found.endpoints}
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 @pytest.mark.parametrize("reason", ["secret", "breaker"])
 async def test_a_probe_that_fails_does_not_begin_the_wait_anew(
     admin: Admin, installation: Installation, reason: str

@@ -101,7 +101,7 @@ async def test_a_snippet_cannot_control_the_terminal(begun: Begun) -> None:
         assert "31m" in ended.out
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 @pytest.mark.req("OPS-04", part="json")
 async def test_why_explains_what_a_delivery_waits_for(begun: Begun) -> None:
     """The command explains in a few lines, or in fields, what a delivery waits for; an unknown id is not found."""

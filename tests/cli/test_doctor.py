@@ -32,7 +32,7 @@ from tests.doubles.pgbouncer import pgbouncer
 from tests.faults.outages import WallClock, library
 from tools.bench.scaling import OF_A_PROCESS
 
-pytestmark = pytest.mark.req("OPS-12", part="doctor")
+pytestmark = pytest.mark.req("OPS-12")
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -29,7 +29,7 @@ from tests.worker.canary import Canary, search, signing
 from tests.worker.waiting import eventually
 from tests.worker.world import world
 
-pytestmark = pytest.mark.req("OPS-12", part="listen")
+pytestmark = pytest.mark.req("OPS-12")
 
 SECRET, OTHER = generate_signing_secret(), generate_signing_secret()
 TEXT = SecretMaterial(b"canary of an x-webhook secret, 4f1d")

@@ -30,7 +30,7 @@ ANSWERS = st.one_of(
     st.just(NotBegun()),
 )
 ACCEPTED, REFUSED, UNKNOWN = Reaction.ACCEPTED, Reaction.REFUSED, Reaction.UNKNOWN
-pytestmark = pytest.mark.req("OPS-12", part="rotate-verify")
+pytestmark = pytest.mark.req("OPS-12")
 
 
 def reply(status: int) -> Reply:

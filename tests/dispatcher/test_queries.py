@@ -235,7 +235,7 @@ CASES: list[tuple[dict[str, Any], datetime | None, str | None, list[str]]] = [
 ]
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 @pytest.mark.parametrize(("facts", "since", "command", "said"), CASES)
 def test_each_state_is_explained(
     facts: dict[str, Any], since: datetime | None, command: str | None, said: list[str]
@@ -257,7 +257,7 @@ def test_each_state_is_explained(
     assert command is None or found.text.endswith(f":\n  {command}")
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 @pytest.mark.parametrize(
     ("facts", "action", "at"),
     [
@@ -288,13 +288,13 @@ def test_a_program_reads_what_to_do_and_when(facts: dict[str, Any], action: str,
     assert (action, at) == (found.action, {name: value for name, value in values.items() if value is not None})
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 def test_every_state_and_reason_has_a_case() -> None:
     assert set(State) == {facts.get("state", State.PENDING) for facts, *_ in CASES}
     assert {None, *WaitingFor} == {facts.get("waiting_for") for facts, *_ in CASES}
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 async def test_states_and_reasons_are_those_of_the_table(pool: Pool) -> None:
     found = await pool.fetch(
         "SELECT a.attname, pg_get_constraintdef(c.oid) FROM pg_attribute AS a JOIN pg_constraint AS c"
@@ -306,7 +306,7 @@ async def test_states_and_reasons_are_those_of_the_table(pool: Pool) -> None:
     assert set(WaitingFor) == words["waiting_for"]
 
 
-@pytest.mark.req("OPS-12", part="delivery-why")
+@pytest.mark.req("OPS-12")
 async def test_the_facts_are_those_of_the_tables(begun_pool: Pool) -> None:
     """The facts are those of the tables: lease, newest attempt, probe, and what is ahead in the order."""
     stored = await begin(begun_pool)

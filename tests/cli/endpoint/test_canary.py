@@ -28,7 +28,7 @@ from tests.worker.waiting import eventually
 OLD = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 NEW = "whsec_" + base64.b64encode(bytes(range(100, 132))).decode()
 SENT = {"HOOKSEAL_ALLOW_HTTP": "true", "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8"}
-pytestmark = pytest.mark.req("OPS-12", part="rotate-verify")
+pytestmark = pytest.mark.req("OPS-12")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.doubles.client_certificates import AlertingTlsServer, Authority, iden
 from tests.doubles.receivers import listening, status
 from tests.worker.canary import Canary, client_key, search, signing
 
-pytestmark = pytest.mark.req("OPS-12", part="endpoint-test")
+pytestmark = pytest.mark.req("OPS-12")
 
 AUTHORITY = Authority()
 CLIENT = AUTHORITY.client("hookseal of acme")

@@ -19,7 +19,7 @@ from tests.doubles.transport import ScriptedTransport
 ACME = TenantId("acme")
 TAKEN = Reply(status=204, snippet="")
 REFUSED = Reply(status=401, snippet="")
-pytestmark = pytest.mark.req("OPS-12", part="rotate-verify")
+pytestmark = pytest.mark.req("OPS-12")
 
 
 class Slow(FakeClock):
