@@ -19,20 +19,34 @@ from hookseal import Admin, Publisher
 from hookseal.demo.process import worker_process
 
 WHO = "the tests"
+EVENTS = 3
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one request with 204."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    size = re.search(rb"(?i)content-length: (\d+)", head)
-    await reader.readexactly(0 if size is None else int(size[1]))
-    writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-    await writer.drain()
-    writer.close()
+class Receiver:
+    """Answers each request with 204. `arrived` is set once there was one for each event."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self._requests = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the one request of a connection."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = re.search(rb"(?i)content-length: (\d+)", head)
+        await reader.readexactly(0 if size is None else int(size[1]))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        self._requests += 1
+        if self._requests == EVENTS:
+            self.arrived.set()
 
 
-async def deliver(settings: dict[str, str], url: str, log: Path) -> tuple[list[str], str]:
-    """Publish three events, and return the states of their deliveries at the end, and the metrics of the worker."""
+async def deliver(settings: dict[str, str], url: str, log: Path, arrived: asyncio.Event) -> tuple[list[str], str]:
+    """Publish events, and return the states of their deliveries once the worker has ended, and its metrics.
+
+    `arrived` is set when the receiver has all of them. A worker that ends records what it has sent.
+    """
     async with (
         Admin.connect(environ=settings) as admin,
         Publisher.connect(settings["DATABASE_URL"], settings["REDIS_URL"]) as publisher,
@@ -40,16 +54,12 @@ async def deliver(settings: dict[str, str], url: str, log: Path) -> tuple[list[s
         await admin.keys.initialise(actor=WHO)
         await admin.endpoints.add(tenant_id="acme", url=url, event_types=["*"], actor=WHO)
         async with worker_process(os.environ | settings, log) as worker:
-            for number in range(3):
+            for number in range(EVENTS):
                 await publisher.publish(tenant_id="acme", event_type="a.b", data={"number": number})
-            async with asyncio.timeout(20):
-                while True:
-                    page = await admin.deliveries.list(tenant_id="acme")
-                    states = [str(each.state) for each in page.items]
-                    if set(states) == {"delivered"}:
-                        break
-                    await asyncio.sleep(0.05)
-            return states, await asyncio.to_thread(measured, urlsplit(worker.ready["health_url"]).netloc)
+            await asyncio.wait_for(arrived.wait(), 20)
+            metrics = await asyncio.to_thread(measured, urlsplit(worker.ready["health_url"]).netloc)
+        page = await admin.deliveries.list(tenant_id="acme")
+    return [str(each.state) for each in page.items], metrics
 
 
 def measured(address: str) -> str:
@@ -63,7 +73,8 @@ async def main(database_url: str, redis_url: str, folder: Path) -> None:
     key = folder / "master.key"
     key.touch(0o600)
     key.write_bytes(base64.b64encode(os.urandom(32)))
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as receiver:
+    receiver = Receiver()
+    async with await asyncio.start_server(receiver.answer, "127.0.0.1", 0) as server:
         settings = {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
@@ -74,11 +85,11 @@ async def main(database_url: str, redis_url: str, folder: Path) -> None:
             "HOOKSEAL_EGRESS_ALLOW": "127.0.0.0/8",
             "HOOKSEAL_HEALTH_PORT": "0",
         }
-        port = receiver.sockets[0].getsockname()[1]
-        states, metrics = await deliver(settings, f"http://127.0.0.1:{port}/", folder / "worker.log")
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        states, metrics = await deliver(settings, url, folder / "worker.log", receiver.arrived)
     rung_again = [line for line in metrics.splitlines() if re.match(r"hookseal_rings_total\S* (?!0(\.0)?$)", line)]
     log = (folder / "worker.log").read_text(encoding="utf-8")
-    if find_spec("arq") or len(states) != 3 or rung_again or "engine.restarted" in log:
+    if find_spec("arq") or states != ["delivered"] * EVENTS or rung_again or "engine.restarted" in log:
         sys.exit(f"arq: {find_spec('arq')}, states: {states}, rung again: {rung_again}, the log:\n{log}")
     sys.stdout.write(f"redis {version('redis')}: {len(states)} delivered\n")
 
