@@ -55,6 +55,21 @@ async def load(site: Site) -> AsyncIterator[None]:
         await publishing
 
 
+async def end(site: Site, worker: Worker, *, kills: bool) -> None:
+    """Kill or stop the worker."""
+    await (site.fleet.kill(worker) if kills else worker.stop())
+
+
+async def deliver(site: Site) -> None:
+    """Wait until the workers have sent as many requests as in each phase."""
+    await site.receiver.wait_for(len(site.receiver.requests) + REQUESTS)
+
+
+def require_nothing_lost(found: Report, *, kills: bool) -> None:
+    """Fail if anything is lost or, unless workers were killed, was sent twice: a kill repeats what it had sent."""
+    found.require(lost=0, unexplained=0, **({} if kills else {"duplicates": 0, "unknown": 0}))
+
+
 async def roll(site: Site, new: str, *, kills: bool) -> Report:
     """Replace all workers by the next version, and those by this one, under load; compare at the end.
 
@@ -63,28 +78,21 @@ async def roll(site: Site, new: str, *, kills: bool) -> Report:
     """
     database = {"DATABASE_URL": site.database_url}
     site.receiver.answer = slowly(0.1)
-
-    async def end(worker: Worker) -> None:
-        await (site.fleet.kill(worker) if kills else worker.stop())
-
-    async def deliver() -> None:
-        await site.receiver.wait_for(len(site.receiver.requests) + REQUESTS)
-
     (first, second), third = await asyncio.gather(site.fleet.start_many(2), site.fleet.start(PYTHONPATH=new))
     async with load(site):
-        await deliver()
+        await deliver(site)
         assert 0 == (await hookseal("db", "upgrade", PYTHONPATH=new, **database)).code
-        await end(first)
+        await end(site, first, kills=kills)
         started_again, fourth = await asyncio.gather(site.fleet.start(), site.fleet.start(PYTHONPATH=new))
-        await deliver()
+        await deliver(site)
 
-        await asyncio.gather(end(second), started_again.stop())
-        await deliver()
+        await asyncio.gather(end(site, second, kills=kills), started_again.stop())
+        await deliver(site)
 
         assert 0 == (await hookseal("db", "upgrade", **database)).code
         await site.fleet.start_many(2)
-        await asyncio.gather(end(third), fourth.stop())
-        await deliver()
+        await asyncio.gather(end(site, third, kills=kills), fourth.stop())
+        await deliver(site)
     await site.wait_until_settled()
     return await site.report()
 
@@ -104,7 +112,7 @@ async def test_a_roll_forward_and_back_loses_nothing(
     async with open_site(database_url, redis_url, tmp_path, calm=not kills) as site:
         found = await roll(site, new, kills=kills)
         assert f"{int(revision.EXPECTED) + 1:04}" == await revision.current(site.pool)
-    found.require(lost=0, unexplained=0, **({} if kills else {"duplicates": 0, "unknown": 0}))
+    require_nothing_lost(found, kills=kills)
 
 
 @asynccontextmanager
@@ -155,34 +163,27 @@ async def follow(site: Site, previous: Previous, *, kills: bool) -> Report:
     With `kills` those that are replaced are killed.
     """
     site.receiver.answer = slowly(0.1)
-
-    async def end(worker: Worker) -> None:
-        await (site.fleet.kill(worker) if kills else worker.stop())
-
-    async def deliver() -> None:
-        await site.receiver.wait_for(len(site.receiver.requests) + REQUESTS)
-
     first, second = await site.fleet.start_many(2, PYTHONPATH=previous.path)
     async with load(site):
-        await deliver()
+        await deliver(site)
         upgraded = await hookseal("db", "upgrade", DATABASE_URL=site.database_url)
         assert 0 == upgraded.code, upgraded.err
-        await deliver()  # by what ran before
+        await deliver(site)  # by what ran before
         third, _ = await site.fleet.start_many(2)
-        await end(first)
-        await deliver()
+        await end(site, first, kills=kills)
+        await deliver(site)
 
         returns = await site.fleet.start(PYTHONPATH=previous.path, wait=False)
         # 0001 cannot read which versions a schema admits, so it refuses each newer one.
         if previous.knows > "0001" and previous.knows >= (await revision.runs_from(site.pool) or ""):
             await returns.wait_until_ready()
-            await end(third)
-            await deliver()
+            await end(site, third, kills=kills)
+            await deliver(site)
             await returns.stop()
         else:
             assert 78 == await returns.ended()
-        await end(second)
-        await deliver()
+        await end(site, second, kills=kills)
+        await deliver(site)
     await site.wait_until_settled()
     return await site.report()
 
@@ -202,7 +203,7 @@ async def test_the_version_before_is_replaced_and_nothing_is_lost(
     async with made_by(previous, empty_database_url, redis_url, tmp_path, calm=not kills) as site:
         found = await follow(site, previous, kills=kills)
         assert revision.EXPECTED == await revision.current(site.pool)
-    found.require(lost=0, unexplained=0, **({} if kills else {"duplicates": 0, "unknown": 0}))
+    require_nothing_lost(found, kills=kills)
 
 
 def test_the_version_before_is_the_newest_tag_or_that_of_the_revision_before(tmp_path: Path) -> None:
