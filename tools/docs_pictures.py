@@ -25,6 +25,7 @@ SITE: Final = ROOT / ".site" / "html"
 SHOTS: Final = ROOT / ".reports" / "site"
 WIDTHS: Final = (1400, 390)
 SCHEMES: Final = ("light", "dark")
+MOST_MS: Final = 180_000  # it only ends what hangs: a machine may be busy
 PICTURED: Final = {
     "landing": "index.html",
     "concepts": "concepts.html",
@@ -66,6 +67,7 @@ def looked_at(browser: Any, address: str) -> Iterator[str]:
         for scheme in SCHEMES:
             context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
             context.on("request", lambda request: asked.add(request.url))
+            context.set_default_timeout(MOST_MS)
             page = context.new_page()
             for name, path in PICTURED.items():
                 page.goto(f"{address}/{path}")
@@ -75,6 +77,7 @@ def looked_at(browser: Any, address: str) -> Iterator[str]:
             context.close()
     context = browser.new_context(viewport={"width": min(WIDTHS), "height": 900})
     context.on("request", lambda request: asked.add(request.url))
+    context.set_default_timeout(MOST_MS)
     page = context.new_page()
     for name in sorted(file.relative_to(SITE).as_posix() for file in SITE.rglob("*.html")):
         page.goto(f"{address}/{name}")
